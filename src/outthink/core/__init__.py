@@ -1,0 +1,1 @@
+"""Values: messages, samples, answers, budgets, entries, receipts. Frozen, no I/O, the standard library only."""

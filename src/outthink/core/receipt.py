@@ -1,0 +1,106 @@
+"""Everything that one request spent. Derived from ledger entries; unknown parts stay unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from outthink.core.entry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A sum over entries: `value` is None where a part is unknown, between `known` and `at_most`."""
+
+    value: float | None
+    known: float
+    at_most: float | None
+
+
+def total(
+    entries: Sequence[Entry],
+    exact: Callable[[Entry], float | None],
+    lower: Callable[[Entry], float],
+    upper: Callable[[Entry], float | None],
+) -> Total:
+    """Add up one quantity; one unknown entry makes the value unknown, never zero."""
+    known, at_most, complete = 0.0, 0.0, True
+    bounded = True
+    for entry in entries:
+        value = exact(entry)
+        if value is not None:
+            known += value
+            at_most += value
+            continue
+        complete = False
+        known += lower(entry)
+        bound = upper(entry)
+        if bound is None:
+            bounded = False
+        else:
+            at_most += bound
+    return Total(known if complete else None, known, at_most if bounded else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The ledger of one request, its wall-clock `seconds` and a note of what was unusual."""
+
+    entries: tuple[Entry, ...]
+    elapsed: float
+    notes: tuple[str, ...] = ()
+
+    def total(self, currency: str) -> Total:
+        """Sum of `tokens`, `usd`, `joules` or `flops`; `seconds` is the elapsed wall-clock."""
+        if currency == "seconds":
+            return Total(self.elapsed, self.elapsed, self.elapsed)
+        if currency == "tokens":
+            return total(self.entries, lambda e: e.tokens, lambda e: e.known_tokens, lambda e: e.reserved_tokens)
+        if currency == "flops":
+            return total(self.entries, lambda e: e.flops, lambda e: 0.0, lambda e: None)
+        if currency == "usd":
+            return total(self.entries, lambda e: e.usd, lambda e: 0.0, lambda e: e.reserved_usd)
+        return total(self.entries, lambda e: e.joules, lambda e: 0.0, lambda e: e.reserved_joules)
+
+    @property
+    def tokens(self) -> int | None:
+        """Prompt + completion + cancelled tokens over all entries; None if any is unknown."""
+        value = self.total("tokens").value
+        return None if value is None else int(value)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds from the start of the request to its answer."""
+        return self.elapsed
+
+    @property
+    def usd(self) -> float | None:
+        """Dollars over all entries; None without a price."""
+        return self.total("usd").value
+
+    @property
+    def joules(self) -> float | None:
+        """Joules over all entries; None without a meter."""
+        return self.total("joules").value
+
+    @property
+    def flops(self) -> float | None:
+        """Floating-point operations at active parameters; None for an unknown model."""
+        return self.total("flops").value
+
+    def json(self) -> dict[str, Any]:
+        """The shape of `contracts.md`: sums, `known`, `at_most` and the entries."""
+        names = ("tokens", "seconds", "usd", "joules", "flops")
+        sums = {name: self.total(name) for name in names}
+
+        def shown(name: str, value: float | None) -> float | int | None:
+            return int(value) if name == "tokens" and value is not None else value
+
+        return {
+            **{name: shown(name, sums[name].value) for name in names},
+            "known": {name: shown(name, sums[name].known) for name in names},
+            "at_most": {name: shown(name, sums[name].at_most) for name in names},
+            "entries": [entry.json() for entry in self.entries],
+            "notes": list(self.notes),
+        }

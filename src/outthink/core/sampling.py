@@ -1,0 +1,37 @@
+"""How tokens are drawn. Knows the knobs and their ranges; does not know which servers have them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from outthink.core.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Sampling parameters of one call; top_k 0 and min_p 0 switch those filters off.
+
+    max_tokens caps one completion (reasoning included), the budget may lower it further.
+    """
+
+    temperature: float = 0.8
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise BadInput("temperature", self.temperature, "is negative", "use 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise BadInput("top_p", self.top_p, "is outside (0, 1]", "use 1 to switch it off")
+        if self.top_k < 0 or not 0 <= self.min_p <= 1:
+            raise BadInput("top_k/min_p", (self.top_k, self.min_p), "is out of range", "use 0 to switch them off")
+        if self.max_tokens < 1:
+            raise BadInput("max_tokens", self.max_tokens, "is below 1", "give at least 1")
+
+    @property
+    def greedy(self) -> Sampling:
+        """The same limits at temperature 0."""
+        return replace(self, temperature=0.0)
