@@ -1,0 +1,20 @@
+"""Reading answers: extraction, canonical form, equivalence and grading.
+
+Knows what counts as the answer of a completion. Does not know strategies, engines or budgets.
+Importing it loads neither sympy nor math-verify: these live in a worker process of their own.
+"""
+
+from outthink.answers.grade import canonical_key, grade, grade_many
+from outthink.answers.protocol import Reader, Reading
+from outthink.answers.reader import LocalReader, read_sync, reader_for
+
+__all__ = [
+    "LocalReader",
+    "Reader",
+    "Reading",
+    "canonical_key",
+    "grade",
+    "grade_many",
+    "read_sync",
+    "reader_for",
+]

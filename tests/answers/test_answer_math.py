@@ -1,0 +1,129 @@
+"""Mathematical answers: one string for equivalent forms of one request."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outthink.answers import Reading, grade, grade_many, read_sync, reader_for
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        ["0.5", r"\frac{1}{2}", r"\dfrac12", "1/2", "x=0.5"],
+        ["x^2+1", "1 + x^2", r"x \cdot x + 1", r"\left(x^2\right)+1"],
+        [r"\left( 3, \frac{\pi}{2} \right)", r"(3, \pi/2)"],
+        [r"90^\circ", "90", r"90^{\circ}", "90.0"],
+        ["1,-2", "-2, 1"],
+        [r"\sqrt{8}", r"2\sqrt{2}", r"2\sqrt2"],
+        ["5", r"5 \text{ cm}", r"\sqrt{25}"],
+    ],
+)
+def test_equivalent_forms_are_one_vote(forms: list[str]) -> None:
+    reader = reader_for("math")
+    readings = [reader.read_now(rf"Thus $\boxed{{{form}}}$.") for form in forms]
+    assert {reading.rule for reading in readings} == {"boxed"}
+    assert len({reading.answer for reading in readings}) == 1
+
+
+def test_different_answers_stay_apart() -> None:
+    reader = reader_for("math")
+    forms = [
+        "x+1",
+        "x+2",
+        "2",
+        "3",
+        r"\frac{1}{3}",
+        "0.3334",
+        "(1,2)",
+        "(2,1)",
+        r"\text{east}",
+        r"\text{west}",
+        "10",
+        "0.1",
+    ]
+    assert len({reader.read_now(rf"\boxed{{{form}}}").answer for form in forms}) == len(forms)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "rule"),
+    [
+        (r"\boxed{x} then \boxed{\frac{3}{4}} of 5", "0.75", "boxed"),
+        (r"The answer is \(\frac{\pi}{4}\), roughly 0.785.", r"\frac{\pi}{4}", "answer-is"),
+        ("Answer: x + 1", "x+1", "answer-is"),
+        ("The answer is 12 apples out of 20", "12", "answer-is"),
+        ("so it must be 7", "7", "last-number"),
+        ("The answer is hard to say", None, "none"),
+        (r"\boxed{}", None, "none"),
+        (r"\boxed{" + "x+" * 1000 + "1}", "1", "last-number"),
+    ],
+)
+def test_rules(text: str, answer: str | None, rule: str) -> None:
+    assert read_sync("math", text) == Reading(answer, rule)
+
+
+def test_readers_do_not_share_answers() -> None:
+    assert read_sync("math", r"\boxed{1+x}").answer == "1+x"
+    assert read_sync("math", r"\boxed{x+1}").answer == "x+1"
+
+
+def test_from_one_event_loop_after_another() -> None:
+    reader = reader_for("math")
+
+    async def several() -> list[str | None]:
+        texts = [rf"\boxed{{{form}}}" for form in ("y+2", "2+y", "y+1+1", "2 + y", "y+3")]
+        return [reading.answer for reading in await asyncio.gather(*map(reader.read, texts))]
+
+    first = asyncio.run(several())
+    assert len(set(first)) == 2, "equivalent answers read at the same time must merge too"
+    assert asyncio.run(several()) == first
+
+
+def test_an_abandoned_read_harms_nobody() -> None:
+    async def abandon() -> Reading:
+        reader = reader_for("math")
+        tasks = [asyncio.create_task(reader.read(rf"\boxed{{z+{i}}}")) for i in range(5)]
+        await asyncio.sleep(0)
+        for task in tasks[:4]:
+            task.cancel()
+        await asyncio.gather(*tasks[:4], return_exceptions=True)
+        return await tasks[4]
+
+    assert asyncio.run(abandon()) == Reading("z+4", "boxed")
+
+
+@pytest.mark.parametrize(
+    ("answer", "key", "right"),
+    [
+        ("0.5", r"\frac12", True),
+        (r"\frac{1}{2}", "0.5", True),
+        ("1+x^2", "x^2+1", True),
+        ("5", r"5\text{ cm}", True),
+        (r"\text{(east)}", r"\text{west}", False),
+        ("90", r"90^\circ", True),
+        ("18", "#### 18", True),
+        ("19", "18", False),
+        ("(3,4)", "(4,3)", False),
+        (None, "18", False),
+    ],
+)
+def test_grade(answer: str | None, key: str, right: bool) -> None:
+    assert grade("math", answer, key) is right
+
+
+def test_grade_many_keeps_the_order() -> None:
+    pairs = [("x+1", "1+x"), (None, "1"), ("2", "2"), ("x", "y")] * 12
+    assert grade_many("math", pairs) == [True, False, True, False] * 12
+
+
+@given(st.text() | st.text("0123456789+-^_{}\\frac()xy$ ,="))
+@settings(max_examples=40, deadline=None)
+def test_odd_text_never_raises(text: str) -> None:
+    # In a box it would reach the worker every time; 40 keep the test short.
+    for wrapped in (text, f"answer: {text}"):
+        reading = read_sync("math", wrapped)
+        assert (reading.answer is None) == (reading.rule == "none")

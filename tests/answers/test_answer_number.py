@@ -1,0 +1,149 @@
+"""Numbers: which one is the answer, and one string for each value."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from outthink.answers import Reading, canonical_key, grade, read_sync
+
+
+def read(text: str) -> Reading:
+    return read_sync("number", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("18", "18"),
+        ("18.", "18"),
+        ("18.0", "18"),
+        ("018.50", "18.5"),
+        (".5", "0.5"),
+        ("3/4", "0.75"),
+        ("1/3", "1/3"),
+        ("2/6", "1/3"),
+        ("-6/7", "-6/7"),
+        ("0.125 / 0.25", "0.5"),
+        (r"\frac{1}{3}", "1/3"),
+        (r"\dfrac12", "0.5"),
+        (r"-\frac{17}{3}", "-17/3"),
+        (r"\frac{-1}{3}", "-1/3"),
+        (r"23 \frac{2}{3}", "71/3"),
+        ("1 1/2", "1.5"),
+        ("2½", "2.5"),
+        ("1,234,567.50", "1234567.5"),
+        ("10{,}800", "10800"),
+        (r"3\,456", "3456"),
+        ("12\u202f000", "12000"),
+        ("$1,200", "1200"),
+        (r"\$17", "17"),
+        ("-$4.25", "-4.25"),
+        ("$-3$", "-3"),
+        ("40%", "40"),
+        (r"53.33\%", "53.33"),
+        ("−5", "-5"),
+        ("-0", "0"),
+        ("1.5e3", "1500"),
+        ("25E-4", "0.0025"),
+        (r"6 \times 10^{3}", "6000"),
+        ("2.5×10^-2", "0.025"),
+        ("10^5", "100000"),
+        (r"333.3333\ldots", "333.3333"),
+    ],
+)
+def test_written_in_many_ways(text: str, answer: str) -> None:
+    assert read(text) == Reading(answer, "last-number")
+    assert read(rf"so \boxed{{{text}}} it is") == Reading(answer, "boxed")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "rule"),
+    [
+        (r"first \boxed{3}, then \boxed{4}, and 5 more", "4", "boxed"),
+        (r"\boxed{\text{18 dollars}}", "18", "boxed"),
+        (r"\boxed{5 + 3 = 8}", "8", "boxed"),
+        (r"\boxed{26 - 2}", "2", "boxed"),  # a minus between operands is no sign
+        (r"\boxed{T-8}", "8", "boxed"),
+        (r"\boxed{8 \text{ hours and } 4 \text{ minutes}}", "4", "boxed"),
+        (r"\boxed{\text{Not possible}} after 5 tries", "5", "last-number"),
+        (r"\boxed{} and 75", "75", "last-number"),
+        (r"it was 12, so \boxed{18", "18", "last-number"),
+        ("The answer is 18. We used 3 steps.", "18", "answer-is"),
+        ("**Answer:** $18 for 2 days", "18", "answer-is"),
+        ("**Final Answer**\n\n\\[ 18 \\]\nChecked 2 times", "18", "answer-is"),
+        ("Answer: 3\nNo, wait.\nAnswer： **4**\n(5 min)", "4", "answer-is"),
+        ("The answer is 2 + 3 = 5 apples, 9 of them red", "5", "answer-is"),
+        ("The answer to the question is therefore 7 (of 9)", "7", "answer-is"),
+        ("20 - 12 = 8, then 9\n#### 8", "8", "answer-is"),
+        ("#### 2. Heading\nso 4 + 5 = 9", "9", "last-number"),
+        ("The answer is not 5. It is 7.", "7", "last-number"),
+        ("The answer is correct, 6", "6", "last-number"),
+        ("Area: 25 m^2", "25", "last-number"),
+        ("x_1 = 4, so y_2 = 5 = y_3", "5", "last-number"),
+    ],
+)
+def test_rules_in_order(text: str, answer: str, rule: str) -> None:
+    assert read(text) == Reading(answer, rule)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no number", "1/0", "1e999999999", "10^{99999999999999}", "7" * 1_000_000, "1/" + "3" * 5000]
+)
+def test_unreadable(text: str) -> None:
+    assert read(text) == Reading(None, "none")
+
+
+@given(st.fractions(max_denominator=10**6), st.integers(1, 60))
+def test_equal_fractions_become_equal_strings(value: Fraction, factor: int) -> None:
+    top, bottom = value.numerator * factor, value.denominator * factor
+    sign = "-" if top < 0 else ""
+    forms = [
+        f"{top}/{bottom}",
+        rf"\frac{{{top}}}{{{bottom}}}",
+        rf"{sign}\tfrac{{{abs(top)}}}{{{bottom}}}",
+        f"{top:,}/{bottom:,}",
+        f"answer: ${top} / {bottom}$",
+    ]
+    assert len({read(form).answer for form in forms}) == 1
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=8), st.decimals(places=8, allow_nan=False))
+def test_strings_are_equal_exactly_if_numbers_are(one: object, other: object) -> None:
+    assume("E" not in f"{one}{other}" and "Inf" not in f"{one}{other}")
+    same = Fraction(str(one)) == Fraction(str(other))
+    assert (read(f"{one}").answer == read(f"{other}00").answer) is same
+
+
+@given(st.fractions() | st.fractions(max_denominator=1000))
+def test_canonical_form_is_stable_and_exact(value: Fraction) -> None:
+    answer = read(f"{value}").answer
+    assert answer is not None
+    assert Fraction(answer) == value
+    assert read(answer).answer == answer
+    assert grade("number", answer, f"{value}")
+
+
+@given(st.text() | st.text("0123456789.,/-eE^{}\\frac $%x_ ×½"))
+@settings(max_examples=300)
+def test_odd_text_never_raises(text: str) -> None:
+    reading = read(text)
+    assert (reading.answer is None) == (reading.rule == "none")
+    if reading.answer is not None:
+        assert read(reading.answer).answer == reading.answer
+
+
+@pytest.mark.parametrize("key", ["18", "18.0", "$18", "We add 9 and 9.\n#### 18", r"\boxed{18}", r"\frac{36}{2}"])
+def test_keys(key: str) -> None:
+    assert canonical_key("number", key) == "18"
+    assert grade("number", "18", key)
+    assert not grade("number", "18.5", key)
+    assert not grade("number", None, key)
+
+
+def test_a_key_that_cannot_be_read_is_an_error() -> None:
+    with pytest.raises(ValueError, match="key: 'eighteen' cannot be read as number"):
+        grade("number", "18", "eighteen")
