@@ -37,8 +37,10 @@ class Budget:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
                 raise BadInput(f"budget {name}", value, "is not a positive number", "give more than 0 or leave it out")
-            if name == "tokens" and value != int(value):
-                raise BadInput("budget tokens", value, "is not a whole number", "round it")
+            if name == "tokens":
+                if value != int(value):
+                    raise BadInput("budget tokens", value, "is not a whole number", "round it")
+                object.__setattr__(self, name, int(value))
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -52,7 +54,7 @@ class Budget:
             if name in values:
                 raise BadInput("budget", part, "names a currency twice", "give each one once")
             try:
-                values[name] = int(number) if name == "tokens" else float(number)
+                values[name] = float(number)
             except ValueError:
                 raise BadInput(f"budget {name}", number, "is not a number", _REMEDY) from None
         if not values:

@@ -8,6 +8,8 @@ from typing import Any
 
 from outthink.core.entry import Entry
 
+_SUMS = ("tokens", "seconds", "usd", "joules", "flops")
+
 
 @dataclass(frozen=True, slots=True)
 class Total:
@@ -89,18 +91,26 @@ class Receipt:
         """Floating-point operations at active parameters; None for an unknown model."""
         return self.total("flops").value
 
+    @property
+    def known(self) -> dict[str, float]:
+        """What was spent at least, by currency: the parts that are known."""
+        return {name: self.total(name).known for name in _SUMS} | {"tokens": int(self.total("tokens").known)}
+
+    @property
+    def at_most(self) -> dict[str, float | None]:
+        """What was spent at most, by currency; None where a part has no bound."""
+        return {name: _shown(name, self.total(name).at_most) for name in _SUMS}
+
     def json(self) -> dict[str, Any]:
         """The shape of `contracts.md`: sums, `known`, `at_most` and the entries."""
-        names = ("tokens", "seconds", "usd", "joules", "flops")
-        sums = {name: self.total(name) for name in names}
-
-        def shown(name: str, value: float | None) -> float | int | None:
-            return int(value) if name == "tokens" and value is not None else value
-
         return {
-            **{name: shown(name, sums[name].value) for name in names},
-            "known": {name: shown(name, sums[name].known) for name in names},
-            "at_most": {name: shown(name, sums[name].at_most) for name in names},
+            **{name: _shown(name, self.total(name).value) for name in _SUMS},
+            "known": self.known,
+            "at_most": self.at_most,
             "entries": [entry.json() for entry in self.entries],
             "notes": list(self.notes),
         }
+
+
+def _shown(name: str, value: float | None) -> float | None:
+    return int(value) if name == "tokens" and value is not None else value

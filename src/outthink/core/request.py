@@ -15,6 +15,7 @@ AnswerKind = Literal["number", "math", "choice", "json", "text"]
 ANSWER_KINDS: tuple[AnswerKind, ...] = ("number", "math", "choice", "json", "text")
 AnswerReader = Callable[[str], str | None]
 """A user's own extraction: completion text -> canonical answer, or None if unreadable."""
+_NO_PROMPT = "write a question or pipe one in"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +43,8 @@ class Request:
     opening: str | None = None
 
     def __post_init__(self) -> None:
-        if not any(message.text.strip() or message.content for message in self.messages):
-            raise BadInput("prompt", "", "is empty", "write a question or pipe one in")
+        if not any(_says_something(message) for message in self.messages):
+            raise BadInput("prompt", "", "is empty", _NO_PROMPT)
         if not callable(self.answer) and self.answer not in ANSWER_KINDS:
             raise BadInput("answer", self.answer, "is not a known kind", f"use one of {', '.join(ANSWER_KINDS)}")
         if self.min_tokens < 1:
@@ -56,6 +57,8 @@ class Request:
         """Build a request from a prompt text or OpenAI-style messages."""
         messages: tuple[Message, ...]
         if isinstance(prompt, str):
+            if not prompt.strip():  # a system message does not make up for it
+                raise BadInput("prompt", prompt, "is empty", _NO_PROMPT)
             messages = (Message("user", prompt),)
         else:
             messages = tuple(Message.of(message) for message in prompt)
@@ -67,3 +70,9 @@ class Request:
     def greedy(self) -> Request:
         """The same request at temperature 0."""
         return replace(self, sampling=self.sampling.greedy)
+
+
+def _says_something(message: Message) -> bool:
+    """Text that is not blank, or parts other than text (images, tool calls)."""
+    content = message.content
+    return bool(message.text.strip()) or (not isinstance(content, str) and bool(content))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from outthink.core.errors import BadInput
@@ -22,8 +23,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise BadInput("temperature", self.temperature, "is negative", "use 0 (greedy) or more")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise BadInput("temperature", self.temperature, "is no temperature", "use 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             raise BadInput("top_p", self.top_p, "is outside (0, 1]", "use 1 to switch it off")
         if self.top_k < 0 or not 0 <= self.min_p <= 1:

@@ -1,0 +1,1 @@
+"""Where tokens come from, each engine behind one small protocol. Does not know sessions or strategies."""

@@ -1,0 +1,32 @@
+"""From what the user writes as `--model` to an engine.
+
+Knows: `embedded`, URLs, paths of GGUF files. Does not start anything.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from outthink.core.errors import BadInput
+from outthink.engines.protocol import Engine
+
+
+def locate(model: str, *, name: str | None = None, api_key: str | None = None) -> Engine:
+    """The engine for a URL, a GGUF path, or `embedded`.
+
+    Args:
+        name: the model a server should use, None for its first.
+        api_key: sent as bearer token, None to read OPENAI_API_KEY.
+
+    Raises BadInput for anything else.
+    """
+    if model == "embedded" or model.endswith(".gguf") or Path(model).is_file():
+        from outthink.engines.embedded import EmbeddedEngine
+
+        return EmbeddedEngine(None if model == "embedded" else model)
+    if model.startswith(("http://", "https://")):
+        from outthink.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(model, name, api_key=api_key or os.environ.get("OPENAI_API_KEY"))
+    raise BadInput("model", model, "is no URL, no file and not `embedded`", "give one of these")

@@ -1,0 +1,125 @@
+"""The default transport, over httpx2.
+
+Knows: connection pools, one an event loop, and which httpx2 error means what. Does not know JSON or
+chat. httpx2 is imported with the first request, which keeps `import outthink` fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Self
+
+from outthink.engines.openai.transport import FaultKind, Timeouts, TransportFault
+
+if TYPE_CHECKING:
+    import httpx2
+
+_KEEP_ALIVE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a sample
+
+
+class HttpxTransport:
+    """Connections for one server.
+
+    Args:
+        concurrency: idle connections worth keeping; how many may be open at once is not limited.
+        secure: False for http:// servers, which spares loading the certificate store.
+        proxies: read proxy settings from the environment; off for servers on this machine.
+    """
+
+    def __init__(self, concurrency: int, *, secure: bool = True, proxies: bool = True) -> None:
+        self._concurrency, self._secure, self._proxies = concurrency, secure, proxies
+        self._clients: dict[asyncio.AbstractEventLoop, tuple[httpx2.AsyncClient, AsyncGenerator[None]]] = {}
+
+    async def open(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+    ) -> HttpxReply:
+        """Send a request and wait for the head of its reply."""
+        import httpx2
+
+        client = await self._client()
+        limits = httpx2.Timeout(connect=timeouts.connect, read=timeouts.idle, write=timeouts.idle, pool=None)
+        try:
+            request = client.build_request(method, url, headers=dict(headers), content=body, timeout=limits)
+            return HttpxReply(await client.send(request, stream=True), httpx2.HTTPError)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise _fault(error) from error
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        entry = self._clients.get(asyncio.get_running_loop())
+        if entry is not None:
+            await entry[1].aclose()
+
+    async def _client(self) -> httpx2.AsyncClient:
+        loop = asyncio.get_running_loop()
+        if (entry := self._clients.get(loop)) is not None:
+            return entry[0]
+        import httpx2
+
+        client = httpx2.AsyncClient(
+            limits=httpx2.Limits(
+                max_connections=None, max_keepalive_connections=self._concurrency, keepalive_expiry=_KEEP_ALIVE
+            ),
+            # Over http:// nothing is verified, and an empty context is made in no time.
+            verify=True if self._secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            trust_env=self._proxies,
+            follow_redirects=False,
+        )
+        guard = self._guard(loop, client)
+        self._clients[loop] = client, guard
+        await anext(guard)
+        return client
+
+    async def _guard(self, loop: asyncio.AbstractEventLoop, client: httpx2.AsyncClient) -> AsyncGenerator[None]:
+        # An event loop finalises its asynchronous generators before it closes (asyncio.run does), which
+        # is the one moment at which idle connections can still be closed properly by whoever forgot to.
+        try:
+            yield
+        finally:
+            self._clients.pop(loop, None)
+            await client.aclose()
+
+
+class HttpxReply:
+    """A reply of httpx2 as the engine reads it."""
+
+    def __init__(self, response: httpx2.Response, error: type[Exception]) -> None:
+        self._error = error
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        compressed = response.headers.get("content-encoding", "identity") != "identity"
+        self._pieces = response.aiter_bytes() if compressed else response.aiter_raw()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except self._error as error:
+            raise _fault(error) from error
+
+    async def aclose(self) -> None:
+        """Close at once; a body read to its end leaves the connection open for the next request."""
+        if isinstance(self._pieces, AsyncGenerator):
+            await self._pieces.aclose()
+        await self._response.aclose()
+
+
+def _fault(error: Exception) -> TransportFault:
+    import httpx2
+
+    detail = " ".join(str(error).split())
+    kind: FaultKind = "dropped"
+    if isinstance(error, httpx2.ConnectError) and ("CERTIFICATE" in detail or "SSL" in detail):
+        kind = "tls"
+    elif isinstance(
+        error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError | httpx2.UnsupportedProtocol
+    ):
+        kind = "connect"
+    elif isinstance(error, httpx2.TimeoutException):
+        kind = "idle"
+    return TransportFault(kind, detail)

@@ -1,0 +1,269 @@
+"""The engine for any OpenAI-compatible chat server.
+
+Knows: how one completion goes, from the call through refusals and adaptation to its last event.
+Does not know budgets, retries or strategies, nor how bytes move (transport) or are worded (server).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Literal
+
+from outthink.core.errors import BadInput, EngineError
+from outthink.core.paths import cache_dir
+from outthink.engines.openai.adaptation import adapt
+from outthink.engines.openai.address import Address
+from outthink.engines.openai.body import SAMPLING, body
+from outthink.engines.openai.catalogue import models
+from outthink.engines.openai.client import HttpxTransport
+from outthink.engines.openai.complaint import complaint, of
+from outthink.engines.openai.decoder import Decoder, NotJson
+from outthink.engines.openai.facts import Facts
+from outthink.engines.openai.lessons import learn
+from outthink.engines.openai.memory import file_for, recall, remember
+from outthink.engines.openai.reading import Reading
+from outthink.engines.openai.server import Server
+from outthink.engines.openai.tokenizer import Tokenizer
+from outthink.engines.openai.transport import Reply, Timeouts, Transport, TransportFault
+from outthink.engines.protocol import Call, Event, Features
+
+CHAT = "/chat/completions"
+_ROUNDS = 10  # requests that one completion may need until the server accepts its parameters
+_AFTER_DONE = 0.05  # seconds to let the body end after `[DONE]`, so that its connection can be used again
+_NO_PREFIX = re.compile(r"prefill|continue_final|last (?:role|message)|prefix", re.IGNORECASE)
+
+
+class OpenAIEngine:
+    """A chat server by URL.
+
+    Args:
+        url: with or without `/v1`; user and password in it are sent, never shown.
+        model: as the server names it; None takes the first that it lists.
+        api_key: sent as a bearer token; no variable of the environment is read here.
+        concurrency: calls that may run at once.
+        transport: what moves the bytes; httpx2 by default.
+        connect_timeout: seconds to wait for a connection.
+        idle_timeout: seconds without any byte after which a reply is given up; None waits forever.
+        memory: folder for what is found out about servers; `auto` is the cache folder, None keeps
+            it in this process.
+        facts: what is known about the server beforehand (the embedded engine knows its own).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        *,
+        api_key: str | None = None,
+        concurrency: int = 32,
+        transport: Transport | None = None,
+        connect_timeout: float | None = 10.0,
+        idle_timeout: float | None = 60.0,
+        memory: Path | Literal["auto"] | None = "auto",
+        facts: Facts | None = None,
+    ) -> None:
+        if concurrency < 1:
+            raise BadInput("concurrency", concurrency, "is below 1", "give at least 1")
+        address = Address.parse(url)
+        if transport is None:
+            secure = address.base.startswith("https:")
+            transport = HttpxTransport(concurrency, secure=secure, proxies=not address.local)
+        self.server = Server(address, api_key, transport, Timeouts(connect_timeout, idle_timeout))
+        self.facts = facts if facts is not None else Facts()
+        self._given = facts is not None
+        self._model = model
+        self._ready = False
+        self._concurrency = concurrency
+        self._memory = cache_dir() / "servers" if memory == "auto" else memory
+        self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+
+    def __repr__(self) -> str:
+        return f"OpenAIEngine({self.server.address.base!r}, {self._model!r})"
+
+    @property
+    def model(self) -> str:
+        """The model's name; the server's URL until the first model has been looked up."""
+        return self._model or self.server.address.base
+
+    @property
+    def url(self) -> str:
+        """The server's address, without secrets."""
+        return self.server.address.base
+
+    @property
+    def features(self) -> Features:
+        """What refusals, replies and `doctor` have shown so far."""
+        facts = self.facts
+        top = facts.top_logprobs if facts.top_logprobs is not None else facts.top_logprobs_limit
+        return Features(logprobs=facts.logprobs, top_logprobs=top, prefix=facts.prefix, seed=facts.seed)
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls may run at once."""
+        return self._concurrency
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Parameters that change what is drawn and that this server does not accept."""
+        return tuple(
+            f"{name} is not accepted by {self.url}: the server's own default holds"
+            for name in sorted(self.facts.refused & SAMPLING)
+        )
+
+    async def prepare(self, call: Call) -> None:
+        """Find the model's name and what is remembered about it. Generates nothing."""
+        await self._prepare()
+
+    async def _prepare(self) -> None:
+        if self._ready:
+            return
+        loop = asyncio.get_running_loop()
+        if self._lock is None or self._lock[0] is not loop:
+            self._lock = loop, asyncio.Lock()
+        async with self._lock[1]:
+            if self._ready:
+                return
+            if self._model is None:
+                await self.settle()
+            if self._memory is not None and not self._given:
+                self.facts = recall(file_for(self._memory, self.url, self.model))
+            self._ready = True
+
+    async def settle(self) -> list[str] | None:
+        """List the models and take the first, unless one was named; `default` where there is no list."""
+        listed = await models(self.server)
+        if self._model is None:
+            if listed == []:
+                raise self.server.voice.error("serves no model; load one, or name it", fatal=True)
+            self._model = listed[0] if listed else "default"
+        return listed
+
+    async def begin_anew(self) -> list[str] | None:
+        """Forget what was known of the server, because it is about to be found out again; list its models."""
+        self.facts, self._given = Facts(now=self.facts.now), True
+        self._ready = self._model is not None
+        listed = await self.settle()
+        self._ready = True
+        return listed
+
+    async def generate(self, call: Call) -> AsyncGenerator[Event]:
+        """Produce one completion; closing the iterator closes its connection."""
+        await self._prepare()
+        if call.prefix and self.facts.prefix is False:
+            raise self._no_prefix("")
+        reply = await self.start(call)
+        reading = Reading(call, repeats=self.facts.repeats)
+        decoder = Decoder()
+        try:
+            try:
+                async for piece in reply:
+                    for chunk in decoder.feed(piece):
+                        if (delta := self._take(chunk, reading)) is not None:
+                            yield delta
+                        if reading.over:
+                            break
+                    if reading.over or decoder.done:
+                        break
+                else:
+                    for chunk in decoder.close():
+                        if (delta := self._take(chunk, reading)) is not None:
+                            yield delta
+                if decoder.done and not reading.over:
+                    await _drain(reply)
+            except NotJson as error:
+                raise self.server.voice.garbled(str(error).encode(), fatal=not reading.text) from error
+            except TransportFault as fault:
+                if not reading.ended:  # a completion that had ended lacks nothing but its `[DONE]`
+                    raise self.server.voice.fault(fault) from fault
+            if (rest := reading.rest()) is not None:
+                yield rest
+            self._check_end(reading, decoder)
+            learn(self.facts, call, reading)
+            self.save()
+            yield reading.finish()
+        finally:
+            await reply.aclose()
+
+    async def count_prompt(self, call: Call) -> int | None:
+        """Exact prompt tokens by the server's tokeniser, None where it offers none."""
+        await self._prepare()
+        count = await Tokenizer(self.server, self.facts).prompt(call, self.model)
+        self.save()
+        return count
+
+    async def count_text(self, text: str) -> int | None:
+        """Tokens of a text by the server's tokeniser, None where it offers none."""
+        await self._prepare()
+        count = await Tokenizer(self.server, self.facts).text(text, self.model)
+        self.save()
+        return count
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop. The engine may be used again."""
+        self.save()
+        await self.server.transport.aclose()
+
+    def save(self) -> None:
+        """Remember what was learnt since the last time."""
+        if self._memory is not None and self._ready and self.facts.changed:
+            remember(file_for(self._memory, self.url, self.model), self.facts, self.url, self.model)
+
+    async def start(self, call: Call) -> Reply:
+        """Send the call, as often as it takes to find the parameters that the server accepts."""
+        for _ in range(_ROUNDS):
+            sent = body(call, self.model, self.facts)
+            reply = await self.server.open(CHAT, sent, stream=True)
+            if reply.status == 200:
+                self.save()
+                return reply
+            answer = await self.server.read(reply)
+            if not adapt(complaint(answer.content), sent, self.facts, status=answer.status):
+                break
+        told = complaint(answer.content)
+        if call.prefix and answer.status in (400, 422) and not told.context and _NO_PREFIX.search(told.message):
+            self.facts.learn(prefix=False)
+            self.save()
+            raise self._no_prefix(f" ({told.message})")
+        self.save()
+        raise self.server.voice.status(answer.status, answer.headers, answer.content, model=self.model)
+
+    def _take(self, chunk: dict[str, Any], reading: Reading) -> Event | None:
+        if chunk.get("error") or chunk.get("object") == "error":
+            told = of(chunk)
+            code = next((int(word) for word in told.code.split() if word.isdecimal()), 500)
+            raise self.server.voice.refused(code if code >= 400 else 500, told, model=self.model)
+        return reading.take(chunk)
+
+    def _check_end(self, reading: Reading, decoder: Decoder) -> None:
+        """Raise unless the completion came to a proper end."""
+        if decoder.kind == "page":
+            raise self.server.voice.page()
+        if isinstance(reading.reason, str) and reading.reason.lower() == "error":
+            raise self.server.voice.error("broke a completion off with an error of its own; see its log")
+        if reading.ended or reading.over or decoder.done or (decoder.kind == "object" and reading.text):
+            return
+        if decoder.kind == "unknown":
+            raise self.server.voice.error("answered nothing; it may have crashed, see its log")
+        if decoder.kind == "object":
+            raise self.server.voice.error("answered JSON that holds no completion; is this the API URL?", fatal=True)
+        tokens = reading.counts.tokens
+        after = f"after {tokens} tokens" if tokens is not None else "before its end"
+        raise self.server.voice.error(f"broke the stream off {after}; it may have crashed or restarted, see its log")
+
+    def _no_prefix(self, said: str) -> EngineError:
+        return self.server.voice.error(
+            f"cannot continue a partial answer{said}; use a strategy that does not extend", fatal=True
+        )
+
+
+async def _drain(reply: Reply) -> None:
+    """Read the end of a body behind `[DONE]`; a server that keeps it open loses the connection instead."""
+    try:
+        async with asyncio.timeout(_AFTER_DONE):
+            async for _ in reply:
+                pass
+    except (TimeoutError, TransportFault):
+        return

@@ -1,0 +1,136 @@
+"""Failures as errors a user can act on. Knows HTTP statuses and what to do about each; sends nothing.
+
+Every message is one line that names the server, what was wrong and what to do, and never the key.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from outthink.core.errors import EngineError
+from outthink.engines.openai.complaint import Complaint, complaint, html, line
+from outthink.engines.openai.transport import Timeouts, TransportFault
+
+_TRANSIENT = frozenset({408, 409, 423, 425, 429})
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|key|hf|gsk)[-_][\w*.-]{6,}")
+
+
+class Voice:
+    """Words errors for one server.
+
+    Args:
+        url: the address as it may be shown.
+        secrets: strings that must not appear in any message, whoever repeats them.
+        timeouts: what was waited for, for the messages about waiting.
+    """
+
+    def __init__(self, url: str, secrets: tuple[str, ...], timeouts: Timeouts) -> None:
+        self.url = url
+        self._secrets = tuple(secret for secret in secrets if secret)
+        self._timeouts = timeouts
+
+    def error(self, text: str, *, fatal: bool = False, retry_after: float | None = None) -> EngineError:
+        """An error about this server, without secrets."""
+        return EngineError(self.clean(f"{self.url} {text}"), fatal=fatal, retry_after=retry_after)
+
+    def clean(self, text: str) -> str:
+        """Text on one line with every secret replaced."""
+        text = line(text, 600)
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return _KEY_LIKE.sub("***", text)
+
+    def fault(self, fault: TransportFault) -> EngineError:
+        """The error for a request that got no answer, or only a part of one."""
+        if fault.kind == "connect":
+            why = f" ({fault.detail})" if fault.detail else ""
+            return EngineError(self.clean(f"no server answers at {self.url}; is it running?{why}"))
+        if fault.kind == "tls":
+            text = f"has a certificate that is not trusted ({fault.detail}); check the URL, or install its authority"
+            return self.error(text, fatal=True)
+        if fault.kind == "idle":
+            waited = f" for {self._timeouts.idle:g} s" if self._timeouts.idle is not None else ""
+            return self.error(f"sent nothing{waited}; it hangs or is overloaded: look at it, or raise idle_timeout")
+        why = f" ({fault.detail})" if fault.detail else ""
+        return self.error(f"dropped the connection{why}; it may have crashed or restarted, see its log")
+
+    def page(self) -> EngineError:
+        """The error for a web page where JSON was due."""
+        parts = urlsplit(self.url)
+        usual = f"{parts.scheme}://{parts.netloc}/v1"
+        hint = f"try {usual}" if usual != self.url else "web interfaces often sit on another port or path than .../v1"
+        return self.error(f"answered HTML, is this the API URL? {hint}", fatal=True)
+
+    def garbled(self, content: bytes, *, fatal: bool) -> EngineError:
+        """The error for something that is neither JSON nor HTML."""
+        quoted = content[:60].decode("utf-8", "replace")
+        return self.error(f"answered something that is not JSON ({quoted!r}); is this the API URL?", fatal=fatal)
+
+    def status(self, status: int, headers: Mapping[str, str], content: bytes, *, model: str = "") -> EngineError:
+        """The error for a status other than 200."""
+        told = complaint(content) if content.strip() and not html(content) else Complaint("")
+        wait = retry_after(headers)
+        if 300 <= status < 400:
+            return self.error(f"redirects to {headers.get('location', 'elsewhere')}; use that URL instead", fatal=True)
+        if html(content) and status < 500 and status not in _TRANSIENT and status not in (401, 403):
+            return self.page()
+        return self.refused(status, told, wait=wait, model=model)
+
+    def refused(self, status: int, told: Complaint, *, wait: float | None = None, model: str = "") -> EngineError:
+        """The error for a refusal, by its status and its words, at the start or within a stream."""
+        said = f": {told.message}" if told.message else ""
+        if told.context or status == 413:
+            asked, limit = told.sizes
+            sizes = f" ({asked or '?'} tokens asked, {limit} available)" if limit else said
+            return self.error(
+                f"cannot fit the request into the model's context{sizes}; shorten the prompt or lower max_tokens",
+                fatal=True,
+            )
+        if status in (401, 403):
+            return self.error(
+                f"refused the API key ({status}{said}); set OPENAI_API_KEY or name another variable with --api-key-env",
+                fatal=True,
+            )
+        if status == 404:
+            named = f"model {model!r} or " if model else ""
+            return self.error(
+                f"does not know {named}this path (404{said}); see what it serves with: outthink doctor {self.url}",
+                fatal=True,
+            )
+        if status == 429 and "insufficient_quota" in told.code:
+            return self.error(f"has no quota left for this key (429{said}); check its plan and billing", fatal=True)
+        if status in _TRANSIENT or status >= 500:
+            advice = "slow down or lower the concurrency" if status == 429 else "it may recover, try again"
+            return self.error(f"failed for now ({status} {_phrase(status)}{said}); {advice}", retry_after=wait)
+        return self.error(f"refused the request ({status}{said}); change what it names", fatal=True)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "non-standard status"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait: milliseconds (OpenAI), seconds or an HTTP date."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        told = headers.get(name)
+        if told is None:
+            continue
+        try:
+            seconds = float(told) * unit
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(told).timestamp() - time.time()
+            except ValueError:
+                continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    return None

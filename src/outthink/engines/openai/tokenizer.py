@@ -1,0 +1,88 @@
+"""Counting by the server's own tokeniser. Knows the endpoints of vLLM and llama.cpp; guesses nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from outthink.core.errors import EngineError
+from outthink.engines.openai.counts import whole
+from outthink.engines.openai.facts import Facts
+from outthink.engines.openai.server import Server
+from outthink.engines.protocol import Call
+
+
+class Tokenizer:
+    """`/tokenize` of one server; its absence is a fact and is not tried again."""
+
+    def __init__(self, server: Server, facts: Facts) -> None:
+        self._server, self._facts = server, facts
+
+    async def text(self, text: str, model: str) -> int | None:
+        """Tokens of a text, None without a tokeniser."""
+        if not text:
+            return 0
+        # Both servers at once: llama.cpp reads `content`, vLLM and SGLang read `prompt`, and each
+        # ignores what it does not know. The shape of the answer tells them apart.
+        told = await self._ask(
+            "/tokenize",
+            {"model": model, "prompt": text, "content": text, "add_special_tokens": False, "add_special": False},
+        )
+        if told is None:
+            return None
+        tokens = told.get("tokens")
+        if (count := whole(told.get("count"))) is not None:
+            self._facts.learn(tokenizer="vllm")
+            return count
+        if isinstance(tokens, list) and tokens:
+            self._facts.learn(tokenizer="llama.cpp")
+            return len(tokens)
+        self._facts.learn(tokenizer="none")
+        return None
+
+    async def prompt(self, call: Call, model: str) -> int | None:
+        """Tokens of a call's prompt under the chat template, None without a tokeniser."""
+        if self._facts.tokenizer is None and await self.text("tokens", model) is None:
+            return None
+        if self._facts.counts_chats is False:
+            return None
+        messages = [message.wire() for message in call.messages]
+        flags: dict[str, Any] = {}
+        if call.prefix:
+            messages.append({"role": "assistant", "content": call.prefix})
+            flags = {"continue_final_message": True, "add_generation_prompt": False}
+        if self._facts.tokenizer == "vllm":
+            told = await self._ask("/tokenize", {"model": model, "messages": messages, **flags}, chat=True)
+            return whole(told.get("count")) if told is not None else None
+        if self._facts.tokenizer == "llama.cpp":
+            told = await self._ask("/apply-template", {"messages": messages, **flags}, chat=True)
+            rendered = told.get("prompt") if told is not None else None
+            if not isinstance(rendered, str):
+                return None
+            # The server itself tokenises a chat in this way: with BOS, and with special tokens read.
+            told = await self._ask("/tokenize", {"content": rendered, "add_special": True, "parse_special": True})
+            tokens = told.get("tokens") if told is not None else None
+            return len(tokens) if isinstance(tokens, list) and tokens else None
+        return None
+
+    async def _ask(self, path: str, body: dict[str, Any], *, chat: bool = False) -> dict[str, Any] | None:
+        """An endpoint's answer; a refusal is remembered as absence, until then unseen."""
+        facts = self._facts
+        if facts.tokenizer == "none":
+            return None
+        try:
+            answer = await self._server.fetch(path, body, root=True)
+        except EngineError:
+            # Counting is a service to the budget: the call that follows reports a server that is gone.
+            return None
+        told = answer.json() if answer.status == 200 else None
+        if isinstance(told, dict):
+            if chat:
+                facts.learn(counts_chats=True)
+            return told
+        if (answer.status >= 500 and answer.status != 501) or answer.status in (408, 409, 429):
+            return None
+        if chat and facts.counts_chats is None:
+            facts.learn(counts_chats=False)
+        elif not chat and facts.tokenizer is None:
+            facts.learn(tokenizer="none")
+        return None

@@ -1,0 +1,134 @@
+"""The seam between a session and whatever produces tokens.
+
+Knows: the call, the events it yields and the features an engine declares. Does not know HTTP,
+budgets or strategies. A strategy cannot tell one engine from another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from outthink.core.message import Message
+from outthink.core.sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What an engine can do. None means that it has not been found out yet.
+
+    Args:
+        logprobs: log-probabilities of the chosen tokens.
+        top_logprobs: how many alternatives a token can come with (0 = none, DeepConf wants 20).
+        full_logprobs: statistics of the whole vocabulary (self-certainty).
+        prefix: a partial assistant message can be continued.
+        seed: the same seed gives the same completion.
+    """
+
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    full_logprobs: bool | None = False
+    prefix: bool | None = None
+    seed: bool | None = None
+
+
+@dataclass(slots=True)
+class Call:
+    """One completion to produce. Not frozen only because replay makes millions of them; nobody writes to it.
+
+    Args:
+        messages: the chat.
+        sampling: parameters; `sampling.max_tokens` is already what the budget admits.
+        seed: of this very sample, None for none.
+        index: sample number for its prompt within the session; no number is used twice.
+        prefix: assistant text to continue; events carry only new text.
+        top_logprobs: None = no log-probabilities, 0 = chosen tokens only, k = k alternatives.
+        problem: identifier of the recorded problem, for replay.
+    """
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    seed: int | None = None
+    index: int = 0
+    prefix: str | None = None
+    top_logprobs: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a running completion.
+
+    Args:
+        text, reasoning: new text of either kind, maybe empty.
+        tokens: generated tokens so far (cumulative, reasoning included), None if not told.
+        logprobs: natural-log probabilities of new tokens, one a token, empty without them.
+        confidences: DeepConf confidence of new tokens (minus the mean of their top-k
+            log-probabilities), one a token, empty without top-k log-probabilities.
+        prompt_tokens: tokens of the prompt as soon as the server tells, else None.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    tokens: int | None = None
+    logprobs: Sequence[float] = ()
+    confidences: Sequence[float] = ()
+    prompt_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a completion, always the last event. Counts are None where the server is silent."""
+
+    finish_reason: str = "stop"
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    self_certainty: float | None = None
+
+
+Event = Delta | Finish
+
+
+class Engine(Protocol):
+    """Where tokens come from.
+
+    `generate` yields Deltas, then exactly one Finish. Closing the iterator cancels the work at
+    once. It raises EngineError, with `fatal` where a retry cannot help, and never retries by itself.
+    """
+
+    @property
+    def model(self) -> str:
+        """Identifier for receipts and price look-up; may become more precise after `prepare`."""
+        ...
+
+    @property
+    def features(self) -> Features:
+        """What is known about this engine's abilities now."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls may run at once."""
+        ...
+
+    async def prepare(self, call: Call) -> None:
+        """Get ready for calls like this one (start a server, discover features). Idempotent."""
+        ...
+
+    def generate(self, call: Call) -> AsyncIterator[Event]:
+        """Produce one completion."""
+        ...
+
+    async def count_prompt(self, call: Call) -> int | None:
+        """Exact prompt tokens by the server's own tokeniser, None where it offers none."""
+        ...
+
+    async def count_text(self, text: str) -> int | None:
+        """Tokens of a text by the server's own tokeniser, None where it offers none."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release everything; no process or connection stays."""
+        ...

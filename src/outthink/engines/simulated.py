@@ -1,0 +1,158 @@
+"""Engines whose completions are known before they run: recorded samples and scripted doubles.
+
+Knows: what an outcome is and how to play one in real time over the ordinary engine protocol.
+Does not know virtual time: the session's virtual runner reads outcomes and keeps the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol, TypeGuard, cast
+
+from outthink.core.errors import EngineError
+from outthink.core.sample import Sample
+from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
+from outthink.engines.speed import Speed
+
+CHUNK = 16
+"""Tokens between two looks of a watch, as in the recorded confidences."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A call that fails after `after` generated tokens."""
+
+    after: int = 0
+    fatal: bool = False
+    message: str = "the scripted engine failed as told"
+    retry_after: float | None = None
+
+    @property
+    def error(self) -> EngineError:
+        """What the session gets to see."""
+        return EngineError(self.message, fatal=self.fatal, retry_after=self.retry_after)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a call will produce.
+
+    Args:
+        sample: the finished sample; its answer is used as it stands when `read` is False.
+        tokens, prompt_tokens: true counts, whatever the engine tells of them (the prompt's: what
+            `sample` has).
+        delay: seconds before the first token, beyond prefill.
+        fault: how the call fails, None if it does not.
+        told: False where the engine tells no counts.
+        read: True where the answer is still to be read from the text.
+    """
+
+    sample: Sample
+    tokens: int
+    prompt_tokens: int
+    delay: float = 0.0
+    fault: Fault | None = None
+    told: bool = True
+    read: bool = False
+
+
+class Simulated(Protocol):
+    """An engine that can say what a call will produce; raises BadInput for a call it has no sample for."""
+
+    speed: Speed
+
+    @property
+    def model(self) -> str:
+        """Identifier of the model."""
+        ...
+
+    @property
+    def features(self) -> Features:
+        """What the engine can do."""
+        ...
+
+    def outcome(self, call: Call) -> Outcome:
+        """The completion of this call, the same one every time."""
+        ...
+
+
+def is_simulated(engine: object) -> TypeGuard[Simulated]:
+    """Whether an engine can run on the virtual clock."""
+    return hasattr(engine, "outcome") and hasattr(engine, "speed")
+
+
+async def play(engine: Simulated, call: Call) -> AsyncIterator[Event]:
+    """Play an outcome in real time: one Delta a chunk, the speed profile of a lone stream."""
+    outcome = engine.outcome(call)
+    sample, fault = outcome.sample, outcome.fault
+    if fault is not None and fault.after > outcome.tokens:
+        fault = None  # the completion ends before it could fail
+    total = outcome.tokens if fault is None else fault.after
+    await asyncio.sleep(outcome.delay + outcome.prompt_tokens / engine.speed.prefill)
+    confidences = list(sample.confidence.values) if sample.confidence else []
+    stride = sample.confidence.stride if sample.confidence else 1
+    shown = 0
+    for end in [*range(CHUNK, total, CHUNK), total] if total else []:
+        begin = max(0, end - CHUNK) if end % CHUNK == 0 else end - end % CHUNK
+        await asyncio.sleep((end - begin) / engine.speed.stream)
+        text_end = len(sample.text) * end // max(1, outcome.tokens)
+        yield Delta(
+            text=sample.text[shown:text_end],
+            tokens=end if outcome.told else None,
+            logprobs=() if sample.mean_logprob is None else (sample.mean_logprob,) * (end - begin),
+            confidences=[confidences[i // stride] for i in range(begin, end)] if confidences else (),
+            prompt_tokens=sample.prompt_tokens,
+        )
+        shown = text_end
+    if fault is not None:
+        raise fault.error
+    yield Finish(
+        finish_reason=sample.finish_reason,
+        prompt_tokens=sample.prompt_tokens,
+        completion_tokens=outcome.tokens if outcome.told else None,
+        self_certainty=sample.self_certainty,
+    )
+
+
+class Live:
+    """A simulated engine that says nothing in advance, so that it runs in real time like any other."""
+
+    def __init__(self, engine: Simulated) -> None:
+        self._engine = cast(Engine, engine)
+
+    @property
+    def model(self) -> str:
+        """Identifier of the model."""
+        return self._engine.model
+
+    @property
+    def features(self) -> Features:
+        """What the engine can do."""
+        return self._engine.features
+
+    @property
+    def concurrency(self) -> int:
+        """Calls that run at once."""
+        return self._engine.concurrency
+
+    async def prepare(self, call: Call) -> None:
+        """Nothing to prepare."""
+        await self._engine.prepare(call)
+
+    def generate(self, call: Call) -> AsyncIterator[Event]:
+        """Play the completion in real time."""
+        return self._engine.generate(call)
+
+    async def count_prompt(self, call: Call) -> int | None:
+        """The engine's own count."""
+        return await self._engine.count_prompt(call)
+
+    async def count_text(self, text: str) -> int | None:
+        """The engine's own count."""
+        return await self._engine.count_text(text)
+
+    async def aclose(self) -> None:
+        """Release the engine."""
+        await self._engine.aclose()
