@@ -20,10 +20,14 @@ class BadInput(OutthinkError, ValueError):
 
     def __init__(self, field: str, value: object, problem: str, remedy: str) -> None:
         shown = repr(value)
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
+        if len(shown) > 200:
+            shown = shown[:120] + "..." + shown[-60:]
         super().__init__(f"{field}: {shown} {problem}; {remedy}")
-        self.field, self.value, self.remedy = field, value, remedy
+        self.field, self.value, self.problem, self.remedy = field, value, problem, remedy
+
+    def __reduce__(self) -> tuple[type[BadInput], tuple[str, object, str, str]]:
+        """Errors travel between processes."""
+        return type(self), (self.field, self.value, self.problem, self.remedy)
 
 
 class Unsupported(OutthinkError):
@@ -37,10 +41,13 @@ class EngineError(OutthinkError):
 
     Args:
         message: one line, naming the engine and what to do.
-        fatal: True where trying again cannot help (wrong key, unknown model, bad request).
+        fatal: True where no call can succeed (wrong key, unknown model, bad request).
+        again: False where this call is not worth another attempt (the server has hung for a minute).
         retry_after: seconds the server asked to wait, None if it did not say.
     """
 
-    def __init__(self, message: str, *, fatal: bool = False, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, fatal: bool = False, again: bool = True, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
-        self.fatal, self.retry_after = fatal, retry_after
+        self.fatal, self.again, self.retry_after = fatal, again, retry_after

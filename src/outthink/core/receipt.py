@@ -93,7 +93,7 @@ class Receipt:
 
     @property
     def known(self) -> dict[str, float]:
-        """What was spent at least, by currency: the parts that are known."""
+        """What was spent at least, by currency (the parts that are known)."""
         return {name: self.total(name).known for name in _SUMS} | {"tokens": int(self.total("tokens").known)}
 
     @property

@@ -60,7 +60,12 @@ class Progress:
     tokens: int
     confidences: Sequence[float]
     stride: int
-    text: str = ""
+    pieces: Sequence[str] = ()
+
+    @property
+    def text(self) -> str:
+        """What it has written so far; joined only for a watch that reads it."""
+        return "".join(self.pieces)
 
     def window(self, tokens: int) -> float | None:
         """Mean confidence of the last `tokens` tokens, None until that many exist."""

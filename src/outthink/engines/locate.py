@@ -12,12 +12,13 @@ from outthink.core.errors import BadInput
 from outthink.engines.protocol import Engine
 
 
-def locate(model: str, *, name: str | None = None, api_key: str | None = None) -> Engine:
+def locate(model: str, *, name: str | None = None, api_key: str | None = None, idle_timeout: float = 60.0) -> Engine:
     """The engine for a URL, a GGUF path, or `embedded`.
 
     Args:
         name: the model a server should use, None for its first.
         api_key: sent as bearer token, None to read OPENAI_API_KEY.
+        idle_timeout: seconds without any byte after which a server counts as hanging.
 
     Raises BadInput for anything else.
     """
@@ -28,5 +29,6 @@ def locate(model: str, *, name: str | None = None, api_key: str | None = None) -
     if model.startswith(("http://", "https://")):
         from outthink.engines.openai import OpenAIEngine
 
-        return OpenAIEngine(model, name, api_key=api_key or os.environ.get("OPENAI_API_KEY"))
+        key = api_key or os.environ.get("OPENAI_API_KEY")
+        return OpenAIEngine(model, name, api_key=key, idle_timeout=idle_timeout)
     raise BadInput("model", model, "is no URL, no file and not `embedded`", "give one of these")

@@ -24,6 +24,7 @@ class Features:
         full_logprobs: statistics of the whole vocabulary (self-certainty).
         prefix: a partial assistant message can be continued.
         seed: the same seed gives the same completion.
+        counted: every piece of a stream tells the tokens so far, so that no piece means no token.
     """
 
     logprobs: bool | None = None
@@ -31,6 +32,7 @@ class Features:
     full_logprobs: bool | None = False
     prefix: bool | None = None
     seed: bool | None = None
+    counted: bool | None = None
 
 
 @dataclass(slots=True)

@@ -83,7 +83,9 @@ class ReplayEngine:
     def _problem(self, key: str | None) -> Recorded:
         recorded = self.traces.problems.get(key or "")
         if recorded is None:
-            raise BadInput("problem", key, f"is not recorded in {self.traces.name}", "set request.problem to one that is")
+            raise BadInput(
+                "problem", key, f"is not recorded in {self.traces.name}", "set request.problem to one that is"
+            )
         return recorded
 
     def _deal(self, key: str | None) -> list[Outcome]:

@@ -168,5 +168,7 @@ def _trace(confidence: float | Sequence[float] | None, tokens: int) -> Confidenc
     if isinstance(confidence, (int, float)):
         return ConfidenceTrace((float(confidence),) * chunks, CHUNK, tokens)
     if len(confidence) < chunks:
-        raise EngineError(f"scripted confidence has {len(confidence)} chunks, {tokens} tokens need {chunks}", fatal=True)
+        raise EngineError(
+            f"scripted confidence has {len(confidence)} chunks, {tokens} tokens need {chunks}", fatal=True
+        )
     return ConfidenceTrace(tuple(confidence[:chunks]), CHUNK, tokens)

@@ -35,9 +35,11 @@ class Voice:
         self._secrets = tuple(secret for secret in secrets if secret)
         self._timeouts = timeouts
 
-    def error(self, text: str, *, fatal: bool = False, retry_after: float | None = None) -> EngineError:
+    def error(
+        self, text: str, *, fatal: bool = False, again: bool = True, retry_after: float | None = None
+    ) -> EngineError:
         """An error about this server, without secrets."""
-        return EngineError(self.clean(f"{self.url} {text}"), fatal=fatal, retry_after=retry_after)
+        return EngineError(self.clean(f"{self.url} {text}"), fatal=fatal, again=again, retry_after=retry_after)
 
     def clean(self, text: str) -> str:
         """Text on one line with every secret replaced."""
@@ -56,7 +58,8 @@ class Voice:
             return self.error(text, fatal=True)
         if fault.kind == "idle":
             waited = f" for {self._timeouts.idle:g} s" if self._timeouts.idle is not None else ""
-            return self.error(f"sent nothing{waited}; it hangs or is overloaded: look at it, or raise idle_timeout")
+            remedy = "it hangs or is overloaded: look at it, or raise --idle-timeout"
+            return self.error(f"sent nothing{waited}; {remedy}", again=False)
         why = f" ({fault.detail})" if fault.detail else ""
         return self.error(f"dropped the connection{why}; it may have crashed or restarted, see its log")
 

@@ -1,0 +1,110 @@
+"""outthink decides how much an LLM should think about each request, and returns the answer with a receipt.
+
+    import outthink as ot
+
+    result = await ot.ask("What is 17 * 23?", answer="number", budget="tokens=2000,seconds=20")
+    result.answer, result.stopped, result.receipt.tokens
+
+Names are loaded on first use, so that importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from outthink import strategies
+    from outthink.api import ask
+    from outthink.core.budget import Budget
+    from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
+    from outthink.core.message import Message
+    from outthink.core.receipt import Receipt
+    from outthink.core.request import Request
+    from outthink.core.result import Result, Verdict
+    from outthink.core.sample import Sample
+    from outthink.core.sampling import Sampling
+    from outthink.economics.price import Price
+    from outthink.engines.embedded import EmbeddedEngine
+    from outthink.engines.openai import OpenAIEngine
+    from outthink.engines.replay import ReplayEngine
+    from outthink.engines.scripted import Completion, ScriptedEngine
+    from outthink.engines.simulated import Fault
+    from outthink.engines.speed import Speed
+    from outthink.engines.traces import load as load_traces
+    from outthink.session.session import Session
+    from outthink.strategies import Votes, strategy
+    from outthink.sync import ask_sync
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ask": "api",
+    "ask_sync": "sync",
+    "Budget": "core.budget",
+    "BadInput": "core.errors",
+    "EngineError": "core.errors",
+    "OutthinkError": "core.errors",
+    "Unsupported": "core.errors",
+    "Message": "core.message",
+    "Receipt": "core.receipt",
+    "Request": "core.request",
+    "Result": "core.result",
+    "Verdict": "core.result",
+    "Sample": "core.sample",
+    "Sampling": "core.sampling",
+    "Price": "economics.price",
+    "EmbeddedEngine": "engines.embedded",
+    "OpenAIEngine": "engines.openai",
+    "ReplayEngine": "engines.replay",
+    "Completion": "engines.scripted",
+    "ScriptedEngine": "engines.scripted",
+    "Fault": "engines.simulated",
+    "Speed": "engines.speed",
+    "Session": "session.session",
+    "Votes": "strategies",
+    "strategy": "strategies",
+}
+
+__all__ = [
+    "BadInput",
+    "Budget",
+    "Completion",
+    "EmbeddedEngine",
+    "EngineError",
+    "Fault",
+    "Message",
+    "OpenAIEngine",
+    "OutthinkError",
+    "Price",
+    "Receipt",
+    "ReplayEngine",
+    "Request",
+    "Result",
+    "Sample",
+    "Sampling",
+    "ScriptedEngine",
+    "Session",
+    "Speed",
+    "Unsupported",
+    "Verdict",
+    "Votes",
+    "__version__",
+    "ask",
+    "ask_sync",
+    "load_traces",
+    "strategies",
+    "strategy",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name == "load_traces":
+        return import_module(f"{__name__}.engines.traces").load
+    if name == "strategies":
+        return import_module(f"{__name__}.strategies")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

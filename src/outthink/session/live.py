@@ -1,0 +1,285 @@
+"""Runs a session over real engines, with asyncio.
+
+Knows: one task a call, the engine's concurrency, cancellation and the answer reader. Does not
+know budgets or strategies; it reports counts and the session settles them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from outthink.answers import LocalReader, reader_for
+from outthink.core.errors import EngineError
+from outthink.core.request import AnswerKind, AnswerReader
+from outthink.core.sample import Sample
+from outthink.engines.protocol import Call, Engine, Features, Finish
+from outthink.session.bounds import byte_bound
+from outthink.session.running import Arrived, Running
+from outthink.session.session import Session
+
+T = TypeVar("T")
+
+
+class LiveRunner:
+    """Carries out calls on an engine within one event loop.
+
+    Args:
+        slots: shared by runners that use one engine side by side; None for the engine's concurrency.
+        grace: seconds that cancelled calls get to close their connections.
+
+    `partial` is the longest text of a call that was cancelled: what is left when nothing finished.
+    """
+
+    hand_driven = False
+
+    def __init__(self, engine: Engine, *, slots: asyncio.Semaphore | None = None, grace: float = 0.15) -> None:
+        self.engine, self.grace = engine, grace
+        self.partial = ""
+        self._counted = bool(engine.features.counted)
+        self._slots = slots or asyncio.Semaphore(max(1, engine.concurrency))
+        self._happened = asyncio.Event()
+        self._crash: Exception | None = None
+        self._tasks: dict[Running, asyncio.Task[None]] = {}
+        self._asking: dict[tuple[int, str | None], asyncio.Task[None]] = {}
+        self._counts: dict[tuple[int, str | None], int | None] = {}
+        self._readers: dict[AnswerKind | AnswerReader, LocalReader] = {}
+
+    @property
+    def features(self) -> Features:
+        """What the engine can do."""
+        return self.engine.features
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    def wake(self) -> None:
+        """Make `wait` return."""
+        self._happened.set()
+
+    async def wait(self) -> None:
+        """Return when a call has ended or a deadline has passed; raises what a call met with unforeseen."""
+        await self._happened.wait()
+        self._happened.clear()
+        if self._crash is not None:
+            raise self._crash
+
+    def alarm(self, seconds: float, ring: Callable[[], None]) -> Callable[[], None]:
+        """Ring after so many seconds."""
+        return asyncio.get_running_loop().call_later(seconds, ring).cancel
+
+    def prompt_bound(self, call: Call) -> int | None:
+        """The server's own count where it offers one (None until it has answered), else bytes."""
+        key = (id(call.messages), call.prefix)
+        if key in self._counts:
+            count = self._counts[key]
+            return byte_bound(call) if count is None else count
+        if key not in self._asking:
+            self._asking[key] = asyncio.create_task(self._ask_count(key, call))
+        return None
+
+    async def _ask_count(self, key: tuple[int, str | None], call: Call) -> None:
+        try:
+            self._counts[key] = await self._count_prompt(call)
+        except Exception as error:  # noqa: BLE001 - raised again where the strategy waits
+            self._crash = error
+        finally:
+            self._happened.set()
+
+    async def _count_prompt(self, call: Call) -> int | None:
+        try:
+            await self.engine.prepare(call)
+            return await self.engine.count_prompt(call)
+        except EngineError:
+            return None  # the call itself meets and reports the same trouble
+
+    def launch(self, running: Running, delay: float = 0.0) -> None:
+        """Start a task for a call."""
+        running.stream.session.notify("launched", running)
+        self._tasks[running] = asyncio.create_task(self._run(running, delay))
+
+    def cancel(self, running: Running) -> None:
+        """Close the call's connection; its task settles what has been generated."""
+        task = self._tasks.get(running)
+        if running.arrived is not None:
+            self.partial = max(self.partial, "".join(running.arrived.text), key=len)
+        if running.settled or task is None:
+            return
+        if running.started is None:
+            running.stream.session.release(running)  # nothing was sent
+        running.stream.session.notify("cancelled", running)
+        task.cancel()
+
+    async def drain(self) -> None:
+        """Wait for cancelled calls to close; settle as estimated what does not close in time."""
+        idle = [task for running, task in self._tasks.items() if running.settled]  # at most reading an answer
+        for task in (*idle, *self._asking.values()):
+            task.cancel()
+        tasks = {*self._tasks.values(), *self._asking.values()}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self.grace)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=self.grace / 3)
+        for running in list(self._tasks):
+            if not running.settled:
+                self._settle(running, "cancelled", running.tokens)
+
+    async def _run(self, running: Running, delay: float) -> None:
+        try:
+            await self._carry_out(running, delay)
+        except asyncio.CancelledError:
+            await self._settle_cancelled(running)
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again where the strategy waits
+            self._crash = error
+            if not running.settled:
+                self._settle(running, "failed", running.tokens, error=repr(error))
+        finally:
+            del self._tasks[running]
+            self._happened.set()
+
+    async def _carry_out(self, running: Running, delay: float) -> None:
+        try:
+            if delay:
+                await asyncio.sleep(delay)
+            async with self._slots:
+                await self.engine.prepare(running.call)
+                finish = await self._generate(running)
+            if finish is not None:
+                await self._finish(running, finish)
+        except EngineError as error:
+            if running.settled:
+                return  # cancelled, and this is how the engine says so
+            if running.started is None:
+                running.started = self.now()
+            self._settle_failed(running, error)
+            running.stream.session.failed(running, error)
+
+    async def _generate(self, running: Running) -> Finish | None:
+        """Read the call to its end; None where watch has stopped it."""
+        session, watch = running.stream.session, running.stream.watch
+        running.started = self.now()
+        async with aclosing(self.engine.generate(running.call)) as events:  # type: ignore[type-var]
+            async for event in events:
+                if isinstance(event, Finish):
+                    return event
+                running.absorb(event)
+                self._counted = self._counted or event.tokens is not None
+                session.notify("delta", running)
+                if watch is not None and watch(running.progress) == "stop":
+                    break
+            else:
+                raise EngineError(f"{self.engine.model}: the stream ended without saying that it was finished")
+        generated = running.tokens if running.tokens is not None else await self._recount(running)
+        self._settle(running, "stopped", generated, finish_reason="stopped")
+        session.deliver(running, None)
+        return None
+
+    async def _finish(self, running: Running, finish: Finish) -> None:
+        session = running.stream.session
+        generated = finish.completion_tokens
+        if generated is None:
+            generated = running.tokens if running.tokens is not None else await self._recount(running)
+        prompt = finish.prompt_tokens if finish.prompt_tokens is not None else running.prompt_tokens
+        running.prompt_tokens = prompt
+        reason = finish.finish_reason
+        self._settle(running, "finished", generated, prefix_cached=finish.cached_tokens, finish_reason=reason)
+        arrived = running.arrived or Arrived()
+        text = "".join(arrived.text)
+        reading = await self.reader(running.stream.request.answer).read(text)
+        sample = Sample(
+            running.call.index,
+            text,
+            reading.answer,
+            reading.rule,
+            generated,
+            reason,
+            prompt,
+            arrived.mean_logprob,
+            arrived.confidence,
+            finish.self_certainty,
+            "".join(arrived.reasoning),
+            tuple(arrived.logprobs),
+        )
+        session.deliver(running, sample)
+
+    def reader(self, kind: AnswerKind | AnswerReader) -> LocalReader:
+        """The reader of this request: it merges equivalent answers over all samples."""
+        if kind not in self._readers:
+            self._readers[kind] = reader_for(kind)
+        return self._readers[kind]
+
+    async def _recount(self, running: Running) -> int | None:
+        """Tokens of what has arrived, by the server's tokeniser; None where it has none."""
+        arrived = running.arrived or Arrived()
+        text = "".join(arrived.reasoning) + "".join(arrived.text)
+        if not text:
+            return None  # it may have generated something that had not arrived yet
+        try:
+            return await self.engine.count_text(text)
+        except EngineError:
+            return None
+
+    async def _settle_cancelled(self, running: Running) -> None:
+        if running.settled:
+            return
+        try:
+            async with asyncio.timeout(self.grace / 2):
+                if running.prompt_tokens is None and running.stream.prompt.tokens is None:
+                    running.stream.prompt.tokens = await self._count_prompt(running.call)
+                if running.tokens is None and not running.seen and self._counted:
+                    running.tokens = 0  # this server counts every piece, and none has come
+                if running.tokens is None:
+                    running.tokens = await self._recount(running)
+        except (TimeoutError, asyncio.CancelledError):
+            pass  # what is still unknown stays unknown in the receipt
+        if not running.settled:
+            self._settle(running, "cancelled", running.tokens)
+
+    def _settle_failed(self, running: Running, error: EngineError) -> None:
+        """An error before any output costs nothing; one in mid-stream costs what has arrived."""
+        message = str(error)
+        if not running.seen:
+            running.stream.session.settle(running, "failed", 0, 0, error=message)
+        else:
+            self._settle(running, "failed", running.tokens, error=message)
+
+    def _settle(
+        self,
+        running: Running,
+        status: str,
+        generated: int | None,
+        *,
+        prefix_cached: int | None = None,
+        finish_reason: str | None = None,
+        error: str | None = None,
+    ) -> None:
+        prompt = running.prompt_tokens
+        if prompt is None:  # the same prompt may have been counted before
+            prompt = running.stream.prompt.tokens
+        if prompt is None:
+            prompt = self._counts.get((id(running.call.messages), running.call.prefix))
+        running.stream.session.settle(
+            running,
+            status,  # type: ignore[arg-type]
+            prompt,
+            generated,
+            prefix_cached,
+            finish_reason,
+            error,
+        )
+
+
+async def drive(strategy: Coroutine[Any, Any, T], session: Session, runner: LiveRunner) -> T:
+    """Await a strategy; whatever happens, nothing stays in flight and everything is settled."""
+    try:
+        return await strategy
+    finally:
+        session.close()
+        await runner.drain()

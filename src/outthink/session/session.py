@@ -1,0 +1,339 @@
+"""The one object a strategy talks to.
+
+Knows: streams, nested budgets, and why the request stopped. It is sans-I/O: a runner carries out
+the calls and keeps time, live or virtual. Does not know any strategy or engine.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from outthink.answers import LocalReader
+from outthink.core.budget import Budget
+from outthink.core.entry import Entry, Role, Status
+from outthink.core.errors import BadInput, EngineError, Unsupported
+from outthink.core.receipt import Receipt
+from outthink.core.request import Request
+from outthink.core.result import Stopped
+from outthink.core.sample import Sample
+from outthink.economics.tariff import Tariff
+from outthink.session.branches import PAUSE, side_by_side
+from outthink.session.desk import Desk, check
+from outthink.session.ledger import Ledger
+from outthink.session.prompt import Prompt
+from outthink.session.protocols import Observer, SampleCache
+from outthink.session.retry import Retries
+from outthink.session.runner import Runner
+from outthink.session.running import Running
+from outthink.session.stream import Order, Stream, Watch
+
+T = TypeVar("T")
+_HOPELESS = 3
+"""Calls that may fail for good before any has succeeded; then the engine counts as down."""
+
+
+class Session:
+    """Samples, budget and ledger of one request.
+
+    Args:
+        runner: carries out calls and keeps the clock.
+        tariff: prices a call in dollars, joules and FLOPs, each None where unknown.
+        budget: ceilings for everything done through this session.
+        ahead: default number of calls in flight for strategies that may stop early.
+        confidence_window: tokens in one of DeepConf's windows, unless a strategy is told otherwise.
+        seed: of the session's own randomness (random ties).
+        began: when the request began on the runner's clock, None for now.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        tariff: Tariff,
+        *,
+        budget: Budget | None = None,
+        ahead: int = 4,
+        confidence_window: int = 2048,
+        seed: int | None = None,
+        retries: Retries | None = None,
+        cache: SampleCache | None = None,
+        observer: Observer | None = None,
+        began: float | None = None,
+        parent: Session | None = None,
+    ) -> None:
+        budget = budget or Budget()
+        check(budget, tariff)
+        self.runner, self.tariff, self.ahead, self.seed = runner, tariff, ahead, seed
+        self.confidence_window = confidence_window
+        self.retries, self.cache, self.observer = retries or Retries(), cache, observer
+        self.parent = parent
+        self.desk: Desk = Desk(budget, parent.desk if parent else None)
+        self.ledger: Ledger = parent.ledger if parent else Ledger()
+        self.stopped: Stopped | None = parent.stopped if parent else None
+        self._random: random.Random | None = None
+        self._stream: Stream | None = None
+        self._children: list[Session] = []
+        self._prompts: dict[tuple[str | None, bool], list[Prompt]] = parent._prompts if parent else {}
+        self.hand_driven = runner.hand_driven
+        self._began = runner.now() if began is None else began
+        self._take_back: Callable[[], None] | None = None
+        if budget.seconds is not None:
+            left = self._began + budget.seconds - runner.now()
+            self._take_back = runner.alarm(max(0.0, left), lambda: self.stop("budget:seconds"))
+
+    # What a strategy uses
+
+    def sample(
+        self,
+        request: Request,
+        *,
+        n: int = 1,
+        ahead: int | None = None,
+        watch: Watch | None = None,
+        order: Order = "launch",
+        role: Role = "policy",
+        top_logprobs: int | None = 0,
+        prefix: str | None = None,
+    ) -> Stream:
+        """A stream of up to `n` samples, `ahead` of them in flight (default: the session's).
+
+        Args:
+            watch: sees each running sample and may stop that one; it is charged and does not vote.
+            order: yield in launch order, or as they finish (biased towards short ones).
+            top_logprobs: None for no log-probabilities, 0 for the chosen tokens', k for k alternatives.
+            prefix: assistant text to continue (see `extend`).
+
+        Raises BadInput for n or ahead below 1, Unsupported if the engine lacks what is asked for.
+        """
+        if n < 1:
+            raise BadInput("n", n, "is below 1", "ask for at least one sample")
+        ahead = self.ahead if ahead is None else ahead
+        if ahead < 1:
+            raise BadInput("ahead", ahead, "is below 1", "allow at least one call in flight")
+        prefix = prefix if request.opening is None else request.opening + (prefix or "")
+        if prefix is not None and self.runner.features.prefix is False:
+            raise Unsupported(f"{self.tariff.model} cannot continue a prefix; use an engine that can (see doctor)")
+        self._close_stream()
+        self._stream = stream = Stream(
+            self, request, n, min(ahead, n), watch, order == "launch", role, prefix, top_logprobs
+        )
+        stream.closed = self.stopped is not None
+        return stream
+
+    def extend(self, request: Request, prefix: str, **options: Any) -> Stream:
+        """Like `sample`, continuing the assistant text `prefix`; samples hold only what is new."""
+        return self.sample(request, prefix=prefix, **options)
+
+    async def together(self, *branches: Callable[[Session], Coroutine[Any, Any, T]]) -> list[T]:
+        """Run branches side by side, each on a session of its own; results in the order given."""
+        self._close_stream()
+        children = [self._child(Budget(), hand_driven=True) for _ in branches]
+        try:
+            return await side_by_side(
+                self, [(child, branch(child)) for child, branch in zip(children, branches, strict=True)]
+            )
+        finally:
+            self._children = [child for child in self._children if child not in children]
+
+    @contextmanager
+    def within(self, budget: Budget) -> Iterator[Session]:
+        """A nested budget: calls of the inner session count against it and against this one's."""
+        self._close_stream()
+        inner = self._child(budget, hand_driven=self.hand_driven)
+        try:
+            yield inner
+        finally:
+            inner.close()
+            self._children.remove(inner)
+
+    def note(self, text: str) -> None:
+        """Say something in the receipt, once."""
+        self.ledger.note(text)
+
+    @property
+    def random(self) -> random.Random:
+        """Randomness of this request, repeatable where it has a seed."""
+        if self._random is None:
+            self._random = random.Random(self.seed)
+        return self._random
+
+    # What the owner of the session uses
+
+    def stop(self, reason: Stopped) -> None:
+        """End now: cancel everything; finished samples still count. The first reason holds."""
+        if self.stopped is None:
+            self.stopped = reason
+        for child in self._children:
+            child.stop(reason)
+        if self._stream is not None:
+            self._stream.close()
+        self.runner.wake()
+
+    def close(self) -> None:
+        """Close what is open; nothing stays in flight."""
+        self._close_stream()
+        for child in self._children:
+            child.close()
+        if self._take_back is not None:
+            self._take_back()
+            self._take_back = None
+
+    def receipt(self) -> Receipt:
+        """Everything spent so far through this session and its branches."""
+        return Receipt(tuple(self.ledger.entries), self.runner.now() - self._began, tuple(self.ledger.notes))
+
+    # What streams and runners use
+
+    async def pause(self) -> None:
+        """Wait until something has happened to one of the calls."""
+        if self.hand_driven:
+            await PAUSE
+        else:
+            await self.runner.wait()
+
+    def prompt(self, request: Request, prefix: str | None) -> Prompt:
+        """What is known of a prompt, shared by all streams and branches."""
+        known = self._prompts.setdefault((prefix, request.sampling.temperature == 0), [])
+        for prompt in known:
+            if prompt.request.messages == request.messages:
+                return prompt
+        known.append(Prompt(request))
+        return known[-1]
+
+    def notify(self, event: str, running: Running, sample: Sample | None = None) -> None:
+        """Tell the observer, if there is one."""
+        if self.observer is not None:
+            self.observer(event, running, sample)
+
+    def from_cache(self, running: Running, sample: Sample) -> None:
+        """A sample of an earlier run: an entry that costs nothing, and a vote."""
+        sample = reread(sample, self.runner.reader(running.stream.request.answer))
+        self.ledger.cached(running, self.tariff.model)
+        self.ledger.succeeded += 1
+        self.notify("cached", running, sample)
+        running.stream.deliver(running, sample)
+
+    def settle(
+        self,
+        running: Running,
+        status: Status,
+        prompt: int | None,
+        generated: int | None,
+        prefix_cached: int | None = None,
+        finish_reason: str | None = None,
+        error: str | None = None,
+    ) -> Entry:
+        """Write a call's entry and turn its reservation into spending."""
+        if prompt:  # a call that failed at the door reports 0, which is not the prompt's length
+            running.stream.prompt.tokens = prompt
+        seconds = 0.0 if running.started is None else self.runner.now() - running.started
+        entry = self.ledger.record(
+            running, status, self.tariff, seconds, prompt, generated, prefix_cached, finish_reason, error
+        )
+        self.release(running, entry)
+        return entry
+
+    def release(self, running: Running, entry: Entry | None = None) -> None:
+        """Give a reservation back; without an entry nothing was sent and nothing is spent."""
+        running.settled = True
+        if running.reservation is not None:
+            self.desk.settle(running.reservation, entry)
+            running.reservation = None
+
+    def deliver(self, running: Running, sample: Sample | None) -> None:
+        """A settled call reaches its stream: with a sample, or None where watch has stopped it."""
+        if sample is not None:
+            self.ledger.succeeded += 1
+            if self.cache is not None:
+                whole = sample.finish_reason != "length"  # then a larger limit would have changed nothing
+                self.cache.put(running.stream.uncapped(running.call) if whole else running.call, sample)
+        if self.observer is not None:
+            self.observer("stopped" if sample is None else "finished", running, sample)
+        running.stream.deliver(running, sample)
+
+    def failed(self, running: Running, error: EngineError) -> None:
+        """A settled attempt failed: try again where that may help, else go on without this sample."""
+        self.notify("failed", running)
+        stream = running.stream
+        if stream.closed:
+            return
+        delay = self.retries.delay(running.attempt, error)
+        if delay is not None and self._relaunch(running, delay):
+            return
+        self.ledger.failed += 1
+        stream.failure = error
+        stream.deliver(running, None)
+        if error.fatal or (not self.ledger.succeeded and self.ledger.failed >= _HOPELESS):
+            stream.close()
+
+    def check_failure(self, stream: Stream) -> None:
+        """Raise the engine's error if nothing has succeeded; else note that samples are missing.
+
+        A session that was stopped does not raise: its end has another reason, and the first holds.
+        """
+        if stream.failure is None:
+            return
+        if not self.ledger.succeeded and self.stopped is None:
+            raise stream.failure
+        self.ledger.note(f"some calls failed: {stream.failure}")
+        session: Session | None = self if stream.failure.fatal else None
+        while session is not None:  # what failed for good here would fail in every branch
+            session.stopped = session.stopped or "error"
+            session = session.parent
+
+    def out_of_budget(self) -> None:
+        """No further call is admitted: wait for a settlement, or stop the session whose budget it is."""
+        if self.desk.refusal is None or self.desk.refusal[1].outstanding:
+            return
+        currency, desk = self.desk.refusal
+        owner = self
+        while owner.parent is not None and owner.desk is not desk:
+            owner = owner.parent
+        owner.stop(f"budget:{currency}")  # type: ignore[arg-type]
+
+    def _relaunch(self, running: Running, delay: float) -> bool:
+        stream, call = running.stream, running.call
+        again = Running(stream, call, running.place, running.role, running.prompt_bound, attempt=running.attempt + 1)
+        if not self.desk.unlimited:
+            bound, cap = running.prompt_bound, call.sampling.max_tokens
+            count, tokens = self.desk.admit(1, bound, cap, stream.request.min_tokens, self.tariff)
+            if count == 0:
+                self.out_of_budget()
+                return False
+            if tokens != cap:  # the failed attempt has used up a part
+                again.call = replace(call, sampling=replace(call.sampling, max_tokens=tokens))
+            again.reservation = self.desk.reserve(bound, tokens, self.tariff)
+        stream.in_flight[again.place] = again
+        self.runner.launch(again, delay)
+        return True
+
+    def _child(self, budget: Budget, *, hand_driven: bool) -> Session:
+        child = Session(
+            self.runner,
+            self.tariff,
+            budget=budget,
+            ahead=self.ahead,
+            confidence_window=self.confidence_window,
+            seed=self.seed,
+            retries=self.retries,
+            cache=self.cache,
+            observer=self.observer,
+            parent=self,
+        )
+        child.hand_driven = hand_driven
+        self._children.append(child)
+        return child
+
+    def _close_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+def reread(sample: Sample, reader: LocalReader) -> Sample:
+    """The sample with its answer read from its text, as this request wants it read."""
+    reading = reader.read_now(sample.text)
+    return replace(sample, answer=reading.answer, rule=reading.rule)

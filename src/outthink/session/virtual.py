@@ -1,0 +1,222 @@
+"""Runs a session over simulated engines, on a virtual clock.
+
+Knows: an event heap, how concurrent streams share the decode rate, and the deadline. Time moves
+only when every branch waits; events of one instant are delivered together, in launch order.
+Does not know asyncio.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from outthink.answers import LocalReader, reader_for
+from outthink.core.entry import Status
+from outthink.core.errors import OutthinkError
+from outthink.core.request import AnswerKind, AnswerReader
+from outthink.core.sample import Progress
+from outthink.engines.protocol import Call, Features
+from outthink.engines.simulated import CHUNK, Outcome, Simulated
+from outthink.session.bounds import byte_bound
+from outthink.session.branches import FOREIGN
+from outthink.session.running import Running
+from outthink.session.session import Session, reread
+
+T = TypeVar("T")
+
+
+class VirtualRunner:
+    """Serves every active stream at the same rate, so one counter of service orders all events.
+
+    A stream that starts when the counter stands at s has generated s' - s - prefill tokens at s',
+    whatever the rates were in between; the heap holds counter values, not times.
+    """
+
+    hand_driven = True
+
+    def __init__(self, engine: Simulated) -> None:
+        self.engine, self.speed = engine, engine.speed
+        self._time = 0.0
+        self._service = 0.0
+        self._rate = self.speed.stream
+        self._order = 0
+        self._heap: list[tuple[float, int, int, Running]] = []
+        self._active = 0
+        self._queue: deque[Running] = deque()
+        self._readers: dict[AnswerKind | AnswerReader, LocalReader] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+
+    @property
+    def features(self) -> Features:
+        """What the engine can do."""
+        return self.engine.features
+
+    def now(self) -> float:
+        """Virtual seconds since the runner was made."""
+        return self._time
+
+    def wake(self) -> None:
+        """Nothing to do: branches are resumed after every event."""
+
+    async def wait(self) -> None:
+        """Never used: strategies on this runner are driven by hand."""
+        raise OutthinkError("a virtual session is driven by `drive`, not awaited by asyncio")
+
+    def reader(self, kind: AnswerKind | AnswerReader) -> LocalReader:
+        """The reader of this request: it merges equivalent answers over all samples."""
+        if kind not in self._readers:
+            self._readers[kind] = reader_for(kind)
+        return self._readers[kind]
+
+    def prompt_bound(self, call: Call) -> int | None:
+        """The simulated engine tells the exact count only after the first answer; before, bytes."""
+        return byte_bound(call)
+
+    def alarm(self, seconds: float, ring: Callable[[], None]) -> Callable[[], None]:
+        """Ring after so many virtual seconds."""
+        self._order += 1
+        timer = (self._time + seconds, self._order, ring)
+        heapq.heappush(self._timers, timer)
+
+        def take_back() -> None:
+            if timer in self._timers:
+                self._timers.remove(timer)
+                heapq.heapify(self._timers)
+
+        return take_back
+
+    def launch(self, running: Running, delay: float = 0.0) -> None:
+        """Start a call, or queue it beyond the engine's concurrency."""
+        if delay > 0:
+            self.alarm(delay, lambda: None if running.settled else self.launch(running))
+        elif self._active < self.speed.concurrency and not self._queue:
+            self._start(running)
+        else:
+            self._queue.append(running)
+
+    def _start(self, running: Running) -> None:
+        running.outcome = outcome = self.engine.outcome(running.call)
+        running.started = self._time
+        lead = (outcome.prompt_tokens / self.speed.prefill + outcome.delay) * self.speed.stream
+        running.begin = begin = self._service + lead
+        self._set_active(self._active + 1)
+        tokens = outcome.tokens if outcome.fault is None else min(outcome.fault.after, outcome.tokens)
+        self._order = order = self._order + 1
+        heapq.heappush(self._heap, (begin + tokens, order, 0, running))
+        if running.stream.watch is not None and tokens > CHUNK:
+            heapq.heappush(self._heap, (begin + CHUNK, order, CHUNK, running))
+
+    def _set_active(self, active: int) -> None:
+        self._active = active
+        speed = self.speed
+        self._rate = speed.stream if active * speed.stream <= speed.total else speed.total / active
+
+    def cancel(self, running: Running) -> None:
+        """End a call; what it has generated so far is charged."""
+        if running.settled:
+            return
+        outcome = running.outcome
+        if outcome is None:
+            running.stream.session.release(running)  # never sent
+            return
+        generated = min(outcome.tokens, max(0, int(self._service - running.begin + 1e-9)))
+        self._settle(running, "cancelled", outcome, generated)
+        self._set_active(self._active - 1)
+
+    def _settle(
+        self,
+        running: Running,
+        status: Status,
+        outcome: Outcome,
+        generated: int,
+        reason: str | None = None,
+        error: str | None = None,
+    ) -> None:
+        session = running.stream.session
+        if outcome.told:
+            session.settle(running, status, outcome.sample.prompt_tokens, generated, None, reason, error)
+        else:
+            running.seen = -(-generated // CHUNK)  # pieces of text, as live
+            session.settle(running, status, None, None, None, reason, error)
+
+    def _admit_queued(self) -> None:
+        """Start queued calls where places are free; not earlier, so that no call starts while others are cancelled."""
+        queue = self._queue
+        while queue and self._active < self.speed.concurrency:
+            waiting = queue.popleft()
+            if not waiting.settled:
+                self._start(waiting)
+
+    def advance(self) -> None:
+        """Move to the next event and deliver everything that happens at that instant."""
+        if self._queue:
+            self._admit_queued()
+        heap, timers = self._heap, self._timers
+        while heap and heap[0][3].settled:
+            heapq.heappop(heap)
+        when = self._time + max(0.0, heap[0][0] - self._service) / self._rate if heap else None
+        if timers and (when is None or timers[0][0] <= when):
+            self._service += (timers[0][0] - self._time) * self._rate
+            self._time, _, ring = heapq.heappop(timers)
+            ring()
+            return
+        if when is None:
+            raise OutthinkError("the strategy waits although nothing is in flight; it may await only the session")
+        self._time = when
+        self._service = service = heap[0][0]
+        while heap and heap[0][0] <= service:
+            _, order, tokens, running = heapq.heappop(heap)
+            if running.settled or running.outcome is None:
+                continue
+            if tokens:
+                self._look(running, running.outcome, tokens, order)
+            else:
+                self._finish(running, running.outcome)
+
+    def _finish(self, running: Running, outcome: Outcome) -> None:
+        session, sample, fault = running.stream.session, outcome.sample, outcome.fault
+        if fault is not None and fault.after <= outcome.tokens:
+            if fault.after:
+                self._settle(running, "failed", outcome, fault.after, error=fault.message)
+            else:  # refused at the door: nothing was read or generated
+                session.settle(running, "failed", 0, 0, error=fault.message)
+            self._set_active(self._active - 1)
+            session.failed(running, fault.error)
+            return
+        self._settle(running, "finished", outcome, outcome.tokens, sample.finish_reason)
+        self._set_active(self._active - 1)
+        if outcome.read:
+            sample = reread(sample, self.reader(running.stream.request.answer))
+        session.deliver(running, sample)
+
+    def _look(self, running: Running, outcome: Outcome, tokens: int, order: int) -> None:
+        sample, watch = outcome.sample, running.stream.watch
+        trace = sample.confidence
+        shown = trace.values[: tokens // trace.stride] if trace is not None else ()
+        text = sample.text[: len(sample.text) * tokens // max(1, outcome.tokens)]
+        progress = Progress(running.call.index, tokens, shown, trace.stride if trace else 1, (text,))
+        if watch is not None and watch(progress) == "stop":
+            self._settle(running, "stopped", outcome, tokens, "stopped")
+            self._set_active(self._active - 1)
+            running.stream.session.deliver(running, None)
+        elif tokens + CHUNK < outcome.tokens:
+            heapq.heappush(self._heap, (running.begin + tokens + CHUNK, order, tokens + CHUNK, running))
+
+
+def drive(strategy: Coroutine[Any, Any, T], session: Session, runner: VirtualRunner) -> T:
+    """Resume a strategy by hand until it returns, moving virtual time whenever it waits."""
+    try:
+        while True:
+            try:
+                waited_for = strategy.send(None)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            if waited_for is not None:
+                raise OutthinkError(FOREIGN)
+            runner.advance()
+    finally:
+        strategy.close()
+        session.close()

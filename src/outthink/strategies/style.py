@@ -1,0 +1,62 @@
+"""Prompt styles: how the model is asked to think. Composable with every strategy.
+
+Knows: the wording of each style. The words are part of the prompt and charged like any other
+prompt tokens. Does not know which strategy runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from outthink.core.message import Message
+from outthink.core.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """An instruction added to the last user message, and text the reply is made to start with."""
+
+    instruction: str
+    opening: str | None
+    source: str
+
+
+STYLES: dict[str, Style] = {
+    "chain-of-thought": Style(
+        "Think step by step. Finish with a line of the form: The answer is X.", None, "Wei et al. 2201.11903"
+    ),
+    "chain-of-draft": Style(
+        "Think step by step, but write only a short draft of each step, five words at most. "
+        "Give the final answer after ####.",
+        None,
+        "Chain of Draft 2502.18600 (own wording)",
+    ),
+    "no-thinking": Style(
+        "Finish with a line of the form: The answer is X.",
+        "I have finished thinking.\n\n",
+        "NoThinking 2504.09858 (own wording)",
+    ),
+    "answer-only": Style("Give only the final answer, nothing else.", None, "direct answering baseline"),
+}
+
+
+def apply_style(name: str, request: Request) -> Request:
+    """The request with the style's instruction; the prompt grows, and so does its charge.
+
+    A style with an opening adds a partial assistant message, which engines continue.
+    """
+    style = STYLES[name]
+    messages = list(request.messages)
+    for i in range(len(messages) - 1, -1, -1):
+        message = messages[i]
+        if message.role != "user":
+            continue
+        if isinstance(message.content, str):
+            content: object = f"{message.content}\n\n{style.instruction}"
+        else:
+            content = [*(message.content or ()), {"type": "text", "text": style.instruction}]
+        messages[i] = Message("user", content, message.extra)  # type: ignore[arg-type]
+        break
+    else:
+        messages.append(Message("user", style.instruction))
+    return replace(request, messages=tuple(messages), opening=style.opening or request.opening)
