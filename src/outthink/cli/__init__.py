@@ -1,0 +1,1 @@
+"""The faces people touch first: commands in a terminal."""

@@ -1,0 +1,99 @@
+"""`outthink ask`: one question, one answer, one receipt."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from outthink.cli.engine import chosen_engine, engine_arguments
+from outthink.core.errors import BadInput
+from outthink.core.request import ANSWER_KINDS
+
+if TYPE_CHECKING:
+    from outthink.core.result import Result
+    from outthink.session.session import Session
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    add = parser.add_argument
+    add("prompt", nargs="?", help="the question; read from standard input if left out or -")
+    engine_arguments(parser)
+    add("--strategy", metavar="NAME[:k=v,...]", help="see `outthink strategies` (default by kind of answer)")
+    add("--budget", metavar="tokens=N,seconds=S,...", help="hard ceilings in tokens, seconds, usd, joules")
+    add("--answer", choices=ANSWER_KINDS, default="text", help="kind of answer (default text)")
+    add("--system", help="system prompt")
+    add("--max-tokens", type=int, default=512, help="cap of one completion (default 512)")
+    add("--temperature", type=float, default=0.8, help="default 0.8")
+    add("--seed", type=int, help="sample i is drawn with seed + i")
+    add("--ahead", type=int, default=4, help="calls in flight of stopping strategies (default 4)")
+    add("--price", metavar="IN,OUT", help="dollars per million tokens; wins over published prices")
+    add("--cache", action="store_true", help="reuse samples of earlier runs")
+    add("--json", action="store_true", help="print one JSON object")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Ask, show, and answer with 0, 3 (nothing readable) or 130 (interrupted)."""
+    result = asyncio.run(_ask(chosen))
+    if chosen.json:
+        print(json.dumps(result.json()))
+    else:
+        from outthink.cli.receipt import show
+
+        show(result)
+    if result.stopped == "interrupted":
+        return 130
+    if result.stopped == "error" and result.answer is None:
+        return 1
+    return 0 if result.answer is not None else 3
+
+
+async def _ask(chosen: argparse.Namespace) -> Result:
+    from outthink.api import ask
+    from outthink.cli.live import LiveView
+    from outthink.economics.price import Price
+
+    prompt = read_prompt(chosen.prompt)
+    engine = chosen_engine(chosen)
+    view = LiveView(sys.stderr, quiet=chosen.json)
+
+    def opened(session: Session) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, session.stop, "interrupted")
+        view.watch(session)
+
+    try:
+        with view:
+            return await ask(
+                prompt,
+                model=engine,
+                strategy=chosen.strategy,
+                budget=chosen.budget,
+                answer=chosen.answer,
+                system=chosen.system,
+                max_tokens=chosen.max_tokens,
+                temperature=chosen.temperature,
+                seed=chosen.seed,
+                ahead=chosen.ahead,
+                price=Price.parse(chosen.price) if chosen.price else None,
+                cache=chosen.cache,
+                observer=view,
+                opened=opened,
+            )
+    finally:
+        await engine.aclose()
+
+
+def read_prompt(given: str | None) -> str:
+    """The prompt from the command line or standard input; BadInput if there is none."""
+    if given not in (None, "-"):
+        return str(given)
+    if sys.stdin.isatty():
+        raise BadInput("prompt", "", "is missing", "write a question or pipe one in")
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError:
+        raise BadInput("prompt", "standard input", "is no UTF-8 text", "convert it first") from None

@@ -1,0 +1,68 @@
+"""`outthink doctor [URL]`: what a server, or this installation, can do."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from importlib.util import find_spec
+
+_EXTRAS = {"local": "xllamacpp", "datasets": "reasoning_gym", "hub": "huggingface_hub"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.add_argument("url", nargs="?", metavar="URL", help="an OpenAI-compatible server; none: this installation")
+    parser.add_argument("--model-name", metavar="NAME", help="which model of the server (default its first)")
+    parser.add_argument("--api-key-env", metavar="VAR", default="OPENAI_API_KEY", help="variable that holds the key")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Examine and print; what was found is remembered for later calls."""
+    about, findings = asyncio.run(_server(chosen)) if chosen.url else _installation()
+    if chosen.json:
+        keys = ("name", "state", "detail")
+        print(json.dumps({"about": about, "findings": [dict(zip(keys, row, strict=True)) for row in findings]}))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "finding", "detail", box=None, header_style="bold")
+    marks = {"yes": "[green]yes[/]", "no": "[yellow]no[/]", "unknown": "[dim]unknown[/]"}
+    for name, state, detail in findings:
+        table.add_row(marks[state], name, detail)
+    console = Console(highlight=False)
+    console.print(f"[bold]{about}[/]")
+    console.print(table)
+    return 0
+
+
+async def _server(chosen: argparse.Namespace) -> tuple[str, list[tuple[str, str, str]]]:
+    from outthink.engines.openai import OpenAIEngine, examine
+
+    engine = OpenAIEngine(chosen.url, chosen.model_name, api_key=os.environ.get(chosen.api_key_env))
+    try:
+        report = await examine(engine)
+    finally:
+        await engine.aclose()
+    found = [(finding.name, finding.state, finding.detail) for finding in report.findings]
+    about = f"{report.url} · {report.model} · {report.requests} requests, {report.seconds:.1f} s"
+    return about, [(str(name), str(state), detail) for name, state, detail in found]
+
+
+def _installation() -> tuple[str, list[tuple[str, str, str]]]:
+    from outthink import __version__
+    from outthink.core.paths import cache_dir
+
+    models = sorted((cache_dir() / "models").glob("*.gguf"))
+    found = [("Python", "yes", sys.version.split()[0]), ("cache folder", "yes", str(cache_dir()))]
+    for extra, module in _EXTRAS.items():
+        present = find_spec(module) is not None
+        remedy = "" if present else f"pip install 'outthink[{extra}]'"
+        found.append((f"extra {extra}", "yes" if present else "no", remedy))
+    names = ", ".join(path.name for path in models)
+    found.append(("embedded model", "yes" if models else "no", names or "outthink pull"))
+    return f"outthink {__version__}", found

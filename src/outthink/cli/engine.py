@@ -1,0 +1,32 @@
+"""The flags that choose an engine, shared by every verb that needs one. Knows no engine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from outthink.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from outthink.engines.protocol import Engine
+
+
+def engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `chosen_engine`."""
+    add = parser.add_argument
+    add("--model", metavar="URL|PATH|embedded", help="where tokens come from (default $OUTTHINK_MODEL or embedded)")
+    add("--model-name", metavar="NAME", help="which model of the server (default its first)")
+    add("--api-key-env", metavar="VAR", default="OPENAI_API_KEY", help="variable that holds the key")
+    add("--idle-timeout", type=float, default=60.0, metavar="S", help="seconds without a byte before giving up (60)")
+
+
+def chosen_engine(chosen: argparse.Namespace) -> Engine:
+    """The engine for these flags: the model given, $OUTTHINK_MODEL, $OPENAI_BASE_URL, or the embedded one."""
+    from outthink.engines.locate import locate
+
+    if not chosen.idle_timeout > 0:
+        raise BadInput("--idle-timeout", chosen.idle_timeout, "is not positive", "give seconds")
+    model = chosen.model or os.environ.get("OUTTHINK_MODEL") or os.environ.get("OPENAI_BASE_URL") or "embedded"
+    key = os.environ.get(chosen.api_key_env)
+    return locate(model, name=chosen.model_name, api_key=key, idle_timeout=chosen.idle_timeout)

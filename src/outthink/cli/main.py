@@ -1,0 +1,65 @@
+"""The command line: one verb a file.
+
+Knows: which verbs there are and how errors become one line and an exit code. Does not know what
+any verb does; their modules are imported when called, so that `--version` stays instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from outthink import __version__
+from outthink.core.errors import OutthinkError
+
+VERBS = {
+    "ask": "answer one question within a budget, with a receipt",
+    "compare": "replay strategies on recorded samples: accuracy against compute",
+    "record": "sample a data set into a file that compare can replay",
+    "strategies": "list the strategies and their parameters",
+    "doctor": "find out what a server or this installation can do",
+    "pull": "fetch the embedded model, or another GGUF from a hub",
+    "cache": "show or clear the response cache",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="outthink",
+        description="Decides how much an LLM should think about each request, and returns the answer with a receipt.",
+    )
+    top.add_argument("--version", action="version", version=f"outthink {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, summary in VERBS.items():
+        sub = verbs.add_parser(
+            name, help=summary, description=summary.capitalize() + ".", formatter_class=argparse.RawTextHelpFormatter
+        )
+        import_module(f"outthink.cli.{name}").arguments(sub)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, or what contracts.md says of failures."""
+    chosen = parser().parse_args(arguments)
+    try:
+        code = import_module(f"outthink.cli.{chosen.verb}").run(chosen)
+    except OutthinkError as error:
+        print(f"outthink {chosen.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"outthink {chosen.verb}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; nothing is wrong with us. Python must not complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return int(code)
+
+
+def entry() -> None:
+    """Console script."""
+    sys.exit(main())

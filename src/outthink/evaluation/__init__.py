@@ -1,0 +1,1 @@
+"""Replays strategies on recorded samples and reports what accuracy costs. Used by nothing below it."""

@@ -1,0 +1,256 @@
+"""Samples a data set into a file that `compare` can replay.
+
+Knows: the journal, what is still missing, and the columns of the data card. Does not know any
+engine: every sample comes through a session whose cache is the journal, so that a killed run goes
+on without paying twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from outthink.core.errors import BadInput, EngineError
+from outthink.core.request import AnswerKind, Request
+from outthink.core.sample import Sample
+from outthink.core.sampling import Sampling
+from outthink.economics.tariff import Tariff
+from outthink.engines.protocol import Call, Engine
+from outthink.evaluation.dataset import Dataset, Problem
+from outthink.session.live import LiveRunner, drive
+from outthink.session.session import Session
+from outthink.session.store import SampleStore
+from outthink.strategies.style import apply_style
+
+CHUNK = 16
+_TOP = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """What to record: `samples` sampled rows a problem (1...N), and row 0 where `greedy`."""
+
+    samples: int
+    greedy: bool = False
+    answer: AnswerKind = "text"
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    top_logprobs: int = _TOP
+    style: str | None = None
+    system: str | None = None
+
+    def describe(self, engine: Engine, dataset: Dataset) -> dict[str, Any]:
+        """Everything that makes two recordings the same; kept in the journal and the file's metadata."""
+        return {
+            "model": engine.model,
+            "dataset": dataset.name,
+            "answer": self.answer,
+            "sampling": {name: getattr(self.sampling, name) for name in self.sampling.__slots__},
+            "seed": self.seed,
+            "top_logprobs": self.top_logprobs,
+            "style": self.style,
+            "system": self.system,
+        }
+
+
+class Journal:
+    """A session's cache for one problem: samples are saved, and counted as saved, one commit each."""
+
+    def __init__(self, store: SampleStore, problem: str, saved: Callable[[], None]) -> None:
+        self.store, self.problem, self.saved = store, problem, saved
+
+    def _key(self, call: Call) -> str:
+        number = 0 if call.sampling.temperature == 0 else call.index + 1
+        return f"{number}:{self.problem}"
+
+    def get(self, call: Call) -> Sample | None:
+        """The sample saved under this number."""
+        return self.store.get(self._key(call))
+
+    def put(self, call: Call, sample: Sample) -> None:
+        """Save a sample."""
+        self.store.put(self._key(call), sample)
+        self.saved()
+
+
+async def record(
+    dataset: Dataset,
+    engine: Engine,
+    out: Path,
+    plan: Recording,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Sample what is missing, then write OUT at once; returns the number of rows.
+
+    Args:
+        progress: called with (samples saved, samples in all) after each commit.
+
+    Raises BadInput if OUT exists or its journal is of another recording, EngineError if samples
+    are missing at the end (what is saved stays saved: run again).
+    """
+    if out.exists():  # noqa: ASYNC240 - one stat before anything runs
+        raise BadInput("--out", str(out), "exists already", "give another name or remove it")
+    await engine.prepare(Call(_request(dataset.problems[0], plan).messages, plan.sampling))
+    journal = out.with_name(out.name + ".journal")
+    store = SampleStore(journal, synchronous="FULL")
+    try:
+        described = json.dumps(plan.describe(engine, dataset), sort_keys=True)
+        if store.about("recording", described) != described:
+            raise BadInput("--out", str(journal), "is the journal of another recording", "remove it or change --out")
+        total = len(dataset.problems) * (plan.samples + plan.greedy)
+        saved = len(store)
+        progress(saved, total)
+
+        def one_more() -> None:
+            nonlocal saved
+            saved += 1
+            progress(saved, total)
+
+        await _sample(dataset, engine, store, plan, one_more)
+        rows = _rows(dataset, store, plan)
+        if len(rows) < total:
+            raise EngineError(f"{total - len(rows)} of {total} samples are missing; run the same command again")
+        _write(out, rows, plan.describe(engine, dataset))
+    finally:
+        store.close()
+    for suffix in ("", "-wal", "-shm"):
+        journal.with_name(journal.name + suffix).unlink(missing_ok=True)
+    return len(rows)
+
+
+async def _sample(
+    dataset: Dataset, engine: Engine, store: SampleStore, plan: Recording, saved: Callable[[], None]
+) -> None:
+    """Work on as many problems side by side as keep the engine busy."""
+    slots = asyncio.Semaphore(max(1, engine.concurrency))
+    waiting = iter(dataset.problems)
+    done = {key for key, _ in store}
+
+    async def work() -> None:
+        for problem in waiting:
+            numbers = {f"{number}:{problem.problem_id}" for number in _numbers(plan)}
+            if not numbers <= done:
+                await _one(problem, engine, Journal(store, problem.problem_id, saved), plan, slots)
+
+    side_by_side = 1 + max(1, engine.concurrency) // max(1, plan.samples)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(side_by_side + 1):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # they all say the same: the engine is down
+
+
+async def _one(problem: Problem, engine: Engine, journal: Journal, plan: Recording, slots: asyncio.Semaphore) -> None:
+    runner = LiveRunner(engine, slots=slots)
+    session = Session(runner, Tariff.of(engine.model), cache=journal)
+    request = _request(problem, plan)
+    top = plan.top_logprobs
+
+    async def draw() -> None:
+        if plan.greedy:
+            async for _ in session.sample(request.greedy, n=1, top_logprobs=top):
+                pass
+        if plan.samples:
+            async for _ in session.sample(request, n=plan.samples, ahead=plan.samples, top_logprobs=top):
+                pass
+
+    await drive(draw(), session, runner)
+
+
+def _request(problem: Problem, plan: Recording) -> Request:
+    request = Request.of(
+        problem.question,
+        system=plan.system,
+        answer=plan.answer,
+        sampling=plan.sampling,
+        seed=plan.seed,
+        problem=problem.problem_id,
+    )
+    return apply_style(plan.style, request) if plan.style else request
+
+
+def _numbers(plan: Recording) -> list[int]:
+    return [*([0] if plan.greedy else []), *range(1, plan.samples + 1)]
+
+
+def _rows(dataset: Dataset, store: SampleStore, plan: Recording) -> list[dict[str, Any]]:
+    rows = []
+    for problem in dataset.problems:
+        found = [
+            (number, sample)
+            for number in _numbers(plan)
+            if (sample := store.get(f"{number}:{problem.problem_id}")) is not None
+        ]
+        answers = sorted({sample.answer for _, sample in found if sample.answer is not None})
+        right = dict(zip(answers, dataset.grade(problem.problem_id, answers), strict=True))
+        rows += [
+            _row(problem.problem_id, number, sample, right.get(sample.answer or "", False)) for number, sample in found
+        ]
+    return rows
+
+
+def _row(problem_id: str, number: int, sample: Sample, correct: bool) -> dict[str, Any]:
+    logprobs = list(sample.logprobs)
+    values = list(sample.confidence.values) if sample.confidence is not None else []
+    return {
+        "problem_id": problem_id,
+        "sample_idx": number,
+        "text": sample.text,
+        "n_tokens": sample.tokens,
+        "finish_reason": sample.finish_reason,
+        "logprob_sum": sum(logprobs) if logprobs else None,
+        "mean_logprob": sample.mean_logprob,
+        "chunk_logprob": _chunks(logprobs),
+        "chunk_conf": _chunks(values),
+        "prompt_tokens": sample.prompt_tokens,
+        "answer": sample.answer or "",
+        "extraction": sample.rule,
+        "correct": correct,
+    }
+
+
+def _chunks(values: list[float]) -> list[float] | None:
+    """Means of 16 values each, the last over what is left; None without values."""
+    if not values:
+        return None
+    return [sum(part) / len(part) for i in range(0, len(values), CHUNK) if (part := values[i : i + CHUNK])]
+
+
+def _write(out: Path, rows: list[dict[str, Any]], described: dict[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    half = pa.list_(pa.float16())
+    schema = pa.schema(
+        [
+            ("problem_id", pa.string()),
+            ("sample_idx", pa.uint16()),
+            ("text", pa.string()),
+            ("n_tokens", pa.uint32()),
+            ("finish_reason", pa.string()),
+            ("logprob_sum", pa.float32()),
+            ("mean_logprob", pa.float32()),
+            ("chunk_logprob", half),
+            ("chunk_conf", half),
+            ("prompt_tokens", pa.uint32()),
+            ("answer", pa.string()),
+            ("extraction", pa.string()),
+            ("correct", pa.bool_()),
+        ],
+        metadata={"outthink": json.dumps({**described, "version": version("outthink")})},
+    )
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), draft, compression="zstd")
+        os.replace(draft, out)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise BadInput("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None

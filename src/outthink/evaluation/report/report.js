@@ -1,0 +1,130 @@
+// The report's only script: which chart is shown, hidden strategies, tooltips and sorting.
+// The charts and the table are already in the page; without this script the first chart stays.
+"use strict";
+(() => {
+  const rows = JSON.parse(document.getElementById("data").textContent);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const tip = document.getElementById("tip");
+  const body = document.querySelector("tbody");
+  const shown = { metric: document.querySelector(".chart").dataset.metric, scale: "log" };
+  const off = new Set();
+
+  function refresh() {
+    for (const chart of all(".chart")) {
+      chart.hidden = chart.dataset.metric !== shown.metric || chart.dataset.scale !== shown.scale;
+    }
+    for (const button of all(".bar button")) {
+      const { metric, scale } = button.dataset;
+      button.setAttribute("aria-pressed", String(metric ? metric === shown.metric : scale === shown.scale));
+    }
+    for (const item of all("[data-strategy]")) item.classList.toggle("off", off.has(item.dataset.strategy));
+    for (const key of all(".key")) key.setAttribute("aria-pressed", String(!off.has(key.dataset.key)));
+    hideTip();
+  }
+
+  for (const button of all(".bar button")) {
+    button.addEventListener("click", () => {
+      Object.assign(shown, button.dataset);
+      refresh();
+    });
+  }
+
+  for (const key of all(".key")) {
+    key.setAttribute("role", "button");
+    key.setAttribute("tabindex", "0");
+    key.setAttribute("aria-label", `show ${key.dataset.key}`);
+    const toggle = () => {
+      const name = key.dataset.key;
+      if (!off.delete(name)) off.add(name);
+      refresh();
+    };
+    key.addEventListener("click", toggle);
+    key.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      toggle();
+    });
+  }
+
+  const number = (value, digits = 0) =>
+    value === null ? "unknown" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const range = (low, high) => (low === null || high === null ? "" : ` [${number(100 * low, 1)}, ${number(100 * high, 1)}]`);
+
+  function facts(row) {
+    const lines = [
+      ["accuracy", `${number(100 * row.accuracy, 1)} %${range(row.accuracy_low, row.accuracy_high)}`],
+      ["tokens", number(row.tokens)],
+      ["prompt tokens", number(row.prompt_tokens)],
+      ["cancelled tokens", number(row.cancelled_tokens)],
+      ["FLOPs", row.flops === null ? "unknown" : row.flops.toExponential(2)],
+      ["seconds", number(row.seconds, 1)],
+      ["samples", number(row.samples, 1)],
+    ];
+    if (row.difference !== null && row.strategy !== "self-consistency") {
+      lines.push(["vs self-consistency", `${number(100 * row.difference, 1)}${range(row.difference_low, row.difference_high)} points`]);
+    }
+    return lines;
+  }
+
+  function element(name, text) {
+    const made = document.createElement(name);
+    made.textContent = text;
+    return made;
+  }
+
+  function showTip(point) {
+    const row = rows[point.dataset.row];
+    tip.replaceChildren(element("b", `${row.strategy}, n = ${row.n}`));
+    for (const [name, value] of facts(row)) {
+      const line = document.createElement("div");
+      line.append(element("span", name), element("em", value));
+      line.lastChild.style.fontStyle = "normal";
+      tip.append(line);
+    }
+    tip.hidden = false;
+    const box = point.querySelector(".mark").getBoundingClientRect();
+    const left = box.right + 12 + tip.offsetWidth > innerWidth ? box.left - 12 - tip.offsetWidth : box.right + 12;
+    tip.style.left = `${Math.max(4, left)}px`;
+    tip.style.top = `${Math.max(4, Math.min(box.top - 20, innerHeight - tip.offsetHeight - 4))}px`;
+    light(point.dataset.row);
+  }
+
+  function hideTip() {
+    tip.hidden = true;
+    light(null);
+  }
+
+  function light(place) {
+    for (const line of body.rows) line.classList.toggle("lit", line.dataset.row === place);
+  }
+
+  for (const point of all(".point")) {
+    point.addEventListener("mouseenter", () => showTip(point));
+    point.addEventListener("focus", () => showTip(point));
+    point.addEventListener("mouseleave", hideTip);
+    point.addEventListener("blur", hideTip);
+  }
+  addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
+  addEventListener("scroll", hideTip, { passive: true });
+
+  for (const button of all("th button")) {
+    button.addEventListener("click", () => {
+      const header = button.parentElement;
+      const column = Number(button.dataset.column);
+      const text = header.classList.contains("text");
+      const descending = header.hasAttribute("aria-sort") ? header.getAttribute("aria-sort") === "ascending" : !text;
+      for (const other of all("th")) other.removeAttribute("aria-sort");
+      header.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      const value = (line) => line.cells[column].dataset.value;
+      const sorted = [...body.rows].sort((a, b) => {
+        const [x, y] = [value(a), value(b)];
+        if (x === "" || y === "") return (x === "") - (y === ""); // unknown stays last either way
+        const order = text ? x.localeCompare(y) : x - y;
+        return descending ? -order : order;
+      });
+      body.append(...sorted);
+    });
+  }
+
+  refresh();
+})();

@@ -1,0 +1,147 @@
+"""Rows of `compare` as a table: on a console, in Markdown, and the cells of the HTML report.
+
+Knows: which columns a reader needs and how numbers are written. Does not know how rows were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from outthink.evaluation.report.axis import short
+from outthink.evaluation.report.series import BASELINE, Row, panels
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MISSING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: the key it reads, its title, and how its numbers are written."""
+
+    key: str
+    title: str
+    style: str  # text, count, percent, points, plain, short
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it is right-aligned and sorted as a number."""
+        return self.style != "text"
+
+
+_TRACES = Column("traces", "traces", "text")
+_MAIN = (
+    Column("strategy", "strategy", "text"),
+    Column("n", "n", "count"),
+    Column("accuracy", "accuracy, %", "percent"),
+    Column("tokens", "tokens", "count"),
+    Column("prompt_tokens", "prompt", "count"),
+    Column("cancelled_tokens", "cancelled", "count"),
+    Column("seconds", "seconds", "plain"),
+    Column("samples", "samples", "plain"),
+    Column("difference", "vs self-consistency", "points"),
+)
+COLUMNS = (_TRACES, *_MAIN[:7], Column("flops", "FLOPs", "short"), *_MAIN[7:])
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _points(value: float) -> str:
+    """With a sign where there is a difference, so never a negative zero."""
+    return f"{100 * value:+.1f}" if round(100 * value, 1) else "0.0"
+
+
+def _interval(row: Row, key: str, write: Callable[[float], str]) -> str:
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+    return "" if low is None or high is None else f" [{write(low)}, {write(high)}]"
+
+
+def cell(row: Row, column: Column) -> str:
+    """What stands in a cell; a dash for what is unknown."""
+    value = row.get(column.key)
+    if value is None:
+        return MISSING
+    match column.style:
+        case "count":
+            return f"{value:,.0f}"
+        case "plain":
+            return f"{value:,.1f}"
+        case "short":
+            return short(value)
+        case "percent":
+            return _percent(value) + _interval(row, column.key, _percent)
+        case "points":
+            return MISSING if row["strategy"] == BASELINE else _points(value) + _interval(row, column.key, _points)
+    return str(value)
+
+
+def _colour(row: Row, column: Column) -> str:
+    """Green where self-consistency is beaten, red where it is not reached, both beyond the interval."""
+    low, high = row.get("difference_low"), row.get("difference_high")
+    if column.key == "difference" and row["strategy"] != BASELINE and low is not None and high is not None:
+        return "green" if low > 0 else "red" if high < 0 else ""
+    return "dim" if column.key in ("prompt_tokens", "cancelled_tokens") else ""
+
+
+def _grouped(rows: Sequence[Row]) -> list[tuple[str, list[list[Row]]]]:
+    """Per traces file, the rows of each strategy by rising n."""
+    return [(p.traces, [[point.row for point in s.points] for s in p.series]) for p in panels(rows)]
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """What rows say about how they were measured, each remark once a strategy."""
+    found = (f"{row['strategy']}: {note}" for row in rows for note in row.get("notes") or ())
+    return list(dict.fromkeys(found))
+
+
+def _fitting(rows: Sequence[Row], width: int) -> list[Column]:
+    """The columns that a console has room for; the least telling ones go first."""
+    columns = list(_MAIN)
+    for key in ("", "prompt_tokens", "cancelled_tokens", "samples", "seconds"):
+        columns = [column for column in columns if column.key != key]
+        widths = [max(len(column.title), *(len(cell(row, column)) for row in rows)) + 3 for column in columns]
+        if sum(widths) <= width:
+            break
+    return columns
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """Print one table a traces file, with as many columns as the console has room for."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = _fitting(rows, console.width) if rows else []
+    for traces, groups in _grouped(rows):
+        table = Table(title=Text(traces), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=True)
+        for group in groups:
+            for place, row in enumerate(group):
+                cells = [Text(cell(row, column), style=_colour(row, column)) for column in columns]
+                if place:
+                    cells[0] = Text("")
+                table.add_row(*cells, end_section=place == len(group) - 1 and len(group) > 1)
+        console.print(table)
+    for remark in remarks(rows):
+        console.print(Text(remark, style="dim"))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Tables in Markdown, one a traces file, for generated docs."""
+    parts = []
+    for traces, groups in _grouped(rows):
+        lines = ["| " + " | ".join(column.title for column in _MAIN) + " |"]
+        lines.append("|" + "|".join("---:" if column.numeric else "---" for column in _MAIN) + "|")
+        for row in (row for group in groups for row in group):
+            # A pipe inside a cell would end it.
+            cells = (cell(row, column).replace("|", "\\|") for column in _MAIN)
+            lines.append("| " + " | ".join(cells) + " |")
+        parts.append(f"**{traces}**\n\n" + "\n".join(lines) + "\n")
+    parts += [f"- {remark}\n" for remark in remarks(rows)]
+    return "\n".join(parts)

@@ -1,0 +1,93 @@
+"""Runs strategies over recorded samples, problem by problem and seed by seed.
+
+Knows: how one replayed request is graded and what it consumed. Does not know intervals, reports
+or files; the loop is plain Python over the same strategies that run live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outthink.core.message import Message
+from outthink.core.request import Request
+from outthink.core.sampling import Sampling
+from outthink.economics.tariff import Tariff
+from outthink.engines.replay import ReplayEngine
+from outthink.engines.traces import Traces
+from outthink.session.session import Session
+from outthink.session.virtual import VirtualRunner, drive
+from outthink.strategies import Spec
+
+MEASURES = ("accuracy", "tokens", "prompt_tokens", "cancelled_tokens", "flops", "seconds", "samples")
+WINDOW = 128
+"""DeepConf's window on recorded files (contracts): its 2,048 tokens exceed every sample."""
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """Means over seeds of one spec on one file: `values[measure, problem]`, NaN where unknown."""
+
+    spec: Spec
+    values: NDArray[np.float64]
+    notes: set[str] = field(default_factory=set)
+
+
+def rerun(
+    engine: ReplayEngine, specs: Sequence[Spec], problems: Sequence[str], seeds: int, ahead: int
+) -> list[Outcomes]:
+    """Replay every spec on every problem under every seed."""
+    results = [Outcomes(spec, np.zeros((len(MEASURES), len(problems)))) for spec in specs]
+    tariff = Tariff.of(engine.model)
+    sampling = Sampling(max_tokens=1 << 20)
+    for column, problem in enumerate(problems):
+        right = engine.traces.problems[problem].right
+        request = Request(messages=(Message("user", problem),), problem=problem, sampling=sampling)
+        for seed in range(seeds):
+            engine.reseed(seed)
+            for result in results:
+                result.values[:, column] += _once(engine, tariff, result, request, right, seed, ahead)
+    for result in results:
+        result.values /= seeds
+    return results
+
+
+def _once(
+    engine: ReplayEngine,
+    tariff: Tariff,
+    result: Outcomes,
+    request: Request,
+    right: set[str],
+    seed: int,
+    ahead: int,
+) -> tuple[float, ...]:
+    runner = VirtualRunner(engine)
+    session = Session(runner, tariff, ahead=ahead, seed=seed, confidence_window=WINDOW)
+    verdict = drive(result.spec(session, request), session, runner)
+    generated = prompt = cancelled = 0
+    entries = session.ledger.entries
+    for entry in entries:
+        generated += entry.completion_tokens or 0
+        cancelled += entry.cancelled_tokens or 0
+        prompt += entry.prompt_tokens or 0
+    if session.ledger.notes:
+        result.notes.update(session.ledger.notes)
+    total = generated + cancelled
+    flops = tariff.flops(prompt, 0, total)
+    return (
+        float(verdict.answer in right),
+        total,
+        prompt,
+        cancelled,
+        float("nan") if flops is None else flops,
+        runner.now(),
+        len(entries),
+    )
+
+
+def by_problem(traces: Traces) -> list[str]:
+    """Problem identifiers in file order."""
+    return list(traces.problems)
