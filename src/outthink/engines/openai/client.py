@@ -16,6 +16,7 @@ from outthink.engines.openai.transport import FaultKind, Timeouts, TransportFaul
 if TYPE_CHECKING:
     import httpx2
 
+_STALE = 5  # times a request may meet a connection that the server has just closed
 _KEEP_ALIVE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a sample
 
 
@@ -40,11 +41,19 @@ class HttpxTransport:
 
         client = await self._client()
         limits = httpx2.Timeout(connect=timeouts.connect, read=timeouts.idle, write=timeouts.idle, pool=None)
-        try:
-            request = client.build_request(method, url, headers=dict(headers), content=body, timeout=limits)
-            return HttpxReply(await client.send(request, stream=True), httpx2.HTTPError)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise _fault(error) from error
+        tries = _STALE
+        while True:
+            try:
+                request = client.build_request(method, url, headers=dict(headers), content=body, timeout=limits)
+                return HttpxReply(await client.send(request, stream=True), httpx2.HTTPError)
+            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
+                # Some servers (llama.cpp after a stream) close a kept connection without having said so,
+                # and a request sent meanwhile is lost unseen. It is sent again, before anything came back.
+                tries -= 1
+                if tries == 0:
+                    raise _fault(error) from error
+            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                raise _fault(error) from error
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

@@ -1,0 +1,34 @@
+"""A server that closes kept connections without saying so must not cost a sample."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from outthink.core.message import Message
+from outthink.core.sampling import Sampling
+from outthink.engines.openai import OpenAIEngine
+from outthink.engines.protocol import Call, Finish
+from support.chat_server import ChatServer, chat
+
+
+def test_requests_on_connections_that_were_closed_meanwhile_are_sent_again(tmp_path) -> None:
+    call = Call((Message("user", "x"),), Sampling())
+
+    async def one(engine: OpenAIEngine) -> bool:
+        async with aclosing(engine.generate(call)) as events:
+            return any([isinstance(event, Finish) async for event in events])
+
+    async def go(server: ChatServer) -> int:
+        engine = OpenAIEngine(server.url, "toy", memory=None)
+        done = 0
+        try:
+            for _ in range(10):
+                done += sum(await asyncio.gather(*(one(engine) for _ in range(4))))
+                server.hang_up()  # while the client believes that it can use them again
+        finally:
+            await engine.aclose()
+        return done
+
+    with ChatServer(chat()) as server:
+        assert asyncio.run(go(server)) == 40
