@@ -32,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="sample i is drawn with seed + i")
     add("--ahead", type=int, default=4, help="calls in flight of stopping strategies (default 4)")
     add("--price", metavar="IN,OUT", help="dollars per million tokens; wins over published prices")
+    add("--energy", metavar="PROMPT,COMPLETION", help="joules a token, bounds from above; needed for a joule budget")
     add("--cache", action="store_true", help="reuse samples of earlier runs")
     add("--json", action="store_true", help="print one JSON object")
 
@@ -55,6 +56,7 @@ def run(chosen: argparse.Namespace) -> int:
 async def _ask(chosen: argparse.Namespace) -> Result:
     from outthink.api import ask
     from outthink.cli.live import LiveView
+    from outthink.economics.energy import Energy
     from outthink.economics.price import Price
 
     prompt = read_prompt(chosen.prompt)
@@ -79,6 +81,7 @@ async def _ask(chosen: argparse.Namespace) -> Result:
                 seed=chosen.seed,
                 ahead=chosen.ahead,
                 price=Price.parse(chosen.price) if chosen.price else None,
+                energy=Energy.parse(chosen.energy) if chosen.energy else None,
                 cache=chosen.cache,
                 observer=view,
                 opened=opened,

@@ -36,14 +36,17 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
         sub = verbs.add_parser(
-            name, help=summary, description=summary.capitalize() + ".", formatter_class=argparse.RawTextHelpFormatter
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawTextHelpFormatter,
         )
         import_module(f"outthink.cli.{name}").arguments(sub)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, or what contracts.md says of failures."""
+    """Run one command; the exit code is 0, or what docs/contracts.md says of failures."""
     chosen = parser().parse_args(arguments)
     try:
         code = import_module(f"outthink.cli.{chosen.verb}").run(chosen)

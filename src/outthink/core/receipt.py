@@ -102,7 +102,7 @@ class Receipt:
         return {name: _shown(name, self.total(name).at_most) for name in _SUMS}
 
     def json(self) -> dict[str, Any]:
-        """The shape of `contracts.md`: sums, `known`, `at_most` and the entries."""
+        """The shape of docs/contracts.md: sums, `known`, `at_most` and the entries."""
         return {
             **{name: _shown(name, self.total(name).value) for name in _SUMS},
             "known": self.known,

@@ -24,6 +24,15 @@ class Energy:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
                 raise BadInput(f"energy {name}", value, "is not an energy", "give joules per token")
 
+    @classmethod
+    def parse(cls, text: str) -> Energy:
+        """Read `PROMPT,COMPLETION` joules a token; BadInput on anything else."""
+        try:
+            prompt, completion = (float(part) for part in text.split(","))
+        except ValueError:
+            raise BadInput("energy", text, "is not two numbers", "give joules a token, for example 0.01,0.3") from None
+        return cls(prompt, completion)
+
     def cost(self, prompt: int, cached: int, completion: int) -> float:
         """Joules of a call; prompt tokens read from the prefix cache are not processed again."""
         return max(prompt - cached, 0) * self.prompt + completion * self.completion

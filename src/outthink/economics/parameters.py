@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-# Output head included and a tied embedding counted once (contracts.md, Counting), summed over the
+# Output head included and a tied embedding counted once (docs/contracts.md, Counting), summed over the
 # tensors of the GGUF files. The size must stand alone: 1.5b is not the end of 11.5b.
 _ACTIVE = {
     r"smollm2[-_:. ]?135m": 134_515_008,

@@ -58,9 +58,9 @@ class Call:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delta:
-    """A piece of a running completion.
+    """A piece of a running completion. Not frozen only because streams make one for every token.
 
     Args:
         text, reasoning: new text of either kind, maybe empty.

@@ -67,7 +67,7 @@ def compare(
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-    """Replay every spec at every size on every file; one row each (keys in contracts, `compare`).
+    """Replay every spec at every size on every file; one row each (keys: docs/contracts.md).
 
     Args:
         progress: called with (parts done, parts in all).

@@ -24,7 +24,7 @@ from outthink.strategies import Spec
 
 MEASURES = ("accuracy", "tokens", "prompt_tokens", "cancelled_tokens", "flops", "seconds", "samples")
 WINDOW = 128
-"""DeepConf's window on recorded files (contracts): its 2,048 tokens exceed every sample."""
+"""DeepConf's window on recorded files (docs/contracts.md): its 2,048 tokens exceed every sample."""
 
 
 @dataclass(slots=True)

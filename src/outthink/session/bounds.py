@@ -8,7 +8,7 @@ from outthink.engines.protocol import Call
 
 
 def byte_bound(call: Call) -> int:
-    """UTF-8 bytes + 16 a message + 64 (contracts, Budgets): no common tokeniser needs more."""
+    """UTF-8 bytes + 16 a message + 64 (docs/contracts.md, Budgets): no common tokeniser needs more."""
     size = len((call.prefix or "").encode())
     for message in call.messages:
         text = message.content if isinstance(message.content, str) else json.dumps(message.content, default=str)

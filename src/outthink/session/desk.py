@@ -56,7 +56,7 @@ class Desk:
         Args:
             prompt: upper bound on a call's prompt tokens.
             cap: the most tokens a call may generate.
-            floor: the least a call is worth starting with (contracts: min_tokens).
+            floor: the least a call is worth starting with (min_tokens, docs/contracts.md).
 
         Returns (0, 0) and sets `refusal` (currency, desk) where not even one fits.
         """
@@ -72,7 +72,7 @@ class Desk:
             for name, desk, left, fixed, slope in limits:
                 fits = cap if slope <= 0 else int((left / count - fixed) / slope)
                 if left < fixed * count:
-                    fits = 0
+                    fits = -1  # not even the prompt
                 if fits < floor:
                     self.refusal = name, desk
                 tokens = min(tokens, fits)
@@ -134,5 +134,5 @@ def check(budget: Budget, tariff: Tariff) -> None:
     if budget.joules is not None and tariff.joules_bound(1, 1) is None:
         raise Unsupported(
             f"budget joules: model {tariff.model!r} has no energy meter and no bound on joules a token; "
-            "give joules per token to the engine or drop the joule budget"
+            "give joules a token with --energy PROMPT,COMPLETION or drop the joule budget"
         )

@@ -20,6 +20,7 @@ from outthink.engines.protocol import Call, Engine, Features, Finish
 from outthink.session.bounds import byte_bound
 from outthink.session.running import Arrived, Running
 from outthink.session.session import Session
+from outthink.session.work import Work
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class LiveRunner:
         self._happened = asyncio.Event()
         self._crash: Exception | None = None
         self._tasks: dict[Running, asyncio.Task[None]] = {}
+        self._works: set[asyncio.Task[None]] = set()
         self._asking: dict[tuple[int, str | None], asyncio.Task[None]] = {}
         self._counts: dict[tuple[int, str | None], int | None] = {}
         self._readers: dict[AnswerKind | AnswerReader, LocalReader] = {}
@@ -102,6 +104,25 @@ class LiveRunner:
         running.stream.session.notify("launched", running)
         self._tasks[running] = asyncio.create_task(self._run(running, delay))
 
+    def perform(self, job: Coroutine[Any, Any, T]) -> Work[T]:
+        """Start something that is no call to the engine, in a task of its own."""
+        work: Work[T] = Work()
+
+        async def carry_out() -> None:
+            try:
+                work.result = await job
+            except Exception as error:  # noqa: BLE001 - raised again where the strategy waits
+                work.error = error
+            work.finished = True
+            self._happened.set()
+
+        task = asyncio.create_task(carry_out())
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
+        task.add_done_callback(lambda _: job.close())  # it was never awaited if the task ended before it began
+        work.stop = task.cancel
+        return work
+
     def cancel(self, running: Running) -> None:
         """Close the call's connection; its task settles what has been generated."""
         task = self._tasks.get(running)
@@ -117,9 +138,10 @@ class LiveRunner:
     async def drain(self) -> None:
         """Wait for cancelled calls to close; settle as estimated what does not close in time."""
         idle = [task for running, task in self._tasks.items() if running.settled]  # at most reading an answer
-        for task in (*idle, *self._asking.values()):
+        others = {*self._asking.values(), *self._works}
+        for task in (*idle, *others):
             task.cancel()
-        tasks = {*self._tasks.values(), *self._asking.values()}
+        tasks = {*self._tasks.values(), *others}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self.grace)
             for task in late:
@@ -245,7 +267,7 @@ class LiveRunner:
     def _settle_failed(self, running: Running, error: EngineError) -> None:
         """An error before any output costs nothing; one in mid-stream costs what has arrived."""
         message = str(error)
-        if not running.seen:
+        if running.arrived is None:
             running.stream.session.settle(running, "failed", 0, 0, error=message)
         else:
             self._settle(running, "failed", running.tokens, error=message)

@@ -6,13 +6,16 @@ real engines) and `virtual` (an event heap over engines whose outcomes are known
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 from outthink.answers import LocalReader
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.engines.protocol import Call, Features
 from outthink.session.running import Running
+from outthink.session.work import Work
+
+T = TypeVar("T")
 
 
 class Runner(Protocol):
@@ -36,6 +39,10 @@ class Runner(Protocol):
 
     def cancel(self, running: Running) -> None:
         """End a call at once and settle what it has consumed."""
+        ...
+
+    def perform(self, job: Coroutine[Any, Any, T]) -> Work[T]:
+        """Start something that is no call to the engine, such as a verifier."""
         ...
 
     def alarm(self, seconds: float, ring: Callable[[], None]) -> Callable[[], None]:

@@ -74,17 +74,17 @@ class Running:
             arrived.text.append(delta.text)
         if delta.reasoning:
             arrived.reasoning.append(delta.reasoning)
-        if delta.text or delta.reasoning:
-            arrived.pieces += 1
-            self.seen = arrived.pieces
-        if delta.tokens is not None:
-            self.tokens = self.seen = delta.tokens
-        if delta.prompt_tokens is not None:
-            self.prompt_tokens = delta.prompt_tokens
         if delta.logprobs:
             arrived.logprobs.extend(delta.logprobs)
         if delta.confidences:
             arrived.confidences.extend(delta.confidences)
+        if delta.text or delta.reasoning:
+            arrived.pieces += 1
+        self.seen = max(self.seen, arrived.pieces, len(arrived.logprobs), len(arrived.confidences))
+        if delta.tokens is not None:
+            self.tokens = self.seen = delta.tokens
+        if delta.prompt_tokens is not None:
+            self.prompt_tokens = delta.prompt_tokens
         return arrived
 
     @property

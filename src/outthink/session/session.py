@@ -7,7 +7,7 @@ the calls and keeps time, live or virtual. Does not know any strategy or engine.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -29,7 +29,9 @@ from outthink.session.protocols import Observer, SampleCache
 from outthink.session.retry import Retries
 from outthink.session.runner import Runner
 from outthink.session.running import Running
+from outthink.session.scoring import judge
 from outthink.session.stream import Order, Stream, Watch
+from outthink.verifiers.protocol import Verifier
 
 T = TypeVar("T")
 _HOPELESS = 3
@@ -126,6 +128,11 @@ class Session:
     def extend(self, request: Request, prefix: str, **options: Any) -> Stream:
         """Like `sample`, continuing the assistant text `prefix`; samples hold only what is new."""
         return self.sample(request, prefix=prefix, **options)
+
+    async def score(self, request: Request, texts: Sequence[str], verifier: Verifier) -> list[float | None]:
+        """Have completions judged, charged as role `verifier`; None for all where the budget ends first."""
+        self._close_stream()
+        return await judge(self, request, texts, verifier)
 
     async def together(self, *branches: Callable[[Session], Coroutine[Any, Any, T]]) -> list[T]:
         """Run branches side by side, each on a session of its own; results in the order given."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from functools import lru_cache
-from math import comb
+from math import comb, fsum
 from typing import Literal
 
 from outthink.core.errors import BadInput
@@ -97,7 +97,7 @@ class Votes:
             samples = groups[answer]
             known = [value for sample in samples if (value := sample.certainty) is not None]
             lengths = [sample.tokens for sample in samples if sample.tokens is not None]
-            certainty = sum(known) / len(known) if len(known) == len(samples) else float("-inf")
+            certainty = fsum(known) / len(known) if len(known) == len(samples) else float("-inf")
             length = sum(lengths) / len(lengths) if lengths else float("inf")
             return certainty, -length
 

@@ -6,7 +6,7 @@ from outthink.engines.protocol import Call
 
 STEP = 256  # llama.cpp rounds a slot up to this
 LEAST = 1024  # one default call (512 tokens) and a usual prompt: most callers never restart the server
-_A_MESSAGE, _A_CHAT = 16, 64  # tokens of the chat template (contracts.md, Budgets)
+_A_MESSAGE, _A_CHAT = 16, 64  # tokens of the chat template (docs/contracts.md, Budgets)
 
 
 def prompt_bound(call: Call) -> int:

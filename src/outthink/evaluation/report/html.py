@@ -92,7 +92,7 @@ def render(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     """The report as one HTML document.
 
     Args:
-        rows: rows of `compare` (contracts.md); BadInput if there are none or keys are missing.
+        rows: rows of `compare` (docs/contracts.md); BadInput if there are none or keys are missing.
         about: facts about the run for the header, in order: `title` becomes the heading, the rest
             is shown as name and value (`time_model`, `seeds`, `problems`, `ahead`, ...).
     """

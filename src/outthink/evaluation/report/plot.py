@@ -68,7 +68,7 @@ def draw(
     """Draw the rows of `compare`.
 
     Args:
-        rows: dicts with the keys in contracts.md; all traces files get a panel, two in a line.
+        rows: dicts with the keys of docs/contracts.md; all traces files get a panel, two in a line.
         x: the cost on the horizontal axis: tokens, flops or seconds (means per problem).
         log: a logarithmic cost axis; a linear one begins at zero.
         interactive: marks can be focused and name their row (for the HTML report, which also

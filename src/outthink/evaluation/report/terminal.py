@@ -124,7 +124,7 @@ def terminal_plot(rows: Sequence[Row], *, width: int = 76, height: int = 18, col
     """Draw every traces file of the rows below one another.
 
     Args:
-        rows: rows of `compare` (contracts.md).
+        rows: rows of `compare` (docs/contracts.md).
         width: characters of a line.
         height: lines of the plotting area of one panel.
         color: tint strategies with ANSI codes.
