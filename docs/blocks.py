@@ -1,0 +1,225 @@
+"""What the generated parts of README and docs say.
+
+Knows: where each part comes from: the code, or a result file in benchmarks/results. Does not know
+which page a part stands on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import io
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from outthink.cli.main import VERBS, parser
+from outthink.cli.receipt import receipt_table
+from outthink.cli.strategies import markdown
+from outthink.core.entry import Entry
+from outthink.core.receipt import Receipt
+from outthink.core.result import Result
+from outthink.evaluation.report.plot import draw
+from outthink.strategies import STYLES, strategies
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+SIZES = (8, 16, 32)
+Row = dict[str, Any]
+
+MEANING = {
+    "n": "samples at most",
+    "ties": "who wins a tie: `confidence` (surer, then shorter samples) or `random`",
+    "confidence": "how sure the leader must be before sampling stops",
+    "window": "tokens in one confidence window; auto is 2,048 live and 128 on recorded samples",
+    "esc:window": "answers in a row that must agree",
+    "m": "finishers that vote",
+    "score": "the [confidence score](../scores.md)",
+    "power": "exponent of the rank; near 0 it is a plain majority",
+    "temperature": "how much confidence weighs; the larger, the closer to a plain majority",
+    "keep": "percent of the samples that vote, the surest first",
+    "deepconf-online:keep": "percent of the warm-up samples that the threshold lets pass",
+    "warmup": "full samples that set the threshold",
+    "consensus": "share of all weight at which sampling stops",
+}
+
+
+def block(name: str) -> str:
+    """The Markdown of one part, by the name in its marker; KeyError for an unknown one."""
+    kind, _, argument = name.partition(":")
+    makers: dict[str, Callable[[], str]] = {
+        "strategies": lambda: linked(markdown(), "docs/strategies/" if argument == "root" else ""),
+        "parameters": lambda: parameters(argument),
+        "measured": lambda: measured(argument),
+        "summary": summary,
+        "cli": command_line,
+        "styles": styles,
+        "receipt": receipt,
+    }
+    return makers[kind]()
+
+
+def assets() -> dict[str, str]:
+    """Generated files beside the pages: path from the root, and text."""
+    rows, _ = demo()
+    problems = rows[0]["problems"]
+    subtitle = f"{problems} problems, two small models, {rows[0]['seeds']} random orders, every sample recorded"
+    return {"docs/assets/demo.svg": draw(rows, title="What accuracy costs", subtitle=subtitle) + "\n"}
+
+
+@cache
+def demo() -> tuple[list[Row], list[Row]]:
+    """Rows of the usual strategies on the demo data, and those of further ones."""
+    usual, more = (json.loads((RESULTS / f"compare-demo{part}.json").read_text()) for part in ("", "-more"))
+    return usual, more
+
+
+def linked(table: str, folder: str) -> str:
+    """The strategy table with a link to each strategy's page in `folder`."""
+    for name in strategies():
+        table = table.replace(f"| `{name}` |", f"| [`{name}`]({folder}{name}.md) |")
+    return table
+
+
+def parameters(name: str) -> str:
+    """Parameters of a strategy with type, default and meaning; KeyError for one without a meaning."""
+    found = strategies()[name]
+    if not found.defaults:
+        return "It has no parameters. A prompt style can be added: `style=NAME`."
+    kinds = inspect.signature(found.function).parameters
+    lines = ["| parameter | type | default | meaning |", "|---|---|---|---|"]
+    for key, default in found.defaults.items():
+        kind = {"Ties": "`confidence` or `random`", "int | None": "int"}.get(kinds[key].annotation)
+        shown = "auto" if default is None else f"{default:g}" if isinstance(default, float) else default
+        meaning = MEANING.get(f"{name}:{key}") or MEANING[key]
+        lines.append(f"| `{key}` | {kind or kinds[key].annotation} | {shown} | {meaning} |")
+    return "\n".join([*lines, "", f"What it asks of the engine: {found.needs}. Source: {found.source}."])
+
+
+def measured(name: str) -> str:
+    """Rows of one strategy, all parameter settings, at the sizes that tell."""
+    usual, more = demo()
+    rows = [row for row in [*usual, *more] if row["strategy"].partition(":")[0] == name]
+    rows = list({(row["traces"], row["strategy"], row["n"]): row for row in rows}.values())
+    if strategies()[name].sized:
+        rows = [row for row in rows if row["n"] in SIZES]
+    return table(rows)
+
+
+def summary() -> str:
+    """All usual strategies at 16 samples, and the two references."""
+    rows, _ = demo()
+    at = {"single": 1, "greedy": 1}
+    return table([row for row in rows if row["n"] == at.get(row["strategy"], 16)])
+
+
+def table(rows: list[Row]) -> str:
+    """Rows of `compare` as a Markdown table, with what they were measured on."""
+    if not rows:
+        raise KeyError("no row of this strategy in benchmarks/results")
+    several = len({row["strategy"] for row in rows}) > 1
+    lines = [
+        f"| model |{' strategy |' if several else ''} n | accuracy, % | tokens | samples | seconds | advantage |",
+        f"|---|{'---|' if several else ''}--:|---|--:|--:|--:|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["model"], row["strategy"] == "oracle")):
+        model = row["model"].removeprefix("qwen2.5-coder-").removesuffix("-instruct-q4").replace("b", "B")
+        name = f" `{row['strategy']}` |" if several else ""
+        lines.append(
+            f"| {model} |{name} {row['n']} | {_percent(row, 'accuracy', '')} | {row['tokens']:,.0f} "
+            f"| {row['samples']:.1f} | {row['seconds']:.1f} | {_percent(row, 'difference', '+')} |"
+        )
+    first = rows[0]
+    about = (
+        f"Means over the {first['problems']} problems of the demo data and {first['seeds']} random orders of the "
+        "recorded samples; in brackets 95 % bootstrap intervals over problems. The models are Qwen2.5-Coder-Instruct "
+        "with 0.5 and 1.5 billion parameters. Tokens are those generated, cancelled ones included. Seconds are "
+        "simulated. Advantage is the difference in points to self-consistency at equal tokens; – where there is "
+        "nothing to compare with."
+    )
+    return "\n".join([*lines, "", f"*{about}*"])
+
+
+def _percent(row: Row, key: str, sign: str) -> str:
+    values = [row[key], row[f"{key}_low"], row[f"{key}_high"]]
+    if (row["strategy"] == "self-consistency" and key == "difference") or None in values:
+        return "–"
+    middle, low, high = (_number(100 * value, sign) for value in values)
+    return f"{middle}\N{NO-BREAK SPACE}[{low},\N{NO-BREAK SPACE}{high}]"
+
+
+def _number(value: float, sign: str) -> str:
+    value = round(value, 1)
+    return f"{value:{sign}.1f}".replace("-", "−") if value else "0.0"
+
+
+def styles() -> str:
+    """The prompt styles, from the code."""
+    lines = ["| style | added to your message | the reply is made to start with | source |", "|---|---|---|---|"]
+    for name, style in STYLES.items():
+        opening = f"“{style.opening.strip()}”" if style.opening else "–"
+        lines.append(f"| `{name}` | “{style.instruction}” | {opening} | {style.source} |")
+    return "\n".join(lines)
+
+
+def command_line() -> str:
+    """Every verb with its arguments, from the parser behind `--help`."""
+    top = parser()
+    group = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
+    parts = []
+    for verb, about in VERBS.items():
+        actions = [action for action in group.choices[verb]._actions if action.dest != "help"]
+        lines = [f"## `outthink {verb}`", "", f"{about[0].upper()}{about[1:]}.", ""]
+        if actions:
+            lines += ["| argument | meaning |", "|---|---|"]
+            lines += [
+                f"| {_argument(action)} | {_cell(action.help or '').replace('<', chr(92) + '<')} |"
+                for action in actions
+            ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _argument(action: argparse.Action) -> str:
+    value = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    if action.choices is not None and action.metavar is None:
+        value = "{" + ",".join(map(str, action.choices)) + "}"
+    if not action.option_strings:
+        return f"`{_cell(value)}`"
+    return f"`{_cell(action.option_strings[-1] + ('' if action.nargs == 0 else f' {value}'))}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def receipt() -> str:
+    """A receipt of a real run, as the terminal shows it; the file holds `command` and `result`."""
+    path = RESULTS / "receipt.json"
+    if not path.exists():
+        return (
+            "*(No run is recorded in `benchmarks/results/receipt.json` yet. `make demo` prints a receipt of its own.)*"
+        )
+    run = json.loads(path.read_text())
+    told = run["result"]
+    spent = told["receipt"]
+    entries = tuple(Entry(**entry) for entry in spent["entries"])
+    result = Result(
+        told["answer"],
+        told["text"],
+        told["strategy"],
+        told["model"],
+        told["stopped"],
+        Receipt(entries, spent["seconds"], tuple(spent.get("notes", ()))),
+    )
+    screen = io.StringIO()
+    console = Console(file=screen, width=100, highlight=False)
+    console.print(receipt_table(result))
+    for note in result.receipt.notes:
+        console.print(f"note: {note}", markup=False)
+    lines = [f"$ {run['command']}", str(result.answer), *(line.rstrip() for line in screen.getvalue().splitlines())]
+    return "\n".join(["```text", *lines, "```"])

@@ -1,0 +1,64 @@
+"""Files and functions stay short enough to read."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+_LINES, _MEDIAN, _FUNCTION = 400, 150, 60
+
+
+def sources(files: list[Path], root: Path) -> list[Path]:
+    """Files of ours that hold code."""
+    rooms = ("src", "tests", "docs", "benchmarks", "examples")
+    kinds = {".py", ".js", ".css", ".html"}
+    return [path for path in files if path.suffix in kinds and path.relative_to(root).parts[0] in rooms]
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Name and lines of every function; its docstring does not count."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if ast.get_docstring(node) is not None and body:
+                lines -= (body[0].end_lineno or 0) - body[0].lineno + 1
+            yield node.name, lines
+
+
+def test_files(files: list[Path], root: Path) -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in sources(files, root)}
+    assert not {str(path): count for path, count in lengths.items() if count > _LINES}
+    package = [count for path, count in lengths.items() if path.is_relative_to(root / "src")]
+    assert median(package) <= _MEDIAN
+
+
+def test_functions(files: list[Path], root: Path) -> None:
+    long = [
+        f"{path.relative_to(root)}: {name} has {lines} lines"
+        for path in sources(files, root)
+        if path.suffix == ".py"
+        for name, lines in functions(path)
+        if lines > _FUNCTION
+    ]
+    assert not long
+
+
+def test_every_module_says_what_it_knows(root: Path) -> None:
+    silent = [
+        str(path.relative_to(root))
+        for path in (root / "src").rglob("*.py")
+        if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert not silent
+
+
+def test_the_package_holds_nothing_but_code(files: list[Path], root: Path) -> None:
+    strangers = [
+        str(path.relative_to(root))
+        for path in files
+        if path.is_relative_to(root / "src") and path.suffix not in {".py", ".html", ".css", ".js", ".typed"}
+    ]
+    assert not strangers

@@ -1,0 +1,93 @@
+"""`session.score`: verifiers are charged like everything else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+import outthink as ot
+from outthink.core.errors import EngineError
+from outthink.verifiers import FunctionVerifier, Score
+
+
+class Judge:
+    """Gives every text the share of its letters that are 'a', for ten tokens a text."""
+
+    def __init__(self, *, told: bool = True, fails: bool = False, seconds: float = 0.0) -> None:
+        self.model, self.parameters = "judge", 1000
+        self.told, self.fails, self.seconds = told, fails, seconds
+
+    def bound(self, request: ot.Request, text: str) -> int:
+        return 20
+
+    async def score(self, request: ot.Request, texts: Sequence[str]) -> list[Score]:
+        if self.fails:
+            raise EngineError("the judge has died")
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
+        return [Score(text.count("a") / max(1, len(text)), 8 if self.told else None, 2) for text in texts]
+
+
+def best_of(verifier: object, n: int = 3):
+    async def strategy(session: ot.Session, request: ot.Request) -> ot.Verdict:
+        samples = [sample async for sample in session.sample(request, n=n, ahead=n)]
+        scores = await session.score(request, [sample.text for sample in samples], verifier)
+        if not samples or scores[0] is None:
+            return ot.Verdict(None, "unscored")
+        best = max(range(len(samples)), key=lambda i: scores[i])
+        return ot.Verdict(samples[best].answer, samples[best].text)
+
+    return strategy
+
+
+def ask(verifier: object, engine: object | None = None, **options: object) -> ot.Result:
+    engine = engine or ot.ScriptedEngine.sequence(["1", "2", "3"], tokens=10, prompt_tokens=5)
+    return asyncio.run(ot.ask("q", model=engine, answer="number", strategy=best_of(verifier), **options))
+
+
+def test_a_function_finds_the_right_sample_for_nothing() -> None:
+    result = ask(FunctionVerifier(lambda request, text: "answer is 2" in text))
+    assert result.answer == "2"
+    assert result.receipt.tokens == 3 * 15
+    (entry,) = [entry for entry in result.receipt.entries if entry.role == "verifier"]
+    assert (entry.tokens, entry.usd, entry.flops) == (0, 0, 0)
+
+
+def test_a_verifiers_tokens_are_in_the_receipt() -> None:
+    result = ask(Judge())
+    assert result.receipt.tokens == 3 * 15 + 3 * 10
+    (entry,) = [entry for entry in result.receipt.entries if entry.role == "verifier"]
+    assert (entry.model, entry.tokens, entry.flops) == ("judge", 30, 2 * 1000 * 30)
+    assert entry.usd is None  # nobody has said what the judge costs
+    assert result.receipt.usd is None
+
+
+def test_a_score_that_is_none_is_named() -> None:
+    with pytest.raises(ot.BadInput, match="nan"):
+        ask(FunctionVerifier(lambda request, text: float("nan")))
+
+
+def test_a_budget_that_cannot_pay_the_verifier_keeps_the_answer_so_far() -> None:
+    result = ask(Judge(), budget="tokens=260")  # three samples reserve less, their judging 60 more than is left
+    assert result.receipt.tokens <= 260
+    tight = ask(Judge(), ot.ScriptedEngine.sequence(["1"], tokens=60, prompt_tokens=5), budget="tokens=240")
+    assert tight.stopped == "budget:tokens"
+    assert tight.receipt.tokens <= 240
+
+
+def test_untold_counts_are_unknown_and_bounded() -> None:
+    result = ask(Judge(told=False))
+    assert result.receipt.tokens is None
+    assert result.receipt.total("tokens").at_most == 45 + 60
+
+
+def test_a_verifier_that_dies_is_an_error_with_its_entry() -> None:
+    with pytest.raises(EngineError, match="judge has died"):
+        ask(Judge(fails=True))
+
+
+def test_a_verifier_that_waits_cannot_run_on_a_virtual_clock() -> None:
+    with pytest.raises(ot.OutthinkError, match="virtual clock"):
+        ask(Judge(seconds=0.01))
