@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from outthink.core.result import Result, Verdict
     from outthink.core.sample import Sample
     from outthink.core.sampling import Sampling
+    from outthink.economics.energy import Energy
     from outthink.economics.price import Price
     from outthink.engines.embedded import EmbeddedEngine
     from outthink.engines.openai import OpenAIEngine
@@ -51,6 +52,7 @@ _HOMES = {
     "Verdict": "core.result",
     "Sample": "core.sample",
     "Sampling": "core.sampling",
+    "Energy": "economics.energy",
     "Price": "economics.price",
     "EmbeddedEngine": "engines.embedded",
     "OpenAIEngine": "engines.openai",
@@ -69,6 +71,7 @@ __all__ = [
     "Budget",
     "Completion",
     "EmbeddedEngine",
+    "Energy",
     "EngineError",
     "Fault",
     "Message",

@@ -23,6 +23,7 @@ from outthink.session.virtual import VirtualRunner, drive
 from outthink.strategies import Spec
 
 MEASURES = ("accuracy", "tokens", "prompt_tokens", "cancelled_tokens", "flops", "seconds", "samples")
+_UNKNOWN = float("nan")
 WINDOW = 128
 """DeepConf's window on recorded files (docs/contracts.md): its 2,048 tokens exceed every sample."""
 
@@ -67,22 +68,23 @@ def _once(
     runner = VirtualRunner(engine)
     session = Session(runner, tariff, ahead=ahead, seed=seed, confidence_window=WINDOW)
     verdict = drive(result.spec(session, request), session, runner)
-    generated = prompt = cancelled = 0
+    generated = cancelled = 0
+    prompt = 0.0
     entries = session.ledger.entries
     for entry in entries:
         generated += entry.completion_tokens or 0
         cancelled += entry.cancelled_tokens or 0
-        prompt += entry.prompt_tokens or 0
+        prompt += _UNKNOWN if entry.prompt_tokens is None else entry.prompt_tokens
     if session.ledger.notes:
         result.notes.update(session.ledger.notes)
     total = generated + cancelled
-    flops = tariff.flops(prompt, 0, total)
+    weights = tariff.parameters
     return (
         float(verdict.answer in right),
         total,
         prompt,
         cancelled,
-        float("nan") if flops is None else flops,
+        _UNKNOWN if weights is None else 2.0 * weights * (prompt + total),
         runner.now(),
         len(entries),
     )
