@@ -36,7 +36,8 @@ class Desk:
         self.reserved = dict.fromkeys(SPENT, 0.0)
         self.outstanding = 0
         self.refusal: tuple[Currency, Desk] | None = None
-        self.unlimited = all(desk.budget.get(name) is None for desk in self.chain() for name in SPENT)
+        limited = budget.tokens is not None or budget.usd is not None or budget.joules is not None
+        self.unlimited: bool = not limited and (parent is None or parent.unlimited)
 
     def chain(self) -> Iterator[Desk]:
         """This desk and those around it, innermost first."""
