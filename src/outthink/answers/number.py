@@ -120,12 +120,16 @@ def shown(value: Fraction) -> str | None:
 
 
 def _canonical(match: re.Match[str]) -> str | None:
+    plain = match["alone"]
+    if plain is not None and plain.isdigit() and len(plain) <= LONGEST:  # by far the commonest, and much faster
+        digits = plain.lstrip("0") or "0"
+        return "-" + digits if "-" in (match["sign"], match["inner"]) and digits != "0" else digits
     value = _value(match)
     return None if value is None else shown(value)
 
 
 def _matches(text: str) -> Iterator[re.Match[str]]:
-    return _NUMBER.finditer(text.translate(_UNICODE))
+    return _NUMBER.finditer(text if text.isascii() else text.translate(_UNICODE))
 
 
 def canonical_number(text: str) -> str | None:
