@@ -78,6 +78,11 @@ class EmbeddedEngine:
         return self._info
 
     @property
+    def parameters(self) -> int | None:
+        """Weights of the file, once its header has been read."""
+        return None if self._info is None else self._info.parameters
+
+    @property
     def features(self) -> Features:
         """What llama.cpp's server can do (measured)."""
         return Features(logprobs=True, top_logprobs=_TOP, prefix=True, seed=True, counted=True)
