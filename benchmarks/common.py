@@ -1,0 +1,208 @@
+"""What the benchmarks share: where data lies, how a result is written, how replay is spread over cores.
+
+Knows: result files (`results/NAME.json`: date, machine, versions, settings, targets, tables). Does
+not know what any benchmark measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outthink.engines.replay import ReplayEngine
+from outthink.engines.speed import Speed
+from outthink.engines.traces import Traces, load
+from outthink.evaluation.rerun import MEASURES, rerun
+from outthink.strategies import Spec
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results"
+DEMO = ROOT / "data" / "demo"
+MODELS = ("qwen2.5-coder-0.5b-instruct-q4", "qwen2.5-coder-1.5b-instruct-q4")
+RECORDED = {
+    "GSM8K 0.5B": f"{MODELS[0]}--gsm8k.parquet",
+    "GSM8K 1.5B": f"{MODELS[1]}--gsm8k.parquet",
+    "MATH 0.5B": f"{MODELS[0]}--math500.parquet",
+    "MATH 1.5B": f"{MODELS[1]}--math500.parquet",
+}
+SKIPPED = 77
+"""Exit code of a benchmark that lacks what it needs (the convention of automake's tests)."""
+
+Table = list[dict[str, Any]]
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the module's docstring."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def traces() -> dict[str, Path]:
+    """The larger recorded files by short name, those that exist."""
+    folder = Path(os.environ.get("OUTTHINK_TRACES") or ROOT.parent / "shared" / "data" / "traces")
+    return {name: folder / file for name, file in RECORDED.items() if (folder / file).is_file()}
+
+
+def demo() -> dict[str, Path]:
+    """The recorded files that the repository ships."""
+    return {f"demo {path.stem.split('-')[2].upper()}": path for path in sorted(DEMO.glob("qwen*--demo.parquet"))}
+
+
+def skip(reason: str) -> int:
+    """Say why nothing is measured."""
+    print(f"skipped: {reason}", file=sys.stderr)
+    return SKIPPED
+
+
+NO_TRACES = "the recorded sets are not in ../shared/data/traces; set OUTTHINK_TRACES to their folder"
+
+
+def target(name: str, limit: str, measured: object, met: bool) -> dict[str, Any]:
+    """One line of the summary: what was promised, what was found, whether it holds."""
+    return {"target": name, "limit": limit, "measured": measured, "met": bool(met)}
+
+
+def save(
+    name: str,
+    *,
+    settings: Mapping[str, Any],
+    targets: Sequence[Mapping[str, Any]],
+    load_before: float,
+    **tables: Any,
+) -> None:
+    """Print the targets and write `results/NAME.json`."""
+    for line in targets:
+        print(f"{'met ' if line['met'] else 'MISS'}  {line['target']}: {line['measured']} (target {line['limit']})")
+    about = {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": {
+            "cores": os.cpu_count(),
+            "processor": _processor(),
+            "load": [round(load_before, 2), round(os.getloadavg()[0], 2)],
+        },
+        "versions": versions(),
+    }
+    whole = {"benchmark": name, **about, "settings": dict(settings), "targets": list(targets), **tables}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(rounded(whole), indent=1, ensure_ascii=False) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what matters for speed and results."""
+    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for name in ("outthink", "numpy", "pyarrow", "httpx2", "xllamacpp"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def rounded(value: Any) -> Any:
+    """Floats to six significant digits, so that result files stay small and readable."""
+    if isinstance(value, (float, np.floating)):
+        return None if np.isnan(value) else float(f"{float(value):.6g}")
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, Mapping):
+        return {str(key): rounded(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(part) for part in value]
+    return value
+
+
+def show(title: str, rows: Table) -> None:
+    """Print rows (dicts with the same keys) as an aligned table."""
+    print(f"\n{title}")
+    if not rows:
+        print("  (nothing)")
+        return
+    cells = [list(rows[0])] + [[_cell(value) for value in row.values()] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    for line in cells:
+        right = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        print("  " + "  ".join([line[0].ljust(widths[0]), *right]).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.3g}" if abs(value) < 1 else f"{value:,.1f}"
+    return str(value)
+
+
+def interval(centre: float, low: float, high: float) -> str:
+    """Percentage points with their 95 % interval."""
+    return f"{100 * centre:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: Path) -> Traces:
+    return load(path)
+
+
+def _part(
+    path: Path, names: Sequence[str], problems: Sequence[str], seeds: int, ahead: int, speed: Speed
+) -> np.ndarray:
+    specs = [Spec.parse(name) for name in names]
+    found = rerun(ReplayEngine(_loaded(path), speed=speed), specs, problems, seeds, ahead)
+    return np.stack([outcomes.values for outcomes in found])
+
+
+class Replay:
+    """`outthink.evaluation.rerun` on all cores: the code of `outthink compare`, without its report.
+
+    Strategies that a benchmark registers itself are known in the workers because these import the
+    benchmark's module again.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ProcessPoolExecutor(os.cpu_count() or 1, mp_context=multiprocessing.get_context("spawn"))
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def __call__(
+        self, path: Path, specs: Sequence[str], *, seeds: int, ahead: int = 1, speed: Speed | None = None
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Means over seeds: result[spec][measure] is an array over problems."""
+        problems = list(_loaded(path).problems)
+        size = -(-len(problems) // (2 * (os.cpu_count() or 1)))
+        futures = [
+            self._pool.submit(_part, path, specs, part, seeds, ahead, speed or Speed()) for part in _cut(problems, size)
+        ]
+        values = np.concatenate([future.result() for future in futures], axis=2)
+        return {name: dict(zip(MEASURES, table, strict=True)) for name, table in zip(specs, values, strict=True)}
+
+
+def _cut(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def load_average() -> float:
+    """How busy the machine is with other work, before a benchmark adds its own."""
+    return os.getloadavg()[0]
