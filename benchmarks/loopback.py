@@ -33,22 +33,24 @@ def key(body: dict[str, Any]) -> str:
     return f"{body['messages'][-1]['content']}#{body.get('seed')}#{body['temperature']}"
 
 
-def serve(words: int, delay: float, alone: bool) -> None:
-    """Answer until killed. The text ends in a number of its own for every sample (a digest of its key)."""
+def serve(words: int, delay: float, alone: bool, spread: bool) -> None:
+    """Answer until killed. With a delay the text ends in a number of its own for every sample."""
     replies: dict[str, chat.Reply] = {}
 
     def answer(seen: chat.Seen) -> chat.Reply:
         name = key(seen.body) if delay else ""
         reply = replies.get(name)
         if reply is None:
-            texts = [WORDS[at % len(WORDS)] for at in range(words)]
+            digest = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+            length = words // 2 + digest % (words + 1) if spread else words
+            texts = [WORDS[at % len(WORDS)] for at in range(length)]
             if delay:
-                texts[-1] = " The answer is " + str(int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)) + "."
+                texts[-1] = f" The answer is {digest}."
             steps: list[chat.Step] = [chat.chunk(delta={"role": "assistant", "content": ""})]
             for text in texts:
                 steps += [delay] if delay else []
                 steps.append(chat.chunk(text, logprobs=[chat.token(text)]))
-            steps += [chat.chunk(finish="stop"), chat.usage(20, words), chat.DONE]
+            steps += [chat.chunk(finish="stop"), chat.usage(20, length), chat.DONE]
             reply = replies[name] = chat.stream(*steps, together=not alone)
         return reply
 
@@ -63,15 +65,16 @@ def serve(words: int, delay: float, alone: bool) -> None:
 
 
 @contextmanager
-def loopback(*, words: int = 20, delay: float = 0.0, alone: bool = False) -> Iterator[str]:
+def loopback(*, words: int = 20, delay: float = 0.0, alone: bool = False, spread: bool = False) -> Iterator[str]:
     """The URL of a running server.
 
     Args:
         words: pieces of text in each reply, one token each.
         delay: seconds before each piece.
         alone: write every piece by itself, as a model does, instead of all at once.
+        spread: lengths from half of `words` to one and a half (needs a delay).
     """
-    code = f"import loopback; loopback.serve({words}, {delay}, {alone})"
+    code = f"import loopback; loopback.serve({words}, {delay}, {alone}, {spread})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
