@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -45,6 +46,8 @@ class LiveRunner:
         self._happened = asyncio.Event()
         self._crash: Exception | None = None
         self._tasks: dict[Running, asyncio.Task[None]] = {}
+        self._waiting: deque[Running] = deque()
+        self._active = 0
         self._works: set[asyncio.Task[None]] = set()
         self._asking: dict[tuple[int, str | None], asyncio.Task[None]] = {}
         self._counts: dict[tuple[int, str | None], int | None] = {}
@@ -100,9 +103,30 @@ class LiveRunner:
             return None  # the call itself meets and reports the same trouble
 
     def launch(self, running: Running, delay: float = 0.0) -> None:
-        """Start a task for a call."""
+        """Start a call, or let it wait for a place on the engine."""
         running.stream.session.notify("launched", running)
-        self._tasks[running] = asyncio.create_task(self._run(running, delay))
+        if delay or self._active < self.engine.concurrency:
+            self._start(running, delay)
+        else:
+            self._waiting.append(running)
+
+    def _start(self, running: Running, delay: float = 0.0) -> None:
+        self._active += 1
+        self._tasks[running] = task = asyncio.create_task(self._work(running, delay))
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task has ended, maybe cancelled before it began: another takes its place."""
+        self._active -= 1
+        if (waiting := self._next()) is not None:
+            self._start(waiting)
+
+    def _next(self) -> Running | None:
+        """The call that has waited longest and is still wanted."""
+        while self._waiting:
+            if not (running := self._waiting.popleft()).settled:
+                return running
+        return None
 
     def perform(self, job: Coroutine[Any, Any, T]) -> Work[T]:
         """Start something that is no call to the engine, in a task of its own."""
@@ -128,12 +152,13 @@ class LiveRunner:
         task = self._tasks.get(running)
         if running.arrived is not None:
             self.partial = max(self.partial, "".join(running.arrived.text), key=len)
-        if running.settled or task is None:
+        if running.settled:
             return
         if running.started is None:
             running.stream.session.release(running)  # nothing was sent
         running.stream.session.notify("cancelled", running)
-        task.cancel()
+        if task is not None:
+            task.cancel()
 
     async def drain(self) -> None:
         """Wait for cancelled calls to close; settle as estimated what does not close in time."""
@@ -151,6 +176,20 @@ class LiveRunner:
         for running in list(self._tasks):
             if not running.settled:
                 self._settle(running, "cancelled", running.tokens)
+
+    async def _work(self, running: Running, delay: float) -> None:
+        """Carry out a call, then those that wait for its place, on the connection that is still warm.
+
+        Handing the place to another task instead would leave many connections idle for one turn of
+        the event loop, and HTTP clients look at every idle one before each request.
+        """
+        waiting: Running | None = running
+        while waiting is not None:
+            await self._run(waiting, delay)
+            waiting, delay = self._next(), 0.0
+            task = asyncio.current_task()
+            if waiting is not None and task is not None:
+                self._tasks[waiting] = task
 
     async def _run(self, running: Running, delay: float) -> None:
         try:
