@@ -35,7 +35,7 @@ QUESTIONS = [
     ("What is 30 - 10?", "20"),
     ("What is 5 * 5?", "25"),
 ]
-STRATEGY = "adaptive-consistency:n=8"
+STRATEGY = "adaptive-consistency:n=6"
 BUDGET = "tokens=2000,seconds=20"
 COMPARED = ("single", "self-consistency", "adaptive-consistency", "esc", "short-m-of-k")
 PLOTTED = "qwen2.5-coder-1.5b-instruct-q4--demo"
