@@ -84,11 +84,12 @@ def recorded(console: Console) -> None:
     """Replay the recorded samples, draw the trade-off and write the report."""
     files = sorted((ROOT / "data" / "demo").glob("*--demo.parquet"))
     samples = [path for path in files if not path.name.startswith("problems")]
-    rows = compare(samples, [Spec.parse(name) for name in COMPARED], Settings(seeds=2))
+    settings = Settings(seeds=2)
+    rows = compare(samples, [Spec.parse(name) for name in COMPARED], settings)
     console.print(f"\n[bold]350 recorded problems, {len(samples)} models: what accuracy costs[/]\n")
     print(terminal_plot([row for row in rows if row["traces"] == PLOTTED], color=sys.stdout.isatty()))
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "demo.html").write_text(render(rows, {"title": "What accuracy costs", "seeds": 2}))
+    (OUT / "demo.html").write_text(render(rows, {"title": "What accuracy costs"} | settings.about()))
     (OUT / "demo.svg").write_text(draw(rows))
     console.print(f"interactive report: {(OUT / 'demo.html').relative_to(ROOT)}")
 

