@@ -47,3 +47,8 @@ def test_the_cache_can_be_found_and_cleared(cli, server) -> None:
     assert cli("cache", "clear").code == 0
     cli("ask", "x", "--model", server.url, "--cache")
     assert len(server.calls) == 2
+
+
+def test_doctor_prints_remedies_with_their_brackets(cli, monkeypatch) -> None:
+    monkeypatch.setattr("outthink.cli.doctor.find_spec", lambda name: None)
+    assert "outthink[local]" in cli("doctor").out

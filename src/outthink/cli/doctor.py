@@ -28,14 +28,15 @@ def run(chosen: argparse.Namespace) -> int:
         print(json.dumps({"about": about, "findings": [dict(zip(keys, row, strict=True)) for row in findings]}))
         return 0
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("", "finding", "detail", box=None, header_style="bold")
     marks = {"yes": "[green]yes[/]", "no": "[yellow]no[/]", "unknown": "[dim]unknown[/]"}
     for name, state, detail in findings:
-        table.add_row(marks[state], name, detail)
+        table.add_row(marks[state], name, escape(detail))
     console = Console(highlight=False)
-    console.print(f"[bold]{about}[/]")
+    console.print(f"[bold]{escape(about)}[/]")
     console.print(table)
     return 0
 

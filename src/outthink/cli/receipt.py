@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from outthink.core.receipt import Receipt
@@ -31,7 +32,7 @@ def receipt_table(result: Result) -> Table:
     """The receipt as a small table; what is unknown says so."""
     receipt = result.receipt
     table = Table(
-        title=f"receipt · {result.strategy} · {result.model}", title_justify="left", show_header=False, box=None
+        title=escape(f"receipt · {result.strategy} · {result.model}"), title_justify="left", show_header=False, box=None
     )
     table.add_column(style="dim")
     table.add_column()
