@@ -4,8 +4,8 @@ Measures, at 32 requests in flight, in alternating pairs of self-consistency thr
 bare httpx2 loop which sends the same bodies, streams the replies and parses every event:
   a. extra processor time of this process a sample, with a scripted server in another process (20
      tokens with log-probabilities): a token every 3 ms and lengths of 10 to 30, as a model does it;
-     one by one without pause; and all at once. Without pauses 32 replies end in the same instant,
-     and httpx2 then looks at 32 idle connections before each request. The server's time is not counted;
+     one by one without pause; and all at once, so that 32 replies end in the same instant. The
+     server's time is not counted;
   b. wall time with the embedded engine (32 slots, one server process for both sides, 16 tokens a
      sample, prompt already read): the ratio of each pair, and its median.
 Does not measure the first request, a new prompt, or the network. (b) needs the `local` extra and the
