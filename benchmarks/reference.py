@@ -8,7 +8,7 @@ Measures, all through the code of `outthink compare`:
      seconds beside them), in launch order and, as a remark, with votes in order of finishing.
 Does not measure speed; the seconds are those of the simulated server (50 tokens a second a stream,
 32 streams at once). Needs the recorded sets in ../shared/data/traces or $OUTTHINK_TRACES. Takes
-about four minutes on two idle cores.
+about seven minutes on two idle cores.
 """
 
 from __future__ import annotations
