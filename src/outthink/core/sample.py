@@ -11,7 +11,6 @@ from typing import Literal
 
 from outthink.core.confidence import ConfidenceTrace
 
-FinishReason = Literal["stop", "length", "stopped", "tool_calls", "content_filter", "unknown"]
 Decision = Literal["keep", "stop"]
 
 
@@ -28,7 +27,8 @@ class Sample:
         mean_logprob: mean natural-log probability of the chosen tokens, None if unknown.
         confidence: token confidences, None without top-k log-probabilities.
         self_certainty: mean KL of uniform from the full distribution (arXiv 2502.18581), None without it.
-        finish_reason: why the completion ended; `stopped` by the strategy's watch.
+        finish_reason: why the completion ended: `stop`, `length`, `stopped` (by the strategy's watch),
+            `tool_calls`, `content_filter` or `unknown`.
         reasoning: separately returned thinking text.
         logprobs: natural-log probability of each chosen token, empty if unknown or not kept.
     """

@@ -17,7 +17,6 @@ from outthink.core.request import Request
 from outthink.core.sampling import Sampling
 from outthink.economics.tariff import Tariff
 from outthink.engines.replay import ReplayEngine
-from outthink.engines.traces import Traces
 from outthink.session.session import Session
 from outthink.session.virtual import VirtualRunner, drive
 from outthink.strategies import Spec
@@ -88,8 +87,3 @@ def _once(
         runner.now(),
         len(entries),
     )
-
-
-def by_problem(traces: Traces) -> list[str]:
-    """Problem identifiers in file order."""
-    return list(traces.problems)

@@ -10,7 +10,7 @@ from outthink.core.result import Verdict
 from outthink.core.sample import Decision, Progress
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy
-from outthink.strategies.scores import TOP, alternatives, scorer
+from outthink.strategies.scores import TOP, scored, scorer
 from outthink.strategies.votes import Ties, Votes
 
 
@@ -27,14 +27,7 @@ async def deepconf(
 ) -> Verdict:
     """Vote of the most confident `keep` percent of n samples, weighted by confidence."""
     _check(keep)
-    value = scorer(session, score, window or session.confidence_window)
-    votes = Votes(ties, session.random)
-    readable = []
-    async for sample in session.sample(request, n=n, ahead=n, top_logprobs=alternatives(score)):
-        if sample.answer is None:
-            votes.add(sample)
-        else:
-            readable.append((value(sample), sample))
+    readable, votes = await scored(session, request, n, score, window, ties)
     readable.sort(key=lambda pair: pair[0], reverse=True)
     for confidence, sample in readable[: ceil(len(readable) * keep / 100)]:
         votes.add(sample, exp(confidence) if score == "logprob" else confidence)  # weights are positive

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from outthink.core.errors import BadInput, Unsupported
+from outthink.core.request import Request
 from outthink.core.sample import Sample
 from outthink.session.session import Session
+from outthink.strategies.votes import Ties, Votes
 
 SCORES = ("confidence", "tail", "bottom", "lowest", "logprob", "self-certainty")
 TOP = 20
@@ -58,3 +60,19 @@ def scorer(session: Session, score: str, window: int) -> Callable[[Sample], floa
         return trace.mean()
 
     return value
+
+
+async def scored(
+    session: Session, request: Request, n: int, score: str, window: int | None, ties: Ties
+) -> tuple[list[tuple[float, Sample]], Votes]:
+    """Draw n samples at once: the readable ones with their scores, in launch order, and votes that
+    hold no weight yet but know the unreadable ones."""
+    value = scorer(session, score, window or session.confidence_window)
+    votes = Votes(ties, session.random)
+    readable = []
+    async for sample in session.sample(request, n=n, ahead=n, top_logprobs=alternatives(score)):
+        if sample.answer is None:
+            votes.add(sample)
+        else:
+            readable.append((value(sample), sample))
+    return readable, votes
