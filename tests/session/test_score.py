@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 import outthink as ot
+from outthink.core.candidate import Candidate
 from outthink.core.errors import EngineError
 from outthink.verifiers import FunctionVerifier, Score
 
@@ -16,27 +17,29 @@ class Judge:
     """Gives every text the share of its letters that are 'a', for ten tokens a text."""
 
     def __init__(self, *, told: bool = True, fails: bool = False, seconds: float = 0.0) -> None:
-        self.model, self.parameters = "judge", 1000
+        self.id, self.kind, self.model, self.parameters = "judge@1", "outcome", "judge", 1000
+        self.separator, self.aggregation = "\n\n", "last"
         self.told, self.fails, self.seconds = told, fails, seconds
 
-    def bound(self, request: ot.Request, text: str) -> int:
+    def bound(self, request: ot.Request, candidate: Candidate) -> int:
         return 20
 
-    async def score(self, request: ot.Request, texts: Sequence[str]) -> list[Score]:
+    async def score(self, request: ot.Request, candidates: Sequence[Candidate]) -> list[Score]:
         if self.fails:
             raise EngineError("the judge has died")
         if self.seconds:
             await asyncio.sleep(self.seconds)
-        return [Score(text.count("a") / max(1, len(text)), 8 if self.told else None, 2) for text in texts]
+        shares = [candidate.text.count("a") / max(1, len(candidate.text)) for candidate in candidates]
+        return [Score((share,), 8 if self.told else None, 2) for share in shares]
 
 
 def best_of(verifier: object, n: int = 3):
     async def strategy(session: ot.Session, request: ot.Request) -> ot.Verdict:
         samples = [sample async for sample in session.sample(request, n=n, ahead=n)]
-        scores = await session.score(request, [sample.text for sample in samples], verifier)
-        if not samples or scores[0] is None:
+        scores = await session.score(request, samples, verifier)
+        if not samples or None in scores:
             return ot.Verdict(None, "unscored")
-        best = max(range(len(samples)), key=lambda i: scores[i])
+        best = max(range(len(samples)), key=lambda i: scores[i].value("last"))
         return ot.Verdict(samples[best].answer, samples[best].text)
 
     return strategy
@@ -64,9 +67,10 @@ def test_a_verifiers_tokens_are_in_the_receipt() -> None:
     assert result.receipt.usd is None
 
 
-def test_a_score_that_is_none_is_named() -> None:
-    with pytest.raises(ot.BadInput, match="nan"):
-        ask(FunctionVerifier(lambda request, text: float("nan")))
+def test_a_score_that_is_no_number_is_named_and_counts_as_missing() -> None:
+    result = ask(FunctionVerifier(lambda request, text: float("nan")))
+    assert result.text == "unscored"
+    assert any("nan" in note for note in result.receipt.notes)
 
 
 def test_a_budget_that_cannot_pay_the_verifier_keeps_the_answer_so_far() -> None:
@@ -83,9 +87,18 @@ def test_untold_counts_are_unknown_and_bounded() -> None:
     assert result.receipt.total("tokens").at_most == 45 + 60
 
 
-def test_a_verifier_that_dies_is_an_error_with_its_entry() -> None:
-    with pytest.raises(EngineError, match="judge has died"):
-        ask(Judge(fails=True))
+def test_a_verifier_that_dies_leaves_its_entry_and_a_note() -> None:
+    result = ask(Judge(fails=True))
+    assert result.text == "unscored"
+    assert any("judge has died" in note for note in result.receipt.notes)
+    (entry,) = [entry for entry in result.receipt.entries if entry.role == "verifier"]
+    assert (entry.status, entry.tokens) == ("failed", None)  # what it had read is not known
+    assert len([entry for entry in result.receipt.entries if entry.role == "policy"]) == 3
+
+
+def test_without_a_verifier_the_remedy_is_named() -> None:
+    with pytest.raises(ot.BadInput, match="--verifier"):
+        ask(None)
 
 
 def test_a_verifier_that_waits_cannot_run_on_a_virtual_clock() -> None:

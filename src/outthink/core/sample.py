@@ -31,6 +31,10 @@ class Sample:
             `tool_calls`, `content_filter` or `unknown`.
         reasoning: separately returned thinking text.
         logprobs: natural-log probability of each chosen token, empty if unknown or not kept.
+        stop: the stop sequence that ended it, empty if the model ended by itself, None if the server
+            did not tell.
+        scores: recorded step scores of a verifier, empty without any.
+        verifier_tokens: what that verifier read and generated, None if unknown.
     """
 
     index: int
@@ -45,6 +49,9 @@ class Sample:
     self_certainty: float | None = None
     reasoning: str = ""
     logprobs: Sequence[float] = ()
+    stop: str | None = None
+    scores: Sequence[float] = ()
+    verifier_tokens: int | None = None
 
     @property
     def certainty(self) -> float | None:

@@ -13,6 +13,8 @@ class Sampling:
     """Sampling parameters of one call; top_k 0 and min_p 0 switch those filters off.
 
     max_tokens caps one completion (reasoning included), the budget may lower it further.
+    thinking_tokens caps the reasoning alone and reasoning_effort (low, medium, high, or what a server
+    calls it) asks for more or less of it, on servers that have them; None leaves both to the server.
     """
 
     temperature: float = 0.8
@@ -21,6 +23,8 @@ class Sampling:
     min_p: float = 0.0
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
+    thinking_tokens: int | None = None
+    reasoning_effort: str | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -31,6 +35,10 @@ class Sampling:
             raise BadInput("top_k/min_p", (self.top_k, self.min_p), "is out of range", "use 0 to switch them off")
         if self.max_tokens < 1:
             raise BadInput("max_tokens", self.max_tokens, "is below 1", "give at least 1")
+        if self.thinking_tokens is not None and self.thinking_tokens < 0:
+            raise BadInput("thinking_tokens", self.thinking_tokens, "is below 0", "give 0 for no thinking")
+        if self.reasoning_effort is not None and not self.reasoning_effort.strip():
+            raise BadInput("reasoning_effort", self.reasoning_effort, "is empty", "use low, medium or high")
 
     @property
     def greedy(self) -> Sampling:

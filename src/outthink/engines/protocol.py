@@ -6,7 +6,7 @@ budgets or strategies. A strategy cannot tell one engine from another.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,7 @@ class Call:
         prefix: assistant text to continue; events carry only new text.
         top_logprobs: None = no log-probabilities, 0 = chosen tokens only, k = k alternatives.
         problem: identifier of the recorded problem, for replay.
+        alternatives: the text of those k alternatives is wanted too.
     """
 
     messages: tuple[Message, ...]
@@ -56,6 +57,7 @@ class Call:
     prefix: str | None = None
     top_logprobs: int | None = None
     problem: str | None = None
+    alternatives: bool = False
 
 
 @dataclass(slots=True)
@@ -69,6 +71,8 @@ class Delta:
         confidences: DeepConf confidence of new tokens (minus the mean of their top-k
             log-probabilities), one a token, empty without top-k log-probabilities.
         prompt_tokens: tokens of the prompt as soon as the server tells, else None.
+        alternatives: for each new token its text and the log-probabilities of its alternatives by
+            their text, where the call asks for them.
     """
 
     text: str = ""
@@ -77,17 +81,22 @@ class Delta:
     logprobs: Sequence[float] = ()
     confidences: Sequence[float] = ()
     prompt_tokens: int | None = None
+    alternatives: Sequence[tuple[str, Mapping[str, float]]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of a completion, always the last event. Counts are None where the server is silent."""
+    """The end of a completion, always the last event. Counts are None where the server is silent.
+
+    `stop` is the stop sequence that was hit, empty if the model ended by itself, None if not told.
+    """
 
     finish_reason: str = "stop"
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
     self_certainty: float | None = None
+    stop: str | None = None
 
 
 Event = Delta | Finish

@@ -116,17 +116,22 @@ class ScriptedEngine:
         return self.prompt_tokens if isinstance(self.prompt_tokens, int) else self.prompt_tokens(call)
 
     def outcome(self, call: Call) -> Outcome:
-        """The scripted completion, cut at the call's max_tokens (a cut one has no answer)."""
+        """The scripted completion, cut at a stop sequence and at the call's max_tokens (then it has no answer)."""
         self.calls.append(call)
         done = self.script(call)
         text = done.text
         if text is None:
             text = "I do not know" if done.answer is None else f"The answer is {done.answer}."
         cap = call.sampling.max_tokens
-        tokens, answer, reason, prompt = done.tokens, done.answer, "stop", self._prompt(call)
+        tokens, answer, reason, prompt, stop = done.tokens, done.answer, "stop", self._prompt(call), ""
+        found = [(at, word) for word in call.sampling.stop if (at := text.find(word)) >= 0]
+        if found:
+            at, stop = min(found)
+            tokens = max(1, -(-tokens * (at + len(stop)) // len(text)))
+            text = text[:at]
         if tokens > cap:
             text = text[: len(text) * cap // tokens]
-            tokens, answer, reason = cap, None, "length"
+            tokens, answer, reason, stop = cap, None, "length", ""
         sample = Sample(
             call.index,
             text,
@@ -138,8 +143,9 @@ class ScriptedEngine:
             done.logprob,
             _trace(done.confidence, tokens),
             done.self_certainty,
+            stop=stop,
         )
-        read = done.text is not None and done.answer is None and done.tokens <= cap
+        read = done.text is not None and done.answer is None and reason == "stop"
         return Outcome(sample, tokens, prompt, done.delay, done.fault, self.told, read)
 
     async def prepare(self, call: Call) -> None:

@@ -113,6 +113,7 @@ async def play(engine: Simulated, call: Call) -> AsyncIterator[Event]:
         prompt_tokens=sample.prompt_tokens,
         completion_tokens=outcome.tokens if outcome.told else None,
         self_certainty=sample.self_certainty,
+        stop=sample.stop,
     )
 
 

@@ -6,6 +6,7 @@ time or strategies. `correct` and gold answers stay here, out of every strategy'
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,10 @@ from outthink.engines.simulated import CHUNK
 
 REQUIRED = ("problem_id", "sample_idx", "n_tokens", "answer", "correct")
 _OPTIONAL = ("finish_reason", "prompt_tokens", "mean_logprob", "chunk_conf", "extraction", "self_certainty")
+SCORE_COLUMNS = ("score", "steps", "verifier", "verifier_tokens")
+"""What `outthink verify` adds to a file of samples."""
+VERIFIER_KEY = b"outthink.verifier"
+"""Key of the file's metadata that describes the verifier."""
 
 
 @dataclass(slots=True)
@@ -30,12 +35,27 @@ class Recorded:
     right: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Who gave the recorded scores; kind and aggregation as in the verifiers' protocol, None if not recorded."""
+
+    id: str
+    kind: str | None = None
+    model: str | None = None
+    parameters: int | None = None
+    aggregation: str | None = None
+
+
 @dataclass(slots=True)
 class Traces:
-    """One file of samples. `model` is the stem before `--`, `dataset` what follows it."""
+    """One file of samples. `model` is the stem before `--`, `dataset` what follows it.
+
+    `scoring` is the verifier whose scores the samples carry, None where they carry none.
+    """
 
     path: Path
     problems: dict[str, Recorded]
+    scoring: Scoring | None = None
 
     @property
     def name(self) -> str:
@@ -51,6 +71,11 @@ class Traces:
     def dataset(self) -> str:
         """The data set the samples answer; empty if the name has none."""
         return self.path.stem.partition("--")[2]
+
+    @property
+    def verifier(self) -> str | None:
+        """Id of the verifier whose scores the samples carry."""
+        return None if self.scoring is None else self.scoring.id
 
     @property
     def depth(self) -> int:
@@ -93,6 +118,8 @@ def load(path: Path, *, text: bool = False) -> Traces:
         raise BadInput("traces", str(path), f"lacks the columns {', '.join(absent)}", "record samples with them")
     present = columns(path)
     wanted = [*REQUIRED, *(name for name in _OPTIONAL if name in present)]
+    if "verifier" in present:
+        wanted += [name for name in SCORE_COLUMNS if name in present]
     if text and "text" in present:
         wanted.append("text")
     try:
@@ -102,12 +129,39 @@ def load(path: Path, *, text: bool = False) -> Traces:
         raise BadInput("traces", str(path), f"cannot be read ({line})", "record it again") from None
     if not rows["problem_id"]:
         raise BadInput("traces", str(path), "has no rows", "record some samples")
-    return Traces(path, _group(rows))
+    return Traces(path, _group(rows), _scoring(path, rows))
+
+
+def _scoring(path: Path, rows: dict[str, list[Any]]) -> Scoring | None:
+    """The one verifier of a file; scores of two are never mixed."""
+    import pyarrow.parquet as parquet
+
+    names = sorted(set(rows.get("verifier", ())) - {None})
+    if len(names) > 1:
+        raise BadInput("traces", names, f"are verifiers of one file, {path}", "score it with one: outthink verify")
+    if not names:
+        return None
+    try:
+        told = json.loads((parquet.read_schema(path).metadata or {}).get(VERIFIER_KEY, b"{}"))
+    except ValueError:
+        told = {}
+    if not isinstance(told, dict) or told.get("id") != names[0]:
+        told = {}
+    known = {name: told.get(name) for name in ("kind", "model", "parameters", "aggregation")}
+    return Scoring(str(names[0]), **known)
+
+
+def _scores(score: float | None, steps: Sequence[float] | None) -> tuple[float, ...]:
+    """Step scores where there are any, else the one of the whole; empty for a sample without."""
+    if steps:
+        return tuple(steps)
+    return () if score is None else (score,)
 
 
 def _group(rows: dict[str, list[Any]]) -> dict[str, Recorded]:
     count = len(rows["problem_id"])
     nothing: Sequence[Any] = [None] * count
+    scored = "verifier" in rows
     cells = zip(
         rows["problem_id"],
         rows["sample_idx"],
@@ -116,10 +170,15 @@ def _group(rows: dict[str, list[Any]]) -> dict[str, Recorded]:
         rows["correct"],
         *(rows.get(name, nothing) for name in _OPTIONAL),
         rows.get("text", nothing),
+        rows.get("score", nothing) if scored else nothing,
+        rows.get("steps", nothing) if scored else nothing,
+        rows.get("verifier_tokens", nothing) if scored else nothing,
         strict=True,
     )
     problems: dict[str, Recorded] = {}
-    for key, index, tokens, answer, correct, reason, prompt, logprob, conf, rule, certainty, text in cells:
+    for (
+        key, index, tokens, answer, correct, reason, prompt, logprob, conf, rule, certainty, text, score, steps, spent
+    ) in cells:  # fmt: skip
         recorded = problems.get(key)
         if recorded is None:
             recorded = problems[key] = Recorded(key)
@@ -135,6 +194,8 @@ def _group(rows: dict[str, list[Any]]) -> dict[str, Recorded]:
             logprob,
             trace,
             certainty,
+            scores=_scores(score, steps) if scored else (),
+            verifier_tokens=spent,
         )
         if index == 0:
             recorded.greedy = sample

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from outthink.answers import LocalReader, reader_for
+from outthink.answers import LocalReader, Reading, reader_for
 from outthink.core.errors import EngineError
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
@@ -253,7 +253,7 @@ class LiveRunner:
         self._settle(running, "finished", generated, prefix_cached=finish.cached_tokens, finish_reason=reason)
         arrived = running.arrived or Arrived()
         text = "".join(arrived.text)
-        reading = await self.reader(running.stream.request.answer).read(text)
+        reading = await self.reader(running.stream.request.answer).read(running.stream.before + text)
         sample = Sample(
             running.call.index,
             text,
@@ -267,6 +267,7 @@ class LiveRunner:
             finish.self_certainty,
             "".join(arrived.reasoning),
             tuple(arrived.logprobs),
+            finish.stop,
         )
         session.deliver(running, sample)
 
@@ -275,6 +276,10 @@ class LiveRunner:
         if kind not in self._readers:
             self._readers[kind] = reader_for(kind)
         return self._readers[kind]
+
+    def read(self, kind: AnswerKind | AnswerReader, text: str) -> Work[Reading]:
+        """Read the answer in a text."""
+        return self.perform(self.reader(kind).read(text))
 
     async def _recount(self, running: Running) -> int | None:
         """Tokens of what has arrived, by the server's tokeniser; None where it has none."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from outthink.answers import LocalReader
+from outthink.answers import LocalReader, Reading
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.engines.protocol import Call, Features
 from outthink.session.running import Running
@@ -43,6 +43,10 @@ class Runner(Protocol):
 
     def perform(self, job: Coroutine[Any, Any, T]) -> Work[T]:
         """Start something that is no call to the engine, such as a verifier."""
+        ...
+
+    def read(self, kind: AnswerKind | AnswerReader, text: str) -> Work[Reading]:
+        """Read the answer in a text."""
         ...
 
     def alarm(self, seconds: float, ring: Callable[[], None]) -> Callable[[], None]:

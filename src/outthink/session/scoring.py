@@ -1,7 +1,7 @@
-"""Judging completions within the budget.
+"""Judging candidates within the budget.
 
-Knows: that a verifier's tokens are reserved, settled and entered like any others. Does not know
-how it judges.
+Knows: that a verifier's tokens are reserved, settled and entered like any others, and what is no
+score. Does not know how a verifier judges.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from outthink.core.candidate import Candidate, split_steps
 from outthink.core.entry import Entry
+from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
+from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.verifiers.protocol import Score, Verifier
 
@@ -19,12 +22,44 @@ if TYPE_CHECKING:
     from outthink.session.session import Session
 
 
-async def judge(session: Session, request: Request, texts: Sequence[str], verifier: Verifier) -> list[float | None]:
-    """Scores in order; None for all where the budget admits no judging or ends meanwhile."""
-    unscored: list[float | None] = [None] * len(texts)
-    if not texts or session.stopped is not None:
+async def judge(
+    session: Session, request: Request, given: Sequence[Candidate | Sample | str], verifier: Verifier
+) -> list[Score | None]:
+    """Scores in order, None for what has none (see `Session.score`)."""
+    unscored: list[Score | None] = [None] * len(given)
+    candidates = [_candidate(one, verifier) for one in given]
+    places = [place for place, candidate in enumerate(candidates) if candidate.steps]
+    if len(places) < len(candidates):
+        session.note(f"{verifier.id}: an empty text has no score")
+    if not places or session.stopped is not None:
         return unscored
-    bound = sum(verifier.bound(request, text) for text in texts)
+    for place, score in zip(
+        places, await _judge(session, request, [candidates[place] for place in places], verifier), strict=True
+    ):
+        unscored[place] = score
+    return unscored
+
+
+def _candidate(given: Candidate | Sample | str, verifier: Verifier) -> Candidate:
+    """Cut into steps as the verifier wants them; the empty candidate for text without a step."""
+    if isinstance(given, Candidate):
+        return given
+    text, sample = (given, None) if isinstance(given, str) else (given.text, given)
+    if sample is not None and sample.scores:  # recorded: the text may not have been kept
+        return Candidate((text,), sample)
+    steps = split_steps(text, verifier.separator) if verifier.kind == "process" else (text,) if text.strip() else ()
+    if not steps and verifier.kind == "confidence":
+        steps = (text,)
+    return Candidate(steps, sample)
+
+
+async def _judge(
+    session: Session, request: Request, candidates: list[Candidate], verifier: Verifier
+) -> Sequence[Score | None]:
+    unscored: list[Score | None] = [None] * len(candidates)
+    judged, bound = _within_reach(session, request, candidates, verifier)
+    if not judged:
+        return unscored
     desk, tariff = session.desk, Tariff.of(verifier.model)
     tariff = replace(tariff, parameters=verifier.parameters)
     while bound and not desk.unlimited and desk.admit(1, bound, 0, 0, tariff)[0] == 0:
@@ -34,25 +69,65 @@ async def judge(session: Session, request: Request, texts: Sequence[str], verifi
         await session.pause()
     reservation = desk.reserve(bound, 0, tariff)
     began = session.runner.now()
-    work = session.runner.perform(verifier.score(request, texts))
+    work = session.runner.perform(verifier.score(request, [candidates[place] for place in judged]))
     try:
         while not work.finished and session.stopped is None:
             await session.pause()
     finally:  # also where the strategy is closed meanwhile
         work.cancel()
         scores = work.result or []
-        entry = _entry(tariff, scores, session.runner.now() - began, bound, whole=len(scores) == len(texts))
+        entry = _entry(tariff, scores, session.runner.now() - began, bound, whole=len(scores) == len(judged))
         if work.error is not None:
             entry.status, entry.error = "failed", str(work.error)
         session.ledger.entries.append(entry)
         desk.settle(reservation, entry)
+    if isinstance(work.error, EngineError):
+        session.note(f"{verifier.id} failed, its scores are missing: {work.error}")
+        return unscored
     if work.error is not None:
         raise work.error
-    return [score.value for score in scores] if scores else unscored
+    if work.finished and len(scores) != len(judged):
+        session.note(f"{verifier.id} gave {len(scores)} scores for {len(judged)} candidates; none is used")
+    if len(scores) == len(judged):
+        for place, score in zip(judged, scores, strict=True):
+            unscored[place] = _usable(session, verifier, score)
+    return unscored
+
+
+def _within_reach(
+    session: Session, request: Request, candidates: list[Candidate], verifier: Verifier
+) -> tuple[list[int], int]:
+    """Which candidates the verifier can take, and a bound on the tokens of all of them.
+
+    One that is too long for it loses only its own score.
+    """
+    places, bound, refusal = [], 0, None
+    for place, candidate in enumerate(candidates):
+        try:
+            bound += verifier.bound(request, candidate)
+        except BadInput as error:
+            refusal = error
+        else:
+            places.append(place)
+    if refusal is not None and not places and all(entry.role != "verifier" for entry in session.ledger.entries):
+        raise refusal  # the first it ever sees, and refuses: a wrong use rather than a path grown too long
+    if refusal is not None:
+        session.note(f"{verifier.id}: {len(candidates) - len(places)} candidates are unscored: {refusal}")
+    return places, bound
+
+
+def _usable(session: Session, verifier: Verifier, score: Score) -> Score | None:
+    """The score, or None with a note where a step has none between 0 and 1 (NaN included)."""
+    wrong = [step for step in score.steps if not 0 <= step <= 1]
+    if score.steps and not wrong:
+        return score
+    what = f"{wrong[0]!r}, which is not between 0 and 1" if wrong else "no step score"
+    session.note(f"{verifier.id} gave {what}; that candidate counts as unscored")
+    return None
 
 
 def _entry(tariff: Tariff, scores: Sequence[Score], seconds: float, bound: int, *, whole: bool) -> Entry:
-    """One entry for all completions judged together."""
+    """One entry for all candidates judged together."""
     entry = Entry("verifier", tariff.model, "finished" if whole else "cancelled", seconds=seconds)
     prompts = [score.prompt_tokens for score in scores]
     generated = [score.completion_tokens for score in scores]
@@ -65,11 +140,12 @@ def _entry(tariff: Tariff, scores: Sequence[Score], seconds: float, bound: int, 
             entry.flops, entry.usd, entry.joules = amounts
         else:  # no model has run
             entry.flops = entry.usd = entry.joules = 0.0
-    elif bound:
+    elif bound or whole:
         entry.prompt_tokens = entry.completion_tokens = None
         entry.estimated = True
-        entry.reserved_tokens = bound
-        entry.reserved_usd, entry.reserved_joules = tariff.usd_bound(bound, 0), tariff.joules_bound(bound, 0)
+        entry.reserved_tokens = bound or None
+        if bound:
+            entry.reserved_usd, entry.reserved_joules = tariff.usd_bound(bound, 0), tariff.joules_bound(bound, 0)
     else:
         entry.flops = entry.usd = entry.joules = 0.0
     return entry

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from outthink.answers import LocalReader
+from outthink.answers import LocalReader, Reading
 from outthink.core.budget import Budget
+from outthink.core.candidate import Candidate
 from outthink.core.entry import Entry, Role, Status
 from outthink.core.errors import BadInput, EngineError, Unsupported
 from outthink.core.receipt import Receipt
@@ -31,7 +32,7 @@ from outthink.session.runner import Runner
 from outthink.session.running import Running
 from outthink.session.scoring import judge
 from outthink.session.stream import Order, Stream, Watch
-from outthink.verifiers.protocol import Verifier
+from outthink.verifiers.protocol import Score, Verifier
 
 T = TypeVar("T")
 _HOPELESS = 3
@@ -49,6 +50,7 @@ class Session:
         confidence_window: tokens in one of DeepConf's windows, unless a strategy is told otherwise.
         seed: of the session's own randomness (random ties).
         began: when the request began on the runner's clock, None for now.
+        verifier: judges candidates for strategies that need one.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Session:
         observer: Observer | None = None,
         began: float | None = None,
         parent: Session | None = None,
+        verifier: Verifier | None = None,
     ) -> None:
         budget = budget or Budget()
         check(budget, tariff)
@@ -72,6 +75,7 @@ class Session:
         self.confidence_window = confidence_window
         self.retries, self.cache, self.observer = retries or Retries(), cache, observer
         self.parent = parent
+        self.verifier: Verifier | None = verifier or (parent.verifier if parent else None)
         self.desk: Desk = Desk(budget, parent.desk if parent else None)
         self.ledger: Ledger = parent.ledger if parent else Ledger()
         self.stopped: Stopped | None = parent.stopped if parent else None
@@ -115,6 +119,8 @@ class Session:
         ahead = self.ahead if ahead is None else ahead
         if ahead < 1:
             raise BadInput("ahead", ahead, "is below 1", "allow at least one call in flight")
+        if top_logprobs is not None:  # verifiers that read confidences say how many alternatives they need
+            top_logprobs = max(top_logprobs, getattr(self.verifier, "top_logprobs", 0))
         prefix = prefix if request.opening is None else request.opening + (prefix or "")
         if prefix is not None and self.runner.features.prefix is False:
             raise Unsupported(f"{self.tariff.model} cannot continue a prefix; use an engine that can (see doctor)")
@@ -126,13 +132,38 @@ class Session:
         return stream
 
     def extend(self, request: Request, prefix: str, **options: Any) -> Stream:
-        """Like `sample`, continuing the assistant text `prefix`; samples hold only what is new."""
+        """Like `sample`, continuing the assistant text `prefix`.
+
+        Samples hold only what is new; their answers are read from prefix and new text together.
+        """
         return self.sample(request, prefix=prefix, **options)
 
-    async def score(self, request: Request, texts: Sequence[str], verifier: Verifier) -> list[float | None]:
-        """Have completions judged, charged as role `verifier`; None for all where the budget ends first."""
+    async def score(
+        self, request: Request, candidates: Sequence[Candidate | Sample | str], verifier: Verifier | None = None
+    ) -> list[Score | None]:
+        """Have candidates judged by `verifier` (default: the session's), charged as role `verifier`.
+
+        Samples and texts are cut into steps as the verifier wants them. None stands for a candidate
+        without a usable score: all of them where the budget ends first or the verifier fails, single
+        ones where a score is no number between 0 and 1. The receipt's notes say so.
+
+        Raises BadInput where there is no verifier, or it is misused.
+        """
         self._close_stream()
-        return await judge(self, request, texts, verifier)
+        verifier = verifier or self.verifier
+        if verifier is None:
+            raise BadInput("verifier", None, "is missing", "give one (--verifier NAME|PATH|URL)")
+        return await judge(self, request, candidates, verifier)
+
+    async def read(self, request: Request, text: str) -> Reading:
+        """The answer in a text, canonical as those of samples, and the rule that found it."""
+        work = self.runner.read(request.answer, text)
+        while not work.finished:
+            await self.pause()
+        if work.error is not None:
+            raise work.error
+        assert work.result is not None
+        return work.result
 
     async def together(self, *branches: Callable[[Session], Coroutine[Any, Any, T]]) -> list[T]:
         """Run branches side by side, each on a session of its own; results in the order given."""
@@ -217,7 +248,7 @@ class Session:
 
     def from_cache(self, running: Running, sample: Sample) -> None:
         """A sample of an earlier run: an entry that costs nothing, and a vote."""
-        sample = reread(sample, self.runner.reader(running.stream.request.answer))
+        sample = reread(sample, self.runner.reader(running.stream.request.answer), running.stream.before)
         self.ledger.cached(running, self.tariff.model)
         self.ledger.succeeded += 1
         self.notify("cached", running, sample)
@@ -340,7 +371,7 @@ class Session:
             self._stream = None
 
 
-def reread(sample: Sample, reader: LocalReader) -> Sample:
-    """The sample with its answer read from its text, as this request wants it read."""
-    reading = reader.read_now(sample.text)
+def reread(sample: Sample, reader: LocalReader, before: str = "") -> Sample:
+    """The sample with its answer read from its text (after `before`), as this request wants it read."""
+    reading = reader.read_now(before + sample.text)
     return replace(sample, answer=reading.answer, rule=reading.rule)

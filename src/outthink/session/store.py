@@ -80,5 +80,6 @@ def _decode(value: dict[str, Any]) -> Sample:
     if known.get("confidence") is not None:
         values, stride, tokens = known["confidence"]
         known["confidence"] = ConfidenceTrace(tuple(values), stride, tokens)
-    known["logprobs"] = tuple(known.get("logprobs", ()))
+    for name in ("logprobs", "scores"):
+        known[name] = tuple(known.get(name, ()))
     return Sample(**known)

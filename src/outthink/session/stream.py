@@ -49,6 +49,7 @@ class Stream:
         self.session, self.request, self.n, self.ahead = session, request, n, ahead
         self.watch, self.in_order, self.role = watch, in_order, role
         self.prefix, self.top_logprobs = prefix, top_logprobs
+        self.before = (prefix or "")[len(request.opening or "") :]
         self.launched = 0
         self.next_place = 0
         self.ready: deque[Sample] = deque()

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from outthink.answers import LocalReader, reader_for
+from outthink.answers import LocalReader, Reading, reader_for
 from outthink.core.entry import Status
 from outthink.core.errors import OutthinkError
 from outthink.core.request import AnswerKind, AnswerReader
@@ -70,6 +70,10 @@ class VirtualRunner:
         if kind not in self._readers:
             self._readers[kind] = reader_for(kind)
         return self._readers[kind]
+
+    def read(self, kind: AnswerKind | AnswerReader, text: str) -> Work[Reading]:
+        """Read the answer in a text, in no time."""
+        return Work(finished=True, result=self.reader(kind).read_now(text))
 
     def prompt_bound(self, call: Call) -> int | None:
         """The simulated engine tells the exact count only after the first answer; before, bytes."""
@@ -203,7 +207,7 @@ class VirtualRunner:
         self._settle(running, "finished", outcome, outcome.tokens, sample.finish_reason)
         self._set_active(self._active - 1)
         if outcome.read:
-            sample = reread(sample, self.reader(running.stream.request.answer))
+            sample = reread(sample, self.reader(running.stream.request.answer), running.stream.before)
         session.deliver(running, sample)
 
     def _look(self, running: Running, outcome: Outcome, tokens: int, order: int) -> None:

@@ -1,6 +1,26 @@
-"""Verifiers: how a candidate is judged. Each behind one small protocol, each charged to the ledger."""
+"""Verifiers: how a candidate is judged. Each behind one small protocol, each charged to the ledger.
 
+Those which need an extra or a tool of their own are imported from their modules: `code`, `schema`,
+`reward_model`, `remote`.
+"""
+
+from outthink.verifiers.confidence import ConfidenceVerifier
+from outthink.verifiers.exact import ExactVerifier
 from outthink.verifiers.function import FunctionVerifier
-from outthink.verifiers.protocol import Score, Verifier
+from outthink.verifiers.judge import JudgeVerifier
+from outthink.verifiers.protocol import AGGREGATIONS, Aggregation, Kind, Score, Verifier, aggregate
+from outthink.verifiers.recorded import RecordedVerifier
 
-__all__ = ["FunctionVerifier", "Score", "Verifier"]
+__all__ = [
+    "AGGREGATIONS",
+    "Aggregation",
+    "ConfidenceVerifier",
+    "ExactVerifier",
+    "FunctionVerifier",
+    "JudgeVerifier",
+    "Kind",
+    "RecordedVerifier",
+    "Score",
+    "Verifier",
+    "aggregate",
+]

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from outthink.core.errors import BadInput
+from outthink.core.candidate import Candidate
 from outthink.core.request import Request
-from outthink.verifiers.protocol import Score
+from outthink.verifiers.protocol import Aggregation, Kind, Score
 
 
 class FunctionVerifier:
-    """Calls a function with the request and a completion; it returns a score or a truth value."""
+    """Calls a function with the request and a completion's text; it returns a score or a truth value.
 
+    Args:
+        exact: the function decides right or wrong, so that the first pass may end a search.
+    """
+
+    model = "function"
     parameters = 0
+    separator = "\n\n"
+    aggregation: Aggregation = "last"
 
-    def __init__(self, function: Callable[[Request, str], float], *, name: str = "function") -> None:
-        self.function, self.model = function, name
+    def __init__(
+        self, function: Callable[[Request, str], float], *, name: str = "function", exact: bool = False
+    ) -> None:
+        self.function, self.id = function, name
+        self.kind: Kind = "exact" if exact else "outcome"
 
-    def bound(self, request: Request, text: str) -> int:
+    def bound(self, request: Request, candidate: Candidate) -> int:
         """No tokens."""
         return 0
 
-    async def score(self, request: Request, texts: Sequence[str]) -> list[Score]:
-        """One score a completion. BadInput names a value outside 0...1, NaN included."""
-        values = [float(self.function(request, text)) for text in texts]
-        for value in values:
-            if not 0 <= value <= 1:
-                raise BadInput(f"verifier {self.model}", value, "is no score", "return 0 (wrong) to 1 (right)")
-        return [Score(value) for value in values]
+    async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
+        """One score a completion; the session refuses values outside 0...1."""
+        return [Score((float(self.function(request, candidate.text)),)) for candidate in candidates]

@@ -58,6 +58,7 @@ class EmbeddedEngine:
         self._child: Child | None = None
         self._client: OpenAIEngine | None = None
         self._reader: Reader | None = None
+        self._effort: bool | None = None
         self._running = 0
         self._restarting = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -93,6 +94,14 @@ class EmbeddedEngine:
         return self._slots
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Wishes about thinking that the server refused, or that the model's chat template has no place for."""
+        notes = () if self._client is None else self._client.notes
+        if self._effort is False:
+            notes += (f"reasoning_effort: the chat template of {self.model} knows none; it changes nothing",)
+        return notes
+
+    @property
     def pid(self) -> int | None:
         """The child process, None while there is none."""
         return self._child.pid if self._child is not None and self._child.alive else None
@@ -112,6 +121,8 @@ class EmbeddedEngine:
         reader, child = self._reader, self._child
         assert reader is not None
         assert child is not None
+        if call.sampling.reasoning_effort is not None and self._effort is None:
+            self._effort = await _template_has_effort(client)
         self._running += 1
         self._idle.clear()
         try:
@@ -242,6 +253,15 @@ class EmbeddedEngine:
             facts=facts,
         )
         self._reader = Reader(self._client, child.folder, self._slots)
+
+
+async def _template_has_effort(client: OpenAIEngine) -> bool | None:
+    """Whether the chat template reads `reasoning_effort`, None if the server does not tell."""
+    answer = await client.server.fetch("/props", root=True)
+    told = answer.json() if answer.status == 200 else None
+    able = told.get("chat_template_caps") if isinstance(told, dict) else None
+    has = able.get("supports_reasoning_effort") if isinstance(able, dict) else None
+    return has if isinstance(has, bool) else None
 
 
 def _cores() -> int:

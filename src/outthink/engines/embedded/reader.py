@@ -19,13 +19,13 @@ from typing import Any
 
 from outthink.core.errors import EngineError
 from outthink.engines.openai import OpenAIEngine
-from outthink.engines.openai.body import body
+from outthink.engines.openai.body import body, template
 from outthink.engines.protocol import Call
 
 _GATHER = 0.01  # seconds in which calls for one prompt are taken to belong together
 _SETTLE = 0.05  # seconds until calls that were let go have taken their slots
 _PATIENCE = 5.0  # seconds for saving and restoring
-_UNNEEDED = ("stream", "stream_options", "timings_per_token", "logprobs", "top_logprobs", "stop")
+_UNNEEDED = ("stream", "stream_options", "timings_per_token", "logprobs", "top_logprobs", "stop", "verbose")
 
 
 @dataclass(slots=True)
@@ -68,7 +68,8 @@ class Reader:
             self._loop, self._lock, self._settled = loop, asyncio.Lock(), 0.0
             self._groups.clear()
             self._used.clear()
-        key = repr((call.messages, call.prefix))  # messages may hold dictionaries, which no hash takes
+        # Messages may hold dictionaries, which no hash takes.
+        key = repr((call.messages, call.prefix, template(call, self._engine.facts)))
         cached = None
         if self._used[key] >= self._held.get(key, 0):
             cached = await self._join(key, call)

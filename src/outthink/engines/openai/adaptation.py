@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from outthink.engines.openai.body import EXTENSIONS, OPTIONAL, names
+from outthink.engines.openai.body import EXTENSIONS, OPTIONAL, THINKING, names
 from outthink.engines.openai.complaint import Complaint
 from outthink.engines.openai.facts import Facts
 
@@ -19,6 +19,7 @@ _LENGTHS = ("max_tokens", "max_completion_tokens")
 _BOUND = re.compile(
     r"(?:at most|less than or equal to|<=|up to|max(?:imum)?(?: allowed)?(?: of| is|:)?|between \d+ and|and)\s*(\d+)"
 )
+_BAD_VALUE = re.compile(r"unsupported[ _]value|does not support|supported values|input should be", re.IGNORECASE)
 _OFF_IS_MINUS_ONE = re.compile(r"-1|at least 1|greater than|positive|>=? ?[01]\b")
 
 
@@ -34,17 +35,26 @@ def adapt(refusal: Complaint, sent: dict[str, Any], facts: Facts, *, status: int
     if name == "top_k" and sent["top_k"] == 0 and _OFF_IS_MINUS_ONE.search(refusal.message) and not refusal.unknown:
         facts.learn(top_k_off=-1)
         return True
+    if name == "reasoning_effort" and (not refusal.unknown or _BAD_VALUE.search(f"{refusal.code} {refusal.message}")):
+        return False  # it has the parameter, and its message lists the values
     if name in OPTIONAL or (name in ("temperature", "top_p") and refusal.unknown):
-        # A server that refuses a second extension is strict: it would refuse the others one by one.
-        strict = refusal.unknown and name in EXTENSIONS and facts.refused.intersection(EXTENSIONS)
-        for refused in (*EXTENSIONS, name) if strict else (name,):
+        for refused in (name, *_alike(name, facts)) if refusal.unknown else (name,):
             _drop(refused, facts)
         return True
-    if name is None and refusal.unknown and not refusal.param and names(sent).intersection(EXTENSIONS):
-        for refused in EXTENSIONS:
+    extensions = names(sent).intersection((*EXTENSIONS, *THINKING))
+    if name is None and refusal.unknown and not refusal.param and extensions:
+        for refused in (*EXTENSIONS, *extensions):
             facts.refuse(refused)
         return True
     return False
+
+
+def _alike(name: str, facts: Facts) -> tuple[str, ...]:
+    """What a strict server would refuse too, one by one: one that has refused a second parameter of a kind."""
+    for kind in (EXTENSIONS, THINKING):
+        if name in kind and facts.refused.intersection(kind):
+            return kind
+    return ()
 
 
 def _blamed(refusal: Complaint, sent: set[str]) -> str | None:

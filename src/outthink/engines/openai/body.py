@@ -20,12 +20,22 @@ OPTIONAL = frozenset(
         "continue_final_message",
         "add_generation_prompt",
         "stream",
+        "verbose",
+        "reasoning_effort",
+        "thinking_token_budget",
+        "thinking_budget_tokens",
+        "custom_params",
+        "chat_template_kwargs",
     }
 )
 """Parameters that may be left out because the call still means the same, or nearly so."""
 
 EXTENSIONS = ("top_k", "min_p", "timings_per_token", "continuous_usage_stats")
 """Those which OpenAI itself does not have; strict servers refuse them all, one by one."""
+
+THINKING = ("thinking_token_budget", "thinking_budget_tokens", "custom_params", "chat_template_kwargs")
+"""How a cap of the thinking is asked for: vLLM, llama.cpp, SGLang, and templates that can leave it out.
+Servers ignore the names of others, so all are sent, but only where a cap is wished."""
 
 SAMPLING = frozenset({"temperature", "top_p", "top_k", "min_p", "seed"})
 """Those which change what is drawn: leaving one out is said in the engine's notes."""
@@ -61,8 +71,30 @@ def body(call: Call, model: str, facts: Facts) -> dict[str, Any]:
     if call.prefix:
         sent["messages"].append({"role": "assistant", "content": call.prefix})
         sent["continue_final_message"], sent["add_generation_prompt"] = True, False
+    sent.update(_thinking(call))
+    if sampling.stop and facts.tokenizer == "llama.cpp":
+        sent["verbose"] = True  # its last chunk then tells which stop sequence was hit
     _leave_out(sent, facts.refused)
     return sent
+
+
+def _thinking(call: Call) -> dict[str, Any]:
+    """What the wishes about thinking are called; nothing where there are none."""
+    asked: dict[str, Any] = {}
+    if (effort := call.sampling.reasoning_effort) is not None:
+        asked["reasoning_effort"] = effort
+    if (tokens := call.sampling.thinking_tokens) is not None:
+        asked |= {"thinking_token_budget": tokens, "thinking_budget_tokens": tokens}
+        asked["custom_params"] = {"thinking_budget": tokens}
+        if tokens == 0:
+            asked["chat_template_kwargs"] = {"enable_thinking": False}
+    return asked
+
+
+def template(call: Call, facts: Facts) -> dict[str, Any]:
+    """The part of the body that changes how the chat is written out as text."""
+    flags = ("reasoning_effort", "chat_template_kwargs")
+    return {name: value for name, value in _thinking(call).items() if name in flags and name not in facts.refused}
 
 
 def _leave_out(sent: dict[str, Any], refused: set[str]) -> None:

@@ -26,12 +26,13 @@ from outthink.engines.openai.lessons import learn
 from outthink.engines.openai.memory import file_for, recall, remember
 from outthink.engines.openai.reading import Reading
 from outthink.engines.openai.server import Server
+from outthink.engines.openai.thinking import Thinking
 from outthink.engines.openai.tokenizer import Tokenizer
 from outthink.engines.openai.transport import Reply, Timeouts, Transport, TransportFault
 from outthink.engines.protocol import Call, Event, Features
 
 CHAT = "/chat/completions"
-_ROUNDS = 10  # requests that one completion may need until the server accepts its parameters
+_ROUNDS = 12  # requests that one completion may need until the server accepts its parameters
 _AFTER_DONE = 0.05  # seconds to let the body end after `[DONE]`, so that its connection can be used again
 _NO_PREFIX = re.compile(r"prefill|continue_final|last (?:role|message)|prefix", re.IGNORECASE)
 
@@ -75,6 +76,7 @@ class OpenAIEngine:
         self.facts = facts if facts is not None else Facts()
         self._given = facts is not None
         self._model = model
+        self._thinking = Thinking()
         self._ready = False
         self._concurrency = concurrency
         self._memory = cache_dir() / "servers" if memory == "auto" else memory
@@ -107,11 +109,12 @@ class OpenAIEngine:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Parameters that change what is drawn and that this server does not accept."""
-        return tuple(
+        """Parameters that change what is drawn and that this server does not accept or heed."""
+        refused = tuple(
             f"{name} is not accepted by {self.url}: the server's own default holds"
             for name in sorted(self.facts.refused & SAMPLING)
         )
+        return refused + self._thinking.notes(self.url, self.facts.refused)
 
     async def prepare(self, call: Call) -> None:
         """Find the model's name and what is remembered about it. Generates nothing."""
@@ -182,6 +185,7 @@ class OpenAIEngine:
                 yield rest
             self._check_end(reading, decoder)
             learn(self.facts, call, reading)
+            self._thinking.heard(call, reading.thought_tokens)
             self.save()
             yield reading.finish()
         finally:
@@ -213,6 +217,7 @@ class OpenAIEngine:
 
     async def start(self, call: Call) -> Reply:
         """Send the call, as often as it takes to find the parameters that the server accepts."""
+        self._thinking.asked(call)
         for _ in range(_ROUNDS):
             sent = body(call, self.model, self.facts)
             reply = await self.server.open(CHAT, sent, stream=True)

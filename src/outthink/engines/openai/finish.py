@@ -1,6 +1,13 @@
-"""Why a completion ended, in one vocabulary. Knows what servers write there; knows no counts."""
+"""Why a completion ended, in one vocabulary. Knows what servers write there; knows no counts.
+
+The stop sequence: vLLM tells it as `stop_reason` (text, a token's number, or null for the end of text),
+SGLang as `matched_stop`, llama.cpp as `__verbose.stopping_word` where `verbose` was asked for.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _REASONS = {
     "stop": {
@@ -29,3 +36,20 @@ def finish_reason(told: object) -> str:
     if not isinstance(told, str):
         return "unknown"
     return _KNOWN.get(told.strip().lower().replace("-", "_").replace(" ", "_"), "unknown")
+
+
+def stop_sequence(chunk: Mapping[str, Any], choice: Mapping[str, Any], stops: Sequence[str]) -> str | None:
+    """The stop sequence that this last chunk names: empty for an end without one, None if it does not tell."""
+    if not stops or finish_reason(choice.get("finish_reason")) in ("length", "tool_calls", "content_filter"):
+        return ""
+    verbose = chunk.get("__verbose")
+    if isinstance(verbose, dict) and isinstance(word := verbose.get("stopping_word"), str):
+        return word
+    for name in ("stop_reason", "matched_stop"):
+        if name in choice:
+            told = choice[name]
+            if isinstance(told, str) and told in stops:
+                return told
+            # Null and token numbers mean the end of the text; other words say no more than `stop` does.
+            return "" if told is None or isinstance(told, int) else None
+    return None

@@ -48,6 +48,21 @@ def read(tokens: Sequence[Any], asked: int) -> tuple[list[float], list[float], i
     return chosen, confidences, width
 
 
+def alternatives(tokens: Sequence[Any]) -> list[tuple[str, dict[str, float]]]:
+    """Each token's text, and the log-probabilities of its alternatives by their text, the chosen one included."""
+    found = []
+    for token in tokens:
+        if not isinstance(token, dict):
+            continue
+        top = token.get("top_logprobs")
+        told: dict[str, float] = {}
+        for entry in (token, *(top if isinstance(top, list) else ())):
+            if isinstance(entry, dict) and (value := _value(entry)) is not None:
+                told.setdefault(str(entry.get("token", "")), value)
+        found.append((str(token.get("token", "")), told))
+    return found
+
+
 def _confidence(top: list[Any], asked: int) -> float | None:
     try:
         # The common case first, for this runs once a token: as many as asked, all of them numbers.

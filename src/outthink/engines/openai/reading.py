@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from outthink.engines.openai import logprobs
-from outthink.engines.openai.counts import Counts
-from outthink.engines.openai.finish import finish_reason
+from outthink.engines.openai.counts import Counts, whole
+from outthink.engines.openai.finish import finish_reason, stop_sequence
 from outthink.engines.openai.prefix import Stripper
 from outthink.engines.protocol import Call, Delta, Finish
 
@@ -31,8 +31,14 @@ class Reading:
         self.width = 0
         """The most alternatives that came with a token."""
         self.reasoning_key: str | None = None
+        self.thought_tokens: int | None = None
+        """Tokens of separately returned thinking, None if the server did not tell."""
+        self.stop: str | None = None
+        """The stop sequence that ended it, see `Finish`."""
         self._asked = call.top_logprobs
+        self._named = call.alternatives
         self._limit = call.sampling.max_tokens
+        self._stops = call.sampling.stop
         self._told: tuple[int | None, int | None] = (None, None)
 
     def take(self, chunk: dict[str, Any]) -> Delta | None:
@@ -40,6 +46,7 @@ class Reading:
         counts = self.counts
         if isinstance(usage := chunk.get("usage"), dict):
             counts.usage(usage)
+            self._thinking(usage)
         if isinstance(timings := chunk.get("timings"), dict):
             counts.timings(timings)
         choice = _first(chunk.get("choices"))
@@ -52,6 +59,7 @@ class Reading:
         text, thought = self._content(piece) if isinstance(piece, dict) else (_string(choice.get("text")), "")
         if (reason := choice.get("finish_reason")) is not None and reason != "":
             self.ended, self.reason = True, reason
+            self.stop = stop_sequence(chunk, choice, self._stops)
         chosen: list[float] = []
         confidences: list[float] = []
         if self._asked is not None:
@@ -61,9 +69,13 @@ class Reading:
                 chosen, confidences, width = logprobs.read(entries, self._asked)
                 self.width = max(self.width, width)
         self.text, self.thought = self.text or bool(text), self.thought or bool(thought)
+        if thought and not text and counts.tokens is not None:
+            self.thought_tokens = counts.tokens
         if text and self.stripper is not None:
             text = self.stripper.feed(text)
         delta = self._delta(text, thought, chosen, confidences)
+        if self._named and delta is not None and chosen:
+            delta.alternatives = logprobs.alternatives(logprobs.entries(choice))
         # A chunk that ends the completion may count its end-of-text token too, which is no excess.
         self.over = not self.ended and (self._told[0] or 0) > self._limit
         return delta
@@ -82,6 +94,7 @@ class Reading:
             prompt_tokens=counts.prompt,
             cached_tokens=counts.cached,
             completion_tokens=counts.completion(text=self.text or self.thought),
+            stop="" if self.over else self.stop,
         )
 
     def _delta(
@@ -92,6 +105,11 @@ class Reading:
             return None
         self._told = told
         return Delta(text, reasoning, told[0], chosen, confidences, told[1])
+
+    def _thinking(self, usage: dict[str, Any]) -> None:
+        details = usage.get("completion_tokens_details")
+        if isinstance(details, dict) and (told := whole(details.get("reasoning_tokens"))):
+            self.thought_tokens = told
 
     def _whole(self, message: object) -> None:
         if isinstance(message, dict) and not self.whole:

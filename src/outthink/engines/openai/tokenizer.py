@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from outthink.core.errors import EngineError
+from outthink.engines.openai.body import template
 from outthink.engines.openai.counts import whole
 from outthink.engines.openai.facts import Facts
 from outthink.engines.openai.server import Server
@@ -46,10 +47,10 @@ class Tokenizer:
         if self._facts.counts_chats is False:
             return None
         messages = [message.wire() for message in call.messages]
-        flags: dict[str, Any] = {}
+        flags = template(call, self._facts)
         if call.prefix:
             messages.append({"role": "assistant", "content": call.prefix})
-            flags = {"continue_final_message": True, "add_generation_prompt": False}
+            flags |= {"continue_final_message": True, "add_generation_prompt": False}
         if self._facts.tokenizer == "vllm":
             told = await self._ask("/tokenize", {"model": model, "messages": messages, **flags}, chat=True)
             return whole(told.get("count")) if told is not None else None

@@ -1,0 +1,134 @@
+"""From the text of `--verifier` to a verifier.
+
+Knows: the names, and that anything else is a folder with a reward model or a server's address. Does
+not know how any verifier judges; each is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from outthink.answers import grade, read_sync
+from outthink.core.certainty import MEASURES
+from outthink.core.errors import BadInput
+from outthink.core.request import AnswerKind, AnswerReader, Request
+from outthink.engines.protocol import Engine
+from outthink.verifiers.protocol import Verifier
+
+CHOICES = (
+    "exact",
+    "schema:FILE",
+    "code",
+    *MEASURES,
+    "judge[:URL]",
+    "a reward model's folder or hub name",
+    "a reward model server's URL",
+)
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def open_verifier(
+    text: str,
+    *,
+    answer: AnswerKind | AnswerReader = "text",
+    keys: Mapping[str, str] | None = None,
+    code: Mapping[str, Mapping[str, Any]] | None = None,
+    engine: Engine | None = None,
+) -> Verifier:
+    """The verifier for NAME, PATH or URL.
+
+    Args:
+        answer: kind of answer, by which `exact` compares with the gold answer.
+        keys: gold answers by `request.problem`, for `exact`.
+        code: rows with `prompt`, `entry_point` and `test` by `request.problem`, for `code`.
+        engine: where `judge` gets its tokens from, unless it names a URL.
+
+    Raises BadInput for an unknown name (it lists the choices), a missing file or missing keys.
+    """
+    name, _, rest = text.partition(":")
+    if text in MEASURES:
+        from outthink.verifiers.confidence import ConfidenceVerifier
+
+        return ConfidenceVerifier(text)
+    if text == "exact":
+        return _exact(answer, keys)
+    if text == "code":
+        return _code(code)
+    if name == "schema":
+        return _schema(Path(rest))
+    if name == "judge":
+        return _judge(rest, engine)
+    if text.startswith(("http://", "https://")):
+        from outthink.verifiers.remote import RemoteRewardModel
+
+        return RemoteRewardModel.open(text)
+    if Path(text).is_dir() or _HUB_NAME.fullmatch(text):
+        from outthink.engines.embedded.pull import find_model
+        from outthink.verifiers.reward_model import open_reward_model
+
+        return open_reward_model(text, embedded=find_model())
+    raise BadInput("verifier", text, "is not known", f"use one of {', '.join(CHOICES)}")
+
+
+def _exact(answer: AnswerKind | AnswerReader, keys: Mapping[str, str] | None) -> Verifier:
+    """Compares the answer that a text gives with the gold answer of its problem."""
+    from outthink.verifiers.exact import ExactVerifier
+
+    if keys is None:
+        raise BadInput("verifier", "exact", "has no gold answers", "give problems with a column answer (--problems)")
+
+    def check(request: Request, text: str) -> bool:
+        key = keys.get(request.problem or "")
+        if key is None:
+            raise BadInput("problem_id", request.problem, "has no gold answer", "add it to the problems")
+        return grade(answer, read_sync(answer, text).answer, key)
+
+    kind = getattr(answer, "__name__", "function") if callable(answer) else answer
+    return ExactVerifier(check, id=f"exact-{kind}")
+
+
+def _schema(path: Path) -> Verifier:
+    """Checks the JSON in a text against the schema in a file."""
+    from outthink.verifiers.schema import SchemaVerifier
+
+    try:
+        content = path.read_bytes()
+        schema = json.loads(content)
+    except OSError as error:
+        raise BadInput("verifier", f"schema:{path}", f"cannot be read ({error.strerror})", "check the path") from None
+    except ValueError as error:
+        raise BadInput("verifier", f"schema:{path}", f"is not JSON ({error})", "mend the file") from None
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    return SchemaVerifier(schema, read=lambda text: read_sync("json", text).answer, id=f"schema-{path.stem}@{digest}")
+
+
+def _code(problems: Mapping[str, Mapping[str, Any]] | None) -> Verifier:
+    """Runs the code in a text against the tests of its problem."""
+    from outthink.verifiers.code import CodeProblem, CodeVerifier
+
+    if problems is None:
+        raise BadInput("verifier", "code", "has no tests", "give problems with prompt, entry_point and test")
+    return CodeVerifier(
+        {
+            name: CodeProblem(str(row["prompt"]), str(row["entry_point"]), str(row["test"]))
+            for name, row in problems.items()
+        }
+    )
+
+
+def _judge(url: str, engine: Engine | None) -> Verifier:
+    """Asks the model at a URL, or the one of the engine at hand."""
+    from outthink.engines.locate import locate
+    from outthink.session.asking import Asking
+    from outthink.verifiers.judge import JudgeVerifier
+
+    if url:
+        return JudgeVerifier(Asking(locate(url), owned=True))
+    if engine is None:
+        raise BadInput("verifier", "judge", "has no model to ask", "name one: judge:URL")
+    return JudgeVerifier(Asking(engine))

@@ -1,0 +1,196 @@
+"""One check in two sandboxes: the tested code in one, its test in the other, plain values between them.
+
+Knows processes, pipes and deadlines. Does not know requests or scores. The verdict comes from the process
+that runs the test; tested code shares no memory, process table or descriptor with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+from outthink.core.errors import BadInput, EngineError
+from outthink.verifiers.code.bubblewrap import bubblewrap, filter_pipe, inside
+from outthink.verifiers.code.inside.wire import Malformed, decode, encode
+from outthink.verifiers.code.problem import CodeProblem
+
+_START = 60.0  # seconds until both sandboxes run, on a machine busy with other things
+_HEAD = 5  # bytes before a frame's content
+_SAID = 4096  # bytes read of a verdict or a complaint
+
+
+@dataclass(frozen=True, slots=True)
+class CodeLimits:
+    """What one check may take. Each of the two processes has the limits to itself; neither may start others.
+
+    Args:
+        cpu: seconds of processor time. wall: seconds from the start of the tested code.
+        memory: bytes of address space.
+    """
+
+    cpu: int = 3
+    wall: float = 5.0
+    memory: int = 2 * 2**30
+
+    def __post_init__(self) -> None:
+        for name, least in (("cpu", 1), ("wall", 0.1), ("memory", 2**26)):
+            if not getattr(self, name) >= least:
+                raise BadInput(name, getattr(self, name), f"is below {least}", "give more")
+
+
+@dataclass(frozen=True, slots=True)
+class CodeVerdict:
+    """Whether the test ran to its end, and if not, why; the reason is for people and may quote the test."""
+
+    passed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSandbox:
+    """Judges code. Holds no process between checks, so it can be used from any event loop or thread.
+
+    Args:
+        bwrap: path of bubblewrap; found and tested once if not given.
+    """
+
+    limits: CodeLimits = field(default_factory=CodeLimits)
+    bwrap: str | None = None
+
+    async def check(self, problem: CodeProblem, code: str) -> CodeVerdict:
+        """Run a problem's test on code.
+
+        Raises Unsupported where no sandbox can run, EngineError where one did not start, BadInput for
+        a test that is itself broken.
+        """
+        bwrap = self.bwrap if self.bwrap is not None else await asyncio.to_thread(bubblewrap)
+        try:
+            task = encode((problem.program(code), problem.prompt, problem.entry_point, problem.test), strict=True)
+        except Malformed as error:
+            return CodeVerdict(False, f"the code is too long: {error}")
+        processes: list[Process] = []
+        try:
+            judge = await self._start(bwrap, processes)
+            word, message = await self._verdict(judge, task)
+            if word == "gone":
+                message += await _exit(processes[0])
+        finally:
+            await _end(processes)
+        if word == "broken":
+            raise BadInput("test", problem.entry_point, f"has a test that cannot be used: {message}", "mend the test")
+        return CodeVerdict(word == "passed", message)
+
+    async def _start(self, bwrap: str, processes: list[Process]) -> Process:
+        limits = self.limits.cpu, self.limits.memory
+        with ExitStack() as stack:
+            calls, replies = _pipe(stack), _pipe(stack)
+            fd = _kept(stack, filter_pipe())
+            solver = await asyncio.create_subprocess_exec(
+                *inside(bwrap, fd, "solver", *limits),
+                stdin=calls[0],
+                stdout=replies[1],
+                stderr=DEVNULL,
+                pass_fds=(fd,),
+                start_new_session=True,
+            )
+            processes.append(solver)
+            fd = _kept(stack, filter_pipe())
+            judge = await asyncio.create_subprocess_exec(
+                *inside(bwrap, fd, "judge", *limits, calls[1], replies[0]),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                pass_fds=(fd, calls[1], replies[0]),
+                start_new_session=True,
+            )
+            processes.append(judge)
+        return judge
+
+    async def _verdict(self, judge: Process, task: bytes) -> tuple[str, str]:
+        feeding = asyncio.ensure_future(_feed(judge, task))
+        try:
+            try:
+                async with asyncio.timeout(_START):
+                    started = await _frame(judge)
+            except TimeoutError:
+                started = None
+            if started is None:
+                _kill(judge)
+                said = await judge.stderr.read(_SAID) if judge.stderr is not None else b""
+                why = said.decode(errors="replace").strip()[-300:] or "no sign of life"
+                raise EngineError(f"code verifier: the sandbox did not start ({why}); check that bwrap runs")
+            try:
+                async with asyncio.timeout(self.limits.wall):
+                    last = await _frame(judge)
+            except TimeoutError:
+                return "failed", f"not done after {self.limits.wall:g} s"
+        finally:
+            feeding.cancel()
+        if last is None:
+            return "failed", "the test ended without a verdict: out of time or memory"
+        word, message = decode(last)
+        return str(word), str(message)
+
+
+def _pipe(stack: ExitStack) -> tuple[int, int]:
+    reader, writer = os.pipe()
+    return _kept(stack, reader), _kept(stack, writer)
+
+
+def _kept(stack: ExitStack, fd: int) -> int:
+    stack.callback(os.close, fd)
+    return fd
+
+
+async def _feed(judge: Process, task: bytes) -> None:
+    if judge.stdin is None:
+        return
+    try:
+        judge.stdin.write(len(task).to_bytes(4, "little") + b"T" + task)
+        await judge.stdin.drain()
+    except ConnectionError:  # it died; whoever reads its answer will see that
+        pass
+
+
+async def _frame(judge: Process) -> bytes | None:
+    """One frame's content, None where the judge is gone."""
+    if judge.stdout is None:
+        return None
+    try:
+        head = await judge.stdout.readexactly(_HEAD)
+        return await judge.stdout.readexactly(int.from_bytes(head[:4], "little"))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+async def _exit(solver: Process) -> str:
+    """How the code's process ended: bubblewrap reports a signal as 128 and its number."""
+    try:
+        async with asyncio.timeout(1):
+            code = await solver.wait()
+    except TimeoutError:  # it closed its pipe and lives on
+        return ""
+    if code == 128 + signal.SIGKILL:
+        return " (killed, as at the end of its processor time)"
+    return f" ({signal.Signals(code - 128).name})" if 128 < code < 128 + signal.NSIG else f" (exit code {code})"
+
+
+def _kill(process: Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):  # it ended, and nobody has told us yet
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _end(processes: list[Process]) -> None:
+    """Kill both sandboxes with everything in them; their first process dies with bubblewrap, the rest with it."""
+    for process in processes:
+        _kill(process)
+    for process in processes:
+        if process.stdin is not None:
+            process.stdin.close()
+        await asyncio.shield(process.wait())
+        process._transport.close()  # type: ignore[attr-defined]  # else its pipes wait for the collector

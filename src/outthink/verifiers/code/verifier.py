@@ -1,0 +1,112 @@
+"""Code against its tests as a verifier.
+
+Knows: where the code of a chat answer is, which problem a request is about, and how many sandboxes run at
+once. Does not know how a sandbox works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from outthink.core.candidate import Candidate
+from outthink.core.errors import BadInput
+from outthink.core.request import Request
+from outthink.verifiers.code.extract import extract_code
+from outthink.verifiers.code.problem import CodeProblem
+from outthink.verifiers.code.sandbox import CodeLimits, CodeSandbox, CodeVerdict
+from outthink.verifiers.protocol import Aggregation, Kind, Score
+
+Problems = Mapping[str, CodeProblem] | Callable[[Request], CodeProblem]
+
+
+class CodeVerifier:
+    """Scores 1 where the code in a completion passes its problem's test, else 0 with the reason.
+
+    Args:
+        problems: by `request.problem`, or a function of the request.
+        workers: checks at once, each of two processes; the number of cores if not given.
+        sandbox: where code runs.
+    """
+
+    kind: Kind = "exact"
+    model = "code"
+    parameters = 0
+    separator = "\n\n"
+    aggregation: Aggregation = "last"
+
+    def __init__(
+        self,
+        problems: Problems,
+        *,
+        limits: CodeLimits | None = None,
+        workers: int | None = None,
+        sandbox: CodeSandbox | None = None,
+        id: str = "code",
+    ) -> None:
+        self.workers = (os.cpu_count() or 1) if workers is None else workers
+        if self.workers < 1:
+            raise BadInput("workers", workers, "is below 1", "give at least 1")
+        self.problems, self.id = problems, id
+        self.sandbox = sandbox or CodeSandbox(limits or CodeLimits())
+
+    def bound(self, request: Request, candidate: Candidate) -> int:
+        """No tokens."""
+        return 0
+
+    async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
+        """One score a completion, up to `workers` at once.
+
+        Raises Unsupported where no sandbox can run, EngineError where one did not start, BadInput for
+        a request without a problem or a test that is itself broken.
+        """
+        problem = self.problem(request)
+        checks = check_all([(problem, candidate.text) for candidate in candidates], self.sandbox, workers=self.workers)
+        # A replayed session is driven by hand, without an event loop: then this call waits for all.
+        verdicts = await checks if _has_event_loop() else asyncio.run(checks)
+        return [Score((1.0 if verdict.passed else 0.0,), message=verdict.message) for verdict in verdicts]
+
+    def problem(self, request: Request) -> CodeProblem:
+        """The problem a request is about. Raises BadInput where there is none."""
+        if callable(self.problems):
+            return self.problems(request)
+        found = self.problems.get(request.problem) if request.problem is not None else None
+        if found is None:
+            raise BadInput("problem", request.problem, "has no code problem", "give its prompt, entry point and test")
+        return found
+
+
+def _has_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def check_all(
+    tasks: Iterable[tuple[CodeProblem, str]], sandbox: CodeSandbox, *, workers: int
+) -> list[CodeVerdict]:
+    """Verdicts of (problem, completion) pairs, in order; the first error ends what still runs and is raised."""
+    gate = asyncio.Semaphore(workers)
+
+    async def one(problem: CodeProblem, text: str) -> CodeVerdict:
+        async with gate:
+            return await sandbox.check(problem, extract_code(text, problem.entry_point))
+
+    running = [asyncio.ensure_future(one(problem, text)) for problem, text in tasks]
+    try:
+        return list(await asyncio.gather(*running))
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def check_code(
+    tasks: Iterable[tuple[CodeProblem, str]], *, limits: CodeLimits | None = None, workers: int | None = None
+) -> list[CodeVerdict]:
+    """The same for callers without an event loop; blocks until all are judged."""
+    sandbox = CodeSandbox(limits or CodeLimits())
+    return asyncio.run(check_all(tasks, sandbox, workers=workers or os.cpu_count() or 1))

@@ -1,0 +1,273 @@
+"""A generative verifier: a model that reasons about a candidate and then gives a verdict.
+
+Knows: how often it is asked, both orders of a comparison, what a reply without a verdict is worth,
+and that all of it is charged. Does not know engines: it is given a function that completes a chat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+from outthink.core.candidate import Candidate
+from outthink.core.errors import BadInput
+from outthink.core.message import Message
+from outthink.core.request import Request
+from outthink.core.sampling import Sampling
+from outthink.verifiers.ballot import PAIR, YES_NO, Reply, probability, question, verdict, words_for
+from outthink.verifiers.protocol import Aggregation, Kind, Score
+
+Mode = Literal["yes-no", "pairwise"]
+T = TypeVar("T")
+_VERDICT_TOKENS = 16  # for a reply that is to hold a verdict line alone
+_TOP = 20  # alternatives at the verdict token
+_VARIED = 0.7  # temperature where several verdicts are to differ
+
+
+class Complete(Protocol):
+    """Completes a chat. May have attributes `model`, `parameters` and `concurrency` (see JudgeVerifier)."""
+
+    def __call__(self, messages: tuple[Message, ...], sampling: Sampling, top_logprobs: int) -> Awaitable[Reply]:
+        """The reply. Raises EngineError."""
+        ...
+
+
+@dataclass(slots=True)
+class _Ruling:
+    """A verdict as the share of the first word (yes, A); None if none could be read."""
+
+    share: float | None
+    replies: list[Reply]
+    told: bool = False
+
+
+class JudgeVerifier:
+    """Asks a model whether a candidate is right, or which of two is.
+
+    `yes-no` scores P(yes) / (P(yes) + P(no)) at the verdict token where alternatives are told, else the
+    share of yes among `votes` verdicts. `pairwise` puts the candidates of one call into a shuffled ring
+    and compares each with the next `rounds`, in both orders; a score is the share of comparisons won,
+    where orders that contradict each other count half. Such scores hold only among candidates judged
+    together. A reply without a verdict is asked for once more, briefly; after that the candidate has
+    no score, and its tokens are still charged.
+
+    Args:
+        complete: completes a chat, see `session.asking.Asking`. Its `concurrency` tells how many may
+            run at once; without it they run one after another.
+        model, parameters: of the judge's model, by default what `complete` says.
+        votes: verdicts for a candidate in `yes-no`.
+        rounds: neighbours that a candidate is compared with in `pairwise`; each has twice as many opponents.
+        max_tokens: cap of one reply, reasoning included.
+        sampling: how replies are drawn; its own cap is not used.
+    """
+
+    kind: Kind = "generative"
+    separator = "\n\n"
+    aggregation: Aggregation = "last"
+
+    def __init__(
+        self,
+        complete: Complete,
+        *,
+        model: str | None = None,
+        parameters: int | None = None,
+        mode: Mode = "yes-no",
+        votes: int = 1,
+        rounds: int = 2,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+    ) -> None:
+        if mode not in ("yes-no", "pairwise"):
+            raise BadInput("mode", mode, "is not known", "use yes-no or pairwise")
+        for name, value in (("votes", votes), ("rounds", rounds), ("max_tokens", max_tokens)):
+            if value < 1:
+                raise BadInput(name, value, "is below 1", "give at least 1")
+        self.complete, self.mode, self.votes, self.rounds = complete, mode, votes, rounds
+        self._model, self._parameters = model, parameters
+        several = votes > 1 and mode == "yes-no"
+        self._sampling = sampling or Sampling(temperature=_VARIED if several else 0.0)
+        self._caps = max_tokens, min(max_tokens, _VERDICT_TOKENS)
+        self.compared = 0
+        """Pairs that were judged in both orders so far."""
+        self.agreed = 0
+        """Those of them in which both orders named the same candidate."""
+
+    @property
+    def id(self) -> str:
+        """Model, mode and how many verdicts."""
+        size = f"rounds={self.rounds}" if self.mode == "pairwise" else f"votes={self.votes}"
+        return f"judge:{self.model}:{self.mode},{size}"
+
+    @property
+    def model(self) -> str:
+        """The judge's model."""
+        return self._model or str(getattr(self.complete, "model", "judge"))
+
+    @property
+    def parameters(self) -> int | None:
+        """Its weights, None if unknown."""
+        told: int | None = getattr(self.complete, "parameters", None)
+        return told if self._parameters is None else self._parameters
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of pairs in which both orders named the same candidate; None before the first pair."""
+        return self.agreed / self.compared if self.compared else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What belongs into the receipt: how far both orders agree, and the notes of its engine."""
+        told: tuple[str, ...] = getattr(self.complete, "notes", ())
+        if not self.compared:
+            return told
+        said = f"{self.id}: both orders named the same candidate in {self.agreed} of {self.compared} pairs"
+        return (said, *told)
+
+    def bound(self, request: Request, candidate: Candidate) -> int:
+        """The most tokens that judging one candidate can take: every reply needs its second attempt.
+
+        In `pairwise` a candidate pays the frame of `rounds` pairs, and its own text in twice as many:
+        those that it begins and those that others begin with it.
+        """
+        pairwise = self.mode == "pairwise"
+        empty = Candidate(("",))
+        frame = 0
+        for again in (False, True):
+            frame += _bytes(question(request, (empty, empty) if pairwise else (empty,), again=again))
+        asked = 2 * self.rounds if pairwise else self.votes  # both orders
+        text = len(candidate.text.encode()) * 2 * (2 if pairwise else 1)
+        return asked * (frame + text + sum(self._caps))
+
+    async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
+        """One score a candidate, without steps where no verdict could be read. Raises EngineError."""
+        if self.mode == "pairwise":
+            return await self._compare(request, candidates)
+        rulings = await self._all([self._ask(request, (one,)) for one in candidates for _ in range(self.votes)])
+        return [self._verdicts(rulings[at * self.votes : (at + 1) * self.votes]) for at in range(len(candidates))]
+
+    async def prepare(self) -> None:
+        """Get the engine behind `complete` ready, where it knows how."""
+        if (ready := getattr(self.complete, "prepare", None)) is not None:
+            await ready()
+
+    async def aclose(self) -> None:
+        """Release the engine behind `complete`, where that owns one."""
+        if (close := getattr(self.complete, "aclose", None)) is not None:
+            await close()
+
+    def _verdicts(self, rulings: list[_Ruling]) -> Score:
+        shares = [ruling.share for ruling in rulings if ruling.share is not None]
+        replies = [reply for ruling in rulings for reply in ruling.replies]
+        if not shares:
+            return _score((), replies, "the judge gave no verdict, asked twice")
+        value = sum(shares) / len(shares)
+        told = all(ruling.told for ruling in rulings if ruling.share is not None)
+        kind = "probability at the verdict token" if told else "share of yes"
+        how = f"{kind}, {len(shares)} of {len(rulings)} verdicts"
+        return _score((value,), replies, how)
+
+    async def _compare(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
+        pairs = _ring(candidates, self.rounds)
+        orders = [order for a, b in pairs for order in ((a, b), (b, a))]
+        rulings = await self._all([self._ask(request, (candidates[a], candidates[b])) for a, b in orders])
+        replies: list[list[Reply]] = [[] for _ in candidates]
+        won: list[list[float]] = [[] for _ in candidates]
+        agreed = [0] * len(candidates)
+        for (first, _), ruling in zip(orders, rulings, strict=True):
+            replies[first] += ruling.replies
+        for (a, b), forth, back in zip(pairs, rulings[::2], rulings[1::2], strict=True):
+            if forth.share is None or back.share is None:
+                continue  # one order alone would keep the judge's liking of a place
+            self.compared += 1
+            same = (forth.share > 0.5) != (back.share > 0.5)
+            self.agreed += same
+            share = (float(forth.share > 0.5) + float(back.share <= 0.5)) / 2
+            for one, part in ((a, share), (b, 1 - share)):
+                won[one].append(part)
+                agreed[one] += same
+        return [_standing(won[one], agreed[one], replies[one]) for one in range(len(candidates))]
+
+    async def _ask(self, request: Request, candidates: Sequence[Candidate]) -> _Ruling:
+        words, replies = words_for(candidates), []
+        for again, cap in zip((False, True), self._caps, strict=True):
+            sampling = Sampling(
+                temperature=self._sampling.temperature,
+                top_p=self._sampling.top_p,
+                top_k=self._sampling.top_k,
+                min_p=self._sampling.min_p,
+                max_tokens=cap,
+                thinking_tokens=self._sampling.thinking_tokens,
+                reasoning_effort=self._sampling.reasoning_effort,
+            )
+            reply = await self.complete(question(request, candidates, again=again), sampling, _TOP)
+            replies.append(reply)
+            if (word := verdict(reply.text, words)) is not None:
+                share = probability(reply, words) if words == YES_NO else None
+                return _Ruling(float(word == words[0]) if share is None else share, replies, share is not None)
+        return _Ruling(None, replies)
+
+    async def _all(self, jobs: list[Coroutine[Any, Any, T]]) -> list[T]:
+        """Results in order; at once where `complete` allows it. On an error the rest is cancelled."""
+        if int(getattr(self.complete, "concurrency", 1)) <= 1:
+            try:
+                return [await job for job in jobs]
+            finally:
+                for job in jobs:
+                    job.close()
+        tasks = [asyncio.ensure_future(job) for job in jobs]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except (Exception, asyncio.CancelledError):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+        finally:  # also where a virtual clock closes this, which can wait for nothing
+            for task in tasks:
+                task.cancel()
+
+
+def _ring(candidates: Sequence[Candidate], rounds: int) -> list[tuple[int, int]]:
+    """Pairs of neighbours in an order that depends on the texts alone, so that given order plays no part."""
+    places = sorted(range(len(candidates)), key=lambda at: (candidates[at].text, at))
+    random.Random("\0".join(candidates[at].text for at in places)).shuffle(places)
+    pairs: dict[frozenset[int], tuple[int, int]] = {}
+    for step in range(1, rounds + 1):
+        for at, one in enumerate(places):
+            other = places[(at + step) % len(places)]
+            if other != one:
+                pairs.setdefault(frozenset((one, other)), (one, other))
+    return list(pairs.values())
+
+
+def _standing(won: list[float], agreed: int, replies: list[Reply]) -> Score:
+    if not won:
+        return _score((), replies, "it was compared with no other candidate")
+    said = f"won {sum(won):g} of {len(won)} comparisons; both orders agree in {agreed}"
+    return _score((sum(won) / len(won),), replies, said)
+
+
+def _score(steps: tuple[float, ...], replies: list[Reply], message: str) -> Score:
+    return Score(
+        steps,
+        _sum([reply.prompt_tokens for reply in replies]),
+        _sum([reply.completion_tokens for reply in replies]),
+        _sum([reply.cached_tokens for reply in replies]),
+        message,
+    )
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    """Unknown as soon as one of them is."""
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def _bytes(messages: Sequence[Message]) -> int:
+    """UTF-8 bytes + 16 a message + 64 (docs/contracts.md, Budgets): no common tokeniser needs more."""
+    return sum(len(message.text.encode()) + 16 for message in messages) + 64
+
+
+__all__ = ["PAIR", "Complete", "JudgeVerifier", "Mode", "Reply"]

@@ -1,0 +1,199 @@
+"""Opens a reward model by path or name.
+
+Knows: our own folders, the published models, and how to tell them apart. Does not know how scores
+are computed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from outthink.core.errors import BadInput
+from outthink.verifiers.protocol import AGGREGATIONS, Aggregation
+from outthink.verifiers.reward_model.artefact import EMBEDDED, FILE, Artefact, read_artefact
+from outthink.verifiers.reward_model.checkpoint import (
+    expand_gguf,
+    has_weights,
+    load,
+    quietly,
+    require_transformers,
+    tensors,
+)
+from outthink.verifiers.reward_model.formats import FORMATS, Newline, make_format
+from outthink.verifiers.reward_model.formats.protocol import Format
+from outthink.verifiers.reward_model.verifier import RewardModelVerifier
+from outthink.verifiers.reward_model.weights import Weights
+
+_QWEN_HEAD = ("score.0.weight", "score.0.bias", "score.2.weight", "score.2.bias")
+_SKYWORK_HEAD = ("v_head.summary.weight", "v_head.summary.bias")
+
+
+def open_reward_model(
+    path_or_name: str | Path,
+    format: str | None = None,
+    device: str | None = None,
+    aggregation: Aggregation | None = None,
+    *,
+    embedded: Path | None = None,
+    **settings: Any,
+) -> RewardModelVerifier:
+    """Load a verifier.
+
+    Args:
+        path_or_name: a folder that `outthink train prm` wrote, a model's folder, or its hub name.
+        format: one of `FORMATS`; default: what the folder, its weights or its name say.
+        device: default: a GPU if there is one.
+        aggregation: default: the folder's, else the format's.
+        embedded: the GGUF file that the base `embedded` stands for.
+        settings: passed on to RewardModelVerifier.
+
+    Raises BadInput where transformers is missing, nothing usable is there, the format is not to be
+    told, or the vocabulary is not the format's.
+    """
+    require_transformers()
+    import torch
+
+    if aggregation is not None and aggregation not in AGGREGATIONS:
+        raise BadInput("aggregation", aggregation, "is not known", f"use one of {', '.join(AGGREGATIONS)}")
+    if format is not None and format not in FORMATS:
+        raise BadInput("format", format, "is not known", f"use one of {', '.join(FORMATS)}")
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    folder = Path(path_or_name)
+    if (folder / FILE).is_file():
+        return _own(folder, place, format, aggregation, embedded, settings)
+    # Single precision on a CPU, where half is slow; elsewhere as it was published.
+    dtype = torch.float32 if place.type == "cpu" else "auto"
+    config = load("AutoConfig", path_or_name)
+    name = format or _detect(str(path_or_name), config)
+    tokenizer = load("AutoTokenizer", path_or_name)
+    chosen = make_format(name, tokenizer)
+    model = _published(path_or_name, chosen, dtype, config)
+    weights = model.to(place) if not isinstance(model, Weights) else _moved(model, place)
+    label = folder.resolve().name if folder.is_dir() else str(path_or_name)
+    return RewardModelVerifier(weights, tokenizer, chosen, aggregation=aggregation, **({"name": label} | settings))
+
+
+def _own(
+    folder: Path,
+    place: Any,
+    format: str | None,
+    aggregation: Aggregation | None,
+    embedded: Path | None,
+    settings: dict[str, Any],
+) -> RewardModelVerifier:
+    """A folder with `verifier.json`."""
+    artefact = read_artefact(folder)
+    if artefact.format not in FORMATS or (format is not None and format != artefact.format):
+        raise BadInput("format", format or artefact.format, f"is not that of {folder.name}", "leave the format out")
+    source = _base(folder, artefact, embedded) if artefact.adapter else folder
+    tokenizer = load("AutoTokenizer", folder if (folder / "tokenizer.json").is_file() else source)
+    chosen = (
+        Newline(tokenizer, separator=artefact.separator, temperature=artefact.temperature)
+        if artefact.format == "newline"
+        else make_format(artefact.format, tokenizer)
+    )
+    if artefact.adapter:
+        model = _adapted(folder, source, chosen, artefact.layers)
+    else:
+        import torch
+
+        model = _published(source, chosen, torch.float32, load("AutoConfig", source))
+    known: dict[str, Any] = {
+        "name": artefact.id,
+        "id": artefact.id,
+        "kind": artefact.kind,
+        "max_context": artefact.max_context,
+        "aggregation": aggregation or artefact.aggregation,
+    }
+    weights = model.to(place) if not isinstance(model, Weights) else _moved(model, place)
+    return RewardModelVerifier(weights, tokenizer, chosen, **(known | settings))
+
+
+def _base(folder: Path, artefact: Artefact, embedded: Path | None) -> str | Path:
+    """Where the weights are that an adapter was trained on."""
+    if artefact.base == EMBEDDED:
+        if embedded is None:
+            raise BadInput("verifier", str(folder), "needs the embedded model", "fetch it: outthink pull")
+        return expand_gguf(embedded)
+    beside = folder / artefact.base
+    if beside.is_file() and beside.suffix == ".gguf":
+        return expand_gguf(beside)
+    return beside if beside.is_dir() else artefact.base
+
+
+def _adapted(folder: Path, source: str | Path, format: Format, layers: int | None) -> Any:
+    """The base with the adapter merged into it, so that it costs nothing extra to read."""
+    import torch
+    from peft import PeftModel
+    from safetensors import SafetensorError, safe_open
+
+    if format.readout != "label":
+        raise BadInput("format", format.name, "has no adapters", "merge the adapter into its base and save the whole")
+    path = folder / "adapter_model.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise BadInput("verifier", str(path), f"cannot be read ({error})", "train it again or copy it anew") from error
+    if not any("score" in name or "classifier" in name for name in names):
+        raise BadInput("verifier", str(path), "holds no head", "train it with modules_to_save=['score']")
+    model = load("AutoModelForTokenClassification", source, num_labels=1, dtype=torch.float32)
+    _keep_layers(model, layers)
+    with quietly():
+        return PeftModel.from_pretrained(model, str(folder)).float().merge_and_unload()
+
+
+def _keep_layers(model: Any, layers: int | None) -> None:
+    """Drop all but the first so many layers, in place; the final norm stays."""
+    if layers is None:
+        return
+    body, config = model.base_model, model.config
+    if layers > len(body.layers):
+        raise BadInput(f"{FILE}: layers", layers, f"is above the base's {len(body.layers)}", "give the base it was for")
+    body.layers = body.layers[:layers]
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+
+
+def _published(source: str | Path, format: Format, dtype: Any, config: Any) -> Any:
+    """A whole model with the head that the format reads."""
+    import torch
+
+    if format.readout == "tokens":
+        return load("AutoModelForCausalLM", source, dtype=dtype)
+    if format.readout == "label":
+        if not any(has_weights(source, f"{name}.weight") for name in ("score", "classifier")):
+            raise BadInput("verifier", str(source), "holds no head for scores", "give a model trained to score steps")
+        return load("AutoModelForTokenClassification", source, num_labels=1, dtype=dtype)
+    names = _QWEN_HEAD if format.readout == "classes" else _SKYWORK_HEAD
+    found = tensors(source, names)
+    layers = []
+    for weight, bias in zip(names[::2], names[1::2], strict=True):
+        layer = torch.nn.Linear(found[weight].shape[1], found[weight].shape[0])
+        layer.load_state_dict({"weight": found[weight], "bias": found[bias]})
+        layers += [layer, torch.nn.ReLU()]
+    body = load("AutoModel", source, dtype=dtype)
+    return Weights(body, torch.nn.Sequential(*layers[:-1]).to(next(body.parameters()).dtype))
+
+
+def _moved(weights: Weights, place: Any) -> Weights:
+    return Weights(weights.body.to(place), weights.head)
+
+
+def _detect(name: str, config: Any) -> str:
+    """The format that a checkpoint's configuration, weights or name tell."""
+    architecture = " ".join(getattr(config, "architectures", None) or ())
+    if "ProcessRewardModel" in architecture or has_weights(name, _QWEN_HEAD[2]):
+        return "qwen-prm"
+    if "PrmModel" in architecture or has_weights(name, _SKYWORK_HEAD[0]):
+        return "skywork"
+    if "TokenClassification" in architecture:
+        return "newline"
+    lowered = name.lower()
+    if "shepherd" in lowered:
+        return "math-shepherd"
+    if "rlhflow" in lowered or ("prm" in lowered and lowered.rstrip("/").endswith("-data")):
+        return "rlhflow"
+    raise BadInput("verifier", name, "does not tell its format", f"give one of {', '.join(FORMATS)}")
