@@ -45,6 +45,43 @@ MEANING = {
     "deepconf-online:keep": "percent of the warm-up samples that the threshold lets pass",
     "warmup": "full samples that set the threshold",
     "consensus": "share of all weight at which sampling stops",
+    "best-of-n:score": "`verifier`, or a [confidence score](../scores.md); "
+    "auto is the verifier where there is one, else logprob",
+    "aggregation": "how step scores become one number: `last`, `min`, `prod` or `mean`; auto is the verifier's own",
+    "top": "share of the samples that vote, the best first; below 1 each has one vote",
+    "beam:m": "children of a path that goes on",
+    "lookahead:m": "children of a path that goes on",
+    "k": "steps ahead, at temperature 0; 0 is beam",
+    "dvts:m": "children of a step, of which the best is followed",
+    "mcts:m": "children of an expanded step, and open leaves that are completed before the vote",
+    "mcts:n": "simulations",
+    "depth": "the most steps of a path",
+    "step_tokens": "the most tokens of a step",
+    "separator": "text that ends a step, `\\n` for a newline; auto is the verifier's own",
+    "rebase:temperature": "how much the score decides; the larger, the more even the shares",
+    "priors": "`uniform`, or `logprob` (mean log-probability of the step)",
+    "noise": "share of Dirichlet noise in the priors of the first steps",
+    "max_think": "tokens of thinking at most; auto is the request's limit",
+    "n_ignore": "ends of thinking that are ignored",
+    "inject": "text put in place of an ignored end",
+    "cue": "text that asks for the answer",
+    "answer_tokens": "the most tokens of the answer",
+    "context": "tokens of the model's window, auto where it is not known",
+    "every": "tokens between two probes",
+    "at": "where to probe: `tokens`, or `transitions` (words such as Wait)",
+    "early-exit:consensus": "probes in a row that must agree",
+    "early-exit:threshold": "mean probability that a probe's tokens must reach",
+    "probe_tokens": "the most tokens of a probe",
+    "mode": "`both`, `confidence` or `consensus`",
+    "chains": "chains side by side; auto is the square root of n",
+    "judge": "`rules`, `self`, `probe`, `verifier` (a second model or a person), or a control",
+    "pauses": "`conjunctions`, or the controls `random` and `every`",
+    "think-with-me:m": "tokens between two pauses at least",
+    "gap": "tokens between two pauses of the control `every`",
+    "interventions": "pauses at most",
+    "chance": "share of sentence ends at which the control `random` pauses",
+    "tries": "attempts at a readable list of sub-questions",
+    "choice": "`vote` by score, or the finished path with the most `visits`",
 }
 
 
@@ -107,6 +144,8 @@ def measured(name: str) -> str:
     rows = list({(row["traces"], row["strategy"], row["n"]): row for row in rows}.values())
     if strategies()[name].sized:
         rows = [row for row in rows if row["n"] in SIZES]
+    if not rows:
+        return "*Not measured on the demo data, which can neither continue a prefix nor holds a verifier's scores.*"
     return table(rows)
 
 

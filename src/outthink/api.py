@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from outthink.controller import choose
+from outthink.controller.verifier import open_verifier
 from outthink.core.budget import Budget
+from outthink.core.errors import BadInput
 from outthink.core.message import Message
 from outthink.core.receipt import Receipt
 from outthink.core.request import AnswerKind, AnswerReader, Request
@@ -31,6 +33,7 @@ from outthink.session.session import Session
 from outthink.session.virtual import VirtualRunner
 from outthink.session.virtual import drive as drive_virtual
 from outthink.strategies import Spec
+from outthink.verifiers.protocol import Verifier
 
 Prompt = str | Sequence[Message | Mapping[str, Any]]
 StrategyFunction = Callable[[Session, Request], Coroutine[Any, Any, Verdict]]
@@ -61,6 +64,9 @@ async def ask(
     cache: bool = False,
     observer: Observer | None = None,
     opened: Callable[[Session], None] | None = None,
+    verifier: Verifier | str | None = None,
+    reasoning_effort: str | None = None,
+    thinking_tokens: int | None = None,
 ) -> Result:
     """Answer one request within its budget.
 
@@ -77,6 +83,10 @@ async def ask(
         energy: joules per token, bounds from above.
         cache: reuse samples of earlier runs with the same prompt, parameters and seed.
         opened: receives the session before it starts, to stop it from outside.
+        verifier: judges candidates for strategies that need one: a verifier, or what `--verifier`
+            takes (docs/verifiers.md). One that was opened here is closed here.
+        reasoning_effort: low, medium, high or what the server calls it, where it has that.
+        thinking_tokens: cap of the thinking alone, 0 for none, where the server has that.
 
     Raises BadInput, Unsupported or EngineError; never for a budget that ends: the result says so.
     """
@@ -85,13 +95,20 @@ async def ask(
         system=system,
         answer=answer,
         budget=Budget.parse(budget) if isinstance(budget, str) else budget or Budget(),
-        sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
+        sampling=Sampling(
+            temperature=temperature,
+            max_tokens=max_tokens,
+            reasoning_effort=reasoning_effort,
+            thinking_tokens=thinking_tokens,
+        ),
         seed=seed,
     )
     plan = strategy if callable(strategy) and not isinstance(strategy, Spec) else choose(request, strategy)
+    _check_verifier(plan, verifier)
     engine = locate(model) if isinstance(model, str) else model
+    judge = open_verifier(verifier, answer=answer, engine=engine) if isinstance(verifier, str) else verifier
     store = ResponseCache.default(engine.model) if cache else None
-    options = {"ahead": ahead, "seed": seed, "cache": store, "observer": observer}
+    options = {"ahead": ahead, "seed": seed, "cache": store, "observer": observer, "verifier": judge}
     try:
         if is_simulated(engine):
             return _virtual(request, plan, engine, Costs(price, energy), options, opened)
@@ -99,8 +116,17 @@ async def ask(
     finally:
         if store is not None:
             store.close()
+        if isinstance(verifier, str) and (close := getattr(judge, "aclose", None)) is not None:
+            await close()
         if isinstance(model, str):
             await engine.aclose()
+
+
+def _check_verifier(plan: Plan, verifier: Verifier | str | None) -> None:
+    """Refuse a strategy that cannot run without a verifier before anything is started."""
+    if verifier is None and isinstance(plan, Spec) and plan.strategy.needs_verifier:
+        name = plan.strategy.name
+        raise BadInput("verifier", None, f"is missing, and {name} needs one", "give --verifier NAME|PATH|URL")
 
 
 async def _live(
@@ -117,6 +143,8 @@ async def _live(
     try:
         async with asyncio.timeout(request.budget.seconds) as deadline:
             await engine.prepare(Call(request.messages, request.sampling))
+            if (ready := getattr(options["verifier"], "prepare", None)) is not None:
+                await ready()  # a judge learns its model's name, by which it is charged
     except TimeoutError:
         if not deadline.expired():
             raise
@@ -163,6 +191,8 @@ def _salvaged(runner: LiveRunner, request: Request) -> Verdict:
 
 
 def _result(verdict: Verdict, plan: Plan, session: Session) -> Result:
+    for note in getattr(session.verifier, "notes", ()):
+        session.note(note)
     stopped = session.stopped or verdict.stopped
     return Result(verdict.answer, verdict.text, _name(plan), session.tariff.model, stopped, session.receipt())
 

@@ -15,6 +15,7 @@ from outthink.strategies import Spec, strategies
 from support.runs import Run, question, virtual
 
 WIDE = Speed(total=1e9, concurrency=64)
+UNGUIDED = [name for name, found in strategies().items() if not found.needs_verifier]
 
 
 def play(spec: str, answers: list[Any], *, tokens: Any = 100, request: Request | None = None, **options: Any) -> Run:
@@ -50,7 +51,7 @@ def test_order_of_arrival_does_not_change_the_winner(lengths: list[int]) -> None
     assert decide("self-consistency:n=7", engine).answer == "1"
 
 
-@pytest.mark.parametrize("name", [name for name, found in strategies().items() if found.sized])
+@pytest.mark.parametrize("name", [name for name in UNGUIDED if strategies()[name].sized])
 def test_a_size_of_one_equals_single(name: str) -> None:
     done = Completion(answer="7", tokens=60, confidence=2.0, self_certainty=3.0)
     one = virtual(Spec.parse("single"), scripted(done))
@@ -217,14 +218,14 @@ def test_missing_log_probabilities_are_named(name: str) -> None:
     assert "log-probabilities" in str(run.error)
 
 
-@pytest.mark.parametrize("name", list(strategies()))
+@pytest.mark.parametrize("name", UNGUIDED)
 def test_every_strategy_gives_no_answer_where_none_can_be_read(name: str) -> None:
     run = virtual(Spec.parse(name), scripted(Completion(answer=None, text="hm", confidence=1.0, self_certainty=1.0)))
     assert run.error is None
     assert (run.value.answer, run.value.text) == (None, "hm")
 
 
-@pytest.mark.parametrize("name", list(strategies()))
+@pytest.mark.parametrize("name", UNGUIDED)
 def test_every_strategy_survives_an_empty_completion(name: str) -> None:
     run = virtual(Spec.parse(name), scripted(Completion(answer=None, text="", tokens=0, confidence=1.0)))
     assert run.error is None

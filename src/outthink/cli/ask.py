@@ -29,6 +29,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--system", help="system prompt")
     add("--max-tokens", type=int, default=512, help="cap of one completion (default 512)")
     add("--temperature", type=float, default=0.8, help="default 0.8")
+    add("--reasoning-effort", metavar="LEVEL", help="low, medium, high, ... for servers that have it")
+    add("--thinking-tokens", type=int, metavar="N", help="cap of the thinking alone, for servers that have it")
+    add("--verifier", metavar="NAME|PATH|URL", help="judges candidates, for strategies that need it")
     add("--seed", type=int, help="sample i is drawn with seed + i")
     add("--ahead", type=int, default=4, help="calls in flight of stopping strategies (default 4)")
     add("--price", metavar="IN,OUT", help="dollars per million tokens; wins over published prices")
@@ -85,6 +88,9 @@ async def _ask(chosen: argparse.Namespace) -> Result:
                 cache=chosen.cache,
                 observer=view,
                 opened=opened,
+                verifier=chosen.verifier,
+                reasoning_effort=chosen.reasoning_effort,
+                thinking_tokens=chosen.thinking_tokens,
             )
     finally:
         await engine.aclose()

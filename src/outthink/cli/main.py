@@ -19,6 +19,7 @@ VERBS = {
     "ask": "answer one question within a budget, with a receipt",
     "compare": "replay strategies on recorded samples: accuracy against compute",
     "record": "sample a data set into a file that compare can replay",
+    "verify": "score recorded samples with a verifier, for search and votes",
     "strategies": "list the strategies and their parameters",
     "doctor": "find out what a server or this installation can do",
     "pull": "fetch the embedded model, or another GGUF from a hub",

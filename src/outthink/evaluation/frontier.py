@@ -1,4 +1,4 @@
-"""Self-consistency as a curve of accuracy over tokens, and the distance of a strategy from it.
+"""Self-consistency as a curve of accuracy over tokens or FLOPs, and the distance of a strategy from it.
 
 Knows: interpolation between the rungs of the ladder and paired differences. Does not know how the
 accuracies were measured, or any strategy but the baseline.
@@ -20,25 +20,29 @@ _NEAR = 1e-9  # relative: the same samples summed in another order are still the
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Accuracy of a row minus that of self-consistency at equal tokens, with a 95 % interval."""
+    """Accuracy of a row minus that of self-consistency at equal cost, with a 95 % interval."""
 
     value: float
     low: float
     high: float
 
-    def columns(self) -> dict[str, float]:
+    def columns(self, name: str = "difference") -> dict[str, float]:
         """The three columns of a row of `compare`."""
-        return {"difference": self.value, "difference_low": self.low, "difference_high": self.high}
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
-UNKNOWN: dict[str, None] = {"difference": None, "difference_low": None, "difference_high": None}
+def columns(name: str, found: Difference | None) -> dict[str, float | None]:
+    """The three columns of a row under a name, null where there is nothing to compare with."""
+    if found is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return {**found.columns(name)}
 
 
 class Frontier:
     """Self-consistency over its ladder.
 
     Args:
-        tokens: (rungs,) mean generated tokens per problem, in any order.
+        tokens: (rungs,) mean generated tokens (or whatever is to be equal) per problem, in any order.
         accuracy: (rungs, problems), each the mean over seeds; BadInput if the shapes disagree.
     """
 
@@ -52,7 +56,7 @@ class Frontier:
 
     def at(self, tokens: float) -> Array | None:
         """Accuracy per problem (problems,) at a number of tokens, linear between the two neighbouring
-        rungs; None outside their range, where there is nothing to compare with."""
+        rungs; None outside their range and for NaN, where there is nothing to compare with."""
         first, last = self.tokens[0], self.tokens[-1]
         if not first * (1 - _NEAR) <= tokens <= last * (1 + _NEAR):
             return None

@@ -117,7 +117,7 @@ async def record(
         rows = _rows(dataset, store, plan)
         if len(rows) < total:
             raise EngineError(f"{total - len(rows)} of {total} samples are missing; run the same command again")
-        _write(out, rows, plan.describe(engine, dataset))
+        write_traces(out, rows, plan.describe(engine, dataset))
     finally:
         store.close()
     for suffix in ("", "-wal", "-shm"):
@@ -192,12 +192,14 @@ def _rows(dataset: Dataset, store: SampleStore, plan: Recording) -> list[dict[st
         answers = sorted({sample.answer for _, sample in found if sample.answer is not None})
         right = dict(zip(answers, dataset.grade(problem.problem_id, answers), strict=True))
         rows += [
-            _row(problem.problem_id, number, sample, right.get(sample.answer or "", False)) for number, sample in found
+            trace_row(problem.problem_id, number, sample, right.get(sample.answer or "", False))
+            for number, sample in found
         ]
     return rows
 
 
-def _row(problem_id: str, number: int, sample: Sample, correct: bool) -> dict[str, Any]:
+def trace_row(problem_id: str, number: int, sample: Sample, correct: bool) -> dict[str, Any]:
+    """One sample with the columns of the data card."""
     logprobs = list(sample.logprobs)
     values = list(sample.confidence.values) if sample.confidence is not None else []
     return {
@@ -224,7 +226,8 @@ def _chunks(values: list[float]) -> list[float] | None:
     return [sum(part) / len(part) for i in range(0, len(values), CHUNK) if (part := values[i : i + CHUNK])]
 
 
-def _write(out: Path, rows: list[dict[str, Any]], described: dict[str, Any]) -> None:
+def write_traces(out: Path, rows: list[dict[str, Any]], described: dict[str, Any]) -> None:
+    """Write rows of `trace_row` whole or not at all; BadInput where OUT cannot be written."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 

@@ -16,13 +16,13 @@ from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces
 
 
-def problem_file(traces: Traces) -> Path:
-    """The problems of a file of samples; BadInput where there are none beside it."""
+def problem_file(traces: Traces, flag: str = "--regrade") -> Path:
+    """The problems of a file of samples; BadInput, naming the flag that needs them, where there are none beside it."""
     folder = traces.path.parent
     for name in (f"problems-{traces.dataset}.parquet", "problems.parquet"):
         if (folder / name).exists():
             return folder / name
-    raise BadInput("--regrade", str(traces.path), "has no problems file beside it", "put problems.parquet there")
+    raise BadInput(flag, str(traces.path), "has no problems file beside it", "put problems.parquet there")
 
 
 def read_keys(path: Path) -> dict[str, str]:

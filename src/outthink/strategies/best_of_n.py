@@ -1,26 +1,107 @@
-"""Best-of-N by the model's own confidence: no vote, no verifier."""
+"""Best-of-N: the candidate that the verifier, or the model's own confidence, puts first. No vote."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from outthink.core.budget import Budget
+from outthink.core.errors import BadInput
 from outthink.core.request import Request
 from outthink.core.result import Verdict
+from outthink.core.sample import Sample
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy
-from outthink.strategies.scores import alternatives, scorer
+from outthink.strategies.scores import SCORES, alternatives, scorer
+from outthink.strategies.votes import Votes
+from outthink.strategies.weights import aggregation_of, judged, values, verifier_of
+
+PASS = 1.0
+"""Score of an exact verifier for a right solution."""
 
 
-@strategy("best-of-n", source="Kang et al. 2502.18581", needs="log-probabilities")
+@strategy(
+    "best-of-n",
+    source="Cobbe et al. 2110.14168, Kang et al. 2502.18581",
+    needs="log-probabilities, or a verifier",
+    stops_early=True,
+)
 async def best_of_n(
-    session: Session, request: Request, *, n: int = 16, score: str = "logprob", window: int | None = None
+    session: Session,
+    request: Request,
+    *,
+    n: int = 16,
+    score: str = "auto",
+    window: int | None = None,
+    aggregation: str = "auto",
 ) -> Verdict:
-    """The readable sample with the highest confidence score of n."""
+    """The sample of n that the verifier scores highest, without one the surest; an exact verifier's first pass."""
+    if score == "auto":
+        score = "logprob" if session.verifier is None else "verifier"
+    if score != "verifier" and score not in SCORES:
+        raise BadInput("score", score, "is not known", f"use auto, verifier, {', '.join(SCORES)}")
+    if score != "verifier":
+        return await _surest(session, request, n, score, window)
+    verifier = verifier_of(session, "best-of-n:score=verifier")
+    how = aggregation_of(verifier, aggregation)
+    if verifier.kind == "exact":
+        return await _first_pass(session, request, n, how)
+    samples = [sample async for sample in session.sample(request, n=n, ahead=n)]
+    readable = [sample for sample in samples if sample.answer is not None] or samples
+    scores = await judged(session, request, readable, how) if readable else []
+    return _highest(session, request, readable, scores)
+
+
+async def _surest(session: Session, request: Request, n: int, score: str, window: int | None) -> Verdict:
     value = scorer(session, score, window or session.confidence_window)
     best, unread = None, None
-    stream = session.sample(request, n=n, ahead=n, top_logprobs=alternatives(score))
-    async for sample in stream:
+    async for sample in session.sample(request, n=n, ahead=n, top_logprobs=alternatives(score)):
         if sample.answer is None:
             unread = unread or sample
         elif best is None or value(sample) > value(best):
             best = sample
     chosen = best or unread
     return Verdict(chosen.answer, chosen.text) if chosen else Verdict(None, "")
+
+
+async def _first_pass(session: Session, request: Request, n: int, how: str) -> Verdict:
+    """Check samples in launch order as they come; the first pass ends everything that still runs."""
+    samples: list[Sample] = []
+    scores: list[float | None] = []
+    with session.within(Budget()) as drawing:  # its stream goes on while this session checks
+        async for sample in drawing.sample(request, n=n):
+            samples.append(sample)
+            scores += values(await session.score(request, [sample]), how)
+            if scores[-1] is not None and scores[-1] >= PASS:
+                return Verdict(sample.answer, sample.text)
+    unchecked = [place for place, score in enumerate(scores) if score is None]  # better than a known failure
+    places = unchecked or list(range(len(samples)))
+    places = [place for place in places if samples[place].answer is not None] or places
+    return _highest(session, request, [samples[place] for place in places], [scores[place] for place in places])
+
+
+def _highest(session: Session, request: Request, samples: Sequence[Sample], scores: Sequence[float | None]) -> Verdict:
+    """The highest score, ties to the surer, then to the shorter; the majority where nothing has a score."""
+    scored = [(score, sample) for sample, score in zip(samples, scores, strict=True) if score is not None]
+    if scored:
+        chosen = max(scored, key=_rank)[1]
+        return Verdict(chosen.answer, chosen.text)
+    if not samples:
+        return Verdict(None, "")
+    if request.answer == "text":
+        session.note("no candidate has a score; the first sample is taken")
+        return Verdict(samples[0].answer, samples[0].text)
+    session.note("no candidate has a score; the majority decides")
+    votes = Votes("confidence", session.random)
+    for sample in samples:
+        votes.add(sample)
+    return votes.winner()
+
+
+def _rank(pair: tuple[float, Sample]) -> tuple[float, float, float]:
+    score, sample = pair
+    certainty, tokens = sample.certainty, sample.tokens
+    return (
+        score,
+        float("-inf") if certainty is None else certainty,
+        float("-inf") if tokens is None else -tokens,
+    )

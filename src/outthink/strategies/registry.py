@@ -29,6 +29,10 @@ class Strategy:
         stops_early: it may leave samples unsampled, so `ahead` matters.
         needs: what it asks of the engine, in words.
         source: paper or origin of the algorithm.
+        needs_verifier: it cannot run on a session without a verifier.
+        extends: it continues prefixes, so that recorded samples cannot replay it.
+        rewrites: it changes the question, which recorded samples did not answer.
+        zero: parameters that may be 0, beside those whose default is 0.
     """
 
     name: str
@@ -36,6 +40,10 @@ class Strategy:
     stops_early: bool
     needs: str
     source: str
+    needs_verifier: bool = False
+    extends: bool = False
+    rewrites: bool = False
+    zero: tuple[str, ...] = ()
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -59,12 +67,23 @@ class Strategy:
 
 
 def strategy(
-    name: str, *, source: str, needs: str = "any engine", stops_early: bool = False
+    name: str,
+    *,
+    source: str,
+    needs: str = "any engine",
+    stops_early: bool = False,
+    verifier: bool = False,
+    extends: bool = False,
+    rewrites: bool = False,
+    zero: tuple[str, ...] = (),
 ) -> Callable[[StrategyFunction], StrategyFunction]:
-    """Register a function `(session, request, *, parameters...) -> Verdict` under a name."""
+    """Register a function `(session, request, *, parameters...) -> Verdict` under a name.
+
+    The other arguments are those of `Strategy`; `verifier` is its `needs_verifier`.
+    """
 
     def register(function: StrategyFunction) -> StrategyFunction:
-        _REGISTRY[name] = Strategy(name, function, stops_early, needs, source)
+        _REGISTRY[name] = Strategy(name, function, stops_early, needs, source, verifier, extends, rewrites, zero)
         return function
 
     return register
@@ -103,7 +122,8 @@ class Spec:
                 known = ", ".join([*defaults, "style"])
                 raise BadInput(f"strategy {name}", part, "is no parameter of it", f"use k=v with {known}")
             else:
-                parameters[key] = _value(f"{name}:{key}", value.strip(), defaults[key])
+                zero = key in found.zero or (defaults[key] is not None and defaults[key] == 0)
+                parameters[key] = _value(f"{name}:{key}", value.strip(), defaults[key], zero)
         return cls(found, parameters, style)
 
     def sized(self, n: int) -> Spec:
@@ -153,7 +173,7 @@ def _style(name: str) -> str:
     return name
 
 
-def _value(field: str, text: str, default: Any) -> Any:
+def _value(field: str, text: str, default: Any, zero: bool) -> Any:
     kind = type(default) if default is not None else int
     try:
         if kind is bool:
@@ -161,6 +181,6 @@ def _value(field: str, text: str, default: Any) -> Any:
         value = kind(text)
     except (ValueError, KeyError):
         raise BadInput(field, text, f"is not a {kind.__name__}", f"the default is {default}") from None
-    if kind in (int, float) and not value > 0:
-        raise BadInput(field, text, "is not positive", f"the default is {default}")
+    if kind in (int, float) and not (value > 0 or (zero and value == 0)):
+        raise BadInput(field, text, "is negative" if zero else "is not positive", f"the default is {default}")
     return value

@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from outthink.core.errors import BadInput, Unsupported
+from outthink.core.certainty import MEASURES as SCORES
+from outthink.core.certainty import TOP, alternatives, certainty
+from outthink.core.errors import Unsupported
 from outthink.core.request import Request
 from outthink.core.sample import Sample
 from outthink.session.session import Session
 from outthink.strategies.votes import Ties, Votes
 
-SCORES = ("confidence", "tail", "bottom", "lowest", "logprob", "self-certainty")
-TOP = 20
-"""Alternatives a token that DeepConf's confidence averages over (arXiv 2508.15260)."""
-
-
-def alternatives(score: str) -> int:
-    """How many alternatives a token the engine must return for this score."""
-    if score not in SCORES:
-        raise BadInput("score", score, "is not known", f"use one of {', '.join(SCORES)}")
-    return 0 if score == "logprob" else TOP
+__all__ = ["SCORES", "TOP", "alternatives", "scored", "scorer"]
 
 
 def scorer(session: Session, score: str, window: int) -> Callable[[Sample], float]:
@@ -39,25 +32,17 @@ def scorer(session: Session, score: str, window: int) -> Callable[[Sample], floa
     alternatives(score)
 
     def value(sample: Sample) -> float:
-        trace = sample.confidence
-        if score == "self-certainty" and sample.self_certainty is not None:
-            return sample.self_certainty
-        if score == "logprob" and sample.mean_logprob is not None:
-            return sample.mean_logprob
-        if trace is None or score == "logprob":
+        found = certainty(sample, score, window)
+        if found is None and score == "self-certainty":
+            found = certainty(sample, "confidence", window)
+            if found is not None:
+                session.note("self-certainty needs full log-probabilities; mean token confidence stands in")
+        if found is None:
             raise Unsupported(
                 f"score {score}: {session.tariff.model} returned no {'' if score == 'logprob' else 'top-'}"
                 "log-probabilities; use an engine that does (see `outthink doctor`) or self-consistency"
             )
-        if score == "self-certainty":
-            session.note("self-certainty needs full log-probabilities; mean token confidence stands in")
-        if score == "tail":
-            return trace.tail(window)
-        if score == "bottom":
-            return trace.bottom(window)
-        if score == "lowest":
-            return trace.lowest(window)
-        return trace.mean()
+        return found
 
     return value
 

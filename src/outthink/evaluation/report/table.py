@@ -44,6 +44,8 @@ _MAIN = (
     Column("samples", "samples", "plain"),
     Column("difference", "vs self-consistency", "points"),
 )
+_BUDGET = Column("budget_tokens", "budget", "count")
+_EQUAL_FLOPS = Column("flops_difference", "at equal FLOPs", "points")
 COLUMNS = (_TRACES, *_MAIN[:7], Column("flops", "FLOPs", "short"), *_MAIN[7:])
 
 
@@ -102,7 +104,12 @@ def remarks(rows: Sequence[Row]) -> list[str]:
 def _fitting(rows: Sequence[Row], width: int) -> list[Column]:
     """The columns that a console has room for; the least telling ones go first."""
     columns = list(_MAIN)
-    for key in ("", "prompt_tokens", "cancelled_tokens", "samples", "seconds"):
+    live = any(row.get("budget_tokens") is not None for row in rows)
+    if live:
+        columns.insert(2, _BUDGET)
+    if any(row.get("verifier") is not None and row.get("flops_difference") is not None for row in rows):
+        columns.append(_EQUAL_FLOPS)
+    for key in ("", "prompt_tokens", "cancelled_tokens", "samples", "seconds", *(["n"] if live else [])):
         columns = [column for column in columns if column.key != key]
         widths = [max(len(column.title), *(len(cell(row, column)) for row in rows)) + 3 for column in columns]
         if sum(widths) <= width:

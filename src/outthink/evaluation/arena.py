@@ -1,0 +1,268 @@
+"""Runs strategies on an engine at equal token budgets, and keeps every sample they draw.
+
+Knows: one request for each problem, strategy and budget, a journal so that a killed run goes on, and
+which samples a replay may use. Does not know intervals, rows or how a strategy works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from outthink.core.budget import Budget
+from outthink.core.errors import BadInput
+from outthink.core.receipt import Receipt
+from outthink.core.request import AnswerKind, Request
+from outthink.core.result import Verdict
+from outthink.core.sample import Sample
+from outthink.core.sampling import Sampling
+from outthink.economics.tariff import Tariff
+from outthink.engines.protocol import Call, Engine
+from outthink.engines.simulated import is_simulated
+from outthink.evaluation.dataset import Dataset, Problem
+from outthink.evaluation.ladder import BASELINE
+from outthink.session.live import LiveRunner
+from outthink.session.live import drive as drive_live
+from outthink.session.protocols import Observer
+from outthink.session.running import Running
+from outthink.session.session import Session
+from outthink.session.store import SampleStore
+from outthink.session.virtual import VirtualRunner
+from outthink.session.virtual import drive as drive_virtual
+from outthink.strategies import Spec
+from outthink.verifiers.protocol import Verifier
+
+LADDER = (2, 4, 8, 16)
+"""Default budgets: so many times what one sample takes, prompt included."""
+_PILOT = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to compare live.
+
+    Args:
+        budgets: total tokens of a request, prompts and verifier included; empty for LADDER.
+        seed: every request has seeds of its own, derived from it.
+        jobs: requests under way at once; more than 1 makes `seconds` depend on each other.
+    """
+
+    answer: AnswerKind = "text"
+    sampling: Sampling = field(default_factory=Sampling)
+    budgets: tuple[int, ...] = ()
+    seed: int = 0
+    ahead: int = 4
+    jobs: int = 1
+
+    def describe(self, engine: Engine, dataset: Dataset) -> dict[str, Any]:
+        """Everything that requests of two runs must share to stand in one journal."""
+        questions = "\0".join(f"{problem.problem_id}\0{problem.question}" for problem in dataset.problems)
+        return {
+            "model": engine.model,
+            "dataset": dataset.name,
+            "questions": hashlib.sha256(questions.encode()).hexdigest(),
+            "answer": self.answer,
+            "sampling": {name: getattr(self.sampling, name) for name in self.sampling.__slots__},
+            "seed": self.seed,
+            "ahead": self.ahead,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What one request gave; None where a quantity is not known."""
+
+    answer: str | None
+    tokens: int | None
+    prompt_tokens: int | None
+    cancelled_tokens: int | None
+    flops: float | None
+    seconds: float
+    samples: int
+    verifier_tokens: int | None
+    stopped: str
+    verifier: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One strategy under one budget: what its requests gave, in the order of the problems."""
+
+    spec: Spec
+    budget: int
+    ran: tuple[Ran, ...]
+
+
+class Arena:
+    """One data set, one engine, one journal.
+
+    Args:
+        out: where the samples go; the journal lies beside it.
+
+    Raises BadInput if OUT exists already or its journal is of another run.
+    """
+
+    def __init__(self, dataset: Dataset, engine: Engine, verifier: Verifier | None, plan: Plan, out: Path) -> None:
+        self.dataset, self.engine, self.verifier, self.plan, self.out = dataset, engine, verifier, plan, out
+        journal = out.with_name(out.name + ".journal")
+        if out.exists() and not journal.exists():
+            raise BadInput("--out", str(out), "exists already", "give another folder or remove it")
+        self.store = SampleStore(journal)
+        described = json.dumps(plan.describe(engine, dataset), sort_keys=True)
+        if self.store.about("run", described) != described:
+            self.store.close()
+            raise BadInput("--out", str(journal), "is the journal of another run", "remove it or change --out")
+        tariff = Tariff.of(engine.model, url=getattr(engine, "url", None))
+        self.tariff = replace(tariff, parameters=getattr(engine, "parameters", None) or tariff.parameters)
+        self.slots = asyncio.Semaphore(max(1, engine.concurrency))
+
+    async def pilot(self) -> float:
+        """Tokens that one sample takes, prompt included: mean over a few problems without a budget."""
+        known = self.store.about("pilot")
+        if known is None:
+            spent = []
+            for problem in self.dataset.problems[:_PILOT]:
+                ran = await self.run(problem, Spec.parse("single"), None)
+                if ran.tokens is None or ran.prompt_tokens is None:
+                    spent.append(self.plan.sampling.max_tokens + len(problem.question.encode()))
+                else:
+                    spent.append(ran.tokens + ran.prompt_tokens)
+            known = self.store.about("pilot", repr(sum(spent) / len(spent)))
+        return max(1.0, float(known or 1))
+
+    async def contest(
+        self, specs: Sequence[Spec], *, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> list[Field]:
+        """Run what is not in the journal yet; `progress` is called with (requests done, in all)."""
+        each = await self.pilot()
+        budgets = self.plan.budgets or tuple(_rounded(each * times) for times in LADDER)
+        fields = [(fit(spec, budget, each), budget) for spec in with_baseline(specs) for budget in budgets]
+        jobs = [(problem, spec, budget) for problem in self.dataset.problems for spec, budget in fields]
+        ran: dict[tuple[str, str, int], Ran] = {}
+        waiting = iter(jobs)
+        progress(0, len(jobs))
+
+        async def work() -> None:
+            for problem, spec, budget in waiting:
+                ran[problem.problem_id, str(spec), budget] = await self.run(problem, spec, budget)
+                progress(len(ran), len(jobs))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.plan.jobs):
+                    group.create_task(work())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        names = [problem.problem_id for problem in self.dataset.problems]
+        return [Field(spec, budget, tuple(ran[name, str(spec), budget] for name in names)) for spec, budget in fields]
+
+    async def run(self, problem: Problem, spec: Spec, budget: int | None) -> Ran:
+        """One request, from the journal or on the engine; its samples are saved as they finish."""
+        judge = None if self.verifier is None else self.verifier.id
+        key = json.dumps(["request", problem.problem_id, str(spec), budget, judge])
+        known = self.store.about(key)
+        if known is not None:
+            return _read(known)
+        seed = int.from_bytes(hashlib.sha256(f"{self.plan.seed}:{key}".encode()).digest()[:4]) >> 1
+        request = Request.of(
+            problem.question,
+            answer=self.plan.answer,
+            budget=Budget(tokens=budget),
+            sampling=self.plan.sampling,
+            seed=seed,
+            problem=problem.problem_id,
+        )
+
+        def keep(event: str, running: Running, sample: Sample | None) -> None:
+            if event == "finished" and sample is not None and running.role == "policy":
+                name = [problem.problem_id, whole(running.call, sample, request), str(spec), budget, judge]
+                prompt = hashlib.sha256(repr((running.call.messages, running.call.sampling)).encode()).hexdigest()[:8]
+                place = [running.call.index, running.call.prefix, prompt]
+                self.store.put(json.dumps([*name, *place]), sample)
+
+        verdict, receipt, stopped = await self._drive(request, spec, keep)
+        value = json.dumps(_summary(verdict, receipt, stopped, judge))
+        return _read(self.store.about(key, value) or value)
+
+    async def _drive(self, request: Request, spec: Spec, keep: Observer) -> tuple[Verdict, Receipt, str]:
+        runner = VirtualRunner(self.engine) if is_simulated(self.engine) else LiveRunner(self.engine, slots=self.slots)
+        session = Session(
+            runner,
+            self.tariff,
+            budget=request.budget,
+            ahead=self.plan.ahead,
+            seed=request.seed,
+            observer=keep,
+            verifier=self.verifier,
+        )
+        if isinstance(runner, VirtualRunner):
+            verdict = drive_virtual(spec(session, request), session, runner)
+        else:
+            verdict = await drive_live(spec(session, request), session, runner)
+        return verdict, session.receipt(), session.stopped or verdict.stopped
+
+    def close(self) -> None:
+        """Close the journal; it stays for the next run."""
+        self.store.close()
+
+
+def whole(call: Call, sample: Sample, request: Request) -> str:
+    """What a drawn sample is: `greedy` or `sampled` of the plain question, to be replayed, or a `part`:
+    of a longer text, of another prompt, or cut by a budget."""
+    wanted, got = request.sampling, call.sampling
+    cut = sample.finish_reason == "length" and got.max_tokens < wanted.max_tokens
+    if call.prefix is not None or call.messages != request.messages or cut or got.stop != wanted.stop:
+        return "part"
+    if got.temperature == 0:
+        return "greedy"
+    return "sampled" if got.temperature == wanted.temperature else "part"
+
+
+def fit(spec: Spec, budget: int, each: float) -> Spec:
+    """The spec with as many samples as the budget pays for, unless it says how many."""
+    if not spec.strategy.sized or "n" in spec.parameters:
+        return spec
+    return spec.sized(max(1, int(budget / each)))
+
+
+def with_baseline(specs: Sequence[Spec]) -> list[Spec]:
+    """Self-consistency to compare with, then the specs."""
+    baseline = Spec.parse(BASELINE)
+    return [baseline, *(spec for spec in specs if str(spec) != str(baseline))]
+
+
+def _rounded(tokens: float) -> int:
+    """Two digits, so that the budgets read well."""
+    return int(float(f"{tokens:.1e}"))
+
+
+def _summary(verdict: Verdict, receipt: Receipt, stopped: str, judge: str | None) -> dict[str, Any]:
+    def add(name: str, roles: bool = True) -> int | None:
+        values = [getattr(entry, name) for entry in receipt.entries if roles or entry.role == "verifier"]
+        return None if None in values else sum(values)
+
+    completion, cancelled = add("completion_tokens"), add("cancelled_tokens")
+    return {
+        "answer": verdict.answer,
+        "tokens": None if completion is None or cancelled is None else completion + cancelled,
+        "prompt_tokens": add("prompt_tokens"),
+        "cancelled_tokens": cancelled,
+        "flops": receipt.flops,
+        "seconds": receipt.seconds,
+        "samples": sum(entry.role != "verifier" for entry in receipt.entries),
+        "verifier_tokens": add("tokens", roles=False),
+        "stopped": stopped,
+        "verifier": judge if any(entry.role == "verifier" for entry in receipt.entries) else None,
+        "notes": list(receipt.notes),
+    }
+
+
+def _read(value: str) -> Ran:
+    told = json.loads(value)
+    return Ran(**{**told, "notes": tuple(told["notes"])})

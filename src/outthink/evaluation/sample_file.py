@@ -1,0 +1,209 @@
+"""Files of recorded samples as tables: read whole, written back with what a verifier said.
+
+Knows: Parquet and JSONL, which columns a sample is made of, and that everything else passes through
+untouched. Does not know verifiers, problems or journals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outthink.core.confidence import ConfidenceTrace
+from outthink.core.errors import BadInput
+from outthink.core.sample import Sample
+from outthink.engines.simulated import CHUNK
+from outthink.engines.traces import SCORE_COLUMNS, VERIFIER_KEY
+
+JSONL = (".jsonl", ".ndjson")
+_NEEDED = ("problem_id", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is recorded of one judged sample; `reason` says why there is no score.
+
+    Args:
+        score: between 0 and 1, None without one.
+        steps: the step scores it was made from, None for verifiers of whole solutions.
+        tokens: what the verifier read and generated, None if unknown.
+    """
+
+    score: float | None
+    steps: tuple[float, ...] | None = None
+    tokens: int | None = None
+    reason: str = ""
+
+
+def is_jsonl(path: Path) -> bool:
+    """Whether a file's name says JSON lines; every other name is taken for Parquet."""
+    return path.suffix.lower() in JSONL
+
+
+def read_rows(field: str, path: Path) -> list[dict[str, Any]]:
+    """All rows of a JSONL file; BadInput names the line that is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise BadInput(field, str(path), "does not exist", "check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(field, str(path), f"cannot be read ({error})", "give JSONL or Parquet") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BadInput(field, str(path), f"line {number} is not JSON ({error})", "mend the line") from None
+        if not isinstance(row, dict):
+            raise BadInput(field, str(path), f"line {number} is no JSON object", 'use {"problem_id": ...}')
+        rows.append(row)
+    return rows
+
+
+def read_table(field: str, path: Path) -> Any:
+    """A Parquet file as a pyarrow table; BadInput where it cannot be read as one."""
+    import pyarrow.parquet as parquet
+
+    try:
+        return parquet.ParquetFile(path).read()
+    except FileNotFoundError:
+        raise BadInput(field, str(path), "does not exist", "check the path") from None
+    except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
+        line = str(error).splitlines()[0]
+        raise BadInput(field, str(path), f"is not a readable Parquet file ({line})", "give JSONL or Parquet") from None
+
+
+class SampleFile:
+    """Recorded samples in the order of their file.
+
+    Raises BadInput for a file that cannot be read, lacks `problem_id` or `text`, has no rows, or has
+    been scored already (unless `rescore`: then the old score columns are dropped).
+    """
+
+    def __init__(self, path: Path, *, rescore: bool = False) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] | None = read_rows("samples", path) if is_jsonl(path) else None
+        self.table: Any = None if self.rows is not None else read_table("samples", path)
+        names = self.names
+        absent = [name for name in _NEEDED if name not in names]
+        if len(self) == 0:
+            raise BadInput("samples", str(path), "has no rows", "record some samples")
+        if absent:
+            raise BadInput("samples", str(path), f"lacks the columns {', '.join(absent)}", "record samples with them")
+        scored = [name for name in SCORE_COLUMNS if name in names]
+        if scored and not rescore:
+            raise BadInput(
+                "samples", str(path), f"has the columns {', '.join(scored)} already", "score the file they came from"
+            )
+        self._drop(scored)
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.rows is not None else int(self.table.num_rows)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all columns."""
+        if self.rows is None:
+            return list(self.table.column_names)
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    @property
+    def digest(self) -> str:
+        """Hash of the file's bytes."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def column(self, name: str) -> list[Any]:
+        """One column, None where a row or the whole file has no such value."""
+        if self.rows is not None:
+            return [row.get(name) for row in self.rows]
+        return self.table[name].to_pylist() if name in self.table.column_names else [None] * len(self)
+
+    def samples(self) -> list[tuple[str, Sample]]:
+        """Problem and sample of every row."""
+        cells = zip(
+            *(self.column(name) for name in ("problem_id", "sample_idx", "text", "answer", "extraction")),
+            *(self.column(name) for name in ("n_tokens", "finish_reason", "prompt_tokens", "mean_logprob")),
+            self.column("chunk_conf"),
+            self.column("self_certainty"),
+            strict=True,
+        )
+        found = []
+        for row, (key, index, text, answer, rule, tokens, reason, prompt, logprob, conf, certainty) in enumerate(cells):
+            if not isinstance(key, str) or not (text is None or isinstance(text, str)):
+                what = "problem_id" if not isinstance(key, str) else "text"
+                raise BadInput("samples", str(self.path), f"row {row + 1}: {what} is no text", "mend the row")
+            trace = ConfidenceTrace(tuple(conf), CHUNK, tokens or CHUNK * len(conf)) if conf else None
+            number = row if index is None else int(index)
+            sample = Sample(
+                number, text or "", answer or None, rule or "none", tokens, reason or "unknown", prompt, logprob, trace,
+                certainty,
+            )  # fmt: skip
+            found.append((key, sample))
+        return found
+
+    def write(self, out: Path, judged: Sequence[Judged], verifier: Mapping[str, Any]) -> None:
+        """Write all rows with `score`, `steps`, `verifier` and `verifier_tokens`, whole or not at all.
+
+        Args:
+            verifier: its `id` and what else a replay must know; kept in the metadata of a Parquet file.
+
+        Raises BadInput where OUT cannot be written.
+        """
+        draft = out.with_name(f".{out.name}.{os.getpid()}")
+        try:
+            if is_jsonl(out):
+                self._write_jsonl(draft, judged, str(verifier["id"]))
+            else:
+                self._write_parquet(draft, judged, verifier)
+            os.replace(draft, out)
+        except OSError as error:
+            raise BadInput("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _write_jsonl(self, draft: Path, judged: Sequence[Judged], name: str) -> None:
+        rows = self.rows if self.rows is not None else self.table.to_pylist()
+        with draft.open("w", encoding="utf-8") as file:
+            for row, one in zip(rows, judged, strict=True):
+                more: dict[str, Any] = {"score": one.score, "steps": None if one.steps is None else list(one.steps)}
+                more |= {"verifier": name, "verifier_tokens": one.tokens}
+                file.write(json.dumps(row | more, ensure_ascii=False) + "\n")
+
+    def _write_parquet(self, draft: Path, judged: Sequence[Judged], verifier: Mapping[str, Any]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        table = self.table if self.rows is None else _tabled(self.path, self.rows, self.names)
+        steps = [None if one.steps is None else list(one.steps) for one in judged]
+        table = table.append_column("score", pa.array([one.score for one in judged], pa.float32()))
+        table = table.append_column("steps", pa.array(steps, pa.list_(pa.float32())))
+        names = pa.array([str(verifier["id"])] * len(judged), pa.string())
+        table = table.append_column("verifier", names.dictionary_encode())
+        table = table.append_column("verifier_tokens", pa.array([one.tokens for one in judged], pa.uint32()))
+        metadata = dict(table.schema.metadata or {}) | {VERIFIER_KEY: json.dumps(dict(verifier)).encode()}
+        parquet.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd")
+
+    def _drop(self, names: Sequence[str]) -> None:
+        if not names:
+            return
+        if self.rows is not None:
+            self.rows = [{name: value for name, value in row.items() if name not in names} for row in self.rows]
+        else:
+            self.table = self.table.drop_columns(list(names))
+
+
+def _tabled(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:
+    import pyarrow as pa
+
+    try:
+        return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        line = str(error).splitlines()[0]
+        raise BadInput("samples", str(path), f"mixes types in a column ({line})", "use --out FILE.jsonl") from None

@@ -1,0 +1,261 @@
+"""Scores recorded samples in bulk.
+
+Knows: which samples are still to be judged, in what pieces, and what becomes of one without a score.
+Does not know how a verifier judges or what its scores are used for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from outthink.core.candidate import Candidate, split_steps
+from outthink.core.errors import BadInput, EngineError, Unsupported
+from outthink.core.request import AnswerKind, Request
+from outthink.core.sample import Sample
+from outthink.evaluation.problem_file import Problems
+from outthink.evaluation.sample_file import Judged, SampleFile
+from outthink.evaluation.scores import ScoreJournal, journal_of, remove_journal
+from outthink.verifiers.protocol import Score, Verifier
+
+BATCH = 16
+"""Samples of one problem that are judged, and saved, together."""
+LARGE_BATCH = 256
+"""Samples of any problems, for verifiers that judge many questions at a time (`score_many`)."""
+SIDE_BY_SIDE = 4
+"""Batches under way at once, for verifiers that wait for a server. Checks here share out the cores themselves."""
+_COMMIT = 0.2  # seconds between two commits
+NO_TEXT = "no text to judge"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sample to be judged; `row` is its place in the file."""
+
+    row: int
+    request: Request
+    candidate: Candidate
+
+
+class _Saving:
+    """Scores go to the journal at once, those of a quick check a few times a second: a commit takes
+    longer than the check. What is told as done has been saved."""
+
+    def __init__(self, journal: ScoreJournal, done: dict[int, Judged], tell: Callable[[], None]) -> None:
+        self.journal, self.done, self.tell = journal, done, tell
+        self.waiting: dict[int, Judged] = {}
+        self.last = 0.0
+
+    def __enter__(self) -> _Saving:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.flush()
+
+    def __call__(self, batch: Sequence[tuple[int, Judged]]) -> None:
+        self.waiting.update(batch)
+        if monotonic() - self.last > _COMMIT:
+            self.flush()
+
+    def flush(self) -> None:
+        self.journal.save(self.waiting.items())
+        self.done.update(self.waiting)
+        self.waiting.clear()
+        self.last = monotonic()
+        self.tell()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run has written.
+
+    Args:
+        rows: samples in the file.
+        fresh: samples judged by this very run; the others were in the journal.
+        unscored: how many samples have no score, by reason.
+        judged: every row's score, in the order of the file.
+    """
+
+    rows: int
+    fresh: int
+    unscored: Counter[str]
+    judged: tuple[Judged, ...]
+
+
+def describe(verifier: Verifier) -> dict[str, Any]:
+    """What a replay must know of the verifier; kept in the metadata of the scored file."""
+    names = ("id", "kind", "model", "parameters", "aggregation")
+    return {name: getattr(verifier, name) for name in names}
+
+
+def fingerprint(samples: SampleFile, problems: Problems, verifier: Verifier, kind: AnswerKind) -> str:
+    """One text for everything that decides the scores: inputs, verifier and kind of answer."""
+    parts = [samples.digest, problems.digest, describe(verifier), kind if verifier.kind == "exact" else ""]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+async def verify(
+    samples: SampleFile,
+    problems: Problems,
+    verifier: Verifier,
+    out: Path,
+    *,
+    kind: AnswerKind = "text",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Judge what is not in the journal yet, then write OUT at once.
+
+    Args:
+        kind: kind of answer of the requests, for verifiers that read answers.
+        progress: called with (samples saved, samples in all) after each commit.
+
+    Raises BadInput for samples whose problem is missing, an OUT that exists, a journal of another
+    run or a verifier that can judge none of them; EngineError where the verifier dies (what is
+    scored stays: run again).
+    """
+    if out.exists() and not journal_of(out).exists():  # noqa: ASYNC240 - before anything runs
+        raise BadInput("--out", str(out), "exists already", "give another name or remove it")
+    rows = samples.samples()
+    missing = next((key for key, _ in rows if key not in problems), None)
+    if missing is not None:
+        raise BadInput("problem_id", missing, f"is not in {problems.path}", "give the problems of these samples")
+    journal = ScoreJournal(out, fingerprint(samples, problems, verifier, kind))
+    useless = False
+    try:
+        done = journal.read()
+        before = len(done)
+        progress(before, len(rows))
+        silent = [
+            (row, Judged(None, reason=NO_TEXT)) for row, (_, sample) in enumerate(rows) if not sample.text.strip()
+        ]
+        journal.save(silent)
+        done = dict(silent) | done
+        batches = _batches(_items(rows, problems, verifier, kind, done), verifier)
+
+        with _Saving(journal, done, lambda: progress(len(done), len(rows))) as saved:
+            await _judge_all(batches, verifier, saved)
+        judged = tuple(done[row] for row in range(len(rows)))
+        unscored = Counter(one.reason for one in judged if one.score is None)
+        if unscored.total() == len(rows) and set(unscored) != {NO_TEXT}:
+            reason = unscored.most_common(1)[0][0]
+            useless = True
+            raise BadInput("verifier", verifier.id, f"scored no sample: {reason}", "give other samples or another one")
+        samples.write(out, judged, describe(verifier))
+    finally:
+        journal.close()
+        if useless:
+            remove_journal(out)
+    remove_journal(out)
+    return Report(len(rows), len(rows) - before, unscored, judged)
+
+
+def candidate(sample: Sample, verifier: Verifier) -> Candidate:
+    """A recorded sample cut into steps as the verifier wants them."""
+    steps = split_steps(sample.text, verifier.separator) if verifier.kind == "process" else (sample.text,)
+    return Candidate(steps, sample)
+
+
+def _items(
+    rows: Sequence[tuple[str, Sample]],
+    problems: Problems,
+    verifier: Verifier,
+    kind: AnswerKind,
+    done: Container[int],
+) -> list[list[Item]]:
+    """What is left, by problem in the order of the file."""
+    waiting: dict[str, list[int]] = {}
+    for row, (key, _) in enumerate(rows):
+        if row not in done:
+            waiting.setdefault(key, []).append(row)
+    found = []
+    for key, places in waiting.items():
+        request = Request.of(problems.question(key), answer=kind, problem=key)
+        found.append([Item(row, request, candidate(rows[row][1], verifier)) for row in places])
+    return found
+
+
+def _batches(by_problem: list[list[Item]], verifier: Verifier) -> Iterator[list[Item]]:
+    """Pieces that are judged and saved together: of one problem, or many for a verifier that fills its own batches."""
+    size = LARGE_BATCH if hasattr(verifier, "score_many") else BATCH
+    pools = [[item for items in by_problem for item in items]] if size == LARGE_BATCH else by_problem
+    for pool in pools:
+        for start in range(0, len(pool), size):
+            yield pool[start : start + size]
+
+
+async def _judge_all(
+    batches: Iterator[list[Item]], verifier: Verifier, saved: Callable[[Sequence[tuple[int, Judged]]], None]
+) -> None:
+    """Some batches side by side; the first failure ends all, and what was saved stays."""
+
+    async def work() -> None:
+        for batch in batches:
+            found = await _judge(batch, verifier)
+            saved([(item.row, one) for item, one in zip(batch, found, strict=True)])
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(1 if hasattr(verifier, "score_many") or verifier.kind == "exact" else SIDE_BY_SIDE):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _judge(batch: list[Item], verifier: Verifier) -> list[Judged]:
+    """A batch; where it is refused, its halves, so that only the guilty samples have no score."""
+    try:
+        scores = await _scores(batch, verifier)
+    except (BadInput, Unsupported) as error:
+        if isinstance(error, Unsupported) and verifier.kind != "confidence":
+            raise  # nothing else can be judged either: no sandbox, no server of the right kind
+        if len(batch) == 1:
+            return [
+                Judged(None, reason=f"{error.field} {error.problem}" if isinstance(error, BadInput) else str(error))
+            ]
+        middle = len(batch) // 2
+        return await _judge(batch[:middle], verifier) + await _judge(batch[middle:], verifier)
+    if len(scores) != len(batch):
+        raise EngineError(f"{verifier.id} gave {len(scores)} scores for {len(batch)} samples")
+    return [_judged(score, verifier) for score in scores]
+
+
+async def _scores(batch: list[Item], verifier: Verifier) -> list[Score]:
+    many = getattr(verifier, "score_many", None)
+    if many is None:
+        return await verifier.score(batch[0].request, [item.candidate for item in batch])
+    groups = [(request, [item.candidate for item in items]) for request, items in _by_request(batch)]
+    found: list[list[Score]] = await asyncio.to_thread(many, groups)
+    return [score for scores in found for score in scores]
+
+
+def _by_request(batch: list[Item]) -> Iterator[tuple[Request, list[Item]]]:
+    for _, items in groupby(batch, key=lambda item: item.request.problem):
+        together = list(items)
+        yield together[0].request, together
+
+
+def _judged(score: Score, verifier: Verifier) -> Judged:
+    tokens = None
+    if score.prompt_tokens is not None and score.completion_tokens is not None:
+        tokens = score.prompt_tokens + score.completion_tokens
+    if not score.steps:
+        return Judged(None, None, tokens, score.message or "the verifier gave no score")
+    if not all(0 <= step <= 1 for step in score.steps):
+        return Judged(None, None, tokens, "the verifier gave a score that is not between 0 and 1")
+    steps = tuple(score.steps) if verifier.kind == "process" else None
+    return Judged(score.value(verifier.aggregation), steps, tokens)
+
+
+async def close(verifier: Verifier) -> None:
+    """Release what a verifier holds, if it holds anything."""
+    release = getattr(verifier, "aclose", None)
+    if release is not None:
+        await release()

@@ -1,0 +1,97 @@
+"""Early exit by trial answers (DEER, arXiv 2504.15895; Dynasor, arXiv 2412.20993).
+
+Knows: when to try, and that an exit needs trial answers that agree and are confident. Does not know
+how a trial is decoded.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from outthink.core.errors import BadInput, Unsupported
+from outthink.core.request import Request
+from outthink.core.result import Verdict
+from outthink.session.session import Session
+from outthink.strategies.registry import strategy
+from outthink.strategies.thinking import ANSWER_TOKENS, CUE, MARKERS, Probe, Trace
+
+At = Literal["tokens", "transitions"]
+Mode = Literal["both", "confidence", "consensus"]
+MODES = ("both", "confidence", "consensus")
+
+
+class Exit:
+    """Says after each probe whether to leave.
+
+    Args:
+        consensus: probes, the newest included, that must give the same answer.
+        threshold: least mean token probability of the newest probe.
+        mode: `both`, or one condition alone.
+    """
+
+    def __init__(self, model: str, consensus: int, threshold: float, mode: str) -> None:
+        if mode not in MODES:
+            raise BadInput("mode", mode, "is not known", f"use one of {', '.join(MODES)}")
+        if consensus < 1 or not 0 < threshold <= 1:
+            raise BadInput(
+                "consensus/threshold", (consensus, threshold), "is out of range", "use 1 or more probes, 0 to 1"
+            )
+        self.model, self.consensus, self.threshold, self.mode = model, consensus, threshold, mode
+        self.streak = 0
+        self.answer: str | None = None
+
+    def after(self, probe: Probe) -> bool:
+        """Take in a probe. Raises Unsupported where confidence is needed and the engine gives none."""
+        if self.mode != "consensus" and probe.confidence is None:
+            raise Unsupported(
+                f"early-exit: {self.model} returned no log-probabilities; "
+                "use an engine that does (see `outthink doctor`) or mode=consensus"
+            )
+        if probe.hesitating:
+            return False
+        if probe.answer is None:
+            self.streak, self.answer = 0, None
+            return False
+        self.streak = self.streak + 1 if probe.answer == self.answer else 1
+        self.answer = probe.answer
+        agreed = self.streak >= self.consensus
+        sure = probe.confidence is not None and probe.confidence >= self.threshold
+        return {"both": agreed and sure, "confidence": sure, "consensus": agreed}[self.mode]
+
+
+@strategy(
+    "early-exit",
+    source="Yang et al. 2504.15895, Fu et al. 2412.20993",
+    needs="an engine that continues a prefix and gives log-probabilities (none for mode=consensus)",
+    extends=True,
+)
+async def early_exit(
+    session: Session,
+    request: Request,
+    *,
+    every: int = 512,
+    at: At = "tokens",
+    consensus: int = 2,
+    threshold: float = 0.95,
+    probe_tokens: int = 32,
+    mode: Mode = "both",
+    max_think: int | None = None,
+    cue: str = CUE,
+    answer_tokens: int = ANSWER_TOKENS,
+) -> Verdict:
+    """One trace that is left as soon as trial answers on the way agree and are confident."""
+    if at not in ("tokens", "transitions"):
+        raise BadInput("at", at, "is not known", "use tokens or transitions")
+    if every < 1:
+        raise BadInput("every", every, "is below 1", "give the tokens between two trial answers")
+    trace = Trace(session, request, request.sampling.max_tokens if max_think is None else max_think)
+    rule = Exit(session.tariff.model, consensus, threshold, mode)
+    while True:
+        end = await (trace.grow(every) if at == "tokens" else trace.grow(stop=MARKERS))
+        if end not in ("piece", "paused"):
+            return await trace.finish(end, cue, answer_tokens)
+        rest, trace.text = trace.text[trace.pause :], trace.text[: trace.pause]  # without the turning word
+        probe = await trace.probe(cue, probe_tokens)
+        if probe is not None and rule.after(probe):
+            return Verdict(probe.answer, trace.closed(cue) + probe.text, "consensus")
+        trace.text += rest

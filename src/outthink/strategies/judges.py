@@ -1,0 +1,183 @@
+"""Who decides at a pause of Think-with-Me: rules, the model itself, a verifier or person, chance, or nobody.
+
+Knows: each judge's question and how its reply is read. Does not know when a pause comes or what
+follows from an opinion. A note is one sentence and never tells the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from outthink.core.errors import BadInput
+from outthink.core.message import Message
+from outthink.core.request import Request
+from outthink.session.session import Session
+from outthink.strategies.asking import question
+from outthink.strategies.early_exit import Exit
+from outthink.strategies.thinking import CUE, Probe, Trace, looping
+
+STATED = frozenset({"boxed", "answer-is", "function"})
+"""Rules of the answer readers that need a statement, not just a number that stands somewhere."""
+COMPLETE, UNSOUND = 0.5, 0.1
+"""A verifier's score from which a trace counts as complete, and below which as unsound (our choice)."""
+_NOTE = 160
+_OBJECT = re.compile(r"\{[^{}]*\}")
+JUDGE_PROMPT = """You check reasoning while it is being written. Do not solve the task and do not tell any answer.
+Reply with one JSON object and nothing else: {{"rational": 0 or 1, "complete": 0 or 1, "note": "one short sentence"}}
+rational: the steps so far are sound. complete: they already settle the final answer.
+
+Task:
+{question}
+
+Reasoning so far:
+<reasoning>
+{trace}
+</reasoning>"""
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a judge says. `silent`: the model is not told. `probe`: the trial answer behind a `complete`."""
+
+    rational: bool = True
+    complete: bool = False
+    note: str = ""
+    silent: bool = False
+    probe: Probe | None = None
+
+
+Judge = Callable[[Trace], Awaitable[Opinion | None]]
+"""From the trace, whose text up to `pause` is to be judged, to an opinion; None for nonsense."""
+JUDGES = ("rules", "self", "verifier", "probe", "random", "always-continue", "none")
+
+
+def judge(name: str, session: Session, request: Request, *, chance: float = 0.1, probe_tokens: int = 32) -> Judge:
+    """A judge by name. Raises BadInput for an unknown name, and for `verifier` on a session without one.
+
+    Args:
+        chance: probability of `complete`, and of `unsound`, of the random judge.
+    """
+    if name == "rules":
+        return _Rules(session, request)
+    if name == "self":
+        return _itself(session, request)
+    if name == "verifier":
+        return _verifier(session, request)
+    if name == "probe":
+        return _prober(session, probe_tokens)
+    if name == "random":
+        return _random(session, chance)
+    if name in ("always-continue", "none"):
+        return _constant(Opinion(silent=name == "none"))
+    raise BadInput("judge", name, "is not known", f"use one of {', '.join(JUDGES)}")
+
+
+class _Rules:
+    """Complete once the same answer has been stated between two different pauses; unsound while in a loop."""
+
+    def __init__(self, session: Session, request: Request) -> None:
+        self.session, self.request = session, request
+        self.read = 0
+        self.stated: set[str] = set()
+
+    async def __call__(self, trace: Trace) -> Opinion:
+        fresh, self.read = trace.text[self.read : trace.pause], trace.pause
+        if looping(trace.text[: trace.pause]):
+            return Opinion(rational=False, note="it repeats itself")
+        reading = await self.session.read(self.request, fresh)
+        if reading.answer is None or reading.rule not in STATED:
+            return Opinion()
+        again = reading.answer in self.stated
+        self.stated.add(reading.answer)
+        return Opinion(complete=again)
+
+
+def _itself(session: Session, request: Request) -> Judge:
+    """The same engine, asked in a chat of its own; all its tokens are charged as role `verifier`."""
+    sampling = replace(request.sampling, temperature=0.0, max_tokens=96, stop=())
+
+    async def ask(trace: Trace) -> Opinion | None:
+        text = JUDGE_PROMPT.format(question=question(request), trace=trace.text[: trace.pause].strip())
+        asked = replace(
+            request, messages=(Message("user", text),), answer="text", sampling=sampling, opening=None, min_tokens=1
+        )
+        async for sample in session.sample(asked, n=1, role="verifier"):
+            found = parsed(sample.text)
+            return None if found is None else replace(found, note=await _discreet(session, request, found.note))
+        return None
+
+    return ask
+
+
+def parsed(text: str) -> Opinion | None:
+    """The opinion in a judge's reply; None where it has no JSON object with `rational` and `complete` as 0 or 1."""
+    for match in _OBJECT.finditer(text):
+        try:
+            value = json.loads(match.group())
+        except ValueError:
+            continue
+        if value.get("rational") in (0, 1) and value.get("complete") in (0, 1):
+            return Opinion(bool(value["rational"]), bool(value["complete"]), str(value.get("note") or ""))
+    return None
+
+
+async def _discreet(session: Session, request: Request, note: str) -> str:
+    """The note's first sentence; nothing where it states an answer."""
+    first = re.split(r"(?<=[.!?])\s|\n", " ".join(note.split("\n")).strip(), maxsplit=1)[0][:_NOTE]
+    if first and (await session.read(request, first)).rule in STATED:
+        session.note("a judge's note told an answer and was left out")
+        return ""
+    return first.replace("<", "(").replace(">", ")")
+
+
+def _verifier(session: Session, request: Request) -> Judge:
+    """The session's verifier: a second model, a person at the terminal, an exact check."""
+    verifier = session.verifier
+    if verifier is None:
+        raise BadInput("judge", "verifier", "is missing", "give one (--verifier NAME|PATH|URL) or use judge=rules")
+
+    async def ask(trace: Trace) -> Opinion | None:
+        (score,) = await session.score(request, [trace.text[: trace.pause]])
+        if score is None:
+            return None
+        value = score.value(verifier.aggregation)
+        # An exact check knows the answer, so that its message may not be passed on.
+        note = "" if verifier.kind == "exact" else await _discreet(session, request, score.message)
+        complete = value >= COMPLETE
+        return Opinion(complete or value >= UNSOUND, complete, note)
+
+    return ask
+
+
+def _prober(session: Session, tokens: int) -> Judge:
+    """Early exit at the same pauses: no judge, a trial answer that must agree with the last and be confident."""
+    rule = Exit(session.tariff.model, 2, 0.95, "both")
+
+    async def ask(trace: Trace) -> Opinion | None:
+        rest, trace.text = trace.text[trace.pause :], trace.text[: trace.pause]
+        probe = await trace.probe(CUE, tokens)
+        trace.text += rest
+        return Opinion(silent=True, complete=probe is not None and rule.after(probe), probe=probe)
+
+    return ask
+
+
+def _random(session: Session, chance: float) -> Judge:
+    if not 0 <= chance <= 0.5:
+        raise BadInput("chance", chance, "is out of range", "use 0 to 0.5")
+
+    async def ask(trace: Trace) -> Opinion:
+        drawn = session.random.random()
+        return Opinion(rational=drawn >= chance, complete=drawn >= 1 - chance)
+
+    return ask
+
+
+def _constant(opinion: Opinion) -> Judge:
+    async def ask(trace: Trace) -> Opinion:
+        return opinion
+
+    return ask

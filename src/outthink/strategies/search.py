@@ -1,0 +1,212 @@
+"""What searches over steps have in common: scored children, guards, and the vote at the end.
+
+Knows: how paths get their values, when looking further is no use, and what is answered if the
+budget or the verifier ends first. Does not know which path a search extends next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from outthink.core.candidate import Candidate
+from outthink.core.errors import BadInput, Unsupported
+from outthink.core.request import Request
+from outthink.core.result import Verdict
+from outthink.session.session import Session
+from outthink.strategies.path import ROOT, Path
+from outthink.strategies.steps import Steps, worthwhile
+from outthink.strategies.votes import Votes
+from outthink.strategies.weights import aggregation_of, judged, verifier_of, weights
+
+SATURATED = 0.99
+"""Score from which more search only finds what deceives the verifier, if all answers agree."""
+SILENT = "the verifier gave no score for a whole level; its paths are completed without it"
+Plan = Callable[[list[Path], int], list[tuple[Path, int]]]
+"""From the scored unfinished paths and the active budget to (path, children) of the next level."""
+Rollout = int | Literal["end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One search over one request.
+
+    Args:
+        aggregation: how a path's step scores become its value.
+        guarded: drop steps that are no progress, and stop at saturation. A search that never chooses
+            is not guarded: nothing exploits the verifier there.
+    """
+
+    session: Session
+    request: Request
+    steps: Steps
+    aggregation: str
+    guarded: bool
+
+    @classmethod
+    def open(
+        cls,
+        session: Session,
+        request: Request,
+        name: str,
+        *,
+        separator: str = "auto",
+        step_tokens: int,
+        aggregation: str = "auto",
+        guarded: bool = True,
+        exact: bool = False,
+    ) -> Search:
+        """Check before anything is spent that this search can run.
+
+        Args:
+            separator: where a step ends, `auto` as the verifier wants it; `\\n` may be written out.
+            exact: an exact verifier will do, because the search completes paths before it judges them.
+
+        Raises BadInput without a verifier that can judge steps, Unsupported on an engine that cannot
+        continue a prefix.
+        """
+        verifier = verifier_of(session, name)
+        if verifier.kind == "confidence" or (verifier.kind == "exact" and not exact):
+            remedy = f"give {name} a reward model, or use best-of-n"
+            raise BadInput("verifier", verifier.id, "judges whole solutions only", remedy)
+        if session.runner.features.prefix is False:
+            raise Unsupported(f"{name}: {session.tariff.model} cannot continue a prefix; use weighted-vote instead")
+        how = aggregation_of(verifier, aggregation)
+        separator = verifier.separator if separator == "auto" else separator.replace("\\n", "\n")
+        if not separator:
+            raise BadInput(f"{name}:separator", separator, "is empty", "give the text that ends a step")
+        return cls(session, request, Steps(request, separator, step_tokens), how, guarded)
+
+    def on(self, session: Session) -> Search:
+        """The same search on a branch of its session."""
+        return replace(self, session=session)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the budget, or the engine, has ended it."""
+        return self.session.stopped is not None
+
+    async def families(
+        self, plans: Sequence[tuple[Path, int]], rollout: Rollout = 0
+    ) -> tuple[list[list[Path]], Path | None]:
+        """Scored children of every (path, count), without those that are no progress.
+
+        Where that leaves no child at all, the second value is the best of those dropped.
+        """
+        families = await self.steps.advance(self.session, plans)
+        kept = [
+            [child for child in family if not self.guarded or worthwhile(parent, child)]
+            for (parent, _), family in zip(plans, families, strict=True)
+        ]
+        flat = [child for family in kept for child in family]
+        dropped = [child for family in families for child in family]
+        if not flat and dropped:
+            self.session.note("every step was pruned as too short or repeated; the best of them is completed")
+            return [[] for _ in plans], max(await self.scored(dropped), key=lambda path: path.rank)
+        scored = iter(await self.scored(flat, rollout))
+        return [[next(scored) for _ in family] for family in kept], None
+
+    async def scored(self, paths: Sequence[Path], rollout: Rollout = 0) -> list[Path]:
+        """The paths with the verifier's values.
+
+        Args:
+            rollout: steps at temperature 0 that an unfinished path is continued by for its value, or
+                `end` for a sampled continuation to its end.
+        """
+        seen = await self._previews(list(paths), rollout) if rollout else list(paths)
+        found = []
+        for path, end, value in zip(paths, seen, await self._values(seen), strict=True):
+            preview = None if end is path else replace(end, value=value)
+            found.append(replace(path, value=value, preview=preview))
+        return found
+
+    async def _values(self, paths: Sequence[Path]) -> list[float | None]:
+        if not paths:
+            return []
+        try:
+            candidates = [Candidate(path.steps) for path in paths]
+            return await judged(self.session, self.request, candidates, self.aggregation)
+        except BadInput as error:
+            if all(len(path.steps) < 2 for path in paths):
+                raise  # misused from the start, not a path that has become too long
+            self.session.note(f"refused by the verifier: {error}")
+            return [None] * len(paths)
+
+    async def _previews(self, paths: list[Path], rollout: Rollout) -> list[Path]:
+        """A path whose rollout fails stands for itself."""
+        places = [place for place, path in enumerate(paths) if not path.finished]
+        found = list(paths)
+        if rollout == "end":
+            families = await self.steps.advance(self.session, [(paths[place], 1) for place in places], whole=True)
+            for place, family in zip(places, families, strict=True):
+                found[place] = family[0] if family else paths[place]
+            return found
+        greedy = replace(self.steps, request=self.request.greedy)
+        for _ in range(rollout):
+            places = [place for place in places if not found[place].finished]
+            families = await greedy.advance(self.session, [(found[place], 1) for place in places])
+            for place, family in zip(places, families, strict=True):
+                found[place] = family[0] if family else found[place]
+        return found
+
+    async def completed(self, paths: Sequence[Path]) -> list[Path]:
+        """Unfinished paths written to their end, one call each, and scored."""
+        families = await self.steps.advance(self.session, [(path, 1) for path in paths], whole=True)
+        return await self.scored([path for family in families for path in family])
+
+    def saturated(self, done: Sequence[Path]) -> bool:
+        """Whether at least two finished paths all give one answer and the best has nothing left to gain."""
+        answers = {path.answer for path in done if path.answer is not None}
+        best = max((path.value for path in done if path.value is not None), default=0.0)
+        return self.guarded and len(done) > 1 and len(answers) == 1 and best >= SATURATED
+
+    async def verdict(self, done: Sequence[Path], left: Sequence[Path] = ()) -> Verdict:
+        """Weighted vote over the finished paths, after completing those that are left.
+
+        Without a readable answer among them, the best partial path is read.
+        """
+        done = list(done)
+        if left and not self.ended:
+            done += await self.completed(left)
+        if not done and self.session.runner.features.prefix is False:  # found out on the way
+            raise Unsupported(f"{self.session.tariff.model} cannot continue a prefix; use weighted-vote instead")
+        votes = Votes("confidence", self.session.random)
+        readable = [path for path in done if path.answer is not None]
+        for place, path in enumerate(path for path in done if path.answer is None):
+            votes.add(path.sample(place))
+        for place, weight in enumerate(weights(self.session, [path.value for path in readable])):
+            votes.add(readable[place].sample(place), weight)
+        if votes.weights or not left:
+            return votes.winner()
+        for path in sorted(left, key=lambda path: path.rank, reverse=True):
+            seen = path.preview or path
+            answer = seen.answer or (await self.session.read(self.request, seen.text)).answer
+            if answer is not None:
+                self.session.note("no path was finished; the answer is read from a partial one")
+                return Verdict(answer, seen.text)
+        best = max(left, key=lambda path: path.rank)
+        return Verdict(None, best.text)
+
+
+async def climb(search: Search, plan: Plan, n: int, depth: int, rollout: Rollout = 0) -> Verdict:
+    """Level by level: extend, score, release the budget of what has finished, let `plan` choose the rest."""
+    done: list[Path] = []
+    left: list[Path] = []
+    plans = [(ROOT, n)]
+    for _ in range(depth):
+        families, fallback = await search.families(plans, rollout)
+        if fallback is not None:
+            return await search.verdict(done, [fallback])
+        children = [child for family in families for child in family]
+        done += [child for child in children if child.finished]
+        live = [child for child in children if not child.finished]
+        left = live if children else left
+        if not live or search.ended or search.saturated(done):
+            break
+        if all(child.value is None for child in children):
+            search.session.note(SILENT)
+            break
+        plans = [(path, count) for path, count in plan(live, n - len(done)) if count]
+        left = [path for path, _ in plans]
+    return await search.verdict(done, [] if search.saturated(done) else left)
