@@ -20,6 +20,8 @@ VERBS = {
     "compare": "replay strategies on recorded samples: accuracy against compute",
     "record": "sample a data set into a file that compare can replay",
     "verify": "score recorded samples with a verifier, for search and votes",
+    "label": "label the steps of recorded samples by completing their prefixes (Math-Shepherd)",
+    "train": "train a verifier on recorded samples",
     "strategies": "list the strategies and their parameters",
     "doctor": "find out what a server or this installation can do",
     "pull": "fetch the embedded model, or another GGUF from a hub",

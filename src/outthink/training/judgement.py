@@ -1,0 +1,175 @@
+"""What a trained verifier is worth on problems it has not learnt from.
+
+Knows: logits at step ends, and which tables say how good they are; chooses aggregation and temperature.
+Does not know models or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from outthink.evaluation.bootstrap import interval, paired_interval
+from outthink.training.examples import Examples
+from outthink.training.metrics import auc, auc_within, best_threshold, calibration, first_error_accuracy
+from outthink.training.scoring import Floats, probabilities
+from outthink.training.solutions import Collection
+from outthink.training.votes import METHODS, Scored, accuracies, affordable, flops, number_answers
+from outthink.verifiers.protocol import AGGREGATIONS, Aggregation, aggregate
+
+Array = npt.NDArray[np.float64]
+TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0)
+_THRESHOLDS = tuple(np.round(np.arange(0.01, 0.6, 0.01), 2).tolist())
+
+
+def solution_scores(logits: Sequence[Floats], how: str, temperature: float) -> Array:
+    """One score a solution (solutions,)."""
+    return np.array([aggregate(probabilities(steps, temperature).tolist(), how) for steps in logits])
+
+
+def scored(collection: Collection, examples: Examples, scores: Array) -> Scored:
+    """Matrices of the problems, as many samples each as the problem with the fewest has.
+
+    Solutions too long for the verifier score 0; they still vote by majority.
+    """
+    value = np.zeros(len(collection.solutions))
+    read = np.zeros(len(collection.solutions))
+    value[examples.source], read[examples.source] = scores, examples.lengths
+    rows: dict[str, list[int]] = {}
+    for place, solution in enumerate(collection.solutions):
+        rows.setdefault(solution.problem_id, []).append(place)
+    width = min(map(len, rows.values()))
+    table = np.array([places[:width] for places in rows.values()])
+    solutions = collection.solutions
+    return Scored(
+        number_answers([[solutions[i].answer for i in row] for row in table.tolist()]),
+        np.array([[solutions[i].correct for i in row] for row in table.tolist()]),
+        value[table],
+        np.array([[solutions[i].tokens for i in row] for row in table.tolist()], np.float64),
+        np.array([[solutions[i].prompt_tokens for i in row] for row in table.tolist()], np.float64),
+        read[table],
+    )
+
+
+def choose(
+    collection: Collection, examples: Examples, logits: Sequence[Floats]
+) -> tuple[Aggregation, float, list[dict[str, Any]]]:
+    """Aggregation and temperature whose weighted vote over all samples is right most often, and all results.
+
+    Among equals the earlier aggregation, and the temperature nearest to 1.
+    """
+    tried: list[dict[str, Any]] = []
+    for how in AGGREGATIONS:
+        for temperature in sorted(TEMPERATURES, key=lambda value: abs(np.log(value))):
+            data = scored(collection, examples, solution_scores(logits, how, temperature))
+            n = data.answers.shape[1]
+            right = accuracies(data, n, methods=("weighted",))["weighted"].mean()
+            area = auc_within(data.scores, data.correct, np.arange(len(data.scores))[:, None].repeat(n, 1).ravel())[0]
+            tried.append({"aggregation": how, "temperature": temperature, "n": n, "weighted": right, "auc": area})
+    best = max(tried, key=lambda row: row["weighted"])
+    return best["aggregation"], best["temperature"], tried
+
+
+def step_metrics(examples: Examples, logits: Sequence[Floats], temperature: float = 1.0) -> dict[str, Any]:
+    """Ranking, calibration and first wrong step where process labels are known; empty without any.
+
+    `step_auc` counts a soft label by its share. The threshold of the first wrong step is chosen on half of
+    the problems and used on the other half, both ways.
+    """
+    labels = [examples.labels[examples.firsts[i] : examples.firsts[i + 1]] for i in range(len(examples))]
+    known = [i for i, marks in enumerate(labels) if not np.isnan(marks).all()]
+    if not known:
+        return {}
+    scores = [probabilities(logits[i], temperature)[~np.isnan(labels[i])] for i in known]
+    gold = [labels[i][~np.isnan(labels[i])].astype(np.float64) for i in known]
+    flat, right = np.concatenate(scores), np.concatenate(gold)
+    groups = np.concatenate([np.full(len(marks), examples.problem[i]) for i, marks in zip(known, gold, strict=True)])
+    error, table = calibration(flat, right)
+    half = np.array([examples.problem[i] % 2 == 0 for i in known])
+    found = []
+    for side in (True, False):
+        ours = [k for k in range(len(known)) if half[k] == side]
+        others = [k for k in range(len(known)) if half[k] != side]
+        if ours and others:
+            limit = best_threshold(
+                [scores[k].tolist() for k in others], [gold[k].tolist() for k in others], _THRESHOLDS
+            )
+            measured = first_error_accuracy([scores[k].tolist() for k in ours], [gold[k].tolist() for k in ours], limit)
+            found.append({"threshold": limit, **measured})
+    return {
+        "steps": len(flat),
+        "step_auc": auc(flat, right),
+        "step_auc_reachable": auc(flat, right > 0),
+        "step_auc_within": auc_within(flat, right, groups)[0],
+        "step_ece": error,
+        "step_calibration": table,
+        "first_error": found,
+    }
+
+
+def solution_metrics(data: Scored) -> dict[str, Any]:
+    """Ranking and calibration of solutions, with intervals over problems."""
+    groups = np.repeat(np.arange(len(data.scores)), data.scores.shape[1])
+    within, each = auc_within(data.scores, data.correct, groups)
+    error, table = calibration(data.scores, data.correct)
+    return {
+        "problems": len(data.scores),
+        "samples": data.scores.size,
+        "correct": float(data.correct.mean()),
+        "auc": auc(data.scores, data.correct),
+        "auc_within": within,
+        "auc_within_interval": interval(each) if len(each) else None,
+        "ece": error,
+        "calibration": table,
+    }
+
+
+def curve(data: Scored, sizes: Sequence[int], seed: int = 0) -> list[dict[str, Any]]:
+    """Accuracy of every method with N samples, and the paired difference to majority with as many."""
+    rows: list[dict[str, Any]] = []
+    for n in sizes:
+        if n > data.answers.shape[1]:
+            continue
+        found = accuracies(data, n, seed=seed)
+        for method in METHODS:
+            rows.append(_row(method, n, found[method], found["majority"]))
+    return rows
+
+
+def _row(method: str, n: int, values: Array, majority: Array) -> dict[str, Any]:
+    difference = values - majority
+    return {
+        "method": method,
+        "n": n,
+        "accuracy": float(values.mean()),
+        "interval": interval(values),
+        "difference": float(difference.mean()),
+        "difference_interval": paired_interval(difference),
+    }
+
+
+def equal_flops(
+    data: Scored, sizes: Sequence[int], *, policy: int, verifier: int, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Verified votes against majority with N samples, with as many samples as the same FLOPs pay for.
+
+    Nothing is cached: the verifier reads question and solution of every sample. Samples are rounded down.
+    """
+    rows: list[dict[str, Any]] = []
+    for n in sizes:
+        if n > data.answers.shape[1]:
+            continue
+        fewer = affordable(data, n, policy, verifier)
+        base = accuracies(data, n, methods=("majority",), seed=seed)["majority"]
+        found = accuracies(data, fewer, methods=("weighted", "best_of_n"), seed=seed)
+        for method, values in found.items():
+            row = _row(method, fewer, values, base)
+            spent = flops(data, fewer, policy, verifier)
+            rows.append(
+                {**row, "majority_n": n, "majority": float(base.mean()), "flops": spent}
+                | {"majority_flops": flops(data, n, policy, None)}
+            )
+    return rows

@@ -1,0 +1,268 @@
+"""The training loop: forward, loss, AdamW, cosine, checkpoints.
+
+Knows: token targets with weights, pairs of solutions of one problem, and mixed precision. Does not know
+files of samples, metrics or the artefact.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from outthink.core.errors import BadInput, EngineError
+from outthink.training.base import require
+from outthink.training.batches import Ints, epoch_plan
+from outthink.training.checkpoint import Checkpoint
+from outthink.training.examples import Examples
+
+Dtype = Literal["auto", "fp32", "bf16"]
+_MICRO = {"cuda": 32_768, "cpu": 4_096}
+_CLIP = 1.0
+_LOGGED = 20  # points of the curve an epoch, at least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to train.
+
+    Args:
+        epochs: passes over all examples.
+        lr: highest learning rate, reached after `warmup` (share of all steps), then a cosine to a tenth.
+        batch_tokens: padded tokens of an optimiser step; `micro_tokens` of one forward pass (None: by device).
+        rank_weight: of a pairwise loss, right above wrong solution of the same problem; 0 for none.
+        weight_decay, betas: of AdamW.
+        device: `cuda`, `cpu`, ...; None for a GPU if there is one.
+        dtype: of the arithmetic; `auto` is bf16 on a GPU and fp32 elsewhere. Weights stay fp32.
+        compile: let torch compile the model.
+        save_seconds: between checkpoints.
+        max_steps: stop after so many steps (the schedule is that of the whole run); None for all.
+    """
+
+    epochs: int = 2
+    lr: float = 1e-4
+    batch_tokens: int = 65_000
+    micro_tokens: int | None = None
+    rank_weight: float = 0.0
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    device: str | None = None
+    dtype: Dtype = "auto"
+    compile: bool = False
+    seed: int = 0
+    save_seconds: float = 120.0
+    max_steps: int | None = None
+
+    def about(self) -> dict[str, Any]:
+        """What makes two runs the same."""
+        chosen = asdict(self)
+        return {name: chosen[name] for name in chosen if name not in ("save_seconds", "max_steps")}
+
+
+def device_of(name: str | None) -> Any:
+    """The torch device; BadInput for one that is not here."""
+    torch, _ = require()
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0]
+        raise BadInput("--device", name, f"cannot be used ({line})", "use cpu or cuda") from None
+    return device
+
+
+def autocast(device: Any, dtype: Dtype) -> Any:
+    """Mixed precision: bf16 matrix products where asked for."""
+    torch, _ = require()
+    wanted = dtype == "bf16" or (dtype == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
+def micro_tokens(device: Any, wanted: int | None) -> int:
+    """Padded tokens of one forward pass."""
+    return wanted or _MICRO.get(device.type, 8_192)
+
+
+def moved(array: np.ndarray[Any, Any], device: Any) -> Any:
+    """An array on the device, through pinned memory if that is a GPU."""
+    torch, _ = require()
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+class Run:
+    """One training run over prepared examples.
+
+    Args:
+        model: gives `.logits` (examples, longest, 1); trained in place.
+        checkpoint: None to keep nothing.
+        say: gets a line now and then.
+        after_epoch: gets the number of epochs done; what it returns joins the curve.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        examples: Examples,
+        settings: Settings,
+        *,
+        checkpoint: Checkpoint | None = None,
+        say: Callable[[str], None] = lambda line: None,
+        after_epoch: Callable[[int], dict[str, Any]] = lambda epoch: {},
+    ) -> None:
+        torch, _ = require()
+        if settings.epochs < 1 or not settings.lr > 0:
+            raise BadInput("--epochs", settings.epochs, "or --lr leaves nothing to learn", "give both above 0")
+        if not examples.weights.any():
+            raise BadInput("--samples", 0, "leave nothing to learn from", "give more samples or --max-context")
+        self.settings, self.examples, self.checkpoint = settings, examples, checkpoint
+        self.say, self.after_epoch = say, after_epoch
+        self.device = device_of(settings.device)
+        self.model = model.to(self.device)
+        self.forward = torch.compile(self.model, dynamic=True) if settings.compile else self.model
+        self.learning = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.learning,
+            lr=settings.lr,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+        groups = examples.problem if settings.rank_weight > 0 else None
+        self.plans = [
+            epoch_plan(
+                examples.lengths,
+                tokens=settings.batch_tokens,
+                micro=micro_tokens(self.device, settings.micro_tokens),
+                seed=settings.seed,
+                epoch=epoch,
+                groups=groups,
+            )
+            for epoch in range(settings.epochs)
+        ]
+        self.total = sum(map(len, self.plans))
+        self.curve: list[dict[str, Any]] = []
+        self.done = 0
+        self.seconds = 0.0
+        self.tokens = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then a cosine down to a tenth."""
+        warm = max(1, round(self.settings.warmup * self.total))
+        if step < warm:
+            return self.settings.lr * (step + 1) / warm
+        share = (step - warm) / max(1, self.total - warm)
+        return self.settings.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
+
+    def train(self) -> list[dict[str, Any]]:
+        """Train to the end, or to `max_steps`; returns the curve. EngineError where the loss is no number."""
+        self._resume()
+        self.model.train()
+        began, saved = time.monotonic() - self.seconds, time.monotonic()
+        last = min(self.total, self.settings.max_steps or self.total)
+        every = max(1, len(self.plans[0]) // _LOGGED)
+        losses: list[Any] = []
+        boundary = 0
+        for epoch, plan in enumerate(self.plans, start=1):
+            for number, parts in enumerate(plan, start=boundary):
+                if number < self.done or number >= last:
+                    continue
+                losses.append(self._step(number, parts))
+                self.done = number + 1
+                self.seconds = time.monotonic() - began
+                if self.done % every == 0 or self.done in (1, last):
+                    self._log(epoch, losses)
+                    losses = []
+                if self.checkpoint is not None and time.monotonic() - saved >= self.settings.save_seconds:
+                    self._save()
+                    saved = time.monotonic()
+            boundary += len(plan)
+            if self.done == boundary and not any(point.get("epoch_done") == epoch for point in self.curve):
+                found = self.after_epoch(epoch)
+                self.curve.append({"epoch_done": epoch, "step": self.done, **found})
+                self.model.train()
+        if self.checkpoint is not None:
+            self._save()
+        return self.curve
+
+    def _step(self, number: int, parts: list[Ints]) -> Any:
+        torch, _ = require()
+        torch.manual_seed(self.settings.seed * 1_000_003 + number)  # dropout does not depend on where a run was killed
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate(number)
+        weight = sum(float(self.examples.batch(part)[2].sum()) for part in parts)
+        pairs = sum(self._pairs(part).sum() for part in parts) if self.settings.rank_weight > 0 else 0
+        total = torch.zeros((), device=self.device)
+        for part in parts:
+            loss = self._loss(part, weight, float(pairs))
+            loss.backward()
+            total += loss.detach()
+        torch.nn.utils.clip_grad_norm_(self.learning, _CLIP)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.tokens += int(sum(self.examples.lengths[part].sum() for part in parts))
+        return total
+
+    def _pairs(self, part: Ints) -> np.ndarray[Any, Any]:
+        """(examples, examples): right solution in the row, wrong one of the same problem in the column."""
+        right, problem = self.examples.correct[part], self.examples.problem[part]
+        found: np.ndarray[Any, Any] = right[:, None] & ~right[None, :] & (problem[:, None] == problem[None, :])
+        return found
+
+    def _loss(self, part: Ints, weight: float, pairs: float) -> Any:
+        torch, _ = require()
+        functional = torch.nn.functional
+        ids, targets, weights, lengths = self.examples.batch(part)
+        with autocast(self.device, self.settings.dtype):
+            logits = self.forward(input_ids=moved(ids, self.device), use_cache=False).logits
+        logits = logits[..., 0].float()
+        each = functional.binary_cross_entropy_with_logits(logits, moved(targets, self.device), reduction="none")
+        loss = (each * moved(weights, self.device)).sum() / weight
+        if pairs:
+            final = logits[torch.arange(len(part), device=self.device), moved(lengths - 1, self.device)]
+            apart = functional.softplus(final[None, :] - final[:, None])
+            mask = moved(self._pairs(part).astype(np.float32), self.device)
+            loss = loss + self.settings.rank_weight * (apart * mask).sum() / pairs
+        return loss
+
+    def _log(self, epoch: int, losses: list[Any]) -> None:
+        loss = sum(float(value) for value in losses) / len(losses)
+        if not math.isfinite(loss):
+            raise EngineError(f"the loss is {loss} at step {self.done}: lower --lr", fatal=True)
+        speed = self.tokens / self.seconds if self.seconds else 0.0
+        point = {"step": self.done, "epoch": epoch, "loss": loss, "lr": self.rate(self.done - 1)}
+        self.curve.append({**point, "tokens": self.tokens, "seconds": round(self.seconds, 2)})
+        self.say(f"step {self.done}/{self.total}  loss {loss:.4f}  {speed:,.0f} tokens/s  {self.seconds:.0f} s")
+
+    def _trainable(self) -> dict[str, Any]:
+        return {name: p.detach().cpu() for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def _save(self) -> None:
+        assert self.checkpoint is not None
+        self.checkpoint.save(
+            done=self.done,
+            seconds=self.seconds,
+            tokens=self.tokens,
+            curve=self.curve,
+            weights=self._trainable(),
+            optimiser=self.optimiser.state_dict(),
+        )
+
+    def _resume(self) -> None:
+        torch, _ = require()
+        state = self.checkpoint.load() if self.checkpoint is not None else None
+        if state is None:
+            return
+        own = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in state["weights"].items():
+                own[name].copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.done, self.seconds, self.tokens = state["done"], state["seconds"], state["tokens"]
+        self.curve = list(state["curve"])
+        self.say(f"going on after step {self.done}")

@@ -1,0 +1,208 @@
+"""Trains a verifier from recorded samples: read, split by problem, train, choose, store.
+
+Knows: the order of things, and what is written about them. The parts know the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outthink.core.errors import BadInput
+from outthink.training import artefact
+from outthink.training.base import Shape, active_parameters, build, require
+from outthink.training.checkpoint import Checkpoint
+from outthink.training.delta import compress
+from outthink.training.examples import Examples, Targets, encode_all
+from outthink.training.judgement import choose, curve, scored, solution_metrics, solution_scores, step_metrics
+from outthink.training.loop import Run, Settings
+from outthink.training.scoring import step_logits
+from outthink.training.solutions import SEPARATOR, Collection, Labels, read_solutions
+from outthink.verifiers.reward_model.artefact import FILE, Artefact
+
+_SIZES = (1, 4, 8)
+_TINY_SAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to train from what, and how.
+
+    Args:
+        samples, problems, steps: the data card's files; without `steps` it is an outcome model.
+        out: the artefact's folder.
+        labels: see `read_labels`.
+        holdout: share of the problems that is never learnt from.
+        limit: only the first so many problems.
+        delta: store a full fine-tune as an adapter of this rank; the stored one is what is judged.
+        base_name: how the artefact names its base; None for `shape.base`.
+        command: kept with the artefact, so that it can be trained again.
+    """
+
+    samples: Path
+    problems: Path
+    out: Path
+    steps: Path | None = None
+    labels: Labels = "soft"
+    holdout: float = 0.05
+    limit: int | None = None
+    max_context: int = 2048
+    targets: Targets = field(default_factory=Targets)
+    shape: Shape = field(default_factory=Shape)
+    settings: Settings = field(default_factory=Settings)
+    base_name: str | None = None
+    delta: int | None = None
+    command: str = ""
+
+    def about(self) -> dict[str, Any]:
+        """What makes two trainings the same, in JSON."""
+        files = {name: path.name for name in ("samples", "problems", "steps") if (path := getattr(self, name))}
+        chosen = {name: getattr(self, name) for name in ("labels", "holdout", "limit", "max_context", "delta")}
+        shape = {**asdict(self.shape), "base": self.name}
+        return {**files, **chosen, "targets": asdict(self.targets), "shape": shape, **self.settings.about()}
+
+    @property
+    def name(self) -> str:
+        """What the artefact calls its base."""
+        return self.base_name or self.shape.base
+
+
+def split(collection: Collection, share: float, seed: int) -> tuple[Collection, Collection]:
+    """Training and held-out part; a problem is in one of them with all its solutions.
+
+    Raises BadInput for a share outside 0...0.9, or one that leaves either part empty.
+    """
+    problems = collection.problems
+    count = round(share * len(problems))
+    if not 0 < share <= 0.9 or not 0 < count < len(problems):
+        raise BadInput("--holdout", share, f"leaves nothing of {len(problems)} problems", "give 0.05 and more problems")
+    drawn = np.random.default_rng(seed).permutation(len(problems))[:count]
+    held = {problems[i] for i in drawn.tolist()}
+    return collection.only(set(problems) - held), collection.only(held)
+
+
+def train_prm(plan: Plan, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Train and store a verifier; returns what `training.json` holds.
+
+    A killed run goes on from its last checkpoint when called again with the same plan. Raises BadInput for
+    a folder that holds a verifier already, another run's checkpoint, or unusable data.
+    """
+    require()
+    if (plan.out / FILE).exists():
+        raise BadInput("--out", str(plan.out), "holds a verifier already", "give another name or remove it")
+    collection = read_solutions(plan.samples, plan.problems, plan.steps, labels=plan.labels, limit=plan.limit)
+    learnt, held = split(collection, plan.holdout, plan.settings.seed)
+    model, tokenizer = build(plan.shape)
+    examples, judged = (
+        encode_all(part, tokenizer, targets=plan.targets, max_context=plan.max_context) for part in (learnt, held)
+    )
+    say(_summary(collection, examples, judged))
+    settings = plan.settings
+
+    def after(epoch: int) -> dict[str, Any]:
+        logits = step_logits(model, judged, device=settings.device, dtype=settings.dtype, micro=settings.micro_tokens)
+        found = _judge(held, judged, logits, "last", 1.0)
+        say(f"epoch {epoch}: held out {_line(found)}")
+        return {name: found[name] for name in ("auc", "auc_within", "step_auc") if name in found}
+
+    checkpoint = Checkpoint(plan.out, plan.about())
+    run = Run(model, examples, settings, checkpoint=checkpoint, say=say, after_epoch=after)
+    points = run.train()
+    if run.done < run.total:
+        say(f"stopped after step {run.done} of {run.total}: run the same command without the limit to go on")
+        return {"curve": points}
+    if plan.delta is not None and plan.shape.rank is None:
+        model, share = compress(model, plan.shape, plan.delta)
+        say(f"stored as a difference of rank {plan.delta}, which keeps {100 * share:.1f} % of what was learnt")
+    logits = step_logits(model, judged, device=settings.device, dtype=settings.dtype, micro=settings.micro_tokens)
+    how, temperature, tried = choose(held, judged, logits)
+    metrics = _judge(held, judged, logits, how, temperature)
+    say(f"held out, {how} at temperature {temperature:g}: {_line(metrics)}")
+    history = _history(plan, model, examples, points, metrics, tried)
+    history["seconds"], history["tokens"] = round(run.seconds, 1), run.tokens
+    description = _description(plan, model, how, temperature)
+    size = artefact.write(plan.out, model, tokenizer, description, history)
+    checkpoint.remove()
+    say(f"wrote {plan.out} ({size / 1e6:.1f} MB, {description.parameters:,} active parameters)")
+    return history
+
+
+def _description(plan: Plan, model: Any, how: Any, temperature: float) -> Artefact:
+    kind = "process" if plan.steps is not None else "outcome"
+    name = f"{plan.out.name}-newline-seed{plan.settings.seed}"
+    return Artefact(
+        base=plan.name,
+        adapter=not plan.shape.tiny and (plan.shape.rank is not None or plan.delta is not None),
+        layers=plan.shape.layers,
+        separator=SEPARATOR,
+        aggregation=how,
+        kind=kind,  # type: ignore[arg-type]
+        max_context=plan.max_context,
+        id=name,
+        parameters=active_parameters(model),
+        temperature=temperature,
+    )
+
+
+def _judge(held: Collection, judged: Examples, logits: Any, how: str, temperature: float) -> dict[str, Any]:
+    data = scored(held, judged, solution_scores(logits, how, temperature))
+    sizes = sorted({size for size in (*_SIZES, data.answers.shape[1]) if size <= data.answers.shape[1]})
+    return {**solution_metrics(data), **step_metrics(judged, logits), "votes": curve(data, sizes)}
+
+
+def _line(found: dict[str, Any]) -> str:
+    votes = {(row["method"], row["n"]): row["accuracy"] for row in found["votes"]}
+    most = max(n for _, n in votes)
+    figures = {"AUC": found["auc"], "within problems": found["auc_within"], "steps": found.get("step_auc")}
+    shown = [f"{name} {value:.3f}" for name, value in figures.items() if value is not None]
+    shown += [f"{method}@{most} {100 * votes[method, most]:.1f}" for method in ("majority", "weighted", "best_of_n")]
+    return ", ".join(shown)
+
+
+def _summary(collection: Collection, examples: Examples, judged: Examples) -> str:
+    left = dict(collection.left_out) | {"too long": examples.too_long + judged.too_long}
+    away = ", ".join(f"{count} {reason}" for reason, count in left.items() if count)
+    return (
+        f"{len(examples)} solutions of {len(set(examples.problem.tolist()))} problems to learn from"
+        f" ({len(examples.ids):,} tokens, {int((~np.isnan(examples.labels)).sum()):,} labelled steps),"
+        f" {len(judged)} of {len(judged.names)} problems held out" + (f"; left out: {away}" if away else "")
+    )
+
+
+def _history(
+    plan: Plan, model: Any, examples: Examples, points: Any, metrics: dict[str, Any], tried: Any
+) -> dict[str, Any]:
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {
+        "command": plan.command,
+        "settings": plan.about(),
+        "versions": _versions(),
+        "trained_parameters": learning,
+        "solutions": len(examples),
+        "curve": points,
+        "choice": tried,
+        "held_out": metrics,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "transformers", "peft", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def as_smoke_test(plan: Plan) -> Plan:
+    """The plan made so small that it takes seconds: a random model of two layers, all weights learning."""
+    few = plan.limit or _TINY_SAMPLES * 10
+    settings = replace(plan.settings, batch_tokens=min(plan.settings.batch_tokens, 8_192))
+    shape = replace(plan.shape, tiny=True, rank=None, layers=None)
+    return replace(plan, limit=few, delta=None, shape=shape, settings=settings, holdout=max(plan.holdout, 0.2))
