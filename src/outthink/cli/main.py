@@ -22,6 +22,7 @@ VERBS = {
     "verify": "score recorded samples with a verifier, for search and votes",
     "label": "label the steps of recorded samples by completing their prefixes (Math-Shepherd)",
     "train": "train a verifier on recorded samples",
+    "router": "train and judge a router between a weak and a strong model",
     "strategies": "list the strategies and their parameters",
     "doctor": "find out what a server or this installation can do",
     "pull": "fetch the embedded model, or another GGUF from a hub",

@@ -1,0 +1,126 @@
+"""Routes GSM8K and MMLU prompts between a weak and a strong model and compares with the controls.
+
+    python benchmarks/router.py
+
+Five folds grouped by prompt, calibration inside of them; GSM8K also with labels read from the responses,
+MMLU also with its subject, and each set judged by a router trained on the other. Rows are read from
+../shared/data/routing (or OUTTHINK_ROUTING); without them the exit code is 77.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import ROOT, load_average, parser, save, show, skip, target
+from outthink.controller.router import load
+from outthink.evaluation.routing.data import read_routing
+from outthink.evaluation.routing.run import cross_fitted, held_out, train
+from outthink.evaluation.routing.training import Recipe
+
+DATA = Path(os.environ.get("OUTTHINK_ROUTING") or ROOT.parent / "shared" / "data" / "routing")
+GOLD = DATA.parent / "traces" / "problems-gsm8k.parquet"
+SEEDS = 5
+_KEYS = ("n", "weak", "strong", "apgr", "apgr_low", "apgr_high", "paired_low", "paired_high", "cpt50", "cpt80")
+_MEMORY = """
+import json, resource, sys
+from pathlib import Path
+from outthink.controller.router import load
+def kilobytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
+before = kilobytes()
+router = load(Path(sys.argv[1]))
+router.believe("How many legs do three cats have?")
+print(kilobytes() - before)
+"""
+
+
+def row(name: str, report: dict[str, Any]) -> dict[str, Any]:
+    """One line of the table."""
+    figures = {key: report[key] for key in _KEYS}
+    control = {"length_apgr": report["controls"]["length"]["apgr"], "oracle_apgr": report["controls"]["oracle"]["apgr"]}
+    return {"set": name, **figures, **control, "auc_cost": report["auc_cost"], "ece": report["ece"]}
+
+
+def speed(folder: Path, data: Path, count: int = 1000) -> dict[str, float]:
+    """Processor milliseconds a request of a stored router: mean, 99th percentile, and a prompt of 100,000 letters."""
+    router, prompts = load(folder), read_routing(data).prompts[:: max(1, len(read_routing(data)) // count)]
+    taken = []
+    for prompt in [*prompts, "many words " * 9000]:
+        began = time.process_time()
+        router.believe(prompt)
+        taken.append(1000 * (time.process_time() - began))
+    return {"mean_ms": float(np.mean(taken[:-1])), "p99_ms": float(np.quantile(taken[:-1], 0.99)), "long_ms": taken[-1]}
+
+
+def main() -> int:
+    """Measure everything and write results/router.json."""
+    parser(__doc__).parse_args()
+    gsm8k, mmlu = DATA / "gsm8k.parquet", DATA / "mmlu.parquet"
+    if not (gsm8k.is_file() and mmlu.is_file() and GOLD.is_file()):
+        return skip("the routing sets are not in ../shared/data/routing; set OUTTHINK_ROUTING to their folder")
+    busy = load_average()
+    seeds = [cross_fitted(gsm8k, Recipe(seed=seed), gold=GOLD) for seed in range(SEEDS)]
+    alone = cross_fitted(mmlu, Recipe())
+    told = cross_fitted(mmlu, Recipe(subject=True))
+    with tempfile.TemporaryDirectory() as name:
+        folders = {path.stem: Path(name) / path.stem for path in (gsm8k, mmlu)}
+        for path in (gsm8k, mmlu):
+            train(path, folders[path.stem], Recipe())
+        across = {
+            "GSM8K by MMLU's": held_out(gsm8k, folders["mmlu"]),
+            "MMLU by GSM8K's": held_out(mmlu, folders["gsm8k"]),
+        }
+        cost = speed(folders["mmlu"], mmlu)
+        done = subprocess.run(
+            [sys.executable, "-c", _MEMORY, str(folders["mmlu"])], capture_output=True, text=True, check=True
+        )
+        cost["resident_mb"] = json.loads(done.stdout) / 1024
+        cost["files_mb"] = sum(file.stat().st_size for file in folders["mmlu"].iterdir()) / 1e6
+    first = seeds[0]
+    table = [
+        row("GSM8K", first),
+        row("GSM8K, rows with a gold answer", first["same_rows_as_given"]),
+        row("GSM8K, the same regraded", first["regraded"]),
+        row("MMLU", alone),
+        row("MMLU, subject given", told),
+        *(row(f"{name} router", report) for name, report in across.items()),
+    ]
+    show("cross-fitted, five grouped folds", table)
+    repeated = [report["apgr"] for report in seeds]
+    targets = [
+        target("GSM8K APGR", ">= 0.65", round(first["apgr"], 4), first["apgr"] >= 0.65),
+        target(
+            "GSM8K APGR, mean of five fold seeds", ">= 0.65", round(np.mean(repeated), 4), np.mean(repeated) >= 0.65
+        ),
+        target("MMLU APGR, prompt alone", ">= 0.67", round(alone["apgr"], 4), alone["apgr"] >= 0.67),
+        target("MMLU APGR minus length, lower", "> 0", round(alone["paired_low"], 4), alone["paired_low"] > 0),
+        target("MMLU APGR, with subject", ">= 0.69", round(told["apgr"], 4), told["apgr"] >= 0.69),
+        target("processor time a request, mean", "< 5 ms", round(cost["mean_ms"], 2), cost["mean_ms"] < 5),
+        target("processor time a request, p99", "< 5 ms", round(cost["p99_ms"], 2), cost["p99_ms"] < 5),
+        target("memory of a loaded router", "< 150 MB", round(cost["resident_mb"], 1), cost["resident_mb"] < 150),
+    ]
+    save(
+        "router",
+        settings={"folds": 5, "seeds": SEEDS, "recipe": first["recipe"], "resamples": 2000},
+        targets=targets,
+        load_before=busy,
+        rows=table,
+        gsm8k_apgr_by_seed=repeated,
+        cost=cost,
+        reliability={"GSM8K": first["targets"], "MMLU": alone["targets"]},
+        curves={"GSM8K": first["curve"], "MMLU": alone["curve"], "MMLU, subject given": told["curve"]},
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

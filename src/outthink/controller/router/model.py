@@ -1,0 +1,176 @@
+"""A linear model of text with several calibrated heads, and the router made of it.
+
+Knows: how hand features, TF-IDF terms and a subject become one probability per head. Does not know how
+coefficients were found (`outthink.evaluation.routing`) nor where they are stored (`artefact`). Uses neither
+numpy nor scikit-learn: one prompt is too little work to pay for their import.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp
+
+from outthink.controller.router.features import hand_features, read
+from outthink.controller.router.tfidf import Kind, idf, terms, weights
+
+CLIP = 4.0
+"""Standard deviations beyond which a hand feature counts no further: a strange prompt stays a plain guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Terms of one kind with their coefficients.
+
+    Numbers lie in arrays: the objects of ten thousands of floats would be spread over memory, and
+    fetching them took most of a request's time.
+
+    Args:
+        documents: training prompts.
+        terms: in alphabetical order.
+        frequencies: how many of the documents hold each term.
+        coefficients: one array a head, in the order of the terms.
+    """
+
+    kind: Kind
+    documents: int
+    terms: tuple[str, ...]
+    frequencies: tuple[int, ...]
+    coefficients: tuple[array[float], ...]
+    _index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    _inverse: array[float] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        inverse = {count: idf(self.documents, count) for count in set(self.frequencies)}
+        object.__setattr__(self, "_index", {term: place for place, term in enumerate(self.terms)})
+        object.__setattr__(self, "_inverse", array("d", map(inverse.__getitem__, self.frequencies)))
+
+    def add_to(self, sums: list[float], text: str) -> None:
+        """Add what the terms of a text say to the logit of each head."""
+        places, found = weights(terms(text, self.kind), self._index, self._inverse)
+        for head, row in enumerate(self.coefficients):
+            sums[head] += sum([weight * row[place] for place, weight in zip(places, found, strict=True)])
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """Logits and calibrated probabilities of every head for one prompt.
+
+    Args:
+        heads: their names, for a router `weak` and `strong`.
+        bias: one a head.
+        mean, scale: of each hand feature; the standardised, clipped value is multiplied by `hand_weight`.
+        hand: coefficients, one list a head, in the order of `features.NAMES`.
+        blocks: terms with their coefficients.
+        subjects: coefficients of each subject, one a head; empty where the model reads the prompt alone.
+        platt: (slope, intercept) of each head: the probability is sigmoid(slope * logit + intercept).
+    """
+
+    heads: tuple[str, ...]
+    bias: tuple[float, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    hand_weight: float
+    hand: tuple[tuple[float, ...], ...]
+    blocks: tuple[Block, ...]
+    subjects: Mapping[str, Sequence[float]]
+    platt: tuple[tuple[float, float], ...]
+
+    def standardised(self, prompt: str) -> list[float]:
+        """Hand features as the heads see them."""
+        values = zip(hand_features(prompt), self.mean, self.scale, strict=True)
+        return [
+            self.hand_weight * max(-CLIP, min(CLIP, (value - mean) / scale if scale else 0.0))
+            for value, mean, scale in values
+        ]
+
+    def logits(self, prompt: str, subject: str = "") -> list[float]:
+        """One uncalibrated logit a head."""
+        hand = self.standardised(prompt)
+        sums = [
+            bias + sum(a * b for a, b in zip(hand, row, strict=True))
+            for bias, row in zip(self.bias, self.hand, strict=True)
+        ]
+        text = read(prompt)
+        for block in self.blocks:
+            block.add_to(sums, text)
+        for head, coefficient in enumerate(self.subjects.get(subject, ())):
+            sums[head] += coefficient
+        return sums
+
+    def probabilities(self, prompt: str, subject: str = "") -> list[float]:
+        """One calibrated probability a head."""
+        return [
+            sigmoid(slope * logit + shift)
+            for logit, (slope, shift) in zip(self.logits(prompt, subject), self.platt, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What a router thinks of one prompt; `flags` say why it should not be trusted here, if anything does."""
+
+    weak: float
+    strong: float
+    flags: tuple[str, ...] = ()
+
+    @property
+    def gain(self) -> float:
+        """How much likelier the strong model is to be right: requests are ranked by it."""
+        return self.strong - self.weak
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """Ranks requests by how much the strong model would gain over the weak one.
+
+    Args:
+        id: hash of the artefact's content; receipts name it.
+        model: with the heads `weak` and `strong`.
+        shortest, longest: characters of the prompts that it was trained on.
+        gains: percentiles 0 to 100 of the gain on held-out training prompts.
+    """
+
+    id: str
+    model: TextModel
+    shortest: int
+    longest: int
+    gains: tuple[float, ...]
+
+    @property
+    def reads_subject(self) -> bool:
+        """Whether requests should come with their subject."""
+        return bool(self.model.subjects)
+
+    def believe(self, prompt: str, subject: str = "") -> Belief:
+        """P(weak right), P(strong right), and whether the prompt is like those of the training."""
+        weak, strong = self.model.probabilities(prompt, subject)
+        flags = []
+        if not self.shortest <= len(prompt) <= self.longest:
+            flags.append(f"{len(prompt)} characters, trained on {self.shortest} to {self.longest}")
+        if self.reads_subject and subject not in self.model.subjects:
+            flags.append(f"subject {subject!r} is new")
+        return Belief(weak, strong, tuple(flags))
+
+    def threshold(self, share: float) -> float:
+        """The gain from which requests go to the strong model, so that about `share` (0 to 1) of them do.
+
+        The share is that of requests like the training's; at 1 every request goes, at 0 none.
+        """
+        if share <= 0:
+            return float("inf")
+        if share >= 1:
+            return float("-inf")
+        place = (1 - share) * (len(self.gains) - 1)
+        low = int(place)
+        high = min(low + 1, len(self.gains) - 1)
+        return self.gains[low] + (place - low) * (self.gains[high] - self.gains[low])
+
+
+def sigmoid(value: float) -> float:
+    """1 / (1 + exp(-value)), without overflow."""
+    if value >= 0:
+        return 1 / (1 + exp(-value))
+    small = exp(value)
+    return small / (1 + small)

@@ -1,0 +1,146 @@
+"""Routing data: prompts and whether a weak and a strong model answered them rightly.
+
+Knows: columns, which rows are dropped, what makes a file unusable. Does not know routers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from outthink.core.errors import BadInput
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+LABELS = ("weak_correct", "strong_correct")
+COSTS = ("weak_cost", "strong_cost")
+_COLUMNS = ("prompt", *LABELS)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingData:
+    """Rows that count, in the file's order.
+
+    Args:
+        name: of the file.
+        prompts, subjects: texts; a subject is empty where the file has none.
+        weak, strong: 1.0 where that model was right, else 0.0.
+        extra: what the strong call costs more than the weak one, in one unit for all rows.
+        cost_source: where `extra` comes from, in words.
+        dropped: rows left out because they are marked as contaminated.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    subjects: tuple[str, ...]
+    weak: Floats
+    strong: Floats
+    extra: Floats
+    cost_source: str
+    dropped: int
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def gain(self) -> Floats:
+        """+1 where only the strong model is right, -1 where only the weak one is."""
+        return self.strong - self.weak
+
+    def take(self, rows: Ints) -> RoutingData:
+        """Some of the rows."""
+        return RoutingData(
+            self.name,
+            tuple(self.prompts[row] for row in rows),
+            tuple(self.subjects[row] for row in rows),
+            self.weak[rows],
+            self.strong[rows],
+            self.extra[rows],
+            self.cost_source,
+            self.dropped,
+        )
+
+
+def read_routing(path: Path) -> RoutingData:
+    """Read a Parquet file with `prompt`, `weak_correct` and `strong_correct`; optional are `subject`,
+    `contaminated` (these rows are dropped), `weak_cost` and `strong_cost`.
+
+    Raises BadInput for a missing file or column, an empty prompt, a label other than true and false,
+    a cost that is no number, or no rows.
+    """
+    rows = _rows(path)
+    field = f"data {path.name}"
+    kept = [(place, row) for place, row in enumerate(rows, start=1) if not row.get("contaminated")]
+    if not kept:
+        state = "has only contaminated rows" if rows else "has no rows"
+        raise BadInput("data", str(path), state, "give a file with rows to learn from")
+    for place, row in kept:
+        _check(field, place, row)
+    extra, source = _extra(field, kept)
+    return RoutingData(
+        path.stem,
+        tuple(row["prompt"] for _, row in kept),
+        tuple(str(row.get("subject") or "") for _, row in kept),
+        np.array([float(row["weak_correct"]) for _, row in kept]),
+        np.array([float(row["strong_correct"]) for _, row in kept]),
+        extra,
+        source,
+        len(rows) - len(kept),
+    )
+
+
+def need_subjects(data: RoutingData) -> None:
+    """BadInput where a row has no subject."""
+    empty = sum(not subject for subject in data.subjects)
+    if empty:
+        raise BadInput(
+            f"data {data.name}", "subject", f"is empty in {empty} of {len(data)} rows", "leave out --subject"
+        )
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as parquet
+
+    if not path.is_file():
+        raise BadInput("data", str(path), "does not exist", "give a Parquet file")
+    try:
+        file = parquet.ParquetFile(path)
+    except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
+        line = str(error).splitlines()[0]
+        raise BadInput("data", str(path), f"is not a readable Parquet file ({line})", "write it again") from None
+    names = file.schema_arrow.names
+    missing = [name for name in _COLUMNS if name not in names]
+    if missing:
+        raise BadInput(f"data {path.name}", ", ".join(missing), "is no column", f"it has: {', '.join(names)}")
+    wanted = [name for name in (*_COLUMNS, "subject", "contaminated", *COSTS) if name in names]
+    rows: list[dict[str, Any]] = file.read(columns=wanted).to_pylist()
+    return rows
+
+
+def _check(field: str, place: int, row: Mapping[str, Any]) -> None:
+    prompt = row["prompt"]
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise BadInput(field, prompt, f"is an empty prompt (row {place})", "remove the row")
+    for label in LABELS:
+        if row[label] is None or row[label] not in (0, 1):
+            raise BadInput(f"{field}, {label}", row[label], f"is neither true nor false (row {place})", "grade the row")
+
+
+def _extra(field: str, kept: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[Floats, str]:
+    """Without prices the cost of a request is its length: the share of cost is then that of characters."""
+    if not all(name in kept[0][1] for name in COSTS):
+        return np.array([float(len(row["prompt"])) for _, row in kept]), "characters of the prompt"
+    for place, row in kept:
+        for name in COSTS:
+            value = row[name]
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise BadInput(f"{field}, {name}", value, f"is no cost (row {place})", "give a number of dollars")
+    extra = np.array([float(row["strong_cost"]) - float(row["weak_cost"]) for _, row in kept])
+    if extra.sum() <= 0:
+        raise BadInput(field, "strong_cost", "is no more than weak_cost", "swap the two models: there is no trade")
+    return extra, "columns weak_cost and strong_cost"

@@ -1,0 +1,141 @@
+"""APGR, CPT, area over cost, calibration error: against values that can be worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from outthink.core.errors import BadInput
+from outthink.evaluation.routing.curve import curves
+from outthink.evaluation.routing.data import RoutingData
+from outthink.evaluation.routing.folds import fold_of, groups
+from outthink.evaluation.routing.reliability import auc, ece, platt, reliability
+from outthink.evaluation.routing.report import evaluate
+
+RNG = np.random.default_rng(5)
+
+
+def data(weak: np.ndarray, strong: np.ndarray, extra: np.ndarray | None = None) -> RoutingData:
+    size = len(weak)
+    prompts = tuple("p" * (1 + i % 7) + str(i) for i in range(size))
+    return RoutingData(
+        "made-up", prompts, ("",) * size, weak * 1.0, strong * 1.0, np.ones(size) if extra is None else extra, "", 0
+    )
+
+
+def fixable(size: int = 1000, share: float = 0.2) -> tuple[RoutingData, np.ndarray]:
+    """No reversals; the strong model fixes exactly the prompts with the highest scores."""
+    score = RNG.permutation(size) / size
+    fixed = score >= 1 - share
+    return data(~fixed, np.ones(size)), score
+
+
+def test_a_perfect_router_needs_q_times_the_fixable_share() -> None:
+    rows, score = fixable()
+    for q in (0.2, 0.5, 0.8):
+        assert curves(score, rows).cpt(q)[0] == pytest.approx(20 * q, abs=0.2)
+    # One triangle to x = 0.2, then the full gap.
+    assert curves(score, rows).apgr()[0] == pytest.approx(0.9, abs=0.005)
+
+
+def test_cpt_is_the_first_crossing() -> None:
+    # Accuracy rises to the strong model's, falls again, and rises: the first time counts. (Points 1 and 2,
+    # the two highest deciles, are the same of ten rows.)
+    weak = np.array([0, 0, 1, 1, 0, 0, 0, 0, 0, 0])
+    strong = np.array([1, 1, 0, 0, 1, 1, 0, 0, 0, 0])
+    curve = curves(np.arange(10, 0, -1.0), data(weak, strong))
+    assert curve.accuracy[[0, 1, 3, 4, 5], 0] == pytest.approx([0.2, 0.3, 0.4, 0.3, 0.2])
+    assert curve.cpt(0.5)[0] == pytest.approx(10)
+    assert curve.cpt(1.0)[0] == pytest.approx(20)
+
+
+def test_ends_are_the_two_models() -> None:
+    rows, score = fixable()
+    curve = curves(score, rows)
+    assert (curve.share[0, 0], curve.cost[0, 0], curve.accuracy[0, 0]) == (0, 0, rows.weak.mean())
+    assert (curve.share[-1, 0], curve.cost[-1, 0], curve.accuracy[-1, 0]) == (1, 1, rows.strong.mean())
+    assert len(curve.share) == 13
+
+
+def test_ties_go_together() -> None:
+    rows, score = fixable()
+    found = set(np.round(curves((score >= 0.5) * 1.0, rows).share[:, 0], 6))
+    assert found == {0.0, 0.5, 1.0}
+
+
+def test_area_over_cost_is_not_area_over_calls() -> None:
+    weak, strong = np.array([0, 0, 1, 1]), np.array([1, 1, 1, 1])
+    even = curves(np.array([4.0, 3, 2, 1]), data(weak, strong))
+    dear = curves(np.array([4.0, 3, 2, 1]), data(weak, strong, np.array([10.0, 10, 1, 1])))
+    assert even.auc_cost()[0] == pytest.approx(0.875)
+    assert dear.auc_cost()[0] == pytest.approx(1 - 0.25 * 20 / 22)
+    assert even.apgr()[0] == dear.apgr()[0]
+
+
+def test_a_constant_score_is_undefined() -> None:
+    rows, _ = fixable(200)
+    report = evaluate(rows, np.full((200, 2), 0.5), np.arange(200), router_ms=1.0, resamples=20)
+    for name in ("apgr", "apgr_low", "cpt50", "cpt80_high", "auc_cost", "paired_low"):
+        assert report[name] is None
+
+
+def test_no_gap_is_undefined_and_cpt_never() -> None:
+    rows = data(np.array([1, 0, 1, 0]), np.array([0, 1, 0, 1]))
+    beliefs = np.array([[0.5, 0.6], [0.5, 0.7], [0.4, 0.1], [0.3, 0.9]])
+    report = evaluate(rows, beliefs, np.arange(4), router_ms=None, resamples=20)
+    assert report["apgr"] is report["cpt50"] is report["cpt80"] is report["controls"]["random"]["apgr"] is None
+
+
+def test_controls_of_a_random_router() -> None:
+    rows, _ = fixable(600)
+    beliefs = np.stack([np.zeros(600), RNG.random(600)], axis=1)
+    report = evaluate(rows, beliefs, np.arange(600), router_ms=None, resamples=200)
+    control = report["controls"]
+    assert abs(report["apgr"] - 0.5) < 3 * control["random"]["apgr_sd"]
+    assert control["random"]["apgr"] == pytest.approx(0.5, abs=0.02)
+    assert (control["weak"]["apgr"], control["strong"]["apgr"]) == (0.0, 1.0)
+    assert control["oracle"]["apgr"] == pytest.approx(0.9, abs=0.005)
+    assert report["apgr_low"] < report["apgr"] < report["apgr_high"]
+    assert report["paired_low"] < report["paired_high"]
+
+
+def test_intervals_resample_whole_groups() -> None:
+    """Ten copies of each prompt hold no more evidence than one."""
+    rows, score = fixable(100)
+    ten = rows.take(np.tile(np.arange(100), 10))
+    once = curves(score, rows, np.arange(100), resamples=300).apgr()
+    copied = curves(np.tile(score, 10), ten, np.tile(np.arange(100), 10), resamples=300).apgr()
+    assert copied.std() == pytest.approx(once.std(), rel=0.25)
+    loose = curves(np.tile(score, 10), ten, np.arange(1000), resamples=300).apgr()
+    assert loose.std() < 0.5 * once.std()
+
+
+def test_calibration_error_and_ranks() -> None:
+    right = np.array([0.0, 0, 1, 1] * 50)
+    assert ece(np.full(200, 0.5), right, bins=1) == 0
+    assert ece(np.full(200, 0.8), right, bins=1) == pytest.approx(0.3)
+    assert auc(right, right) == 1
+    assert auc(np.zeros(200), right) == 0.5
+    assert auc(np.array([1.0, 2, 3]), np.ones(3)) is None
+    assert sum(row["n"] for row in reliability(RNG.random(203), np.ones(203))) == 203
+
+
+def test_platt_mends_logits_that_are_too_sure() -> None:
+    truth = RNG.normal(size=20_000)
+    right = (RNG.random(20_000) < 1 / (1 + np.exp(-(0.5 * truth + 1)))) * 1.0
+    slope, shift = platt(4 * truth, right)
+    assert slope == pytest.approx(0.125, rel=0.1)
+    assert shift == pytest.approx(1, rel=0.1)
+    assert platt(-4 * truth, right)[0] == 0.0
+
+
+def test_equal_prompts_share_a_fold() -> None:
+    prompts = [f"prompt {i % 40}" for i in range(100)] + ["PROMPT  3"]
+    group = groups(prompts)
+    assert group.max() == 39
+    fold = fold_of(group, 5, seed=1)
+    assert all(len(set(fold[group == one])) == 1 for one in range(40))
+    assert fold[3] == fold[100]
+    assert sorted(np.bincount(fold_of(np.arange(40), 5, 0))) == [8] * 5
+    with pytest.raises(BadInput, match="different prompts cannot fill"):
+        fold_of(group[:3], 5, 0)
