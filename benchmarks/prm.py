@@ -21,7 +21,7 @@ outthink's dependencies; from a checkout without installation:
     python benchmarks/prm.py --data DATA --verifier VERIFIER --from-scores SCORES
 
 DATA is the folder of the recorded samples; BASE the embedded model's GGUF (`outthink pull`) or an expanded
-model folder. With --limit nothing is written to results/.
+model folder. With --limit results go to results/prm-subset.json: the sets that a CPU cannot score whole.
 """
 
 from __future__ import annotations
@@ -214,14 +214,15 @@ def main() -> int:
         say(f"{name}: {about['tokens']:,} tokens in {about['seconds']} s")
         tables[name] = {**about, **measure(name, data, artefact)}
     met = targets(tables) if not chosen.limit else []
-    if chosen.limit:
-        say(f"--limit {chosen.limit}: results/prm.json is left as it is")
-        return 0
     history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     verifier = {"id": artefact.id, "parameters": artefact.parameters, "bytes": size, "adapter": artefact.adapter}
     verifier |= {"aggregation": artefact.aggregation, "temperature": artefact.temperature}
     settings = {"sizes": list(SIZES), "verifier": verifier, "training": history["command"]}
+    if chosen.limit:  # too few problems for the targets: what a machine without a GPU can say of the other sets
+        settings |= {"problems": chosen.limit, "precision": chosen.dtype}
+        save("prm-subset", settings=settings, targets=[], load_before=before, sets=tables)
+        return 0
     save("prm", settings=settings, targets=met, load_before=before, training=history, sets=tables)
     return 0
 

@@ -92,6 +92,7 @@ def block(name: str) -> str:
         "strategies": lambda: linked(markdown(), "docs/strategies/" if argument == "root" else ""),
         "parameters": lambda: parameters(argument),
         "measured": lambda: measured(argument),
+        "targets": lambda: targets(argument),
         "summary": summary,
         "cli": command_line,
         "styles": styles,
@@ -147,6 +148,15 @@ def measured(name: str) -> str:
     if not rows:
         return "*Not measured on the demo data, which can neither continue a prefix nor holds a verifier's scores.*"
     return table(rows)
+
+
+def targets(name: str) -> str:
+    """What a benchmark was to reach and what it found."""
+    lines = ["| | target | measured |", "|---|---|---|"]
+    for line in json.loads((RESULTS / f"{name}.json").read_text())["targets"]:
+        missed = "" if line["met"] else " (missed)"
+        lines.append(f"| {line['target']} | {line['limit']} | {line['measured']}{missed} |")
+    return "\n".join(lines)
 
 
 def summary() -> str:

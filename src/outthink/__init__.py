@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from outthink import strategies
     from outthink.api import ask
+    from outthink.batch import BatchResult, ask_batch
     from outthink.core.budget import Budget
     from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
     from outthink.core.message import Message
@@ -39,6 +40,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ask": "api",
+    "ask_batch": "batch",
+    "BatchResult": "batch",
     "ask_sync": "sync",
     "Budget": "core.budget",
     "BadInput": "core.errors",
@@ -68,6 +71,7 @@ _HOMES = {
 
 __all__ = [
     "BadInput",
+    "BatchResult",
     "Budget",
     "Completion",
     "EmbeddedEngine",
@@ -92,6 +96,7 @@ __all__ = [
     "Votes",
     "__version__",
     "ask",
+    "ask_batch",
     "ask_sync",
     "load_traces",
     "strategies",

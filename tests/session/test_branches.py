@@ -153,3 +153,24 @@ def test_interrupting_the_session_stops_all_branches_and_keeps_what_they_have() 
     assert run.value == [2, 2]
     assert run.session.stopped == "interrupted"
     assert run.receipt.seconds == 4.5
+
+
+def test_what_an_ended_branch_gives_back_admits_another_ones_call() -> None:
+    """The first branch waits for budget that the second one holds, and gives back by leaving early."""
+
+    async def strategy(session: Session, request: Request) -> list[int]:
+        async def leaving(child: Session) -> int:
+            async for _ in child.sample(request, n=4, ahead=4):
+                break
+            return 1
+
+        async def waiting(child: Session) -> int:
+            return len(await drain(child, request, 2))
+
+        return await session.together(waiting, leaving)
+
+    one_by_one = Speed(total=1e9, concurrency=1)
+    silent = ScriptedEngine.sequence(["1"], tokens=100, speed=one_by_one, prompt_tokens=0, told=False)
+    run = virtual(strategy, silent, question(max_tokens=100, budget=Budget(tokens=5 * (BYTE_BOUND + 100))))
+    assert run.error is None
+    assert run.value == [2, 1]

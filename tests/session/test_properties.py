@@ -60,7 +60,7 @@ def test_the_plans_reach_every_kind_of_end() -> None:
     """A generator that never runs out of budget, fails or finishes would prove nothing."""
     ends: Counter[str] = Counter()
 
-    @settings(UNHURRIED, max_examples=500, derandomize=True)
+    @settings(UNHURRIED, max_examples=1500, derandomize=True)
     @given(plans())
     def look(plan: Plan) -> None:
         ends[run(plan).outcome] += 1

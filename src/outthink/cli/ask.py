@@ -14,6 +14,7 @@ from outthink.core.errors import BadInput
 from outthink.core.request import ANSWER_KINDS
 
 if TYPE_CHECKING:
+    from outthink.controller.policy.plan import Plan
     from outthink.core.result import Result
     from outthink.session.session import Session
 
@@ -23,7 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("prompt", nargs="?", help="the question; read from standard input if left out or -")
     engine_arguments(parser)
-    add("--strategy", metavar="NAME[:k=v,...]", help="see `outthink strategies` (default by kind of answer)")
+    add("--strategy", metavar="NAME[:k=v,...]", help="auto, or see `outthink strategies` (default by kind of answer)")
+    add("--policy", metavar="FILE", help="what `outthink calibrate` made, for --strategy auto")
+    add("--also", action="append", default=[], metavar="URL|PATH", help="a further model to draw from; repeatable")
+    add("--explain", action="store_true", help="with --strategy auto: say what it believed, considered and chose")
     add("--budget", metavar="tokens=N,seconds=S,...", help="hard ceilings in tokens, seconds, usd, joules")
     add("--answer", choices=ANSWER_KINDS, default="text", help="kind of answer (default text)")
     add("--system", help="system prompt")
@@ -65,6 +69,10 @@ async def _ask(chosen: argparse.Namespace) -> Result:
     prompt = read_prompt(chosen.prompt)
     engine = chosen_engine(chosen)
     view = LiveView(sys.stderr, quiet=chosen.json)
+    if chosen.explain and chosen.strategy != "auto":
+        raise BadInput("--explain", chosen.strategy, "goes with --strategy auto", "leave it out, or ask for auto")
+
+    unstated = [None] * len(chosen.also)
 
     def opened(session: Session) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, session.stop, "interrupted")
@@ -74,7 +82,7 @@ async def _ask(chosen: argparse.Namespace) -> Result:
         with view:
             return await ask(
                 prompt,
-                model=engine,
+                model=[engine, *chosen.also],
                 strategy=chosen.strategy,
                 budget=chosen.budget,
                 answer=chosen.answer,
@@ -83,17 +91,26 @@ async def _ask(chosen: argparse.Namespace) -> Result:
                 temperature=chosen.temperature,
                 seed=chosen.seed,
                 ahead=chosen.ahead,
-                price=Price.parse(chosen.price) if chosen.price else None,
-                energy=Energy.parse(chosen.energy) if chosen.energy else None,
+                price=[Price.parse(chosen.price) if chosen.price else None, *unstated],
+                energy=[Energy.parse(chosen.energy) if chosen.energy else None, *unstated],
                 cache=chosen.cache,
                 observer=view,
                 opened=opened,
                 verifier=chosen.verifier,
                 reasoning_effort=chosen.reasoning_effort,
                 thinking_tokens=chosen.thinking_tokens,
+                policy=chosen.policy,
+                planned=explain if chosen.explain else None,
             )
     finally:
         await engine.aclose()
+
+
+def explain(plan: Plan) -> None:
+    """Say on standard error what a policy decided, and why."""
+    from outthink.controller.policy.plan import explained
+
+    print("\n".join(explained(plan)), file=sys.stderr)
 
 
 def read_prompt(given: str | None) -> str:

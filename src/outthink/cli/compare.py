@@ -25,6 +25,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("traces", nargs="+", metavar="TRACES", help="Parquet files of recorded samples; with --live, data sets")
     add("--strategy", action="append", default=[], metavar="NAME[:k=v,...]", help="repeatable; default: the usual ones")
+    add("--policy", type=Path, metavar="FILE", help="what `outthink calibrate` made, for --strategy auto")
+    add("--cross-fit", action="store_true", help="with auto: fit anew on TRACES without each fold in turn")
     add("--seeds", type=int, default=5, help="random orders of the samples (default 5)")
     add("--ahead", type=int, help="calls in flight of stopping strategies (default 1, live 4)")
     add("--concurrency", type=int, help="calls that the simulated server runs at once")
@@ -45,6 +47,7 @@ def run(chosen: argparse.Namespace) -> int:
         value = getattr(chosen, name)
         if value is not None and value < 1:
             raise BadInput(f"--{name}", value, "is below 1", "give at least 1")
+    _check_policy(chosen)
     if chosen.live:
         rows, about = run_live(chosen)
     else:
@@ -60,11 +63,25 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _check_policy(chosen: argparse.Namespace) -> None:
+    """BadInput where `auto`, its policy and what goes with it are not given together."""
+    auto = "auto" in chosen.strategy
+    if auto and chosen.policy is None:
+        raise BadInput("--policy", None, "is missing, and auto needs one", "make one with `outthink calibrate`")
+    for name, given in (("--policy", chosen.policy), ("--cross-fit", chosen.cross_fit or None)):
+        if given is not None and not auto:
+            raise BadInput(name, str(given), "goes with --strategy auto", "add --strategy auto or leave it out")
+    if auto and chosen.live:
+        raise BadInput("--strategy", "auto", "is compared on recorded samples", "leave out --live")
+
+
 def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
     from rich.console import Console
     from rich.progress import Progress
 
+    from outthink.controller.policy.artefact import Policy
     from outthink.engines.speed import Speed
+    from outthink.evaluation.auto import NAME
     from outthink.evaluation.compare import DEFAULT, Settings, compare
     from outthink.evaluation.prescore import Prescoring
     from outthink.strategies import Spec
@@ -73,7 +90,8 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
     speed = Speed.parse(chosen.speed) if chosen.speed else Speed()
     if chosen.concurrency is not None:
         speed = replace(speed, concurrency=chosen.concurrency)
-    specs = [Spec.parse(text) for text in chosen.strategy or DEFAULT]
+    specs = [Spec.parse(text) for text in chosen.strategy or DEFAULT if text != NAME]
+    policy = Policy.load(chosen.policy) if chosen.policy else None
     notes = Console(stderr=True, highlight=False)
     with Progress(console=notes, transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("replaying", total=None)
@@ -96,7 +114,13 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
                 say=say,
             )
         settings = Settings(
-            seeds=chosen.seeds, ahead=chosen.ahead or 1, speed=speed, regrade=chosen.regrade, scoring=scoring
+            seeds=chosen.seeds,
+            ahead=chosen.ahead or 1,
+            speed=speed,
+            regrade=chosen.regrade,
+            scoring=scoring,
+            policy=policy,
+            cross_fit=chosen.cross_fit,
         )
         rows = compare([Path(name) for name in chosen.traces], specs, settings, progress=progress, say=say)
     return rows, settings.about()

@@ -17,12 +17,16 @@ from outthink.core.errors import OutthinkError
 
 VERBS = {
     "ask": "answer one question within a budget, with a receipt",
+    "batch": "answer many questions within one budget, the next sample where it gains most",
     "compare": "replay strategies on recorded samples: accuracy against compute",
     "record": "sample a data set into a file that compare can replay",
     "verify": "score recorded samples with a verifier, for search and votes",
     "label": "label the steps of recorded samples by completing their prefixes (Math-Shepherd)",
     "train": "train a verifier on recorded samples",
+    "calibrate": "learn from recorded samples when more compute pays: a policy for --strategy auto",
+    "policy": "show a policy, or how two of them differ",
     "router": "train and judge a router between a weak and a strong model",
+    "feedback": "tell a log of choices what was right, and see or undo what it has learned",
     "strategies": "list the strategies and their parameters",
     "doctor": "find out what a server or this installation can do",
     "pull": "fetch the embedded model, or another GGUF from a hub",

@@ -22,7 +22,8 @@ class BadInput(OutthinkError, ValueError):
         shown = repr(value)
         if len(shown) > 200:
             shown = shown[:120] + "..." + shown[-60:]
-        super().__init__(f"{field}: {shown} {problem}; {remedy}")
+        line = f"{field}: {shown} {problem}; {remedy}"
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
         self.field, self.value, self.problem, self.remedy = field, value, problem, remedy
 
     def __reduce__(self) -> tuple[type[BadInput], tuple[str, object, str, str]]:

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import BadInput
 from outthink.engines.replay import ReplayEngine
 from outthink.engines.speed import Speed
 from outthink.engines.traces import Traces, load, missing
+from outthink.evaluation.auto import Auto, add_columns, contenders, pool_of
+from outthink.evaluation.calibration.crossed import crossed
+from outthink.evaluation.calibration.source import open_source
 from outthink.evaluation.ladder import rungs_of
 from outthink.evaluation.prescore import Prescoring, prescored
 from outthink.evaluation.regrade import regrade
-from outthink.evaluation.rerun import Outcomes, rerun
+from outthink.evaluation.rerun import Contender, Outcomes, rerun
 from outthink.evaluation.rows import Measured, Row, rows_of
 from outthink.strategies import Spec
 
@@ -51,6 +57,8 @@ class Settings:
     Args:
         regrade: the kind of answer to extract anew, None to take what is recorded.
         scoring: how to score samples for strategies that need it, None to take what is recorded.
+        policy: a calibrated policy to replay beside the strategies.
+        cross_fit: fit its rules anew on the samples without each fold in turn, and replay them there.
     """
 
     seeds: int = 5
@@ -58,6 +66,8 @@ class Settings:
     speed: Speed = field(default_factory=Speed)
     regrade: str | None = None
     scoring: Prescoring | None = None
+    policy: Policy | None = None
+    cross_fit: bool = False
     workers: int | None = None
 
     def about(self) -> dict[str, str]:
@@ -96,16 +106,43 @@ def compare(
             usable.append(Path(path))
     if not usable:
         raise BadInput("traces", [str(p) for p in paths], "hold no replayable samples", "give files made by record")
+    files = [_load(path, settings) for path in usable]
     plans = []
-    for path in usable:
-        traces = _load(path, settings)
-        plans.append((traces, rungs_of(traces, specs, say)))
-    results = _replay(plans, settings, progress)
+    for traces in files:
+        autos = _autos(traces, settings, say)
+        plans.append(Lineup(traces, rungs_of(traces, specs, say), autos, pool_of(traces, autos, files)))
+    results = replay(plans, settings, progress)
     rows: list[Row] = []
-    for (traces, _), found in zip(plans, results, strict=True):
-        measured = [Measured.of(result, settings.ahead) for result in [*found, *_greedy(traces, settings)]]
-        rows += rows_of(traces, measured, settings.seeds)
+    for plan, found in zip(plans, results, strict=True):
+        measured = [Measured.of(result, settings.ahead) for result in [*found, *_greedy(plan.traces, settings)]]
+        mine = rows_of(plan.traces, measured, settings.seeds)
+        add_columns(mine, plan.autos, {one.spec.n: one.notes for one in found if isinstance(one.spec, Auto)})
+        rows += mine
     return rows
+
+
+class Lineup(NamedTuple):
+    """What is replayed on one file."""
+
+    traces: Traces
+    specs: list[Spec]
+    autos: list[Auto]
+    pool: tuple[Traces, ...] = ()
+
+    @property
+    def runs(self) -> list[Contender]:
+        """Strategies, then the policy's rungs."""
+        return [*self.specs, *self.autos]
+
+
+def _autos(traces: Traces, settings: Settings, say: Callable[[str], None]) -> list[Auto]:
+    """The policy's rungs on a file, none without a policy."""
+    if settings.policy is None:
+        return []
+    source = open_source(traces.path, traces)
+    if settings.cross_fit:
+        return crossed(settings.policy, source, say)
+    return contenders(settings.policy, source, say)
 
 
 def _load(path: Path, settings: Settings) -> Traces:
@@ -124,34 +161,31 @@ def _greedy(traces: Traces, settings: Settings) -> list[Outcomes]:
     return rerun(engine, [Spec.parse("greedy")], list(traces.problems), 1, 1)
 
 
-def _replay(
-    plans: Sequence[tuple[Traces, list[Spec]]], settings: Settings, progress: Progress | None
-) -> list[list[Outcomes]]:
+class _Job(NamedTuple):
+    """A part of a file's problems, with what is replayed on them."""
+
+    traces: Traces
+    names: list[str]
+    autos: list[Auto]
+    pool: tuple[Traces, ...]
+
+
+def replay(plans: Sequence[Lineup], settings: Settings, progress: Progress | None) -> list[list[Outcomes]]:
     """Share the problems of every file out over processes; small jobs are done here."""
-    jobs = []
-    for place, (traces, ladder) in enumerate(plans):
-        problems = list(traces.problems.items())
-        size = -(-len(problems) // _PARTS)
-        names = [str(spec) for spec in ladder]
-        jobs += [
-            (place, replace(traces, problems=dict(problems[i : i + size])), names)
-            for i in range(0, len(problems), size)
-        ]
-    draws = sum(len(traces.problems) * spec.n for traces, ladder in plans for spec in ladder) * settings.seeds
+    jobs = [(place, job) for place, plan in enumerate(plans) for job in _cut(plan)]
+    draws = sum(len(plan.traces.problems) * one.n for plan in plans for one in plan.runs)
     workers = min(settings.workers or os.cpu_count() or 1, len(jobs))
     parts: list[dict[int, list[Outcomes]]] = [{} for _ in plans]
     tell = progress or (lambda done, total: None)
     tell(0, len(jobs))
-    if workers == 1 or draws < _SMALL:
-        for number, (place, part, names) in enumerate(jobs):
-            parts[place][number] = _work(part, names, settings)
+    settings = replace(settings, scoring=None, policy=None)
+    if workers == 1 or draws * settings.seeds < _SMALL:
+        for number, (place, job) in enumerate(jobs):
+            parts[place][number] = _work(job, settings)
             tell(number + 1, len(jobs))
     else:
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            futures = {
-                pool.submit(_work, part, names, replace(settings, scoring=None)): (place, number)
-                for number, (place, part, names) in enumerate(jobs)
-            }
+            futures = {pool.submit(_work, job, settings): (place, number) for number, (place, job) in enumerate(jobs)}
             for done, future in enumerate(as_completed(futures), start=1):
                 place, number = futures[future]
                 parts[place][number] = future.result()
@@ -159,10 +193,27 @@ def _replay(
     return [_join([found[number] for number in sorted(found)]) for found in parts]
 
 
-def _work(traces: Traces, names: list[str], settings: Settings) -> list[Outcomes]:
-    engine = ReplayEngine(traces, speed=settings.speed)
-    specs = [Spec.parse(name) for name in names]
-    return rerun(engine, specs, list(traces.problems), settings.seeds, settings.ahead)
+def _cut(plan: Lineup) -> list[_Job]:
+    problems = list(plan.traces.problems.items())
+    size = -(-len(problems) // _PARTS)
+    names = [str(spec) for spec in plan.specs]
+    parts = [dict(problems[start : start + size]) for start in range(0, len(problems), size)]
+    return [
+        _Job(
+            replace(plan.traces, problems=part),
+            names,
+            [auto.take(list(part)) for auto in plan.autos],
+            tuple(replace(other, problems={name: other.problems[name] for name in part}) for other in plan.pool),
+        )
+        for part in parts
+    ]
+
+
+def _work(job: _Job, settings: Settings) -> list[Outcomes]:
+    engine = ReplayEngine(job.traces, speed=settings.speed)
+    runs: list[Contender] = [*map(Spec.parse, job.names), *job.autos]
+    pool = [ReplayEngine(traces, speed=settings.speed) for traces in job.pool]
+    return rerun(engine, runs, list(job.traces.problems), settings.seeds, settings.ahead, pool)
 
 
 def _join(parts: list[list[Outcomes]]) -> list[Outcomes]:
@@ -170,7 +221,7 @@ def _join(parts: list[list[Outcomes]]) -> list[Outcomes]:
         replace(
             same[0],
             values=np.concatenate([part.values for part in same], axis=1),
-            notes=set().union(*(part.notes for part in same)),
+            notes=sum((part.notes for part in same), Counter[str]()),
             judged=any(part.judged for part in same),
         )
         for same in zip(*parts, strict=True)

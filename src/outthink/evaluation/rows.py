@@ -37,8 +37,7 @@ class Measured:
     def of(cls, result: Outcomes, ahead: int) -> Measured:
         """What was replayed, with `ahead` calls in flight where it may stop early."""
         spec = result.spec
-        waits = spec.strategy.stops_early and spec.strategy.name != "short-m-of-k"
-        in_flight = min(ahead, spec.n) if waits else spec.n
+        in_flight = min(ahead, spec.n) if spec.waits else spec.n
         return cls(
             spec.canonical,
             spec.n,

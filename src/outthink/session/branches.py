@@ -36,6 +36,7 @@ async def side_by_side(parent: Session, branches: list[tuple[Session, Coroutine[
     running = dict(enumerate(branches))
     try:
         while True:
+            before = len(running)
             for i, (session, coroutine) in list(running.items()):
                 try:
                     if coroutine.send(None) is not None:
@@ -46,7 +47,8 @@ async def side_by_side(parent: Session, branches: list[tuple[Session, Coroutine[
                     del running[i]
             if not running:
                 return [results[i] for i in range(len(branches))]
-            await parent.pause()
+            if len(running) == before:  # else what an ended branch gave back may admit another one's call
+                await parent.pause()
     finally:
         for session, coroutine in running.values():
             coroutine.close()

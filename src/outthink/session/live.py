@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from outthink.answers import LocalReader, Reading, reader_for
@@ -26,37 +27,57 @@ from outthink.session.work import Work
 T = TypeVar("T")
 
 
+@dataclass(slots=True, eq=False)
+class Common:
+    """What the runners of one request share: what wakes it, its answer readers, its longest unfinished text."""
+
+    happened: asyncio.Event = field(default_factory=asyncio.Event)
+    crash: Exception | None = None
+    readers: dict[AnswerKind | AnswerReader, LocalReader] = field(default_factory=dict)
+    partial: str = ""
+    runners: list[LiveRunner] = field(default_factory=list)
+
+
 class LiveRunner:
     """Carries out calls on an engine within one event loop.
 
     Args:
         slots: shared by runners that use one engine side by side; None for the engine's concurrency.
         grace: seconds that cancelled calls get to close their connections.
-
-    `partial` is the longest text of a call that was cancelled: what is left when nothing finished.
+        beside: a runner of the same request on another engine.
     """
 
     hand_driven = False
 
-    def __init__(self, engine: Engine, *, slots: asyncio.Semaphore | None = None, grace: float = 0.15) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        slots: asyncio.Semaphore | None = None,
+        grace: float = 0.15,
+        beside: LiveRunner | None = None,
+    ) -> None:
         self.engine, self.grace = engine, grace
-        self.partial = ""
+        self._common: Common = beside._common if beside else Common()
+        self._common.runners.append(self)
         self._counted = bool(engine.features.counted)
         self._slots = slots or asyncio.Semaphore(max(1, engine.concurrency))
-        self._happened = asyncio.Event()
-        self._crash: Exception | None = None
         self._tasks: dict[Running, asyncio.Task[None]] = {}
         self._waiting: deque[Running] = deque()
         self._active = 0
         self._works: set[asyncio.Task[None]] = set()
         self._asking: dict[tuple[int, str | None], asyncio.Task[None]] = {}
         self._counts: dict[tuple[int, str | None], int | None] = {}
-        self._readers: dict[AnswerKind | AnswerReader, LocalReader] = {}
 
     @property
     def features(self) -> Features:
         """What the engine can do."""
         return self.engine.features
+
+    @property
+    def partial(self) -> str:
+        """The longest text of a call that was cancelled: what is left when nothing finished."""
+        return self._common.partial
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -64,14 +85,15 @@ class LiveRunner:
 
     def wake(self) -> None:
         """Make `wait` return."""
-        self._happened.set()
+        self._common.happened.set()
 
     async def wait(self) -> None:
         """Return when a call has ended or a deadline has passed; raises what a call met with unforeseen."""
-        await self._happened.wait()
-        self._happened.clear()
-        if self._crash is not None:
-            raise self._crash
+        common = self._common
+        await common.happened.wait()
+        common.happened.clear()
+        if common.crash is not None:
+            raise common.crash
 
     def alarm(self, seconds: float, ring: Callable[[], None]) -> Callable[[], None]:
         """Ring after so many seconds."""
@@ -91,9 +113,9 @@ class LiveRunner:
         try:
             self._counts[key] = await self._count_prompt(call)
         except Exception as error:  # noqa: BLE001 - raised again where the strategy waits
-            self._crash = error
+            self._common.crash = error
         finally:
-            self._happened.set()
+            self._common.happened.set()
 
     async def _count_prompt(self, call: Call) -> int | None:
         try:
@@ -138,7 +160,7 @@ class LiveRunner:
             except Exception as error:  # noqa: BLE001 - raised again where the strategy waits
                 work.error = error
             work.finished = True
-            self._happened.set()
+            self._common.happened.set()
 
         task = asyncio.create_task(carry_out())
         self._works.add(task)
@@ -151,7 +173,7 @@ class LiveRunner:
         """Close the call's connection; its task settles what has been generated."""
         task = self._tasks.get(running)
         if running.arrived is not None:
-            self.partial = max(self.partial, "".join(running.arrived.text), key=len)
+            self._common.partial = max(self.partial, "".join(running.arrived.text), key=len)
         if running.settled:
             return
         if running.started is None:
@@ -161,7 +183,10 @@ class LiveRunner:
             task.cancel()
 
     async def drain(self) -> None:
-        """Wait for cancelled calls to close; settle as estimated what does not close in time."""
+        """Wait for cancelled calls of this request to close; settle as estimated what does not close in time."""
+        await asyncio.gather(*(runner._drain() for runner in self._common.runners))
+
+    async def _drain(self) -> None:
         idle = [task for running, task in self._tasks.items() if running.settled]  # at most reading an answer
         others = {*self._asking.values(), *self._works}
         for task in (*idle, *others):
@@ -198,12 +223,12 @@ class LiveRunner:
             await self._settle_cancelled(running)
             raise
         except Exception as error:  # noqa: BLE001 - raised again where the strategy waits
-            self._crash = error
+            self._common.crash = error
             if not running.settled:
                 self._settle(running, "failed", running.tokens, error=repr(error))
         finally:
             del self._tasks[running]
-            self._happened.set()
+            self._common.happened.set()
 
     async def _carry_out(self, running: Running, delay: float) -> None:
         try:
@@ -273,9 +298,10 @@ class LiveRunner:
 
     def reader(self, kind: AnswerKind | AnswerReader) -> LocalReader:
         """The reader of this request: it merges equivalent answers over all samples."""
-        if kind not in self._readers:
-            self._readers[kind] = reader_for(kind)
-        return self._readers[kind]
+        readers = self._common.readers
+        if kind not in readers:
+            readers[kind] = reader_for(kind)
+        return readers[kind]
 
     def read(self, kind: AnswerKind | AnswerReader, text: str) -> Work[Reading]:
         """Read the answer in a text."""

@@ -1,7 +1,7 @@
 """The one object a strategy talks to.
 
-Knows: streams, nested budgets, and why the request stopped. It is sans-I/O: a runner carries out
-the calls and keeps time, live or virtual. Does not know any strategy or engine.
+Knows: streams, nested budgets, the models of a pool, and why the request stopped. It is sans-I/O: a
+runner carries out the calls and keeps time, live or virtual. Does not know any strategy or engine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from outthink.economics.tariff import Tariff
 from outthink.session.branches import PAUSE, side_by_side
 from outthink.session.desk import Desk, check
 from outthink.session.ledger import Ledger
-from outthink.session.prompt import Prompt
+from outthink.session.member import Member, by_name
 from outthink.session.protocols import Observer, SampleCache
 from outthink.session.retry import Retries
 from outthink.session.runner import Runner
@@ -51,6 +51,7 @@ class Session:
         seed: of the session's own randomness (random ties).
         began: when the request began on the runner's clock, None for now.
         verifier: judges candidates for strategies that need one.
+        pool: further models that `on` can draw from; their runners keep the same clock as `runner`.
     """
 
     def __init__(
@@ -68,10 +69,14 @@ class Session:
         began: float | None = None,
         parent: Session | None = None,
         verifier: Verifier | None = None,
+        pool: Sequence[Member] = (),
     ) -> None:
         budget = budget or Budget()
-        check(budget, tariff)
-        self.runner, self.tariff, self.ahead, self.seed = runner, tariff, ahead, seed
+        self.pool: dict[str, Member] = parent.pool if parent else by_name([Member(runner, tariff, cache), *pool])
+        for member in [self.pool[tariff.model]] if parent else self.pool.values():
+            check(budget, member.tariff)
+        self.runner, self.ahead, self.seed = runner, ahead, seed
+        self.tariff: Tariff = tariff
         self.confidence_window = confidence_window
         self.retries, self.cache, self.observer = retries or Retries(), cache, observer
         self.parent = parent
@@ -82,7 +87,8 @@ class Session:
         self._random: random.Random | None = None
         self._stream: Stream | None = None
         self._children: list[Session] = []
-        self._prompts: dict[tuple[str | None, bool], list[Prompt]] = parent._prompts if parent else {}
+        self._views: dict[str, Session] = {}
+        self._base = self
         self.hand_driven = runner.hand_driven
         self._began = runner.now() if began is None else began
         self._take_back: Callable[[], None] | None = None
@@ -125,7 +131,7 @@ class Session:
         if prefix is not None and self.runner.features.prefix is False:
             raise Unsupported(f"{self.tariff.model} cannot continue a prefix; use an engine that can (see doctor)")
         self._close_stream()
-        self._stream = stream = Stream(
+        self._base._stream = stream = Stream(
             self, request, n, min(ahead, n), watch, order == "launch", role, prefix, top_logprobs
         )
         stream.closed = self.stopped is not None
@@ -175,6 +181,26 @@ class Session:
             )
         finally:
             self._children = [child for child in self._children if child not in children]
+
+    def on(self, model: str) -> Session:
+        """This session with another model of its pool: one budget, one ledger, one clock.
+
+        A call on either closes the stream of the other; `together` runs them side by side.
+
+        Raises BadInput for a model that is not in the pool.
+        """
+        base = self._base
+        if model == base.tariff.model:
+            return base
+        if model not in base._views:
+            if model not in self.pool:
+                raise BadInput("model", model, "is not in the pool", f"use one of {', '.join(self.pool)}")
+            member = self.pool[model]
+            for desk in base.desk.chain():
+                check(desk.budget, member.tariff)
+            view = base._views[model] = base._child(Budget(), hand_driven=base.hand_driven, member=member)
+            view._base = base
+        return base._views[model]
 
     @contextmanager
     def within(self, budget: Budget) -> Iterator[Session]:
@@ -231,15 +257,6 @@ class Session:
             await PAUSE
         else:
             await self.runner.wait()
-
-    def prompt(self, request: Request, prefix: str | None) -> Prompt:
-        """What is known of a prompt, shared by all streams and branches."""
-        known = self._prompts.setdefault((prefix, request.sampling.temperature == 0), [])
-        for prompt in known:
-            if prompt.request.messages == request.messages:
-                return prompt
-        known.append(Prompt(request))
-        return known[-1]
 
     def notify(self, event: str, running: Running, sample: Sample | None = None) -> None:
         """Tell the observer, if there is one."""
@@ -318,7 +335,7 @@ class Session:
             raise stream.failure
         self.ledger.note(f"some calls failed: {stream.failure}")
         session: Session | None = self if stream.failure.fatal else None
-        while session is not None:  # what failed for good here would fail in every branch
+        while session is not None and session.tariff.model == self.tariff.model:  # other branches would fail too
             session.stopped = session.stopped or "error"
             session = session.parent
 
@@ -348,16 +365,16 @@ class Session:
         self.runner.launch(again, delay)
         return True
 
-    def _child(self, budget: Budget, *, hand_driven: bool) -> Session:
+    def _child(self, budget: Budget, *, hand_driven: bool, member: Member | None = None) -> Session:
         child = Session(
-            self.runner,
-            self.tariff,
+            member.runner if member else self.runner,
+            member.tariff if member else self.tariff,
             budget=budget,
             ahead=self.ahead,
             confidence_window=self.confidence_window,
             seed=self.seed,
             retries=self.retries,
-            cache=self.cache,
+            cache=member.cache if member else self.cache,
             observer=self.observer,
             parent=self,
         )
@@ -366,9 +383,10 @@ class Session:
         return child
 
     def _close_stream(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        base = self._base
+        if base._stream is not None:
+            base._stream.close()
+            base._stream = None
 
 
 def reread(sample: Sample, reader: LocalReader, before: str = "") -> Sample:

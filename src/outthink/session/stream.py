@@ -57,7 +57,7 @@ class Stream:
         self.in_flight: dict[int, Running] = {}
         self.closed = False
         self.failure: EngineError | None = None
-        self.prompt = session.prompt(request, prefix)
+        self.prompt = session.pool[session.tariff.model].prompt(request, prefix)
         self._sampling = request.sampling
 
     def __aiter__(self) -> Stream:

@@ -1,6 +1,6 @@
 """Runs a session over simulated engines, on a virtual clock.
 
-Knows: an event heap, how concurrent streams share the decode rate, and the deadline. Time moves
+Knows: an event heap an engine, how concurrent streams share its decode rate, and the deadline. Time moves
 only when every branch waits; events of one instant are delivered together, in launch order.
 Does not know asyncio.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from outthink.answers import LocalReader, Reading, reader_for
@@ -26,28 +27,41 @@ from outthink.session.session import Session, reread
 from outthink.session.work import Work
 
 T = TypeVar("T")
+_NOTHING = "the strategy waits although nothing is in flight; it may await only the session"
+
+
+@dataclass(slots=True, eq=False)
+class Clock:
+    """What the runners of one request have in common: the time, its timers, one order of launches, answer readers."""
+
+    time: float = 0.0
+    order: int = 0
+    timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    readers: dict[AnswerKind | AnswerReader, LocalReader] = field(default_factory=dict)
+    runners: list[VirtualRunner] = field(default_factory=list)
 
 
 class VirtualRunner:
-    """Serves every active stream at the same rate, so one counter of service orders all events.
+    """Serves every active stream of an engine at the same rate, so one counter of service orders its events.
 
     A stream that starts when the counter stands at s has generated s' - s - prefill tokens at s',
     whatever the rates were in between; the heap holds counter values, not times.
+
+    Args:
+        beside: a runner of the same request on another engine; the two keep one clock.
     """
 
     hand_driven = True
 
-    def __init__(self, engine: Simulated) -> None:
+    def __init__(self, engine: Simulated, *, beside: VirtualRunner | None = None) -> None:
         self.engine, self.speed = engine, engine.speed
-        self._time = 0.0
+        self._clock: Clock = beside._clock if beside else Clock()
+        self._clock.runners.append(self)
         self._service = 0.0
         self._rate = self.speed.stream
-        self._order = 0
         self._heap: list[tuple[float, int, int, Running]] = []
         self._active = 0
         self._queue: deque[Running] = deque()
-        self._readers: dict[AnswerKind | AnswerReader, LocalReader] = {}
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
 
     @property
     def features(self) -> Features:
@@ -56,7 +70,7 @@ class VirtualRunner:
 
     def now(self) -> float:
         """Virtual seconds since the runner was made."""
-        return self._time
+        return self._clock.time
 
     def wake(self) -> None:
         """Nothing to do: branches are resumed after every event."""
@@ -67,9 +81,10 @@ class VirtualRunner:
 
     def reader(self, kind: AnswerKind | AnswerReader) -> LocalReader:
         """The reader of this request: it merges equivalent answers over all samples."""
-        if kind not in self._readers:
-            self._readers[kind] = reader_for(kind)
-        return self._readers[kind]
+        readers = self._clock.readers
+        if kind not in readers:
+            readers[kind] = reader_for(kind)
+        return readers[kind]
 
     def read(self, kind: AnswerKind | AnswerReader, text: str) -> Work[Reading]:
         """Read the answer in a text, in no time."""
@@ -81,14 +96,15 @@ class VirtualRunner:
 
     def alarm(self, seconds: float, ring: Callable[[], None]) -> Callable[[], None]:
         """Ring after so many virtual seconds."""
-        self._order += 1
-        timer = (self._time + seconds, self._order, ring)
-        heapq.heappush(self._timers, timer)
+        clock = self._clock
+        clock.order += 1
+        timer = (clock.time + seconds, clock.order, ring)
+        heapq.heappush(clock.timers, timer)
 
         def take_back() -> None:
-            if timer in self._timers:
-                self._timers.remove(timer)
-                heapq.heapify(self._timers)
+            if timer in clock.timers:
+                clock.timers.remove(timer)
+                heapq.heapify(clock.timers)
 
         return take_back
 
@@ -103,12 +119,12 @@ class VirtualRunner:
 
     def _start(self, running: Running) -> None:
         running.outcome = outcome = self.engine.outcome(running.call)
-        running.started = self._time
+        running.started = self._clock.time
         lead = (outcome.prompt_tokens / self.speed.prefill + outcome.delay) * self.speed.stream
         running.begin = begin = self._service + lead
         self._set_active(self._active + 1)
         tokens = outcome.tokens if outcome.fault is None else min(outcome.fault.after, outcome.tokens)
-        self._order = order = self._order + 1
+        self._clock.order = order = self._clock.order + 1
         heapq.heappush(self._heap, (begin + tokens, order, 0, running))
         if running.stream.watch is not None and tokens > CHUNK:
             heapq.heappush(self._heap, (begin + CHUNK, order, CHUNK, running))
@@ -170,29 +186,73 @@ class VirtualRunner:
 
     def advance(self) -> None:
         """Move to the next event and deliver everything that happens at that instant."""
-        if self._queue:
-            self._admit_queued()
-        heap, timers = self._heap, self._timers
-        while heap and heap[0][3].settled:
-            heapq.heappop(heap)
-        when = self._time + max(0.0, heap[0][0] - self._service) / self._rate if heap else None
-        if timers and (when is None or timers[0][0] <= when):
-            self._service += (timers[0][0] - self._time) * self._rate
-            self._time, _, ring = heapq.heappop(timers)
-            ring()
+        clock = self._clock
+        if len(clock.runners) > 1:
+            self._advance_all(clock)
+            return
+        when = self._next_event()
+        if self._ring(clock, when):
             return
         if when is None:
-            raise OutthinkError("the strategy waits although nothing is in flight; it may await only the session")
-        self._time = when
+            raise OutthinkError(_NOTHING)
+        clock.time = when
+        heap = self._heap
         self._service = service = heap[0][0]
         while heap and heap[0][0] <= service:
             _, order, tokens, running = heapq.heappop(heap)
-            if running.settled or running.outcome is None:
+            self._deliver(running, tokens, order)
+
+    def _advance_all(self, clock: Clock) -> None:
+        """The same over several engines, in launch order over all of them."""
+        times = {runner: when for runner in clock.runners if (when := runner._next_event()) is not None}
+        when = min(times.values(), default=None)
+        if self._ring(clock, when):
+            return
+        if when is None:
+            raise OutthinkError(_NOTHING)
+        elapsed, clock.time = when - clock.time, when
+        due: list[tuple[int, VirtualRunner, int, Running]] = []
+        for runner in clock.runners:
+            if times.get(runner) != when:
+                runner._service += elapsed * runner._rate
                 continue
-            if tokens:
-                self._look(running, running.outcome, tokens, order)
-            else:
-                self._finish(running, running.outcome)
+            heap = runner._heap
+            runner._service = heap[0][0]
+            while heap and heap[0][0] <= runner._service:
+                _, order, tokens, running = heapq.heappop(heap)
+                due.append((order, runner, tokens, running))
+        for order, runner, tokens, running in sorted(due, key=lambda event: event[0]):
+            runner._deliver(running, tokens, order)
+
+    def _next_event(self) -> float | None:
+        """When something of this engine's ends or is looked at; starts what has a place now."""
+        if self._queue:
+            self._admit_queued()
+        heap = self._heap
+        while heap and heap[0][3].settled:
+            heapq.heappop(heap)
+        return self._clock.time + max(0.0, heap[0][0] - self._service) / self._rate if heap else None
+
+    @staticmethod
+    def _ring(clock: Clock, when: float | None) -> bool:
+        """Let the next timer ring if it comes before `when`."""
+        timers = clock.timers
+        if not timers or (when is not None and timers[0][0] > when):
+            return False
+        time, _, ring = heapq.heappop(timers)
+        for runner in clock.runners:
+            runner._service += (time - clock.time) * runner._rate
+        clock.time = time
+        ring()
+        return True
+
+    def _deliver(self, running: Running, tokens: int, order: int) -> None:
+        if running.settled or running.outcome is None:
+            return
+        if tokens:
+            self._look(running, running.outcome, tokens, order)
+        else:
+            self._finish(running, running.outcome)
 
     def _finish(self, running: Running, outcome: Outcome) -> None:
         session, sample, fault = running.stream.session, outcome.sample, outcome.fault

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from outthink.core.errors import BadInput
@@ -19,6 +20,12 @@ from outthink.strategies.style import STYLES, apply_style
 
 StrategyFunction = Callable[..., Coroutine[Any, Any, Verdict]]
 _REGISTRY: dict[str, Strategy] = {}
+
+
+@cache
+def _defaults(function: StrategyFunction) -> dict[str, Any]:
+    parameters = list(inspect.signature(function).parameters.values())[2:]
+    return {parameter.name: parameter.default for parameter in parameters}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +55,7 @@ class Strategy:
     @property
     def defaults(self) -> dict[str, Any]:
         """Parameters and their default values."""
-        parameters = list(inspect.signature(self.function).parameters.values())[2:]
-        return {parameter.name: parameter.default for parameter in parameters}
+        return dict(_defaults(self.function))
 
     @property
     def sized(self) -> bool:
@@ -134,6 +140,11 @@ class Spec:
     def n(self) -> int:
         """Samples it may draw; 1 for a strategy without size."""
         return int(self.parameters.get("n", self.strategy.defaults.get("n", 1)))
+
+    @property
+    def waits(self) -> bool:
+        """Whether it may stop early, so that the calls in flight matter."""
+        return self.strategy.stops_early and self.strategy.name != "short-m-of-k"
 
     @property
     def canonical(self) -> str:

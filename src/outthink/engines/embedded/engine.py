@@ -106,6 +106,12 @@ class EmbeddedEngine:
         """The child process, None while there is none."""
         return self._child.pid if self._child is not None and self._child.alive else None
 
+    @property
+    def address(self) -> tuple[str, str] | None:
+        """URL and key of the running server, None while there is none; a new server has others."""
+        child = self._child
+        return (child.url, child.key) if child is not None and child.alive else None
+
     async def prepare(self, call: Call) -> None:
         """Fetch the model and start the server, or enlarge it, so that this call fits.
 

@@ -219,7 +219,7 @@ class OpenAIEngine:
         """Send the call, as often as it takes to find the parameters that the server accepts."""
         self._thinking.asked(call)
         for _ in range(_ROUNDS):
-            sent = body(call, self.model, self.facts)
+            sent = self.body(call)
             reply = await self.server.open(CHAT, sent, stream=True)
             if reply.status == 200:
                 self.save()
@@ -234,6 +234,10 @@ class OpenAIEngine:
             raise self._no_prefix(f" ({told.message})")
         self.save()
         raise self.server.voice.status(answer.status, answer.headers, answer.content, model=self.model)
+
+    def body(self, call: Call) -> dict[str, Any]:
+        """What is sent for a call, in the dialect that the server is known to speak."""
+        return body(call, self.model, self.facts)
 
     def _take(self, chunk: dict[str, Any], reading: Reading) -> Event | None:
         if chunk.get("error") or chunk.get("object") == "error":

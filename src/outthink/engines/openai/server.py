@@ -55,6 +55,10 @@ class Server:
     def __repr__(self) -> str:
         return f"Server({self.address.base!r})"
 
+    def encode(self, body: Mapping[str, Any]) -> bytes:
+        """A body as JSON."""
+        return json.dumps(body).encode()
+
     async def open(
         self, path: str, body: Mapping[str, Any] | None = None, *, root: bool = False, stream: bool = False
     ) -> Reply:
@@ -64,7 +68,7 @@ class Server:
             EngineError: no reply came.
         """
         self.sent += 1
-        method, content = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
+        method, content = ("GET", None) if body is None else ("POST", self.encode(body))
         headers = {**self._headers, "accept": "text/event-stream, application/json" if stream else "application/json"}
         try:
             return await self.transport.open(method, self.address.url(path, root=root), headers, content, self.timeouts)

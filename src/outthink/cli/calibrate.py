@@ -1,0 +1,102 @@
+"""`outthink calibrate`: learn from recorded samples when more compute pays, and check that it still holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from outthink.core.errors import BadInput
+
+_EPILOG = """outthink calibrate TRACES... --out policy.json
+outthink calibrate --check policy.json TRACES...
+targets: match=self-consistency@32, accuracy=0.7, or a mean cost a problem: tokens=1500, flops=, usd=, seconds="""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.epilog = _EPILOG
+    add = parser.add_argument
+    add("traces", nargs="+", type=Path, metavar="TRACES", help="Parquet files of recorded samples")
+    add("--out", type=Path, metavar="FILE", help="where the policy is written")
+    add("--check", type=Path, metavar="POLICY", help="verify a policy on TRACES that it has not seen, and fit nothing")
+    add("--target", default="match=self-consistency@32", metavar="AIM", help="default match=self-consistency@32")
+    add("--margin", type=float, default=0.005, help="accuracy that may be lost against the target (default 0.005)")
+    add("--by", default="tokens", metavar="COST", help="tokens|flops|usd|seconds: what is kept low (default tokens)")
+    add("--price", metavar="IN,OUT", help="dollars per million tokens, for usd")
+    add("--folds", type=int, default=5, help="parts of the problems that are held out in turn (default 5)")
+    add("--seed", type=int, default=0, help="of the folds (default 0)")
+    add("--orders", type=int, default=5, help="random orders of each problem's samples (default 5)")
+    add("--json", action="store_true", help="with --check: print one JSON object and nothing else")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Calibrate, or check; 1 where a check finds that coverage is lost."""
+    if chosen.check is not None:
+        if chosen.out is not None:
+            raise BadInput("--out", str(chosen.out), "does not go with --check", "leave one of them out")
+        return _check(chosen)
+    if chosen.out is None:
+        raise BadInput("--out", None, "is missing", "name the policy's file, e.g. --out policy.json")
+    if chosen.json:
+        raise BadInput("--json", True, "goes with --check", "the policy itself is JSON")
+    return _calibrate(chosen)
+
+
+def _calibrate(chosen: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from outthink.economics.price import Price
+    from outthink.evaluation.calibration.run import Recipe, calibrate
+    from outthink.evaluation.calibration.target import Target
+    from outthink.evaluation.report.policy import show
+
+    recipe = Recipe(
+        target=Target.parse(chosen.target, margin=chosen.margin, by=chosen.by),
+        folds=chosen.folds,
+        seed=chosen.seed,
+        orders=chosen.orders,
+        price=Price.parse(chosen.price) if chosen.price else None,
+    )
+    if not chosen.out.parent.is_dir():
+        raise BadInput("--out", str(chosen.out), "is in a folder that does not exist", "make it first")
+    notes = Console(stderr=True, highlight=False)
+    with Progress(console=notes, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("calibrating", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        def say(line: str) -> None:
+            notes.print(line, markup=False, soft_wrap=True)
+
+        policy = calibrate(chosen.traces, recipe, progress=progress, say=say)
+    policy.save(chosen.out)
+    show(policy, Console())
+    print(f"wrote {chosen.out}, {policy.id[:19]}")
+    return 0
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    from outthink.controller.policy.artefact import Policy
+    from outthink.evaluation.calibration.check import check
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    report = check(Policy.load(chosen.check), chosen.traces, orders=chosen.orders, say=say)
+    if chosen.json:
+        print(json.dumps(report, allow_nan=False))
+    else:
+        for row in report["rows"]:
+            verdict = "holds" if row["holds"] else "LOST"
+            print(
+                f"{row['traces']} n={row['n']}: accuracy {row['accuracy']:.1%}, predicted "
+                f"[{row['predicted_low']:.1%}, {row['predicted_high']:.1%}] for {row['problems']} problems: {verdict}"
+            )
+        for line in report["reasons"]:
+            print(line)
+        print("coverage holds" if report["holds"] else "coverage is lost: calibrate again")
+    return 0 if report["holds"] else 1

@@ -1,0 +1,204 @@
+"""Cheap models first: a request goes on to the next model only where the votes so far are not trusted.
+
+Knows: stages in order of cost, the signal and threshold that each is left by, and which votes go along
+to the next one. Does not know how thresholds were chosen (conformal.py, evaluation/calibration) or how
+a stage stops (any rule of a policy). As a policy's rule it is of kind `cascade`: `json`, `start`,
+`models`, and `Cascade.of(values, rule_from_json)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, get_args
+
+from outthink.core.errors import BadInput
+from outthink.core.result import Verdict
+from outthink.core.sample import Sample
+from outthink.strategies.allocate import Rule, Step
+
+Signal = Literal["agreement", "confidence", "score"]
+
+
+class StageRule(Protocol):
+    """How the samples of a stage are bought; a rule of a policy."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in JSON."""
+        ...
+
+    def json(self) -> dict[str, Any]:
+        """Plain values."""
+        ...
+
+    def start(self, n: int, features: Sequence[float] | None) -> Rule:
+        """The rule for one request of at most n samples."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One model's turn.
+
+    Args:
+        model: name in the session's pool, None for the session's own model.
+        n: samples at most.
+        rule: how they are bought; one of fixed size draws all n.
+        tau: the stage's answer is taken where its signal is at least this; above 1 it never is. The last
+            stage's answer is always taken.
+        signal: `agreement` the leader's share of the samples (unreadable ones count), `confidence` the
+            geometric mean probability of the leader's tokens, `score` the mean of its samples' last
+            verifier scores (an exact check gives 0 or 1). The last two are 0 where a sample has none.
+        keep: weight of this stage's votes in later stages, 0 to drop them.
+    """
+
+    model: str | None
+    n: int
+    rule: StageRule
+    tau: float = 0.0
+    signal: Signal = "agreement"
+    keep: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise BadInput("cascade", self.n, "is no number of samples", "give at least 1")
+        if self.signal not in get_args(Signal):
+            raise BadInput("cascade", self.signal, "is no signal", f"use one of {', '.join(get_args(Signal))}")
+        if math.isnan(self.tau) or self.tau < 0 or not 0 <= self.keep < math.inf:
+            raise BadInput("cascade", (self.tau, self.keep), "are below 0", "give a threshold and a weight from 0")
+
+    @property
+    def pointless(self) -> bool:
+        """Nothing of it could ever matter: it is not bought."""
+        return self.tau > 1 and not self.keep
+
+    def measure(self, samples: Sequence[Sample]) -> float:
+        """The signal after these samples."""
+        counts = Counter(sample.answer for sample in samples if sample.answer is not None)
+        if not counts:
+            return 0.0
+        leader, votes = counts.most_common(1)[0]
+        if self.signal == "agreement":
+            return votes / len(samples)
+        mine = [sample for sample in samples if sample.answer == leader]
+        if self.signal == "score":
+            return sum(one.scores[-1] for one in mine) / len(mine) if all(one.scores for one in mine) else 0.0
+        known = [one.mean_logprob for one in mine if one.mean_logprob is not None]
+        return math.exp(sum(known) / len(known)) if len(known) == len(mine) else 0.0
+
+    def lost(self, samples: Sequence[Sample]) -> bool:
+        """Whether the samples still to come cannot lift its agreement to tau any more."""
+        if self.signal != "agreement" or self.keep:
+            return False
+        left = self.n - len(samples)
+        return (self.measure(samples) * len(samples) + left) / self.n < self.tau - 1e-9
+
+    def json(self) -> dict[str, Any]:
+        """Plain values; a threshold that nothing passes is null."""
+        tau = None if math.isinf(self.tau) else self.tau
+        own = {"model": self.model, "n": self.n, "tau": tau, "signal": self.signal, "keep": self.keep}
+        return {**own, "rule": self.rule.json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """Stages in order of cost. All that is drawn is charged, whichever stage answers."""
+
+    stages: tuple[Stage, ...]
+    kind: ClassVar[str] = "cascade"
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise BadInput("cascade", [], "has no stage", "give at least one")
+        if any(stage.keep for stage in self.stages[:-1]) and not all(
+            getattr(stage.rule, "carries", False) for stage in self.stages[1:]
+        ):
+            raise BadInput("cascade", "keep", "needs later stages whose rule can carry votes", "set it to 0")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models of the pool besides the session's own one."""
+        return tuple(dict.fromkeys(stage.model for stage in self.stages if stage.model is not None))
+
+    def json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"kind": self.kind, "stages": [stage.json() for stage in self.stages]}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], inner: Callable[[Mapping[str, Any]], StageRule]) -> Cascade:
+        """From plain values, `inner` reading the stages' rules; BadInput for what is malformed."""
+        try:
+            return cls(
+                tuple(
+                    Stage(
+                        None if one["model"] is None else str(one["model"]),
+                        int(one["n"]),
+                        inner(one["rule"]),
+                        math.inf if one["tau"] is None else float(one["tau"]),
+                        one["signal"],
+                        float(one["keep"]),
+                    )
+                    for one in values["stages"]
+                )
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, BadInput):
+                raise
+            raise BadInput("policy", cls.kind, f"is malformed ({error!r})", "calibrate again") from None
+
+    def start(self, n: int, features: Sequence[float] | None) -> Descent:
+        """The rule for one request of at most n samples over all stages."""
+        return Descent(self.stages, n, features)
+
+
+class Descent:
+    """A cascade on one request."""
+
+    def __init__(self, stages: Sequence[Stage], n: int, features: Sequence[float] | None) -> None:
+        self._stages = [stage for stage in stages[:-1] if not stage.pointless] + [stages[-1]]
+        self._left, self._features = n, features
+        self._kept: list[tuple[Sample, float]] = []
+        self._before: Verdict | None = None
+        self._place, self._over = -1, False
+        self._enter()
+
+    def _enter(self) -> None:
+        self._place += 1
+        stage = self._stages[self._place]
+        self._seen: list[Sample] = []
+        self._lost = False
+        self._rule = stage.rule.start(min(stage.n, self._left), self._features)
+        for sample, weight in self._kept:
+            self._rule.carry(sample, weight)  # type: ignore[attr-defined]
+
+    def next(self) -> Step | None:
+        """More of this stage; the next stage where this one's answer is not trusted."""
+        while not self._over:
+            stage = self._stages[self._place]
+            step = None if self._lost or self._left <= 0 else self._rule.next()
+            if step is not None:
+                return step._replace(model=stage.model)
+            if self._place + 1 == len(self._stages) or self._left <= 0 or stage.measure(self._seen) >= stage.tau - 1e-9:
+                self._over = True
+            else:
+                self._before = self.verdict()
+                self._kept += [(sample, stage.keep) for sample in self._seen if stage.keep]
+                self._enter()
+        return None
+
+    def add(self, sample: Sample, model: str | None) -> bool:
+        """Count a vote of the present stage; True to leave its stream."""
+        self._left -= 1
+        self._seen.append(sample)
+        enough = self._rule.add(sample, model)
+        stage = self._stages[self._place]
+        self._lost = self._place + 1 < len(self._stages) and stage.lost(self._seen)
+        return enough or self._lost
+
+    def verdict(self) -> Verdict:
+        """The answer of the present stage, or of the one before while this one has none."""
+        here = self._rule.verdict()
+        return self._before if here.answer is None and self._before is not None else here

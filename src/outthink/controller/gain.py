@@ -1,0 +1,193 @@
+"""Stops a vote where the samples still to come would change too little, by a fitted linear formula.
+
+Knows: the shape of the vote so far, its confidence and lengths, and coefficients for the expected
+gain in accuracy. Does not know how the coefficients were fitted (evaluation/calibration/gain.py,
+which computes the same terms over arrays; a test holds the two together).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from outthink.core.certainty import TOP
+from outthink.core.errors import BadInput
+from outthink.core.result import Stopped, Verdict
+from outthink.core.sample import Sample
+from outthink.strategies import Votes
+from outthink.strategies.allocate import Step
+
+TERMS = 15
+"""Terms before products; see `Shape.terms`."""
+COEFFICIENTS = 1 + TERMS + TERMS * (TERMS + 1) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Mean and spread over the calibration samples of mean log-probability, confidence and length."""
+
+    logprob: tuple[float, float]
+    confidence: tuple[float, float]
+    tokens: tuple[float, float]
+    weight: float = 1.0
+    """Mean of the unscaled vote weights."""
+
+    @staticmethod
+    def standard(value: float | None, of: tuple[float, float]) -> float:
+        """In spreads from the mean; 0 for what is unknown."""
+        return 0.0 if value is None else (value - of[0]) / of[1]
+
+
+class Shape:
+    """The votes of one request as the formula sees them.
+
+    Args:
+        horizon: samples at which the calibration's votes ended.
+        sway: how much the standardised log-probability and confidence sway a vote's weight, exp(s1 z1 + s2 z2).
+    """
+
+    def __init__(self, scale: Scale, horizon: int, sway: tuple[float, float]) -> None:
+        self._scale, self._horizon, self._sway = scale, horizon, sway
+        self.votes = Votes()
+        self.drawn = 0
+        self._unreadable = 0
+        self._answers: set[str] = set()
+        self._sums = [0.0, 0.0, 0.0]
+
+    def add(self, sample: Sample) -> None:
+        """Count a sample."""
+        scale = self._scale
+        conf = None if sample.confidence is None else sample.confidence.mean()
+        tokens = None if sample.tokens is None else float(sample.tokens)
+        told = ((sample.mean_logprob, scale.logprob), (conf, scale.confidence), (tokens, scale.tokens))
+        z = [scale.standard(value, of) for value, of in told]
+        self._sums = [total + value for total, value in zip(self._sums, z, strict=True)]
+        self.drawn += 1
+        self.votes.add(sample, math.exp(self._sway[0] * z[0] + self._sway[1] * z[1]) / scale.weight)
+        if sample.answer is None:
+            self._unreadable += 1
+        else:
+            self._answers.add(sample.answer)
+
+    def terms(self) -> list[float]:
+        """What the formula is linear in, before products; after the first sample and before the horizon."""
+        k = self.drawn
+        leader = second = 0.0
+        for weight in self.votes.weights.values():
+            if weight > leader:
+                leader, second = weight, leader
+            elif weight > second:
+                second = weight
+        lead = (leader - second) / math.sqrt(leader + second + 1)
+        left = math.sqrt(1 - k / (self._horizon + 1))
+        sure = lead / left
+        logprob, confidence, tokens = (total / k for total in self._sums)
+        shape = [lead, sure, leader / k, second / k, leader, second, confidence, logprob, tokens]
+        return [*shape, len(self._answers) / k, self._unreadable / k, 1 / k, left, math.exp(-sure), math.exp(-2 * sure)]
+
+
+@dataclass(frozen=True, slots=True)
+class LinearGain:
+    """Draw until the expected gain in accuracy of going on is at most `price`.
+
+    Args:
+        coefficients: of 1, the terms, and their products in pairs (i <= j, row by row).
+        horizon: samples at which the calibration's votes ended; the gain is what remains up to there.
+        price: the least gain worth going on for, in correct answers a request.
+    """
+
+    scale: Scale
+    coefficients: tuple[float, ...]
+    horizon: int
+    sway: tuple[float, float]
+    price: float
+    kind: ClassVar[str] = "linear-gain"
+    carries: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if len(self.coefficients) != COEFFICIENTS:
+            problem = f"are {len(self.coefficients)} instead of {COEFFICIENTS}"
+            raise BadInput("policy", "coefficients", problem, "calibrate again")
+
+    def gain(self, shape: Shape) -> float:
+        """Expected gain in accuracy of drawing on to the horizon."""
+        terms = shape.terms()
+        total, place = self.coefficients[0], 1
+        for term in terms:
+            total += self.coefficients[place] * term
+            place += 1
+        for i, left in enumerate(terms):
+            for right in terms[i:]:
+                total += self.coefficients[place] * left * right
+                place += 1
+        return total
+
+    def enough(self, shape: Shape) -> bool:
+        """Whether going on is worth less than its price."""
+        return shape.drawn >= self.horizon or self.gain(shape) <= self.price
+
+    def json(self) -> dict[str, Any]:
+        """Plain values."""
+        values = asdict(self)
+        values["scale"] = {name: list(v) if isinstance(v, tuple) else v for name, v in values["scale"].items()}
+        values |= {"coefficients": list(self.coefficients), "sway": list(self.sway)}
+        return {"kind": self.kind, **values}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> LinearGain:
+        """From plain values; BadInput for what is malformed."""
+        try:
+            scale = {name: _pair(values["scale"][name]) for name in ("logprob", "confidence", "tokens")}
+            return cls(
+                Scale(**scale, weight=float(values["scale"]["weight"])),
+                tuple(float(value) for value in values["coefficients"]),
+                int(values["horizon"]),
+                _pair(values["sway"]),
+                float(values["price"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, BadInput):
+                raise
+            raise BadInput("policy", cls.kind, f"is malformed ({error!r})", "calibrate again") from None
+
+    def start(self, n: int, features: Sequence[float] | None) -> Stopping:
+        """The rule for one request of at most n samples; features of the question are not used."""
+        return Stopping(self, n)
+
+
+class Stopping:
+    """LinearGain on one request."""
+
+    def __init__(self, rule: LinearGain, n: int) -> None:
+        self._rule, self._n = rule, n
+        self._shape = Shape(rule.scale, rule.horizon, rule.sway)
+        self._stopped: Stopped = "finished"
+
+    def carry(self, sample: Sample, weight: float) -> None:
+        """A vote from elsewhere: it weighs, and is no draw of this model."""
+        self._shape.votes.add(sample, weight)
+
+    def next(self) -> Step | None:
+        """The samples that are left."""
+        left = self._n - self._shape.drawn
+        if left <= 0 or self._stopped != "finished":
+            return None
+        return Step(None, left, alternatives=TOP if self._rule.sway[1] else 0)
+
+    def add(self, sample: Sample, model: str | None) -> bool:
+        """Count a vote; True where going on is not worth it."""
+        self._shape.add(sample)
+        if self._shape.drawn < self._n and self._rule.enough(self._shape):
+            self._stopped = "consensus"
+        return self._stopped != "finished"
+
+    def verdict(self) -> Verdict:
+        """The answer with the most weight."""
+        return self._shape.votes.winner(self._stopped)
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    first, second = values
+    return float(first), float(second)

@@ -1,0 +1,77 @@
+"""One accelerator and one model on it, as a roofline sees them. Knows rates and sizes; plans nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from outthink.core.errors import BadInput
+
+
+def _positive(name: str, value: Any, zero: tuple[str, ...] = ()) -> None:
+    for field in fields(value):
+        number = getattr(value, field.name)
+        fine = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+        if not fine or number < 0 or (number == 0 and field.name not in zero):
+            raise BadInput(f"{name} {field.name}", number, "is not a positive number", "give what the device does")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """Rates that a device sustains.
+
+    Args:
+        flops: floating-point operations a second at the precision in use.
+        bandwidth: bytes a second from memory.
+    """
+
+    flops: float
+    bandwidth: float
+
+    def __post_init__(self) -> None:
+        _positive("hardware", self)
+
+
+H200 = Hardware(flops=989e12, bandwidth=4.8e12)
+"""Dense bf16 and HBM3e of one NVIDIA H200, from its data sheet; real kernels reach less."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """A model as decoding loads it.
+
+    Args:
+        parameters: weights read per token.
+        bytes_per_parameter: 2 for bf16, 1 for fp8, 0.5 for 4 bits.
+        kv_bytes: key-value cache of one token, in bytes; 0 leaves its traffic out.
+    """
+
+    parameters: float
+    bytes_per_parameter: float = 2.0
+    kv_bytes: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive("model", self, zero=("kv_bytes",))
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of weights that one step reads, whatever the number of branches."""
+        return self.parameters * self.bytes_per_parameter
+
+
+def step_seconds(hardware: Hardware, shape: Shape, tokens: float, context: float = 0.0, branches: float = 1.0) -> float:
+    """One decode step: the slower of memory and arithmetic.
+
+    Args:
+        tokens: computed in this step over all branches, drafted ones included.
+        context: tokens that each branch attends to.
+        branches: whose caches are read.
+    """
+    memory = (shape.weight_bytes + branches * context * shape.kv_bytes) / hardware.bandwidth
+    return max(memory, 2 * shape.parameters * tokens / hardware.flops)
+
+
+def free_branches(hardware: Hardware, bytes_per_parameter: float = 2.0) -> float:
+    """Tokens a step up to which arithmetic hides behind reading the weights: FLOPS / BW x bytes / 2."""
+    return hardware.flops / hardware.bandwidth * bytes_per_parameter / 2

@@ -1,0 +1,208 @@
+"""The policy file: versioned, hashed, and the same bytes after a round trip.
+
+Knows: the keys of the file, its refusals, and which task of it serves a model. Does not know how a
+rule decides, nor how anything was fitted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outthink.controller.cascade import Cascade
+from outthink.controller.gain import LinearGain
+from outthink.controller.policy.canonical import canonical, digest
+from outthink.controller.policy.held_out import HeldOut
+from outthink.controller.policy.regime import Regime
+from outthink.controller.policy.rules import rule_from_json
+from outthink.core.errors import BadInput
+
+SCHEMA = 1
+_AGAIN = "make it again with `outthink calibrate`"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to answer: at most n samples under a rule, and what that did on held-out problems."""
+
+    n: int
+    rule: Any
+    held_out: HeldOut
+
+    @property
+    def name(self) -> str:
+        """Kind and size, as in `learned@32`."""
+        return f"{self.rule.kind}@{self.n}"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What was calibrated on one file of samples.
+
+    Args:
+        model, dataset: of the samples.
+        answer: kind of the gold answers, None where the problems were not at hand.
+        arms: by rising n.
+        chosen: size of the arm that meets the target at the least cost.
+        problems, questions: marks of the problems it was calibrated on.
+        other: everything else of the task, for reports.
+    """
+
+    model: str
+    dataset: str
+    answer: str | None
+    arms: tuple[Arm, ...]
+    chosen: int
+    regime: Regime
+    problems: frozenset[str]
+    questions: frozenset[str]
+    other: Mapping[str, Any]
+
+    def arm(self, n: int) -> Arm:
+        """The arm of size n; BadInput for a size that was not calibrated."""
+        for arm in self.arms:
+            if arm.n == n:
+                return arm
+        sizes = ", ".join(str(arm.n) for arm in self.arms)
+        raise BadInput("policy", n, "is a size it was not calibrated for", f"use one of {sizes}")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy: its content as JSON values, and what is read off it. Make one with `of`, `read` or `load`."""
+
+    content: Mapping[str, Any]
+    id: str
+    tasks: tuple[Task, ...]
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Policy:
+        """From its content without id; BadInput for a content that is no policy."""
+        try:
+            content = json.loads(canonical(content))  # as it will be read again: lists for tuples
+            tasks = tuple(_task(task) for task in content["tasks"])
+            content["target"]["by"], content["pool"], content["seed"]
+        except BadInput:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise BadInput("policy", type(error).__name__, f"is no policy ({error})", _AGAIN) from None
+        if not tasks:
+            raise BadInput("policy", [], "has no tasks", _AGAIN)
+        return cls(content, digest(content), tasks)
+
+    @classmethod
+    def read(cls, text: str, source: str = "policy") -> Policy:
+        """From the text of a file. BadInput for another schema_version, or a content that was changed."""
+        try:
+            content = json.loads(text)
+            version = content["schema_version"]
+            stated = content.pop("id")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise BadInput("policy", source, "is no policy", _AGAIN) from None
+        if version != SCHEMA:
+            raise BadInput("policy", source, f"has schema_version {version!r}, this version reads {SCHEMA}", _AGAIN)
+        try:
+            actual = digest(content)
+        except ValueError:  # NaN or infinity, which no policy holds
+            actual = ""
+        if stated != actual:
+            raise BadInput("policy", source, "was changed after it was written (its id differs)", _AGAIN)
+        return cls.of(content)
+
+    @classmethod
+    def load(cls, path: Path | str, revisions: Mapping[str, str] | None = None) -> Policy:
+        """From a file.
+
+        Args:
+            revisions: of the models at hand, those that are known; a policy of another one is refused.
+
+        Raises BadInput for a file that cannot be read, and as `read` and `check_revision` do.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise BadInput("policy", str(path), "does not exist", "make one with `outthink calibrate`") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput("policy", str(path), f"cannot be read ({error})", _AGAIN) from None
+        policy = cls.read(text, str(path))
+        for model, revision in (revisions or {}).items():
+            policy.check_revision(model, revision)
+        return policy
+
+    @property
+    def text(self) -> str:
+        """What stands in its file."""
+        return canonical({"id": self.id, **self.content})
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all; BadInput where it cannot be written."""
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            draft.write_text(self.text, encoding="utf-8")
+            os.replace(draft, path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise BadInput("--out", str(path), f"cannot be written ({error.strerror})", "check the folder") from None
+
+    @property
+    def by(self) -> str:
+        """The currency in which its operating point is the cheapest."""
+        return str(self.content["target"]["by"])
+
+    @property
+    def created(self) -> str:
+        """The day it was made."""
+        return str(self.content.get("created"))
+
+    def revision(self, model: str) -> str | None:
+        """The revision of a model it was calibrated on, None where that was not recorded."""
+        for member in self.content["pool"]:
+            if model in (member["model"], member.get("served_as")):
+                told: str | None = member.get("revision")
+                return told
+        return None
+
+    def check_revision(self, model: str, revision: str | None) -> None:
+        """BadInput where both revisions are known and differ."""
+        known = self.revision(model)
+        if revision is not None and known is not None and revision != known:
+            raise BadInput("policy", f"{model} at {known}", f"is not the model at hand, which is at {revision}", _AGAIN)
+
+    def of_model(self, model: str) -> list[Task]:
+        """The tasks that were calibrated on this model, by its name in the samples or on its server."""
+        names = {model}
+        for member in self.content["pool"]:
+            if member.get("served_as") == model:
+                names.add(member["model"])
+        return [task for task in self.tasks if task.model in names]
+
+
+def _rule(values: Mapping[str, Any]) -> Any:
+    """A rule over one model, or a cascade of such rules."""
+    if values.get("kind") == Cascade.kind:
+        return Cascade.of(values, _rule)
+    if values.get("kind") == LinearGain.kind:
+        return LinearGain.of(values)
+    return rule_from_json(values)
+
+
+def _task(values: Mapping[str, Any]) -> Task:
+    arms = tuple(Arm(int(arm["n"]), _rule(arm["rule"]), HeldOut.of(arm["held_out"])) for arm in values["arms"])
+    known = {"arms", "model", "dataset", "answer", "chosen", "regime", "problems", "questions"}
+    task = Task(
+        model=values["model"],
+        dataset=values["dataset"],
+        answer=values["answer"],
+        arms=tuple(sorted(arms, key=lambda arm: arm.n)),
+        chosen=int(values["chosen"]),
+        regime=Regime.of(values["regime"]),
+        problems=frozenset(values["problems"]),
+        questions=frozenset(values["questions"]),
+        other={key: value for key, value in values.items() if key not in known},
+    )
+    task.arm(task.chosen)
+    return task

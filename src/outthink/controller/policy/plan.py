@@ -1,0 +1,299 @@
+"""What one request gets: the arm of a policy that fits its budget, or a stated fallback, with the reasons.
+
+Knows: the policy, the regime, budgets and predicted usage. Does not know how a rule decides, nor how
+a session carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from outthink.controller.latency import DeadlineTooShort
+from outthink.controller.policy.artefact import Arm, Policy, Task
+from outthink.controller.policy.guard import Guarded
+from outthink.controller.router.features import hand_features
+from outthink.core.budget import CURRENCIES, Currency
+from outthink.core.errors import BadInput
+from outthink.core.request import Request
+from outthink.core.result import Verdict
+from outthink.economics.tariff import Tariff
+from outthink.session.session import Session
+from outthink.strategies import Spec
+from outthink.strategies.allocate import Rule, allocate
+
+FALLBACK = "adaptive-consistency"
+OUTSIDE = "outside the policy's regime"
+"""How the receipt's note begins where the policy was not followed."""
+_EVEN = 0.002
+"""Accuracies closer than this are even; then the cheaper arm is taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What is known of the engine and of the request on it; None where it is not known.
+
+    Args:
+        tariff: prices the predicted tokens.
+        prompt_tokens: of one call.
+        question: the text that features are read from.
+        prefill: tokens a second at which the engine reads a prompt.
+        ahead: calls that the session has in flight unless told otherwise.
+        concurrency: calls that the engine runs at once.
+        pool: further models that can be drawn from.
+    """
+
+    model: str
+    revision: str | None = None
+    tariff: Tariff | None = None
+    prompt_tokens: int | None = None
+    question: str | None = None
+    prefill: float | None = None
+    ahead: int = 1
+    concurrency: int = 1
+    pool: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An arm that was considered: what it is expected to use here, and what of the budget it would break.
+
+    `ahead` is how many calls it would have in flight: more than usual where a deadline wants it.
+    """
+
+    arm: Arm
+    usage: dict[str, float | None]
+    exceeds: tuple[Currency, ...]
+    ahead: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A decision with its reasons; call it with a session and a request to carry it out.
+
+    Args:
+        policy: id of the policy.
+        arm: what was chosen, None for the fallback.
+        why: reason for the choice, in words.
+        flags: what the receipt must say beside it.
+        believed: what it took for granted of the request, in words.
+        n: samples at most.
+        spec: the strategy of the fallback, empty where an arm was chosen.
+        ahead: calls in flight, None for the session's own number.
+    """
+
+    policy: str
+    arm: Arm | None
+    n: int
+    why: str
+    spec: str = ""
+    task: Task | None = None
+    options: tuple[Option, ...] = ()
+    flags: tuple[str, ...] = ()
+    believed: tuple[str, ...] = ()
+    features: Sequence[float] | None = None
+    ahead: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Arm and size."""
+        return self.arm.name if self.arm is not None else self.spec
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Further models that its rule draws from, by name."""
+        found: tuple[str, ...] = tuple(getattr(self.arm.rule, "models", ())) if self.arm is not None else ()
+        return found
+
+    def rule(self, tell: Callable[[str], None] = lambda reason: None) -> Rule:
+        """The rule of the chosen arm for one request, guarded by the regime; `tell` hears why it was left."""
+        if self.arm is None or self.task is None:
+            raise BadInput("plan", self.name, "has no rule", "it is a fallback: call the plan")
+        rule: Rule = self.arm.rule.start(self.arm.n, self.features)
+        return Guarded(rule, self.arm.n, self.task.regime, tell, self.ahead)
+
+    async def __call__(self, session: Session, request: Request) -> Verdict:
+        """Carry it out; the receipt names the policy and says where it was left."""
+        session.note(f"policy {self.policy}: {self.name}")
+        for flag in self.flags:
+            session.note(flag)
+        if self.arm is None:
+            return await Spec.parse(self.spec)(session, request)
+        left = self.rule(lambda reason: session.note(f"{OUTSIDE}: {reason}; {FALLBACK} went on"))
+        return await allocate(session, request, rule=left)
+
+
+def plan(policy: Policy, request: Request, situation: Situation) -> Plan:
+    """Decide for one request.
+
+    Without a budget it takes the arm that meets the policy's target; under one, the most accurate arm
+    whose expected usage fits every ceiling, the cheaper of equals. Where none fits, the cheapest arm
+    runs under the hard ceiling, and is flagged. Outside the regime it is adaptive-consistency.
+
+    Raises BadInput for a model of another revision, DeadlineTooShort where reading the prompt alone would
+    take longer.
+    """
+    policy.check_revision(situation.model, situation.revision)
+    _check_deadline(request, situation)
+    task, reason = find_task(policy, situation, request.answer)
+    if task is None or reason is not None:
+        return fallback(policy, str(reason), (task or policy.tasks[0]).chosen, request.answer)
+    return _within(policy, task, request, situation)
+
+
+def find_task(policy: Policy, situation: Situation, answer: object = None) -> tuple[Task | None, str | None]:
+    """The task whose regime holds a request, the nearest of several; with a reason where none does.
+
+    Without a task the model is not among the calibrated ones.
+    """
+    tasks = policy.of_model(situation.model)
+    if not tasks:
+        known = ", ".join(sorted({task.model for task in policy.tasks}))
+        return None, f"the model {situation.model} is not among the calibrated ones ({known})"
+    reasons = [(task.regime.outside(situation.question, situation.prompt_tokens, answer), task) for task in tasks]
+    inside = [task for reason, task in reasons if reason is None]
+    if not inside:
+        return tasks[0], reasons[0][0]
+    if situation.question is None or len(inside) == 1:
+        return inside[0], None
+    features = hand_features(situation.question)
+    return min(inside, key=lambda task: task.regime.far(features)), None
+
+
+def at_size(task: Task, n: int, situation: Situation, policy: str = "") -> Plan:
+    """The arm of size n of a task, for comparisons; BadInput for a size that was not calibrated."""
+    features = None if situation.question is None else hand_features(situation.question)
+    return Plan(policy=policy, arm=task.arm(n), n=n, why="it was asked for", task=task, features=features)
+
+
+def fallback(policy: Policy, reason: str, n: int, answer: object = None) -> Plan:
+    """Adaptive-consistency, or one sample for free text, on which votes cannot agree; flagged with the reason."""
+    name, spec = ("single", "single") if answer == "text" else (FALLBACK, f"{FALLBACK}:n={n}")
+    flag = f"{OUTSIDE}: {reason}; {name} instead"
+    return Plan(policy=policy.id, arm=None, n=n, why=reason, spec=spec, flags=(flag,), believed=(reason,))
+
+
+def _within(policy: Policy, task: Task, request: Request, situation: Situation) -> Plan:
+    """The choice among the arms of a task whose regime holds the request."""
+    features = None if situation.question is None else hand_features(situation.question)
+    at_hand = {task.model, situation.model, *situation.pool}
+    arms = [arm for arm in task.arms if set(getattr(arm.rule, "models", ())) <= at_hand]
+    if not arms:
+        return fallback(policy, "its models are not all in the pool", task.chosen, request.answer)
+    options = tuple(_option(arm, request, situation) for arm in arms)
+    fitting = [option for option in options if not option.exceeds]
+    target = next((option for option in fitting if option.arm.n == task.chosen), None)
+    flags: tuple[str, ...] = ()
+    if target is not None:
+        chosen, why = target, f"it meets the policy's target at the least {policy.by}"
+        if request.budget.limited:
+            why += ", within the budget"
+    elif fitting:
+        best = max(option.arm.held_out.accuracy for option in fitting)
+        even = [option for option in fitting if option.arm.held_out.accuracy >= best - _EVEN]
+        chosen = min(even, key=lambda option: option.usage["tokens"] or 0.0)
+        why = "it is the most accurate one that the budget allows"
+    else:
+        chosen, why = options[0], "no arm fits the budget, and this one needs the least"
+        broken = ", ".join(dict.fromkeys(name for option in options for name in option.exceeds))
+        flags = (f"no arm of the policy fits the budget ({broken}); the cheapest runs under the hard ceiling",)
+    if chosen.ahead > situation.ahead:
+        why += f", with {chosen.ahead} calls in flight for the deadline"
+    if situation.question is None:
+        flags = (*flags, "the question's text is not at hand: lengths and votes decide alone")
+    return Plan(
+        policy=policy.id,
+        arm=chosen.arm,
+        n=chosen.arm.n,
+        why=why,
+        task=task,
+        options=options,
+        flags=flags,
+        believed=_believed(task, situation, features),
+        features=features,
+        ahead=chosen.ahead if chosen.ahead > situation.ahead else None,
+    )
+
+
+def _option(arm: Arm, request: Request, situation: Situation) -> Option:
+    """An arm at the session's calls in flight; at more where only so the deadline holds, before a smaller arm."""
+    seconds = request.budget.seconds
+    ahead = situation.ahead
+    while (
+        seconds is not None
+        and ahead < min(situation.concurrency, arm.n)
+        and (predicted_usage(arm, situation, ahead)["seconds"] or 0.0) > seconds
+    ):
+        ahead = min(2 * ahead, situation.concurrency)
+    usage = predicted_usage(arm, situation, ahead)
+    exceeds = tuple(
+        name
+        for name in CURRENCIES
+        if (ceiling := request.budget.get(name)) is not None and (usage[name] or 0.0) > ceiling
+    )
+    return Option(arm, usage, exceeds, ahead)
+
+
+def predicted_usage(arm: Arm, situation: Situation, ahead: int = 1) -> dict[str, float | None]:
+    """Expected tokens, seconds, usd, joules and flops of an arm here; None where unknown, never zero.
+
+    The prompt's tokens are this request's where they are known, read once a sample. Held-out figures
+    are those of one call in flight. With more of them a rule that stops early cancels the rest, half
+    written on average, and time is shared among as many as run at once.
+    """
+    held = arm.held_out
+    wide = max(1.0, min(ahead, held.samples))
+    lost = max(0.0, min(ahead - 1, arm.n - held.samples))
+    prompt = held.prompt_tokens if situation.prompt_tokens is None else held.samples * situation.prompt_tokens
+    usage: dict[str, float | None] = dict.fromkeys((*CURRENCIES, "flops"))
+    usage["seconds"] = None if held.seconds is None else held.seconds / wide
+    if prompt is None:
+        return usage
+    prompt *= 1 + lost / held.samples
+    made = held.tokens * (1 + lost / held.samples / 2)
+    usage["tokens"] = prompt + made
+    if situation.tariff is not None:
+        charged = situation.tariff.charge(round(prompt), 0, round(made))
+        usage["flops"], usage["usd"], usage["joules"] = charged
+    return usage
+
+
+def _believed(task: Task, situation: Situation, features: Sequence[float] | None) -> tuple[str, ...]:
+    said = [f"like the questions of {task.dataset or 'the calibration'}, on which {task.model} was calibrated"]
+    if situation.question is not None and features is not None and task.regime.distance is not None:
+        far = task.regime.far(features)
+        said.append(
+            f"question of {len(situation.question)} characters, distance {far:.2f} (at most {task.regime.distance:.2f})"
+        )
+    if situation.prompt_tokens is not None:
+        said.append(f"prompt of {situation.prompt_tokens} tokens")
+    return tuple(said)
+
+
+def _check_deadline(request: Request, situation: Situation) -> None:
+    seconds, tokens, rate = request.budget.seconds, situation.prompt_tokens, situation.prefill
+    if seconds is not None and tokens is not None and rate is not None and seconds < tokens / rate:
+        raise DeadlineTooShort(seconds, tokens / rate)
+
+
+def explained(plan: Plan) -> list[str]:
+    """What it believed, what it considered and why it chose, a line each."""
+    lines = [f"policy {plan.policy}"]
+    lines += [f"believed: {line}" for line in plan.believed]
+    for option in plan.options:
+        held = option.arm.held_out
+        line = (
+            f"considered: {option.arm.name}: accuracy {held.accuracy:.1%} [{held.accuracy_low:.1%}, "
+            f"{held.accuracy_high:.1%}], {_usage(option.usage)}"
+        )
+        lines.append(line + (f"; exceeds {', '.join(option.exceeds)}" if option.exceeds else ""))
+    lines.append(f"chose: {plan.name}, because {plan.why}")
+    return lines + [f"note: {flag}" for flag in plan.flags]
+
+
+def _usage(usage: dict[str, Any]) -> str:
+    shown = {"tokens": ",.0f", "seconds": ".1f", "usd": ".6f", "joules": ".1f", "flops": ".3g"}
+    return ", ".join(
+        f"{name} {'unknown' if usage[name] is None else format(usage[name], form)}" for name, form in shown.items()
+    )

@@ -1,0 +1,157 @@
+"""What a cascade must be compared with: one model with a tuned stopping rule, routers that know nothing,
+and an oracle.
+
+Knows: how each is computed from dealt samples. Does not know how a cascade is fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from outthink.evaluation.calibration.cascade import Candidates, Choice, Settings, baseline, operating_point
+from outthink.evaluation.calibration.dealt import Array, Table
+from outthink.evaluation.calibration.gain import Mask, scale_of, walk
+
+THRESHOLDS = tuple(float(value) for value in np.arange(0.5, 2.6, 0.1))
+_SWAYS = ((1e-6, 0.0), (0.25, 0.25))
+LADDER = (1, 2, 4, 8, 16)
+
+
+def tuned_adaptive(table: Table, settings: Settings, train: Mask) -> tuple[Array, Array]:
+    """The second model alone, stopped when its leader leads by a threshold: accuracy and FLOPs of the problems
+    outside `train`.
+
+    Threshold, size and vote weight are chosen on `train` in the way the cascade's parameters are. The lead
+    in standard deviations, (a - b) / sqrt(a + b + 1), is what adaptive-consistency's probability depends on.
+    """
+    inside, outside = Candidates(), Candidates()
+    spent = table.models[1].spent()
+    for sway in _SWAYS:
+        found = walk(table, 1, scale_of(table.models[1].take(train), np.ones(train.sum(), dtype=bool), sway), sway,
+                     depth=settings.depth)  # fmt: skip
+        for threshold, cap in product(THRESHOLDS, settings.caps):
+            enough = found.lead[..., 1:cap] >= threshold
+            ends = np.ones((*enough.shape[:2], 1), dtype=bool)
+            at = np.concatenate([enough, ends], axis=2).argmax(axis=2)[..., None] + 1
+            right, cost = (np.take_along_axis(values, at, 2)[..., 0] for values in (found.right, spent))
+            choice = Choice(0, 0.0, sway[1], threshold, cap)
+            inside.add(choice, right[train], cost[train])
+            outside.add(choice, right[~train], cost[~train])
+    aim, _ = baseline(table.take(train), 1, settings.target)
+    best = operating_point(inside, aim, settings)
+    return outside.accuracy[best], outside.cost[best]
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """A way to send some problems to the strong model: the least share that keeps the aim, chosen in sample."""
+
+    share: float
+    accuracy: float
+    ratio: float
+
+
+def least_share(order: Array, weak: tuple[Array, Array], strong: tuple[Array, Array], margin: float) -> Mixed:
+    """Send problems to the strong model by falling `order` until accuracy is within the margin of strong alone.
+
+    Args:
+        weak, strong: accuracy and cost a problem.
+    """
+    rank = np.argsort(-order, kind="stable")
+    aim = strong[0].mean() - margin
+    gains = np.concatenate([[0.0], np.cumsum((strong[0] - weak[0])[rank])]) / len(rank) + weak[0].mean()
+    costs = np.concatenate([[0.0], np.cumsum((strong[1] - weak[1])[rank])]) / len(rank) + weak[1].mean()
+    k = int(np.argmax(gains >= aim - 1e-12))
+    return Mixed(k / len(rank), float(gains[k]), float(costs[k] / strong[1].mean()))
+
+
+def random_mix(weak: tuple[Array, Array], strong: tuple[Array, Array], margin: float) -> Mixed:
+    """The same for problems sent at random, in expectation."""
+    gap = float(strong[0].mean() - weak[0].mean())
+    share = 0.0 if gap <= margin else 1 - margin / gap
+    cost = share * strong[1].mean() + (1 - share) * weak[1].mean()
+    return Mixed(share, float(strong[0].mean() - margin), float(cost / strong[1].mean()))
+
+
+def oracle(table: Table) -> tuple[Array, Array]:
+    """The cheapest vote of either model that is right, the cheapest of all where none is: accuracy and FLOPs."""
+    rights, costs = [], []
+    for place, dealt in enumerate(table.models):
+        found, spent = _votes(table, place, max(LADDER)), dealt.spent()
+        for n in LADDER:
+            rights.append(found[..., n])
+            costs.append(spent[..., n])
+    right, cost = np.array(rights), np.array(costs)
+    best = np.where(right > 0, cost, cost.max() * 10 + cost).argmin(axis=0)[None]
+    accuracy, spent = (np.take_along_axis(values, best, 0)[0] for values in (right, cost))
+    return accuracy.mean(axis=1), spent.mean(axis=1)
+
+
+def _votes(table: Table, place: int, n: int) -> Array:
+    everyone = np.ones(len(table.names), dtype=bool)
+    return walk(table, place, scale_of(table.models[place], everyone, _SWAYS[0]), _SWAYS[0], depth=n).right
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """One difficulty bin: where the weak model's votes pass the strong model's single answer.
+
+    Args:
+        weak, perfect: accuracy of the weak model's majority and of a perfect choice among its samples, by size.
+        votes, picks: the least size at which each reaches `single`, None where none does.
+    """
+
+    name: str
+    problems: int
+    single: float
+    single_cost: float
+    weak: dict[int, float]
+    perfect: dict[int, float]
+    cost: dict[int, float]
+    votes: int | None
+    picks: int | None
+
+
+def passing(table: Table, bins: Sequence[tuple[str, Mask]], skip: int) -> list[Passing]:
+    """Weak votes against single strong answers, bin by bin, in the first order of the samples.
+
+    Args:
+        skip: samples of that order that bins may have been made from; they are not looked at here.
+    """
+    rest = Table(table.names, table.right, tuple(one.ordered(0).after(skip) for one in table.models))
+    sizes = [n for n in LADDER if n <= rest.models[0].codes.shape[2]]
+    depth = max(2, *sizes)
+    weak, strong = _votes(rest, 0, depth), _votes(rest, 1, 2)
+    rows, _ = rest.grid
+    codes = rest.models[0].codes
+    hits = np.stack([rest.right[rows, np.maximum(code, 0)] & (code >= 0) for code in np.moveaxis(codes, 2, 0)], axis=2)
+    any_right = np.maximum.accumulate(hits, axis=2)
+    spent, single_spent = rest.models[0].spent(), rest.models[1].spent()[..., 1]
+    found = []
+    for name, mask in bins:
+        single = float(strong[mask][..., 1].mean())
+        votes = {n: float(weak[mask][..., n].mean()) for n in sizes}
+        picks = {n: float(any_right[mask][..., n - 1].mean()) for n in sizes}
+        cost = {n: float(spent[mask][..., n].mean()) for n in sizes}
+        least = [next((n for n in sizes if values[n] >= single), None) for values in (votes, picks)]
+        single_cost = float(single_spent[mask].mean())
+        found.append(Passing(name, int(mask.sum()), single, single_cost, votes, picks, cost, least[0], least[1]))
+    return found
+
+
+def quintiles(table: Table, skip: int) -> list[tuple[str, Mask]]:
+    """Five bins by the share of right answers among both models' first `skip` samples of the first order,
+    easiest first."""
+    rows = np.arange(len(table.names))
+    share = np.zeros(len(table.names))
+    for one in table.models:
+        for k in range(skip):
+            code = one.codes[:, 0, k]
+            share += table.right[rows, np.maximum(code, 0)] & (code >= 0)
+    rank = np.argsort(np.argsort(-share, kind="stable"), kind="stable")
+    names = ("easiest fifth", "second", "third", "fourth", "hardest fifth")
+    return [(name, rank * 5 // len(rank) == k) for k, name in enumerate(names)]

@@ -1,0 +1,151 @@
+"""Fits what going on with a vote still gains, as a ridge regression on the vote's shape.
+
+Knows: the terms of outthink.controller.gain over arrays, and the regression. Does not know prices or
+cascades. A ridge, because a few hundred problems do not bear much more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outthink.controller.gain import TERMS, Scale
+from outthink.evaluation.calibration.dealt import Array, Dealt, Table
+
+SWAY = (0.25, 0.25)
+"""exp(0.5 z), shared between log-probability and confidence; set before any measurement, not fitted."""
+_RIDGE = 0.2
+"""Ridge penalty a row, on standardised terms."""
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Votes sample by sample, over (problem, order, samples so far).
+
+    Args:
+        terms: after 1 ... depth - 1 samples, (..., TERMS).
+        lead: the leader's lead, (weight1 - weight2) / sqrt(weight1 + weight2 + 1), after 0 ... depth samples.
+        right: whether the leader is right, after 0 ... depth samples.
+    """
+
+    terms: Array
+    lead: Array
+    right: Array
+
+    @property
+    def gains(self) -> Array:
+        """What drawing on to the end would change, after 1 ... depth - 1 samples."""
+        return np.asarray(self.right[..., -1:] - self.right[..., 1:-1])
+
+
+def scale_of(dealt: Dealt, problems: Mask, sway: tuple[float, float]) -> Scale:
+    """Means and spreads over the samples of these problems."""
+    logprob, confidence, tokens = (
+        _spread(values[problems]) for values in (dealt.logprob, dealt.confidence, dealt.tokens)
+    )
+    scale = Scale(logprob, confidence, tokens)
+    return replace(scale, weight=float(_weights(dealt, scale, sway)[problems].mean()))
+
+
+def _spread(values: Array) -> tuple[float, float]:
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return 0.0, 1.0
+    return float(known.mean()), float(known.std()) or 1.0
+
+
+def _standard(values: Array, of: tuple[float, float]) -> Array:
+    return np.nan_to_num((values - of[0]) / of[1], nan=0.0)
+
+
+def _weights(dealt: Dealt, scale: Scale, sway: tuple[float, float]) -> Array:
+    logprob, confidence = _standard(dealt.logprob, scale.logprob), _standard(dealt.confidence, scale.confidence)
+    return np.asarray(np.exp(sway[0] * logprob + sway[1] * confidence) / scale.weight)
+
+
+def walk(
+    table: Table, place: int, scale: Scale, sway: tuple[float, float], *, depth: int, carried: Array | None = None
+) -> Walk:
+    """Votes of the model at `place`.
+
+    Args:
+        carried: weight that answers have from elsewhere, (problem, order, answer).
+    """
+    dealt = table.models[place]
+    codes, weights = dealt.codes, _weights(dealt, scale, sway)
+    rows, columns = table.grid
+    problems, orders = rows.shape
+    votes = np.zeros((problems, orders, max(2, table.right.shape[1])))
+    if carried is not None:
+        votes[..., : carried.shape[2]] += carried
+    seen = np.zeros(votes.shape, dtype=bool)
+    z = [_standard(dealt.confidence, scale.confidence), _standard(dealt.logprob, scale.logprob)]
+    means = [np.cumsum(one, axis=2) for one in (*z, _standard(dealt.tokens, scale.tokens))]
+    unreadable = np.zeros((problems, orders))
+    terms = np.zeros((problems, orders, depth - 1, TERMS))
+    lead, right = np.zeros((problems, orders, depth + 1)), np.zeros((problems, orders, depth + 1))
+    for k in range(depth + 1):
+        if k:
+            code = codes[:, :, k - 1]
+            readable = code >= 0
+            at = rows[readable], columns[readable], code[readable]
+            votes[at] += weights[:, :, k - 1][readable]
+            seen[at] = True
+            unreadable += ~readable
+        top = np.partition(votes, -2, axis=2)
+        leader, second, winner = top[..., -1], top[..., -2], votes.argmax(axis=2)
+        lead[..., k] = (leader - second) / np.sqrt(leader + second + 1)
+        right[..., k] = table.right[rows, np.minimum(winner, table.right.shape[1] - 1)] & (leader > 0)
+        if 0 < k < depth:
+            left = np.sqrt(1 - k / (depth + 1))
+            sure = lead[..., k] / left
+            shape = [lead[..., k], sure, leader / k, second / k, leader, second]
+            shape += [mean[..., k - 1] / k for mean in means]
+            shape += [seen.sum(axis=2) / k, unreadable / k, np.full(sure.shape, 1 / k), np.full(sure.shape, left)]
+            terms[:, :, k - 1] = np.stack([*shape, np.exp(-sure), np.exp(-2 * sure)], axis=2)
+    return Walk(terms, lead, right)
+
+
+def expanded(terms: Array) -> NDArray[np.float32]:
+    """The terms and their products in pairs, in the order of the coefficients."""
+    first, second = np.triu_indices(terms.shape[-1])
+    return np.concatenate([terms, terms[..., first] * terms[..., second]], axis=-1).astype(np.float32)
+
+
+class Ridge:
+    """Sums over each problem, from which the regression on any subset of problems follows at once."""
+
+    def __init__(self, found: Walk) -> None:
+        rows = expanded(found.terms)
+        problems = rows.shape[0]
+        self._rows = rows.reshape(problems, -1, rows.shape[-1])
+        self._shape = found.gains.shape
+        self.centre, self.spread = self._rows.mean(axis=(0, 1)), self._rows.std(axis=(0, 1)) + 1e-6
+        standard = (self._rows - self.centre) / self.spread
+        ones = np.ones((*standard.shape[:2], 1), dtype=np.float32)
+        whole = np.concatenate([standard, ones], axis=2)
+        self._whole, gains = whole, found.gains.reshape(problems, -1).astype(np.float32)
+        self._squares = np.matmul(whole.transpose(0, 2, 1), whole).astype(np.float64)
+        self._products = np.matmul(whole.transpose(0, 2, 1), gains[:, :, None])[..., 0].astype(np.float64)
+
+    def fit(self, problems: Mask) -> Array:
+        """Coefficients of the standardised terms and, last, of 1, from these problems."""
+        size = self._squares.shape[1]
+        penalty = _RIDGE * problems.sum() * self._whole.shape[1] * np.eye(size)
+        penalty[-1, -1] = 0
+        squares, products = self._squares[problems].sum(axis=0), self._products[problems].sum(axis=0)
+        return np.asarray(np.linalg.solve(squares + penalty, products))
+
+    def gains(self, coefficients: Array, problems: Mask) -> Array:
+        """Predicted gains of these problems, as Walk.gains."""
+        found = self._whole[problems] @ coefficients.astype(np.float32)
+        return np.asarray(found.reshape(-1, *self._shape[1:]), dtype=float)
+
+    def plain(self, coefficients: Array) -> tuple[float, ...]:
+        """The same coefficients for terms that are not standardised, that of 1 first."""
+        slopes = coefficients[:-1] / self.spread
+        constant = coefficients[-1] - float((slopes * self.centre).sum())
+        return (float(constant), *(float(slope) for slope in slopes))

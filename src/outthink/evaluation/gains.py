@@ -1,0 +1,146 @@
+"""Measures on recorded samples what further samples of a vote gain, by the state of the vote.
+
+Knows: recorded samples in many orders, and shrinkage of rare states towards what is assumed without
+recorded samples. Does not know budgets or batches; `controller.gain_table` applies what is measured.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from outthink.controller.belief import Voted
+from outthink.controller.gain_table import GainTable, Key, State, assumed_gain, keys
+from outthink.core.errors import BadInput
+from outthink.core.sample import Sample
+from outthink.engines.traces import Recorded, Traces
+
+Floats = npt.NDArray[np.float64]
+HORIZONS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+"""Samples ahead: one more often cannot turn a vote where three can, so the best mean rate counts."""
+ORDERS = 4
+SHRINKAGE = 200
+"""Problems' worth of evidence that the coarser state, and the assumption behind it, count for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Courses:
+    """Votes as they went, over (problem, order, samples drawn from 0)."""
+
+    states: tuple[tuple[tuple[State, ...], ...], ...]
+    right: Floats
+
+
+def dealt(recorded: Recorded, seed: int) -> list[Sample]:
+    """A problem's samples in the order in which replay deals them out."""
+    order = list(recorded.sampled)
+    random.Random(f"{seed}:{recorded.problem}").shuffle(order)
+    return order
+
+
+def courses(traces: Traces, problems: Sequence[str], *, orders: int = ORDERS, at_most: int = 32) -> Courses:
+    """Count the votes of every problem in several orders."""
+    depth = min(at_most, traces.depth)
+    right = np.zeros((len(problems), orders, depth + 1))
+    states = []
+    for row, name in enumerate(problems):
+        recorded = traces.problems[name]
+        every = []
+        for order in range(orders):
+            vote, course = Voted(at_most=depth), [State(0, 0, 0, None)]
+            for drawn, sample in enumerate(dealt(recorded, order)[:depth], start=1):
+                vote.add(sample)
+                course.append(vote.state)
+                right[row, order, drawn] = vote.votes.winner().answer in recorded.right
+            every.append(tuple(course))
+        states.append(tuple(every))
+    return Courses(tuple(states), right)
+
+
+def measure_gains(
+    traces: Sequence[Traces], *, orders: int = ORDERS, at_most: int = 32, confidence: bool = True
+) -> GainTable:
+    """The table of files of one model.
+
+    Args:
+        orders: in how many orders each problem's samples are counted.
+        confidence: tell states apart by the mean log-probability behind the leader, too.
+
+    Raises BadInput for no samples, or files without a single right answer.
+    """
+    found = [courses(one, list(one.problems), orders=orders, at_most=at_most) for one in traces]
+    names = tuple(one.name for one in traces)
+    depth = min((course.right.shape[2] for course in found), default=0)
+    if depth < 2:
+        raise BadInput("traces", names, "hold no sampled completions", "record some with --samples 8 or more")
+    whole = Courses(
+        tuple(states for course in found for states in course.states),
+        np.concatenate([course.right[:, :, :depth] for course in found]),
+    )
+    return table_of(whole, range(len(whole.states)), source=names, confidence=confidence)
+
+
+def table_of(
+    found: Courses, rows: Sequence[int], *, source: tuple[str, ...] = (), confidence: bool = True
+) -> GainTable:
+    """The table of some of the problems."""
+    right = found.right[list(rows)]
+    if not right.any():
+        raise BadInput("traces", source, "hold no correct answer", "nothing can be learned from them; record others")
+    orders, depth = right.shape[1], right.shape[2] - 1
+    edges = _edges(found, rows) if confidence else ()
+    chains = [[[keys(state, edges) for state in course] for course in found.states[row]] for row in rows]
+    assumed = np.array([[[assumed_gain(state) for state in course] for course in found.states[row]] for row in rows])
+    best: dict[Key, float] = {}
+    steepest = 0.0
+    for ahead in HORIZONS:
+        if ahead > depth:
+            break
+        rates = (right[:, :, ahead:] - right[:, :, :-ahead]) / ahead
+        guess = assumed[:, :, 1 : depth + 1 - ahead]  # without the first sample, which is another matter
+        slope = max(0.0, float((rates[:, :, 1:] * guess).sum() / (guess**2).sum())) if guess.size else 0.0
+        steepest = max(steepest, slope)
+        for key, rate in _shrunk(chains, rates, slope * assumed, SHRINKAGE * orders):
+            best[key] = max(best.get(key, 0.0), rate)
+    return GainTable(best, edges, steepest, depth, source, len(rows))
+
+
+def _edges(found: Courses, rows: Sequence[int]) -> tuple[float, ...]:
+    """Quartiles of the certainty over all states of these problems; none where it is not recorded."""
+    known = [
+        state.certainty
+        for row in rows
+        for course in found.states[row]
+        for state in course
+        if state.certainty is not None
+    ]
+    return tuple(float(edge) for edge in np.quantile(known, [0.25, 0.5, 0.75])) if known else ()
+
+
+def _shrunk(
+    chains: Sequence[Sequence[Sequence[tuple[Key, ...]]]], rates: Floats, guesses: Floats, weight: float
+) -> Iterator[tuple[Key, float]]:
+    """Mean rate of every key, drawn towards the coarser key's, and that one's towards the guess."""
+    sums: dict[Key, list[float]] = {}
+    coarser: dict[Key, Key] = {}
+    for problem, values, guessed in zip(chains, rates.tolist(), guesses.tolist(), strict=True):
+        for course, course_values, course_guesses in zip(problem, values, guessed, strict=True):
+            for chain, value, guess in zip(course, course_values, course_guesses, strict=False):
+                for place, key in enumerate(chain):
+                    if key not in sums:
+                        sums[key] = [0.0, 0.0, 0.0]
+                        coarser[key] = chain[place - 1] if place else ()
+                    found = sums[key]
+                    found[0] += value
+                    found[1] += guess
+                    found[2] += 1.0
+    means: dict[Key, float] = {}
+    for key in sorted(sums, key=len):
+        total, guess, count = sums[key]
+        towards = means[coarser[key]] if coarser[key] else guess / count
+        means[key] = (total + weight * towards) / (count + weight)
+        yield key, means[key]

@@ -1,0 +1,146 @@
+"""The policy file: the same bytes after a round trip, and no policy that is not exactly what was written."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outthink.controller.policy.artefact import Policy
+from outthink.controller.policy.canonical import canonical, digest
+from outthink.controller.policy.held_out import HeldOut
+from outthink.core.errors import BadInput
+from support.policies import content, policy
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=30)
+
+
+@given(VALUES)
+def test_canonical_text_is_json_and_stays_the_same(value: Any) -> None:
+    text = canonical(value)
+    assert json.loads(text) == value
+    assert canonical(json.loads(text)) == text
+
+
+@given(st.dictionaries(st.text(), SCALARS, min_size=2))
+def test_the_order_of_keys_does_not_count(values: dict[str, Any]) -> None:
+    turned = dict(reversed(values.items()))
+    assert digest(turned) == digest(values)
+
+
+def test_round_trip_is_byte_identical(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    policy().save(first)
+    Policy.load(first).save(second)
+    assert first.read_bytes() == second.read_bytes()
+    assert Policy.load(second) == policy()
+
+
+def test_a_diff_shows_what_changed_on_its_own_line(tmp_path: Path) -> None:
+    before = policy().text.splitlines()
+    after = policy(seed=7).text.splitlines()
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert {old.split(":")[0].strip() for old, _ in changed} == {'"id"', '"seed"'}
+
+
+def edited(text: str) -> str:
+    return text.replace('"accuracy": 0.5', '"accuracy": 0.9', 1)
+
+
+def newer(text: str) -> str:
+    return text.replace('"schema_version": 1', '"schema_version": 2')
+
+
+def cut(text: str) -> str:
+    return text[: len(text) // 2]
+
+
+def unnamed(text: str) -> str:
+    values = json.loads(text)
+    del values["id"]
+    return json.dumps(values)
+
+
+def not_a_number(text: str) -> str:
+    return text.replace('"seed": 0', '"seed": NaN')
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (edited, "was changed after it was written"),
+        (newer, "has schema_version 2"),
+        (cut, "is no policy"),
+        (unnamed, "is no policy"),
+        (not_a_number, "was changed after it was written"),
+        (lambda text: "[]", "is no policy"),
+    ],
+)
+def test_what_was_changed_is_refused(change: Any, part: str, tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text(change(policy().text))
+    with pytest.raises(BadInput, match=part) as refusal:
+        Policy.load(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_spaces_and_order_of_the_file_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(dict(reversed(json.loads(policy().text).items()))))
+    assert Policy.load(path) == policy()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="does not exist"):
+        Policy.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"tasks": []},
+        {"target": {}},
+        {"tasks": [{"model": "tiny"}]},
+        {"tasks": [{**content()["tasks"][0], "chosen": 3}]},
+        {"tasks": [{**content()["tasks"][0], "arms": [{"n": 1, "rule": {"kind": "oracle"}, "held_out": {}}]}]},
+    ],
+)
+def test_a_content_that_is_no_policy_is_refused_even_with_a_matching_hash(broken: dict[str, Any]) -> None:
+    values = content() | broken
+    with pytest.raises(BadInput):
+        Policy.read(canonical({"id": digest(values), **values}))
+
+
+def test_another_revision_of_the_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    policy(revision="r1").save(path)
+    assert Policy.load(path, {"tiny": "r1"})
+    assert Policy.load(path, {"other": "r2"})
+    with pytest.raises(BadInput, match=r"tiny at r1.*r2"):
+        Policy.load(path, {"tiny": "r2"})
+
+
+def held(accuracy: float, problems: int, spread: float) -> HeldOut:
+    return HeldOut.of(content()["tasks"][0]["arms"][0]["held_out"] | locals())
+
+
+@given(st.floats(0, 1), st.integers(2, 1000), st.integers(1, 1000))
+def test_prediction_intervals(accuracy: float, problems: int, ahead: int) -> None:
+    spread = math.sqrt(accuracy * (1 - accuracy))
+    low, high = held(accuracy, problems, spread).predicted(ahead)
+    assert 0 <= low <= accuracy <= high <= 1
+    assert low < high  # a perfect record promises no perfection
+    wider = held(accuracy, problems, spread).predicted(max(1, ahead // 2))
+    assert wider[0] <= low + 1e-12
+    assert wider[1] >= high - 1e-12
+
+
+def test_a_prediction_interval_holds_both_errors() -> None:
+    low, high = held(0.5, 1000, 0.5).predicted(1000)
+    assert (high - low) / 2 == pytest.approx(1.96 * 0.5 * math.sqrt(2 / 1000), rel=0.01)

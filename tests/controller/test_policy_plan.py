@@ -1,0 +1,242 @@
+"""What a request gets: the arm that fits it, or a stated fallback, and never a silent one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outthink.api import ask
+from outthink.controller.latency import DeadlineTooShort
+from outthink.controller.policy.artefact import Policy
+from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, explained, plan, predicted_usage
+from outthink.core.budget import Budget
+from outthink.core.errors import BadInput
+from outthink.core.message import Message
+from outthink.core.request import Request
+from outthink.core.result import Result
+from outthink.economics.price import Price
+from outthink.economics.tariff import Tariff
+from outthink.engines.scripted import Completion, ScriptedEngine
+from support.policies import content, policy, regime
+from support.samples import question
+
+TEXT = question(3)
+STRANGE = (
+    r"Prove that $\int_0^1 x^2 \, dx = \frac{1}{3}$ and that $\sqrt{2}$ is irrational, \emph{please}; $a^2+b^2=c^2$."
+)
+TARIFF = Tariff("tiny", Price(10.0, 20.0))
+
+
+def planned(budget: Budget | None = None, answer: Any = "number", made: Policy | None = None, **situation: Any) -> Plan:
+    known = {"model": "tiny", "question": TEXT, "prompt_tokens": 20, "tariff": TARIFF} | situation
+    request = Request(messages=(Message("user", TEXT),), answer=answer, budget=budget or Budget())
+    return plan(made or policy(), request, Situation(**known))
+
+
+def test_without_a_budget_it_meets_the_target() -> None:
+    found = planned()
+    assert (found.name, found.flags) == ("fixed@4", ())
+    assert [option.usage["tokens"] for option in found.options] == [120.0, 240.0, 480.0, 960.0]
+    assert [option.usage["usd"] for option in found.options] == pytest.approx([0.0022 * n for n in (1, 2, 4, 8)])
+
+
+@pytest.mark.parametrize(
+    ("budget", "name"),
+    [
+        (Budget(tokens=480), "fixed@4"),
+        (Budget(tokens=479), "fixed@2"),
+        (Budget(seconds=5.0), "fixed@2"),
+        (Budget(usd=0.0025), "fixed@1"),
+        (Budget(tokens=100000, seconds=100.0, usd=1.0), "fixed@4"),
+        (Budget(tokens=300, usd=0.0025), "fixed@1"),
+    ],
+)
+def test_the_most_accurate_arm_within_every_ceiling(budget: Budget, name: str) -> None:
+    found = planned(budget)
+    assert (found.name, found.flags) == (name, ())
+
+
+@given(st.integers(120, 3000))
+def test_more_budget_is_never_less_accurate(tokens: int) -> None:
+    less, more = planned(Budget(tokens=tokens)), planned(Budget(tokens=2 * tokens))
+    assert less.arm is not None
+    assert more.arm is not None
+    assert less.arm.held_out.accuracy <= more.arm.held_out.accuracy
+    assert less.arm.held_out.cost("tokens") <= tokens
+
+
+def test_a_budget_that_no_arm_meets_takes_the_cheapest_and_says_so() -> None:
+    found = planned(Budget(tokens=100, seconds=1.0))
+    assert found.name == "fixed@1"
+    assert found.flags == (
+        "no arm of the policy fits the budget (tokens, seconds); the cheapest runs under the hard ceiling",
+    )
+
+
+def test_unknown_prices_are_unknown_and_not_zero() -> None:
+    found = planned(tariff=Tariff("tiny"))
+    assert all(option.usage["usd"] is None and option.usage["joules"] is None for option in found.options)
+    assert "usd unknown" in explained(found)[-2]
+
+
+@pytest.mark.parametrize(
+    ("situation", "part"),
+    [
+        ({"model": "large"}, "the model large is not among the calibrated ones"),
+        ({"question": "Why?"}, "a question of 4 characters is outside the calibrated 40 to 160"),
+        ({"question": STRANGE}, "unlike the calibrated ones"),
+        ({"question": None, "prompt_tokens": 500}, "a prompt of 500 tokens"),
+    ],
+)
+def test_outside_the_regime(situation: dict[str, Any], part: str) -> None:
+    found = planned(**situation)
+    assert found.arm is None
+    assert found.name == "adaptive-consistency:n=4"
+    assert found.flags[0].startswith(OUTSIDE)
+    assert part in found.flags[0]
+
+
+def test_the_kind_of_answer_belongs_to_the_regime() -> None:
+    assert planned(answer="choice").name == "adaptive-consistency:n=4"
+    assert planned(answer="text").name == "single"
+    assert planned(answer=str.strip).name == "fixed@4"
+
+
+def test_a_model_is_known_by_its_name_on_a_server() -> None:
+    assert planned(model="Tiny-Instruct.gguf").name == "fixed@4"
+
+
+def test_without_the_question_it_goes_by_lengths_and_says_so() -> None:
+    found = planned(question=None)
+    assert found.name == "fixed@4"
+    assert "not at hand" in found.flags[0]
+
+
+def test_another_revision_is_refused() -> None:
+    with pytest.raises(BadInput, match="tiny at r1"):
+        planned(made=policy(revision="r1"), revision="r2")
+    assert planned(made=policy(revision="r1"), revision=None).name == "fixed@4"
+
+
+def test_a_deadline_shorter_than_reading_the_prompt_is_refused() -> None:
+    with pytest.raises(DeadlineTooShort):
+        planned(Budget(seconds=0.01), prompt_tokens=20, prefill=1000.0)
+    assert planned(Budget(seconds=0.03), prompt_tokens=20, prefill=1000.0).flags
+
+
+def test_idle_places_are_filled_before_the_size_is_cut() -> None:
+    found = planned(Budget(seconds=2.5), concurrency=8)
+    assert (found.name, found.ahead) == ("fixed@4", 4)
+    assert found.why.endswith("with 4 calls in flight for the deadline")
+    assert planned(Budget(seconds=2.5), concurrency=2).name == "fixed@2"
+    assert planned(concurrency=8).ahead is None
+
+
+def test_calls_in_flight_that_may_be_cancelled_are_expected() -> None:
+    arm = policy().tasks[0].arm(8)
+    stopping = replace(arm, held_out=replace(arm.held_out, samples=4.0, tokens=400.0, prompt_tokens=80.0))
+    situation = Situation(model="tiny")
+    tokens = [predicted_usage(stopping, situation, ahead)["tokens"] for ahead in (1, 3, 5, 9)]
+    assert tokens == [480.0, 480 + 2 * (20 + 50), 480 + 4 * (20 + 50), 480 + 4 * (20 + 50)]
+
+
+def test_the_nearer_of_two_tasks_is_taken() -> None:
+    values = content()
+    other = dict(values["tasks"][0], dataset="proofs", answer=None, chosen=2)
+    other["regime"] = regime(mean=tuple(value + 1 for value in regime().mean or ()), distance=1e9).json()
+    both = policy(tasks=[other, values["tasks"][0]])
+    found = planned(made=both)
+    assert found.task is not None
+    assert found.task.dataset == "sums"
+
+
+def cascade(model: str) -> dict[str, Any]:
+    """Two own samples, and two of `model` where they disagree."""
+    own = {"model": None, "n": 2, "tau": 1.0, "signal": "agreement", "keep": 0.0, "rule": {"kind": "fixed"}}
+    return {"kind": "cascade", "stages": [own, own | {"model": model}]}
+
+
+def test_arms_whose_models_are_not_at_hand_are_not_considered() -> None:
+    made = policy(rule=cascade("large"))
+    assert planned(made=made).flags[0].endswith("its models are not all in the pool; adaptive-consistency instead")
+    found = planned(made=made, pool=("large",))
+    assert (found.name, found.models) == ("cascade@4", ("large",))
+
+
+def test_ask_draws_from_the_pool() -> None:
+    large = ScriptedEngine.sequence(["7"], model="large", prompt_tokens=20)
+    result = answered([engine(), large], policy=policy(rule=cascade("large")))
+    assert [entry.model for entry in result.receipt.entries] == ["tiny", "tiny", "large", "large"]
+    assert result.answer == "7"
+
+
+def test_explained_names_what_it_believed_considered_and_chose() -> None:
+    lines = explained(planned(Budget(tokens=300)))
+    assert lines[0] == f"policy {policy().id}"
+    assert any(line.startswith("believed: question of") for line in lines)
+    assert sum(line.startswith("considered: fixed@") for line in lines) == 4
+    assert sum("exceeds tokens" in line for line in lines) == 2
+    assert lines[-1] == "chose: fixed@2, because it is the most accurate one that the budget allows"
+
+
+def engine(tokens: int = 100, **options: Any) -> ScriptedEngine:
+    def script(call: Any) -> Completion:
+        return Completion(answer="7" if call.index % 4 else "8", tokens=tokens)
+
+    return ScriptedEngine(script, model="tiny", prompt_tokens=20, **options)
+
+
+def answered(model: Any, **options: Any) -> Result:
+    options = {"answer": "number", "policy": policy(), "strategy": "auto", "prompt": TEXT} | options
+    return asyncio.run(ask(options.pop("prompt"), model=model, **options))
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_ask_carries_it_out(live: bool) -> None:
+    heard: list[Plan] = []
+    scripted = engine(tokens=3)
+    made = policy(regime=regime(sample_tokens=(1.0, 200.0)))
+    result = answered(scripted.live() if live else scripted, policy=made, planned=heard.append)
+    assert (result.answer, result.strategy, result.stopped) == ("7", "auto", "finished")
+    assert len(result.receipt.entries) == 4
+    assert result.receipt.notes == (f"policy {made.id}: fixed@4",)
+    assert heard[0].name == "fixed@4"
+
+
+def test_the_receipt_says_where_the_policy_was_not_followed() -> None:
+    result = answered(engine(), prompt=STRANGE)
+    assert result.receipt.notes[0].endswith(": adaptive-consistency:n=4")
+    assert result.receipt.notes[1].startswith(OUTSIDE)
+
+
+def test_odd_samples_are_left_to_adaptive_consistency_with_their_votes() -> None:
+    values = content()
+    values["tasks"][0]["chosen"] = 8
+    result = answered(engine(tokens=400), policy=policy(tasks=values["tasks"]), ahead=1)
+    assert "a sample of 400 tokens on average is outside" in result.receipt.notes[1]
+    assert 4 < len(result.receipt.entries) <= 8
+    same = answered(engine(tokens=400), strategy="adaptive-consistency:n=8", policy=None, ahead=1)
+    assert (result.answer, len(result.receipt.entries)) == (same.answer, len(same.receipt.entries))
+
+
+def test_hard_ceilings_hold_whatever_the_plan_expects() -> None:
+    result = answered(engine(tokens=500), budget="tokens=480", ahead=1)
+    assert result.receipt.tokens is not None
+    assert result.receipt.tokens <= 480
+
+
+def test_auto_needs_a_policy_and_a_policy_needs_auto() -> None:
+    with pytest.raises(BadInput, match="auto needs one"):
+        answered(engine(), policy=None)
+    with pytest.raises(BadInput, match="goes with the strategy auto"):
+        answered(engine(), strategy="single")
+
+
+def test_the_same_seed_gives_the_same_plan_and_receipt() -> None:
+    first, second = (answered(engine(), budget="tokens=900", seed=1) for _ in range(2))
+    assert first.json() == second.json()

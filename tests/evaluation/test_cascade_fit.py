@@ -1,0 +1,184 @@
+"""Fitting a cascade to recorded samples: arrays, rules and real replay say the same."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from outthink import BadInput
+from outthink.controller.cascade import Cascade, Stage
+from outthink.controller.gain import TERMS, LinearGain, Shape
+from outthink.controller.routing_rules import Routing
+from outthink.engines.replay import ReplayEngine
+from outthink.engines.traces import Traces, load
+from outthink.evaluation.calibration.cascade import (
+    Choice,
+    Fitter,
+    Settings,
+    assemble,
+    baseline,
+    operating_point,
+    stops,
+)
+from outthink.evaluation.calibration.cascade_controls import least_share, oracle, passing, quintiles, random_mix
+from outthink.evaluation.calibration.dealt import Array, Table, deal
+from outthink.evaluation.calibration.first_stage import Exit, carried_votes, first_exits
+from outthink.evaluation.calibration.gain import SWAY, scale_of, walk
+from outthink.evaluation.calibration.pooled import POOLED, replay_pool
+from outthink.evaluation.rerun import MEASURES, rerun
+from outthink.strategies import Spec
+from support.pools import read_rule
+
+DEMO = Path(__file__).parents[2] / "data" / "demo"
+MODELS = ("qwen2.5-coder-0.5b-instruct-q4", "qwen2.5-coder-1.5b-instruct-q4")
+SMALL = Settings(firsts=(0, 1, 2), depth=12, target=8, caps=(6, 10), prices=(0.01, 0.05), folds=3, partitions=2)
+FIXED = read_rule({"kind": "fixed"})
+
+
+@cache
+def demo(problems: int = 40) -> tuple[Traces, Traces]:
+    """The first problems of the demo files of both models."""
+    whole = [load(DEMO / f"{model}--demo.parquet") for model in MODELS]
+    names = list(whole[0].problems)[:problems]
+    weak, strong = (Traces(one.path, {name: one.problems[name] for name in names}, one.scoring) for one in whole)
+    return weak, strong
+
+
+@cache
+def table(orders: int = 2) -> Table:
+    """The first 16 samples of both models."""
+    return deal(demo(), orders=orders, depth=16)
+
+
+@cache
+def fitter() -> Fitter:
+    """All candidates on the first two orders."""
+    return Fitter(table(), SMALL)
+
+
+@pytest.mark.parametrize(("tau", "place"), [(0.0, 0), (1.01, 1)])
+def test_the_ends_of_the_threshold_reproduce_the_single_models_rows(tau: float, place: int) -> None:
+    """Accuracy, tokens, time and FLOPs of self-consistency@8 with either model, to the last digit."""
+    cascade = Cascade((Stage(None, 8, FIXED, tau), Stage(MODELS[1], 8, FIXED)))
+    names = list(demo()[0].problems)
+    values = dict(zip(POOLED, replay_pool(demo(), lambda name: cascade, names, orders=2, ahead=8), strict=True))
+    spec = Spec.parse("self-consistency:n=8")
+    row = dict(zip(MEASURES, rerun(ReplayEngine(demo()[place]), [spec], names, 2, 8)[0].values, strict=True))
+    for measure in ("accuracy", "flops", "tokens", "samples", "seconds"):
+        assert values[measure].tolist() == pytest.approx(row[measure].tolist(), rel=1e-12), measure
+
+
+@pytest.mark.parametrize(("tau", "place"), [(0.0, 0), (1.01, 1)])
+def test_routing_before_decoding_has_the_same_two_ends(tau: float, place: int) -> None:
+    routing = Routing("smallest-likely", tau, MODELS, (1.0, 3.0))
+    arms = {model: Cascade((Stage(None if model == MODELS[0] else model, 4, FIXED),)) for model in MODELS}
+    names = list(demo()[0].problems)
+    chances = {name: (k % 7 / 6, k % 5 / 4) for k, name in enumerate(names)}
+    values = replay_pool(demo(), lambda name: arms[routing.choose(chances[name])], names, orders=2)
+    spec = Spec.parse("self-consistency:n=4")
+    row = dict(zip(MEASURES, rerun(ReplayEngine(demo()[place]), [spec], names, 2, 1)[0].values, strict=True))
+    assert values[0].tolist() == row["accuracy"].tolist()
+    assert values[1].tolist() == pytest.approx(row["flops"].tolist(), rel=1e-12)
+
+
+def test_arrays_count_as_the_strategies_do() -> None:
+    dealt = table()
+    names = list(dealt.names)
+    for place in (0, 1):
+        accuracy, flops = baseline(dealt, place, 4)
+        spec = Spec.parse("self-consistency:n=4")
+        row = dict(zip(MEASURES, rerun(ReplayEngine(demo()[place]), [spec], names, 2, 1)[0].values, strict=True))
+        assert flops.tolist() == pytest.approx(row["flops"].tolist())
+        assert np.abs(accuracy - row["accuracy"]).mean() < 0.05  # ties of two go by other confidences
+
+
+def in_arrays(dealt: Table, exit: Exit, second: LinearGain, cap: int, carried: Array | None) -> tuple[Array, Array]:
+    """Accuracy and FLOPs of a cascade, computed from the arrays alone."""
+    found = walk(dealt, 1, second.scale, second.sway, depth=second.horizon, carried=carried)
+    first, other = np.triu_indices(TERMS)
+    terms = np.concatenate([found.terms, found.terms[..., first] * found.terms[..., other]], axis=-1)
+    gains = second.coefficients[0] + terms @ np.array(second.coefficients[1:])
+    at = stops(gains, second.price, cap)[..., None]
+    right, cost = (np.take_along_axis(one, at, 2)[..., 0] for one in (found.right, dealt.models[1].spent()))
+    spent = exit.spent + np.where(exit.left, 0, cost)
+    return np.where(exit.left, exit.right, right).mean(axis=1), spent.mean(axis=1)
+
+
+@pytest.mark.parametrize(("first", "keep"), [(0, 0.0), (1, 0.0), (2, 0.0), (4, 0.0), (1, 0.5), (4, 0.5)])
+def test_fitted_rules_do_in_replay_what_the_arrays_say(first: int, keep: float) -> None:
+    """Every threshold of a first stage: accuracy and FLOPs of the real session, problem by problem."""
+    dealt = table()
+    second = fitter().fit().cascade.stages[-1].rule
+    assert isinstance(second, LinearGain)
+    exits = first_exits(dealt, first, keep) if first else [Exit.never((len(dealt.names), 2))]
+    left = 0.0
+    for one in exits:
+        cascade = read_rule(assemble(dealt, Choice(first, one.tau, keep, second.price, 6), second).json())
+        values = replay_pool(demo(), lambda name, rule=cascade: rule, list(dealt.names), orders=2)
+        accuracy, flops = in_arrays(dealt, one, second, 6, carried_votes(dealt, first, keep))
+        assert flops.tolist() == pytest.approx(values[1].tolist(), rel=1e-12)
+        unsure = np.zeros(len(dealt.names), dtype=bool)  # votes of the first stage that tie go by other confidences
+        if first == 4 and one.tau <= 0.5:
+            unsure[:] = True
+        assert accuracy[~unsure].tolist() == values[0][~unsure].tolist()
+        left += one.left.mean()
+    assert left > 0 or not first
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_the_fit_reads_back_from_json(forced: bool) -> None:
+    fitted = fitter().fit(forced=forced)
+    assert fitted.choice.first or not forced
+    assert read_rule(fitted.cascade.json()).json() == fitted.cascade.json()
+
+
+def test_the_terms_over_arrays_are_those_of_the_rule() -> None:
+    """The same votes through `Shape` and through `walk`: the same numbers after every sample."""
+    dealt = table(orders=1)
+    scale = scale_of(dealt.models[1], np.ones(len(dealt.names), dtype=bool), SWAY)
+    found = walk(dealt, 1, scale, SWAY, depth=12)
+    engine = ReplayEngine(demo()[1], seed=0)
+    for row, name in enumerate(dealt.names[:15]):
+        shape = Shape(scale, 12, SWAY)
+        for k, outcome in enumerate(engine._deal(name)[:11]):
+            shape.add(outcome.sample)
+            assert shape.terms() == pytest.approx(found.terms[row, 0, k].tolist(), rel=1e-9, abs=1e-9)
+
+
+def test_no_cheaper_candidate_is_as_accurate_as_the_operating_point() -> None:
+    candidates = fitter().candidates
+    best = operating_point(candidates, fitter().aim, SMALL)
+    accuracy, cost = np.array(candidates.accuracy).mean(axis=1), np.array(candidates.cost).mean(axis=1)
+    assert (accuracy[cost < cost[best]] < accuracy[best]).all()
+
+
+def test_files_of_other_problems_are_refused() -> None:
+    weak, strong = demo()
+    fewer = Traces(strong.path, dict(list(strong.problems.items())[:5]), strong.scoring)
+    with pytest.raises(BadInput, match="other problems"):
+        deal([weak, fewer], orders=1)
+
+
+def test_controls_know_their_ends() -> None:
+    weak, strong = (np.array([0.0, 1.0, 0.0, 0.0]), np.full(4, 1.0)), (np.array([1.0, 1.0, 1.0, 0.0]), np.full(4, 3.0))
+    assert random_mix(weak, strong, 0.0).ratio == pytest.approx(1.0)
+    assert random_mix(weak, strong, 0.25).share == pytest.approx(0.5)
+    perfect = least_share(np.array([2.0, 0.0, 1.0, -1.0]), weak, strong, 0.0)
+    assert (perfect.share, perfect.accuracy, perfect.ratio) == pytest.approx((0.5, 0.75, 8 / 12))
+
+
+def test_the_oracle_beats_both_and_bins_share_out_the_problems() -> None:
+    dealt = table()
+    accuracy, cost = oracle(dealt)
+    for place in (0, 1):
+        alone, spent = baseline(dealt, place, 16)
+        assert accuracy.mean() >= alone.mean()
+        assert cost.mean() < spent.mean()
+    bins = quintiles(dealt, 4)
+    assert sum(mask.sum() for _, mask in bins) == len(dealt.names)
+    rows = passing(dealt, bins, 4)
+    assert rows[0].single >= rows[-1].single
+    assert all(row.perfect[n] >= row.perfect[1] for row in rows for n in row.perfect)
