@@ -1,0 +1,146 @@
+"""The account of one request: reserved before it, settled after it, whoever leaves in between.
+
+Knows: upper bounds, records and prices. Does not know protocols or strategies.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from outthink.core.receipt import Receipt
+from outthink.economics.tariff import Tariff
+from outthink.serving.numbers import new_id
+from outthink.serving.protocols import Key, Ledger, RequestRecord, Reservation
+from outthink.serving.usage import Used
+
+PASS = "pass-through"  # noqa: S105 - the name of a strategy
+
+
+class Tariffs:
+    """What the models cost; looked up once each."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Tariff] = {}
+
+    def of(self, model: str, url: str) -> Tariff:
+        """The tariff of a model on a server."""
+        found = self._known.get((model, url))
+        if found is None:
+            found = self._known[model, url] = Tariff.of(model, url=url)
+        return found
+
+
+@dataclass(slots=True)
+class Account:
+    """One request's. `settle` may be called once; what is not settled is charged as reserved."""
+
+    ledger: Ledger
+    key: Key
+    endpoint: str
+    model: str
+    stream: bool
+    reservation: Reservation | None = None
+    keep: bool = False
+    """The reply is kept for the idempotency key."""
+    id: str = field(default_factory=new_id)
+    began: float = field(default_factory=time.time)
+    _clock: float = field(default_factory=time.perf_counter)
+    settled: bool = False
+
+    async def reserve(self, tokens: int | None, usd: float | None, idempotency_key: str | None) -> None:
+        """Set upper bounds aside. Raises OverBudget, LedgerDown or Repeated."""
+        if not self.key.limited and idempotency_key is None:
+            self.reservation = Reservation(self.id, self.key.id, tokens, usd)
+            return
+        self.keep = idempotency_key is not None
+        self.reservation = await self.ledger.reserve(self.key, tokens, usd, self.id, idempotency_key)
+
+    def record(self, backend_model: str, strategy: str, stopped: str, status: int, **more: Any) -> RequestRecord:
+        """The record of what happened."""
+        return RequestRecord(
+            self.id,
+            self.key.id,
+            self.endpoint,
+            self.model,
+            backend_model,
+            strategy,
+            stopped,
+            self.began,
+            time.perf_counter() - self._clock,
+            status,
+            self.stream,
+            **more,
+        )
+
+    async def settle(self, record: RequestRecord) -> None:
+        """Write the record; returns when it is durable."""
+        if self.settled:
+            return
+        self.settled = True
+        reservation = self.reservation or Reservation(self.id, self.key.id)
+        await self.ledger.settle(reservation, record)
+
+    def passed(
+        self,
+        used: Used,
+        tariff: Tariff,
+        stopped: str,
+        status: int,
+        *,
+        error: str | None = None,
+        body: bytes | None = None,
+    ) -> RequestRecord:
+        """The record of a request that was passed through."""
+        record = self.record(tariff.model, PASS, stopped, status)
+        record.error = error
+        record.body = body if self.keep else None
+        prompt, completion = used.prompt, used.completion
+        if prompt is not None and completion is not None:
+            record.prompt_tokens, record.completion_tokens = prompt, completion
+            record.tokens = record.at_most_tokens = prompt + completion
+            record.flops, record.usd, record.joules = tariff.charge(prompt, used.cached or 0, completion)
+            record.at_most_usd = record.usd
+        elif status >= 400 and stopped == "error":  # a refusal costs nothing
+            record.prompt_tokens = record.completion_tokens = record.tokens = record.at_most_tokens = 0
+            record.usd = record.at_most_usd = 0.0
+        else:
+            record.estimated = True
+            record.cancelled_tokens = None if stopped == "interrupted" else 0
+            if self.reservation is not None:
+                record.at_most_tokens, record.at_most_usd = self.reservation.tokens, self.reservation.usd
+        return record
+
+    def spent(
+        self, receipt: Receipt, backend_model: str, strategy: str, stopped: str, status: int, told: dict[str, Any]
+    ) -> RequestRecord:
+        """The record of a strategy's request; `told` is its receipt as the client gets it."""
+        record = self.record(backend_model, strategy, stopped, status)
+        entries = receipt.entries
+        record.prompt_tokens = _sum([entry.prompt_tokens for entry in entries])
+        record.completion_tokens = _sum([entry.completion_tokens for entry in entries])
+        record.cancelled_tokens = _sum([entry.cancelled_tokens for entry in entries])
+        record.tokens, record.usd, record.joules, record.flops = (
+            receipt.tokens,
+            receipt.usd,
+            receipt.joules,
+            receipt.flops,
+        )
+        bound = receipt.total("tokens").at_most
+        record.at_most_tokens = None if bound is None else int(bound)
+        record.at_most_usd = receipt.total("usd").at_most
+        record.samples = sum(entry.role == "policy" for entry in entries)
+        record.estimated = any(entry.estimated for entry in entries)
+        record.receipt = told
+        return record
+
+
+def _sum(values: list[int | None]) -> int | None:
+    """A sum in which one unknown part makes the whole unknown."""
+    total = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total

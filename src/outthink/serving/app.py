@@ -1,0 +1,147 @@
+"""The proxy: which handler answers a path, and what every request has in common.
+
+Knows paths, keys and errors. Does not know how any of them is answered: each handler is a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from outthink.serving.failure import Failure, failure_of
+from outthink.serving.limits import Limits
+from outthink.serving.listener import Listener, answer
+from outthink.serving.origin import check_origin
+from outthink.serving.protocols import Key, Ledger, Pool, Wire
+
+Route = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
+_log = logging.getLogger("outthink.serving")
+
+
+class App:
+    """One proxy in one event loop.
+
+    Args:
+        pool: the backends.
+        wire: moves bytes to them.
+        ledger: keys, budgets and receipts.
+    """
+
+    def __init__(self, pool: Pool, wire: Wire, ledger: Ledger, limits: Limits | None = None) -> None:
+        self.pool, self.wire, self.ledger = pool, wire, ledger
+        self.limits = limits or Limits()
+        self.stopping = False
+        self._routes: dict[str, dict[str, Route]] = {}
+        self._open: set[str] = set()
+        self._trees: list[tuple[str, dict[str, Route]]] = []
+        self._runner: web.ServerRunner | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def route(self, method: str, path: str, handler: Route, *, public: bool = False) -> None:
+        """Answer a path; one that ends in `/` answers everything below it. `public` asks for no key."""
+        if path.endswith("/") and path != "/":
+            tree = next((table for start, table in self._trees if start == path), None)
+            if tree is None:
+                self._trees.append((path, tree := {}))
+            tree[method] = handler
+        else:
+            self._routes.setdefault(path, {})[method] = handler
+        if public:
+            self._open.add(path)
+
+    async def start(self, host: str, port: int) -> int:
+        """Open the ledger, meet the backends and listen; returns the port."""
+        await self.ledger.open()
+        await self.pool.start()
+        self._runner = web.ServerRunner(Listener(self.handle, self.limits), shutdown_timeout=self.limits.stop_seconds)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, backlog=1024, reuse_address=True)
+        await site.start()
+        address: Any = self._runner.addresses[0]
+        return int(address[1])
+
+    async def stop(self) -> None:
+        """Take no more requests, let running ones end within the limit for that, then close everything."""
+        self.stopping = True
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._background:
+            await asyncio.wait(self._background, timeout=self.limits.stop_seconds)
+        await self.pool.stop()
+        await self.wire.aclose()
+        await self.ledger.close()
+
+    def later(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Carry something out even if the client leaves."""
+        task = asyncio.create_task(job)
+        self._background.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and failure_of(error) is None:  # type: ignore[arg-type]
+            _log.error("something failed after its request: %r", error)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever happens."""
+        try:
+            path = request._message.path.partition("?")[0]
+            route = self._found(path, request.method)
+            bearer = request.headers.get("Authorization")
+            if bearer is not None:
+                scheme, _, bearer = bearer.partition(" ")
+                bearer = bearer.strip() if scheme.lower() == "bearer" else ""
+            if not self.ledger.guarded:
+                check_origin(request.headers)
+            key = await self.ledger.authorise(bearer)
+            if key is None:
+                if path not in self._open:
+                    raise _unauthorised(bearer)
+                key = Key("")
+            return await route(request, key)
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None:
+                _log.exception("a request failed in an unforeseen way")
+                failure = Failure(500, "the proxy failed; see its log", code="internal_error")
+            if request.writer.output_size > 0:  # a second reply must not follow half of one
+                raise ConnectionResetError(failure.message) from error
+            return answer(failure)
+
+    def _found(self, path: str, method: str) -> Route:
+        methods = self._routes.get(path)
+        if methods is None:
+            methods = next((table for start, table in self._trees if path.startswith(start)), None)
+        if methods is None:
+            hint = "; base_url ends in /v1" if not path.startswith("/v1/") else "; see /openapi.json"
+            raise Failure(404, f"path: {path[:100]!r} is not served here{hint}", param="path", code="not_found")
+        route = methods.get(method)
+        if route is None:
+            allowed = ", ".join(sorted(methods))
+            raise Failure(
+                405,
+                f"method: {method[:20]!r} is not possible here; use {allowed}",
+                param="method",
+                code="method_not_allowed",
+                headers={"allow": allowed},
+            )
+        return route
+
+
+def _unauthorised(bearer: str | None) -> Failure:
+    if bearer is None:
+        what = "is missing; send Authorization: Bearer KEY"
+    else:
+        what = "is not known, expired or revoked; ask for another (outthink keys add)"
+    return Failure(
+        401,
+        f"API key: {what}",
+        param="Authorization",
+        code="invalid_api_key",
+        headers={"www-authenticate": "Bearer"},
+    )

@@ -1,0 +1,104 @@
+"""Pass-through under a key's ceilings: the request is made to fit, or refused.
+
+Knows: which fields cap a completion, and what a request cannot exceed. A request that fits, of a key
+without a budget by day or month, is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from outthink.economics.tariff import Tariff
+from outthink.engines.openai.counts import whole
+from outthink.serving.encoding import encode
+from outthink.serving.failure import Failure
+from outthink.serving.protocols import Key
+
+_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_FEWEST = 1
+
+
+class Capped(NamedTuple):
+    """What is sent, and what it cannot exceed. `hide`: the usage chunk is ours and not for the client."""
+
+    content: bytes
+    tokens: int
+    usd: float | None
+    hide: bool
+
+
+def capped(key: Key, path: str, content: bytes, body: Mapping[str, Any], usual: int, tariff: Tariff) -> Capped:
+    """The request as this key may send it. Raises Failure where its ceilings leave no room.
+
+    Args:
+        usual: tokens of a completion where the request does not say.
+    """
+    name = next((known for known in _NAMES if body.get(known) is not None), None)
+    told = whole(body.get(name)) if name is not None else None
+    times = max(1, whole(body.get("n")) or 1, whole(body.get("best_of")) or 1)
+    cap = told or usual
+    if (ceiling := key.budget.tokens) is not None:
+        cap = min(cap, (ceiling - len(content)) // times)
+    if cap < _FEWEST:
+        raise _no_room(f"{key.budget.tokens} tokens")
+    tokens = len(content) + cap * times
+    usd = tariff.usd_bound(len(content), cap * times)
+    if key.budget.joules is not None or (key.budget.usd is not None and usd is None):
+        raise Failure(
+            403, f"model: what {tariff.model} costs is not known, and this key has a ceiling for it", param="model"
+        )
+    if key.budget.usd is not None and usd is not None and usd > key.budget.usd:
+        raise _no_room(f"{key.budget.usd:g} dollars")
+    limited = key.limited or key.budget.tokens is not None
+    changes: dict[str, Any] = {}
+    if limited and cap != told:
+        changes[name or ("max_output_tokens" if path.endswith("/responses") else "max_tokens")] = cap
+    options = body.get("stream_options")
+    asked = isinstance(options, dict) and options.get("include_usage") is True
+    hide = key.limited and body.get("stream") is True and not asked and not path.endswith("/responses")
+    if hide:
+        changes["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    return Capped(encode({**body, **changes}) if changes else content, tokens, usd, hide)
+
+
+def _no_room(ceiling: str) -> Failure:
+    return Failure(
+        400,
+        f"max_tokens: the request does not fit this key's ceiling of {ceiling}; shorten it or lower max_tokens",
+        param="max_tokens",
+        code="ceiling",
+    )
+
+
+class Hiding:
+    """Takes the chunk with the usage out of a stream whose client has not asked for it."""
+
+    __slots__ = ("_held", "seen")
+
+    def __init__(self) -> None:
+        self._held = b""
+        self.seen = b""
+        """What was taken out."""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Whole events that the client may see."""
+        self._held += piece
+        whole_events, mark, rest = self._held.rpartition(b"\n\n")
+        if not mark:
+            return b""
+        self._held = rest
+        if b'"usage"' not in whole_events:
+            return whole_events + mark
+        shown = []
+        for event in whole_events.split(b"\n\n"):
+            if b'"usage"' in event and event.replace(b" ", b"").find(b'"choices":[]') >= 0:
+                self.seen = event
+            else:
+                shown.append(event + mark)
+        return b"".join(shown)
+
+    def close(self) -> bytes:
+        """What is left at the end."""
+        held, self._held = self._held, b""
+        return held

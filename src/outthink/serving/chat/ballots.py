@@ -1,0 +1,108 @@
+"""What a chat's samples vote on: tool calls, JSON, or an answer in words.
+
+Knows: which kind of answer a request asks for, and how samples of that kind become equal strings. A
+sample that breaks the schema, or names no tool of the request, is unreadable and has no vote.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from outthink.answers import read_sync
+from outthink.answers.json_value import canonical_json
+from outthink.core.request import AnswerKind, AnswerReader
+from outthink.serving.chat.gathered import MARK
+from outthink.serving.chat.schema import Check, check_of
+from outthink.serving.failure import bad_field
+
+NO_CALL = "(no tool call)"
+"""The vote of a sample that answers in free words where it could have called a tool."""
+
+
+def reader_of(body: Mapping[str, Any], kind: str | None) -> AnswerKind | AnswerReader:
+    """The reader for a request: by its tools, else its response format, else the kind that it names, else text."""
+    if body.get("tools") or body.get("functions"):
+        choice = body.get("tool_choice")
+        if choice != "none":
+            return _tools(body, kind)
+    form = body.get("response_format")
+    if form is not None:
+        if not isinstance(form, dict) or not isinstance(form.get("type"), str):
+            raise bad_field("response_format", form, "has no type", "use text, json_object or json_schema")
+        if form["type"] == "json_object":
+            return "json"
+        if form["type"] == "json_schema":
+            return _structured(form)
+    return kind or "text"  # type: ignore[return-value]
+
+
+def _structured(form: Mapping[str, Any]) -> AnswerReader:
+    inner = form.get("json_schema")
+    schema = inner.get("schema", {}) if isinstance(inner, dict) else None
+    if not isinstance(schema, dict):
+        raise bad_field("response_format.json_schema", inner, "has no schema", "send {'name': ..., 'schema': {...}}")
+    check = check_of(schema, "response_format.json_schema.schema")
+
+    def read(text: str) -> str | None:
+        answer = read_sync("json", text).answer
+        return answer if answer is not None and check(json.loads(answer)) else None
+
+    return read
+
+
+def _tools(body: Mapping[str, Any], kind: str | None) -> AnswerReader:
+    checks = _checks(body)
+
+    def words(text: str) -> str | None:
+        if kind is not None:
+            return read_sync(kind, text).answer  # type: ignore[arg-type]
+        reading = read_sync("text", text)
+        if reading.answer is None:
+            return None
+        return reading.answer if reading.rule in ("boxed", "answer-is") else NO_CALL
+
+    def read(text: str) -> str | None:
+        _, mark, calls = text.rpartition(MARK)
+        return _calls(calls, checks) if mark else words(text)
+
+    return read
+
+
+def _checks(body: Mapping[str, Any]) -> dict[str, Check | None]:
+    """What the arguments of each tool must be like, None for anything."""
+    found: dict[str, Check | None] = {}
+    tools = body.get("tools") or []
+    functions = body.get("functions") or []
+    if not isinstance(tools, list) or not isinstance(functions, list):
+        raise bad_field("tools", tools, "is no list", "send [{'type': 'function', 'function': {...}}]")
+    named = [("tools", tool.get(tool.get("type", "function")) if isinstance(tool, dict) else None) for tool in tools]
+    for at, (field, tool) in enumerate([*named, *(("functions", function) for function in functions)]):
+        if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
+            raise bad_field(f"{field}[{at}]", tool, "has no name", "send {'type': 'function', 'function': {...}}")
+        parameters = tool.get("parameters")
+        if isinstance(parameters, dict):
+            found[tool["name"]] = check_of(parameters, f"{field}[{at}].function.parameters")
+        else:
+            found[tool["name"]] = None
+    return found
+
+
+def _calls(text: str, checks: Mapping[str, Check | None]) -> str | None:
+    """The canonical form of a sample's calls, in any order; None where one of them could not be carried out."""
+    votes = []
+    for call in json.loads(text):
+        name = call.get("name") if isinstance(call, dict) else None
+        if not isinstance(name, str) or name not in checks:
+            return None
+        if "input" in call:  # a custom tool: free text
+            votes.append(f"{name}({json.dumps(call['input'])})")
+            continue
+        told = call.get("arguments") or "{}"
+        arguments = canonical_json(told if isinstance(told, str) else json.dumps(told))
+        check = checks[name]
+        if arguments is None or (check is not None and not check(json.loads(arguments))):
+            return None
+        votes.append(f"{name}({arguments})")
+    return "; ".join(sorted(votes)) or None

@@ -1,0 +1,126 @@
+"""What the client gets: completion objects, chunks, usage and the receipt. Knows OpenAI's layout; does no I/O."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from outthink.core.receipt import Receipt
+from outthink.engines.openai.finish import finish_reason
+from outthink.serving.chat.gathered import MARK, Gathered
+from outthink.serving.encoding import encode
+from outthink.strategies.thinking import CLOSE
+
+DONE = b"data: [DONE]\n\n"
+_EMPTY = Gathered()
+
+
+class Layout:
+    """The parts of one reply that never change.
+
+    Args:
+        number: the receipt's.
+        model: as the client asked for it.
+        logprobs: the client wants them, with so many alternatives.
+    """
+
+    def __init__(self, number: str, model: str, *, logprobs: bool, top: int | None) -> None:
+        self.id, self.model, self.created = "chatcmpl-" + number.removeprefix("rcpt-"), model, int(time.time())
+        self._logprobs, self._top = logprobs, top or 0
+
+    def whole(self, choices: list[dict[str, Any]], usage: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+        """A completion."""
+        return {**self._head("chat.completion"), "choices": choices, "usage": usage, "outthink": {"receipt": told}}
+
+    def choice(self, at: int, text: str, sample: Gathered | None, *, cut: bool) -> dict[str, Any]:
+        """One choice; `cut`: the budget ended before it was finished."""
+        return {
+            "index": at,
+            "message": message(text, sample),
+            "logprobs": self.logprobs(sample.logprobs) if sample is not None else None,
+            "finish_reason": reason(sample, cut=cut),
+            **(sample.more if sample is not None else {}),
+        }
+
+    def logprobs(self, entries: Sequence[Any]) -> dict[str, Any] | None:
+        """The log-probabilities that the client asked for, None if it did not."""
+        if not self._logprobs:
+            return None
+        return {"content": [self._entry(entry) for entry in entries], "refusal": None}
+
+    def chunk(self, delta: Mapping[str, Any], *, at: int = 0, logprobs: Any = None) -> bytes:
+        """An event with a piece of a choice."""
+        choice = {"index": at, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+        return b"data: " + encode({**self._head("chat.completion.chunk"), "choices": [choice]}) + b"\n\n"
+
+    def last(self, at: int, why: str, told: Mapping[str, Any] | None) -> bytes:
+        """The event that ends a choice; the receipt rides on it."""
+        choice = {"index": at, "delta": {}, "logprobs": None, "finish_reason": why}
+        value = {**self._head("chat.completion.chunk"), "choices": [choice]}
+        if told is not None:
+            value["outthink"] = {"receipt": told}
+        return b"data: " + encode(value) + b"\n\n"
+
+    def usage(self, usage: Mapping[str, Any]) -> bytes:
+        """The event that `include_usage` asks for."""
+        value = {**self._head("chat.completion.chunk"), "choices": [], "usage": usage}
+        return b"data: " + encode(value) + b"\n\n"
+
+    def pieces(self, at: int, text: str, sample: Gathered | None, *, thoughts: bool = True) -> bytes:
+        """A decided choice as events; without its `thoughts` where they have been shown."""
+        made = message(text, sample)
+        if not thoughts:
+            made.pop("reasoning_content", None)
+        delta = {name: value for name, value in made.items() if value is not None and (at or name != "role")}
+        for place, call in enumerate(delta.get("tool_calls", ())):
+            call["index"] = place
+        entries = self.logprobs(sample.logprobs) if sample is not None else None
+        return self.chunk(delta, at=at, logprobs=entries)
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    def _entry(self, entry: Any) -> Any:
+        if not isinstance(entry, dict):
+            return entry
+        top = entry.get("top_logprobs")
+        return {**entry, "top_logprobs": top[: self._top] if isinstance(top, list) else []}
+
+
+def message(text: str, sample: Gathered | None) -> dict[str, Any]:
+    """A sample's message; thinking that a strategy has written into the text goes where clients expect it."""
+    if sample is not None:
+        return sample.message(text.rpartition(MARK)[0] if sample.tail else text)
+    thoughts, mark, answer = text.rpartition(CLOSE)
+    made = _EMPTY.message(answer.lstrip() if mark else text)
+    return {**made, "reasoning_content": thoughts} if mark else made
+
+
+def reason(sample: Gathered | None, *, cut: bool) -> str:
+    """Why a choice ended, as clients know it."""
+    if sample is None:
+        return "length" if cut else "stop"
+    if sample.calls:
+        return "tool_calls"
+    told = finish_reason(sample.finish)
+    return "stop" if told == "unknown" else "function_call" if sample.function else told
+
+
+def usage_of(receipt: Receipt) -> dict[str, Any]:
+    """Everything that was spent; what no server has counted stands at its upper bound, as in the budget."""
+    prompt = completion = cached = 0
+    for entry in receipt.entries:
+        read = entry.prompt_tokens or 0
+        prompt += read
+        cached += entry.cached_tokens or 0
+        if entry.tokens is None:
+            completion += max(entry.seen_tokens, (entry.reserved_tokens or 0) - read)
+        else:
+            completion += (entry.completion_tokens or 0) + (entry.cancelled_tokens or 0)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }

@@ -1,0 +1,170 @@
+"""From a chat request's body to what a session works on, and what is sent along untouched.
+
+Knows: OpenAI's parameters, their types and ranges, and which of them the engine sets itself. Unknown
+fields are nobody's business but the backend's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from outthink.core.errors import BadInput
+from outthink.core.message import Message
+from outthink.core.request import Request
+from outthink.core.sampling import Sampling
+from outthink.serving.chat.ballots import reader_of
+from outthink.serving.chat.wish import Wish
+from outthink.serving.failure import bad_field
+from outthink.serving.limits import Limits
+from outthink.strategies import Spec
+
+OWN = frozenset(
+    {"model", "messages", "stream", "stream_options", "n", "seed", "stop", "logprobs", "top_logprobs", "outthink"}
+    | {"temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "reasoning_effort"}
+)
+"""Fields that the engine writes; all others are passed on."""
+_DEFAULT = Sampling()
+_MOST_CHOICES = 128
+_SERIAL = ("single", "greedy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One chat request.
+
+    Args:
+        request: for the session.
+        raw: its messages as they came.
+        extra: fields for the backend.
+        choices: answers that the client wants (`n`).
+        stream: as server-sent events.
+        usage: a chunk with the usage is wanted at the end.
+        logprobs: the chosen sample's are wanted.
+        top_logprobs: alternatives wanted with them.
+        notes: what was changed, for the receipt.
+    """
+
+    request: Request
+    raw: list[Any]
+    extra: Mapping[str, Any]
+    choices: int = 1
+    stream: bool = False
+    usage: bool = False
+    logprobs: bool = False
+    top_logprobs: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_question(body: Mapping[str, Any], wish: Wish, limits: Limits) -> Question:
+    """Raises Failure or BadInput that names the field."""
+    raw = body.get("messages")
+    if not isinstance(raw, list) or not raw:
+        raise bad_field("messages", raw, "is no list of messages", "send at least one")
+    if len(raw) > limits.messages:
+        raise bad_field("messages", len(raw), "messages are too many", f"send at most {limits.messages}")
+    messages = tuple(_message(at, value) for at, value in enumerate(raw))
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise bad_field("stream_options", options, "is no object", "send {'include_usage': true} or leave it out")
+    extra = {name: value for name, value in body.items() if name not in OWN}
+    request = Request(
+        messages=messages,
+        answer=reader_of(body, wish.answer),
+        budget=wish.budget,
+        sampling=_sampling(body, limits),
+        seed=_whole(body, "seed", None, -(2**63), 2**63 - 1),
+    )
+    logprobs = _flag(body, "logprobs")
+    return Question(
+        request=request,
+        raw=raw,
+        extra=extra,
+        choices=_whole(body, "n", 1, 1, _MOST_CHOICES) or 1,
+        stream=_flag(body, "stream"),
+        usage=bool((options or {}).get("include_usage")),
+        logprobs=logprobs,
+        top_logprobs=_whole(body, "top_logprobs", None, 0, 20) if logprobs else None,
+    )
+
+
+def fitted(question: Question, spec: Spec | None, limits: Limits) -> tuple[Question, Spec | None]:
+    """The question and the strategy made to fit each other. Raises BadInput for what cannot."""
+    notes: list[str] = []
+    if spec is not None and question.choices > 1:
+        if spec.strategy.name in _SERIAL:
+            spec = Spec.parse(f"self-consistency:n={question.choices}")
+            notes.append(f"n: {question.choices} answers are asked for, so as many samples were drawn")
+        elif spec.n < question.choices:
+            remedy = f"ask for at most {spec.n}, or for more samples"
+            raise BadInput("n", question.choices, f"is more than the {spec.n} samples of {spec}", remedy)
+    if spec is not None and spec.n > limits.samples:
+        raise BadInput("model", str(spec), "draws too many samples", f"ask for at most {limits.samples}")
+    sampling = question.request.sampling
+    if sampling.temperature == 0 and (spec is None or (spec.strategy.name not in _SERIAL and spec.n > 1)):
+        sampling = replace(sampling, temperature=_DEFAULT.temperature)
+        notes.append(f"temperature: 0 would make all samples equal; {_DEFAULT.temperature:g} was used")
+    request = replace(question.request, sampling=sampling)
+    return replace(question, request=request, notes=(*question.notes, *notes)), spec
+
+
+def _message(at: int, value: object) -> Message:
+    if not isinstance(value, dict) or not isinstance(value.get("role"), str):
+        raise bad_field(f"messages[{at}]", value, "has no role", "use {'role': 'user', 'content': '...'}")
+    content = value.get("content")
+    parts = isinstance(content, list) and all(isinstance(part, dict) for part in content)
+    if not (content is None or isinstance(content, str) or parts):
+        raise bad_field(f"messages[{at}].content", content, "is neither text nor parts", "send text")
+    return Message.of(value)
+
+
+def _sampling(body: Mapping[str, Any], limits: Limits) -> Sampling:
+    cap = _whole(body, "max_completion_tokens", None, 1, 10**9)
+    cap = cap or _whole(body, "max_tokens", None, 1, 10**9) or limits.max_tokens
+    effort = body.get("reasoning_effort")
+    if effort is not None and not isinstance(effort, str):
+        raise bad_field("reasoning_effort", effort, "is no text", "use low, medium or high")
+    return Sampling(
+        temperature=_number(body, "temperature", _DEFAULT.temperature, 0, 100),
+        top_p=_number(body, "top_p", _DEFAULT.top_p, 0, 1),
+        top_k=_whole(body, "top_k", 0, -1, 10**9) or 0 if body.get("top_k") != -1 else 0,
+        min_p=_number(body, "min_p", 0.0, 0, 1),
+        max_tokens=cap,
+        stop=_stops(body.get("stop")),
+        reasoning_effort=effort,
+    )
+
+
+def _stops(value: object) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else value
+    if stops is None:
+        return ()
+    if not isinstance(stops, list) or len(stops) > 64 or not all(isinstance(stop, str) and stop for stop in stops):
+        raise bad_field("stop", value, "is neither a text nor a list of texts", "send at most 64 of them")
+    return tuple(stops)
+
+
+def _flag(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise bad_field(name, value, "is neither true nor false", "send one of them or leave it out")
+    return bool(value)
+
+
+def _whole(body: Mapping[str, Any], name: str, default: int | None, least: int, most: int) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise bad_field(name, value, f"is no whole number from {least} to {most}", "change it or leave it out")
+    return value
+
+
+def _number(body: Mapping[str, Any], name: str, default: float, least: float, most: float) -> float:
+    value = body.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise bad_field(name, value, f"is no number from {least:g} to {most:g}", "change it or leave it out")
+    return float(value)

@@ -1,0 +1,225 @@
+"""One strategy on one question: engines of the pool, a session over them, and what came of it.
+
+Knows: how a policy or a named strategy is set to work, and that everything is settled whatever
+happens. Does not know how the client is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from outthink.controller.choose import choose
+from outthink.controller.policy.artefact import Policy
+from outthink.controller.policy.plan import Plan, Situation, at_size, find_task
+from outthink.controller.policy.plan import plan as plan_for
+from outthink.controller.verifier import open_verifier
+from outthink.core.budget import Budget
+from outthink.core.errors import BadInput, EngineError
+from outthink.core.receipt import Receipt
+from outthink.core.result import Verdict
+from outthink.engines.openai.transport import Timeouts
+from outthink.engines.protocol import Call
+from outthink.serving.chat.board import Board
+from outthink.serving.chat.engine import ChatEngine, Heard
+from outthink.serving.chat.gathered import Gathered
+from outthink.serving.chat.pooled import PooledTransport
+from outthink.serving.chat.question import Question, fitted
+from outthink.serving.chat.wish import Wish, stricter
+from outthink.serving.failure import Failure
+from outthink.session.live import LiveRunner, drive
+from outthink.session.member import Member
+from outthink.session.session import Session
+from outthink.strategies import Spec
+
+if TYPE_CHECKING:
+    from outthink.serving.chat.backends import Backends
+
+
+class Run:
+    """One request's work.
+
+    Args:
+        model: backend model that is drawn from.
+        who: the request, for its turns on the backends.
+        prefix: hash of the prompt, so that its samples meet one cache.
+        heard: sees every chunk of every call.
+    """
+
+    def __init__(
+        self, backends: Backends, question: Question, wish: Wish, model: str, who: str, prefix: int, heard: Heard | None
+    ) -> None:
+        self.backends, self.wish, self.model = backends, wish, model
+        self._who, self._prefix, self._heard = who, prefix, heard
+        self._asked = question
+        self.engine = self._engine(model)
+        self.others: list[ChatEngine] = []
+        self.runner = LiveRunner(self.engine)
+        self._began = self.runner.now()
+        self.session: Session | None = None
+        self.plan: Spec | Plan
+        self.question, spec = fitted(question, wish.strategy, backends.limits)
+        self._spec = spec
+        self.board: Board
+
+    async def prepare(self) -> None:
+        """Decide what runs. Raises BadInput."""
+        request, policy = self.question.request, self.backends.policy
+        spec = self._spec
+        if spec is None and policy is None:
+            spec = choose(request, None)
+            self.question, spec = fitted(self._asked, spec, self.backends.limits)
+            assert spec is not None
+        self.plan = spec if spec is not None else await self._planned()
+        needs = isinstance(self.plan, Spec) and self.plan.strategy.needs_verifier
+        if needs and self.wish.verifier is None:
+            raise BadInput("outthink.verifier", None, f"is missing, and {self.name} needs one", "name a verifier")
+
+    @property
+    def name(self) -> str:
+        """What ran."""
+        return str(self.plan) if isinstance(self.plan, Spec) else f"auto ({self.plan.name})"
+
+    @property
+    def n(self) -> int:
+        """Samples that may be drawn."""
+        return self.plan.n
+
+    async def go(self, decided: Callable[[Verdict], None], ceiling: int | None = None) -> Verdict:
+        """Carry it out; `decided` hears the verdict before what is still in flight has been closed."""
+        request = self.question.request
+        budget = request.budget if ceiling is None else stricter(request.budget, Budget(tokens=ceiling))
+        request = replace(request, budget=budget)
+        plain = isinstance(self.plan, Spec) and self.plan.strategy.name == "self-consistency"
+        self.board = Board(self.n if plain and self.question.choices == 1 else None, self._enough)
+        judge = None
+        if self.wish.verifier is not None:
+            asked = self._engine(self.model, plain=True)
+            judge = open_verifier(self.wish.verifier, answer=request.answer, engine=asked)
+        self.session = session = Session(
+            self.runner,
+            self.backends.tariff(self.model),
+            budget=budget,
+            began=self._began,
+            seed=request.seed,
+            observer=self.board,
+            verifier=judge,
+            pool=self._members(),
+        )
+        for note in self.question.notes:
+            session.note(note)
+
+        async def deciding() -> Verdict:
+            verdict = await self.plan(session, request)
+            if verdict.answer is None and not verdict.text and self.runner.partial:
+                verdict = Verdict(None, self.runner.partial)
+            decided(verdict)
+            return verdict
+
+        try:
+            return await drive(deciding(), session, self.runner)
+        finally:
+            for note in self.engine.notes:
+                session.note(note)
+
+    def sample(self, text: str) -> Gathered | None:
+        """The sample that a text belongs to, None for a text that a strategy has put together."""
+        for engine in (self.engine, *self.others):
+            if (found := engine.samples.get(text)) is not None:
+                return found
+        return None
+
+    def receipt(self) -> Receipt:
+        """Everything spent so far."""
+        return Receipt((), 0.0) if self.session is None else self.session.receipt()
+
+    def told(self, number: str, verdict: Verdict | None) -> dict[str, Any]:
+        """The receipt as the client gets it."""
+        receipt = self.receipt()
+        stopped = self.session.stopped if self.session is not None else None
+        return {
+            "id": number,
+            "strategy": self.name,
+            "model": self.model,
+            "answer": verdict.answer if verdict is not None else None,
+            "stopped": stopped or (verdict.stopped if verdict is not None else "error"),
+            **receipt.json(),
+        }
+
+    def failure(self, error: Exception) -> Failure | None:
+        """The client's error object for an engine that failed; a refusal of the request is the client's to mend."""
+        if not isinstance(error, EngineError):
+            return None
+        voice = self.engine.voice
+        status = voice.status_code
+        if status in (400, 404, 409, 413, 415, 422):
+            told = voice.said or str(error)
+            return Failure(400, f"the backend refused the request: {told}", code="backend_refused")
+        if status == 429:
+            return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
+        if self.backends.unavailable(self.model):
+            return Failure(503, f"no backend for {self.model} is available now", code="no_backend", retry_after=5.0)
+        return Failure(502, str(error), code="backend_error")
+
+    def _enough(self) -> None:
+        if self.session is not None:
+            self.session.stop("consensus")
+
+    def _engine(self, model: str, *, plain: bool = False) -> ChatEngine:
+        question, backends = self._asked, self.backends
+        transport = PooledTransport(
+            backends.pool, backends.wire, backends.turns(model), model=model, who=self._who, prefix=self._prefix
+        )
+        return ChatEngine(
+            model,
+            transport,
+            backends.facts(model),
+            messages=() if plain else question.request.messages,
+            raw=[] if plain else question.raw,
+            extra={} if plain else question.extra,
+            top_logprobs=question.top_logprobs,
+            timeouts=Timeouts(backends.limits.connect_seconds, backends.limits.backend_seconds),
+            heard=None if plain else self._heard,
+        )
+
+    def _members(self) -> list[Member]:
+        wanted = self.plan.models if isinstance(self.plan, Plan) else ()
+        self.others = [self._engine(name) for name in wanted if name != self.model]
+        return [
+            Member(LiveRunner(engine, beside=self.runner), self.backends.tariff(engine.model)) for engine in self.others
+        ]
+
+    async def _planned(self) -> Plan:
+        request, policy = self.question.request, self.backends.policy
+        assert policy is not None
+        users = [message.text for message in request.messages if message.role == "user"]
+        try:
+            counted = await self.engine.count_prompt(Call(request.messages, request.sampling))
+        except EngineError:
+            counted = None  # its first real call will tell what is wrong
+        situation = Situation(
+            model=self.model,
+            tariff=self.backends.tariff(self.model),
+            prompt_tokens=counted,
+            question=users[-1] if users else None,
+            ahead=4,
+            concurrency=self.engine.concurrency,
+            pool=tuple(name for name in self.backends.pool.names() if name != self.model),
+        )
+        effort = request.sampling.reasoning_effort
+        return plan_for(policy, request, situation) if effort is None else self._by_effort(policy, effort, situation)
+
+    def _by_effort(self, policy: Policy, effort: str, situation: Situation) -> Plan:
+        """The size of the policy that an effort stands for; the backend's own effort stays as it is."""
+        request = self.question.request
+        task, reason = find_task(policy, situation, request.answer)
+        if task is None or reason is not None:
+            return plan_for(policy, request, situation)
+        sizes = [arm.n for arm in task.arms]
+        fewer = [n for n in sizes if n * 4 <= task.chosen] or sizes[:1]
+        wanted = {"none": sizes[0], "minimal": sizes[0], "low": fewer[-1], "medium": task.chosen}.get(effort, sizes[-1])
+        request = replace(request, sampling=replace(request.sampling, reasoning_effort=None))
+        note = f"reasoning_effort: {effort} stands for {wanted} samples of the policy"
+        self.question = replace(self.question, request=request, notes=(*self.question.notes, note))
+        return at_size(task, wanted, situation, policy.id)

@@ -1,0 +1,130 @@
+"""The protocol's paths and what answers them. Knows which endpoints exist; each handler is a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from outthink.controller.policy.artefact import Policy
+from outthink.serving.accounting import Tariffs
+from outthink.serving.chat.backends import Backends
+from outthink.serving.chat.handler import Chats
+from outthink.serving.chat.wish import check_allowed, wanted
+from outthink.serving.encoding import encode
+from outthink.serving.failure import Failure, bad_field
+from outthink.serving.forwarding import Forwarder
+from outthink.serving.incoming import decode, receive
+from outthink.serving.models import listing, one, unknown_model
+from outthink.serving.openapi import document
+from outthink.serving.protocols import Key
+from outthink.serving.receipts import told
+
+if TYPE_CHECKING:
+    from outthink.serving.app import App
+
+CHAT = "/v1/chat/completions"
+PASSED = ("/v1/completions", "/v1/responses", "/v1/embeddings")
+_MODELS, _RECEIPTS = "/v1/models/", "/v1/receipts/"
+
+
+class Endpoints:
+    """Handlers of one proxy.
+
+    Args:
+        calls: places on the backends of a model, by its name.
+    """
+
+    def __init__(self, app: App, policy: Policy | None = None, calls: Mapping[str, int] | None = None) -> None:
+        self.app, tariffs = app, Tariffs()
+        self.backends = Backends(app.pool, app.wire, app.limits, tariffs, policy, calls)
+        self.forward = Forwarder(app, tariffs)
+        self.chats = Chats(app, self.backends)
+        app.route("POST", CHAT, self.chat)
+        for path in PASSED:
+            app.route("POST", path, self.passed)
+        app.route("GET", "/v1/models", self.models)
+        app.route("GET", _MODELS, self.model)
+        app.route("GET", _RECEIPTS, self.receipt)
+        app.route("GET", "/healthz", self.health, public=True)
+        app.route("GET", "/readyz", self.ready, public=True)
+        app.route("GET", "/openapi.json", self.openapi, public=True)
+
+    async def chat(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        """A chat: passed through by a backend's own name, else answered by a strategy."""
+        content, body = await self._body(request)
+        if wanted(body, request.headers):
+            return await self.chats(request, key, content, body)
+        messages = body.get("messages")
+        if isinstance(messages, list) and len(messages) > self.app.limits.messages:
+            remedy = f"send at most {self.app.limits.messages}"
+            raise bad_field("messages", len(messages), "messages are too many", remedy)
+        return await self._forwarded(request, key, CHAT, content, body)
+
+    async def passed(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        """An endpoint that backends answer alone."""
+        path = request.path
+        content, body = await self._body(request)
+        if wanted(body, request.headers):
+            raise bad_field("model", body["model"], f"is a strategy, and {path} has none", f"use {CHAT}")
+        return await self._forwarded(request, key, path, content, body)
+
+    async def _body(self, request: web.BaseRequest) -> tuple[bytes, dict[str, Any]]:
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise Failure(
+                415, "Content-Encoding: is not supported; send plain JSON", param="Content-Encoding", code="encoding"
+            )
+        content = await receive(request, self.app.limits)
+        body = decode(content)
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
+            raise bad_field("model", model, "names no model", "see GET /v1/models")
+        return content, body
+
+    async def _forwarded(
+        self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        names = self.app.pool.names()
+        if body["model"] not in names:
+            if not names:
+                raise Failure(503, "no backend has told which models it serves", code="no_backend", retry_after=5.0)
+            raise unknown_model(body["model"], names)
+        check_allowed(key, body["model"])
+        return await self.forward(request, key, path, content, body)
+
+    async def models(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        """The list of models."""
+        return _json(listing(self.app.pool.names()))
+
+    async def model(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        """One model; its name may hold slashes."""
+        return _json(one(unquote(_below(request, _MODELS)), self.app.pool.names()))
+
+    async def receipt(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        """A request's receipt, for the key that made it and for admins."""
+        return _json(await told(self.app.ledger, _below(request, _RECEIPTS), key))
+
+    async def health(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        """The process answers."""
+        return _json({"status": "ok"})
+
+    async def ready(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        """Requests can be served: some backend is healthy and we are not stopping."""
+        if self.app.stopping or not self.app.pool.ready:
+            why = "it is stopping" if self.app.stopping else "no backend is healthy"
+            raise Failure(503, f"the proxy is not ready: {why}", code="not_ready", retry_after=5.0)
+        return _json({"status": "ready"})
+
+    async def openapi(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        """What is served, for programs."""
+        return _json(document())
+
+
+def _below(request: web.BaseRequest, start: str) -> str:
+    return request.raw_path.partition("?")[0][len(start) :]
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=encode(value), content_type="application/json")

@@ -1,0 +1,99 @@
+"""Errors as OpenAI's clients expect them. Knows statuses, types and codes; does not know who raises what.
+
+Every message is one line that names the field and what to do, and holds nothing of other clients.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
+from outthink.engines.openai.transport import TransportFault
+from outthink.serving.protocols import Busy, LedgerDown, NoBackend, OverBudget, Repeated
+
+KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    429: "rate_limit_error",
+}
+"""`error.type` by status; other 4xx are `invalid_request_error`, 5xx `server_error`."""
+
+
+class Failure(OutthinkError):
+    """A request that gets an error object.
+
+    Args:
+        status: HTTP status.
+        param: the field that is wrong, None where it is not about one.
+        code: for programs; stable.
+        retry_after: seconds after which another attempt may succeed.
+        headers: more headers of the reply.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        kind: str | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.kind = kind or KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        self.retry_after = retry_after
+        self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["retry-after"] = str(max(1, math.ceil(retry_after)))
+
+    def object(self) -> dict[str, object]:
+        """What stands under `error`."""
+        return {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+
+    def body(self) -> bytes:
+        """The error object as JSON."""
+        return json.dumps({"error": self.object()}).encode()
+
+
+def bad_field(name: str, value: object, problem: str, remedy: str, *, status: int = 400, code: str = "") -> Failure:
+    """A field of the request that cannot be used."""
+    return Failure(status, str(BadInput(name, value, problem, remedy)), param=name, code=code or "invalid_value")
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """The error object for an exception, None for one that nobody foresaw."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, BadInput):
+        return Failure(400, str(error), param=error.field, code="invalid_value")
+    if isinstance(error, Unsupported):
+        return Failure(400, str(error), code="unsupported")
+    if isinstance(error, OverBudget):
+        return Failure(429, str(error), code="insufficient_quota", retry_after=error.retry_after)
+    if isinstance(error, Busy):
+        return Failure(429, str(error), code="queue_full", retry_after=error.retry_after)
+    if isinstance(error, Repeated):
+        return Failure(409, str(error), param="Idempotency-Key", code="idempotency_conflict")
+    if isinstance(error, LedgerDown):
+        return Failure(503, str(error), code="ledger_unavailable", retry_after=5.0)
+    if isinstance(error, NoBackend):
+        return Failure(503, str(error), code="no_backend", retry_after=error.retry_after or 5.0)
+    if isinstance(error, TransportFault):
+        return _fault(error)
+    if isinstance(error, EngineError):
+        return Failure(502, str(error), code="backend_error", retry_after=error.retry_after)
+    return None
+
+
+def _fault(fault: TransportFault) -> Failure:
+    if fault.kind == "idle":
+        return Failure(504, "the backend sent nothing for too long; try again", code="backend_timeout")
+    what = "cannot be reached" if fault.kind in ("connect", "tls") else "dropped the connection"
+    return Failure(502, f"the backend {what}; try again", code="backend_error")

@@ -1,0 +1,174 @@
+"""Pass-through: bytes in, bytes out, and a record of what the backend says it used.
+
+Knows: the choice of a backend, failover before the first byte, and where a reply ends. Does not
+decode what it forwards; only the model's name and the counts at the end are looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from outthink.engines.openai.transport import Timeouts, TransportFault
+from outthink.serving.accounting import Account, Tariffs
+from outthink.serving.ceilings import Hiding, capped
+from outthink.serving.failure import Failure, failure_of
+from outthink.serving.pouring import pour
+from outthink.serving.protocols import Key, Lease, NoBackend, Whole
+from outthink.serving.usage import UNKNOWN, used
+
+if TYPE_CHECKING:
+    from outthink.serving.app import App
+
+_ASK = ("accept", "openai-beta", "x-request-id", "traceparent", "tracestate")
+_HOP = frozenset(
+    {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server", "set-cookie", "trailer"}
+    | {"upgrade", "proxy-authenticate", "alt-svc", "strict-transport-security", "access-control-allow-origin"}
+)
+_ELSEWHERE = frozenset({429, 500, 502, 503, 504})
+"""Statuses after which another backend is asked, if there is one."""
+RECEIPT = "x-outthink-receipt"
+
+
+class Forwarder:
+    """Passes requests through."""
+
+    def __init__(self, app: App, tariffs: Tariffs) -> None:
+        self.app, self.tariffs = app, tariffs
+        limits = app.limits
+        self._timeouts = Timeouts(limits.connect_seconds, limits.backend_seconds)
+
+    async def __call__(
+        self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: Mapping[str, Any]
+    ) -> web.StreamResponse:
+        """Forward a request for one of the backends' models."""
+        model = str(body["model"])
+        account = Account(self.app.ledger, key, path, model, body.get("stream") is True)
+        idempotency = None if account.stream else request.headers.get("Idempotency-Key")
+        hiding = None
+        if key.limited or idempotency is not None or key.budget.limited:
+            tariff = self.tariffs.of(model, "")
+            fit = capped(key, path, content, body, self.app.limits.max_tokens, tariff)
+            content, hiding = fit.content, Hiding() if fit.hide else None
+            await account.reserve(fit.tokens, fit.usd, idempotency)
+            if (before := account.reservation) is not None and before.replay is not None:
+                head = {"content-type": "application/json", RECEIPT: before.request_id}
+                return web.Response(body=before.replay, status=before.status, headers=head)
+        sent = {"content-type": "application/json", "accept-encoding": "identity"}
+        for name in _ASK:
+            if (value := request.headers.get(name)) is not None:
+                sent[name] = value
+        prefix = zlib.crc32(content[:512])
+        try:
+            async with asyncio.timeout(key.budget.seconds):
+                if account.stream:
+                    return await self._stream(request, account, path, content, sent, prefix, hiding)
+                return await self._whole(account, path, content, sent, prefix)
+        except TimeoutError as error:
+            late = Failure(504, f"the key's ceiling of {key.budget.seconds:g} seconds is over", code="budget:seconds")
+            await self._broken(account, model, late)
+            raise late from error
+        except BaseException as error:
+            await self._broken(account, model, error)
+            raise
+
+    async def _whole(
+        self, account: Account, path: str, content: bytes, sent: dict[str, str], prefix: int
+    ) -> web.StreamResponse:
+        url, reply = await self._fetched(account.model, path, content, sent, prefix)
+        told = reply.content
+        ok = reply.status < 400
+        tariff = self.tariffs.of(account.model, url)
+        counts = used(told) if ok else UNKNOWN
+        record = account.passed(counts, tariff, "finished" if ok else "error", reply.status, body=told)
+        await account.settle(record)
+        return web.Response(body=told, status=reply.status, headers=_back(reply.headers, account.id))
+
+    async def _fetched(
+        self, model: str, path: str, content: bytes, sent: dict[str, str], prefix: int
+    ) -> tuple[str, Whole]:
+        """The reply of the first backend that gives one, and that backend's URL."""
+        app, failed = self.app, list[str]()
+        while True:
+            with app.pool.choose(model, prefix, failed) as lease:
+                try:
+                    reply = await app.wire.fetch(
+                        "POST", lease.url + path[3:], {**sent, **lease.headers}, content, self._timeouts
+                    )
+                except TransportFault as fault:
+                    lease.report(ok=False)
+                    if not self._another(model, lease, failed, fault.kind in ("connect", "tls")):
+                        raise
+                    continue
+                lease.report(ok=reply.status not in _ELSEWHERE, status=reply.status)
+                if reply.status in _ELSEWHERE and self._another(model, lease, failed, True):
+                    continue
+                return lease.url, reply
+
+    def _another(self, model: str, lease: Lease, failed: list[str], again: bool) -> bool:
+        """Whether another backend can be asked instead."""
+        failed.append(lease.url)
+        if not again:
+            return False
+        try:
+            with self.app.pool.choose(model, None, failed):
+                return True
+        except NoBackend:
+            return False
+
+    async def _stream(
+        self,
+        request: web.BaseRequest,
+        account: Account,
+        path: str,
+        content: bytes,
+        sent: dict[str, str],
+        prefix: int,
+        hiding: Hiding | None,
+    ) -> web.StreamResponse:
+        app, failed, model = self.app, list[str](), account.model
+        while True:
+            with app.pool.choose(model, prefix, failed) as lease:
+                try:
+                    reply = await app.wire.open(
+                        "POST", lease.url + path[3:], {**sent, **lease.headers}, content, self._timeouts
+                    )
+                except TransportFault as fault:
+                    lease.report(ok=False)
+                    if not self._another(model, lease, failed, fault.kind in ("connect", "tls")):
+                        raise
+                    continue
+                if reply.status in _ELSEWHERE and self._another(model, lease, failed, True):
+                    lease.report(ok=False, status=reply.status)
+                    await reply.aclose()
+                    continue
+                lease.report(ok=reply.status not in _ELSEWHERE, status=reply.status)
+                head, tariff = _back(reply.headers, account.id), self.tariffs.of(model, lease.url)
+                return await pour(request, reply, head, account, tariff, lease, hiding)
+
+    async def _broken(self, account: Account, model: str, error: BaseException) -> None:
+        """No reply, or the client left: settle in the background what is not settled yet."""
+        if account.settled:
+            return
+        tariff = self.tariffs.of(model, "")
+        if isinstance(error, Exception) and not isinstance(error, ConnectionError):
+            failure = failure_of(error)
+            status = 500 if failure is None else failure.status
+            # A backend that was never reached has generated nothing; one that went silent may have.
+            reached = isinstance(error, TransportFault) and error.kind in ("idle", "dropped")
+            record = account.passed(UNKNOWN, tariff, "interrupted" if reached else "error", status, error=str(error))
+            record.stopped = "error"
+        else:
+            record = account.passed(UNKNOWN, tariff, "interrupted", 499)
+        self.app.later(account.settle(record))
+
+
+def _back(headers: Mapping[str, str], receipt: str) -> dict[str, str]:
+    """Headers of the reply that the client gets."""
+    kept = {name: value for name, value in headers.items() if name.lower() not in _HOP}
+    kept[RECEIPT] = receipt
+    return kept

@@ -1,0 +1,267 @@
+"""The seams between the proxy's parts: who asks, what it costs, and which backend answers.
+
+Knows: shapes only. The ledger (`serving.ledger`), the pool (`serving.pool`) and the client
+(`serving.transport`) fill them; handlers know nothing else of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+from outthink.core.budget import Budget
+from outthink.core.errors import OutthinkError
+from outthink.engines.openai.transport import Reply, Timeouts
+
+
+class OverBudget(OutthinkError):
+    """A key's budget by day or month does not cover the request.
+
+    Args:
+        currency: `tokens` or `usd`.
+        period: `day` or `month` (UTC).
+        retry_after: seconds until the period ends.
+    """
+
+    def __init__(self, message: str, *, currency: str, period: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.currency, self.period, self.retry_after = currency, period, retry_after
+
+
+class LedgerDown(OutthinkError):
+    """The database does not answer, and the key has a budget that cannot be checked without it."""
+
+
+class Repeated(OutthinkError):
+    """The same `Idempotency-Key` is being served now, or was served with another body."""
+
+
+class NoBackend(OutthinkError):
+    """No backend for the model is healthy now; `retry_after` in seconds, None if nobody knows."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Busy(OutthinkError):
+    """The queue is full; try again after so many seconds."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Who asks. Never holds the secret itself.
+
+    Args:
+        id: stands in ledger rows and logs.
+        name: what its owner calls it.
+        admin: may see the dashboard, metrics, search and other keys' receipts.
+        limited: has a budget by day or month, so nothing is served without a reservation.
+        budget: ceilings of every single request; they win over what a request asks for.
+        strategy: what `outthink/auto` runs for this key, None for the policy's or the default.
+        models: names it may ask for, empty for all.
+    """
+
+    id: str
+    name: str = ""
+    admin: bool = False
+    limited: bool = False
+    budget: Budget = field(default_factory=Budget)
+    strategy: str | None = None
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Upper bounds set aside for one request; None in a currency without a budget.
+
+    `replay` is the body served before under the same idempotency key (with `status`), else None.
+    """
+
+    request_id: str
+    key_id: str
+    tokens: int | None = None
+    usd: float | None = None
+    replay: bytes | None = None
+    status: int = 200
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What one request did and cost, as the ledger keeps it. None is unknown, which is not zero.
+
+    Args:
+        id: of the receipt, `rcpt-...`.
+        model: as the client asked for it; `backend_model` as the backend calls it.
+        strategy: canonical name with parameters, `pass-through` for none.
+        stopped: as in the receipt; `error`, `interrupted` (the client left) included.
+        started: seconds since the epoch; `seconds` it took.
+        status: HTTP status of the reply, 499 where the client left before it.
+        tokens: prompt + completion + cancelled. `at_most_tokens` bounds it where it is unknown.
+        estimated: some part is charged at its upper bound.
+        receipt: the full receipt, None where the sums above are all there is.
+        body: the reply, kept only for an idempotency key.
+    """
+
+    id: str
+    key_id: str
+    endpoint: str
+    model: str
+    backend_model: str
+    strategy: str
+    stopped: str
+    started: float
+    seconds: float
+    status: int
+    stream: bool = False
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cancelled_tokens: int | None = 0
+    tokens: int | None = None
+    at_most_tokens: int | None = None
+    usd: float | None = None
+    at_most_usd: float | None = None
+    joules: float | None = None
+    flops: float | None = None
+    samples: int = 1
+    estimated: bool = False
+    error: str | None = None
+    receipt: Mapping[str, Any] | None = None
+    body: bytes | None = None
+
+
+class Ledger(Protocol):
+    """Who may ask, what is reserved and what was spent."""
+
+    async def open(self) -> None:
+        """Connect and migrate. Raises LedgerDown."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is queued and disconnect."""
+        ...
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a request needs a key."""
+        ...
+
+    async def authorise(self, bearer: str | None) -> Key | None:
+        """The key of a bearer token (None: the request came without), None if it has no rights here."""
+        ...
+
+    async def reserve(
+        self,
+        key: Key,
+        tokens: int | None,
+        usd: float | None,
+        request_id: str,
+        idempotency_key: str | None = None,
+    ) -> Reservation:
+        """Set aside upper bounds. Raises OverBudget, LedgerDown (limited keys only) or Repeated."""
+        ...
+
+    async def settle(self, reservation: Reservation, record: RequestRecord) -> None:
+        """Replace the reservation by what was spent; returns when that is durable."""
+        ...
+
+    async def receipt(self, request_id: str) -> RequestRecord | None:
+        """A request's record, None if it is not known."""
+        ...
+
+    async def search(self, **terms: Any) -> Sequence[RequestRecord]:
+        """Records, newest first."""
+        ...
+
+
+class Lease(Protocol):
+    """A place on one backend, given back on exit. Exit with an exception counts as its failure."""
+
+    @property
+    def url(self) -> str:
+        """The backend's base URL with its version segment, for example http://127.0.0.1:8000/v1."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What it wants with every request (its own key); never what the client sent."""
+        ...
+
+    def report(self, *, ok: bool, status: int | None = None, seconds: float | None = None) -> None:
+        """Tell how it went; a refusal of the request (4xx but 429) is no failure of the backend."""
+        ...
+
+    def __enter__(self) -> Self:
+        """The lease itself."""
+        ...
+
+    def __exit__(self, *error: object) -> None:
+        """Give the place back."""
+        ...
+
+
+class Pool(Protocol):
+    """The backends by the models they serve."""
+
+    async def start(self) -> None:
+        """Ask every backend for its models and begin the health checks."""
+        ...
+
+    async def stop(self) -> None:
+        """End the health checks."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """Model names that some backend serves, in a stable order; the first is the default."""
+        ...
+
+    def choose(self, model: str, prefix: int | None = None, avoid: Sequence[str] = ()) -> Lease:
+        """A place on the backend to use now.
+
+        Args:
+            model: one of `names`.
+            prefix: hash of the prompt's beginning; equal ones prefer one backend.
+            avoid: base URLs that have just failed this request.
+
+        Raises NoBackend.
+        """
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether any backend is healthy."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A reply that was read whole. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class Wire(Protocol):
+    """The HTTP client: `outthink.engines.openai.transport.Transport`, and whole replies in one step."""
+
+    async def open(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+    ) -> Reply:
+        """Send a request and wait for the head of its reply. Raises TransportFault, never retries."""
+        ...
+
+    async def fetch(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+    ) -> Whole:
+        """Send a request and read its reply whole; cancelling closes the connection. Raises TransportFault."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        ...

@@ -1,0 +1,129 @@
+"""A proxy in a thread, in front of scripted backends, and a plain HTTP client to talk to it.
+
+Needs the `serve` extra: tests that import this skip without aiohttp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from outthink.serving.app import App
+from outthink.serving.endpoints import Endpoints
+from outthink.serving.fixed import FixedPool
+from outthink.serving.limits import Limits
+from outthink.serving.memory import MemoryLedger
+from outthink.serving.protocols import Ledger
+from outthink.serving.transport import AiohttpWire
+
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class Got:
+    """A reply that was read whole."""
+
+    status: int
+    headers: dict[str, str]
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        """The decoded body."""
+        return json.loads(self.content)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error object, in the one shape that it may have."""
+        error = self.json["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert isinstance(error["message"], str)
+        assert "\n" not in error["message"]
+        return dict(error)
+
+    @property
+    def events(self) -> list[Any]:
+        """The data of the events, `[DONE]` included, comments left out."""
+        lines = [line[6:] for line in self.content.decode().split("\n\n") if line.startswith("data: ")]
+        return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+    @property
+    def text(self) -> str:
+        """The content of a stream's first choice."""
+        choices = [event["choices"][0] for event in self.events[:-1] if event.get("choices")]
+        return "".join(choice["delta"].get("content") or "" for choice in choices if choice["index"] == 0)
+
+
+class ProxyServer:
+    """`with ProxyServer(url) as proxy: proxy.post(...)`."""
+
+    def __init__(self, *urls: str, ledger: Ledger | None = None, **more: Any) -> None:
+        self._urls = urls
+        self.ledger = ledger or MemoryLedger()
+        self.limits = Limits(**{"connect_seconds": 2.0, "stop_seconds": 2.0, **more.pop("limits", {})})
+        self._more = more
+        self.port = 0
+        self.app: App
+        self.endpoints: Endpoints
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """What a client would be told."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.do(self._start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.do(self.app.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    async def _start(self) -> None:
+        wire = AiohttpWire()
+        pool = FixedPool(wire, dict.fromkeys(self._urls))
+        self.app = App(pool, wire, self.ledger, self.limits)
+        self.endpoints = Endpoints(self.app, **self._more)
+        self.port = await self.app.start("127.0.0.1", 0)
+
+    def do(self, job: Any) -> Any:
+        """Run a coroutine in the proxy's thread."""
+        return asyncio.run_coroutine_threadsafe(job, self._loop).result(20)
+
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Got:
+        """One request: bytes as they are, anything else as JSON. Header `a_b` is sent as `a-b`."""
+        content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, path, content, {"content-type": "application/json", **named})
+            reply = connection.getresponse()
+            return Got(reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Got:
+        """A GET."""
+        return self.send("GET", path, **headers)
+
+    def chat(
+        self,
+        model: str,
+        content: str | Sequence[Any] = "Hello",
+        *,
+        headers: dict[str, str] | None = None,
+        **fields: Any,
+    ) -> Got:
+        """A chat with one user message, or with the messages given."""
+        messages = [{"role": "user", "content": content}] if isinstance(content, str) else content
+        return self.send("POST", CHAT, {"model": model, "messages": messages, **fields}, **(headers or {}))
