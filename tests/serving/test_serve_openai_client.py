@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("aiohttp")
-pytest.importorskip("openai")
+pytest.importorskip("openai._client", reason="needs the openai client")
 
 import openai
 
