@@ -2,9 +2,10 @@
 
     python benchmarks/router.py
 
-Five folds grouped by prompt, calibration inside of them; GSM8K also with labels read from the responses,
-MMLU also with its subject, and each set judged by a router trained on the other. Rows are read from
-../shared/data/routing (or OUTTHINK_ROUTING); without them the exit code is 77.
+Five folds grouped by prompt, calibration inside of them; GSM8K also with labels read from the responses and
+with answers at published prices, MMLU also with its subject, and each set judged by a router trained on the
+other. Writes results/router.json and results/router.svg (accuracy over cost, reliability). Rows are read
+from ../shared/data/routing (or OUTTHINK_ROUTING); without them the exit code is 77.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet as parquet
 
-from common import ROOT, load_average, parser, save, show, skip, target
+from common import RESULTS, ROOT, load_average, parser, save, show, skip, target
 from outthink.controller.router import load
-from outthink.evaluation.routing.data import read_routing
+from outthink.economics.catalogue import lookup
+from outthink.evaluation.report.lines import Line, Square, draw_lines
+from outthink.evaluation.routing.data import CORE_HOUR, read_routing
+from outthink.evaluation.routing.report import Report
 from outthink.evaluation.routing.run import cross_fitted, held_out, train
 from outthink.evaluation.routing.training import Recipe
 
@@ -30,6 +36,9 @@ DATA = Path(os.environ.get("OUTTHINK_ROUTING") or ROOT.parent / "shared" / "data
 GOLD = DATA.parent / "traces" / "problems-gsm8k.parquet"
 SEEDS = 5
 _KEYS = ("n", "weak", "strong", "apgr", "apgr_low", "apgr_high", "paired_low", "paired_high", "cpt50", "cpt80")
+PRICED = {"weak": "open-mixtral-8x7b", "strong": "gpt-4-1106-preview"}
+TOKEN = 4
+"""Characters of a token, to put a price on recorded texts."""
 _MEMORY = """
 import json, resource, sys
 from pathlib import Path
@@ -46,8 +55,52 @@ print(kilobytes() - before)
 def row(name: str, report: dict[str, Any]) -> dict[str, Any]:
     """One line of the table."""
     figures = {key: report[key] for key in _KEYS}
-    control = {"length_apgr": report["controls"]["length"]["apgr"], "oracle_apgr": report["controls"]["oracle"]["apgr"]}
-    return {"set": name, **figures, **control, "auc_cost": report["auc_cost"], "ece": report["ece"]}
+    half = None if report["apgr"] is None else (report["apgr_high"] - report["apgr_low"]) / 2
+    controls = report["controls"]
+    control = {f"{one}_apgr": controls[one]["apgr"] for one in ("length", "oracle")}
+    control |= {f"{one}_auc_cost": controls[one]["auc_cost"] for one in ("random", "length", "oracle")}
+    cost = {"auc_cost": report["auc_cost"], "router_cost_share": report["router_cost_share"]}
+    return {"set": name, **figures, "apgr_half_width": half, **cost, **control, "ece": report["ece"]}
+
+
+def priced(data: Path, out: Path) -> Path:
+    """The rows with `weak_cost` and `strong_cost`: dollars of prompt and response at published prices."""
+    table = parquet.read_table(data)
+    prompts = table["prompt"].to_pylist()
+    for side, model in PRICED.items():
+        price = lookup(model)
+        assert price is not None
+        texts = table[f"{side}_response"].to_pylist()
+        costs = [
+            price.cost(len(prompt) // TOKEN, 0, len(text) // TOKEN) for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        table = table.append_column(f"{side}_cost", pyarrow.array(costs))
+    parquet.write_table(table, out)
+    return out
+
+
+def picture(reports: dict[str, dict[str, Any]]) -> str:
+    """Accuracy over the share of the extra cost beside the controls, and what the probabilities mean."""
+    squares = []
+    for name, report in reports.items():
+        weak, strong = report["weak"], report["strong"]
+        points = [(point["cost_share"], point["accuracy"]) for point in report["curve"]]
+        low, high = 0.02 * int(50 * weak), 0.02 * (1 + int(50 * max(y for _, y in points)))
+        lines = [Line("a random mix", [(0, weak), (1, strong)], reference=True), Line("router", points)]
+        across = "share of the extra cost, the router's included"
+        squares.append(Square(f"{name}: accuracy over cost", across, "accuracy", lines, up=(low, high)))
+    for name, report in reports.items():
+        lines = [Line("as predicted", [(0, 0), (1, 1)], reference=True)]
+        for head, target_ in report["targets"].items():
+            bins = [(row["predicted"], row["right"]) for row in target_["reliability"]]
+            lines.append(Line(f"{head} model", bins))
+        said = " and ".join(f"{one['ece']:.3f}" for one in report["targets"].values())
+        squares.append(Square(f"{name}: ECE {said}", "predicted", "right", lines))
+    return draw_lines(
+        squares,
+        title="Routing between Mixtral-8x7B and GPT-4, held out",
+        subtitle="Five folds grouped by prompt. Dashed: a random mix of both models; perfect calibration.",
+    )
 
 
 def speed(folder: Path, data: Path, count: int = 1000) -> dict[str, float]:
@@ -59,6 +112,29 @@ def speed(folder: Path, data: Path, count: int = 1000) -> dict[str, float]:
         router.believe(prompt)
         taken.append(1000 * (time.process_time() - began))
     return {"mean_ms": float(np.mean(taken[:-1])), "p99_ms": float(np.quantile(taken[:-1], 0.99)), "long_ms": taken[-1]}
+
+
+def weight(folder: Path) -> dict[str, float]:
+    """Megabytes of a loaded router, and of its files."""
+    done = subprocess.run([sys.executable, "-c", _MEMORY, str(folder)], capture_output=True, text=True, check=True)
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    return {"resident_mb": json.loads(done.stdout) / 1024, "files_mb": size}
+
+
+def targets(first: Report, repeated: list[float], alone: Report, told: Report, cost: dict[str, float]) -> list[Report]:
+    """What was promised and what was found."""
+    return [
+        target("GSM8K APGR", ">= 0.65", round(first["apgr"], 4), first["apgr"] >= 0.65),
+        target(
+            "GSM8K APGR, mean of five fold seeds", ">= 0.65", round(np.mean(repeated), 4), np.mean(repeated) >= 0.65
+        ),
+        target("MMLU APGR, prompt alone", ">= 0.67", round(alone["apgr"], 4), alone["apgr"] >= 0.67),
+        target("MMLU APGR minus length, lower", "> 0", round(alone["paired_low"], 4), alone["paired_low"] > 0),
+        target("MMLU APGR, with subject", ">= 0.69", round(told["apgr"], 4), told["apgr"] >= 0.69),
+        target("processor time a request, mean", "< 5 ms", round(cost["mean_ms"], 2), cost["mean_ms"] < 5),
+        target("processor time a request, p99", "< 5 ms", round(cost["p99_ms"], 2), cost["p99_ms"] < 5),
+        target("memory of a loaded router", "< 150 MB", round(cost["resident_mb"], 1), cost["resident_mb"] < 150),
+    ]
 
 
 def main() -> int:
@@ -75,50 +151,43 @@ def main() -> int:
         folders = {path.stem: Path(name) / path.stem for path in (gsm8k, mmlu)}
         for path in (gsm8k, mmlu):
             train(path, folders[path.stem], Recipe())
+        dollars = cross_fitted(priced(gsm8k, Path(name) / "priced.parquet"), Recipe())
         across = {
             "GSM8K by MMLU's": held_out(gsm8k, folders["mmlu"]),
             "MMLU by GSM8K's": held_out(mmlu, folders["gsm8k"]),
         }
-        cost = speed(folders["mmlu"], mmlu)
-        done = subprocess.run(
-            [sys.executable, "-c", _MEMORY, str(folders["mmlu"])], capture_output=True, text=True, check=True
-        )
-        cost["resident_mb"] = json.loads(done.stdout) / 1024
-        cost["files_mb"] = sum(file.stat().st_size for file in folders["mmlu"].iterdir()) / 1e6
+        cost = speed(folders["mmlu"], mmlu) | weight(folders["mmlu"])
     first = seeds[0]
     table = [
         row("GSM8K", first),
         row("GSM8K, rows with a gold answer", first["same_rows_as_given"]),
         row("GSM8K, the same regraded", first["regraded"]),
+        row("GSM8K, costs in dollars", dollars),
         row("MMLU", alone),
         row("MMLU, subject given", told),
         *(row(f"{name} router", report) for name, report in across.items()),
     ]
     show("cross-fitted, five grouped folds", table)
     repeated = [report["apgr"] for report in seeds]
-    targets = [
-        target("GSM8K APGR", ">= 0.65", round(first["apgr"], 4), first["apgr"] >= 0.65),
-        target(
-            "GSM8K APGR, mean of five fold seeds", ">= 0.65", round(np.mean(repeated), 4), np.mean(repeated) >= 0.65
-        ),
-        target("MMLU APGR, prompt alone", ">= 0.67", round(alone["apgr"], 4), alone["apgr"] >= 0.67),
-        target("MMLU APGR minus length, lower", "> 0", round(alone["paired_low"], 4), alone["paired_low"] > 0),
-        target("MMLU APGR, with subject", ">= 0.69", round(told["apgr"], 4), told["apgr"] >= 0.69),
-        target("processor time a request, mean", "< 5 ms", round(cost["mean_ms"], 2), cost["mean_ms"] < 5),
-        target("processor time a request, p99", "< 5 ms", round(cost["p99_ms"], 2), cost["p99_ms"] < 5),
-        target("memory of a loaded router", "< 150 MB", round(cost["resident_mb"], 1), cost["resident_mb"] < 150),
-    ]
     save(
         "router",
         settings={"folds": 5, "seeds": SEEDS, "recipe": first["recipe"], "resamples": 2000},
-        targets=targets,
+        targets=targets(first, repeated, alone, told, cost),
         load_before=busy,
+        prices={side: {"model": model, "characters_a_token": TOKEN} for side, model in PRICED.items()},
+        core_hour_usd=CORE_HOUR,
         rows=table,
         gsm8k_apgr_by_seed=repeated,
         cost=cost,
         reliability={"GSM8K": first["targets"], "MMLU": alone["targets"]},
-        curves={"GSM8K": first["curve"], "MMLU": alone["curve"], "MMLU, subject given": told["curve"]},
+        curves={
+            "GSM8K": first["curve"],
+            "GSM8K, costs in dollars": dollars["curve"],
+            "MMLU": alone["curve"],
+            "MMLU, subject given": told["curve"],
+        },
     )
+    (RESULTS / "router.svg").write_text(picture({"GSM8K": dollars, "MMLU": alone, "MMLU, subject given": told}) + "\n")
     return 0
 
 

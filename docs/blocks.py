@@ -17,6 +17,8 @@ from typing import Any
 
 from rich.console import Console
 
+import tables
+import verifier_tables
 from outthink.cli.main import VERBS, parser
 from outthink.cli.receipt import receipt_table
 from outthink.cli.strategies import markdown
@@ -93,6 +95,9 @@ def block(name: str) -> str:
         "parameters": lambda: parameters(argument),
         "measured": lambda: measured(argument),
         "targets": lambda: targets(argument),
+        "compared": lambda: tables.compared(argument),
+        "prm": lambda: getattr(verifier_tables, argument)(),
+        "passing": lambda: tables.passing(argument),
         "summary": summary,
         "cli": command_line,
         "styles": styles,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from outthink.controller import choose
+from outthink.controller.online.lessons import Lessons
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan as Planned
 from outthink.controller.policy.plan import Situation
@@ -52,6 +53,7 @@ class Auto(NamedTuple):
 
     policy: Policy
     planned: Callable[[Planned], None] | None
+    lessons: Lessons | None
 
 
 Plan = Spec | StrategyFunction | Planned
@@ -98,6 +100,7 @@ async def ask(
     thinking_tokens: int | None = None,
     policy: Policy | Path | str | None = None,
     planned: Callable[[Planned], None] | None = None,
+    learn: Path | str | None = None,
 ) -> Result:
     """Answer one request within its budget.
 
@@ -121,6 +124,7 @@ async def ask(
         thinking_tokens: cap of the thinking alone, 0 for none, where the server has that.
         policy: what `outthink calibrate` made, or its file; for the strategy `auto` (docs/policy.md).
         planned: receives what `auto` decided, with its reasons, before the first call.
+        learn: log of earlier outcomes that draws among the policy's arms (docs/online.md).
 
     Raises BadInput, Unsupported or EngineError; never for a budget that ends: the result says so.
     """
@@ -137,7 +141,7 @@ async def ask(
         ),
         seed=seed,
     )
-    plan = _wanted(request, strategy, policy, planned)
+    plan = _wanted(request, strategy, policy, planned, learn)
     _check_verifier(plan, verifier)
     given = [model] if isinstance(model, str) or not isinstance(model, Sequence) else list(model)
     costs = _costs(given, price, energy)
@@ -150,11 +154,10 @@ async def ask(
     try:
         if is_simulated(engine) and all(is_simulated(one) for one in engines):
             decided = await _decided(plan, request, engines[0], costs[0], ahead, others)
-            return _virtual(request, decided, engine, costs[0], options, opened, others)
-        return await _live(request, plan, engine, costs[0], options, opened, others)
+            return _noted(plan, _virtual(request, decided, engine, costs[0], options, opened, others))
+        return _noted(plan, await _live(request, plan, engine, costs[0], options, opened, others))
     finally:
-        for store in filter(None, stores):
-            store.close()
+        _close(*stores, plan.lessons if isinstance(plan, Auto) else None)
         if isinstance(verifier, str) and (close := getattr(judge, "aclose", None)) is not None:
             await close()
         for one, opened_here in zip(engines, given, strict=True):
@@ -187,14 +190,18 @@ def _wanted(
     strategy: str | Spec | StrategyFunction | None,
     policy: Policy | Path | str | None,
     planned: Callable[[Planned], None] | None,
+    learn: Path | str | None,
 ) -> Plan | Auto:
-    """What is to run; BadInput for `auto` without a policy, or a policy without `auto`."""
+    """What is to run; BadInput for `auto` without a policy, or a policy or log without `auto`."""
     if strategy == AUTO:
         if policy is None:
             raise BadInput("policy", None, "is missing, and auto needs one", "make one with `outthink calibrate`")
-        return Auto(policy if isinstance(policy, Policy) else Policy.load(policy), planned)
+        lessons = None if learn is None else Lessons(Path(learn))
+        return Auto(policy if isinstance(policy, Policy) else Policy.load(policy), planned, lessons)
     if policy is not None:
         raise BadInput("policy", str(getattr(policy, "id", policy)), "goes with the strategy auto", "ask for auto")
+    if learn is not None:
+        raise BadInput("learn", str(learn), "goes with the strategy auto", "ask for auto")
     return strategy if callable(strategy) and not isinstance(strategy, Spec) else choose(request, strategy)
 
 
@@ -229,9 +236,24 @@ async def _decided(
         pool=tuple(other.engine.model for other in others),
     )
     found = plan_for(plan.policy, request, situation)
+    if plan.lessons is not None:
+        found = plan.lessons.choose(plan.policy, found)
     if plan.planned is not None:
         plan.planned(found)
     return found
+
+
+def _close(*kept: ResponseCache | Lessons | None) -> None:
+    for one in kept:
+        if one is not None:
+            one.close()
+
+
+def _noted(plan: Plan | Auto, result: Result) -> Result:
+    """The result, once the log of outcomes knows what it has cost."""
+    if isinstance(plan, Auto) and plan.lessons is not None:
+        plan.lessons.spent(result.receipt)
+    return result
 
 
 def _check_verifier(plan: Plan | Auto, verifier: Verifier | str | None) -> None:

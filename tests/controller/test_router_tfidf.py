@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from outthink.controller.router.features import NAMES, READ, hand_features, read
-from outthink.controller.router.tfidf import KINDS, Kind, idf, terms, weights
+from outthink.controller.router.tfidf import KINDS, Finder, Kind, idf, terms, weights
 from support.routing_rows import rows
 
 TEXTS = [row["prompt"] for row in rows(40)] + [
@@ -16,6 +18,9 @@ TEXTS = [row["prompt"] for row in rows(40)] + [
     "x" * 300,
     "Which one?\nA. 1,5\nB. 2.5 %\nC. $3\nD. none\nAnswer:",
 ]
+
+KNOWN: dict[Kind, list[str]] = {"word": ["ab", "ab ab", "ba"], "char": [" a", "a ", "ab", "aba ", "é "]}
+FINDERS = {kind: Finder(kind, {name: place for place, name in enumerate(KNOWN[kind])}) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -32,11 +37,22 @@ def test_weights_are_those_of_scikit_learn(kind: Kind) -> None:
     frequency = {name: sum(name in counts for counts in counted) for name in {n for c in counted for n in c}}
     known = sorted(name for name, count in frequency.items() if count >= 2)
     inverse = [idf(len(TEXTS), frequency[name]) for name in known]
-    index = {name: place for place, name in enumerate(known)}
+    find = Finder(kind, {name: place for place, name in enumerate(known)})
     assert known == names.tolist()
-    for row, counts in zip(matrix, counted, strict=True):
-        mine = dict(zip(*weights(counts, index, inverse), strict=True))
+    for row, one in zip(matrix, TEXTS, strict=True):
+        counts = find(one)
+        found, length = weights(counts, inverse)
+        mine = {place: weight / length for place, weight in zip(counts, found, strict=True)}
         assert [mine.get(place, 0.0) for place in range(len(known))] == pytest.approx(row.tolist(), abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab .é", max_size=60))
+def test_a_finder_counts_the_known_terms_of_any_text(text: str) -> None:
+    for kind, find in FINDERS.items():
+        counts = terms(text, kind)
+        assert find(text) == {place: counts[name] for place, name in enumerate(KNOWN[kind]) if counts[name]}
+        assert find(text) == find(text), "words that were met before count the same"
 
 
 def test_terms_of_short_words() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
 from outthink.evaluation.routing.curve import curves
-from outthink.evaluation.routing.data import RoutingData
+from outthink.evaluation.routing.data import CORE_HOUR, RoutingData
 from outthink.evaluation.routing.folds import fold_of, groups
 from outthink.evaluation.routing.reliability import auc, ece, platt, reliability
 from outthink.evaluation.routing.report import evaluate
@@ -72,6 +75,45 @@ def test_area_over_cost_is_not_area_over_calls() -> None:
     assert even.apgr()[0] == dear.apgr()[0]
 
 
+def test_the_routers_own_cost_is_charged() -> None:
+    weak, strong = np.array([0, 0, 1, 1]), np.array([1, 1, 1, 1])
+    curve = curves(np.array([4.0, 3, 2, 1]), data(weak, strong))
+    # Free: up to 1 at half the cost. At a tenth: the same points a tenth later, the two models where they were.
+    assert curve.auc_cost()[0] == pytest.approx(0.875)
+    assert curve.charged(0.1)[[0, 1, -2, -1], 0] == pytest.approx([0.0, 0.35, 1.1, 1.0])
+    assert curve.auc_cost(0.1)[0] == pytest.approx(0.35 * 0.625 + 0.25 * 0.875 + 0.4)
+    # Dearer than the strong model: only the two models are left, and mixes of them.
+    assert curve.auc_cost(2.0)[0] == pytest.approx(0.75)
+
+
+def test_processor_time_becomes_a_share_of_the_cost() -> None:
+    rows, score = fixable(200)
+    priced = replace(rows, extra=np.full(200, 0.001))
+    assert priced.share_of_cost(3.6) == pytest.approx(3.6 / 3.6e6 * CORE_HOUR / 0.001)
+    beliefs = np.stack([np.zeros(200), score], axis=1)
+    free, slow = (evaluate(priced, beliefs, np.arange(200), router_ms=ms, resamples=20) for ms in (0.0, 720.0))
+    assert slow["router_cost_share"] == pytest.approx(0.01)
+    assert slow["apgr"] == free["apgr"]
+    assert slow["auc_cost"] < free["auc_cost"]
+    ends = [(point["cost_share"], point["accuracy"]) for point in (slow["curve"][0], slow["curve"][-1])]
+    assert ends == [(0.0, slow["weak"]), (1.0, slow["strong"])]
+
+
+@pytest.mark.parametrize("way", ["smallest-likely", "strong-weak"])
+def test_the_ends_of_a_threshold_are_the_single_models_cost_included(way: str) -> None:
+    weak, strong = RNG.random(300) < 0.5, RNG.random(300) < 0.8
+    costs = RNG.random((300, 2)) * (1.0, 9.0) + (0.0, 1.0)
+    chances = RNG.random((300, 2))
+    for tau, column, right in ((0.0, 0, weak), (1.0001, 1, strong)):
+        # A router of strong and weak sends to the strong model from tau on: its ends are the other way round.
+        limit = tau if way == "smallest-likely" else {0: 1.0001, 1: -1.0}[column]
+        routing = Routing(way, limit, ("weak", "strong"), (1.0, 9.0))  # type: ignore[arg-type]
+        chosen = np.array([routing.models.index(routing.choose(row)) for row in chances.tolist()])
+        every = np.arange(300)
+        assert (np.stack([weak, strong], axis=1)[every, chosen] == right).all()
+        assert (costs[every, chosen] == costs[:, column]).all()
+
+
 def test_a_constant_score_is_undefined() -> None:
     rows, _ = fixable(200)
     report = evaluate(rows, np.full((200, 2), 0.5), np.arange(200), router_ms=1.0, resamples=20)
@@ -92,6 +134,7 @@ def test_controls_of_a_random_router() -> None:
     report = evaluate(rows, beliefs, np.arange(600), router_ms=None, resamples=200)
     control = report["controls"]
     assert abs(report["apgr"] - 0.5) < 3 * control["random"]["apgr_sd"]
+    assert control["random"]["apgr_sd"] < 0.1
     assert control["random"]["apgr"] == pytest.approx(0.5, abs=0.02)
     assert (control["weak"]["apgr"], control["strong"]["apgr"]) == (0.0, 1.0)
     assert control["oracle"]["apgr"] == pytest.approx(0.9, abs=0.005)

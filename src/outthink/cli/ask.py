@@ -26,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     engine_arguments(parser)
     add("--strategy", metavar="NAME[:k=v,...]", help="auto, or see `outthink strategies` (default by kind of answer)")
     add("--policy", metavar="FILE", help="what `outthink calibrate` made, for --strategy auto")
+    add("--learn", metavar="LOG", help="with --strategy auto: draw by what came of earlier answers (outthink feedback)")
     add("--also", action="append", default=[], metavar="URL|PATH", help="a further model to draw from; repeatable")
     add("--explain", action="store_true", help="with --strategy auto: say what it believed, considered and chose")
     add("--budget", metavar="tokens=N,seconds=S,...", help="hard ceilings in tokens, seconds, usd, joules")
@@ -100,6 +101,7 @@ async def _ask(chosen: argparse.Namespace) -> Result:
                 reasoning_effort=chosen.reasoning_effort,
                 thinking_tokens=chosen.thinking_tokens,
                 policy=chosen.policy,
+                learn=chosen.learn,
                 planned=explain if chosen.explain else None,
             )
     finally:

@@ -1,4 +1,8 @@
-"""`outthink router`: train a router on recorded outcomes, and say what it is worth beside its controls."""
+"""`outthink router`: train a router on recorded outcomes, and say what it is worth beside its controls.
+
+A file with `weak_correct` and `strong_correct` makes a router between two models, one with NAME_correct and
+NAME_cost of other names one over all of them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """outthink router train DATA.parquet --out DIR
 outthink router eval DATA.parquet --router DIR --json
-DATA: prompt, weak_correct, strong_correct; optional subject, contaminated, weak_cost and strong_cost"""
+DATA: prompt, weak_correct, strong_correct; optional subject, contaminated, weak_cost and strong_cost;
+or prompt, and NAME_correct and NAME_cost of two or more models"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +52,10 @@ def _train(chosen: argparse.Namespace) -> int:
     from outthink.evaluation.routing.run import train
     from outthink.evaluation.routing.training import Recipe
 
+    if _several(chosen):
+        from outthink.cli.router_many import train_several
+
+        return train_several(chosen)
     identity, report = train(chosen.data, chosen.out, Recipe(subject=chosen.subject, seed=chosen.seed))
     _show(report)
     print(f"wrote {chosen.out}, router {identity[:12]}; the figures are those of its held-out training prompts")
@@ -62,6 +71,10 @@ def _eval(chosen: argparse.Namespace) -> int:
     from outthink.evaluation.routing.run import cross_fitted, held_out, recipe_of
     from outthink.evaluation.routing.training import Recipe
 
+    if _several(chosen):
+        from outthink.cli.router_many import judge_several
+
+        return judge_several(chosen)
     if not chosen.cross_fit:
         if chosen.router is None:
             raise BadInput("--router", None, "is missing", "give the folder of `router train`, or --cross-fit")
@@ -84,6 +97,14 @@ def _eval(chosen: argparse.Namespace) -> int:
         return 0
     _show(report)
     return 0
+
+
+def _several(chosen: argparse.Namespace) -> bool:
+    """Whether DATA is about models by name rather than a weak and a strong one."""
+    from outthink.evaluation.routing.data import LABELS, columns_of
+    from outthink.evaluation.routing.many import models_of
+
+    return not set(LABELS) & set(columns_of(chosen.data)) and bool(models_of(chosen.data))
 
 
 def _show(report: Report) -> None:

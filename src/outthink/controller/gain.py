@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from outthink.core.certainty import TOP
 from outthink.core.errors import BadInput
@@ -71,21 +71,54 @@ class Shape:
         else:
             self._answers.add(sample.answer)
 
-    def terms(self) -> list[float]:
-        """What the formula is linear in, before products; after the first sample and before the horizon."""
-        k = self.drawn
+    def _top(self) -> tuple[float, float]:
         leader = second = 0.0
         for weight in self.votes.weights.values():
             if weight > leader:
                 leader, second = weight, leader
             elif weight > second:
                 second = weight
-        lead = (leader - second) / math.sqrt(leader + second + 1)
+        return leader, second
+
+    @property
+    def lead(self) -> float:
+        """How far the leader is ahead, in standard deviations."""
+        leader, second = self._top()
+        return (leader - second) / math.sqrt(leader + second + 1)
+
+    def terms(self) -> list[float]:
+        """What the formula is linear in, before products; after the first sample and before the horizon."""
+        k = self.drawn
+        leader, second = self._top()
+        lead = self.lead
         left = math.sqrt(1 - k / (self._horizon + 1))
         sure = lead / left
         logprob, confidence, tokens = (total / k for total in self._sums)
         shape = [lead, sure, leader / k, second / k, leader, second, confidence, logprob, tokens]
         return [*shape, len(self._answers) / k, self._unreadable / k, 1 / k, left, math.exp(-sure), math.exp(-2 * sure)]
+
+
+class ShapeRule(Protocol):
+    """A rule that stops by the shape of the vote."""
+
+    @property
+    def scale(self) -> Scale:
+        """Of the calibration's samples."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """Samples at which the calibration's votes ended."""
+        ...
+
+    @property
+    def sway(self) -> tuple[float, float]:
+        """Of log-probability and confidence on a vote's weight."""
+        ...
+
+    def enough(self, shape: Shape) -> bool:
+        """Whether to stop."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +172,11 @@ class LinearGain:
     def of(cls, values: Mapping[str, Any]) -> LinearGain:
         """From plain values; BadInput for what is malformed."""
         try:
-            scale = {name: _pair(values["scale"][name]) for name in ("logprob", "confidence", "tokens")}
             return cls(
-                Scale(**scale, weight=float(values["scale"]["weight"])),
+                scale_of_json(values["scale"]),
                 tuple(float(value) for value in values["coefficients"]),
                 int(values["horizon"]),
-                _pair(values["sway"]),
+                pair_of(values["sway"]),
                 float(values["price"]),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -158,9 +190,9 @@ class LinearGain:
 
 
 class Stopping:
-    """LinearGain on one request."""
+    """A rule on the vote's shape, on one request."""
 
-    def __init__(self, rule: LinearGain, n: int) -> None:
+    def __init__(self, rule: ShapeRule, n: int) -> None:
         self._rule, self._n = rule, n
         self._shape = Shape(rule.scale, rule.horizon, rule.sway)
         self._stopped: Stopped = "finished"
@@ -188,6 +220,13 @@ class Stopping:
         return self._shape.votes.winner(self._stopped)
 
 
-def _pair(values: Sequence[float]) -> tuple[float, float]:
+def scale_of_json(values: Mapping[str, Any]) -> Scale:
+    """A scale from plain values; KeyError, TypeError or ValueError for what is malformed."""
+    known = {name: pair_of(values[name]) for name in ("logprob", "confidence", "tokens")}
+    return Scale(**known, weight=float(values["weight"]))
+
+
+def pair_of(values: Sequence[float]) -> tuple[float, float]:
+    """Two numbers; TypeError or ValueError for anything else."""
     first, second = values
     return float(first), float(second)

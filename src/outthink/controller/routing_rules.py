@@ -65,6 +65,13 @@ class Routing:
         if self.way == "strong-weak" and len(self.models) != 2:
             raise BadInput("routing", self.models, "are not a weak and a strong model", "give two, the weak one first")
 
+    @property
+    def looks(self) -> bool:
+        """Whether the chances matter: at its ends a threshold always takes the same model, and no router has to run."""
+        if self.way == "smallest-likely":
+            return 0 < self.parameter <= 1
+        return self.way == "penalised" or -1 < self.parameter <= 1
+
     def choose(self, chances: Sequence[float]) -> str:
         """The model for a request whose chances of success are these, in the order of the models."""
         if self.way == "strong-weak":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from outthink.controller.policy.artefact import Policy, Task
+from outthink.controller.policy.artefact import Arm, Policy, Task
 from outthink.controller.policy.held_out import HeldOut
 from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, at_size, fallback, find_task
 from outthink.core.errors import BadInput
@@ -124,7 +124,12 @@ def _sizes(policy: Policy, tasks: Sequence[Task], depth: int) -> list[int]:
     arms = (tasks or policy.tasks)[0].arms
     if not tasks:
         return [n for n in LADDER if n <= depth]
-    return [arm.n for arm in arms if arm.n <= depth and all(any(a.n == arm.n for a in t.arms) for t in tasks)]
+    return [arm.n for arm in arms if _drawn(arm) <= depth and all(any(a.n == arm.n for a in t.arms) for t in tasks)]
+
+
+def _drawn(arm: Arm) -> int:
+    """Samples of any one model that an arm draws at most."""
+    return max((int(stage.n) for stage in getattr(arm.rule, "stages", ())), default=arm.n)
 
 
 def _expected(plans: Mapping[str, Plan]) -> HeldOut | None:

@@ -6,10 +6,11 @@ a session carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from outthink.controller.difficulty import of
 from outthink.controller.latency import DeadlineTooShort
 from outthink.controller.policy.artefact import Arm, Policy, Task
 from outthink.controller.policy.guard import Guarded
@@ -268,7 +269,20 @@ def _believed(task: Task, situation: Situation, features: Sequence[float] | None
         )
     if situation.prompt_tokens is not None:
         said.append(f"prompt of {situation.prompt_tokens} tokens")
+    if situation.question is not None and task.other.get("difficulty") is not None:
+        said += _expected(task.other["difficulty"], situation.question)
     return tuple(said)
+
+
+def _expected(values: Mapping[str, Any], question: str) -> list[str]:
+    """What the policy's difficulty heads say of a question, before any sample."""
+    forecast = of(values).forecast(question)
+    lines = [
+        f"{one.model}: {one.right:.0%} of samples right, {one.tokens:,.0f} tokens each "
+        f"({one.tokens_low:,.0f} to {one.tokens_high:,.0f}), from the question alone"
+        for one in forecast.models
+    ]
+    return lines + [f"less sure of it: {flag}" for flag in forecast.flags]
 
 
 def _check_deadline(request: Request, situation: Situation) -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from outthink.controller.cascade import Cascade, StageRule
 from outthink.controller.gain import LinearGain
 from outthink.controller.policy.guard import AdaptiveConsistency
+from outthink.controller.policy.lead import Lead
 from outthink.core.errors import BadInput
 from outthink.strategies.allocate import Rule
 
@@ -54,7 +55,9 @@ def rule_from_json(values: Mapping[str, Any]) -> StageRule:
         return Fixed()
     if kind == "adaptive" and isinstance(values.get("threshold"), float):
         return Adaptive(values["threshold"])
-    if kind == "linear-gain":
+    if kind == Lead.kind:
+        return Lead.of(values)
+    if kind == LinearGain.kind:
         return LinearGain.of(values)
     if kind == "cascade":
         return Cascade.of(values, rule_from_json)

@@ -10,7 +10,7 @@ import re
 from math import log1p
 from statistics import median
 
-READ = 4000
+READ = 1200
 """Characters of a prompt that are read for features, half from either end; its length counts whole."""
 
 _NUMBER = re.compile(r"\d[\d,]*\.?\d*")

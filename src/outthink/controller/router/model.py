@@ -11,9 +11,10 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp
+from operator import mul
 
 from outthink.controller.router.features import hand_features, read
-from outthink.controller.router.tfidf import Kind, idf, terms, weights
+from outthink.controller.router.tfidf import Finder, Kind, idf, weights
 
 CLIP = 4.0
 """Standard deviations beyond which a hand feature counts no further: a strange prompt stays a plain guess."""
@@ -38,19 +39,20 @@ class Block:
     terms: tuple[str, ...]
     frequencies: tuple[int, ...]
     coefficients: tuple[array[float], ...]
-    _index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    _find: Finder = field(init=False, repr=False, compare=False)
     _inverse: array[float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         inverse = {count: idf(self.documents, count) for count in set(self.frequencies)}
-        object.__setattr__(self, "_index", {term: place for place, term in enumerate(self.terms)})
+        object.__setattr__(self, "_find", Finder(self.kind, {term: place for place, term in enumerate(self.terms)}))
         object.__setattr__(self, "_inverse", array("d", map(inverse.__getitem__, self.frequencies)))
 
     def add_to(self, sums: list[float], text: str) -> None:
         """Add what the terms of a text say to the logit of each head."""
-        places, found = weights(terms(text, self.kind), self._index, self._inverse)
+        counts = self._find(text)
+        found, length = weights(counts, self._inverse)
         for head, row in enumerate(self.coefficients):
-            sums[head] += sum([weight * row[place] for place, weight in zip(places, found, strict=True)])
+            sums[head] += sum(map(mul, found, map(row.__getitem__, counts))) / length
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,11 @@ class Belief:
     def gain(self) -> float:
         """How much likelier the strong model is to be right: requests are ranked by it."""
         return self.strong - self.weak
+
+    @property
+    def chances(self) -> list[float]:
+        """Of success, the weak model's first: what `controller.routing_rules` choose by."""
+        return [self.weak, self.strong]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outthink.core.errors import BadInput
+from outthink.core.sample import Sample
 from outthink.economics.parameters import active_parameters
 from outthink.engines.traces import Recorded, Traces
 
@@ -94,8 +95,34 @@ def deal(traces: Sequence[Traces], *, orders: int, depth: int = 32) -> Table:
     depth = min(depth, *(one.depth for one in traces))
     if depth < 2:
         raise BadInput("traces", traces[0].name, "has problems of fewer than 2 samples", "record more")
+    return _table(traces, names, orders, depth, [_flops(one) for one in traces])
+
+
+def deal_one(traces: Traces, *, orders: int, depth: int = 32) -> Table:
+    """The same for one model, whatever its size: a token of it costs 1."""
+    return _table([traces], tuple(traces.problems), orders, min(depth, traces.depth), [1.0])
+
+
+def in_orders(problem: Recorded, orders: int) -> list[list[Sample]]:
+    """The problem's samples in the orders of replay."""
+    found = []
+    for seed in range(orders):
+        samples = list(problem.sampled)
+        random.Random(f"{seed}:{problem.problem}").shuffle(samples)
+        found.append(samples)
+    return found
+
+
+def _flops(traces: Traces) -> float:
+    parameters = active_parameters(traces.model)
+    if parameters is None:
+        raise BadInput("traces", traces.name, "is of a model of unknown size", "name it as its publisher does")
+    return 2.0 * parameters
+
+
+def _table(traces: Sequence[Traces], names: tuple[str, ...], orders: int, depth: int, flops: Sequence[float]) -> Table:
     codes: list[dict[str, int]] = [{} for _ in names]
-    models = tuple(_dealt(one, names, codes, orders, depth) for one in traces)
+    models = tuple(_dealt(one, names, codes, orders, depth, each) for one, each in zip(traces, flops, strict=True))
     right = np.zeros((len(names), max(1, *(len(known) for known in codes))), dtype=bool)
     for row, name in enumerate(names):
         for answer in set().union(*(one.problems[name].right for one in traces)):
@@ -104,10 +131,9 @@ def deal(traces: Sequence[Traces], *, orders: int, depth: int = 32) -> Table:
     return Table(names, right, models)
 
 
-def _dealt(traces: Traces, names: Sequence[str], codes: list[dict[str, int]], orders: int, depth: int) -> Dealt:
-    parameters = active_parameters(traces.model)
-    if parameters is None:
-        raise BadInput("traces", traces.name, "is of a model of unknown size", "name it as its publisher does")
+def _dealt(
+    traces: Traces, names: Sequence[str], codes: list[dict[str, int]], orders: int, depth: int, flops: float
+) -> Dealt:
     shape = len(names), orders, depth
     answer = np.full(shape, -1)
     tokens, logprob, confidence = np.zeros(shape), np.zeros(shape), np.zeros(shape)
@@ -122,7 +148,7 @@ def _dealt(traces: Traces, names: Sequence[str], codes: list[dict[str, int]], or
             chosen = columns[:, order[:depth]]
             answer[row, seed], tokens[row, seed] = chosen[0], chosen[1]
             logprob[row, seed], confidence[row, seed] = chosen[2], chosen[3]
-    return Dealt(traces.model, answer, tokens, prompt, logprob, confidence, 2.0 * parameters)
+    return Dealt(traces.model, answer, tokens, prompt, logprob, confidence, flops)
 
 
 def _columns(recorded: Recorded, codes: dict[str, int]) -> Array:

@@ -15,7 +15,8 @@ from outthink.controller.gain import TERMS, Scale
 from outthink.evaluation.calibration.dealt import Array, Dealt, Table
 
 SWAY = (0.25, 0.25)
-"""exp(0.5 z), shared between log-probability and confidence; set before any measurement, not fitted."""
+"""exp(0.5 z), shared between log-probability and confidence. It is not fitted. It was the first weight tried here,
+and kept after others had been tried on the recorded sets (benchmarks/auto.py reports some of them)."""
 _RIDGE = 0.2
 """Ridge penalty a row, on standardised terms."""
 Mask = NDArray[np.bool_]
@@ -112,7 +113,11 @@ def walk(
 def expanded(terms: Array) -> NDArray[np.float32]:
     """The terms and their products in pairs, in the order of the coefficients."""
     first, second = np.triu_indices(terms.shape[-1])
-    return np.concatenate([terms, terms[..., first] * terms[..., second]], axis=-1).astype(np.float32)
+    count = terms.shape[-1]
+    found = np.empty((*terms.shape[:-1], count + len(first)), dtype=np.float32)
+    found[..., :count] = terms
+    np.multiply(found[..., first], found[..., second], out=found[..., count:])
+    return found
 
 
 class Ridge:
@@ -121,12 +126,12 @@ class Ridge:
     def __init__(self, found: Walk) -> None:
         rows = expanded(found.terms)
         problems = rows.shape[0]
-        self._rows = rows.reshape(problems, -1, rows.shape[-1])
+        rows = rows.reshape(problems, -1, rows.shape[-1])
         self._shape = found.gains.shape
-        self.centre, self.spread = self._rows.mean(axis=(0, 1)), self._rows.std(axis=(0, 1)) + 1e-6
-        standard = (self._rows - self.centre) / self.spread
-        ones = np.ones((*standard.shape[:2], 1), dtype=np.float32)
-        whole = np.concatenate([standard, ones], axis=2)
+        self.centre, self.spread = rows.mean(axis=(0, 1)), rows.std(axis=(0, 1)) + 1e-6
+        whole = np.ones((*rows.shape[:2], rows.shape[2] + 1), dtype=np.float32)
+        np.subtract(rows, self.centre, out=whole[..., :-1])
+        whole[..., :-1] /= self.spread
         self._whole, gains = whole, found.gains.reshape(problems, -1).astype(np.float32)
         self._squares = np.matmul(whole.transpose(0, 2, 1), whole).astype(np.float64)
         self._products = np.matmul(whole.transpose(0, 2, 1), gains[:, :, None])[..., 0].astype(np.float64)
@@ -143,6 +148,10 @@ class Ridge:
         """Predicted gains of these problems, as Walk.gains."""
         found = self._whole[problems] @ coefficients.astype(np.float32)
         return np.asarray(found.reshape(-1, *self._shape[1:]), dtype=float)
+
+    def gains_without(self, train: Mask, problems: Mask) -> Array:
+        """Gains of `problems` by a fit on `train`."""
+        return self.gains(self.fit(train), problems)
 
     def plain(self, coefficients: Array) -> tuple[float, ...]:
         """The same coefficients for terms that are not standardised, that of 1 first."""

@@ -27,6 +27,7 @@ from outthink.evaluation.calibration.check import agreement
 from outthink.evaluation.calibration.crossed import fitted, held_out, lineup
 from outthink.evaluation.calibration.fit import Fitted
 from outthink.evaluation.calibration.regimes import regime_of
+from outthink.evaluation.calibration.several import Offer, offers, worth
 from outthink.evaluation.calibration.source import Source, fingerprint, open_source, refuse_unusable
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.compare import Lineup, Settings, replay
@@ -87,19 +88,26 @@ def calibrate(
                 "--folds", recipe.folds, f"is more than the problems of {source.traces.path}", "give fewer folds"
             )
     fits = [fitted(source, recipe.target, recipe.folds, recipe.seed) for source in sources]
+    taken = sorted({n for found in fits for n in found.rules})
+    offered = offers(sources, recipe.target, recipe.folds, recipe.seed, taken, say)
     lineups = [
-        Lineup(source.traces, _controls(source.traces.depth), lineup(source, found))
-        for source, found in zip(sources, fits, strict=True)
+        Lineup(
+            source.traces,
+            _controls(source.traces.depth),
+            [*lineup(source, found), *([offer.auto] if offer else [])],
+            (offer.pool,) if offer else (),
+        )
+        for source, found, offer in zip(sources, fits, offered, strict=True)
     ]
     settings = Settings(seeds=recipe.orders, speed=recipe.speed, workers=recipe.workers)
     results = replay(lineups, settings, progress)
     tasks = []
-    for source, found, plan, outcomes in zip(sources, fits, lineups, results, strict=True):
+    for source, found, offer, plan, outcomes in zip(sources, fits, offered, lineups, results, strict=True):
         values = [one.values for one in outcomes]
         count = len(plan.specs)
         controls = list(zip(plan.specs, values[:count], strict=True))
         rungs = {auto.n: each for auto, each in zip(plan.autos, values[count:], strict=True)}
-        tasks.append(_task(source, found, recipe, controls, rungs, say))
+        tasks.append(_task(source, found, offer, recipe, controls, rungs, say))
     return Policy.of(_content(sources, recipe, tasks))
 
 
@@ -124,6 +132,7 @@ def _controls(depth: int) -> list[Spec]:
 def _task(
     source: Source,
     found: Fitted,
+    offer: Offer | None,
     recipe: Recipe,
     controls: Sequence[tuple[Spec, Array]],
     rungs: dict[int, Array],
@@ -133,10 +142,18 @@ def _task(
     price = recipe.price
     dollars = None if price is None else lambda prompt, made: round(price.cost(round(prompt), 0, round(made)), 12)
     held = {n: held_out(values, dollars) for n, values in rungs.items()}
+    rules = dict(found.rules)
     control = [(spec, held_out(values, dollars)) for spec, values in controls]
     baseline = {spec.n: figures for spec, figures in control if spec.canonical == BASELINE}
-    chosen = recipe.target.choose(held, baseline)
+    chosen = recipe.target.choose({n: held[n] for n in rules}, baseline)
     notes = [*found.notes, *_notes(source)]
+    if offer is not None:
+        goal = baseline[int(recipe.target.value)].accuracy
+        pays, told = worth(rungs[offer.auto.n], rungs[chosen], goal, recipe.target.margin)
+        notes.append(told)
+        if pays:
+            chosen = offer.auto.n
+            rules[chosen] = offer.cascade
     for note in notes:
         say(f"{source.traces.path.name}: {note}")
     traces = source.traces
@@ -152,15 +169,15 @@ def _task(
         },
         "chosen": chosen,
         "arms": [
-            {"n": n, "rule": found.rules[n].json(), "held_out": held[n].json(), "coverage": _coverage(rungs[n], recipe)}
-            for n in sorted(rungs)
+            {"n": n, "rule": rules[n].json(), "held_out": held[n].json(), "coverage": _coverage(rungs[n], recipe)}
+            for n in sorted(rules)
         ],
         "controls": [
             {"strategy": spec.canonical, "n": spec.n, "held_out": figures.json()} for spec, figures in control
         ],
         "coverage": _coverage(rungs[chosen], recipe),
         "regime": regime_of(source).json(),
-        "drift": _drift(source, held[max(held)]),
+        "drift": _drift(source, held[max(found.rules)]),
         "problems": sorted(source.problem_marks.values()),
         "questions": sorted(source.question_marks.values()),
         "notes": notes,

@@ -49,9 +49,22 @@ class Curves:
             way = np.clip((target - below) / (above - below), 0.0, 1.0)
         return np.asarray(np.where(reached.any(axis=0), 100 * (left + way * (right - left)), np.nan))
 
-    def auc_cost(self) -> Floats:
-        """Mean accuracy over the share of the extra cost, 0 to 1."""
-        return np.asarray(np.trapezoid(self.accuracy, self.cost, axis=0))
+    def charged(self, router: float) -> Floats:
+        """Share of the extra cost at each point with the router's own cost, `router`, added; the two ends need none."""
+        cost = self.cost.copy()
+        cost[1:-1] += router
+        return cost
+
+    def auc_cost(self, router: float = 0.0) -> Floats:
+        """Mean accuracy over the share of the extra cost, 0 to 1.
+
+        Args:
+            router: what the router costs a request, as a share of the mean extra cost. A point that it
+                makes dearer than the strong model alone gives way to that.
+        """
+        cost, accuracy = self.charged(router), self.accuracy
+        late = cost > 1
+        return np.asarray(np.trapezoid(np.where(late, accuracy[-1], accuracy), np.where(late, 1.0, cost), axis=0))
 
 
 def curves(score: Floats, data: RoutingData, group: Ints | None = None, *, resamples: int = 0, seed: int = 0) -> Curves:

@@ -20,6 +20,10 @@ Ints = npt.NDArray[np.int64]
 LABELS = ("weak_correct", "strong_correct")
 COSTS = ("weak_cost", "strong_cost")
 _COLUMNS = ("prompt", *LABELS)
+CORE_HOUR = 0.05
+"""Dollars of an hour of one processor core, by which the router's own time is charged."""
+_CHARACTER = 2.5e-6
+"""Dollars of a character of prompt where a file has no costs: 10 dollars a million tokens of four characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class RoutingData:
         extra: what the strong call costs more than the weak one, in one unit for all rows.
         cost_source: where `extra` comes from, in words.
         dropped: rows left out because they are marked as contaminated.
+        dollars: of one unit of `extra`, to charge the router's time in.
     """
 
     name: str
@@ -43,6 +48,7 @@ class RoutingData:
     extra: Floats
     cost_source: str
     dropped: int
+    dollars: float = 1.0
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -63,7 +69,12 @@ class RoutingData:
             self.extra[rows],
             self.cost_source,
             self.dropped,
+            self.dollars,
         )
+
+    def share_of_cost(self, milliseconds: float) -> float:
+        """Processor time of one request as a share of the mean extra cost."""
+        return milliseconds / 3.6e6 * CORE_HOUR / self.dollars / float(self.extra.mean())
 
 
 def read_routing(path: Path) -> RoutingData:
@@ -73,7 +84,7 @@ def read_routing(path: Path) -> RoutingData:
     Raises BadInput for a missing file or column, an empty prompt, a label other than true and false,
     a cost that is no number, or no rows.
     """
-    rows = _rows(path)
+    rows = read_columns(path, _COLUMNS, ("subject", "contaminated", *COSTS))
     field = f"data {path.name}"
     kept = [(place, row) for place, row in enumerate(rows, start=1) if not row.get("contaminated")]
     if not kept:
@@ -81,7 +92,8 @@ def read_routing(path: Path) -> RoutingData:
         raise BadInput("data", str(path), state, "give a file with rows to learn from")
     for place, row in kept:
         _check(field, place, row)
-    extra, source = _extra(field, kept)
+    priced = all(name in kept[0][1] for name in COSTS)
+    extra, source = _extra(field, kept) if priced else _lengths(kept)
     return RoutingData(
         path.stem,
         tuple(row["prompt"] for _, row in kept),
@@ -91,6 +103,7 @@ def read_routing(path: Path) -> RoutingData:
         extra,
         source,
         len(rows) - len(kept),
+        1.0 if priced else _CHARACTER,
     )
 
 
@@ -103,22 +116,29 @@ def need_subjects(data: RoutingData) -> None:
         )
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def columns_of(path: Path) -> list[str]:
+    """Names of a file's columns; BadInput for a file that is missing or no Parquet."""
     import pyarrow.parquet as parquet
 
     if not path.is_file():
         raise BadInput("data", str(path), "does not exist", "give a Parquet file")
     try:
-        file = parquet.ParquetFile(path)
+        return list(parquet.ParquetFile(path).schema_arrow.names)
     except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
         line = str(error).splitlines()[0]
         raise BadInput("data", str(path), f"is not a readable Parquet file ({line})", "write it again") from None
-    names = file.schema_arrow.names
-    missing = [name for name in _COLUMNS if name not in names]
+
+
+def read_columns(path: Path, needed: Sequence[str], optional: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows with these columns, the optional ones where the file has them; BadInput for a missing one."""
+    import pyarrow.parquet as parquet
+
+    names = columns_of(path)
+    missing = [name for name in needed if name not in names]
     if missing:
         raise BadInput(f"data {path.name}", ", ".join(missing), "is no column", f"it has: {', '.join(names)}")
-    wanted = [name for name in (*_COLUMNS, "subject", "contaminated", *COSTS) if name in names]
-    rows: list[dict[str, Any]] = file.read(columns=wanted).to_pylist()
+    wanted = [name for name in (*needed, *optional) if name in names]
+    rows: list[dict[str, Any]] = parquet.ParquetFile(path).read(columns=wanted).to_pylist()
     return rows
 
 
@@ -131,10 +151,12 @@ def _check(field: str, place: int, row: Mapping[str, Any]) -> None:
             raise BadInput(f"{field}, {label}", row[label], f"is neither true nor false (row {place})", "grade the row")
 
 
-def _extra(field: str, kept: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[Floats, str]:
+def _lengths(kept: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[Floats, str]:
     """Without prices the cost of a request is its length: the share of cost is then that of characters."""
-    if not all(name in kept[0][1] for name in COSTS):
-        return np.array([float(len(row["prompt"])) for _, row in kept]), "characters of the prompt"
+    return np.array([float(len(row["prompt"])) for _, row in kept]), "characters of the prompt"
+
+
+def _extra(field: str, kept: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[Floats, str]:
     for place, row in kept:
         for name in COSTS:
             value = row[name]

@@ -33,14 +33,15 @@ def evaluate(
     Args:
         beliefs: (rows, 2), P(weak right) and P(strong right).
         group: of equal prompts; they are resampled together.
-        router_ms: processor time a request, in milliseconds.
+        router_ms: processor time a request, in milliseconds; charged by `data.CORE_HOUR`.
         resamples: of the bootstrap.
 
     Returns:
         `n`, `weak`, `strong` (accuracies, 0 to 1), `apgr`, `cpt50`, `cpt80` (per cent of strong calls), each
-        with `_low` and `_high`; `auc_cost` (mean accuracy over the share of the extra cost), `ece` (mean
-        of both targets), `router_ms`, `paired_low`, `paired_high` (APGR minus that of the length
-        control), `controls`, and what explains them. Undefined values are None.
+        with `_low` and `_high`; `auc_cost` (mean accuracy over the share of the extra cost, the router's own
+        included), `ece` (mean of both targets), `router_ms`, `router_cost_share` (of the mean extra
+        cost), `paired_low`, `paired_high` (APGR minus that of the length control), `controls`, and
+        what explains them. Undefined values are None.
     """
     if not np.isfinite(beliefs).all():
         raise BadInput("beliefs", "NaN or infinity", "is no probability", "train the router again")
@@ -51,21 +52,23 @@ def evaluate(
     drawn = curves(gain, data, group, resamples=resamples, seed=seed)
     drawn_length = curves(length, data, group, resamples=resamples, seed=seed)
     constant = bool(gain.min() == gain.max())
+    charge = data.share_of_cost(router_ms or 0.0)
     paired = (None, None) if constant else interval(drawn.apgr() - drawn_length.apgr())
     return {
         "n": len(data),
         "weak": float(data.weak.mean()),
         "strong": float(data.strong.mean()),
-        **figures(mine, drawn, constant),
+        **figures(mine, drawn, constant, charge),
         "ece": float(np.mean([ece(beliefs[:, head], labels[:, head]) for head in (0, 1)])),
         "router_ms": router_ms,
+        "router_cost_share": None if router_ms is None else charge,
         "paired_low": paired[0],
         "paired_high": paired[1],
         "controls": _controls(data, group, length, drawn_length, seed),
         "dropped_contaminated": data.dropped,
         "prompts": int(group.max()) + 1,
         "cost": data.cost_source,
-        "curve": _points(mine),
+        "curve": _points(mine, charge),
         "targets": {
             name: {
                 "auc": auc(beliefs[:, head], labels[:, head]),
@@ -77,16 +80,16 @@ def evaluate(
     }
 
 
-def figures(curve: Curves, drawn: Curves | None, constant: bool = False) -> Report:
-    """`apgr`, `cpt50`, `cpt80` with intervals where resamples are given, and `auc_cost`; a constant score
-    ranks nothing, so nothing of it is defined."""
+def figures(curve: Curves, drawn: Curves | None, constant: bool = False, charge: float = 0.0) -> Report:
+    """`apgr`, `cpt50`, `cpt80` with intervals where resamples are given, and `auc_cost` with the router's
+    charge (share of the mean extra cost); a constant score ranks nothing, so nothing of it is defined."""
     found: Report = {}
     for name, read in (("apgr", Curves.apgr), ("cpt50", lambda c: c.cpt(0.5)), ("cpt80", lambda c: c.cpt(0.8))):
         found[name] = None if constant else defined(read(curve)[0])
         if drawn is not None:
             low, high = (None, None) if constant else interval(read(drawn))
             found |= {f"{name}_low": low, f"{name}_high": high}
-    found["auc_cost"] = None if constant else defined(curve.auc_cost()[0])
+    found["auc_cost"] = None if constant else defined(curve.auc_cost(charge)[0])
     return found
 
 
@@ -122,6 +125,6 @@ def _controls(data: RoutingData, group: Ints, length: Floats, drawn_length: Curv
     }
 
 
-def _points(curve: Curves) -> list[Report]:
-    columns = zip(curve.share[:, 0], curve.cost[:, 0], curve.accuracy[:, 0], strict=True)
+def _points(curve: Curves, charge: float) -> list[Report]:
+    columns = zip(curve.share[:, 0], curve.charged(charge)[:, 0], curve.accuracy[:, 0], strict=True)
     return [{"strong_share": float(x), "cost_share": float(c), "accuracy": float(y)} for x, c, y in columns]

@@ -1,4 +1,4 @@
-"""Training: two logistic regressions on one text representation, calibrated on held-out prompts.
+"""Training: a logistic regression for each model on one text representation, calibrated on held-out prompts.
 
 Knows: scikit-learn's solver (the `calibrate` extra, imported here and only when used), its settings, and
 the cross-fitted logits that Platt's scaling is fitted on. Does not know metrics or files.
@@ -6,24 +6,21 @@ the cross-fitted logits that Platt's scaling is fitted on. Does not know metrics
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from outthink.controller.router.artefact import DIGITS
-from outthink.controller.router.model import Block, TextModel
-from outthink.controller.router.tfidf import KINDS
+from outthink.controller.router.model import TextModel
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.corpus import Corpus, Vocabulary
+from outthink.evaluation.routing.corpus import Corpus
 from outthink.evaluation.routing.data import LABELS, Floats, Ints, RoutingData, need_subjects
 from outthink.evaluation.routing.folds import fold_of
 from outthink.evaluation.routing.reliability import platt
+from outthink.evaluation.routing.space import Space
 
 HEADS = ("weak", "strong")
-SUBJECT_WEIGHT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,38 +58,63 @@ def fit(data: RoutingData, corpus: Corpus, rows: Ints, group: Ints, recipe: Reci
     """
     if recipe.subject:
         need_subjects(data)
+    subjects = data.subjects if recipe.subject else ()
+    labels = dict(zip(LABELS, (data.weak, data.strong), strict=True))
+    return fit_heads(data.name, HEADS, labels, corpus, rows, group, recipe, subjects)
+
+
+def fit_heads(
+    name: str,
+    heads: tuple[str, ...],
+    labels: Mapping[str, Floats],
+    corpus: Corpus,
+    rows: Ints,
+    group: Ints,
+    recipe: Recipe,
+    subjects: Sequence[str] = (),
+) -> Fitted:
+    """One regression a head, on the same features.
+
+    Args:
+        name: of the file, for refusals.
+        labels: by column, in the order of the heads; 1.0 where that model was right.
+        subjects: of all prompts of the file, empty to read the prompts alone.
+    """
     logistic_regression()  # a missing library is said before any work
-    labels = np.stack([data.weak, data.strong], axis=1)
-    _check_classes(data.name, labels[rows])
+    right = np.stack(list(labels.values()), axis=1)
+    columns = tuple(labels)
+    _check_classes(name, columns, right[rows])
     fold = fold_of(np.unique(group[rows], return_inverse=True)[1], recipe.folds, recipe.seed)
-    space = _Space(data, corpus, rows, recipe)
+    space = Space(corpus, rows, recipe.hand_weight, subjects=subjects)
     whole = space.matrix()
-    logits = np.empty((len(rows), len(HEADS)))
+    logits = np.empty((len(rows), len(heads)))
     for part in range(recipe.folds):
         inside, outside = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
-        _check_classes(data.name, labels[rows[inside]])
+        _check_classes(name, columns, right[rows[inside]])
         # Only terms and scales are those of all training rows: they know no labels.
         known, asked = whole[inside], whole[outside]
-        for head in range(len(HEADS)):
-            solved = _solve(known, labels[rows[inside], head], recipe)
+        for head in range(len(heads)):
+            solved = _solve(known, right[rows[inside], head], recipe)
             logits[outside, head] = asked @ solved.coef_[0] + solved.intercept_[0]
-    scalings = tuple(platt(logits[:, head], labels[rows, head]) for head in range(len(HEADS)))
+    scalings = tuple(platt(logits[:, head], right[rows, head]) for head in range(len(heads)))
     held_out = np.stack(
         [1 / (1 + np.exp(-(slope * logits[:, head] + shift))) for head, (slope, shift) in enumerate(scalings)], axis=1
     )
-    solved_heads = [_solve(whole, labels[rows, head], recipe) for head in range(len(HEADS))]
-    return Fitted(space.model(solved_heads, scalings), held_out)
+    found = [_solve(whole, right[rows, head], recipe) for head in range(len(heads))]
+    coefficients = np.stack([one.coef_[0] for one in found])
+    biases = [float(one.intercept_[0]) for one in found]
+    return Fitted(space.model(heads, coefficients, biases, scalings), held_out)
 
 
-def _check_classes(name: str, labels: Floats) -> None:
-    for column, values in zip(LABELS, labels.T, strict=True):
+def _check_classes(name: str, columns: Sequence[str], labels: Floats) -> None:
+    for column, values in zip(columns, labels.T, strict=True):
         if values.min() == values.max():
             state = "true" if values[0] else "false"
             raise BadInput(
                 f"data {name}",
                 column,
                 f"is {state} in every row that is learnt from",
-                "give rows with right and wrong answers of both models",
+                "give rows with right and wrong answers of each model",
             )
 
 
@@ -112,59 +134,3 @@ def logistic_regression() -> Callable[..., Any]:
     except ImportError:
         raise BadInput("router", "train", "needs scikit-learn", "pip install 'outthink[calibrate]'") from None
     return LogisticRegression  # type: ignore[no-any-return]
-
-
-class _Space:
-    """The columns of the design matrix of one training set: hand features, terms by kind, subjects."""
-
-    def __init__(self, data: RoutingData, corpus: Corpus, rows: Ints, recipe: Recipe) -> None:
-        self._data, self._corpus, self._rows, self._recipe = data, corpus, rows, recipe
-        self._mean = corpus.hand[rows].mean(axis=0)
-        self._scale = corpus.hand[rows].std(axis=0)
-        # Rounding alone gives a constant column a tiny spread.
-        self._scale[self._scale < 1e-9] = 0.0
-        self._vocabularies: list[Vocabulary] = [corpus.vocabulary(kind, rows) for kind in KINDS]
-        self._subjects = sorted({data.subjects[row] for row in rows}) if recipe.subject else []
-
-    def matrix(self) -> Any:
-        from scipy.sparse import csr_matrix, hstack
-
-        rows = self._rows
-        hand = self._corpus.standardised(rows, self._mean, self._scale, self._recipe.hand_weight)
-        parts = [csr_matrix(hand), *(self._corpus.weights(one, rows) for one in self._vocabularies)]
-        if self._subjects:
-            places = {name: place for place, name in enumerate(self._subjects)}
-            table = np.zeros((len(rows), len(places)))
-            for line, row in enumerate(rows):
-                table[line, places[self._data.subjects[row]]] = SUBJECT_WEIGHT
-            parts.append(csr_matrix(table))
-        return hstack(parts).tocsr()
-
-    def model(self, solved: list[Any], scalings: tuple[tuple[float, float], ...]) -> TextModel:
-        """The same columns as a model of `controller.router`, coefficients rounded as they are stored."""
-        coefficients = np.round(np.stack([one.coef_[0] for one in solved]), DIGITS) + 0.0
-        edges = np.cumsum([len(self._mean), *(len(one.names) for one in self._vocabularies)])
-        hand, *blocks, subjects = np.split(coefficients, edges, axis=1)
-        return TextModel(
-            heads=HEADS,
-            bias=tuple(float(one.intercept_[0]) for one in solved),
-            mean=tuple(self._mean.tolist()),
-            scale=tuple(self._scale.tolist()),
-            hand_weight=self._recipe.hand_weight,
-            hand=tuple(map(tuple, hand.tolist())),
-            blocks=tuple(
-                Block(
-                    one.kind,
-                    one.documents,
-                    one.names,
-                    tuple(one.frequencies.tolist()),
-                    tuple(array("d", row.tolist()) for row in block),
-                )
-                for one, block in zip(self._vocabularies, blocks, strict=True)
-            ),
-            subjects={
-                name: tuple((SUBJECT_WEIGHT * column).tolist())
-                for name, column in zip(self._subjects, subjects.T, strict=True)
-            },
-            platt=scalings,
-        )

@@ -1,0 +1,161 @@
+"""Difficulty heads from recorded outcomes: trained and written, or judged by cross-fitting.
+
+Knows: the order of training, writing and measuring, and the baselines. Does not know solvers.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outthink import __version__
+from outthink.controller.difficulty import plain
+from outthink.controller.difficulty.artefact import load, save
+from outthink.controller.difficulty.head import Difficulty
+from outthink.controller.policy.canonical import digest
+from outthink.controller.router.folder import prompt_hash
+from outthink.core.errors import BadInput
+from outthink.evaluation.calibration.source import Source
+from outthink.evaluation.difficulty.data import Outcomes, outcomes
+from outthink.evaluation.difficulty.fit import Reads, Recipe, fit
+from outthink.evaluation.difficulty.measure import difference, drawn, ordering, success_figures, token_figures
+from outthink.evaluation.routing.corpus import Corpus
+from outthink.evaluation.routing.data import Floats
+from outthink.evaluation.routing.folds import fold_of, groups
+
+BASELINES: tuple[Reads, ...] = ("length", "terms", "counts")
+FEW = 100
+"""Questions below which a policy gets no difficulty head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What heads said of questions that they were not trained on, (questions, models)."""
+
+    right: Floats
+    tokens: Floats
+    inside: Floats | None
+    """Whether the true mean tokens lay within the stated spread, 1.0 or 0.0; None where that was fitted on them."""
+
+
+def train(data: Outcomes, out: Path, recipe: Recipe | None = None) -> Difficulty:
+    """Train on all questions and write the heads to a folder; as they are loaded from it.
+
+    Raises BadInput for too few questions, a folder that cannot be written, or where scikit-learn is missing.
+    """
+    recipe = recipe or Recipe()
+    group = groups(data.questions)
+    found = fit(data, Corpus(data.questions), np.arange(len(data)), group, recipe)
+    about: dict[str, Any] = {
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "outthink": __version__,
+        "recipe": asdict(recipe),
+        "data": {"name": data.name, "n": len(data), "dropped": data.dropped},
+        "held_out": _models(data, Predicted(found.right, found.tokens, None), drawn(group)),
+    }
+    save(out, found.difficulty, about, map(prompt_hash, data.questions))
+    return load(out)
+
+
+def cross_fitted(data: Outcomes, recipe: Recipe, *, folds: int = 5, corpus: Corpus | None = None) -> Predicted:
+    """Every question by heads that were trained, chosen and calibrated without its fold."""
+    group = groups(data.questions)
+    fold = fold_of(group, folds, recipe.seed)
+    corpus = corpus or Corpus(data.questions)
+    right, tokens, inside = (np.empty_like(data.right) for _ in range(3))
+    for part in range(folds):
+        heads = fit(data, corpus, np.flatnonzero(fold != part), group, recipe).difficulty
+        for row in np.flatnonzero(fold == part):
+            for place, one in enumerate(heads.forecast(data.questions[row]).models):
+                right[row, place], tokens[row, place] = one.right, one.tokens
+                inside[row, place] = one.tokens_low <= data.tokens[row, place] <= one.tokens_high
+    return Predicted(right, tokens, inside)
+
+
+def judged(data: Outcomes, recipe: Recipe, *, folds: int = 5, resamples: int = 1000) -> list[dict[str, Any]]:
+    """Figures of a recipe and of the baselines, one row for each model and what is read.
+
+    Keys: `model`, `reads`, `n`, `right` (`auc`, `spearman`, `ece`, each of the first two with `_low` and
+    `_high`), `tokens` (`spearman`, `median_error`, `total`, `inside`), and, for the recipe, `over`: 95 %
+    intervals of its AUC, and of the rank correlation of its tokens, minus each baseline's.
+    """
+    corpus = Corpus(data.questions)
+    counts = drawn(groups(data.questions), resamples=resamples)
+    found = {
+        reads: cross_fitted(data, replace(recipe, reads=reads), folds=folds, corpus=corpus)
+        for reads in dict.fromkeys((*BASELINES, recipe.reads))
+    }
+    rows = []
+    for reads, predicted in found.items():
+        for row, one in enumerate(_models(data, predicted, counts)):
+            over = {} if reads != recipe.reads else _over(data, found, recipe.reads, row, counts)
+            rows.append({"reads": reads, **one, **({"over": over} if over else {})})
+    return rows
+
+
+def for_policy(source: Source, *, folds: int = 5, seed: int = 0) -> dict[str, Any] | None:
+    """Heads on the hand features alone, as plain values for a policy, where they help; else None.
+
+    They help where, on held-out questions, their squared error is below that of the mean rate beyond the
+    paired interval. None, too, for fewer than FEW questions, without their text or scikit-learn.
+    `held_out` among the values says how good they are; `outthink.controller.difficulty.of` reads them.
+    """
+    if source.questions is None or len(source.traces.problems) < FEW:
+        return None
+    try:
+        data = outcomes([source])
+        recipe = Recipe(reads="counts", folds=folds, seed=seed)
+        group, corpus = groups(data.questions), Corpus(data.questions)
+        predicted = cross_fitted(data, recipe, folds=folds, corpus=corpus)
+        counts = drawn(group)
+        error = (predicted.right - data.right)[:, 0] ** 2 - _others_mean(data.right[:, 0], len(data)) ** 2
+        gained = counts @ error / counts.sum(axis=1)
+        if np.quantile(gained, 0.975) >= 0:
+            return None
+        heads = fit(data, corpus, np.arange(len(data)), group, recipe).difficulty
+    except BadInput:
+        return None
+    (figures,) = _models(data, predicted, counts)
+    values = {**plain(heads), "held_out": figures}
+    return {**values, "id": digest({key: value for key, value in values.items() if key != "id"})}
+
+
+def _others_mean(truth: Floats, count: int) -> Floats:
+    """Distance of each from the mean of all others."""
+    return np.asarray((truth.sum() - truth) / (count - 1) - truth)
+
+
+def _models(data: Outcomes, predicted: Predicted, counts: Floats) -> list[dict[str, Any]]:
+    found, inside = [], predicted.inside
+    for place, model in enumerate(data.models):
+        right, truth = predicted.right[:, place], data.right[:, place]
+        tokens = token_figures(predicted.tokens[:, place], data.tokens[:, place], counts)
+        order = ordering(right, truth, counts, truth)
+        found.append(
+            {
+                "model": model,
+                "n": len(data),
+                "right": success_figures(right, truth, order),
+                "tokens": tokens | ({} if inside is None else {"inside": float(inside[:, place].mean())}),
+            }
+        )
+    return found
+
+
+def _over(data: Outcomes, found: dict[Reads, Predicted], mine: Reads, place: int, counts: Floats) -> dict[str, Any]:
+    """Paired intervals against each baseline, for one model."""
+    right, tokens = data.right[:, place], data.tokens[:, place]
+    order = {reads: ordering(one.right[:, place], right, counts, right) for reads, one in found.items()}
+    lengths = {reads: ordering(one.tokens[:, place], tokens, counts) for reads, one in found.items()}
+    return {
+        reads: {
+            "auc": difference(order[mine].auc_drawn, order[reads].auc_drawn),
+            "tokens_spearman": difference(lengths[mine].spearman_drawn, lengths[reads].spearman_drawn),
+        }
+        for reads in found
+        if reads != mine
+    }

@@ -1,0 +1,80 @@
+"""Samples of two models: a cascade takes an arm's place only where it pays, and it is replayed from the policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from outthink.controller.policy.artefact import Policy
+from outthink.evaluation.calibration.run import Recipe, calibrate
+from outthink.evaluation.calibration.several import offers, worth
+from outthink.evaluation.calibration.source import open_source
+from outthink.evaluation.calibration.target import Target
+from outthink.evaluation.compare import Settings, compare
+from outthink.evaluation.rerun import MEASURES
+from outthink.strategies import Spec
+from support.samples import write_samples
+
+WEAK, STRONG = "smollm2-135m", "qwen2.5-coder-1.5b"
+
+
+def files(folder: Path, problems: range) -> list[Path]:
+    """A model of a tenth of the size that is as good."""
+    return [write_samples(folder, model=model, problems=problems, samples=8) for model in (WEAK, STRONG)]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    target = Target.parse("match=self-consistency@8", by="flops")
+    paths = files(tmp_path_factory.mktemp("several"), range(100))
+    return calibrate(paths, Recipe(target=target, folds=2, orders=1, workers=1))
+
+
+def test_a_cascade_that_pays_is_chosen_and_read_back(policy: Policy) -> None:
+    weak, strong = policy.tasks
+    assert weak.arm(weak.chosen).rule.kind != "cascade"  # nothing smaller stands before it
+    arm = strong.arm(strong.chosen)
+    assert arm.rule.kind == "cascade"
+    assert arm.rule.models == (WEAK,)
+    alone = min(one.held_out.flops or 0 for one in strong.arms if one.rule.kind != "cascade" and one.n >= 8)
+    assert (arm.held_out.flops or 0) < alone
+    assert any("takes its place" in note for note in strong.other["notes"])
+    assert Policy.read(policy.text) == policy
+
+
+def test_the_cascade_is_replayed_on_new_problems(policy: Policy, tmp_path: Path) -> None:
+    paths = files(tmp_path, range(200, 260))
+    rows = compare(paths, [Spec.parse("self-consistency:n=8")], Settings(seeds=1, workers=1, policy=policy))
+    mine = {(row["model"], row["strategy"], row["n"]): row for row in rows}
+    strong = policy.tasks[1]
+    cascade, whole = mine[STRONG, "auto", strong.chosen], mine[STRONG, "self-consistency", 8]
+    assert cascade["flops"] < whole["flops"]
+    assert cascade["fallback_rate"] == 0
+
+
+def test_models_are_compared_in_flops_only(tmp_path: Path) -> None:
+    said: list[str] = []
+    sources = [open_source(path) for path in files(tmp_path, range(100))]
+    assert offers(sources, Target.parse("match=self-consistency@4"), 2, 0, [], said.append) == [None, None]
+    assert len(said) == 1  # of the larger model
+    assert "--by flops" in said[0]
+
+
+def test_a_cascade_that_is_no_cheaper_stays_out() -> None:
+    rng = np.random.default_rng(0)
+    arm = np.ones((len(MEASURES), 200))
+    arm[MEASURES.index("flops")] = rng.uniform(1, 2, 200)
+    dearer, same, worse = arm.copy(), arm.copy(), arm.copy()
+    dearer[MEASURES.index("flops")] *= 1.1
+    same[MEASURES.index("flops")] += rng.normal(0, 0.5, 200)
+    worse[MEASURES.index("flops")] *= 0.5
+    worse[0] = 0.9
+    for offer in (dearer, same, worse):
+        better, told = worth(offer, arm, 1.0, 0.005)
+        assert not better
+        assert "did not pay" in told
+    cheaper = arm.copy()
+    cheaper[MEASURES.index("flops")] *= 0.9
+    assert worth(cheaper, arm, 1.0, 0.005)[0]

@@ -1,0 +1,145 @@
+"""Stopping rules over arrays: the same as rule by rule, blind to what they are judged on, beside honest controls."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from outthink.controller.gain import LinearGain
+from outthink.controller.policy.lead import Lead
+from outthink.controller.policy.rules import rule_from_json
+from outthink.core.errors import BadInput
+from outthink.engines.replay import ReplayEngine
+from outthink.engines.traces import Traces, load
+from outthink.evaluation.calibration.dealt import Array, Table, deal_one, in_orders
+from outthink.evaluation.calibration.gain import SWAY, Mask, Ridge, scale_of, walk
+from outthink.evaluation.calibration.nested import Spent, Sweep, below, held_out, nested_gains, outcome
+from outthink.evaluation.calibration.rung import certainty, sure_after
+from outthink.evaluation.calibration.stopping_controls import at_random, leading, oracle
+from outthink.evaluation.rerun import MEASURES, rerun
+from outthink.strategies import Spec
+from outthink.strategies.allocate import Rule
+
+DEMO = Path(__file__).parents[2] / "data/demo/qwen2.5-coder-1.5b-instruct-q4--demo.parquet"
+ORDERS, DEPTH = 2, 16
+
+
+@cache
+def traces() -> Traces:
+    return load(DEMO)
+
+
+@cache
+def table() -> Table:
+    return deal_one(traces(), orders=ORDERS, depth=DEPTH)
+
+
+def spent() -> Spent:
+    total = table().models[0].spent()
+    return Spent(total, total)
+
+
+def fed(rule: Rule, name: str, order: int) -> tuple[bool, int]:
+    """Whether a rule is right on one problem, and after how many samples it stops."""
+    problem = traces().problems[name]
+    count = 0
+    for sample in in_orders(problem, ORDERS)[order][:DEPTH]:
+        count += 1
+        if rule.add(sample, None):
+            break
+    return rule.verdict().answer in problem.right, count
+
+
+@pytest.mark.parametrize("sway", [(0.5, 0.0), SWAY])
+def test_weighted_thresholds_stop_as_the_arrays_say(sway: tuple[float, float]) -> None:
+    scale = scale_of(table().models[0], np.ones(len(table().names), dtype=bool), sway)
+    found = walk(table(), 0, scale, sway, depth=DEPTH)
+    for limit in (0.55, 1.05, 1.55):
+        stop = leading(found, limit)
+        right = np.take_along_axis(found.right, stop[..., None], 2)[..., 0]
+        rule = rule_from_json(Lead(scale, DEPTH, sway, limit).json())
+        for row, name in enumerate(table().names):
+            for order in range(ORDERS):
+                assert fed(rule.start(DEPTH, None), name, order) == (right[row, order] == 1, stop[row, order])
+
+
+def test_a_learned_rule_stops_as_the_arrays_say() -> None:
+    everyone = np.ones(len(table().names), dtype=bool)
+    scale = scale_of(table().models[0], everyone, SWAY)
+    found = walk(table(), 0, scale, SWAY, depth=DEPTH)
+    ridge = Ridge(found)
+    coefficients = ridge.fit(everyone)
+    stop = below(ridge.gains(coefficients, everyone), 0.02)
+    rule = LinearGain(scale, ridge.plain(coefficients), DEPTH, SWAY, 0.02)
+    same = [
+        fed(rule.start(DEPTH, None), name, order)[1] == stop[row, order]
+        for row, name in enumerate(table().names)
+        for order in range(ORDERS)
+    ]
+    assert np.mean(same) > 0.98  # single precision in the arrays
+    assert stop.min() < stop.max()
+
+
+def test_equal_votes_are_as_sure_as_adaptive_consistency() -> None:
+    stop = sure_after(certainty(table().models[0].codes), 0.95)
+    _, cost, _ = outcome(np.zeros((*stop.shape, DEPTH + 1)), spent(), stop)
+    spec = Spec.parse(f"adaptive-consistency:n={DEPTH}")
+    run = rerun(ReplayEngine(traces()), [spec], list(table().names), ORDERS, 1)[0].values
+    row = dict(zip(MEASURES, run, strict=True))
+    prompts = row["tokens"] + row["prompt_tokens"]
+    flops = table().models[0].flops
+    assert (cost.mean(axis=1) / flops).tolist() == pytest.approx(prompts.tolist())
+
+
+class Counting:
+    """A regression that answers with the problems it was fitted on."""
+
+    def gains_without(self, train: Mask, problems: Mask) -> Array:
+        assert not (train & problems).any()
+        return np.full((int(problems.sum()), 1, 1), float((2.0 ** np.flatnonzero(train)).sum()))
+
+
+def test_no_fold_takes_part_in_what_it_is_judged_by() -> None:
+    fold = np.arange(12) % 4
+    for outer, gains in enumerate(nested_gains(Counting(), fold)):
+        for problem, value in enumerate(gains[:, 0, 0].astype(int).tolist()):
+            fitted = {k for k in range(12) if value >> k & 1}
+            assert {int(fold[k]) for k in fitted} == set(range(4)) - {outer, int(fold[problem])}
+
+
+def test_the_operating_point_is_that_of_the_other_folds() -> None:
+    """A point that is perfect and free on the held-out fold alone is never taken for it."""
+    rng = np.random.default_rng(0)
+    fold = np.arange(200) % 2
+    aim = np.full(200, 0.5)
+    lucky = np.where(fold == 0, 1.0, 0.0)
+    accuracy = np.stack([aim, lucky])
+    cost = np.stack([np.full(200, 10.0), np.full(200, 1.0)]) + rng.random((2, 200)) / 100
+    sweep = Sweep(("dear", "lucky"), accuracy, cost, cost)
+    found = held_out([sweep, sweep], fold, aim, 0.005)
+    assert found.chosen == ("dear", "lucky")
+    assert found.accuracy[fold == 0].mean() == 0.5
+    assert found.accuracy[fold == 1].mean() == 0.0
+
+
+def test_the_oracle_is_never_beaten_and_chance_costs_what_it_is_told() -> None:
+    found = walk(table(), 0, scale_of(table().models[0], np.ones(len(table().names), dtype=bool), (0.0, 0.0)),
+                 (1e-6, 0.0), depth=DEPTH)  # fmt: skip
+    best = oracle(found.right, spent())
+    whole = found.right[..., DEPTH].mean()
+    assert best.accuracy[-1].mean() >= found.right.mean(axis=(0, 1)).max() >= whole
+    for rising in (best.cost, best.accuracy):
+        assert (np.diff(rising.mean(axis=1)) >= 0).all()
+    assert best.cost[0].mean() == pytest.approx(spent().cost[..., 1].mean())
+    middle = float(spent().cost[..., DEPTH].mean() / 3)
+    accuracy, cost, _ = at_random(found.right, spent(), middle)
+    assert cost.mean() == pytest.approx(middle, rel=1e-6)
+    assert found.right[..., 1].mean() < accuracy.mean() < whole
+
+
+def test_a_broken_weighted_rule_is_refused() -> None:
+    with pytest.raises(BadInput, match="malformed"):
+        rule_from_json({"kind": "weighted-adaptive", "scale": {}, "horizon": 4, "sway": [0, 0], "limit": 1.0})
