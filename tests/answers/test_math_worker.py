@@ -67,7 +67,7 @@ def ends(pid: int, *, within: float = 15.0) -> bool:
 
 
 def test_a_hang_is_killed_and_later_reads_work(hanging: Path) -> None:
-    process = MathProcess(limit=2.0, command=[sys.executable, "-P", str(hanging)])
+    process = MathProcess(limit=5.0, command=[sys.executable, "-P", str(hanging)])
     reader = MathReader(process)
     try:
         assert process.pid is None, "nothing starts before it is needed"
@@ -78,7 +78,7 @@ def test_a_hang_is_killed_and_later_reads_work(hanging: Path) -> None:
         assert first is not None
         started = time.monotonic()
         assert reader.read_now(r"\boxed{hang} 5") == Reading(None, "none")
-        assert 1.9 < time.monotonic() - started < 10
+        assert 4.9 < time.monotonic() - started < 15
         assert ends(first)
         assert reader.read_now(r"\boxed{1+x}").answer == "x+1"
         assert process.pid not in (None, first)

@@ -145,6 +145,20 @@ def test_a_head_that_trickles_is_given_up(proxy: ProxyServer) -> None:
         assert connection.recv(100) == b""
 
 
+def test_a_first_head_has_less_time_than_a_kept_connection() -> None:
+    limits = {"head_seconds": 0.4, "idle_seconds": 30.0}
+    with ChatServer(chat(["Hello"])) as backend, ProxyServer(backend.url, limits=limits) as proxy:
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as silent:
+            assert silent.recv(100) == b""
+        assert time.monotonic() - began < 3
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as kept:
+            for _ in range(2):
+                kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert kept.recv(4096).startswith(b"HTTP/1.1 200")
+                time.sleep(0.7)
+
+
 def test_compressed_bodies_are_refused(proxy: ProxyServer) -> None:
     got = proxy.send("POST", CHAT, gzip.compress(b"{}"), content_encoding="gzip")
     assert (got.status, got.error["param"]) == (415, "Content-Encoding")

@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
+import tomllib
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("aiohttp")
 
-from support.chat_server import ChatServer, chat
+from outthink.cli.main import main
+from support.chat_server import ChatServer, Hang, chat, stream
 
+Told = Callable[..., tuple[int, str, str]]
 COMMAND = [sys.executable, "-c", "from outthink.cli.main import entry; entry()", "serve"]
 
 
-def told(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60)
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is served here is remembered nowhere else."""
+    monkeypatch.setenv("OUTTHINK_STATE", str(tmp_path / "state"))
+    for name in list(os.environ):
+        if name.startswith("OUTTHINK_SERVE_") or name in ("OUTTHINK_MODEL", "OPENAI_API_KEY"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    """Runs the command here; its exit code, output and errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(["serve", *arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process and its URL."""
-    process = subprocess.Popen([*COMMAND, *arguments, "--port", "0"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*COMMAND, "--port", "0", *arguments], stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
@@ -39,6 +64,19 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.communicate(timeout=10)
 
 
+def within(seconds: float, done: Callable[[], bool]) -> bool:
+    """Whether something comes true in time; refusals on the way do not matter."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if done():
+                return True
+        except urllib.error.HTTPError as error:
+            error.close()
+        time.sleep(0.05)
+    return False
+
+
 def test_it_serves_and_ends_on_a_signal() -> None:
     with ChatServer(chat(["Hello"])) as backend, serving("--model", backend.url) as (process, url):
         with urllib.request.urlopen(f"{url}/models", timeout=10) as reply:
@@ -47,32 +85,128 @@ def test_it_serves_and_ends_on_a_signal() -> None:
         assert process.wait(10) == 0
 
 
-def test_check_says_what_is_served() -> None:
+def test_the_first_start_keeps_a_ledger_in_the_users_state_folder(tmp_path: Path) -> None:
     with ChatServer(chat(["Hello"])) as backend:
-        done = told("--model", backend.url, "--check")
-    assert (done.returncode, done.stdout) == (0, "ok: 1 models (toy)\n")
+        with serving("--model", backend.url) as (process, url):
+            body = json.dumps({"model": "toy", "messages": [{"role": "user", "content": "Hi"}]}).encode()
+            asked = urllib.request.Request(f"{url}/chat/completions", body, {"content-type": "application/json"})
+            with urllib.request.urlopen(asked, timeout=10) as reply:
+                number = reply.headers["x-outthink-receipt"]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        with (
+            serving("--model", backend.url) as (_, url),
+            urllib.request.urlopen(f"{url}/receipts/{number}", timeout=10) as reply,
+        ):
+            assert json.load(reply)["id"] == number
+    assert [path.name for path in tmp_path.rglob("*.sqlite")] == ["ledger.sqlite"]
+
+
+def test_it_starts_without_its_backend_and_serves_when_that_comes() -> None:
+    with ChatServer(chat(["Hello"])) as gone:
+        port = gone.port
+    arguments = ("--model", f"http://127.0.0.1:{port}/v1", "--ledger", "memory:", "--set", "pool.interval=0.1")
+    with serving(*arguments) as (_, url):
+        root = url.removesuffix("/v1")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{root}/readyz", timeout=10)
+        assert refused.value.code == 503
+        refused.value.close()
+        with ChatServer(chat(["Hello"]), port=port):
+            assert within(5, lambda: urllib.request.urlopen(f"{root}/readyz", timeout=10).status == 200)
+
+
+def test_it_reads_a_file_and_flags_win(tmp_path: Path) -> None:
+    with ChatServer(chat(["Hello"])) as backend:
+        file = tmp_path / "outthink.toml"
+        file.write_text(f'[listen]\nport = 1\n[ledger]\nurl = "memory:"\n[[backends]]\nurl = "{backend.url}"\n')
+        with serving("--config", str(file)) as (_, url), urllib.request.urlopen(f"{url}/models", timeout=10) as reply:
+            assert json.load(reply)["data"][0]["id"] == "toy"
+
+
+def test_a_second_signal_does_not_wait_for_running_requests() -> None:
+    with ChatServer(stream(Hang())) as backend, serving("--model", backend.url) as (process, url):
+        host, _, port = url.removeprefix("http://").removesuffix("/v1").partition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        body = json.dumps({"model": "toy", "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        connection.getresponse()
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+        assert time.monotonic() - began < 5
+        connection.close()
+
+
+def test_check_shows_what_holds_and_says_that_it_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> None:
+    monkeypatch.setenv("TOY_KEY", "sesame-4711")
+    with ChatServer(chat(["Hello"])) as backend:
+        file = tmp_path / "outthink.toml"
+        file.write_text(f'[[backends]]\nurl = "{backend.url}"\nkey_env = "TOY_KEY"\n[admission]\nqueue = 7\n')
+        code, out, err = told("--config", str(file), "--check", "--port", "8123")
+    assert (code, err) == (0, "")
+    assert "sesame" not in out
+    assert tomllib.loads(out.partition("\nbackend ")[0])["admission"]["queue"] == 7
+    assert f"queue = 7  # {file}: admission.queue" in out
+    assert "port = 8123  # --port" in out
+    assert f"backend {backend.url}: serves toy" in out
+    assert out.endswith("\nok\n")
+    assert not (tmp_path / "state").exists()
+
+
+def test_check_names_everything_that_is_wrong(tmp_path: Path, told: Told) -> None:
+    with ChatServer(chat(["Hello"])) as backend:
+        file = tmp_path / "outthink.toml"
+        rows = "".join(f'[[backends]]\nurl = "{url}"\n' for url in (backend.url, "http://127.0.0.1:9/v1"))
+        file.write_text(rows + 'key_env = "NOBODY_SETS_THIS"\n[[backends]]\nurl = "http://127.0.0.1:10/v1"\n')
+        wrong = ("--policy", "no-such-file", "--host", "0.0.0.0", "--set", "logs.file=no-such-folder/log")
+        code, out, err = told("--config", str(file), "--check", *wrong)
+    assert code == 1
+    lines = err.splitlines()
+    parts = ("NOBODY_SETS_THIS", "127.0.0.1:10", "no-such-file", "API keys", "no-such-folder")
+    assert len(lines) == len(parts)
+    assert all(any(part in line for line in lines) for part in parts), lines
+    assert out.endswith("\n5 wrong\n")
+
+
+def test_check_looks_for_model_files(told: Told) -> None:
+    code, _, err = told("--model", "no-such.gguf", "--check")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "no-such.gguf" in err
+
+
+def test_the_example_is_printed_and_can_be_read(told: Told) -> None:
+    code, out, _ = told("--print-config")
+    assert code == 0
+    assert tomllib.loads(out)["backends"][0]["url"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "part"),
+    ("arguments", "part"),
     [
-        ([], 2, "--model URL"),
-        (["--model", "no-url"], 2, "no-url"),
-        (["--model", "http://127.0.0.1:9/v1", "--check"], 1, "127.0.0.1:9"),
-        (["--model", "http://127.0.0.1:9/v1", "--port", "99999"], 2, "port"),
-        (["--model", "http://127.0.0.1:9/v1", "--host", "0.0.0.0"], 2, "API keys"),
-        (["--model", "http://127.0.0.1:9/v1", "--policy", "no-such-file"], 2, "no-such-file"),
+        ([], "--model URL"),
+        (["--model", "no-url"], "no-url"),
+        (["--model", "http://127.0.0.1:9/v1", "--port", "99999"], "--port"),
+        (["--model", "http://127.0.0.1:9/v1", "--host", "0.0.0.0"], "API keys"),
+        (["--model", "http://127.0.0.1:9/v1", "--policy", "no-such-file"], "no-such-file"),
+        (["--model", "http://127.0.0.1:9/v1", "--ledger", "mysql://x"], "--ledger"),
+        (["--config", "no-such-file"], "no-such-file"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(arguments: list[str], code: int, part: str) -> None:
-    done = told(*arguments)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert part in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_what_cannot_be_served_is_one_line(told: Told, arguments: list[str], part: str) -> None:
+    code, out, err = told(*arguments)
+    assert (code, out) == (2, "")
+    assert part in err
+    assert len(err.strip().splitlines()) == 1
 
 
-def test_a_port_in_use_is_named() -> None:
+def test_a_port_in_use_is_named(told: Told) -> None:
     with ChatServer(chat(["Hello"])) as backend:
-        done = told("--model", backend.url, "--port", str(backend.port))
-    assert done.returncode == 2
-    assert str(backend.port) in done.stderr
+        code, _, err = told("--model", backend.url, "--port", str(backend.port))
+    assert code == 2
+    assert str(backend.port) in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ pytest.importorskip("aiohttp")
 from outthink.core.budget import Budget
 from outthink.serving.ceilings import Hiding
 from outthink.serving.memory import MemoryLedger
+from outthink.serving.policies import Policies
 from outthink.serving.protocols import Key, OverBudget, RequestRecord, Reservation
 from support.chat_server import ChatServer, Drop, chat, models, stream, whole
 from support.policies import policy
@@ -175,9 +177,10 @@ def test_hiding_takes_out_one_chunk_in_any_cuts(size: int) -> None:
     assert got == shown + b"data: [DONE]\n\n"
 
 
-def test_auto_follows_the_policy(backend: ChatServer) -> None:
+def test_auto_follows_the_policy(backend: ChatServer, tmp_path: Path) -> None:
     made = policy()
-    with ProxyServer(backend.url, policy=made) as proxy:
+    made.save(tmp_path / "policy.json")
+    with ProxyServer(backend.url, policies=Policies(tmp_path / "policy.json")) as proxy:
         got = proxy.chat("outthink/auto", question(3), outthink={"answer": "number"}, seed=0)
         receipt = got.json["outthink"]["receipt"]
         assert made.id in " ".join(receipt["notes"])

@@ -9,15 +9,17 @@ import asyncio
 import http.client
 import json
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from outthink.serving.admission import AdmissionSettings
 from outthink.serving.app import App
 from outthink.serving.endpoints import Endpoints
-from outthink.serving.fixed import FixedPool
 from outthink.serving.limits import Limits
 from outthink.serving.memory import MemoryLedger
+from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
 from outthink.serving.protocols import Ledger
 from outthink.serving.transport import AiohttpWire
 
@@ -60,14 +62,20 @@ class Got:
 
 
 class ProxyServer:
-    """`with ProxyServer(url) as proxy: proxy.post(...)`."""
+    """`with ProxyServer(url) as proxy: proxy.post(...)`.
 
-    def __init__(self, *urls: str, ledger: Ledger | None = None, **more: Any) -> None:
-        self._urls = urls
+    A backend is a URL or its settings; `pool`, `limits` and `admission` hold settings by name.
+    """
+
+    def __init__(self, *backends: str | BackendSettings, ledger: Ledger | None = None, **more: Any) -> None:
+        self._backends = [BackendSettings(url=one) if isinstance(one, str) else one for one in backends]
+        self._watched = PoolSettings(**{"interval": 60.0, "timeout": 2.0, **more.pop("pool", {})})
         self.ledger = ledger or MemoryLedger()
         self.limits = Limits(**{"connect_seconds": 2.0, "stop_seconds": 2.0, **more.pop("limits", {})})
+        self._admission = AdmissionSettings(**more.pop("admission", {}))
         self._more = more
         self.port = 0
+        self.pool: BackendPool
         self.app: App
         self.endpoints: Endpoints
         self._loop = asyncio.new_event_loop()
@@ -83,16 +91,21 @@ class ProxyServer:
         self.do(self._start())
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """End it as its operator would."""
         self.do(self.app.stop())
+
+    def __exit__(self, *_: object) -> None:
+        if not self.app.closed:
+            self.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
 
     async def _start(self) -> None:
         wire = AiohttpWire()
-        pool = FixedPool(wire, dict.fromkeys(self._urls))
-        self.app = App(pool, wire, self.ledger, self.limits)
+        self.pool = BackendPool(wire, self._backends, self._watched)
+        self.app = App(self.pool, wire, self.ledger, self.limits, self._admission)
         self.endpoints = Endpoints(self.app, **self._more)
         self.port = await self.app.start("127.0.0.1", 0)
 
@@ -111,6 +124,14 @@ class ProxyServer:
             return Got(reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read())
         finally:
             connection.close()
+
+    def abandon(self, model: str) -> None:
+        """Send a chat, and leave before the reply."""
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.request("POST", CHAT, body, {"content-type": "application/json"})
+        time.sleep(0.05)
+        connection.close()
 
     def get(self, path: str, **headers: str) -> Got:
         """A GET."""

@@ -18,6 +18,7 @@ from outthink.core.errors import OutthinkError
 VERBS = {
     "ask": "answer one question within a budget, with a receipt",
     "serve": "a proxy in OpenAI's protocol: change one URL and every client gets it",
+    "keys": "add, list and revoke the proxy's API keys, with budgets by day and month",
     "batch": "answer many questions within one budget, the next sample where it gains most",
     "compare": "replay strategies on recorded samples: accuracy against compute",
     "record": "sample a data set into a file that compare can replay",

@@ -14,18 +14,26 @@ from typing import TYPE_CHECKING
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from outthink.serving.proxy import Plan, Proxy
+    from outthink.serving.config import Config
+    from outthink.serving.proxy import Proxy
+
+_FLAGS = {"policy": "policy.file", "host": "listen.host", "port": "listen.port", "ledger": "ledger.url"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     add = parser.add_argument
     add("--model", metavar="URL[,URL...]", help="backends: servers' URLs, `embedded`, or GGUF files ($OUTTHINK_MODEL)")
-    add("--policy", type=Path, metavar="FILE", help="file of `outthink calibrate`, for outthink/auto")
-    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    add("--port", type=int, default=8000, help="port to listen on, 0 for any (default 8000)")
-    add("--api-key-env", metavar="NAME", default="OPENAI_API_KEY", help="variable with the backends' key")
+    add("--policy", metavar="FILE", help="file of `outthink calibrate`, for outthink/auto")
+    add("--host", help="address to listen on (default 127.0.0.1)")
+    add("--port", help="port to listen on, 0 for any (default 8000)")
+    add("--ledger", metavar="URL", help="sqlite:///PATH, postgresql://... or memory: (default a file of this user)")
+    add("--api-key-env", metavar="NAME", default="OPENAI_API_KEY", help="variable with the key that --model wants")
+    add("--log-content", action="store_true", help="keep prompts and answers beside their receipts")
+    add("--config", type=Path, metavar="FILE", help="TOML file with everything; flags and $OUTTHINK_SERVE_... win")
+    add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any key of the file, for this run")
     add("--check", action="store_true", help="look at everything, start nothing that stays, and say what is wrong")
+    add("--print-config", action="store_true", help="print a file with every key explained, and end")
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -33,20 +41,31 @@ def run(chosen: argparse.Namespace) -> int:
     missing = [name for name in ("aiohttp",) if importlib.util.find_spec(name) is None]
     if missing:
         raise BadInput("serve", ", ".join(missing), "is not installed", "pip install 'outthink[serve]'")
-    from outthink.serving.proxy import Plan, serve
+    if chosen.print_config:
+        from outthink.serving.config.printing import example
 
-    models = chosen.model or os.environ.get("OUTTHINK_MODEL") or ""
-    plan = Plan(
-        models=tuple(filter(None, (model.strip() for model in models.split(",")))),
-        policy=chosen.policy,
-        host=chosen.host,
-        port=chosen.port,
-        key=os.environ.get(chosen.api_key_env),
-    )
-    factory = _loop()
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_check(plan) if chosen.check else serve(plan, _told))
+        print(example(), end="")
+        return 0
+    from outthink.serving.proxy import serve
+
+    config = _config(chosen)
+    with asyncio.Runner(loop_factory=_loop()) as runner:
+        if chosen.check:
+            return runner.run(_check(config))
+        runner.run(serve(config, _told))
     return 0
+
+
+def _config(chosen: argparse.Namespace) -> Config:
+    from outthink.serving.config import read_config
+    from outthink.serving.config.told import Told
+
+    flags = {path: Told(value, f"--{name}", "flag") for name, path in _FLAGS.items() if (value := vars(chosen)[name])}
+    if chosen.log_content:
+        flags["content.log"] = Told("true", "--log-content", "flag")
+    return read_config(
+        chosen.config, models=chosen.model, key=os.environ.get(chosen.api_key_env), flags=flags, settings=chosen.set
+    )
 
 
 def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -59,20 +78,26 @@ def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return made
 
 
-async def _check(plan: Plan) -> None:
-    """Start on a free port, meet every backend, and stop."""
-    from dataclasses import replace
+async def _check(config: Config) -> int:
+    """Print what holds and what was found; 1 where something is wrong."""
+    from outthink.serving.config.check import check
+    from outthink.serving.config.printing import effective
 
-    from outthink.serving.proxy import Proxy
+    print(effective(config))
+    wrong = 0
+    async for finding in check(config):
+        wrong += not finding.ok
+        print(finding if finding.ok else f"outthink serve: {finding}", file=sys.stdout if finding.ok else sys.stderr)
+    print("ok" if not wrong else f"{wrong} wrong", flush=True)
+    return 1 if wrong else 0
 
-    proxy = Proxy(replace(plan, port=0))
-    try:
-        names = await proxy.start()
-    finally:
-        await proxy.stop()
-    print(f"ok: {len(names)} models ({', '.join(names)})")
 
-
-def _told(proxy: Proxy, names: list[str]) -> None:
-    host = f"[{proxy.plan.host}]" if ":" in proxy.plan.host else proxy.plan.host
-    print(f"outthink serve: http://{host}:{proxy.port}/v1 serves {', '.join(names)} and outthink/...", file=sys.stderr)
+def _told(proxy: Proxy) -> None:
+    listen = proxy.config.listen
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    names = ", ".join(proxy.pool.names()) or "no model yet"
+    print(f"outthink serve: http://{host}:{proxy.port}/v1 serves {names} and outthink/...", file=sys.stderr)
+    for backend in proxy.pool.backends:
+        if backend.trouble is not None:
+            told = f"{backend.url} is not there ({backend.trouble}); it is asked again"
+            print(f"outthink serve: {told}", file=sys.stderr)

@@ -13,3 +13,12 @@ def cache_dir() -> Path:
     if shared := os.environ.get("XDG_CACHE_HOME"):
         return Path(shared) / "outthink"
     return Path.home() / ".cache" / "outthink"
+
+
+def state_dir() -> Path:
+    """`$OUTTHINK_STATE`, else `$XDG_STATE_HOME/outthink`, else `~/.local/state/outthink`."""
+    if own := os.environ.get("OUTTHINK_STATE"):
+        return Path(own)
+    if shared := os.environ.get("XDG_STATE_HOME"):
+        return Path(shared) / "outthink"
+    return Path.home() / ".local" / "state" / "outthink"

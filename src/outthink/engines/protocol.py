@@ -73,6 +73,7 @@ class Delta:
         prompt_tokens: tokens of the prompt as soon as the server tells, else None.
         alternatives: for each new token its text and the log-probabilities of its alternatives by
             their text, where the call asks for them.
+        pieces: chunks of text that came together; a lower bound on new tokens.
     """
 
     text: str = ""
@@ -82,6 +83,23 @@ class Delta:
     confidences: Sequence[float] = ()
     prompt_tokens: int | None = None
     alternatives: Sequence[tuple[str, Mapping[str, float]]] = ()
+    pieces: int = 1
+
+    @classmethod
+    def of(cls, deltas: Sequence[Delta]) -> Delta | None:
+        """What came together, as one; None for nothing. Counts are cumulative, so the last ones hold."""
+        if len(deltas) < 2:
+            return deltas[0] if deltas else None
+        return cls(
+            "".join([delta.text for delta in deltas]),
+            "".join([delta.reasoning for delta in deltas]),
+            deltas[-1].tokens,
+            [value for delta in deltas for value in delta.logprobs],
+            [value for delta in deltas for value in delta.confidences],
+            deltas[-1].prompt_tokens,
+            [found for delta in deltas for found in delta.alternatives],
+            sum([delta.pieces for delta in deltas if delta.text or delta.reasoning]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

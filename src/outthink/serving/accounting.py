@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from outthink.core.receipt import Receipt
 from outthink.economics.tariff import Tariff
 from outthink.serving.numbers import new_id
-from outthink.serving.protocols import Key, Ledger, RequestRecord, Reservation
+from outthink.serving.protocols import Idempotency, Key, Ledger, RequestRecord, Reservation
 from outthink.serving.usage import Used
+from outthink.serving.watch import Running, Watchers
 
 PASS = "pass-through"  # noqa: S105 - the name of a strategy
 
@@ -42,23 +44,49 @@ class Account:
     model: str
     stream: bool
     reservation: Reservation | None = None
+    content: bytes = b""
+    """The request as it was sent."""
     keep: bool = False
-    """The reply is kept for the idempotency key."""
+    """The reply is kept: for an idempotency key, or because content is logged."""
     id: str = field(default_factory=new_id)
     began: float = field(default_factory=time.time)
     _clock: float = field(default_factory=time.perf_counter)
     settled: bool = False
+    first: float | None = None
+    watchers: Watchers = field(default_factory=Watchers)
+
+    def admitted(self, strategy: str, traceparent: str | None = None) -> str | None:
+        """Tell the watchers that the request is going to be answered; `settle` tells them that it was.
+
+        Returns the `traceparent` for its calls: the client's, or that of a watcher that follows it.
+        """
+        if not self.watchers:
+            return traceparent
+        told = (self.id, self.key.id, self.endpoint, self.model, self.stream, self.began, strategy, traceparent)
+        running = Running(*told)
+        self.watchers.began(running)
+        return running.traceparent
+
+    def spoke(self) -> None:
+        """The first token goes to the client."""
+        if self.first is None:
+            self.first = time.perf_counter() - self._clock
 
     async def reserve(self, tokens: int | None, usd: float | None, idempotency_key: str | None) -> None:
-        """Set upper bounds aside. Raises OverBudget, LedgerDown or Repeated."""
+        """Set upper bounds aside. Raises OverBudget, LedgerDown, Repeated or Unsupported."""
         if not self.key.limited and idempotency_key is None:
             self.reservation = Reservation(self.id, self.key.id, tokens, usd)
             return
-        self.keep = idempotency_key is not None
-        self.reservation = await self.ledger.reserve(self.key, tokens, usd, self.id, idempotency_key)
+        asked = None
+        if idempotency_key is not None:
+            self.keep = True
+            asked = Idempotency(idempotency_key, sha256(self.endpoint.encode() + b"\n" + self.content).hexdigest())
+        self.reservation = await self.ledger.reserve(self.key, tokens, usd, self.id, asked)
 
     def record(self, backend_model: str, strategy: str, stopped: str, status: int, **more: Any) -> RequestRecord:
         """The record of what happened."""
+        if self.ledger.logs_content:
+            self.keep, more["content"] = True, self.content
         return RequestRecord(
             self.id,
             self.key.id,
@@ -71,6 +99,7 @@ class Account:
             time.perf_counter() - self._clock,
             status,
             self.stream,
+            first_seconds=self.first,
             **more,
         )
 
@@ -80,7 +109,11 @@ class Account:
             return
         self.settled = True
         reservation = self.reservation or Reservation(self.id, self.key.id)
-        await self.ledger.settle(reservation, record)
+        try:
+            await self.ledger.settle(reservation, record)
+        finally:
+            if self.watchers:
+                self.watchers.finished(record)
 
     def passed(
         self,

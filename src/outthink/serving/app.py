@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from aiohttp import web
 
+from outthink.core.errors import BadInput
+from outthink.serving.admission import Admission, AdmissionSettings
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.limits import Limits
 from outthink.serving.listener import Listener, answer
-from outthink.serving.origin import check_origin
+from outthink.serving.origin import check_origin, is_loopback
 from outthink.serving.protocols import Key, Ledger, Pool, Wire
+from outthink.serving.watch import Watchers
 
 Route = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("outthink.serving")
+_LAST_SECONDS = 0.2
+"""What is cancelled after the limit for running requests gets to tidy up."""
 
 
 class App:
@@ -29,16 +35,31 @@ class App:
         pool: the backends.
         wire: moves bytes to them.
         ledger: keys, budgets and receipts.
+        admission: how many requests come in at once.
     """
 
-    def __init__(self, pool: Pool, wire: Wire, ledger: Ledger, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        wire: Wire,
+        ledger: Ledger,
+        limits: Limits | None = None,
+        admission: AdmissionSettings | None = None,
+    ) -> None:
         self.pool, self.wire, self.ledger = pool, wire, ledger
         self.limits = limits or Limits()
+        self.admission = Admission(admission)
+        self.watchers = Watchers()
+        self.failed: Counter[tuple[int, str]] = Counter()
+        """Error objects by status and code."""
         self.stopping = False
+        """Not ready any more; what comes nevertheless is served until `closed`."""
+        self.closed = False
         self._routes: dict[str, dict[str, Route]] = {}
         self._open: set[str] = set()
         self._trees: list[tuple[str, dict[str, Route]]] = []
         self._runner: web.ServerRunner | None = None
+        self._opened = False
         self._background: set[asyncio.Task[Any]] = set()
 
     def route(self, method: str, path: str, handler: Route, *, public: bool = False) -> None:
@@ -56,8 +77,12 @@ class App:
     async def start(self, host: str, port: int) -> int:
         """Open the ledger, meet the backends and listen; returns the port."""
         await self.ledger.open()
+        self._opened = True
+        if not is_loopback(host) and not self.ledger.guarded:
+            remedy = "add a key first (outthink keys add), or listen on 127.0.0.1"
+            raise BadInput("host", host, "is reachable from elsewhere, and there are no API keys", remedy)
         await self.pool.start()
-        self._runner = web.ServerRunner(Listener(self.handle, self.limits), shutdown_timeout=self.limits.stop_seconds)
+        self._runner = web.ServerRunner(Listener(self.handle, self.limits), shutdown_timeout=_LAST_SECONDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, backlog=1024, reuse_address=True)
         await site.start()
@@ -65,15 +90,20 @@ class App:
         return int(address[1])
 
     async def stop(self) -> None:
-        """Take no more requests, let running ones end within the limit for that, then close everything."""
+        """Be not ready, take no more requests, let running ones end within the limit, then close everything."""
         self.stopping = True
         if self._runner is not None:
+            await asyncio.sleep(self.limits.drain_seconds)
+            self.closed = True
+            self.admission.refuse(_stopping())
+            await self.admission.empty(self.limits.stop_seconds)
             await self._runner.cleanup()
         if self._background:
             await asyncio.wait(self._background, timeout=self.limits.stop_seconds)
         await self.pool.stop()
         await self.wire.aclose()
-        await self.ledger.close()
+        if self._opened:  # one that could not be opened has nothing to write
+            await self.ledger.close()
 
     def later(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Carry something out even if the client leaves."""
@@ -103,15 +133,28 @@ class App:
                 if path not in self._open:
                     raise _unauthorised(bearer)
                 key = Key("")
-            return await route(request, key)
+            if request.method != "POST" or not path.startswith("/v1/"):
+                return await route(request, key)
+            if self.closed:
+                raise _stopping()
+            if not self.admission.enter(key.id):
+                await self.admission.wait(key.id)
+            try:
+                return await route(request, key)
+            finally:
+                self.admission.leave(key.id)
         except Exception as error:
             failure = failure_of(error)
             if failure is None:
                 _log.exception("a request failed in an unforeseen way")
                 failure = Failure(500, "the proxy failed; see its log", code="internal_error")
+            self.failed[failure.status, failure.code or ""] += 1
             if request.writer.output_size > 0:  # a second reply must not follow half of one
                 raise ConnectionResetError(failure.message) from error
-            return answer(failure)
+            reply = answer(failure)
+            if self.closed:
+                reply.force_close()
+            return reply
 
     def _found(self, path: str, method: str) -> Route:
         methods = self._routes.get(path)
@@ -131,6 +174,10 @@ class App:
                 headers={"allow": allowed},
             )
         return route
+
+
+def _stopping() -> Failure:
+    return Failure(503, "the proxy is stopping; try again", code="stopping", retry_after=2.0)
 
 
 def _unauthorised(bearer: str | None) -> Failure:

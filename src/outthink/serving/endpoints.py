@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from aiohttp import web
 
-from outthink.controller.policy.artefact import Policy
 from outthink.serving.accounting import Tariffs
 from outthink.serving.chat.backends import Backends
 from outthink.serving.chat.handler import Chats
@@ -19,6 +17,7 @@ from outthink.serving.forwarding import Forwarder
 from outthink.serving.incoming import decode, receive
 from outthink.serving.models import listing, one, unknown_model
 from outthink.serving.openapi import document
+from outthink.serving.policies import Policies
 from outthink.serving.protocols import Key
 from outthink.serving.receipts import told
 
@@ -31,16 +30,12 @@ _MODELS, _RECEIPTS = "/v1/models/", "/v1/receipts/"
 
 
 class Endpoints:
-    """Handlers of one proxy.
+    """Handlers of one proxy."""
 
-    Args:
-        calls: places on the backends of a model, by its name.
-    """
-
-    def __init__(self, app: App, policy: Policy | None = None, calls: Mapping[str, int] | None = None) -> None:
+    def __init__(self, app: App, policies: Policies | None = None) -> None:
         self.app, tariffs = app, Tariffs()
-        self.backends = Backends(app.pool, app.wire, app.limits, tariffs, policy, calls)
-        self.forward = Forwarder(app, tariffs)
+        self.backends = Backends(app.pool, app.wire, app.limits, tariffs, policies)
+        self.forward = Forwarder(app, tariffs, self.backends.turns)
         self.chats = Chats(app, self.backends)
         app.route("POST", CHAT, self.chat)
         for path in PASSED:
@@ -115,7 +110,9 @@ class Endpoints:
         if self.app.stopping or not self.app.pool.ready:
             why = "it is stopping" if self.app.stopping else "no backend is healthy"
             raise Failure(503, f"the proxy is not ready: {why}", code="not_ready", retry_after=5.0)
-        return _json({"status": "ready"})
+        # Without the ledger requests that have no budget are served, without a new policy by the old one.
+        problems = {"ledger": self.app.ledger.problem, "policy": self.backends.policies.problem}
+        return _json({"status": "ready"} | {name: problem for name, problem in problems.items() if problem})
 
     async def openapi(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """What is served, for programs."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
 from outthink.engines.openai.transport import TransportFault
-from outthink.serving.protocols import Busy, LedgerDown, NoBackend, OverBudget, Repeated
+from outthink.serving.protocols import Busy, LedgerDown, NoBackend, OverBudget, Repeated, Resting
 
 KINDS = {
     400: "invalid_request_error",
@@ -83,6 +83,8 @@ def failure_of(error: Exception) -> Failure | None:
         return Failure(409, str(error), param="Idempotency-Key", code="idempotency_conflict")
     if isinstance(error, LedgerDown):
         return Failure(503, str(error), code="ledger_unavailable", retry_after=5.0)
+    if isinstance(error, Resting):
+        return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
     if isinstance(error, NoBackend):
         return Failure(503, str(error), code="no_backend", retry_after=error.retry_after or 5.0)
     if isinstance(error, TransportFault):

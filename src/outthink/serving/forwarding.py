@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from outthink.engines.openai.transport import Timeouts, TransportFault
-from outthink.serving.accounting import Account, Tariffs
+from outthink.engines.openai.refusal import retry_after
+from outthink.engines.openai.transport import Reply, Timeouts, TransportFault
+from outthink.serving.accounting import PASS, Account, Tariffs
 from outthink.serving.ceilings import Hiding, capped
+from outthink.serving.chat.turns import Turns
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pouring import pour
 from outthink.serving.protocols import Key, Lease, NoBackend, Whole
@@ -31,14 +33,20 @@ _HOP = frozenset(
 )
 _ELSEWHERE = frozenset({429, 500, 502, 503, 504})
 """Statuses after which another backend is asked, if there is one."""
+_BROKEN = ("connect", "tls", "dropped")
+"""Faults after which it is asked as well. One that hung until its time was over has used up the client's patience."""
 RECEIPT = "x-outthink-receipt"
 
 
 class Forwarder:
-    """Passes requests through."""
+    """Passes requests through.
 
-    def __init__(self, app: App, tariffs: Tariffs) -> None:
-        self.app, self.tariffs = app, tariffs
+    Args:
+        turns: the queue for a model, where its backends take only so many calls.
+    """
+
+    def __init__(self, app: App, tariffs: Tariffs, turns: Callable[[str], Turns]) -> None:
+        self.app, self.tariffs, self._turns = app, tariffs, turns
         limits = app.limits
         self._timeouts = Timeouts(limits.connect_seconds, limits.backend_seconds)
 
@@ -47,7 +55,8 @@ class Forwarder:
     ) -> web.StreamResponse:
         """Forward a request for one of the backends' models."""
         model = str(body["model"])
-        account = Account(self.app.ledger, key, path, model, body.get("stream") is True)
+        account = Account(self.app.ledger, key, path, model, body.get("stream") is True, content=content)
+        account.watchers = self.app.watchers
         idempotency = None if account.stream else request.headers.get("Idempotency-Key")
         hiding = None
         if key.limited or idempotency is not None or key.budget.limited:
@@ -62,9 +71,15 @@ class Forwarder:
         for name in _ASK:
             if (value := request.headers.get(name)) is not None:
                 sent[name] = value
+        if (trace := account.admitted(PASS, sent.get("traceparent"))) is not None:
+            sent["traceparent"] = trace
         prefix = zlib.crc32(content[:512])
+        turns = None
         try:
             async with asyncio.timeout(key.budget.seconds):
+                if self.app.pool.places(model) is not None:
+                    await (waited := self._turns(model)).take(account.id)
+                    turns = waited
                 if account.stream:
                     return await self._stream(request, account, path, content, sent, prefix, hiding)
                 return await self._whole(account, path, content, sent, prefix)
@@ -75,6 +90,9 @@ class Forwarder:
         except BaseException as error:
             await self._broken(account, model, error)
             raise
+        finally:
+            if turns is not None:
+                turns.give()
 
     async def _whole(
         self, account: Account, path: str, content: bytes, sent: dict[str, str], prefix: int
@@ -101,10 +119,10 @@ class Forwarder:
                     )
                 except TransportFault as fault:
                     lease.report(ok=False)
-                    if not self._another(model, lease, failed, fault.kind in ("connect", "tls")):
+                    if not self._another(model, lease, failed, fault.kind in _BROKEN):
                         raise
                     continue
-                lease.report(ok=reply.status not in _ELSEWHERE, status=reply.status)
+                _report(lease, reply)
                 if reply.status in _ELSEWHERE and self._another(model, lease, failed, True):
                     continue
                 return lease.url, reply
@@ -115,10 +133,10 @@ class Forwarder:
         if not again:
             return False
         try:
-            with self.app.pool.choose(model, None, failed):
-                return True
+            self.app.pool.choose(model, None, failed)
         except NoBackend:
             return False
+        return True
 
     async def _stream(
         self,
@@ -139,14 +157,13 @@ class Forwarder:
                     )
                 except TransportFault as fault:
                     lease.report(ok=False)
-                    if not self._another(model, lease, failed, fault.kind in ("connect", "tls")):
+                    if not self._another(model, lease, failed, fault.kind in _BROKEN):
                         raise
                     continue
+                _report(lease, reply)
                 if reply.status in _ELSEWHERE and self._another(model, lease, failed, True):
-                    lease.report(ok=False, status=reply.status)
                     await reply.aclose()
                     continue
-                lease.report(ok=reply.status not in _ELSEWHERE, status=reply.status)
                 head, tariff = _back(reply.headers, account.id), self.tariffs.of(model, lease.url)
                 return await pour(request, reply, head, account, tariff, lease, hiding)
 
@@ -165,6 +182,14 @@ class Forwarder:
         else:
             record = account.passed(UNKNOWN, tariff, "interrupted", 499)
         self.app.later(account.settle(record))
+
+
+def _report(lease: Lease, reply: Reply | Whole) -> None:
+    """Tell the pool how a backend has answered."""
+    if reply.status in _ELSEWHERE:
+        lease.report(ok=False, status=reply.status, retry_after=retry_after(reply.headers))
+    else:
+        lease.report(ok=True, status=reply.status)
 
 
 def _back(headers: Mapping[str, str], receipt: str) -> dict[str, str]:

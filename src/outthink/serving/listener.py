@@ -21,7 +21,17 @@ _quiet = logging.getLogger("outthink.serving.http")
 
 
 class Connection(RequestHandler):
-    """One client's connection."""
+    """One client's connection. Its first head has `head_seconds`; others must come while it is kept idle."""
+
+    head_seconds: float
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give up on a client that opens a connection and asks nothing, sooner than on one that has asked."""
+        super().connection_made(transport)
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+            self._next_keepalive_close_time = ends = self._loop.time() + self.head_seconds
+            self._keepalive_handle = self._loop.call_at(ends, self._process_keepalive)
 
     def handle_error(
         self,
@@ -50,7 +60,7 @@ class Listener(web.Server):
 
     def __call__(self) -> RequestHandler:
         """A new connection."""
-        return Connection(
+        connection = Connection(
             self,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=self._limits.idle_seconds,
@@ -59,6 +69,8 @@ class Listener(web.Server):
             auto_decompress=False,  # a few bytes could become many
             logger=_quiet,
         )
+        connection.head_seconds = min(self._limits.head_seconds, self._limits.idle_seconds)
+        return connection
 
 
 def answer(failure: Failure) -> web.Response:

@@ -7,11 +7,11 @@ headers that it cannot forge tell it apart.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from outthink.serving.failure import Failure
-
-_LOCAL = ("127.", "localhost", "[::1]")
 
 
 def is_loopback(host: str) -> bool:
@@ -22,10 +22,20 @@ def is_loopback(host: str) -> bool:
 def check_origin(headers: Mapping[str, str]) -> None:
     """Refuse requests of web pages. Raises Failure."""
     origin = headers.get("Origin")
-    if origin is not None and not urlsplit(origin).netloc.startswith(_LOCAL):
+    if origin is not None and not _local(origin):
         raise Failure(
             403, "Origin: web pages need an API key; add one (outthink keys add)", param="Origin", code="origin"
         )
     host = headers.get("Host")
-    if host is not None and not host.startswith(_LOCAL):
+    if host is not None and not _local(f"//{host}"):
         raise Failure(403, "Host: other names than localhost need an API key", param="Host", code="host")
+
+
+@lru_cache(256)
+def _local(url: str) -> bool:
+    """Whether a URL's host is this machine by its whole name; localhost.example.com is not."""
+    try:
+        name = urlsplit(url).hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False

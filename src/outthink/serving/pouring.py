@@ -33,6 +33,7 @@ async def pour(
     try:
         await response.prepare(request)
         async for piece in reply:
+            account.spoke()
             tail = (tail + piece)[-TAIL:]
             if b"[DONE]" in piece:
                 await account.settle(account.passed(used(tail), tariff, "finished", reply.status))

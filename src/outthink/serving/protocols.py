@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from outthink.core.budget import Budget
 from outthink.core.errors import OutthinkError
 from outthink.engines.openai.transport import Reply, Timeouts
+from outthink.serving.keys import StoredKey, Terms
 
 
 class OverBudget(OutthinkError):
@@ -33,6 +34,13 @@ class LedgerDown(OutthinkError):
     """The database does not answer, and the key has a budget that cannot be checked without it."""
 
 
+class Idempotency(NamedTuple):
+    """A client's `Idempotency-Key`, and a digest of what it was sent with."""
+
+    key: str
+    digest: str
+
+
 class Repeated(OutthinkError):
     """The same `Idempotency-Key` is being served now, or was served with another body."""
 
@@ -43,6 +51,10 @@ class NoBackend(OutthinkError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class Resting(NoBackend):
+    """The backends for the model are well, but have asked for a pause or have all the calls they take."""
 
 
 class Busy(OutthinkError):
@@ -81,6 +93,7 @@ class Reservation:
     """Upper bounds set aside for one request; None in a currency without a budget.
 
     `replay` is the body served before under the same idempotency key (with `status`), else None.
+    `held`: the ledger keeps it, and charges it should nobody settle it.
     """
 
     request_id: str
@@ -89,6 +102,8 @@ class Reservation:
     usd: float | None = None
     replay: bytes | None = None
     status: int = 200
+    held: bool = False
+    idempotency: Idempotency | None = None
 
 
 @dataclass(slots=True)
@@ -104,8 +119,10 @@ class RequestRecord:
         status: HTTP status of the reply, 499 where the client left before it.
         tokens: prompt + completion + cancelled. `at_most_tokens` bounds it where it is unknown.
         estimated: some part is charged at its upper bound.
+        first_seconds: to the first token, for streams.
         receipt: the full receipt, None where the sums above are all there is.
-        body: the reply, kept only for an idempotency key.
+        body: the reply, kept only for an idempotency key, or where content is logged.
+        content: the request as it was sent; kept only where content is logged.
     """
 
     id: str
@@ -133,6 +150,38 @@ class RequestRecord:
     error: str | None = None
     receipt: Mapping[str, Any] | None = None
     body: bytes | None = None
+    content: bytes | None = None
+    first_seconds: float | None = None
+
+
+GroupBy = Literal["key", "model", "strategy", "day"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What a group of requests spent.
+
+    A sum with an unknown part is None; beside it stands what is known, and how many requests did not tell.
+
+    Args:
+        group: key id, model, strategy or day (UTC, 2026-11-24).
+        seconds: summed over requests, however many ran at once.
+        estimated: requests of which some part is charged at its upper bound.
+    """
+
+    group: str
+    requests: int
+    estimated: int
+    seconds: float
+    tokens: int | None
+    known_tokens: int
+    unknown_tokens: int
+    usd: float | None
+    known_usd: float
+    unknown_usd: int
+    joules: float | None
+    known_joules: float
+    unknown_joules: int
 
 
 class Ledger(Protocol):
@@ -161,26 +210,82 @@ class Ledger(Protocol):
         tokens: int | None,
         usd: float | None,
         request_id: str,
-        idempotency_key: str | None = None,
+        idempotency: Idempotency | None = None,
     ) -> Reservation:
-        """Set aside upper bounds. Raises OverBudget, LedgerDown (limited keys only) or Repeated."""
+        """Set aside upper bounds.
+
+        Raises OverBudget, LedgerDown (limited keys only), Repeated, or Unsupported where the key has a
+        budget in a currency for which the request has no bound: unknown is never zero.
+        """
         ...
 
     async def settle(self, reservation: Reservation, record: RequestRecord) -> None:
-        """Replace the reservation by what was spent; returns when that is durable."""
+        """Replace the reservation by what was spent; returns when that is durable. Never raises LedgerDown."""
+        ...
+
+    @property
+    def logs_content(self) -> bool:
+        """Whether requests and replies are stored."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps records from the database now, in one line; None if nothing does."""
         ...
 
     async def receipt(self, request_id: str) -> RequestRecord | None:
         """A request's record, None if it is not known."""
         ...
 
-    async def search(self, **terms: Any) -> Sequence[RequestRecord]:
-        """Records, newest first."""
+    async def content(self, request_id: str) -> tuple[str | None, str | None] | None:
+        """A request as it was sent and its reply; None where nothing is stored."""
+        ...
+
+    async def search(
+        self,
+        *,
+        text: str | None = None,
+        key: str | None = None,
+        model: str | None = None,
+        strategy: str | None = None,
+        stopped: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> Sequence[RequestRecord]:
+        """Records, newest first.
+
+        Args:
+            text: part of an id, model, strategy, error or stored content; case does not matter.
+            key: id of a key.
+            since: seconds since the epoch, included; `until` is not.
+            before: id of a record: only older ones, for the next page.
+        """
+        ...
+
+    async def spend(self, group_by: GroupBy, since: float | None = None, until: float | None = None) -> Sequence[Spend]:
+        """Sums over whole days (UTC), from that of `since` to that of `until`. Most tokens first; days in order."""
+        ...
+
+    async def add_key(self, name: str, terms: Terms) -> tuple[StoredKey, str]:
+        """Make a key; returns it and its secret, which is shown this once. Raises BadInput or LedgerDown."""
+        ...
+
+    async def revoke_key(self, name: str) -> StoredKey:
+        """Revoke a key by its id or name; it is refused within seconds everywhere. Raises BadInput or LedgerDown."""
+        ...
+
+    async def list_keys(self) -> Sequence[StoredKey]:
+        """All keys, revoked ones included, oldest first."""
         ...
 
 
 class Lease(Protocol):
-    """A place on one backend, given back on exit. Exit with an exception counts as its failure."""
+    """A place on one backend, taken on entry and given back on exit.
+
+    What is not reported is no verdict on the backend, but for a TransportFault on exit.
+    """
 
     @property
     def url(self) -> str:
@@ -192,8 +297,11 @@ class Lease(Protocol):
         """What it wants with every request (its own key); never what the client sent."""
         ...
 
-    def report(self, *, ok: bool, status: int | None = None, seconds: float | None = None) -> None:
-        """Tell how it went; a refusal of the request (4xx but 429) is no failure of the backend."""
+    def report(self, *, ok: bool, status: int | None = None, retry_after: float | None = None) -> None:
+        """Tell how it went; a refusal of the request (4xx) is no failure of the backend.
+
+        `retry_after` is the pause in seconds that it has asked for with a 429 or 503.
+        """
         ...
 
     def __enter__(self) -> Self:
@@ -220,16 +328,25 @@ class Pool(Protocol):
         """Model names that some backend serves, in a stable order; the first is the default."""
         ...
 
-    def choose(self, model: str, prefix: int | None = None, avoid: Sequence[str] = ()) -> Lease:
-        """A place on the backend to use now.
+    def choose(self, model: str, prefix: int | None = None, avoid: Sequence[str] = (), *, brief: bool = False) -> Lease:
+        """A place on the backend to use now; it is not taken before it is entered.
 
         Args:
             model: one of `names`.
             prefix: hash of the prompt's beginning; equal ones prefer one backend.
             avoid: base URLs that have just failed this request.
+            brief: the call generates nothing, so it may go to a backend that has all the calls it takes.
 
-        Raises NoBackend.
+        Raises NoBackend, or Resting where a moment's patience is all it takes.
         """
+        ...
+
+    def places(self, model: str) -> int | None:
+        """Calls that the backends of a model take at once, None for as many as come."""
+        ...
+
+    def health(self) -> Sequence[tuple[str, bool]]:
+        """Base URLs and whether they are healthy now."""
         ...
 
     @property

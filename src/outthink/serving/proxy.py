@@ -6,111 +6,137 @@ Knows how the parts are put together, started and stopped. Every part is a file 
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import BadInput
-from outthink.engines.openai.address import Address
+from outthink.economics.tariff import Tariff
+from outthink.serving import dashboard, logs, metrics, telemetry
 from outthink.serving.app import App
-from outthink.serving.embedded import Embedded
+from outthink.serving.config import Config
+from outthink.serving.config.sections import Backend
+from outthink.serving.embedded import SLOTS, Embedded
 from outthink.serving.endpoints import Endpoints
-from outthink.serving.fixed import FixedPool
-from outthink.serving.limits import Limits
-from outthink.serving.memory import MemoryLedger
-from outthink.serving.origin import is_loopback
+from outthink.serving.ledger import open_ledger
+from outthink.serving.policies import Policies
+from outthink.serving.pool import BackendPool, BackendSettings
 from outthink.serving.transport import AiohttpWire
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What to run.
-
-    Args:
-        models: URLs of backends, paths of GGUF files, or `embedded`.
-        policy: file of `outthink calibrate`, for `outthink/auto`.
-        key: bearer token for the backends given by URL.
-        port: 0 for any that is free.
-    """
-
-    models: tuple[str, ...]
-    policy: Path | None = None
-    host: str = "127.0.0.1"
-    port: int = 8000
-    key: str | None = field(default=None, repr=False)
-    limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        if not self.models:
-            raise BadInput("model", "", "is missing", "give --model URL[,URL...] or --model embedded")
-        if not 0 <= self.port <= 65535:
-            raise BadInput("port", self.port, "is no port", "give 0 to 65535")
-        for model in self.models:
-            if not local(model):
-                Address.parse(model)
-
-
-def local(model: str) -> bool:
-    """Whether a model runs in a child process of ours."""
-    return model == "embedded" or model.endswith(".gguf")
+_FILES = 65_536
 
 
 class Proxy:
-    """A running proxy; `stop` ends everything it has started."""
+    """A running proxy; `stop` ends everything it has started. Secrets and policies are read at once."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.policy = None if plan.policy is None else Policy.load(plan.policy)
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        wanted = config.policy
+        self.policies = Policies(wanted.file, wanted.shadow, wanted.share)
+        self._keys = [backend.secret() for backend in config.backends]
         self._children: list[Embedded] = []
         self._app: App | None = None
-        self.port = plan.port
+        self._closing: list[Callable[[], None]] = []
+        self.pool: BackendPool
+        self.port = config.listen.port
 
-    async def start(self) -> list[str]:
-        """Start; returns the models that are served. Raises BadInput or EngineError."""
-        plan, backends = self.plan, dict[str, str | None]()
-        calls: dict[str, int] = {}
-        for model in plan.models:
-            if local(model):
-                child = Embedded(None if model == "embedded" else Path(model))
-                self._children.append(child)
-                url, key = await child.start()
-                backends[url] = key
-                calls[child.model] = child.slots
-            else:
-                backends[model] = plan.key
-        ledger = MemoryLedger()
-        if not is_loopback(plan.host) and not ledger.guarded:
-            remedy = "add a key first (outthink keys add), or listen on 127.0.0.1"
-            raise BadInput("host", plan.host, "is reachable from elsewhere, and there are no API keys", remedy)
+    async def start(self) -> None:
+        """Start; backends that do not answer yet may come later. Raises BadInput, EngineError or LedgerDown."""
+        config = self.config
+        _more_files()
+        # The list of prices takes a second to load, and no request shall wait for it.
+        prices = asyncio.create_task(asyncio.to_thread(Tariff.of, "any", url="http://any/v1"))
+        backends = [await self._backend(*pair) for pair in zip(config.backends, self._keys, strict=True)]
         wire = AiohttpWire()
-        pool = FixedPool(wire, backends)
-        self._app = app = App(pool, wire, ledger, plan.limits)
-        Endpoints(app, self.policy, calls)
+        self.pool = BackendPool(wire, backends, config.pool)
+        ledger = open_ledger(config.ledger.resolved(), config.ledger.rules(config.content))
+        self._app = app = App(self.pool, wire, ledger, config.limits, config.admission)
+        self.pool.heard = app.watchers.backend
+        Endpoints(app, self.policies)
+        await self.policies.start()
+        dashboard.attach(app, lambda: self.policies.active)
+        metrics.attach(app, self.policies)
+        if (endpoint := config.telemetry.endpoint) is not None:
+            traces = telemetry.attach(app, telemetry.provider_for(endpoint, config.telemetry.service))
+            self._closing.append(traces.close)
+        await prices
+        host, port = config.listen.host, config.listen.port
         try:
-            self.port = await app.start(plan.host, plan.port)
+            self.port = await app.start(host, port)
         except OSError as error:
-            raise BadInput("port", plan.port, f"cannot be used ({error.strerror})", "give another one") from None
-        return list(pool.names())
+            what = error.strerror or str(error)
+            raise BadInput("port", port, f"cannot be used on {host} ({what})", "give another one") from None
+        self._closing.append(logs.attach(app, config.logs.level, config.logs.file).close)  # below the first line
+
+    async def _backend(self, backend: Backend, key: str | None) -> BackendSettings:
+        """What the pool is told; a model of our own is started first."""
+        if not backend.local:
+            return backend.settings(key)
+        child = Embedded(None if backend.url == "embedded" else Path(backend.url), slots=backend.limit or SLOTS)
+        self._children.append(child)
+        url, key = await child.start()
+        return BackendSettings(url=url, key=key, weight=backend.weight, limit=child.slots, models=backend.models)
 
     async def stop(self) -> None:
         """Let running requests end, then end everything."""
+        await self.policies.stop()
         if self._app is not None:
             await self._app.stop()
         for child in self._children:
             await child.aclose()
+        for close in self._closing:
+            await asyncio.to_thread(close)
+
+    def reload(self) -> None:
+        """Read the policies again, changed or not."""
+        if self._app is not None:
+            self._app.later(self.policies.reload(all=True))
+
+    def hurry(self) -> None:
+        """Wait for running requests no longer."""
+        if self._app is not None:
+            self._app.admission.give_up()
 
 
-async def serve(plan: Plan, ready: Callable[[Proxy, list[str]], None]) -> None:
-    """Run until SIGINT or SIGTERM; `ready` hears the models once requests are answered."""
-    proxy = Proxy(plan)
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ended.set)
+def _more_files() -> None:
+    """Allow as many connections as the system lets us: two for each request soon exceed the usual 1,024 files."""
     try:
-        ready(proxy, await proxy.start())
+        import resource
+    except ImportError:
+        return  # Windows has no such limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
+        wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def _settle_memory() -> None:
+    """Leave what is loaded by now to itself, and look at the rest seldom: a tenth of the time went there."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
+
+
+async def serve(config: Config, ready: Callable[[Proxy], None]) -> None:
+    """Run until SIGINT or SIGTERM, a second one ends it at once; `ready` is told when requests are answered."""
+    proxy = Proxy(config)
+    ended = asyncio.Event()
+
+    def end() -> None:
+        if ended.is_set():
+            proxy.hurry()
+        ended.set()
+
+    try:
+        await proxy.start()  # until it has, a signal ends us as it ends any program
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, end)
+        if hasattr(signal, "SIGHUP"):  # not on Windows
+            loop.add_signal_handler(signal.SIGHUP, proxy.reload)
+        _settle_memory()
+        ready(proxy)
         await ended.wait()
     finally:
         await proxy.stop()

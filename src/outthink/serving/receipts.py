@@ -9,7 +9,7 @@ from outthink.serving.failure import Failure
 from outthink.serving.numbers import legal_id
 from outthink.serving.protocols import Key, Ledger, RequestRecord
 
-_HIDDEN = frozenset({"body", "receipt", "key_id"})
+_HIDDEN = frozenset({"body", "content", "receipt", "key_id"})
 
 
 async def told(ledger: Ledger, number: str, key: Key) -> dict[str, Any]:
@@ -17,7 +17,10 @@ async def told(ledger: Ledger, number: str, key: Key) -> dict[str, Any]:
     record = await ledger.receipt(number) if legal_id(number) else None
     if record is None or (record.key_id != key.id and not key.admin):
         raise Failure(404, f"id: {number[:60]!r} is no receipt of this key", param="id", code="receipt_not_found")
-    return shown(record)
+    values = shown(record)
+    if values["receipt"] is not None and not key.admin:
+        values["receipt"] = {name: value for name, value in values["receipt"].items() if name != "shadow"}
+    return values
 
 
 def shown(record: RequestRecord) -> dict[str, Any]:

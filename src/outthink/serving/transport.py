@@ -16,6 +16,7 @@ from outthink.engines.openai.transport import FaultKind, Timeouts, TransportFaul
 from outthink.serving.protocols import Whole
 
 _IDLE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a request
+_STALE = 3  # connections in a row that may turn out to have been closed while they were idle
 
 
 class AiohttpWire:
@@ -37,13 +38,18 @@ class AiohttpWire:
     ) -> AiohttpReply:
         """Send a request and wait for the head of its reply."""
         limits = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.idle)
-        try:
-            response = await self._open().request(
-                method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _fault(error) from error
-        return AiohttpReply(response)
+        tries = _STALE
+        while True:
+            try:
+                response = await self._open().request(
+                    method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
+                )
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                tries -= 1
+                if tries and _unsent(error):
+                    continue
+                raise _fault(error) from error
+            return AiohttpReply(response)
 
     async def fetch(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
@@ -93,6 +99,11 @@ class AiohttpReply:
         else:
             self.response.close()
             await asyncio.sleep(0)
+
+
+def _unsent(error: BaseException) -> bool:
+    """Whether the request was not written, because the server had closed the idle connection: nobody has seen it."""
+    return isinstance(error.__cause__, aiohttp.ClientConnectionResetError)
 
 
 def _fault(error: BaseException) -> TransportFault:

@@ -79,7 +79,7 @@ class Running:
         if delta.confidences:
             arrived.confidences.extend(delta.confidences)
         if delta.text or delta.reasoning:
-            arrived.pieces += 1
+            arrived.pieces += delta.pieces
         self.seen = max(self.seen, arrived.pieces, len(arrived.logprobs), len(arrived.confidences))
         if delta.tokens is not None:
             self.tokens = self.seen = delta.tokens

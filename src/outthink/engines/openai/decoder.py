@@ -6,6 +6,7 @@ Does not know what a chunk means. Looks at the bytes and not at the content type
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 from outthink.engines.openai.complaint import html
@@ -21,11 +22,16 @@ class NotJson(ValueError):
 
 
 class Decoder:
-    """Feed it pieces of the body; it returns the JSON objects they complete."""
+    """Feed it pieces of the body; it returns the JSON objects they complete.
 
-    __slots__ = ("_events", "_held", "done", "kind")
+    Args:
+        loads: a faster reader of JSON, which may be stricter: what it refuses with a ValueError is read again.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_events", "_held", "_loads", "done", "kind")
+
+    def __init__(self, loads: Callable[[bytes], Any] | None = None) -> None:
+        self._loads = loads
         self.kind: Kind = "unknown"
         self.done = False
         """The server said `[DONE]`: what follows, if anything, is none of ours."""
@@ -60,7 +66,7 @@ class Decoder:
             return []
         if self.kind == "page" and not html(whole):
             raise NotJson(whole[:80].decode("utf-8", "replace"))
-        return [] if self.kind == "page" else [_object(whole.strip())]
+        return [] if self.kind == "page" else [self._object(whole.strip())]
 
     def _decode(self, events: list[bytes]) -> list[dict[str, Any]]:
         chunks: list[dict[str, Any]] = []
@@ -71,13 +77,23 @@ class Decoder:
                 self.done = bool(text)
             else:
                 try:
-                    chunks.append(_object(data if data[:1] == b"{" else data.strip()))
+                    chunks.append(self._object(data if data[:1] == b"{" else data.strip()))
                 except NotJson:
                     if b"\n" not in data:
                         raise
                     # Servers that forget the blank line between events: each line is an object of its own.
                     chunks += self._decode(data.split(b"\n"))
         return chunks
+
+    def _object(self, data: bytes) -> dict[str, Any]:
+        if self._loads is not None:
+            try:
+                value = self._loads(data)
+            except ValueError:
+                return _object(data)
+            if type(value) is dict:
+                return value
+        return _object(data)
 
 
 def _object(data: bytes) -> dict[str, Any]:

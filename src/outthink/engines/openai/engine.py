@@ -29,7 +29,7 @@ from outthink.engines.openai.server import Server
 from outthink.engines.openai.thinking import Thinking
 from outthink.engines.openai.tokenizer import Tokenizer
 from outthink.engines.openai.transport import Reply, Timeouts, Transport, TransportFault
-from outthink.engines.protocol import Call, Event, Features
+from outthink.engines.protocol import Call, Delta, Event, Features
 
 CHAT = "/chat/completions"
 _ROUNDS = 12  # requests that one completion may need until the server accepts its parameters
@@ -159,21 +159,23 @@ class OpenAIEngine:
             raise self._no_prefix("")
         reply = await self.start(call)
         reading = Reading(call, repeats=self.facts.repeats)
-        decoder = Decoder()
+        decoder = self.decoder()
         try:
             try:
                 async for piece in reply:
-                    for chunk in decoder.feed(piece):
-                        if (delta := self._take(chunk, reading)) is not None:
-                            yield delta
-                        if reading.over:
-                            break
+                    delta, broken = self._read(decoder.feed(piece), reading)
+                    if delta is not None:
+                        yield delta
+                    if broken is not None:
+                        raise broken
                     if reading.over or decoder.done:
                         break
                 else:
-                    for chunk in decoder.close():
-                        if (delta := self._take(chunk, reading)) is not None:
-                            yield delta
+                    delta, broken = self._read(decoder.close(), reading)
+                    if delta is not None:
+                        yield delta
+                    if broken is not None:
+                        raise broken
                 if decoder.done and not reading.over:
                     await _drain(reply)
             except NotJson as error:
@@ -235,11 +237,28 @@ class OpenAIEngine:
         self.save()
         raise self.server.voice.status(answer.status, answer.headers, answer.content, model=self.model)
 
+    def decoder(self) -> Decoder:
+        """What reads a reply's bytes."""
+        return Decoder()
+
     def body(self, call: Call) -> dict[str, Any]:
         """What is sent for a call, in the dialect that the server is known to speak."""
         return body(call, self.model, self.facts)
 
-    def _take(self, chunk: dict[str, Any], reading: Reading) -> Event | None:
+    def _read(self, chunks: list[dict[str, Any]], reading: Reading) -> tuple[Delta | None, EngineError | None]:
+        """What chunks that came together say, as one, and the failure that one of them tells of."""
+        deltas, broken = [], None
+        try:
+            for chunk in chunks:
+                if (delta := self._take(chunk, reading)) is not None:
+                    deltas.append(delta)
+                if reading.over:
+                    break
+        except EngineError as error:
+            broken = error
+        return Delta.of(deltas), broken
+
+    def _take(self, chunk: dict[str, Any], reading: Reading) -> Delta | None:
         if chunk.get("error") or chunk.get("object") == "error":
             told = of(chunk)
             code = next((int(word) for word in told.code.split() if word.isdecimal()), 500)

@@ -5,21 +5,17 @@ Nothing in here comes from a client, so nothing of one can reach another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from outthink.controller.policy.artefact import Policy
 from outthink.economics.tariff import Tariff
 from outthink.engines.openai.facts import Facts
 from outthink.serving.accounting import Tariffs
 from outthink.serving.chat.turns import Turns
 from outthink.serving.limits import Limits
+from outthink.serving.policies import Policies
 from outthink.serving.protocols import NoBackend, Pool, Wire
 
 
 class Backends:
-    """Args:
-    calls: places on the backends of a model, by its name; others have `limits.calls`.
-    """
+    """One proxy's, for every model that its pool serves."""
 
     def __init__(
         self,
@@ -27,11 +23,10 @@ class Backends:
         wire: Wire,
         limits: Limits,
         tariffs: Tariffs,
-        policy: Policy | None = None,
-        calls: Mapping[str, int] | None = None,
+        policies: Policies | None = None,
     ) -> None:
-        self.pool, self.wire, self.limits, self.policy = pool, wire, limits, policy
-        self._tariffs, self._calls = tariffs, dict(calls or {})
+        self.pool, self.wire, self.limits, self.policies = pool, wire, limits, policies or Policies()
+        self._tariffs = tariffs
         self._facts: dict[str, Facts] = {}
         self._turns: dict[str, Turns] = {}
 
@@ -40,23 +35,24 @@ class Backends:
         return self._facts.setdefault(model, Facts())
 
     def turns(self, model: str) -> Turns:
-        """The queue for a model."""
-        if model not in self._turns:
-            self._turns[model] = Turns(self._calls.get(model, self.limits.calls))
-        return self._turns[model]
+        """The queue for a model; it has as many places as its backends, or `limits.calls` where they do not say."""
+        found = self._turns.get(model)
+        if found is None:
+            pool, most = self.pool, self.limits.calls
+            found = self._turns[model] = Turns(lambda: pool.places(model) or most)
+        return found
 
     def tariff(self, model: str) -> Tariff:
         """What a model's calls cost."""
         try:
-            with self.pool.choose(model) as lease:
-                return self._tariffs.of(model, lease.url)
+            return self._tariffs.of(model, self.pool.choose(model).url)
         except NoBackend:
             return self._tariffs.of(model, "")
 
     def unavailable(self, model: str) -> bool:
         """Whether no backend of a model can be asked now."""
         try:
-            with self.pool.choose(model):
-                return False
+            self.pool.choose(model)
         except NoBackend:
             return True
+        return False

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from outthink.core.sample import Sample
+from outthink.serving.chat.telling import Telling
 from outthink.session.running import Running
 
 
@@ -23,12 +24,18 @@ class Board:
 
     def __init__(self, n: int | None, decided: Callable[[], None]) -> None:
         self._n, self._decided = n, decided
+        self.tell: Telling | None = None
         self.samples: list[Sample] = []
         self.launched = self.ended = 0
         self._votes: Counter[str] = Counter()
 
     def __call__(self, event: str, running: Running, sample: Sample | None) -> None:
-        """Take note."""
+        """Take note, and pass it on."""
+        self._note(event, running, sample)
+        if self.tell is not None:
+            self.tell(event, running, sample, self._votes)
+
+    def _note(self, event: str, running: Running, sample: Sample | None) -> None:
         if event == "launched":
             self.launched += 1
         elif event in ("finished", "stopped", "cancelled", "failed", "cached"):

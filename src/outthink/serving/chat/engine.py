@@ -13,6 +13,7 @@ from typing import Any
 from outthink.core.errors import EngineError
 from outthink.core.message import Message
 from outthink.engines.openai.complaint import Complaint
+from outthink.engines.openai.decoder import Decoder
 from outthink.engines.openai.engine import OpenAIEngine
 from outthink.engines.openai.facts import Facts
 from outthink.engines.openai.reading import Reading
@@ -21,8 +22,9 @@ from outthink.engines.openai.server import Server
 from outthink.engines.openai.transport import Timeouts, Transport
 from outthink.engines.protocol import Call, Delta, Event, Features, Finish
 from outthink.serving.chat.gathered import Gathered
+from outthink.serving.chat.merging import merged
 from outthink.serving.chat.pooled import BASE
-from outthink.serving.encoding import encode
+from outthink.serving.encoding import decode, encode
 
 Heard = Callable[[Gathered, Call, Mapping[str, Any]], None]
 """Sees the sample, its call, and a chunk that has just been added to it."""
@@ -63,7 +65,20 @@ class _One(OpenAIEngine):
         """A call's body with the client's own fields."""
         return self._owner.sent(call, super().body(call))
 
-    def _take(self, chunk: dict[str, Any], reading: Reading) -> Event | None:
+    def decoder(self) -> Decoder:
+        """What reads a reply's bytes."""
+        return Decoder(decode)
+
+    def _read(self, chunks: list[dict[str, Any]], reading: Reading) -> tuple[Delta | None, EngineError | None]:
+        if self._owner.heard is not None:
+            return super()._read(chunks, reading)
+        fewer, texts = merged(chunks)
+        delta, broken = super()._read(fewer, reading)
+        if delta is not None:
+            delta.pieces = max(delta.pieces, texts)
+        return delta, broken
+
+    def _take(self, chunk: dict[str, Any], reading: Reading) -> Delta | None:
         if self.call is not None:
             self.gathered.take(chunk)
             if self._owner.heard is not None:

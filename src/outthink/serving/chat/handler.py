@@ -68,14 +68,17 @@ class _Exchange:
         model = self._model(backends, wish)
         question = read_question(body, wish, backends.limits)
         named = str(body["model"])
-        self.account = Account(app.ledger, key, "/v1/chat/completions", named, question.stream)
+        self.account = Account(app.ledger, key, "/v1/chat/completions", named, question.stream, content=content)
+        self.account.watchers = app.watchers
         self.layout = Layout(self.account.id, named, logprobs=question.logprobs, top=question.top_logprobs)
         self.streaming = Streaming(
             self.layout, {RECEIPT: self.account.id}, backends.limits.progress_seconds, wish.progress
         )
+        self.streaming.spoke = self.account.spoke
         prefix = zlib.crc32(encode(question.raw[:2])[:4096])
         heard = self.streaming.heard if question.stream else None
         self.run = Run(backends, question, wish, model, self.account.id, prefix, heard)
+        self.run.watchers = app.watchers
         self.work: asyncio.Task[Verdict] | None = None
         self.verdict: Verdict | None = None
 
@@ -102,6 +105,8 @@ class _Exchange:
         if question.stream:
             name = run.plan.strategy.name if isinstance(run.plan, Spec) else ""
             self.streaming.mode = mode_of(name, question.choices)
+        if (trace := account.admitted(run.name, self.request.headers.get("traceparent"))) is not None:
+            run.headers["traceparent"] = trace
         self.work = asyncio.create_task(run.go(self._decided, ceiling))
         return await (self._streamed() if question.stream else self._whole())
 
@@ -183,6 +188,8 @@ class _Exchange:
         record = self.account.spent(
             self.run.receipt(), self.run.model, self.run.name, str(told["stopped"]), status, told
         )
+        if self.run.shadowed is not None:  # for the operator: clients get the receipt without it
+            record.receipt = {**told, "shadow": self.run.shadowed}
         record.error = failure.message if failure is not None else None
         record.body = body if self.account.keep else None
         await self.account.settle(record)

@@ -6,9 +6,11 @@ Knows the engine's transport protocol, the pool and the turns. Does not know cha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Self
 
 from outthink.engines.openai.address import Address
+from outthink.engines.openai.refusal import retry_after
 from outthink.engines.openai.transport import Reply, Timeouts, TransportFault
 from outthink.serving.chat.turns import Turns
 from outthink.serving.protocols import Lease, NoBackend, Pool, Wire
@@ -25,54 +27,86 @@ class PooledTransport:
     Args:
         who: the request, for the order of turns.
         prefix: hash of its prompt, so that its samples meet one cache.
+        more: headers that every call gets besides.
     """
 
-    def __init__(self, pool: Pool, wire: Wire, turns: Turns, *, model: str, who: str, prefix: int) -> None:
+    def __init__(
+        self, pool: Pool, wire: Wire, turns: Turns, *, model: str, who: str, prefix: int, more: Mapping[str, str]
+    ) -> None:
         self._pool, self._wire, self._turns = pool, wire, turns
-        self._model, self._who, self._prefix = model, who, prefix
+        self._model, self._who, self._prefix, self._more = model, who, prefix, more
         self._failed: list[str] = []
 
     async def open(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
     ) -> Reply:
-        """Send a request to a backend of the pool. Raises TransportFault."""
+        """Send a request to a backend of the pool, to another one where it fails. Raises TransportFault."""
         generates = url.startswith(BASE)
         if generates:
             await self._turns.take(self._who)
         try:
-            lease = self._choose()
-        except NoBackend as error:
+            return await self._sent(method, url, headers, body, timeouts, generates)
+        except BaseException:
             if generates:
                 self._turns.give()
-            raise TransportFault("connect", str(error)) from error
-        lease.__enter__()
-        held = _Held(lease, self._turns if generates else None)
-        try:
-            base = lease.url if generates else Address.parse(lease.url).root
-            target = base + url[len(BASE if generates else ROOT) :]
-            reply = await self._wire.open(method, target, {**headers, **lease.headers}, body, timeouts)
-        except TransportFault:
-            lease.report(ok=False)
-            self._failed.append(lease.url)
-            held.release()
             raise
-        except BaseException:
-            held.release()
-            raise
-        if generates:
-            lease.report(ok=reply.status not in _ILL, status=reply.status)
-        held.reply = reply
-        return held
 
-    def _choose(self) -> Lease:
+    async def _sent(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeouts: Timeouts,
+        generates: bool,
+    ) -> _Held:
+        """The first reply that is worth having, together with its place."""
+        while True:
+            try:
+                lease = self._choose(brief=not generates)
+            except NoBackend as error:
+                raise TransportFault("connect", str(error)) from error
+            with ExitStack() as place:
+                if generates:
+                    place.enter_context(lease)
+                base = lease.url if generates else Address.parse(lease.url).root
+                target = base + url[len(BASE if generates else ROOT) :]
+                try:
+                    reply = await self._wire.open(
+                        method, target, {**headers, **self._more, **lease.headers}, body, timeouts
+                    )
+                except TransportFault as fault:
+                    lease.report(ok=False)
+                    if fault.kind == "idle" or not self._another(lease):
+                        raise
+                    continue
+                if generates and reply.status in _ILL:
+                    lease.report(ok=False, status=reply.status, retry_after=retry_after(reply.headers))
+                    if self._another(lease):
+                        await reply.aclose()
+                        continue
+                elif generates:
+                    lease.report(ok=True, status=reply.status)
+                return _Held(reply, place.pop_all(), self._turns if generates else None)
+
+    def _another(self, lease: Lease) -> bool:
+        """Whether a backend is left that has not failed this request."""
+        self._failed.append(lease.url)
+        try:
+            self._pool.choose(self._model, self._prefix, self._failed)
+        except NoBackend:
+            return False
+        return True
+
+    def _choose(self, *, brief: bool) -> Lease:
         """Another backend than those that failed, if there is one."""
         try:
-            return self._pool.choose(self._model, self._prefix, self._failed)
+            return self._pool.choose(self._model, self._prefix, self._failed, brief=brief)
         except NoBackend:
             if not self._failed:
                 raise
             self._failed.clear()
-            return self._pool.choose(self._model, self._prefix)
+            return self._pool.choose(self._model, self._prefix, brief=brief)
 
     async def aclose(self) -> None:
         """Nothing of its own to close: connections belong to the proxy."""
@@ -81,42 +115,25 @@ class PooledTransport:
 class _Held:
     """A reply together with its place on the backend."""
 
-    def __init__(self, lease: Lease, turns: Turns | None) -> None:
-        self._lease, self._turns = lease, turns
-        self.reply: Reply | None = None
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        assert self.reply is not None
-        return self.reply.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Headers under lower-case names."""
-        assert self.reply is not None
-        return self.reply.headers
+    def __init__(self, reply: Reply, place: ExitStack, turns: Turns | None) -> None:
+        self.reply, self.status, self.headers = reply, reply.status, reply.headers
+        self._place: ExitStack | None = place
+        self._turns = turns
 
     def __aiter__(self) -> Self:
         # The inner reply iterates by itself, which saves a step for every piece.
         return self.reply  # type: ignore[return-value]
 
     async def __anext__(self) -> bytes:
-        assert self.reply is not None
         return await anext(self.reply)
 
     async def aclose(self) -> None:
-        """Close the reply and give the place back."""
+        """Close the reply and give the place back, once."""
         try:
-            if self.reply is not None:
-                await self.reply.aclose()
+            await self.reply.aclose()
         finally:
-            self.release()
-
-    def release(self) -> None:
-        """Give the place back, once."""
-        if self._lease is not None:
-            lease, self._lease = self._lease, None  # type: ignore[assignment]
-            lease.__exit__(None, None, None)
-            if self._turns is not None:
-                self._turns.give()
+            place, self._place = self._place, None
+            if place is not None:
+                place.close()
+                if self._turns is not None:
+                    self._turns.give()

@@ -6,6 +6,7 @@ happens. Does not know how the client is told.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from outthink.controller.verifier import open_verifier
 from outthink.core.budget import Budget
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt
+from outthink.core.request import Request
 from outthink.core.result import Verdict
 from outthink.engines.openai.transport import Timeouts
 from outthink.engines.protocol import Call
@@ -26,8 +28,11 @@ from outthink.serving.chat.engine import ChatEngine, Heard
 from outthink.serving.chat.gathered import Gathered
 from outthink.serving.chat.pooled import PooledTransport
 from outthink.serving.chat.question import Question, fitted
+from outthink.serving.chat.telling import Telling
 from outthink.serving.chat.wish import Wish, stricter
 from outthink.serving.failure import Failure
+from outthink.serving.policies import predicted
+from outthink.serving.watch import Watchers
 from outthink.session.live import LiveRunner, drive
 from outthink.session.member import Member
 from outthink.session.session import Session
@@ -35,6 +40,10 @@ from outthink.strategies import Spec
 
 if TYPE_CHECKING:
     from outthink.serving.chat.backends import Backends
+
+
+_MOMENT = 0.001
+"""Seconds between a decided vote and the end of what is still in flight."""
 
 
 class Run:
@@ -53,8 +62,14 @@ class Run:
         self.backends, self.wish, self.model = backends, wish, model
         self._who, self._prefix, self._heard = who, prefix, heard
         self._asked = question
+        self._chosen = backends.policies.choose(who)
+        self.shadowed: dict[str, Any] | None = None
+        """What a policy that is tried in the shadow would have done."""
+        self.headers: dict[str, str] = {}
+        """Sent with every call, besides what the engine sends."""
         self.engine = self._engine(model)
         self.others: list[ChatEngine] = []
+        self.watchers = Watchers()
         self.runner = LiveRunner(self.engine)
         self._began = self.runner.now()
         self.session: Session | None = None
@@ -65,7 +80,7 @@ class Run:
 
     async def prepare(self) -> None:
         """Decide what runs. Raises BadInput."""
-        request, policy = self.question.request, self.backends.policy
+        request, policy = self.question.request, self._chosen.policy
         spec = self._spec
         if spec is None and policy is None:
             spec = choose(request, None)
@@ -93,6 +108,8 @@ class Run:
         request = replace(request, budget=budget)
         plain = isinstance(self.plan, Spec) and self.plan.strategy.name == "self-consistency"
         self.board = Board(self.n if plain and self.question.choices == 1 else None, self._enough)
+        if self.watchers:
+            self.board.tell = Telling(self.watchers, self._who)
         judge = None
         if self.wish.verifier is not None:
             asked = self._engine(self.model, plain=True)
@@ -163,13 +180,23 @@ class Run:
         return Failure(502, str(error), code="backend_error")
 
     def _enough(self) -> None:
+        """Stop, once what has arrived at this very moment has been read: cancelling it would cost connections."""
+        asyncio.get_running_loop().call_later(_MOMENT, self._stop)
+
+    def _stop(self) -> None:
         if self.session is not None:
             self.session.stop("consensus")
 
     def _engine(self, model: str, *, plain: bool = False) -> ChatEngine:
         question, backends = self._asked, self.backends
         transport = PooledTransport(
-            backends.pool, backends.wire, backends.turns(model), model=model, who=self._who, prefix=self._prefix
+            backends.pool,
+            backends.wire,
+            backends.turns(model),
+            model=model,
+            who=self._who,
+            prefix=self._prefix,
+            more=self.headers,
         )
         return ChatEngine(
             model,
@@ -191,7 +218,7 @@ class Run:
         ]
 
     async def _planned(self) -> Plan:
-        request, policy = self.question.request, self.backends.policy
+        request, policy = self.question.request, self._chosen.policy
         assert policy is not None
         users = [message.text for message in request.messages if message.role == "user"]
         try:
@@ -208,7 +235,24 @@ class Run:
             pool=tuple(name for name in self.backends.pool.names() if name != self.model),
         )
         effort = request.sampling.reasoning_effort
-        return plan_for(policy, request, situation) if effort is None else self._by_effort(policy, effort, situation)
+        if effort is not None:
+            return self._by_effort(policy, effort, situation)
+        found = plan_for(policy, request, situation)
+        if self._chosen.shadow is not None:
+            self._compare(found, self._chosen.shadow, request, situation)
+        return found
+
+    def _compare(self, active: Plan, policy: Policy, request: Request, situation: Situation) -> None:
+        """Take down what the shadow policy says: nothing is spent on it, and its failures are its own."""
+        compared = self.backends.policies.compared
+        try:
+            shadow = plan_for(policy, request, situation)
+        except Exception as error:  # noqa: BLE001 - whatever a candidate does, the request goes on
+            compared.refused += 1
+            self.shadowed = {"policy": policy.id, "plan": None, "tokens": None, "error": repr(error)}
+            return
+        compared.add(active, shadow)
+        self.shadowed = {"policy": shadow.policy, "plan": shadow.name, "tokens": predicted(shadow)}
 
     def _by_effort(self, policy: Policy, effort: str, situation: Situation) -> Plan:
         """The size of the policy that an effort stands for; the backend's own effort stays as it is."""

@@ -48,6 +48,8 @@ class Streaming:
         """A part of the answer has been sent."""
         self.thought = False
         """The thinking has been sent."""
+        self.spoke: Callable[[], None] = lambda: None
+        """Told when a part of the answer, or of the thinking, is on its way."""
         self._first: Gathered | None = None
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 
@@ -63,6 +65,7 @@ class Streaming:
         if self.mode == "thinking":
             if CLOSE not in (call.prefix or "") and isinstance(text := piece.get("content"), str) and text:
                 self.thought = True
+                self.spoke()
                 self._queue.put_nowait(self.layout.chunk({"reasoning_content": text}))
             return
         delta = {name: value for name, value in piece.items() if name != "role" and value not in (None, "", [])}
@@ -71,6 +74,7 @@ class Streaming:
         if self._first is None:
             self._first = sample
             self.shown = True
+            self.spoke()
         elif self._first is not sample:
             raise EngineError("the backend broke off after a part of the answer had been sent; try again", fatal=True)
         told = choice.get("logprobs")
@@ -78,7 +82,8 @@ class Streaming:
         self._queue.put_nowait(self.layout.chunk(delta, logprobs=self.layout.logprobs(entries or ())))
 
     def put(self, event: bytes) -> None:
-        """Queue an event."""
+        """Queue a part of the answer."""
+        self.spoke()
         self._queue.put_nowait(event)
 
     async def pour(self, request: web.BaseRequest, work: asyncio.Task[Verdict], line: Callable[[], str]) -> None:

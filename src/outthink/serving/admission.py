@@ -1,0 +1,198 @@
+"""Who may come in: so many requests at once, in all and for each key; the others wait in a short line.
+
+Knows keys by their id, places and how fast they come free. Does not know what a request does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from time import monotonic
+
+from outthink.core.errors import BadInput
+from outthink.serving.protocols import Busy
+
+_MEMORY = 15.0  # seconds over which the rate of finished requests is averaged
+_LONGEST = 60.0  # seconds; nobody is told to stay away for longer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionSettings:
+    """How many requests come in.
+
+    Args:
+        concurrency: requests at once.
+        per_key: requests of one key at once, left out, as many as there are places.
+        queue: requests that wait for a place; 0 refuses at once.
+        queue_seconds: that one waits at most.
+    """
+
+    concurrency: int = 1024
+    per_key: int | None = None
+    queue: int = 1024
+    queue_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise BadInput("concurrency", self.concurrency, "lets nobody in", "give 1 or more")
+        if self.per_key is not None and self.per_key < 1:
+            raise BadInput("per_key", self.per_key, "lets nobody in", "give 1 or more, or leave it out")
+        if self.queue < 0:
+            raise BadInput("queue", self.queue, "is no length", "give 0 or more")
+        if not 0 < self.queue_seconds <= 86_400:
+            raise BadInput("queue_seconds", self.queue_seconds, "is no time", "give seconds above 0, at most 86400")
+
+
+class Rate:
+    """Events a second, the recent ones counted most."""
+
+    __slots__ = ("_at", "_began", "_sum")
+
+    def __init__(self, now: float) -> None:
+        self._at = self._began = now
+        self._sum = 0.0
+
+    def add(self, now: float) -> None:
+        """One event."""
+        self._sum = self._sum * math.exp((self._at - now) / _MEMORY) + 1
+        self._at = now
+
+    def value(self, now: float) -> float:
+        """The rate now; as long as the memory is not full, over the time there was."""
+        seen = _MEMORY * -math.expm1(min(0.0, self._began - now) / _MEMORY)
+        return self._sum * math.exp((self._at - now) / _MEMORY) / seen if seen > 0 else 0.0
+
+
+class Admission:
+    """Places and the line before them. Keys take turns, so one that sends a thousand requests delays the others by one.
+
+    The line is bounded. Where it is full, the newest request of the key that waits with the most makes room.
+    """
+
+    def __init__(self, settings: AdmissionSettings | None = None) -> None:
+        self.settings = settings or AdmissionSettings()
+        self.active = self.waiting = 0
+        self._per_key = self.settings.per_key or self.settings.concurrency
+        self._inside: dict[str, int] = {}
+        self._line: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._rate = Rate(monotonic())
+        self._empty: asyncio.Event | None = None
+
+    def enter(self, key: str) -> bool:
+        """Come in at once if there is a place and nobody of this key waits."""
+        inside = self._inside.get(key, 0)
+        if self.active >= self.settings.concurrency or inside >= self._per_key or key in self._line:
+            return False
+        self.active += 1
+        self._inside[key] = inside + 1
+        return True
+
+    async def wait(self, key: str) -> None:
+        """Stand in line for a place. Raises Busy where the line is full or moves too slowly."""
+        if self.waiting >= self.settings.queue:
+            self._make_room(key)
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.setdefault(key, deque()).append(place)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self.settings.queue_seconds):
+                await place
+        except TimeoutError:
+            if self._in_time(key, place):
+                return
+            waited = f"no place came free within {self.settings.queue_seconds:g} s"
+            raise Busy(f"{waited}; try again later", retry_after=self.retry_after()) from None
+        except asyncio.CancelledError:
+            if self._in_time(key, place):
+                self.leave(key)
+            raise
+
+    def leave(self, key: str) -> None:
+        """Go; who is next comes in."""
+        self.active -= 1
+        left = self._inside[key] - 1
+        if left:
+            self._inside[key] = left
+        else:
+            del self._inside[key]
+        self._rate.add(monotonic())
+        if self._line:
+            self._move()
+        if self._empty is not None and not self.active:
+            self._empty.set()
+
+    def retry_after(self) -> float:
+        """Seconds until the line that stands now will have been served, at the rate measured."""
+        rate = self._rate.value(monotonic())
+        return min(_LONGEST, max(1.0, math.ceil((self.waiting + 1) / rate))) if rate > 0 else _LONGEST / 6
+
+    async def empty(self, seconds: float) -> bool:
+        """Wait until everybody has gone; whether they have within so many seconds."""
+        self._empty = asyncio.Event()
+        if not self.active:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            pass
+        return not self.active
+
+    def give_up(self) -> None:
+        """Let nobody wait for `empty` any longer."""
+        if self._empty is not None:
+            self._empty.set()
+
+    def refuse(self, error: Exception) -> None:
+        """Send everybody home who stands in line."""
+        for places in self._line.values():
+            for place in places:
+                if not place.done():
+                    place.set_exception(error)
+        self._line.clear()
+        self.waiting = 0
+
+    def _move(self) -> None:
+        """Let in who is next: one of each key in turn, keys with all their places taken passed over."""
+        full = 0
+        while self.active < self.settings.concurrency and full < len(self._line):
+            key, places = self._line.popitem(last=False)
+            inside = self._inside.get(key, 0)
+            if inside >= self._per_key:
+                self._line[key] = places
+                full += 1
+                continue
+            place = places.popleft()
+            self.waiting -= 1
+            if places:
+                self._line[key] = places  # at the end of the round
+            full = 0
+            if not place.done():  # its client may have left a moment ago
+                self.active += 1
+                self._inside[key] = inside + 1
+                place.set_result(None)
+
+    def _make_room(self, key: str) -> None:
+        """Turn the newest request of the greediest key away, be it this one. Raises Busy."""
+        busy = Busy("too many requests are waiting already; try again later", retry_after=self.retry_after())
+        greedy = max(self._line, key=lambda one: len(self._line[one]), default=None)
+        if greedy is None or len(self._line[greedy]) <= len(self._line.get(key, ())) + 1:
+            raise busy
+        newest = self._line[greedy].pop()
+        self.waiting -= 1
+        if not newest.done():
+            newest.set_exception(busy)
+
+    def _in_time(self, key: str, place: asyncio.Future[None]) -> bool:
+        """Whether the place had come at that very moment; if not, out of the line."""
+        if place.done() and not place.cancelled():
+            return place.exception() is None
+        places = self._line.get(key)
+        if places is not None and place in places:
+            places.remove(place)
+            self.waiting -= 1
+            if not places:
+                del self._line[key]
+        return False

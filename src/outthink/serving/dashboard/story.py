@@ -1,0 +1,100 @@
+"""A request's full story: its record, its calls by role and model, its votes, and why it stopped.
+
+Knows: the receipt's layout, and what is still remembered of the samples. Does not know who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from outthink.serving.protocols import RequestRecord
+from outthink.serving.receipts import shown
+
+ROLES = {
+    "policy": "draws answers",
+    "verifier": "checks answers",
+    "probe": "asks for a short answer on the way",
+    "router": "estimates how hard the question is",
+}
+"""What a call is for."""
+REASONS = {
+    "finished": "Everything that the strategy wanted was done.",
+    "consensus": "The vote was decided before every sample had ended.",
+    "first-m": "Enough samples had ended; the slower ones were not waited for.",
+    "gave-up": "More samples did not promise to help.",
+    "budget:tokens": "The budget in tokens was used up.",
+    "budget:seconds": "The deadline had come.",
+    "budget:usd": "The budget in dollars was used up.",
+    "budget:joules": "The budget in joules was used up.",
+    "interrupted": "The client left before the answer.",
+    "error": "The request failed.",
+}
+"""Why a request stopped, by the receipt's word for it."""
+
+
+LETTERS = 20_000
+"""Of a stored request or reply; an image may be a hundred times as long."""
+
+
+def tell(
+    record: RequestRecord,
+    remembered: Mapping[str, Any] | None,
+    content: tuple[str | None, str | None] | None = None,
+) -> dict[str, Any]:
+    """The story as JSON values.
+
+    Args:
+        remembered: samples and votes of the live board, None where it has forgotten them.
+        content: the request as it was sent and its reply, None where they are not stored.
+    """
+    sent, reply = content or (None, None)
+    receipt = record.receipt or {}
+    return {
+        "record": {name: value for name, value in shown(record).items() if name != "object"} | {"key": record.key_id},
+        "reason": REASONS.get(record.stopped),
+        "answer": receipt.get("answer"),
+        "notes": list(receipt.get("notes") or ()),
+        "tree": tree(receipt.get("entries") or ()),
+        "remembered": remembered,
+        "sent": _cut(sent),
+        "reply": _cut(reply),
+        "done": True,
+    }
+
+
+def running(remembered: Mapping[str, Any]) -> dict[str, Any]:
+    """The story so far of a request that has not ended."""
+    return {"record": None, "remembered": remembered, "done": False}
+
+
+def tree(entries: Any) -> list[dict[str, Any]]:
+    """Calls grouped by role and model, each group with its counts; the order is the receipt's."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for number, entry in enumerate(entries):
+        place = str(entry.get("role")), str(entry.get("model"))
+        group = groups.setdefault(
+            place,
+            {"role": place[0], "model": place[1], "purpose": ROLES.get(place[0], ""), "counts": {}, "calls": []},
+        )
+        status = str(entry.get("status"))
+        group["counts"][status] = group["counts"].get(status, 0) + 1
+        group["calls"].append({"number": number + 1, **entry})
+    for group in groups.values():
+        group["tokens"] = _sum(group["calls"])
+    return list(groups.values())
+
+
+def _sum(calls: list[dict[str, Any]]) -> int | None:
+    """Tokens of some calls; one unknown part makes the whole unknown."""
+    total = 0
+    for call in calls:
+        for name in ("prompt_tokens", "completion_tokens", "cancelled_tokens"):
+            if call.get(name) is None:
+                return None
+            total += call[name]
+    return total
+
+
+def _cut(text: str | None) -> str | None:
+    return text if text is None or len(text) <= LETTERS else f"{text[:LETTERS]}… ({len(text):,} letters)"

@@ -1,0 +1,239 @@
+"""The ledger that lasts: what every request may spend and has spent, across restarts and replicas.
+
+Knows: which thread does what, and what callers get when the database is gone. The rules are in the
+modules around it, one each, as functions of a database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from outthink.serving.keys import PREFIX, StoredKey, Terms, digest, new_secret
+from outthink.serving.ledger import key_table, queries, sweeping
+from outthink.serving.ledger.database import Connect, Database
+from outthink.serving.ledger.link import Link
+from outthink.serving.ledger.offline import Offline
+from outthink.serving.ledger.reader import Reader
+from outthink.serving.ledger.reserving import Wanted, check_bounds, release
+from outthink.serving.ledger.ring import Ring
+from outthink.serving.ledger.settling import Settlement
+from outthink.serving.ledger.spool import Spool
+from outthink.serving.ledger.upkeep import Rules
+from outthink.serving.ledger.writer import Writer
+from outthink.serving.protocols import (
+    GroupBy,
+    Idempotency,
+    Key,
+    LedgerDown,
+    RequestRecord,
+    Reservation,
+    Spend,
+)
+
+T = TypeVar("T")
+_log = logging.getLogger("outthink.serving.ledger")
+_AT_MOST = 0.25
+"""Seconds between looks for a key that is not known, however many ask with wrong ones."""
+
+
+class DurableLedger:
+    """Keys, budgets and records in a database. Used from one event loop.
+
+    Args:
+        spool: folder for records that wait for the database.
+        refresh: seconds after which new and revoked keys are known.
+        clock: seconds since the epoch; replicas' clocks must agree to within a fraction of the lease.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        spool: Path,
+        rules: Rules,
+        *,
+        refresh: float = 2.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._rules, self._refresh, self._clock = rules, refresh, clock
+        owner = f"{os.getpid()}-{secrets.token_hex(6)}"
+        self._offline = Offline(Spool(spool, owner))
+        self._writer = Writer(Link(connect, self._offline), self._offline, owner, rules, clock)
+        self._reader = Reader(connect)
+        self._ring = Ring(clock)
+        self._loop: asyncio.AbstractEventLoop
+        self._looked = 0.0
+        self._known = (-1, -1)
+        self._looking: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect and migrate. Raises LedgerDown, or BadInput for what is no ledger of this version."""
+        self._loop = asyncio.get_running_loop()
+        prepared = self._loop.create_future()
+        self._writer.put(self._writer.upkeep.prepare, prepared)
+        self._writer.start()
+        try:
+            await prepared
+            await self._look()
+        except BaseException:
+            await self.close()
+            raise
+        self._looking = asyncio.create_task(self._look_again())
+
+    async def close(self) -> None:
+        """Write what is queued and disconnect."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        await asyncio.to_thread(self._writer.stop)
+        await self._reader.close()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a request needs a key: once there has been one."""
+        return self._ring.guarded
+
+    @property
+    def logs_content(self) -> bool:
+        """Whether requests and replies are stored."""
+        return self._rules.logs_content
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps records from the database now."""
+        return self._offline.problem
+
+    async def authorise(self, bearer: str | None) -> Key | None:
+        """The key of a bearer token, from memory; one that is not known is looked up, a few times a second.
+
+        So is one that may be the first of a ledger that was open to everyone until now.
+        """
+        key = self._ring.find(bearer)
+        if not bearer or (key is not None and (self.guarded or not bearer.startswith(PREFIX))):
+            return key
+        if time.monotonic() - self._looked > _AT_MOST:
+            await self._look_once()
+            key = self._ring.find(bearer)
+        return key
+
+    async def _look_once(self) -> None:
+        try:
+            await self._look()
+        except LedgerDown as error:
+            _log.warning("keys cannot be looked up: %s", error)
+
+    async def _look(self) -> None:
+        self._looked = time.monotonic()
+        known = self._known
+
+        def read(database: Database) -> tuple[tuple[int, int], Mapping[str, StoredKey] | None]:
+            now = key_table.changes(database)
+            return now, None if now == known else key_table.stored(database)
+
+        found, keys = await self._reader.ask(read)
+        if keys is not None:
+            self._ring.put(keys)
+            self._known = found
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(self._refresh)
+            await self._look_once()
+
+    async def reserve(
+        self,
+        key: Key,
+        tokens: int | None,
+        usd: float | None,
+        request_id: str,
+        idempotency: Idempotency | None = None,
+    ) -> Reservation:
+        """Set upper bounds aside, until `settle` or until the lease runs out.
+
+        Raises OverBudget, LedgerDown (limited keys only), Repeated or Unsupported.
+        """
+        terms = self._ring.terms(key.id) if key.limited else None
+        if key.limited and terms is None:
+            raise LedgerDown("this key's budget is not known now; try again")
+        wanted = Wanted(request_id, key.id, tokens, usd, terms, idempotency)
+        check_bounds(wanted)
+        future: asyncio.Future[Reservation] = self._loop.create_future()
+        self._writer.put(wanted, future)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:  # the client has left, and the thread may be writing it just now
+            self._writer.put(lambda database: release(database, wanted))
+            raise
+
+    async def settle(self, reservation: Reservation, record: RequestRecord) -> None:
+        """Count a request, once; returns when that is durable, on local disk if the database is gone."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._writer.put(Settlement(reservation, record), future)
+        await future
+
+    async def receipt(self, request_id: str) -> RequestRecord | None:
+        """A request's record."""
+        return await self._reader.ask(lambda database: queries.receipt(database, request_id))
+
+    async def content(self, request_id: str) -> tuple[str | None, str | None] | None:
+        """A request as it was sent, and its reply, where they were stored."""
+        return await self._reader.ask(lambda database: queries.content(database, request_id))
+
+    async def search(
+        self,
+        *,
+        text: str | None = None,
+        key: str | None = None,
+        model: str | None = None,
+        strategy: str | None = None,
+        stopped: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> Sequence[RequestRecord]:
+        """Records that fit, newest first."""
+        asked = queries.Search(text, key, model, strategy, stopped, since, until, limit, before)
+        return await self._reader.ask(lambda database: queries.search(database, asked))
+
+    async def spend(self, group_by: GroupBy, since: float | None = None, until: float | None = None) -> Sequence[Spend]:
+        """Sums over whole days (UTC)."""
+        return await self._reader.ask(lambda database: queries.spend(database, group_by, since, until))
+
+    async def add_key(self, name: str, terms: Terms) -> tuple[StoredKey, str]:
+        """Make a key; returns it and its secret."""
+        secret = new_secret()
+        now = self._clock()
+        key = await self._write(lambda database: key_table.add(database, name, terms, digest(secret), now))
+        await self._look()
+        return key, secret
+
+    async def revoke_key(self, name: str) -> StoredKey:
+        """Revoke a key by its id or name."""
+        now = self._clock()
+        key = await self._write(lambda database: key_table.revoke(database, name, now))
+        await self._look()
+        return key
+
+    async def list_keys(self) -> Sequence[StoredKey]:
+        """All keys, oldest first."""
+        return list((await self._reader.ask(key_table.stored)).values())
+
+    async def prune(self, older_than: float, *, content_only: bool = False) -> int:
+        """Delete what began before a moment (seconds since the epoch); returns rows deleted. Sums by day stay."""
+        return await self._write(lambda database: sweeping.prune(database, older_than, content_only=content_only))
+
+    async def forget(self, request_id: str) -> bool:
+        """Delete the content that is stored of a request; its receipt stays."""
+        return await self._write(lambda database: sweeping.forget(database, request_id))
+
+    async def _write(self, work: Callable[[Database], T]) -> T:
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._writer.put(work, future)
+        return await future

@@ -1,0 +1,88 @@
+"""The ledger in PostgreSQL. Knows psycopg and PostgreSQL's locks; does not know what is kept."""
+
+from __future__ import annotations
+
+import importlib.util
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from outthink.core.errors import BadInput
+from outthink.serving.ledger.database import Gone, Result
+
+if TYPE_CHECKING:
+    import psycopg
+
+_LOCKS = 0x6F740000_00000000
+"""Our advisory locks begin here, so that they meet no others'."""
+_OPTIONS = "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s"
+_WAIT = 2
+"""Seconds to connect."""
+
+
+class PostgresDatabase:
+    """One connection. A server that hangs is noticed within seconds; a writer that hangs is disconnected by it."""
+
+    def __init__(self, url: str, name: str) -> None:
+        if importlib.util.find_spec("psycopg") is None:
+            raise BadInput("ledger", name, "needs psycopg", "pip install 'outthink[postgres]'")
+        import psycopg
+
+        self.name, self._errors = name, psycopg
+        self._texts: dict[str, str] = {}
+        try:
+            theirs = psycopg.conninfo.conninfo_to_dict(url).get("options") or ""
+            self._connection: psycopg.Connection[Any] = psycopg.connect(
+                url,
+                autocommit=True,
+                connect_timeout=_WAIT,
+                tcp_user_timeout=5000,
+                keepalives_idle=5,
+                options=f"{_OPTIONS} {theirs}",
+                application_name="outthink",
+                client_encoding="UTF8",
+            )
+        except psycopg.OperationalError as error:
+            raise Gone(f"{name}: {_line(error)}") from error
+        except psycopg.Error as error:
+            raise BadInput("ledger", name, f"cannot be used ({_line(error)})", "correct the URL") from None
+
+    def begin(self, locks: Sequence[str]) -> None:
+        """Begin to write: replicas that write for the same keys take turns, in one order, so none blocks for good."""
+        self.execute("BEGIN")
+        numbers = sorted({_LOCKS + zlib.crc32(name.encode()) for name in locks})
+        if numbers:
+            self.execute("SELECT pg_advisory_xact_lock(n) FROM unnest(CAST(? AS BIGINT[])) AS n", (numbers,))
+
+    def commit(self) -> None:
+        """Make everything since `begin` durable."""
+        self.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo everything since `begin`."""
+        try:
+            self._connection.execute("ROLLBACK")
+        except self._errors.Error:
+            pass  # the server undoes it when the connection ends
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> Result:
+        """Run a statement."""
+        text = self._texts.get(statement)
+        if text is None:
+            text = self._texts[statement] = statement.replace("?", "%s")
+        try:
+            return self._connection.execute(text, values or None)
+        except (self._errors.OperationalError, self._errors.InternalError, self._errors.InterfaceError) as error:
+            met = isinstance(error, (self._errors.errors.DeadlockDetected, self._errors.errors.SerializationFailure))
+            raise Gone(f"{self.name}: {_line(error)}", again=met or self._connection.closed) from error
+
+    def close(self) -> None:
+        """Disconnect."""
+        try:
+            self._connection.close()
+        except self._errors.Error:
+            pass
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

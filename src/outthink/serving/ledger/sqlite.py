@@ -1,0 +1,100 @@
+"""The ledger in a SQLite file. Knows SQLite's settings and errors; does not know what is kept.
+
+WAL with synchronous=NORMAL: what is committed survives a kill -9 of every process. A power loss may take
+the transactions since the last checkpoint, but leaves the file whole.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from outthink.core.errors import BadInput
+from outthink.serving.ledger.checkpoint import FALLBACK, Checkpoints
+from outthink.serving.ledger.database import Gone, Result
+
+_STATEMENTS = 256
+"""Statements whose compiled form is kept."""
+
+
+class SqliteDatabase:
+    """One connection to a file that any number of processes share.
+
+    Args:
+        patience: seconds to wait for another writer.
+    """
+
+    def __init__(self, path: Path, *, patience: float = 3.0) -> None:
+        self.name = f"sqlite:///{path}"
+        self._checkpoints = Checkpoints(path)
+        try:
+            _create(path)
+            self._connection = sqlite3.connect(
+                path, patience, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
+            )
+        except (OSError, sqlite3.OperationalError) as error:
+            raise Gone(f"{self.name}: {error}") from error
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint={FALLBACK}")
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise Gone(f"{self.name}: {error}") from error
+            raise BadInput("ledger", self.name, f"is no ledger ({error})", "give another file") from None
+
+    def begin(self, locks: Sequence[str]) -> None:
+        """Begin to write; SQLite has one writer at a time, whatever the names."""
+        self.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make everything since `begin` durable."""
+        self.execute("COMMIT")
+        try:
+            self._checkpoints.committed(self._connection)
+        except sqlite3.Error:
+            pass  # what was committed is safe in the log
+
+    def rollback(self) -> None:
+        """Undo everything since `begin`."""
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            pass  # it was undone by the error itself
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> Result:
+        """Run a statement."""
+        try:
+            return self._connection.execute(statement, values)
+        except (sqlite3.OperationalError, sqlite3.InternalError) as error:
+            raise Gone(f"{self.name}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            if type(error) is sqlite3.DatabaseError:  # the file is damaged
+                raise Gone(f"{self.name}: {error}") from error
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._checkpoints.close()
+        try:
+            self._connection.close()
+        except sqlite3.Error:
+            pass
+
+
+def _create(path: Path) -> None:
+    """An empty file that only its owner may read.
+
+    One that exists must not be opened here: closing it would drop the locks that this process's other
+    connections hold on it (POSIX), and two writers would damage it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass

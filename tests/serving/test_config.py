@@ -1,0 +1,223 @@
+"""The configuration: which word wins, what each wrong one is told, and that no secret is shown."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from outthink.core.errors import BadInput
+from outthink.serving.config import Config, read_config, read_store
+from outthink.serving.config.config import SECTIONS
+from outthink.serving.config.printing import described, effective, example
+from outthink.serving.config.sections import Backend, masked
+from outthink.serving.config.told import Told, keys_of
+
+BACKEND = '[[backends]]\nurl = "http://192.0.2.1:8000/v1"\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "outthink.toml"
+
+
+def read(file: Path, text: str, environ: dict[str, str] | None = None, **more: Any) -> Config:
+    file.write_text(text)
+    return read_config(file, environ=environ or {}, **more)
+
+
+def flag(**values: str) -> dict[str, Told]:
+    return {name.replace("__", "."): Told(value, f"--{name}", "flag") for name, value in values.items()}
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(file: Path) -> None:
+    text = BACKEND + "[listen]\nport = 1\nhost = '::1'\n[admission]\nqueue = 1\nper_key = 1\nconcurrency = 1\n"
+    environ = {"OUTTHINK_SERVE_LISTEN_PORT": "2", "OUTTHINK_SERVE_ADMISSION_QUEUE": "2", "UNRELATED": "x"}
+    config = read(file, text, environ, settings=["admission.queue=3", "listen.port=4"], flags=flag(listen__port="3"))
+    assert (config.listen.port, config.listen.host) == (3, "::1")
+    assert (config.admission.queue, config.admission.per_key, config.admission.queue_seconds) == (3, 1, 30.0)
+    assert config.origins["listen.port"] == "--listen__port"
+    assert config.origins["admission.queue"] == "--set admission.queue"
+    assert config.origins["admission.per_key"] == f"{file}: admission.per_key"
+    assert "admission.queue_seconds" not in config.origins
+
+
+def test_backends_on_one_line_replace_those_of_the_file(file: Path) -> None:
+    environ = {"OUTTHINK_MODEL": "http://192.0.2.9/v1"}
+    assert [one.url for one in read(file, BACKEND, environ).backends] == ["http://192.0.2.1:8000/v1"]
+    environ["OUTTHINK_SERVE_BACKENDS"] = "http://192.0.2.2/v1, embedded"
+    assert [one.url for one in read(file, BACKEND, environ).backends] == ["http://192.0.2.2/v1", "embedded"]
+    config = read(file, BACKEND, environ, models="http://192.0.2.3/v1", key="sesame")
+    assert [(one.url, one.secret()) for one in config.backends] == [("http://192.0.2.3/v1", "sesame")]
+
+
+def test_the_environment_alone_is_enough(file: Path) -> None:
+    assert read_config(environ={"OUTTHINK_MODEL": "embedded"}).backends[0].local
+    file.write_text(BACKEND)
+    assert read_config(environ={"OUTTHINK_SERVE_CONFIG": str(file)}).backends[0].url == "http://192.0.2.1:8000/v1"
+    assert read_config(environ={"OUTTHINK_MODEL": "embedded", "OUTTHINK_SERVE_LEDGER": "memory:"}).ledger.url
+
+
+def test_the_ledger_of_a_file_can_be_read_alone(file: Path) -> None:
+    file.write_text("[ledger]\nurl = 'sqlite:///a.db'\n")
+    assert read_store(file, {}).resolved() == "sqlite:///a.db"
+    assert read_store(file, {"OUTTHINK_SERVE_LEDGER": "memory:"}).resolved() == "memory:"
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() -> None:
+    theirs = {"OUTTHINK_SERVE_SERVICE_HOST": "192.0.2.1", "OUTTHINK_SERVE_PORT_80_TCP": "tcp://192.0.2.1:80"}
+    assert read_config(models="embedded", environ=theirs).listen.port == 8000
+
+
+def test_types_and_places_of_paths(file: Path) -> None:
+    text = (
+        BACKEND + 'models = ["a", "b"]\nlimit = 8\n[pool]\ninterval = 2\naffinity = false\n[policy]\nfile = "p.json"\n'
+    )
+    config = read(file, text)
+    assert (config.backends[0].models, config.backends[0].limit) == (("a", "b"), 8)
+    assert (config.pool.interval, config.pool.affinity) == (2.0, False)
+    assert config.policy.file == file.parent / "p.json"
+    environ = {"OUTTHINK_SERVE_POOL_AFFINITY": "no", "OUTTHINK_SERVE_ADMISSION_PER_KEY": "none"}
+    config = read(file, text + "[admission]\nper_key = 3\n", {**environ, "OUTTHINK_SERVE_POLICY_FILE": "q.json"})
+    assert (config.pool.affinity, config.admission.per_key, config.policy.file) == (False, None, Path("q.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[listen\n", ("outthink.toml", "line 3")),
+        ("[[listen]]\nport = 1\n", ("toml: listen", "[listen]")),
+        ("backends.url = 'x'\n", ("toml: backends[0]", "'backends'")),
+        ("[lisen]\nport = 1\n", ("'lisen'", "did you mean listen")),
+        ("[colour]\n", ("'colour'", "use one of")),
+        ("[listen]\nprot = 1\n", ("toml: listen: 'prot'", "did you mean port")),
+        ("[listen]\nport = '80'\n", ("toml: listen.port: '80'", "write a whole number")),
+        ("[listen]\nport = true\n", ("toml: listen.port: True", "write a whole number")),
+        ("[listen]\nport = 1.5\n", ("toml: listen.port: 1.5", "write a whole number")),
+        ("[listen]\nport = 65536\n", ("toml: listen.port: 65536", "0 to 65535")),
+        ("[listen]\nhost = 3\n", ("toml: listen.host: 3", "in quotes")),
+        ("[listen]\nhost = ''\n", ("toml: listen.host: ''", "in quotes")),
+        ("[pool]\ninterval = nan\n", ("toml: pool.interval: nan", "write a number")),
+        ("[pool]\ninterval = -1\n", ("toml: pool.interval: -1", "above 0")),
+        ("[pool]\naffinity = 1\n", ("toml: pool.affinity: 1", "true or false")),
+        ("[limits]\nsamples = 0\n", ("toml: limits.samples: 0", "1 or more")),
+        ("[limits]\nbackend_seconds = -1\n", ("toml: limits.backend_seconds", "above 0")),
+        ("[admission]\nqueue = -1\n", ("toml: admission.queue: -1", "0 or more")),
+        ("[policy]\nshare = 2\n", ("toml: policy.share: 2", "0 to 1")),
+        ("[policy]\nshare = 0.5\n", ("toml: policy.share: 0.5", "shadow")),
+        ("[ledger]\nurl = 'mysql://x'\n", ("toml: ledger.url: 'mysql://x'", "sqlite:///PATH")),
+        ("[ledger]\nurl = 'postgresql://me:sesame@h/d'\n", ("toml: ledger.url", "url_env")),
+        ("[ledger]\nurl = 'memory:'\nurl_env = 'X'\n", ("toml: ledger.url_env: 'X'", "one of the two")),
+        ("[logs]\nlevel = 'loud'\n", ("toml: logs.level: 'loud'", "info")),
+        ("[[backends]]\nweight = 1\n", ("backends[1].url", "missing")),
+        ("[[backends]]\nurl = 'x'\n", ("toml: backends[1].url: 'x'", "http://")),
+        ("[[backends]]\nurl = 'http://me:sesame@h/v1'\n", ("toml: backends[1].url", "key_env")),
+        ("[[backends]]\nurl = 'http://h/v1'\nkey = 'sesame'\n", ("toml: backends[1].key", "key_env")),
+        ("[[backends]]\nurl = 'http://h/v1'\nweight = 0\n", ("toml: backends[1].weight: 0", "above 0")),
+        ("[[backends]]\nurl = 'http://h/v1'\nmodels = 'm'\n", ("toml: backends[1].models: 'm'", '["one", "two"]')),
+        (
+            "[[backends]]\nurl = 'http://h/v1'\nkey_env = 'A'\nkey_file = 'b'\n",
+            ("toml: backends[1].key_file", "one of"),
+        ),
+    ],
+)
+def test_every_wrong_word_is_one_line_that_names_its_place(file: Path, text: str, parts: tuple[str, ...]) -> None:
+    with pytest.raises(BadInput) as wrong:
+        read(file, BACKEND + text)
+    line = str(wrong.value)
+    assert "\n" not in line
+    assert "sesame" not in line
+    assert all(part in line for part in parts), line
+
+
+@pytest.mark.parametrize(
+    ("environ", "settings", "parts"),
+    [
+        (
+            {"OUTTHINK_SERVE_LISTEN_PROT": "1"},
+            [],
+            ("OUTTHINK_SERVE_LISTEN_PROT", "did you mean OUTTHINK_SERVE_LISTEN_PORT"),
+        ),
+        ({"OUTTHINK_SERVE_LISTEN_PORT": "x"}, [], ("OUTTHINK_SERVE_LISTEN_PORT: 'x'", "whole number")),
+        ({"OUTTHINK_SERVE_POOL_AFFINITY": "maybe"}, [], ("OUTTHINK_SERVE_POOL_AFFINITY", "true or false")),
+        ({"OUTTHINK_SERVE_CONFIG": "/none"}, [], ("/none", "cannot be read")),
+        ({}, ["listen.port"], ("--set", "SECTION.KEY=VALUE")),
+        ({}, ["lisen.port=1"], ("'lisen'", "did you mean listen")),
+        ({}, ["listen.prot=1"], ("'prot'", "did you mean port")),
+        ({}, ["listen.port=-1"], ("--set listen.port: -1", "0 to 65535")),
+        ({}, ["ledger.url=mysql://me:sesame@h/d"], ("--set ledger.url", "sqlite")),
+    ],
+)
+def test_variables_and_flags_are_named_as_well(
+    environ: dict[str, str], settings: list[str], parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(BadInput) as wrong:
+        read_config(models="embedded", environ=environ, settings=settings)
+    line = str(wrong.value)
+    assert "sesame" not in line
+    assert all(part in line for part in parts), line
+
+
+def test_no_backend_at_all_is_refused(file: Path) -> None:
+    with pytest.raises(BadInput, match="--model URL"):
+        read(file, "[listen]\nport = 1\n")
+
+
+def test_secrets_are_read_by_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_KEY", " sesame\n")
+    (tmp_path / "key").write_text("open\n")
+    assert Backend(url="http://h/v1", key_env="TOY_KEY").secret() == "sesame"
+    assert Backend(url="http://h/v1", key_file=tmp_path / "key").secret() == "open"
+    assert Backend(url="http://h/v1").secret() is None
+    (tmp_path / "two").write_text("sesame\nsesame\n")
+    (tmp_path / "none").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name, part in (("two", "one line"), ("none", "empty"), ("binary", "no text"), ("missing", "cannot be read")):
+        with pytest.raises(BadInput, match=part) as wrong:
+            Backend(url="http://h/v1", key_file=tmp_path / name).secret()
+        assert "sesame" not in str(wrong.value)
+    with pytest.raises(BadInput, match="NOBODY_SETS_THIS"):
+        Backend(url="http://h/v1", key_env="NOBODY_SETS_THIS").secret()
+
+
+def test_what_is_printed_reads_back_and_holds_no_secret(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_KEY", "sesame")
+    text = BACKEND + "key_env = 'TOY_KEY'\nweight = 2\n[pool]\nslack = 3\n[policy]\nfile = 'p.json'\n"
+    config = read(file, text, {"OUTTHINK_SERVE_LEDGER_URL": "postgresql://me:sesame@h/d?sslpassword=sesame"})
+    shown = effective(config)
+    assert "sesame" not in shown + repr(read_config(models="http://h/v1", key="sesame", environ={}))
+    assert "postgresql://me:***@h/d" in shown
+    values = tomllib.loads(shown)
+    assert values["backends"] == [{"url": "http://192.0.2.1:8000/v1", "key_env": "TOY_KEY", "weight": 2.0}]
+    again = file.with_name("again.toml")
+    again.write_text(shown.replace("postgresql://me:***@h/d?***", "memory:"))
+    assert read_config(again, environ={}).pool == config.pool
+
+
+def test_the_example_explains_every_key_and_holds_the_defaults(file: Path) -> None:
+    lines = [line for line in example().splitlines() if not line.endswith(" =")]
+    file.write_text("\n".join(re.sub(r"^#(?=\w)", "", line) for line in lines))
+    config = read_config(file, environ={})
+    assert config == Config(backends=(Backend(url="http://127.0.0.1:8001/v1"),))
+    for name, section in {**SECTIONS, "backends": Backend}.items():
+        _, keys = described(section)
+        assert set(keys_of(section)) <= set(keys), name
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:pw@h:5432/d", "postgresql://me:***@h:5432/d"),
+        ("postgresql://me@h/d?password=pw", "postgresql://me@h/d?***"),
+        ("http://h/v1?api-key=pw", "http://h/v1?***"),
+        ("sqlite:////var/lib/x.db", "sqlite:////var/lib/x.db"),
+        ("memory:", "memory:"),
+    ],
+)
+def test_urls_are_shown_without_their_secrets(url: str, shown: str) -> None:
+    assert masked(url) == shown

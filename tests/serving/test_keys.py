@@ -1,0 +1,262 @@
+"""API keys: made, listed and revoked by the command, and what the proxy makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outthink.cli.main import main
+from outthink.core.budget import Budget
+from outthink.core.errors import BadInput
+from outthink.serving.keys import Terms, digest, new_secret
+from outthink.serving.ledger import DurableLedger, open_durable
+from support.ledgers import Clock, doing, opened, rows
+
+pytest.importorskip("aiohttp")
+
+from support.chat_server import ChatServer, chat, models
+from support.proxy_server import ProxyServer
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The usual ledger of this test."""
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    monkeypatch.setenv("OUTTHINK_SERVE_LEDGER", url)
+    return url
+
+
+def keys(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """What `outthink keys` prints as JSON."""
+    assert main(["keys", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_key_is_shown_once_and_kept_hashed(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "add", "team a"]) == 0
+    secret = capsys.readouterr().out.strip()
+    assert secret.startswith("ot-")
+    assert len(secret) > 40
+    for path in tmp_path.rglob("*"):
+        assert secret.encode() not in path.read_bytes()
+    assert rows(url, "SELECT digest FROM keys") == [(digest(secret),)]
+    assert main(["keys", "list"]) == 0
+    assert secret not in capsys.readouterr().out
+    assert oct((tmp_path / "ledger.sqlite").stat().st_mode)[-3:] == "600"
+
+
+def test_secrets_differ() -> None:
+    assert len({new_secret() for _ in range(100)}) == 100
+
+
+def test_all_terms_are_kept(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--admin --budget-day tokens=1000,usd=0.5 --budget-month tokens=9000 --ceiling tokens=100,seconds=5"
+    made = keys(
+        capsys, "add", "a", *flags.split(), "--strategy", "self-consistency@3", "--model", "x", "--model", "y/z",
+        "--expires", "30d",
+    )  # fmt: skip
+    (kept,) = doing(url, DurableLedger.list_keys)
+    assert kept.terms == Terms(
+        admin=True,
+        day=Budget(tokens=1000, usd=0.5),
+        month=Budget(tokens=9000),
+        ceiling=Budget(tokens=100, seconds=5),
+        strategy="self-consistency@3",
+        models=("x", "y/z"),
+        expires=kept.terms.expires,
+    )
+    assert kept.terms.expires == pytest.approx(time.time() + 30 * 86_400, abs=60)
+    key = doing(url, lambda ledger: ledger.authorise(made["secret"]))
+    assert key is not None
+    assert (key.id, key.admin, key.limited, key.budget.tokens, key.models) == (
+        made["id"],
+        True,
+        True,
+        100,
+        ("x", "y/z"),
+    )
+
+
+def test_a_revoked_key_stays_in_the_list_and_frees_its_name(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first = keys(capsys, "add", "a")
+    assert keys(capsys, "revoke", "a")["revoked"]
+    second = keys(capsys, "add", "a")
+    keys(capsys, "revoke", second["id"])
+    assert [(one["id"], one["revoked"] is not None) for one in keys(capsys, "list")] == [
+        (first["id"], True),
+        (second["id"], True),
+    ]
+    assert all("secret" not in one for one in keys(capsys, "list"))
+
+    async def closed(ledger: DurableLedger) -> None:
+        assert ledger.guarded  # a ledger whose keys are all revoked is not open to everyone
+        assert await ledger.authorise(None) is None
+        assert await ledger.authorise(first["secret"]) is None
+
+    doing(url, closed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["add", ""], "name"),
+        (["add", "a\nb"], "name"),
+        (["add", "taken"], "taken"),
+        (["add", "x", "--budget-day", "seconds=5"], "budget-day"),
+        (["add", "x", "--budget-day", "tokens=0"], "budget-day"),
+        (["add", "x", "--ceiling", "euros=5"], "euros"),
+        (["add", "x", "--strategy", "no-such"], "no-such"),
+        (["add", "x", "--expires", "soon"], "--expires"),
+        (["add", "x", "--expires", "0d"], "--expires"),
+        (["revoke", "nobody"], "nobody"),
+        (["list", "--ledger", "mysql://x"], "mysql"),
+        (["list", "--ledger", "memory:"], None),
+        (["add", "x", "--ledger", "memory:"], "memory:"),
+    ],
+)
+def test_bad_input_is_one_line(url: str, arguments: list[str], part: str | None) -> None:
+    doing(url, lambda ledger: ledger.add_key("taken", Terms()))
+    done = subprocess.run(
+        [sys.executable, "-c", "from outthink.cli.main import entry; entry()", "keys", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
+    assert done.returncode == (0 if part is None else 2)
+    if part is not None:
+        assert part in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_terms_that_make_no_sense() -> None:
+    with pytest.raises(BadInput, match="joules"):
+        Terms(month=Budget(joules=3))
+
+
+def test_a_key_expires(ledger_url: str) -> None:
+    clock = Clock()
+
+    async def job(ledger: DurableLedger) -> None:
+        _, secret = await ledger.add_key("a", Terms(expires=clock.now + 10))
+        assert await ledger.authorise(secret) is not None
+        clock.now += 10
+        assert await ledger.authorise(secret) is None
+
+    doing(ledger_url, job, clock=clock)
+
+
+def test_other_processes_hear_of_keys_within_the_refresh(ledger_url: str) -> None:
+    async def job() -> None:
+        async with opened(ledger_url, refresh=0.05) as one, opened(ledger_url) as two:
+            assert not one.guarded
+            _, secret = await two.add_key("a", Terms())
+            for known in (True, False):
+                for _ in range(100):
+                    if (await one.authorise(secret) is not None) == known and one.guarded:
+                        break
+                    await asyncio.sleep(0.02)
+                else:
+                    raise AssertionError(known)
+                if known:
+                    await two.revoke_key("a")
+
+    asyncio.run(job())
+
+
+def test_a_new_key_works_at_once_and_wrong_ones_are_looked_up_seldom(ledger_url: str) -> None:
+    async def job() -> None:
+        async with opened(ledger_url, refresh=3600) as one, opened(ledger_url) as two:
+            await one.add_key("first", Terms())
+            await asyncio.sleep(0.3)
+            _, secret = await two.add_key("a", Terms())
+            assert await one.authorise(secret) is not None
+            began = time.perf_counter()
+            for at in range(2000):
+                assert await one.authorise(f"ot-{at}") is None
+            assert time.perf_counter() - began < 2
+
+    asyncio.run(job())
+
+
+def test_the_first_key_is_known_at_once(ledger_url: str) -> None:
+    async def job() -> None:
+        async with opened(ledger_url, refresh=3600) as one, opened(ledger_url) as two:
+            await asyncio.sleep(0.3)
+            assert await one.authorise("sk-of-another-service") is not None
+            made, secret = await two.add_key("a", Terms())
+            key = await one.authorise(secret)
+            assert key is not None
+            assert key.id == made.id
+            assert await one.authorise("sk-of-another-service") is None
+
+    asyncio.run(job())
+
+
+def test_when_a_key_was_last_used(ledger_url: str) -> None:
+    clock = Clock()
+
+    async def job(ledger: DurableLedger) -> None:
+        _, secret = await ledger.add_key("a", Terms(day=Budget(tokens=10)))
+        key = await ledger.authorise(secret)
+        assert key is not None
+        (kept,) = await ledger.list_keys()
+        assert kept.last_used is None
+        clock.now += 5
+        await ledger.reserve(key, 1, None, "r1")
+        (kept,) = await ledger.list_keys()
+        assert kept.last_used == clock.now
+
+    doing(ledger_url, job, clock=clock)
+
+
+@pytest.fixture
+def backend() -> Iterator[ChatServer]:
+    with ChatServer(chat(["The answer is 4."]), routes={"/v1/models": models("tiny")}) as server:
+        yield server
+
+
+def by(secret: str, **more: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}", **more}
+
+
+def test_the_proxy_holds_a_budget_across_restarts(url: str, backend: ChatServer) -> None:
+    _, secret = doing(url, lambda ledger: ledger.add_key("a", Terms(day=Budget(tokens=1000))))
+    with ProxyServer(backend.url, ledger=open_durable(url)) as proxy:
+        assert proxy.chat("tiny").status == 401
+        assert proxy.chat("tiny", headers=by("ot-wrong")).status == 401
+        first = proxy.chat("tiny", headers=by(secret), max_tokens=500)
+        assert first.status == 200
+        number = first.headers["x-outthink-receipt"]
+    for _ in range(3):
+        with ProxyServer(backend.url, ledger=open_durable(url)) as proxy:
+            got = proxy.get(f"/v1/receipts/{number}", **by(secret)).json
+            assert got["tokens"] == got["prompt_tokens"] + got["completion_tokens"]
+            refused = proxy.chat("tiny", headers=by(secret), max_tokens=1000)
+            assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
+            assert 0 < int(refused.headers["retry-after"]) <= 86_400
+            assert proxy.chat("outthink/single", headers=by(secret), max_tokens=64).status == 200
+
+
+def test_the_proxy_answers_an_idempotency_key_once(url: str, backend: ChatServer) -> None:
+    with ProxyServer(backend.url, ledger=open_durable(url)) as proxy:
+        for model in ("tiny", "outthink/single"):
+            before = len(backend.calls)
+            asked = {"headers": {"Idempotency_Key": f"i-{model}"}}
+            first, second = (proxy.chat(model, "Hello", **asked) for _ in range(2))
+            assert first.status == second.status == 200
+            assert first.content == second.content
+            assert first.headers["x-outthink-receipt"] == second.headers["x-outthink-receipt"]
+            assert len(backend.calls) == before + 1
+            other = proxy.chat(model, "Something else", **asked)
+            assert (other.status, other.error["code"]) == (409, "idempotency_conflict")
+        (spent,) = proxy.do(proxy.ledger.spend("day"))
+        assert spent.requests == 2

@@ -1,0 +1,154 @@
+"""Many at once: random interleavings against a model, and processes that are killed while they spend."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outthink.core.budget import Budget
+from outthink.serving.keys import Terms
+from outthink.serving.ledger import Rules
+from outthink.serving.ledger.periods import day_of
+from outthink.serving.protocols import OverBudget, Reservation
+from support import spender
+from support.ledgers import NOON, Clock, doing, opened, periods, record, rows
+
+LEASE, BY_DAY, BY_MONTH = 60.0, 150, 260
+STEPS = st.one_of(
+    st.tuples(st.just("reserve"), st.integers(0, 1), st.integers(0, 120)),
+    st.tuples(st.just("settle"), st.integers(0, 1), st.floats(0, 1)),
+    st.tuples(st.just("settle unknown"), st.integers(0, 1), st.just(0)),
+    st.tuples(st.just("wait"), st.just(0), st.integers(1, 90)),
+    st.tuples(st.just("sweep"), st.just(0), st.just(0)),
+)
+
+
+@dataclass
+class Model:
+    """What the ledger ought to say."""
+
+    bounds: dict[str, tuple[int, float]] = field(default_factory=dict)
+    charged: dict[str, int] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+
+    def total(self, period: str) -> int:
+        """What is spent or reserved in a day or month."""
+        return sum(
+            self.charged.get(number, bound)
+            for number, (bound, began) in self.bounds.items()
+            if day_of(began).startswith(period)
+        )
+
+    def fits(self, bound: int, now: float) -> bool:
+        day = day_of(now)
+        return self.total(day) + bound <= BY_DAY and self.total(day[:7]) + bound <= BY_MONTH
+
+    def sweep(self, now: float) -> None:
+        for number, (bound, began) in self.bounds.items():
+            if began + LEASE < now:
+                self.charged.setdefault(number, bound)
+
+
+async def follow(url: str, steps: Sequence[tuple[str, int, float]]) -> None:
+    """Take the steps with two ledgers in turn, and compare with the model after each."""
+    clock, model, held = Clock(NOON + 43_100), Model(), list[Reservation]()
+    terms = Terms(day=Budget(tokens=BY_DAY), month=Budget(tokens=BY_MONTH))
+    async with opened(url, clock) as first:
+        _, secret = await first.add_key("a", terms)
+    async with opened(url, clock) as one, opened(url, clock) as two:
+        key = await one.authorise(secret)
+        assert key is not None
+        for step, who, amount in steps:
+            ledger = (one, two)[who]
+            if step == "reserve":
+                number, bound = f"r{len(model.bounds)}", int(amount)
+                if model.fits(bound, clock.now):
+                    held.append(await ledger.reserve(key, bound, None, number))
+                    model.bounds[number] = bound, clock.now
+                else:
+                    with pytest.raises(OverBudget):
+                        await ledger.reserve(key, bound, None, number)
+            elif step.startswith("settle") and held:
+                which = held[int(amount * (len(held) - 1))]
+                bound, began = model.bounds[which.request_id]
+                tokens = None if step == "settle unknown" else int(amount * bound)
+                await ledger.settle(which, record(which.request_id, key.id, started=began, tokens=tokens))
+                if which.request_id not in model.settled:
+                    model.settled.add(which.request_id)
+                    model.charged[which.request_id] = bound if tokens is None else tokens
+            elif step == "wait":
+                clock.now += amount
+            elif step == "sweep":
+                async with opened(url, clock):
+                    model.sweep(clock.now)
+            for period, (tokens, _, reserved, _) in periods(url).items():
+                assert tokens + reserved == model.total(period)
+                assert tokens + reserved <= (BY_DAY if len(period) == 10 else BY_MONTH)
+        clock.now += LEASE + 1
+        async with opened(url, clock) as last:
+            model.sweep(clock.now)
+            assert sum(row.requests for row in await last.spend("key")) == len(model.bounds)
+    for period, (tokens, _, reserved, _) in periods(url).items():
+        assert (tokens, reserved) == (model.total(period), 0)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(STEPS, min_size=8, max_size=30))
+def test_no_interleaving_exceeds_a_budget_or_loses_a_token(steps: list[tuple[str, int, float]]) -> None:
+    with TemporaryDirectory() as folder:
+        asyncio.run(follow(f"sqlite:///{folder}/ledger.sqlite", steps))
+
+
+def test_processes_share_a_budget_and_one_is_killed(ledger_url: str) -> None:
+    budget, bound = 24_000, 100
+    _, secret = doing(ledger_url, lambda ledger: ledger.add_key("a", Terms(month=Budget(tokens=budget))))
+
+    def started(name: str) -> subprocess.Popen[str]:
+        command = [sys.executable, spender.__file__, ledger_url, secret, name, str(bound)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    killed, *others = [started(name) for name in ("killed", "other", "another")]
+    assert killed.stdout is not None
+    told = [killed.stdout.readline() for _ in range(40)]
+    until = time.monotonic() + 20
+    while time.monotonic() < until and not told[-1].startswith("over"):
+        (spent, _, reserved, _), *_ = [value for name, value in periods(ledger_url).items() if len(name) == 7]
+        assert spent + reserved <= budget
+        if killed.returncode is None and spent > budget // 4:
+            killed.send_signal(signal.SIGKILL)
+            killed.wait()
+        if all(one.poll() is not None for one in others):
+            break
+        time.sleep(0.02)
+    outputs = [killed.communicate(timeout=20)[0], *(one.communicate(timeout=20)[0] for one in others)]
+    assert [one.returncode for one in (killed, *others)] == [-signal.SIGKILL, 0, 0]
+    lines = [line.split() for line in ("".join(told) + "".join(outputs)).splitlines() if line != "over"]
+    confirmed = {line[0]: int(line[1]) for line in lines if len(line) == 2}
+    time.sleep(1.2)  # the leases of the killed process run out
+    doing(ledger_url, lambda ledger: ledger.receipt("x"), rules=Rules(lease=1.0))
+
+    ((spent, _, reserved, _),) = [value for name, value in periods(ledger_url).items() if len(name) == 7]
+    kept = dict(rows(ledger_url, "SELECT id, swept FROM requests"))
+    assert reserved == 0
+    assert spent <= budget
+    assert not [number for number in confirmed if kept.get(number) != 0]  # nothing that was confirmed is lost
+    lost = [number for number, swept in kept.items() if swept]
+    assert len(lost) <= 8  # as many as it had running
+    assert all(number.startswith("killed-") for number in lost)
+    unheard = len([number for number in kept if number not in confirmed and number not in lost])
+    assert unheard <= 8  # settled, and killed before it could say so
+    assert sum(confirmed.values()) + bound * len(lost) <= spent
+    assert spent <= sum(confirmed.values()) + bound * (len(lost) + unheard)
+    ((requests, tokens),) = rows(ledger_url, "SELECT SUM(requests), SUM(tokens) FROM spend")
+    assert requests == len(kept)
+    assert int(tokens) == spent - bound * len(lost)

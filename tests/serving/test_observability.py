@@ -1,0 +1,240 @@
+"""What watchers, metrics, logs and traces tell of real requests: everything that was spent, and no secret."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+pytest.importorskip("prometheus_client")
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from outthink.serving import logs, metrics
+from outthink.serving.policies import Policies
+from outthink.serving.watch import Quiet
+from support.chat_server import ChatServer, Hang, chat, models, refusal, stream, whole
+from support.proxy_server import CHAT, ProxyServer
+
+
+@pytest.fixture
+def backend() -> Iterator[ChatServer]:
+    with ChatServer(chat(["The answer is 4."])) as server:
+        server.routes["/v1/models"] = models("tiny")
+        yield server
+
+
+@pytest.fixture
+def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
+    with ProxyServer(backend.url) as running:
+        yield running
+
+
+class Heard(Quiet):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def began(self, running: Any) -> None:
+        self.told.append(("began", running.id, running.strategy))
+
+    def sampled(self, id: str, index: int, state: str, answer: str | None, tokens: int | None, backend: str) -> None:
+        self.told.append((state, id, index, answer))
+
+    def voted(self, id: str, votes: Any, leader: str | None) -> None:
+        self.told.append(("voted", id, dict(votes), leader))
+
+    def finished(self, record: Any) -> None:
+        self.told.append(("end", record.id, record.stopped))
+
+
+def figures(proxy: ProxyServer) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Every sample at /metrics by its name and the values of its labels, in the order of their names."""
+    got = proxy.get("/metrics")
+    assert got.status == 200
+    families = text_string_to_metric_families(got.content.decode())
+    return {
+        (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_a_strategy_is_told_sample_by_sample(backend: ChatServer, proxy: ProxyServer) -> None:
+    backend.routes[CHAT] = lambda seen: stream(Hang()) if seen.body["seed"] == 2 else chat(["The answer is 4."])
+    heard = Heard()
+    proxy.app.watchers.add(heard)
+    got = proxy.chat("outthink/self-consistency@3", seed=0)
+    receipt = got.headers["x-outthink-receipt"]
+    assert heard.told[0] == ("began", receipt, "self-consistency:n=3")
+    assert heard.told[-1] == ("end", receipt, "consensus")
+    states = [told[0] for told in heard.told]
+    assert states.count("started") == 3
+    assert (states.count("finished"), states.count("cancelled")) == (2, 1)
+    assert ("voted", receipt, {"4": 2}, "4") in heard.told
+
+
+def test_a_request_that_fails_ends_for_its_watchers(backend: ChatServer, proxy: ProxyServer) -> None:
+    heard = Heard()
+    proxy.app.watchers.add(heard)
+    backend.routes[CHAT] = refusal(500, "broken")
+    for model in ("tiny", "outthink/single"):
+        proxy.chat(model)
+    began = [told[1] for told in heard.told if told[0] == "began"]
+    assert len(began) == 2
+    assert [told[1] for told in heard.told if told[0] == "end"] == began
+
+
+def test_a_watcher_that_fails_is_dropped_and_the_request_served(proxy: ProxyServer) -> None:
+    class Broken(Quiet):
+        def began(self, running: Any) -> None:
+            raise RuntimeError("no")
+
+    heard = Heard()
+    proxy.app.watchers.add(Broken())
+    proxy.app.watchers.add(heard)
+    assert proxy.chat("tiny").status == 200
+    assert [type(one) for one in proxy.app.watchers] == [Heard]
+    assert heard.told[-1][0] == "end"
+
+
+def test_metrics_count_what_was_spent_and_what_nobody_knows(backend: ChatServer, proxy: ProxyServer) -> None:
+    metrics.attach(proxy.app, Policies())
+    backend.routes[CHAT] = whole({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    proxy.chat("tiny")
+    proxy.chat("tiny")
+    backend.routes[CHAT] = whole({"choices": []})
+    proxy.chat("tiny")
+    found = figures(proxy)
+    labels = ("tiny", "pass-through")
+    assert found["outthink_requests_total", (CHAT, "tiny", "200", "pass-through")] == 3
+    assert found["outthink_tokens_total", ("prompt", *labels)] == 6
+    assert found["outthink_tokens_total", ("completion", *labels)] == 8
+    assert found["outthink_unknown_total", ("prompt tokens", *labels)] == 1
+    assert found["outthink_unknown_total", ("usd", *labels)] == 3
+    assert ("outthink_usd_total", labels) not in found
+    assert found["outthink_request_seconds_count", labels] == 3
+    assert found["outthink_running_requests", ()] == 0
+    assert found["outthink_backend_up", (proxy.pool.backends[0].url,)] == 1
+
+
+def test_clients_cannot_make_new_series(backend: ChatServer, proxy: ProxyServer) -> None:
+    metrics.attach(proxy.app, Policies())
+    for name in ("tiny-1", "outthink/nonsense@3", "outthink/single:style=odd"):
+        proxy.chat(name)
+    proxy.chat("outthink/self-consistency@2", seed=0)
+    proxy.chat("outthink/self-consistency@3", seed=0)
+    found = figures(proxy)
+    strategies = {labels[3] for name, labels in found if name == "outthink_requests_total"}
+    assert strategies == {"self-consistency"}
+    stopped = {labels: count for (name, labels), count in found.items() if name == "outthink_stopped_total"}
+    assert {strategy for _, strategy in stopped} == {"self-consistency"}
+    assert sum(stopped.values()) == 2
+
+
+def test_refusals_are_counted_by_their_code_alone(proxy: ProxyServer) -> None:
+    metrics.attach(proxy.app, Policies())
+    proxy.chat("no-such-model")
+    proxy.get("/no/such/path")
+    proxy.get("/no/other/path")
+    found = figures(proxy)
+    refused = {labels: count for (name, labels), count in found.items() if name == "outthink_errors_total"}
+    assert refused[("not_found", "404")] == 2
+    assert len(refused) == 2
+    assert sum(refused.values()) == 3
+
+
+def test_the_first_token_of_a_stream_is_timed(proxy: ProxyServer) -> None:
+    metrics.attach(proxy.app, Policies())
+    proxy.chat("tiny", stream=True)
+    proxy.chat("outthink/single", stream=True)
+    found = figures(proxy)
+    for strategy in ("pass-through", "single"):
+        assert found["outthink_first_token_seconds_count", ("tiny", strategy)] == 1
+
+
+def test_a_line_of_json_for_every_request_and_no_secret(
+    backend: ChatServer, proxy: ProxyServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.jsonl"
+    written = logs.attach(proxy.app, "info", path)
+    proxy.chat("tiny", "my prompt is private", headers={"Authorization": "Bearer sk-verysecret123"})
+    backend.routes[CHAT] = refusal(500, "key sk-anothersecret is wrong")
+    proxy.chat("outthink/single", "my prompt is private")
+    written.close()
+    text = path.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    requests = [line for line in lines if line["message"] == "request"]
+    assert [line["strategy"] for line in requests] == ["pass-through", "single"]
+    assert requests[0]["tokens"] > 0
+    assert requests[0]["usd"] is None
+    assert requests[1]["level"] == "warning"
+    assert "secret" not in text
+    assert "private" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "gone"),
+    [
+        ("Authorization: Bearer abcdef123456", "abcdef123456"),
+        ("key sk-abc12345 and ot_abcdefghi", "abc"),
+        ("postgresql://me:hunter22@db/x", "hunter22"),
+        ('{"api_key": "abcdefgh"}', "abcdefgh"),
+    ],
+)
+def test_secrets_are_masked(text: str, gone: str) -> None:
+    assert gone not in logs.masked(text)
+    assert "***" in logs.masked(text)
+
+
+def test_a_log_that_cannot_be_written_is_refused(proxy: ProxyServer, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be written"):
+        logs.attach(proxy.app, "info", tmp_path / "none" / "log")
+
+
+def test_spans_follow_the_clients_trace_and_reach_the_backend(backend: ChatServer, proxy: ProxyServer) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from outthink.serving import telemetry
+
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    telemetry.attach(proxy.app, provider)
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    proxy.chat("outthink/self-consistency@2", headers={"traceparent": parent}, seed=0)
+    proxy.chat("tiny", headers={"traceparent": parent})
+    spans = kept.get_finished_spans()
+    requests = [span for span in spans if span.parent is not None and span.parent.span_id == 0xB7AD6B7169203331]
+    assert [dict(span.attributes or {})["outthink.strategy"] for span in requests] == [
+        "self-consistency:n=2",
+        "pass-through",
+    ]
+    voted = requests[0]
+    samples = [span for span in spans if span.parent is not None and span.parent.span_id == voted.context.span_id]
+    assert len(samples) == 2
+    assert all(dict(span.attributes or {})["outthink.sample.state"] == "finished" for span in samples)
+    told = dict(voted.attributes or {})
+    assert told["gen_ai.operation.name"] == "chat"
+    assert told["gen_ai.usage.input_tokens"] > 0
+    sent = {seen.headers["traceparent"] for seen in backend.calls}
+    assert sent == {f"00-0af7651916cd43dd8448eb211c80319c-{span.context.span_id:016x}-01" for span in requests}
+
+
+def test_nothing_waits_for_a_slow_log(proxy: ProxyServer, tmp_path: Path) -> None:
+    written = logs.attach(proxy.app, "info", tmp_path / "log")
+    began = time.perf_counter()
+    for _ in range(20):
+        proxy.chat("tiny")
+    assert time.perf_counter() - began < 5
+    written.close()
+    assert len((tmp_path / "log").read_text().splitlines()) == 20

@@ -1,0 +1,162 @@
+"""Policies of a running proxy: read again when they change, tried in the shadow or on a share."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from outthink.controller.policy.artefact import Policy
+from outthink.core.errors import BadInput
+from outthink.serving.memory import MemoryLedger
+from outthink.serving.policies import Policies
+from outthink.serving.protocols import Key
+from support.chat_server import ChatServer, chat, models
+from support.policies import content, policy
+from support.proxy_server import ProxyServer
+from support.samples import question
+
+
+@pytest.fixture
+def backend() -> Iterator[ChatServer]:
+    with ChatServer(chat(["The answer is 4."])) as server:
+        server.routes["/v1/models"] = models("tiny")
+        yield server
+
+
+def chosen(n: int) -> Policy:
+    tasks = content()["tasks"]
+    tasks[0]["chosen"] = n
+    return policy(tasks=tasks)
+
+
+def asked(proxy: ProxyServer) -> dict[str, Any]:
+    got = proxy.chat("outthink/auto", question(3), outthink={"answer": "number"}, seed=0)
+    assert got.status == 200
+    return got.json["outthink"]["receipt"]
+
+
+def test_a_changed_file_is_used_without_a_restart_and_a_broken_one_is_not(backend: ChatServer, tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    chosen(4).save(path)
+    policies = Policies(path)
+    with ProxyServer(backend.url, policies=policies) as proxy:
+        assert asked(proxy)["strategy"] == "auto (fixed@4)"
+        chosen(2).save(path)
+        proxy.do(policies.reload())
+        assert asked(proxy)["strategy"] == "auto (fixed@2)"
+        for broken in ("{", "[" * 100_000):
+            path.write_text(broken)
+            proxy.do(policies.reload())
+            assert asked(proxy)["strategy"] == "auto (fixed@2)"
+            assert policies.problem is not None
+            assert proxy.get("/readyz").json["policy"] == policies.problem
+        chosen(1).save(path)
+        proxy.do(policies.reload())
+        assert asked(proxy)["strategy"] == "auto (fixed@1)"
+        assert proxy.get("/readyz").json == {"status": "ready"}
+
+
+def test_a_policy_in_the_shadow_is_recorded_and_costs_nothing(backend: ChatServer, tmp_path: Path) -> None:
+    active, shadow = tmp_path / "a.json", tmp_path / "b.json"
+    chosen(4).save(active)
+    chosen(2).save(shadow)
+    policies = Policies(active, shadow)
+    with ProxyServer(backend.url, policies=policies) as proxy:
+        receipt = asked(proxy)
+        assert receipt["strategy"] == "auto (fixed@4)"
+        assert len(receipt["entries"]) == 4
+        assert "shadow" not in receipt
+        kept = proxy.get(f"/v1/receipts/{receipt['id']}").json["receipt"]
+        assert kept["shadow"]["plan"] == "fixed@2"
+        assert kept["shadow"]["policy"] == policies.candidate.id
+        assert (policies.compared.agreed, policies.compared.differed) == (0, 1)
+        assert policies.compared.active_tokens == 2 * policies.compared.shadow_tokens
+
+
+def test_what_the_shadow_cannot_decide_is_served_all_the_same(backend: ChatServer, tmp_path: Path) -> None:
+    chosen(4).save(tmp_path / "a.json")
+    tasks = content()["tasks"]
+    tasks[0]["difficulty"] = {"kind": "unheard-of"}
+    policy(tasks=tasks).save(tmp_path / "b.json")
+    policies = Policies(tmp_path / "a.json", tmp_path / "b.json")
+    with ProxyServer(backend.url, policies=policies) as proxy:
+        receipt = asked(proxy)
+        assert receipt["strategy"] == "auto (fixed@4)"
+        kept = proxy.get(f"/v1/receipts/{receipt['id']}").json["receipt"]["shadow"]
+    assert kept["plan"] is None
+    assert kept["error"]
+    assert (policies.compared.agreed, policies.compared.differed, policies.compared.refused) == (0, 0, 1)
+
+
+def test_a_shadow_is_told_to_admins_alone(backend: ChatServer, tmp_path: Path) -> None:
+    class Keyed(MemoryLedger):
+        guarded = True
+
+        async def authorise(self, bearer: str | None) -> Key | None:
+            return Key(bearer, admin=bearer == "admin") if bearer else None
+
+    chosen(4).save(tmp_path / "a.json")
+    chosen(2).save(tmp_path / "b.json")
+    policies = Policies(tmp_path / "a.json", tmp_path / "b.json")
+    with ProxyServer(backend.url, policies=policies, ledger=Keyed()) as proxy:
+        user, admin = {"Authorization": "Bearer user"}, {"Authorization": "Bearer admin"}
+        got = proxy.chat("outthink/auto", question(3), headers=user, outthink={"answer": "number"}, seed=0)
+        path = f"/v1/receipts/{got.headers['x-outthink-receipt']}"
+        seen = [proxy.get(path, **who).json["receipt"] for who in (user, admin)]
+    assert [receipt["strategy"] for receipt in seen] == ["auto (fixed@4)"] * 2
+    assert ["shadow" in receipt for receipt in (got.json["outthink"]["receipt"], *seen)] == [False, False, True]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_a_hangup_reads_the_policy_at_once_and_ends_nothing(backend: ChatServer, tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    chosen(2).save(path)
+    command = [sys.executable, "-c", "from outthink.cli.main import entry; entry()", "serve", "--port", "0"]
+    command += ["--ledger", "memory:", "--model", backend.url, "--policy", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            url = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline())
+            assert url is not None
+            path.write_text("{")
+            problem, end = None, time.monotonic() + 1.5  # the files are looked at every two seconds
+            process.send_signal(signal.SIGHUP)
+            while problem is None and time.monotonic() < end:
+                with urllib.request.urlopen(f"{url[0]}/readyz", timeout=5) as reply:
+                    problem = json.load(reply).get("policy")
+                time.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+    assert "is no policy" in str(problem)
+
+
+def test_a_share_of_the_requests_is_decided_by_the_candidate(tmp_path: Path) -> None:
+    active, candidate = tmp_path / "a.json", tmp_path / "b.json"
+    chosen(4).save(active)
+    chosen(2).save(candidate)
+    policies = Policies(active, candidate, 0.25)
+    picks = [policies.choose(f"rcpt-{number}") for number in range(4000)]
+    tried = [pick for pick in picks if pick.policy is policies.candidate]
+    assert 0.2 < len(tried) / 4000 < 0.3
+    assert all(pick.shadow is None for pick in tried)
+    assert picks == [policies.choose(f"rcpt-{number}") for number in range(4000)]
+    assert Policies(active, candidate, 1.0).choose("any").policy.id == policies.candidate.id
+
+
+def test_a_file_that_is_no_policy_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="does not exist"):
+        Policies(tmp_path / "none.json")

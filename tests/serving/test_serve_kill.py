@@ -1,0 +1,150 @@
+"""The proxy killed with SIGKILL under load: no request is charged twice, and no confirmed spend is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from outthink.core.budget import Budget
+from outthink.serving.keys import Terms
+from outthink.serving.ledger import open_ledger
+from support.chat_server import ChatServer, Seen, chat, whole
+
+COMMAND = [sys.executable, "-c", "from outthink.cli.main import entry; entry()", "serve", "--port", "0"]
+TOKENS = 7
+DAY = 86_400.0
+
+
+def answer(seen: Seen):
+    """Whole or as a stream, after a moment."""
+    if seen.body.get("stream"):
+        return chat(["The answer is 4."], counts=(5, 2), delay=0.002)
+    choice = {"index": 0, "message": {"role": "assistant", "content": "4"}, "finish_reason": "stop"}
+    counts = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": TOKENS}
+    return whole({"id": "c", "object": "chat.completion", "choices": [choice], "usage": counts})
+
+
+async def _key(url: str) -> tuple[str, str]:
+    ledger = open_ledger(url)
+    await ledger.open()
+    key, secret = await ledger.add_key("limited", Terms(day=Budget(tokens=10_000_000)))
+    await ledger.close()
+    return key.id, secret
+
+
+async def _books(url: str, key: str, ids: list[str]) -> tuple[int, int, dict[str, int]]:
+    """Tokens and requests of the key today, and what the receipts say."""
+    ledger = open_ledger(url)
+    await ledger.open()
+    rows = [row for row in await ledger.spend("key", time.time() - DAY, time.time() + DAY) if row.group == key]
+    told = {}
+    for number in ids:
+        record = await ledger.receipt(number)
+        assert record is not None, f"{number} was answered and is not in the ledger"
+        told[number] = record.tokens or 0
+    await ledger.close()
+    return sum(row.known_tokens for row in rows), sum(row.requests for row in rows), told
+
+
+def start(backend: ChatServer, url: str, environ: dict[str, str]) -> tuple[subprocess.Popen[str], int]:
+    """A proxy in a process of its own, and its port."""
+    arguments = ["--model", backend.url, "--ledger", url, "--set", "logs.level=error"]
+    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=environ)
+    assert process.stderr is not None
+    found = re.search(r"http://[^:]+:(\d+)", process.stderr.readline())
+    assert found is not None
+    return process, int(found[1])
+
+
+def load(port: int, secret: str, until: threading.Event, answered: list[str]) -> None:
+    """One client after another until the proxy is gone."""
+    head = {"content-type": "application/json", "Authorization": f"Bearer {secret}"}
+    at = 0
+    while not until.is_set():
+        at += 1
+        model = ("toy", "toy", "outthink/self-consistency@3")[at % 3]
+        body = {"model": model, "messages": [{"role": "user", "content": "2 + 2?"}], "max_tokens": 20, "seed": 0}
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), head)
+            reply = connection.getresponse()
+            reply.read()
+            if reply.status == 200:
+                answered.append(reply.headers["x-outthink-receipt"])
+        except (OSError, http.client.HTTPException):
+            return
+        finally:
+            connection.close()
+
+
+@pytest.mark.parametrize("moment", [0.25, 0.6])
+def test_killed_under_load(tmp_path: Path, moment: float) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    environ = {**os.environ, "OUTTHINK_STATE": str(tmp_path / "state")}
+    key, secret = asyncio.run(_key(url))
+    answered: list[str] = []
+    until = threading.Event()
+    with ChatServer(answer) as backend:
+        process, port = start(backend, url, environ)
+        clients = [threading.Thread(target=load, args=(port, secret, until, answered)) for _ in range(6)]
+        for client in clients:
+            client.start()
+        deadline = time.monotonic() + 30
+        while not answered and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=10)
+        until.set()
+        for client in clients:
+            client.join(10)
+        confirmed = TOKENS * sum(seen.sent for seen in backend.calls)
+        assert answered
+        assert len(set(answered)) == len(answered)
+
+        process, port = start(backend, url, environ)  # and once more, on the same ledger
+        again: list[str] = []
+        once = threading.Thread(target=load, args=(port, secret, until, again))
+        until.clear()
+        once.start()
+        while len(again) < 3 and time.monotonic() < deadline + 30:
+            time.sleep(0.01)
+        until.set()
+        once.join(10)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert len(again) >= 3
+
+    spent, requests, told = asyncio.run(_books(url, key, answered + again))
+    settled = sum(told.values())
+    # Settled once each: what is answered is in the sums exactly once. What was reserved when the proxy was
+    # killed stays reserved until its lease ends, and is then charged at the reservation.
+    assert spent >= settled
+    assert requests >= len(told)
+    reserved = _reserved(tmp_path / "ledger.sqlite", key)
+    assert spent + reserved >= confirmed
+    assert spent <= TOKENS * sum(1 for _ in backend.calls)
+
+
+def _reserved(path: Path, key: str) -> int:
+    """Tokens that are still set aside for the key."""
+    import sqlite3
+
+    with sqlite3.connect(path) as database:
+        names = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+        assert "reservations" in names, names
+        row = database.execute("select coalesce(sum(tokens), 0) from reservations where key_id = ?", (key,)).fetchone()
+    return int(row[0])

@@ -1,0 +1,156 @@
+"""More requests than places, and the end of a proxy while requests run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from http.client import HTTPException
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from outthink.serving.pool import BackendSettings
+from support.chat_server import ChatServer, Hang, Reply, chat, stream, whole
+from support.proxy_server import Got, ProxyServer
+
+SLOW = Reply((0.4, b'{"choices": []}'), kind="application/json")
+
+
+def sent(proxy: ProxyServer, count: int, **fields: Any) -> list[Got]:
+    """The replies to so many requests at once."""
+    got: list[Got] = []
+    threads = [threading.Thread(target=lambda: got.append(proxy.chat("toy", **fields))) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    return got
+
+
+def test_beyond_places_and_line_is_429_with_a_time_to_come_back() -> None:
+    settings = {"concurrency": 2, "queue": 2}
+    with ChatServer(SLOW) as backend, ProxyServer(backend.url, admission=settings) as proxy:
+        got = sent(proxy, 7)
+        assert sorted(one.status for one in got) == [200] * 4 + [429] * 3
+        for one in got:
+            if one.status == 429:
+                assert one.error["code"] == "queue_full"
+                assert 1 <= int(one.headers["retry-after"]) <= 60
+        assert proxy.chat("toy").status == 200
+        assert proxy.app.admission.active == proxy.app.admission.waiting == 0
+
+
+def test_a_full_proxy_still_answers_what_costs_nothing() -> None:
+    with ChatServer(SLOW) as backend, ProxyServer(backend.url, admission={"concurrency": 1, "queue": 0}) as proxy:
+        thread = threading.Thread(target=lambda: proxy.chat("toy"))
+        thread.start()
+        time.sleep(0.1)
+        assert proxy.chat("toy").status == 429
+        assert [proxy.get(path).status for path in ("/healthz", "/readyz", "/v1/models")] == [200] * 3
+        thread.join(10)
+
+
+def test_a_client_that_leaves_the_line_gives_its_place_up() -> None:
+    settings = {"concurrency": 1, "queue": 1}
+    with ChatServer(SLOW) as backend, ProxyServer(backend.url, admission=settings) as proxy:
+        first = threading.Thread(target=lambda: proxy.chat("toy"))
+        first.start()
+        time.sleep(0.1)
+        proxy.abandon("toy")
+        end = time.monotonic() + 2
+        while proxy.app.admission.waiting and time.monotonic() < end:
+            time.sleep(0.01)
+        assert proxy.app.admission.waiting == 0
+        first.join(10)
+        assert len(backend.calls) == 1
+
+
+def test_stopping_is_told_first_refuses_what_is_new_and_lets_the_rest_end() -> None:
+    slow = chat(["The", " answer"], delay=0.3)
+    limits = {"stop_seconds": 5.0, "drain_seconds": 0.3}
+    with ChatServer(slow) as backend, ProxyServer(backend.url, limits=limits) as proxy:
+        running: list[Got] = []
+        thread = threading.Thread(target=lambda: running.append(proxy.chat("toy", stream=True)))
+        thread.start()
+        time.sleep(0.1)
+        stop = threading.Thread(target=proxy.stop)
+        stop.start()
+        time.sleep(0.1)
+        assert proxy.get("/readyz").status == 503
+        assert proxy.get("/v1/models").status == 200
+        time.sleep(0.25)
+        got = proxy.chat("toy")
+        assert (got.status, got.error["code"], got.headers["connection"]) == (503, "stopping", "close")
+        assert int(got.headers["retry-after"]) >= 1
+        thread.join(10)
+        stop.join(10)
+        assert running[0].text == "The answer"
+        assert running[0].events[-1] == "[DONE]"
+        with pytest.raises(ConnectionError):
+            proxy.get("/healthz")
+
+
+def test_who_waits_in_line_is_told_when_it_stops() -> None:
+    with ChatServer(SLOW) as backend, ProxyServer(backend.url, admission={"concurrency": 1}) as proxy:
+        got: list[Got] = []
+        threads = [threading.Thread(target=lambda: got.append(proxy.chat("toy"))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.15)
+        proxy.stop()
+        for thread in threads:
+            thread.join(10)
+        assert sorted(one.status for one in got) == [200, 503, 503]
+
+
+def test_what_does_not_end_in_time_is_ended_and_settled() -> None:
+    with (
+        ChatServer(stream(b'data: {"choices": []}\n\n', Hang())) as backend,
+        ProxyServer(backend.url, limits={"stop_seconds": 0.2}) as proxy,
+    ):
+
+        def ask() -> None:
+            with suppress(OSError, HTTPException):
+                proxy.chat("toy", stream=True)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        time.sleep(0.2)
+        began = time.monotonic()
+        proxy.stop()
+        assert time.monotonic() - began < 2.5
+        thread.join(10)
+        assert [record.stopped for record in proxy.ledger.records.values()] == ["interrupted"]  # type: ignore[attr-defined]
+        assert backend.calls[0].gone.wait(2)
+
+
+def test_a_backends_limit_is_shared_by_all_kinds_of_requests() -> None:
+    most = 0
+
+    def count(seen: Any) -> Reply:
+        nonlocal most
+        most = max(most, proxy.pool.backends[0].active)
+        return chat(["The answer is 4."], delay=0.03) if seen.body.get("stream") else whole({"choices": []})
+
+    got: list[Got] = []
+    voting = {"outthink": {"answer": "number"}, "model": "outthink/self-consistency@6"}
+    counts = {"/tokenize": whole({"tokens": [1, 2, 3]})}
+    with (
+        ChatServer(count, routes=counts) as backend,  # type: ignore[arg-type]
+        ProxyServer(BackendSettings(url=backend.url, limit=3)) as proxy,
+    ):
+        jobs = [
+            *(threading.Thread(target=lambda: got.append(proxy.chat(**voting))) for _ in range(3)),  # type: ignore[arg-type]
+            *(threading.Thread(target=lambda: proxy.chat("toy")) for _ in range(6)),
+        ]
+        for job in jobs:
+            job.start()
+        for job in jobs:
+            job.join(10)
+        assert most == 3
+        assert [one.json["outthink"]["receipt"]["answer"] for one in got] == ["4"] * 3
+        for one in got:  # nobody was sent away only to come back
+            assert len(one.json["outthink"]["receipt"]["entries"]) <= 6

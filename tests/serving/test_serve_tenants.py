@@ -1,0 +1,87 @@
+"""Fifty clients at once, each with its own key, strategy, budget and prompt: nothing of one reaches another."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from outthink.core.budget import Budget
+from outthink.serving.keys import Terms
+from outthink.serving.ledger import open_ledger
+from support.chat_server import ChatServer, Reply, Seen, chat
+from support.proxy_server import ProxyServer
+
+CLIENTS, ROUNDS = 50, 4
+STRATEGIES = ("single", "self-consistency@3", "adaptive-consistency@4", "short-m-of-k@3", "esc@4")
+
+
+def echo(seen: Seen) -> Reply:
+    """Says who asked: the word of the prompt comes back in the answer."""
+    said = seen.body["messages"][-1]["content"]
+    word = re.search(r"word-\d+", said if isinstance(said, str) else str(said))
+    assert word is not None
+    return chat([f"You said {word[0]}. The answer is {word[0].removeprefix('word-')}."], counts=(10, 5), delay=0.001)
+
+
+async def _keys(url: str) -> list[tuple[str, str]]:
+    ledger = open_ledger(url)
+    await ledger.open()
+    made = []
+    for at in range(CLIENTS):
+        terms = Terms(
+            day=Budget(tokens=1_000_000) if at % 3 == 0 else Budget(),
+            ceiling=Budget(tokens=2_000 + at) if at % 4 == 0 else Budget(),
+            strategy=STRATEGIES[at % len(STRATEGIES)],
+        )
+        key, secret = await ledger.add_key(f"client-{at}", terms)
+        made.append((key.id, secret))
+    await ledger.close()
+    return made
+
+
+def test_nothing_of_one_client_reaches_another(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    keys = asyncio.run(_keys(url))
+    receipts: dict[str, int] = {}
+    with ChatServer(echo) as backend, ProxyServer(backend.url, ledger=open_ledger(url)) as proxy:
+
+        def client(at: int) -> list[tuple[str, Any]]:
+            draw = random.Random(at)
+            told = []
+            for _ in range(ROUNDS):
+                strategy = draw.choice(("auto", STRATEGIES[at % len(STRATEGIES)]))
+                more = {"temperature": 0.5 + at / 100, "max_tokens": 20 + at, "stream": draw.random() < 0.3}
+                got = proxy.chat(
+                    f"outthink/{strategy}", f"Say word-{at}", headers={"Authorization": f"Bearer {keys[at][1]}"}, **more
+                )
+                assert got.status == 200, got.content
+                told.append((got.headers["x-outthink-receipt"], got))
+            return told
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            replies = list(pool.map(client, range(CLIENTS)))
+        for at, rows in enumerate(replies):
+            for receipt, got in rows:
+                words = set(re.findall(rb"word-(\d+)", got.content))
+                assert words == {str(at).encode()}, (at, words)
+                receipts[receipt] = at
+                own = {"Authorization": f"Bearer {keys[at][1]}"}
+                other = {"Authorization": f"Bearer {keys[(at + 1) % CLIENTS][1]}"}
+                record = proxy.get(f"/v1/receipts/{receipt}", **own).json
+                wanted = STRATEGIES[at % len(STRATEGIES)].partition("@")[0]
+                assert record["strategy"].partition(":")[0] == wanted
+                assert proxy.get(f"/v1/receipts/{receipt}", **other).status == 404
+        assert len(receipts) == CLIENTS * ROUNDS
+        for seen in backend.calls:
+            at = int(re.findall(r"word-(\d+)", seen.content.decode())[0])
+            assert seen.body["max_tokens"] <= 20 + at
+            assert seen.body["temperature"] == pytest.approx(0.5 + at / 100)
+            assert "authorization" not in {name.lower() for name in seen.headers}

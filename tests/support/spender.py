@@ -1,0 +1,46 @@
+"""A process that spends from a key's budget as fast as it can, for tests that kill it.
+
+`python spender.py URL SECRET NAME BOUND`: for every request that is settled a line `ID TOKENS`, then `over`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from outthink.serving.ledger import Rules
+from outthink.serving.protocols import OverBudget
+from support.ledgers import opened, record
+
+
+async def main(url: str, secret: str, name: str, bound: int) -> None:
+    """Eight requests at a time, until the budget is used up."""
+    draw = random.Random(name)
+    async with opened(url, rules=Rules(lease=1.0)) as ledger:
+        key = await ledger.authorise(secret)
+        assert key is not None
+        numbers = itertools.count()
+
+        async def spend() -> None:
+            while True:
+                number = f"{name}-{next(numbers)}"
+                held = await ledger.reserve(key, bound, None, number)
+                tokens = draw.randint(0, bound)
+                told = record(number, key.id, started=time.time(), tokens=tokens)
+                await asyncio.sleep(draw.random() * 0.01)
+                await asyncio.gather(*(ledger.settle(held, told) for _ in range(draw.randint(1, 2))))
+                print(number, tokens, flush=True)
+
+        ended = await asyncio.gather(*(spend() for _ in range(8)), return_exceptions=True)
+        assert all(isinstance(one, OverBudget) for one in ended), ended
+    print("over", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
