@@ -124,24 +124,19 @@ def latency(seconds: float) -> Part:
 
 
 def streaming(seconds: float) -> Part:
-    """64 streams."""
+    """64 streams, at the rate that is asked for and at half of it, and one alone."""
     rows: Table = []
-    with backend(events=200, pause=0.003) as behind, servers.ours(behind) as server:
-        request = {name: chat(url, MODEL, stream=True) for name, url in (("direct", behind), ("outthink", server.url))}
-        for name, url in (("direct", behind), ("outthink", server.url)):
-            found = uvloop.run(streams(url, request[name], 64, seconds))
-            row = {"way": name, "events/s": found.events, "errors": found.errors}
-            rows.append(row | {f"first p{at} ms": _percentile(found.first, at) for at in (50, 99)})
-        # With nothing else to do, for the delay of a single first event.
-        for name, url in (("direct, 1 stream", behind), ("outthink, 1 stream", server.url)):
-            found = uvloop.run(streams(url, chat(url, MODEL, stream=True), 1, min(seconds, 4)))
-            row = {"way": name, "events/s": found.events, "errors": found.errors}
-            rows.append(row | {f"first p{at} ms": _percentile(found.first, at) for at in (50, 99)})
+    for name, pause, connections in (("64 streams", 0.003, 64), ("64 slower", 0.006, 64), ("1 stream", 0.003, 1)):
+        with backend(events=200, pause=pause) as behind, servers.ours(behind) as server:
+            for way, url in (("direct", behind), ("outthink", server.url)):
+                found = uvloop.run(streams(url, chat(url, MODEL, stream=True), connections, seconds))
+                row = {"streams": name, "way": way, "events/s": found.events, "errors": found.errors}
+                rows.append(row | {f"first p{at} ms": _percentile(found.first, at) for at in (50, 99)})
     show("streams of 200 tokens", rows)
     rate, delay = rows[1]["events/s"], rows[1]["first p50 ms"] - rows[0]["first p50 ms"]
     return rows, [
         target("events a second through one worker, 64 streams", ">= 15,000/s", f"{rate:,.0f}/s", rate >= 15000),
-        target("first event delayed, 64 streams, median", "< 5 ms", f"{delay:.2f} ms", delay < 5),
+        target("first event delayed, the same 64 streams, median", "< 5 ms", f"{delay:.2f} ms", delay < 5),
     ]
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 QUESTION = "What is 17 times 23?"
 _WARM = 0.5  # seconds before anything is counted
+_STAGGER = 0.01  # seconds between the first requests of streams
 
 
 @dataclass
@@ -233,7 +234,7 @@ class Streams:
 
 
 async def streams(url: str, request: bytes, connections: int, seconds: float) -> Streams:
-    """So many concurrent streams, each followed by another."""
+    """So many concurrent streams, each followed by another; they begin one after the other, as clients do."""
     firsts: list[float] = []
     errors = 0
 
@@ -246,6 +247,7 @@ async def streams(url: str, request: bytes, connections: int, seconds: float) ->
     clients = [await _connect(url, lambda: _Client(request, done)) for _ in range(connections)]
     for client in clients:
         client.send()
+        await asyncio.sleep(_STAGGER)
     await asyncio.sleep(_WARM)
     firsts.clear()
     before, began = sum(client.events for client in clients), time.perf_counter()

@@ -49,8 +49,9 @@ class Client:
 def clients(count: int, samples: int, tokens: int, deadline: float) -> list[Client]:
     """A tenth with half of the tokens, a tenth with a deadline, the others with enough."""
     bound = 200 + tokens  # the prompt's upper bound before it has been counted, and a completion
+    usual = 45 + tokens  # what a sample costs in fact
     few = max(1, count // 10)
-    half = [Client("half the tokens", tokens=bound * samples // 2)] * few
+    half = [Client("half the tokens", tokens=bound + usual * samples // 2)] * few
     late = [Client("deadline", seconds=deadline)] * few
     return [Client("enough", tokens=bound * samples)] * (count - 2 * few) + half + late
 

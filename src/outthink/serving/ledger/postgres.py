@@ -71,10 +71,11 @@ class PostgresDatabase:
         if text is None:
             text = self._texts[statement] = statement.replace("?", "%s")
         try:
-            return self._connection.execute(text, values or None)
+            result: Result = self._connection.execute(text, values or None)
         except (self._errors.OperationalError, self._errors.InternalError, self._errors.InterfaceError) as error:
             met = isinstance(error, (self._errors.errors.DeadlockDetected, self._errors.errors.SerializationFailure))
             raise Gone(f"{self.name}: {_line(error)}", again=met or self._connection.closed) from error
+        return result
 
     def close(self) -> None:
         """Disconnect."""
