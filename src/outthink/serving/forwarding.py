@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -76,7 +77,7 @@ class Forwarder:
         prefix = zlib.crc32(content[:512])
         turns = None
         try:
-            async with asyncio.timeout(key.budget.seconds):
+            async with nullcontext() if key.budget.seconds is None else asyncio.timeout(key.budget.seconds):
                 if self.app.pool.places(model) is not None:
                     await (waited := self._turns(model)).take(account.id)
                     turns = waited

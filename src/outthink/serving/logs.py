@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -56,7 +57,7 @@ def json_of(waiting: Waiting) -> str:
         told = {"time": _moment(waiting.started + waiting.seconds), "level": _level(waiting), "message": "request"}
         for name in _TEXTS:
             value = getattr(waiting, name)
-            told[name] = None if value is None else masked(value[:_LETTERS])
+            told[name] = None if value is None else _short(value)
         told |= {name: getattr(waiting, name) for name in _NUMBERS}
     else:
         told = {"time": _moment(waiting.created), "level": waiting.levelname.lower()}
@@ -197,5 +198,15 @@ def _level(record: RequestRecord) -> str:
 
 def _moment(seconds: float) -> str:
     """UTC with milliseconds, 2026-11-24T10:00:00.123Z."""
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+    return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+
+
+@lru_cache(16)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+@lru_cache(4096)
+def _short(text: str) -> str:
+    """Names come again and again, and looking for secrets takes as long as the rest of a line."""
+    return masked(text[:_LETTERS])

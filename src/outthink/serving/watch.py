@@ -7,7 +7,7 @@ what a watcher makes of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,11 +78,15 @@ class Quiet:
         """Nothing."""
 
 
+_MOMENTS = ("began", "sampled", "voted", "finished", "backend")
+
+
 class Watchers:
-    """All of them; empty and false until one is added."""
+    """All of them; empty and false until one is added. Who has nothing to do at a moment is not called."""
 
     def __init__(self) -> None:
         self._all: tuple[Watcher, ...] = ()
+        self._called: dict[str, tuple[Callable[..., None], ...]] = dict.fromkeys(_MOMENTS, ())
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -92,7 +96,7 @@ class Watchers:
 
     def add(self, watcher: Watcher) -> None:
         """Tell this one, too."""
-        self._all = (*self._all, watcher)
+        self._keep((*self._all, watcher))
 
     def began(self, running: Running) -> None:
         """Tell all."""
@@ -114,10 +118,18 @@ class Watchers:
         """Tell all."""
         self._tell("backend", url, healthy)
 
+    def _keep(self, watchers: tuple[Watcher, ...]) -> None:
+        self._all = watchers
+        for moment in _MOMENTS:
+            idle = getattr(Quiet, moment)
+            busy = [one for one in watchers if getattr(type(one), moment, None) is not idle]
+            self._called[moment] = tuple(getattr(one, moment) for one in busy)
+
     def _tell(self, moment: str, *told: object) -> None:
-        for one in self._all:
+        for call in self._called[moment]:
             try:
-                getattr(one, moment)(*told)
+                call(*told)
             except Exception:  # noqa: BLE001 - whatever a watcher does, the request goes on
-                self._all = tuple(other for other in self._all if other is not one)
-                _log.exception("%s failed and is told nothing any more", type(one).__name__)
+                failed = getattr(call, "__self__", call)
+                self._keep(tuple(one for one in self._all if one is not failed))
+                _log.exception("%s failed and is told nothing any more", type(failed).__name__)
