@@ -97,6 +97,8 @@ def block(name: str) -> str:
         "targets": lambda: targets(argument),
         "compared": lambda: tables.compared(argument),
         "prm": lambda: getattr(verifier_tables, argument)(),
+        "saved": lambda: tables.saved(argument),
+        "verbs": verbs,
         "passing": lambda: tables.passing(argument),
         "summary": summary,
         "cli": command_line,
@@ -104,6 +106,13 @@ def block(name: str) -> str:
         "receipt": receipt,
     }
     return makers[kind]()
+
+
+def verbs() -> str:
+    """Every verb of the command line, and what it does."""
+    return "\n".join(
+        ["| verb | what it does |", "|---|---|", *(f"| `outthink {name}` | {does} |" for name, does in VERBS.items())]
+    )
 
 
 def assets() -> dict[str, str]:

@@ -40,6 +40,29 @@ def compared(argument: str) -> str:
     return "\n".join(lines)
 
 
+SAVED = {
+    "adaptive-consistency": "adaptive-consistency",
+    "esc": "esc",
+    "what calibrate ships": "**calibrated policy**",
+    "oracle, no more accurate": "oracle",
+}
+
+
+def saved(name: str) -> str:
+    """Share of self-consistency@32's tokens that its accuracy costs, a column for each way, in few words."""
+    rows: list[Row] = _read(name)["compared"]
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    lines = [f"| tokens for the accuracy of self-consistency@32 | {' | '.join(sets)} |", "|---|" + "--:|" * len(sets)]
+    for way, shown in SAVED.items():
+        found = {row["set"]: row for row in rows if row["way"] == way}
+        cells = [f"{found[one]['ratio']:.2f}" for one in sets]
+        lines.append(f"| {shown} | {' | '.join(cells)} |")
+        if shown.startswith("**"):
+            points = [_signed(found[one]["difference"]) for one in sets]
+            lines.append(f"| its points lost or won | {' | '.join(points)} |")
+    return "\n".join(lines)
+
+
 def passing(name: str) -> str:
     """Where votes of the weak model pass one answer of the strong one, bin by bin."""
     lines = [

@@ -38,6 +38,16 @@ def paid() -> str:
     return "\n".join(lines)
 
 
+def short() -> str:
+    """What the verifier adds at 16 samples' worth of compute, in few words."""
+    lines = ["| at equal FLOPs | majority of 16, % | weighted vote, % | points won |", "|---|--:|--:|---|"]
+    for name, found in _read()["sets"].items():
+        row = next(row for row in found["equal_flops"] if row["method"] == "weighted" and row["majority_n"] == 16)
+        won = _ranged(row["difference"], row["difference_interval"])
+        lines.append(f"| {name} | {100 * row['majority']:.1f} | {100 * row['accuracy']:.1f} | {won} |")
+    return "\n".join(lines)
+
+
 def quality() -> str:
     """Area under the curve, and calibration error, by set."""
     heads = ["samples of", "problems", "right", "AUC", "within a problem", "calibration error"]

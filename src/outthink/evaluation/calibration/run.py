@@ -31,6 +31,7 @@ from outthink.evaluation.calibration.several import Offer, offers, worth
 from outthink.evaluation.calibration.source import Source, fingerprint, open_source, refuse_unusable
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.compare import Lineup, Settings, replay
+from outthink.evaluation.difficulty.run import for_policy
 from outthink.evaluation.ladder import BASELINE, LADDER
 from outthink.strategies import Spec
 
@@ -177,6 +178,7 @@ def _task(
         ],
         "coverage": _coverage(rungs[chosen], recipe),
         "regime": regime_of(source).json(),
+        "difficulty": for_policy(source, folds=recipe.folds, seed=recipe.seed),
         "drift": _drift(source, held[max(found.rules)]),
         "problems": sorted(source.problem_marks.values()),
         "questions": sorted(source.question_marks.values()),
