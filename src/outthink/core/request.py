@@ -31,6 +31,7 @@ class Request:
         problem: identifier that recorded samples are looked up by; unused live.
         min_tokens: no call is admitted with a smaller cap than this (or the sampling cap, if lower).
         opening: text every completion is made to start with (the engine continues it).
+        unstyled: the messages without a prompt style's instruction, None where they have none.
     """
 
     messages: tuple[Message, ...]
@@ -41,6 +42,7 @@ class Request:
     problem: str | None = None
     min_tokens: int = 64
     opening: str | None = None
+    unstyled: tuple[Message, ...] | None = None
 
     def __post_init__(self) -> None:
         if not any(_says_something(message) for message in self.messages):
@@ -65,6 +67,11 @@ class Request:
         if system is not None:
             messages = (Message("system", system), *messages)
         return cls(messages=messages, **fields)
+
+    @property
+    def asked(self) -> tuple[Message, ...]:
+        """What a verifier judges a candidate against: how to write it is the solver's business."""
+        return self.unstyled or self.messages
 
     @property
     def greedy(self) -> Request:

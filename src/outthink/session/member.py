@@ -30,11 +30,13 @@ class Member:
     runner: Runner
     tariff: Tariff
     cache: SampleCache | None = None
-    prompts: dict[tuple[str | None, bool], list[Prompt]] = field(default_factory=dict)
+    prompts: dict[tuple[object, ...], list[Prompt]] = field(default_factory=dict)
 
     def prompt(self, request: Request, prefix: str | None) -> Prompt:
         """What is known of a prompt on this model, shared by all streams and branches."""
-        known = self.prompts.setdefault((prefix, request.sampling.temperature == 0), [])
+        sampling = request.sampling  # chat templates may write the kind of thinking into the prompt
+        thinking = sampling.reasoning_effort, sampling.thinking_tokens
+        known = self.prompts.setdefault((prefix, sampling.temperature == 0, *thinking), [])
         for prompt in known:
             if prompt.request.messages == request.messages:
                 return prompt

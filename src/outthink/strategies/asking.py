@@ -21,4 +21,4 @@ def asking(request: Request, text: str) -> Request:
     """The request with the last user message's text replaced; what stands before it stays."""
     places = [i for i, message in enumerate(request.messages) if message.role == "user"]
     before = request.messages[: places[-1]] if places else request.messages
-    return replace(request, messages=(*before, Message("user", text)))
+    return replace(request, messages=(*before, Message("user", text)), unstyled=None)

@@ -59,4 +59,4 @@ def apply_style(name: str, request: Request) -> Request:
         break
     else:
         messages.append(Message("user", style.instruction))
-    return replace(request, messages=tuple(messages), opening=style.opening or request.opening)
+    return replace(request, messages=tuple(messages), opening=style.opening or request.opening, unstyled=request.asked)

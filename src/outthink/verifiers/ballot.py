@@ -54,7 +54,7 @@ def question(request: Request, candidates: Sequence[Candidate], *, again: bool =
     One message of the user: some chat templates refuse a system message.
     """
     asked = "\n\n".join(
-        message.text if message.role == "user" else f"[{message.role}] {message.text}" for message in request.messages
+        message.text if message.role == "user" else f"[{message.role}] {message.text}" for message in request.asked
     )
     parts = [_JUDGE, f"<question>\n{asked}\n</question>"]
     names = ("",) if len(candidates) == 1 else (" A", " B")

@@ -7,4 +7,4 @@ from outthink.core.request import Request
 
 def question_of(request: Request) -> str:
     """What the user asked: the text of all user messages. System messages steer the solver, not the judge."""
-    return "\n\n".join(message.text for message in request.messages if message.role == "user")
+    return "\n\n".join(message.text for message in request.asked if message.role == "user")
