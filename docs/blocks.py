@@ -98,6 +98,7 @@ def block(name: str) -> str:
         "compared": lambda: tables.compared(argument),
         "prm": lambda: getattr(verifier_tables, argument)(),
         "saved": lambda: tables.saved(argument),
+        "verifiers": lambda: getattr(verifier_tables, argument)(),
         "verbs": verbs,
         "passing": lambda: tables.passing(argument),
         "summary": summary,

@@ -18,12 +18,14 @@ from pathlib import Path
 import blocks
 
 ROOT = Path(__file__).resolve().parents[1]
-_MARKED = re.compile(r"(<!-- generated:([a-z0-9:-]+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- generated:([a-z0-9:_-]+) -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 
 
 def pages() -> list[Path]:
     """Every file that may hold a generated part."""
-    return [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
+    shipped = ROOT / "data" / "verifiers" / "README.md"
+    ours = (path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
+    return [ROOT / "README.md", shipped, *sorted(ours)]
 
 
 def filled(text: str, content: Callable[[str], str]) -> str:

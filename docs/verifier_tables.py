@@ -1,6 +1,7 @@
-"""Tables of what the shipped process reward model is worth, for the page on training.
+"""Tables of what the verifiers are worth, for the pages on verifiers and training.
 
-Knows: the figures that benchmarks/prm.py writes. Does not know how they were measured.
+Knows: the figures that benchmarks/prm.py and benchmarks/sandbox.py write, and the reward models' formats. Does not
+know how anything was measured.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-RESULT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "prm.json"
+from outthink.verifiers.reward_model.formats import MathShepherd, Newline, QwenPRM, RLHFlow, Skywork
+
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+_READOUTS = {
+    "label": "one logit at each step's end",
+    "tokens": "two tokens of the vocabulary, `+` against `-`",
+    "value": "a value at each step's newline",
+    "classes": "two classes at a marker after each step",
+}
 _WAYS = {"majority": "majority", "weighted": "weighted vote", "best_of_n": "best-of-N", "oracle": "oracle"}
 
 
@@ -53,20 +62,21 @@ def quality() -> str:
     heads = ["samples of", "problems", "right", "AUC", "within a problem", "calibration error"]
     lines = [f"| {' | '.join(heads)} |", "|---|--:|--:|--:|---|--:|"]
     for name, found in _read()["sets"].items():
-        low, high = found["auc_within_interval"]
-        within = f"{found['auc_within']:.3f} [{low:.3f}, {high:.3f}]"
-        cells = (name, f"{found['problems']:,}", f"{found['correct']:.1%}", f"{found['auc']:.3f}", within)
+        cells = (name, f"{found['problems']:,}", f"{found['correct']:.1%}", f"{found['auc']:.3f}", _within(found))
         lines.append(f"| {' | '.join(cells)} | {found['ece']:.3f} |")
     return "\n".join(lines)
 
 
 def calibration() -> str:
-    """What the score says against how often it is right, GSM8K 0.5B."""
-    lines = ["| score | solutions | mean score | right |", "|---|--:|--:|--:|"]
-    for row in _read()["sets"]["GSM8K 0.5B"]["calibration"]:
-        if row["count"]:
-            bounds = f"{row['low']:.1f} to {row['high']:.1f}"
-            lines.append(f"| {bounds} | {row['count']:,} | {row['score']:.3f} | {row['label']:.3f} |")
+    """What the score says against how often it is right, by set."""
+    sets = _read()["sets"]
+    heads = ["score", *(f"right, {name} (solutions)" for name in sets)]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * len(sets)]
+    bins = [{row["low"]: row for row in found["calibration"] if row["count"]} for found in sets.values()]
+    for row in sets["GSM8K 0.5B"]["calibration"]:
+        rows = (found.get(row["low"]) for found in bins)
+        cells = ("–" if one is None else f"{one['label']:.2f} ({one['count']:,})" for one in rows)
+        lines.append(f"| {row['low']:.1f} to {row['high']:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -75,12 +85,95 @@ def recipe() -> str:
     told = _read()["training"]
     return (
         f"```sh\n{told['command']}\n```\n\n{told['solutions']:,} solutions, {told['tokens']:,} tokens, "
-        f"{told['seconds']:.0f} s on one H200 that trained a second model at the same time."
+        f"{told['seconds']:.0f} s on one H200."
     )
 
 
-def _read() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(RESULT.read_text())
+def attempts() -> str:
+    """Every version that was measured on the test problems, the first one first."""
+    versions = [_read("prm-first"), _read()]
+    lines = ["| measured | trained with | within a problem, held out | on test |", "|---|---|---|---|"]
+    for told in versions:
+        flags = told["training"]["command"].removeprefix("outthink train prm ")
+        cells = (told["date"], f"`{flags}`", _within(told["training"]["held_out"]), _within(told["sets"]["GSM8K 0.5B"]))
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| target | limit | first version | shipped version |", "|---|---|---|---|"]
+    for first, last in zip(*(told["targets"] for told in versions), strict=True):
+        shown = [f"{one['measured']}{'' if one['met'] else ' (missed)'}" for one in (first, last)]
+        lines.append(f"| {first['target']} | {first['limit']} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def learnt() -> str:
+    """How solutions of held-out training problems are ranked while and after it is trained."""
+    told = _read()["training"]
+    lines = ["| | AUC, held out | within a problem, held out |", "|---|--:|--:|"]
+    for point in told["curve"]:
+        if "epoch_done" in point:
+            cells = (f"{point['auc']:.3f}", f"{point['auc_within']:.3f}")
+            lines.append(f"| after epoch {point['epoch_done']} | {' | '.join(cells)} |")
+    held = told["held_out"]
+    lines.append(f"| stored as a low-rank difference | {held['auc']:.3f} | {held['auc_within']:.3f} |")
+    return "\n".join(lines)
+
+
+def curve() -> str:
+    """The loss on the way, at about ten places of the run."""
+    points = [point for point in _read()["training"]["curve"] if "loss" in point]
+    chosen = [*points[:: max(1, len(points) // 9)], points[-1]]
+    chosen = list({point["step"]: point for point in chosen}.values())
+    lines = ["| step | tokens read | seconds | loss | learning rate |", "|--:|--:|--:|--:|--:|"]
+    for point in chosen:
+        cells = (f"{point['step']:,}", f"{point['tokens']:,}", f"{point['seconds']:.0f}", f"{point['loss']:.3f}")
+        lines.append(f"| {' | '.join(cells)} | {point['lr']:.1e} |")
+    return "\n".join(lines)
+
+
+def card() -> str:
+    """The shipped verifier in one paragraph."""
+    told = _read()
+    about, sets = told["settings"]["verifier"], told["sets"]
+    best = {name: next(row for row in found["equal_samples"] if _is(row, "best_of_n")) for name, found in sets.items()}
+    most = {name: next(row for row in found["equal_samples"] if _is(row, "majority")) for name, found in sets.items()}
+    below = [name for name in sets if best[name]["accuracy"] < most[name]["accuracy"]]
+    return (
+        f"{about['bytes'] / 1e6:.1f} MB, {about['parameters']:,} active parameters, step scores joined by "
+        f"`{about['aggregation']}`. With 16 samples its favourite alone (best-of-n) is less often right than the "
+        f"majority on {', '.join(below) or 'none of the sets'}.\n\n{recipe()}"
+    )
+
+
+def formats() -> str:
+    """The reward models' formats that can be read, and how each splits and joins steps."""
+    lines = ["| format | a step's score is | steps end at | joined by |", "|---|---|---|---|"]
+    for one in (Newline, MathShepherd, RLHFlow, Skywork, QwenPRM):
+        ends = {"\n": "a newline", "\n\n": "a blank line"}[getattr(one, "separator", "\n")]
+        lines.append(f"| `{one.name}` | {_READOUTS[one.readout]} | {ends} | `{one.aggregation}` |")
+    return "\n".join(lines)
+
+
+def differences() -> str:
+    """Every recorded verdict that the code sandbox does not repeat."""
+    rows = _read("sandbox")["differences"]
+    lines = ["| samples of | problem, sample | recorded | here | what the sandbox said |", "|---|---|---|---|---|"]
+    for row in rows:
+        verdicts = ("passed" if row[which] else "failed" for which in ("recorded", "here"))
+        cells = (row["samples"], f"{row['problem']}, {row['sample']}", *verdicts, row["said"])
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _is(row: dict[str, Any], method: str) -> bool:
+    return bool(bool(row["method"] == method and row["n"] == 16))
+
+
+def _within(found: dict[str, Any]) -> str:
+    low, high = found["auc_within_interval"]
+    return f"{found['auc_within']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _read(name: str = "prm") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return found
 
 

@@ -2,7 +2,8 @@
 
 Each runs in a process of its own, with the Python named by $OUTTHINK_CLIENTS_PYTHON (this one if it is
 not set), or with Node in the folder $OUTTHINK_CLIENTS_NODE, where `npm install openai` has been run. A
-client that is not installed there is skipped.
+client that is not installed there is skipped. `benchmarks/serve_clients.py` installs them all, each
+where it disturbs no other, and runs these tests.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from support.chat_server import ChatServer, Reply, Seen, chat, chunk, stream, token, usage, whole
+from support.chat_server import DONE, ChatServer, Reply, Seen, chat, chunk, stream, token, usage, whole
 from support.proxy_server import ProxyServer
 
 PYTHON = os.environ.get("OUTTHINK_CLIENTS_PYTHON", sys.executable)
@@ -39,6 +40,15 @@ reply = model.invoke("Hello")
 pieces = [part.content for part in model.stream("Hello")]
 said = {"text": reply.content, "tokens": reply.usage_metadata["total_tokens"], "streamed": "".join(pieces)}
 """
+LITELLM_TOOLS = """
+import json, litellm
+add = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+reply = litellm.completion(model="openai/" + MODEL, api_base=URL, api_key="any",
+                           messages=[{"role": "user", "content": "Hello"}],
+                           tools=[{"type": "function", "function": add}])
+said = {"calls": [[call.function.name, json.loads(call.function.arguments)]
+                  for call in reply.choices[0].message.tool_calls]}
+"""
 LANGCHAIN_TOOLS = """
 from langchain_openai import ChatOpenAI
 def add(a: int) -> int:
@@ -46,6 +56,24 @@ def add(a: int) -> int:
     return a
 reply = ChatOpenAI(model=MODEL, base_url=URL, api_key="any").bind_tools([add]).invoke("Hello")
 said = {"calls": [[call["name"], call["args"]] for call in reply.tool_calls]}
+"""
+LANGCHAIN_STRUCTURED = """
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel
+class Count(BaseModel):
+    n: int
+model = ChatOpenAI(model=MODEL, base_url=URL, api_key="any")
+said = {"n": model.with_structured_output(Count, method="json_schema").invoke("Hello").n}
+"""
+LITELLM_ERRORS = """
+import litellm
+said = {}
+for name in ("gpt-none", "outthink/nonsense"):
+    try:
+        litellm.completion(model="openai/" + name, api_base=URL, api_key="any", max_retries=0,
+                           messages=[{"role": "user", "content": "Hello"}])
+    except Exception as error:
+        said[name] = type(error).__name__
 """
 OPENAI = """
 from openai import OpenAI
@@ -72,7 +100,15 @@ const reply = await client.chat.completions.create(ask);
 let streamed = "";
 for await (const part of await client.chat.completions.create({ ...ask, stream: true }))
   streamed += part.choices[0]?.delta?.content ?? "";
-const said = { text: reply.choices[0].message.content, tokens: reply.usage.total_tokens, streamed };
+const add = { type: "function", function: { name: "add", parameters: { type: "object", properties: {} } } };
+const called = await client.chat.completions.stream({ ...ask, tools: [add] }).finalChatCompletion();
+const calls = called.choices[0].message.tool_calls.map(({ function: one }) => [one.name, JSON.parse(one.arguments)]);
+const refused = await client.chat.completions.create({ ...ask, model: "gpt-none" }).catch((error) => error);
+const { data, response } = await client.chat.completions.create(ask).withResponse();
+const error = [refused instanceof OpenAI.NotFoundError, refused.code, refused.param];
+const receipt = response.headers.get("x-outthink-receipt") ?? "";
+const { message } = data.choices[0], tokens = reply.usage.total_tokens;
+const said = { text: message.content, tokens, streamed, calls, error, receipt };
 console.log(JSON.stringify(said));
 """
 
@@ -80,15 +116,23 @@ console.log(JSON.stringify(said));
 def answer(seen: Seen) -> Reply:
     """A tool call where tools are offered, else an answer in words."""
     body = seen.body
+    if "response_format" in body:
+        return chat(['{"n": 4}']) if body.get("stream") is True else completion('{"n": 4}')
     if body.get("tools"):
         call = {"index": 0, "id": "call_1", "type": "function", "function": TOOL}
-        return stream(chunk(delta={"tool_calls": [call]}), chunk(finish="tool_calls"), usage(5, 2))
+        first = chunk(delta={"role": "assistant", "tool_calls": [call]})
+        return stream(first, chunk(finish="tool_calls"), usage(5, 2), DONE)
     if body.get("stream") is True:
         if body.get("logprobs"):
             pieces = [chunk(text, logprobs=[token(text)]) for text in ("The answer is ", "7.")]
-            return stream(*pieces, chunk(finish="stop"), usage(5, 2), b"data: [DONE]\n\n")
+            return stream(*pieces, chunk(finish="stop"), usage(5, 2), DONE)
         return chat(["The answer is ", "7."])
-    choice = {"index": 0, "message": {"role": "assistant", "content": "The answer is 7."}, "finish_reason": "stop"}
+    return completion("The answer is 7.")
+
+
+def completion(text: str) -> Reply:
+    """A reply that is not streamed."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     counts = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
     return whole({"id": "c", "object": "chat.completion", "model": "toy", "choices": [choice], "usage": counts})
 
@@ -133,9 +177,24 @@ def test_whole_and_streamed(proxy: ProxyServer, script: str, package: str, model
         assert said["logprobs"] == 2
 
 
-def test_tools(proxy: ProxyServer) -> None:
-    said = python(LANGCHAIN_TOOLS, "langchain_openai", proxy.url, "outthink/self-consistency@3")
+@pytest.mark.parametrize(
+    ("script", "package"),
+    [(LITELLM_TOOLS, "litellm"), (LANGCHAIN_TOOLS, "langchain_openai")],
+    ids=["litellm", "langchain"],
+)
+def test_tools(proxy: ProxyServer, script: str, package: str) -> None:
+    said = python(script, package, proxy.url, "outthink/self-consistency@3")
     assert said["calls"] == [["add", {"a": 1}]]
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/self-consistency@3"], ids=["langchain-toy", "langchain-strategy"])
+def test_structured_output(proxy: ProxyServer, model: str) -> None:
+    assert python(LANGCHAIN_STRUCTURED, "langchain_openai", proxy.url, model) == {"n": 4}
+
+
+def test_errors_litellm(proxy: ProxyServer) -> None:
+    said = python(LITELLM_ERRORS, "litellm", proxy.url, "")
+    assert said == {"gpt-none": "NotFoundError", "outthink/nonsense": "BadRequestError"}
 
 
 def test_lm_eval(proxy: ProxyServer) -> None:
@@ -152,3 +211,6 @@ def test_node(proxy: ProxyServer, model: str) -> None:
     said = _ran(["node", "--input-type=module", "-e", f"{imports}\n{code}{rest}"], folder)
     assert said["text"] == said["streamed"] == "The answer is 7."
     assert said["tokens"] >= 7
+    assert said["calls"] == [["add", {"a": 1}]]
+    assert said["error"] == [True, "model_not_found", "model"]
+    assert said["receipt"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +13,26 @@ pytest.importorskip("openai._client", reason="needs the openai client")
 
 import openai
 
-from support.chat_server import ChatServer, chat, whole
+from outthink.serving.memory import MemoryLedger
+from outthink.serving.protocols import Key
+from support.chat_server import DONE, ChatServer, chat, chunk, refusal, stream, token, usage, whole
 from support.proxy_server import CHAT, ProxyServer
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
+ADD: Any = {
+    "type": "function",
+    "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+}
+
+
+class Guarded(MemoryLedger):
+    """Knows one key, which may use one strategy only."""
+
+    guarded = True
+
+    async def authorise(self, bearer: str | None) -> Key | None:
+        """Whose key it is."""
+        return Key("k1", models=("outthink/single",)) if bearer == "known" else None
 
 
 @pytest.fixture
@@ -81,3 +98,59 @@ def test_responses_pass_through(client: Any, backend: ChatServer) -> None:
     item = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [part]}
     backend.routes["/v1/responses"] = whole({"id": "r", "object": "response", "output": [item], "model": "toy"})
     assert client.responses.create(model="toy", input="Hello").output_text == "Hi"
+
+
+@pytest.mark.parametrize("model", ["outthink/single", "outthink/self-consistency@3", "toy"])
+def test_tool_calls_are_streamed(client: Any, backend: ChatServer, model: str) -> None:
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    backend.routes[CHAT] = stream(chunk(delta={"tool_calls": [call]}), chunk(finish="tool_calls"), usage(5, 2), DONE)
+    with client.chat.completions.stream(model=model, messages=HELLO, tools=[ADD]) as told:
+        message = told.get_final_completion().choices[0].message
+    assert [(one.function.name, one.function.arguments) for one in message.tool_calls] == [("add", '{"a": 1}')]
+
+
+def test_several_choices_with_log_probabilities(client: Any, backend: ChatServer) -> None:
+    pieces = [chunk(text, logprobs=[token(text, -0.25)]) for text in ("It is ", "4.")]
+    backend.routes[CHAT] = stream(*pieces, chunk(finish="stop"), usage(5, 2), DONE)
+    got = client.chat.completions.create(model="outthink/single", messages=HELLO, n=3, logprobs=True)
+    assert [one.index for one in got.choices] == [0, 1, 2]
+    assert [[entry.logprob for entry in one.logprobs.content] for one in got.choices] == [[-0.25, -0.25]] * 3
+    assert got.usage.completion_tokens == 6
+
+
+def test_a_raw_reply_names_its_receipt(client: Any) -> None:
+    raw = client.chat.completions.with_raw_response.create(model="outthink/single", messages=HELLO)
+    assert raw.headers["x-outthink-receipt"] == raw.parse().outthink["receipt"]["id"]
+
+
+def test_embeddings_pass_through(client: Any, backend: ChatServer) -> None:
+    row = {"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}
+    counts = {"prompt_tokens": 1, "total_tokens": 1}
+    backend.routes["/v1/embeddings"] = whole({"object": "list", "data": [row], "model": "toy", "usage": counts})
+    got = client.embeddings.create(model="toy", input="Hello", encoding_format="float")
+    assert got.data[0].embedding == [0.5, -0.25]
+
+
+def test_the_asynchronous_client_asks_at_once(backend: ChatServer) -> None:
+    async def everybody(url: str) -> list[str]:
+        async with openai.AsyncOpenAI(base_url=url, api_key="any", max_retries=0) as client:
+
+            async def one(model: str) -> str:
+                parts = await client.chat.completions.create(model=model, messages=HELLO, stream=True)
+                return "".join([part.choices[0].delta.content or "" async for part in parts if part.choices])
+
+            return await asyncio.gather(*(one(model) for model in ("toy", "outthink/self-consistency@3") * 4))
+
+    with ProxyServer(backend.url) as proxy:
+        assert asyncio.run(everybody(proxy.url)) == ["The answer is 4."] * 8
+
+
+def test_refusals_are_the_clients_own(client: Any, backend: ChatServer) -> None:
+    backend.routes[CHAT] = refusal("slow down", 429)
+    for model in ("toy", "outthink/single"):
+        with pytest.raises(openai.RateLimitError):
+            client.with_options(timeout=20).chat.completions.create(model=model, messages=HELLO)
+    with ProxyServer(backend.url, ledger=Guarded()) as proxy:
+        for bearer, error in (("wrong", openai.AuthenticationError), ("known", openai.PermissionDeniedError)):
+            with pytest.raises(error), openai.OpenAI(base_url=proxy.url, api_key=bearer, max_retries=0) as other:
+                other.chat.completions.create(model="toy", messages=HELLO)

@@ -221,6 +221,11 @@ class ChatServer:
         """The chat requests."""
         return [seen for seen in self.seen if seen.path.endswith("/chat/completions")]
 
+    @property
+    def open(self) -> int:
+        """Connections that are open now, idle ones included."""
+        return len(self._open)
+
     def __enter__(self) -> Self:
         self._thread.start()
         self._started.wait(5)

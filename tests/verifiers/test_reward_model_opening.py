@@ -115,7 +115,7 @@ def test_the_embedded_base_must_be_given(adapter, tmp_path: Path) -> None:
     folder = adapter[0]
     fields = json.loads((folder / "verifier.json").read_text()) | {"base": "embedded"}
     (folder / "verifier.json").write_text(json.dumps(fields))
-    with pytest.raises(BadInput, match="outthink pull"):
+    with pytest.raises(BadInput, match="fetch it: outthink pull; from Python, give its file as embedded="):
         open_reward_model(folder, device="cpu")
     with pytest.raises(BadInput, match="is not there; fetch it: outthink pull"):
         open_reward_model(folder, device="cpu", embedded=tmp_path / "missing.gguf")
@@ -211,7 +211,7 @@ def test_ids_tell_weights_apart(tmp_path: Path) -> None:
 
 
 def test_models_that_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="could not be loaded"):
+    with pytest.raises(BadInput, match="cannot be loaded"):
         open_reward_model(tmp_path / "nothing", device="cpu")
     tokenizer = tiny_tokenizer()
     save(tmp_path / "plain", tiny_model("CausalLM", tokenizer), tokenizer)

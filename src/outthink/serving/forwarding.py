@@ -21,7 +21,7 @@ from outthink.serving.ceilings import Hiding, capped
 from outthink.serving.chat.turns import Turns
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pouring import pour
-from outthink.serving.protocols import Key, Lease, NoBackend, Whole
+from outthink.serving.protocols import Full, Key, Lease, NoBackend, Whole
 from outthink.serving.usage import UNKNOWN, used
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Forwarder:
         """The reply of the first backend that gives one, and that backend's URL."""
         app, failed = self.app, list[str]()
         while True:
-            with app.pool.choose(model, prefix, failed) as lease:
+            with await self._lease(model, prefix, failed) as lease:
                 try:
                     reply = await app.wire.fetch(
                         "POST", lease.url + path[3:], {**sent, **lease.headers}, content, self._timeouts
@@ -128,6 +128,15 @@ class Forwarder:
                     continue
                 return lease.url, reply
 
+    async def _lease(self, model: str, prefix: int, failed: list[str]) -> Lease:
+        """A place on a backend; where all are full of calls for other models, the next one to come free."""
+        pool = self.app.pool
+        while True:
+            try:
+                return pool.choose(model, prefix, failed)
+            except Full:
+                await pool.room(model)
+
     def _another(self, model: str, lease: Lease, failed: list[str], again: bool) -> bool:
         """Whether another backend can be asked instead."""
         failed.append(lease.url)
@@ -135,6 +144,8 @@ class Forwarder:
             return False
         try:
             self.app.pool.choose(model, None, failed)
+        except Full:
+            return True
         except NoBackend:
             return False
         return True
@@ -151,7 +162,7 @@ class Forwarder:
     ) -> web.StreamResponse:
         app, failed, model = self.app, list[str](), account.model
         while True:
-            with app.pool.choose(model, prefix, failed) as lease:
+            with await self._lease(model, prefix, failed) as lease:
                 try:
                     reply = await app.wire.open(
                         "POST", lease.url + path[3:], {**sent, **lease.headers}, content, self._timeouts

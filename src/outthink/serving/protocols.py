@@ -57,6 +57,10 @@ class Resting(NoBackend):
     """The backends for the model are well, but have asked for a pause or have all the calls they take."""
 
 
+class Full(Resting):
+    """The backends for the model are well, but have all the calls they take: wait for `Pool.room`."""
+
+
 class Busy(OutthinkError):
     """The queue is full; try again after so many seconds."""
 
@@ -337,8 +341,12 @@ class Pool(Protocol):
             avoid: base URLs that have just failed this request.
             brief: the call generates nothing, so it may go to a backend that has all the calls it takes.
 
-        Raises NoBackend, or Resting where a moment's patience is all it takes.
+        Raises NoBackend, Resting where a moment's patience is all it takes, Full where a place is.
         """
+        ...
+
+    async def room(self, model: str) -> None:
+        """Wait until a place on a backend of a model has been given back; somebody else may be quicker to take it."""
         ...
 
     def places(self, model: str) -> int | None:

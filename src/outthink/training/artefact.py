@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from outthink.core.errors import BadInput
-from outthink.training.base import Shape, build, quiet, require
+from outthink.training.base import Shape, build, require
 from outthink.verifiers.reward_model.artefact import FILE, Artefact, read_artefact
+from outthink.verifiers.reward_model.checkpoint import quietly
 
 HISTORY = "training.json"
 _CHECKPOINT = ".pt"
@@ -30,7 +31,7 @@ def write(folder: Path, model: Any, tokenizer: Any, artefact: Artefact, history:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         model = model.to("cpu").to(torch.bfloat16)
-        with quiet():
+        with quietly():
             # PEFT would look for the base's vocabulary to see whether the embeddings have changed; they never do.
             model.save_pretrained(folder, **({"save_embedding_layers": False} if artefact.adapter else {}))
         if artefact.adapter:
@@ -56,13 +57,13 @@ def load(folder: Path, *, base: str | None = None) -> tuple[Any, Any, Artefact]:
     torch, transformers = require()
     artefact = read_artefact(folder)
     if not artefact.adapter:
-        with quiet():
+        with quietly():
             model = transformers.AutoModelForTokenClassification.from_pretrained(folder, dtype=torch.float32)
             return model, transformers.AutoTokenizer.from_pretrained(folder), artefact
     import peft
 
     bare, tokenizer = build(Shape(base=base or artefact.base, layers=artefact.layers))
-    with quiet():
+    with quietly():
         adapted = peft.PeftModel.from_pretrained(bare, str(folder)).float()
     return adapted.merge_and_unload(), tokenizer, artefact
 

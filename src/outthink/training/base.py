@@ -1,19 +1,17 @@
 """Where a verifier starts from: weights with one new output, and their tokeniser.
 
-Knows: the embedded model's GGUF, folders and hub names, how many layers to keep, and low-rank
-adapters. Does not know data, losses or the artefact.
+Knows: where the embedded model's GGUF is, and low-rank adapters; `checkpoint` loads weights, for training and
+scoring alike. Does not know data, losses or the artefact.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from outthink.core.errors import BadInput
+from outthink.verifiers.reward_model.checkpoint import keep_layers, load, quietly
 
 EMBEDDED = "embedded"
 _EXTRA = "pip install 'outthink[train]'"
@@ -50,26 +48,8 @@ def require() -> tuple[Any, Any]:
     return torch, transformers
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without progress bars, reports of new outputs and PEFT's use of deprecated names."""
-    _, transformers = require()
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def locate(base: str) -> tuple[str, dict[str, str]]:
-    """What `from_pretrained` wants: a folder or hub name, and the GGUF inside it.
+def locate(base: str) -> str:
+    """A folder, hub name or GGUF file: what `checkpoint.load` takes.
 
     Raises BadInput where the embedded model has not been pulled or a file is no GGUF.
     """
@@ -79,24 +59,17 @@ def locate(base: str) -> tuple[str, dict[str, str]]:
         found = find_model()
         if found is None:
             raise BadInput("--base", base, "is not here yet", "run `outthink pull` first")
-        return str(found.parent), {"gguf_file": found.name}
+        return str(found)
     path = Path(base)
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise BadInput("--base", base, "is a file but no GGUF", "give a GGUF file or a model folder")
-        return str(path.parent), {"gguf_file": path.name}
-    return base, {}
+    if path.is_file() and path.suffix != ".gguf":
+        raise BadInput("--base", base, "is a file but no GGUF", "give a GGUF file or a model folder")
+    return base
 
 
 def tokenizer_of(base: str) -> Any:
     """The base's fast tokeniser."""
-    _, transformers = require()
-    folder, options = locate(base)
-    try:
-        with quiet():
-            return transformers.AutoTokenizer.from_pretrained(folder, **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise _unusable(base, error) from error
+    require()
+    return load("AutoTokenizer", locate(base), field="--base")
 
 
 def build(shape: Shape) -> tuple[Any, Any]:
@@ -107,37 +80,19 @@ def build(shape: Shape) -> tuple[Any, Any]:
     torch, transformers = require()
     tokenizer = tokenizer_of(shape.base)
     torch.manual_seed(shape.seed)
-    folder, options = locate(shape.base)
     if shape.tiny:
         model = transformers.AutoModelForTokenClassification.from_config(_tiny(transformers, tokenizer))
         return model.float(), tokenizer
-    try:
-        with quiet():
-            model = transformers.AutoModelForTokenClassification.from_pretrained(
-                folder, num_labels=1, dtype=torch.float32, **options
-            )
-    except (OSError, ValueError, ImportError) as error:
-        raise _unusable(shape.base, error) from error
+    model = load(
+        "AutoModelForTokenClassification", locate(shape.base), field="--base", num_labels=1, dtype=torch.float32
+    )
     model.dropout, model.config.classifier_dropout = torch.nn.Dropout(shape.dropout), shape.dropout
     torch.nn.init.normal_(model.score.weight, std=0.02 / model.config.hidden_size**0.5)
     torch.nn.init.zeros_(model.score.bias)
-    keep_layers(model, shape.layers)
+    keep_layers(model, shape.layers, field="--layers")
     if shape.rank is not None:
         model = low_rank(model, shape.rank)
     return model, tokenizer
-
-
-def keep_layers(model: Any, layers: int | None) -> None:
-    """Drop all but the first so many layers, in place; the final norm stays."""
-    if layers is None:
-        return
-    stack = model.base_model.layers
-    if not 1 <= layers <= len(stack):
-        raise BadInput("--layers", layers, f"is not between 1 and {len(stack)}", "give how many layers to keep")
-    model.base_model.layers = stack[:layers]
-    model.config.num_hidden_layers = layers
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = model.config.layer_types[:layers]
 
 
 def linear_names(model: Any) -> list[str]:
@@ -169,7 +124,7 @@ def low_rank(model: Any, rank: int, alpha: int | None = None) -> Any:
         target_modules=linear_names(model),
         modules_to_save=["score"],
     )
-    with quiet():
+    with quietly():
         return peft.get_peft_model(model, config)
 
 
@@ -192,8 +147,3 @@ def _tiny(transformers: Any, tokenizer: Any) -> Any:
         num_labels=1,
         classifier_dropout=0.0,
     )
-
-
-def _unusable(base: str, error: Exception) -> BadInput:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return BadInput("--base", base, f"cannot be loaded ({line})", "give embedded, a model folder or a hub name")

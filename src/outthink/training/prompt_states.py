@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from outthink.core.errors import BadInput
-from outthink.training.base import active_parameters, locate, quiet, require, tokenizer_of
+from outthink.training.base import active_parameters, locate, require, tokenizer_of
+from outthink.verifiers.reward_model.checkpoint import load
 
 Floats = npt.NDArray[np.float32]
 
@@ -57,17 +57,9 @@ def prompt_states(
 
     Raises BadInput for a base that cannot be loaded, or where torch or transformers is missing.
     """
-    torch, transformers = require()
+    torch, _ = require()
     tokenizer = tokenizer_of(base)
-    folder, options = locate(base)
-    try:
-        with quiet():
-            model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32, **options).eval()
-    except (OSError, ValueError, ImportError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(
-            "base", base, f"cannot be loaded ({line})", "give embedded, a model folder or a hub name"
-        ) from None
+    model = load("AutoModel", locate(base), field="base", dtype=torch.float32).eval()
     ids = [_ids(tokenizer, prompt)[-limit:] for prompt in prompts]
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
     config = model.config

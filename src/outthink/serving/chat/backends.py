@@ -45,14 +45,14 @@ class Backends:
     def tariff(self, model: str) -> Tariff:
         """What a model's calls cost."""
         try:
-            return self._tariffs.of(model, self.pool.choose(model).url)
+            return self._tariffs.of(model, self.pool.choose(model, brief=True).url)
         except NoBackend:
             return self._tariffs.of(model, "")
 
     def unavailable(self, model: str) -> bool:
-        """Whether no backend of a model can be asked now."""
+        """Whether no backend of a model can be asked now, or as soon as it has a place."""
         try:
-            self.pool.choose(model)
+            self.pool.choose(model, brief=True)
         except NoBackend:
             return True
         return False

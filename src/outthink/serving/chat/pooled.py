@@ -13,7 +13,7 @@ from outthink.engines.openai.address import Address
 from outthink.engines.openai.refusal import retry_after
 from outthink.engines.openai.transport import Reply, Timeouts, TransportFault
 from outthink.serving.chat.turns import Turns
-from outthink.serving.protocols import Lease, NoBackend, Pool, Wire
+from outthink.serving.protocols import Full, Lease, NoBackend, Pool, Wire
 
 ROOT = "http://backend.invalid"
 """What the engine believes its server to be; the pool knows better."""
@@ -64,6 +64,9 @@ class PooledTransport:
         while True:
             try:
                 lease = self._choose(brief=not generates)
+            except Full:  # of calls for other models, or of those that failed elsewhere
+                await self._pool.room(self._model)
+                continue
             except NoBackend as error:
                 raise TransportFault("connect", str(error)) from error
             with ExitStack() as place:
@@ -94,6 +97,8 @@ class PooledTransport:
         self._failed.append(lease.url)
         try:
             self._pool.choose(self._model, self._prefix, self._failed)
+        except Full:
+            return True
         except NoBackend:
             return False
         return True
@@ -102,6 +107,8 @@ class PooledTransport:
         """Another backend than those that failed, if there is one."""
         try:
             return self._pool.choose(self._model, self._prefix, self._failed, brief=brief)
+        except Full:
+            raise
         except NoBackend:
             if not self._failed:
                 raise

@@ -5,6 +5,7 @@ Knows calls by their outcome. Does not know how it is checked, or who else there
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Literal, Self
@@ -40,6 +41,7 @@ class Backend:
         "seed",
         "trouble",
         "url",
+        "waiting",
         "weight",
     )
 
@@ -65,6 +67,8 @@ class Backend:
         self.rests_until = 0.0
         self.seed = seed_of(self.url)
         self.breaker = Breaker(settings)
+        self.waiting: list[asyncio.Future[None]] = []
+        """Those who want to know when a place has been given back, first come first."""
 
     def well(self, now: float) -> bool:
         """Whether it would take a call if it had a place for it."""
@@ -77,6 +81,13 @@ class Backend:
     def able(self, now: float) -> bool:
         """Whether it may be asked now."""
         return self.active < self.limit and self.well(now)
+
+    def wake(self) -> None:
+        """Let everybody look again who waits for a place."""
+        waiting, self.waiting = self.waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
 
     def rest(self, seconds: float) -> None:
         """Leave it alone for so long, as it has asked."""
@@ -115,6 +126,8 @@ class BackendLease:
 
     def __exit__(self, *error: object) -> None:
         self._backend.active -= 1
+        if self._backend.waiting:
+            self._backend.wake()
         if not self._told and isinstance(error[1], TransportFault):
             self.report(ok=False)
         if self._trial:

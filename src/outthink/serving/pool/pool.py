@@ -14,7 +14,7 @@ from outthink.serving.pool.backend import ENDLESS, Backend, BackendLease
 from outthink.serving.pool.choice import least_busy, preferred
 from outthink.serving.pool.health import Checks
 from outthink.serving.pool.settings import BackendSettings, PoolSettings
-from outthink.serving.protocols import NoBackend, Resting, Wire
+from outthink.serving.protocols import Full, NoBackend, Resting, Wire
 
 Heard = Callable[[str, bool], None]
 """Hears a backend's URL and whether it is well, whenever that changes."""
@@ -83,7 +83,7 @@ class BackendPool:
     def choose(
         self, model: str, prefix: int | None = None, avoid: Sequence[str] = (), *, brief: bool = False
     ) -> BackendLease:
-        """A place on the backend to use now. Raises NoBackend, or Resting where waiting is all it takes."""
+        """A place on the backend to use now. Raises NoBackend, or Resting or Full where waiting is all it takes."""
         serving = self._by_model.get(model)
         if serving is None:
             raise NoBackend(f"no backend serves {model}")
@@ -113,7 +113,20 @@ class BackendPool:
         rests = [backend.rests_until - now for backend in closed if backend.rests_until > now]
         if len(rests) == len(closed):
             return Resting(f"every backend for {model} has asked to be left alone for a while", retry_after=min(rests))
-        return Resting(f"every backend for {model} has all the calls that it takes", retry_after=1.0)
+        return Full(f"every backend for {model} has all the calls that it takes", retry_after=1.0)
+
+    async def room(self, model: str) -> None:
+        """Wait until a place has been given back on a backend of a model, or the health of one has changed."""
+        serving = self._by_model.get(model, [])
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for backend in serving:
+            backend.waiting.append(given)
+        try:
+            await given
+        finally:
+            for backend in serving:
+                if given in backend.waiting:
+                    backend.waiting.remove(given)
 
     def _changed(self, backend: Backend) -> None:
         self._sort()
@@ -123,6 +136,7 @@ class BackendPool:
             backend.passed = max(backend.passed, min(peers, default=0.0))
         if self._well.get(backend.url) is not well:
             self._well[backend.url] = well
+            backend.wake()
             if self.heard is not None:
                 self.heard(backend.url, well)
 

@@ -52,21 +52,40 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load(kind: str, source: str | Path, **settings: Any) -> Any:
+def load(kind: str, source: str | Path, *, field: str = "verifier", **settings: Any) -> Any:
     """Load with one of transformers' Auto classes (`AutoModel`, `AutoTokenizer`, ...).
 
-    Raises BadInput where nothing usable is there.
+    A GGUF file gives its tokenizer as it is, and its weights from what `expand_gguf` made of them.
+
+    Raises BadInput, which names `field`, where nothing usable is there.
     """
+    path = Path(source)
+    if path.suffix == ".gguf" and path.is_file():
+        if kind != "AutoTokenizer":
+            return load(kind, expand_gguf(path), field=field, **settings)
+        source, settings = path.parent, {"gguf_file": path.name, **settings}
     import transformers
 
     try:
         with quietly():
             return getattr(transformers, kind).from_pretrained(str(source), trust_remote_code=False, **settings)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(
-            "verifier", str(source), f"could not be loaded: {line}", "give a model's folder or hub name"
-        ) from error
+        raise BadInput(field, str(path), f"cannot be loaded ({line})", "give a model's folder or hub name") from error
+
+
+def keep_layers(model: Any, layers: int | None, *, field: str = "layers") -> None:
+    """Drop all but the first so many layers, in place; the final norm stays. BadInput if there are not so many."""
+    if layers is None:
+        return
+    body, config = model.base_model, model.config
+    if not 1 <= layers <= len(body.layers):
+        problem = "is below 1" if layers < 1 else f"is above the base's {len(body.layers)}"
+        raise BadInput(field, layers, problem, "give how many of its layers to keep")
+    body.layers = body.layers[:layers]
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
 
 
 def has_weights(source: str | Path, name: str) -> bool:
@@ -127,7 +146,7 @@ def expand_gguf(file: Path) -> Path:
 
     auto: Any = transformers.AutoModel
     model = load("AutoModel", file.parent, gguf_file=file.name)
-    tokenizer = load("AutoTokenizer", file.parent, gguf_file=file.name)
+    tokenizer = load("AutoTokenizer", file)
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config

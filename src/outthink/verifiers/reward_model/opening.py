@@ -15,6 +15,7 @@ from outthink.verifiers.reward_model.artefact import EMBEDDED, FILE, Artefact, r
 from outthink.verifiers.reward_model.checkpoint import (
     expand_gguf,
     has_weights,
+    keep_layers,
     load,
     quietly,
     require_transformers,
@@ -114,7 +115,8 @@ def _base(folder: Path, artefact: Artefact, embedded: Path | None) -> str | Path
     """Where the weights are that an adapter was trained on."""
     if artefact.base == EMBEDDED:
         if embedded is None:
-            raise BadInput("verifier", str(folder), "needs the embedded model", "fetch it: outthink pull")
+            remedy = "fetch it: outthink pull; from Python, give its file as embedded="
+            raise BadInput("verifier", str(folder), "needs the embedded model", remedy)
         return expand_gguf(embedded)
     beside = folder / artefact.base
     if beside.is_file() and beside.suffix == ".gguf":
@@ -139,22 +141,9 @@ def _adapted(folder: Path, source: str | Path, format: Format, layers: int | Non
     if not any("score" in name or "classifier" in name for name in names):
         raise BadInput("verifier", str(path), "holds no head", "train it with modules_to_save=['score']")
     model = load("AutoModelForTokenClassification", source, num_labels=1, dtype=torch.float32)
-    _keep_layers(model, layers)
+    keep_layers(model, layers, field=f"{FILE}: layers")
     with quietly():
         return PeftModel.from_pretrained(model, str(folder)).float().merge_and_unload()
-
-
-def _keep_layers(model: Any, layers: int | None) -> None:
-    """Drop all but the first so many layers, in place; the final norm stays."""
-    if layers is None:
-        return
-    body, config = model.base_model, model.config
-    if layers > len(body.layers):
-        raise BadInput(f"{FILE}: layers", layers, f"is above the base's {len(body.layers)}", "give the base it was for")
-    body.layers = body.layers[:layers]
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
 
 
 def _published(source: str | Path, format: Format, dtype: Any, config: Any) -> Any:
