@@ -59,17 +59,15 @@ class Missing(Exception):
     """A client cannot be installed here, and why."""
 
 
-def told(command: list[str], **options: object) -> str:
+def told(command: list[str]) -> str:
     """What a command prints. Raises Missing with its last line where it fails."""
     try:
-        done = subprocess.run(  # type: ignore[call-overload]
-            command, capture_output=True, text=True, timeout=_LONGEST, check=False, **options
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Missing(str(error)) from error
     if done.returncode:
         raise Missing((done.stderr or done.stdout).strip().splitlines()[-1][:300])
-    return str(done.stdout)
+    return done.stdout
 
 
 def installed(client: Client, folder: Path) -> tuple[dict[str, str], str]:

@@ -60,6 +60,11 @@ def saved(name: str) -> str:
         if shown.startswith("**"):
             points = [_signed(found[one]["difference"]) for one in sets]
             lines.append(f"| its points lost or won | {' | '.join(points)} |")
+    margin = 100 * _read(name)["settings"]["margin"]
+    shipped = (row for row in rows if row["way"] == "what calibrate ships")
+    over = [row["set"] for row in shipped if float(row["difference"].split()[0]) < -margin]
+    if over:
+        lines += ["", f"The goal was to lose {margin:g} points at most: missed on {', '.join(over)}."]
     return "\n".join(lines)
 
 

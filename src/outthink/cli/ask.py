@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from outthink.controller.policy.plan import Plan
     from outthink.core.result import Result
     from outthink.session.session import Session
+    from outthink.verifiers.protocol import Verifier
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, default=0.8, help="default 0.8")
     add("--reasoning-effort", metavar="LEVEL", help="low, medium, high, ... for servers that have it")
     add("--thinking-tokens", type=int, metavar="N", help="cap of the thinking alone, for servers that have it")
-    add("--verifier", metavar="NAME|PATH|URL", help="judges candidates, for strategies that need it")
+    add("--verifier", metavar="NAME|PATH|URL", help="judges candidates; person asks at the terminal")
     add("--seed", type=int, help="sample i is drawn with seed + i")
     add("--ahead", type=int, default=4, help="calls in flight of stopping strategies (default 4)")
     add("--price", metavar="IN,OUT", help="dollars per million tokens; wins over published prices")
@@ -68,8 +69,13 @@ async def _ask(chosen: argparse.Namespace) -> Result:
     from outthink.economics.price import Price
 
     prompt = read_prompt(chosen.prompt)
+    judge: Verifier | str | None = chosen.verifier
+    if asked := judge == "person":
+        from outthink.cli.terminal_judge import TerminalJudge
+
+        judge = TerminalJudge.here()
     engine = chosen_engine(chosen)
-    view = LiveView(sys.stderr, quiet=chosen.json)
+    view = LiveView(sys.stderr, quiet=chosen.json or asked)  # a view that redraws would hide what a person is asked
     if chosen.explain and chosen.strategy != "auto":
         raise BadInput("--explain", chosen.strategy, "goes with --strategy auto", "leave it out, or ask for auto")
 
@@ -97,7 +103,7 @@ async def _ask(chosen: argparse.Namespace) -> Result:
                 cache=chosen.cache,
                 observer=view,
                 opened=opened,
-                verifier=chosen.verifier,
+                verifier=judge,
                 reasoning_effort=chosen.reasoning_effort,
                 thinking_tokens=chosen.thinking_tokens,
                 policy=chosen.policy,
