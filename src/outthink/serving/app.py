@@ -144,6 +144,8 @@ class App:
             finally:
                 self.admission.leave(key.id)
         except Exception as error:
+            if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+                raise  # the client left just before something was written: nobody failed, nobody reads a reply
             failure = failure_of(error)
             if failure is None:
                 _log.exception("a request failed in an unforeseen way")

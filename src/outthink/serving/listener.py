@@ -41,7 +41,7 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The reply to what is no HTTP, or to a failure that nobody foresaw."""
-        if status >= 500:
+        if status >= 500 and not isinstance(exc, ConnectionError):  # the client left, or `App` has said what failed
             self.log_exception("a request failed in an unforeseen way", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the reply had begun")
