@@ -220,7 +220,7 @@ def test_the_event_loop_lives_and_cancelling_stops_between_batches() -> None:
     async def run() -> int:
         task = asyncio.create_task(verifier.score(REQUEST, [Candidate((f"{n}\n",)) for n in range(40)]))
         turns = 0
-        while len(batches) < 2:
+        while len(batches) < 2 and not task.done():
             await asyncio.sleep(0.002)
             turns += 1
         task.cancel()

@@ -6,6 +6,7 @@ and how many weights that pass reads. Does not know formats, tokenizers or files
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,8 @@ class Weights:
         table = {id(parameter) for parameter in body.get_input_embeddings().parameters()}
         used = {id(parameter): parameter for module in (body, head) for parameter in module.parameters()}
         self.parameters = sum(parameter.numel() for key, parameter in used.items() if key not in table)
+        taken = inspect.signature(type(body).forward).parameters
+        self._cache_name = "cache" if "cache" in taken else "past_key_values"  # renamed within transformers 5
         config = body.config.get_text_config()
         self.max_context: int | None = getattr(config, "max_position_embeddings", None)
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -91,8 +94,8 @@ class Weights:
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
                 position_ids=places.to(self.device),
-                past_key_values=cache,
                 use_cache=cache is not None,
+                **{self._cache_name: cache},
             )
             read = []
             for number, row in enumerate(rows):
