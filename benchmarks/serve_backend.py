@@ -1,13 +1,14 @@
 """A scripted chat server that costs next to nothing, in a process of its own.
 
-Knows: one answer, whole or as a stream of tokens, and how many connections are open. It speaks just
-enough HTTP/1.1 for the proxies that are measured. Does not know any of them.
+Knows: one answer, once or in `n` choices, whole or as a stream of tokens, and how many connections are open. It speaks
+just enough HTTP/1.1 for the proxies that are measured. Does not know any of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -19,7 +20,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 MODEL = "toy"
 TOKENS = ("The", " answer", " is", " \\boxed{", "391", "}", ".")
-_USAGE = {"prompt_tokens": 12, "completion_tokens": len(TOKENS), "total_tokens": 12 + len(TOKENS)}
+_PROMPT = 12
 
 
 def _reply(body: bytes, kind: bytes = b"application/json") -> bytes:
@@ -30,15 +31,24 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _whole() -> bytes:
+def _usage(completion: int) -> dict[str, int]:
+    return {"prompt_tokens": _PROMPT, "completion_tokens": completion, "total_tokens": _PROMPT + completion}
+
+
+def _entries(text: str) -> list[dict[str, Any]]:
+    return [{"token": text, "logprob": -0.25, "top_logprobs": []}]
+
+
+def _whole(logprobs: bool, choices: int) -> bytes:
     message = {"role": "assistant", "content": "".join(TOKENS)}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    told = {"content": [entry for text in TOKENS for entry in _entries(text)]} if logprobs else None
+    rows = [{"index": at, "message": message, "finish_reason": "stop", "logprobs": told} for at in range(choices)]
     head = {"id": "c", "object": "chat.completion", "created": 1, "model": MODEL}
-    return _reply(_json({**head, "choices": [choice], "usage": _USAGE}))
+    return _reply(_json({**head, "choices": rows, "usage": _usage(choices * len(TOKENS))}))
 
 
-def _event(delta: dict[str, Any], finish: str | None, entries: list[Any] | None) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": entries and {"content": entries}}
+def _event(delta: dict[str, Any], finish: str | None, entries: list[Any] | None, index: int = 0) -> bytes:
+    choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": entries and {"content": entries}}
     value = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [choice]}
     return b"data: " + _json(value) + b"\n\n"
 
@@ -47,19 +57,21 @@ def _chunk(body: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(body), body)
 
 
-def _events(logprobs: bool, many: int) -> list[bytes]:
-    """Events of a stream: `many` tokens, or the answer's own."""
+def _events(logprobs: bool, many: int, choices: int = 1) -> list[bytes]:
+    """Events of a stream: `many` tokens, or the answer's own; those of several choices take turns."""
     texts = [TOKENS[at % len(TOKENS)] for at in range(many or len(TOKENS))]
-    entries = [[{"token": text, "logprob": -0.25, "top_logprobs": []}] if logprobs else None for text in texts]
-    events = [_event({"role": "assistant", "content": ""}, None, None)]
-    events += [_event({"content": text}, None, entry) for text, entry in zip(texts, entries, strict=True)]
-    events.append(_event({}, "stop", None))
-    told = {**_USAGE, "completion_tokens": len(texts), "total_tokens": 12 + len(texts)}
-    events.append(b"data: " + _json({"id": "c", "object": "chat.completion.chunk", "choices": [], "usage": told}))
+    entries = [_entries(text) if logprobs else None for text in texts]
+    events = [_event({"role": "assistant", "content": ""}, None, None, at) for at in range(choices)]
+    for text, entry in zip(texts, entries, strict=True):
+        events += [_event({"content": text}, None, entry, at) for at in range(choices)]
+    events += [_event({}, "stop", None, at) for at in range(choices)]
+    last = {"id": "c", "object": "chat.completion.chunk", "choices": [], "usage": _usage(choices * len(texts))}
+    events.append(b"data: " + _json(last))
     events[-1] += b"\n\ndata: [DONE]\n\n"
     return events
 
 
+_N = re.compile(rb'"n":(\d+)')
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _END = b"0\r\n\r\n"
 
@@ -70,10 +82,25 @@ class _Server:
     def __init__(self, events: int, pause: float) -> None:
         self.open = self.served = 0
         self.pause = pause
-        self.whole = _whole()
+        self._events, self._made = events, dict[tuple[bool, int], list[bytes]]()
+        self._wholes: dict[tuple[bool, int], bytes] = {}
         self.models = _reply(_json({"object": "list", "data": [{"id": MODEL, "object": "model"}]}))
-        self.streams = {flag: [_chunk(event) for event in _events(flag, events)] for flag in (False, True)}
-        self.together = {flag: _HEAD + b"".join(chunks) + _END for flag, chunks in self.streams.items()}
+
+    def stream(self, logprobs: bool, choices: int) -> list[bytes]:
+        """The chunks of a stream, made once."""
+        key = logprobs, choices
+        if key not in self._made:
+            self._made[key] = [_chunk(event) for event in _events(logprobs, self._events, choices)]
+            if not self.pause:
+                self._made[key] = [_HEAD + b"".join(self._made[key]) + _END]
+        return self._made[key]
+
+    def whole(self, logprobs: bool, choices: int) -> bytes:
+        """A reply that comes at once, made once."""
+        key = logprobs, choices
+        if key not in self._wholes:
+            self._wholes[key] = _whole(logprobs, choices)
+        return self._wholes[key]
 
     def counts(self) -> bytes:
         """Open connections, this one left out, and chats so far."""
@@ -110,21 +137,23 @@ class _Connection(asyncio.Protocol):
             self._transport.write(server.counts() if b"/counts" in head else server.models)
             return
         server.served += 1
+        asked = _N.search(body)
+        wanted = b'"logprobs":true' in body, int(asked[1]) if asked else 1
         if b'"stream":true' not in body:
             if server.pause:
-                self._task = asyncio.get_running_loop().create_task(self._late())
+                self._task = asyncio.get_running_loop().create_task(self._late(server.whole(*wanted)))
             else:
-                self._transport.write(server.whole)
+                self._transport.write(server.whole(*wanted))
             return
-        logprobs = b'"logprobs":true' in body
+        chunks = server.stream(*wanted)
         if server.pause:
-            self._task = asyncio.get_running_loop().create_task(self._pour(server.streams[logprobs]))
+            self._task = asyncio.get_running_loop().create_task(self._pour(chunks))
         else:
-            self._transport.write(server.together[logprobs])
+            self._transport.write(chunks[0])
 
-    async def _late(self) -> None:
+    async def _late(self, reply: bytes) -> None:
         await asyncio.sleep(self._server.pause * len(TOKENS))
-        self._transport.write(self._server.whole)
+        self._transport.write(reply)
 
     async def _pour(self, chunks: list[bytes]) -> None:
         self._transport.write(_HEAD)

@@ -19,7 +19,7 @@ import urllib.request
 import venv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +100,30 @@ def _answers(url: str) -> bool:
         return False
 
 
+_OUTTHINK = str(Path(sys.executable).with_name("outthink"))
+
+
 @contextmanager
 def ours(backend: str, *, ledger: str | None = None) -> Iterator[Server]:
     """`outthink serve` as a user starts it, with its SQLite ledger in a folder that is removed afterwards."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        command = [str(Path(sys.executable).with_name("outthink")), "serve", "--model", backend, "--port", str(port)]
+        command = [_OUTTHINK, "serve", "--model", backend, "--port", str(port)]
         command += ["--ledger", ledger or f"sqlite:///{folder}/ledger.sqlite"]
         url = f"http://127.0.0.1:{port}"
         with running(command, f"{url}/readyz") as pid:
             eight = {"model": "outthink/self-consistency@8"}
             yield Server("outthink", f"{url}/v1", pid, {"model": MODEL}, eight)
+
+
+@contextmanager
+def ours_after_doctor(backend: str) -> Iterator[Server]:
+    """The same where `outthink doctor` was run before, so that samples of one prompt share a call."""
+    told = subprocess.run([_OUTTHINK, "doctor", backend], capture_output=True, text=True)
+    if told.returncode:
+        raise Missing(f"outthink doctor: {told.stderr.strip()[-300:]}")
+    with ours(backend) as server:
+        yield replace(server, name="outthink, after doctor", passing={})
 
 
 def _installed(name: str, *steps: Sequence[str]) -> Path:

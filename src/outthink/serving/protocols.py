@@ -332,6 +332,10 @@ class Pool(Protocol):
         """Model names that some backend serves, in a stable order; the first is the default."""
         ...
 
+    def urls(self, model: str) -> Sequence[str]:
+        """Base URLs of the backends that serve a model."""
+        ...
+
     def choose(self, model: str, prefix: int | None = None, avoid: Sequence[str] = (), *, brief: bool = False) -> Lease:
         """A place on the backend to use now; it is not taken before it is entered.
 

@@ -29,7 +29,7 @@ from outthink.engines.openai.server import Server
 from outthink.engines.openai.thinking import Thinking
 from outthink.engines.openai.tokenizer import Tokenizer
 from outthink.engines.openai.transport import Reply, Timeouts, Transport, TransportFault
-from outthink.engines.protocol import Call, Delta, Event, Features
+from outthink.engines.protocol import Call, Delta, Event, Features, Finish
 
 CHAT = "/chat/completions"
 _ROUNDS = 12  # requests that one completion may need until the server accepts its parameters
@@ -163,7 +163,7 @@ class OpenAIEngine:
         try:
             try:
                 async for piece in reply:
-                    delta, broken = self._read(decoder.feed(piece), reading)
+                    delta, broken = self.hear(decoder.feed(piece), reading)
                     if delta is not None:
                         yield delta
                     if broken is not None:
@@ -171,13 +171,13 @@ class OpenAIEngine:
                     if reading.over or decoder.done:
                         break
                 else:
-                    delta, broken = self._read(decoder.close(), reading)
+                    delta, broken = self.hear(decoder.close(), reading)
                     if delta is not None:
                         yield delta
                     if broken is not None:
                         raise broken
                 if decoder.done and not reading.over:
-                    await _drain(reply)
+                    await drain(reply)
             except NotJson as error:
                 raise self.server.voice.garbled(str(error).encode(), fatal=not reading.text) from error
             except TransportFault as fault:
@@ -185,13 +185,17 @@ class OpenAIEngine:
                     raise self.server.voice.fault(fault) from fault
             if (rest := reading.rest()) is not None:
                 yield rest
-            self._check_end(reading, decoder)
-            learn(self.facts, call, reading)
-            self._thinking.heard(call, reading.thought_tokens)
-            self.save()
-            yield reading.finish()
+            yield self.conclude(call, reading, decoder)
         finally:
             await reply.aclose()
+
+    def conclude(self, call: Call, reading: Reading, decoder: Decoder) -> Finish:
+        """The last event of a completion, and what it teaches. Raises EngineError if it came to no proper end."""
+        self._check_end(reading, decoder)
+        learn(self.facts, call, reading)
+        self._thinking.heard(call, reading.thought_tokens)
+        self.save()
+        return reading.finish()
 
     async def count_prompt(self, call: Call) -> int | None:
         """Exact prompt tokens by the server's tokeniser, None where it offers none."""
@@ -245,7 +249,7 @@ class OpenAIEngine:
         """What is sent for a call, in the dialect that the server is known to speak."""
         return body(call, self.model, self.facts)
 
-    def _read(self, chunks: list[dict[str, Any]], reading: Reading) -> tuple[Delta | None, EngineError | None]:
+    def hear(self, chunks: list[dict[str, Any]], reading: Reading) -> tuple[Delta | None, EngineError | None]:
         """What chunks that came together say, as one, and the failure that one of them tells of."""
         deltas, broken = [], None
         try:
@@ -259,11 +263,15 @@ class OpenAIEngine:
         return Delta.of(deltas), broken
 
     def _take(self, chunk: dict[str, Any], reading: Reading) -> Delta | None:
+        self.check(chunk)
+        return reading.take(chunk)
+
+    def check(self, chunk: dict[str, Any]) -> None:
+        """Raise EngineError for a chunk that tells of a failure."""
         if chunk.get("error") or chunk.get("object") == "error":
             told = of(chunk)
             code = next((int(word) for word in told.code.split() if word.isdecimal()), 500)
             raise self.server.voice.refused(code if code >= 400 else 500, told, model=self.model)
-        return reading.take(chunk)
 
     def _check_end(self, reading: Reading, decoder: Decoder) -> None:
         """Raise unless the completion came to a proper end."""
@@ -287,7 +295,7 @@ class OpenAIEngine:
         )
 
 
-async def _drain(reply: Reply) -> None:
+async def drain(reply: Reply) -> None:
     """Read the end of a body behind `[DONE]`; a server that keeps it open loses the connection instead."""
     try:
         async with asyncio.timeout(_AFTER_DONE):

@@ -5,13 +5,22 @@ Nothing in here comes from a client, so nothing of one can reach another.
 
 from __future__ import annotations
 
+from time import monotonic
+
+from outthink.core.paths import cache_dir
 from outthink.economics.tariff import Tariff
+from outthink.engines.openai.address import Address
 from outthink.engines.openai.facts import Facts
+from outthink.engines.openai.memory import file_for, recall
 from outthink.serving.accounting import Tariffs
+from outthink.serving.chat.joint import Joint
 from outthink.serving.chat.turns import Turns
 from outthink.serving.limits import Limits
 from outthink.serving.policies import Policies
 from outthink.serving.protocols import NoBackend, Pool, Wire
+
+_FRESH = 60.0
+"""Seconds after which it is looked up again what `outthink doctor` has found out."""
 
 
 class Backends:
@@ -29,6 +38,8 @@ class Backends:
         self._tariffs = tariffs
         self._facts: dict[str, Facts] = {}
         self._turns: dict[str, Turns] = {}
+        self._counting: dict[str, tuple[float, bool]] = {}
+        self._disproved: set[str] = set()
 
     def facts(self, model: str) -> Facts:
         """What refusals and replies have shown of a model's servers."""
@@ -41,6 +52,21 @@ class Backends:
             pool, most = self.pool, self.limits.calls
             found = self._turns[model] = Turns(lambda: pool.places(model) or most)
         return found
+
+    def joint(self, model: str) -> Joint | None:
+        """Shares calls between samples, where `doctor` has seen every backend of a model count all `n` choices.
+
+        Not where a backend takes only so many calls: a shared one would be more than it seems.
+        """
+        if model in self._disproved or self.pool.places(model) is not None:
+            return None
+        looked, counting = self._counting.get(model, (0.0, False))
+        if (now := monotonic()) >= looked:
+            folder, urls = cache_dir() / "servers", self.pool.urls(model)
+            known = [recall(file_for(folder, Address.parse(url).base, model)) for url in urls]
+            counting = bool(known) and all(facts.n and facts.usage_sums for facts in known)
+            self._counting[model] = now + _FRESH, counting
+        return Joint(lambda: self._disproved.add(model)) if counting else None
 
     def tariff(self, model: str) -> Tariff:
         """What a model's calls cost."""

@@ -22,6 +22,7 @@ from outthink.engines.openai.server import Server
 from outthink.engines.openai.transport import Timeouts, Transport
 from outthink.engines.protocol import Call, Delta, Event, Features, Finish
 from outthink.serving.chat.gathered import Gathered
+from outthink.serving.chat.joint import Joint
 from outthink.serving.chat.merging import merged
 from outthink.serving.chat.pooled import BASE
 from outthink.serving.encoding import decode, encode
@@ -50,11 +51,13 @@ class _Server(Server):
         return encode(body)
 
 
-class _One(OpenAIEngine):
+class One(OpenAIEngine):
     """The engine of one call."""
 
     call: Call | None = None
     gathered: Gathered
+    choices = 1
+    """Completions that its next request asks for."""
 
     def __init__(self, owner: ChatEngine, url: str, model: str, **options: Any) -> None:
         super().__init__(url, model, **options)
@@ -63,17 +66,23 @@ class _One(OpenAIEngine):
 
     def body(self, call: Call) -> dict[str, Any]:
         """A call's body with the client's own fields."""
-        return self._owner.sent(call, super().body(call))
+        sent = self._owner.sent(call, super().body(call))
+        return sent if self.choices == 1 else {**sent, "n": self.choices}
+
+    @property
+    def refused_with(self) -> int | None:
+        """The status of the request's last refusal."""
+        return self._owner.voice.status_code
 
     def decoder(self) -> Decoder:
         """What reads a reply's bytes."""
         return Decoder(decode)
 
-    def _read(self, chunks: list[dict[str, Any]], reading: Reading) -> tuple[Delta | None, EngineError | None]:
+    def hear(self, chunks: list[dict[str, Any]], reading: Reading) -> tuple[Delta | None, EngineError | None]:
         if self._owner.heard is not None:
-            return super()._read(chunks, reading)
+            return super().hear(chunks, reading)
         fewer, texts = merged(chunks)
-        delta, broken = super()._read(fewer, reading)
+        delta, broken = super().hear(fewer, reading)
         if delta is not None:
             delta.pieces = max(delta.pieces, texts)
         return delta, broken
@@ -114,10 +123,12 @@ class ChatEngine:
         self.model = model
         self._messages, self._raw, self._extra, self._top = messages, raw, extra, top_logprobs
         self.concurrency, self.heard = concurrency, heard
+        self.joint: Joint | None = None
+        """Shares calls where that is possible and wanted."""
         self.samples: dict[str, Gathered] = {}
         """Finished samples by their texts; the first of equal ones."""
         self.voice = _Voice(f"the backend of {model}", (), timeouts)
-        self._plain = _One(self, BASE, model, transport=transport, memory=None, facts=facts)
+        self._plain = One(self, BASE, model, transport=transport, memory=None, facts=facts)
         self._plain.server = _Server(self._plain.server.address, None, transport, timeouts)
         self._plain.server.voice = self.voice
 
@@ -129,7 +140,9 @@ class ChatEngine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused or ignored, in words."""
-        return self._plain.notes
+        shared = self.joint is not None and self.joint.used
+        said = ("samples of one prompt shared a call, which read the prompt once",) if shared else ()
+        return self._plain.notes + said
 
     async def prepare(self, call: Call) -> None:
         """Nothing to get ready: the pool knows the model."""
@@ -139,7 +152,8 @@ class ChatEngine:
         gathered = Gathered()
         inner = self._inner(call, gathered)
         pieces: list[str] = []
-        async with aclosing(inner.generate(call)) as events:
+        seat = self.joint.seat(inner, call) if self.joint is not None else None
+        async with aclosing(inner.generate(call) if seat is None else seat.events()) as events:
             async for event in events:
                 if isinstance(event, Finish):
                     if tail := gathered.tail:
@@ -164,9 +178,9 @@ class ChatEngine:
     async def aclose(self) -> None:
         """Connections belong to the proxy."""
 
-    def _inner(self, call: Call, gathered: Gathered) -> _One:
+    def _inner(self, call: Call, gathered: Gathered) -> One:
         """The engine of one call: a copy of one that has been set up already."""
-        one = _One.__new__(_One)
+        one = One.__new__(One)
         one.__dict__.update(self._plain.__dict__)
         one.call, one.gathered = call, gathered
         return one

@@ -107,6 +107,8 @@ class Run:
         budget = request.budget if ceiling is None else stricter(request.budget, Budget(tokens=ceiling))
         request = replace(request, budget=budget)
         plain = isinstance(self.plan, Spec) and self.plan.strategy.name == "self-consistency"
+        if isinstance(self.plan, Spec) and not self.plan.strategy.stops_early and self.n > 1:
+            self.engine.joint = self.backends.joint(self.model)
         self.board = Board(self.n if plain and self.question.choices == 1 else None, self._enough)
         if self.watchers:
             self.board.tell = Telling(self.watchers, self._who)

@@ -72,6 +72,10 @@ class BackendPool:
         """Base URLs and whether they are well."""
         return [(backend.url, backend.health == "up") for backend in self.backends]
 
+    def urls(self, model: str) -> Sequence[str]:
+        """Base URLs of the backends that serve a model."""
+        return [backend.url for backend in self._by_model.get(model, ())]
+
     def places(self, model: str) -> int | None:
         """Calls that the backends of a model take at once now, None for as many as come."""
         if not self._limited:

@@ -1,0 +1,235 @@
+"""Samples that share a call: one request with `n` choices, where `doctor` has seen that all of them are counted."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from outthink.engines.openai.facts import Facts
+from outthink.engines.openai.memory import file_for, remember
+from outthink.serving.pool import BackendSettings
+from support.chat_server import (
+    DONE,
+    ChatServer,
+    Drop,
+    Hang,
+    Reply,
+    Seen,
+    Step,
+    chat,
+    event,
+    refusal,
+    stream,
+    token,
+    usage,
+)
+from support.proxy_server import ProxyServer
+
+PROMPT = 5
+TEXTS = ("The answer is ", "4", ".")
+
+
+def piece(at: int, text: str | None = None, finish: str | None = None, *, counted: bool = True) -> bytes:
+    """A chunk of one choice."""
+    told = {"content": [token(text)]} if text and counted else None
+    choice = {"index": at, "delta": {"content": text} if text else {}, "finish_reason": finish, "logprobs": told}
+    return event({"id": "c", "object": "chat.completion.chunk", "choices": [choice]})
+
+
+def choices(count: int, *, total: int | None = None, counted: bool = True, tail: tuple[Step, ...] = ()) -> Reply:
+    """Choices that take turns, and one count for all of them; `tail` comes before their ends."""
+    steps: list[Step] = [piece(at, text, counted=counted) for text in TEXTS for at in range(count)]
+    steps += [*tail, *(piece(at, finish="stop") for at in range(count))]
+    return stream(*steps, usage(PROMPT, count * len(TEXTS) if total is None else total), DONE)
+
+
+def obliging(seen: Seen) -> Reply:
+    """As many choices as are asked for."""
+    return choices(seen.body.get("n", 1))
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Writes down what `doctor` finds out about a server that counts every choice."""
+    monkeypatch.setenv("OUTTHINK_CACHE", str(tmp_path))
+
+    def write(url: str) -> None:
+        facts = Facts()
+        facts.learn(n=True, usage_sums=True)
+        remember(file_for(tmp_path / "servers", url, "toy"), facts, url, "toy")
+
+    return write
+
+
+@pytest.fixture
+def backend(known: Callable[[str], None]) -> Iterator[ChatServer]:
+    with ChatServer(obliging) as server:
+        known(server.url)
+        yield server
+
+
+@pytest.fixture
+def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
+    with ProxyServer(backend.url) as running:
+        yield running
+
+
+def asked(server: ChatServer) -> list[int]:
+    """The choices that each call asked for."""
+    return [seen.body.get("n", 1) for seen in server.calls]
+
+
+def ask(proxy: ProxyServer, n: int = 4, **fields: Any) -> dict[str, Any]:
+    """The receipt of a vote that must succeed."""
+    got = proxy.chat(f"outthink/self-consistency@{n}", **fields)
+    assert got.status == 200, got.content
+    receipt: dict[str, Any] = got.json["outthink"]["receipt"]
+    assert receipt["answer"] == "4"
+    assert got.json["usage"]["total_tokens"] == receipt["tokens"]
+    return receipt
+
+
+def test_one_call_reads_the_prompt_once(backend: ChatServer, proxy: ProxyServer) -> None:
+    receipt = ask(proxy)
+    assert asked(backend) == [4]
+    assert receipt["tokens"] == PROMPT + 4 * len(TEXTS)
+    assert sorted(entry["prompt_tokens"] for entry in receipt["entries"]) == [0, 0, 0, PROMPT]
+    assert [entry["completion_tokens"] for entry in receipt["entries"]] == [len(TEXTS)] * 4
+    assert not any(entry["estimated"] for entry in receipt["entries"])
+    assert any("shared a call" in note for note in receipt["notes"])
+
+
+def test_what_only_the_total_counts_is_charged_too(backend: ChatServer, proxy: ProxyServer) -> None:
+    backend.routes["/v1/chat/completions"] = choices(4, total=4 * len(TEXTS) + 4)  # an end-of-text token each
+    assert ask(proxy)["tokens"] == PROMPT + 4 * len(TEXTS) + 4
+    assert asked(backend) == [4]
+
+
+def test_a_total_without_entries_is_shared(backend: ChatServer, proxy: ProxyServer) -> None:
+    backend.routes["/v1/chat/completions"] = choices(4, total=14, counted=False)
+    receipt = ask(proxy)
+    assert receipt["tokens"] == PROMPT + 14
+    assert sorted(entry["completion_tokens"] for entry in receipt["entries"]) == [3, 3, 4, 4]
+
+
+def test_without_proof_every_sample_has_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTTHINK_CACHE", str(tmp_path))
+    with ChatServer(obliging) as backend, ProxyServer(backend.url) as proxy:
+        assert ask(proxy)["tokens"] == 4 * (PROMPT + len(TEXTS))
+        assert asked(backend) == [1] * 4
+
+
+def test_every_backend_of_a_model_must_be_known(backend: ChatServer) -> None:
+    with ChatServer(obliging) as other, ProxyServer(backend.url, other.url) as proxy:
+        ask(proxy)
+        assert asked(backend) + asked(other) == [1] * 4
+
+
+def test_seeds_and_strategies_that_may_stop_need_calls_of_their_own(backend: ChatServer, proxy: ProxyServer) -> None:
+    ask(proxy, seed=7)
+    assert sorted(seen.body["seed"] for seen in backend.calls) == [7, 8, 9, 10]
+    assert proxy.chat("outthink/esc@4:window=2").status == 200
+    assert set(asked(backend)) == {1}
+
+
+def test_a_backend_that_takes_only_so_many_calls_gets_them_one_by_one(backend: ChatServer) -> None:
+    with ProxyServer(BackendSettings(url=backend.url, limit=2)) as proxy:
+        ask(proxy)
+        assert asked(backend) == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("first", "calls", "tokens"),
+    [
+        # Fewer choices than were asked for: the others are asked for by themselves, and nothing is lost.
+        (choices(1), [4, 1, 1, 1], 4 * (PROMPT + len(TEXTS))),
+        # `n` refused: nothing was generated.
+        (refusal("n must be 1"), [4, 1, 1, 1, 1], 4 * (PROMPT + len(TEXTS))),
+        # A count of one choice for all of them: entries tell.
+        (choices(4, total=len(TEXTS)), [4], PROMPT + 4 * len(TEXTS)),
+    ],
+)
+def test_a_backend_that_has_changed_is_believed_once(
+    backend: ChatServer, proxy: ProxyServer, first: Reply, calls: list[int], tokens: int
+) -> None:
+    backend.routes["/v1/chat/completions"] = lambda seen: first if seen.body.get("n", 1) > 1 else choices(1)
+    assert ask(proxy)["tokens"] == tokens
+    assert asked(backend) == calls
+    ask(proxy)
+    assert asked(backend)[len(calls) :] == [1] * 4
+
+
+def test_a_call_that_breaks_off_is_charged_and_made_again(backend: ChatServer, proxy: ProxyServer) -> None:
+    replies = iter([stream(*(piece(at, "The") for at in range(4)), Drop())])
+    backend.routes["/v1/chat/completions"] = lambda seen: next(replies, None) or obliging(seen)
+    got = proxy.chat("outthink/self-consistency@4")
+    receipt = got.json["outthink"]["receipt"]
+    assert receipt["answer"] == "4"
+    assert receipt["tokens"] is None, "how much of the prompt the broken call had read is not known"
+    assert receipt["known"]["tokens"] >= PROMPT + 4 * len(TEXTS) + 4
+    assert sum(entry["status"] == "failed" for entry in receipt["entries"]) == 4
+    assert sum(entry["status"] == "finished" for entry in receipt["entries"]) == 4
+    assert sum(asked(backend)[1:]) == 4
+
+
+def test_a_client_that_leaves_closes_the_call(backend: ChatServer, proxy: ProxyServer) -> None:
+    backend.routes["/v1/chat/completions"] = choices(4, tail=(Hang(),))
+    body = json.dumps({"model": "outthink/self-consistency@4", "messages": [{"role": "user", "content": "Hello"}]})
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall((head + body).encode())
+        ends = time.monotonic() + 5
+        while not backend.calls and time.monotonic() < ends:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        left = time.monotonic()
+    (seen,) = backend.calls
+    assert seen.gone.wait(5)
+    assert seen.gone_at is not None
+    assert seen.gone_at - left < 1.0
+
+
+def test_a_budget_holds(backend: ChatServer, proxy: ProxyServer) -> None:
+    receipt = ask(proxy, 8, max_tokens=64, outthink={"budget": "tokens=700"})
+    assert receipt["tokens"] <= 700
+    assert all(seen.body["max_tokens"] == 64 for seen in backend.calls)
+
+
+def test_streamed_answers_and_whole_replies(backend: ChatServer, proxy: ProxyServer) -> None:
+    got = proxy.chat("outthink/self-consistency@4", stream=True)
+    assert got.text == "".join(TEXTS)
+    told = {"content": [token(text) for text in TEXTS]}
+    rows = [
+        {"index": at, "message": {"content": "".join(TEXTS)}, "finish_reason": "stop", "logprobs": told}
+        for at in range(4)
+    ]
+    counts = {"prompt_tokens": PROMPT, "completion_tokens": 4 * len(TEXTS)}
+    backend.routes["/v1/chat/completions"] = Reply(
+        stream(event({"id": "c", "choices": rows, "usage": counts})[6:]).steps, kind="application/json"
+    )
+    assert ask(proxy)["tokens"] == PROMPT + 4 * len(TEXTS)
+    assert asked(backend) == [4, 4]
+
+
+def test_answers_that_differ_reach_their_votes(backend: ChatServer, proxy: ProxyServer) -> None:
+    def answer(seen: Seen) -> Reply:
+        words = ["The answer is 5.", "The answer is 4.", "The answer is 4.", "The answer is 7."]
+        steps = [piece(at, word) for at, word in enumerate(words)]
+        return stream(*steps, *(piece(at, finish="stop") for at in (2, 0, 3, 1)), usage(PROMPT, 4), DONE)
+
+    backend.routes["/v1/chat/completions"] = answer
+    ask(proxy)
+
+
+def test_one_sample_needs_no_n(backend: ChatServer, proxy: ProxyServer) -> None:
+    backend.routes["/v1/chat/completions"] = chat(["The answer is 4."])
+    assert proxy.chat("outthink/self-consistency@1").status == 200
+    assert asked(backend) == [1]
