@@ -68,14 +68,14 @@ async def leave(port: int, model: str, fields: dict[str, Any], after: float) -> 
     writer.transport.abort()
 
 
-async def crowd(port: int) -> None:
-    """Forty at a time, each for up to 0.6 s: some leave in line, some in the middle, few are done."""
+async def crowd(port: int, seconds: float) -> None:
+    """Forty at a time, each for up to so many seconds: some leave in line, some in the middle, few are done."""
     draw, doors = random.Random(6), asyncio.Semaphore(40)
 
     async def one() -> None:
         async with doors:
             model, fields = draw.choice(WAYS)
-            await leave(port, model, fields, draw.random() * 0.6)
+            await leave(port, model, fields, draw.random() * seconds)
 
     await asyncio.gather(*(one() for _ in range(LEAVERS)))
 
@@ -101,7 +101,11 @@ def test_nothing_is_kept_for_those_who_left(caplog: pytest.LogCaptureFixture) ->
         ProxyServer(BackendSettings(url=backend.url, limit=LIMIT)) as proxy,
     ):
         proxy.app.watchers.add(live)
-        asyncio.run(crowd(proxy.port))
+        for seconds in (0.6, 1.2, 2.4):  # on a busy machine all would leave before it was their turn
+            asyncio.run(crowd(proxy.port, seconds))
+            ends = [seen.sent for seen in backend.calls]
+            if ends.count(True) > 20 and ends.count(False) > 5:
+                break
         only = proxy.pool.backends[0]
         turns = [proxy.endpoints.backends.turns(name) for name in MODELS]
         assert until(lambda: proxy.app.admission.active == proxy.app.admission.waiting == 0)
@@ -114,7 +118,6 @@ def test_nothing_is_kept_for_those_who_left(caplog: pytest.LogCaptureFixture) ->
         assert until(lambda: connections(proxy) == (0, backend.open)), "a connection is open that nobody keeps"
         assert not caplog.records, "a client that leaves is worth no complaint in the log"
         assert live.began_in_all > LEAVERS / 2, "hardly anybody was let in"
-        ends = [seen.sent for seen in backend.calls]
         assert ends.count(True) > 20, "hardly any call came to its end"
         assert ends.count(False) > 5, "hardly any call was left in its middle"
         for model in (*MODELS, "outthink/self-consistency@5"):
