@@ -43,6 +43,12 @@ def test_other_questions_are_outside_one_by_one_and_together(regime: Regime) -> 
     assert regime.shifted(LATEX[:5]) is None  # too few to tell
 
 
+def test_one_question_of_many_lines_is_no_other_domain(regime: Regime) -> None:
+    drawing = question(2000) + "\n" + "\n".join(f"draw(({i}, 0)--({i}, 9.5));" for i in range(150))
+    assert regime.shifted([*(question(number) for number in range(1000, 1079)), drawing]) is None
+    assert "another domain" in str(regime.shifted([question(number) + "\n" * 9 for number in range(1000, 1080)]))
+
+
 def test_prompts_stand_in_where_questions_are_not_at_hand(regime: Regime, tmp_path: Path) -> None:
     assert regime.outside(None, 25.0) is None
     assert regime.outside(None, 300.0) == "a prompt of 300 tokens is outside the calibrated 16 to 36"
