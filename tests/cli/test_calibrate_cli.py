@@ -116,6 +116,14 @@ def test_check_passes_and_fails_by_its_exit_code(
     assert "coverage is lost" in bad.out
 
 
+def test_check_of_samples_outside_the_regime_says_so(cli: Callable[..., Any], made: Path, tmp_path: Path) -> None:
+    strange = write_samples(tmp_path / "strange", samples=8, problems=range(200, 230), model="other")
+    done = cli("calibrate", "--check", made, strange)
+    assert done.code == 1
+    assert "nothing predicted for 30 problems: LOST" in done.out
+    assert "100% of the runs fell back" in done.out
+
+
 def test_policy_show_and_diff(cli: Callable[..., Any], made: Path, seen: Path, tmp_path: Path) -> None:
     page = tmp_path / "policy.html"
     shown = cli("policy", "show", made, "--html", page)

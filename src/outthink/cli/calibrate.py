@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from outthink.core.errors import BadInput
 
@@ -91,12 +92,17 @@ def _check(chosen: argparse.Namespace) -> int:
         print(json.dumps(report, allow_nan=False))
     else:
         for row in report["rows"]:
-            verdict = "holds" if row["holds"] else "LOST"
-            print(
-                f"{row['traces']} n={row['n']}: accuracy {row['accuracy']:.1%}, predicted "
-                f"[{row['predicted_low']:.1%}, {row['predicted_high']:.1%}] for {row['problems']} problems: {verdict}"
-            )
+            print(_verdict(row))
         for line in report["reasons"]:
             print(line)
         print("coverage holds" if report["holds"] else "coverage is lost: calibrate again")
     return 0 if report["holds"] else 1
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    """A row in words; where most runs fell back, the policy foretells nothing."""
+    low, high = row["predicted_low"], row["predicted_high"]
+    foretold = f"predicted [{low:.1%}, {high:.1%}] for" if low is not None else "nothing predicted for"
+    verdict = "holds" if row["holds"] else "LOST"
+    line = f"{row['traces']} n={row['n']}: accuracy {row['accuracy']:.1%}"
+    return f"{line}, {foretold} {row['problems']} problems: {verdict}"

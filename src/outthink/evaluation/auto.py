@@ -116,7 +116,7 @@ def refuse_seen(task: Task, source: Source) -> None:
             "traces",
             str(source.traces.path),
             f"holds {len(both)} of the problems that the policy was calibrated on ({both[0]}, ...)",
-            "give other problems, or --cross-fit",
+            "give other problems, or `outthink compare --cross-fit`",
         )
 
 

@@ -7,7 +7,7 @@ either was made.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,17 @@ _DRIFT = 0.25
 _FIRST = 8
 """Samples of a problem that its agreement is measured on."""
 _MOST_FALLBACKS = 0.5
+_KEYS = (
+    "traces",
+    "model",
+    "n",
+    "problems",
+    "accuracy",
+    "predicted_accuracy",
+    "fallback_rate",
+    "tokens",
+    "tokens_ratio",
+)
 
 
 def check(
@@ -49,8 +60,7 @@ def check(
         low, high = row["predicted_low"], row["predicted_high"]
         left = row["fallback_rate"] > _MOST_FALLBACKS or low is None
         kept = not left and low <= row["accuracy"] <= high
-        keys = ("traces", "n", "problems", "accuracy", "predicted_accuracy", "fallback_rate", "tokens", "tokens_ratio")
-        found.append({key: row[key] for key in keys})
+        found.append({key: row[key] for key in _KEYS})
         found[-1] |= {"predicted_low": low, "predicted_high": high, "holds": kept}
         if left:
             reasons.append(f"{row['traces']} n={row['n']}: {row['fallback_rate']:.0%} of the runs fell back")
@@ -62,9 +72,13 @@ def check(
             reasons += [f"{source.traces.name}: {line}" for line in drift(task, source)]
     if (today := datetime.datetime.now(datetime.UTC).date().isoformat()) > policy.content["expires"]:
         reasons.append(f"the policy expired on {policy.content['expires']}, today is {today}")
-    chosen = {task.chosen for task in policy.tasks}
-    judged = [row for row in found if row["n"] in chosen] or found
+    judged = [row for row in found if row["n"] in _chosen(policy, row)] or found
     return {"holds": all(row["holds"] for row in judged), "policy": policy.id, "rows": found, "reasons": reasons}
+
+
+def _chosen(policy: Policy, row: Mapping[str, Any]) -> set[int]:
+    """Sizes of the arms that meet the target for the model of a row; of all models where it is none of them."""
+    return {task.chosen for task in policy.of_model(row["model"]) or policy.tasks}
 
 
 def drift(task: Task, source: Source) -> list[str]:
