@@ -137,6 +137,14 @@ def test_training_twice_gives_the_same_model(trained: Path, tmp_path: Path) -> N
     assert load(tmp_path / "again").model == load(trained / "router").model
 
 
+@pytest.mark.parametrize("arguments", [("train", "--out", "router"), ("eval", "--cross-fit")])
+def test_a_negative_seed_is_refused(
+    arguments: tuple[str, ...], trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step, *flags = arguments
+    assert "--seed: -1 is below 0" in refusal(capsys, step, trained / "train.parquet", *flags, "--seed", "-1")
+
+
 def _set(name: str, value: object, count: int = 10_000) -> Callable[[list[dict[str, Any]]], None]:
     def change(table: list[dict[str, Any]]) -> None:
         for row in table[:count]:

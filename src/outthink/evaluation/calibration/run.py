@@ -64,6 +64,8 @@ class Recipe:
             raise BadInput("--folds", self.folds, "is below 2", "give at least 2")
         if self.orders < 1:
             raise BadInput("--orders", self.orders, "is below 1", "give at least 1")
+        if self.seed < 0:
+            raise BadInput("--seed", self.seed, "is below 0", "give at least 0")
 
 
 def calibrate(

@@ -104,24 +104,27 @@ class Target:
     def _matched(self, baseline: Mapping[int, HeldOut]) -> float:
         n = int(self.value)
         if n not in baseline:
-            raise BadInput(
-                "--target", self.text, f"is more than the {max(baseline)} samples recorded", "aim at fewer samples"
-            )
+            most = max(baseline)
+            problem = f"is more than the {most} samples recorded"
+            if n < most:
+                problem = f"is no size that is compared ({', '.join(map(str, baseline))})"
+            raise BadInput("--target", self.text, problem, f"give --target match={_BASELINE}@{most}, or record more")
         return baseline[n].accuracy
 
     def _under(self, rungs: Mapping[int, HeldOut]) -> int:
         currency = str(self.currency)
-        fitting = {n: held for n, held in rungs.items() if self._cost(held, currency) <= self.value}
+        costs = {n: self._cost(held, currency, "--target") for n, held in rungs.items()}
+        fitting = {n: held for n, held in rungs.items() if costs[n] <= self.value}
         if not fitting:
-            least = min(self._cost(held, currency) for held in rungs.values())
+            least = min(costs.values())
             raise BadInput(
                 "--target", self.text, f"is met by no arm (the cheapest needs {least:.4g} {currency})", "allow more"
             )
-        return max(fitting, key=lambda n: (fitting[n].accuracy, -self._cost(fitting[n], currency)))
+        return max(fitting, key=lambda n: (fitting[n].accuracy, -costs[n]))
 
     @staticmethod
-    def _cost(held: HeldOut, currency: str) -> float:
+    def _cost(held: HeldOut, currency: str, flag: str = "--by") -> float:
         cost = held.cost(currency)
         if cost is None:
-            raise BadInput("--by", currency, "is unknown for these samples", "use tokens, or give --price IN,OUT")
+            raise BadInput(flag, currency, "is unknown for these samples", "use tokens, or give --price IN,OUT")
         return cost

@@ -41,6 +41,10 @@ class Recipe:
     folds: int = 5
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise BadInput("--seed", self.seed, "is below 0", "give at least 0")
+
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
