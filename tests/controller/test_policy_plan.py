@@ -84,6 +84,21 @@ def test_unknown_prices_are_unknown_and_not_zero() -> None:
     assert "usd unknown" in explained(found)[-2]
 
 
+def test_a_ceiling_in_a_currency_that_is_unknown_is_not_said_to_hold() -> None:
+    found = planned(Budget(tokens=480, usd=1.0), tariff=Tariff("tiny"))
+    assert "what it takes of the budget in usd is unknown" in found.why
+    assert "within the budget" not in found.why
+    assert planned(Budget(tokens=480, usd=1.0)).why.endswith("within the budget")
+
+
+def test_samples_drawn_otherwise_are_flagged() -> None:
+    pool = [{"model": "tiny", "revision": None, "sampling": {"temperature": 0.6, "top_p": 1.0, "max_tokens": 64}}]
+    found = planned(made=policy(pool=pool))
+    assert found.name == "fixed@4"
+    (flag,) = found.flags
+    assert "temperature 0.8 instead of 0.6" in flag
+
+
 @pytest.mark.parametrize(
     ("situation", "part"),
     [
@@ -159,6 +174,13 @@ def cascade(model: str) -> dict[str, Any]:
     """Two own samples, and two of `model` where they disagree."""
     own = {"model": None, "n": 2, "tau": 1.0, "signal": "agreement", "keep": 0.0, "rule": {"kind": "fixed"}}
     return {"kind": "cascade", "stages": [own, own | {"model": model}]}
+
+
+def test_the_reason_is_that_of_the_task_with_this_kind_of_answer() -> None:
+    other = content(regime=regime(answer="math", characters=(1000.0, 2000.0)))["tasks"]
+    both = content()
+    found = planned(made=Policy.of(both | {"tasks": [*both["tasks"], *other]}), answer="math")
+    assert "outside the calibrated 1,000 to 2,000" in found.flags[0]
 
 
 def test_arms_whose_models_are_not_at_hand_are_not_considered() -> None:

@@ -262,6 +262,23 @@ def test_check_finds_lost_coverage(policy: Policy, unseen: Path, tmp_path: Path)
     assert not any(row["holds"] for row in report["rows"] if row["n"] == policy.tasks[0].chosen)
 
 
+def test_drift_is_that_from_the_same_data_set(seen: Path, unseen: Path, tmp_path: Path) -> None:
+    longer = write_samples(tmp_path / "seen", dataset="essays", problems=range(700, 740), tokens=600)
+    both = calibrate([seen, longer], recipe())
+    assert not [line for line in check(both, [unseen], orders=1)["reasons"] if "drifted" in line]
+
+
+def test_samples_drawn_otherwise_are_told(seen: Path, unseen: Path, tmp_path: Path) -> None:
+    def told(folder: str, problems: range, temperature: float) -> Path:
+        about = {"sampling": {"temperature": temperature}}
+        return write_samples(tmp_path / folder, problems=problems, about=about)
+
+    made = calibrate([told("seen", range(40), 0.8)], recipe())
+    rows = rows_of([told("unseen", range(500, 540), 0.2)], made)
+    assert all("temperature 0.2 instead of 0.8" in row["notes"][0] for row in rows)
+    assert not any(row["notes"] for row in rows_of([told("alike", range(500, 540), 0.8)], made))
+
+
 def test_check_finds_fallbacks_and_drift(policy: Policy, tmp_path: Path) -> None:
     longer = write_samples(tmp_path, problems=range(500, 540), tokens=600)
     report = check(policy, [longer], orders=2)

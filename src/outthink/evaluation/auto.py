@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from outthink.controller.policy.artefact import Arm, Policy, Task
 from outthink.controller.policy.held_out import HeldOut
-from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, at_size, fallback, find_task
+from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, at_size, drawn_otherwise, fallback, find_task
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
 from outthink.core.result import Verdict
@@ -61,16 +61,19 @@ def contenders(policy: Policy, source: Source, say: Callable[[str], None]) -> li
     sizes = _sizes(policy, tasks, traces.depth)
     if not sizes:
         raise BadInput("policy", policy.id, f"has no arm of at most {traces.depth} samples", "record more samples")
+    odd = drawn_otherwise(policy.sampling(traces.model), source.sampling)
     found: dict[int, dict[str, Plan]] = {n: {} for n in sizes}
     for name, situation in situations.items():
         near, why = (None, reason) if reason is not None else find_task(policy, situation, source.answer)
         for n in sizes:
             if near is not None and why is None:
-                found[n][name] = at_size(near, n, situation, policy.id)
+                found[n][name] = replace(at_size(near, n, situation, policy.id), flags=odd)
             else:
                 found[n][name] = fallback(policy, str(why), n)
     if reason is not None:
         say(f"{traces.path.name}: {OUTSIDE}: {reason}; adaptive-consistency instead")
+    for line in odd:
+        say(f"{traces.path.name}: {line}")
     if source.questions is None:
         say(f"{traces.path.name}: no problems file beside it, so only lengths and votes decide")
     return [Auto(n, plans, _expected(plans), policy.id) for n, plans in found.items()]

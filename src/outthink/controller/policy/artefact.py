@@ -160,11 +160,20 @@ class Policy:
 
     def revision(self, model: str) -> str | None:
         """The revision of a model it was calibrated on, None where that was not recorded."""
+        told: str | None = self._member(model).get("revision")
+        return told
+
+    def sampling(self, model: str) -> Mapping[str, Any] | None:
+        """How the calibration's samples of a model were drawn, None where that was not recorded."""
+        told = self._member(model).get("sampling")
+        return told if isinstance(told, dict) else None
+
+    def _member(self, model: str) -> Mapping[str, Any]:
         for member in self.content["pool"]:
             if model in (member["model"], member.get("served_as")):
-                told: str | None = member.get("revision")
-                return told
-        return None
+                found: Mapping[str, Any] = member
+                return found
+        return {}
 
     def check_revision(self, model: str, revision: str | None) -> None:
         """BadInput where both revisions are known and differ."""

@@ -7,7 +7,7 @@ a session carries it out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from outthink.controller.difficulty import of
@@ -29,6 +29,8 @@ OUTSIDE = "outside the policy's regime"
 """How the receipt's note begins where the policy was not followed."""
 _EVEN = 0.002
 """Accuracies closer than this are even; then the cheaper arm is taken."""
+_DRAWN = ("temperature", "top_p", "top_k", "min_p")
+"""Parts of a sampling that change what is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,13 +155,14 @@ def find_task(policy: Policy, situation: Situation, answer: object = None) -> tu
         known = ", ".join(sorted({task.model for task in policy.tasks}))
         return None, f"the model {situation.model} is not among the calibrated ones ({known})"
     reasons = [(task.regime.outside(situation.question, situation.prompt_tokens, answer), task) for task in tasks]
-    inside = [task for reason, task in reasons if reason is None]
-    if not inside:
-        return tasks[0], reasons[0][0]
-    if situation.question is None or len(inside) == 1:
-        return inside[0], None
-    features = hand_features(situation.question)
-    return min(inside, key=lambda task: task.regime.far(features)), None
+    inside = [(reason, task) for reason, task in reasons if reason is None]
+    same_kind = [(reason, task) for reason, task in reasons if answer in (None, task.regime.answer)]
+    near = inside or same_kind or reasons
+    if situation.question is not None and len(near) > 1:
+        features = hand_features(situation.question)
+        near = [min(near, key=lambda item: item[1].regime.far(features))]
+    reason, task = near[0]
+    return task, reason
 
 
 def at_size(task: Task, n: int, situation: Situation, policy: str = "") -> Plan:
@@ -185,10 +188,13 @@ def _within(policy: Policy, task: Task, request: Request, situation: Situation) 
     options = tuple(_option(arm, request, situation) for arm in arms)
     fitting = [option for option in options if not option.exceeds]
     target = next((option for option in fitting if option.arm.n == task.chosen), None)
-    flags: tuple[str, ...] = ()
+    flags = drawn_otherwise(policy.sampling(task.model), asdict(request.sampling))
     if target is not None:
         chosen, why = target, f"it meets the policy's target at the least {policy.by}"
-        if request.budget.limited:
+        unknown = [name for name in request.budget.limited if target.usage[name] is None]
+        if unknown:
+            why += f"; what it takes of the budget in {' and '.join(unknown)} is unknown"
+        elif request.budget.limited:
             why += ", within the budget"
     elif fitting:
         best = max(option.arm.held_out.accuracy for option in fitting)
@@ -198,7 +204,7 @@ def _within(policy: Policy, task: Task, request: Request, situation: Situation) 
     else:
         chosen, why = options[0], "no arm fits the budget, and this one needs the least"
         broken = ", ".join(dict.fromkeys(name for option in options for name in option.exceeds))
-        flags = (f"no arm of the policy fits the budget ({broken}); the cheapest runs under the hard ceiling",)
+        flags = (*flags, f"no arm of the policy fits the budget ({broken}); the cheapest runs under the hard ceiling")
     if chosen.ahead > situation.ahead:
         why += f", with {chosen.ahead} calls in flight for the deadline"
     if situation.question is None:
@@ -215,6 +221,16 @@ def _within(policy: Policy, task: Task, request: Request, situation: Situation) 
         features=features,
         ahead=chosen.ahead if chosen.ahead > situation.ahead else None,
     )
+
+
+def drawn_otherwise(calibrated: Mapping[str, Any] | None, here: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """A line where samples are drawn in another way than the calibration's, as far as both are known."""
+    before, now = calibrated or {}, here or {}
+    changed = [name for name in _DRAWN if name in before and name in now and before[name] != now[name]]
+    if not changed:
+        return ()
+    told = ", ".join(f"{name.replace('_', '-')} {now[name]} instead of {before[name]}" for name in changed)
+    return (f"samples are not drawn as in the policy's calibration ({told}): its figures may not hold",)
 
 
 def _option(arm: Arm, request: Request, situation: Situation) -> Option:

@@ -68,7 +68,7 @@ def check(
         raise BadInput("policy", policy.id, "has no arm for these samples", "calibrate on samples of this model")
     for path in paths:
         source = open_source(path)
-        for task in policy.of_model(source.traces.model):
+        for task in _same_data(policy.of_model(source.traces.model), source.traces.dataset):
             reasons += [f"{source.traces.name}: {line}" for line in drift(task, source)]
     if (today := datetime.datetime.now(datetime.UTC).date().isoformat()) > policy.content["expires"]:
         reasons.append(f"the policy expired on {policy.content['expires']}, today is {today}")
@@ -79,6 +79,11 @@ def check(
 def _chosen(policy: Policy, row: Mapping[str, Any]) -> set[int]:
     """Sizes of the arms that meet the target for the model of a row; of all models where it is none of them."""
     return {task.chosen for task in policy.of_model(row["model"]) or policy.tasks}
+
+
+def _same_data(tasks: Sequence[Task], dataset: str | None) -> Sequence[Task]:
+    """The tasks of this data set, or all where it is none of theirs."""
+    return [task for task in tasks if task.dataset == dataset] or tasks
 
 
 def drift(task: Task, source: Source) -> list[str]:
