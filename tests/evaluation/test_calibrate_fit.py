@@ -58,6 +58,16 @@ def test_few_problems_are_not_learned_from(traces: Traces) -> None:
     assert "kept" in found.notes[0]
 
 
+def test_few_right_answers_are_not_learned_from(traces: Traces, tmp_path: Path) -> None:
+    hopeless = load(write_samples(tmp_path, problems=range(500, 620), right=False)).problems
+    known = list(traces.problems.items())
+    many = fit(replace(traces, problems={**dict(known), **hopeless}), SETTINGS)
+    few = fit(replace(traces, problems={**dict(known[:50]), **hopeless}), SETTINGS)
+    assert many.rules[16].kind == "linear-gain"
+    assert not [rules for rules in (few.rules, *(rules for _, rules in few.folds)) if rules[16].kind == "linear-gain"]
+    assert "too few problems are answered rightly" in few.notes[0]
+
+
 def test_the_answers_of_a_fold_do_not_reach_its_rules(traces: Traces) -> None:
     names, rules = fit(traces, SETTINGS).folds[0]
     changed = dict(traces.problems)

@@ -78,6 +78,7 @@ def _fit(traces: Traces, settings: Settings) -> Fitted:
     everyone = np.ones(len(names), dtype=bool)
     rules: dict[int, Any] = {}
     folds: list[dict[int, Any]] = [{} for _ in held]
+    learns = True
     table = deal_one(traces, orders=orders_for(len(names)), depth=max(settings.sizes))
     for n in settings.sizes:
         rung = Rung(table, n, margin=settings.margin, folds=settings.folds, seed=settings.seed)
@@ -85,10 +86,11 @@ def _fit(traces: Traces, settings: Settings) -> Fitted:
         while rung.step_back(found, held):
             found = [rung.rule(~mask) for mask in held]
         rules[n] = rung.rule(everyone)
+        learns = rung.learns
         for fold, rule in zip(folds, found, strict=True):
             fold[n] = rule
     parts = [(tuple(np.array(names)[mask].tolist()), found) for mask, found in zip(held, folds, strict=True)]
-    return Fitted(rules, parts, _notes(rules))
+    return Fitted(rules, parts, _notes(rules, learns))
 
 
 def orders_for(problems: int) -> int:
@@ -97,11 +99,16 @@ def orders_for(problems: int) -> int:
     return max(least, min(most, _PATHS // problems))
 
 
-def _notes(rules: Mapping[int, Any]) -> tuple[str, ...]:
+def _notes(rules: Mapping[int, Any], learns: bool) -> tuple[str, ...]:
+    """What is worth knowing of the rule of the widest size, and whether there was enough to learn from there."""
     widest = max(rules)
     rule = rules[widest]
     if rule.kind == LinearGain.kind or widest < LEAST:
         return ()
     if isinstance(rule, Adaptive) and rule.threshold == SURE:
         return (f"at {widest} samples no fitted rule kept the accuracy: adaptive-consistency at its usual threshold",)
+    if not learns:
+        return (
+            f"at {widest} samples too few problems are answered rightly to learn from: the tuned threshold is kept",
+        )
     return (f"at {widest} samples the learned rule did not clear the tuned threshold, which is kept",)

@@ -39,6 +39,10 @@ _PARTITIONS = 4
 """Random partitions into folds that the choice of the operating point is checked on."""
 _FEW = 100
 """Problems below which nothing is learned, and votes are equal."""
+_FEW_RIGHT = 60
+"""Problems answered rightly below which the regression is left out. Only these can be lost, so only they teach what
+stopping loses. On random halves of the MATH problems, where the 0.5B model answers 25 of 150, it lost 0.6 points on
+the other half where the tuned threshold lost 0.3; the 1.5B model answers 77, and there both lost 0.3."""
 
 
 class Rung:
@@ -60,6 +64,7 @@ class Rung:
             for limit in THRESHOLDS
         ]
         self._tuned, self._usual = equal, False
+        self.learns = len(table.names) >= _FEW and self._aim.sum() >= _FEW_RIGHT
         self._learned: tuple[Scale, Walk, Ridge] | None = None
         if n < LEAST or len(table.names) < _FEW:
             return
@@ -68,7 +73,7 @@ class Rung:
             found = walk(table, 0, scale, sway, depth=n)
             rules = [Lead(scale, n, sway, limit) for limit in LEADS]
             self._tuned += [(rule, *self._outcome(found.right, leading(found, rule.limit))) for rule in rules]
-            if sway == SWAY:
+            if sway == SWAY and self.learns:
                 self._learned = scale, found, Ridge(found)
 
     def rule(self, problems: Mask) -> Any:
