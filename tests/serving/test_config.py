@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.core.errors import BadInput
+from outthink.economics.energy import Energy
+from outthink.economics.price import Price
 from outthink.serving.config import Config, read_config, read_store
 from outthink.serving.config.config import SECTIONS
 from outthink.serving.config.printing import described, effective, example
@@ -161,6 +163,19 @@ def test_variables_and_flags_are_named_as_well(
     line = str(wrong.value)
     assert "sesame" not in line
     assert all(part in line for part in parts), line
+
+
+def test_prices_are_stated_by_backend_or_for_those_of_the_line(file: Path) -> None:
+    told = read(file, BACKEND + 'price = "0.5,1.5"\nenergy = "0.01,0.3"\n').backends[0].settings()
+    assert (told.price, told.energy) == (Price(0.5, 1.5), Energy(0.01, 0.3))
+    line = read_config(models="http://h/v1,embedded", price="1,2,0.5", energy="1,2", environ={}).backends
+    assert {(one.settings().price, one.settings().energy) for one in line} == {(Price(1, 2, 0.5), Energy(1, 2))}
+    with pytest.raises(BadInput, match=re.escape(f"{file}: backends[0].price: 'dear' does not hold two numbers")):
+        read(file, BACKEND + 'price = "dear"\n')
+    with pytest.raises(BadInput, match=r"--price: '1,2' goes with --model"):
+        read(file, BACKEND, price="1,2")
+    shown = effective(read(file, BACKEND + 'price = "0.5,1.5"\n'))
+    assert tomllib.loads(shown)["backends"][0]["price"] == "0.5,1.5"
 
 
 def test_no_backend_at_all_is_refused(file: Path) -> None:

@@ -95,6 +95,9 @@ def test_invalid_utf8_is_named(proxy: ProxyServer) -> None:
         ("outthink.strategy", {"model": "outthink/auto", "messages": HELLO, "outthink": {"strategy": "x"}}),
         ("outthink.answer", {"model": "outthink/auto", "messages": HELLO, "outthink": {"answer": "x"}}),
         ("outthink.model", {"model": "outthink/auto", "messages": HELLO, "outthink": {"model": 7}}),
+        ("outthink.model", {"model": "outthink/auto", "messages": HELLO, "outthink": {"model": "gpt-none"}}),
+        ("outthink.strategy", {"model": "toy", "messages": HELLO, "outthink": {"strategy": "esc@100000"}}),
+        ("outthink.budget", {"model": "outthink/single", "messages": HELLO, "outthink": {"budget": "usd=1"}}),
         ("outthink.verifier", {"model": "outthink/beam", "messages": HELLO}),
         ("tools", {"model": "outthink/single", "messages": HELLO, "tools": "f"}),
         ("tools[0]", {"model": "outthink/single", "messages": HELLO, "tools": [{"type": "function"}]}),
@@ -121,6 +124,19 @@ def test_headers_are_checked_like_the_body(proxy: ProxyServer) -> None:
     assert got.error["param"] == "x-outthink-budget"
     got = proxy.chat("toy", headers={"x-outthink-strategy": "nonsense"})
     assert got.error["param"] == "x-outthink-strategy"
+    got = proxy.chat("toy", headers={"x-outthink-strategy": "esc@100000"})
+    assert got.error["param"] == "x-outthink-strategy"
+
+
+def test_endpoints_without_strategies_name_what_asked_for_one(proxy: ProxyServer) -> None:
+    for field, body, headers in (
+        ("model", {"model": "outthink/auto"}, {}),
+        ("outthink", {"model": "toy", "outthink": {"budget": "tokens=9"}}, {}),
+        ("x-outthink-budget", {"model": "toy"}, {"x-outthink-budget": "tokens=9"}),
+        ("x-outthink-strategy", {"model": "toy"}, {"x-outthink-strategy": "esc"}),
+    ):
+        got = proxy.send("POST", "/v1/completions", {"prompt": "Hello", **body}, **headers)
+        assert (got.status, got.error["param"]) == (400, field)
 
 
 def test_bodies_that_are_too_long(proxy: ProxyServer) -> None:

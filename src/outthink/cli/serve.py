@@ -29,6 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", help="port to listen on, 0 for any (default 8000)")
     add("--ledger", metavar="URL", help="sqlite:///PATH, postgresql://... or memory: (default a file of this user)")
     add("--api-key-env", metavar="NAME", default="OPENAI_API_KEY", help="variable with the key that --model wants")
+    add("--price", metavar="IN,OUT", help="dollars per million tokens of --model; wins over published prices")
+    add("--energy", metavar="PROMPT,COMPLETION", help="joules a token of --model, bounds from above")
     add("--log-content", action="store_true", help="keep prompts and answers beside their receipts")
     add("--config", type=Path, metavar="FILE", help="TOML file with everything; flags and $OUTTHINK_SERVE_... win")
     add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any key of the file, for this run")
@@ -64,7 +66,13 @@ def _config(chosen: argparse.Namespace) -> Config:
     if chosen.log_content:
         flags["content.log"] = Told("true", "--log-content", "flag")
     return read_config(
-        chosen.config, models=chosen.model, key=os.environ.get(chosen.api_key_env), flags=flags, settings=chosen.set
+        chosen.config,
+        models=chosen.model,
+        key=os.environ.get(chosen.api_key_env),
+        price=chosen.price,
+        energy=chosen.energy,
+        flags=flags,
+        settings=chosen.set,
     )
 
 

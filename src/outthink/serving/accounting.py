@@ -1,6 +1,6 @@
 """The account of one request: reserved before it, settled after it, whoever leaves in between.
 
-Knows: upper bounds, records and prices. Does not know protocols or strategies.
+Knows: upper bounds and records. Does not know protocols or strategies.
 """
 
 from __future__ import annotations
@@ -18,20 +18,6 @@ from outthink.serving.usage import Used
 from outthink.serving.watch import Running, Watchers
 
 PASS = "pass-through"  # noqa: S105 - the name of a strategy
-
-
-class Tariffs:
-    """What the models cost; looked up once each."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Tariff] = {}
-
-    def of(self, model: str, url: str) -> Tariff:
-        """The tariff of a model on a server."""
-        found = self._known.get((model, url))
-        if found is None:
-            found = self._known[model, url] = Tariff.of(model, url=url)
-        return found
 
 
 @dataclass(slots=True)

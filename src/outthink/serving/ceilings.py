@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from outthink.economics.tariff import Tariff
 from outthink.engines.openai.counts import whole
 from outthink.serving.encoding import encode
-from outthink.serving.failure import Failure
+from outthink.serving.failure import Failure, unknown_cost
 from outthink.serving.protocols import Key
 
 _NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens")
@@ -44,13 +44,15 @@ def capped(key: Key, path: str, content: bytes, body: Mapping[str, Any], usual: 
         raise _no_room(f"{key.budget.tokens} tokens")
     tokens = len(content) + cap * times
     usd = tariff.usd_bound(len(content), cap * times)
-    if key.budget.joules is not None or (key.budget.usd is not None and usd is None):
-        raise Failure(
-            403, f"model: what {tariff.model} costs is not known, and this key has a ceiling for it", param="model"
-        )
-    if key.budget.usd is not None and usd is not None and usd > key.budget.usd:
-        raise _no_room(f"{key.budget.usd:g} dollars")
-    limited = key.limited or key.budget.tokens is not None
+    for limit, most, unit in (
+        (key.budget.usd, usd, "dollars"),
+        (key.budget.joules, tariff.joules_bound(len(content), cap * times), "joules"),
+    ):
+        if limit is not None and most is None:
+            raise unknown_cost("model", tariff.model, unit, "this key has a ceiling for it")
+        if limit is not None and most is not None and most > limit:
+            raise _no_room(f"{limit:g} {unit}")
+    limited = key.limited or any(currency != "seconds" for currency in key.budget.limited)
     changes: dict[str, Any] = {}
     if limited and cap != told:
         changes[name or ("max_output_tokens" if path.endswith("/responses") else "max_tokens")] = cap

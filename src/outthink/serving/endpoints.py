@@ -7,7 +7,6 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from outthink.serving.accounting import Tariffs
 from outthink.serving.chat.backends import Backends
 from outthink.serving.chat.handler import Chats
 from outthink.serving.chat.wish import check_allowed, wanted
@@ -20,6 +19,7 @@ from outthink.serving.openapi import document
 from outthink.serving.policies import Policies
 from outthink.serving.protocols import Key
 from outthink.serving.receipts import told
+from outthink.serving.tariffs import Tariffs
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
@@ -33,7 +33,7 @@ class Endpoints:
     """Handlers of one proxy."""
 
     def __init__(self, app: App, policies: Policies | None = None) -> None:
-        self.app, tariffs = app, Tariffs()
+        self.app, tariffs = app, Tariffs(app.pool)
         self.backends = Backends(app.pool, app.wire, app.limits, tariffs, policies)
         self.forward = Forwarder(app, tariffs, self.backends.turns)
         self.chats = Chats(app, self.backends)
@@ -50,7 +50,7 @@ class Endpoints:
     async def chat(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """A chat: passed through by a backend's own name, else answered by a strategy."""
         content, body = await self._body(request)
-        if wanted(body, request.headers):
+        if wanted(body, request.headers) is not None:
             return await self.chats(request, key, content, body)
         messages = body.get("messages")
         if isinstance(messages, list) and len(messages) > self.app.limits.messages:
@@ -62,8 +62,9 @@ class Endpoints:
         """An endpoint that backends answer alone."""
         path = request.path
         content, body = await self._body(request)
-        if wanted(body, request.headers):
-            raise bad_field("model", body["model"], f"is a strategy, and {path} has none", f"use {CHAT}")
+        if (field := wanted(body, request.headers)) is not None:
+            value = body.get(field, request.headers.get(field))
+            raise bad_field(field, value, f"asks for a strategy or a budget, and {path} has none", f"use {CHAT}")
         return await self._forwarded(request, key, path, content, body)
 
     async def _body(self, request: web.BaseRequest) -> tuple[bytes, dict[str, Any]]:

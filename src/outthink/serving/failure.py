@@ -67,6 +67,12 @@ def bad_field(name: str, value: object, problem: str, remedy: str, *, status: in
     return Failure(status, str(BadInput(name, value, problem, remedy)), param=name, code=code or "invalid_value")
 
 
+def unknown_cost(field: str, model: str, unit: str, why: str) -> Failure:
+    """A budget in a currency that nobody can count for this model."""
+    told = f"{field}: what {model[:120]} costs in {unit} is not known here, and {why}"
+    return Failure(400, f"{told}; the proxy's operator can state it", param=field, code="unsupported")
+
+
 def failure_of(error: Exception) -> Failure | None:
     """The error object for an exception, None for one that nobody foresaw."""
     if isinstance(error, Failure):
@@ -74,7 +80,7 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, BadInput):
         return Failure(400, str(error), param=error.field, code="invalid_value")
     if isinstance(error, Unsupported):
-        return Failure(400, str(error), code="unsupported")
+        return Failure(400, str(error), param="model", code="unsupported")
     if isinstance(error, OverBudget):
         return Failure(429, str(error), code="insufficient_quota", retry_after=error.retry_after)
     if isinstance(error, Busy):

@@ -16,12 +16,13 @@ from aiohttp import web
 
 from outthink.engines.openai.refusal import retry_after
 from outthink.engines.openai.transport import Reply, Timeouts, TransportFault
-from outthink.serving.accounting import PASS, Account, Tariffs
+from outthink.serving.accounting import PASS, Account
 from outthink.serving.ceilings import Hiding, capped
 from outthink.serving.chat.turns import Turns
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pouring import pour
 from outthink.serving.protocols import Full, Key, Lease, NoBackend, Whole
+from outthink.serving.tariffs import Tariffs
 from outthink.serving.usage import UNKNOWN, used
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Forwarder:
         idempotency = None if account.stream else request.headers.get("Idempotency-Key")
         hiding = None
         if key.limited or idempotency is not None or key.budget.limited:
-            tariff = self.tariffs.of(model, "")
+            tariff = self.tariffs.bound(model)
             fit = capped(key, path, content, body, self.app.limits.max_tokens, tariff)
             content, hiding = fit.content, Hiding() if fit.hide else None
             await account.reserve(fit.tokens, fit.usd, idempotency)

@@ -28,12 +28,12 @@ def one(name: str, names: Sequence[str]) -> dict[str, Any]:
     raise unknown_model(name, names)
 
 
-def unknown_model(name: object, names: Sequence[str]) -> Failure:
+def unknown_model(name: object, names: Sequence[str], field: str = "model") -> Failure:
     """The error for a model that nobody serves."""
     shown = ", ".join(names[:8]) or "none"
     return Failure(
         404,
-        f"model: {str(name)[:120]!r} is not served here; use one of {shown}, outthink/auto or outthink/STRATEGY[@n]",
-        param="model",
+        f"{field}: {str(name)[:120]!r} is not served here; use one of {shown}, outthink/auto or outthink/STRATEGY[@n]",
+        param=field,
         code="model_not_found",
     )

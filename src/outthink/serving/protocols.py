@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from outthink.core.budget import Budget
 from outthink.core.errors import OutthinkError
+from outthink.economics.energy import Energy
+from outthink.economics.price import Pricing
 from outthink.engines.openai.transport import Reply, Timeouts
 from outthink.serving.keys import StoredKey, Terms
 
@@ -332,10 +334,6 @@ class Pool(Protocol):
         """Model names that some backend serves, in a stable order; the first is the default."""
         ...
 
-    def urls(self, model: str) -> Sequence[str]:
-        """Base URLs of the backends that serve a model."""
-        ...
-
     def choose(self, model: str, prefix: int | None = None, avoid: Sequence[str] = (), *, brief: bool = False) -> Lease:
         """A place on the backend to use now; it is not taken before it is entered.
 
@@ -352,6 +350,12 @@ class Pool(Protocol):
     async def room(self, model: str) -> None:
         """Wait until a place on a backend of a model has been given back; somebody else may be quicker to take it."""
         ...
+
+    def urls(self, model: str) -> tuple[str, ...]:
+        """Base URLs of a model's backends, well or not."""
+
+    def stated(self, url: str) -> tuple[Pricing | None, Energy | None]:
+        """What a backend's operator has said that its tokens cost."""
 
     def places(self, model: str) -> int | None:
         """Calls that the backends of a model take at once, None for as many as come."""

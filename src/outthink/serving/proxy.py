@@ -9,6 +9,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from outthink.core.errors import BadInput
@@ -76,7 +77,7 @@ class Proxy:
         child = Embedded(None if backend.url == "embedded" else Path(backend.url), slots=backend.limit or SLOTS)
         self._children.append(child)
         url, key = await child.start()
-        return BackendSettings(url=url, key=key, weight=backend.weight, limit=child.slots, models=backend.models)
+        return replace(backend.settings(key), url=url, limit=child.slots)
 
     async def stop(self) -> None:
         """Let running requests end, then end everything."""

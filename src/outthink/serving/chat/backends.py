@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from time import monotonic
 
+from outthink.core.budget import Budget
 from outthink.core.paths import cache_dir
 from outthink.economics.tariff import Tariff
 from outthink.engines.openai.address import Address
 from outthink.engines.openai.facts import Facts
 from outthink.engines.openai.memory import file_for, recall
-from outthink.serving.accounting import Tariffs
 from outthink.serving.chat.joint import Joint
 from outthink.serving.chat.turns import Turns
+from outthink.serving.failure import unknown_cost
 from outthink.serving.limits import Limits
 from outthink.serving.policies import Policies
 from outthink.serving.protocols import NoBackend, Pool, Wire
+from outthink.serving.tariffs import Tariffs
 
 _FRESH = 60.0
 """Seconds after which it is looked up again what `outthink doctor` has found out."""
@@ -69,11 +71,16 @@ class Backends:
         return Joint(lambda: self._disproved.add(model)) if counting else None
 
     def tariff(self, model: str) -> Tariff:
-        """What a model's calls cost."""
-        try:
-            return self._tariffs.of(model, self.pool.choose(model, brief=True).url)
-        except NoBackend:
-            return self._tariffs.of(model, "")
+        """What a model's calls cost, at the dearest of its backends where they differ."""
+        return self._tariffs.bound(model)
+
+    def check_budget(self, model: str, budget: Budget) -> None:
+        """Refuse a budget in a currency that nobody can count for a model. Raises Failure."""
+        tariff = self.tariff(model)
+        if budget.usd is not None and tariff.price is None:
+            raise unknown_cost("outthink.budget", model, "dollars", "the budget limits them")
+        if budget.joules is not None and tariff.energy is None:
+            raise unknown_cost("outthink.budget", model, "joules", "the budget limits them")
 
     def unavailable(self, model: str) -> bool:
         """Whether no backend of a model can be asked now, or as soon as it has a place."""

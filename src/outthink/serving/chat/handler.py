@@ -20,7 +20,7 @@ from outthink.serving.chat.completion import DONE, Layout, reason, usage_of
 from outthink.serving.chat.question import read_question
 from outthink.serving.chat.run import Run
 from outthink.serving.chat.streaming import Streaming, mode_of
-from outthink.serving.chat.wish import Wish, read_wish
+from outthink.serving.chat.wish import PREFIX, Wish, read_wish
 from outthink.serving.encoding import encode
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.models import unknown_model
@@ -65,9 +65,9 @@ class _Exchange:
     ) -> None:
         self.app, self.request, self.content = app, request, content
         wish = read_wish(body, request.headers, key)
-        model = self._model(backends, wish)
-        question = read_question(body, wish, backends.limits)
         named = str(body["model"])
+        model = self._model(backends, wish, "outthink.model" if named.startswith(PREFIX) else "model")
+        question = read_question(body, wish, backends.limits)
         self.account = Account(app.ledger, key, "/v1/chat/completions", named, question.stream, content=content)
         self.account.watchers = app.watchers
         self.layout = Layout(self.account.id, named, logprobs=question.logprobs, top=question.top_logprobs)
@@ -83,13 +83,13 @@ class _Exchange:
         self.verdict: Verdict | None = None
 
     @staticmethod
-    def _model(backends: Backends, wish: Wish) -> str:
+    def _model(backends: Backends, wish: Wish, field: str) -> str:
         names = backends.pool.names()
         model = wish.model or next(iter(names), None)
         if model is None:
             raise Failure(503, "no backend has told which models it serves", code="no_backend", retry_after=5.0)
         if model not in names:
-            raise unknown_model(model, names)
+            raise unknown_model(model, names, field)
         return model
 
     async def answer(self) -> web.StreamResponse:

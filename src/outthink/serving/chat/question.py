@@ -89,8 +89,12 @@ def read_question(body: Mapping[str, Any], wish: Wish, limits: Limits) -> Questi
     )
 
 
-def fitted(question: Question, spec: Spec | None, limits: Limits) -> tuple[Question, Spec | None]:
-    """The question and the strategy made to fit each other. Raises BadInput for what cannot."""
+def fitted(question: Question, spec: Spec | None, limits: Limits, where: str = "model") -> tuple[Question, Spec | None]:
+    """The question and the strategy made to fit each other. Raises BadInput for what cannot.
+
+    Args:
+        where: the field that the strategy was named in.
+    """
     notes: list[str] = []
     if spec is not None and question.choices > 1:
         if spec.strategy.name in _SERIAL:
@@ -100,7 +104,7 @@ def fitted(question: Question, spec: Spec | None, limits: Limits) -> tuple[Quest
             remedy = f"ask for at most {spec.n}, or for more samples"
             raise BadInput("n", question.choices, f"is more than the {spec.n} samples of {spec}", remedy)
     if spec is not None and spec.n > limits.samples:
-        raise BadInput("model", str(spec), "draws too many samples", f"ask for at most {limits.samples}")
+        raise BadInput(where, str(spec), "draws too many samples", f"ask for at most {limits.samples}")
     sampling = question.request.sampling
     if sampling.temperature == 0 and (spec is None or (spec.strategy.name not in _SERIAL and spec.n > 1)):
         sampling = replace(sampling, temperature=_DEFAULT.temperature)

@@ -74,13 +74,14 @@ class Run:
         self._began = self.runner.now()
         self.session: Session | None = None
         self.plan: Spec | Plan
-        self.question, spec = fitted(question, wish.strategy, backends.limits)
+        self.question, spec = fitted(question, wish.strategy, backends.limits, wish.where)
         self._spec = spec
         self.board: Board
 
     async def prepare(self) -> None:
-        """Decide what runs. Raises BadInput."""
+        """Decide what runs. Raises BadInput or Failure."""
         request, policy = self.question.request, self._chosen.policy
+        self.backends.check_budget(self.model, request.budget)
         spec = self._spec
         if spec is None and policy is None:
             spec = choose(request, None)

@@ -36,23 +36,27 @@ class Wish:
     Args:
         model: backend model to draw from, None for the pool's first.
         strategy: None for `auto`.
+        where: the field that it was named in.
         answer: kind of answer that votes are taken on, None to choose by the request.
     """
 
     model: str | None = None
     strategy: Spec | None = None
+    where: str = "model"
     budget: Budget = field(default_factory=Budget)
     verifier: str | None = None
     answer: str | None = None
     progress: Progress = "comments"
 
 
-def wanted(body: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
-    """Whether a request asks for more than to be passed through."""
+def wanted(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+    """The field by which a request asks for more than to be passed through, if it does."""
     model = body.get("model")
     if isinstance(model, str) and model.startswith(PREFIX):
-        return True
-    return "outthink" in body or STRATEGY_HEADER in headers or BUDGET_HEADER in headers
+        return "model"
+    if "outthink" in body:
+        return "outthink"
+    return next((name for name in (STRATEGY_HEADER, BUDGET_HEADER) if name in headers), None)
 
 
 def read_wish(body: Mapping[str, Any], headers: Mapping[str, str], key: Key) -> Wish:
@@ -86,6 +90,7 @@ def read_wish(body: Mapping[str, Any], headers: Mapping[str, str], key: Key) -> 
     return Wish(
         model=model,
         strategy=strategy,
+        where=field,
         budget=budget,
         verifier=_chosen(own, "verifier", VERIFIERS),
         answer=_chosen(own, "answer", ANSWER_KINDS),

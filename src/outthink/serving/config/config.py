@@ -65,6 +65,8 @@ def read_config(
     *,
     models: str | None = None,
     key: str | None = None,
+    price: str | None = None,
+    energy: str | None = None,
     flags: Mapping[str, Told] | None = None,
     settings: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
@@ -72,7 +74,8 @@ def read_config(
     """The configuration. Raises BadInput that names the place of what is wrong.
 
     Args:
-        models: backends in one line, comma-separated; replaces those of the file. `key` is what they want.
+        models: backends in one line, comma-separated; replaces those of the file. `key` is what they want,
+            `price` and `energy` what their tokens cost.
         flags: values by `section.key`.
         settings: lines of `--set`, weaker than the flags.
         environ: variables, those of the process if left out.
@@ -93,8 +96,11 @@ def read_config(
             table[name] = _over(table.get(name, {}), keys)
     line = models or environ.get(PREFIX + "BACKENDS") or (None if rows else environ.get("OUTTHINK_MODEL"))
     if line:
-        backends = tuple(_listed(line, key))
+        backends = tuple(_listed(line, key, price, energy))
     else:
+        if (said := price or energy) is not None:
+            flag = "--price" if price else "--energy"
+            raise BadInput(flag, said, "goes with --model", "write it under [[backends]] in the file")
         backends = tuple(build(Backend, row, f"{file}: backends[{at}]") for at, row in enumerate(rows))
     parts: dict[str, Any] = {name: build(SECTIONS[name], keys, name) for name, keys in table.items()}
     origins = {f"{name}.{key}": told.where for name, keys in table.items() for key, told in keys.items()}
@@ -116,6 +122,7 @@ def _over(below: dict[str, Told], above: dict[str, Told]) -> dict[str, Told]:
     return {**kept, **above}
 
 
-def _listed(line: str, key: str | None) -> list[Backend]:
-    found = [Backend(url=url) for url in (part.strip() for part in line.split(",")) if url]
+def _listed(line: str, key: str | None, price: str | None, energy: str | None) -> list[Backend]:
+    urls = (part.strip() for part in line.split(","))
+    found = [Backend(url=url, price=price, energy=energy) for url in urls if url]
     return [one if one.local else replace(one, key=key) for one in found]

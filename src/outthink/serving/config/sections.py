@@ -10,6 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from outthink.core.errors import BadInput
+from outthink.economics.energy import Energy
+from outthink.economics.price import Price
 from outthink.engines.openai.address import Address
 from outthink.serving.config.secret import read_key
 from outthink.serving.ledger import Rules, usual_url
@@ -47,6 +49,8 @@ class Backend:
         weight: its share of the requests, relative to the other backends of the same model.
         limit: calls in flight at once; left out, as many as come.
         models: names that it is asked for; left out, all that it lists.
+        price: dollars per million tokens, as `IN,OUT` or `IN,OUT,CACHED`; left out, those published.
+        energy: joules a token, bounds from above, as `PROMPT,COMPLETION`; left out, unknown.
     """
 
     url: str
@@ -55,6 +59,8 @@ class Backend:
     weight: float = 1.0
     limit: int | None = None
     models: tuple[str, ...] = ()
+    price: str | None = None
+    energy: str | None = None
     key: str | None = field(default=None, repr=False, metadata={"hidden": True})
 
     def __post_init__(self) -> None:
@@ -73,7 +79,15 @@ class Backend:
 
     def settings(self, key: str | None = None) -> BackendSettings:
         """What the pool is told."""
-        return BackendSettings(url=self.url, key=key, weight=self.weight, limit=self.limit, models=self.models)
+        return BackendSettings(
+            url=self.url,
+            key=key,
+            weight=self.weight,
+            limit=self.limit,
+            models=self.models,
+            price=None if self.price is None else Price.parse(self.price),
+            energy=None if self.energy is None else Energy.parse(self.energy),
+        )
 
     def secret(self) -> str | None:
         """The key. Raises BadInput where it cannot be read."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from outthink.core.errors import BadInput
+from outthink.economics.energy import Energy
+from outthink.economics.price import Pricing
 from outthink.serving.pool.backend import ENDLESS, Backend, BackendLease
 from outthink.serving.pool.choice import least_busy, preferred
 from outthink.serving.pool.health import Checks
@@ -43,6 +45,8 @@ class BackendPool:
         self._checks = [Checks(backend, wire, self._settings, self._changed) for backend in self.backends]
         self._tasks: list[asyncio.Task[None]] = []
         self._by_model: dict[str, list[Backend]] = {}
+        self._stated = {one.url: (told.price, told.energy) for one, told in zip(self.backends, backends, strict=True)}
+        self._urls: dict[str, tuple[str, ...]] = {}
         self._names: tuple[str, ...] = ()
         self._well: dict[str, bool] = {}
 
@@ -72,9 +76,13 @@ class BackendPool:
         """Base URLs and whether they are well."""
         return [(backend.url, backend.health == "up") for backend in self.backends]
 
-    def urls(self, model: str) -> Sequence[str]:
-        """Base URLs of the backends that serve a model."""
-        return [backend.url for backend in self._by_model.get(model, ())]
+    def urls(self, model: str) -> tuple[str, ...]:
+        """Base URLs of a model's backends, well or not."""
+        return self._urls.get(model, ())
+
+    def stated(self, url: str) -> tuple[Pricing | None, Energy | None]:
+        """What a backend's operator has said that its tokens cost."""
+        return self._stated.get(url, (None, None))
 
     def places(self, model: str) -> int | None:
         """Calls that the backends of a model take at once now, None for as many as come."""
@@ -150,3 +158,4 @@ class BackendPool:
             for name in backend.models:
                 table.setdefault(name, []).append(backend)
         self._by_model, self._names = table, tuple(table)
+        self._urls = {name: tuple(backend.url for backend in serving) for name, serving in table.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from outthink.core.errors import BadInput
+from outthink.economics.energy import Energy
+from outthink.economics.price import Pricing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +19,8 @@ class BackendSettings:
         weight: its share of the requests, relative to the other backends of the same model.
         limit: calls in flight at once, None for as many as come.
         models: names that it is asked for, empty for all that it lists.
+        price: of its tokens, None for the published one, if there is any.
+        energy: joules of its tokens, None where nobody knows.
     """
 
     url: str
@@ -24,6 +28,8 @@ class BackendSettings:
     weight: float = 1.0
     limit: int | None = None
     models: tuple[str, ...] = ()
+    price: Pricing | None = None
+    energy: Energy | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 1e6:
