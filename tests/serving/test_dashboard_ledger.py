@@ -69,3 +69,6 @@ def test_what_was_sent_is_told_only_where_it_is_stored(backend: ChatServer, tmp_
             if logs_content:
                 assert got.json["sent"].endswith("letters)")
                 assert "boxed" in got.json["reply"]
+                for model in ("tiny", "outthink/single"):
+                    streamed = proxy.chat(model, stream=True).headers["x-outthink-receipt"]
+                    assert "boxed" in proxy.get(f"/dashboard/api/requests/{streamed}").json["reply"]

@@ -23,8 +23,8 @@ from support.ledgers import Clock, doing, opened, rows
 
 pytest.importorskip("aiohttp")
 
-from support.chat_server import ChatServer, chat, models
-from support.proxy_server import ProxyServer
+from support.chat_server import ChatServer, Drop, chat, chunk, models, stream
+from support.proxy_server import CHAT, ProxyServer
 
 
 @pytest.fixture
@@ -260,3 +260,48 @@ def test_the_proxy_answers_an_idempotency_key_once(url: str, backend: ChatServer
             assert (other.status, other.error["code"]) == (409, "idempotency_conflict")
         (spent,) = proxy.do(proxy.ledger.spend("day"))
         assert spent.requests == 2
+
+
+def test_a_stream_is_repeated_as_well(url: str, backend: ChatServer) -> None:
+    secret = doing(url, lambda ledger: ledger.add_key("a", Terms(day=Budget(tokens=100_000))))[1]
+    backend.routes[CHAT] = chat(["The answer", " is 4."])
+    fields = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": 50}
+    with ProxyServer(backend.url, ledger=open_durable(url)) as proxy:
+        for model in ("tiny", "outthink/self-consistency@2"):
+            asked = {"headers": by(secret, Idempotency_Key=f"i-{model}"), **fields}
+            first = proxy.chat(model, **asked)
+            before = len(backend.calls)
+            second = proxy.chat(model, **asked)
+            assert len(backend.calls) == before
+            assert first.status == second.status == 200
+            assert first.text == second.text == "The answer is 4."
+            assert first.events[-3:] == second.events[-3:]  # the finish with its receipt, the usage, the end
+            for name in ("x-outthink-receipt", "content-type"):
+                assert first.headers[name] == second.headers[name]
+            again = proxy.chat(model, **asked | {"max_tokens": 51})
+            assert (again.status, again.error["code"]) == (409, "idempotency_conflict")
+        (spent,) = proxy.do(proxy.ledger.spend("day"))
+        assert spent.requests == 2
+
+
+def test_a_stream_that_broke_off_is_served_anew(url: str, backend: ChatServer) -> None:
+    broken = stream(chunk("The"), Drop())
+    backend.routes[CHAT] = lambda seen: broken if seen.number < 3 else chat(["The answer is 4."])
+    with ProxyServer(backend.url, ledger=open_durable(url)) as proxy:
+        asked = {"headers": {"Idempotency_Key": "i"}, "stream": True}
+        assert "error" in proxy.chat("tiny", **asked).events[-1]
+        while "error" in (last := proxy.chat("tiny", **asked)).events[-1]:
+            pass
+        assert last.text == "The answer is 4."
+
+
+def test_a_stream_without_its_usage_is_repeated_without_it(url: str, backend: ChatServer) -> None:
+    """A key with a budget makes the proxy ask for counts that the client has not asked for."""
+    secret = doing(url, lambda ledger: ledger.add_key("a", Terms(day=Budget(tokens=100_000))))[1]
+    backend.routes[CHAT] = chat(["4"])
+    with ProxyServer(backend.url, ledger=open_durable(url)) as proxy:
+        asked = {"headers": by(secret, Idempotency_Key="i"), "stream": True, "max_tokens": 50}
+        first, second = (proxy.chat("tiny", **asked) for _ in range(2))
+    assert first.content == second.content
+    assert first.events[-1] == "[DONE]"
+    assert all(event["choices"] for event in first.events[:-1])

@@ -41,6 +41,11 @@ class Account:
     first: float | None = None
     watchers: Watchers = field(default_factory=Watchers)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether a streamed reply has to be gathered, because it is kept."""
+        return self.keep or self.ledger.logs_content
+
     def admitted(self, strategy: str, traceparent: str | None = None) -> str | None:
         """Tell the watchers that the request is going to be answered; `settle` tells them that it was.
 

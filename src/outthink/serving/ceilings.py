@@ -76,20 +76,21 @@ def _no_room(ceiling: str) -> Failure:
 class Hiding:
     """Takes the chunk with the usage out of a stream whose client has not asked for it."""
 
-    __slots__ = ("_held", "seen")
+    __slots__ = ("held", "seen")
 
     def __init__(self) -> None:
-        self._held = b""
+        self.held = b""
+        """The beginning of an event."""
         self.seen = b""
         """What was taken out."""
 
     def feed(self, piece: bytes) -> bytes:
         """Whole events that the client may see."""
-        self._held += piece
-        whole_events, mark, rest = self._held.rpartition(b"\n\n")
+        self.held += piece
+        whole_events, mark, rest = self.held.rpartition(b"\n\n")
         if not mark:
             return b""
-        self._held = rest
+        self.held = rest
         if b'"usage"' not in whole_events:
             return whole_events + mark
         shown = []
@@ -102,5 +103,5 @@ class Hiding:
 
     def close(self) -> bytes:
         """What is left at the end."""
-        held, self._held = self._held, b""
+        held, self.held = self.held, b""
         return held

@@ -22,6 +22,7 @@ from outthink.serving.chat.turns import Turns
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pouring import pour
 from outthink.serving.protocols import Full, Key, Lease, NoBackend, Whole
+from outthink.serving.replay import RECEIPT, replayed
 from outthink.serving.tariffs import Tariffs
 from outthink.serving.usage import UNKNOWN, used
 
@@ -37,7 +38,6 @@ _ELSEWHERE = frozenset({429, 500, 502, 503, 504})
 """Statuses after which another backend is asked, if there is one."""
 _BROKEN = ("connect", "tls", "dropped")
 """Faults after which it is asked as well. One that hung until its time was over has used up the client's patience."""
-RECEIPT = "x-outthink-receipt"
 
 
 class Forwarder:
@@ -59,16 +59,15 @@ class Forwarder:
         model = str(body["model"])
         account = Account(self.app.ledger, key, path, model, body.get("stream") is True, content=content)
         account.watchers = self.app.watchers
-        idempotency = None if account.stream else request.headers.get("Idempotency-Key")
+        idempotency = request.headers.get("Idempotency-Key")
         hiding = None
         if key.limited or idempotency is not None or key.budget.limited:
             tariff = self.tariffs.bound(model)
             fit = capped(key, path, content, body, self.app.limits.max_tokens, tariff)
             content, hiding = fit.content, Hiding() if fit.hide else None
             await account.reserve(fit.tokens, fit.usd, idempotency)
-            if (before := account.reservation) is not None and before.replay is not None:
-                head = {"content-type": "application/json", RECEIPT: before.request_id}
-                return web.Response(body=before.replay, status=before.status, headers=head)
+            if (again := replayed(account)) is not None:
+                return again
         sent = {"content-type": "application/json", "accept-encoding": "identity"}
         for name in _ASK:
             if (value := request.headers.get(name)) is not None:

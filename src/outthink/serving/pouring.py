@@ -30,22 +30,25 @@ async def pour(
     """Forward a reply. `hiding` takes out a chunk that the client has not asked for."""
     response = web.StreamResponse(status=reply.status, headers=head)
     write, tail = response.write, b""
+    kept = bytearray() if account.keeps else None
     try:
         await response.prepare(request)
         async for piece in reply:
             account.spoke()
             tail = (tail + piece)[-TAIL:]
+            shown = piece if hiding is None else hiding.feed(piece)
+            if kept is not None:
+                kept += shown
             if b"[DONE]" in piece:
-                await account.settle(account.passed(used(tail), tariff, "finished", reply.status))
-            if hiding is None:
-                await write(piece)
-            elif shown := hiding.feed(piece):
+                body = _whole(kept, hiding)
+                await account.settle(account.passed(used(tail), tariff, "finished", reply.status, body=body))
+            if shown:
                 await write(shown)
+        ok = reply.status < 400
+        counts, body = used(tail) if ok else UNKNOWN, _whole(kept, hiding)
         if hiding is not None and (rest := hiding.close()):
             await write(rest)
-        ok = reply.status < 400
-        counts = used(tail) if ok else UNKNOWN
-        await account.settle(account.passed(counts, tariff, "finished" if ok else "error", reply.status))
+        await account.settle(account.passed(counts, tariff, "finished" if ok else "error", reply.status, body=body))
         await response.write_eof()
     except TransportFault as fault:
         lease.report(ok=False)
@@ -57,3 +60,10 @@ async def pour(
     finally:
         await reply.aclose()
     return response
+
+
+def _whole(kept: bytearray | None, hiding: Hiding | None) -> bytes | None:
+    """What has been gathered of a stream; its last event may still lack its end."""
+    if kept is None:
+        return None
+    return (bytes(kept) + (hiding.held if hiding is not None else b"")).rstrip(b"\n") + b"\n\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -19,18 +19,17 @@ from outthink.serving.chat.backends import Backends
 from outthink.serving.chat.completion import DONE, Layout, reason, usage_of
 from outthink.serving.chat.question import read_question
 from outthink.serving.chat.run import Run
-from outthink.serving.chat.streaming import Streaming, mode_of
+from outthink.serving.chat.streaming import ROLE, Streaming, mode_of
 from outthink.serving.chat.wish import PREFIX, Wish, read_wish
 from outthink.serving.encoding import encode
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.models import unknown_model
 from outthink.serving.protocols import Key
+from outthink.serving.replay import RECEIPT, replayed
 from outthink.strategies import Spec
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
-
-RECEIPT = "x-outthink-receipt"
 
 
 class Chats:
@@ -97,11 +96,9 @@ class _Exchange:
         run, account = self.run, self.account
         await run.prepare()
         question = run.question
-        idempotency = None if question.stream else self.request.headers.get("Idempotency-Key")
-        ceiling = await self._reserve(idempotency)
-        if (before := account.reservation) is not None and before.replay is not None:
-            head = {"content-type": "application/json", RECEIPT: before.request_id}
-            return web.Response(body=before.replay, status=before.status, headers=head)
+        ceiling = await self._reserve(self.request.headers.get("Idempotency-Key"))
+        if (again := replayed(account)) is not None:
+            return again
         if question.stream:
             name = run.plan.strategy.name if isinstance(run.plan, Spec) else ""
             self.streaming.mode = mode_of(name, question.choices)
@@ -130,9 +127,7 @@ class _Exchange:
             raise await self._failed(error) from error
         told = run.told(self.account.id, verdict)
         texts = run.board.ranked(verdict.text, verdict.answer, run.question.choices)
-        cut = str(told["stopped"]).startswith("budget:")
-        choices = [self.layout.choice(at, text, run.sample(text), cut=cut) for at, text in enumerate(texts)]
-        content = encode(self.layout.whole(choices, usage_of(run.receipt()), told))
+        content = self._completion(told, texts)
         await self._settle(told, 200, content)
         return web.Response(body=content, headers={"content-type": "application/json", RECEIPT: self.account.id})
 
@@ -150,7 +145,6 @@ class _Exchange:
             await streaming.response.write_eof()
             return streaming.response
         told = run.told(self.account.id, verdict)
-        await self._settle(told, 200, None)
         cut = str(told["stopped"]).startswith("budget:")
         texts = run.board.ranked(verdict.text, verdict.answer, run.question.choices)
         events = b""
@@ -160,10 +154,23 @@ class _Exchange:
             events += layout.last(at, reason(sample, cut=cut), told if at == 0 else None)
         if run.question.usage:
             events += layout.usage(usage_of(run.receipt()))
-        await streaming.write(self.request, events + DONE)
+        events += DONE
+        kept = None
+        if self.account.keep:  # for a repetition: the same reply in fewer events
+            kept = layout.chunk(ROLE) + layout.pieces(0, texts[0], run.sample(texts[0])) + events
+        elif self.account.keeps:
+            kept = self._completion(told, texts)
+        await self._settle(told, 200, kept)
+        await streaming.write(self.request, events)
         assert streaming.response is not None
         await streaming.response.write_eof()
         return streaming.response
+
+    def _completion(self, told: Mapping[str, Any], texts: Sequence[str]) -> bytes:
+        """The whole reply as one object."""
+        cut = str(told["stopped"]).startswith("budget:")
+        choices = [self.layout.choice(at, text, self.run.sample(text), cut=cut) for at, text in enumerate(texts)]
+        return encode(self.layout.whole(choices, usage_of(self.run.receipt()), told))
 
     def _decided(self, verdict: Verdict) -> None:
         """The answer is known; in a stream it begins now, while the rest is still being closed."""

@@ -21,7 +21,7 @@ from outthink.serving.chat.wish import Progress
 from outthink.strategies.thinking import CLOSE
 
 Mode = Literal["tokens", "thinking", "progress"]
-_ROLE = {"role": "assistant", "content": ""}
+ROLE = {"role": "assistant", "content": ""}
 _THINKERS = ("budget-forcing", "early-exit", "think-with-me")
 
 
@@ -114,7 +114,7 @@ class Streaming:
                 headers={**self._head, "content-type": "text/event-stream", "cache-control": "no-cache"}
             )
             await self.response.prepare(request)
-            events = self.layout.chunk(_ROLE) + events
+            events = self.layout.chunk(ROLE) + events
         await self.response.write(events)
 
     def _sign(self, line: str) -> bytes:
