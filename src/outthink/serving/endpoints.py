@@ -113,7 +113,10 @@ class Endpoints:
             raise Failure(503, f"the proxy is not ready: {why}", code="not_ready", retry_after=5.0)
         # Without the ledger requests that have no budget are served, without a new policy by the old one.
         problems = {"ledger": self.app.ledger.problem, "policy": self.backends.policies.problem}
-        return _json({"status": "ready"} | {name: problem for name, problem in problems.items() if problem})
+        told = {name: problem for name, problem in problems.items() if problem}
+        if not key.admin:  # probes have no key: addresses and paths are not for everybody
+            told = dict.fromkeys(told, "cannot be used now; see the log")
+        return _json({"status": "ready"} | told)
 
     async def openapi(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """What is served, for programs."""

@@ -88,7 +88,7 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, Repeated):
         return Failure(409, str(error), param="Idempotency-Key", code="idempotency_conflict")
     if isinstance(error, LedgerDown):
-        return Failure(503, str(error), code="ledger_unavailable", retry_after=5.0)
+        return Failure(503, error.told, code="ledger_unavailable", retry_after=5.0)
     if isinstance(error, Resting):
         return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
     if isinstance(error, NoBackend):

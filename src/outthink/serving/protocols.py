@@ -33,7 +33,11 @@ class OverBudget(OutthinkError):
 
 
 class LedgerDown(OutthinkError):
-    """The database does not answer, and the key has a budget that cannot be checked without it."""
+    """The database does not answer. `why` is for operators: it may name the database; `told` is for clients."""
+
+    def __init__(self, told: str, why: str = "") -> None:
+        super().__init__(f"{told}: {why}" if why else told)
+        self.told = told
 
 
 class Idempotency(NamedTuple):
@@ -324,15 +328,12 @@ class Pool(Protocol):
 
     async def start(self) -> None:
         """Ask every backend for its models and begin the health checks."""
-        ...
 
     async def stop(self) -> None:
         """End the health checks."""
-        ...
 
     def names(self) -> Sequence[str]:
         """Model names that some backend serves, in a stable order; the first is the default."""
-        ...
 
     def choose(self, model: str, prefix: int | None = None, avoid: Sequence[str] = (), *, brief: bool = False) -> Lease:
         """A place on the backend to use now; it is not taken before it is entered.
@@ -345,11 +346,9 @@ class Pool(Protocol):
 
         Raises NoBackend, Resting where a moment's patience is all it takes, Full where a place is.
         """
-        ...
 
     async def room(self, model: str) -> None:
         """Wait until a place on a backend of a model has been given back; somebody else may be quicker to take it."""
-        ...
 
     def urls(self, model: str) -> tuple[str, ...]:
         """Base URLs of a model's backends, well or not."""
@@ -359,16 +358,13 @@ class Pool(Protocol):
 
     def places(self, model: str) -> int | None:
         """Calls that the backends of a model take at once, None for as many as come."""
-        ...
 
     def health(self) -> Sequence[tuple[str, bool]]:
         """Base URLs and whether they are healthy now."""
-        ...
 
     @property
     def ready(self) -> bool:
         """Whether any backend is healthy."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class Reader:
             except Gone as error:
                 self._drop()
                 if last or not error.again:
-                    raise LedgerDown(f"the ledger's database cannot be used now: {error}") from None
+                    raise LedgerDown("the ledger's database cannot be used now", str(error)) from None
         raise AssertionError
 
     def _drop(self) -> None:

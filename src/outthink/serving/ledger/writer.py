@@ -140,7 +140,7 @@ class Writer:
         try:
             return self._link.do(work)
         except Gone as error:
-            return LedgerDown(f"the ledger's database cannot be used now: {error}")
+            return LedgerDown("the ledger's database cannot be used now", str(error))
         except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
             return error
 

@@ -1,0 +1,72 @@
+"""What clients hear of a database that is gone: enough to try again, and nothing of where it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from outthink.core.budget import Budget
+from outthink.serving.keys import Terms
+from outthink.serving.ledger import DurableLedger, Rules
+from outthink.serving.ledger.database import Database, Gone
+from outthink.serving.ledger.sqlite import SqliteDatabase
+from support.chat_server import ChatServer, chat, models
+from support.proxy_server import ProxyServer
+
+WHERE = "postgresql://ledger@192.0.2.7:5432/spend: connection refused"
+
+
+class Switch:
+    """Connections to a file, as long as it is there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.gone = path, False
+
+    def __call__(self) -> Database:
+        if self.gone:
+            raise Gone(WHERE)
+        return Leaving(self._path, self)
+
+
+class Leaving(SqliteDatabase):
+    """A connection that ends with the switch."""
+
+    def __init__(self, path: Path, switch: Switch) -> None:
+        super().__init__(path)
+        self._switch = switch
+
+    def execute(self, statement: str, values: object = ()) -> object:  # type: ignore[override]
+        if self._switch.gone:
+            raise Gone(WHERE)
+        return super().execute(statement, values)  # type: ignore[arg-type]
+
+
+def test_only_admins_hear_where_the_database_is(tmp_path: Path) -> None:
+    switch = Switch(tmp_path / "ledger.db")
+    ledger = DurableLedger(switch, tmp_path / "spool", Rules())
+    backend = ChatServer(chat(["4"]), routes={"/v1/models": models("tiny")})
+    with backend, ProxyServer(backend.url, ledger=ledger) as proxy:
+        terms = {"admin": Terms(admin=True), "free": Terms(), "daily": Terms(day=Budget(tokens=9_000))}
+        keys = {
+            name: {"authorization": "Bearer " + proxy.do(ledger.add_key(name, told))[1]} for name, told in terms.items()
+        }
+        assert proxy.chat("outthink/single", headers=keys["daily"]).status == 200
+        switch.gone = True
+        number = proxy.chat("outthink/single", headers=keys["free"]).headers["x-outthink-receipt"]
+        refused = [
+            proxy.chat("outthink/single", headers=keys["daily"]),
+            proxy.get(f"/v1/receipts/{number}", **keys["free"]),
+        ]
+        for got in refused:
+            assert (got.status, got.error["code"]) == (503, "ledger_unavailable")
+            assert got.error["message"].startswith("the ledger's database cannot be used now")
+            assert "retry-after" in got.headers
+        probe, theirs, ours = (proxy.get("/readyz", **by) for by in ({}, keys["free"], keys["admin"]))
+        assert probe.json == theirs.json == {"status": "ready", "ledger": "cannot be used now; see the log"}
+        assert WHERE in ours.json["ledger"]
+        told = b"".join(got.content for got in (*refused, probe, theirs))
+        assert b"192.0.2.7" not in told
+        switch.gone = False
