@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
+from outthink.serving.readable import begins_events
 from support.chat_server import ChatServer, Drop, Hang, Reply, chat, chunk, refusal, stream, usage, whole
 from support.proxy_server import CHAT, Got, ProxyServer
 
@@ -58,8 +59,10 @@ def correct(got: Got, fault: str, model: str) -> None:
     """An answer, an error object, or a stream that ends in one of them."""
     place = f"{fault}, {model}: {got.status} {got.content[:300]!r}"
     if got.status >= 400:
-        passed_on = model == "toy" and fault.startswith(("429", "5", "400"))
-        if not passed_on:
+        passed_on = model == "toy" and fault in ("429", "500", "503", "400")  # it came as an error object
+        if passed_on:
+            assert got.json["error"], place
+        else:
             assert set(got.json["error"]) == {"message", "type", "param", "code"}, place
         return
     if "text/event-stream" in got.headers["content-type"] and model != "toy":
@@ -70,6 +73,8 @@ def correct(got: Got, fault: str, model: str) -> None:
         assert bool(error) != bool(finished), place
     elif model != "toy":
         assert got.json["choices"][0]["message"]["content"] is not None, place
+    elif "text/event-stream" not in got.headers["content-type"]:
+        assert isinstance(got.json, dict), place
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -96,6 +101,49 @@ def test_every_client_gets_an_answer_or_an_error_object(backend: ChatServer, pro
     while (got := proxy.chat("outthink/self-consistency@2", seed=0)).status != 200 and time.monotonic() < until:
         time.sleep(0.05)
     assert got.status == 200, got.content
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_no_client_could_read_is_an_error_object_and_another_backend_is_asked(
+    backend: ChatServer, streamed: bool
+) -> None:
+    bad = ChatServer(whole(b"\x00\xff<html>no</html>", kind="text/html"))
+    good: Reply = chat(["4"]) if streamed else whole(WHOLE)
+    with bad, ChatServer(good) as other:
+        with ProxyServer(bad.url) as proxy:
+            got = proxy.chat("toy", stream=streamed)
+            assert (got.status, got.error["code"]) == (502, "backend_error")
+            record = proxy.get("/v1/receipts/" + got.headers["x-outthink-receipt"]).json
+            assert (record["stopped"], record["tokens"]) == ("error", None)  # nobody knows what it has cost
+        with ProxyServer(bad.url, other.url) as proxy:
+            assert [proxy.chat("toy", f"Hello {at}", stream=streamed).status for at in range(6)] == [200] * 6
+
+
+def test_garbage_that_calls_itself_events_ends_in_an_error_object(backend: ChatServer, proxy: ProxyServer) -> None:
+    backend.routes[CHAT] = stream(b"\x00\xff<html>no</html>")
+    got = proxy.chat("toy", stream=True)
+    assert got.events[-1]["error"]["code"] == "backend_error"
+    assert b"\xff" not in got.content
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_error_in_other_words_keeps_its_status_and_becomes_an_object(
+    backend: ChatServer, proxy: ProxyServer, streamed: bool
+) -> None:
+    for content, status in ((b"Internal Server Error", 500), (b"<html>no</html>", 404), (b"[]", 400), (b"", 418)):
+        backend.routes[CHAT] = whole(content, status, kind="text/plain", retry_after="3")
+        got = proxy.chat("toy", stream=streamed)
+        assert (got.status, got.headers["retry-after"]) == (status, "3")
+        assert str(status) in got.error["message"]
+    own = b'{"error": {"message": "no", "extra": [1]}}'
+    backend.routes[CHAT] = whole(own, 422)
+    assert proxy.chat("toy", stream=streamed).content == own
+
+
+@pytest.mark.parametrize("piece", [b"data: {}", b"d", b"\n\n", b": hi", b"event: x", b'{"a"', b" \r\ndata:"])
+def test_a_stream_may_begin_in_any_cut(piece: bytes) -> None:
+    assert begins_events(piece)
+    assert not begins_events(b"<html>" + piece)
 
 
 def test_a_backend_that_fails_at_random_loses_no_request(backend: ChatServer) -> None:

@@ -46,9 +46,9 @@ def priced(backend: ChatServer, energy: Energy | None = None) -> BackendSettings
 def test_receipts_count_dollars_and_joules_at_what_the_operator_has_stated(backend: ChatServer) -> None:
     with ProxyServer(priced(backend, Energy(0.5, 2.0))) as proxy:
         passed = proxy.get("/v1/receipts/" + proxy.chat("tiny").headers["x-outthink-receipt"]).json
-        voted = proxy.chat("outthink/self-consistency@3").json["outthink"]["receipt"]
+        drawn = proxy.chat("outthink/single").json["outthink"]["receipt"]
     assert (passed["usd"], passed["joules"]) == (pytest.approx(USD), pytest.approx(JOULES))
-    assert (voted["usd"], voted["joules"]) == (pytest.approx(3 * USD), pytest.approx(3 * JOULES))
+    assert (drawn["usd"], drawn["joules"]) == (pytest.approx(USD), pytest.approx(JOULES))
 
 
 def keyed(folder: Path, terms: Terms) -> tuple[DurableLedger, dict[str, str]]:

@@ -20,11 +20,12 @@ from outthink.serving.accounting import PASS, Account
 from outthink.serving.ceilings import Hiding, capped
 from outthink.serving.chat.turns import Turns
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.pouring import pour
+from outthink.serving.pouring import deliver, gathered, pour
 from outthink.serving.protocols import Full, Key, Lease, NoBackend, Whole
+from outthink.serving.readable import garbled, is_whole
 from outthink.serving.replay import RECEIPT, replayed
 from outthink.serving.tariffs import Tariffs
-from outthink.serving.usage import UNKNOWN, used
+from outthink.serving.usage import UNKNOWN
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
@@ -99,13 +100,7 @@ class Forwarder:
         self, account: Account, path: str, content: bytes, sent: dict[str, str], prefix: int
     ) -> web.StreamResponse:
         url, reply = await self._fetched(account.model, path, content, sent, prefix)
-        told = reply.content
-        ok = reply.status < 400
-        tariff = self.tariffs.of(account.model, url)
-        counts = used(told) if ok else UNKNOWN
-        record = account.passed(counts, tariff, "finished" if ok else "error", reply.status, body=told)
-        await account.settle(record)
-        return web.Response(body=told, status=reply.status, headers=_back(reply.headers, account.id))
+        return await deliver(reply, _back(reply.headers, account.id), account, self.tariffs.of(account.model, url))
 
     async def _fetched(
         self, model: str, path: str, content: bytes, sent: dict[str, str], prefix: int
@@ -123,8 +118,11 @@ class Forwarder:
                     if not self._another(model, lease, failed, fault.kind in _BROKEN):
                         raise
                     continue
-                _report(lease, reply)
-                if reply.status in _ELSEWHERE and self._another(model, lease, failed, True):
+                if nonsense := garbled(reply):
+                    lease.report(ok=False)
+                else:
+                    _report(lease, reply)
+                if (nonsense or reply.status in _ELSEWHERE) and self._another(model, lease, failed, True):
                     continue
                 return lease.url, reply
 
@@ -177,6 +175,12 @@ class Forwarder:
                     await reply.aclose()
                     continue
                 head, tariff = _back(reply.headers, account.id), self.tariffs.of(model, lease.url)
+                if reply.status >= 400 or is_whole(reply.headers):
+                    told = Whole(reply.status, reply.headers, await gathered(reply))
+                    if garbled(told) and self._another(model, lease, failed, True):
+                        lease.report(ok=False)
+                        continue
+                    return await deliver(told, head, account, tariff)
                 return await pour(request, reply, head, account, tariff, lease, hiding)
 
     async def _broken(self, account: Account, model: str, error: BaseException) -> None:

@@ -14,8 +14,44 @@ from outthink.engines.openai.transport import Reply, TransportFault
 from outthink.serving.accounting import Account
 from outthink.serving.ceilings import Hiding
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.protocols import Lease
+from outthink.serving.protocols import Lease, Whole
+from outthink.serving.readable import begins_events, unreadable
 from outthink.serving.usage import TAIL, UNKNOWN, used
+
+_MOST = 32 << 20
+"""Bytes of a whole reply to a request for a stream that are read."""
+
+
+async def deliver(reply: Whole, head: Mapping[str, str], account: Account, tariff: Tariff) -> web.Response:
+    """Settle a reply that has come whole, and hand it on as it came; an error object instead of what is no reply."""
+    status, told = reply.status, reply.content
+    ok, wrong = status < 400, unreadable(reply)
+    if wrong is None:
+        counts = used(told) if ok else UNKNOWN
+        record = account.passed(counts, tariff, "finished" if ok else "error", status, body=told)
+    else:  # who says nothing readable has not said either that nothing was generated
+        status, told = wrong.status, wrong.body()
+        head = {name: value for name, value in head.items() if name.lower() != "content-type"}
+        head["content-type"] = "application/json"
+        record = account.passed(UNKNOWN, tariff, "interrupted" if ok else "error", status, error=wrong.message)
+        record.stopped = "error"
+    await account.settle(record)
+    return web.Response(body=told, status=status, headers=head)
+
+
+async def gathered(reply: Reply) -> bytes:
+    """The whole of a reply that does not come in events, or its beginning where it is long or breaks off."""
+    told = b""
+    try:
+        async for piece in reply:
+            told += piece
+            if len(told) > _MOST:
+                break
+    except TransportFault:
+        pass  # its end is missing, and that shows
+    finally:
+        await reply.aclose()
+    return told
 
 
 async def pour(
@@ -34,6 +70,8 @@ async def pour(
     try:
         await response.prepare(request)
         async for piece in reply:
+            if not tail and not begins_events(piece):
+                raise TransportFault("dropped", "no events")
             account.spoke()
             tail = (tail + piece)[-TAIL:]
             shown = piece if hiding is None else hiding.feed(piece)
@@ -44,11 +82,10 @@ async def pour(
                 await account.settle(account.passed(used(tail), tariff, "finished", reply.status, body=body))
             if shown:
                 await write(shown)
-        ok = reply.status < 400
-        counts, body = used(tail) if ok else UNKNOWN, _whole(kept, hiding)
+        body = _whole(kept, hiding)
         if hiding is not None and (rest := hiding.close()):
             await write(rest)
-        await account.settle(account.passed(counts, tariff, "finished" if ok else "error", reply.status, body=body))
+        await account.settle(account.passed(used(tail), tariff, "finished", reply.status, body=body))
         await response.write_eof()
     except TransportFault as fault:
         lease.report(ok=False)
