@@ -119,6 +119,35 @@ def test_what_no_client_could_read_is_an_error_object_and_another_backend_is_ask
             assert [proxy.chat("toy", f"Hello {at}", stream=streamed).status for at in range(6)] == [200] * 6
 
 
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ("hung before the head", 504, "backend_timeout"),
+        ("killed before the head", 502, "backend_error"),
+        ("killed in the middle", 502, "backend_error"),
+    ],
+)
+@pytest.mark.parametrize("model", ["toy", "outthink/self-consistency@2"])
+def test_a_strategy_fails_in_the_words_of_pass_through(
+    backend: ChatServer, fault: str, status: int, code: str, model: str
+) -> None:
+    backend.routes[CHAT] = FAULTS[fault]
+    patient = {"failures": 1000, "share": 1.0}  # no breaker shall have the last word
+    with ProxyServer(backend.url, limits={"backend_seconds": 0.4}, pool=patient) as proxy:
+        got = proxy.chat(model, seed=0)
+    assert (got.status, got.error["code"]) == (status, code)
+    assert "--" not in got.error["message"]  # flags are not for clients
+
+
+def test_a_backend_that_rests_is_busy_for_strategies_as_well(backend: ChatServer, proxy: ProxyServer) -> None:
+    backend.routes[CHAT] = whole({"error": {"message": "slow down"}}, 429, retry_after="30")
+    assert proxy.chat("toy").status == 429
+    for model in ("toy", "outthink/single"):
+        got = proxy.chat(model)
+        assert (got.status, got.error["code"]) == (429, "backend_busy")
+        assert 1 < int(got.headers["retry-after"]) <= 30
+
+
 def test_garbage_that_calls_itself_events_ends_in_an_error_object(backend: ChatServer, proxy: ProxyServer) -> None:
     backend.routes[CHAT] = stream(b"\x00\xff<html>no</html>")
     got = proxy.chat("toy", stream=True)

@@ -82,10 +82,10 @@ class Backends:
         if budget.joules is not None and tariff.energy is None:
             raise unknown_cost("outthink.budget", model, "joules", "the budget limits them")
 
-    def unavailable(self, model: str) -> bool:
-        """Whether no backend of a model can be asked now, or as soon as it has a place."""
+    def trouble(self, model: str) -> NoBackend | None:
+        """Why no backend of a model can be asked now, or as soon as it has a place; None if one can."""
         try:
             self.pool.choose(model, brief=True)
-        except NoBackend:
-            return True
-        return False
+        except NoBackend as error:
+            return error
+        return None

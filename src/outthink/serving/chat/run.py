@@ -21,7 +21,7 @@ from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt
 from outthink.core.request import Request
 from outthink.core.result import Verdict
-from outthink.engines.openai.transport import Timeouts
+from outthink.engines.openai.transport import Timeouts, TransportFault
 from outthink.engines.protocol import Call
 from outthink.serving.chat.board import Board
 from outthink.serving.chat.engine import ChatEngine, Heard
@@ -30,7 +30,7 @@ from outthink.serving.chat.pooled import PooledTransport
 from outthink.serving.chat.question import Question, fitted
 from outthink.serving.chat.telling import Telling
 from outthink.serving.chat.wish import Wish, stricter
-from outthink.serving.failure import Failure
+from outthink.serving.failure import Failure, failure_of
 from outthink.serving.policies import predicted
 from outthink.serving.watch import Watchers
 from outthink.session.live import LiveRunner, drive
@@ -178,8 +178,10 @@ class Run:
             return Failure(400, f"the backend refused the request: {told}", code="backend_refused")
         if status == 429:
             return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
-        if self.backends.unavailable(self.model):
-            return Failure(503, f"no backend for {self.model} is available now", code="no_backend", retry_after=5.0)
+        if (trouble := self.backends.trouble(self.model)) is not None:
+            return failure_of(trouble)
+        if isinstance(error.__cause__, TransportFault):
+            return failure_of(error.__cause__)
         return Failure(502, str(error), code="backend_error")
 
     def _enough(self) -> None:
