@@ -54,6 +54,37 @@ def test_a_key_is_shown_once_and_kept_hashed(url: str, tmp_path: Path, capsys: p
     assert oct((tmp_path / "ledger.sqlite").stat().st_mode)[-3:] == "600"
 
 
+def test_keys_go_where_serve_would_look(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OUTTHINK_SERVE_LEDGER", "OUTTHINK_SERVE_LEDGER_URL", "OUTTHINK_SERVE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    urls = {name: f"sqlite:///{tmp_path}/{name}.db" for name in ("file", "secret", "named")}
+    (tmp_path / "url").write_text(urls["secret"])
+    config = tmp_path / "outthink.toml"
+    config.write_text(f'[ledger]\nurl = "{urls["file"]}"\n')
+    monkeypatch.setenv("OUTTHINK_SERVE_CONFIG", str(config))
+    keys(capsys, "add", "a")
+    monkeypatch.setenv("OUTTHINK_SERVE_LEDGER_URL_FILE", str(tmp_path / "url"))
+    keys(capsys, "add", "b")
+    keys(capsys, "add", "c", "--ledger", urls["named"])
+    found = {name: keys(capsys, "list", "--ledger", url) for name, url in urls.items()}
+    assert {name: [one["name"] for one in listed] for name, listed in found.items()} == {
+        "file": ["a"],
+        "secret": ["b"],
+        "named": ["c"],
+    }
+
+
+def test_a_list_in_a_pipe_is_not_cut(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--budget-day tokens=1000000,usd=5 --ceiling tokens=50000,seconds=30 --strategy self-consistency@16"
+    made = keys(capsys, "add", "a-team-with-a-long-name", *flags.split(), "--model", "outthink/self-consistency")
+    assert main(["keys", "list"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if made["id"] in line]
+    for part in (made["name"], "tokens=1000000,usd=5", "tokens=50000,seconds=30", "self-consistency@16"):
+        assert part in line
+
+
 def test_secrets_differ() -> None:
     assert len({new_secret() for _ in range(100)}) == 100
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from outthink.core.budget import Budget
     from outthink.serving.keys import StoredKey, Terms
 
+_WIDE = 300
+"""Letters of a line that goes into a file or a pipe."""
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([mhdw])\Z")
 _SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
@@ -51,13 +53,10 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _url(chosen: argparse.Namespace) -> str:
-    """The ledger: by its URL, as the file of serve names it, or the usual one."""
+    """The ledger: by its URL, else the one that serve would open."""
     from outthink.serving.config import read_store
-    from outthink.serving.ledger import usual_url
 
-    if chosen.ledger or chosen.config is None:
-        return chosen.ledger or usual_url()
-    return read_store(chosen.config).resolved()
+    return chosen.ledger or read_store(chosen.config).resolved()
 
 
 async def _run(chosen: argparse.Namespace) -> int:
@@ -137,7 +136,7 @@ def _show(keys: Sequence[StoredKey]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in ("id", "name", "state", "day", "month", "ceiling", "strategy", "models", "created", "used"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name in ("id", "name"))  # what `revoke` wants
     for key in keys:
         terms = key.terms
         cells = (
@@ -153,7 +152,8 @@ def _show(keys: Sequence[StoredKey]) -> None:
             _date(key.last_used),
         )
         table.add_row(*(escape(cell) for cell in cells))
-    Console().print(table)
+    console = Console(width=None if sys.stdout.isatty() else _WIDE)
+    console.print(table)
 
 
 def _state(key: StoredKey) -> str:
@@ -166,7 +166,7 @@ def _state(key: StoredKey) -> str:
 
 
 def _told(budget: Budget) -> str:
-    return ",".join(f"{name}={budget.get(name):g}" for name in budget.limited)
+    return ",".join(f"{name}={budget.get(name):.15g}" for name in budget.limited)
 
 
 def _date(moment: float | None) -> str:

@@ -107,10 +107,12 @@ def read_config(
     return Config(backends=backends, origins=origins, **parts)
 
 
-def read_store(file: Path, environ: Mapping[str, str] | None = None) -> Store:
-    """The ledger that a file and the environment name, for those who serve nothing. Raises BadInput."""
-    told = from_file(file, SECTIONS, ROWS)[0].get("ledger", {})
-    said = from_environment(os.environ if environ is None else environ, SECTIONS).get("ledger", {})
+def read_store(file: Path | None, environ: Mapping[str, str] | None = None) -> Store:
+    """The ledger that the proxy would open, for those who serve nothing. Raises BadInput."""
+    environ = os.environ if environ is None else environ
+    file = file or (Path(environ[FILE]) if environ.get(FILE) else None)
+    told = {} if file is None else from_file(file, SECTIONS, ROWS)[0].get("ledger", {})
+    said = from_environment(environ, SECTIONS).get("ledger", {})
     return build(Store, _over(told, said), "ledger")
 
 
