@@ -72,3 +72,27 @@ def test_what_was_sent_is_told_only_where_it_is_stored(backend: ChatServer, tmp_
                 for model in ("tiny", "outthink/single"):
                     streamed = proxy.chat(model, stream=True).headers["x-outthink-receipt"]
                     assert "boxed" in proxy.get(f"/dashboard/api/requests/{streamed}").json["reply"]
+
+
+def test_content_is_deleted_by_those_who_may_see_the_receipt(backend: ChatServer, tmp_path: Path) -> None:
+    ledger = open_durable(f"sqlite:///{tmp_path}/ledger.db", Rules(logs_content=True), spool=tmp_path)
+    with ProxyServer(backend.url, ledger=ledger) as proxy:
+        attach(proxy.app)
+        by = {
+            name: {"authorization": "Bearer " + proxy.do(ledger.add_key(name, Terms(admin=name == "admin")))[1]}
+            for name in ("admin", "tenant", "other")
+        }
+        for deleting in ("tenant", "admin"):
+            number = proxy.chat("outthink/single", "a needle", headers=by["tenant"]).headers["x-outthink-receipt"]
+            path = f"/v1/receipts/{number}"
+            assert proxy.send("DELETE", f"{path}/content").status == 401
+            assert proxy.send("DELETE", f"{path}/content", **by["other"]).error["code"] == "receipt_not_found"
+            assert "needle" in proxy.get(f"/dashboard/api/requests/{number}", **by["admin"]).json["sent"]
+            assert proxy.send("DELETE", f"{path}/content", **by[deleting]).json["deleted"] is True
+            assert proxy.send("DELETE", f"{path}/content", **by[deleting]).json["deleted"] is False
+            story = proxy.get(f"/dashboard/api/requests/{number}", **by["admin"]).json
+            assert (story["sent"], story["reply"], story["answer"]) == (None, None, "4")
+            assert not proxy.get("/dashboard/api/requests?text=needle", **by["admin"]).json["rows"]
+            assert proxy.get(path, **by["tenant"]).status == 200
+            for method, wrong in (("DELETE", path), ("GET", f"{path}/content")):
+                assert proxy.send(method, wrong, **by["tenant"]).error["code"] == "method_not_allowed"

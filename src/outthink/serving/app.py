@@ -15,7 +15,7 @@ from aiohttp import web
 
 from outthink.core.errors import BadInput
 from outthink.serving.admission import Admission, AdmissionSettings
-from outthink.serving.failure import Failure, failure_of
+from outthink.serving.failure import Failure, failure_of, wrong_method
 from outthink.serving.limits import Limits
 from outthink.serving.listener import Listener, answer
 from outthink.serving.origin import check_origin, is_loopback
@@ -167,14 +167,7 @@ class App:
             raise Failure(404, f"path: {path[:100]!r} is not served here{hint}", param="path", code="not_found")
         route = methods.get(method)
         if route is None:
-            allowed = ", ".join(sorted(methods))
-            raise Failure(
-                405,
-                f"method: {method[:20]!r} is not possible here; use {allowed}",
-                param="method",
-                code="method_not_allowed",
-                headers={"allow": allowed},
-            )
+            raise wrong_method(method, methods)
         return route
 
 

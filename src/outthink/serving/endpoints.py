@@ -11,14 +11,14 @@ from outthink.serving.chat.backends import Backends
 from outthink.serving.chat.handler import Chats
 from outthink.serving.chat.wish import check_allowed, wanted
 from outthink.serving.encoding import encode
-from outthink.serving.failure import Failure, bad_field
+from outthink.serving.failure import Failure, bad_field, wrong_method
 from outthink.serving.forwarding import Forwarder
 from outthink.serving.incoming import decode, receive
 from outthink.serving.models import listing, one, unknown_model
 from outthink.serving.openapi import document
 from outthink.serving.policies import Policies
 from outthink.serving.protocols import Key
-from outthink.serving.receipts import told
+from outthink.serving.receipts import forgotten, told
 from outthink.serving.tariffs import Tariffs
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CHAT = "/v1/chat/completions"
 PASSED = ("/v1/completions", "/v1/responses", "/v1/embeddings")
-_MODELS, _RECEIPTS = "/v1/models/", "/v1/receipts/"
+_MODELS, _RECEIPTS, _CONTENT = "/v1/models/", "/v1/receipts/", "/content"
 
 
 class Endpoints:
@@ -43,6 +43,7 @@ class Endpoints:
         app.route("GET", "/v1/models", self.models)
         app.route("GET", _MODELS, self.model)
         app.route("GET", _RECEIPTS, self.receipt)
+        app.route("DELETE", _RECEIPTS, self.forget)
         app.route("GET", "/healthz", self.health, public=True)
         app.route("GET", "/readyz", self.ready, public=True)
         app.route("GET", "/openapi.json", self.openapi, public=True)
@@ -100,7 +101,17 @@ class Endpoints:
 
     async def receipt(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """A request's receipt, for the key that made it and for admins."""
-        return _json(await told(self.app.ledger, _below(request, _RECEIPTS), key))
+        number = _below(request, _RECEIPTS)
+        if number.endswith(_CONTENT):
+            raise wrong_method(request.method, ("DELETE",))
+        return _json(await told(self.app.ledger, number, key))
+
+    async def forget(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        """Delete what is stored of a request's content, for those who may see its receipt."""
+        number = _below(request, _RECEIPTS)
+        if not number.endswith(_CONTENT):
+            raise wrong_method(request.method, ("GET",))
+        return _json(await forgotten(self.app.ledger, number.removesuffix(_CONTENT), key))
 
     async def health(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """The process answers."""

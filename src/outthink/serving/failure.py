@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
 from outthink.engines.openai.transport import TransportFault
@@ -65,6 +65,13 @@ class Failure(OutthinkError):
 def bad_field(name: str, value: object, problem: str, remedy: str, *, status: int = 400, code: str = "") -> Failure:
     """A field of the request that cannot be used."""
     return Failure(status, str(BadInput(name, value, problem, remedy)), param=name, code=code or "invalid_value")
+
+
+def wrong_method(method: str, allowed: Iterable[str]) -> Failure:
+    """A path that is served, but not so."""
+    named = ", ".join(sorted(allowed))
+    told = f"method: {method[:20]!r} is not possible here; use {named}"
+    return Failure(405, told, param="method", code="method_not_allowed", headers={"allow": named})
 
 
 def unknown_cost(field: str, model: str, unit: str, why: str) -> Failure:

@@ -72,6 +72,10 @@ class MemoryLedger:
         """Nothing is stored."""
         return None
 
+    async def forget(self, request_id: str) -> bool:
+        """Nothing is stored."""
+        return False
+
     async def search(
         self,
         *,

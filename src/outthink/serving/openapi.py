@@ -175,6 +175,14 @@ def document() -> dict[str, Any]:
         "/v1/receipts/{id}": {
             "get": _got("What a request cost.", _RECEIPT, "401", "404", "503", **_part("id", "x-outthink-receipt."))
         },
+        "/v1/receipts/{id}/content": {
+            "delete": _got(
+                "Deletes what is stored of a request's content; its receipt stays.",
+                _OPEN,
+                *("401", "404", "503"),
+                **_part("id", "x-outthink-receipt."),
+            )
+        },
         "/healthz": {"get": _got("The process answers.", _OPEN, public=True)},
         "/readyz": {"get": _got("Requests can be served.", _OPEN, "503", public=True)},
         "/openapi.json": {"get": _got("This document.", _OPEN, public=True)},

@@ -251,6 +251,10 @@ class Ledger(Protocol):
         """A request as it was sent and its reply; None where nothing is stored."""
         ...
 
+    async def forget(self, request_id: str) -> bool:
+        """Delete them, and the reply kept for an `Idempotency-Key`; whether there was anything."""
+        ...
+
     async def search(
         self,
         *,

@@ -12,6 +12,12 @@ from outthink.serving.protocols import Key, Ledger, RequestRecord
 _HIDDEN = frozenset({"body", "content", "receipt", "key_id"})
 
 
+async def forgotten(ledger: Ledger, number: str, key: Key) -> dict[str, Any]:
+    """What a request sent and got is deleted, its receipt stays. Raises Failure 404 like `told`."""
+    await told(ledger, number, key)
+    return {"object": "receipt.content", "id": number, "deleted": await ledger.forget(number)}
+
+
 async def told(ledger: Ledger, number: str, key: Key) -> dict[str, Any]:
     """A receipt. Raises Failure 404 for one that does not exist or belongs to another key."""
     record = await ledger.receipt(number) if legal_id(number) else None
