@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from hostile import HOSTILE
 
 from outthink.core.errors import Unsupported
-from outthink.verifiers.code import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict
+from outthink.verifiers.code import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict, check_all
 from outthink.verifiers.code.bubblewrap import bubblewrap
 
 PROBLEM = CodeProblem(
@@ -175,6 +177,33 @@ def test_cancelling_ends_the_processes() -> None:
             await task
 
     asyncio.run(run())
+    end = time.monotonic() + 5
+    while survivors() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert survivors() == []
+
+
+@pytest.mark.parametrize("after", [0.0, 0.01, 0.03, 0.1, 0.4])
+def test_cancelling_at_any_moment_leaves_nothing_behind(after: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Also while processes start. What asyncio finds unclosed after its loop, it reports with a traceback.
+    async def run() -> None:
+        tasks = [(PROBLEM, "    while True: pass\n")] * 6
+        checks = asyncio.ensure_future(check_all(tasks, CodeSandbox(LIMITS), workers=3))
+        while after and not survivors():
+            await asyncio.sleep(0)
+        await asyncio.sleep(after)
+        checks.cancel()
+        done, _ = await asyncio.wait([checks], timeout=30)
+        assert done
+
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(run())
+        gc.collect()
+    assert [str(one.message) for one in caught] == []
+    assert complaints == []
     end = time.monotonic() + 5
     while survivors() and time.monotonic() < end:
         time.sleep(0.05)

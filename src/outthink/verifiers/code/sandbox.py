@@ -10,14 +10,17 @@ import asyncio
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.verifiers.code.bubblewrap import bubblewrap, filter_pipe, inside
 from outthink.verifiers.code.inside.wire import Malformed, decode, encode
 from outthink.verifiers.code.problem import CodeProblem
 
+T = TypeVar("T")
 _START = 60.0  # seconds until both sandboxes run, on a machine busy with other things
 _HEAD = 5  # bytes before a frame's content
 _SAID = 4096  # bytes read of a verdict or a complaint
@@ -74,7 +77,7 @@ class CodeSandbox:
             return CodeVerdict(False, f"the code is too long: {error}")
         processes: list[Process] = []
         try:
-            judge = await self._start(bwrap, processes)
+            judge = await _unbroken(self._start(bwrap, processes))
             word, message = await self._verdict(judge, task)
             if word == "gone":
                 message += await _exit(processes[0])
@@ -189,8 +192,30 @@ async def _end(processes: list[Process]) -> None:
     """Kill both sandboxes with everything in them; their first process dies with bubblewrap, the rest with it."""
     for process in processes:
         _kill(process)
+    await _unbroken(_reap(processes))
+
+
+async def _reap(processes: list[Process]) -> None:
     for process in processes:
         if process.stdin is not None:
             process.stdin.close()
-        await asyncio.shield(process.wait())
+        await process.wait()
         process._transport.close()  # type: ignore[attr-defined]  # else its pipes wait for the collector
+
+
+async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """Await work to its end although this is cancelled, even repeatedly; that is raised afterwards.
+
+    A process whose start is broken off is killed by asyncio without the sandbox in it, and waited for
+    for ever; one whose end is broken off outlives the event loop.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()

@@ -100,7 +100,8 @@ async def check_all(
         return list(await asyncio.gather(*running))
     finally:
         for task in running:
-            task.cancel()
+            if not task.cancelling():  # a second time would disturb it while it ends its processes
+                task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
 
