@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 import pytest
 
+from outthink.core.errors import Unsupported
+from outthink.verifiers.code.bubblewrap import bubblewrap
 from support.chat_server import ChatServer, chat
 from support.judges import write_problems, write_samples
 
@@ -29,11 +31,10 @@ def test_exact_gives_0_and_1_and_says_how_often_the_file_agrees(cli, files) -> N
     assert done.code == 0, done.err
     table = parquet.read_table(files[2])
     # The text of sample i of problem p ends with p/i, which is p where i is 1; 0/0 has no text, 0/i is 0.
-    assert table["score"].to_pylist() == [None, 1, 1, 1, 0, 1, 0, 0, 0, 1, 0, 0]
+    assert table["score"].to_pylist() == [0, 1, 1, 1, 0, 1, 0, 0, 0, 1, 0, 0]
     assert table["steps"].null_count == 12
     assert set(table["verifier"].to_pylist()) == {"exact-number"}
-    assert "agrees with `correct` on 6 of 11" in done.out
-    assert "1 of 12 samples have no score: no text" in done.err
+    assert "agrees with `correct` on 6 of 12" in done.out
     assert "scored 12 of 12" in done.err
 
 
@@ -76,6 +77,34 @@ def test_bad_files_are_one_line(cli, files, tmp_path) -> None:
     assert (done.code, "exists already" in done.err) == (2, True)
     done = verify(cli, (tmp_path / "absent.parquet", *files[1:]))
     assert (done.code, "absent.parquet" in done.err) == (2, True)
+    done = verify(cli, (*files[:2], tmp_path / "scored.csv"))
+    assert (done.code, ".parquet or .jsonl" in done.err) == (2, True)
+    assert not (tmp_path / "scored.csv").exists()
+
+
+def test_code_without_a_word_fails_its_test(cli, tmp_path) -> None:
+    try:
+        bubblewrap()
+    except Unsupported as why:
+        pytest.skip(str(why))
+    test = "def check(candidate):\n    assert candidate() == 3\n"
+    problem = {"problem_id": "p0", "prompt": "def f():\n    'Three.'\n", "entry_point": "f", "test": test}
+    (tmp_path / "problems.jsonl").write_text(json.dumps(problem))
+    texts = ["    return 3\n", "", " \n"]
+    samples = [{"problem_id": "p0", "sample_idx": place, "text": text} for place, text in enumerate(texts)]
+    (tmp_path / "samples.jsonl").write_text("\n".join(map(json.dumps, samples)))
+    names = (tmp_path / "samples.jsonl", tmp_path / "problems.jsonl", tmp_path / "scored.jsonl")
+    done = verify(cli, names, verifier="code")
+    assert done.code == 0, done.err
+    scored = [json.loads(line) for line in names[2].read_text().splitlines()]
+    assert [row["score"] for row in scored] == [1, 0, 0]
+
+
+def test_a_server_that_was_never_there_leaves_no_journal_in_the_way(cli, files) -> None:
+    done = verify(cli, files, verifier="judge:http://127.0.0.1:9")
+    assert (done.code, "127.0.0.1:9" in done.err) == (1, True)
+    done = verify(cli, files)  # another verifier, the same --out
+    assert done.code == 0, done.err
 
 
 def test_gold_answers_are_needed_for_exact(cli, files, tmp_path) -> None:
@@ -94,7 +123,7 @@ def test_compare_takes_a_verifier_and_says_what_it_lacks(cli, files) -> None:
     assert done.code == 0, done.err
     row = next(row for row in json.loads(rows.read_text()) if row["strategy"] == "weighted-vote")
     assert row["verifier"] == "exact-number"
-    assert "no text to judge" in done.err
+    assert "have no score" not in done.err
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outthink.cli.engine import chosen_engine, engine_arguments
-from outthink.core.errors import EngineError
+from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import ANSWER_KINDS
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ def run(chosen: argparse.Namespace) -> int:
     """Score, with a progress bar; interrupted or killed, the same command goes on where it was."""
     from outthink.controller.verifier import open_verifier
     from outthink.evaluation.problem_file import Problems
-    from outthink.evaluation.sample_file import SampleFile
+    from outthink.evaluation.sample_file import JSONL, SampleFile
 
+    if chosen.out.suffix.lower() not in (".parquet", *JSONL):
+        raise BadInput("--out", str(chosen.out), "is neither Parquet nor JSONL", "name it .parquet or .jsonl")
     samples = SampleFile(chosen.samples)
     problems = Problems.read(chosen.problems)
     kind = chosen.answer or problems.kind

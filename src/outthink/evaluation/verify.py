@@ -128,14 +128,14 @@ async def verify(
     if missing is not None:
         raise BadInput("problem_id", missing, f"is not in {problems.path}", "give the problems of these samples")
     journal = ScoreJournal(out, fingerprint(samples, problems, verifier, kind))
-    useless = False
+    useless, done = False, dict[int, Judged]()
     try:
-        done = journal.read()
+        done |= journal.read()
         before = len(done)
         progress(before, len(rows))
-        silent = [
-            (row, Judged(None, reason=NO_TEXT)) for row, (_, sample) in enumerate(rows) if not sample.text.strip()
-        ]
+        blank = [row for row, (_, sample) in enumerate(rows) if not sample.text.strip()]
+        # Nothing is no right answer: an exact check says 0, as of any other. A model cannot judge it.
+        silent = [] if verifier.kind == "exact" else [(row, Judged(None, reason=NO_TEXT)) for row in blank]
         journal.save(silent)
         done = dict(silent) | done
         batches = _batches(_items(rows, problems, verifier, kind, done), verifier)
@@ -151,8 +151,8 @@ async def verify(
         samples.write(out, judged, describe(verifier))
     finally:
         journal.close()
-        if useless:
-            remove_journal(out)
+        if useless or not any(one.score is not None or one.tokens for one in done.values()):
+            remove_journal(out)  # nothing to go on from; it would only stand in the way of another verifier
     remove_journal(out)
     return Report(len(rows), len(rows) - before, unscored, judged)
 
