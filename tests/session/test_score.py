@@ -73,6 +73,31 @@ def test_a_score_that_is_no_number_is_named_and_counts_as_missing() -> None:
     assert any("nan" in note for note in result.receipt.notes)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), ConnectionResetError(), ZeroDivisionError("1/0")])
+def test_a_verifier_that_dies_of_anything_leaves_samples_and_receipt(error: Exception) -> None:
+    def dies(request: ot.Request, text: str) -> float:
+        raise error
+
+    for strategy in (best_of(FunctionVerifier(dies)), "weighted-vote:n=3"):
+        engine = ot.ScriptedEngine.sequence(["1", "2", "2"], tokens=10, prompt_tokens=5)
+        asked = ot.ask("q", model=engine, answer="number", strategy=strategy, verifier=FunctionVerifier(dies))
+        result = asyncio.run(asked)
+        assert result.receipt.tokens == 3 * 15
+        assert any(type(error).__name__ in note and str(error) in note for note in result.receipt.notes)
+        assert [one.status for one in result.receipt.entries if one.role == "verifier"] == ["failed"]
+    assert result.answer == "2"  # the majority's
+
+
+def test_a_score_that_is_text_counts_as_missing() -> None:
+    class Says(Judge):
+        async def score(self, request: ot.Request, candidates: Sequence[Candidate]) -> list[Score]:
+            return [Score(("good",), 8, 2) for _ in candidates]  # type: ignore[arg-type]
+
+    result = ask(Says())
+    assert result.text == "unscored"
+    assert any("'good', which is not between 0 and 1" in note for note in result.receipt.notes)
+
+
 def test_a_budget_that_cannot_pay_the_verifier_keeps_the_answer_so_far() -> None:
     result = ask(Judge(), budget="tokens=260")  # three samples reserve less, their judging 60 more than is left
     assert result.receipt.tokens <= 260

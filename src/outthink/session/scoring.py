@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from outthink.core.candidate import Candidate, split_steps
 from outthink.core.entry import Entry
-from outthink.core.errors import BadInput, EngineError
+from outthink.core.errors import BadInput, EngineError, OutthinkError
 from outthink.core.request import Request
 from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
@@ -81,11 +82,11 @@ async def _judge(
             entry.status, entry.error = "failed", str(work.error)
         session.ledger.entries.append(entry)
         desk.settle(reservation, entry)
-    if isinstance(work.error, EngineError):
-        session.note(f"{verifier.id} failed, its scores are missing: {work.error}")
-        return unscored
     if work.error is not None:
-        raise work.error
+        if isinstance(work.error, OutthinkError) and not isinstance(work.error, EngineError):
+            raise work.error  # misused
+        session.note(f"{verifier.id} failed, its scores are missing: {_said(work.error)}")
+        return unscored
     if work.finished and len(scores) != len(judged):
         session.note(f"{verifier.id} gave {len(scores)} scores for {len(judged)} candidates; none is used")
     if len(scores) == len(judged):
@@ -118,12 +119,18 @@ def _within_reach(
 
 def _usable(session: Session, verifier: Verifier, score: Score) -> Score | None:
     """The score, or None with a note where a step has none between 0 and 1 (NaN included)."""
-    wrong = [step for step in score.steps if not 0 <= step <= 1]
+    wrong = [step for step in score.steps if not (isinstance(step, Real) and 0 <= step <= 1)]
     if score.steps and not wrong:
         return score
     what = f"{wrong[0]!r}, which is not between 0 and 1" if wrong else "no step score"
     session.note(f"{verifier.id} gave {what}; that candidate counts as unscored")
     return None
+
+
+def _said(error: BaseException) -> str:
+    """One line; the kind of an error that is not ours says more than its text."""
+    line = " ".join(str(error).split())[:200]
+    return line if isinstance(error, OutthinkError) else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
 def _entry(tariff: Tariff, scores: Sequence[Score], seconds: float, bound: int, *, whole: bool) -> Entry:

@@ -141,7 +141,7 @@ class VirtualRunner:
             job.send(None)
         except StopIteration as end:
             work.result = end.value
-        except OutthinkError as error:
+        except Exception as error:  # noqa: BLE001 - its owner decides, as in a live session
             work.error = error
         else:
             job.close()
