@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from outthink import BadInput, Request
@@ -170,6 +172,21 @@ def test_the_verb(base: Path, recorded, tmp_path: Path, capsys) -> None:
     assert "wrote" in capsys.readouterr().out
     assert main(["train", "prm", *files, *flags]) == 2
     assert "holds a verifier already" in capsys.readouterr().err
+
+
+def test_a_smoke_test_is_small_however_much_was_recorded(base: Path, tmp_path: Path, capsys) -> None:
+    rows = [
+        {"problem_id": f"p{problem}", "sample_idx": index, "text": f"sum\n{index}", "correct": index % 2 == 0}
+        for problem in range(50)
+        for index in range(1, 65)
+    ]
+    problems = [{"problem_id": f"p{problem}", "question": "?", "answer": "7"} for problem in range(50)]
+    for name, table in (("samples", rows), ("problems", problems)):
+        parquet.write_table(pa.Table.from_pylist(table), tmp_path / f"{name}.parquet")
+    files = ["--samples", str(tmp_path / "samples.parquet"), "--problems", str(tmp_path / "problems.parquet")]
+    flags = ["--tiny", "--epochs", "1", "--device", "cpu", "--base", str(base), "--out", str(tmp_path / "verifier")]
+    assert main(["train", "prm", *files, *flags]) == 0
+    assert "192 solutions of 24 problems to learn from" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

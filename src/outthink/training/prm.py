@@ -26,7 +26,7 @@ from outthink.training.solutions import SEPARATOR, Collection, Labels, read_solu
 from outthink.verifiers.reward_model.artefact import FILE, Artefact
 
 _SIZES = (1, 4, 8)
-_TINY_SAMPLES = 8
+_TINY_PROBLEMS, _TINY_SAMPLES = 30, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,7 @@ class Plan:
         labels: see `read_labels`.
         holdout: share of the problems that is never learnt from.
         limit: only the first so many problems.
+        per_problem: only the first so many samples of each.
         delta: store a full fine-tune as an adapter of this rank; the stored one is what is judged.
         base_name: how the artefact names its base; None for `shape.base`.
         command: kept with the artefact, so that it can be trained again.
@@ -51,6 +52,7 @@ class Plan:
     labels: Labels = "soft"
     holdout: float = 0.05
     limit: int | None = None
+    per_problem: int | None = None
     max_context: int = 2048
     targets: Targets = field(default_factory=Targets)
     shape: Shape = field(default_factory=Shape)
@@ -63,6 +65,8 @@ class Plan:
         """What makes two trainings the same, in JSON."""
         files = {name: path.name for name in ("samples", "problems", "steps") if (path := getattr(self, name))}
         chosen = {name: getattr(self, name) for name in ("labels", "holdout", "limit", "max_context", "delta")}
+        if self.per_problem is not None:
+            chosen["per_problem"] = self.per_problem
         shape = {**asdict(self.shape), "base": self.name}
         return {**files, **chosen, "targets": asdict(self.targets), "shape": shape, **self.settings.about()}
 
@@ -95,7 +99,8 @@ def train_prm(plan: Plan, *, say: Callable[[str], None] = print) -> dict[str, An
     require()
     if (plan.out / FILE).exists():
         raise BadInput("--out", str(plan.out), "holds a verifier already", "give another name or remove it")
-    collection = read_solutions(plan.samples, plan.problems, plan.steps, labels=plan.labels, limit=plan.limit)
+    sizes = {"limit": plan.limit, "per_problem": plan.per_problem}
+    collection = read_solutions(plan.samples, plan.problems, plan.steps, labels=plan.labels, **sizes)
     learnt, held = split(collection, plan.holdout, plan.settings.seed)
     model, tokenizer = build(plan.shape)
     examples, judged = (
@@ -201,8 +206,8 @@ def _versions() -> dict[str, str]:
 
 
 def as_smoke_test(plan: Plan) -> Plan:
-    """The plan made so small that it takes seconds: a random model of two layers, all weights learning."""
-    few = plan.limit or _TINY_SAMPLES * 10
+    """The plan made so small that it takes seconds: a random model of two layers, all weights learning, few samples."""
     settings = replace(plan.settings, batch_tokens=min(plan.settings.batch_tokens, 8_192))
     shape = replace(plan.shape, tiny=True, rank=None, layers=None)
-    return replace(plan, limit=few, delta=None, shape=shape, settings=settings, holdout=max(plan.holdout, 0.2))
+    few = replace(plan, limit=plan.limit or _TINY_PROBLEMS, per_problem=_TINY_SAMPLES)
+    return replace(few, delta=None, shape=shape, settings=settings, holdout=max(plan.holdout, 0.2))
