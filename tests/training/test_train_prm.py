@@ -174,6 +174,18 @@ def test_the_verb(base: Path, recorded, tmp_path: Path, capsys) -> None:
     assert "holds a verifier already" in capsys.readouterr().err
 
 
+def test_another_training_under_the_same_name_is_another_verifier(plan: Plan, tmp_path: Path) -> None:
+    # Scores are kept by the verifier's id: those of the first would be taken for the second's.
+    ids = []
+    for place, lr in enumerate((1e-3, 1e-3, 2e-3)):
+        out = tmp_path / str(place) / "mine"
+        train_prm(replace(plan, out=out, settings=replace(plan.settings, lr=lr, epochs=1)), say=lambda line: None)
+        ids.append(open_reward_model(out, device="cpu").id)
+    assert ids[0] == ids[1]
+    assert ids[0] != ids[2]
+    assert ids[0].startswith("mine-newline-seed")
+
+
 def test_a_smoke_test_is_small_however_much_was_recorded(base: Path, tmp_path: Path, capsys) -> None:
     rows = [
         {"problem_id": f"p{problem}", "sample_idx": index, "text": f"sum\n{index}", "correct": index % 2 == 0}

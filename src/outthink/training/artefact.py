@@ -6,6 +6,7 @@ the weights beside them: a PEFT adapter, or a whole transformers model. Does not
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -24,6 +25,7 @@ _CHECKPOINT = ".pt"
 def write(folder: Path, model: Any, tokenizer: Any, artefact: Artefact, history: dict[str, Any]) -> int:
     """Write the weights (bf16), then both descriptions; returns the bytes of the folder's files.
 
+    The id gets a digest of the weights: another training under the same name is another verifier.
     `verifier.json` comes last: a folder that has it is complete. A tokeniser lies beside whole models only.
     BadInput where the folder cannot be written.
     """
@@ -38,7 +40,8 @@ def write(folder: Path, model: Any, tokenizer: Any, artefact: Artefact, history:
             _without_machine(folder, artefact.base)
         else:
             tokenizer.save_pretrained(folder)
-        for name, content in ((HISTORY, history), (FILE, asdict(artefact))):
+        described = asdict(artefact) | {"id": f"{artefact.id}@{_digest(folder)}"}
+        for name, content in ((HISTORY, history), (FILE, described)):
             draft = folder / f".{name}.{os.getpid()}"
             draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             os.replace(draft, folder / name)
@@ -66,6 +69,13 @@ def load(folder: Path, *, base: str | None = None) -> tuple[Any, Any, Artefact]:
     with quietly():
         adapted = peft.PeftModel.from_pretrained(bare, str(folder)).float()
     return adapted.merge_and_unload(), tokenizer, artefact
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _without_machine(folder: Path, base: str) -> None:
