@@ -20,6 +20,7 @@ from outthink.evaluation.dataset import open_dataset
 from outthink.evaluation.live import live
 from outthink.strategies import Spec
 from outthink.verifiers import FunctionVerifier
+from support.judges import Judge
 
 FAST = Speed(stream=100_000, total=1_000_000, prefill=1_000_000, concurrency=8)
 
@@ -145,6 +146,17 @@ def test_a_verifier_decides_live_and_is_named(source, tmp_path) -> None:
     assert (vote["verifier"], vote["accuracy"]) == ("not-99", 1.0)
     assert vote["samples"] == vote["n"]
     assert rows[0]["verifier"] is None
+
+
+def test_a_budget_pays_for_judging_what_it_has_drawn(source, tmp_path) -> None:
+    judge = Judge(kind="outcome")  # ten tokens a sample, reserved and taken
+    names = ("weighted-vote", "best-of-n", "best-of-n:score=logprob", "self-consistency")
+    for row in run(source, tmp_path / "out", *names, verifier=judge, budgets=(450, 900)):
+        judged = row["strategy"] in ("weighted-vote", "best-of-n")
+        # A sample takes 100 tokens, with judging 110.
+        assert row["n"] == int(row["budget_tokens"] / (110 if judged else 100))
+        assert row["verifier_tokens"] == (10 * row["n"] if judged else 0)
+        assert not any("no score" in note for note in row["notes"])
 
 
 def test_strategies_that_continue_texts_run_live_and_their_pieces_are_no_samples(source, tmp_path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from outthink.core.budget import Budget
+from outthink.core.candidate import Candidate, split_steps
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Receipt
 from outthink.core.request import AnswerKind, Request
@@ -88,6 +89,8 @@ class Ran:
     stopped: str
     verifier: str | None = None
     notes: tuple[str, ...] = ()
+    judging: int = 0
+    """Tokens, at most, that judging its text would have taken; told of the pilot alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,27 +125,30 @@ class Arena:
         self.tariff = replace(tariff, parameters=getattr(engine, "parameters", None) or tariff.parameters)
         self.slots = asyncio.Semaphore(max(1, engine.concurrency))
 
-    async def pilot(self) -> float:
-        """Tokens that one sample takes, prompt included: mean over a few problems without a budget."""
-        known = self.store.about("pilot")
+    async def pilot(self) -> tuple[float, float]:
+        """Tokens that one sample takes, prompt included, and judging it: means over a few problems without a budget."""
+        known = self.store.about("pilot with judging")
         if known is None:
-            spent = []
+            spent, judging = [], []
             for problem in self.dataset.problems[:_PILOT]:
                 ran = await self.run(problem, Spec.parse("single"), None)
                 if ran.tokens is None or ran.prompt_tokens is None:
                     spent.append(self.plan.sampling.max_tokens + len(problem.question.encode()))
                 else:
                     spent.append(ran.tokens + ran.prompt_tokens)
-            known = self.store.about("pilot", repr(sum(spent) / len(spent)))
-        return max(1.0, float(known or 1))
+                judging.append(ran.judging)
+            means = [sum(spent) / len(spent), sum(judging) / len(judging)]
+            known = self.store.about("pilot with judging", json.dumps(means)) or json.dumps(means)
+        each, more = json.loads(known)
+        return max(1.0, each), more
 
     async def contest(
         self, specs: Sequence[Spec], *, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> list[Field]:
         """Run what is not in the journal yet; `progress` is called with (requests done, in all)."""
-        each = await self.pilot()
+        each, judging = await self.pilot()
         budgets = self.plan.budgets or tuple(_rounded(each * times) for times in LADDER)
-        fields = [(fit(spec, budget, each), budget) for spec in with_baseline(specs) for budget in budgets]
+        fields = [(fit(spec, budget, each, judging), budget) for spec in with_baseline(specs) for budget in budgets]
         jobs = [(problem, spec, budget) for problem in self.dataset.problems for spec, budget in fields]
         ran: dict[tuple[str, str, int], Ran] = {}
         waiting = iter(jobs)
@@ -187,8 +193,21 @@ class Arena:
                 self.store.put(json.dumps([*name, *place]), sample)
 
         verdict, receipt, stopped = await self._drive(request, spec, keep)
-        value = json.dumps(_summary(verdict, receipt, stopped, judge))
+        told = _summary(verdict, receipt, stopped, judge)
+        if budget is None:
+            told["judging"] = self._judging(request, verdict.text)
+        value = json.dumps(told)
         return _read(self.store.about(key, value) or value)
+
+    def _judging(self, request: Request, text: str) -> int:
+        """Tokens that the verifier would reserve for this text, 0 where it would not take it."""
+        if self.verifier is None or not text.strip():
+            return 0
+        steps = split_steps(text, self.verifier.separator) if self.verifier.kind == "process" else (text,)
+        try:
+            return self.verifier.bound(request, Candidate(steps))
+        except BadInput:
+            return 0
 
     async def _drive(self, request: Request, spec: Spec, keep: Observer) -> tuple[Verdict, Receipt, str]:
         runner = VirtualRunner(self.engine) if is_simulated(self.engine) else LiveRunner(self.engine, slots=self.slots)
@@ -224,11 +243,14 @@ def whole(call: Call, sample: Sample, request: Request) -> str:
     return "sampled" if got.temperature == wanted.temperature else "part"
 
 
-def fit(spec: Spec, budget: int, each: float) -> Spec:
-    """The spec with as many samples as the budget pays for, unless it says how many."""
+def fit(spec: Spec, budget: int, each: float, judging: float = 0.0) -> Spec:
+    """The spec with as many samples as the budget pays for, with their judging if it judges, unless it names n."""
     if not spec.strategy.sized or "n" in spec.parameters:
         return spec
-    return spec.sized(max(1, int(budget / each)))
+    judged = spec.strategy.needs_verifier or spec.strategy.name == "revision"
+    if spec.strategy.name == "best-of-n":
+        judged = spec.parameters.get("score") in (None, "auto", "verifier")
+    return spec.sized(max(1, int(budget / (each + judging * judged))))
 
 
 def with_baseline(specs: Sequence[Spec]) -> list[Spec]:
