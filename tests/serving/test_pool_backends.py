@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.core.errors import BadInput
+from outthink.serving.backend_protocols import NoBackend, Resting
 from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
-from outthink.serving.protocols import NoBackend, Resting
 from outthink.serving.transport import AiohttpWire
 from support.chat_server import ChatServer, Drop, Hang, Reply, chat, models, refusal, stream, whole
 from support.proxy_server import CHAT, ProxyServer

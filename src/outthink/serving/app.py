@@ -15,11 +15,12 @@ from aiohttp import web
 
 from outthink.core.errors import BadInput
 from outthink.serving.admission import Admission, AdmissionSettings
+from outthink.serving.backend_protocols import Pool, Wire
 from outthink.serving.failure import Failure, failure_of, wrong_method
 from outthink.serving.limits import Limits
 from outthink.serving.listener import Listener, answer
 from outthink.serving.origin import check_origin, is_loopback
-from outthink.serving.protocols import Key, Ledger, Pool, Wire
+from outthink.serving.protocols import Key, Ledger
 from outthink.serving.watch import Watchers
 
 Route = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]

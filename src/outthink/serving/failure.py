@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 
 from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
 from outthink.engines.openai.transport import TransportFault
-from outthink.serving.protocols import Busy, LedgerDown, NoBackend, OverBudget, Repeated, Resting
+from outthink.serving.backend_protocols import NoBackend, Resting
+from outthink.serving.protocols import Busy, LedgerDown, OverBudget, Repeated
 
 KINDS = {
     400: "invalid_request_error",

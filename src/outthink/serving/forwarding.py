@@ -17,11 +17,12 @@ from aiohttp import web
 from outthink.engines.openai.refusal import retry_after
 from outthink.engines.openai.transport import Reply, Timeouts, TransportFault
 from outthink.serving.accounting import PASS, Account
+from outthink.serving.backend_protocols import Full, Lease, NoBackend, Whole
 from outthink.serving.ceilings import Hiding, capped
 from outthink.serving.chat.turns import Turns
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pouring import deliver, gathered, pour
-from outthink.serving.protocols import Full, Key, Lease, NoBackend, Whole
+from outthink.serving.protocols import Key
 from outthink.serving.readable import garbled, is_whole
 from outthink.serving.replay import RECEIPT, replayed
 from outthink.serving.tariffs import Tariffs

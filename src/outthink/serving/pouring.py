@@ -12,9 +12,9 @@ from aiohttp import web
 from outthink.economics.tariff import Tariff
 from outthink.engines.openai.transport import Reply, TransportFault
 from outthink.serving.accounting import Account
+from outthink.serving.backend_protocols import Lease, Whole
 from outthink.serving.ceilings import Hiding
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.protocols import Lease, Whole
 from outthink.serving.readable import begins_events, unreadable
 from outthink.serving.usage import TAIL, UNKNOWN, used
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from outthink.serving.backend_protocols import Whole
 from outthink.serving.encoding import decode
 from outthink.serving.failure import Failure
-from outthink.serving.protocols import Whole
 
 _EVENTS = (b"data", b"event", b"id", b"retry", b":", b"{")
 _SPACE = b" \t\r\n"

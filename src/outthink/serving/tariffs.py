@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from outthink.economics.energy import Energy
 from outthink.economics.price import Pricing
 from outthink.economics.tariff import Tariff
-from outthink.serving.protocols import Pool
+from outthink.serving.backend_protocols import Pool
 
 
 @dataclass(frozen=True, slots=True)

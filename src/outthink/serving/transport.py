@@ -13,7 +13,7 @@ from typing import Self
 import aiohttp
 
 from outthink.engines.openai.transport import FaultKind, Timeouts, TransportFault
-from outthink.serving.protocols import Whole
+from outthink.serving.backend_protocols import Whole
 
 _IDLE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a request
 _STALE = 3  # connections in a row that may turn out to have been closed while they were idle

@@ -13,12 +13,12 @@ from outthink.economics.tariff import Tariff
 from outthink.engines.openai.address import Address
 from outthink.engines.openai.facts import Facts
 from outthink.engines.openai.memory import file_for, recall
+from outthink.serving.backend_protocols import NoBackend, Pool, Wire
 from outthink.serving.chat.joint import Joint
 from outthink.serving.chat.turns import Turns
 from outthink.serving.failure import unknown_cost
 from outthink.serving.limits import Limits
 from outthink.serving.policies import Policies
-from outthink.serving.protocols import NoBackend, Pool, Wire
 from outthink.serving.tariffs import Tariffs
 
 _FRESH = 60.0

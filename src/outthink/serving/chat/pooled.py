@@ -12,8 +12,8 @@ from typing import Self
 from outthink.engines.openai.address import Address
 from outthink.engines.openai.refusal import retry_after
 from outthink.engines.openai.transport import Reply, Timeouts, TransportFault
+from outthink.serving.backend_protocols import Full, Lease, NoBackend, Pool, Wire
 from outthink.serving.chat.turns import Turns
-from outthink.serving.protocols import Full, Lease, NoBackend, Pool, Wire
 
 ROOT = "http://backend.invalid"
 """What the engine believes its server to be; the pool knows better."""

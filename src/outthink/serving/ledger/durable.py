@@ -27,15 +27,7 @@ from outthink.serving.ledger.settling import Settlement
 from outthink.serving.ledger.spool import Spool
 from outthink.serving.ledger.upkeep import Rules
 from outthink.serving.ledger.writer import Writer
-from outthink.serving.protocols import (
-    GroupBy,
-    Idempotency,
-    Key,
-    LedgerDown,
-    RequestRecord,
-    Reservation,
-    Spend,
-)
+from outthink.serving.protocols import GroupBy, Idempotency, Key, LedgerDown, RequestRecord, Reservation, Spend
 
 T = TypeVar("T")
 _log = logging.getLogger("outthink.serving.ledger")

@@ -14,9 +14,9 @@ from time import monotonic
 
 from outthink.core.errors import OutthinkError
 from outthink.engines.openai.transport import Timeouts, TransportFault
+from outthink.serving.backend_protocols import Wire
 from outthink.serving.pool.backend import Backend
 from outthink.serving.pool.settings import PoolSettings
-from outthink.serving.protocols import Wire
 
 _log = logging.getLogger("outthink.serving")
 _SOON = 1.0  # seconds until the next check while the verdict is about to change

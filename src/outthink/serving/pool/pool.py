@@ -12,11 +12,11 @@ from time import monotonic
 from outthink.core.errors import BadInput
 from outthink.economics.energy import Energy
 from outthink.economics.price import Pricing
+from outthink.serving.backend_protocols import Full, NoBackend, Resting, Wire
 from outthink.serving.pool.backend import ENDLESS, Backend, BackendLease
 from outthink.serving.pool.choice import least_busy, preferred
 from outthink.serving.pool.health import Checks
 from outthink.serving.pool.settings import BackendSettings, PoolSettings
-from outthink.serving.protocols import Full, NoBackend, Resting, Wire
 
 Heard = Callable[[str, bool], None]
 """Hears a backend's URL and whether it is well, whenever that changes."""
