@@ -191,5 +191,7 @@ def test_auto_follows_the_policy(backend: ChatServer, tmp_path: Path) -> None:
             got = proxy.chat("outthink/auto", question(3), outthink={"answer": "number"}, reasoning_effort=effort)
             assert got.json["outthink"]["receipt"]["strategy"] == f"auto (fixed@{n})"
         assert "reasoning_effort" not in backend.calls[-1].body
+        odd = proxy.chat("outthink/auto", question(3), outthink={"answer": "number"}, reasoning_effort="hihg")
+        assert (odd.status, odd.error["param"]) == (400, "reasoning_effort")
         outside = proxy.chat("outthink/auto", "?" * 3000, outthink={"answer": "number"})
         assert any("outside" in note for note in outside.json["outthink"]["receipt"]["notes"])

@@ -267,7 +267,10 @@ class Run:
             return plan_for(policy, request, situation)
         sizes = [arm.n for arm in task.arms]
         fewer = [n for n in sizes if n * 4 <= task.chosen] or sizes[:1]
-        wanted = {"none": sizes[0], "minimal": sizes[0], "low": fewer[-1], "medium": task.chosen}.get(effort, sizes[-1])
+        known = {"none": sizes[0], "minimal": sizes[0], "low": fewer[-1], "medium": task.chosen}
+        wanted = {**known, "high": sizes[-1], "xhigh": sizes[-1], "max": sizes[-1]}.get(effort)
+        if wanted is None:
+            raise BadInput("reasoning_effort", effort, "is no size of the policy", "use minimal, low, medium or high")
         request = replace(request, sampling=replace(request.sampling, reasoning_effort=None))
         note = f"reasoning_effort: {effort} stands for {wanted} samples of the policy"
         self.question = replace(self.question, request=request, notes=(*self.question.notes, note))
