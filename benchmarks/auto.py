@@ -9,7 +9,8 @@ the same cost; an oracle. Intervals: 95 %, paired, over problems. Ratios are of 
 (charged once a sample) decide the operating point and stand in a column of their own.
 
 With --scores, a folder of log-odds kept by benchmarks/prm.py, votes weigh by a verifier's score, too; the
-verifier is charged 2 x its active parameters for every token it reads. Does not measure live engines. Needs
+verifier is charged 2 x its active parameters for every token it reads; without it those rows are kept from
+the last run that had one, with its date. Does not measure live engines. Needs
 the recorded sets in ../shared/data/traces or $OUTTHINK_TRACES; some minutes on two cores.
 """
 
@@ -163,6 +164,16 @@ def verifier(folder: Path, names: list[str]) -> dict[str, Any]:
     return {**told["settings"]["verifier"], "tokens": read, "sets": sets}
 
 
+def earlier() -> tuple[dict[str, Any], Table, str | None]:
+    """What the last run with scores has measured with a verifier's votes, and when; nothing if there was none."""
+    file = RESULTS / "auto.json"
+    told = json.loads(file.read_text()) if file.exists() else {}
+    settings = told.get("settings", {})
+    if not told.get("verifier_votes") or not isinstance(settings.get("verifier"), dict):
+        return {}, [], None
+    return settings["verifier"], told["verifier_votes"], settings.get("verifier's rows measured", told["date"])
+
+
 def log_odds(folder: Path, name: str, about: dict[str, Any], out: Path) -> Path:
     """One number a sample from the kept logits of its steps, for the workers."""
     import pyarrow.parquet as parquet
@@ -281,10 +292,15 @@ def main() -> int:
     show("paired differences", duels)
     if chosen.quick:
         return 0
+    when = None
+    if not about:
+        about, weighed, when = earlier()
     note = "Held-out problems, nested folds; self-consistency at 1 to 32 samples."
     (RESULTS / "auto.svg").write_text(draw(points, title="When to stop", subtitle=note) + "\n")
     settings = {"orders": orders, "folds": chosen.folds, "partitions": chosen.partitions, "margin": MARGIN}
     settings |= {"verifier": about or NO_SCORES, "first partition only": SHIPPED}
+    if when is not None:
+        settings["verifier's rows measured"] = when
     tables = {"compared": rows, "paired": duels, "verifier_votes": weighed, "curves": points}
     save("auto", settings=settings, targets=targets(rows, weighed), load_before=before, **tables)
     return 0
