@@ -126,12 +126,6 @@ def evaluate_many(
     mix, drawn_mix = (_mixes(data, weight) for weight in (everyone, counts))
     low, high = np.quantile(drawn_area, [0.025, 0.975])
     paired = np.quantile(drawn_area - drawn_mix, [0.025, 0.975])
-    routes = []
-    for way, parameters in PARAMETERS.items():
-        for parameter in parameters:
-            found = routed(Routing(way, parameter, data.models, mean), chances, data.right, data.costs, router=router)
-            row = route_row(found, data.right, data.costs, counts)
-            routes.append({"way": way, "parameter": parameter, **row})
     errors = {model: ece(chances[:, at], data.right[:, at]) for at, model in enumerate(data.models)}
     return {
         "n": len(data),
@@ -153,7 +147,7 @@ def evaluate_many(
                 "accuracy": float(data.right.max(axis=1).mean()),
             },
         },
-        "routes": routes,
+        "routes": _routes(data, chances, mean, router, counts),
         "targets": {
             model: {
                 "auc": auc(chances[:, at], data.right[:, at]),
@@ -163,6 +157,19 @@ def evaluate_many(
             for at, model in enumerate(data.models)
         },
     }
+
+
+def _routes(
+    data: ManyData, chances: Floats, mean: tuple[float, ...], router: float, counts: Floats
+) -> list[dict[str, Any]]:
+    """A row for each way and parameter."""
+    rows = []
+    for way, parameters in PARAMETERS.items():
+        for parameter in parameters:
+            found = routed(Routing(way, parameter, data.models, mean), chances, data.right, data.costs, router=router)
+            row = route_row(found, data.right, data.costs, counts)
+            rows.append({"way": way, "parameter": parameter, **row})
+    return rows
 
 
 def _applied(model: TextModel, data: ManyData, rows: Any) -> tuple[Floats, float]:
