@@ -97,6 +97,9 @@ def test_models_lists_backends_first(proxy: ProxyServer) -> None:
 
 def test_health_and_readiness(proxy: ProxyServer) -> None:
     assert proxy.get("/healthz").json == {"status": "ok"}
+    head = proxy.send("HEAD", "/healthz")  # as some load balancers ask
+    assert (head.status, head.content) == (200, b"")
+    assert proxy.send("HEAD", "/v1/chat/completions").status == 405
     assert proxy.get("/readyz").status == 200
     proxy.app.stopping = True
     assert proxy.get("/readyz").error["code"] == "not_ready"

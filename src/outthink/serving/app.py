@@ -166,7 +166,7 @@ class App:
         if methods is None:
             hint = "; base_url ends in /v1" if not path.startswith("/v1/") else "; see /openapi.json"
             raise Failure(404, f"path: {path[:100]!r} is not served here{hint}", param="path", code="not_found")
-        route = methods.get(method)
+        route = methods.get("GET" if method == "HEAD" else method)
         if route is None:
             raise wrong_method(method, methods)
         return route
