@@ -167,6 +167,21 @@ def test_a_backend_that_has_changed_is_believed_once(
     assert asked(backend)[len(calls) :] == [1] * 2
 
 
+def test_a_client_whose_request_is_refused_changes_nothing_for_others(backend: ChatServer, proxy: ProxyServer) -> None:
+    backend.routes["/v1/chat/completions"] = refusal("this model's maximum context length is 8 tokens")
+    assert proxy.chat("outthink/self-consistency@2").status == 400
+    backend.routes["/v1/chat/completions"] = obliging
+    ask(proxy)
+    assert asked(backend)[-1] == 2
+
+
+def test_a_reply_without_choices_leaves_every_sample_to_itself(backend: ChatServer, proxy: ProxyServer) -> None:
+    empty = stream(usage(PROMPT, 0), DONE)
+    backend.routes["/v1/chat/completions"] = lambda seen: empty if seen.body.get("n", 1) > 1 else choices(1)
+    ask(proxy)
+    assert asked(backend) == [2, 1, 1]
+
+
 def test_a_call_that_breaks_off_is_charged_and_made_again(backend: ChatServer, proxy: ProxyServer) -> None:
     replies = iter([stream(*(piece(at, "The") for at in range(2)), Drop())])
     backend.routes["/v1/chat/completions"] = lambda seen: next(replies, None) or obliging(seen)
@@ -178,6 +193,17 @@ def test_a_call_that_breaks_off_is_charged_and_made_again(backend: ChatServer, p
     assert sum(entry["status"] == "failed" for entry in receipt["entries"]) == 2
     assert sum(entry["status"] == "finished" for entry in receipt["entries"]) == 2
     assert sum(asked(backend)[1:]) == 2
+
+
+def test_a_decided_vote_closes_the_call_and_does_not_guess_its_prompt(backend: ChatServer, proxy: ProxyServer) -> None:
+    said: list[Step] = [piece(3, "The"), *(piece(at, text) for text in TEXTS for at in range(3))]
+    backend.routes["/v1/chat/completions"] = stream(*said, *(piece(at, finish="stop") for at in range(3)), Hang())
+    receipt = proxy.chat("outthink/self-consistency@4").json["outthink"]["receipt"]
+    assert (receipt["answer"], receipt["stopped"]) == ("4", "consensus")
+    assert receipt["tokens"] is None
+    assert receipt["known"]["tokens"] >= 3 * len(TEXTS) + 1
+    assert [entry["estimated"] for entry in receipt["entries"]].count(True) == 1
+    assert backend.calls[0].gone.wait(5)
 
 
 def test_a_client_that_leaves_closes_the_call(backend: ChatServer, proxy: ProxyServer) -> None:

@@ -65,7 +65,7 @@ class Seat:
         self.heard = self.ended = self.left = False
         self._queue: deque[Event] = deque()
         self._error: Exception | None = None
-        self._alone = False
+        self._alone = self._refused = False
         self._waiter: asyncio.Future[None] | None = None
 
     async def events(self) -> AsyncGenerator[Event]:
@@ -88,6 +88,8 @@ class Seat:
             await self.group.abandoned()
         async with aclosing(self.one.generate(self.call)) as events:
             async for event in events:
+                if self._refused and isinstance(event, Finish):
+                    self.group.joint.disproved()  # it was `n` that was refused, and not what the client asks
                 yield event
 
     def put(self, event: Event) -> None:
@@ -100,9 +102,10 @@ class Seat:
         self.ended, self._error = True, error
         self._wake()
 
-    def send_alone(self) -> None:
-        """The shared call has nothing for this sample."""
+    def send_alone(self, *, refused: bool = False) -> None:
+        """The shared call has nothing for this sample, or was refused."""
         self.ended = self._alone = True
+        self._refused = refused
         self._wake()
 
     def finish(self, decoder: Decoder, prompt: int | None, cached: int | None, tokens: int | None) -> None:
@@ -126,7 +129,7 @@ class Group:
     """A call that several samples share."""
 
     def __init__(self, joint: Joint) -> None:
-        self._joint = joint
+        self.joint = joint
         self.seats: list[Seat] = []
         self._totals = Counts()
         self._task: asyncio.Task[None] | None = None
@@ -149,19 +152,14 @@ class Group:
     async def _run(self) -> None:
         first = self.seats[0].one
         try:
-            decoder = await self._read(first)
+            self._conclude(await self._read(first))
         except EngineError as error:
             refused = first.refused_with in _REFUSED and not any(seat.heard for seat in self.seats)
-            if refused:
-                self._joint.disproved()
             for seat in self._unfinished:
-                seat.send_alone() if refused else seat.fail(error)
+                seat.send_alone(refused=True) if refused else seat.fail(error)
         except Exception as error:  # noqa: BLE001 - raised where the samples are waited for
             for seat in self._unfinished:
                 seat.fail(error)
-        else:
-            self._joint.used = True
-            self._conclude(decoder)
 
     @property
     def _unfinished(self) -> list[Seat]:
@@ -234,8 +232,11 @@ class Group:
         total = self._totals.completion(text=True)
         counted = sum(seat.reading.counts.entries for seat in self.seats)
         if total is None or total < counted or not all(seat.heard for seat in self.seats):
-            self._joint.disproved()
+            self.joint.disproved()
         left = self._unfinished
+        if not left:  # no sample has heard anything
+            return
+        self.joint.used = True
         shares = _shares([seat.reading.counts.entries for seat in left], total and max(0, total - counted))
         for seat, tokens in zip(left, shares, strict=True):
             last = seat is left[-1]
