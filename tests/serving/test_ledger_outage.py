@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,6 +241,19 @@ def test_many_open_a_new_database_at_once(ledger_url: str) -> None:
 
     asyncio.run(job())
     assert rows(ledger_url, "SELECT version FROM schema_version") == [(len(MIGRATIONS),)]
+
+
+def test_connections_that_make_one_file_wait_for_each_other(tmp_path: Path) -> None:
+    """Each round alone went wrong about one time in fifteen."""
+    for number in range(40):
+        start = threading.Barrier(8)
+
+        def connect(_: int, path: Path = tmp_path / f"{number}.sqlite", start: threading.Barrier = start) -> None:
+            start.wait(10)
+            SqliteDatabase(path).close()
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(connect, range(8)))
 
 
 @pytest.mark.parametrize("url", ["ledger.sqlite", "mysql://x", "sqlite:///", "sqlite:///x/", "postgresql://h:x/d", ""])

@@ -12,6 +12,10 @@ from pathlib import Path
 
 from outthink.core.errors import BadInput
 from outthink.evaluation.sample_file import Judged
+from outthink.session.write_ahead import use_log
+
+_PATIENCE = 30.0
+"""Seconds to wait for another process."""
 
 
 def journal_of(out: Path) -> Path:
@@ -40,12 +44,12 @@ class ScoreJournal:
         self.path = journal_of(out)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            self._database = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
             raise BadInput("--out", str(out), f"cannot be written ({error})", "check the folder") from None
         try:
             execute = self._database.execute
-            execute("PRAGMA journal_mode=WAL")
+            use_log(self._database, _PATIENCE)
             execute("PRAGMA synchronous=FULL")
             execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
             execute("CREATE TABLE IF NOT EXISTS scores (row INTEGER PRIMARY KEY, value TEXT NOT NULL)")

@@ -15,7 +15,10 @@ from typing import Any, Literal
 from outthink.core.confidence import ConfidenceTrace
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
+from outthink.session.write_ahead import use_log
 
+_PATIENCE = 30.0
+"""Seconds to wait for another process."""
 _FIELDS = {field.name for field in fields(Sample)}
 
 
@@ -32,8 +35,8 @@ class SampleStore:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._database = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+            use_log(self._database, _PATIENCE)
             self._database.execute(f"PRAGMA synchronous={synchronous}")
             self._database.execute("CREATE TABLE IF NOT EXISTS samples (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             self._database.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")

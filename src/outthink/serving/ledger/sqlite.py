@@ -15,6 +15,7 @@ from typing import Any
 from outthink.core.errors import BadInput
 from outthink.serving.ledger.checkpoint import FALLBACK, Checkpoints
 from outthink.serving.ledger.database import Gone, Result
+from outthink.session.write_ahead import use_log
 
 _STATEMENTS = 256
 """Statements whose compiled form is kept."""
@@ -38,7 +39,7 @@ class SqliteDatabase:
         except (OSError, sqlite3.OperationalError) as error:
             raise Gone(f"{self.name}: {error}") from error
         try:
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            use_log(self._connection, patience)
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute(f"PRAGMA wal_autocheckpoint={FALLBACK}")
         except sqlite3.DatabaseError as error:
