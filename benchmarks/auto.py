@@ -191,7 +191,7 @@ def log_odds(folder: Path, name: str, about: dict[str, Any], out: Path) -> Path:
 
 def share_read(path: Path, name: str, about: dict[str, Any]) -> float:
     """FLOPs of the verifier over those of the model, for the same samples."""
-    from outthink.economics.parameters import active_parameters
+    from outthink.economics.tariff import active_parameters
 
     recorded = load(path)
     made = sum((s.tokens or 0) + (s.prompt_tokens or 0) for p in recorded.problems.values() for s in p.sampled[:DEPTH])

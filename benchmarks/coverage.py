@@ -28,8 +28,7 @@ import numpy as np
 from common import NO_TRACES, load_average, parser, save, show, skip, target, traces
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Situation, plan
-from outthink.core.message import Message
-from outthink.core.request import Request
+from outthink.core.request import Message, Request
 from outthink.economics.tariff import Tariff
 from outthink.evaluation.auto import Auto
 from outthink.evaluation.bootstrap import interval

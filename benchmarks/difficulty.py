@@ -26,7 +26,7 @@ from common import MODELS, NO_TRACES, RESULTS, load_average, parser, save, show,
 from outthink.controller.difficulty import load
 from outthink.controller.routing_rules import Routing, Way
 from outthink.core.errors import BadInput
-from outthink.economics.parameters import active_parameters
+from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import load as load_traces
 from outthink.evaluation.calibration.source import Source, open_source
 from outthink.evaluation.difficulty.data import Outcomes, outcomes

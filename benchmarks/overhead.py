@@ -28,8 +28,7 @@ from common import Table, load_average, parser, save, show, target
 from loopback import loopback
 from outthink.api import ask
 from outthink.core.errors import EngineError
-from outthink.core.request import Request
-from outthink.core.sampling import Sampling
+from outthink.core.request import Request, Sampling
 from outthink.engines.embedded import EmbeddedEngine
 from outthink.engines.openai import OpenAIEngine
 from outthink.engines.openai.body import body

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from common import NO_TRACES, Replay, Table, load_average, parser, save, show, skip, target, traces
+from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.result import Verdict
 from outthink.engines.speed import Speed
 from outthink.evaluation.compare import Settings, compare
 from outthink.session.session import Session

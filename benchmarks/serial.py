@@ -31,7 +31,7 @@ import outthink.strategies.budget_forcing
 import outthink.strategies.early_exit
 import outthink.strategies.think_with_me  # noqa: F401
 from outthink import Message, Request, Sampling
-from outthink.core.entry import Entry
+from outthink.core.receipt import Entry
 from outthink.economics.tariff import Tariff
 from outthink.evaluation.bootstrap import intervals, paired_interval
 from outthink.evaluation.frontier import Frontier

@@ -22,9 +22,7 @@ import verifier_tables
 from outthink.cli.main import VERBS, parser
 from outthink.cli.receipt import receipt_table
 from outthink.cli.strategies import markdown
-from outthink.core.entry import Entry
-from outthink.core.receipt import Receipt
-from outthink.core.result import Result
+from outthink.core.receipt import Entry, Receipt, Result
 from outthink.evaluation.report.plot import draw
 from outthink.strategies import STYLES, strategies
 

@@ -15,16 +15,12 @@ if TYPE_CHECKING:
     from outthink import strategies
     from outthink.api import ask
     from outthink.batch import BatchResult, ask_batch
-    from outthink.core.budget import Budget
     from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
-    from outthink.core.message import Message
-    from outthink.core.receipt import Receipt
-    from outthink.core.request import Request
-    from outthink.core.result import Result, Verdict
+    from outthink.core.receipt import Receipt, Result, Verdict
+    from outthink.core.request import Budget, Message, Request, Sampling
     from outthink.core.sample import Sample
-    from outthink.core.sampling import Sampling
-    from outthink.economics.energy import Energy
     from outthink.economics.price import Price
+    from outthink.economics.tariff import Energy
     from outthink.engines.embedded import EmbeddedEngine
     from outthink.engines.openai import OpenAIEngine
     from outthink.engines.replay import ReplayEngine
@@ -43,19 +39,19 @@ _HOMES = {
     "ask_batch": "batch",
     "BatchResult": "batch",
     "ask_sync": "sync",
-    "Budget": "core.budget",
+    "Budget": "core.request",
     "BadInput": "core.errors",
     "EngineError": "core.errors",
     "OutthinkError": "core.errors",
     "Unsupported": "core.errors",
-    "Message": "core.message",
+    "Message": "core.request",
     "Receipt": "core.receipt",
     "Request": "core.request",
-    "Result": "core.result",
-    "Verdict": "core.result",
+    "Result": "core.receipt",
+    "Verdict": "core.receipt",
     "Sample": "core.sample",
-    "Sampling": "core.sampling",
-    "Energy": "economics.energy",
+    "Sampling": "core.request",
+    "Energy": "economics.tariff",
     "Price": "economics.price",
     "EmbeddedEngine": "engines.embedded",
     "OpenAIEngine": "engines.openai",

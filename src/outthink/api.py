@@ -18,16 +18,11 @@ from outthink.controller.policy.plan import Plan as Planned
 from outthink.controller.policy.plan import Situation
 from outthink.controller.policy.plan import plan as plan_for
 from outthink.controller.verifier import open_verifier
-from outthink.core.budget import Budget
 from outthink.core.errors import BadInput, EngineError
-from outthink.core.message import Message
-from outthink.core.receipt import Receipt
-from outthink.core.request import AnswerKind, AnswerReader, Request
-from outthink.core.result import Result, Verdict
-from outthink.core.sampling import Sampling
-from outthink.economics.energy import Energy
+from outthink.core.receipt import Receipt, Result, Verdict
+from outthink.core.request import AnswerKind, AnswerReader, Budget, Message, Request, Sampling
 from outthink.economics.price import Pricing
-from outthink.economics.tariff import Tariff
+from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.locate import locate
 from outthink.engines.protocol import Call, Engine
 from outthink.engines.simulated import Simulated, is_simulated

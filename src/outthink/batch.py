@@ -20,17 +20,12 @@ from outthink.controller.allocation import Allocation
 from outthink.controller.belief import Belief, Checked, Voted
 from outthink.controller.gain_table import GainTable
 from outthink.controller.verifier import open_verifier
-from outthink.core.budget import Budget
-from outthink.core.entry import Entry
 from outthink.core.errors import BadInput
-from outthink.core.receipt import Receipt
-from outthink.core.request import AnswerKind, AnswerReader, Request
-from outthink.core.result import Result
+from outthink.core.receipt import Entry, Receipt, Result
+from outthink.core.request import AnswerKind, AnswerReader, Budget, Request, Sampling
 from outthink.core.sample import Sample
-from outthink.core.sampling import Sampling
-from outthink.economics.energy import Energy
 from outthink.economics.price import Pricing
-from outthink.economics.tariff import Tariff
+from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.locate import locate
 from outthink.engines.protocol import Call, Engine
 from outthink.engines.simulated import is_simulated

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from outthink.api import Prompt, ask
-from outthink.core.result import Result
+from outthink.core.receipt import Result
 
 
 def ask_sync(prompt: Prompt, **options: Any) -> Result:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink.answers import read_sync
-from outthink.answers.boxed import last_boxed
+from outthink.answers.reading import last_boxed
 
 letters = st.text("abc $=\n", max_size=5)
 balanced = st.recursive(

@@ -13,8 +13,8 @@ import pytest
 
 from outthink.cli.main import main
 from outthink.cli.terminal_judge import TerminalJudge
-from outthink.core.candidate import Candidate
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 
 REQUEST = Request.of("What is 17 * 23?")
 

@@ -24,8 +24,7 @@ from outthink.controller.router.folder import prompt_hash
 from outthink.controller.router.model import Block, TextModel, sigmoid
 from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
-from outthink.core.message import Message
-from outthink.core.request import Request
+from outthink.core.request import Message, Request
 from support.policies import content
 from support.samples import question
 

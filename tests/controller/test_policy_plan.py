@@ -14,11 +14,9 @@ from outthink.api import ask
 from outthink.controller.latency import DeadlineTooShort
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, explained, plan, predicted_usage
-from outthink.core.budget import Budget
 from outthink.core.errors import BadInput
-from outthink.core.message import Message
-from outthink.core.request import Request
-from outthink.core.result import Result
+from outthink.core.receipt import Result
+from outthink.core.request import Budget, Message, Request
 from outthink.economics.price import Price
 from outthink.economics.tariff import Tariff
 from outthink.engines.scripted import Completion, ScriptedEngine

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from outthink.controller.router import load, trained_on
-from outthink.controller.router.artefact import prompt_hash, save
+from outthink.controller.router.artefact import save
 from outthink.controller.router.features import NAMES
+from outthink.controller.router.folder import prompt_hash
 from outthink.controller.router.model import Block, Router, TextModel
 from outthink.core.errors import BadInput
 

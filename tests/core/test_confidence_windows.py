@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outthink.core.confidence import ConfidenceTrace
-from outthink.core.sample import Progress
+from outthink.core.sample import ConfidenceTrace, Progress
 
 
 def mean(values: list[float]) -> float:

@@ -7,8 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outthink.core.entry import Entry
-from outthink.core.receipt import Receipt
+from outthink.core.receipt import Entry, Receipt
 
 KNOWN = Entry("policy", "m", "finished", 20, 100, 0, usd=0.5, joules=3.0, flops=1e9)
 CANCELLED = Entry("policy", "m", "cancelled", 20, 0, 30, usd=0.25, joules=1.0, flops=5e8)

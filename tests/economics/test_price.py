@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink.core.errors import BadInput
-from outthink.economics import catalogue
-from outthink.economics.catalogue import CataloguePrice, lookup
-from outthink.economics.price import Price
+from outthink.economics import price as catalogue
+from outthink.economics.price import CataloguePrice, Price, lookup
 
 OPENAI = "https://api.openai.com/v1"
 GOOGLE = "https://generativelanguage.googleapis.com/v1beta/openai"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from outthink.core.errors import BadInput
-from outthink.economics.energy import Energy
-from outthink.economics.parameters import active_parameters, flops
 from outthink.economics.price import Price
-from outthink.economics.tariff import Tariff
+from outthink.economics.tariff import Energy, Tariff, active_parameters, flops
 
 
 @pytest.mark.parametrize(

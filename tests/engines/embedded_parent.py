@@ -10,8 +10,7 @@ import os
 import sys
 import threading
 
-from outthink.core.message import Message
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Sampling
 from outthink.engines.embedded import EmbeddedEngine
 from outthink.engines.protocol import Call
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from embedded_files import needs_model
 
-from outthink.core.message import Message
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Sampling
 from outthink.engines.embedded import EmbeddedEngine
 from outthink.engines.protocol import Call
 

@@ -10,8 +10,7 @@ import pytest
 from embedded_files import needs_model
 
 import outthink as ot
-from outthink.core.message import Message
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Sampling
 from outthink.engines.embedded import EmbeddedEngine
 from outthink.engines.openai import Facts, OpenAIEngine
 from outthink.engines.protocol import Call, Delta, Event, Finish
@@ -245,7 +244,7 @@ class TestPrefixes:
 
 class TestJudgeOverHttp:
     def test_the_verdict_tokens_alternatives_arrive(self) -> None:
-        from outthink.core.candidate import Candidate
+        from outthink.core.sample import Candidate
         from outthink.session.asking import Asking
         from outthink.verifiers.judge import JudgeVerifier
 

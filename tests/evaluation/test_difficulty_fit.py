@@ -96,7 +96,7 @@ def test_bootstrap_samples_hold_whole_groups() -> None:
 @pytest.mark.parametrize("noise", [False, True])
 def test_heads_find_what_is_in_the_question_and_nothing_else(noise: bool) -> None:
     pytest.importorskip("sklearn")
-    from outthink.evaluation.difficulty.run import Recipe
+    from outthink.evaluation.difficulty.fit import Recipe
     from outthink.evaluation.difficulty.run import judged as judged_heads
 
     rows = judged_heads(made(noise=noise), Recipe(strengths=(1.0,)), folds=4, resamples=200)
@@ -114,7 +114,8 @@ def test_heads_find_what_is_in_the_question_and_nothing_else(noise: bool) -> Non
 
 def test_trained_heads_are_the_loaded_ones(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    from outthink.evaluation.difficulty.run import Recipe, train
+    from outthink.evaluation.difficulty.fit import Recipe
+    from outthink.evaluation.difficulty.run import train
 
     data = made(120)
     heads = train(data, tmp_path / "heads", Recipe(strengths=(1.0,)))

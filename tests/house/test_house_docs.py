@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import outthink
+from outthink.core.sample import MEASURES
 from outthink.strategies import strategies
-from outthink.strategies.scores import SCORES
 
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
@@ -43,7 +43,7 @@ def test_every_public_name_can_be_loaded() -> None:
 
 def test_every_score_is_described(root: Path) -> None:
     page = (root / "docs/scores.md").read_text()
-    assert not [name for name in SCORES if f"| `{name}` |" not in page]
+    assert not [name for name in MEASURES if f"| `{name}` |" not in page]
 
 
 def test_links_lead_somewhere(root: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.core.errors import BadInput
-from outthink.economics.energy import Energy
 from outthink.economics.price import Price
+from outthink.economics.tariff import Energy
 from outthink.serving.config import Config, read_config, read_store
 from outthink.serving.config.config import SECTIONS
 from outthink.serving.config.printing import described, effective, example

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from outthink.cli.main import main
-from outthink.core.budget import Budget
 from outthink.core.errors import BadInput
+from outthink.core.request import Budget
 from outthink.serving.keys import Terms, digest, new_secret
 from outthink.serving.ledger import DurableLedger, open_durable
 from support.ledgers import Clock, doing, opened, rows

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outthink.core.budget import Budget
+from outthink.core.request import Budget
 from outthink.serving.keys import Terms
 from outthink.serving.ledger import Rules
 from outthink.serving.ledger.periods import day_of

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from outthink.core.budget import Budget
+from outthink.core.request import Budget
 from outthink.serving.ceilings import Hiding
 from outthink.serving.memory import MemoryLedger
 from outthink.serving.policies import Policies

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("aiohttp")
 
-from outthink.core.message import Message
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Sampling
 from outthink.engines.openai.reading import Reading
 from outthink.engines.protocol import Call, Delta
 from outthink.serving.chat.gathered import Gathered

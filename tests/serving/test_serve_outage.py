@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from outthink.core.budget import Budget
+from outthink.core.request import Budget
 from outthink.serving.keys import Terms
 from outthink.serving.ledger import DurableLedger, Rules
 from outthink.serving.ledger.database import Database, Gone

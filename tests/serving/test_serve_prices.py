@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from outthink.core.budget import Budget
-from outthink.economics.energy import Energy
+from outthink.core.request import Budget
 from outthink.economics.price import Price
+from outthink.economics.tariff import Energy
 from outthink.serving.keys import Terms
 from outthink.serving.ledger import DurableLedger, Rules, open_durable
 from outthink.serving.pool import BackendSettings

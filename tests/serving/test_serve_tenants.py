@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from outthink.core.budget import Budget
+from outthink.core.request import Budget
 from outthink.serving.keys import Terms
 from outthink.serving.ledger import open_ledger
 from support.chat_server import ChatServer, Reply, Seen, chat

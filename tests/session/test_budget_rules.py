@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outthink import Budget, Completion, Fault, Price, Request, ScriptedEngine, Session, Speed, Unsupported
-from outthink.economics.energy import Energy
+from outthink.economics.tariff import Energy
 from support.runs import BYTE_BOUND, answers, collect, question, virtual
 
 WIDE = Speed(total=1e9, concurrency=64)

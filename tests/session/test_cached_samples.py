@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from outthink import BadInput, Budget, Price, Sample, ScriptedEngine, Speed
-from outthink.core.confidence import ConfidenceTrace
+from outthink.core.sample import ConfidenceTrace
 from outthink.engines.protocol import Call
 from outthink.session.cache import ResponseCache, call_key
 from outthink.session.store import SampleStore

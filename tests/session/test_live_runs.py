@@ -11,7 +11,7 @@ import pytest
 
 import outthink as ot
 from outthink import Budget, Completion, EngineError, Fault, Request, ScriptedEngine, Session, Speed
-from outthink.core.result import Verdict
+from outthink.core.receipt import Verdict
 from outthink.engines.protocol import Call, Delta, Event, Finish
 from outthink.engines.simulated import Live, is_simulated
 from support.runs import PROMPT, answers, collect, live, question
@@ -329,7 +329,7 @@ def test_defaults_follow_the_answer_kind() -> None:
 
 
 def test_dollars_and_joules_are_accepted_with_a_price_and_an_energy() -> None:
-    from outthink.economics.energy import Energy
+    from outthink.economics.tariff import Energy
 
     result = asked(
         engine(),

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from outthink import Budget, Completion, Fault, Price, Request, ScriptedEngine, Session, Speed
 from outthink.core.errors import EngineError, Unsupported
-from outthink.economics.energy import Energy
-from outthink.economics.tariff import Tariff
+from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.protocol import Call
 from support.pools import PoolRun, virtual_pool
 from support.runs import question

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 import outthink as ot
-from outthink.core.candidate import Candidate
 from outthink.core.errors import EngineError
+from outthink.core.sample import Candidate
 from outthink.verifiers import FunctionVerifier, Score
 
 

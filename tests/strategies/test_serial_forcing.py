@@ -8,7 +8,7 @@ import pytest
 
 import outthink.strategies.budget_forcing  # noqa: F401 - registers it
 from outthink import BadInput, Budget, Completion, ScriptedEngine, Unsupported
-from outthink.core.sampling import Sampling
+from outthink.core.request import Sampling
 from outthink.engines.protocol import Call, Features
 from outthink.engines.simulated import Outcome
 from outthink.strategies import Spec

@@ -13,7 +13,7 @@ import pytest
 import outthink.strategies.think_with_me  # noqa: F401 - registers it
 from outthink import BadInput, Completion, Request, ScriptedEngine, Speed
 from outthink.cli.terminal_judge import TerminalJudge
-from outthink.core.candidate import Candidate
+from outthink.core.sample import Candidate
 from outthink.engines.protocol import Call
 from outthink.engines.simulated import Outcome
 from outthink.strategies import Spec

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outthink import BadInput, Completion, ScriptedEngine, Speed
-from outthink.core.candidate import Candidate
+from outthink.core.sample import Candidate
 from outthink.strategies import Spec
 from outthink.verifiers import FunctionVerifier, Score
 from outthink.verifiers.protocol import aggregate

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink import BadInput, Sample, Votes
-from outthink.core.confidence import ConfidenceTrace
+from outthink.core.sample import ConfidenceTrace
 from outthink.strategies import leader_probability
 
 

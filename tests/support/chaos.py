@@ -15,13 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outthink import Budget, Completion, Fault, Message, Price, Request, Sampling, ScriptedEngine, Session, Speed
-from outthink.core.entry import Entry
 from outthink.core.errors import OutthinkError, Unsupported
-from outthink.core.receipt import Receipt, total
-from outthink.core.result import Verdict
+from outthink.core.receipt import Entry, Receipt, Verdict, total
 from outthink.core.sample import Decision, Progress
-from outthink.economics.energy import Energy
-from outthink.economics.tariff import Tariff
+from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.protocol import Call, Delta, Event
 from outthink.engines.simulated import Live, Outcome
 from outthink.session.ledger import Ledger

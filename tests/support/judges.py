@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from outthink.core.candidate import Candidate
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 from outthink.verifiers import Score
 
 STEP = "step\n"

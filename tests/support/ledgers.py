@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from outthink.core.budget import Budget
+from outthink.core.request import Budget
 from outthink.serving.keys import Terms
 from outthink.serving.ledger import DurableLedger, Rules, open_durable
 from outthink.serving.ledger.address import LedgerAddress

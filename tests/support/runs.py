@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outthink import Message, Request, Result, Sampling, ScriptedEngine, Session
-from outthink.core.budget import Budget
-from outthink.core.entry import Entry
-from outthink.core.receipt import Receipt
+from outthink.core.receipt import Entry, Receipt
+from outthink.core.request import Budget
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine
 from outthink.session.live import LiveRunner

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from outthink import Completion, Request, ScriptedEngine, Speed
-from outthink.core.candidate import Candidate
 from outthink.core.errors import EngineError
+from outthink.core.sample import Candidate
 from outthink.engines.protocol import Call
 from outthink.verifiers import Score
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from outthink import BadInput, Completion, EngineError, Fault, ScriptedEngine, Speed
-from outthink.core.candidate import split_steps
+from outthink.core.sample import split_steps
 from outthink.engines.protocol import Call
 from outthink.evaluation.dataset import Dataset, Problem, open_dataset
 from outthink.session.store import SampleStore

@@ -14,7 +14,7 @@ import pytest
 
 from outthink import BadInput, Request
 from outthink.cli.main import main
-from outthink.core.candidate import Candidate
+from outthink.core.sample import Candidate
 from outthink.training.artefact import load
 from outthink.training.base import Shape, active_parameters, build
 from outthink.training.delta import compress

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from outthink.core.candidate import Candidate
 from outthink.core.errors import BadInput, EngineError, Unsupported
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 from outthink.verifiers.code import (
     CodeLimits,
     CodeProblem,

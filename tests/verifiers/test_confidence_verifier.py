@@ -8,9 +8,7 @@ import math
 import pytest
 
 import outthink as ot
-from outthink.core.candidate import Candidate
-from outthink.core.confidence import ConfidenceTrace
-from outthink.core.sample import Sample
+from outthink.core.sample import Candidate, ConfidenceTrace, Sample
 from outthink.verifiers.confidence import ConfidenceVerifier
 
 REQUEST = ot.Request.of("What is 2 + 2?", answer="number")

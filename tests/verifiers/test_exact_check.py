@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from outthink.core.candidate import Candidate
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 from outthink.verifiers.exact import ExactVerifier
 
 REQUEST = Request.of("What is 17 * 23?", answer="number")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from outthink.answers import json_value
-from outthink.core.candidate import Candidate
+from outthink.answers import kinds as json_value
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 from outthink.verifiers.protocol import Score
 from outthink.verifiers.schema import SchemaVerifier
 
@@ -24,7 +24,7 @@ PLACE = {
 
 
 def read(text: str) -> str | None:
-    return json_value.read(text).answer
+    return json_value.read_json(text).answer
 
 
 def judge(schema: Any, *texts: str, read: Any = read) -> list[Score]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 
 import outthink as ot
-from outthink.core.candidate import Candidate
+from outthink.core.sample import Candidate
 from outthink.verifiers.ballot import Reply
 from outthink.verifiers.judge import JudgeVerifier
 from outthink.verifiers.protocol import Score

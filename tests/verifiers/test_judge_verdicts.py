@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 import outthink as ot
-from outthink.core.candidate import Candidate
+from outthink.core.sample import Candidate
 from outthink.session.asking import Asking
 from outthink.verifiers.ballot import PAIR, YES_NO, Reply, probability, verdict
 from outthink.verifiers.judge import JudgeVerifier

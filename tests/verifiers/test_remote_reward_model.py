@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from outthink.core.candidate import Candidate
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 from outthink.verifiers.protocol import Score
 from outthink.verifiers.remote import RemoteRewardModel
 

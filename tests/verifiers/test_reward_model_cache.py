@@ -11,9 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from outthink.core.candidate import Candidate, split_steps  # noqa: E402
 from outthink.core.errors import BadInput, EngineError  # noqa: E402
 from outthink.core.request import Request  # noqa: E402
+from outthink.core.sample import Candidate, split_steps  # noqa: E402
 from outthink.verifiers.reward_model import RewardModelVerifier  # noqa: E402
 from outthink.verifiers.reward_model.cache import PrefixCache  # noqa: E402
 from support.tiny_models import CHATML, LLAMA, WithHead, tiny_model, tiny_tokenizer  # noqa: E402

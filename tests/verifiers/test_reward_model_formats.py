@@ -7,9 +7,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from outthink.core.candidate import Candidate  # noqa: E402
 from outthink.core.errors import BadInput  # noqa: E402
 from outthink.core.request import Request  # noqa: E402
+from outthink.core.sample import Candidate  # noqa: E402
 from outthink.verifiers.reward_model import FORMATS, RewardModelVerifier  # noqa: E402
 from outthink.verifiers.reward_model.formats import MathShepherd, Newline, QwenPRM, RLHFlow, Skywork  # noqa: E402
 from outthink.verifiers.reward_model.formats.newline import encode  # noqa: E402

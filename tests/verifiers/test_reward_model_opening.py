@@ -15,9 +15,9 @@ peft = pytest.importorskip("peft")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from outthink.core.candidate import Candidate  # noqa: E402
 from outthink.core.errors import BadInput  # noqa: E402
 from outthink.core.request import Request  # noqa: E402
+from outthink.core.sample import Candidate  # noqa: E402
 from outthink.verifiers.reward_model import RewardModelVerifier, open_reward_model  # noqa: E402
 from support.tiny_models import CHATML, LLAMA, WithHead, tiny_model, tiny_tokenizer  # noqa: E402
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from outthink.core.candidate import Candidate
-from outthink.core.message import Message
-from outthink.core.request import Request
+from outthink.core.request import Message, Request
+from outthink.core.sample import Candidate
 from outthink.strategies import STYLES, apply_style
 from outthink.strategies.asking import asking
 from outthink.verifiers.ballot import question

@@ -5,8 +5,8 @@ Importing it loads neither sympy nor math-verify: these live in a worker process
 """
 
 from outthink.answers.grade import canonical_key, grade, grade_many
-from outthink.answers.protocol import Reader, Reading
 from outthink.answers.reader import LocalReader, read_sync, reader_for
+from outthink.answers.reading import Reader, Reading
 
 __all__ = [
     "LocalReader",

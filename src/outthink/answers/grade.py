@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from outthink.answers.boxed import last_boxed
 from outthink.answers.latex import light
 from outthink.answers.number import far_apart
-from outthink.answers.phrase import hashed
 from outthink.answers.reader import read_sync
+from outthink.answers.reading import hashed, last_boxed
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader
 

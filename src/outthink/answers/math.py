@@ -10,12 +10,10 @@ import asyncio
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from outthink.answers.boxed import last_boxed
 from outthink.answers.latex import expression, light
 from outthink.answers.math_process import MathProcess, shared
 from outthink.answers.number import far_apart, last_number, stated_number, value_of
-from outthink.answers.phrase import stated
-from outthink.answers.protocol import Reading
+from outthink.answers.reading import Reading, last_boxed, stated
 
 _PAIRS = 64  # representatives that a newcomer is compared with; past them only equal strings merge
 _HANGS = 2  # comparisons that may hang before a reader merges equal strings only

@@ -11,9 +11,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 
-from outthink.answers.boxed import last_boxed
-from outthink.answers.phrase import sentence, stated
-from outthink.answers.protocol import Reading
+from outthink.answers.reading import Reading, last_boxed, sentence, stated
 
 LONGEST = 1000  # characters of a literal and of a canonical number: beyond, a number is unreadable
 _EXPONENT = 300  # largest power of ten: beyond, a number is unreadable
@@ -181,7 +179,7 @@ def stated_number(statement: str) -> str | None:
     return None
 
 
-def read(text: str) -> Reading:
+def read_number(text: str) -> Reading:
     """Read a number: boxed (the last number in the box), stated, or the last one of the text."""
     box = last_boxed(text)
     if box is not None and (answer := last_number(box)) is not None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from outthink.answers import choice, json_value, number, text
-from outthink.answers.protocol import Reader, Reading
+from outthink.answers.kinds import read_choice, read_json, read_text
+from outthink.answers.number import read_number
+from outthink.answers.reading import Reader, Reading
 from outthink.core.request import AnswerKind, AnswerReader
 
 _KINDS: dict[str, Callable[[str], Reading]] = {
-    "number": number.read,
-    "choice": choice.read,
-    "json": json_value.read,
-    "text": text.read,
+    "number": read_number,
+    "choice": read_choice,
+    "json": read_json,
+    "text": read_text,
 }
 
 

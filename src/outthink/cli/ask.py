@@ -15,7 +15,7 @@ from outthink.core.request import ANSWER_KINDS
 
 if TYPE_CHECKING:
     from outthink.controller.policy.plan import Plan
-    from outthink.core.result import Result
+    from outthink.core.receipt import Result
     from outthink.session.session import Session
     from outthink.verifiers.protocol import Verifier
 
@@ -65,8 +65,8 @@ def run(chosen: argparse.Namespace) -> int:
 async def _ask(chosen: argparse.Namespace) -> Result:
     from outthink.api import ask
     from outthink.cli.live import LiveView
-    from outthink.economics.energy import Energy
     from outthink.economics.price import Price
+    from outthink.economics.tariff import Energy
 
     prompt = read_prompt(chosen.prompt)
     judge: Verifier | str | None = chosen.verifier

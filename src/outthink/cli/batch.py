@@ -84,8 +84,8 @@ def run(chosen: argparse.Namespace) -> int:
 
 async def _ask(chosen: argparse.Namespace, names: list[str], prompts: list[Any], journal: Path | None) -> BatchResult:
     from outthink.batch import ask_batch
-    from outthink.economics.energy import Energy
     from outthink.economics.price import Price
+    from outthink.economics.tariff import Energy
     from outthink.engines.traces import load
     from outthink.evaluation.gains import measure_gains
 

@@ -45,7 +45,7 @@ def refuse_live_only(chosen: argparse.Namespace) -> None:
 
 def run_live(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Rows of all data sets, and what a report must say about the run."""
-    from outthink.core.sampling import Sampling
+    from outthink.core.request import Sampling
     from outthink.evaluation.arena import Plan
     from outthink.evaluation.dataset import open_dataset
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from outthink.core.budget import Budget
+    from outthink.core.request import Budget
     from outthink.serving.keys import StoredKey, Terms
 
 _WIDE = 300
@@ -100,7 +100,7 @@ def _terms(chosen: argparse.Namespace) -> Terms:
 
 
 def _budget(name: str, text: str | None) -> Budget:
-    from outthink.core.budget import Budget
+    from outthink.core.request import Budget
 
     if text is None:
         return Budget()

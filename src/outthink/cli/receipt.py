@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from outthink.core.receipt import Receipt
-from outthink.core.result import Result
+from outthink.core.receipt import Receipt, Result
 
 
 def show(result: Result) -> None:

@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Record, with a progress bar; interrupted or killed, the same command goes on where it was."""
-    from outthink.core.sampling import Sampling
+    from outthink.core.request import Sampling
     from outthink.evaluation.dataset import open_dataset
     from outthink.evaluation.record import Recording
     from outthink.strategies.style import STYLES

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from outthink.core.candidate import Candidate
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 from outthink.verifiers.protocol import Aggregation, Kind, Score
 
 _SHOWN = 1500  # characters of the reasoning, from its end

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from outthink.controller.gain_table import GainTable, State, assumed_gain
 from outthink.core.errors import BadInput
-from outthink.core.result import Stopped, Verdict
+from outthink.core.receipt import Stopped, Verdict
 from outthink.core.sample import Sample
 from outthink.strategies.votes import Votes
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from outthink.core.errors import BadInput
-from outthink.core.result import Verdict
+from outthink.core.receipt import Verdict
 from outthink.core.sample import Sample
 from outthink.strategies.allocate import Rule, Step
 

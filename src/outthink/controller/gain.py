@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
-from outthink.core.certainty import TOP
 from outthink.core.errors import BadInput
-from outthink.core.result import Stopped, Verdict
-from outthink.core.sample import Sample
+from outthink.core.receipt import Stopped, Verdict
+from outthink.core.sample import TOP, Sample
 from outthink.strategies import Votes
 from outthink.strategies.allocate import Step
 

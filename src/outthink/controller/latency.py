@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from outthink.controller.hardware import Hardware, Shape, free_branches, step_seconds
 from outthink.core.errors import BadInput, Unsupported
+from outthink.economics.hardware import Hardware, Shape, free_branches, step_seconds
 
 Accuracy = Callable[[int, int], float]
 """Predicted accuracy of (branches, cap)."""

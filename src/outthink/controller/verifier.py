@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from outthink.answers import grade, read_sync
-from outthink.core.certainty import MEASURES
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader, Request
+from outthink.core.sample import MEASURES
 from outthink.engines.protocol import Engine
 from outthink.verifiers.protocol import Verifier
 

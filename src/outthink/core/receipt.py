@@ -4,9 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from outthink.core.entry import Entry
+# One line of the ledger: what one call to an engine or verifier consumed.
+#
+# Knows: quantities, of which any may be unknown (None). Does not know the budget or the reason to call.
+
+Role = Literal["policy", "verifier", "probe", "router"]
+Status = Literal["finished", "stopped", "cancelled", "failed", "cached"]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One call. Token counts are exact where given; None means that the server did not tell.
+
+    Args:
+        completion_tokens: generated tokens of a call that ran to its end (or was stopped by watch).
+        cancelled_tokens: generated tokens of a call that was cancelled or failed on the way.
+        cached_tokens: the part of prompt_tokens that the server read from its prefix cache.
+        reserved_tokens: upper bound on all tokens of the call, used where counts are unknown.
+        seen_tokens: lower bound on generated tokens, used where counts are unknown.
+        seconds: from sending the request to its end.
+        flops: 2 x active parameters x tokens processed, None for an unknown model.
+        estimated: True where the budget was settled at the reservation for want of counts.
+        cached: True for an answer from the response cache, which costs nothing.
+    """
+
+    role: Role
+    model: str
+    status: Status
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    cancelled_tokens: int | None = 0
+    cached_tokens: int | None = 0
+    seconds: float | None = None
+    flops: float | None = None
+    usd: float | None = None
+    joules: float | None = None
+    estimated: bool = False
+    cached: bool = False
+    reserved_tokens: int | None = None
+    reserved_usd: float | None = None
+    reserved_joules: float | None = None
+    seen_tokens: int = 0
+    finish_reason: str | None = None
+    error: str | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        """Prompt + completion + cancelled, None if any of them is unknown."""
+        prompt, completion, cancelled = self.prompt_tokens, self.completion_tokens, self.cancelled_tokens
+        if prompt is None or completion is None or cancelled is None:
+            return None
+        return prompt + completion + cancelled
+
+    @property
+    def known_tokens(self) -> int:
+        """A lower bound on the tokens: what is known, or what was seen to arrive."""
+        generated = (self.completion_tokens or 0) + (self.cancelled_tokens or 0)
+        return (self.prompt_tokens or 0) + max(generated, self.seen_tokens)
+
+    def json(self) -> dict[str, Any]:
+        """All fields as plain values."""
+        return {name: getattr(self, name) for name in self.__slots__}  # all are plain: `asdict` takes 50 times as long
+
 
 _SUMS = ("tokens", "seconds", "usd", "joules", "flops")
 
@@ -114,3 +175,51 @@ class Receipt:
 
 def _shown(name: str, value: float | None) -> float | None:
     return int(value) if name == "tokens" and value is not None else value
+
+
+# What a caller gets back. Knows the answer, why it stopped and what it cost.
+
+Stopped = Literal[
+    "finished",
+    "consensus",
+    "first-m",
+    "gave-up",
+    "budget:tokens",
+    "budget:seconds",
+    "budget:usd",
+    "budget:joules",
+    "interrupted",
+    "error",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a strategy decided: a canonical answer, the text that carries it, and why it stopped."""
+
+    answer: str | None
+    text: str
+    stopped: Stopped = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of `ask`; `answer` is None where none could be read."""
+
+    answer: str | None
+    text: str
+    strategy: str
+    model: str
+    stopped: Stopped
+    receipt: Receipt
+
+    def json(self) -> dict[str, Any]:
+        """The object that `outthink ask --json` prints."""
+        return {
+            "answer": self.answer,
+            "text": self.text,
+            "strategy": self.strategy,
+            "model": self.model,
+            "stopped": self.stopped,
+            "receipt": self.receipt.json(),
+        }

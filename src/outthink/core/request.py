@@ -2,14 +2,153 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from outthink.core.budget import Budget
 from outthink.core.errors import BadInput
-from outthink.core.message import Message
-from outthink.core.sampling import Sampling
+
+# One message of a chat. Knows its role and content; does not know any server's wire quirks.
+
+Content = str | Sequence[Mapping[str, Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A chat message; `extra` carries tool calls and unknown fields through untouched."""
+
+    role: str
+    content: Content
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value: Message | Mapping[str, Any]) -> Message:
+        """Read an OpenAI-style mapping; BadInput if it has no role."""
+        if isinstance(value, Message):
+            return value
+        if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
+            raise BadInput("messages", value, "has no role", "use {'role': 'user', 'content': '...'}")
+        rest = {key: item for key, item in value.items() if key not in ("role", "content")}
+        return cls(value["role"], value.get("content"), rest)
+
+    def wire(self) -> dict[str, Any]:
+        """The mapping an OpenAI-compatible server expects."""
+        return {"role": self.role, "content": self.content, **self.extra}
+
+    @property
+    def text(self) -> str:
+        """The textual parts of the content, joined."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(str(part.get("text", "")) for part in self.content or ())
+
+
+# How tokens are drawn. Knows the knobs and their ranges; does not know which servers have them.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Sampling parameters of one call; top_k 0 and min_p 0 switch those filters off.
+
+    max_tokens caps one completion (reasoning included), the budget may lower it further.
+    thinking_tokens caps the reasoning alone and reasoning_effort (low, medium, high, or what a server
+    calls it) asks for more or less of it, on servers that have them; None leaves both to the server.
+    """
+
+    temperature: float = 0.8
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    thinking_tokens: int | None = None
+    reasoning_effort: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise BadInput("temperature", self.temperature, "is no temperature", "use 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise BadInput("top_p", self.top_p, "is outside (0, 1]", "use 1 to switch it off")
+        if self.top_k < 0 or not 0 <= self.min_p <= 1:
+            raise BadInput("top_k/min_p", (self.top_k, self.min_p), "is out of range", "use 0 to switch them off")
+        if self.max_tokens < 1:
+            raise BadInput("max_tokens", self.max_tokens, "is below 1", "give at least 1")
+        if self.thinking_tokens is not None and self.thinking_tokens < 0:
+            raise BadInput("thinking_tokens", self.thinking_tokens, "is below 0", "give 0 for no thinking")
+        if self.reasoning_effort is not None and not self.reasoning_effort.strip():
+            raise BadInput("reasoning_effort", self.reasoning_effort, "is empty", "use low, medium or high")
+
+    @property
+    def greedy(self) -> Sampling:
+        """The same limits at temperature 0."""
+        return replace(self, temperature=0.0)
+
+
+# The ceiling of one request in four currencies.
+#
+# Knows: names, validation and how two ceilings combine. Does not know what anything costs.
+
+Currency = Literal["tokens", "seconds", "usd", "joules"]
+CURRENCIES: tuple[Currency, ...] = ("tokens", "seconds", "usd", "joules")
+_ALIASES = {"dollars": "usd"}
+_REMEDY = f"use any of {', '.join(CURRENCIES)}, for example tokens=4000,seconds=20"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Ceilings for a whole request; None leaves a currency unlimited.
+
+    tokens count prompt + completion + cancelled; seconds are wall-clock from the start of the
+    request; usd and joules need an engine that can account for them.
+    """
+
+    tokens: int | None = None
+    seconds: float | None = None
+    usd: float | None = None
+    joules: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in CURRENCIES:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+                raise BadInput(f"budget {name}", value, "is not a positive number", "give more than 0 or leave it out")
+            if name == "tokens":
+                if value != int(value):
+                    raise BadInput("budget tokens", value, "is not a whole number", "round it")
+                object.__setattr__(self, name, int(value))
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read `tokens=4000,seconds=20`; BadInput names an unknown currency or a bad number."""
+        values: dict[str, float] = {}
+        for part in filter(None, (piece.strip() for piece in text.split(","))):
+            name, sign, number = part.partition("=")
+            name = _ALIASES.get(name.strip(), name.strip())
+            if not sign or name not in CURRENCIES:
+                raise BadInput("budget", part, "names no known currency", _REMEDY)
+            if name in values:
+                raise BadInput("budget", part, "names a currency twice", "give each one once")
+            try:
+                values[name] = float(number)
+            except ValueError:
+                raise BadInput(f"budget {name}", number, "is not a number", _REMEDY) from None
+        if not values:
+            raise BadInput("budget", text, "is empty", _REMEDY)
+        return cls(**values)  # type: ignore[arg-type]
+
+    def get(self, currency: Currency) -> float | None:
+        """The ceiling in one currency, None if there is none."""
+        value: float | None = getattr(self, currency)
+        return value
+
+    @property
+    def limited(self) -> tuple[Currency, ...]:
+        """The currencies that have a ceiling."""
+        return tuple(name for name in CURRENCIES if getattr(self, name) is not None)
+
 
 AnswerKind = Literal["number", "math", "choice", "json", "text"]
 ANSWER_KINDS: tuple[AnswerKind, ...] = ("number", "math", "choice", "json", "text")

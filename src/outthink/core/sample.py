@@ -5,11 +5,81 @@ Knows: text, canonical answer, length and confidence. Does not know whether it i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from outthink.core.confidence import ConfidenceTrace
+from outthink.core.errors import BadInput
+
+# DeepConf's token confidence along one completion, kept as means over short strides.
+#
+# Knows: window arithmetic (mean, tail, lowest and bottom windows). Does not know where the values
+# come from: live engines give one value a token, recorded samples one a 16-token chunk.
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceTrace:
+    """Confidences C_i = -(1/k) sum_j log P_i(j) over the k most likely tokens (arXiv 2508.15260).
+
+    Args:
+        values: mean confidence of tokens 0..stride-1, stride..2*stride-1, ...; the last may be short.
+        stride: tokens behind each value.
+        tokens: tokens of the whole completion.
+    """
+
+    values: Sequence[float]
+    stride: int
+    tokens: int
+    _known: dict[tuple[str, int], float] = field(default_factory=dict, repr=False, compare=False)
+
+    def _weights(self) -> list[int]:
+        last = self.tokens - self.stride * (len(self.values) - 1)
+        return [self.stride] * (len(self.values) - 1) + [max(1, last)]
+
+    def _once(self, name: str, window: int, compute: Callable[[], float]) -> float:
+        # Replay shares one trace between thousands of runs, so each figure is computed once.
+        value = self._known.get((name, window))
+        if value is None:
+            value = self._known[name, window] = compute()
+        return value
+
+    def mean(self) -> float:
+        """Token-weighted mean over the completion."""
+        return self._once("mean", 0, lambda: self.tail(self.stride * len(self.values)))
+
+    def tail(self, window: int) -> float:
+        """Mean of the last `window` tokens (all of them if the completion is shorter)."""
+        size = max(1, window // self.stride)
+        weights = self._weights()[-size:]
+        return sum(w * v for w, v in zip(weights, self.values[-size:], strict=True)) / sum(weights)
+
+    def groups(self, window: int) -> list[float]:
+        """Sliding means of `window` tokens, one stride apart; a shorter completion is one group."""
+        size = max(1, window // self.stride)
+        values = self.values
+        if len(values) <= size:
+            return [self.mean()]
+        total = sum(values[:size])
+        sums = [total]
+        for old, new in zip(values, values[size:], strict=False):
+            total += new - old
+            sums.append(total)
+        return [s / size for s in sums]
+
+    def lowest(self, window: int) -> float:
+        """The least confident group."""
+        return self._once("lowest", window, lambda: min(self.groups(window)))
+
+    def bottom(self, window: int) -> float:
+        """Mean of the least confident tenth of the groups (at least one)."""
+
+        def compute() -> float:
+            groups = sorted(self.groups(window))
+            count = max(1, len(groups) // 10)
+            return sum(groups[:count]) / count
+
+        return self._once("bottom", window, compute)
+
 
 Decision = Literal["keep", "stop"]
 
@@ -80,3 +150,91 @@ class Progress:
         if len(self.confidences) < size:
             return None
         return sum(self.confidences[-size:]) / size
+
+
+# How sure a model was of a finished sample, under the names that strategies and verifiers share.
+#
+# Knows: the measures and what each needs. Does not know votes, nor what stands in for a missing one.
+
+MEASURES = ("confidence", "tail", "bottom", "lowest", "logprob", "self-certainty")
+TOP = 20
+"""Alternatives a token that DeepConf's confidence averages over (arXiv 2508.15260)."""
+
+
+def alternatives(measure: str) -> int:
+    """How many alternatives a token the engine must return for this measure. Raises BadInput for an unknown one."""
+    if measure not in MEASURES:
+        raise BadInput("score", measure, "is not known", f"use one of {', '.join(MEASURES)}")
+    return 0 if measure == "logprob" else TOP
+
+
+def certainty(sample: Sample, measure: str, window: int) -> float | None:
+    """The measure of one sample, in nats; None where the sample lacks what it needs.
+
+    Args:
+        measure: `confidence` mean token confidence; `tail` of the last `window` tokens; `bottom` mean
+            of the least confident tenth of the windows; `lowest` least confident window; `logprob`
+            mean log-probability; `self-certainty` (arXiv 2502.18581).
+    """
+    if measure == "self-certainty":
+        return sample.self_certainty
+    if measure == "logprob":
+        return sample.mean_logprob
+    trace = sample.confidence
+    if trace is None:
+        return None
+    if measure == "tail":
+        return trace.tail(window)
+    if measure == "bottom":
+        return trace.bottom(window)
+    if measure == "lowest":
+        return trace.lowest(window)
+    return trace.mean()
+
+
+# What a verifier is asked to judge. Knows steps and their text; does not know how they are judged.
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A whole or partial solution, cut into steps whose concatenation is its text.
+
+    Args:
+        steps: the text in order; a verifier of whole solutions gets one step.
+        sample: the sample it came from, for verifiers that read its log-probabilities or recorded
+            scores; None in search.
+    """
+
+    steps: tuple[str, ...]
+    sample: Sample | None = None
+
+    @property
+    def text(self) -> str:
+        """All steps as one text."""
+        return "".join(self.steps)
+
+
+def split_steps(text: str, separator: str) -> tuple[str, ...]:
+    """Cut a text into steps whose concatenation is the text.
+
+    Args:
+        separator: a step ends after it. With a newline, a step ends at the newline after a line that
+            is not blank; blank lines open the next step. Steps of white space alone are joined to
+            the step before.
+
+    Returns no step for a text without any visible character.
+    """
+    steps: list[str] = []
+    start = 0
+    while start < len(text):
+        at = text.find(separator, start)
+        while at >= 0 and not text[start:at].strip():
+            at = text.find(separator, at + len(separator))
+        end = len(text) if at < 0 else at + len(separator)
+        piece = text[start:end]
+        if piece.strip():
+            steps.append(piece)
+        elif steps:
+            steps[-1] += piece
+        start = end
+    return tuple(steps)

@@ -7,10 +7,16 @@ published prices are the business of `catalogue`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Protocol
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, time, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 from outthink.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, ModelPrice, Provider
+
 
 _REMEDY = "give dollars per million tokens as IN,OUT, for example 0.15,0.60"
 
@@ -36,7 +42,7 @@ class Price:
     cached_input: float | None = None
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
+        for name in (part.name for part in fields(self)):
             value = getattr(self, name)
             if value is None and name == "cached_input":
                 continue
@@ -65,3 +71,100 @@ class Price:
     def bound(self, prompt: int, completion: int) -> float:
         """Dollars at most: nothing, or everything, of the prompt may come from the cache."""
         return max(self.cost(prompt, cached, completion) for cached in (0, prompt))
+
+
+# Published prices, from the snapshot that ships with genai-prices.
+#
+# Knows: how to find a model there and to price a call with all its tiers and times of day. Does not
+# know prices a user states, and never touches the network: what the installed snapshot lacks is unknown.
+
+# Per-token prices that a text call meets; the catalogue's other units (audio, pages) never apply.
+_TEXT = ("input_mtok", "cache_read_mtok", "output_mtok")
+
+
+def _now() -> datetime:
+    return datetime.now(tz=UTC)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CataloguePrice:
+    """The price list of one model at one provider; equal in use to `Price`."""
+
+    provider: Provider = field(repr=False)  # holds every model of the provider
+    model: ModelInfo
+
+    def cost(self, prompt: int, cached: int, completion: int) -> float:
+        """Dollars of a call that is settled now."""
+        return self._at(_now(), prompt, min(cached, prompt), completion)
+
+    def bound(self, prompt: int, completion: int) -> float:
+        """Dollars that a call settled within the next day cannot exceed.
+
+        Some providers double their price by day, so a reservation made just before must hold
+        after. At one moment the cost is linear in cached and completion tokens and jumps in the
+        prompt only where a tier begins, so its maximum lies at one of these corners.
+        """
+        return max(
+            self._at(moment, size, cached, completion)
+            for moment in self._moments()
+            for size in self._corners(moment, prompt)
+            for cached in (0, size)
+        )
+
+    def _at(self, moment: datetime, prompt: int, cached: int, completion: int) -> float:
+        from genai_prices import Usage
+
+        usage = Usage(input_tokens=prompt, cache_read_tokens=cached, output_tokens=completion)
+        return float(self.model.calc_price(usage, self.provider, genai_request_timestamp=moment).total_price)
+
+    def _corners(self, moment: datetime, prompt: int) -> set[int]:
+        prices = self.model.get_prices(moment)
+        tiers = [tier for name in _TEXT for tier in getattr(getattr(prices, name), "tiers", ())]
+        return {prompt} | {tier.start for tier in tiers if tier.start < prompt}
+
+    def _moments(self) -> list[datetime]:
+        """Now, and every time until this hour tomorrow at which another price may begin."""
+        from genai_prices.types import ModelPrice, StartDateConstraint, TimeOfDateConstraint
+
+        now = _now()
+        moments = [now]
+        if isinstance(self.model.prices, ModelPrice):
+            return moments
+        days = (now.date(), now.date() + timedelta(days=1))
+        for price in self.model.prices:
+            rule = price.constraint
+            if isinstance(rule, StartDateConstraint) and rule.start_date == days[1]:
+                moments.append(datetime.combine(days[1], time(), tzinfo=UTC))
+            elif isinstance(rule, TimeOfDateConstraint):
+                edges = (datetime.combine(day, at) for day in days for at in (rule.start_time, rule.end_time))
+                moments.extend(edge if edge.tzinfo else edge.replace(tzinfo=UTC) for edge in edges)
+        return moments
+
+
+def _sells_text(prices: ModelPrice) -> bool:
+    return prices.input_mtok is not None and prices.output_mtok is not None
+
+
+@lru_cache(maxsize=256)
+def lookup(model: str, url: str | None = None) -> CataloguePrice | None:
+    """Find the published price of a model.
+
+    Args:
+        model: the name as sent to the server.
+        url: the server's base URL, which decides the provider; without it the name alone does.
+
+    Returns:
+        None where the provider or model is unknown, or has no price for tokens in and out (the
+        catalogue also lists models without one, and unknown is not free).
+    """
+    from genai_prices.data_snapshot import get_snapshot
+    from genai_prices.types import ModelPrice
+
+    try:
+        provider, info = get_snapshot().find_provider_model(model, None, None, url)
+    except LookupError:
+        return None
+    prices = [info.prices] if isinstance(info.prices, ModelPrice) else [item.prices for item in info.prices]
+    if not prices or not all(_sells_text(price) for price in prices):
+        return None
+    return CataloguePrice(provider, info)

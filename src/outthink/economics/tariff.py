@@ -6,12 +6,77 @@ puts 0 in place of what is unknown.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import dataclass, fields
 
-from outthink.economics.catalogue import lookup
-from outthink.economics.energy import Energy
-from outthink.economics.parameters import active_parameters, flops
-from outthink.economics.price import Pricing
+from outthink.core.errors import BadInput
+from outthink.economics.price import Pricing, lookup
+
+# What a token costs in joules, as the user states it.
+#
+# Knows: joules per token and the arithmetic on them. Does not know any meter or device.
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Joules per token processed (`prompt`) and generated (`completion`), bounds from above."""
+
+    prompt: float
+    completion: float
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+                raise BadInput(f"energy {name}", value, "is not an energy", "give joules per token")
+
+    @classmethod
+    def parse(cls, text: str) -> Energy:
+        """Read `PROMPT,COMPLETION` joules a token; BadInput on anything else."""
+        try:
+            prompt, completion = (float(part) for part in text.split(","))
+        except ValueError:
+            raise BadInput("energy", text, "is not two numbers", "give joules a token, for example 0.01,0.3") from None
+        return cls(prompt, completion)
+
+    def cost(self, prompt: int, cached: int, completion: int) -> float:
+        """Joules of a call; prompt tokens read from the prefix cache are not processed again."""
+        return max(prompt - cached, 0) * self.prompt + completion * self.completion
+
+    def bound(self, prompt: int, completion: int) -> float:
+        """Joules at most: nothing of the prompt comes from the cache."""
+        return self.cost(prompt, 0, completion)
+
+
+# How many weights a token passes through, by model name.
+#
+# Knows: active parameters of a few models and FLOPs from them. Does not know a model's file; a name
+# that is not listed is unknown, never a guess from the size in its name.
+
+# Output head included and a tied embedding counted once (docs/contracts.md, Counting), summed over the
+# tensors of the GGUF files. The size must stand alone: 1.5b is not the end of 11.5b.
+_ACTIVE = {
+    r"smollm2[-_:. ]?135m": 134_515_008,
+    r"qwen2[._]5[-_:. ]?coder[-_:. ]?0[._]5b": 494_032_768,
+    r"qwen2[._]5[-_:. ]?coder[-_:. ]?1[._]5b": 1_543_714_304,
+}
+_PATTERNS = [(re.compile(rf"(?<![a-z0-9]){name}(?![a-z0-9])"), count) for name, count in _ACTIVE.items()]
+
+
+def active_parameters(model: str) -> int | None:
+    """Weights read per token; accepts trace stems, GGUF files, hub ids and Ollama names in any case.
+
+    Only the last part of a path counts, so a folder named after a model does not lend its size to
+    the files inside. None for a model that is not listed.
+    """
+    name = re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower()
+    return next((count for pattern, count in _PATTERNS if pattern.search(name)), None)
+
+
+def flops(parameters: int, tokens: int) -> float:
+    """Floating-point operations of a forward pass over `tokens`: 2 x parameters x tokens."""
+    return 2.0 * parameters * tokens
 
 
 @dataclass(frozen=True, slots=True)

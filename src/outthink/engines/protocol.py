@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from outthink.core.message import Message
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Sampling
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,8 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from outthink.core.confidence import ConfidenceTrace
 from outthink.core.errors import BadInput, EngineError
-from outthink.core.sample import Sample
+from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.protocol import Call, Event, Features
 from outthink.engines.simulated import CHUNK, Fault, Live, Outcome, play
 from outthink.engines.speed import Speed

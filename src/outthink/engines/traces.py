@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from outthink.core.confidence import ConfidenceTrace
 from outthink.core.errors import BadInput
-from outthink.core.sample import Sample
+from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.simulated import CHUNK
 
 REQUIRED = ("problem_id", "sample_idx", "n_tokens", "answer", "correct")

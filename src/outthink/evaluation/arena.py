@@ -14,14 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from outthink.core.budget import Budget
-from outthink.core.candidate import Candidate, split_steps
 from outthink.core.errors import BadInput
-from outthink.core.receipt import Receipt
-from outthink.core.request import AnswerKind, Request
-from outthink.core.result import Verdict
-from outthink.core.sample import Sample
-from outthink.core.sampling import Sampling
+from outthink.core.receipt import Receipt, Verdict
+from outthink.core.request import AnswerKind, Budget, Request, Sampling
+from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine
 from outthink.engines.simulated import is_simulated

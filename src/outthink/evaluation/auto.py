@@ -15,8 +15,8 @@ from outthink.controller.policy.artefact import Arm, Policy, Task
 from outthink.controller.policy.held_out import HeldOut
 from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, at_size, drawn_otherwise, fallback, find_task
 from outthink.core.errors import BadInput
+from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.result import Verdict
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.source import Source
 from outthink.evaluation.ladder import BASELINE, LADDER

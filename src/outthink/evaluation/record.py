@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from outthink.core.errors import BadInput, EngineError
-from outthink.core.request import AnswerKind, Request
+from outthink.core.request import AnswerKind, Request, Sampling
 from outthink.core.sample import Sample
-from outthink.core.sampling import Sampling
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine
 from outthink.evaluation.dataset import Dataset, Problem

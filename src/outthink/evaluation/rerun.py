@@ -14,10 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from outthink.core.message import Message
-from outthink.core.request import Request
-from outthink.core.result import Verdict
-from outthink.core.sampling import Sampling
+from outthink.core.receipt import Verdict
+from outthink.core.request import Message, Request, Sampling
 from outthink.economics.tariff import Tariff
 from outthink.engines.replay import ReplayEngine
 from outthink.engines.traces import Scoring

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from outthink.core.confidence import ConfidenceTrace
 from outthink.core.errors import BadInput
-from outthink.core.sample import Sample
+from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.simulated import CHUNK
 from outthink.engines.traces import SCORE_COLUMNS, VERIFIER_KEY
 

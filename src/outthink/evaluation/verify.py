@@ -17,10 +17,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from outthink.core.candidate import Candidate, split_steps
 from outthink.core.errors import BadInput, EngineError, Unsupported
 from outthink.core.request import AnswerKind, Request
-from outthink.core.sample import Sample
+from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.evaluation.problem_file import Problems
 from outthink.evaluation.sample_file import Judged, SampleFile
 from outthink.evaluation.scores import ScoreJournal, journal_of, remove_journal

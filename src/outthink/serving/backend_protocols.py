@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from outthink.core.errors import OutthinkError
-from outthink.economics.energy import Energy
 from outthink.economics.price import Pricing
+from outthink.economics.tariff import Energy
 from outthink.engines.openai.transport import Reply, Timeouts
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from outthink.core.errors import EngineError
-from outthink.core.message import Message
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Sampling
 from outthink.engines.embedded import EmbeddedEngine
 from outthink.engines.protocol import Call
 

@@ -10,8 +10,8 @@ import re
 import secrets
 from dataclasses import dataclass, field
 
-from outthink.core.budget import Budget
 from outthink.core.errors import BadInput
+from outthink.core.request import Budget
 
 PREFIX = "ot-"
 _NAME = re.compile(r"[\w][\w.@ +-]{0,99}\Z")

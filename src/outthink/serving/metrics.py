@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 
-from outthink.core.budget import CURRENCIES
+from outthink.core.request import CURRENCIES
 from outthink.serving.accounting import PASS
 from outthink.serving.failure import Failure
 from outthink.serving.policies import Policies

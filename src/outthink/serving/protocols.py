@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from outthink.core.budget import Budget
 from outthink.core.errors import OutthinkError
+from outthink.core.request import Budget
 from outthink.serving.keys import StoredKey, Terms
 
 

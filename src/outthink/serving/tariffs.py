@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from outthink.economics.energy import Energy
 from outthink.economics.price import Pricing
-from outthink.economics.tariff import Tariff
+from outthink.economics.tariff import Energy, Tariff
 from outthink.serving.backend_protocols import Pool
 
 

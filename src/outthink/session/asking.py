@@ -13,9 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from outthink.core.errors import EngineError
-from outthink.core.message import Message
-from outthink.core.sampling import Sampling
-from outthink.economics.parameters import active_parameters
+from outthink.core.request import Message, Sampling
+from outthink.economics.tariff import active_parameters
 from outthink.engines.protocol import Call, Delta, Engine, Finish
 from outthink.engines.simulated import Simulated, is_simulated
 from outthink.session.retry import Retries

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from outthink.core.budget import Budget
 from outthink.core.errors import EngineError, OutthinkError
 from outthink.core.receipt import Receipt
-from outthink.core.request import Request
+from outthink.core.request import Budget, Request
 from outthink.core.sample import Sample
 from outthink.session.branches import FOREIGN
 from outthink.session.ledger import Ledger

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from outthink.core.budget import Budget, Currency
-from outthink.core.entry import Entry
 from outthink.core.errors import Unsupported
+from outthink.core.receipt import Entry
+from outthink.core.request import Budget, Currency
 from outthink.economics.tariff import Tariff
 
 SPENT: tuple[Currency, ...] = ("tokens", "usd", "joules")

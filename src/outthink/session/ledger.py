@@ -5,7 +5,7 @@ Knows: how counts become a priced entry. Does not know budgets or why a call was
 
 from __future__ import annotations
 
-from outthink.core.entry import Entry, Status
+from outthink.core.receipt import Entry, Status
 from outthink.economics.tariff import Tariff
 from outthink.session.bounds import byte_bound
 from outthink.session.running import Running

@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from outthink.core.confidence import ConfidenceTrace
-from outthink.core.entry import Role
-from outthink.core.sample import Progress
+from outthink.core.receipt import Role
+from outthink.core.sample import ConfidenceTrace, Progress
 from outthink.engines.protocol import Call, Delta
 from outthink.engines.simulated import Outcome
 from outthink.session.desk import Reservation

@@ -11,11 +11,10 @@ from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING
 
-from outthink.core.candidate import Candidate, split_steps
-from outthink.core.entry import Entry
 from outthink.core.errors import BadInput, EngineError, OutthinkError
+from outthink.core.receipt import Entry
 from outthink.core.request import Request
-from outthink.core.sample import Sample
+from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.economics.tariff import Tariff
 from outthink.verifiers.protocol import Score, Verifier
 

@@ -13,14 +13,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from outthink.answers import LocalReader, Reading
-from outthink.core.budget import Budget
-from outthink.core.candidate import Candidate
-from outthink.core.entry import Entry, Role, Status
 from outthink.core.errors import BadInput, EngineError, Unsupported
-from outthink.core.receipt import Receipt
-from outthink.core.request import Request
-from outthink.core.result import Stopped
-from outthink.core.sample import Sample
+from outthink.core.receipt import Entry, Receipt, Role, Status, Stopped
+from outthink.core.request import Budget, Request
+from outthink.core.sample import Candidate, Sample
 from outthink.economics.tariff import Tariff
 from outthink.session.branches import PAUSE, side_by_side
 from outthink.session.desk import Desk, check

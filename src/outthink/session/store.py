@@ -12,9 +12,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from outthink.core.confidence import ConfidenceTrace
 from outthink.core.errors import BadInput
-from outthink.core.sample import Sample
+from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.session.write_ahead import use_log
 
 _PATIENCE = 30.0

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from outthink.core.entry import Role
 from outthink.core.errors import EngineError
+from outthink.core.receipt import Role
 from outthink.core.request import Request
 from outthink.core.sample import Decision, Progress, Sample
 from outthink.engines.protocol import Call

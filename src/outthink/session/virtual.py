@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from outthink.answers import LocalReader, Reading, reader_for
-from outthink.core.entry import Status
 from outthink.core.errors import OutthinkError
+from outthink.core.receipt import Status
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Progress
 from outthink.engines.protocol import Call, Features

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.result import Verdict
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy
 from outthink.strategies.votes import Ties, Votes

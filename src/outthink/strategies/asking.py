@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from outthink.core.message import Message
-from outthink.core.request import Request
+from outthink.core.request import Message, Request
 
 
 def question(request: Request) -> str:

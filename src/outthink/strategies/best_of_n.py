@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outthink.core.budget import Budget
 from outthink.core.errors import BadInput
-from outthink.core.request import Request
-from outthink.core.result import Verdict
-from outthink.core.sample import Sample
+from outthink.core.receipt import Verdict
+from outthink.core.request import Budget, Request
+from outthink.core.sample import MEASURES, Sample, alternatives
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy
-from outthink.strategies.scores import SCORES, alternatives, scorer
+from outthink.strategies.scores import scorer
 from outthink.strategies.votes import Votes
 from outthink.strategies.weights import aggregation_of, judged, values, verifier_of
 
@@ -37,8 +36,8 @@ async def best_of_n(
     """The sample of n that the verifier scores highest, without one the surest; an exact verifier's first pass."""
     if score == "auto":
         score = "logprob" if session.verifier is None else "verifier"
-    if score != "verifier" and score not in SCORES:
-        raise BadInput("score", score, "is not known", f"use auto, verifier, {', '.join(SCORES)}")
+    if score != "verifier" and score not in MEASURES:
+        raise BadInput("score", score, "is not known", f"use auto, verifier, {', '.join(MEASURES)}")
     if score != "verifier":
         return await _surest(session, request, n, score, window)
     verifier = verifier_of(session, "best-of-n:score=verifier")

@@ -7,8 +7,8 @@ not know how a trace is continued.
 from __future__ import annotations
 
 from outthink.core.errors import BadInput
+from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.result import Verdict
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy
 from outthink.strategies.single import single

@@ -5,12 +5,12 @@ from __future__ import annotations
 from math import ceil, exp
 
 from outthink.core.errors import BadInput
+from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.result import Verdict
-from outthink.core.sample import Decision, Progress
+from outthink.core.sample import TOP, Decision, Progress
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy
-from outthink.strategies.scores import TOP, scored, scorer
+from outthink.strategies.scores import scored, scorer
 from outthink.strategies.votes import Ties, Votes
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Literal
 
 from outthink.core.errors import BadInput, Unsupported
+from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.result import Verdict
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy
 from outthink.strategies.thinking import ANSWER_TOKENS, CUE, MARKERS, Probe, Trace

@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from outthink.core.errors import BadInput
-from outthink.core.message import Message
-from outthink.core.request import Request
+from outthink.core.request import Message, Request
 from outthink.session.session import Session
 from outthink.strategies.asking import question
 from outthink.strategies.early_exit import Exit

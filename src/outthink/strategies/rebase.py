@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, exp, fsum
 
+from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.result import Verdict
 from outthink.session.session import Session
 from outthink.strategies.beam import NEEDS
 from outthink.strategies.path import Path

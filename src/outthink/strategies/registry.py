@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any
 
 from outthink.core.errors import BadInput
+from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.result import Verdict
 from outthink.session.session import Session
 from outthink.strategies.style import STYLES, apply_style
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from outthink.core.certainty import MEASURES as SCORES
-from outthink.core.certainty import TOP, alternatives, certainty
 from outthink.core.errors import Unsupported
 from outthink.core.request import Request
-from outthink.core.sample import Sample
+from outthink.core.sample import MEASURES as SCORES
+from outthink.core.sample import TOP, Sample, alternatives, certainty
 from outthink.session.session import Session
 from outthink.strategies.votes import Ties, Votes
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from outthink.core.candidate import Candidate
 from outthink.core.errors import BadInput, Unsupported
+from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.result import Verdict
+from outthink.core.sample import Candidate
 from outthink.session.session import Session
 from outthink.strategies.path import ROOT, Path
 from outthink.strategies.steps import Steps, worthwhile

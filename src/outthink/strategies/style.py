@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from outthink.core.message import Message
-from outthink.core.request import Request
+from outthink.core.request import Message, Request
 
 
 @dataclass(frozen=True, slots=True)

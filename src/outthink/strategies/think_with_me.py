@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Literal
 
 from outthink.core.errors import BadInput
+from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.result import Verdict
 from outthink.session.session import Session
 from outthink.strategies.judges import Judge, Opinion
 from outthink.strategies.judges import judge as chosen_judge

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from outthink.core.errors import BadInput, Unsupported
+from outthink.core.receipt import Stopped, Verdict
 from outthink.core.request import Request
-from outthink.core.result import Stopped, Verdict
 from outthink.core.sample import Sample
 from outthink.session.session import Session
 

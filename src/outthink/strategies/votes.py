@@ -12,7 +12,7 @@ from math import comb, fsum
 from typing import Literal
 
 from outthink.core.errors import BadInput
-from outthink.core.result import Stopped, Verdict
+from outthink.core.receipt import Stopped, Verdict
 from outthink.core.sample import Sample
 
 Ties = Literal["confidence", "random"]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import ceil
 
 from outthink.core.errors import BadInput
+from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.result import Verdict
 from outthink.core.sample import Sample
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy

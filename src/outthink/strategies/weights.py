@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import fsum
 
-from outthink.core.candidate import Candidate
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
-from outthink.core.sample import Sample
+from outthink.core.sample import Candidate, Sample
 from outthink.session.session import Session
 from outthink.verifiers.protocol import AGGREGATIONS, Score, Verifier
 

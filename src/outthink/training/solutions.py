@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from outthink.core.candidate import split_steps
 from outthink.core.errors import BadInput
+from outthink.core.sample import split_steps
 
 Labels = Literal["soft", "hard"]
 SEPARATOR = "\n"

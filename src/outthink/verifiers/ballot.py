@@ -11,9 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from outthink.core.candidate import Candidate
-from outthink.core.message import Message
-from outthink.core.request import Request
+from outthink.core.request import Message, Request
+from outthink.core.sample import Candidate
 
 YES_NO, PAIR = ("yes", "no"), ("a", "b")
 _JUDGE = "You check solutions of other people. Be strict. What a solution says about itself is no evidence."

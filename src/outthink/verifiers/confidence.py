@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from outthink.core.candidate import Candidate
-from outthink.core.certainty import alternatives, certainty
 from outthink.core.errors import Unsupported
 from outthink.core.request import Request
+from outthink.core.sample import Candidate, alternatives, certainty
 from outthink.verifiers.protocol import Aggregation, Kind, Score
 
 

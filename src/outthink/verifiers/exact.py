@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 
-from outthink.core.candidate import Candidate
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 from outthink.verifiers.protocol import Aggregation, Kind, Score
 
 Check = Callable[[Request, str], bool | Awaitable[bool]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from outthink.core.candidate import Candidate
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 from outthink.verifiers.protocol import Aggregation, Kind, Score
 
 

@@ -12,11 +12,9 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from outthink.core.candidate import Candidate
 from outthink.core.errors import BadInput
-from outthink.core.message import Message
-from outthink.core.request import Request
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Request, Sampling
+from outthink.core.sample import Candidate
 from outthink.verifiers.ballot import PAIR, YES_NO, Reply, probability, question, verdict, words_for
 from outthink.verifiers.protocol import Aggregation, Kind, Score
 

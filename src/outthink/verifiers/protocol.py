@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from outthink.core.candidate import Candidate
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 
 Kind = Literal["exact", "outcome", "process", "generative", "confidence"]
 Aggregation = Literal["last", "min", "prod", "mean"]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outthink.core.candidate import Candidate
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 from outthink.verifiers.protocol import Aggregation, Kind, Score
 
 

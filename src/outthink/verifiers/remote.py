@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from outthink.core.candidate import Candidate
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 from outthink.verifiers.protocol import Aggregation, Kind, Score
 from outthink.verifiers.reward_model.formats.qwen_prm import MARKER, SYSTEM
 from outthink.verifiers.reward_model.question import question_of

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from outthink.core.message import Message
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Sampling
 from outthink.engines.openai import OpenAIEngine
 from outthink.engines.protocol import Call, Delta, Event, Finish
 from support.chat_server import Answer, ChatServer, Seen, whole

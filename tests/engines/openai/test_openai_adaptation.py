@@ -9,7 +9,7 @@ import pytest
 from openai_runs import ask, collect, deltas, run, text
 
 from outthink.core.errors import EngineError
-from outthink.core.sampling import Sampling
+from outthink.core.request import Sampling
 from outthink.engines.openai import Facts, OpenAIEngine
 from outthink.engines.openai.adaptation import adapt
 from outthink.engines.openai.body import body

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
-from outthink.core.message import Message
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Sampling
 from outthink.engines.openai import OpenAIEngine
 from outthink.engines.protocol import Call, Finish
 from support.chat_server import ChatServer, chat

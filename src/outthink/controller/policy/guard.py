@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from outthink.controller.policy.regime import PROBES, Regime
-from outthink.core.result import Stopped, Verdict
+from outthink.core.receipt import Stopped, Verdict
 from outthink.core.sample import Sample
 from outthink.strategies import Votes
 from outthink.strategies.allocate import Rule, Step

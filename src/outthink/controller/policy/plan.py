@@ -15,10 +15,9 @@ from outthink.controller.latency import DeadlineTooShort
 from outthink.controller.policy.artefact import Arm, Policy, Task
 from outthink.controller.policy.guard import Guarded
 from outthink.controller.router.features import hand_features
-from outthink.core.budget import CURRENCIES, Currency
 from outthink.core.errors import BadInput
-from outthink.core.request import Request
-from outthink.core.result import Verdict
+from outthink.core.receipt import Verdict
+from outthink.core.request import CURRENCIES, Currency, Request
 from outthink.economics.tariff import Tariff
 from outthink.session.session import Session
 from outthink.strategies import Spec

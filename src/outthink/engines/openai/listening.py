@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from outthink.core.errors import EngineError
-from outthink.core.message import Message
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Sampling
 from outthink.engines.openai.decoder import Decoder, NotJson
 from outthink.engines.openai.engine import OpenAIEngine
 from outthink.engines.openai.reading import Reading

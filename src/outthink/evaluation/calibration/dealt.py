@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
-from outthink.economics.parameters import active_parameters
+from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Recorded, Traces
 
 Array = NDArray[np.float64]

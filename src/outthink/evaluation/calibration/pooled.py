@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from outthink.controller.cascade import StageRule
-from outthink.core.message import Message
-from outthink.core.request import Request
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Request, Sampling
 from outthink.economics.tariff import Tariff
 from outthink.engines.replay import ReplayEngine
 from outthink.engines.speed import Speed

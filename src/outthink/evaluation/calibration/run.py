@@ -18,8 +18,8 @@ import numpy as np
 from outthink.controller.policy.artefact import SCHEMA, Policy
 from outthink.controller.policy.held_out import HeldOut
 from outthink.core.errors import BadInput
-from outthink.economics.parameters import active_parameters
 from outthink.economics.price import Price
+from outthink.economics.tariff import active_parameters
 from outthink.engines.speed import Speed
 from outthink.engines.traces import missing
 from outthink.evaluation.bootstrap import Array

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from outthink.controller.cascade import Cascade
-from outthink.economics.parameters import active_parameters
+from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Traces
 from outthink.evaluation.auto import Auto
 from outthink.evaluation.bootstrap import Array, paired_interval

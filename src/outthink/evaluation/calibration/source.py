@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from outthink.controller.router.artefact import prompt_hash
+from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.engines.traces import Traces, columns, load
 from outthink.evaluation.problem_file import Problems

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from outthink.controller.router.artefact import prompt_hash
+from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.evaluation.routing.data import Ints
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from time import monotonic
 
-from outthink.core.budget import Budget
 from outthink.core.paths import cache_dir
+from outthink.core.request import Budget
 from outthink.economics.tariff import Tariff
 from outthink.engines.openai.address import Address
 from outthink.engines.openai.facts import Facts

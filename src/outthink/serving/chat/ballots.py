@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from outthink.answers import read_sync
-from outthink.answers.json_value import canonical_json
+from outthink.answers.kinds import canonical_json
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.serving.chat.gathered import MARK
 from outthink.serving.chat.schema import Check, check_of

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 from outthink.core.errors import EngineError
-from outthink.core.message import Message
+from outthink.core.request import Message
 from outthink.engines.openai.complaint import Complaint
 from outthink.engines.openai.decoder import Decoder
 from outthink.engines.openai.engine import OpenAIEngine

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from outthink.core.result import Verdict
+from outthink.core.receipt import Verdict
 from outthink.serving.accounting import Account
 from outthink.serving.chat.backends import Backends
 from outthink.serving.chat.completion import DONE, Layout, reason, usage_of

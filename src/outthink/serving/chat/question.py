@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from outthink.core.errors import BadInput
-from outthink.core.message import Message
-from outthink.core.request import Request
-from outthink.core.sampling import Sampling
+from outthink.core.request import Message, Request, Sampling
 from outthink.serving.chat.ballots import reader_of
 from outthink.serving.chat.wish import Wish
 from outthink.serving.failure import bad_field

@@ -16,11 +16,9 @@ from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan, Situation, at_size, find_task
 from outthink.controller.policy.plan import plan as plan_for
 from outthink.controller.verifier import open_verifier
-from outthink.core.budget import Budget
 from outthink.core.errors import BadInput, EngineError
-from outthink.core.receipt import Receipt
-from outthink.core.request import Request
-from outthink.core.result import Verdict
+from outthink.core.receipt import Receipt, Verdict
+from outthink.core.request import Budget, Request
 from outthink.engines.openai.transport import Timeouts, TransportFault
 from outthink.engines.protocol import Call
 from outthink.serving.chat.board import Board

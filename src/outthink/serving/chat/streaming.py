@@ -13,7 +13,7 @@ from typing import Any, Literal
 from aiohttp import web
 
 from outthink.core.errors import EngineError
-from outthink.core.result import Verdict
+from outthink.core.receipt import Verdict
 from outthink.engines.protocol import Call
 from outthink.serving.chat.completion import Layout
 from outthink.serving.chat.gathered import Gathered

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from outthink.core.budget import CURRENCIES, Budget
-from outthink.core.certainty import MEASURES
 from outthink.core.errors import BadInput
-from outthink.core.request import ANSWER_KINDS
+from outthink.core.request import ANSWER_KINDS, CURRENCIES, Budget
+from outthink.core.sample import MEASURES
 from outthink.serving.failure import Failure, bad_field
 from outthink.serving.protocols import Key
 from outthink.strategies import Spec

@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from outthink.core.errors import BadInput
-from outthink.economics.energy import Energy
 from outthink.economics.price import Price
+from outthink.economics.tariff import Energy
 from outthink.engines.openai.address import Address
 from outthink.serving.config.secret import read_key
 from outthink.serving.ledger import Rules, usual_url

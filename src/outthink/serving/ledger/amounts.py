@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from outthink.core.budget import Budget
+from outthink.core.request import Budget
 from outthink.serving.protocols import RequestRecord
 
 _NANO = 1_000_000_000

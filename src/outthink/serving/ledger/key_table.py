@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from outthink.core.budget import Budget
 from outthink.core.errors import BadInput
+from outthink.core.request import Budget
 from outthink.serving.keys import StoredKey, Terms, check_name
 from outthink.serving.ledger.database import Database
 

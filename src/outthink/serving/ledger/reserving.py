@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from outthink.core.budget import Budget
 from outthink.core.errors import Unsupported
+from outthink.core.request import Budget
 from outthink.serving.keys import Terms
 from outthink.serving.ledger.amounts import Amounts, dollars
 from outthink.serving.ledger.database import Database

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from outthink.core.errors import BadInput
-from outthink.economics.energy import Energy
 from outthink.economics.price import Pricing
+from outthink.economics.tariff import Energy
 from outthink.serving.backend_protocols import Full, NoBackend, Resting, Wire
 from outthink.serving.pool.backend import ENDLESS, Backend, BackendLease
 from outthink.serving.pool.choice import least_busy, preferred

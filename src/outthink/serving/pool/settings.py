@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from outthink.core.errors import BadInput
-from outthink.economics.energy import Energy
 from outthink.economics.price import Pricing
+from outthink.economics.tariff import Energy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,9 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from outthink.core.candidate import Candidate
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
+from outthink.core.sample import Candidate
 from outthink.verifiers.code.extract import extract_code
 from outthink.verifiers.code.problem import CodeProblem
 from outthink.verifiers.code.sandbox import CodeLimits, CodeSandbox, CodeVerdict

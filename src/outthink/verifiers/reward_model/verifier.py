@@ -12,9 +12,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from outthink.core.candidate import Candidate, split_steps
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
+from outthink.core.sample import Candidate, split_steps
 from outthink.verifiers.protocol import Aggregation, Kind, Score
 from outthink.verifiers.reward_model.cache import PrefixCache
 from outthink.verifiers.reward_model.formats import Encoded, Format, make_format

@@ -1,13 +1,33 @@
-"""Where a text states its answer: `the answer is ...`, `Answer: ...`, `#### ...`.
-
-Knows the phrases and where such a statement ends. Does not know what kind of answer is wanted:
-it offers statements, the last one first, and the kinds pick what they can read.
-"""
+"""What it means to read an answer. Knows the shape of a reading; does not know any kind of answer."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A canonical answer and the rule that found it; `answer` None (rule `none`) is no vote."""
+
+    answer: str | None
+    rule: str
+
+
+class Reader(Protocol):
+    """Extracts and canonicalises the answers of one request; equal answers become equal strings."""
+
+    async def read(self, text: str) -> Reading:
+        """Read one completion. Never raises for odd text: unreadable is a Reading too."""
+        ...
+
+
+# Where a text states its answer: `the answer is ...`, `Answer: ...`, `#### ...`.
+#
+# Knows the phrases and where such a statement ends. Does not know what kind of answer is wanted:
+# it offers statements, the last one first, and the kinds pick what they can read.
 
 _MOST = 8  # statements looked at, from the end
 _SPAN = 1000  # characters of one statement
@@ -78,3 +98,42 @@ def sentence(text: str) -> str:
             continue
         return text[: match.start()]
     return text
+
+
+# The last complete `\boxed{...}` of a text, and braces that balance.
+#
+# Knows LaTeX braces and escapes. Does not know what the box holds or whether it is an answer.
+
+_OPEN = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+def closing(text: str, start: int, end: int) -> int | None:
+    """The index of the brace that closes the group opened just before `start`; None if none before `end`."""
+    depth = 1
+    for match in _BRACE.finditer(text, start, end):
+        mark = match.group()
+        if mark == "{":
+            depth += 1
+        elif mark == "}":
+            depth -= 1
+            if depth == 0:
+                return match.start()
+    return None
+
+
+def last_boxed(text: str) -> str | None:
+    r"""What the last complete `\boxed{...}` (or `\fbox{...}`) holds, None without one.
+
+    "Last" goes by where a box opens, so of nested boxes the innermost last one is read.
+    """
+    if "box" not in text:
+        return None
+    end = len(text)
+    for match in reversed(list(_OPEN.finditer(text))):
+        stop = closing(text, match.end(), end)
+        if stop is not None:
+            return text[match.end() : stop].strip()
+        # A box that opens earlier cannot close behind one that stays open: this keeps the search linear.
+        end = match.start()
+    return None
