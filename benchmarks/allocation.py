@@ -33,9 +33,8 @@ from outthink.controller.allocation import Allocation, split
 from outthink.controller.belief import Belief, Checked, Planned, Voted
 from outthink.controller.gain_table import GainTable
 from outthink.core.sample import Sample
-from outthink.engines.replay import ReplayEngine
-from outthink.engines.speed import Speed
-from outthink.engines.traces import Traces, load
+from outthink.engines.simulated import Speed
+from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.bootstrap import paired_interval
 from outthink.evaluation.gains import Courses, courses, dealt, measure_gains, table_of
 from outthink.strategies.votes import leader_probability

@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from outthink.engines.replay import ReplayEngine
-from outthink.engines.speed import Speed
-from outthink.engines.traces import Traces, load
+from outthink.engines.simulated import Speed
+from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.rerun import MEASURES, rerun
 from outthink.strategies import Spec
 

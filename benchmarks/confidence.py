@@ -28,8 +28,7 @@ import numpy as np
 
 from common import Table, demo, interval, load_average, parser, save, show, target, traces
 from outthink.core.sample import Sample
-from outthink.engines.replay import ReplayEngine
-from outthink.engines.traces import load
+from outthink.engines.traces import ReplayEngine, load
 from outthink.evaluation.bootstrap import intervals
 from outthink.evaluation.rerun import rerun
 from outthink.strategies import Spec

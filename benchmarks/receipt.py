@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from common import RESULTS, parser, skip
-from outthink.engines.embedded.pull import find_model
+from outthink.engines.embedded.fetch import find_model
 
 QUESTION = "What is 100 / 4? Finish with a line: The answer is"
 COMMAND = [

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from outthink.economics.tariff import Energy
     from outthink.engines.embedded import EmbeddedEngine
     from outthink.engines.openai import OpenAIEngine
-    from outthink.engines.replay import ReplayEngine
     from outthink.engines.scripted import Completion, ScriptedEngine
-    from outthink.engines.simulated import Fault
-    from outthink.engines.speed import Speed
+    from outthink.engines.simulated import Fault, Speed
+    from outthink.engines.traces import ReplayEngine
     from outthink.engines.traces import load as load_traces
     from outthink.session.session import Session
     from outthink.strategies import Votes, strategy
@@ -55,11 +54,11 @@ _HOMES = {
     "Price": "economics.price",
     "EmbeddedEngine": "engines.embedded",
     "OpenAIEngine": "engines.openai",
-    "ReplayEngine": "engines.replay",
+    "ReplayEngine": "engines.traces",
     "Completion": "engines.scripted",
     "ScriptedEngine": "engines.scripted",
     "Fault": "engines.simulated",
-    "Speed": "engines.speed",
+    "Speed": "engines.simulated",
     "Session": "session.session",
     "Votes": "strategies",
     "strategy": "strategies",

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from outthink.engines.embedded.published import Published
-from outthink.engines.embedded.pull import find_model
+from outthink.engines.embedded.fetch import Published, find_model
 
 MODEL = find_model()
 HAS_SERVER = importlib.util.find_spec("xllamacpp") is not None

@@ -19,7 +19,7 @@ from embedded_files import MODEL, gguf, needs_model
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Message, Sampling
 from outthink.engines.embedded import EmbeddedEngine
-from outthink.engines.embedded.window import prompt_bound, window
+from outthink.engines.embedded.engine import prompt_bound, window
 from outthink.engines.protocol import Call, Delta, Finish
 
 T = TypeVar("T")

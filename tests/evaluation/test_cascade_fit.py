@@ -12,8 +12,7 @@ from outthink import BadInput
 from outthink.controller.cascade import Cascade, Stage
 from outthink.controller.gain import TERMS, LinearGain, Shape
 from outthink.controller.routing_rules import Routing
-from outthink.engines.replay import ReplayEngine
-from outthink.engines.traces import Traces, load
+from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.cascade import (
     Choice,
     Fitter,

@@ -12,8 +12,7 @@ import pytest
 from outthink import BadInput, ScriptedEngine
 from outthink.core.errors import EngineError
 from outthink.engines.scripted import Completion
-from outthink.engines.simulated import Fault
-from outthink.engines.speed import Speed
+from outthink.engines.simulated import Fault, Speed
 from outthink.evaluation.arena import Plan
 from outthink.evaluation.compare import Settings, compare
 from outthink.evaluation.dataset import open_dataset

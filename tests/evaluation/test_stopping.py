@@ -12,8 +12,7 @@ from outthink.controller.gain import LinearGain
 from outthink.controller.policy.lead import Lead
 from outthink.controller.policy.rules import rule_from_json
 from outthink.core.errors import BadInput
-from outthink.engines.replay import ReplayEngine
-from outthink.engines.traces import Traces, load
+from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.dealt import Array, Table, deal_one, in_orders
 from outthink.evaluation.calibration.gain import SWAY, Mask, Ridge, scale_of, walk
 from outthink.evaluation.calibration.nested import Spent, Sweep, below, held_out, nested_gains, outcome

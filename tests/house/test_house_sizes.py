@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-_LINES, _MEDIAN, _FUNCTION = 400, 150, 60
+_LINES, _MEDIAN, _FUNCTION = 450, 200, 60
 
 
 def sources(files: list[Path], root: Path) -> list[Path]:

@@ -11,7 +11,7 @@ pytest.importorskip("aiohttp")
 
 import aiohttp
 
-from outthink.engines.openai.transport import Timeouts, TransportFault
+from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.transport import AiohttpWire
 from support.chat_server import ChatServer, Drop, stream, whole
 

@@ -80,7 +80,7 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
     from rich.progress import Progress
 
     from outthink.controller.policy.artefact import Policy
-    from outthink.engines.speed import Speed
+    from outthink.engines.simulated import Speed
     from outthink.evaluation.auto import NAME
     from outthink.evaluation.compare import DEFAULT, Settings, compare
     from outthink.evaluation.prescore import Prescoring

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from outthink.evaluation.routing.many_run import Report
+    from outthink.evaluation.routing.report import Report
 
 _TWO = "is for a weak and a strong model only"
 

@@ -68,7 +68,7 @@ def open_verifier(
 
         return RemoteRewardModel.open(text)
     if Path(text).is_dir() or _HUB_NAME.fullmatch(text):
-        from outthink.engines.embedded.pull import find_model
+        from outthink.engines.embedded.fetch import find_model
         from outthink.verifiers.reward_model import open_reward_model
 
         return open_reward_model(text, embedded=find_model())

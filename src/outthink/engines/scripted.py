@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.protocol import Call, Event, Features
-from outthink.engines.simulated import CHUNK, Fault, Live, Outcome, play
-from outthink.engines.speed import Speed
+from outthink.engines.simulated import CHUNK, Fault, Outcome, RealTime, Speed, play
 
 EVERYTHING = Features(logprobs=True, top_logprobs=20, full_logprobs=True, prefix=True, seed=True)
 
@@ -107,9 +106,9 @@ class ScriptedEngine:
         """Calls that run at once; more wait."""
         return self.speed.concurrency
 
-    def live(self) -> Live:
+    def live(self) -> RealTime:
         """The same engine in real time, through the ordinary protocol."""
-        return Live(self)
+        return RealTime(self)
 
     def _prompt(self, call: Call) -> int:
         return self.prompt_tokens if isinstance(self.prompt_tokens, int) else self.prompt_tokens(call)

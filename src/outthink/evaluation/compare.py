@@ -19,9 +19,8 @@ import numpy as np
 
 from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import BadInput
-from outthink.engines.replay import ReplayEngine
-from outthink.engines.speed import Speed
-from outthink.engines.traces import Traces, load, missing
+from outthink.engines.simulated import Speed
+from outthink.engines.traces import ReplayEngine, Traces, load, missing
 from outthink.evaluation.auto import Auto, add_columns, contenders, pool_of
 from outthink.evaluation.calibration.crossed import crossed
 from outthink.evaluation.calibration.source import open_source

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from outthink.core.receipt import Verdict
 from outthink.core.request import Message, Request, Sampling
 from outthink.economics.tariff import Tariff
-from outthink.engines.replay import ReplayEngine
-from outthink.engines.traces import Scoring
+from outthink.engines.traces import ReplayEngine, Scoring
 from outthink.session.member import Member
 from outthink.session.session import Session
 from outthink.session.virtual import VirtualRunner, drive

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 from outthink.core.errors import OutthinkError
 from outthink.economics.price import Pricing
 from outthink.economics.tariff import Energy
-from outthink.engines.openai.transport import Reply, Timeouts
+from outthink.http.transport import Response, Timeouts
 
 
 class NoBackend(OutthinkError):
@@ -121,7 +121,7 @@ class Wire(Protocol):
 
     async def open(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
-    ) -> Reply:
+    ) -> Response:
         """Send a request and wait for the head of its reply. Raises TransportFault, never retries."""
         ...
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from outthink.economics.tariff import Tariff
-from outthink.engines.openai.counts import whole
+from outthink.engines.openai.tokens import whole
 from outthink.serving.encoding import encode
 from outthink.serving.failure import Failure, unknown_cost
 from outthink.serving.protocols import Key

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
-from outthink.engines.openai.transport import TransportFault
+from outthink.http.transport import TransportFault
 from outthink.serving.backend_protocols import NoBackend, Resting
 from outthink.serving.protocols import Busy, LedgerDown, OverBudget, Repeated
 

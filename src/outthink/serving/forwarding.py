@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from outthink.engines.openai.refusal import retry_after
-from outthink.engines.openai.transport import Reply, Timeouts, TransportFault
+from outthink.http.errors import retry_after
+from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.serving.accounting import PASS, Account
 from outthink.serving.backend_protocols import Full, Lease, NoBackend, Whole
 from outthink.serving.ceilings import Hiding, capped
@@ -201,7 +201,7 @@ class Forwarder:
         self.app.later(account.settle(record))
 
 
-def _report(lease: Lease, reply: Reply | Whole) -> None:
+def _report(lease: Lease, reply: Response | Whole) -> None:
     """Tell the pool how a backend has answered."""
     if reply.status in _ELSEWHERE:
         lease.report(ok=False, status=reply.status, retry_after=retry_after(reply.headers))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from outthink.economics.tariff import Tariff
-from outthink.engines.openai.transport import Reply, TransportFault
+from outthink.http.transport import Response, TransportFault
 from outthink.serving.accounting import Account
 from outthink.serving.backend_protocols import Lease, Whole
 from outthink.serving.ceilings import Hiding
@@ -39,7 +39,7 @@ async def deliver(reply: Whole, head: Mapping[str, str], account: Account, tarif
     return web.Response(body=told, status=status, headers=head)
 
 
-async def gathered(reply: Reply) -> bytes:
+async def gathered(reply: Response) -> bytes:
     """The whole of a reply that does not come in events, or its beginning where it is long or breaks off."""
     told = b""
     try:
@@ -56,7 +56,7 @@ async def gathered(reply: Reply) -> bytes:
 
 async def pour(
     request: web.BaseRequest,
-    reply: Reply,
+    reply: Response,
     head: Mapping[str, str],
     account: Account,
     tariff: Tariff,

@@ -12,7 +12,7 @@ from typing import Self
 
 import aiohttp
 
-from outthink.engines.openai.transport import FaultKind, Timeouts, TransportFault
+from outthink.http.transport import FaultKind, Timeouts, TransportFault
 from outthink.serving.backend_protocols import Whole
 
 _IDLE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a request

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from outthink.engines.openai.counts import Counts, whole
+from outthink.engines.openai.tokens import Counts, whole
 from outthink.serving.encoding import decode
 
 _TRIES = 4

@@ -54,7 +54,7 @@ def locate(base: str) -> str:
     Raises BadInput where the embedded model has not been pulled or a file is no GGUF.
     """
     if base == EMBEDDED:
-        from outthink.engines.embedded.pull import find_model
+        from outthink.engines.embedded.fetch import find_model
 
         found = find_model()
         if found is None:

@@ -6,7 +6,7 @@ import pytest
 
 from outthink.core.errors import BadInput
 from outthink.engines.openai import OpenAIEngine
-from outthink.engines.openai.address import Address
+from outthink.http.server import Address
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from openai_runs import ask, deltas, finish, run, text, thought
 
-from outthink.engines.openai import logprobs
-from outthink.engines.openai.counts import whole as count
-from outthink.engines.openai.finish import finish_reason
+from outthink.engines.openai import reading as logprobs
+from outthink.engines.openai.reading import finish_reason
+from outthink.engines.openai.tokens import whole as count
 from support.chat_server import DONE, Hang, chat, chunk, event, stream, token, usage, whole
 
 
@@ -161,24 +161,24 @@ def test_no_log_probabilities_are_asked_for_unless_wanted() -> None:
 @pytest.mark.parametrize("odd", [-math.inf, -9999.0, -1e30])
 def test_values_that_mean_zero_probability_count_as_the_floor(odd: float) -> None:
     floor = logprobs.FLOOR
-    assert logprobs.read([token("A", odd, [0.0, odd])], 2) == ([floor], [-floor / 2], 2)
+    assert logprobs.read_logprobs([token("A", odd, [0.0, odd])], 2) == ([floor], [-floor / 2], 2)
 
 
 def test_values_that_are_missing_do_not_count() -> None:
     tokens = [token("A", None), {"token": "B"}, None, token("C", math.nan), token("D", -1.0)]
-    assert logprobs.read(tokens, 2) == ([-1.0], [], 0)
-    assert logprobs.read([token("A", -1.0, [-1.0, None, -3.0])], 3) == ([-1.0], [2.0], 3)
-    assert logprobs.read([token("A", -1.0, [-1.0, math.nan, -3.0])], 3) == ([-1.0], [2.0], 3)
-    assert logprobs.read([token("A", -1.0, [-1.0, None]), {"top_logprobs": [{}, {}]}], 2) == ([-1.0], [], 2)
+    assert logprobs.read_logprobs(tokens, 2) == ([-1.0], [], 0)
+    assert logprobs.read_logprobs([token("A", -1.0, [-1.0, None, -3.0])], 3) == ([-1.0], [2.0], 3)
+    assert logprobs.read_logprobs([token("A", -1.0, [-1.0, math.nan, -3.0])], 3) == ([-1.0], [2.0], 3)
+    assert logprobs.read_logprobs([token("A", -1.0, [-1.0, None]), {"top_logprobs": [{}, {}]}], 2) == ([-1.0], [], 2)
 
 
 def test_more_alternatives_than_asked_for() -> None:
-    assert logprobs.read([token("A", -9.0, [-9.0, -1.0, -3.0])], 2) == ([-9.0], [2.0], 3)
+    assert logprobs.read_logprobs([token("A", -9.0, [-9.0, -1.0, -3.0])], 2) == ([-9.0], [2.0], 3)
 
 
 @pytest.mark.parametrize("odd", [None, [], {}, {"content": None}, {"content": "x"}, {"tokens": []}])
 def test_log_probabilities_of_another_shape(odd: Any) -> None:
-    assert list(logprobs.entries({"logprobs": odd})) == []
+    assert list(logprobs.logprob_entries({"logprobs": odd})) == []
 
 
 def test_a_server_without_log_probabilities_is_known_by_its_reply() -> None:

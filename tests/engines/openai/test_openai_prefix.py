@@ -13,7 +13,7 @@ from openai_runs import ask, collect, deltas, finish, run, text
 
 from outthink.core.errors import EngineError
 from outthink.engines.openai import Facts, OpenAIEngine
-from outthink.engines.openai.prefix import Stripper
+from outthink.engines.openai.reading import Stripper
 from support.chat_server import ChatServer, chat, chunk, refusal, refusing, stream, usage, whole
 
 LONG = "The capital of France is "

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outthink.engines.openai.decoder import Decoder, NotJson
-from outthink.engines.openai.sse import Events
+from outthink.http.events import Decoder, Events, NotJson
 
 BODY = (
     b": ping\n\nevent: message\nid: 7\nretry: 10\ndata: one\n\n"

@@ -14,8 +14,8 @@ from openai_runs import ask, collect, fake, finish, run, text
 
 from outthink.core.errors import EngineError
 from outthink.engines.openai import OpenAIEngine, Timeouts, TransportFault
-from outthink.engines.openai.client import HttpxTransport
 from outthink.engines.protocol import Delta, Engine
+from outthink.http.transport import HttpxTransport
 from support.chat_server import DONE, ChatServer, Hang, Reply, chat, chunk, models, stream
 from support.fake_transport import FakeReply
 

@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ServerOptions:
     """How a server is to run.
 
     Args:
@@ -63,7 +63,7 @@ class Child:
         port: where it listens, 0 until it is ready.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ServerOptions) -> None:
         if importlib.util.find_spec("xllamacpp") is None:
             raise EngineError("the embedded engine needs the extra: pip install 'outthink[local]'", fatal=True)
         self.plan, self.key, self.port = plan, secrets.token_hex(16), 0

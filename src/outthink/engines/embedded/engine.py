@@ -9,21 +9,60 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
 from outthink.core.errors import BadInput, EngineError
-from outthink.engines.embedded.child import Child, Plan
+from outthink.engines.embedded.child import Child, ServerOptions
+from outthink.engines.embedded.fetch import SMOLLM2, pull
 from outthink.engines.embedded.gguf import GGUFInfo, read_gguf
-from outthink.engines.embedded.published import SMOLLM2
-from outthink.engines.embedded.pull import pull
-from outthink.engines.embedded.reader import Reader
-from outthink.engines.embedded.transport import OneShot
-from outthink.engines.embedded.window import prompt_bound, window
+from outthink.engines.embedded.prompts import PromptReader
 from outthink.engines.openai import Facts, OpenAIEngine
 from outthink.engines.protocol import Call, Event, Features, Finish
+from outthink.http.transport import HttpxTransport, Response, Timeouts
+
+# Connections to llama.cpp's server. Knows one quirk of it; everything else is the default transport's.
+#
+# It closes the connection behind every streamed reply without saying so (no `Connection: close`). A
+# client that keeps it loses the race with that end-of-file sooner or later, and with it the next request.
+
+
+class OneShot:
+    """The default transport, with a connection of its own for every request."""
+
+    def __init__(self, concurrency: int) -> None:
+        self._inner = HttpxTransport(concurrency, secure=False, proxies=False)
+
+    async def open(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+    ) -> Response:
+        """Send a request and wait for the head of its reply."""
+        return await self._inner.open(method, url, {**headers, "connection": "close"}, body, timeouts)
+
+    async def aclose(self) -> None:
+        """Close what this event loop opened."""
+        await self._inner.aclose()
+
+
+# How many tokens a slot must hold. Knows the bound of a call and rounding; does not know the server.
+
+STEP = 256  # llama.cpp rounds a slot up to this
+LEAST = 1024  # one default call (512 tokens) and a usual prompt: most callers never restart the server
+_A_MESSAGE, _A_CHAT = 16, 64  # tokens of the chat template (docs/contracts.md, Budgets)
+
+
+def prompt_bound(call: Call) -> int:
+    """No fewer tokens than the prompt has: byte-level tokenisers make at most one a byte."""
+    texts = [message.text for message in call.messages] + [call.prefix or ""]
+    return sum(len(text.encode()) + _A_MESSAGE for text in texts) + _A_CHAT
+
+
+def window(need: int, trained: int) -> int:
+    """The context of a slot for calls of `need` tokens, within what the model was trained for."""
+    return min(max(LEAST, -(-need // STEP) * STEP), trained)
+
 
 _IDLE = 600.0  # seconds without a byte; the child's death closes its connections much earlier
 _TOP = 20  # alternatives a token: llama.cpp has no limit, no strategy asks for more
@@ -57,7 +96,7 @@ class EmbeddedEngine:
         self._info: GGUFInfo | None = None
         self._child: Child | None = None
         self._client: OpenAIEngine | None = None
-        self._reader: Reader | None = None
+        self._reader: PromptReader | None = None
         self._effort: bool | None = None
         self._running = 0
         self._restarting = False
@@ -226,7 +265,7 @@ class EmbeddedEngine:
     async def _restart(self, info: GGUFInfo, need: int) -> None:
         await self.aclose()
         cores = _cores()
-        plan = Plan(
+        plan = ServerOptions(
             model=info.path.resolve(),
             alias=self.model,
             slots=self._slots,
@@ -258,7 +297,7 @@ class EmbeddedEngine:
             memory=None,
             facts=facts,
         )
-        self._reader = Reader(self._client, child.folder, self._slots)
+        self._reader = PromptReader(self._client, child.folder, self._slots)
 
 
 async def _template_has_effort(client: OpenAIEngine) -> bool | None:

@@ -8,25 +8,293 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from outthink.core.errors import EngineError
-from outthink.engines.openai import probes
-from outthink.engines.openai.engine import OpenAIEngine
-from outthink.engines.openai.listening import Heard
-from outthink.engines.openai.report import Finding, Report
-from outthink.engines.openai.transport import TransportFault
+from outthink.core.request import Message, Sampling
+from outthink.engines.openai.body import body
+from outthink.engines.openai.engine import CHAT, OpenAIEngine
+from outthink.engines.openai.reading import CompletionReader, logprob_entries
+from outthink.engines.openai.tokens import whole
+from outthink.engines.protocol import Call
+from outthink.http.events import Decoder, NotJson
+from outthink.http.transport import TransportFault
+
+# What an examination found. Knows names, states and details; does not know how they were found.
+
+State = Literal["yes", "no", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of a report."""
+
+    name: str
+    state: State
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The findings about one server and model, in a fixed order.
+
+    Args:
+        requests: how many requests it took.
+        seconds: how long it took.
+    """
+
+    url: str
+    model: str
+    findings: tuple[Finding, ...]
+    requests: int
+    seconds: float
+
+    def finding(self, name: str) -> Finding:
+        """The finding of that name; KeyError for a name that no report has."""
+        for found in self.findings:
+            if found.name == name:
+                return found
+        raise KeyError(name)
+
+    def json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {**asdict(self), "findings": [asdict(found) for found in self.findings]}
+
+
+# One completion heard out in full, for the doctor. Knows what came; draws no conclusions.
+
+
+@dataclass(slots=True)
+class ProbedCompletion:
+    """A reply: its chunks as they came, the same read as a completion, and its new text."""
+
+    chunks: list[dict[str, Any]]
+    reading: CompletionReader
+    text: str
+    kind: str
+
+
+def question(text: str, *, most: int, temperature: float, **fields: Any) -> Call:
+    """A call with one user message."""
+    return Call((Message("user", text),), Sampling(temperature=temperature, max_tokens=most), **fields)
+
+
+async def listen(engine: OpenAIEngine, call: Call) -> ProbedCompletion:
+    """Run a call to its end, adapting as `generate` does.
+
+    Raises:
+        EngineError: it failed.
+    """
+    reply = await engine.start(call)
+    decoder, reading = Decoder(), CompletionReader(call)
+    chunks: list[dict[str, Any]] = []
+    try:
+        async for piece in reply:
+            chunks += decoder.feed(piece)
+        chunks += decoder.close()
+    except TransportFault as fault:
+        raise engine.server.voice.fault(fault) from fault
+    except NotJson as error:
+        raise engine.server.voice.error(f"answered something that is not JSON ({str(error)!r})") from error
+    finally:
+        await reply.aclose()
+    if decoder.kind == "page":
+        raise engine.server.voice.page()
+    text = ""
+    for chunk in chunks:
+        if chunk.get("error"):
+            raise EngineError(engine.server.voice.clean(f"{engine.url} failed: {chunk['error']}"))
+        delta = reading.take(chunk)
+        text += delta.text if delta is not None else ""
+    rest = reading.rest()
+    return ProbedCompletion(chunks, reading, text + (rest.text if rest is not None else ""), decoder.kind)
+
+
+# The doctor's single questions. Each is cheap, looks at one thing, and states what it cannot tell.
+#
+# Knows: one kind of evidence for each ability. Does not know the order or the number of requests allowed.
+
+_MOST = 16
+_ASKING_FOR_NAMES = "Write unusual first names, separated by commas."  # every sample differs, unless the seed is kept
+# Longer than the completion may be, so that a reply which contains all of it has it from the server.
+_PREFIX = "Let me first say that everybody I have ever asked agrees that the capital of France is"
+_PREFIX_MOST = 8
+
+COMPLETION = (
+    "completion",
+    "streaming",
+    "usage in stream",
+    "continuous counts",
+    "logprobs",
+    "top_logprobs",
+    "max_tokens",
+    "parameters",
+    "reasoning field",
+)
+
+
+def _state(yes: bool) -> State:
+    return "yes" if yes else "no"
+
+
+async def probe_listen_first(engine: OpenAIEngine) -> ProbedCompletion:
+    """The completion that most findings are read from."""
+    return await listen(engine, question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0, seed=7, top_logprobs=20))
+
+
+def probe_completion(engine: OpenAIEngine, heard: ProbedCompletion) -> list[Finding]:
+    """What one completion shows about its server."""
+    facts, reading, counts = engine.facts, heard.reading, heard.reading.counts
+    wrote = reading.text or reading.thought
+    streamed = heard.kind == "events"
+    usages = sum(isinstance(chunk.get("usage"), dict) for chunk in heard.chunks)
+    timings = sum(isinstance(chunk.get("timings"), dict) for chunk in heard.chunks)
+    told = counts.completion(text=wrote)
+    if wrote:
+        facts.learn(again=True, logprobs=counts.entries > 0, top_logprobs=reading.width)
+    kind = "timings" if timings > 1 else "usage" if usages > 1 else ""
+    if not kind and counts.entries and not counts.gaps:
+        kind = "log-probability entries"
+    name = facts.length_name or "max_tokens"
+    past = told is not None and told > _MOST
+    refused = sorted(facts.refused)
+    if facts.top_k_off is not None:
+        refused.append("top_k 0 (sent as -1)")
+    key = reading.reasoning_key
+    return [
+        Finding("completion", _state(wrote), "" if wrote else "answered without any text"),
+        Finding("streaming", _state(streamed), "" if streamed else "the whole answer comes at once"),
+        Finding("usage in stream", _state(bool(usages) and told is not None), f"{told} tokens" if usages else ""),
+        Finding("continuous counts", _state(streamed and bool(kind)), kind),
+        Finding("logprobs", _state(counts.entries > 0)),
+        Finding("top_logprobs", _state(reading.width > 0), f"{reading.width} of 20 asked"),
+        Finding("max_tokens", _state(not past), f"{name}; {told} tokens came for {_MOST}" if past else name),
+        Finding("parameters", _state(not refused), "refused: " + ", ".join(refused) if refused else "all accepted"),
+        Finding("reasoning field", "yes" if key else "unknown", key or "this completion had no separate reasoning"),
+    ]
+
+
+async def probe_tokenizer(engine: OpenAIEngine, first: ProbedCompletion) -> list[Finding]:
+    """Whether the server counts tokens for us, and whether it then agrees with its own usage."""
+    if await engine.count_text("The capital of France") is None:
+        return [Finding("tokenizer", "no", "no /tokenize"), Finding("prompt counts", "no", "no /tokenize")]
+    found = Finding("tokenizer", "yes", engine.facts.tokenizer or "")
+    count = await engine.count_prompt(question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0))
+    if count is None:
+        return [found, Finding("prompt counts", "no", "texts only, no chats")]
+    told = first.reading.counts.prompt
+    if told is None or told == count:
+        return [found, Finding("prompt counts", "yes", f"{count} tokens" + (", as its usage says" if told else ""))]
+    return [found, Finding("prompt counts", "no", f"{count} tokens, but its usage says {told}")]
+
+
+async def probe_prefix(engine: OpenAIEngine, first: ProbedCompletion) -> list[Finding]:
+    """Whether a partial answer is continued, and whether the reply repeats it."""
+    facts = engine.facts
+    call = question("What is the capital of France?", most=_PREFIX_MOST, temperature=0.0, prefix=_PREFIX)
+    try:
+        heard = await listen(engine, call)
+    except EngineError as error:
+        if facts.prefix is not False:
+            raise
+        return [Finding("prefix", "no", str(error)), Finding("prefix repeated", "no")]
+    repeated = bool(heard.reading.stripper is not None and heard.reading.stripper.repeated)
+    start = heard.text.lstrip()
+    anew = start.lower().startswith(("the capital", "let me", "france"))
+    if not start:
+        return [Finding(name, "unknown", "it wrote nothing more") for name in ("prefix", "prefix repeated")]
+    if repeated or (not anew and start.lower().startswith(("paris", "**paris", "the city of paris"))):
+        facts.learn(again=True, prefix=True, repeats=repeated)
+        detail = "its replies start with the prefix, which is taken off" if repeated else ""
+        return [
+            Finding("prefix", "yes", f"continued with {start!r}"),
+            Finding("prefix repeated", _state(repeated), detail),
+        ]
+    if anew:
+        facts.learn(again=True, prefix=False)
+        return [Finding("prefix", "no", f"began anew with {start!r}"), Finding("prefix repeated", "no")]
+    return [Finding("prefix", "unknown", f"wrote {start!r}"), Finding("prefix repeated", "no")]
+
+
+async def probe_choices(engine: OpenAIEngine, first: ProbedCompletion) -> list[Finding]:
+    """Whether `n` gives several choices, and whether usage then counts them all."""
+    call = question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0, seed=8, top_logprobs=0)
+    sent: dict[str, Any] = {**body(call, engine.model, engine.facts), "n": 2, "stream": False}
+    sent.pop("stream_options", None)
+    answer = await engine.server.fetch(CHAT, sent)
+    told = answer.json()
+    if answer.status != 200 or not isinstance(told, dict):
+        error = engine.server.voice.status(answer.status, answer.headers, answer.content)
+        if not error.fatal:
+            raise error
+        engine.facts.learn(again=True, n=False)
+        return [Finding("n", "no", str(error)), Finding("usage sums choices", "unknown", "n is not available")]
+    rows = [row for row in told.get("choices") or [] if isinstance(row, dict)]
+    honoured = len(rows) == 2
+    engine.facts.learn(again=True, n=honoured)
+    found = Finding("n", _state(honoured), f"asked for 2 choices, got {len(rows)}")
+    if not honoured:
+        return [found, Finding("usage sums choices", "unknown", "n is not available")]
+    usage = told.get("usage")
+    used = whole(usage.get("completion_tokens")) if isinstance(usage, dict) else None
+    lengths = [_length(row) for row in rows]
+    known = [length for length in lengths if length is not None]
+    if not used or len(known) < len(rows):
+        return [found, Finding("usage sums choices", "unknown", "the choices' lengths are not told")]
+    sums = used >= sum(known)
+    engine.facts.learn(again=True, usage_sums=sums)
+    return [found, Finding("usage sums choices", _state(sums), f"usage says {used} for {' + '.join(map(str, known))}")]
+
+
+def _length(row: dict[str, Any]) -> int | None:
+    """Tokens of a choice: its entries, or the cap where it was cut off there."""
+    return len(logprob_entries(row)) or (_MOST if row.get("finish_reason") == "length" else None)
+
+
+async def probe_seed(engine: OpenAIEngine, first: ProbedCompletion) -> list[Finding]:
+    """Whether the first completion comes again with its seed, and does not with another."""
+    if "seed" in engine.facts.refused:
+        engine.facts.learn(again=True, seed=False)
+        return [Finding("seed", "no", "the parameter is refused")]
+    again = await listen(engine, question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0, seed=7, top_logprobs=20))
+    if again.text != first.text:
+        engine.facts.learn(again=True, seed=False)
+        return [Finding("seed", "no", "the same seed gave another text")]
+    other = await listen(engine, question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0, seed=8, top_logprobs=20))
+    if other.text == first.text:
+        return [Finding("seed", "unknown", "every seed gives the same text: is sampling switched off?")]
+    engine.facts.learn(again=True, seed=True)
+    return [Finding("seed", "yes", "the same seed gave the same text")]
+
+
+async def probe_cancellation(engine: OpenAIEngine, first: ProbedCompletion) -> list[Finding]:
+    """Whether a running completion can be given up at once."""
+    reply = await engine.start(question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0))
+    try:
+        await anext(reply)
+    except StopAsyncIteration:
+        return [Finding("cancellation", "unknown", "the completion was over too soon")]
+    except TransportFault as fault:
+        raise engine.server.voice.fault(fault) from fault
+    finally:
+        started = time.monotonic()
+        await reply.aclose()
+    seconds = time.monotonic() - started
+    return [Finding("cancellation", _state(seconds < 0.1), f"the connection was closed within {seconds * 1e3:.0f} ms")]
+
 
 MOST_REQUESTS = 12
-Probe = Callable[[OpenAIEngine, Heard], Awaitable[list[Finding]]]
+Probe = Callable[[OpenAIEngine, ProbedCompletion], Awaitable[list[Finding]]]
 
 _PROBES: tuple[tuple[Probe, int, tuple[str, ...]], ...] = (
-    (probes.tokenizer, 3, ("tokenizer", "prompt counts")),
-    (probes.prefix, 1, ("prefix", "prefix repeated")),
-    (probes.choices, 1, ("n", "usage sums choices")),
-    (probes.seed, 2, ("seed",)),
-    (probes.cancellation, 1, ("cancellation",)),
+    (probe_tokenizer, 3, ("tokenizer", "prompt counts")),
+    (probe_prefix, 1, ("prefix", "prefix repeated")),
+    (probe_choices, 1, ("n", "usage sums choices")),
+    (probe_seed, 2, ("seed",)),
+    (probe_cancellation, 1, ("cancellation",)),
 )
-_NAMES = ("reachable", "models", *probes.COMPLETION, *(name for _, _, names in _PROBES for name in names))
+_NAMES = ("reachable", "models", *COMPLETION, *(name for _, _, names in _PROBES for name in names))
 
 
 async def examine(engine: OpenAIEngine) -> Report:
@@ -41,13 +309,13 @@ async def examine(engine: OpenAIEngine) -> Report:
     first = None
     if not why:
         try:
-            first = await probes.listen_first(engine)
+            first = await probe_listen_first(engine)
         except EngineError as error:
             if isinstance(error.__cause__, TransportFault) and error.__cause__.kind in ("connect", "tls"):
                 raise
             why = str(error)
     if first is not None:
-        found += probes.completion(engine, first)
+        found += probe_completion(engine, first)
         for probe, needs, names in _PROBES:
             if engine.server.sent - before + needs > MOST_REQUESTS:
                 found += [Finding(name, "unknown", f"{MOST_REQUESTS} requests were used up") for name in names]

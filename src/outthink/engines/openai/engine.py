@@ -14,22 +14,60 @@ from typing import Any, Literal
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.paths import cache_dir
-from outthink.engines.openai.adaptation import adapt
-from outthink.engines.openai.address import Address
-from outthink.engines.openai.body import SAMPLING, body
-from outthink.engines.openai.catalogue import models
-from outthink.engines.openai.client import HttpxTransport
-from outthink.engines.openai.complaint import complaint, of
-from outthink.engines.openai.decoder import Decoder, NotJson
-from outthink.engines.openai.facts import Facts
-from outthink.engines.openai.lessons import learn
-from outthink.engines.openai.memory import file_for, recall, remember
-from outthink.engines.openai.reading import Reading
-from outthink.engines.openai.server import Server
-from outthink.engines.openai.thinking import Thinking
-from outthink.engines.openai.tokenizer import Tokenizer
-from outthink.engines.openai.transport import Reply, Timeouts, Transport, TransportFault
+from outthink.engines.openai.body import SAMPLING, Thinking, adapt, body
+from outthink.engines.openai.facts import Facts, file_for, recall, remember
+from outthink.engines.openai.reading import CompletionReader, decisive
+from outthink.engines.openai.tokens import Tokenizer
 from outthink.engines.protocol import Call, Delta, Event, Features, Finish
+from outthink.http.errors import complaint, html, of
+from outthink.http.events import Decoder, NotJson
+from outthink.http.server import Address, Server
+from outthink.http.transport import HttpxTransport, Response, Timeouts, Transport, TransportFault
+
+# The models that a server lists. Knows GET /models; does not choose.
+
+
+async def models(server: Server) -> list[str] | None:
+    """Names in the server's order, None where it has no list.
+
+    Raises:
+        EngineError: the server does not answer, refuses, or answers something else than a list.
+    """
+    answer = await server.fetch("/models")
+    if answer.status in (404, 405, 501) and not html(answer.content):
+        return None
+    if answer.status != 200:
+        raise server.voice.status(answer.status, answer.headers, answer.content)
+    told = answer.json()
+    rows = told.get("data", told.get("models")) if isinstance(told, dict) else told
+    if not isinstance(rows, list):
+        if html(answer.content):
+            raise server.voice.page()
+        raise server.voice.garbled(answer.content, fatal=True)
+    names = (row.get("id") or row.get("name") if isinstance(row, dict) else row for row in rows)
+    return [name for name in names if isinstance(name, str) and name]
+
+
+# What a finished completion teaches about its server. Knows evidence; asks no questions of its own.
+
+_ENOUGH = 20  # alternatives: as many as any strategy asks for
+
+
+def learn(facts: Facts, call: Call, reading: CompletionReader) -> None:
+    """Note which log-probabilities came back, and whether a prefix was repeated."""
+    if not (reading.text or reading.thought):
+        return
+    if call.top_logprobs is not None and "logprobs" not in facts.refused:
+        facts.learn(logprobs=reading.counts.entries > 0)
+        # As many as were asked for only shows that there may be more.
+        if call.top_logprobs > reading.width or reading.width >= _ENOUGH:
+            facts.learn(top_logprobs=reading.width)
+    if call.prefix and reading.stripper is not None and facts.repeats is None and not reading.whole:
+        repeated = reading.stripper.repeated
+        # A short prefix may be what the model writes next; only a long one tells.
+        if repeated is False or (repeated and decisive(call.prefix)):
+            facts.learn(repeats=repeated)
+
 
 CHAT = "/chat/completions"
 _ROUNDS = 12  # requests that one completion may need until the server accepts its parameters
@@ -158,7 +196,7 @@ class OpenAIEngine:
         if call.prefix and self.facts.prefix is False:
             raise self._no_prefix("")
         reply = await self.start(call)
-        reading = Reading(call, repeats=self.facts.repeats)
+        reading = CompletionReader(call, repeats=self.facts.repeats)
         decoder = self.decoder()
         try:
             try:
@@ -189,7 +227,7 @@ class OpenAIEngine:
         finally:
             await reply.aclose()
 
-    def conclude(self, call: Call, reading: Reading, decoder: Decoder) -> Finish:
+    def conclude(self, call: Call, reading: CompletionReader, decoder: Decoder) -> Finish:
         """The last event of a completion, and what it teaches. Raises EngineError if it came to no proper end."""
         self._check_end(reading, decoder)
         learn(self.facts, call, reading)
@@ -221,7 +259,7 @@ class OpenAIEngine:
         if self._memory is not None and self._ready and self.facts.changed:
             remember(file_for(self._memory, self.url, self.model), self.facts, self.url, self.model)
 
-    async def start(self, call: Call) -> Reply:
+    async def start(self, call: Call) -> Response:
         """Send the call, as often as it takes to find the parameters that the server accepts."""
         self._thinking.asked(call)
         for _ in range(_ROUNDS):
@@ -249,7 +287,7 @@ class OpenAIEngine:
         """What is sent for a call, in the dialect that the server is known to speak."""
         return body(call, self.model, self.facts)
 
-    def hear(self, chunks: list[dict[str, Any]], reading: Reading) -> tuple[Delta | None, EngineError | None]:
+    def hear(self, chunks: list[dict[str, Any]], reading: CompletionReader) -> tuple[Delta | None, EngineError | None]:
         """What chunks that came together say, as one, and the failure that one of them tells of."""
         deltas, broken = [], None
         try:
@@ -262,7 +300,7 @@ class OpenAIEngine:
             broken = error
         return Delta.of(deltas), broken
 
-    def _take(self, chunk: dict[str, Any], reading: Reading) -> Delta | None:
+    def _take(self, chunk: dict[str, Any], reading: CompletionReader) -> Delta | None:
         self.check(chunk)
         return reading.take(chunk)
 
@@ -273,7 +311,7 @@ class OpenAIEngine:
             code = next((int(word) for word in told.code.split() if word.isdecimal()), 500)
             raise self.server.voice.refused(code if code >= 400 else 500, told, model=self.model)
 
-    def _check_end(self, reading: Reading, decoder: Decoder) -> None:
+    def _check_end(self, reading: CompletionReader, decoder: Decoder) -> None:
         """Raise unless the completion came to a proper end."""
         if decoder.kind == "page":
             raise self.server.voice.page()
@@ -295,7 +333,7 @@ class OpenAIEngine:
         )
 
 
-async def drain(reply: Reply) -> None:
+async def drain(reply: Response) -> None:
     """Read the end of a body behind `[DONE]`; a server that keeps it open loses the connection instead."""
     try:
         async with asyncio.timeout(_AFTER_DONE):

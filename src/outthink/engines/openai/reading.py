@@ -5,16 +5,208 @@ Knows: what servers put into chunks, streamed or whole. Does not know bytes, con
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from outthink.engines.openai import logprobs
-from outthink.engines.openai.counts import Counts, whole
-from outthink.engines.openai.finish import finish_reason, stop_sequence
-from outthink.engines.openai.prefix import Stripper
+from outthink.engines.openai.tokens import Counts, whole
 from outthink.engines.protocol import Call, Delta, Finish
 
+# Why a completion ended, in one vocabulary. Knows what servers write there; knows no counts.
+#
+# The stop sequence: vLLM tells it as `stop_reason` (text, a token's number, or null for the end of text),
+# SGLang as `matched_stop`, llama.cpp as `__verbose.stopping_word` where `verbose` was asked for.
 
-class Reading:
+_REASONS = {
+    "stop": {
+        "stop",
+        "eos",
+        "eos_token",
+        "end_turn",
+        "stop_sequence",
+        "stop_token",
+        "stop_word",
+        "complete",
+        "completed",
+        "finished",
+        "end",
+        "done",
+    },
+    "length": {"length", "max_tokens", "max_output_tokens", "max_length", "model_length", "limit", "token_limit"},
+    "tool_calls": {"tool_calls", "tool_call", "tool_use", "function_call"},
+    "content_filter": {"content_filter", "safety", "refusal", "sensitive", "recitation", "prohibited_content"},
+}
+_KNOWN = {name: reason for reason, names in _REASONS.items() for name in names}
+
+
+def finish_reason(told: object) -> str:
+    """One of stop, length, tool_calls, content_filter, unknown."""
+    if not isinstance(told, str):
+        return "unknown"
+    return _KNOWN.get(told.strip().lower().replace("-", "_").replace(" ", "_"), "unknown")
+
+
+def stop_sequence(chunk: Mapping[str, Any], choice: Mapping[str, Any], stops: Sequence[str]) -> str | None:
+    """The stop sequence that this last chunk names: empty for an end without one, None if it does not tell."""
+    if not stops or finish_reason(choice.get("finish_reason")) in ("length", "tool_calls", "content_filter"):
+        return ""
+    verbose = chunk.get("__verbose")
+    if isinstance(verbose, dict) and isinstance(word := verbose.get("stopping_word"), str):
+        return word
+    for name in ("stop_reason", "matched_stop"):
+        if name in choice:
+            told = choice[name]
+            if isinstance(told, str) and told in stops:
+                return told
+            # Null and token numbers mean the end of the text; other words say no more than `stop` does.
+            return "" if told is None or isinstance(told, int) else None
+    return None
+
+
+# Log-probabilities of one chunk. Knows the OpenAI layout and its odd values; knows no windows.
+#
+# DeepConf's token confidence is minus the mean of the k largest log-probabilities (arXiv 2508.15260).
+
+FLOOR = -40.0
+"""Servers write -inf or -9999 for a probability that is practically zero; one such value would drown
+every mean it enters, so none counts for less than this."""
+
+
+def _value(entry: object) -> float | None:
+    told = entry.get("logprob") if isinstance(entry, dict) else None
+    if isinstance(told, bool) or not isinstance(told, int | float) or told != told:
+        return None
+    return min(0.0, max(FLOOR, float(told)))
+
+
+def logprob_entries(choice: dict[str, Any]) -> Sequence[Any]:
+    """The token entries of a choice, empty without any."""
+    logprobs = choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return content if isinstance(content, list) else ()
+
+
+def read_logprobs(tokens: Sequence[Any], asked: int) -> tuple[list[float], list[float], int]:
+    """The chosen tokens' log-probabilities, their confidences, and the most alternatives of any token.
+
+    A confidence needs two alternatives; of more than `asked` only the most likely count. Values that
+    are missing are left out.
+    """
+    chosen: list[float] = []
+    confidences: list[float] = []
+    width = 0
+    for token in tokens:
+        if (value := _value(token)) is not None:
+            chosen.append(value)
+        top = token.get("top_logprobs") if isinstance(token, dict) else None
+        if not isinstance(top, list) or not top:
+            continue
+        width = max(width, len(top))
+        if asked >= 2 and (confidence := _confidence(top, asked)) is not None:
+            confidences.append(confidence)
+    return chosen, confidences, width
+
+
+def alternatives(tokens: Sequence[Any]) -> list[tuple[str, dict[str, float]]]:
+    """Each token's text, and the log-probabilities of its alternatives by their text, the chosen one included."""
+    found = []
+    for token in tokens:
+        if not isinstance(token, dict):
+            continue
+        top = token.get("top_logprobs")
+        told: dict[str, float] = {}
+        for entry in (token, *(top if isinstance(top, list) else ())):
+            if isinstance(entry, dict) and (value := _value(entry)) is not None:
+                told.setdefault(str(entry.get("token", "")), value)
+        found.append((str(token.get("token", "")), told))
+    return found
+
+
+def _confidence(top: list[Any], asked: int) -> float | None:
+    try:
+        # The common case first, for this runs once a token: as many as asked, all of them numbers.
+        values = [entry["logprob"] for entry in top]
+        if 2 <= len(values) <= asked and min(values) >= FLOOR and (total := sum(values)) <= 0.0:
+            return -float(total) / len(values)
+    except (TypeError, KeyError):
+        pass  # values are missing: each is looked at
+    values = [value for entry in top if (value := _value(entry)) is not None]
+    if len(values) > asked:
+        values = sorted(values, reverse=True)[:asked]
+    return -sum(values) / len(values) if len(values) >= 2 else None
+
+
+# Takes a repeated prefix off a streamed reply, so that only new text remains.
+#
+# Knows: the prefix that was sent, and that chat templates trim or change white space. Does not know
+# which servers repeat it: llama.cpp does in whole replies, and until 2026 in streams; vLLM does not.
+
+_DECISIVE = 12  # letters of a prefix that no model writes anew by chance
+
+
+def decisive(prefix: str) -> bool:
+    """Whether a reply that starts with this prefix must be repeating it."""
+    return sum(not letter.isspace() for letter in prefix) >= _DECISIVE
+
+
+class Stripper:
+    """Compares the start of a reply with the prefix, piece by piece, ignoring white space.
+
+    Args:
+        prefix: what the reply may start with.
+        repeats: what is known of this server. Only short prefixes heed it: a long one that comes back
+            word for word is a repetition, whatever the server did in other replies.
+    """
+
+    __slots__ = ("_at", "_held", "prefix", "repeated")
+
+    def __init__(self, prefix: str, repeats: bool | None) -> None:
+        self.prefix = prefix
+        self._at = 0
+        self._held = ""
+        compare = bool(prefix.strip()) and (repeats is not False or decisive(prefix))
+        self.repeated: bool | None = None if compare else False
+        """Whether this reply repeats the prefix, None as long as that is open."""
+
+    def feed(self, text: str) -> str:
+        """The new text in this piece; text that could still be the prefix is held back."""
+        if self.repeated is False:
+            return text
+        if self._at >= len(self.prefix):
+            return text
+        self._held += text
+        return self._compare(text)
+
+    def close(self) -> str:
+        """What was held back when the reply ended before it could be told apart from the prefix."""
+        held, self._held = ("" if self.repeated else self._held), ""
+        if self.repeated is None:
+            self.repeated = False
+        return held
+
+    def _compare(self, text: str) -> str:
+        prefix, at = self.prefix, self._at
+        for position, letter in enumerate(text):
+            while at < len(prefix) and prefix[at] != letter and prefix[at].isspace():
+                at += 1
+            if not self.repeated and not prefix[at:].strip():
+                self.repeated = True
+            if at < len(prefix) and prefix[at] == letter:
+                at += 1
+                continue
+            if at >= len(prefix):
+                self._at, self._held = at, ""
+                return text[position:]
+            if letter.isspace():
+                continue
+            held, self._held, self.repeated = self._held, "", False
+            return held
+        self._at = at
+        if not prefix[at:].strip():
+            self.repeated, self._held = True, ""
+        return ""
+
+
+class CompletionReader:
     """The state of one completion."""
 
     def __init__(self, call: Call, *, repeats: bool | None = None) -> None:
@@ -63,10 +255,10 @@ class Reading:
         chosen: list[float] = []
         confidences: list[float] = []
         if self._asked is not None:
-            entries = logprobs.entries(choice)
+            entries = logprob_entries(choice)
             counts.add(len(entries), text=bool(text or thought))
             if entries:
-                chosen, confidences, width = logprobs.read(entries, self._asked)
+                chosen, confidences, width = read_logprobs(entries, self._asked)
                 self.width = max(self.width, width)
         self.text, self.thought = self.text or bool(text), self.thought or bool(thought)
         if thought and not text and counts.tokens is not None:
@@ -75,7 +267,7 @@ class Reading:
             text = self.stripper.feed(text)
         delta = self._delta(text, thought, chosen, confidences)
         if self._named and delta is not None and chosen:
-            delta.alternatives = logprobs.alternatives(logprobs.entries(choice))
+            delta.alternatives = alternatives(logprob_entries(choice))
         # A chunk that ends the completion may count its end-of-text token too, which is no excess.
         self.over = not self.ended and (self._told[0] or 0) > self._limit
         return delta

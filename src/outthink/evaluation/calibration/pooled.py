@@ -13,9 +13,8 @@ import numpy as np
 from outthink.controller.cascade import StageRule
 from outthink.core.request import Message, Request, Sampling
 from outthink.economics.tariff import Tariff
-from outthink.engines.replay import ReplayEngine
-from outthink.engines.speed import Speed
-from outthink.engines.traces import Traces
+from outthink.engines.simulated import Speed
+from outthink.engines.traces import ReplayEngine, Traces
 from outthink.evaluation.calibration.dealt import Array
 from outthink.session.member import Member
 from outthink.session.session import Session

@@ -20,7 +20,7 @@ from outthink.controller.policy.held_out import HeldOut
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
 from outthink.economics.tariff import active_parameters
-from outthink.engines.speed import Speed
+from outthink.engines.simulated import Speed
 from outthink.engines.traces import missing
 from outthink.evaluation.bootstrap import Array
 from outthink.evaluation.calibration.check import agreement

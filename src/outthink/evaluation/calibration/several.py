@@ -15,10 +15,10 @@ from outthink.controller.cascade import Cascade
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Traces
 from outthink.evaluation.auto import Auto
-from outthink.evaluation.bootstrap import Array, paired_interval
+from outthink.evaluation.bootstrap import paired_interval
 from outthink.evaluation.calibration.cascade import Fitter, Settings
 from outthink.evaluation.calibration.crossed import lineup
-from outthink.evaluation.calibration.dealt import Table, deal
+from outthink.evaluation.calibration.dealt import Array, Table, deal
 from outthink.evaluation.calibration.fit import Fitted, orders_for
 from outthink.evaluation.calibration.source import Source
 from outthink.evaluation.calibration.target import Target

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from outthink.controller.policy.artefact import Policy, Task
 from outthink.controller.policy.held_out import HeldOut
+from outthink.evaluation.report.series import Row
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _NAME = "auto"
-Row = dict[str, Any]
 
 
 def rows(policy: Policy) -> list[Row]:
@@ -130,7 +130,7 @@ def page(policy: Policy) -> str:
     from outthink.evaluation.report.html import render
 
     facts: Mapping[str, Any] = {"title": "A calibrated policy", **about(policy)}
-    return render([row | {"notes": []} for row in rows(policy)], facts)
+    return render([{**row, "notes": []} for row in rows(policy)], facts)
 
 
 def changes(old: Policy, new: Policy) -> list[str]:

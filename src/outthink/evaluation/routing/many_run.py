@@ -27,9 +27,9 @@ from outthink.evaluation.routing.data import CORE_HOUR, Floats
 from outthink.evaluation.routing.folds import fold_of, groups
 from outthink.evaluation.routing.many import ManyData, read_many
 from outthink.evaluation.routing.reliability import auc, ece, reliability
+from outthink.evaluation.routing.report import Report
 from outthink.evaluation.routing.training import Recipe, fit_heads
 
-Report = dict[str, Any]
 PARAMETERS: dict[Way, tuple[float, ...]] = {
     "penalised": (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0001),
     "smallest-likely": (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0001),

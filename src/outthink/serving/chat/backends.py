@@ -10,9 +10,8 @@ from time import monotonic
 from outthink.core.paths import cache_dir
 from outthink.core.request import Budget
 from outthink.economics.tariff import Tariff
-from outthink.engines.openai.address import Address
-from outthink.engines.openai.facts import Facts
-from outthink.engines.openai.memory import file_for, recall
+from outthink.engines.openai.facts import Facts, file_for, recall
+from outthink.http.server import Address
 from outthink.serving.backend_protocols import NoBackend, Pool, Wire
 from outthink.serving.chat.joint import Joint
 from outthink.serving.chat.turns import Turns

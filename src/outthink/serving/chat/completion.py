@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from outthink.core.receipt import Receipt
-from outthink.engines.openai.finish import finish_reason
+from outthink.engines.openai.reading import finish_reason
 from outthink.serving.chat.gathered import MARK, Gathered
 from outthink.serving.encoding import encode
 from outthink.strategies.thinking import CLOSE

@@ -12,15 +12,14 @@ from typing import Any
 
 from outthink.core.errors import EngineError
 from outthink.core.request import Message
-from outthink.engines.openai.complaint import Complaint
-from outthink.engines.openai.decoder import Decoder
 from outthink.engines.openai.engine import OpenAIEngine
 from outthink.engines.openai.facts import Facts
-from outthink.engines.openai.reading import Reading
-from outthink.engines.openai.refusal import Voice
-from outthink.engines.openai.server import Server
-from outthink.engines.openai.transport import Timeouts, Transport
+from outthink.engines.openai.reading import CompletionReader
 from outthink.engines.protocol import Call, Delta, Event, Features, Finish
+from outthink.http.errors import ErrorMessage, ErrorWriter
+from outthink.http.events import Decoder
+from outthink.http.server import Server
+from outthink.http.transport import Timeouts, Transport
 from outthink.serving.chat.gathered import Gathered
 from outthink.serving.chat.joint import Joint
 from outthink.serving.chat.merging import merged
@@ -31,13 +30,13 @@ Heard = Callable[[Gathered, Call, Mapping[str, Any]], None]
 """Sees the sample, its call, and a chunk that has just been added to it."""
 
 
-class _Voice(Voice):
+class _Voice(ErrorWriter):
     """Remembers the status of the last refusal, for the client's error object; names no address."""
 
     status_code: int | None = None
     said: str = ""
 
-    def refused(self, status: int, told: Complaint, *, wait: float | None = None, model: str = "") -> EngineError:
+    def refused(self, status: int, told: ErrorMessage, *, wait: float | None = None, model: str = "") -> EngineError:
         """The error for a refusal."""
         self.status_code, self.said = status, self.clean(told.message)
         return super().refused(status, told, wait=wait, model=model)
@@ -78,7 +77,7 @@ class One(OpenAIEngine):
         """What reads a reply's bytes."""
         return Decoder(decode)
 
-    def hear(self, chunks: list[dict[str, Any]], reading: Reading) -> tuple[Delta | None, EngineError | None]:
+    def hear(self, chunks: list[dict[str, Any]], reading: CompletionReader) -> tuple[Delta | None, EngineError | None]:
         if self._owner.heard is not None:
             return super().hear(chunks, reading)
         fewer, texts = merged(chunks)
@@ -87,7 +86,7 @@ class One(OpenAIEngine):
             delta.pieces = max(delta.pieces, texts)
         return delta, broken
 
-    def _take(self, chunk: dict[str, Any], reading: Reading) -> Delta | None:
+    def _take(self, chunk: dict[str, Any], reading: CompletionReader) -> Delta | None:
         if self.call is not None:
             self.gathered.take(chunk)
             if self._owner.heard is not None:

@@ -14,12 +14,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from outthink.core.errors import EngineError
-from outthink.engines.openai.counts import Counts
-from outthink.engines.openai.decoder import Decoder, NotJson
 from outthink.engines.openai.engine import drain
-from outthink.engines.openai.reading import Reading
-from outthink.engines.openai.transport import TransportFault
+from outthink.engines.openai.reading import CompletionReader
+from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Event, Finish
+from outthink.http.events import Decoder, NotJson
+from outthink.http.transport import TransportFault
 
 if TYPE_CHECKING:
     from outthink.serving.chat.engine import One
@@ -61,7 +61,7 @@ class Seat:
 
     def __init__(self, one: One, call: Call, group: Group) -> None:
         self.one, self.call, self.group = one, call, group
-        self.reading = Reading(call, repeats=one.facts.repeats)
+        self.reading = CompletionReader(call, repeats=one.facts.repeats)
         self.heard = self.ended = self.left = False
         self._queue: deque[Event] = deque()
         self._error: Exception | None = None

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Self
 
-from outthink.engines.openai.address import Address
-from outthink.engines.openai.refusal import retry_after
-from outthink.engines.openai.transport import Reply, Timeouts, TransportFault
+from outthink.http.errors import retry_after
+from outthink.http.server import Address
+from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.serving.backend_protocols import Full, Lease, NoBackend, Pool, Wire
 from outthink.serving.chat.turns import Turns
 
@@ -39,7 +39,7 @@ class PooledTransport:
 
     async def open(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
-    ) -> Reply:
+    ) -> Response:
         """Send a request to a backend of the pool, to another one where it fails. Raises TransportFault."""
         generates = url.startswith(BASE)
         if generates:
@@ -122,7 +122,7 @@ class PooledTransport:
 class _Held:
     """A reply together with its place on the backend."""
 
-    def __init__(self, reply: Reply, place: ExitStack, turns: Turns | None) -> None:
+    def __init__(self, reply: Response, place: ExitStack, turns: Turns | None) -> None:
         self.reply, self.status, self.headers = reply, reply.status, reply.headers
         self._place: ExitStack | None = place
         self._turns = turns

@@ -19,8 +19,8 @@ from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import Budget, Request
-from outthink.engines.openai.transport import Timeouts, TransportFault
 from outthink.engines.protocol import Call
+from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.chat.board import Board
 from outthink.serving.chat.engine import ChatEngine, Heard
 from outthink.serving.chat.gathered import Gathered

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
 from outthink.economics.tariff import Energy
-from outthink.engines.openai.address import Address
+from outthink.http.server import Address
 from outthink.serving.config.secret import read_key
 from outthink.serving.ledger import Rules, usual_url
 from outthink.serving.pool.settings import BackendSettings

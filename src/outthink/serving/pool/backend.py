@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Literal, Self
 
-from outthink.engines.openai.address import Address
-from outthink.engines.openai.transport import TransportFault
+from outthink.http.server import Address
+from outthink.http.transport import TransportFault
 from outthink.serving.pool.breaker import Breaker
 from outthink.serving.pool.rendezvous import seed_of
 from outthink.serving.pool.settings import BackendSettings, PoolSettings

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from outthink.core.errors import OutthinkError
-from outthink.engines.openai.transport import Timeouts, TransportFault
+from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.backend_protocols import Wire
 from outthink.serving.pool.backend import Backend
 from outthink.serving.pool.settings import PoolSettings

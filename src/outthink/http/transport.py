@@ -1,7 +1,7 @@
-"""The default transport, over httpx2.
+"""The seam between the engine and whatever moves bytes over HTTP.
 
-Knows: connection pools, one an event loop, and which httpx2 error means what. Does not know JSON or
-chat. httpx2 is imported with the first request, which keeps `import outthink` fast.
+Knows: one request, its reply as it arrives, and the four ways in which that can fail. Does not know
+JSON, server-sent events or any server. The proxy swaps in a faster client here, tests a scripted one.
 """
 
 from __future__ import annotations
@@ -9,12 +9,82 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Self
-
-from outthink.engines.openai.transport import FaultKind, Timeouts, TransportFault
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 if TYPE_CHECKING:
     import httpx2
+
+
+FaultKind = Literal["connect", "tls", "idle", "dropped"]
+
+
+class TransportFault(Exception):
+    """The bytes stopped.
+
+    Args:
+        kind: `connect` no connection was made, `tls` its certificate was not accepted, `idle` no byte
+            came for too long, `dropped` the connection broke or spoke no HTTP.
+        detail: one line for people, without secrets.
+    """
+
+    def __init__(self, kind: FaultKind, detail: str = "") -> None:
+        super().__init__(f"{kind}: {detail}" if detail else kind)
+        self.kind, self.detail = kind, detail
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds to wait for a connection, and between any two bytes of a reply; None waits forever."""
+
+    connect: float | None = 10.0
+    idle: float | None = 60.0
+
+
+class Response(Protocol):
+    """A reply whose head has arrived. Iterating yields the decoded body as it comes, in any cuts."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers under lower-case names."""
+        ...
+
+    def __aiter__(self) -> Self:
+        """The reply is its own iterator, so that closing it leaves nothing behind."""
+        ...
+
+    async def __anext__(self) -> bytes:
+        """The next piece of the body. Raises TransportFault."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body was read to its end, else close it at once."""
+        ...
+
+
+class Transport(Protocol):
+    """Sends requests. May be used from several event loops, one after the other or at once."""
+
+    async def open(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+    ) -> Response:
+        """Send a request and wait for the head of its reply. Raises TransportFault, never retries."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what this event loop opened."""
+        ...
+
+
+# The default transport, over httpx2.
+#
+# Knows: connection pools, one an event loop, and which httpx2 error means what. Does not know JSON or
+# chat. httpx2 is imported with the first request, which keeps `import outthink` fast.
 
 _STALE = 5  # times a request may meet a connection that the server has just closed
 _KEEP_ALIVE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a sample
@@ -35,7 +105,7 @@ class HttpxTransport:
 
     async def open(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
-    ) -> HttpxReply:
+    ) -> HttpxResponse:
         """Send a request and wait for the head of its reply."""
         import httpx2
 
@@ -45,7 +115,7 @@ class HttpxTransport:
         while True:
             try:
                 request = client.build_request(method, url, headers=dict(headers), content=body, timeout=limits)
-                return HttpxReply(await client.send(request, stream=True), httpx2.HTTPError)
+                return HttpxResponse(await client.send(request, stream=True), httpx2.HTTPError)
             except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
                 # Some servers (llama.cpp after a stream) close a kept connection without having said so,
                 # and a request sent meanwhile is lost unseen. It is sent again, before anything came back.
@@ -91,7 +161,7 @@ class HttpxTransport:
             await client.aclose()
 
 
-class HttpxReply:
+class HttpxResponse:
     """A reply of httpx2 as the engine reads it."""
 
     def __init__(self, response: httpx2.Response, error: type[Exception]) -> None:

@@ -5,15 +5,79 @@ Does not know chat parameters or what a completion is, and never retries.
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from outthink.core.errors import BadInput
-from outthink.engines.openai.address import Address
-from outthink.engines.openai.refusal import Voice
-from outthink.engines.openai.transport import Reply, Timeouts, Transport, TransportFault
+from outthink.http.errors import ErrorWriter
+from outthink.http.transport import Response, Timeouts, Transport, TransportFault
+
+# Where a server is. Knows how users write its URL; does not know what is served there.
+
+_PASTED = ("/chat/completions", "/completions", "/models")
+_VERSION = re.compile(r"v\d+(?:alpha|beta)?\d*")
+_LOOPBACK = ("localhost", "127.", "::1", "0.0.0.0")  # noqa: S104 - a name to recognise, nothing listens on it
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server's address in the forms that are needed.
+
+    Args:
+        base: URL that `/chat/completions` is appended to, without user, password and query.
+        root: the same without its version segment; llama.cpp and vLLM have `/tokenize` there.
+        query: query string to send along, empty for none. May hold a secret, so it is never shown.
+        userinfo: value of an Authorization header from `user:password@`, None without one.
+    """
+
+    base: str
+    root: str
+    query: str = field(default="", repr=False)
+    userinfo: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Read a URL with or without `/v1`, a trailing slash or a pasted `/chat/completions`."""
+        remedy = "give something like http://127.0.0.1:8000/v1"
+        # The value itself is left out of the messages where it could hold a password.
+        shown = "..." if "@" in url or "?" in url else url
+        try:
+            parts = urlsplit(url.strip())
+            port = parts.port
+        except ValueError:
+            raise BadInput("model URL", shown, "is not a URL", remedy) from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BadInput("model URL", shown, "does not start with http:// or https:// and a host", remedy)
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        origin = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+        path = parts.path.rstrip("/")
+        for ending in _PASTED:
+            path = path.removesuffix(ending)
+        path = path.rstrip("/")
+        if not any(_VERSION.fullmatch(part) for part in path.split("/")):
+            path += "/v1"
+        root = path.rsplit("/", 1)[0] if _VERSION.fullmatch(path.rsplit("/", 1)[-1]) else path
+        userinfo = None
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            userinfo = "Basic " + base64.b64encode(pair.encode()).decode()
+        return cls(origin + path, origin + root, parts.query, userinfo)
+
+    @property
+    def local(self) -> bool:
+        """Whether the host is this machine."""
+        host = urlsplit(self.base).hostname or ""
+        return host.startswith(_LOOPBACK)
+
+    def url(self, path: str, *, root: bool = False) -> str:
+        """The URL of an endpoint, query included: for sending only."""
+        return (self.root if root else self.base) + path + (f"?{self.query}" if self.query else "")
+
 
 _MOST = 1 << 20  # bytes of a reply that is read whole: a list of models or an error
 
@@ -43,7 +107,7 @@ class Server:
             raise BadInput("API key", "***", "has characters that no header can carry", "copy it again")
         self.address, self.transport, self.timeouts = address, transport, timeouts
         secrets = (key, address.query, address.userinfo or "")
-        self.voice = Voice(address.base, secrets, timeouts)
+        self.voice = ErrorWriter(address.base, secrets, timeouts)
         self.sent = 0
         """Requests sent so far."""
         self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
@@ -61,7 +125,7 @@ class Server:
 
     async def open(
         self, path: str, body: Mapping[str, Any] | None = None, *, root: bool = False, stream: bool = False
-    ) -> Reply:
+    ) -> Response:
         """Send a request (GET without a body) and return its reply, whatever its status.
 
         Raises:
@@ -79,7 +143,7 @@ class Server:
         """Send a request and read its reply whole."""
         return await self.read(await self.open(path, body, root=root))
 
-    async def read(self, reply: Reply) -> Answer:
+    async def read(self, reply: Response) -> Answer:
         """Read a reply whole (errors and lists, so a megabyte at most) and close it."""
         content = b""
         try:

@@ -38,7 +38,7 @@ class _Group:
     charged: bool = False
 
 
-class Reader:
+class PromptReader:
     """One server's prompts.
 
     Args:
