@@ -51,7 +51,7 @@ from outthink.training.prm import train_prm
 from outthink.training.scoring import step_logits
 from outthink.training.solutions import Collection, read_solutions
 from outthink.training.votes import Scored
-from outthink.verifiers.reward_model.artefact import Artefact, read_artefact
+from outthink.verifiers.reward_model.opening import Artefact, read_artefact
 
 SIZES = (1, 4, 8, 16, 32)
 POLICIES = {"0.5B": 494_032_768, "1.5B": 1_543_714_304}

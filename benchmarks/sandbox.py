@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import common
 from outthink.core.errors import Unsupported
 from outthink.verifiers.code import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict, check_code
-from outthink.verifiers.code.bubblewrap import bubblewrap
+from outthink.verifiers.code.walls import bubblewrap
 
 sys.path.insert(0, str(common.ROOT / "tests" / "verifiers"))
 from hostile import HOSTILE

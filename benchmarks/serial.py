@@ -39,7 +39,7 @@ from outthink.evaluation.report.plot import draw
 from outthink.session.session import Session
 from outthink.session.virtual import VirtualRunner, drive
 from outthink.strategies import Spec
-from outthink.verifiers.function import FunctionVerifier
+from outthink.verifiers.checks import FunctionVerifier
 from support.reasoning_model import ReasoningModel
 
 CAPS = (256, 512, 1024, 2048)

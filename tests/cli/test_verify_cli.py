@@ -10,7 +10,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from outthink.core.errors import Unsupported
-from outthink.verifiers.code.bubblewrap import bubblewrap
+from outthink.verifiers.code.walls import bubblewrap
 from support.chat_server import ChatServer, chat
 from support.judges import write_problems, write_samples
 

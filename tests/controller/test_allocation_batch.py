@@ -14,7 +14,7 @@ from outthink.batch import BatchResult, ask_batch
 from outthink.controller.gain_table import GainTable
 from outthink.core.request import Request
 from outthink.engines.protocol import Call
-from outthink.verifiers.exact import ExactVerifier
+from outthink.verifiers.checks import ExactVerifier
 
 NAMES = ["sure", "split", "hopeless"]
 

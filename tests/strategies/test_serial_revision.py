@@ -13,7 +13,7 @@ from outthink.core.sample import Sample
 from outthink.engines.protocol import Call
 from outthink.strategies import Spec
 from outthink.strategies.revision import Attempt, grid, revised, select
-from outthink.verifiers.function import FunctionVerifier
+from outthink.verifiers.checks import FunctionVerifier
 from support.runs import Run, question, virtual
 
 WIDE = Speed(total=1e9, concurrency=64)

@@ -19,7 +19,7 @@ from outthink.engines.simulated import Outcome
 from outthink.strategies import Spec
 from outthink.strategies.judges import JUDGES, parsed
 from outthink.strategies.thinking import CLOSE
-from outthink.verifiers.function import FunctionVerifier
+from outthink.verifiers.checks import FunctionVerifier
 from support.reasoning_model import TURNS, WIDTH, ReasoningModel
 from support.runs import Run, live, question, virtual
 

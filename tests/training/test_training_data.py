@@ -14,7 +14,7 @@ from outthink.training.batches import epoch_plan, micro_batches
 from outthink.training.examples import Examples, Targets, encode_all
 from outthink.training.prm import split
 from outthink.training.solutions import Collection, Solution, read_labels, read_solutions
-from outthink.verifiers.reward_model.formats.newline import encode
+from outthink.verifiers.reward_model.formats import encode
 
 
 class Letters:

@@ -20,7 +20,7 @@ from hostile import HOSTILE
 
 from outthink.core.errors import Unsupported
 from outthink.verifiers.code import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict, check_all
-from outthink.verifiers.code.bubblewrap import bubblewrap
+from outthink.verifiers.code.walls import bubblewrap
 
 PROBLEM = CodeProblem(
     "def add(a, b):\n    '''The sum.'''\n",

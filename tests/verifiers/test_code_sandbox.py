@@ -12,16 +12,9 @@ import pytest
 from outthink.core.errors import BadInput, EngineError, Unsupported
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
-from outthink.verifiers.code import (
-    CodeLimits,
-    CodeProblem,
-    CodeSandbox,
-    CodeVerdict,
-    CodeVerifier,
-    bubblewrap,
-    check_code,
-)
-from outthink.verifiers.code.seccomp import seccomp_filter
+from outthink.verifiers.code import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict, CodeVerifier, check_code
+from outthink.verifiers.code import walls as bubblewrap
+from outthink.verifiers.code.walls import seccomp_filter
 
 ADD = CodeProblem(
     "def add(a, b):\n    '''The sum.'''\n", "add", "def check(candidate):\n    assert candidate(1, 2) == 3\n"

@@ -9,7 +9,7 @@ import pytest
 
 import outthink as ot
 from outthink.core.sample import Candidate, ConfidenceTrace, Sample
-from outthink.verifiers.confidence import ConfidenceVerifier
+from outthink.verifiers.checks import ConfidenceVerifier
 
 REQUEST = ot.Request.of("What is 2 + 2?", answer="number")
 FULL = Sample(

@@ -8,7 +8,7 @@ import pytest
 
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
-from outthink.verifiers.exact import ExactVerifier
+from outthink.verifiers.checks import ExactVerifier
 
 REQUEST = Request.of("What is 17 * 23?", answer="number")
 CANDIDATES = [Candidate(("17 * 23\n\n", "= 391")), Candidate(("393",)), Candidate(())]

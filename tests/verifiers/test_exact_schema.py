@@ -12,8 +12,8 @@ from outthink.answers import kinds as json_value
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
+from outthink.verifiers.checks import SchemaVerifier
 from outthink.verifiers.protocol import Score
-from outthink.verifiers.schema import SchemaVerifier
 
 REQUEST = Request.of("Where?", answer="json")
 PLACE = {

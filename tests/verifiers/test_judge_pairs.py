@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 
 import outthink as ot
 from outthink.core.sample import Candidate
-from outthink.verifiers.ballot import Reply
-from outthink.verifiers.judge import JudgeVerifier
+from outthink.verifiers.judge import JudgeReply, JudgeVerifier
 from outthink.verifiers.protocol import Score
 
 REQUEST = ot.Request.of("What is 2 + 2?", answer="number")
@@ -21,11 +20,11 @@ def compare(choice: Choice, values: Sequence[int], **options: int) -> tuple[list
     """Candidates are numbers in words of their own; `choice` names A or B for two numbers in this order."""
     asked: list[str] = []
 
-    async def complete(messages: tuple[ot.Message, ...], sampling: ot.Sampling, top_logprobs: int) -> Reply:
+    async def complete(messages: tuple[ot.Message, ...], sampling: ot.Sampling, top_logprobs: int) -> JudgeReply:
         text = messages[-1].text
         asked.append(text)
         a, b = (int(found) for found in re.findall(r"value (\d+)", text))
-        return Reply(f"Verdict: {choice(a, b)}", 20, 5)
+        return JudgeReply(f"Verdict: {choice(a, b)}", 20, 5)
 
     verifier = JudgeVerifier(complete, mode="pairwise", **options)
     scores = asyncio.run(verifier.score(REQUEST, [Candidate((f"value {value}",)) for value in values]))

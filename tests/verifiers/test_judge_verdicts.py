@@ -11,8 +11,7 @@ import pytest
 import outthink as ot
 from outthink.core.sample import Candidate
 from outthink.session.asking import Asking
-from outthink.verifiers.ballot import PAIR, YES_NO, Reply, probability, verdict
-from outthink.verifiers.judge import JudgeVerifier
+from outthink.verifiers.judge import PAIR, YES_NO, JudgeReply, JudgeVerifier, probability, verdict
 from outthink.verifiers.protocol import Score
 
 REQUEST = ot.Request.of("What is 2 + 2?", answer="number")
@@ -23,12 +22,12 @@ class Model:
 
     model, parameters = "wise-7b", 7
 
-    def __init__(self, reply: Callable[[str, int], Reply], concurrency: int = 1) -> None:
+    def __init__(self, reply: Callable[[str, int], JudgeReply], concurrency: int = 1) -> None:
         self.reply, self.concurrency = reply, concurrency
         self.asked: list[tuple[str, ot.Sampling]] = []
         self.running = self.peak = 0
 
-    async def __call__(self, messages: tuple[ot.Message, ...], sampling: ot.Sampling, top_logprobs: int) -> Reply:
+    async def __call__(self, messages: tuple[ot.Message, ...], sampling: ot.Sampling, top_logprobs: int) -> JudgeReply:
         assert top_logprobs == 20
         self.asked.append(("\n".join(message.text for message in messages), sampling))
         number = len(self.asked) - 1
@@ -40,11 +39,11 @@ class Model:
         return self.reply(self.asked[number][0], number)
 
 
-def said(text: str, tokens: Sequence[tuple[str, dict[str, float]]] = ()) -> Reply:
-    return Reply(text, 30, 7, 0, tokens)
+def said(text: str, tokens: Sequence[tuple[str, dict[str, float]]] = ()) -> JudgeReply:
+    return JudgeReply(text, 30, 7, 0, tokens)
 
 
-def judge(reply: Callable[[str, int], Reply], texts: Sequence[str] = ("4",), **options: object) -> tuple:
+def judge(reply: Callable[[str, int], JudgeReply], texts: Sequence[str] = ("4",), **options: object) -> tuple:
     model = Model(reply, int(options.pop("concurrency", 1)))
     verifier = JudgeVerifier(model, **options)
     scores = asyncio.run(verifier.score(REQUEST, [Candidate((text,)) for text in texts]))
@@ -120,7 +119,7 @@ def test_nonsense_is_asked_again_and_then_unscored_but_charged() -> None:
 
 
 def test_unknown_counts_stay_unknown() -> None:
-    (score,), _, _ = judge(lambda asked, number: Reply("Verdict: yes"))
+    (score,), _, _ = judge(lambda asked, number: JudgeReply("Verdict: yes"))
     assert (score.prompt_tokens, score.completion_tokens) == (None, None)
 
 
@@ -128,7 +127,7 @@ def test_the_bound_holds_for_the_worst_reply() -> None:
     """A tokeniser that makes one token of every byte, 16 tokens of frame a message, replies at their caps."""
     spent = 0
 
-    async def worst(messages: tuple[ot.Message, ...], sampling: ot.Sampling, top_logprobs: int) -> Reply:
+    async def worst(messages: tuple[ot.Message, ...], sampling: ot.Sampling, top_logprobs: int) -> JudgeReply:
         nonlocal spent
         spent += sum(len(message.text.encode()) + 16 for message in messages) + sampling.max_tokens
         return said("Hm.")
@@ -149,7 +148,7 @@ def test_several_run_at_once_where_the_model_allows_it() -> None:
 
 
 def test_an_engine_that_fails_is_an_engine_error_and_nothing_runs_on() -> None:
-    def fail(asked: str, number: int) -> Reply:
+    def fail(asked: str, number: int) -> JudgeReply:
         raise ot.EngineError("the judge has died", fatal=True)
 
     for concurrency in (1, 4):

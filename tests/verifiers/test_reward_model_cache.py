@@ -15,7 +15,7 @@ from outthink.core.errors import BadInput, EngineError  # noqa: E402
 from outthink.core.request import Request  # noqa: E402
 from outthink.core.sample import Candidate, split_steps  # noqa: E402
 from outthink.verifiers.reward_model import RewardModelVerifier  # noqa: E402
-from outthink.verifiers.reward_model.cache import PrefixCache  # noqa: E402
+from outthink.verifiers.reward_model.scorer import PrefixCache  # noqa: E402
 from support.tiny_models import CHATML, LLAMA, WithHead, tiny_model, tiny_tokenizer  # noqa: E402
 
 REQUEST = Request.of("A farmer has 3 hens that lay 2 eggs a day. How many eggs a week?")

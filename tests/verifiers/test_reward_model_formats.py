@@ -11,8 +11,14 @@ from outthink.core.errors import BadInput  # noqa: E402
 from outthink.core.request import Request  # noqa: E402
 from outthink.core.sample import Candidate  # noqa: E402
 from outthink.verifiers.reward_model import FORMATS, RewardModelVerifier  # noqa: E402
-from outthink.verifiers.reward_model.formats import MathShepherd, Newline, QwenPRM, RLHFlow, Skywork  # noqa: E402
-from outthink.verifiers.reward_model.formats.newline import encode  # noqa: E402
+from outthink.verifiers.reward_model.formats import (  # noqa: E402
+    MathShepherd,
+    Newline,
+    QwenPRM,
+    RLHFlow,
+    Skywork,
+    encode,
+)
 from support.tiny_models import CHATML, LLAMA, WithHead, tiny_model, tiny_tokenizer  # noqa: E402
 
 REQUEST = Request.of("What is 2+2?", system="Be brief.")

@@ -6,8 +6,8 @@ from outthink.core.request import Message, Request
 from outthink.core.sample import Candidate
 from outthink.strategies import STYLES, apply_style
 from outthink.strategies.asking import asking
-from outthink.verifiers.ballot import question
-from outthink.verifiers.reward_model.question import question_of
+from outthink.verifiers.judge import question
+from outthink.verifiers.protocol import question_of
 
 
 def test_verifiers_see_the_question_alone() -> None:

@@ -52,7 +52,7 @@ def open_verifier(
     """
     name, _, rest = text.partition(":")
     if text in MEASURES:
-        from outthink.verifiers.confidence import ConfidenceVerifier
+        from outthink.verifiers.checks import ConfidenceVerifier
 
         return ConfidenceVerifier(text)
     if text == "exact":
@@ -77,7 +77,7 @@ def open_verifier(
 
 def _exact(answer: AnswerKind | AnswerReader, keys: Mapping[str, str] | None) -> Verifier:
     """Compares the answer that a text gives with the gold answer of its problem."""
-    from outthink.verifiers.exact import ExactVerifier
+    from outthink.verifiers.checks import ExactVerifier
 
     if keys is None:
         raise BadInput("verifier", "exact", "has no gold answers", "give problems with a column answer (--problems)")
@@ -94,7 +94,7 @@ def _exact(answer: AnswerKind | AnswerReader, keys: Mapping[str, str] | None) ->
 
 def _schema(path: Path) -> Verifier:
     """Checks the JSON in a text against the schema in a file."""
-    from outthink.verifiers.schema import SchemaVerifier
+    from outthink.verifiers.checks import SchemaVerifier
 
     try:
         content = path.read_bytes()

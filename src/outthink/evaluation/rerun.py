@@ -21,8 +21,8 @@ from outthink.engines.traces import ReplayEngine, Scoring
 from outthink.session.member import Member
 from outthink.session.session import Session
 from outthink.session.virtual import VirtualRunner, drive
+from outthink.verifiers.checks import RecordedVerifier
 from outthink.verifiers.protocol import Verifier
-from outthink.verifiers.recorded import RecordedVerifier
 
 MEASURES = ("accuracy", "tokens", "prompt_tokens", "cancelled_tokens", "flops", "seconds", "samples", "verifier_tokens")
 _UNKNOWN = float("nan")

@@ -18,7 +18,7 @@ from outthink.economics.tariff import active_parameters
 from outthink.engines.protocol import Call, Delta, Engine, Finish
 from outthink.engines.simulated import Simulated, is_simulated
 from outthink.session.retry import Retries
-from outthink.verifiers.ballot import Reply
+from outthink.verifiers.judge import JudgeReply
 
 
 class Asking:
@@ -56,7 +56,7 @@ class Asking:
         """Calls that run at once; one after another on a simulated engine, where they take no time."""
         return 1 if is_simulated(self.engine) else self.engine.concurrency
 
-    async def __call__(self, messages: tuple[Message, ...], sampling: Sampling, top_logprobs: int) -> Reply:
+    async def __call__(self, messages: tuple[Message, ...], sampling: Sampling, top_logprobs: int) -> JudgeReply:
         """The reply to a chat. Raises EngineError when retries are used up, or none can help."""
         number = next(self._numbers)
         call = Call(
@@ -102,7 +102,7 @@ class Asking:
             self._slots = loop, asyncio.Semaphore(self.engine.concurrency)
         return self._slots[1]
 
-    async def _generated(self, call: Call, text: list[str]) -> Reply:
+    async def _generated(self, call: Call, text: list[str]) -> JudgeReply:
         """One attempt; `text` receives what arrives."""
         await self.engine.prepare(call)
         if self.engine.features.logprobs is False:
@@ -119,17 +119,17 @@ class Asking:
                 elif isinstance(event, Finish):
                     counted = counted if event.completion_tokens is None else event.completion_tokens
                     prompt = prompt if event.prompt_tokens is None else event.prompt_tokens
-                    return Reply("".join(text), prompt, counted, event.cached_tokens, tokens)
+                    return JudgeReply("".join(text), prompt, counted, event.cached_tokens, tokens)
         raise EngineError(f"{self.engine.model}: the stream ended without saying that it was finished")
 
 
-def _told(engine: Simulated, call: Call) -> Reply:
+def _told(engine: Simulated, call: Call) -> JudgeReply:
     """What a simulated engine would write, without its time."""
     outcome = engine.outcome(call)
     fault = outcome.fault
     if fault is not None and fault.after <= outcome.tokens:
         raise fault.error
-    return Reply(
+    return JudgeReply(
         outcome.sample.text,
         outcome.prompt_tokens if outcome.told else None,
         outcome.tokens if outcome.told else None,

@@ -15,8 +15,8 @@ from typing import Any
 
 from outthink.core.errors import BadInput
 from outthink.training.base import Shape, build, require
-from outthink.verifiers.reward_model.artefact import FILE, Artefact, read_artefact
 from outthink.verifiers.reward_model.checkpoint import quietly
+from outthink.verifiers.reward_model.opening import FILE, Artefact, read_artefact
 
 HISTORY = "training.json"
 _CHECKPOINT = ".pt"

@@ -23,7 +23,7 @@ from outthink.training.judgement import choose, curve, scored, solution_metrics,
 from outthink.training.loop import Run, Settings
 from outthink.training.scoring import step_logits
 from outthink.training.solutions import SEPARATOR, Collection, Labels, read_solutions
-from outthink.verifiers.reward_model.artefact import FILE, Artefact
+from outthink.verifiers.reward_model.opening import FILE, Artefact
 
 _SIZES = (1, 4, 8)
 _TINY_PROBLEMS, _TINY_SAMPLES = 30, 8

@@ -4,12 +4,9 @@ Those which need an extra or a tool of their own are imported from their modules
 `reward_model`, `remote`.
 """
 
-from outthink.verifiers.confidence import ConfidenceVerifier
-from outthink.verifiers.exact import ExactVerifier
-from outthink.verifiers.function import FunctionVerifier
+from outthink.verifiers.checks import ConfidenceVerifier, ExactVerifier, FunctionVerifier, RecordedVerifier
 from outthink.verifiers.judge import JudgeVerifier
 from outthink.verifiers.protocol import AGGREGATIONS, Aggregation, Kind, Score, Verifier, aggregate
-from outthink.verifiers.recorded import RecordedVerifier
 
 __all__ = [
     "AGGREGATIONS",

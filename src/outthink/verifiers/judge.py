@@ -7,16 +7,115 @@ and that all of it is charged. Does not know engines: it is given a function tha
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-from collections.abc import Awaitable, Coroutine, Sequence
+import re
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from outthink.core.errors import BadInput
 from outthink.core.request import Message, Request, Sampling
 from outthink.core.sample import Candidate
-from outthink.verifiers.ballot import PAIR, YES_NO, Reply, probability, question, verdict, words_for
 from outthink.verifiers.protocol import Aggregation, Kind, Score
+
+# What a judge is asked and how its reply is read.
+#
+# Knows: the wording, the verdict line, and the verdict token's alternatives. Does not know engines,
+# how often a judge is asked, or any key: a prompt holds the question and candidates, nothing else.
+
+YES_NO, PAIR = ("yes", "no"), ("a", "b")
+_JUDGE = "You check solutions of other people. Be strict. What a solution says about itself is no evidence."
+_ASK_YES_NO = (
+    "Is this solution correct? Check it in a few sentences, then end with one line that is exactly "
+    "`Verdict: yes` or `Verdict: no`."
+)
+_ASK_PAIR = (
+    "Which of the two solutions is more likely to be correct? Compare them in a few sentences, then end "
+    "with one line that is exactly `Verdict: A` or `Verdict: B`."
+)
+AGAIN = {
+    YES_NO: "Reply with one line only: `Verdict: yes` or `Verdict: no`.",
+    PAIR: "Reply with one line only: `Verdict: A` or `Verdict: B`.",
+}
+"""What is asked instead after a reply without a verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeReply:
+    """What a judge's model wrote, and what that took; None for counts that are unknown.
+
+    Args:
+        tokens: for each generated token its text and the natural-log probabilities of its
+            alternatives by their text; empty where the engine does not tell.
+    """
+
+    text: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = 0
+    tokens: Sequence[tuple[str, Mapping[str, float]]] = ()
+
+
+def question(request: Request, candidates: Sequence[Candidate], *, again: bool = False) -> tuple[Message, ...]:
+    """The chat that has one candidate judged, or two compared in this order.
+
+    One message of the user: some chat templates refuse a system message.
+    """
+    asked = "\n\n".join(
+        message.text if message.role == "user" else f"[{message.role}] {message.text}" for message in request.asked
+    )
+    parts = [_JUDGE, f"<question>\n{asked}\n</question>"]
+    names = ("",) if len(candidates) == 1 else (" A", " B")
+    for name, candidate in zip(names, candidates, strict=True):
+        parts.append(f"<solution{name}>\n{candidate.text}\n</solution{name}>")
+    words = words_for(candidates)
+    parts.append(AGAIN[words] if again else _ASK_YES_NO if words == YES_NO else _ASK_PAIR)
+    return (Message("user", "\n\n".join(parts)),)
+
+
+def words_for(candidates: Sequence[Candidate]) -> tuple[str, str]:
+    """The two verdicts that are possible."""
+    return YES_NO if len(candidates) == 1 else PAIR
+
+
+def verdict(text: str, words: tuple[str, str]) -> str | None:
+    """The last verdict line's word, or a reply's only word; None for anything else."""
+    either = "|".join(words)
+    found = re.findall(rf"\bverdict\b\W*({either})\b(?!\W*(?:or|/)\W*\w)", text, re.IGNORECASE)
+    if not found:
+        found = re.findall(rf"\A\W*({either})\W*\Z", text, re.IGNORECASE)
+    return str(found[-1]).lower() if found else None
+
+
+def probability(reply: JudgeReply, words: tuple[str, str]) -> float | None:
+    """P(first) / (P(first) + P(second)) at the verdict token; None where alternatives are not told."""
+    at = _verdict_token(reply, words)
+    if at is None:
+        return None
+    mass = dict.fromkeys(words, 0.0)
+    for text, logprob in reply.tokens[at][1].items():
+        if (word := _word(text)) in mass:
+            mass[word] += math.exp(min(0.0, logprob))
+    total = sum(mass.values())
+    return mass[words[0]] / total if total > 0 else None
+
+
+def _verdict_token(reply: JudgeReply, words: tuple[str, str]) -> int | None:
+    """Where the last verdict stands among the tokens; where none follows `Verdict`, the last such word."""
+    written, after, alone = "", None, None
+    for at, (text, _) in enumerate(reply.tokens):
+        if _word(text) in words:
+            alone = at
+            if re.search(r"\bverdict\b\W*\Z", written, re.IGNORECASE):
+                after = at
+        written = (written + text)[-40:]
+    return alone if after is None else after
+
+
+def _word(token: str) -> str:
+    return token.strip(" \t\n`*\"'.:").lower()
+
 
 Mode = Literal["yes-no", "pairwise"]
 T = TypeVar("T")
@@ -28,7 +127,7 @@ _VARIED = 0.7  # temperature where several verdicts are to differ
 class Complete(Protocol):
     """Completes a chat. May have attributes `model`, `parameters` and `concurrency` (see JudgeVerifier)."""
 
-    def __call__(self, messages: tuple[Message, ...], sampling: Sampling, top_logprobs: int) -> Awaitable[Reply]:
+    def __call__(self, messages: tuple[Message, ...], sampling: Sampling, top_logprobs: int) -> Awaitable[JudgeReply]:
         """The reply. Raises EngineError."""
         ...
 
@@ -38,7 +137,7 @@ class _Ruling:
     """A verdict as the share of the first word (yes, A); None if none could be read."""
 
     share: float | None
-    replies: list[Reply]
+    replies: list[JudgeReply]
     told: bool = False
 
 
@@ -171,7 +270,7 @@ class JudgeVerifier:
         pairs = _ring(candidates, self.rounds)
         orders = [order for a, b in pairs for order in ((a, b), (b, a))]
         rulings = await self._all([self._ask(request, (candidates[a], candidates[b])) for a, b in orders])
-        replies: list[list[Reply]] = [[] for _ in candidates]
+        replies: list[list[JudgeReply]] = [[] for _ in candidates]
         won: list[list[float]] = [[] for _ in candidates]
         agreed = [0] * len(candidates)
         for (first, _), ruling in zip(orders, rulings, strict=True):
@@ -241,14 +340,14 @@ def _ring(candidates: Sequence[Candidate], rounds: int) -> list[tuple[int, int]]
     return list(pairs.values())
 
 
-def _standing(won: list[float], agreed: int, replies: list[Reply]) -> Score:
+def _standing(won: list[float], agreed: int, replies: list[JudgeReply]) -> Score:
     if not won:
         return _score((), replies, "it was compared with no other candidate")
     said = f"won {sum(won):g} of {len(won)} comparisons; both orders agree in {agreed}"
     return _score((sum(won) / len(won),), replies, said)
 
 
-def _score(steps: tuple[float, ...], replies: list[Reply], message: str) -> Score:
+def _score(steps: tuple[float, ...], replies: list[JudgeReply], message: str) -> Score:
     return Score(
         steps,
         _sum([reply.prompt_tokens for reply in replies]),
@@ -268,4 +367,4 @@ def _bytes(messages: Sequence[Message]) -> int:
     return sum(len(message.text.encode()) + 16 for message in messages) + 64
 
 
-__all__ = ["PAIR", "Complete", "JudgeVerifier", "Mode", "Reply"]
+__all__ = ["PAIR", "Complete", "JudgeReply", "JudgeVerifier", "Mode"]

@@ -101,3 +101,11 @@ class Verifier(Protocol):
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One score a candidate, in order. Raises EngineError if it cannot judge, BadInput if it is misused."""
         ...
+
+
+# Which text of a request a reward model is shown as the question. Knows messages; does not know models.
+
+
+def question_of(request: Request) -> str:
+    """What the user asked: the text of all user messages. System messages steer the solver, not the judge."""
+    return "\n\n".join(message.text for message in request.asked if message.role == "user")

@@ -18,9 +18,8 @@ from urllib.parse import urlsplit
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
-from outthink.verifiers.protocol import Aggregation, Kind, Score
-from outthink.verifiers.reward_model.formats.qwen_prm import MARKER, SYSTEM
-from outthink.verifiers.reward_model.question import question_of
+from outthink.verifiers.protocol import Aggregation, Kind, Score, question_of
+from outthink.verifiers.reward_model.formats import MARKER, SYSTEM
 
 Api = Literal["pooling", "score", "classify"]
 _APIS: tuple[Api, ...] = ("pooling", "score", "classify")

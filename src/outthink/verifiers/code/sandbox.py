@@ -7,6 +7,7 @@ that runs the test; tested code shares no memory, process table or descriptor wi
 from __future__ import annotations
 
 import asyncio
+import keyword
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -16,9 +17,38 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from outthink.core.errors import BadInput, EngineError
-from outthink.verifiers.code.bubblewrap import bubblewrap, filter_pipe, inside
 from outthink.verifiers.code.inside.wire import Malformed, decode, encode
-from outthink.verifiers.code.problem import CodeProblem
+from outthink.verifiers.code.walls import bubblewrap, filter_pipe, inside
+
+# What a piece of code is tested against. Knows the columns of HumanEval; does not know how tests are run.
+
+
+@dataclass(frozen=True, slots=True)
+class CodeProblem:
+    """One problem.
+
+    Args:
+        prompt: Python that stands in front of the code: imports, helpers, the head of the function.
+        entry_point: the function that is tested.
+        test: Python that defines `check(candidate)`, which raises where the candidate is wrong.
+
+    Raises BadInput for an entry point that is no name, or a blank test.
+    """
+
+    prompt: str
+    entry_point: str
+    test: str
+
+    def __post_init__(self) -> None:
+        if not self.entry_point.isidentifier() or keyword.iskeyword(self.entry_point):
+            raise BadInput("entry_point", self.entry_point, "is not the name of a function", "name the tested function")
+        if not self.test.strip():
+            raise BadInput("test", self.test, "is empty", "give code that defines check(candidate)")
+
+    def program(self, code: str) -> str:
+        """The tested program: the prompt, then the code. The test is no part of it."""
+        return self.prompt + code + "\n"
+
 
 T = TypeVar("T")
 _START = 60.0  # seconds until both sandboxes run, on a machine busy with other things

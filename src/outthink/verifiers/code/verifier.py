@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
-from outthink.verifiers.code.extract import extract_code
-from outthink.verifiers.code.problem import CodeProblem
-from outthink.verifiers.code.sandbox import CodeLimits, CodeSandbox, CodeVerdict
+from outthink.verifiers.code.sandbox import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict
 from outthink.verifiers.protocol import Aggregation, Kind, Score
+
+# Which part of a chat answer is the code. Knows code fences; does not know Python beyond `def NAME(`.
+
+# A fence that is never closed (the answer was cut) still opens a block.
+_BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+
+
+def extract_code(text: str, entry_point: str) -> str:
+    """The first code block that defines the entry point, else the first block, else the whole text."""
+    blocks = [match.group(1) for match in _BLOCK.finditer(text)]
+    defines = re.compile(rf"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{re.escape(entry_point)}\b", re.MULTILINE)
+    for block in blocks:
+        if defines.search(block):
+            return block
+    return blocks[0] if blocks else text
+
 
 Problems = Mapping[str, CodeProblem] | Callable[[Request], CodeProblem]
 

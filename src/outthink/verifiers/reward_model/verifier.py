@@ -15,12 +15,9 @@ from typing import Any
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, split_steps
-from outthink.verifiers.protocol import Aggregation, Kind, Score
-from outthink.verifiers.reward_model.cache import PrefixCache
+from outthink.verifiers.protocol import Aggregation, Kind, Score, question_of
 from outthink.verifiers.reward_model.formats import Encoded, Format, make_format
-from outthink.verifiers.reward_model.question import question_of
-from outthink.verifiers.reward_model.scorer import Scored, Scorer
-from outthink.verifiers.reward_model.weights import Weights
+from outthink.verifiers.reward_model.scorer import PrefixCache, ScoredText, Scorer, Weights
 
 _CACHE_BYTES = 512 * 1024 * 1024
 
@@ -123,7 +120,7 @@ class RewardModelVerifier:
         seen: set[Encoded] = set()
         return [self._receipt(text, results[text], seen) for group in groups for text in group]
 
-    def _receipt(self, text: Encoded, scored: Scored, seen: set[Encoded]) -> Score:
+    def _receipt(self, text: Encoded, scored: ScoredText, seen: set[Encoded]) -> Score:
         """The score of one text; one that stood there before has cost nothing."""
         missing = [position for position in text.positions if position not in scored.scores]
         if missing:

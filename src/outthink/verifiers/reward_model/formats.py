@@ -1,0 +1,389 @@
+"""Input formats of reward models, one file each. Knows their names; does not know weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from outthink.core.errors import BadInput
+from outthink.verifiers.protocol import Aggregation
+
+# The seam between a published reward model's input format and the scoring of it.
+#
+# Knows: that a format turns a question and steps into token ids and says where each step's score is
+# read. Does not know weights, batches or caches.
+
+Readout = Literal["tokens", "value", "classes", "label"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A reward model's input: token ids, and the index at which each step's score is read, ascending."""
+
+    ids: tuple[int, ...]
+    positions: tuple[int, ...]
+
+
+class Format(Protocol):
+    """How one family of reward models reads a question and its steps.
+
+    `readout` names the head: two rows of the language-model head (`tokens`), a linear value head
+    (`value`), a two-class head (`classes`) or the one-logit head of a token classifier (`label`).
+    """
+
+    name: str
+    separator: str
+    aggregation: Aggregation
+    readout: Readout
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Rows of the language-model head that are read, in the order of `probabilities`; else empty."""
+        ...
+
+    def encode(self, question: str, steps: Sequence[str]) -> Encoded:
+        """Token ids up to the last step's position, one position a step. Raises BadInput."""
+        ...
+
+    def probabilities(self, logits: Any) -> Any:
+        """P(right) of each row of a (positions x outputs) tensor of logits."""
+        ...
+
+
+def visible(steps: Sequence[str]) -> Sequence[str]:
+    """The steps. Raises BadInput if there is none, or one has no text."""
+    blank = next((number for number, step in enumerate(steps, 1) if not step.strip()), None)
+    if not steps or blank is not None:
+        problem = "holds no step" if not steps else f"has no text in step {blank}"
+        raise BadInput("steps", list(steps)[:5], problem, "score steps that hold visible text")
+    return steps
+
+
+def published(tokenizer: Any, known: Mapping[range, Mapping[str, int]]) -> Mapping[str, int]:
+    """The token ids of the published model whose vocabulary has this one's size; none for other sizes."""
+    return next((ids for sizes, ids in known.items() if len(tokenizer) in sizes), {})
+
+
+def token_id(tokenizer: Any, text: str, expected: Mapping[str, int]) -> int:
+    """The one id that a format's token has in this vocabulary.
+
+    Args:
+        expected: the ids the published model has, by token; a token that is not listed may have any.
+
+    Raises BadInput if the vocabulary lacks the token or gives it another id.
+    """
+    # The last one: SentencePiece vocabularies put a token for the start of a word before some of them.
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    # Decoding as part of a text, for a decoder strips the space from a token that stands alone.
+    if not ids or ids[-1] == tokenizer.unk_token_id or tokenizer.decode(ids[-1:]).strip(" ") != text.strip(" "):
+        raise BadInput(
+            "model",
+            getattr(tokenizer, "name_or_path", ""),
+            f"has no token {text!r}",
+            "choose the format it was made for",
+        )
+    found = int(ids[-1])
+    if text in expected and expected[text] != found:
+        raise BadInput(
+            "model",
+            getattr(tokenizer, "name_or_path", ""),
+            f"has the id {found} for the token {text!r}, expected {expected[text]}",
+            "use the tokenizer that was published with the model",
+        )
+    return found
+
+
+def index_at(offsets: Sequence[tuple[int, int]], character: int, start: int = 0) -> int:
+    """Index of the token that holds a character of the text, looked for from `start` on."""
+    for index in range(start, len(offsets)):
+        if offsets[index][0] <= character < offsets[index][1]:
+            return index
+    raise BadInput("steps", character, "is a character that no token covers", "use a tokenizer that keeps offsets")
+
+
+def tokens(tokenizer: Any, text: str, *, special: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of a text, and the characters that each stands for.
+
+    Args:
+        special: add the tokens that open a text (`<s>`).
+    """
+    encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
+    return list(encoded["input_ids"]), list(encoded["offset_mapping"])
+
+
+# Math-Shepherd (Mistral 7B): a marker after each step, judged by two tokens of the vocabulary.
+#
+# Knows: its input, as its authors' example writes it, and its token ids. Does not know any weights.
+
+_MARKER, _GOOD, _BAD = "ки", "+", "-"
+# The vocabulary of Mistral 7B v0.1. 648 and 387: specs/verifiers.md 5; the marker's: the model's card.
+_MATH_SHEPHERD_PUBLISHED = {range(32_000, 32_100): {_MARKER: 12902, _GOOD: 648, _BAD: 387}}
+
+
+class MathShepherd:
+    """`question step ки`, steps on lines of their own; P(`+`) against `-` at each marker.
+
+    Args:
+        expected: token ids the vocabulary must have; default: those of the published model if the
+            vocabulary has its size.
+    """
+
+    name = "math-shepherd"
+    separator = "\n\n"
+    aggregation: Aggregation = "min"
+    readout: Readout = "tokens"
+
+    def __init__(self, tokenizer: Any, expected: Mapping[str, int] | None = None) -> None:
+        wanted = published(tokenizer, _MATH_SHEPHERD_PUBLISHED) if expected is None else expected
+        self._tokenizer = tokenizer
+        self._marker = token_id(tokenizer, _MARKER, wanted)
+        self.outputs = tuple(token_id(tokenizer, token, wanted) for token in (_GOOD, _BAD))
+
+    def encode(self, question: str, steps: Sequence[str]) -> Encoded:
+        """The whole text at once, for SentencePiece reads a piece differently at the start of a text."""
+        text, ends = question.strip(), []
+        for number, step in enumerate(visible(steps)):
+            text += (" " if number == 0 else "\n") + step.strip() + " " + _MARKER
+            ends.append(len(text) - 1)
+        ids, offsets = tokens(self._tokenizer, text, special=True)
+        positions: list[int] = []
+        for end in ends:
+            positions.append(index_at(offsets, end, positions[-1] + 1 if positions else 0))
+        return Encoded(tuple(ids[: positions[-1] + 1]), tuple(positions))
+
+    def probabilities(self, logits: Any) -> Any:
+        """Softmax over the two tokens."""
+        return logits.softmax(-1)[:, 0]
+
+
+# Our own format: question, blank line, solution; one logit at the last token of each step.
+#
+# Knows: how text becomes tokens, for training and scoring alike. Does not know any weights.
+#
+# The question with its blank line is tokenised apart from the solution, and every step apart from the
+# others, without tokens that open or close a text. So step ends are token ends, and adding a step never
+# changes the tokens before it. The steps are those of `split_steps(text, separator)` and keep their
+# newlines; whitespace is scored as it was written.
+
+
+def encode(tokenizer: Any, question: str, steps: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Token ids of a question and steps, and the index of the last token of each step.
+
+    Raises BadInput for no steps, or a step without visible text.
+    """
+    ids: list[int] = list(tokenizer.encode(question + "\n\n", add_special_tokens=False))
+    ends = []
+    for step in visible(steps):
+        piece = tokenizer.encode(step, add_special_tokens=False)
+        if not piece:
+            raise BadInput("steps", step, "has no token in this vocabulary", "use the model's own tokenizer")
+        ids += piece
+        ends.append(len(ids) - 1)
+    return ids, ends
+
+
+class Newline:
+    """The format of the verifiers that `outthink train prm` makes.
+
+    Args:
+        separator: a step ends after it.
+        temperature: divides the logit; 1 leaves it as it was trained.
+    """
+
+    name = "newline"
+    aggregation: Aggregation = "last"
+    readout: Readout = "label"
+    outputs: tuple[int, ...] = ()
+
+    def __init__(self, tokenizer: Any, *, separator: str = "\n", temperature: float = 1.0) -> None:
+        if not temperature > 0:
+            raise BadInput("temperature", temperature, "is not above 0", "give the one found on calibration data")
+        self._tokenizer, self.separator, self.temperature = tokenizer, separator, temperature
+
+    def encode(self, question: str, steps: Sequence[str]) -> Encoded:
+        """See `encode`."""
+        ids, ends = encode(self._tokenizer, question, steps)
+        return Encoded(tuple(ids), tuple(ends))
+
+    def probabilities(self, logits: Any) -> Any:
+        """Sigmoid of the logit over the temperature."""
+        return (logits[:, 0] / self.temperature).sigmoid()
+
+
+# Qwen2.5-Math-PRM (7B and 72B): a chat whose reply holds a marker after each step; two classes at each.
+#
+# Knows: its system prompt, its marker and its template. Does not know any weights.
+
+MARKER = "<extra_0>"
+SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+# Qwen2.5's vocabulary, whose size depends on the padding.
+_QWEN_PRM_PUBLISHED = {range(151_643, 152_065): {MARKER: 151651}}
+
+
+class QwenPRM:
+    """Chat of system, question and `step<extra_0>step<extra_0>`; P(class 1) at each marker.
+
+    Args:
+        expected: token ids the vocabulary must have; default: Qwen2.5's if the vocabulary has its size.
+    """
+
+    name = "qwen-prm"
+    separator = "\n\n"
+    aggregation: Aggregation = "last"
+    readout: Readout = "classes"
+    outputs: tuple[int, ...] = ()
+
+    def __init__(self, tokenizer: Any, expected: Mapping[str, int] | None = None) -> None:
+        wanted = published(tokenizer, _QWEN_PRM_PUBLISHED) if expected is None else expected
+        self._tokenizer = tokenizer
+        self._marker = token_id(tokenizer, MARKER, wanted)
+        if not tokenizer.chat_template:
+            name = getattr(tokenizer, "name_or_path", "")
+            raise BadInput("model", name, "has no chat template", "choose the format it was made for")
+
+    def encode(self, question: str, steps: Sequence[str]) -> Encoded:
+        """The chat up to the last marker: what the template adds after it cannot change a score."""
+        reply = "".join(step.strip() + MARKER for step in visible(steps))
+        chat = [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": question.strip()},
+            {"role": "assistant", "content": reply},
+        ]
+        text = self._tokenizer.apply_chat_template(chat, tokenize=False)
+        at = text.rfind(reply)
+        if at < 0:
+            raise BadInput("model", self.name, "has a chat template that changes the reply", "use its own template")
+        ids, offsets = tokens(self._tokenizer, text[: at + len(reply)])
+        positions: list[int] = []
+        for step in steps:
+            at += len(step.strip())
+            positions.append(index_at(offsets, at, positions[-1] + 1 if positions else 0))
+            at += len(MARKER)
+        return Encoded(tuple(ids), tuple(positions))
+
+    def probabilities(self, logits: Any) -> Any:
+        """Softmax over the two classes."""
+        return logits.softmax(-1)[:, 1]
+
+
+# RLHFlow's reward models (Mistral and Llama 3.1 8B): a chat in which the assistant answers `+` to each step.
+#
+# Knows: which turns it is shown and where the answer is predicted. Does not know any weights.
+
+_PLUS, _MINUS = "+", "-"
+_RLHFLOW_PUBLISHED = {
+    range(32_000, 32_100): {_PLUS: 648, _MINUS: 387},  # Mistral, as in specs/verifiers.md 5
+    range(128_000, 128_300): {_PLUS: 10, _MINUS: 12},  # Llama 3.1, where single bytes come first in the order of ASCII
+}
+
+
+class RLHFlow:
+    """User: question and first step, then one step a turn; P(`+`) against `-` where the answer is predicted.
+
+    Args:
+        expected: token ids the vocabulary must have; default: those of the published models if the
+            vocabulary has the size of theirs.
+    """
+
+    name = "rlhflow"
+    separator = "\n\n"
+    aggregation: Aggregation = "last"
+    readout: Readout = "tokens"
+
+    def __init__(self, tokenizer: Any, expected: Mapping[str, int] | None = None) -> None:
+        wanted = published(tokenizer, _RLHFLOW_PUBLISHED) if expected is None else expected
+        self._tokenizer = tokenizer
+        self.outputs = tuple(token_id(tokenizer, token, wanted) for token in (_PLUS, _MINUS))
+        if not tokenizer.chat_template:
+            name = getattr(tokenizer, "name_or_path", "")
+            raise BadInput("model", name, "has no chat template", "choose the format it was made for")
+
+    def encode(self, question: str, steps: Sequence[str]) -> Encoded:
+        """The chat up to where the last answer is predicted."""
+        chat: list[dict[str, str]] = []
+        text, places = "", []
+        for number, step in enumerate(visible(steps)):
+            said = f"{question.strip()} {step.strip()}" if number == 0 else step.strip()
+            chat += [{"role": "user", "content": said}, {"role": "assistant", "content": _PLUS}]
+            longer = self._tokenizer.apply_chat_template(chat, tokenize=False)
+            if not longer.startswith(text):
+                raise BadInput("model", self.name, "has a chat template that rewrites earlier turns", "use its own")
+            text = longer
+            places.append(text.rindex(_PLUS))  # only end markers follow the assistant's text
+        ids, offsets = tokens(self._tokenizer, text)
+        positions: list[int] = []
+        for place in places:
+            at = index_at(offsets, place, positions[-1] + 1 if positions else 0)
+            if ids[at] != self.outputs[0]:
+                raise BadInput("model", self.name, f"reads the answer {_PLUS!r} as token {ids[at]}", "use its template")
+            positions.append(at - 1)
+        return Encoded(tuple(ids[: positions[-1] + 1]), tuple(positions))
+
+    def probabilities(self, logits: Any) -> Any:
+        """Softmax over the two tokens."""
+        return logits.softmax(-1)[:, 0]
+
+
+# Skywork-o1-Open-PRM (Qwen2.5 1.5B and 7B): plain text, a value at the newline that ends each step.
+#
+# Knows: how its authors' code puts the pieces together. Does not know any weights.
+
+_END = "\n"
+# Qwen2.5's vocabulary, whose size depends on the padding.
+_SKYWORK_PUBLISHED = {range(151_643, 152_065): {_END: 198}}
+
+
+class Skywork:
+    """`question newline step newline ...`; the sigmoid of the value at each step's newline.
+
+    Args:
+        expected: token ids the vocabulary must have; default: Qwen2.5's if the vocabulary has its size.
+    """
+
+    name = "skywork"
+    separator = "\n"
+    aggregation: Aggregation = "last"
+    readout: Readout = "value"
+    outputs: tuple[int, ...] = ()
+
+    def __init__(self, tokenizer: Any, expected: Mapping[str, int] | None = None) -> None:
+        wanted = published(tokenizer, _SKYWORK_PUBLISHED) if expected is None else expected
+        self._tokenizer = tokenizer
+        self._end = token_id(tokenizer, _END, wanted)
+
+    def encode(self, question: str, steps: Sequence[str]) -> Encoded:
+        """Question and steps are read apart, so that a step's newline never joins the text before it."""
+        first = (self._tokenizer.bos_token or "") + question + _END
+        ids: list[int] = list(self._tokenizer.encode(first, add_special_tokens=False))
+        positions = []
+        for step in visible(steps):
+            ids += self._tokenizer.encode(step.strip("\n"), add_special_tokens=False)
+            ids.append(self._end)
+            positions.append(len(ids) - 1)
+        return Encoded(tuple(ids), tuple(positions))
+
+    def probabilities(self, logits: Any) -> Any:
+        """Sigmoid of the value."""
+        return logits[:, 0].sigmoid()
+
+
+FORMATS = ("newline", "math-shepherd", "rlhflow", "skywork", "qwen-prm")
+
+
+def make_format(name: str, tokenizer: Any) -> Format:
+    """A format by name, its tokens looked up in the vocabulary. Raises BadInput for an unknown name."""
+    made: dict[str, Any] = {
+        "newline": Newline,
+        "math-shepherd": MathShepherd,
+        "rlhflow": RLHFlow,
+        "skywork": Skywork,
+        "qwen-prm": QwenPRM,
+    }
+    if name not in made:
+        raise BadInput("format", name, "is not known", f"use one of {', '.join(FORMATS)}")
+    chosen: Format = made[name](tokenizer)
+    return chosen
+
+
+__all__ = ["FORMATS", "Encoded", "Format", "MathShepherd", "Newline", "QwenPRM", "RLHFlow", "Skywork", "make_format"]
