@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from common import NO_TRACES, RESULTS, Table, interval, load_average, parser, save, show, skip, target, traces
-from outthink.controller.conformal import least_threshold, risk
+from outthink.controller.cascade import least_threshold, risk
 from outthink.engines.traces import load
 from outthink.evaluation.bootstrap import intervals, resampled_means
 from outthink.evaluation.calibration.cascade import Choice, Fitter, Settings, baseline

@@ -27,9 +27,6 @@ from common import ROOT, Table, interval, load_average, parser, save, show, targ
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-import outthink.strategies.budget_forcing
-import outthink.strategies.early_exit
-import outthink.strategies.think_with_me  # noqa: F401
 from outthink import Message, Request, Sampling
 from outthink.core.receipt import Entry
 from outthink.economics.tariff import Tariff

@@ -13,7 +13,7 @@ from outthink import BadInput, Completion, ScriptedEngine, Speed
 from outthink.controller.cascade import Cascade, Stage
 from outthink.controller.gain import COEFFICIENTS, LinearGain, Scale
 from outthink.core.sample import Sample
-from outthink.strategies.allocate import allocate
+from outthink.strategies.voting import allocate
 from support.pools import PoolRun, read_rule, virtual_pool
 from support.runs import Budget, question
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink import BadInput
-from outthink.controller.conformal import NEVER, least_threshold, risk
+from outthink.controller.cascade import NEVER, least_threshold, risk
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=1, max_size=60)
 

@@ -14,14 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outthink.controller.difficulty import Difficulty, Probe, load, of, plain
-from outthink.controller.difficulty.artefact import save, trained_on
-from outthink.controller.difficulty.head import heads
+from outthink.controller.difficulty import Difficulty, Probe, heads, load, of, plain, save, trained_on
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Situation, explained, plan
-from outthink.controller.router.features import NAMES
 from outthink.controller.router.folder import prompt_hash
 from outthink.controller.router.model import Block, TextModel, sigmoid
+from outthink.controller.router.text import NAMES
 from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
 from outthink.core.request import Message, Request

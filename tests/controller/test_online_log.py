@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outthink.controller.online import Arm, Learner, Line, Settings
+from outthink.controller.online import Arm, Learner, Settings
+from outthink.controller.online.learner import LogLine
 from outthink.core.errors import BadInput
 
 ARMS = (Arm("small", 0.6, 0.5, 0.7, 1.0), Arm("large", 0.8, 0.75, 0.85, 4.0))
@@ -74,7 +75,7 @@ def test_a_replayed_log_gives_the_live_state(tmp_path_factory, events: list[tupl
             elif event == "revert":
                 live.revert(given_[0])
             elif event == "crash":
-                torn = Line(n=live.count, kind="revert", time=0.0, policy="", to=0).text()
+                torn = LogLine(n=live.count, kind="revert", time=0.0, policy="", to=0).text()
                 with path.open("a") as file:
                     file.write(torn[: given_[0]])
             else:
@@ -160,7 +161,7 @@ def test_what_was_not_drawn_teaches_nothing(path: Path) -> None:
     one = learner(path)
     before = one.state()["counts"]
     one.close()
-    foreign = Line(n=1, kind="choice", time=0.0, policy="", request="r1", arm="small", propensity=None)
+    foreign = LogLine(n=1, kind="choice", time=0.0, policy="", request="r1", arm="small", propensity=None)
     with path.open("a") as file:
         file.write(foreign.text() + "\n")
     one = Learner(path)

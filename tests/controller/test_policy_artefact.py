@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outthink.controller.policy.artefact import Policy
-from outthink.controller.policy.canonical import canonical, digest
-from outthink.controller.policy.held_out import HeldOut
+from outthink.controller.policy.artefact import HeldOut, Policy, canonical, digest
 from outthink.core.errors import BadInput
 from support.policies import content, policy
 

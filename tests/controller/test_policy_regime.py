@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink.controller.policy.regime import PROBES, Regime
-from outthink.controller.router.features import NAMES
+from outthink.controller.router.text import NAMES
 from outthink.core.errors import BadInput
 from outthink.evaluation.calibration.regimes import regime_of
 from outthink.evaluation.calibration.source import open_source

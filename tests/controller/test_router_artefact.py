@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from outthink.controller.router import load, trained_on
-from outthink.controller.router.artefact import save
-from outthink.controller.router.features import NAMES
-from outthink.controller.router.folder import prompt_hash
+from outthink.controller.router.folder import prompt_hash, save
 from outthink.controller.router.model import Block, Router, TextModel
+from outthink.controller.router.text import NAMES
 from outthink.core.errors import BadInput
 
 ABOUT = {"regime": {"characters": [3, 40]}, "gains": [-0.5, 0.0, 0.25, 0.5, 1.0], "data": {"name": "made up"}}

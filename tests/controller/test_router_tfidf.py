@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outthink.controller.router.features import NAMES, READ, hand_features, read
-from outthink.controller.router.tfidf import KINDS, Finder, Kind, idf, terms, weights
+from outthink.controller.router.text import KINDS, NAMES, READ, Finder, Kind, hand_features, idf, read, terms, weights
 from support.routing_rows import rows
 
 TEXTS = [row["prompt"] for row in rows(40)] + [

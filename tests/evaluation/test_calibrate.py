@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from outthink.controller.policy.artefact import Policy
-from outthink.controller.policy.canonical import canonical
+from outthink.controller.policy.artefact import Policy, canonical
 from outthink.core.errors import BadInput
 from outthink.evaluation.calibration.check import check
 from outthink.evaluation.calibration.run import Recipe, calibrate

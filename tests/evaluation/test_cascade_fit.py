@@ -10,7 +10,7 @@ import pytest
 
 from outthink import BadInput
 from outthink.controller.cascade import Cascade, Stage
-from outthink.controller.gain import TERMS, LinearGain, Shape
+from outthink.controller.gain import TERMS, LinearGain, VoteShape
 from outthink.controller.routing_rules import Routing
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.cascade import (
@@ -141,7 +141,7 @@ def test_the_terms_over_arrays_are_those_of_the_rule() -> None:
     found = walk(dealt, 1, scale, SWAY, depth=12)
     engine = ReplayEngine(demo()[1], seed=0)
     for row, name in enumerate(dealt.names[:15]):
-        shape = Shape(scale, 12, SWAY)
+        shape = VoteShape(scale, 12, SWAY)
         for k, outcome in enumerate(engine._deal(name)[:11]):
             shape.add(outcome.sample)
             assert shape.terms() == pytest.approx(found.terms[row, 0, k].tolist(), rel=1e-9, abs=1e-9)

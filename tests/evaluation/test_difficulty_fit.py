@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from outthink.controller.difficulty import load, of
-from outthink.controller.difficulty.artefact import trained_on
+from outthink.controller.difficulty import load, of, trained_on
 from outthink.controller.router.folder import prompt_hash
 from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from outthink.controller.gain import LinearGain
-from outthink.controller.policy.lead import Lead
-from outthink.controller.policy.rules import rule_from_json
+from outthink.controller.policy.rules import Lead, rule_from_json
 from outthink.core.errors import BadInput
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.dealt import Array, Table, deal_one, in_orders
@@ -20,7 +19,7 @@ from outthink.evaluation.calibration.rung import certainty, sure_after
 from outthink.evaluation.calibration.stopping_controls import at_random, leading, oracle
 from outthink.evaluation.rerun import MEASURES, rerun
 from outthink.strategies import Spec
-from outthink.strategies.allocate import Rule
+from outthink.strategies.voting import Rule
 
 DEMO = Path(__file__).parents[2] / "data/demo/qwen2.5-coder-1.5b-instruct-q4--demo.parquet"
 ORDERS, DEPTH = 2, 16

@@ -35,7 +35,7 @@ def test_strategies_see_the_session_and_values_only(root: Path) -> None:
     plain |= {"collections", "collections.abc"}
     strangers = {
         f"{path.name}: {name}"
-        for path in (root / "src/outthink/strategies").glob("*.py")
+        for path in (root / "src/outthink/strategies").rglob("*.py")
         for name in imported(path)
         if name not in plain and not name.startswith(allowed)
     }

@@ -13,12 +13,9 @@ from hypothesis import strategies as st
 
 from outthink import Completion, Request, ScriptedEngine, Session
 from outthink.strategies import Spec
-from outthink.strategies.beam import best
-from outthink.strategies.mcts import Tree
-from outthink.strategies.node import Node, exploration
-from outthink.strategies.path import Path
-from outthink.strategies.rebase import widths
-from outthink.strategies.search import Search
+from outthink.strategies.search.beam import best, widths
+from outthink.strategies.search.mcts import Node, Tree, exploration
+from outthink.strategies.search.search import Path, Search
 from outthink.verifiers import FunctionVerifier
 from support.runs import Run, virtual
 from support.toy_tree import OPTIMUM, WIDE, Place, ToyTree, ToyVerifier, number, place

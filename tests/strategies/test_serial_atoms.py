@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-import outthink.strategies.atom_of_thoughts  # noqa: F401 - registers it
 from outthink import Completion, Message, Request, ScriptedEngine
 from outthink.engines.protocol import Call
 from outthink.strategies import Spec
-from outthink.strategies.atom_of_thoughts import Part, labelled, split
+from outthink.strategies.serial.atoms import Part, labelled, split
 from support.runs import PROMPT, Run, question, virtual
 
 LABELS = json.dumps(

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-import outthink.strategies.early_exit  # noqa: F401 - registers it
 from outthink import BadInput, Completion, ScriptedEngine, Unsupported
 from outthink.engines.protocol import Call
 from outthink.strategies import Spec
-from outthink.strategies.early_exit import Exit
-from outthink.strategies.thinking import CLOSE, CUE, Probe
+from outthink.strategies.serial.length import Exit
+from outthink.strategies.serial.thinking import CLOSE, CUE, TrialAnswer
 from support.reasoning_model import ReasoningModel
 from support.runs import Run, question, virtual
 
@@ -100,7 +99,7 @@ def test_without_log_probabilities_only_consensus_works() -> None:
 
 def test_an_answer_in_the_thinking_is_no_trial_answer() -> None:
     rule = Exit("m", 2, 0.95, "both")
-    assert not rule.after(Probe(None, "", 0.99))
+    assert not rule.after(TrialAnswer(None, "", 0.99))
 
     class Stating(Trials):
         def play(self, call: Call) -> Completion:

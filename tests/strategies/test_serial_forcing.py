@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-import outthink.strategies.budget_forcing  # noqa: F401 - registers it
 from outthink import BadInput, Budget, Completion, ScriptedEngine, Unsupported
 from outthink.core.request import Sampling
 from outthink.engines.protocol import Call, Features
 from outthink.engines.simulated import Outcome
 from outthink.strategies import Spec
-from outthink.strategies.budget_forcing import budget_forcing
-from outthink.strategies.thinking import CLOSE, Trace, looping
+from outthink.strategies.serial.length import budget_forcing
+from outthink.strategies.serial.thinking import CLOSE, Trace, looping
 from support.reasoning_model import WIDTH, ReasoningModel
 from support.runs import Run, question, virtual
 

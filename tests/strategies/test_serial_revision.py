@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-import outthink.strategies.revision  # noqa: F401 - registers it
 from outthink import BadInput, Completion, ScriptedEngine, Speed
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call
 from outthink.strategies import Spec
-from outthink.strategies.revision import Attempt, grid, revised, select
+from outthink.strategies.serial.revision import Attempt, grid, revised, select
 from outthink.verifiers.checks import FunctionVerifier
 from support.runs import Run, question, virtual
 

@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-import outthink.strategies.think_with_me  # noqa: F401 - registers it
 from outthink import BadInput, Completion, Request, ScriptedEngine, Speed
 from outthink.cli.terminal_judge import TerminalJudge
 from outthink.core.sample import Candidate
 from outthink.engines.protocol import Call
 from outthink.engines.simulated import Outcome
 from outthink.strategies import Spec
-from outthink.strategies.judges import JUDGES, parsed
-from outthink.strategies.thinking import CLOSE
+from outthink.strategies.serial.think_with_me import JUDGES, parsed
+from outthink.strategies.serial.thinking import CLOSE
 from outthink.verifiers.checks import FunctionVerifier
 from support.reasoning_model import TURNS, WIDTH, ReasoningModel
 from support.runs import Run, live, question, virtual

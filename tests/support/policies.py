@@ -6,7 +6,7 @@ from typing import Any
 
 from outthink.controller.policy.artefact import SCHEMA, Policy
 from outthink.controller.policy.regime import Regime
-from outthink.controller.router.features import NAMES, hand_features
+from outthink.controller.router.text import NAMES, hand_features
 from support.samples import question
 
 SIZES = (1, 2, 4, 8)

@@ -19,7 +19,7 @@ from functools import lru_cache
 
 from outthink import Completion, ScriptedEngine, Speed
 from outthink.engines.protocol import Call
-from outthink.strategies.thinking import CLOSE
+from outthink.strategies.serial.thinking import CLOSE
 
 WIDTH = 4
 WORDS = ("the", "value", "term", "sum", "part", "line", "case", "side", "step", "form", "root", "base", "rate", "ratio")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from outthink.core.request import Message, Request
 from outthink.core.sample import Candidate
 from outthink.strategies import STYLES, apply_style
-from outthink.strategies.asking import asking
+from outthink.strategies.prompts import asking
 from outthink.verifiers.judge import question
 from outthink.verifiers.protocol import question_of
 

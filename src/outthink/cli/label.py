@@ -42,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Label, with a progress bar."""
     from outthink.core.request import Sampling
-    from outthink.strategies.style import STYLES
+    from outthink.strategies.prompts import STYLES
     from outthink.training.label import Labelling
 
     for name in ("completions", "steps", "solutions", "limit"):

@@ -43,7 +43,7 @@ def run(chosen: argparse.Namespace) -> int:
     from outthink.core.request import Sampling
     from outthink.evaluation.dataset import open_dataset
     from outthink.evaluation.record import Recording
-    from outthink.strategies.style import STYLES
+    from outthink.strategies.prompts import STYLES
 
     if chosen.samples < 0 or chosen.samples + chosen.greedy < 1:
         raise BadInput("--samples", chosen.samples, "leaves nothing to record", "give at least 1")

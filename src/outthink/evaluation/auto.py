@@ -11,8 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from outthink.controller.policy.artefact import Arm, Policy, Task
-from outthink.controller.policy.held_out import HeldOut
+from outthink.controller.policy.artefact import HeldOut, Policy, PolicyArm, Task
 from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, at_size, drawn_otherwise, fallback, find_task
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
@@ -130,7 +129,7 @@ def _sizes(policy: Policy, tasks: Sequence[Task], depth: int) -> list[int]:
     return [arm.n for arm in arms if _drawn(arm) <= depth and all(any(a.n == arm.n for a in t.arms) for t in tasks)]
 
 
-def _drawn(arm: Arm) -> int:
+def _drawn(arm: PolicyArm) -> int:
     """Samples of any one model that an arm draws at most."""
     return max((int(stage.n) for stage in getattr(arm.rule, "stages", ())), default=arm.n)
 

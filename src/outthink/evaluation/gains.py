@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from outthink.controller.belief import Voted
-from outthink.controller.gain_table import GainTable, Key, State, assumed_gain, keys
+from outthink.controller.allocation import Voted
+from outthink.controller.gain import GainTable, Key, State, assumed_gain, keys
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces

@@ -25,7 +25,7 @@ from outthink.evaluation.dataset import Dataset, Problem
 from outthink.session.live import LiveRunner, drive
 from outthink.session.session import Session
 from outthink.session.store import SampleStore
-from outthink.strategies.style import apply_style
+from outthink.strategies.prompts import apply_style
 
 CHUNK = 16
 _TOP = 20

@@ -3,28 +3,28 @@
 Importing this package registers them; the order here is the order of every table.
 """
 
-from outthink.strategies.single import greedy, single  # isort: skip
-from outthink.strategies.self_consistency import self_consistency  # isort: skip
-from outthink.strategies.adaptive_consistency import adaptive_consistency  # isort: skip
-from outthink.strategies.esc import esc  # isort: skip
-from outthink.strategies.short_m_of_k import short_m_of_k  # isort: skip
+from outthink.strategies.voting import greedy, single  # isort: skip
+from outthink.strategies.voting import self_consistency  # isort: skip
+from outthink.strategies.voting import adaptive_consistency  # isort: skip
+from outthink.strategies.voting import esc  # isort: skip
+from outthink.strategies.voting import short_m_of_k  # isort: skip
 from outthink.strategies.best_of_n import best_of_n  # isort: skip
-from outthink.strategies.borda import borda  # isort: skip
-from outthink.strategies.confidence_vote import confidence_vote  # isort: skip
-from outthink.strategies.deepconf import deepconf, deepconf_online  # isort: skip
-from outthink.strategies.weighted_vote import weighted_vote  # isort: skip
-from outthink.strategies.beam import beam  # isort: skip
-from outthink.strategies.lookahead import lookahead  # isort: skip
-from outthink.strategies.dvts import dvts  # isort: skip
-from outthink.strategies.rebase import rebase  # isort: skip
-from outthink.strategies.mcts import mcts  # isort: skip
-from outthink.strategies.budget_forcing import budget_forcing  # isort: skip
-from outthink.strategies.early_exit import early_exit  # isort: skip
-from outthink.strategies.revision import revision  # isort: skip
-from outthink.strategies.think_with_me import think_with_me  # isort: skip
-from outthink.strategies.atom_of_thoughts import atom_of_thoughts  # isort: skip
+from outthink.strategies.weighted import borda  # isort: skip
+from outthink.strategies.weighted import confidence_vote  # isort: skip
+from outthink.strategies.weighted import deepconf, deepconf_online  # isort: skip
+from outthink.strategies.weighted import weighted_vote  # isort: skip
+from outthink.strategies.search.beam import beam  # isort: skip
+from outthink.strategies.search.beam import lookahead  # isort: skip
+from outthink.strategies.search.beam import dvts  # isort: skip
+from outthink.strategies.search.beam import rebase  # isort: skip
+from outthink.strategies.search.mcts import mcts  # isort: skip
+from outthink.strategies.serial.length import budget_forcing  # isort: skip
+from outthink.strategies.serial.length import early_exit  # isort: skip
+from outthink.strategies.serial.revision import revision  # isort: skip
+from outthink.strategies.serial.think_with_me import think_with_me  # isort: skip
+from outthink.strategies.serial.atoms import atom_of_thoughts  # isort: skip
+from outthink.strategies.prompts import STYLES, apply_style
 from outthink.strategies.registry import Spec, Strategy, strategies, strategy
-from outthink.strategies.style import STYLES, apply_style
 from outthink.strategies.votes import Votes, leader_probability
 
 __all__ = [

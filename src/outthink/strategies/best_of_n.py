@@ -10,9 +10,7 @@ from outthink.core.request import Budget, Request
 from outthink.core.sample import MEASURES, Sample, alternatives
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy
-from outthink.strategies.scores import scorer
-from outthink.strategies.votes import Votes
-from outthink.strategies.weights import aggregation_of, judged, values, verifier_of
+from outthink.strategies.votes import Votes, aggregation_of, judged, scorer, values, verifier_of
 
 PASS = 1.0
 """Score of an exact verifier for a right solution."""

@@ -16,7 +16,7 @@ from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.session.session import Session
-from outthink.strategies.style import STYLES, apply_style
+from outthink.strategies.prompts import STYLES, apply_style
 
 StrategyFunction = Callable[..., Coroutine[Any, Any, Verdict]]
 _REGISTRY: dict[str, Strategy] = {}

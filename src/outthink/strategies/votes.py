@@ -7,13 +7,18 @@ unreadable sample is counted and never votes.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import comb, fsum
 from typing import Literal
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, Unsupported
 from outthink.core.receipt import Stopped, Verdict
-from outthink.core.sample import Sample
+from outthink.core.request import Request
+from outthink.core.sample import MEASURES as SCORES
+from outthink.core.sample import TOP, Candidate, Sample, alternatives, certainty
+from outthink.session.session import Session
+from outthink.verifiers.protocol import AGGREGATIONS, Score, Verifier
 
 Ties = Literal["confidence", "random"]
 
@@ -102,3 +107,105 @@ class Votes:
             return certainty, -length
 
         return max(tied, key=strength)
+
+
+# Confidence scores of a finished sample.
+#
+# Knows: the names of the scores and what each needs. Does not know how a score is used.
+
+__all__ = ["SCORES", "TOP", "alternatives", "scored", "scorer"]
+
+
+def scorer(session: Session, score: str, window: int) -> Callable[[Sample], float]:
+    """A function from sample to score (higher = more confident).
+
+    Args:
+        score: `confidence` mean token confidence; `tail` of the last `window` tokens; `bottom` mean
+            of the least confident tenth of the windows; `lowest` least confident window; `logprob`
+            mean log-probability; `self-certainty` (arXiv 2502.18581), for which mean token
+            confidence stands in, with a note, where full log-probabilities are missing.
+
+    The function raises Unsupported for a sample without the log-probabilities it needs.
+    """
+    alternatives(score)
+
+    def value(sample: Sample) -> float:
+        found = certainty(sample, score, window)
+        if found is None and score == "self-certainty":
+            found = certainty(sample, "confidence", window)
+            if found is not None:
+                session.note("self-certainty needs full log-probabilities; mean token confidence stands in")
+        if found is None:
+            raise Unsupported(
+                f"score {score}: {session.tariff.model} returned no {'' if score == 'logprob' else 'top-'}"
+                "log-probabilities; use an engine that does (see `outthink doctor`) or self-consistency"
+            )
+        return found
+
+    return value
+
+
+async def scored(
+    session: Session, request: Request, n: int, score: str, window: int | None, ties: Ties
+) -> tuple[list[tuple[float, Sample]], Votes]:
+    """Draw n samples at once: the readable ones with their scores, in launch order, and votes that
+    hold no weight yet but know the unreadable ones."""
+    value = scorer(session, score, window or session.confidence_window)
+    votes = Votes(ties, session.random)
+    readable = []
+    async for sample in session.sample(request, n=n, ahead=n, top_logprobs=alternatives(score)):
+        if sample.answer is None:
+            votes.add(sample)
+        else:
+            readable.append((value(sample), sample))
+    return readable, votes
+
+
+# From a verifier's scores to the weights of votes.
+#
+# Knows: which verifier a session has, how its step scores become one number, and what a candidate
+# without a score weighs. Does not know who votes.
+
+
+def verifier_of(session: Session, name: str) -> Verifier:
+    """The session's verifier; BadInput for a strategy that has none."""
+    if session.verifier is None:
+        raise BadInput("strategy", name, "needs a verifier", "give one (--verifier NAME|PATH|URL)")
+    return session.verifier
+
+
+def aggregation_of(verifier: Verifier, aggregation: str) -> str:
+    """How step scores become one number, `auto` as the verifier was calibrated; BadInput for an unknown way."""
+    if aggregation == "auto":
+        return verifier.aggregation
+    if aggregation not in AGGREGATIONS:
+        raise BadInput("aggregation", aggregation, "is not known", f"use auto, {', '.join(AGGREGATIONS)}")
+    return aggregation
+
+
+async def judged(
+    session: Session, request: Request, candidates: Sequence[Candidate | Sample], aggregation: str
+) -> list[float | None]:
+    """One number a candidate, None for one without a score (see `Session.score`)."""
+    return values(await session.score(request, candidates), aggregation)
+
+
+def values(scores: Sequence[Score | None], aggregation: str) -> list[float | None]:
+    """One number a candidate, None where it has no score."""
+    return [None if score is None else score.value(aggregation) for score in scores]
+
+
+def weights(session: Session, scores: Sequence[float | None]) -> list[float]:
+    """How much each candidate's vote weighs.
+
+    One without a score weighs as much as the others on average. All weigh the same, so that the
+    majority wins, where none has a score or all scores are 0.
+    """
+    known = [score for score in scores if score is not None]
+    if len(known) < len(scores):
+        rest = "the others weigh by theirs" if known else "the majority decides"
+        session.note(f"{len(scores) - len(known)} of {len(scores)} candidates have no score; {rest}")
+    if not known or max(known) <= 0:
+        return [1.0] * len(scores)
+    mean = fsum(known) / len(known)
+    return [mean if score is None else score for score in scores]

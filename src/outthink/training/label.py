@@ -25,7 +25,7 @@ from outthink.evaluation.record import Journal
 from outthink.session.live import LiveRunner, drive
 from outthink.session.session import Session
 from outthink.session.store import SampleStore
-from outthink.strategies.style import apply_style
+from outthink.strategies.prompts import apply_style
 from outthink.training.label_file import write_labels
 from outthink.training.solutions import Solution
 

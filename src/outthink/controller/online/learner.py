@@ -6,23 +6,158 @@ state as having lived through it. Does not know how an arm is run or who says th
 
 from __future__ import annotations
 
+import fcntl
+import json
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from outthink.controller.online.arm import Arm, arms_of
-from outthink.controller.online.log import SCHEMA, Line, Log
-from outthink.controller.online.posterior import Posterior, Settings
+from outthink.controller.online.arms import Arm, Posterior, Settings, arms_of
 from outthink.core.errors import BadInput
 
+# The append-only log of choices and outcomes.
+#
+# Knows: JSON lines, durability, and several writers. Nothing is ever deleted or changed: an undo is a
+# line, too. Does not know what a line teaches.
 
-class Node(NamedTuple):
+Kind = Literal["policy", "choice", "cost", "outcome", "revert"]
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One event.
+
+    Args:
+        n: its number, counted from 0 without gaps.
+        kind: `policy` opens the log; `choice` precedes the request's first call; `cost` and `outcome`
+            follow; `revert` forgets the outcomes after line `to`.
+        time: seconds since 1970, UTC.
+        request, policy: their identifiers.
+        arm, propensity: what was taken and how likely that was, repeated on later lines of the request.
+        outcome: whether the answer was right, None where that is not known (yet).
+        cost: what the request cost, in the unit of the arms' costs; None where unknown.
+        to: number of the last line whose outcome still counts (`revert` only).
+        about: arms and settings (`policy` only).
+    """
+
+    n: int = -1
+    kind: Kind
+    time: float
+    policy: str
+    request: str | None = None
+    arm: str | None = None
+    propensity: float | None = None
+    outcome: bool | None = None
+    cost: float | None = None
+    to: int | None = None
+    about: dict[str, Any] | None = None
+
+    def text(self) -> str:
+        """The line as it is written, without its end."""
+        return json.dumps(
+            {name: value for name, value in asdict(self).items() if name not in ("to", "about") or value is not None}
+        )
+
+
+_NAMES = {field.name for field in fields(LogLine)}
+
+
+class Log:
+    """One file; several processes may append to it.
+
+    `torn` holds what a crash has left of lines: they are ignored, kept in the file, and `notes` says so.
+    Raises BadInput for a file that cannot be read or written, or that lacks a line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.torn: list[str] = []
+        self.count = 0
+        self._offset = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise BadInput("log", str(path), f"cannot be opened ({error.strerror})", "check the path") from None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should be told."""
+        if not self.torn:
+            return ()
+        return (f"{self.path}: {len(self.torn)} torn lines (a writer was killed) are ignored",)
+
+    def read(self) -> Iterator[LogLine]:
+        """Lines that have come since the last read."""
+        size = os.fstat(self._file).st_size
+        content = os.pread(self._file, size - self._offset, self._offset)
+        whole, end, rest = content.rpartition(b"\n")
+        self._offset += len(whole) + len(end)
+        self.torn = [text for text in self.torn if text.endswith("\n")]
+        for text in whole.split(b"\n") if end else ():
+            if (line := self._parsed(text)) is not None:
+                yield line
+        if rest:
+            self.torn.append(rest.decode(errors="replace"))  # or another writer is not finished yet
+
+    def append(self, make: Callable[[], LogLine], apply: Callable[[LogLine], None]) -> LogLine:
+        """Apply what others have written meanwhile, then write one line; it is on disk when this returns.
+
+        Args:
+            make: the line to write, made when no other writer can come between.
+            apply: receives the lines of others, then this one.
+        """
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            for line in self.read():
+                apply(line)
+            if os.fstat(self._file).st_size > self._offset:  # torn: under the lock, its writer is gone
+                os.write(self._file, b"\n")
+                for line in self.read():
+                    apply(line)
+            line = replace(make(), n=self.count)
+            data = line.text().encode() + b"\n"
+            if os.write(self._file, data) != len(data):
+                raise BadInput("log", str(self.path), "is on a full disk", "make room; the torn line is ignored")
+            os.fsync(self._file)
+            for written in self.read():
+                apply(written)
+            return line
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def _parsed(self, text: bytes) -> LogLine | None:
+        """A line, None for a torn one."""
+        try:
+            value = json.loads(text)
+        except ValueError:
+            self.torn.append(text.decode(errors="replace") + "\n")
+            return None
+        fine = isinstance(value, dict) and set(value) <= _NAMES and {"n", "kind", "time", "policy"} <= set(value)
+        if not fine or value["kind"] not in get_args(Kind):
+            raise BadInput("log", str(self.path), f"line {self.count} is no line of a log", "give a file of --learn")
+        if value["n"] != self.count:
+            raise BadInput(
+                "log", str(self.path), f"lacks line {self.count}", "restore it from a copy; lines are never deleted"
+            )
+        self.count += 1
+        return LogLine(**value)
+
+
+class OutcomeList(NamedTuple):
     """The outcomes that count after a line: the last one, and those before it."""
 
-    line: Line
-    before: Node | None
+    line: LogLine
+    before: OutcomeList | None
 
 
 class Choice(NamedTuple):
@@ -69,10 +204,10 @@ class Learner:
         self._log = Log(path)
         self.policy = ""
         self.posterior: Posterior | None = None
-        self.choices: dict[str, Line] = {}
+        self.choices: dict[str, LogLine] = {}
         self.costs: dict[str, float] = {}
-        self.outcomes: dict[str, Line] = {}
-        self._effective: list[Node | None] = []
+        self.outcomes: dict[str, LogLine] = {}
+        self._effective: list[OutcomeList | None] = []
         try:
             self._open(policy, arms, settings)
         except BaseException:
@@ -137,7 +272,7 @@ class Learner:
     def choose(self, request: str) -> Choice:
         """Take an arm for a request; the choice is on disk when this returns. Asked twice, it is the same."""
 
-        def make() -> Line:
+        def make() -> LogLine:
             arm, propensity = self._learned().choose(request)
             return self._line("choice", request=request, arm=arm, propensity=propensity)
 
@@ -192,20 +327,20 @@ class Learner:
             raise BadInput("log", str(self._log.path), "does not begin with a policy", "give a file of --learn")
         return self.posterior
 
-    def _about(self, request: str, kind: str, **fields: Any) -> Line:
+    def _about(self, request: str, kind: str, **fields: Any) -> LogLine:
         made = self.choices.get(request)
         if made is None:
             raise BadInput("request", request, "is not in the log", "give the id that the receipt names")
         return self._append(kind, request=request, arm=made.arm, propensity=made.propensity, **fields)
 
-    def _append(self, kind: str, **fields: Any) -> Line:
+    def _append(self, kind: str, **fields: Any) -> LogLine:
         return self._log.append(lambda: self._line(kind, **fields), self._apply)
 
-    def _line(self, kind: str, **fields: Any) -> Line:
+    def _line(self, kind: str, **fields: Any) -> LogLine:
         fields.setdefault("policy", self.policy)
-        return Line(kind=kind, time=self._clock(), **fields)  # type: ignore[arg-type]
+        return LogLine(kind=kind, time=self._clock(), **fields)  # type: ignore[arg-type]
 
-    def _apply(self, line: Line) -> None:
+    def _apply(self, line: LogLine) -> None:
         """One line of the log, lived or replayed."""
         if line.kind == "policy" and self.posterior is None:
             about = line.about or {}
@@ -220,19 +355,19 @@ class Learner:
         elif line.kind == "cost" and line.request is not None and line.cost is not None:
             self.costs[line.request] = line.cost
         elif line.kind == "outcome" and line.request is not None and line.request not in self.outcomes:
-            effective = Node(line, effective)
+            effective = OutcomeList(line, effective)
             self._count(line)
         elif line.kind == "revert" and line.to is not None:
             effective = self._effective[line.to]
             self._rebuild(effective)
         self._effective.append(effective)
 
-    def _count(self, line: Line) -> None:
+    def _count(self, line: LogLine) -> None:
         self.outcomes[line.request or ""] = line
         if _teaches(line):
             self._learned().learn(line.arm or "", bool(line.outcome), line.cost)
 
-    def _rebuild(self, effective: Node | None) -> None:
+    def _rebuild(self, effective: OutcomeList | None) -> None:
         old = self._learned()
         self.posterior, self.outcomes = Posterior(old.arms, old.settings), {}
         lines = []
@@ -243,7 +378,7 @@ class Learner:
             self._count(line)
 
 
-def _teaches(line: Line) -> bool:
+def _teaches(line: LogLine) -> bool:
     """Whether the outcome is known, and drawn with a known probability."""
     return line.outcome is not None and line.arm is not None and 0 < (line.propensity or 0.0) <= 1
 

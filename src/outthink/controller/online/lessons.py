@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from outthink.controller.online.arm import Arm
+from outthink.controller.online.arms import Arm, Settings
 from outthink.controller.online.learner import Learner
-from outthink.controller.online.posterior import Settings
-from outthink.controller.policy.artefact import Arm as Calibrated
 from outthink.controller.policy.artefact import Policy, Task
+from outthink.controller.policy.artefact import PolicyArm as Calibrated
 from outthink.controller.policy.plan import Plan
 from outthink.core.receipt import Receipt
 

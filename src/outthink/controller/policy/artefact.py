@@ -6,27 +6,141 @@ rule decides, nor how anything was fitted.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
 from outthink.controller.cascade import Cascade
 from outthink.controller.gain import LinearGain
-from outthink.controller.policy.canonical import canonical, digest
-from outthink.controller.policy.held_out import HeldOut
 from outthink.controller.policy.regime import Regime
 from outthink.controller.policy.rules import rule_from_json
 from outthink.core.errors import BadInput
+
+# JSON in one form only, so that equal contents are equal bytes and two versions can be compared in review.
+#
+# Knows: sorted keys, one key a line, long lists of numbers wrapped. Does not know what the values mean.
+
+_A_LINE = 24
+"""Numbers or short texts of a list on one line."""
+
+
+def canonical(value: Any) -> str:
+    """The text of a JSON value, with a newline at its end. Raises ValueError for NaN and infinity."""
+    return _text(value, 0) + "\n"
+
+
+def digest(value: Any) -> str:
+    """`sha256:` and the hash of the canonical text."""
+    return "sha256:" + hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def _text(value: Any, depth: int) -> str:
+    inner, outer = "\n" + " " * (depth + 1), "\n" + " " * depth
+    if isinstance(value, Mapping):
+        if not value:
+            return "{}"
+        pairs = (f"{_scalar(str(key))}: {_text(value[key], depth + 1)}" for key in sorted(value))
+        return "{" + inner + ("," + inner).join(pairs) + outer + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if any(isinstance(item, (Mapping, list, tuple)) for item in value):
+            return "[" + inner + ("," + inner).join(_text(item, depth + 1) for item in value) + outer + "]"
+        lines = [", ".join(map(_scalar, value[at : at + _A_LINE])) for at in range(0, len(value), _A_LINE)]
+        return "[" + ("," + inner).join(lines) + "]"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+# What an arm of a policy did on problems that it had not been fitted on.
+#
+# Knows: means over problems, their intervals, and the prediction interval of a mean yet to be seen.
+# Does not know how an arm decides or how it was fitted.
+
+_Z = 1.959964  # of the normal distribution, 95 % two-sided
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Means per problem over held-out problems; None where a quantity is unknown.
+
+    Args:
+        problems: how many were held out, each in its turn.
+        accuracy: share answered right, with its 95 % bootstrap interval over problems.
+        spread: standard deviation of a problem's accuracy (mean over orders) between problems.
+        tokens: generated, cancelled included; `prompt_tokens` are counted apart.
+        seconds: on the time model of the calibration.
+    """
+
+    problems: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    spread: float
+    tokens: float
+    tokens_low: float
+    tokens_high: float
+    prompt_tokens: float | None
+    samples: float
+    seconds: float | None
+    flops: float | None
+    usd: float | None = None
+
+    def cost(self, currency: str) -> float | None:
+        """Mean of a problem in `tokens` (prompt included), `flops`, `usd` or `seconds`; None where unknown."""
+        if currency == "tokens":
+            return None if self.prompt_tokens is None else self.tokens + self.prompt_tokens
+        value: float | None = getattr(self, currency)
+        return value
+
+    def predicted(self, problems: int) -> tuple[float, float]:
+        """95 % prediction interval for the mean accuracy over so many new problems.
+
+        It covers the error of both means: spread x sqrt(1/here + 1/there), with Student's quantile.
+        Two problems, one right and one wrong, are added to the spread, so that a perfect record does
+        not promise perfection.
+        """
+        if problems < 1:
+            raise BadInput("problems", problems, "is below 1", "predict for at least one problem")
+        here = self.problems
+        mean = (self.accuracy * here + 1) / (here + 2)
+        variance = (here * (self.spread**2 + (self.accuracy - mean) ** 2) + (1 - mean) ** 2 + mean**2) / (here + 2)
+        freedom = max(here - 1, 1)
+        quantile = _Z + (_Z**3 + _Z) / (4 * freedom)
+        half = quantile * sqrt(variance * (1 / problems + 1 / here))
+        return max(0.0, self.accuracy - half), min(1.0, self.accuracy + half)
+
+    def json(self) -> dict[str, Any]:
+        """Plain values, six significant digits."""
+        return {
+            name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> HeldOut:
+        """From plain values. BadInput for a missing key, or a value that is no number."""
+        found: dict[str, Any] = {}
+        for field in fields(cls):
+            value = values.get(field.name)
+            unknown = value is None and "None" in str(field.type)
+            if not unknown and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise BadInput("policy", value, f"is no {field.name} of an arm", "calibrate again")
+            found[field.name] = value
+        return cls(**found)
+
 
 SCHEMA = 1
 _AGAIN = "make it again with `outthink calibrate`"
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class PolicyArm:
     """One way to answer: at most n samples under a rule, and what that did on held-out problems."""
 
     n: int
@@ -55,14 +169,14 @@ class Task:
     model: str
     dataset: str
     answer: str | None
-    arms: tuple[Arm, ...]
+    arms: tuple[PolicyArm, ...]
     chosen: int
     regime: Regime
     problems: frozenset[str]
     questions: frozenset[str]
     other: Mapping[str, Any]
 
-    def arm(self, n: int) -> Arm:
+    def arm(self, n: int) -> PolicyArm:
         """The arm of size n; BadInput for a size that was not calibrated."""
         for arm in self.arms:
             if arm.n == n:
@@ -200,7 +314,7 @@ def _rule(values: Mapping[str, Any]) -> Any:
 
 
 def _task(values: Mapping[str, Any]) -> Task:
-    arms = tuple(Arm(int(arm["n"]), _rule(arm["rule"]), HeldOut.of(arm["held_out"])) for arm in values["arms"])
+    arms = tuple(PolicyArm(int(arm["n"]), _rule(arm["rule"]), HeldOut.of(arm["held_out"])) for arm in values["arms"])
     known = {"arms", "model", "dataset", "answer", "chosen", "regime", "problems", "questions"}
     task = Task(
         model=values["model"],

@@ -12,16 +12,16 @@ from typing import Any
 
 from outthink.controller.difficulty import of
 from outthink.controller.latency import DeadlineTooShort
-from outthink.controller.policy.artefact import Arm, Policy, Task
-from outthink.controller.policy.guard import Guarded
-from outthink.controller.router.features import hand_features
+from outthink.controller.policy.artefact import Policy, PolicyArm, Task
+from outthink.controller.policy.rules import Guarded
+from outthink.controller.router.text import hand_features
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
 from outthink.core.request import CURRENCIES, Currency, Request
 from outthink.economics.tariff import Tariff
 from outthink.session.session import Session
 from outthink.strategies import Spec
-from outthink.strategies.allocate import Rule, allocate
+from outthink.strategies.voting import Rule, allocate
 
 FALLBACK = "adaptive-consistency"
 OUTSIDE = "outside the policy's regime"
@@ -64,7 +64,7 @@ class Option:
     `ahead` is how many calls it would have in flight: more than usual where a deadline wants it.
     """
 
-    arm: Arm
+    arm: PolicyArm
     usage: dict[str, float | None]
     exceeds: tuple[Currency, ...]
     ahead: int
@@ -86,7 +86,7 @@ class Plan:
     """
 
     policy: str
-    arm: Arm | None
+    arm: PolicyArm | None
     n: int
     why: str
     spec: str = ""
@@ -232,7 +232,7 @@ def drawn_otherwise(calibrated: Mapping[str, Any] | None, here: Mapping[str, Any
     return (f"samples are not drawn as in the policy's calibration ({told}): its figures may not hold",)
 
 
-def _option(arm: Arm, request: Request, situation: Situation) -> Option:
+def _option(arm: PolicyArm, request: Request, situation: Situation) -> Option:
     """An arm at the session's calls in flight; at more where only so the deadline holds, before a smaller arm."""
     seconds = request.budget.seconds
     ahead = situation.ahead
@@ -251,7 +251,7 @@ def _option(arm: Arm, request: Request, situation: Situation) -> Option:
     return Option(arm, usage, exceeds, ahead)
 
 
-def predicted_usage(arm: Arm, situation: Situation, ahead: int = 1) -> dict[str, float | None]:
+def predicted_usage(arm: PolicyArm, situation: Situation, ahead: int = 1) -> dict[str, float | None]:
     """Expected tokens, seconds, usd, joules and flops of an arm here; None where unknown, never zero.
 
     The prompt's tokens are this request's where they are known, read once a sample. Held-out figures

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any
 
-from outthink.controller.router.features import NAMES, hand_features
+from outthink.controller.router.text import NAMES, hand_features
 from outthink.core.errors import BadInput
 
 PROBES = 4

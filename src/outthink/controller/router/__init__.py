@@ -3,8 +3,17 @@
 Applying a router needs the standard library only. Training is in `outthink.evaluation.routing`.
 """
 
-from outthink.controller.router.artefact import load, load_choice, read_card, trained_on
-from outthink.controller.router.choice import Choice, Chosen
-from outthink.controller.router.model import Belief, Router, TextModel
+from outthink.controller.router.folder import load, load_choice, read_card, trained_on
+from outthink.controller.router.model import ModelRouter, RoutedModel, Router, RouterPrediction, TextModel
 
-__all__ = ["Belief", "Choice", "Chosen", "Router", "TextModel", "load", "load_choice", "read_card", "trained_on"]
+__all__ = [
+    "ModelRouter",
+    "RoutedModel",
+    "Router",
+    "RouterPrediction",
+    "TextModel",
+    "load",
+    "load_choice",
+    "read_card",
+    "trained_on",
+]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from math import exp
 from operator import mul
 
-from outthink.controller.router.features import hand_features, read
-from outthink.controller.router.tfidf import Finder, Kind, idf, weights
+from outthink.controller.router.text import Finder, Kind, hand_features, idf, read, weights
+from outthink.controller.routing_rules import Routing, Way
 
 CLIP = 4.0
 """Standard deviations beyond which a hand feature counts no further: a strange prompt stays a plain guess."""
@@ -110,7 +110,7 @@ class TextModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Belief:
+class RouterPrediction:
     """What a router thinks of one prompt; `flags` say why it should not be trusted here, if anything does."""
 
     weak: float
@@ -150,7 +150,7 @@ class Router:
         """Whether requests should come with their subject."""
         return bool(self.model.subjects)
 
-    def believe(self, prompt: str, subject: str = "") -> Belief:
+    def believe(self, prompt: str, subject: str = "") -> RouterPrediction:
         """P(weak right), P(strong right), and whether the prompt is like those of the training."""
         weak, strong = self.model.probabilities(prompt, subject)
         flags = []
@@ -158,7 +158,7 @@ class Router:
             flags.append(f"{len(prompt)} characters, trained on {self.shortest} to {self.longest}")
         if self.reads_subject and subject not in self.model.subjects:
             flags.append(f"subject {subject!r} is new")
-        return Belief(weak, strong, tuple(flags))
+        return RouterPrediction(weak, strong, tuple(flags))
 
     def threshold(self, share: float) -> float:
         """The gain from which requests go to the strong model, so that about `share` (0 to 1) of them do.
@@ -181,3 +181,52 @@ def sigmoid(value: float) -> float:
         return 1 / (1 + exp(-value))
     small = exp(value)
     return small / (1 + small)
+
+
+# A router over any number of models: their chances on one prompt, and the model that a way of routing takes.
+#
+# Knows: chances and mean costs. Does not know how the ways weigh them (`controller.routing_rules`).
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedModel:
+    """A model for one prompt; `flags` say why the chances should not be trusted here, if anything does."""
+
+    model: str
+    chances: tuple[float, ...]
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRouter:
+    """Chooses among the models that it was trained on.
+
+    Args:
+        id: hash of the artefact's content; receipts name it.
+        text: one head a model, named as it is.
+        costs: mean of each model's answers in training, all in one unit.
+        shortest, longest: characters of the prompts that it was trained on.
+    """
+
+    id: str
+    text: TextModel
+    costs: tuple[float, ...]
+    shortest: int
+    longest: int
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """By name, the cheapest first."""
+        return self.text.heads
+
+    def routing(self, way: Way, parameter: float) -> Routing:
+        """A way of routing over these models; BadInput for an unknown way."""
+        return Routing(way, parameter, self.models, self.costs)
+
+    def choose(self, prompt: str, way: Way, parameter: float) -> RoutedModel:
+        """The model for a prompt; BadInput for an unknown way."""
+        chances = self.text.probabilities(prompt)
+        model, size = self.routing(way, parameter).choose(chances), len(prompt)
+        if self.shortest <= size <= self.longest:
+            return RoutedModel(model, tuple(chances))
+        return RoutedModel(model, tuple(chances), (f"{size} characters, trained on {self.shortest} to {self.longest}",))

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from outthink.controller.policy.artefact import Arm, Policy, Task
-from outthink.controller.policy.held_out import HeldOut
+from outthink.controller.policy.artefact import HeldOut, Policy, PolicyArm, Task
 from outthink.controller.policy.plan import Plan, at_size
-from outthink.controller.router.features import hand_features
+from outthink.controller.router.text import hand_features
 from outthink.evaluation.auto import Auto, situations_of
 from outthink.evaluation.bootstrap import Array, intervals
 from outthink.evaluation.calibration.fit import Fitted, Settings, fit
@@ -68,7 +67,7 @@ def lineup(source: Source, found: Fitted, policy: str = "") -> list[Auto]:
             model=source.traces.model,
             dataset=source.traces.dataset,
             answer=source.answer,
-            arms=tuple(Arm(n, rule, _UNSEEN) for n, rule in sorted(rules.items())),
+            arms=tuple(PolicyArm(n, rule, _UNSEEN) for n, rule in sorted(rules.items())),
             chosen=max(rules),
             regime=regime,
             problems=frozenset(),

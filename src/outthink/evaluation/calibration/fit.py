@@ -14,8 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from outthink.controller.gain import LinearGain
-from outthink.controller.policy.guard import SURE
-from outthink.controller.policy.rules import Adaptive
+from outthink.controller.policy.rules import SURE, Adaptive
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.dealt import deal_one
 from outthink.evaluation.calibration.rung import LEAST, Rung

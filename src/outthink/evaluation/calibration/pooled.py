@@ -19,7 +19,7 @@ from outthink.evaluation.calibration.dealt import Array
 from outthink.session.member import Member
 from outthink.session.session import Session
 from outthink.session.virtual import VirtualRunner, drive
-from outthink.strategies.allocate import allocate
+from outthink.strategies.voting import allocate
 
 POOLED = ("accuracy", "flops", "seconds", "tokens", "samples", "first_samples")
 """What is measured: `tokens` are generated ones over all models, `first_samples` those of the first model."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from outthink.controller.policy.regime import FAR, PROBES, Regime
-from outthink.controller.router.features import hand_features
+from outthink.controller.router.text import hand_features
 from outthink.engines.traces import Recorded
 from outthink.evaluation.calibration.source import Source
 

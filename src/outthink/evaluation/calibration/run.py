@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from outthink.controller.policy.artefact import SCHEMA, Policy
-from outthink.controller.policy.held_out import HeldOut
+from outthink.controller.policy.artefact import SCHEMA, HeldOut, Policy
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
 from outthink.economics.tariff import active_parameters

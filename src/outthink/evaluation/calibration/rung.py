@@ -18,9 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outthink.controller.gain import LinearGain, Scale
-from outthink.controller.policy.guard import SURE
-from outthink.controller.policy.lead import Lead
-from outthink.controller.policy.rules import Adaptive, Fixed
+from outthink.controller.policy.rules import SURE, Adaptive, Fixed, Lead
 from outthink.evaluation.bootstrap import paired_interval
 from outthink.evaluation.calibration.dealt import Array, Table
 from outthink.evaluation.calibration.gain import SWAY, Mask, Ridge, Walk, scale_of, walk

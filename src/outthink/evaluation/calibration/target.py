@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from outthink.controller.policy.held_out import HeldOut
+from outthink.controller.policy.artefact import HeldOut
 from outthink.core.errors import BadInput
 
 COSTS = ("tokens", "flops", "usd", "seconds")

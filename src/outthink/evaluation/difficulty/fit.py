@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from outthink.controller.difficulty.head import Difficulty, heads
-from outthink.controller.router.features import NAMES
-from outthink.controller.router.tfidf import KINDS
+from outthink.controller.difficulty import Difficulty, heads
+from outthink.controller.router.text import KINDS, NAMES
 from outthink.evaluation.difficulty.data import Outcomes
 from outthink.evaluation.routing.corpus import Corpus
 from outthink.evaluation.routing.data import Floats, Ints

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from outthink.controller.difficulty.probe import Probe
+from outthink.controller.difficulty import Probe
 from outthink.core.errors import BadInput
 from outthink.evaluation.routing.data import Floats, Ints
 from outthink.evaluation.routing.folds import fold_of

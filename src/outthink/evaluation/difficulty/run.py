@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from outthink import __version__
-from outthink.controller.difficulty import plain
-from outthink.controller.difficulty.artefact import load, save
-from outthink.controller.difficulty.head import Difficulty
-from outthink.controller.policy.canonical import digest
+from outthink.controller.difficulty import Difficulty, load, plain, save
+from outthink.controller.policy.artefact import digest
 from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.evaluation.calibration.source import Source

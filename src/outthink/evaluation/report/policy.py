@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from outthink.controller.policy.artefact import Policy, Task
-from outthink.controller.policy.held_out import HeldOut
+from outthink.controller.policy.artefact import HeldOut, Policy, Task
 from outthink.evaluation.report.series import Row
 
 if TYPE_CHECKING:

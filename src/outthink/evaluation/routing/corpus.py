@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from outthink.controller.router.features import hand_features, read
 from outthink.controller.router.model import CLIP
-from outthink.controller.router.tfidf import KINDS, Kind, idf, terms
+from outthink.controller.router.text import KINDS, Kind, hand_features, idf, read, terms
 from outthink.evaluation.routing.data import Floats, Ints
 
 LEAST: dict[Kind, int] = {"word": 2, "char": 3}

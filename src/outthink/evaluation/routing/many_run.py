@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from outthink import __version__
-from outthink.controller.router.artefact import load_choice, save, trained_on
-from outthink.controller.router.folder import prompt_hash
+from outthink.controller.router.folder import load_choice, prompt_hash, save, trained_on
 from outthink.controller.router.model import TextModel
 from outthink.controller.routing_rules import Routing, Way
 from outthink.core.errors import BadInput

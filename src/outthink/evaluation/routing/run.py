@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from outthink import __version__
-from outthink.controller.router.artefact import load, read_card, save, trained_on
-from outthink.controller.router.folder import prompt_hash
+from outthink.controller.router.folder import load, prompt_hash, read_card, save, trained_on
 from outthink.controller.router.model import TextModel
 from outthink.core.errors import BadInput
 from outthink.evaluation.routing.corpus import Corpus

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from outthink.controller.router.features import NAMES
 from outthink.controller.router.folder import DIGITS
 from outthink.controller.router.model import Block, TextModel
-from outthink.controller.router.tfidf import KINDS, Kind
+from outthink.controller.router.text import KINDS, NAMES, Kind
 from outthink.evaluation.routing.corpus import Corpus, Vocabulary
 from outthink.evaluation.routing.data import Floats, Ints
 

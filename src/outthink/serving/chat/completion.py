@@ -10,7 +10,7 @@ from outthink.core.receipt import Receipt
 from outthink.engines.openai.reading import finish_reason
 from outthink.serving.chat.gathered import MARK, Gathered
 from outthink.serving.encoding import encode
-from outthink.strategies.thinking import CLOSE
+from outthink.strategies.serial.thinking import CLOSE
 
 DONE = b"data: [DONE]\n\n"
 _EMPTY = Gathered()

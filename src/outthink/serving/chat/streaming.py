@@ -18,7 +18,7 @@ from outthink.engines.protocol import Call
 from outthink.serving.chat.completion import Layout
 from outthink.serving.chat.gathered import Gathered
 from outthink.serving.chat.wish import Progress
-from outthink.strategies.thinking import CLOSE
+from outthink.strategies.serial.thinking import CLOSE
 
 Mode = Literal["tokens", "thinking", "progress"]
 ROLE = {"role": "assistant", "content": ""}

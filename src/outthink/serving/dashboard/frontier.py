@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from outthink.controller.policy.artefact import Policy, Task
-from outthink.controller.policy.held_out import HeldOut
+from outthink.controller.policy.artefact import HeldOut, Policy, Task
 from outthink.evaluation.report.policy import about, remarks
 
 

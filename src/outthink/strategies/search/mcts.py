@@ -2,18 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import exp
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import exp, log, sqrt
 
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.session.session import Session
-from outthink.strategies.beam import NEEDS
-from outthink.strategies.node import Node
-from outthink.strategies.path import ROOT, Path
 from outthink.strategies.registry import strategy
-from outthink.strategies.search import Search
+from outthink.strategies.search.beam import NEEDS
+from outthink.strategies.search.search import ROOT, Path, Search
+
+# A node of a search tree: a path with visits.
+#
+# Knows: the PUCT rule and mean backup. Does not know where children or values come from.
+
+_BASE, _START = 19652, 1.25
+"""Constants of PUCT (Silver et al. 2017; strategies specification S14)."""
+
+
+def exploration(visits: int) -> float:
+    """c(s) of a node with so many visits: log((1 + N + 19652) / 19652) + 1.25."""
+    return log((1 + visits + _BASE) / _BASE) + _START
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """Visits count the simulations that passed through it, its own evaluation included."""
+
+    path: Path
+    parent: Node | None = None
+    prior: float = 1.0
+    visits: int = 0
+    total: float = 0.0
+    children: list[Node] = field(default_factory=list)
+
+    @property
+    def value(self) -> float:
+        """Mean of what was backed up; before the first visit what the verifier says, its parent's mean without that."""
+        if self.visits:
+            return self.total / self.visits
+        if self.path.value is not None:
+            return self.path.value
+        return self.parent.value if self.parent is not None else 0.0
+
+    def select(self) -> Node:
+        """The child with the highest value + c * prior * sqrt(N) / (1 + N_child), the first of equal ones."""
+        reach = exploration(self.visits) * sqrt(self.visits)
+        return max(self.children, key=lambda child: child.value + reach * child.prior / (1 + child.visits))
+
+    def back_up(self, value: float) -> None:
+        """Count a simulation that ended here, up to the root."""
+        node: Node | None = self
+        while node is not None:
+            node.visits += 1
+            node.total += value
+            node = node.parent
+
+    def leaves(self) -> Iterator[Node]:
+        """Every node without children, depth first."""
+        if not self.children:
+            yield self
+        for child in self.children:
+            yield from child.leaves()
+
 
 _ALPHA = 0.3
 """Concentration of the Dirichlet noise on the priors of the first steps."""
@@ -39,9 +92,9 @@ async def mcts(
     Priors are uniform, or `logprob`: softmax of the steps' mean log-probabilities. An exact verifier
     judges a sampled completion of each leaf, and its first pass is the answer.
     """
-    for field, value, known in (("priors", priors, ("uniform", "logprob")), ("choice", choice, ("vote", "visits"))):
+    for parameter, value, known in (("priors", priors, ("uniform", "logprob")), ("choice", choice, ("vote", "visits"))):
         if value not in known:
-            raise BadInput(f"mcts:{field}", value, "is not known", f"use {' or '.join(known)}")
+            raise BadInput(f"mcts:{parameter}", value, "is not known", f"use {' or '.join(known)}")
     if not 0 <= noise <= 1:
         raise BadInput("mcts:noise", noise, "is no share", "give 0 for none and at most 1")
     search = Search.open(

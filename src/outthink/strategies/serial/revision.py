@@ -16,7 +16,7 @@ from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.core.sample import Sample
 from outthink.session.session import Session
-from outthink.strategies.asking import asking, question
+from outthink.strategies.prompts import asking, question
 from outthink.strategies.registry import strategy
 from outthink.strategies.votes import Ties, Votes
 

@@ -6,19 +6,208 @@ budget or the verifier ends first. Does not know which path a search extends nex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from outthink.core.errors import BadInput, Unsupported
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.sample import Candidate
+from outthink.core.sample import Candidate, Sample
 from outthink.session.session import Session
-from outthink.strategies.path import ROOT, Path
-from outthink.strategies.steps import Steps, worthwhile
-from outthink.strategies.votes import Votes
-from outthink.strategies.weights import aggregation_of, judged, verifier_of, weights
+from outthink.strategies.votes import Votes, aggregation_of, judged, verifier_of, weights
+
+# A path of a search: the steps of one whole or partial solution.
+#
+# Knows: its text, what it has cost to write, and what the verifier said. Does not know how it was
+# found or where the search goes next.
+
+_LETTERS = 4
+"""Characters a token, for servers that tell no counts: it limits lengths and never enters a receipt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Steps whose concatenation, with `opening`, is the text so far.
+
+    Args:
+        opening: blank text behind the last step; it opens the next one.
+        tokens: generated tokens, estimated where `counted` is False.
+        logprob: sum of the tokens' log-probabilities, None if unknown.
+        finished: the model has ended it, or its length has.
+        answer, rule: read from the whole text.
+        value: the verifier's score, None while or where there is none.
+        preview: the rollout that `value` judges instead of the path itself.
+    """
+
+    steps: tuple[str, ...] = ()
+    opening: str = ""
+    tokens: int = 0
+    counted: bool = True
+    logprob: float | None = 0.0
+    finished: bool = False
+    answer: str | None = None
+    rule: str = "none"
+    finish_reason: str = "stop"
+    value: float | None = None
+    preview: Path | None = None
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self.steps) + self.opening
+
+    @property
+    def certainty(self) -> float | None:
+        """Mean log-probability of its tokens, None if unknown."""
+        return None if self.logprob is None or not self.tokens else self.logprob / self.tokens
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """What the best path has most of: value, then certainty, then brevity."""
+        certainty = self.certainty
+        return (
+            -1.0 if self.value is None else self.value,
+            float("-inf") if certainty is None else certainty,
+            -self.tokens,
+        )
+
+    def grown(self, sample: Sample, text: str, *, finished: bool) -> Path:
+        """With a sample's text behind it: a step, or blank text that opens the next one."""
+        count = sample.tokens if sample.tokens is not None else -(-len(sample.text) // _LETTERS)
+        known = self.logprob is not None and sample.mean_logprob is not None
+        blank = not text.strip()
+        return replace(
+            self,
+            steps=self.steps if blank else (*self.steps, self.opening + text),
+            opening=self.opening + text if blank else "",
+            tokens=self.tokens + count,
+            counted=self.counted and sample.tokens is not None,
+            logprob=(self.logprob or 0.0) + (sample.mean_logprob or 0.0) * count if known else None,
+            finished=finished,
+            answer=sample.answer,
+            rule=sample.rule,
+            finish_reason=sample.finish_reason,
+            value=None,
+            preview=None,
+        )
+
+    def sample(self, index: int) -> Sample:
+        """As a finished sample that may vote."""
+        tokens = self.tokens if self.counted else None
+        return Sample(index, self.text, self.answer, self.rule, tokens, self.finish_reason, mean_logprob=self.certainty)
+
+
+ROOT = Path()
+"""Where every search begins: nothing written."""
+
+
+# Continues many prefixes by one step each, side by side.
+#
+# Knows: where a step ends, when a path is finished, and which steps are worth no more. Does not know
+# verifiers, or which path deserves a step.
+
+SHORTEST = 5
+"""Tokens below which a step is no progress (short loops win verifiers, Snell et al. 2408.03314)."""
+_BLANKS = 3
+"""Times that a blank continuation is continued before its path counts as finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How the paths of one request grow.
+
+    Args:
+        separator: text that ends a step. The server takes it off; here it is put back.
+        tokens: the most tokens of one step. The request's own limit holds for the whole path.
+    """
+
+    request: Request
+    separator: str
+    tokens: int
+
+    async def advance(
+        self, session: Session, plans: Sequence[tuple[Path, int]], *, whole: bool = False
+    ) -> list[list[Path]]:
+        """For every (path, count) that many continuations, all in flight at once.
+
+        Args:
+            whole: continue to the end instead of by one step.
+
+        Families are in order; what the budget does not reach is missing from them.
+        """
+        if session.stopped is not None or not plans:
+            return [[] for _ in plans]
+        separator = None if whole else self.separator
+        if len(plans) == 1:
+            return [await self._children(session, *plans[0], separator)]
+        return await session.together(*(self._branch(path, count, separator) for path, count in plans))
+
+    def _branch(
+        self, path: Path, count: int, separator: str | None
+    ) -> Callable[[Session], Coroutine[Any, Any, list[Path]]]:
+        return lambda session: self._children(session, path, count, separator)
+
+    async def _children(
+        self, session: Session, path: Path, count: int, separator: str | None, blanks: int = _BLANKS
+    ) -> list[Path]:
+        """`separator` None: not one step, but all the rest."""
+        children: list[Path] = []
+        blank: list[Path] = []
+        for child in await self._calls(session, path, count, separator):
+            (blank if child.opening and not child.finished else children).append(child)
+        if not blanks:
+            return children + [replace(child, finished=True) for child in blank]
+        for opening in distinct(blank):  # a blank line opens the next step; it is none itself
+            if session.stopped is None:
+                again = sum(child.text == opening.text for child in blank)
+                children += await self._children(session, opening, again, separator, blanks - 1)
+        return children
+
+    async def _calls(self, session: Session, path: Path, count: int, separator: str | None) -> list[Path]:
+        sampling = self.request.sampling
+        room = max(1, sampling.max_tokens - path.tokens)
+        if separator is not None:
+            stop = tuple(dict.fromkeys((separator, *sampling.stop)))
+            sampling = replace(sampling, stop=stop, max_tokens=min(room, self.tokens))
+        else:
+            sampling = replace(sampling, max_tokens=room)
+        request = replace(self.request, sampling=sampling)
+        prefix = path.text or None  # the first step is an ordinary sample
+        stream = session.sample(request, n=count, ahead=count, prefix=prefix)
+        return [self._grown(path, sample, separator) async for sample in stream]
+
+    def _grown(self, path: Path, sample: Sample, separator: str | None) -> Path:
+        text, blank = sample.text, not sample.text.strip()
+        limit = self.request.sampling.max_tokens
+        if sample.finish_reason == "length":
+            cut = path.grown(sample, text, finished=False)
+            return replace(cut, finished=separator is None or blank or cut.tokens >= limit)
+        if separator is None or (sample.stop is not None and sample.stop != separator):
+            return path.grown(sample, text, finished=True)
+        if sample.stop is None and (blank or sample.rule == "boxed" or sample.finish_reason != "stop"):
+            return path.grown(sample, text, finished=True)  # not told; this is how an end looks
+        grown = path.grown(sample, text + separator, finished=False)
+        return replace(grown, finished=True, finish_reason="length") if grown.tokens >= limit else grown
+
+
+def worthwhile(parent: Path, child: Path) -> bool:
+    """Whether a step is more than a few tokens and no repetition. A finished path always is."""
+    if child.finished:
+        return True
+    if child.counted and child.tokens - parent.tokens < SHORTEST:
+        return False
+    earlier = {step.strip() for step in parent.steps}
+    return all(step.strip() not in earlier for step in child.steps[len(parent.steps) :])
+
+
+def distinct(paths: Sequence[Path]) -> list[Path]:
+    """One path of every text, the first."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        first.setdefault(path.text, path)
+    return list(first.values())
+
 
 SATURATED = 0.99
 """Score from which more search only finds what deceives the verifier, if all answers agree."""

@@ -52,7 +52,7 @@ def looping(text: str, size: int = _GRAM, times: int = _TIMES) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class TrialAnswer:
     """A trial answer. `confidence` is exp(mean log-probability) of its tokens, None if unknown."""
 
     answer: str | None
@@ -201,7 +201,7 @@ class Trace:
             answer = (await self.session.read(self.request, cue + sample.text)).answer or answer
         return Verdict(answer, head + sample.text, stopped)
 
-    async def probe(self, cue: str, tokens: int) -> Probe | None:
+    async def probe(self, cue: str, tokens: int) -> TrialAnswer | None:
         """A greedy trial answer, charged as role `probe`; the trace stays as it is. None where the budget ends."""
         sample = await self._call(self.closed(cue), tokens, ("\n\n",), probe=True)
         if sample is None:
@@ -210,7 +210,7 @@ class Trace:
         reading = await self.session.read(self.request, cue + sample.text)
         known = sample.mean_logprob is not None
         answer = reading.answer if sample.text.strip() else None
-        return Probe(answer, sample.text, math.exp(sample.mean_logprob or 0.0) if known else None)
+        return TrialAnswer(answer, sample.text, math.exp(sample.mean_logprob or 0.0) if known else None)
 
     async def unfinished(self) -> Verdict:
         """What can be read where the session ends before an answer is written."""

@@ -1,0 +1,239 @@
+"""Difficulty before any token is decoded: how likely each model is right, and how much it will write.
+
+Applying it needs the standard library only. Training is in `outthink.evaluation.difficulty`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+from outthink.controller.router.folder import Folder, card_of, model_of, reads_alike
+from outthink.controller.router.model import TextModel, sigmoid
+from outthink.core.errors import BadInput
+
+# What is expected of each model on one prompt: its success rate and its tokens.
+#
+# Knows: which head means what, and how a logit becomes a probability or a number of tokens. Does not know
+# how heads were fitted, nor where they are stored.
+
+_MOST = log(1e7)
+"""Of the logarithm of tokens: a strange prompt may be far off, but not infinitely."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What one model is believed to do.
+
+    Args:
+        right: share of its samples that are right, 0 to 1.
+        tokens: mean length of a sample.
+        tokens_low, tokens_high: that mean lay between these for eight in ten held-out prompts.
+    """
+
+    model: str
+    right: float
+    tokens: float
+    tokens_low: float
+    tokens_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """All models on one prompt; `flags` say why it should not be trusted here, if anything does."""
+
+    models: tuple[Expected, ...]
+    flags: tuple[str, ...] = ()
+
+    def of(self, model: str) -> Expected:
+        """One model's; BadInput for a model that nothing was learned of."""
+        for one in self.models:
+            if one.model == model:
+                return one
+        known = ", ".join(one.model for one in self.models)
+        raise BadInput("difficulty", model, f"is not among the models it knows ({known})", "train it with that model")
+
+    def gain(self, weak: str, strong: str) -> float:
+        """How much likelier the strong model is to be right."""
+        return self.of(strong).right - self.of(weak).right
+
+    @property
+    def chances(self) -> list[float]:
+        """Of success, in the order of the models: what `controller.routing_rules` choose by."""
+        return [one.right for one in self.models]
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """Reads a prompt and says what to expect of each model.
+
+    Args:
+        id: hash of the artefact's content.
+        models: by name.
+        text: two heads a model, in their order: the logit of its success rate, the logarithm of its tokens.
+            Of the latter the text's scaling is that of a line: slope times head plus shift.
+        spread: of each model, the factors on the expected tokens between which eight in ten prompts fell.
+        shortest, longest: characters of the prompts that it was trained on.
+    """
+
+    id: str
+    models: tuple[str, ...]
+    text: TextModel
+    spread: tuple[tuple[float, float], ...]
+    shortest: int
+    longest: int
+
+    def __post_init__(self) -> None:
+        if self.text.heads != heads(self.models) or len(self.spread) != len(self.models):
+            raise BadInput("difficulty", self.text.heads, "are not two heads for each model", "train it again")
+
+    def forecast(self, prompt: str) -> Forecast:
+        """What to expect of each model on a prompt."""
+        values = [
+            slope * logit + shift
+            for logit, (slope, shift) in zip(self.text.logits(prompt), self.text.platt, strict=True)
+        ]
+        found = []
+        for place, (model, (low, high)) in enumerate(zip(self.models, self.spread, strict=True)):
+            tokens = exp(min(values[2 * place + 1], _MOST))
+            found.append(Expected(model, sigmoid(values[2 * place]), tokens, low * tokens, high * tokens))
+        size = len(prompt)
+        if self.shortest <= size <= self.longest:
+            return Forecast(tuple(found))
+        return Forecast(tuple(found), (f"{size} characters, trained on {self.shortest} to {self.longest}",))
+
+
+def heads(models: Sequence[str]) -> tuple[str, ...]:
+    """Names of the heads of some models, in the order of `Difficulty.text`."""
+    return tuple(f"{model}:{what}" for model in models for what in ("right", "tokens"))
+
+
+# Difficulty heads as a folder of JSON, or as a few plain values inside another artefact.
+#
+# Knows: what their card holds beyond the text model. Does not know the format (`controller.router.folder`)
+# nor what a policy does with the values.
+
+_AGAIN = "train it again with outthink.evaluation.difficulty"
+_FOLDER = Folder("difficulty", "outthink.evaluation.difficulty", _AGAIN)
+
+
+def save(folder: Path, found: Difficulty, about: Mapping[str, Any], prompts: Iterable[str]) -> str:
+    """Write `difficulty.json`, `terms.json` and `prompts.json`; returns the id.
+
+    Args:
+        about: what else the card says: `created`, `data`, `held_out`, ...
+        prompts: `prompt_hash` of each training prompt.
+
+    Raises BadInput where the folder cannot be written.
+    """
+    return _FOLDER.save(folder, found.text, {**about, **_about(found)}, prompts)
+
+
+def load(folder: Path) -> Difficulty:
+    """The heads in a folder; BadInput for a missing file, another schema version or a changed character."""
+    card = _FOLDER.read_card(folder)
+    return _difficulty(card["id"], card, _FOLDER.model(folder, card))
+
+
+def trained_on(folder: Path) -> frozenset[str]:
+    """`prompt_hash` of every training prompt; BadInput as for `load`."""
+    return _FOLDER.trained_on(folder)
+
+
+def plain(found: Difficulty) -> dict[str, Any]:
+    """Plain values for a policy. BadInput where it reads terms: their coefficients would be most of the policy."""
+    if found.text.blocks:
+        raise BadInput("difficulty", found.id, "reads terms of the prompt", "fit it on the counts alone")
+    return {"id": found.id, **_about(found), "model": card_of(found.text)}
+
+
+def of(values: Mapping[str, Any]) -> Difficulty:
+    """From plain values; BadInput for what is malformed, or was made with other hand features."""
+    try:
+        if not reads_alike(values["model"]):
+            raise BadInput("difficulty", values["id"], "reads other hand features than this version has", _AGAIN)
+        return _difficulty(values["id"], values, model_of(values["model"], []))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput("difficulty", type(error).__name__, f"is malformed ({error})", _AGAIN) from None
+
+
+def _about(found: Difficulty) -> dict[str, Any]:
+    return {
+        "models": list(found.models),
+        "tokens_spread": [list(pair) for pair in found.spread],
+        "regime": {"characters": [found.shortest, found.longest]},
+    }
+
+
+def _difficulty(mark: str, values: Mapping[str, Any], text: TextModel) -> Difficulty:
+    shortest, longest = values["regime"]["characters"]
+    return Difficulty(
+        id=str(mark),
+        models=tuple(values["models"]),
+        text=text,
+        spread=tuple((float(low), float(high)) for low, high in values["tokens_spread"]),
+        shortest=int(shortest),
+        longest=int(longest),
+    )
+
+
+# A linear probe: what a hidden state at the end of a prompt says about the answer to come.
+#
+# Knows: one layer's direction and its calibration. Does not know the model whose state it is, nor how it
+# was fitted. Plain Python: one dot product is too little work to pay for numpy's import.
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Probability that a sample of `model` is right, read off the state of `reader`.
+
+    Args:
+        reader: whose states it reads.
+        layer: of the reader, 0 the embedding.
+        direction, bias: the logit is their dot product with the state plus the bias; calibrated already.
+        flops: of reading a prompt of the training up to this layer, on average.
+    """
+
+    model: str
+    reader: str
+    layer: int
+    direction: tuple[float, ...]
+    bias: float
+    flops: float
+
+    def right(self, state: Sequence[float]) -> float:
+        """Expected share of right samples, 0 to 1; BadInput for a state of another width."""
+        if len(state) != len(self.direction):
+            raise BadInput(
+                "state", len(state), f"does not fit the probe's {len(self.direction)}", f"read {self.reader}'s states"
+            )
+        return sigmoid(sum([a * b for a, b in zip(self.direction, state, strict=True)]) + self.bias)
+
+    def json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "model": self.model,
+            "reader": self.reader,
+            "layer": self.layer,
+            "direction": list(self.direction),
+            "bias": self.bias,
+            "flops": self.flops,
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Probe:
+        """From plain values; BadInput for what is malformed."""
+        try:
+            direction = tuple(float(value) for value in values["direction"])
+            numbers = int(values["layer"]), direction, float(values["bias"]), float(values["flops"])
+            return cls(str(values["model"]), str(values["reader"]), *numbers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput("probe", type(error).__name__, f"is malformed ({error})", "fit it again") from None
+
+
+__all__ = ["Difficulty", "Expected", "Forecast", "Probe", "load", "of", "plain"]
