@@ -34,8 +34,8 @@ from outthink.controller.gain import GainTable
 from outthink.core.sample import Sample
 from outthink.engines.simulated import Speed
 from outthink.engines.traces import ReplayEngine, Traces, load
-from outthink.evaluation.bootstrap import paired_interval
 from outthink.evaluation.gains import Courses, courses, dealt, measure_gains, table_of
+from outthink.evaluation.rows import paired_interval
 from outthink.strategies.votes import leader_probability
 
 MOST, FOLDS = 32, 5

@@ -18,21 +18,32 @@ from boosted import Boosted
 from outthink.engines.traces import Recorded, Traces, load
 from outthink.evaluation.calibration.dealt import Array, deal_one, in_orders
 from outthink.evaluation.calibration.dealt import Table as Samples
-from outthink.evaluation.calibration.fit import Settings, fit
-from outthink.evaluation.calibration.gain import SWAY, Ridge, Walk, scale_of, walk
-from outthink.evaluation.calibration.nested import (
+from outthink.evaluation.calibration.fit import (
+    SWAYS,
+    StoppingSettings,
+    at_random,
+    certainty,
+    fit,
+    oracle,
+    sure_after,
+    thresholds,
+)
+from outthink.evaluation.calibration.gain import (
+    SWAY,
     HeldOutRule,
-    Learner,
+    Ridge,
+    RuleLearner,
     Spent,
     Sweep,
+    Walk,
     held_out,
     nested_gains,
     outcome,
     per_cost,
     priced,
+    scale_of,
+    walk,
 )
-from outthink.evaluation.calibration.rung import SWAYS, certainty, sure_after
-from outthink.evaluation.calibration.stopping_controls import at_random, oracle, thresholds
 
 DEPTH = 32
 MARGIN = 0.005
@@ -160,7 +171,7 @@ def weight(sway: tuple[float, float]) -> str:
     return f"votes exp({sway[0]:g} z)" if not sway[1] else f"votes exp({sway[0]:g} z + {sway[1]:g} c)"
 
 
-def learned(data: Set, found: Found, name: str, learner: Learner, votes: Walk, fold: Fold) -> None:
+def learned(data: Set, found: Found, name: str, learner: RuleLearner, votes: Walk, fold: Fold) -> None:
     """A regression: fit, cross-fitted prices, and the held-out curve; trees per expected token."""
     gains = nested_gains(learner, fold)
     if isinstance(learner, Boosted):
@@ -186,7 +197,7 @@ def as_shipped(data: Set, fold: Fold) -> HeldOutRule:
     names = list(traces.problems)
     for outer in range(int(fold.max()) + 1):
         train = {name: traces.problems[name] for name, k in zip(names, fold, strict=True) if k != outer}
-        rule = fit(replace(traces, problems=train), Settings(sizes=(DEPTH,))).rules[DEPTH]
+        rule = fit(replace(traces, problems=train), StoppingSettings(sizes=(DEPTH,))).rules[DEPTH]
         chosen.append(str(rule.kind))
         for place in np.flatnonzero(fold == outer):
             values[:, place] = followed(rule, traces.problems[names[place]], data.orders)

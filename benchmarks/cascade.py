@@ -26,8 +26,7 @@ import numpy as np
 from common import NO_TRACES, RESULTS, Table, interval, load_average, parser, save, show, skip, target, traces
 from outthink.controller.cascade import least_threshold, risk
 from outthink.engines.traces import load
-from outthink.evaluation.bootstrap import intervals, resampled_means
-from outthink.evaluation.calibration.cascade import Choice, Fitter, Settings, baseline
+from outthink.evaluation.calibration.cascade import CascadeChoice, CascadeSettings, Fitter, baseline, leaders
 from outthink.evaluation.calibration.cascade_controls import (
     Passing,
     least_share,
@@ -39,10 +38,10 @@ from outthink.evaluation.calibration.cascade_controls import (
 )
 from outthink.evaluation.calibration.dealt import Array, deal
 from outthink.evaluation.calibration.dealt import Table as Samples
-from outthink.evaluation.calibration.first_stage import leaders
-from outthink.evaluation.calibration.pooled import POOLED, replay_pool
-from outthink.evaluation.problem_file import Problems
+from outthink.evaluation.dataset import Problems
+from outthink.evaluation.replay import POOLED, replay_pool
 from outthink.evaluation.report.plot import draw
+from outthink.evaluation.rows import intervals, resampled_means
 
 SETS = {"GSM8K": ("GSM8K 0.5B", "GSM8K 1.5B"), "MATH": ("MATH 0.5B", "MATH 1.5B")}
 ORDERS = {"GSM8K": 8, "MATH": 24}
@@ -53,7 +52,7 @@ BINNED = 16
 """Samples of the first order that difficulty bins are made from; the others are measured."""
 
 
-def short(choice: Choice) -> str:
+def short(choice: CascadeChoice) -> str:
     """A chosen cascade in words."""
     if not choice.first:
         return "1.5B alone"
@@ -71,7 +70,7 @@ def held_out(paths: tuple[Path, Path], orders: int, partition: int, fold: int) -
     recorded = [load(path) for path in paths]
     table = deal(recorded, orders=orders)
     out = fold_of(len(table.names), partition) == fold
-    settings = Settings()
+    settings = CascadeSettings()
     fitter = Fitter(table.take(~out), settings)
     names = [name for name, taken in zip(table.names, out, strict=True) if taken]
     values, chosen = [], []
@@ -134,7 +133,7 @@ def against(name: str, one: tuple[Array, Array], other: tuple[Array, Array], str
 def controls(name: str, table: Samples, strong: tuple[Array, Array]) -> Table:
     """Routers that know little or everything."""
     weak = baseline(table, 0, 16)
-    margin = Settings().margin
+    margin = CascadeSettings().margin
     longest = least_share(table.models[1].prompt, weak, strong, margin)
     mixed = random_mix(weak, strong, margin)
     rows = [
@@ -255,7 +254,7 @@ def main() -> int:
         paths = files[weak_file], files[strong_file]
         values, counts = nested(paths, ORDERS[name], chosen.partitions, chosen.workers)
         table = deal([load(path) for path in paths], orders=ORDERS[name])
-        strong = baseline(table, 1, Settings().target)
+        strong = baseline(table, 1, CascadeSettings().target)
         found = {way: (one[0], one[1]) for way, one in zip(WAYS, values, strict=True)}
         rows += [compared(name, way, one, strong) for way, one in found.items()] + controls(name, table, strong)
         for one, other in ((0, 2), (1, 0)):

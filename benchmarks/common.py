@@ -24,7 +24,7 @@ import numpy as np
 
 from outthink.engines.simulated import Speed
 from outthink.engines.traces import ReplayEngine, Traces, load
-from outthink.evaluation.rerun import MEASURES, rerun
+from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -169,7 +169,7 @@ def _part(
 
 
 class Replay:
-    """`outthink.evaluation.rerun` on all cores: the code of `outthink compare`, without its report.
+    """`outthink.evaluation.replay` on all cores: the code of `outthink compare`, without its report.
 
     Strategies that a benchmark registers itself are known in the workers because these import the
     benchmark's module again.

@@ -29,8 +29,8 @@ import numpy as np
 from common import Table, demo, interval, load_average, parser, save, show, target, traces
 from outthink.core.sample import Sample
 from outthink.engines.traces import ReplayEngine, load
-from outthink.evaluation.bootstrap import intervals
-from outthink.evaluation.rerun import rerun
+from outthink.evaluation.replay import rerun
+from outthink.evaluation.rows import intervals
 from outthink.strategies import Spec
 
 SIZES = (8, 16, 32)

@@ -30,13 +30,13 @@ from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Situation, plan
 from outthink.core.request import Message, Request
 from outthink.economics.tariff import Tariff
-from outthink.evaluation.auto import Auto
-from outthink.evaluation.bootstrap import interval
+from outthink.evaluation.auto import AutoContender
 from outthink.evaluation.calibration.crossed import fitted, held_out, lineup
-from outthink.evaluation.calibration.run import Recipe, calibrate
+from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
 from outthink.evaluation.calibration.source import Source, open_source
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.compare import Lineup, Settings, replay
+from outthink.evaluation.compare import CompareSettings, Lineup, replay
+from outthink.evaluation.rows import interval
 
 SPLITS = 100
 ORDERS = 1
@@ -52,8 +52,7 @@ def kilobytes():
 before = kilobytes()
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Situation, plan
-from outthink.core.message import Message
-from outthink.core.request import Request
+from outthink.core.request import Message, Request
 policy = Policy.load(Path(sys.argv[1]))
 text = "How many legs do three cats have?"
 request = Request(messages=(Message("user", text),), answer="number")
@@ -67,8 +66,8 @@ def _source(path: Path) -> Source:
     return open_source(path)
 
 
-def _measured(source: Source, autos: list[Auto]) -> np.ndarray:
-    settings = Settings(seeds=ORDERS, workers=1)
+def _measured(source: Source, autos: list[AutoContender]) -> np.ndarray:
+    settings = CompareSettings(seeds=ORDERS, workers=1)
     (outcomes,) = replay([Lineup(source.traces, [], autos)], settings, None)
     return outcomes[0].values
 
@@ -163,7 +162,7 @@ def main() -> int:
             show(name, [row])
     with tempfile.TemporaryDirectory() as folder:
         for name, path in files.items():
-            policy = calibrate([path], Recipe(target=AIM, orders=1))
+            policy = calibrate([path], CalibrationRecipe(target=AIM, orders=1))
             file = Path(folder) / "policy.json"
             policy.save(file)
             done = subprocess.run(

@@ -29,16 +29,15 @@ from outthink.core.errors import BadInput
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import load as load_traces
 from outthink.evaluation.calibration.source import Source, open_source
-from outthink.evaluation.difficulty.data import Outcomes, outcomes
-from outthink.evaluation.difficulty.fit import Recipe, fit
-from outthink.evaluation.difficulty.measure import difference, drawn, ordering, success_figures
-from outthink.evaluation.difficulty.probe import judged as judged_probe
-from outthink.evaluation.difficulty.routes import route_row, routed
-from outthink.evaluation.difficulty.run import cross_fitted, for_policy, judged, train
-from outthink.evaluation.problem_file import Problems
+from outthink.evaluation.dataset import Problems
 from outthink.evaluation.report.lines import Line, Square, draw_lines
-from outthink.evaluation.routing.corpus import Corpus
-from outthink.evaluation.routing.folds import groups
+from outthink.evaluation.routing.data import groups
+from outthink.evaluation.routing.difficulty import DifficultyRecipe, ModelOutcomes, fit, outcomes
+from outthink.evaluation.routing.difficulty import judged as judged_probe
+from outthink.evaluation.routing.difficulty_run import cross_fitted, for_policy, judged, train
+from outthink.evaluation.routing.figures import difference, drawn, ordering, success_figures
+from outthink.evaluation.routing.report import route_row, routed
+from outthink.evaluation.routing.training import Corpus
 
 Row = dict[str, Any]
 SETS = {"GSM8K": "gsm8k", "MATH-500": "math500"}
@@ -64,7 +63,7 @@ print(json.dumps(kilobytes() - before))
 
 
 def line(
-    name: str, model: str, reads: str, data: Outcomes, right: dict[str, Any], tokens: Any = None
+    name: str, model: str, reads: str, data: ModelOutcomes, right: dict[str, Any], tokens: Any = None
 ) -> dict[str, Any]:
     """One row of a table."""
     share = data.right[:, data.models.index(model)]
@@ -77,10 +76,10 @@ def line(
     return row | {new: tokens.get(old) for old, new in names.items()}
 
 
-def within(name: str, data: Outcomes) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+def within(name: str, data: ModelOutcomes) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """Cross-fitted rows of every kind of reading, the paired differences of the best, and its bins."""
     rows, paired, bins = [], [], {}
-    for found in judged(data, Recipe()):
+    for found in judged(data, DifficultyRecipe()):
         rows.append(line(name, found["model"], READ[found["reads"]], data, found["right"], found["tokens"]))
         for reads, over in found.get("over", {}).items():
             ends = {f"{key}_{end}": over[key][f"paired_{end}"] for key in over for end in ("low", "high")}
@@ -90,10 +89,10 @@ def within(name: str, data: Outcomes) -> tuple[list[dict[str, Any]], list[dict[s
     return rows, paired, bins
 
 
-def across(name: str, train_on: Outcomes, other: Outcomes) -> list[dict[str, Any]]:
+def across(name: str, train_on: ModelOutcomes, other: ModelOutcomes) -> list[dict[str, Any]]:
     """Rows of heads that were trained on another set."""
     every = np.arange(len(train_on))
-    heads = fit(train_on, Corpus(train_on.questions), every, groups(train_on.questions), Recipe()).difficulty
+    heads = fit(train_on, Corpus(train_on.questions), every, groups(train_on.questions), DifficultyRecipe()).difficulty
     forecasts = [heads.forecast(question) for question in other.questions]
     counts = drawn(groups(other.questions))
     rows = []
@@ -114,7 +113,7 @@ def across(name: str, train_on: Outcomes, other: Outcomes) -> list[dict[str, Any
     return rows
 
 
-def training_set(folder: Path) -> Outcomes | None:
+def training_set(folder: Path) -> ModelOutcomes | None:
     """Eight samples of the 0.5B on each GSM8K training problem, None where they are not at hand."""
     file, problems = folder / f"train-{MODELS[0]}--gsm8k.parquet", folder / "train-problems-gsm8k.parquet"
     if not (file.is_file() and problems.is_file()):
@@ -124,7 +123,7 @@ def training_set(folder: Path) -> Outcomes | None:
     return replace(outcomes([Source(samples, questions, "number", {})]), models=(MODELS[0],))
 
 
-def states_of(name: str, data: Outcomes, folder: Path | None) -> dict[str, Any] | None:
+def states_of(name: str, data: ModelOutcomes, folder: Path | None) -> dict[str, Any] | None:
     """Hidden states of the questions, read by the embedded model or from an earlier run; None without either."""
     mark = hashlib.sha256("\n".join(data.questions).encode()).hexdigest()
     file = None if folder is None else folder / f"states-{SETS[name]}.npz"
@@ -146,15 +145,17 @@ def states_of(name: str, data: Outcomes, folder: Path | None) -> dict[str, Any] 
     return values
 
 
-def probed(name: str, data: Outcomes, kept: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Any]:
+def probed(
+    name: str, data: ModelOutcomes, kept: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Any]:
     """Rows of the probe and of its mean with the text heads, paired differences, and the curve by layer."""
     from threadpoolctl import threadpool_limits
 
     group = groups(data.questions)
     with threadpool_limits(1):
         found = judged_probe(kept["states"], np.concatenate([data.right, np.log(data.tokens)], axis=1), group, LAYERS)
-    text = cross_fitted(data, Recipe())
-    length = cross_fitted(data, Recipe(reads="length"))
+    text = cross_fitted(data, DifficultyRecipe())
+    length = cross_fitted(data, DifficultyRecipe(reads="length"))
     counts, wide = drawn(group), len(data.models)
     rows, paired, by_layer = [], [], {}
     for place, model in enumerate(data.models):
@@ -190,7 +191,7 @@ def probed(name: str, data: Outcomes, kept: dict[str, Any]) -> tuple[list[dict[s
     return rows, paired, by_layer
 
 
-def routes(name: str, data: Outcomes, sources: list[Source]) -> list[Row]:
+def routes(name: str, data: ModelOutcomes, sources: list[Source]) -> list[Row]:
     """Both ways of routing one answer between the models, in FLOPs, by held-out chances and by those of length."""
     prompts = {
         source.questions[key]: problem.sampled[0].prompt_tokens or 0
@@ -202,7 +203,7 @@ def routes(name: str, data: Outcomes, sources: list[Source]) -> list[Row]:
     size = np.array([float(active_parameters(model) or np.nan) for model in data.models])
     costs = 2 * size * (read[:, None] + data.tokens)
     counts, mean = drawn(groups(data.questions)), tuple(costs.mean(axis=0).tolist())
-    chances = {READ[one]: cross_fitted(data, Recipe(reads=one)).right for one in ("all", "length")}
+    chances = {READ[one]: cross_fitted(data, DifficultyRecipe(reads=one)).right for one in ("all", "length")}
     rows = []
     for reads, predicted in (chances | {"the truth": data.right}).items():
         for way, parameters in PARAMETERS.items():
@@ -223,10 +224,10 @@ def _sigmoid(value: Any) -> Any:
     return 1 / (1 + np.exp(-value))
 
 
-def cost_of(data: Outcomes) -> dict[str, float]:
+def cost_of(data: ModelOutcomes) -> dict[str, float]:
     """Processor milliseconds and memory of stored heads for both models."""
     with tempfile.TemporaryDirectory() as name:
-        train(data, Path(name), Recipe(strengths=(1.0,)))
+        train(data, Path(name), DifficultyRecipe(strengths=(1.0,)))
         heads, taken = load(Path(name)), []
         for question in data.questions:
             began = time.process_time()
@@ -318,10 +319,10 @@ def main() -> int:
     show("routing between the two models, one answer a question, FLOPs", sent)
     show("heads that calibrate would keep", helped)
     (RESULTS / "difficulty.svg").write_text(picture(bins, rows, layers) + "\n")
+    recipe = {"strengths": DifficultyRecipe().strengths, "hand_weight": DifficultyRecipe().hand_weight}
     save(
         "difficulty",
-        settings={"folds": 5, "recipe": {"strengths": Recipe().strengths, "hand_weight": Recipe().hand_weight}}
-        | {"resamples": 1000, "layers": list(LAYERS)},
+        settings={"folds": 5, "recipe": recipe, "resamples": 1000, "layers": list(LAYERS)},
         targets=targets(paired, cost),
         load_before=busy,
         rows=rows,

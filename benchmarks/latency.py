@@ -17,7 +17,7 @@ from common import NO_TRACES, load_average, parser, save, show, skip, target, tr
 from outthink.controller.latency import DeadlineTooShort, Fit, Load, plan
 from outthink.economics.hardware import H200, Shape, exchange_value, free_branches
 from outthink.engines.traces import load
-from outthink.evaluation.caps import accuracy_by_cap
+from outthink.evaluation.gains import accuracy_by_cap
 
 BRANCHES, CAPS = (1, 2, 4, 8, 16, 32), (64, 128, 192, 256, 384, 512, 1024)
 DEADLINES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)

@@ -27,7 +27,7 @@ import numpy as np
 
 from common import NO_TRACES, Replay, Table, load_average, parser, save, show, skip, target, traces
 from outthink.controller.online import Arm, Learner, Posterior, Settings
-from outthink.evaluation.bootstrap import interval, paired_interval
+from outthink.evaluation.rows import interval, paired_interval
 
 ARMS = (
     ("0.5B", "self-consistency:n=8"),

@@ -43,14 +43,12 @@ import pyarrow.parquet as parquet
 from common import MODELS, NO_TRACES, ROOT, Table, interval, load_average, parser, save, show, skip, target
 from outthink.cli.train import arguments as train_arguments
 from outthink.cli.train import plan_of
-from outthink.training.artefact import HISTORY, load
-from outthink.training.base import tokenizer_of
+from outthink.training.base import HISTORY, load_verifier, tokenizer_of
 from outthink.training.examples import encode_all
-from outthink.training.judgement import curve, equal_flops, scored, solution_metrics, solution_scores
+from outthink.training.judgement import curve, equal_flops, scored, solution_metrics, solution_scores, step_logits
+from outthink.training.metrics import ScoredProblem
 from outthink.training.prm import train_prm
-from outthink.training.scoring import step_logits
 from outthink.training.solutions import Collection, read_solutions
-from outthink.training.votes import Scored
 from outthink.verifiers.reward_model.opening import Artefact, read_artefact
 
 SIZES = (1, 4, 8, 16, 32)
@@ -112,7 +110,7 @@ def collected(chosen: argparse.Namespace, name: str) -> Collection:
 
 def judged(
     chosen: argparse.Namespace, name: str, collection: Collection, model: Any, tokenizer: Any, artefact: Artefact
-) -> tuple[Scored, dict[str, Any]]:
+) -> tuple[ScoredProblem, dict[str, Any]]:
     """Scores of one set, and how long they took."""
     began = time.monotonic()
     examples = encode_all(collection, tokenizer, max_context=artefact.max_context or 2048)
@@ -146,7 +144,7 @@ def keep(path: Path, collection: Collection, source: Sequence[int], logits: Sequ
     parquet.write_table(pa.table(columns), path, compression="zstd")
 
 
-def measure(name: str, data: Scored, artefact: Artefact) -> dict[str, Any]:
+def measure(name: str, data: ScoredProblem, artefact: Artefact) -> dict[str, Any]:
     """All tables of one set."""
     policy = POLICIES[SETS[name][2]]
     parameters = artefact.parameters or 0
@@ -207,7 +205,7 @@ def main() -> int:
     if chosen.from_scores:
         tokenizer = tokenizer_of(chosen.base if artefact.adapter else str(folder))
     else:
-        model, tokenizer, _ = load(folder, base=None if chosen.base == "embedded" else chosen.base)
+        model, tokenizer, _ = load_verifier(folder, base=None if chosen.base == "embedded" else chosen.base)
     tables: dict[str, dict[str, Any]] = {}
     for name in chosen.sets:
         data, about = judged(chosen, name, collected(chosen, name), model, tokenizer, artefact)

@@ -21,7 +21,7 @@ from common import NO_TRACES, Replay, Table, load_average, parser, save, show, s
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.engines.simulated import Speed
-from outthink.evaluation.compare import Settings, compare
+from outthink.evaluation.compare import CompareSettings, compare
 from outthink.session.session import Session
 from outthink.strategies import Spec, Votes, strategy
 from outthink.strategies.votes import Ties
@@ -74,7 +74,7 @@ def pass_at(files: dict[str, Path]) -> Table:
         specs = [Spec.parse(f"self-consistency:n={largest}")]
         found = {
             row["n"]: 100 * row["accuracy"]
-            for row in compare([path], specs, Settings(seeds=1))
+            for row in compare([path], specs, CompareSettings(seeds=1))
             if row["strategy"] == "oracle"
         }
         rows += [

@@ -30,7 +30,7 @@ from outthink.evaluation.report.lines import Line, Square, draw_lines
 from outthink.evaluation.routing.data import CORE_HOUR, read_routing
 from outthink.evaluation.routing.report import Report
 from outthink.evaluation.routing.run import cross_fitted, held_out, train
-from outthink.evaluation.routing.training import Recipe
+from outthink.evaluation.routing.training import RouterRecipe
 
 DATA = Path(os.environ.get("OUTTHINK_ROUTING") or ROOT.parent / "shared" / "data" / "routing")
 GOLD = DATA.parent / "traces" / "problems-gsm8k.parquet"
@@ -144,14 +144,14 @@ def main() -> int:
     if not (gsm8k.is_file() and mmlu.is_file() and GOLD.is_file()):
         return skip("the routing sets are not in ../shared/data/routing; set OUTTHINK_ROUTING to their folder")
     busy = load_average()
-    seeds = [cross_fitted(gsm8k, Recipe(seed=seed), gold=GOLD) for seed in range(SEEDS)]
-    alone = cross_fitted(mmlu, Recipe())
-    told = cross_fitted(mmlu, Recipe(subject=True))
+    seeds = [cross_fitted(gsm8k, RouterRecipe(seed=seed), gold=GOLD) for seed in range(SEEDS)]
+    alone = cross_fitted(mmlu, RouterRecipe())
+    told = cross_fitted(mmlu, RouterRecipe(subject=True))
     with tempfile.TemporaryDirectory() as name:
         folders = {path.stem: Path(name) / path.stem for path in (gsm8k, mmlu)}
         for path in (gsm8k, mmlu):
-            train(path, folders[path.stem], Recipe())
-        dollars = cross_fitted(priced(gsm8k, Path(name) / "priced.parquet"), Recipe())
+            train(path, folders[path.stem], RouterRecipe())
+        dollars = cross_fitted(priced(gsm8k, Path(name) / "priced.parquet"), RouterRecipe())
         across = {
             "GSM8K by MMLU's": held_out(gsm8k, folders["mmlu"]),
             "MMLU by GSM8K's": held_out(mmlu, folders["gsm8k"]),

@@ -30,9 +30,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from outthink import Message, Request, Sampling
 from outthink.core.receipt import Entry
 from outthink.economics.tariff import Tariff
-from outthink.evaluation.bootstrap import intervals, paired_interval
-from outthink.evaluation.frontier import Frontier
 from outthink.evaluation.report.plot import draw
+from outthink.evaluation.rows import Frontier, intervals, paired_interval
 from outthink.session.session import Session
 from outthink.session.virtual import VirtualRunner, drive
 from outthink.strategies import Spec

@@ -15,7 +15,7 @@ from rich.table import Table
 
 import outthink as ot
 from outthink.cli.receipt import receipt_table
-from outthink.evaluation.compare import Settings, compare
+from outthink.evaluation.compare import CompareSettings, compare
 from outthink.evaluation.report.html import render
 from outthink.evaluation.report.plot import draw
 from outthink.evaluation.report.terminal import terminal_plot
@@ -84,7 +84,7 @@ def recorded(console: Console) -> None:
     """Replay the recorded samples, draw the trade-off and write the report."""
     files = sorted((ROOT / "data" / "demo").glob("*--demo.parquet"))
     samples = [path for path in files if not path.name.startswith("problems")]
-    settings = Settings(seeds=2)
+    settings = CompareSettings(seeds=2)
     rows = compare(samples, [Spec.parse(name) for name in COMPARED], settings)
     console.print(f"\n[bold]350 recorded problems, {len(samples)} models: what accuracy costs[/]\n")
     print(terminal_plot([row for row in rows if row["traces"] == PLOTTED], color=sys.stdout.isatty()))

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from outthink.core.errors import BadInput
-from outthink.evaluation import bootstrap
-from outthink.evaluation.bootstrap import interval, intervals, paired_interval, resampled_means
-from outthink.evaluation.frontier import Frontier
+from outthink.evaluation import rows as bootstrap
+from outthink.evaluation.rows import Frontier, interval, intervals, paired_interval, resampled_means
 
 
 def test_matches_the_normal_interval_of_a_large_sample() -> None:

@@ -14,9 +14,9 @@ import pytest
 from outthink.controller.policy.artefact import Policy, canonical
 from outthink.core.errors import BadInput
 from outthink.evaluation.calibration.check import check
-from outthink.evaluation.calibration.run import Recipe, calibrate
+from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.compare import Settings, compare
+from outthink.evaluation.compare import CompareSettings, compare
 from outthink.strategies import Spec
 from support.samples import question, write_samples
 
@@ -24,8 +24,8 @@ AIM = Target.parse("match=self-consistency@16")
 FIXED = Spec.parse("self-consistency")
 
 
-def recipe(aim: Target = AIM, **more: Any) -> Recipe:
-    return Recipe(target=aim, orders=2, workers=1, **more)
+def recipe(aim: Target = AIM, **more: Any) -> CalibrationRecipe:
+    return CalibrationRecipe(target=aim, orders=2, workers=1, **more)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def policy(seen: Path) -> Policy:
 
 
 def rows_of(paths: list[Path], policy: Policy, **settings: Any) -> list[dict[str, Any]]:
-    rows = compare(paths, [FIXED], Settings(seeds=2, workers=1, policy=policy, **settings))
+    rows = compare(paths, [FIXED], CompareSettings(seeds=2, workers=1, policy=policy, **settings))
     return [row for row in rows if row["strategy"] == "auto"]
 
 
@@ -94,9 +94,9 @@ def test_rows_on_new_problems(policy: Policy, unseen: Path) -> None:
 
 
 def test_processes_change_nothing(policy: Policy, unseen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = compare([unseen], [FIXED], Settings(seeds=2, workers=1, policy=policy))
+    alone = compare([unseen], [FIXED], CompareSettings(seeds=2, workers=1, policy=policy))
     monkeypatch.setattr("outthink.evaluation.compare._SMALL", 0)
-    assert compare([unseen], [FIXED], Settings(seeds=2, workers=2, policy=policy)) == alone
+    assert compare([unseen], [FIXED], CompareSettings(seeds=2, workers=2, policy=policy)) == alone
 
 
 def test_evaluating_on_the_problems_of_the_calibration_is_refused(policy: Policy, seen: Path, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_another_domain_falls_back_as_a_whole(policy: Policy, tmp_path: Path) ->
         tmp_path, problems=range(200, 230), ask=lambda i: rf"Find $\int_0^{{{i}}} x^2 \, dx$ and $\sqrt{{{i}}}$."
     )
     row = rows_of([strange], policy)[-1]
-    adaptive = compare([strange], [Spec.parse("adaptive-consistency:n=16")], Settings(seeds=2, workers=1))[0]
+    adaptive = compare([strange], [Spec.parse("adaptive-consistency:n=16")], CompareSettings(seeds=2, workers=1))[0]
     assert row["fallback_rate"] == 1
     assert row["predicted_accuracy"] is None
     assert (row["accuracy"], row["tokens"]) == (adaptive["accuracy"], adaptive["tokens"])

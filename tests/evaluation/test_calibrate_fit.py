@@ -9,13 +9,13 @@ import pytest
 
 from outthink.controller.policy.artefact import Policy
 from outthink.engines.traces import Recorded, Traces, load
-from outthink.evaluation.calibration.fit import Settings, fit
-from outthink.evaluation.calibration.run import Recipe, calibrate
+from outthink.evaluation.calibration.fit import StoppingSettings, fit
+from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
 from outthink.evaluation.calibration.target import Target
 from support.samples import write_samples
 
 SIZES = (1, 4, 16)
-SETTINGS = Settings(sizes=SIZES, target=16)
+SETTINGS = StoppingSettings(sizes=SIZES, target=16)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def traces(path: Path) -> Traces:
 
 @pytest.fixture(scope="module")
 def policy(path: Path) -> Policy:
-    return calibrate([path], Recipe(target=Target.parse("match=self-consistency@16"), orders=2, workers=1))
+    return calibrate([path], CalibrationRecipe(target=Target.parse("match=self-consistency@16"), orders=2, workers=1))
 
 
 def test_folds_hold_every_problem_once(traces: Traces) -> None:

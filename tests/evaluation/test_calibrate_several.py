@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from outthink.controller.policy.artefact import Policy
-from outthink.evaluation.calibration.run import Recipe, calibrate
-from outthink.evaluation.calibration.several import offers, worth
+from outthink.evaluation.calibration.cascade import offers, worth
+from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
 from outthink.evaluation.calibration.source import open_source
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.compare import Settings, compare
-from outthink.evaluation.rerun import MEASURES
+from outthink.evaluation.compare import CompareSettings, compare
+from outthink.evaluation.replay import MEASURES
 from outthink.strategies import Spec
 from support.samples import write_samples
 
@@ -29,7 +29,7 @@ def files(folder: Path, problems: range) -> list[Path]:
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     target = Target.parse("match=self-consistency@8", by="flops")
     paths = files(tmp_path_factory.mktemp("several"), range(100))
-    return calibrate(paths, Recipe(target=target, folds=2, orders=1, workers=1))
+    return calibrate(paths, CalibrationRecipe(target=target, folds=2, orders=1, workers=1))
 
 
 def test_a_cascade_that_pays_is_chosen_and_read_back(policy: Policy) -> None:
@@ -46,7 +46,7 @@ def test_a_cascade_that_pays_is_chosen_and_read_back(policy: Policy) -> None:
 
 def test_the_cascade_is_replayed_on_new_problems(policy: Policy, tmp_path: Path) -> None:
     paths = files(tmp_path, range(200, 260))
-    rows = compare(paths, [Spec.parse("self-consistency:n=8")], Settings(seeds=1, workers=1, policy=policy))
+    rows = compare(paths, [Spec.parse("self-consistency:n=8")], CompareSettings(seeds=1, workers=1, policy=policy))
     mine = {(row["model"], row["strategy"], row["n"]): row for row in rows}
     strong = policy.tasks[1]
     cascade, whole = mine[STRONG, "auto", strong.chosen], mine[STRONG, "self-consistency", 8]

@@ -14,26 +14,27 @@ from outthink.controller.gain import TERMS, LinearGain, VoteShape
 from outthink.controller.routing_rules import Routing
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.cascade import (
-    Choice,
+    CascadeChoice,
+    CascadeSettings,
     Fitter,
-    Settings,
+    StageExit,
     assemble,
     baseline,
+    carried_votes,
+    first_exits,
     operating_point,
     stops,
 )
 from outthink.evaluation.calibration.cascade_controls import least_share, oracle, passing, quintiles, random_mix
 from outthink.evaluation.calibration.dealt import Array, Table, deal
-from outthink.evaluation.calibration.first_stage import Exit, carried_votes, first_exits
 from outthink.evaluation.calibration.gain import SWAY, scale_of, walk
-from outthink.evaluation.calibration.pooled import POOLED, replay_pool
-from outthink.evaluation.rerun import MEASURES, rerun
+from outthink.evaluation.replay import MEASURES, POOLED, replay_pool, rerun
 from outthink.strategies import Spec
 from support.pools import read_rule
 
 DEMO = Path(__file__).parents[2] / "data" / "demo"
 MODELS = ("qwen2.5-coder-0.5b-instruct-q4", "qwen2.5-coder-1.5b-instruct-q4")
-SMALL = Settings(firsts=(0, 1, 2), depth=12, target=8, caps=(6, 10), prices=(0.01, 0.05), folds=3, partitions=2)
+SMALL = CascadeSettings(firsts=(0, 1, 2), depth=12, target=8, caps=(6, 10), prices=(0.01, 0.05), folds=3, partitions=2)
 FIXED = read_rule({"kind": "fixed"})
 
 
@@ -94,7 +95,9 @@ def test_arrays_count_as_the_strategies_do() -> None:
         assert np.abs(accuracy - row["accuracy"]).mean() < 0.05  # ties of two go by other confidences
 
 
-def in_arrays(dealt: Table, exit: Exit, second: LinearGain, cap: int, carried: Array | None) -> tuple[Array, Array]:
+def in_arrays(
+    dealt: Table, exit: StageExit, second: LinearGain, cap: int, carried: Array | None
+) -> tuple[Array, Array]:
     """Accuracy and FLOPs of a cascade, computed from the arrays alone."""
     found = walk(dealt, 1, second.scale, second.sway, depth=second.horizon, carried=carried)
     first, other = np.triu_indices(TERMS)
@@ -112,10 +115,10 @@ def test_fitted_rules_do_in_replay_what_the_arrays_say(first: int, keep: float) 
     dealt = table()
     second = fitter().fit().cascade.stages[-1].rule
     assert isinstance(second, LinearGain)
-    exits = first_exits(dealt, first, keep) if first else [Exit.never((len(dealt.names), 2))]
+    exits = first_exits(dealt, first, keep) if first else [StageExit.never((len(dealt.names), 2))]
     left = 0.0
     for one in exits:
-        cascade = read_rule(assemble(dealt, Choice(first, one.tau, keep, second.price, 6), second).json())
+        cascade = read_rule(assemble(dealt, CascadeChoice(first, one.tau, keep, second.price, 6), second).json())
         values = replay_pool(demo(), lambda name, rule=cascade: rule, list(dealt.names), orders=2)
         accuracy, flops = in_arrays(dealt, one, second, 6, carried_votes(dealt, first, keep))
         assert flops.tolist() == pytest.approx(values[1].tolist(), rel=1e-12)

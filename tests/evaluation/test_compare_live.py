@@ -13,8 +13,8 @@ from outthink import BadInput, ScriptedEngine
 from outthink.core.errors import EngineError
 from outthink.engines.scripted import Completion
 from outthink.engines.simulated import Fault, Speed
-from outthink.evaluation.arena import Plan
-from outthink.evaluation.compare import Settings, compare
+from outthink.evaluation.arena import ArenaPlan
+from outthink.evaluation.compare import CompareSettings, compare
 from outthink.evaluation.dataset import open_dataset
 from outthink.evaluation.live import live
 from outthink.strategies import Spec
@@ -44,7 +44,7 @@ def engine(scripted=script, **options) -> ScriptedEngine:
 
 
 def run(source: Path, folder: Path, *names: str, on=None, verifier=None, **plan) -> list[dict]:
-    plan = Plan(answer="number", **{"budgets": (250, 900), **plan})
+    plan = ArenaPlan(answer="number", **{"budgets": (250, 900), **plan})
     specs = [Spec.parse(name) for name in names or ("adaptive-consistency",)]
     folder.mkdir(exist_ok=True)
     datasets = [open_dataset(str(source), "number")]
@@ -94,7 +94,7 @@ def test_every_sample_is_kept_and_can_be_replayed(source, tmp_path) -> None:
     assert len(table) + told <= len(played.calls)  # some calls were cancelled
     assert len(table) >= 5 * 6
     assert list((tmp_path / "out").glob("*.journal*")) == []
-    rows = compare([path], [Spec.parse("self-consistency:n=4")], Settings(seeds=1))
+    rows = compare([path], [Spec.parse("self-consistency:n=4")], CompareSettings(seeds=1))
     assert any(row["strategy"] == "self-consistency" and row["n"] == 4 for row in rows)
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from outthink import BadInput
 from outthink.economics.tariff import Tariff
-from outthink.evaluation.compare import Settings, compare
-from outthink.evaluation.prescore import Prescoring
+from outthink.evaluation.compare import CompareSettings, compare
+from outthink.evaluation.replay import Prescoring
 from outthink.strategies import Spec
 
 POLICY = "qwen2.5-coder-0.5b-instruct-q4"
@@ -54,7 +54,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def replay(path: Path, *names: str, **settings) -> dict[tuple[str, int], dict]:
-    rows = compare([path], [Spec.parse(name) for name in names], Settings(seeds=2, **settings))
+    rows = compare([path], [Spec.parse(name) for name in names], CompareSettings(seeds=2, **settings))
     return {(row["strategy"], row["n"]): row for row in rows}
 
 

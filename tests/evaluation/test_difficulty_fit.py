@@ -14,15 +14,13 @@ from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces
 from outthink.evaluation.calibration.source import Source
-from outthink.evaluation.difficulty.data import Outcomes, outcomes
-from outthink.evaluation.difficulty.measure import drawn, ordering, success_figures
-from outthink.evaluation.difficulty.probe import fit_probe, judged
-from outthink.evaluation.difficulty.routes import route_row, routed
-from outthink.evaluation.routing.data import Floats
-from outthink.evaluation.routing.folds import groups
+from outthink.evaluation.routing.data import Floats, groups
+from outthink.evaluation.routing.difficulty import ModelOutcomes, fit_probe, judged, outcomes
+from outthink.evaluation.routing.figures import drawn, ordering, success_figures
+from outthink.evaluation.routing.report import route_row, routed
 
 
-def made(count: int = 200, *, noise: bool = False) -> Outcomes:
+def made(count: int = 200, *, noise: bool = False) -> ModelOutcomes:
     """Questions with a topic word: `proof` is hard for both models and long, `sum` easy and short."""
     rng = np.random.default_rng(count)
     topics = rng.choice(["proof", "sum"], size=count)
@@ -34,10 +32,10 @@ def made(count: int = 200, *, noise: bool = False) -> Outcomes:
     base = np.where(hard, 0.2, 0.8)[:, None] + np.array([0.0, 0.1])
     right = rng.binomial(32, base) / 32
     tokens = np.where(hard, 300.0, 100.0)[:, None] * np.exp(rng.normal(0, 0.1, (count, 2)))
-    return Outcomes("made", ("small", "big"), questions, right, tokens, 0)
+    return ModelOutcomes("made", ("small", "big"), questions, right, tokens, 0)
 
 
-def source(data: Outcomes, place: int, questions: bool = True) -> Source:
+def source(data: ModelOutcomes, place: int, questions: bool = True) -> Source:
     """Samples with these outcomes."""
     problems, texts = {}, {}
     for row, text in enumerate(data.questions):
@@ -59,7 +57,7 @@ def test_outcomes_are_shares_and_mean_lengths() -> None:
     assert found.tokens == pytest.approx(data.tokens, abs=1)
     with pytest.raises(BadInput, match="no problems beside it"):
         outcomes([source(data, 0, questions=False)])
-    never = Outcomes(data.name, data.models, data.questions, 0 * data.right, data.tokens, 0)
+    never = ModelOutcomes(data.name, data.models, data.questions, 0 * data.right, data.tokens, 0)
     with pytest.raises(BadInput, match="right in 0% of the samples"):
         outcomes([source(never, 0)])
 
@@ -95,10 +93,10 @@ def test_bootstrap_samples_hold_whole_groups() -> None:
 @pytest.mark.parametrize("noise", [False, True])
 def test_heads_find_what_is_in_the_question_and_nothing_else(noise: bool) -> None:
     pytest.importorskip("sklearn")
-    from outthink.evaluation.difficulty.fit import Recipe
-    from outthink.evaluation.difficulty.run import judged as judged_heads
+    from outthink.evaluation.routing.difficulty import DifficultyRecipe
+    from outthink.evaluation.routing.difficulty_run import judged as judged_heads
 
-    rows = judged_heads(made(noise=noise), Recipe(strengths=(1.0,)), folds=4, resamples=200)
+    rows = judged_heads(made(noise=noise), DifficultyRecipe(strengths=(1.0,)), folds=4, resamples=200)
     assert [(row["reads"], row["model"]) for row in rows][:2] == [("length", "small"), ("length", "big")]
     mine = next(row for row in rows if row["reads"] == "all" and row["model"] == "small")
     if noise:
@@ -113,11 +111,11 @@ def test_heads_find_what_is_in_the_question_and_nothing_else(noise: bool) -> Non
 
 def test_trained_heads_are_the_loaded_ones(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    from outthink.evaluation.difficulty.fit import Recipe
-    from outthink.evaluation.difficulty.run import train
+    from outthink.evaluation.routing.difficulty import DifficultyRecipe
+    from outthink.evaluation.routing.difficulty_run import train
 
     data = made(120)
-    heads = train(data, tmp_path / "heads", Recipe(strengths=(1.0,)))
+    heads = train(data, tmp_path / "heads", DifficultyRecipe(strengths=(1.0,)))
     assert heads == load(tmp_path / "heads")
     assert trained_on(tmp_path / "heads") == {prompt_hash(text) for text in data.questions}
     hard, easy = (heads.forecast(f"A {topic} about red door lamp tree blue red, case 7.") for topic in ("proof", "sum"))
@@ -128,12 +126,12 @@ def test_trained_heads_are_the_loaded_ones(tmp_path: Path) -> None:
 
 def test_a_policy_gets_heads_only_where_they_help() -> None:
     pytest.importorskip("sklearn")
-    from outthink.evaluation.difficulty.run import for_policy
+    from outthink.evaluation.routing.difficulty_run import for_policy
 
     data = made(150)
     longer = tuple(text + " Show every step." * (i % 2) for i, text in enumerate(data.questions))
     hard = np.where(np.arange(150) % 2, 0.1, 0.9)[:, None] * np.ones((1, 2))
-    told = Outcomes("made", data.models, longer, np.random.default_rng(5).binomial(32, hard) / 32, data.tokens, 0)
+    told = ModelOutcomes("made", data.models, longer, np.random.default_rng(5).binomial(32, hard) / 32, data.tokens, 0)
     values = for_policy(source(told, 0))
     assert values is not None
     assert values["held_out"]["right"]["auc_low"] > 0.8

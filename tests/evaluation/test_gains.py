@@ -11,8 +11,7 @@ from outthink.controller.gain import State, assumed_gain
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces
-from outthink.evaluation.caps import accuracy_by_cap
-from outthink.evaluation.gains import courses, dealt, measure_gains
+from outthink.evaluation.gains import accuracy_by_cap, courses, dealt, measure_gains
 
 
 def sample(index: int, answer: str | None, tokens: int = 100, logprob: float | None = None) -> Sample:

@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from outthink.core.errors import BadInput
-from outthink.evaluation.report.axis import METRICS, Axis, short
+from outthink.evaluation.report.axis import COLOURS, METRICS, Axis, short
 from outthink.evaluation.report.html import embed, render
-from outthink.evaluation.report.palette import COLOURS
 from outthink.evaluation.report.plot import draw
-from outthink.evaluation.report.series import panels, strategies
-from outthink.evaluation.report.table import markdown, show
+from outthink.evaluation.report.table import markdown, panels, show, strategies
 from outthink.evaluation.report.terminal import terminal_plot
 
 Rows = list[dict[str, Any]]

@@ -9,10 +9,8 @@ import pytest
 
 from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.curve import curves
-from outthink.evaluation.routing.data import CORE_HOUR, RoutingData
-from outthink.evaluation.routing.folds import fold_of, groups
-from outthink.evaluation.routing.reliability import auc, ece, platt, reliability
+from outthink.evaluation.routing.data import CORE_HOUR, RoutingData, fold_of, groups
+from outthink.evaluation.routing.figures import auc, curves, ece, platt, reliability
 from outthink.evaluation.routing.report import evaluate
 
 RNG = np.random.default_rng(5)

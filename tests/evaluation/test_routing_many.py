@@ -12,7 +12,7 @@ import pytest
 
 from outthink.cli.main import main
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.many import models_of, read_many
+from outthink.evaluation.routing.data import models_of, read_many
 from support.routing_rows import rows, write
 
 MODELS = ("small", "middle", "big")
@@ -124,8 +124,8 @@ def test_what_does_not_fit_is_refused(trained: Path, capsys: pytest.CaptureFixtu
 
 
 def test_areas_over_cost_are_those_worked_out_by_hand() -> None:
-    from outthink.evaluation.routing.many import ManyData
-    from outthink.evaluation.routing.many_run import evaluate_many
+    from outthink.evaluation.routing.data import ManyData
+    from outthink.evaluation.routing.run import evaluate_many
 
     right = np.array([[1.0, 1.0], [0.0, 1.0]] * 20)
     costs = np.tile([1.0, 3.0], (40, 1))

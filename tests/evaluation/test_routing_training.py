@@ -16,10 +16,8 @@ from support.routing_rows import rows, write
 pytest.importorskip("sklearn")
 
 from outthink.controller.router import load
-from outthink.evaluation.routing.corpus import Corpus
-from outthink.evaluation.routing.data import read_routing
-from outthink.evaluation.routing.folds import groups
-from outthink.evaluation.routing.training import Recipe, fit, logistic_regression
+from outthink.evaluation.routing.data import groups, read_routing
+from outthink.evaluation.routing.training import Corpus, RouterRecipe, fit, logistic_regression
 
 KEYS = {
     *("n", "weak", "strong", "apgr", "apgr_low", "apgr_high", "cpt50", "cpt50_low", "cpt50_high", "cpt80", "cpt80_low"),
@@ -77,7 +75,9 @@ def test_the_stored_router_predicts_what_scikit_learn_does(trained: Path) -> Non
         return hstack([csr_matrix(plain), words.transform(prompts), chars.transform(prompts)]).tocsr()
 
     for head, labels in enumerate((data.weak, data.strong)):
-        theirs = logistic_regression()(C=Recipe().strength, max_iter=1000, tol=1e-9).fit(matrix(data.prompts), labels)
+        theirs = logistic_regression()(C=RouterRecipe().strength, max_iter=1000, tol=1e-9).fit(
+            matrix(data.prompts), labels
+        )
         # Their solver may stop a little elsewhere: put its coefficients where ours are compared.
         ours = np.array([router.model.logits(prompt)[head] for prompt in asked])
         assert ours == pytest.approx(theirs.decision_function(matrix(asked)), abs=0.01)
@@ -100,7 +100,7 @@ def test_cross_fitting_never_learns_from_what_it_judges(trained: Path, tmp_path:
     for row in table:
         row["weak_correct"], row["strong_correct"] = bool(rng.random() < 0.4), bool(rng.random() < 0.8)
     table += table  # every prompt twice: a fold that split them would know the answers
-    report = cross_fitted(write(tmp_path / "noise.parquet", table), Recipe())
+    report = cross_fitted(write(tmp_path / "noise.parquet", table), RouterRecipe())
     assert (report["n"], report["prompts"]) == (600, 300)
     assert report["apgr"] < 0.6
     assert report["apgr_low"] < 0.5
@@ -122,9 +122,9 @@ def test_subjects_are_read_when_asked_for(tmp_path: Path) -> None:
         row["prompt"] = row["prompt"].split("about")[1]  # only the subject tells the topic now
     data = read_routing(write(tmp_path / "rows.parquet", table))
     group, every = groups(data.prompts), np.arange(len(data))
-    blind = fit(data, Corpus(data.prompts), every, group, Recipe()).held_out
-    told = fit(data, Corpus(data.prompts), every, group, Recipe(subject=True))
-    from outthink.evaluation.routing.curve import curves
+    blind = fit(data, Corpus(data.prompts), every, group, RouterRecipe()).held_out
+    told = fit(data, Corpus(data.prompts), every, group, RouterRecipe(subject=True))
+    from outthink.evaluation.routing.figures import curves
 
     assert set(told.model.subjects) == {"proof", "sum", "poem", "date"}
     areas = [curves(held[:, 1] - held[:, 0], data).apgr()[0] for held in (blind, told.held_out)]

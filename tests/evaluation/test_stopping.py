@@ -13,11 +13,21 @@ from outthink.controller.policy.rules import Lead, rule_from_json
 from outthink.core.errors import BadInput
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.dealt import Array, Table, deal_one, in_orders
-from outthink.evaluation.calibration.gain import SWAY, Mask, Ridge, scale_of, walk
-from outthink.evaluation.calibration.nested import Spent, Sweep, below, held_out, nested_gains, outcome
-from outthink.evaluation.calibration.rung import certainty, sure_after
-from outthink.evaluation.calibration.stopping_controls import at_random, leading, oracle
-from outthink.evaluation.rerun import MEASURES, rerun
+from outthink.evaluation.calibration.fit import at_random, certainty, leading, oracle, sure_after
+from outthink.evaluation.calibration.gain import (
+    SWAY,
+    Mask,
+    Ridge,
+    Spent,
+    Sweep,
+    below,
+    held_out,
+    nested_gains,
+    outcome,
+    scale_of,
+    walk,
+)
+from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from outthink.strategies.voting import Rule
 

@@ -13,13 +13,13 @@ import pytest
 from outthink import BadInput
 from outthink.core.errors import EngineError
 from outthink.engines.traces import load
-from outthink.evaluation.problem_file import Problems
+from outthink.evaluation.dataset import Problems
 from outthink.evaluation.sample_file import SampleFile
-from outthink.evaluation.verify import NO_TEXT, Report, verify
+from outthink.evaluation.verify import NO_TEXT, VerifyReport, verify
 from support.judges import Judge, rows, write_problems, write_samples
 
 
-def score(samples: Path, out: Path, judge: Judge, problems: Path | None = None, **options) -> Report:
+def score(samples: Path, out: Path, judge: Judge, problems: Path | None = None, **options) -> VerifyReport:
     problems = problems or write_problems(samples.with_name("problems.parquet"))
     return asyncio.run(verify(SampleFile(samples), Problems.read(problems), judge, out, **options))
 

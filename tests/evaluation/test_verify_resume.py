@@ -13,7 +13,7 @@ import pytest
 
 from outthink import BadInput
 from outthink.core.errors import EngineError
-from outthink.evaluation.problem_file import Problems
+from outthink.evaluation.dataset import Problems
 from outthink.evaluation.sample_file import SampleFile
 from outthink.evaluation.verify import verify
 from support.judges import Judge, write_problems, write_samples
@@ -21,7 +21,7 @@ from support.judges import Judge, write_problems, write_samples
 SLOW = """
 import asyncio, sys
 from pathlib import Path
-from outthink.evaluation.problem_file import Problems
+from outthink.evaluation.dataset import Problems
 from outthink.evaluation.sample_file import SampleFile
 from outthink.evaluation.verify import verify
 from support.judges import Judge

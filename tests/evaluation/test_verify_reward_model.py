@@ -10,7 +10,7 @@ import pytest
 
 from outthink.controller.verifier import open_verifier
 from outthink.core.request import Request
-from outthink.evaluation.problem_file import Problems
+from outthink.evaluation.dataset import Problems
 from outthink.evaluation.sample_file import SampleFile
 from outthink.evaluation.verify import candidate, verify
 from support.judges import write_problems, write_samples

@@ -15,13 +15,11 @@ import pytest
 from outthink import BadInput, Request
 from outthink.cli.main import main
 from outthink.core.sample import Candidate
-from outthink.training.artefact import load
-from outthink.training.base import Shape, active_parameters, build
-from outthink.training.delta import compress
+from outthink.training.base import BaseShape, active_parameters, build, compress, load_verifier
 from outthink.training.examples import Targets, encode_all
-from outthink.training.loop import Settings
-from outthink.training.prm import Plan, train_prm
-from outthink.training.scoring import probabilities, step_logits
+from outthink.training.judgement import probabilities, step_logits
+from outthink.training.loop import TrainingSettings
+from outthink.training.prm import TrainingPlan, train_prm
 from outthink.training.solutions import read_solutions
 from outthink.verifiers.reward_model import open_reward_model
 
@@ -30,26 +28,26 @@ pytest.importorskip("transformers")
 
 
 @pytest.fixture
-def plan(base: Path, recorded, tmp_path: Path) -> Plan:
+def plan(base: Path, recorded, tmp_path: Path) -> TrainingPlan:
     samples, problems, steps = recorded
-    return Plan(
+    return TrainingPlan(
         samples=samples,
         problems=problems,
         steps=steps,
         out=tmp_path / "verifier",
         holdout=0.25,
         targets=Targets("steps"),
-        shape=Shape(base=str(base)),
-        settings=Settings(epochs=8, lr=5e-3, batch_tokens=600, micro_tokens=300, device="cpu", save_seconds=0),
+        shape=BaseShape(base=str(base)),
+        settings=TrainingSettings(epochs=8, lr=5e-3, batch_tokens=600, micro_tokens=300, device="cpu", save_seconds=0),
     )
 
 
 def weights(folder: Path):
-    model, _, _ = load(folder)
+    model, _, _ = load_verifier(folder)
     return {name: value.numpy() for name, value in model.state_dict().items()}
 
 
-def test_it_learns_and_says_how_well(plan: Plan) -> None:
+def test_it_learns_and_says_how_well(plan: TrainingPlan) -> None:
     said: list[str] = []
     history = train_prm(plan, say=said.append)
     losses = [point["loss"] for point in history["curve"] if "loss" in point]
@@ -65,7 +63,7 @@ def test_it_learns_and_says_how_well(plan: Plan) -> None:
     assert not (plan.out / "checkpoint.pt").exists()
 
 
-def test_a_killed_run_ends_as_if_nothing_had_happened(plan: Plan, tmp_path: Path) -> None:
+def test_a_killed_run_ends_as_if_nothing_had_happened(plan: TrainingPlan, tmp_path: Path) -> None:
     short = replace(plan, settings=replace(plan.settings, epochs=2, rank_weight=0.5))
     train_prm(short, say=lambda line: None)
     cut = replace(short, out=tmp_path / "cut")
@@ -80,7 +78,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(plan: Plan, tmp_path: Path
     assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_another_run_is_not_continued_and_nothing_is_overwritten(plan: Plan) -> None:
+def test_another_run_is_not_continued_and_nothing_is_overwritten(plan: TrainingPlan) -> None:
     first = replace(plan, settings=replace(plan.settings, max_steps=1))
     train_prm(first, say=lambda line: None)
     with pytest.raises(BadInput, match="another run"):
@@ -94,13 +92,13 @@ def test_another_run_is_not_continued_and_nothing_is_overwritten(plan: Plan) -> 
 
 
 @pytest.mark.parametrize("layers", [None, 2])
-def test_an_adapter_scores_as_the_model_did(plan: Plan, base: Path, layers: int | None) -> None:
+def test_an_adapter_scores_as_the_model_did(plan: TrainingPlan, base: Path, layers: int | None) -> None:
     pytest.importorskip("peft")
     shape = replace(plan.shape, rank=4, layers=layers)
     train_prm(replace(plan, shape=shape, settings=replace(plan.settings, epochs=1)), say=lambda line: None)
     described = json.loads((plan.out / "verifier.json").read_text())
     assert described["adapter"] is True
-    model, tokenizer, artefact = load(plan.out)
+    model, tokenizer, artefact = load_verifier(plan.out)
     assert model.config.num_hidden_layers == (layers or 3)
     bare, _ = build(replace(shape, rank=None))
     assert artefact.parameters == active_parameters(bare) == active_parameters(model)
@@ -127,7 +125,7 @@ def test_a_difference_of_full_rank_is_the_full_fine_tune(base: Path, recorded) -
     torch = pytest.importorskip("torch")
     pytest.importorskip("peft")
     samples, problems, _ = recorded
-    shape = Shape(base=str(base))
+    shape = BaseShape(base=str(base))
     trained, tokenizer = build(shape)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -148,7 +146,7 @@ def test_a_difference_of_full_rank_is_the_full_fine_tune(base: Path, recorded) -
 
 def test_scores_do_not_depend_on_the_batch_or_on_what_follows(base: Path, recorded) -> None:
     samples, problems, _ = recorded
-    model, tokenizer = build(Shape(base=str(base)))
+    model, tokenizer = build(BaseShape(base=str(base)))
     examples = encode_all(read_solutions(samples, problems, limit=6), tokenizer)
     together = step_logits(model, examples, device="cpu", micro=5000)
     alone = step_logits(model, examples, device="cpu", micro=1)
@@ -156,7 +154,7 @@ def test_scores_do_not_depend_on_the_batch_or_on_what_follows(base: Path, record
         np.testing.assert_allclose(first, second, atol=1e-4)
 
 
-def test_without_steps_it_is_an_outcome_model(plan: Plan) -> None:
+def test_without_steps_it_is_an_outcome_model(plan: TrainingPlan) -> None:
     outcome = replace(plan, steps=None, targets=Targets("last"), settings=replace(plan.settings, epochs=1))
     history = train_prm(outcome, say=lambda line: None)
     assert json.loads((plan.out / "verifier.json").read_text())["kind"] == "outcome"
@@ -174,7 +172,7 @@ def test_the_verb(base: Path, recorded, tmp_path: Path, capsys) -> None:
     assert "holds a verifier already" in capsys.readouterr().err
 
 
-def test_another_training_under_the_same_name_is_another_verifier(plan: Plan, tmp_path: Path) -> None:
+def test_another_training_under_the_same_name_is_another_verifier(plan: TrainingPlan, tmp_path: Path) -> None:
     # Scores are kept by the verifier's id: those of the first would be taken for the second's.
     ids = []
     for place, lr in enumerate((1e-3, 1e-3, 2e-3)):

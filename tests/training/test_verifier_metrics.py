@@ -8,13 +8,24 @@ import numpy as np
 import pytest
 
 from outthink import BadInput
-from outthink.training.metrics import auc, auc_within, best_threshold, calibration, first_error_accuracy
-from outthink.training.votes import Scored, accuracies, affordable, flops, number_answers, subsets
+from outthink.training.metrics import (
+    ScoredProblem,
+    accuracies,
+    affordable,
+    auc,
+    auc_within,
+    best_threshold,
+    calibration,
+    first_error_accuracy,
+    flops,
+    number_answers,
+    subsets,
+)
 
 
-def data(answers: list[list[str]], right: str, scores: list[list[float]], **tokens: float) -> Scored:
+def data(answers: list[list[str]], right: str, scores: list[list[float]], **tokens: float) -> ScoredProblem:
     shape = np.ones((len(answers), len(answers[0])))
-    return Scored(
+    return ScoredProblem(
         number_answers(answers),
         np.array([[answer == right for answer in row] for row in answers]),
         np.array(scores),

@@ -50,11 +50,11 @@ def _calibrate(chosen: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from outthink.economics.price import Price
-    from outthink.evaluation.calibration.run import Recipe, calibrate
+    from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
     from outthink.evaluation.calibration.target import Target
-    from outthink.evaluation.report.policy import show
+    from outthink.evaluation.report.html import show
 
-    recipe = Recipe(
+    recipe = CalibrationRecipe(
         target=Target.parse(chosen.target, margin=chosen.margin, by=chosen.by),
         folds=chosen.folds,
         seed=chosen.seed,

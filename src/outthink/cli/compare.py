@@ -82,8 +82,8 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
     from outthink.controller.policy.artefact import Policy
     from outthink.engines.simulated import Speed
     from outthink.evaluation.auto import NAME
-    from outthink.evaluation.compare import DEFAULT, Settings, compare
-    from outthink.evaluation.prescore import Prescoring
+    from outthink.evaluation.compare import DEFAULT, CompareSettings, compare
+    from outthink.evaluation.replay import Prescoring
     from outthink.strategies import Spec
 
     refuse_live_only(chosen)
@@ -113,7 +113,7 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
                 progress=progress,
                 say=say,
             )
-        settings = Settings(
+        settings = CompareSettings(
             seeds=chosen.seeds,
             ahead=chosen.ahead or 1,
             speed=speed,

@@ -14,7 +14,7 @@ from outthink.core.errors import BadInput, EngineError
 
 if TYPE_CHECKING:
     from outthink.engines.protocol import Engine
-    from outthink.evaluation.arena import Plan
+    from outthink.evaluation.arena import ArenaPlan
     from outthink.evaluation.dataset import Dataset
 
 _ONLY = {"live": False, "budgets": None, "out": None, "limit": None, "jobs": 1}
@@ -46,7 +46,7 @@ def refuse_live_only(chosen: argparse.Namespace) -> None:
 def run_live(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Rows of all data sets, and what a report must say about the run."""
     from outthink.core.request import Sampling
-    from outthink.evaluation.arena import Plan
+    from outthink.evaluation.arena import ArenaPlan
     from outthink.evaluation.dataset import open_dataset
 
     for name in ("limit", "jobs"):
@@ -56,7 +56,7 @@ def run_live(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str
     for name in ("regrade", "speed", "concurrency", "problems"):
         if getattr(chosen, name) is not None:
             raise BadInput(f"--{name}", str(getattr(chosen, name)), "is for recorded samples", "leave out --live or it")
-    plan = Plan(
+    plan = ArenaPlan(
         answer=chosen.answer or "text",
         sampling=Sampling(temperature=chosen.temperature, max_tokens=chosen.max_tokens),
         budgets=budgets(chosen.budgets),
@@ -79,7 +79,7 @@ def budgets(text: str | None) -> tuple[int, ...]:
     return tuple(sorted(set(found)))
 
 
-async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: Plan) -> list[dict[str, Any]]:
+async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: ArenaPlan) -> list[dict[str, Any]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -108,7 +108,7 @@ async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: Plan) 
 async def _contests(
     chosen: argparse.Namespace,
     datasets: list[Dataset],
-    plan: Plan,
+    plan: ArenaPlan,
     engine: Engine,
     progress: Callable[[str], Callable[[int, int], None]],
 ) -> list[dict[str, Any]]:

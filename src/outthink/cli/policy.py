@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Show or compare."""
     from outthink.controller.policy.artefact import Policy
-    from outthink.evaluation.report.policy import changes, page, rows, show
+    from outthink.evaluation.report.html import changes, page, rows, show
 
     if chosen.step == "diff":
         print("\n".join(changes(Policy.load(chosen.old), Policy.load(chosen.new))))

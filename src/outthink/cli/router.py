@@ -50,13 +50,13 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _train(chosen: argparse.Namespace) -> int:
     from outthink.evaluation.routing.run import train
-    from outthink.evaluation.routing.training import Recipe
+    from outthink.evaluation.routing.training import RouterRecipe
 
     if _several(chosen):
         from outthink.cli.router_many import train_several
 
         return train_several(chosen)
-    identity, report = train(chosen.data, chosen.out, Recipe(subject=chosen.subject, seed=chosen.seed))
+    identity, report = train(chosen.data, chosen.out, RouterRecipe(subject=chosen.subject, seed=chosen.seed))
     _show(report)
     print(f"wrote {chosen.out}, router {identity[:12]}; the figures are those of its held-out training prompts")
     return 0
@@ -69,7 +69,7 @@ def _eval(chosen: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from outthink.evaluation.routing.run import cross_fitted, held_out, recipe_of
-    from outthink.evaluation.routing.training import Recipe
+    from outthink.evaluation.routing.training import RouterRecipe
 
     if _several(chosen):
         from outthink.cli.router_many import judge_several
@@ -82,7 +82,7 @@ def _eval(chosen: argparse.Namespace) -> int:
             raise BadInput("--subject", True, "is decided when a router is trained", "leave it out, or --cross-fit")
         report = held_out(chosen.data, chosen.router, gold=chosen.gold)
     else:
-        recipe = recipe_of(chosen.router) if chosen.router else Recipe(subject=chosen.subject)
+        recipe = recipe_of(chosen.router) if chosen.router else RouterRecipe(subject=chosen.subject)
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task("training", total=None)
             report = cross_fitted(
@@ -101,8 +101,7 @@ def _eval(chosen: argparse.Namespace) -> int:
 
 def _several(chosen: argparse.Namespace) -> bool:
     """Whether DATA is about models by name rather than a weak and a strong one."""
-    from outthink.evaluation.routing.data import LABELS, columns_of
-    from outthink.evaluation.routing.many import models_of
+    from outthink.evaluation.routing.data import LABELS, columns_of, models_of
 
     return not set(LABELS) & set(columns_of(chosen.data)) and bool(models_of(chosen.data))
 

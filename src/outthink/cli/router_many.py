@@ -16,12 +16,12 @@ _TWO = "is for a weak and a strong model only"
 
 def train_several(chosen: argparse.Namespace) -> int:
     """Train, write, and show what held-out training prompts say."""
-    from outthink.evaluation.routing.many_run import train_many
-    from outthink.evaluation.routing.training import Recipe
+    from outthink.evaluation.routing.run import train_many
+    from outthink.evaluation.routing.training import RouterRecipe
 
     if chosen.subject:
         raise BadInput("--subject", True, _TWO, "leave it out")
-    identity, report = train_many(chosen.data, chosen.out, Recipe(seed=chosen.seed))
+    identity, report = train_many(chosen.data, chosen.out, RouterRecipe(seed=chosen.seed))
     _show(report)
     print(f"wrote {chosen.out}, router {identity[:12]}; the figures are those of its held-out training prompts")
     return 0
@@ -29,14 +29,14 @@ def train_several(chosen: argparse.Namespace) -> int:
 
 def judge_several(chosen: argparse.Namespace) -> int:
     """Evaluate a stored router, or the recipe by cross-fitting."""
-    from outthink.evaluation.routing.many_run import cross_fitted_many, held_out_many
-    from outthink.evaluation.routing.training import Recipe
+    from outthink.evaluation.routing.run import cross_fitted_many, held_out_many
+    from outthink.evaluation.routing.training import RouterRecipe
 
     for flag, given in (("--subject", chosen.subject or None), ("--gold", chosen.gold)):
         if given is not None:
             raise BadInput(flag, given, _TWO, "leave it out")
     if chosen.cross_fit:
-        report = cross_fitted_many(chosen.data, Recipe(seed=chosen.seed), folds=chosen.folds)
+        report = cross_fitted_many(chosen.data, RouterRecipe(seed=chosen.seed), folds=chosen.folds)
     elif chosen.router is None:
         raise BadInput("--router", None, "is missing", "give the folder of `router train`, or --cross-fit")
     else:

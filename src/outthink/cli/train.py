@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from outthink.training.prm import Plan
+    from outthink.training.prm import TrainingPlan
 
 _EPILOG = "needs pip install 'outthink[train]'; a killed run goes on from its checkpoint when started again"
 
@@ -63,12 +63,12 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def plan_of(chosen: argparse.Namespace, command: str) -> Plan:
+def plan_of(chosen: argparse.Namespace, command: str) -> TrainingPlan:
     """The flags as a plan. BadInput for values that make no sense."""
-    from outthink.training.base import Shape
+    from outthink.training.base import BaseShape
     from outthink.training.examples import Targets
-    from outthink.training.loop import Settings
-    from outthink.training.prm import Plan, as_smoke_test
+    from outthink.training.loop import TrainingSettings
+    from outthink.training.prm import TrainingPlan, as_smoke_test
 
     for name in ("epochs", "batch_tokens", "micro_tokens", "max_context", "limit", "max_steps", "delta"):
         value = getattr(chosen, name)
@@ -81,7 +81,7 @@ def plan_of(chosen: argparse.Namespace, command: str) -> Plan:
         raise BadInput("--delta", chosen.delta, "goes with --full only", "add --full, or use --lora")
     rank = None if chosen.full else chosen.lora
     rate = chosen.lr if chosen.lr is not None else (1e-4 if rank is None else 5e-4)
-    plan = Plan(
+    plan = TrainingPlan(
         samples=chosen.samples,
         problems=chosen.problems,
         steps=chosen.steps,
@@ -91,8 +91,8 @@ def plan_of(chosen: argparse.Namespace, command: str) -> Plan:
         limit=chosen.limit,
         max_context=chosen.max_context,
         targets=Targets(chosen.outcome_at, chosen.outcome_weight, chosen.step_weight),
-        shape=Shape(base=chosen.base, layers=chosen.layers, rank=rank, dropout=chosen.dropout, seed=chosen.seed),
-        settings=Settings(
+        shape=BaseShape(base=chosen.base, layers=chosen.layers, rank=rank, dropout=chosen.dropout, seed=chosen.seed),
+        settings=TrainingSettings(
             epochs=chosen.epochs,
             lr=rate,
             batch_tokens=chosen.batch_tokens,

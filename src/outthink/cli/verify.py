@@ -15,9 +15,9 @@ from outthink.core.request import ANSWER_KINDS
 if TYPE_CHECKING:
     from outthink.core.request import AnswerKind
     from outthink.engines.protocol import Engine
-    from outthink.evaluation.problem_file import Problems
+    from outthink.evaluation.dataset import Problems
     from outthink.evaluation.sample_file import SampleFile
-    from outthink.evaluation.verify import Report
+    from outthink.evaluation.verify import VerifyReport
     from outthink.verifiers.protocol import Verifier
 
 _EPILOG = """SAMPLES: Parquet or JSONL with problem_id and text, as record writes them
@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Score, with a progress bar; interrupted or killed, the same command goes on where it was."""
     from outthink.controller.verifier import open_verifier
-    from outthink.evaluation.problem_file import Problems
+    from outthink.evaluation.dataset import Problems
     from outthink.evaluation.sample_file import JSONL, SampleFile
 
     if chosen.out.suffix.lower() not in (".parquet", *JSONL):
@@ -67,7 +67,7 @@ async def _verify(
     verifier: Verifier,
     kind: AnswerKind,
     engine: Engine | None,
-) -> Report:
+) -> VerifyReport:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -95,7 +95,7 @@ async def _verify(
             await engine.aclose()
 
 
-def _agreement(samples: SampleFile, report: Report) -> None:
+def _agreement(samples: SampleFile, report: VerifyReport) -> None:
     """How often an exact check says what the file says of itself."""
     for name in ("correct", "passed"):
         if name not in samples.names:

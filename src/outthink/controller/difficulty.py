@@ -1,6 +1,6 @@
 """Difficulty before any token is decoded: how likely each model is right, and how much it will write.
 
-Applying it needs the standard library only. Training is in `outthink.evaluation.difficulty`.
+Applying it needs the standard library only. Training is in `outthink.evaluation.routing.difficulty_run`.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def heads(models: Sequence[str]) -> tuple[str, ...]:
 # Knows: what their card holds beyond the text model. Does not know the format (`controller.router.folder`)
 # nor what a policy does with the values.
 
-_AGAIN = "train it again with outthink.evaluation.difficulty"
-_FOLDER = Folder("difficulty", "outthink.evaluation.difficulty", _AGAIN)
+_AGAIN = "train it again with outthink.evaluation.routing.difficulty_run"
+_FOLDER = Folder("difficulty", "outthink.evaluation.routing.difficulty_run", _AGAIN)
 
 
 def save(folder: Path, found: Difficulty, about: Mapping[str, Any], prompts: Iterable[str]) -> str:

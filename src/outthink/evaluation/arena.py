@@ -22,7 +22,7 @@ from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine
 from outthink.engines.simulated import is_simulated
 from outthink.evaluation.dataset import Dataset, Problem
-from outthink.evaluation.ladder import BASELINE
+from outthink.evaluation.rows import BASELINE
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
 from outthink.session.protocols import Observer
@@ -40,7 +40,7 @@ _PILOT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ArenaPlan:
     """How to compare live.
 
     Args:
@@ -107,7 +107,7 @@ class Arena:
     Raises BadInput if OUT exists already or its journal is of another run.
     """
 
-    def __init__(self, dataset: Dataset, engine: Engine, verifier: Verifier | None, plan: Plan, out: Path) -> None:
+    def __init__(self, dataset: Dataset, engine: Engine, verifier: Verifier | None, plan: ArenaPlan, out: Path) -> None:
         self.dataset, self.engine, self.verifier, self.plan, self.out = dataset, engine, verifier, plan, out
         journal = out.with_name(out.name + ".journal")
         if out.exists() and not journal.exists():

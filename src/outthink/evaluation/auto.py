@@ -18,7 +18,7 @@ from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.source import Source
-from outthink.evaluation.ladder import BASELINE, LADDER
+from outthink.evaluation.rows import BASELINE, LADDER
 from outthink.session.session import Session
 
 NAME = "auto"
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Auto:
+class AutoContender:
     """One rung: the plan of each problem, and what the policy expects of problems like them."""
 
     n: int
@@ -40,12 +40,12 @@ class Auto:
         """Carry out the plan of this problem."""
         return self.plans[request.problem or ""](session, request)
 
-    def take(self, problems: Sequence[str]) -> Auto:
+    def take(self, problems: Sequence[str]) -> AutoContender:
         """The same for some of the problems."""
-        return Auto(self.n, {name: self.plans[name] for name in problems}, self.expected, self.policy)
+        return AutoContender(self.n, {name: self.plans[name] for name in problems}, self.expected, self.policy)
 
 
-def contenders(policy: Policy, source: Source, say: Callable[[str], None]) -> list[Auto]:
+def contenders(policy: Policy, source: Source, say: Callable[[str], None]) -> list[AutoContender]:
     """A policy on samples that it has not seen, one contender a rung.
 
     BadInput where it has seen one of the problems, or was calibrated on another revision of the model.
@@ -75,7 +75,7 @@ def contenders(policy: Policy, source: Source, say: Callable[[str], None]) -> li
         say(f"{traces.path.name}: {line}")
     if source.questions is None:
         say(f"{traces.path.name}: no problems file beside it, so only lengths and votes decide")
-    return [Auto(n, plans, _expected(plans), policy.id) for n, plans in found.items()]
+    return [AutoContender(n, plans, _expected(plans), policy.id) for n, plans in found.items()]
 
 
 def _elsewhere(tasks: Sequence[Task], source: Source) -> str | None:
@@ -142,7 +142,7 @@ def _expected(plans: Mapping[str, Plan]) -> HeldOut | None:
     return arm.held_out if arm is not None and 2 * count >= len(plans) else None
 
 
-def pool_of(traces: Traces, autos: Sequence[Auto], files: Sequence[Traces]) -> tuple[Traces, ...]:
+def pool_of(traces: Traces, autos: Sequence[AutoContender], files: Sequence[Traces]) -> tuple[Traces, ...]:
     """The samples of the further models that the plans draw from; BadInput where they are not among the files."""
     wanted = sorted({model for auto in autos for plan in auto.plans.values() for model in plan.models} - {traces.model})
     found = []
@@ -154,7 +154,7 @@ def pool_of(traces: Traces, autos: Sequence[Auto], files: Sequence[Traces]) -> t
     return tuple(found)
 
 
-def add_columns(rows: Sequence[Row], autos: Sequence[Auto], notes: Mapping[int, Counter[str]]) -> None:
+def add_columns(rows: Sequence[Row], autos: Sequence[AutoContender], notes: Mapping[int, Counter[str]]) -> None:
     """Complete the policy's rows of one file: policy, prediction, fallback rate, ratio of tokens."""
     by_size = {auto.n: auto for auto in autos}
     baseline = next((row for row in rows if row["strategy"] == BASELINE and row["n"] == LADDER[-1]), None)

@@ -21,14 +21,12 @@ from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import BadInput
 from outthink.engines.simulated import Speed
 from outthink.engines.traces import ReplayEngine, Traces, load, missing
-from outthink.evaluation.auto import Auto, add_columns, contenders, pool_of
+from outthink.evaluation.auto import AutoContender, add_columns, contenders, pool_of
 from outthink.evaluation.calibration.crossed import crossed
 from outthink.evaluation.calibration.source import open_source
-from outthink.evaluation.ladder import rungs_of
-from outthink.evaluation.prescore import Prescoring, prescored
-from outthink.evaluation.regrade import regrade
-from outthink.evaluation.rerun import Contender, Outcomes, rerun
-from outthink.evaluation.rows import Measured, Row, rows_of
+from outthink.evaluation.dataset import regrade
+from outthink.evaluation.replay import Contender, Outcomes, Prescoring, prescored, rerun
+from outthink.evaluation.rows import Measured, Row, rows_of, rungs_of
 from outthink.strategies import Spec
 
 DEFAULT = (
@@ -50,7 +48,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class CompareSettings:
     """How to replay.
 
     Args:
@@ -83,7 +81,7 @@ class Settings:
 def compare(
     paths: Sequence[Path],
     specs: Sequence[Spec],
-    settings: Settings,
+    settings: CompareSettings,
     *,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -115,7 +113,7 @@ def compare(
     for plan, found in zip(plans, results, strict=True):
         measured = [Measured.of(result, settings.ahead) for result in [*found, *_greedy(plan.traces, settings)]]
         mine = rows_of(plan.traces, measured, settings.seeds)
-        add_columns(mine, plan.autos, {one.spec.n: one.notes for one in found if isinstance(one.spec, Auto)})
+        add_columns(mine, plan.autos, {one.spec.n: one.notes for one in found if isinstance(one.spec, AutoContender)})
         rows += mine
     return rows
 
@@ -125,7 +123,7 @@ class Lineup(NamedTuple):
 
     traces: Traces
     specs: list[Spec]
-    autos: list[Auto]
+    autos: list[AutoContender]
     pool: tuple[Traces, ...] = ()
 
     @property
@@ -134,7 +132,7 @@ class Lineup(NamedTuple):
         return [*self.specs, *self.autos]
 
 
-def _autos(traces: Traces, settings: Settings, say: Callable[[str], None]) -> list[Auto]:
+def _autos(traces: Traces, settings: CompareSettings, say: Callable[[str], None]) -> list[AutoContender]:
     """The policy's rungs on a file, none without a policy."""
     if settings.policy is None:
         return []
@@ -144,7 +142,7 @@ def _autos(traces: Traces, settings: Settings, say: Callable[[str], None]) -> li
     return contenders(settings.policy, source, say)
 
 
-def _load(path: Path, settings: Settings) -> Traces:
+def _load(path: Path, settings: CompareSettings) -> Traces:
     """A file's samples, graded and scored as the settings want them."""
     traces = load(path, text=settings.regrade is not None)
     if settings.scoring is not None:
@@ -152,7 +150,7 @@ def _load(path: Path, settings: Settings) -> Traces:
     return traces if settings.regrade is None else regrade(traces, settings.regrade)
 
 
-def _greedy(traces: Traces, settings: Settings) -> list[Outcomes]:
+def _greedy(traces: Traces, settings: CompareSettings) -> list[Outcomes]:
     """The greedy samples, where every problem has one."""
     if any(problem.greedy is None for problem in traces.problems.values()):
         return []
@@ -165,11 +163,11 @@ class _Job(NamedTuple):
 
     traces: Traces
     names: list[str]
-    autos: list[Auto]
+    autos: list[AutoContender]
     pool: tuple[Traces, ...]
 
 
-def replay(plans: Sequence[Lineup], settings: Settings, progress: Progress | None) -> list[list[Outcomes]]:
+def replay(plans: Sequence[Lineup], settings: CompareSettings, progress: Progress | None) -> list[list[Outcomes]]:
     """Share the problems of every file out over processes; small jobs are done here."""
     jobs = [(place, job) for place, plan in enumerate(plans) for job in _cut(plan)]
     draws = sum(len(plan.traces.problems) * one.n for plan in plans for one in plan.runs)
@@ -208,7 +206,7 @@ def _cut(plan: Lineup) -> list[_Job]:
     ]
 
 
-def _work(job: _Job, settings: Settings) -> list[Outcomes]:
+def _work(job: _Job, settings: CompareSettings) -> list[Outcomes]:
     engine = ReplayEngine(job.traces, speed=settings.speed)
     runs: list[Contender] = [*map(Spec.parse, job.names), *job.autos]
     pool = [ReplayEngine(traces, speed=settings.speed) for traces in job.pool]

@@ -7,8 +7,8 @@ recorded samples. Does not know budgets or batches; `controller.gain_table` appl
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from outthink.controller.gain import GainTable, Key, State, assumed_gain, keys
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces
+from outthink.strategies.votes import Votes
 
 Floats = npt.NDArray[np.float64]
 HORIZONS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
@@ -144,3 +145,43 @@ def _shrunk(
         towards = means[coarser[key]] if coarser[key] else guess / count
         means[key] = (total + weight * towards) / (count + weight)
         yield key, means[key]
+
+
+# Accuracy of a majority by number of samples and cap, from recorded samples.
+#
+# Knows: that a sample longer than the cap has not stated its answer yet. Does not know time: the latency
+# planner (`controller.latency`) takes what this predicts.
+
+
+def accuracy_by_cap(
+    traces: Traces, branches: Sequence[int], caps: Sequence[int], *, orders: int = ORDERS
+) -> Callable[[int, int], float]:
+    """A lookup (branches, cap) -> mean accuracy over problems and orders.
+
+    Asked for more branches or a larger cap than measured it takes the largest measured, for fewer than
+    the smallest it gives 0. Raises BadInput for more branches than are recorded.
+    """
+    if not branches or not caps or max(branches) > traces.depth:
+        raise BadInput(
+            "branches", list(branches), f"are none, or more than the {traces.depth} recorded", "ask for fewer"
+        )
+    found: dict[tuple[int, int], float] = dict.fromkeys(((b, c) for b in branches for c in caps), 0.0)
+    for recorded in traces.problems.values():
+        for order in range(orders):
+            samples = dealt(recorded, order)[: max(branches)]
+            for cap in caps:
+                votes = Votes()
+                for n, sample in enumerate(samples, start=1):
+                    cut = (sample.tokens or 0) > cap
+                    votes.add(replace(sample, answer=None) if cut else sample)
+                    if (n, cap) in found:
+                        found[n, cap] += votes.winner().answer in recorded.right
+    count = len(traces.problems) * orders
+    table = {key: total / count for key, total in found.items()}
+
+    def accuracy(wanted: int, cap: int) -> float:
+        branch = max((b for b in branches if b <= wanted), default=None)
+        limit = max((c for c in caps if c <= cap), default=None)
+        return 0.0 if branch is None or limit is None else table[branch, limit]
+
+    return accuracy

@@ -6,18 +6,237 @@ equal FLOPs. Does not know how a strategy is replayed or how rows are drawn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from outthink.core.errors import BadInput
 from outthink.engines.traces import Traces
-from outthink.evaluation.bootstrap import Array, intervals
-from outthink.evaluation.frontier import Frontier, columns
-from outthink.evaluation.ladder import BASELINE
-from outthink.evaluation.rerun import MEASURES, Outcomes
+from outthink.evaluation.replay import MEASURES, Outcomes
+from outthink.strategies import Spec
+
+# Percentile bootstrap over problems.
+#
+# Knows: how to resample problems and read 95 % intervals of means. Does not know what the values
+# are; seeds are averaged per problem before they come here, since only problems are independent.
+
+Array = npt.NDArray[np.float64]
+RESAMPLES = 2000
+COVERAGE = 0.95
+_CHUNK = 4_000_000  # drawn problems at a time: about 100 MB with their weights
+
+
+def _weights(problems: int, resamples: int, seed: int) -> Iterator[Array]:
+    """Blocks (problems, k) whose columns say how often a resample drew each problem, over `problems`."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK // problems)
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn = rng.integers(problems, size=(count, problems))
+        drawn += np.arange(count)[:, None] * problems
+        counts = np.bincount(drawn.ravel(), minlength=count * problems).reshape(count, problems)
+        yield counts.T / problems
+
+
+def resampled_means(values: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> Array:
+    """Means of every row under the same resamples of the problems.
+
+    Args:
+        values: (rows, problems), finite.
+        resamples: bootstrap samples.
+        seed: of the resampling; equal seeds and numbers of problems give equal resamples.
+
+    Returns:
+        (rows, resamples). BadInput for no problems or a value that is not finite.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] == 0:
+        raise BadInput("values", table.shape, "has no problems", "give an array (rows, problems)")
+    if not np.isfinite(table).all():
+        raise BadInput("values", "NaN or infinity", "cannot be resampled", "leave out rows with unknown values")
+    means = np.empty((table.shape[0], resamples))
+    done = 0
+    for weights in _weights(table.shape[1], resamples, seed):
+        np.matmul(table, weights, out=means[:, done : done + weights.shape[1]])
+        done += weights.shape[1]
+    return means
+
+
+def intervals(values: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[Array, Array]:
+    """95 % percentile intervals of the means of many rows (rows, problems): low (rows,), high (rows,)."""
+    means = resampled_means(values, resamples=resamples, seed=seed)
+    tail = (1 - COVERAGE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], axis=1)
+    # One problem, or a constant, has no spread; rounding in the product must not invent one.
+    table = np.asarray(values, dtype=np.float64)
+    constant = table.min(axis=1) == table.max(axis=1)
+    return np.where(constant, table[:, 0], low), np.where(constant, table[:, 0], high)
+
+
+def interval(values: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of a mean over problems; values (problems,)."""
+    low, high = intervals(np.atleast_2d(np.asarray(values, dtype=np.float64)), resamples=resamples, seed=seed)
+    return float(low[0]), float(high[0])
+
+
+def paired_interval(differences: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of a mean difference; differences (problems,), both sides on the same problem."""
+    return interval(differences, resamples=resamples, seed=seed)
+
+
+# Self-consistency as a curve of accuracy over tokens or FLOPs, and the distance of a strategy from it.
+#
+# Knows: interpolation between the rungs of the ladder and paired differences. Does not know how the
+# accuracies were measured, or any strategy but the baseline.
+
+_NEAR = 1e-9  # relative: the same samples summed in another order are still the same tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Accuracy of a row minus that of self-consistency at equal cost, with a 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def columns(self, name: str = "difference") -> dict[str, float]:
+        """The three columns of a row of `compare`."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+
+def columns(name: str, found: Difference | None) -> dict[str, float | None]:
+    """The three columns of a row under a name, null where there is nothing to compare with."""
+    if found is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return {**found.columns(name)}
+
+
+class Frontier:
+    """Self-consistency over its ladder.
+
+    Args:
+        tokens: (rungs,) mean generated tokens (or whatever is to be equal) per problem, in any order.
+        accuracy: (rungs, problems), each the mean over seeds; BadInput if the shapes disagree.
+    """
+
+    def __init__(self, tokens: npt.ArrayLike, accuracy: npt.ArrayLike) -> None:
+        self.tokens: Array = np.asarray(tokens, dtype=np.float64)
+        self.accuracy: Array = np.asarray(accuracy, dtype=np.float64)
+        if self.accuracy.ndim != 2 or self.tokens.shape != self.accuracy.shape[:1] or not self.tokens.size:
+            raise BadInput("rungs", self.accuracy.shape, "does not fit the tokens", "give one row a rung")
+        order = np.argsort(self.tokens, kind="stable")
+        self.tokens, self.accuracy = self.tokens[order], self.accuracy[order]
+
+    def at(self, tokens: float) -> Array | None:
+        """Accuracy per problem (problems,) at a number of tokens, linear between the two neighbouring
+        rungs; None outside their range and for NaN, where there is nothing to compare with."""
+        first, last = self.tokens[0], self.tokens[-1]
+        if not first * (1 - _NEAR) <= tokens <= last * (1 + _NEAR):
+            return None
+        right = int(np.searchsorted(self.tokens, tokens))
+        if right == 0 or right == len(self.tokens):
+            edge: Array = self.accuracy[0 if right == 0 else -1]
+            return edge
+        left = right - 1
+        share = (tokens - self.tokens[left]) / (self.tokens[right] - self.tokens[left])
+        between: Array = (1 - share) * self.accuracy[left] + share * self.accuracy[right]
+        return between
+
+    def differences(
+        self, tokens: Sequence[float], accuracy: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
+    ) -> list[Difference | None]:
+        """Paired differences of many rows, under the same resamples of the problems.
+
+        Args:
+            tokens: (rows,) mean generated tokens per problem.
+            accuracy: (rows, problems), the problems in the order of the rungs'.
+
+        Returns:
+            One Difference a row, None for a row outside the token range of the ladder.
+        """
+        rows = np.asarray(accuracy, dtype=np.float64)
+        if rows.shape != (len(tokens), self.accuracy.shape[1]):
+            raise BadInput("rows", rows.shape, "does not fit the ladder", "give the same problems in the same order")
+        baselines = [self.at(value) for value in tokens]
+        inside = [index for index, baseline in enumerate(baselines) if baseline is not None]
+        found: list[Difference | None] = [None] * len(tokens)
+        if not inside:
+            return found
+        paired = np.stack([rows[index] - baselines[index] for index in inside])
+        low, high = intervals(paired, resamples=resamples, seed=seed)
+        for place, index in enumerate(inside):
+            found[index] = Difference(float(paired[place].mean()), float(low[place]), float(high[place]))
+        return found
+
+    def difference(
+        self, tokens: float, accuracy: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
+    ) -> Difference | None:
+        """Paired difference of one row; accuracy (problems,)."""
+        return self.differences([tokens], np.atleast_2d(np.asarray(accuracy)), resamples=resamples, seed=seed)[0]
+
+
+# At which sizes strategies are replayed.
+#
+# Knows: the ladder, and what a file of samples allows. Does not know how a strategy is replayed.
+
+LADDER = (1, 2, 4, 8, 16, 32)
+BASELINE = "self-consistency"
+
+
+def rungs_of(traces: Traces, specs: Sequence[Spec], say: Callable[[str], None]) -> list[Spec]:
+    """Every spec at its sizes; self-consistency is always there to compare with."""
+    depth = traces.depth
+    baseline = Spec.parse(BASELINE)
+    if all(spec.canonical != BASELINE for spec in specs):
+        specs = [*specs, baseline]
+    if depth < LADDER[-1]:
+        say(f"{traces.path.name}: {depth} samples a problem, so the ladder ends there")
+    ladder: list[Spec] = []
+    for spec in specs:
+        check(spec, traces)
+        if spec.strategy.name == "greedy":
+            continue  # always a row of its own
+        if not spec.strategy.sized:
+            ladder.append(spec)
+        elif "n" not in spec.parameters:
+            ladder += [spec.sized(n) for n in LADDER if n <= depth]
+        elif spec.n > depth:
+            raise BadInput(
+                f"strategy {spec}",
+                spec.n,
+                f"is more than the {depth} samples recorded in {traces.path}",
+                "ask for fewer",
+            )
+        else:
+            ladder.append(spec)
+    named = {spec.n for spec in ladder if spec.canonical == BASELINE}
+    ladder += [baseline.sized(n) for n in LADDER if n <= depth and n not in named]
+    return ladder
+
+
+def check(spec: Spec, traces: Traces) -> None:
+    """BadInput for a strategy that recorded samples cannot serve, or whose scores they lack."""
+    if spec.strategy.extends:
+        raise BadInput(
+            "strategy", str(spec), "continues unfinished texts, which recorded samples cannot", "run it with --live"
+        )
+    if spec.strategy.rewrites:
+        raise BadInput(
+            "strategy", str(spec), "changes the question, which recorded samples did not answer", "run it with --live"
+        )
+    if spec.strategy.needs_verifier and traces.scoring is None:
+        raise BadInput(
+            "strategy",
+            str(spec),
+            f"needs scores, and {traces.path} carries none",
+            "give --verifier NAME|PATH|URL, or score it first: outthink verify",
+        )
+
 
 Row = dict[str, Any]
 

@@ -24,7 +24,7 @@ _NEEDED = ("problem_id", "text")
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedSample:
     """What is recorded of one judged sample; `reason` says why there is no score.
 
     Args:
@@ -147,7 +147,7 @@ class SampleFile:
             found.append((key, sample))
         return found
 
-    def write(self, out: Path, judged: Sequence[Judged], verifier: Mapping[str, Any]) -> None:
+    def write(self, out: Path, judged: Sequence[JudgedSample], verifier: Mapping[str, Any]) -> None:
         """Write all rows with `score`, `steps`, `verifier` and `verifier_tokens`, whole or not at all.
 
         Args:
@@ -167,7 +167,7 @@ class SampleFile:
         finally:
             draft.unlink(missing_ok=True)
 
-    def _write_jsonl(self, draft: Path, judged: Sequence[Judged], name: str) -> None:
+    def _write_jsonl(self, draft: Path, judged: Sequence[JudgedSample], name: str) -> None:
         rows = self.rows if self.rows is not None else self.table.to_pylist()
         with draft.open("w", encoding="utf-8") as file:
             for row, one in zip(rows, judged, strict=True):
@@ -175,7 +175,7 @@ class SampleFile:
                 more |= {"verifier": name, "verifier_tokens": one.tokens}
                 file.write(json.dumps(row | more, ensure_ascii=False) + "\n")
 
-    def _write_parquet(self, draft: Path, judged: Sequence[Judged], verifier: Mapping[str, Any]) -> None:
+    def _write_parquet(self, draft: Path, judged: Sequence[JudgedSample], verifier: Mapping[str, Any]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as parquet
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sqlite3
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,10 +21,82 @@ from typing import Any
 from outthink.core.errors import BadInput, EngineError, Unsupported
 from outthink.core.request import AnswerKind, Request
 from outthink.core.sample import Candidate, Sample, split_steps
-from outthink.evaluation.problem_file import Problems
-from outthink.evaluation.sample_file import Judged, SampleFile
-from outthink.evaluation.scores import ScoreJournal, journal_of, remove_journal
+from outthink.evaluation.dataset import Problems
+from outthink.evaluation.sample_file import JudgedSample, SampleFile
+from outthink.session.write_ahead import use_log
 from outthink.verifiers.protocol import Score, Verifier
+
+# Scores on their way into a file: one journal a file, safe against being killed.
+#
+# Knows: SQLite, durability, and which run a journal belongs to. Does not know verifiers or samples.
+
+_PATIENCE = 30.0
+"""Seconds to wait for another process."""
+
+
+def journal_of(out: Path) -> Path:
+    """Where the journal of an output file lies."""
+    return out.with_name(out.name + ".journal")
+
+
+def remove_journal(out: Path) -> None:
+    """Delete the journal of a finished file."""
+    journal = journal_of(out)
+    for suffix in ("", "-wal", "-shm"):
+        journal.with_name(journal.name + suffix).unlink(missing_ok=True)
+
+
+class ScoreJournal:
+    """Scores by row; a commit each batch, after which nothing of it can be lost.
+
+    Args:
+        out: the file that will be written; the journal lies beside it.
+        run: fingerprint of everything that decides the scores.
+
+    Raises BadInput for a file that is no journal, or the journal of another run.
+    """
+
+    def __init__(self, out: Path, run: str) -> None:
+        self.path = journal_of(out)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise BadInput("--out", str(out), f"cannot be written ({error})", "check the folder") from None
+        try:
+            execute = self._database.execute
+            use_log(self._database, _PATIENCE)
+            execute("PRAGMA synchronous=FULL")
+            execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            execute("CREATE TABLE IF NOT EXISTS scores (row INTEGER PRIMARY KEY, value TEXT NOT NULL)")
+            execute("INSERT OR IGNORE INTO about VALUES ('run', ?)", (run,))
+            (kept,) = execute("SELECT value FROM about WHERE name = 'run'").fetchone()
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            raise BadInput("--out", str(self.path), f"is no journal ({error})", "remove the file") from None
+        if kept != run:
+            self._database.close()
+            raise BadInput("--out", str(self.path), "is the journal of another run", "remove it or change --out")
+
+    def read(self) -> dict[int, JudgedSample]:
+        """All that is saved, by row."""
+        found = {}
+        for row, value in self._database.execute("SELECT row, value FROM scores"):
+            score, steps, tokens, reason = json.loads(value)
+            found[int(row)] = JudgedSample(score, None if steps is None else tuple(steps), tokens, reason)
+        return found
+
+    def save(self, judged: Iterable[tuple[int, JudgedSample]]) -> None:
+        """Save a batch; it is safe when this returns. What was saved before stays as it is."""
+        rows = [(row, json.dumps([one.score, one.steps, one.tokens, one.reason])) for row, one in judged]
+        self._database.execute("BEGIN")
+        self._database.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
 
 BATCH = 16
 """Samples of one problem that are judged, and saved, together."""
@@ -48,9 +121,9 @@ class _Saving:
     """Scores go to the journal at once, those of a quick check a few times a second: a commit takes
     longer than the check. What is told as done has been saved."""
 
-    def __init__(self, journal: ScoreJournal, done: dict[int, Judged], tell: Callable[[], None]) -> None:
+    def __init__(self, journal: ScoreJournal, done: dict[int, JudgedSample], tell: Callable[[], None]) -> None:
         self.journal, self.done, self.tell = journal, done, tell
-        self.waiting: dict[int, Judged] = {}
+        self.waiting: dict[int, JudgedSample] = {}
         self.last = 0.0
 
     def __enter__(self) -> _Saving:
@@ -59,7 +132,7 @@ class _Saving:
     def __exit__(self, *error: object) -> None:
         self.flush()
 
-    def __call__(self, batch: Sequence[tuple[int, Judged]]) -> None:
+    def __call__(self, batch: Sequence[tuple[int, JudgedSample]]) -> None:
         self.waiting.update(batch)
         if monotonic() - self.last > _COMMIT:
             self.flush()
@@ -73,7 +146,7 @@ class _Saving:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerifyReport:
     """What a run has written.
 
     Args:
@@ -86,7 +159,7 @@ class Report:
     rows: int
     fresh: int
     unscored: Counter[str]
-    judged: tuple[Judged, ...]
+    judged: tuple[JudgedSample, ...]
 
 
 def describe(verifier: Verifier) -> dict[str, Any]:
@@ -109,7 +182,7 @@ async def verify(
     *,
     kind: AnswerKind = "text",
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Report:
+) -> VerifyReport:
     """Judge what is not in the journal yet, then write OUT at once.
 
     Args:
@@ -127,14 +200,14 @@ async def verify(
     if missing is not None:
         raise BadInput("problem_id", missing, f"is not in {problems.path}", "give the problems of these samples")
     journal = ScoreJournal(out, fingerprint(samples, problems, verifier, kind))
-    useless, done = False, dict[int, Judged]()
+    useless, done = False, dict[int, JudgedSample]()
     try:
         done |= journal.read()
         before = len(done)
         progress(before, len(rows))
         blank = [row for row, (_, sample) in enumerate(rows) if not sample.text.strip()]
         # Nothing is no right answer: an exact check says 0, as of any other. A model cannot judge it.
-        silent = [] if verifier.kind == "exact" else [(row, Judged(None, reason=NO_TEXT)) for row in blank]
+        silent = [] if verifier.kind == "exact" else [(row, JudgedSample(None, reason=NO_TEXT)) for row in blank]
         journal.save(silent)
         done = dict(silent) | done
         batches = _batches(_items(rows, problems, verifier, kind, done), verifier)
@@ -153,7 +226,7 @@ async def verify(
         if useless or not any(one.score is not None or one.tokens for one in done.values()):
             remove_journal(out)  # nothing to go on from; it would only stand in the way of another verifier
     remove_journal(out)
-    return Report(len(rows), len(rows) - before, unscored, judged)
+    return VerifyReport(len(rows), len(rows) - before, unscored, judged)
 
 
 def candidate(sample: Sample, verifier: Verifier) -> Candidate:
@@ -191,7 +264,7 @@ def _batches(by_problem: list[list[Item]], verifier: Verifier) -> Iterator[list[
 
 
 async def _judge_all(
-    batches: Iterator[list[Item]], verifier: Verifier, saved: Callable[[Sequence[tuple[int, Judged]]], None]
+    batches: Iterator[list[Item]], verifier: Verifier, saved: Callable[[Sequence[tuple[int, JudgedSample]]], None]
 ) -> None:
     """Some batches side by side; the first failure ends all, and what was saved stays."""
 
@@ -208,7 +281,7 @@ async def _judge_all(
         raise errors.exceptions[0] from None
 
 
-async def _judge(batch: list[Item], verifier: Verifier) -> list[Judged]:
+async def _judge(batch: list[Item], verifier: Verifier) -> list[JudgedSample]:
     """A batch; where it is refused, its halves, so that only the guilty samples have no score."""
     try:
         scores = await _scores(batch, verifier)
@@ -217,7 +290,9 @@ async def _judge(batch: list[Item], verifier: Verifier) -> list[Judged]:
             raise  # nothing else can be judged either: no sandbox, no server of the right kind
         if len(batch) == 1:
             return [
-                Judged(None, reason=f"{error.field} {error.problem}" if isinstance(error, BadInput) else str(error))
+                JudgedSample(
+                    None, reason=f"{error.field} {error.problem}" if isinstance(error, BadInput) else str(error)
+                )
             ]
         middle = len(batch) // 2
         return await _judge(batch[:middle], verifier) + await _judge(batch[middle:], verifier)
@@ -241,16 +316,16 @@ def _by_request(batch: list[Item]) -> Iterator[tuple[Request, list[Item]]]:
         yield together[0].request, together
 
 
-def _judged(score: Score, verifier: Verifier) -> Judged:
+def _judged(score: Score, verifier: Verifier) -> JudgedSample:
     tokens = None
     if score.prompt_tokens is not None and score.completion_tokens is not None:
         tokens = score.prompt_tokens + score.completion_tokens
     if not score.steps:
-        return Judged(None, None, tokens, score.message or "the verifier gave no score")
+        return JudgedSample(None, None, tokens, score.message or "the verifier gave no score")
     if not all(0 <= step <= 1 for step in score.steps):
-        return Judged(None, None, tokens, "the verifier gave a score that is not between 0 and 1")
+        return JudgedSample(None, None, tokens, "the verifier gave a score that is not between 0 and 1")
     steps = tuple(score.steps) if verifier.kind == "process" else None
-    return Judged(score.value(verifier.aggregation), steps, tokens)
+    return JudgedSample(score.value(verifier.aggregation), steps, tokens)
 
 
 async def close(verifier: Verifier) -> None:

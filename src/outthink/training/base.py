@@ -6,19 +6,23 @@ scoring alike. Does not know data, losses or the artefact.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from outthink.core.errors import BadInput
 from outthink.verifiers.reward_model.checkpoint import keep_layers, load, quietly
+from outthink.verifiers.reward_model.opening import FILE, Artefact, read_artefact
 
 EMBEDDED = "embedded"
 _EXTRA = "pip install 'outthink[train]'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class BaseShape:
     """Which weights exist and which of them learn.
 
     Args:
@@ -72,7 +76,7 @@ def tokenizer_of(base: str) -> Any:
     return load("AutoTokenizer", locate(base), field="--base")
 
 
-def build(shape: Shape) -> tuple[Any, Any]:
+def build(shape: BaseShape) -> tuple[Any, Any]:
     """A token-classification model with one output a token (float32, on the CPU), and its tokeniser.
 
     Raises BadInput for a base that cannot be loaded, or more layers than it has.
@@ -147,3 +151,118 @@ def _tiny(transformers: Any, tokenizer: Any) -> Any:
         num_labels=1,
         classifier_dropout=0.0,
     )
+
+
+# A full fine-tune as a low-rank difference to its base, small enough to ship.
+#
+# Knows: the singular value decomposition of what each linear layer has learnt. Does not know data; whether
+# the difference is enough is measured afterwards, like any verifier.
+
+
+def compress(model: Any, shape: BaseShape, rank: int) -> tuple[Any, float]:
+    """A base with an adapter of this rank that comes nearest to a trained model, and the share it keeps.
+
+    The share is that of the squared differences of all linear layers. What embeddings and norms have
+    learnt is dropped; the output is kept whole.
+
+    Args:
+        model: all of whose weights were trained from `shape`.
+    """
+    torch, _ = require()
+    base, _ = build(replace(shape, rank=None))
+    trained = dict(model.cpu().named_modules())
+    before = {name: part.weight.detach().clone() for name, part in base.named_modules() if hasattr(part, "weight")}
+    adapted = low_rank(base, rank, alpha=rank)
+    kept = whole = 0.0
+    with torch.no_grad():
+        for name, part in adapted.base_model.model.named_modules():
+            if not hasattr(part, "lora_A"):
+                continue
+            u, s, v = torch.linalg.svd(trained[name].weight.detach().float() - before[name], full_matrices=False)
+            size = min(rank, len(s))
+            root = s[:size].sqrt()
+            down, up = part.lora_A["default"].weight, part.lora_B["default"].weight
+            down.zero_()
+            up.zero_()
+            down[:size] = root[:, None] * v[:size]
+            up[:, :size] = u[:, :size] * root
+            kept += float((s[:size] ** 2).sum())
+            whole += float((s**2).sum())
+        head = adapted.base_model.model.score.modules_to_save["default"]
+        head.weight.copy_(model.score.weight)
+        head.bias.copy_(model.score.bias)
+    return adapted, kept / whole if whole else 1.0
+
+
+# A trained verifier as a folder.
+#
+# Knows: `verifier.json` (what it is and how its scores are read), `training.json` (how it came about) and
+# the weights beside them: a PEFT adapter, or a whole transformers model. Does not know how it is served.
+
+HISTORY = "training.json"
+_CHECKPOINT = ".pt"
+
+
+def write_verifier(folder: Path, model: Any, tokenizer: Any, artefact: Artefact, history: dict[str, Any]) -> int:
+    """Write the weights (bf16), then both descriptions; returns the bytes of the folder's files.
+
+    The id gets a digest of the weights: another training under the same name is another verifier.
+    `verifier.json` comes last: a folder that has it is complete. A tokeniser lies beside whole models only.
+    BadInput where the folder cannot be written.
+    """
+    torch, _ = require()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        model = model.to("cpu").to(torch.bfloat16)
+        with quietly():
+            # PEFT would look for the base's vocabulary to see whether the embeddings have changed; they never do.
+            model.save_pretrained(folder, **({"save_embedding_layers": False} if artefact.adapter else {}))
+        if artefact.adapter:
+            _without_machine(folder, artefact.base)
+        else:
+            tokenizer.save_pretrained(folder)
+        described = asdict(artefact) | {"id": f"{artefact.id}@{_digest(folder)}"}
+        for name, content in ((HISTORY, history), (FILE, described)):
+            draft = folder / f".{name}.{os.getpid()}"
+            draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(draft, folder / name)
+        files = [path for path in folder.iterdir() if path.is_file() and path.suffix != _CHECKPOINT]
+        return sum(path.stat().st_size for path in files)
+    except OSError as error:
+        raise BadInput("--out", str(folder), f"cannot be written ({error.strerror})", "check the folder") from None
+
+
+def load_verifier(folder: Path, *, base: str | None = None) -> tuple[Any, Any, Artefact]:
+    """The model (float32, on the CPU, adapter merged), its tokeniser and description, for bulk scoring.
+
+    Args:
+        base: where the base lies, if not where the description says.
+    """
+    torch, transformers = require()
+    artefact = read_artefact(folder)
+    if not artefact.adapter:
+        with quietly():
+            model = transformers.AutoModelForTokenClassification.from_pretrained(folder, dtype=torch.float32)
+            return model, transformers.AutoTokenizer.from_pretrained(folder), artefact
+    import peft
+
+    bare, tokenizer = build(BaseShape(base=base or artefact.base, layers=artefact.layers))
+    with quietly():
+        adapted = peft.PeftModel.from_pretrained(bare, str(folder)).float()
+    return adapted.merge_and_unload(), tokenizer, artefact
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _without_machine(folder: Path, base: str) -> None:
+    """PEFT notes the folder the base came from, and an empty model card; neither belongs here."""
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base
+    path.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / "README.md").unlink(missing_ok=True)

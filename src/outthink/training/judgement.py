@@ -6,19 +6,79 @@ Does not know models or files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from outthink.evaluation.bootstrap import interval, paired_interval
+from outthink.core.errors import EngineError
+from outthink.evaluation.rows import interval, paired_interval
+from outthink.training.base import require
 from outthink.training.examples import Examples
-from outthink.training.metrics import auc, auc_within, best_threshold, calibration, first_error_accuracy
-from outthink.training.scoring import Floats, probabilities
+from outthink.training.loop import Dtype, autocast, device_of, micro_batches, micro_tokens, moved
+from outthink.training.metrics import (
+    METHODS,
+    ScoredProblem,
+    accuracies,
+    affordable,
+    auc,
+    auc_within,
+    best_threshold,
+    calibration,
+    first_error_accuracy,
+    flops,
+    number_answers,
+)
 from outthink.training.solutions import Collection
-from outthink.training.votes import METHODS, Scored, accuracies, affordable, flops, number_answers
 from outthink.verifiers.protocol import AGGREGATIONS, Aggregation, aggregate
+
+# Scores many solutions at once, for evaluation.
+#
+# Knows: batches sorted by length and the logits at step ends. Does not know votes; single requests are
+# scored by `verifiers/reward_model`, with a prefix cache.
+
+Floats = npt.NDArray[np.float32]
+
+
+def step_logits(
+    model: Any,
+    examples: Examples,
+    *,
+    device: str | None = None,
+    dtype: Dtype = "auto",
+    micro: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Floats]:
+    """The logit at each step end of each example, in the examples' order. EngineError for one that is NaN."""
+    torch, _ = require()
+    where = device_of(device)
+    model = model.to(where).eval()
+    found: list[Floats] = [np.zeros(0, np.float32)] * len(examples)
+    batches = micro_batches(examples.lengths, 4 * micro_tokens(where, micro))
+    began, tokens, told = time.monotonic(), 0, time.monotonic()
+    with torch.no_grad():
+        for number, chosen in enumerate(batches):
+            ids, _, _, lengths = examples.batch(chosen)
+            with autocast(where, dtype):
+                logits = model(input_ids=moved(ids, where), use_cache=False).logits
+            values = logits[..., 0].float().cpu().numpy()
+            for place, steps in zip(chosen.tolist(), examples.step_scores(values, chosen), strict=True):
+                found[place] = steps
+            tokens += int(lengths.sum())
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                say(f"scored {number + 1}/{len(batches)} batches, {tokens / (told - began):,.0f} tokens/s")
+    if not all(np.isfinite(steps).all() for steps in found):
+        raise EngineError("the model gives scores that are no numbers", fatal=True)
+    return found
+
+
+def probabilities(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Scores between 0 and 1: the logistic function of logit / temperature."""
+    return 1.0 / (1.0 + np.exp(-np.asarray(logits, np.float64) / temperature))
+
 
 Array = npt.NDArray[np.float64]
 TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0)
@@ -30,7 +90,7 @@ def solution_scores(logits: Sequence[Floats], how: str, temperature: float) -> A
     return np.array([aggregate(probabilities(steps, temperature).tolist(), how) for steps in logits])
 
 
-def scored(collection: Collection, examples: Examples, scores: Array) -> Scored:
+def scored(collection: Collection, examples: Examples, scores: Array) -> ScoredProblem:
     """Matrices of the problems, as many samples each as the problem with the fewest has.
 
     Solutions too long for the verifier score 0; they still vote by majority.
@@ -44,7 +104,7 @@ def scored(collection: Collection, examples: Examples, scores: Array) -> Scored:
     width = min(map(len, rows.values()))
     table = np.array([places[:width] for places in rows.values()])
     solutions = collection.solutions
-    return Scored(
+    return ScoredProblem(
         number_answers([[solutions[i].answer for i in row] for row in table.tolist()]),
         np.array([[solutions[i].correct for i in row] for row in table.tolist()]),
         value[table],
@@ -110,7 +170,7 @@ def step_metrics(examples: Examples, logits: Sequence[Floats], temperature: floa
     }
 
 
-def solution_metrics(data: Scored) -> dict[str, Any]:
+def solution_metrics(data: ScoredProblem) -> dict[str, Any]:
     """Ranking and calibration of solutions, with intervals over problems."""
     groups = np.repeat(np.arange(len(data.scores)), data.scores.shape[1])
     within, each = auc_within(data.scores, data.correct, groups)
@@ -127,7 +187,7 @@ def solution_metrics(data: Scored) -> dict[str, Any]:
     }
 
 
-def curve(data: Scored, sizes: Sequence[int], seed: int = 0) -> list[dict[str, Any]]:
+def curve(data: ScoredProblem, sizes: Sequence[int], seed: int = 0) -> list[dict[str, Any]]:
     """Accuracy of every method with N samples, and the paired difference to majority with as many."""
     rows: list[dict[str, Any]] = []
     for n in sizes:
@@ -152,7 +212,7 @@ def _row(method: str, n: int, values: Array, majority: Array) -> dict[str, Any]:
 
 
 def equal_flops(
-    data: Scored, sizes: Sequence[int], *, policy: int, verifier: int, seed: int = 0
+    data: ScoredProblem, sizes: Sequence[int], *, policy: int, verifier: int, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Verified votes against majority with N samples, with as many samples as the same FLOPs pay for.
 

@@ -6,19 +6,135 @@ files of samples, metrics or the artefact.
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.training.base import require
-from outthink.training.batches import Ints, epoch_plan
-from outthink.training.checkpoint import Checkpoint
 from outthink.training.examples import Examples
+
+# Which examples make up each optimiser step.
+#
+# Knows: token budgets, sorting by length and problems that must stay together; the same seed gives
+# the same plan, so that a killed run goes on in the middle of it. Does not know what a token means.
+
+Ints = npt.NDArray[np.int64]
+
+
+def micro_batches(lengths: Ints, budget: int, groups: Ints | None = None, order: Ints | None = None) -> list[Ints]:
+    """Examples in batches of at most `budget` padded tokens, sorted by length so that little is padding.
+
+    Args:
+        groups: examples with the same number stay in one batch, which then may exceed the budget alone.
+        order: breaks ties of length; a random one makes batches differ from epoch to epoch.
+    """
+    if budget < 1:
+        raise BadInput("--batch-tokens", budget, "is below 1", "give the tokens of a batch")
+    count = len(lengths)
+    names = np.arange(count) if groups is None else groups
+    order = np.arange(count) if order is None else order
+    longest = np.zeros(int(names.max()) + 1 if count else 0, np.int64)
+    np.maximum.at(longest, names, lengths)
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(count)
+    first = np.full(len(longest), count, np.int64)
+    np.minimum.at(first, names, rank)
+    ordered = np.lexsort((rank, first[names], longest[names]))
+    batches: list[Ints] = []
+    start = 0
+    cuts = np.flatnonzero(np.diff(names[ordered])) + 1
+    edge = 0
+    for stop in [*cuts.tolist(), count]:  # whole groups join the batch while it fits; the last one is the longest
+        width = int(longest[names[ordered[stop - 1]]]) if stop else 0
+        if edge > start and (stop - start) * width > budget:
+            batches.append(ordered[start:edge])
+            start = edge
+        edge = stop
+    if count > start:
+        batches.append(ordered[start:])
+    return batches
+
+
+def epoch_plan(
+    lengths: Ints, *, tokens: int, micro: int, seed: int, epoch: int, groups: Ints | None = None
+) -> list[list[Ints]]:
+    """Optimiser steps of one epoch, each a list of micro-batches: about `tokens` padded tokens a step.
+
+    Args:
+        tokens: of one optimiser step.
+        micro: of one forward pass, at most `tokens`.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    parts = micro_batches(lengths, min(micro, tokens), groups, rng.permutation(len(lengths)))
+    sizes = [int(lengths[part].max()) * len(part) for part in parts]
+    steps: list[list[Ints]] = []
+    filled = tokens
+    for place in rng.permutation(len(parts)).tolist():
+        if filled + sizes[place] > tokens and (filled >= tokens or filled > tokens - sizes[place] // 2):
+            steps.append([])
+            filled = 0
+        steps[-1].append(parts[place])
+        filled += sizes[place]
+    return steps
+
+
+# A training run on disk, so that a killed one goes on.
+#
+# Knows: one file, replaced whole. Does not know what is trained.
+
+FILE = "checkpoint.pt"
+
+
+class Checkpoint:
+    """The newest state of one run.
+
+    Args:
+        folder: where the file lies.
+        about: everything that makes two runs the same; a file of another run is refused.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.path = folder / FILE
+        self.about = json.dumps(about, sort_keys=True, default=str)
+
+    def load(self) -> dict[str, Any] | None:
+        """The state saved last, None without one. BadInput if it belongs to another run or is damaged."""
+        torch, _ = require()
+        if not self.path.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
+            raise BadInput("--out", str(self.path), f"is damaged ({type(error).__name__})", "remove it") from None
+        if state.get("about") != self.about:
+            raise BadInput("--out", str(self.path), "is the checkpoint of another run", "remove it or change --out")
+        return state
+
+    def save(self, **state: Any) -> None:
+        """Replace what was saved. BadInput where it cannot be written."""
+        torch, _ = require()
+        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"about": self.about, **state}, draft)
+            os.replace(draft, self.path)
+        except (OSError, RuntimeError) as error:
+            draft.unlink(missing_ok=True)
+            raise BadInput("--out", str(self.path), f"cannot be written ({error})", "check the folder") from None
+
+    def remove(self) -> None:
+        """The run is over."""
+        self.path.unlink(missing_ok=True)
+
 
 Dtype = Literal["auto", "fp32", "bf16"]
 _MICRO = {"cuda": 32_768, "cpu": 4_096}
@@ -27,7 +143,7 @@ _LOGGED = 20  # points of the curve an epoch, at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class TrainingSettings:
     """How to train.
 
     Args:
@@ -95,7 +211,7 @@ def moved(array: np.ndarray[Any, Any], device: Any) -> Any:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-class Run:
+class TrainingRun:
     """One training run over prepared examples.
 
     Args:
@@ -109,7 +225,7 @@ class Run:
         self,
         model: Any,
         examples: Examples,
-        settings: Settings,
+        settings: TrainingSettings,
         *,
         checkpoint: Checkpoint | None = None,
         say: Callable[[str], None] = lambda line: None,

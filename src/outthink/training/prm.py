@@ -14,14 +14,19 @@ from typing import Any
 import numpy as np
 
 from outthink.core.errors import BadInput
-from outthink.training import artefact
-from outthink.training.base import Shape, active_parameters, build, require
-from outthink.training.checkpoint import Checkpoint
-from outthink.training.delta import compress
+from outthink.training import base as artefact
+from outthink.training.base import BaseShape, active_parameters, build, compress, require
 from outthink.training.examples import Examples, Targets, encode_all
-from outthink.training.judgement import choose, curve, scored, solution_metrics, solution_scores, step_metrics
-from outthink.training.loop import Run, Settings
-from outthink.training.scoring import step_logits
+from outthink.training.judgement import (
+    choose,
+    curve,
+    scored,
+    solution_metrics,
+    solution_scores,
+    step_logits,
+    step_metrics,
+)
+from outthink.training.loop import Checkpoint, TrainingRun, TrainingSettings
 from outthink.training.solutions import SEPARATOR, Collection, Labels, read_solutions
 from outthink.verifiers.reward_model.opening import FILE, Artefact
 
@@ -30,7 +35,7 @@ _TINY_PROBLEMS, _TINY_SAMPLES = 30, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """What to train from what, and how.
 
     Args:
@@ -55,8 +60,8 @@ class Plan:
     per_problem: int | None = None
     max_context: int = 2048
     targets: Targets = field(default_factory=Targets)
-    shape: Shape = field(default_factory=Shape)
-    settings: Settings = field(default_factory=Settings)
+    shape: BaseShape = field(default_factory=BaseShape)
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
     base_name: str | None = None
     delta: int | None = None
     command: str = ""
@@ -90,7 +95,7 @@ def split(collection: Collection, share: float, seed: int) -> tuple[Collection, 
     return collection.only(set(problems) - held), collection.only(held)
 
 
-def train_prm(plan: Plan, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+def train_prm(plan: TrainingPlan, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Train and store a verifier; returns what `training.json` holds.
 
     A killed run goes on from its last checkpoint when called again with the same plan. Raises BadInput for
@@ -116,7 +121,7 @@ def train_prm(plan: Plan, *, say: Callable[[str], None] = print) -> dict[str, An
         return {name: found[name] for name in ("auc", "auc_within", "step_auc") if name in found}
 
     checkpoint = Checkpoint(plan.out, plan.about())
-    run = Run(model, examples, settings, checkpoint=checkpoint, say=say, after_epoch=after)
+    run = TrainingRun(model, examples, settings, checkpoint=checkpoint, say=say, after_epoch=after)
     points = run.train()
     if run.done < run.total:
         say(f"stopped after step {run.done} of {run.total}: run the same command without the limit to go on")
@@ -131,13 +136,13 @@ def train_prm(plan: Plan, *, say: Callable[[str], None] = print) -> dict[str, An
     history = _history(plan, model, examples, points, metrics, tried)
     history["seconds"], history["tokens"] = round(run.seconds, 1), run.tokens
     description = _description(plan, model, how, temperature)
-    size = artefact.write(plan.out, model, tokenizer, description, history)
+    size = artefact.write_verifier(plan.out, model, tokenizer, description, history)
     checkpoint.remove()
     say(f"wrote {plan.out} ({size / 1e6:.1f} MB, {description.parameters:,} active parameters)")
     return history
 
 
-def _description(plan: Plan, model: Any, how: Any, temperature: float) -> Artefact:
+def _description(plan: TrainingPlan, model: Any, how: Any, temperature: float) -> Artefact:
     kind = "process" if plan.steps is not None else "outcome"
     name = f"{plan.out.name}-newline-seed{plan.settings.seed}"
     return Artefact(
@@ -180,7 +185,7 @@ def _summary(collection: Collection, examples: Examples, judged: Examples) -> st
 
 
 def _history(
-    plan: Plan, model: Any, examples: Examples, points: Any, metrics: dict[str, Any], tried: Any
+    plan: TrainingPlan, model: Any, examples: Examples, points: Any, metrics: dict[str, Any], tried: Any
 ) -> dict[str, Any]:
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
@@ -205,7 +210,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def as_smoke_test(plan: Plan) -> Plan:
+def as_smoke_test(plan: TrainingPlan) -> TrainingPlan:
     """The plan made so small that it takes seconds: a random model of two layers, all weights learning, few samples."""
     settings = replace(plan.settings, batch_tokens=min(plan.settings.batch_tokens, 8_192))
     shape = replace(plan.shape, tiny=True, rank=None, layers=None)

@@ -7,8 +7,9 @@ is a candidate too: where the cheap model does not pay, it is left out. Does not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -17,13 +18,90 @@ from numpy.typing import NDArray
 from outthink.controller.cascade import Cascade, Stage, StageRule
 from outthink.controller.gain import LinearGain
 from outthink.controller.policy.rules import rule_from_json
-from outthink.evaluation.calibration.dealt import Array, Table
-from outthink.evaluation.calibration.first_stage import TIES, Exit, carried_votes, first_exits
+from outthink.economics.tariff import active_parameters
+from outthink.engines.traces import Traces
+from outthink.evaluation.auto import AutoContender
+from outthink.evaluation.calibration.crossed import lineup
+from outthink.evaluation.calibration.dealt import Array, Table, deal
+from outthink.evaluation.calibration.fit import FittedRules, orders_for
 from outthink.evaluation.calibration.gain import SWAY, Mask, Ridge, Walk, scale_of, walk
+from outthink.evaluation.calibration.source import Source
+from outthink.evaluation.calibration.target import Target
+from outthink.evaluation.replay import MEASURES
+from outthink.evaluation.rows import paired_interval
+
+# The first stage of a cascade over dealt samples: who leaves it at which threshold, and what it spent.
+#
+# Knows: agreement, a lone sample's confidence, and which votes go along. Does not know second stages.
+
+NEVER = math.inf
+TIES = (1e-6, 0.0)
+"""Sway that does no more than break ties by confidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageExit:
+    """A first stage at one threshold, over (problem, order): who leaves, whether rightly, and what it spent."""
+
+    tau: float
+    left: Mask
+    right: Array
+    spent: Array
+
+    @classmethod
+    def never(cls, shape: tuple[int, ...]) -> StageExit:
+        """No first stage."""
+        return cls(NEVER, np.zeros(shape, dtype=bool), np.zeros(shape), np.zeros(shape))
+
+
+def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
+    """The first stage's thresholds: every agreement it can have, or quantiles of one sample's confidence."""
+    dealt = table.models[0]
+    everyone = np.ones(len(table.names), dtype=bool)
+    found = walk(table, 0, scale_of(dealt, everyone, TIES), TIES, depth=max(2, first))
+    counts = leaders(table, 0, first)
+    right, spent = found.right[..., first], dealt.spent()
+    exits = []
+    if first == 1:
+        sure = np.where(dealt.codes[..., 0] >= 0, np.exp(np.nan_to_num(dealt.logprob[..., 0], nan=-np.inf)), 0.0)
+        for tau in (float(np.quantile(sure, share)) for share in (0.5, 0.7, 0.8, 0.9, 0.95)):
+            exits.append(StageExit(tau, sure >= tau, right, spent[..., 1]))
+    else:
+        for votes in range(first // 2 + 1, first + 1):
+            tau, stop = votes / first, np.full(right.shape, first)
+            if not keep:  # what cannot agree any more is left at once, as Stage.lost says
+                possible = counts + (first - np.arange(1, first + 1))
+                lost = possible < votes
+                stop = np.where(lost.any(axis=2), lost.argmax(axis=2) + 1, first)
+            leaves = counts[..., -1] >= votes
+            exits.append(StageExit(tau, leaves, right, np.take_along_axis(spent, stop[..., None], 2)[..., 0]))
+    if keep:
+        exits.append(StageExit(NEVER, np.zeros(right.shape, dtype=bool), right, spent[..., first]))
+    return exits
+
+
+def leaders(table: Table, place: int, n: int) -> NDArray[np.intp]:
+    """Votes of the leading answer after 1 ... n samples, over (problem, order)."""
+    codes = table.models[place].codes[..., :n]
+    same = (codes[..., :, None] == codes[..., None, :]) & (codes >= 0)[..., :, None]
+    return np.stack([same[..., : k + 1, : k + 1].sum(axis=-1).max(axis=-1) for k in range(n)], axis=-1)
+
+
+def carried_votes(table: Table, first: int, keep: float) -> Array | None:
+    """Weight that the first stage's answers take along, over (problem, order, answer); None for none."""
+    if not first or not keep:
+        return None
+    rows, columns = table.grid
+    votes = np.zeros((*rows.shape, table.right.shape[1]))
+    for k in range(first):
+        code = table.models[0].codes[:, :, k]
+        readable = code >= 0
+        votes[rows[readable], columns[readable], code[readable]] += keep
+    return votes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class CascadeSettings:
     """What is tried, and what is aimed at.
 
     Args:
@@ -50,7 +128,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class CascadeChoice:
     """One candidate: parameters of both stages."""
 
     first: int
@@ -69,11 +147,11 @@ class Choice:
 class Candidates:
     """What every candidate did on each problem, mean over orders; rows as `choices`."""
 
-    choices: list[Choice] = field(default_factory=list)
+    choices: list[CascadeChoice] = field(default_factory=list)
     accuracy: list[Array] = field(default_factory=list)
     cost: list[Array] = field(default_factory=list)
 
-    def add(self, choice: Choice, right: Array, spent: Array) -> None:
+    def add(self, choice: CascadeChoice, right: Array, spent: Array) -> None:
         """Outcomes over (problem, order)."""
         self.choices.append(choice)
         self.accuracy.append(right.mean(axis=1))
@@ -87,11 +165,11 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class CascadeFit:
     """A fitted cascade and its parameters."""
 
     cascade: Cascade
-    choice: Choice
+    choice: CascadeChoice
 
 
 def baseline(table: Table, place: int, n: int) -> tuple[Array, Array]:
@@ -104,7 +182,7 @@ def baseline(table: Table, place: int, n: int) -> tuple[Array, Array]:
 class Fitter:
     """All candidates on a table whose first model is the cheap one; `fit` chooses among them."""
 
-    def __init__(self, table: Table, settings: Settings) -> None:
+    def __init__(self, table: Table, settings: CascadeSettings) -> None:
         self.table, self.settings = table, settings
         self.candidates = Candidates()
         self.aim, self.cost = baseline(table, 1, settings.target)
@@ -122,17 +200,17 @@ class Fitter:
     def _try(self, found: Walk, gains: Array, first: int, keep: float) -> None:
         """All second stages behind one first stage."""
         settings, spent = self.settings, self.table.models[1].spent()
-        exits = first_exits(self.table, first, keep) if first else [Exit.never(gains.shape[:2])]
+        exits = first_exits(self.table, first, keep) if first else [StageExit.never(gains.shape[:2])]
         for price, cap in product(settings.prices, settings.caps):
             at = stops(gains, price, cap)[..., None]
             right = np.take_along_axis(found.right, at, 2)[..., 0]
             cost = np.take_along_axis(spent, at, 2)[..., 0]
             for one in exits:
-                choice = Choice(first, one.tau, keep, price, cap)
+                choice = CascadeChoice(first, one.tau, keep, price, cap)
                 spent_all = one.spent + np.where(one.left, 0, cost)
                 self.candidates.add(choice, np.where(one.left, one.right, right), spent_all)
 
-    def fit(self, *, forced: bool = False) -> Fit:
+    def fit(self, *, forced: bool = False) -> CascadeFit:
         """The cheapest cascade whose cross-fitted accuracy is within the margin of the target.
 
         Args:
@@ -144,10 +222,10 @@ class Fitter:
         choice = candidates.choices[operating_point(candidates, self.aim, self.settings)]
         coefficients = self._coefficients[choice.first if choice.keep else 0, choice.keep]
         gain = LinearGain(self._scale, coefficients, self.settings.depth, SWAY, choice.price)
-        return Fit(assemble(self.table, choice, gain), choice)
+        return CascadeFit(assemble(self.table, choice, gain), choice)
 
 
-def assemble(table: Table, choice: Choice, second: StageRule) -> Cascade:
+def assemble(table: Table, choice: CascadeChoice, second: StageRule) -> Cascade:
     """The cascade of these parameters; the cheap model is the session's own."""
     last = Stage(table.models[1].model, choice.cap, second)
     if not choice.first:
@@ -156,12 +234,12 @@ def assemble(table: Table, choice: Choice, second: StageRule) -> Cascade:
     return Cascade((Stage(None, choice.first, fixed, choice.tau, choice.signal, choice.keep), last))  # type: ignore[arg-type]
 
 
-def _walks(settings: Settings) -> list[tuple[int, float]]:
+def _walks(settings: CascadeSettings) -> list[tuple[int, float]]:
     """First sizes and kept weights that need votes of their own; without kept votes all sizes share one."""
     return [(0, 0.0), *((first, keep) for first in settings.firsts if first for keep in settings.keeps if keep)]
 
 
-def crossed(ridge: Ridge, problems: int, settings: Settings) -> Array:
+def crossed(ridge: Ridge, problems: int, settings: CascadeSettings) -> Array:
     """Each problem's gains as predicted from the other folds."""
     rng = np.random.default_rng(settings.seed)
     fold = rng.permutation(problems) % settings.folds
@@ -178,7 +256,7 @@ def stops(gains: Array, price: float, cap: int) -> NDArray[np.intp]:
     return np.asarray(enough.argmax(axis=2) + 1)
 
 
-def operating_point(candidates: Candidates, aim: Array, settings: Settings) -> int:
+def operating_point(candidates: Candidates, aim: Array, settings: CascadeSettings) -> int:
     """The cheapest candidate, aimed high enough that the choice itself holds up on other problems.
 
     Choosing the cheapest of many that seem to reach the aim favours lucky ones. So the aim is raised
@@ -204,3 +282,115 @@ def _cheapest(accuracy: Array, cost: Array, aim: Array, problems: Mask, slack: f
     if not enough.any():
         return int(mean.argmax())
     return int(np.where(enough, cost[:, problems].mean(axis=1), np.inf).argmin())
+
+
+# Cascades for a policy: where samples of a smaller model on the same problems are at hand, too.
+#
+# Knows: which files belong together, how a cascade is fitted without each fold, and when it is worth its place
+# in the policy. Does not know how its parameters are chosen (cascade.py).
+
+_FEW = 100
+"""Problems below which no cascade is fitted, as no regression is."""
+_ACCURACY, _FLOPS = MEASURES.index("accuracy"), MEASURES.index("flops")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A cascade before one source's own model, which is the last stage.
+
+    Args:
+        auto: replays it on held-out problems, each by the cascade of the other folds.
+        pool: samples of the smaller model.
+    """
+
+    cascade: Cascade
+    auto: AutoContender
+    pool: Traces
+
+
+def offers(
+    sources: Sequence[Source], target: Target, folds: int, seed: int, taken: Sequence[int], say: Callable[[str], None]
+) -> list[Offer | None]:
+    """For each source the cascade from the nearest smaller model on the same problems, None where there is none.
+
+    Only a target that matches self-consistency, at the least FLOPs, compares models: a token of one is not
+    a token of the other.
+
+    Args:
+        taken: sizes that arms have already.
+    """
+    found: list[Offer | None] = []
+    for source in sources:
+        weak = _smaller(source, sources)
+        if weak is None:
+            found.append(None)
+        elif target.kind != "match" or target.by != "flops":
+            say(f"{source.traces.name}: a cascade from {weak.traces.model} is fitted with --by flops only")
+            found.append(None)
+        else:
+            found.append(_offer(source, weak.traces, target, folds, seed, taken))
+    return found
+
+
+def _smaller(source: Source, sources: Sequence[Source]) -> Source | None:
+    """The largest of the smaller models with samples of the same problems."""
+    mine = active_parameters(source.traces.model)
+    known = [(active_parameters(one.traces.model), one) for one in sources]
+    fitting = [
+        (size, one)
+        for size, one in known
+        if mine is not None
+        and size is not None
+        and size < mine
+        and set(one.traces.problems) == set(source.traces.problems)
+        and len(one.traces.problems) >= _FEW
+    ]
+    return max(fitting, key=lambda item: item[0])[1] if fitting else None
+
+
+def _offer(source: Source, weak: Traces, target: Target, folds: int, seed: int, taken: Sequence[int]) -> Offer:
+    names = np.array(list(weak.problems))
+    depth = min(weak.depth, source.traces.depth, int(target.value))
+    table = deal([weak, source.traces], orders=orders_for(len(names)), depth=depth)
+    settings = CascadeSettings(
+        target=depth,
+        margin=target.margin,
+        depth=depth,
+        caps=tuple(sorted({max(1, depth * part // 4) for part in (2, 3, 4)})),
+        firsts=tuple(n for n in (0, 1, 2, 4) if n <= depth),
+        seed=seed,
+    )
+    part = np.random.default_rng(seed).permutation(len(names)) % folds
+    whole = _cascade(table, settings)
+    parts = [(tuple(names[part == k].tolist()), _cascade(table.take(part != k), settings)) for k in range(folds)]
+    n = max(sum(stage.n for stage in one.stages) for one in (whole, *(one for _, one in parts)))
+    while n in taken:
+        n += 1
+    (auto,) = lineup(source, FittedRules({n: whole}, [(held, {n: one}) for held, one in parts]))
+    return Offer(whole, auto, weak)
+
+
+def _cascade(table: Table, settings: CascadeSettings) -> Cascade:
+    """Fitted, with the strong model as the session's own."""
+    stages = Fitter(table, settings).fit(forced=True).cascade.stages
+    weak = table.models[0].model
+    return Cascade((*(replace(stage, model=weak) for stage in stages[:-1]), replace(stages[-1], model=None)))
+
+
+def worth(offer: Array, arm: Array, goal: float, margin: float) -> tuple[bool, str]:
+    """Whether a cascade meets the goal and needs fewer FLOPs than the chosen arm beyond the paired interval,
+    and that in words.
+
+    Args:
+        offer, arm: held-out values over (measure, problem).
+        goal: accuracy to be matched.
+    """
+    accuracy, scale = float(offer[_ACCURACY].mean()), float(arm[_FLOPS].mean())
+    difference = (offer[_FLOPS] - arm[_FLOPS]) / scale
+    low, high = paired_interval(difference)
+    better = accuracy >= goal - margin and high < 0
+    figures = (
+        f"{difference.mean():+.1%} [{low:+.1%}, {high:+.1%}] of the FLOPs of the model alone, "
+        f"{100 * (accuracy - goal):+.1f} points to the target"
+    )
+    return better, f"a cascade from the smaller model {'takes its place' if better else 'did not pay'}: {figures}"

@@ -12,7 +12,13 @@ from itertools import product
 
 import numpy as np
 
-from outthink.evaluation.calibration.cascade import Candidates, Choice, Settings, baseline, operating_point
+from outthink.evaluation.calibration.cascade import (
+    Candidates,
+    CascadeChoice,
+    CascadeSettings,
+    baseline,
+    operating_point,
+)
 from outthink.evaluation.calibration.dealt import Array, Table
 from outthink.evaluation.calibration.gain import Mask, scale_of, walk
 
@@ -21,7 +27,7 @@ _SWAYS = ((1e-6, 0.0), (0.25, 0.25))
 LADDER = (1, 2, 4, 8, 16)
 
 
-def tuned_adaptive(table: Table, settings: Settings, train: Mask) -> tuple[Array, Array]:
+def tuned_adaptive(table: Table, settings: CascadeSettings, train: Mask) -> tuple[Array, Array]:
     """The second model alone, stopped when its leader leads by a threshold: accuracy and FLOPs of the problems
     outside `train`.
 
@@ -38,7 +44,7 @@ def tuned_adaptive(table: Table, settings: Settings, train: Mask) -> tuple[Array
             ends = np.ones((*enough.shape[:2], 1), dtype=bool)
             at = np.concatenate([enough, ends], axis=2).argmax(axis=2)[..., None] + 1
             right, cost = (np.take_along_axis(values, at, 2)[..., 0] for values in (found.right, spent))
-            choice = Choice(0, 0.0, sway[1], threshold, cap)
+            choice = CascadeChoice(0, 0.0, sway[1], threshold, cap)
             inside.add(choice, right[train], cost[train])
             outside.add(choice, right[~train], cost[~train])
     aim, _ = baseline(table.take(train), 1, settings.target)

@@ -18,7 +18,7 @@ from outthink.controller.policy.artefact import Policy, Task
 from outthink.core.errors import BadInput
 from outthink.evaluation.auto import NAME
 from outthink.evaluation.calibration.source import Source, open_source
-from outthink.evaluation.compare import Settings, compare
+from outthink.evaluation.compare import CompareSettings, compare
 from outthink.strategies import Spec
 
 _DRIFT = 0.25
@@ -54,7 +54,7 @@ def check(
 
     Raises BadInput for problems the policy was calibrated on, and as `compare` does.
     """
-    rows = compare(paths, [Spec.parse("self-consistency")], Settings(seeds=orders, policy=policy), say=say)
+    rows = compare(paths, [Spec.parse("self-consistency")], CompareSettings(seeds=orders, policy=policy), say=say)
     found, reasons = [], []
     for row in (row for row in rows if row["strategy"] == NAME):
         low, high = row["predicted_low"], row["predicted_high"]

@@ -15,14 +15,12 @@ import numpy as np
 from outthink.controller.policy.artefact import HeldOut, Policy, PolicyArm, Task
 from outthink.controller.policy.plan import Plan, at_size
 from outthink.controller.router.text import hand_features
-from outthink.evaluation.auto import Auto, situations_of
-from outthink.evaluation.bootstrap import Array, intervals
-from outthink.evaluation.calibration.fit import Fitted, Settings, fit
-from outthink.evaluation.calibration.regimes import regime_of
-from outthink.evaluation.calibration.source import Source
+from outthink.evaluation.auto import AutoContender, situations_of
+from outthink.evaluation.calibration.fit import FittedRules, StoppingSettings, fit
+from outthink.evaluation.calibration.source import Source, regime_of
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.ladder import LADDER
-from outthink.evaluation.rerun import MEASURES
+from outthink.evaluation.replay import MEASURES
+from outthink.evaluation.rows import LADDER, Array, intervals
 
 _UNSEEN = HeldOut(
     problems=1,
@@ -40,12 +38,12 @@ _UNSEEN = HeldOut(
 )
 
 
-def fitted(source: Source, target: Target, folds: int, seed: int, sizes: Sequence[int] = LADDER) -> Fitted:
+def fitted(source: Source, target: Target, folds: int, seed: int, sizes: Sequence[int] = LADDER) -> FittedRules:
     """Rules for one file of samples at every size it allows: for new problems, and for each fold without it."""
     depth = source.traces.depth
     aim = int(target.value) if target.kind == "match" else LADDER[-1]
     questions = source.questions or {}
-    settings = Settings(
+    settings = StoppingSettings(
         target=min(aim, depth),
         margin=target.margin,
         by=target.by,
@@ -57,7 +55,7 @@ def fitted(source: Source, target: Target, folds: int, seed: int, sizes: Sequenc
     return fit(source.traces, settings)
 
 
-def lineup(source: Source, found: Fitted, policy: str = "") -> list[Auto]:
+def lineup(source: Source, found: FittedRules, policy: str = "") -> list[AutoContender]:
     """One contender a rung whose rule for a problem was fitted on the other folds."""
     situations = situations_of(source)
     regime = regime_of(source)
@@ -78,10 +76,10 @@ def lineup(source: Source, found: Fitted, policy: str = "") -> list[Auto]:
             for n in plans:
                 plans[n][name] = at_size(task, n, situations[name], policy)
     order = list(source.traces.problems)
-    return [Auto(n, {name: mine[name] for name in order}, None, policy) for n, mine in plans.items()]
+    return [AutoContender(n, {name: mine[name] for name in order}, None, policy) for n, mine in plans.items()]
 
 
-def crossed(policy: Policy, source: Source, say: Callable[[str], None]) -> list[Auto]:
+def crossed(policy: Policy, source: Source, say: Callable[[str], None]) -> list[AutoContender]:
     """The policy's recipe on its own problems: fitted anew without each fold, and replayed there.
 
     What the policy states of its arms stands beside it; on the same problems that is no prediction.

@@ -21,17 +21,15 @@ from outthink.economics.price import Price
 from outthink.economics.tariff import active_parameters
 from outthink.engines.simulated import Speed
 from outthink.engines.traces import missing
-from outthink.evaluation.bootstrap import Array
+from outthink.evaluation.calibration.cascade import Offer, offers, worth
 from outthink.evaluation.calibration.check import agreement
 from outthink.evaluation.calibration.crossed import fitted, held_out, lineup
-from outthink.evaluation.calibration.fit import Fitted
-from outthink.evaluation.calibration.regimes import regime_of
-from outthink.evaluation.calibration.several import Offer, offers, worth
-from outthink.evaluation.calibration.source import Source, fingerprint, open_source, refuse_unusable
+from outthink.evaluation.calibration.fit import FittedRules
+from outthink.evaluation.calibration.source import Source, fingerprint, open_source, refuse_unusable, regime_of
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.compare import Lineup, Settings, replay
-from outthink.evaluation.difficulty.run import for_policy
-from outthink.evaluation.ladder import BASELINE, LADDER
+from outthink.evaluation.compare import CompareSettings, Lineup, replay
+from outthink.evaluation.routing.difficulty_run import for_policy
+from outthink.evaluation.rows import BASELINE, LADDER, Array
 from outthink.strategies import Spec
 
 _SPLITS = 200
@@ -42,7 +40,7 @@ _CONTROL = "adaptive-consistency"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class CalibrationRecipe:
     """How to calibrate.
 
     Args:
@@ -69,7 +67,7 @@ class Recipe:
 
 def calibrate(
     paths: Sequence[Path],
-    recipe: Recipe,
+    recipe: CalibrationRecipe,
     *,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -101,7 +99,7 @@ def calibrate(
         )
         for source, found, offer in zip(sources, fits, offered, strict=True)
     ]
-    settings = Settings(seeds=recipe.orders, speed=recipe.speed, workers=recipe.workers)
+    settings = CompareSettings(seeds=recipe.orders, speed=recipe.speed, workers=recipe.workers)
     results = replay(lineups, settings, progress)
     tasks = []
     for source, found, offer, plan, outcomes in zip(sources, fits, offered, lineups, results, strict=True):
@@ -133,9 +131,9 @@ def _controls(depth: int) -> list[Spec]:
 
 def _task(
     source: Source,
-    found: Fitted,
+    found: FittedRules,
     offer: Offer | None,
-    recipe: Recipe,
+    recipe: CalibrationRecipe,
     controls: Sequence[tuple[Spec, Array]],
     rungs: dict[int, Array],
     say: Callable[[str], None],
@@ -198,7 +196,7 @@ def _notes(source: Source) -> list[str]:
     return notes
 
 
-def _coverage(values: Array, recipe: Recipe) -> dict[str, Any]:
+def _coverage(values: Array, recipe: CalibrationRecipe) -> dict[str, Any]:
     """How often the mean of one random half lies in the interval that the other half predicts."""
     rng = np.random.default_rng(recipe.seed)
     accuracy = values[0]
@@ -252,7 +250,7 @@ def _expectation_of(held: HeldOut) -> dict[str, float]:
     return {"mean": round(held.accuracy, 6), "spread": round(held.spread, 6)}
 
 
-def _content(sources: Sequence[Source], recipe: Recipe, tasks: list[dict[str, Any]]) -> dict[str, Any]:
+def _content(sources: Sequence[Source], recipe: CalibrationRecipe, tasks: list[dict[str, Any]]) -> dict[str, Any]:
     models = list(dict.fromkeys(source.traces.model for source in sources))
     price = recipe.price
     today = datetime.datetime.now(datetime.UTC).date()

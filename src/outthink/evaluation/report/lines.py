@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from html import escape
 
 from outthink.core.errors import BadInput
-from outthink.evaluation.report.palette import colour_class, shape, style
-from outthink.evaluation.report.panel import mark, text
+from outthink.evaluation.report.axis import colour_class, shape, style
+from outthink.evaluation.report.plot import mark, text
 
 _MARGIN, _GUTTER, _GAP = 28.0, 52.0, 26.0
 _SIDE, _BELOW = 300.0, 118.0

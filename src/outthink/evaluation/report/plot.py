@@ -5,14 +5,168 @@ Knows: the page and its legend. Does not know how a panel is drawn, where rows c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from outthink.core.errors import BadInput
-from outthink.evaluation.report.axis import METRICS
-from outthink.evaluation.report.palette import colour_class, shape, style
-from outthink.evaluation.report.panel import Frame, draw_panel, mark, text
-from outthink.evaluation.report.series import BASELINE, GREEDY, ORACLE, Panel, Row, panels, strategies
+from outthink.evaluation.report.axis import METRICS, SHAPES, Axis, colour_class, shape, short, style
+from outthink.evaluation.report.table import BASELINE, GREEDY, ORACLE, Panel, Point, Row, Series, panels, strategies
+
+# One panel of the chart: grid, bands, lines, whiskers and marks of one traces file, as SVG.
+#
+# Knows: how a panel looks inside its frame. Does not know the page around it, its legend, or scripts.
+
+_HEADROOM = 0.22  # of the contenders' range: how much of an oracle above them is worth its space
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where a panel lies, and what its axes mean (pixels)."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    metric: str
+    x: Axis
+    y: Axis
+
+    @classmethod
+    def fit(
+        cls, panel: Panel, box: tuple[float, float, float, float], metric: str, costs: Sequence[float], *, log: bool
+    ) -> Frame:
+        """Axes that show `costs` and all contenders with their intervals; an oracle far above leaves at the top."""
+        left, top, width, height = box
+        shown = [p for series in panel.series for p in series.points if p.get(metric) is not None]
+        ours = [p for p in shown if p.row["strategy"] != ORACLE] or shown
+        low = min((p.low for p in ours), default=0.0)
+        high = max((p.high for p in ours), default=1.0)
+        span = max(high - low, 0.05)
+        ceiling = max((p.high for p in shown), default=1.0)
+        high = min(1.0, high + 0.05 * span if ceiling <= high else min(ceiling + 0.05 * span, high + _HEADROOM * span))
+        y = Axis(max(0.0, low - 0.06 * span), high, top + height, top)
+        x = Axis.around(costs, left, left + width, log=log)
+        return cls(left, top, width, height, metric, x, y)
+
+    def place(self, point: Point) -> tuple[float, float] | None:
+        """Coordinates of a point, None where its cost is unknown."""
+        cost = point.get(self.metric)
+        return None if cost is None else (self.x.at(cost), self.y.at(point.accuracy))
+
+
+def text(x: float, y: float, content: str, classes: str = "", anchor: str = "start") -> str:
+    """An SVG text element."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{classes}" text-anchor="{anchor}">{escape(content)}</text>'
+
+
+def mark(x: float, y: float, name: str, size: float = 4.2) -> str:
+    """A marker shape."""
+    return f'<path class="mark" transform="translate({x:.1f} {y:.1f}) scale({size})" d="{SHAPES[name]}"/>'
+
+
+def describe(point: Point, metric: str) -> str:
+    """One line for tooltips and screen readers."""
+    row, unit = point.row, METRICS[metric].unit
+    cost = point.get(metric)
+    spent = "unknown" if cost is None else f"{short(cost)} {unit}"
+    interval = f" [{100 * point.low:.1f}, {100 * point.high:.1f}]" if row.get("accuracy_low") is not None else ""
+    return f"{row['strategy']}, n = {point.n}: {100 * point.accuracy:.1f} %{interval}, {spent}"
+
+
+def _grid(frame: Frame) -> Iterator[str]:
+    right, bottom = frame.left + frame.width, frame.top + frame.height
+    for value in frame.y.ticks(9):
+        y = frame.y.at(value)
+        yield f'<path class="grid" d="M{frame.left:.1f} {y:.1f}H{right:.1f}"/>'
+        yield text(frame.left - 8, y + 4, f"{100 * value:g} %", "muted", "end")
+    for value in frame.x.ticks(max(3, int(frame.width / 62))):
+        x = frame.x.at(value)
+        yield f'<path class="grid" d="M{x:.1f} {frame.top:.1f}V{bottom:.1f}"/>'
+        yield text(x, bottom + 18, short(value), "muted", "middle")
+    yield f'<path class="axis" d="M{frame.left:.1f} {bottom:.1f}H{right:.1f}"/>'
+    yield text(frame.left + frame.width / 2, bottom + 38, METRICS[frame.metric].title, "muted", "middle")
+
+
+def _rungs(frame: Frame, baseline: Series | None) -> Iterator[str]:
+    """The baseline's sizes along the upper edge: a second scale, in samples."""
+    last, room = None, 0
+    for point in baseline.points if baseline else ():
+        spot = frame.place(point)
+        if spot is None or (last is not None and spot[0] - last < room):
+            continue
+        yield f'<path class="axis" d="M{spot[0]:.1f} {frame.top - 4:.1f}v4"/>'
+        content = f"n = {point.n}" if last is None else str(point.n)
+        yield text(spot[0], frame.top - 9, content, "muted small", "middle")
+        last, room = spot[0], 30 if last is None else 18  # the first label is wider
+
+
+def _path(spots: list[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in spots)
+
+
+def _series(frame: Frame, series: Series, clip: str, *, interactive: bool) -> Iterator[str]:
+    known = [(point, spot) for point in series.points if (spot := frame.place(point)) is not None]
+    if not known:
+        return
+    name = escape(series.strategy, quote=True)
+    oracle = series.strategy == ORACLE
+    yield f'<g class="series {colour_class(series.colour)}{" oracle" if oracle else ""}" data-strategy="{name}">'
+    inner = f'<g clip-path="url(#{clip})">'
+    if series.strategy == BASELINE and len(known) > 1:
+        upper = [(x, frame.y.at(point.high)) for point, (x, _) in known]
+        lower = [(x, frame.y.at(point.low)) for point, (x, _) in reversed(known)]
+        inner += f'<path class="band" d="{_path(upper + lower)}Z"/>'
+    if len(known) > 1:
+        inner += f'<path class="line" d="{_path([spot for _, spot in known])}"/>'
+    yield f"{inner}</g>"
+    for point, (x, y) in known:
+        if y < frame.top - 1:
+            continue
+        label = escape(describe(point, frame.metric), quote=True)
+        # A focusable mark needs a name of its own; a still picture has a native tooltip instead.
+        if interactive:
+            yield f'<g class="point" data-row="{point.place}" tabindex="0" role="img" aria-label="{label}">'
+            yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="11" fill="transparent"/>'
+        else:
+            yield f'<g class="point"><title>{label}</title>'
+        if not oracle and (series.strategy != BASELINE or len(known) == 1):
+            low, high = frame.y.at(point.low), max(frame.top, frame.y.at(point.high))
+            yield f'<path class="whisker" d="M{x:.1f} {low:.1f}V{high:.1f}"/>'
+        star = series.strategy == GREEDY
+        size = 5.0 if star else 2.2 if oracle else 4.0
+        yield mark(x, y, shape(series.colour, star=star), size) + "</g>"
+    yield "</g>"
+
+
+def _exit(frame: Frame, oracle: Series | None) -> str:
+    """Where the oracle leaves the panel, say how far it goes."""
+    known = [(p, spot) for p in (oracle.points if oracle else ()) if (spot := frame.place(p)) is not None]
+    if not known or known[-1][1][1] >= frame.top - 1:
+        return ""
+    after = next(index for index, (_, spot) in enumerate(known) if spot[1] < frame.top)
+    (x1, y1), (x0, y0) = known[after][1], known[max(0, after - 1)][1]
+    x = x1 if y1 == y0 else x0 + (x1 - x0) * (frame.top - y0) / (y1 - y0)
+    content = f"oracle: {100 * known[-1][0].accuracy:.0f} % at n = {known[-1][0].n}"
+    fits = x + 8 + 6.2 * len(content) < frame.left + frame.width
+    place, anchor = (x + 8, "start") if fits else (x - 10, "end")
+    label = text(place, frame.top + 15, content, "muted small halo", anchor)
+    return f'<g class="series" data-strategy="{ORACLE}">{label}</g>'
+
+
+def draw_panel(panel: Panel, frame: Frame, clip: str, *, interactive: bool) -> str:
+    """The panel as an SVG group; `clip` is an identifier that no other panel of the page has."""
+    box = f'x="{frame.left:.1f}" y="{frame.top:.1f}" width="{frame.width:.1f}" height="{frame.height:.1f}"'
+    parts = [f'<g class="panel"><clipPath id="{clip}"><rect {box}/></clipPath>']
+    parts.append(text(frame.left - 40, frame.top - 32, panel.traces.replace("--", " · "), "head"))
+    parts += _grid(frame)
+    parts += _rungs(frame, panel.find(BASELINE))
+    # References first, so that contenders lie on top of them, and lone marks where no line can hide them.
+    for series in sorted(panel.series, key=lambda item: (item.colour is not None, len(item.points) == 1)):
+        parts += _series(frame, series, clip, interactive=interactive)
+    parts.append(_exit(frame, panel.find(ORACLE)))
+    return "".join(parts) + "</g>"
+
 
 _WIDTH, _MARGIN = 960.0, 28.0
 _GUTTER = 40.0  # left of a panel, for the accuracies

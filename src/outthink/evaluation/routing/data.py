@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
 
 Floats = npt.NDArray[np.float64]
@@ -166,3 +167,114 @@ def _extra(field: str, kept: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[F
     if extra.sum() <= 0:
         raise BadInput(field, "strong_cost", "is no more than weak_cost", "swap the two models: there is no trade")
     return extra, "columns weak_cost and strong_cost"
+
+
+# Routing data of several models: prompts, and for each model whether it was right and what it cost.
+#
+# Knows: columns `NAME_correct` and `NAME_cost`, which rows are dropped, what makes a file unusable. Does not
+# know routers.
+
+CORRECT, COST = "_correct", "_cost"
+
+
+@dataclass(frozen=True, slots=True)
+class ManyData:
+    """Rows that count, in the file's order; models from the cheapest to the dearest.
+
+    Args:
+        right, costs: (rows, models).
+        dropped: rows left out because they are marked as contaminated.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    prompts: tuple[str, ...]
+    right: Floats
+    costs: Floats
+    dropped: int
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def labels(self) -> dict[str, Floats]:
+        """Whether each model was right, by its column."""
+        return {f"{model}{CORRECT}": self.right[:, place] for place, model in enumerate(self.models)}
+
+
+def models_of(path: Path) -> tuple[str, ...]:
+    """Models other than a weak and a strong one that a file has outcomes of, in its order; empty without any.
+
+    Raises BadInput for a file that cannot be read.
+    """
+    names = [name for name in columns_of(path) if name.endswith(CORRECT) and name not in LABELS]
+    return tuple(name.removesuffix(CORRECT) for name in names)
+
+
+def read_many(path: Path) -> ManyData:
+    """Read a Parquet file with `prompt`, and `NAME_correct` and `NAME_cost` of two or more models.
+
+    Rows marked in the optional column `contaminated` are dropped. Raises BadInput for a missing file or
+    column, an empty prompt, a label other than true and false, a cost that is no number, or no rows.
+    """
+    models = models_of(path)
+    if len(models) < 2:
+        raise BadInput("data", str(path), f"has outcomes of {len(models)} model", "give NAME_correct of two or more")
+    needed = ("prompt", *(f"{model}{end}" for model in models for end in (CORRECT, COST)))
+    rows = read_columns(path, needed, ("contaminated",))
+    kept = [(place, row) for place, row in enumerate(rows, start=1) if not row.get("contaminated")]
+    if not kept:
+        raise BadInput("data", str(path), "has no rows that count", "give a file with rows to learn from")
+    for place, row in kept:
+        if not isinstance(row["prompt"], str) or not row["prompt"].strip():
+            raise BadInput(f"data {path.name}", row["prompt"], f"is an empty prompt (row {place})", "remove the row")
+    right = _table(path.name, kept, [f"{model}{CORRECT}" for model in models], labels=True)
+    costs = _table(path.name, kept, [f"{model}{COST}" for model in models], labels=False)
+    order = np.argsort(costs.mean(axis=0), kind="stable")
+    return ManyData(
+        path.stem,
+        tuple(models[place] for place in order),
+        tuple(row["prompt"] for _, row in kept),
+        right[:, order],
+        costs[:, order],
+        len(rows) - len(kept),
+    )
+
+
+def _table(name: str, kept: Sequence[tuple[int, Mapping[str, Any]]], columns: Sequence[str], *, labels: bool) -> Floats:
+    for place, row in kept:
+        for column in columns:
+            value = row[column]
+            if labels and (value is None or value not in (0, 1)):
+                raise BadInput(f"data {name}, {column}", value, f"is neither true nor false (row {place})", "grade it")
+            if not labels and (not isinstance(value, int | float) or not 0 <= value < float("inf")):
+                raise BadInput(f"data {name}, {column}", value, f"is no cost (row {place})", "give a number")
+    return np.array([[float(row[column]) for column in columns] for _, row in kept])
+
+
+# Folds and groups by the text of the prompt.
+#
+# Knows: that equal prompts must lie on one side of every split. Does not know what is trained on them.
+
+
+def groups(prompts: Sequence[str]) -> Ints:
+    """Number of the group of each prompt, from 0 in order of appearance; equal prompts share one.
+
+    Prompts are equal when they differ in case and spaces only, as everywhere in routers.
+    """
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(prompt_hash(prompt), len(numbers)) for prompt in prompts], dtype=np.int64)
+
+
+def fold_of(group: Ints, folds: int, seed: int) -> Ints:
+    """Fold of each row: groups are shuffled and dealt out, so folds differ by one group at most.
+
+    Raises BadInput for fewer than two folds or fewer groups than folds.
+    """
+    count = int(group.max()) + 1
+    if folds < 2:
+        raise BadInput("--folds", folds, "is below 2", "give at least 2")
+    if count < folds:
+        raise BadInput("data", count, f"different prompts cannot fill {folds} folds", "give more rows")
+    dealt = np.random.default_rng(seed).permutation(count) % folds
+    return np.asarray(dealt[group], dtype=np.int64)

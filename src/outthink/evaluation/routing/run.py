@@ -6,30 +6,288 @@ Knows: the order of reading, refusing, training, writing and measuring. Does not
 from __future__ import annotations
 
 import datetime
+import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from outthink import __version__
-from outthink.controller.router.folder import load, prompt_hash, read_card, save, trained_on
+from outthink.answers import canonical_key, grade_many
+from outthink.controller.router.folder import load, load_choice, prompt_hash, read_card, save, trained_on
 from outthink.controller.router.model import TextModel
+from outthink.controller.routing_rules import Routing, Way
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.corpus import Corpus
-from outthink.evaluation.routing.data import Floats, Ints, RoutingData, need_subjects, read_routing
-from outthink.evaluation.routing.folds import fold_of, groups
-from outthink.evaluation.routing.regrade import regraded
-from outthink.evaluation.routing.report import Report, evaluate
-from outthink.evaluation.routing.training import Recipe, fit
+from outthink.evaluation.routing.data import (
+    CORE_HOUR,
+    Floats,
+    Ints,
+    ManyData,
+    RoutingData,
+    fold_of,
+    groups,
+    need_subjects,
+    read_many,
+    read_routing,
+)
+from outthink.evaluation.routing.figures import auc, drawn, ece, reliability
+from outthink.evaluation.routing.report import Report, Routed, evaluate, route_row, routed
+from outthink.evaluation.routing.training import Corpus, RouterRecipe, fit, fit_heads
+
+# `outthink router train` and `eval` over several models: trained, written, and judged by accuracy over cost.
+#
+# Knows: the ways of routing and their parameters, the area over cost, controls. Does not know flags.
+
+PARAMETERS: dict[Way, tuple[float, ...]] = {
+    "penalised": (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0001),
+    "smallest-likely": (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0001),
+}
+"""What the table shows of each way."""
+PRICES = (*np.linspace(0.0, 1.0, 41).tolist(), 2.0)
+"""Of `penalised`, for the area over cost."""
+
+
+def train_many(path: Path, out: Path, recipe: RouterRecipe) -> tuple[str, Report]:
+    """Train on a file and write the router; its id, and what its held-out training prompts say of it.
+
+    Raises BadInput for unusable data, a folder that cannot be written, or where scikit-learn is missing.
+    """
+    data = read_many(path)
+    group = groups(data.prompts)
+    corpus = Corpus(data.prompts)
+    fitted = fit_heads(data.name, data.models, data.labels, corpus, np.arange(len(data)), group, recipe)
+    report = evaluate_many(data, fitted.held_out, router_ms=None)
+    lengths = [len(prompt) for prompt in data.prompts]
+    about: dict[str, Any] = {
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "outthink": __version__,
+        "recipe": asdict(recipe),
+        "data": {"name": data.name, "n": len(data), "dropped_contaminated": data.dropped},
+        "costs": data.costs.mean(axis=0).tolist(),
+        "held_out": {key: report[key] for key in ("accuracy", "auc_cost", "paired_low", "paired_high", "ece")},
+        "regime": {"characters": [min(lengths), max(lengths)]},
+    }
+    return save(out, fitted.model, about, map(prompt_hash, data.prompts)), report
+
+
+def held_out_many(path: Path, folder: Path) -> Report:
+    """Evaluate a stored router on prompts that it was not trained on; BadInput where it was, or has other models."""
+    router, data = load_choice(folder), read_many(path)
+    if set(router.models) != set(data.models):
+        raise BadInput("data", ", ".join(data.models), f"are not the router's {', '.join(router.models)}", "train anew")
+    seen = trained_on(folder)
+    again = [prompt for prompt in data.prompts if prompt_hash(prompt) in seen]
+    if again:
+        raise BadInput(
+            f"data {path.name}",
+            again[0],
+            f"and {len(again) - 1} more of {len(data)} prompts were trained on by {folder}",
+            "give other prompts, or --cross-fit",
+        )
+    chances, milliseconds = _applied(router.text, data, range(len(data)))
+    order = [router.models.index(model) for model in data.models]
+    return {**evaluate_many(data, chances[:, order], router_ms=milliseconds), "router": router.id}
+
+
+def cross_fitted_many(
+    path: Path, recipe: RouterRecipe, *, folds: int = 5, progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Evaluate the recipe: each fold's prompts by a router trained on the other folds, calibration included."""
+    data = read_many(path)
+    group, corpus = groups(data.prompts), Corpus(data.prompts)
+    fold = fold_of(group, folds, recipe.seed)
+    chances, spent = np.empty_like(data.right), 0.0
+    for part in range(folds):
+        rows = np.flatnonzero(fold == part)
+        model = fit_heads(
+            data.name, data.models, data.labels, corpus, np.flatnonzero(fold != part), group, recipe
+        ).model
+        chances[rows], milliseconds = _applied(model, data, rows)
+        spent += milliseconds * len(rows)
+        if progress is not None:
+            progress(part + 1, folds)
+    report = evaluate_many(data, chances, router_ms=spent / len(data))
+    return {**report, "folds": folds, "seed": recipe.seed, "recipe": asdict(recipe)}
+
+
+def evaluate_many(
+    data: ManyData, chances: Floats, *, router_ms: float | None, resamples: int = 1000, seed: int = 0
+) -> Report:
+    """Figures of chances on rows that they were not fitted on.
+
+    Args:
+        chances: (rows, models).
+        router_ms: processor time a request, charged at `data.CORE_HOUR`: costs are dollars.
+
+    Returns:
+        `n`, `models`, `accuracy` and `cost` of each model, `auc_cost` (mean accuracy over the span of costs from
+        the cheapest to the dearest model, by the cost-penalised choice) with `_low` and `_high`,
+        `paired_low`, `paired_high` (minus that of the best random mixes), `ece` (mean over models), `router_ms`,
+        `controls` {`random`, `oracle`}, `routes` (a row for each way and parameter), `targets`.
+    """
+    counts = drawn(groups(data.prompts), resamples=resamples, seed=seed)
+    router = (router_ms or 0.0) / 3.6e6 * CORE_HOUR
+    mean = tuple(data.costs.mean(axis=0).tolist())
+    if mean[0] >= mean[-1]:
+        raise BadInput(f"data {data.name}", mean[0], "is the cost of every model: there is no trade", "check the costs")
+    everyone = np.ones((1, len(data)))
+    area, drawn_area = (_area(data, chances, mean, router, weight) for weight in (everyone, counts))
+    mix, drawn_mix = (_mixes(data, weight) for weight in (everyone, counts))
+    low, high = np.quantile(drawn_area, [0.025, 0.975])
+    paired = np.quantile(drawn_area - drawn_mix, [0.025, 0.975])
+    errors = {model: ece(chances[:, at], data.right[:, at]) for at, model in enumerate(data.models)}
+    return {
+        "n": len(data),
+        "models": list(data.models),
+        "accuracy": dict(zip(data.models, data.right.mean(axis=0).tolist(), strict=True)),
+        "cost": dict(zip(data.models, mean, strict=True)),
+        "auc_cost": float(area[0]),
+        "auc_cost_low": float(low),
+        "auc_cost_high": float(high),
+        "paired_low": float(paired[0]),
+        "paired_high": float(paired[1]),
+        "ece": float(np.mean(list(errors.values()))),
+        "router_ms": router_ms,
+        "dropped_contaminated": data.dropped,
+        "controls": {
+            "random": {"auc_cost": float(mix[0])},
+            "oracle": {
+                "auc_cost": float(_area(data, data.right, mean, 0.0, everyone)[0]),
+                "accuracy": float(data.right.max(axis=1).mean()),
+            },
+        },
+        "routes": _routes(data, chances, mean, router, counts),
+        "targets": {
+            model: {
+                "auc": auc(chances[:, at], data.right[:, at]),
+                "ece": errors[model],
+                "reliability": reliability(chances[:, at], data.right[:, at]),
+            }
+            for at, model in enumerate(data.models)
+        },
+    }
+
+
+def _routes(
+    data: ManyData, chances: Floats, mean: tuple[float, ...], router: float, counts: Floats
+) -> list[dict[str, Any]]:
+    """A row for each way and parameter."""
+    rows = []
+    for way, parameters in PARAMETERS.items():
+        for parameter in parameters:
+            found = routed(Routing(way, parameter, data.models, mean), chances, data.right, data.costs, router=router)
+            row = route_row(found, data.right, data.costs, counts)
+            rows.append({"way": way, "parameter": parameter, **row})
+    return rows
+
+
+def _applied(model: TextModel, data: ManyData, rows: Any) -> tuple[Floats, float]:
+    """Chances as requests would get them, one by one, and processor milliseconds a request."""
+    began = time.process_time()
+    found = np.array([model.probabilities(data.prompts[row]) for row in rows])
+    return found, 1000 * (time.process_time() - began) / max(1, len(found))
+
+
+def _area(data: ManyData, chances: Floats, mean: tuple[float, ...], router: float, weight: Floats) -> Floats:
+    """Area under accuracy over cost, from the cheapest model alone to the dearest alone, for each row of weights."""
+    found: list[Routed] = [
+        routed(Routing("penalised", price, data.models, mean), chances, data.right, data.costs, router=router)
+        for price in PRICES
+    ]
+    right = np.stack([data.right[:, 0], data.right[:, -1], *(one.right for one in found)])
+    costs = np.stack([data.costs[:, 0], data.costs[:, -1], *(one.cost for one in found)])
+    total = weight.sum(axis=1)
+    accuracy, cost = weight @ right.T / total[:, None], weight @ costs.T / total[:, None]
+    low, span = cost[:, :1], cost[:, 1:2] - cost[:, :1]
+    share = (cost - low) / span
+    # What costs more than the dearest model alone gives way to that.
+    late = share > 1
+    share, accuracy = np.where(late, 1.0, share), np.where(late, accuracy[:, 1:2], accuracy)
+    order = np.argsort(share, axis=1, kind="stable")
+    return np.asarray(np.trapezoid(np.take_along_axis(accuracy, order, 1), np.take_along_axis(share, order, 1), axis=1))
+
+
+def _mixes(data: ManyData, weight: Floats) -> Floats:
+    """The same area of the best random mixes of single models, for each row of weights."""
+    total = weight.sum(axis=1)[:, None]
+    accuracy, cost = weight @ data.right / total, weight @ data.costs / total
+    return np.array([_hull_area(c, a) for c, a in zip(cost, accuracy, strict=True)])
+
+
+def _hull_area(cost: Floats, accuracy: Floats) -> float:
+    """Area under the upper hull of single models, costs scaled to 0 .. 1 from the first to the last."""
+    share = (cost - cost[0]) / (cost[-1] - cost[0])
+    grid = np.linspace(0.0, 1.0, 201)
+    best = np.interp(grid, share[[0, -1]], accuracy[[0, -1]])
+    for low in range(len(share)):
+        for high in range(len(share)):
+            if share[low] < share[high]:
+                inside = (grid >= share[low]) & (grid <= share[high])
+                line = np.interp(grid, share[[low, high]], accuracy[[low, high]])
+                best = np.where(inside, np.maximum(best, line), best)
+    return float(np.trapezoid(best, grid))
+
+
+# Labels read again from the responses: how much of a figure is noise of the grading.
+#
+# Knows: responses in a routing file and gold answers in a problem file, matched by the question's text.
+# Does not know routers. The last number of a response counts as its answer.
+
+_RESPONSES = ("weak_response", "strong_response")
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+def regraded(data: RoutingData, source: Path, gold: Path) -> tuple[RoutingData, Ints]:
+    """Rows of `data` whose gold answer is known, with labels from the text, and their places in `data`.
+
+    Args:
+        source: the file that `data` was read from; it needs `weak_response` and `strong_response`.
+        gold: Parquet with `question` and `answer`.
+
+    Raises BadInput for missing columns or where no question is in both.
+    """
+    responses = _columns(source, ("prompt", *_RESPONSES))
+    problems = _columns(gold, ("question", "answer"))
+    keys = dict(zip(problems["question"], problems["answer"], strict=True))
+    texts = dict(zip(responses["prompt"], zip(*(responses[name] for name in _RESPONSES), strict=True), strict=True))
+    rows = np.array([row for row, prompt in enumerate(data.prompts) if prompt in keys], dtype=np.int64)
+    if not len(rows):
+        raise BadInput("--gold", str(gold), "holds none of the prompts as `question`", "give the problems of this data")
+    part = data.take(rows)
+    labels = []
+    for side in range(len(_RESPONSES)):
+        pairs = [(last_number(texts[prompt][side]), keys[prompt]) for prompt in part.prompts]
+        labels.append(np.array(grade_many("number", pairs), dtype=np.float64))
+    return replace(part, weak=labels[0], strong=labels[1]), rows
+
+
+def last_number(text: str) -> str | None:
+    """Canonical form of the last number in a text, None without one."""
+    found = _NUMBER.findall(text)
+    return canonical_key("number", found[-1]) if found else None
+
+
+def _columns(path: Path, names: tuple[str, ...]) -> dict[str, list[str]]:
+    import pyarrow.parquet as parquet
+
+    if not path.is_file():
+        raise BadInput("data", str(path), "does not exist", "give a Parquet file")
+    have = parquet.read_schema(path).names
+    missing = [name for name in names if name not in have]
+    if missing:
+        raise BadInput(f"data {path.name}", ", ".join(missing), "is no column", f"it has: {', '.join(have)}")
+    table: dict[str, list[str]] = parquet.read_table(path, columns=list(names)).to_pydict()
+    return table
+
 
 Progress = Callable[[int, int], None]
 _HELD_OUT = ("apgr", "apgr_low", "apgr_high", "cpt50", "cpt80", "ece", "paired_low", "paired_high")
 
 
-def train(path: Path, out: Path, recipe: Recipe) -> tuple[str, Report]:
+def train(path: Path, out: Path, recipe: RouterRecipe) -> tuple[str, Report]:
     """Train on a file and write the router; its id, and what its held-out training prompts say of it.
 
     Raises BadInput for unusable data, a folder that holds something else, or where scikit-learn is missing.
@@ -98,7 +356,7 @@ def held_out(path: Path, folder: Path, *, gold: Path | None = None) -> Report:
 
 
 def cross_fitted(
-    path: Path, recipe: Recipe, *, folds: int = 5, gold: Path | None = None, progress: Progress | None = None
+    path: Path, recipe: RouterRecipe, *, folds: int = 5, gold: Path | None = None, progress: Progress | None = None
 ) -> Report:
     """Evaluate the recipe: each fold's prompts by a router trained on the other folds, calibration included."""
     data = read_routing(path)
@@ -116,9 +374,9 @@ def cross_fitted(
     return {**report, "folds": folds, "seed": recipe.seed, "recipe": asdict(recipe)}
 
 
-def recipe_of(folder: Path) -> Recipe:
+def recipe_of(folder: Path) -> RouterRecipe:
     """How a stored router was trained."""
-    return Recipe(**read_card(folder)["recipe"])
+    return RouterRecipe(**read_card(folder)["recipe"])
 
 
 def _apply(model: TextModel, data: RoutingData, rows: Ints, beliefs: Floats) -> float:

@@ -6,25 +6,193 @@ the cross-fitted logits that Platt's scaling is fitted on. Does not know metrics
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from outthink.controller.router.model import TextModel
+from outthink.controller.router.folder import DIGITS
+from outthink.controller.router.model import CLIP, Block, TextModel
+from outthink.controller.router.text import KINDS, NAMES, Kind, hand_features, idf, read, terms
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.corpus import Corpus
-from outthink.evaluation.routing.data import LABELS, Floats, Ints, RoutingData, need_subjects
-from outthink.evaluation.routing.folds import fold_of
-from outthink.evaluation.routing.reliability import platt
-from outthink.evaluation.routing.space import Space
+from outthink.evaluation.routing.data import LABELS, Floats, Ints, RoutingData, fold_of, need_subjects
+from outthink.evaluation.routing.figures import platt
+
+# Prompts as numbers, read once for all folds.
+#
+# Knows: counted terms of every prompt as sparse tables, and how rows of them become the weights that
+# `controller.router` computes one prompt at a time. Does not know labels. Needs scikit-learn's scipy.
+
+LEAST: dict[Kind, int] = {"word": 2, "char": 3}
+"""Training prompts that must hold a term before it gets a coefficient."""
+MOST = 20_000
+"""Terms of one kind at most, the most frequent ones: 50,000 gave the same APGR with twice the artefact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Terms of one kind: their columns in the corpus, names, and how many of `documents` prompts hold each."""
+
+    kind: Kind
+    columns: Ints
+    names: tuple[str, ...]
+    frequencies: Ints
+    documents: int
+
+
+class Corpus:
+    """All prompts of a file: hand features (rows, features) and counts of terms by kind."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self.hand: Floats = np.array([hand_features(prompt) for prompt in prompts], dtype=np.float64)
+        self._names: dict[Kind, list[str]] = {}
+        self._counts: dict[Kind, Any] = {}
+        texts = [read(prompt) for prompt in prompts]
+        for kind in KINDS:
+            self._counts[kind], self._names[kind] = _counted(texts, kind)
+
+    def vocabulary(self, kind: Kind, rows: Ints) -> Vocabulary:
+        """The terms that the training rows know, in alphabetical order."""
+        frequency = np.asarray((self._counts[kind][rows] > 0).sum(axis=0)).ravel()
+        columns = np.flatnonzero(frequency >= LEAST[kind])
+        if len(columns) > MOST:
+            columns = columns[np.argsort(-frequency[columns], kind="stable")[:MOST]]
+        names = self._names[kind]
+        columns = np.array(sorted(columns.tolist(), key=names.__getitem__), dtype=np.int64)
+        return Vocabulary(kind, columns, tuple(names[i] for i in columns), frequency[columns], len(rows))
+
+    def weights(self, vocabulary: Vocabulary, rows: Ints) -> Any:
+        """TF-IDF weights (rows, terms) of some prompts, sparse."""
+        table = self._counts[vocabulary.kind][rows][:, vocabulary.columns].tocsr()
+        inverse = np.array([idf(vocabulary.documents, int(count)) for count in vocabulary.frequencies])
+        table.data = (1 + np.log(table.data)) * inverse[table.indices]
+        lengths = np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
+        table.data = table.data / np.repeat(lengths, np.diff(table.indptr))
+        return table
+
+    def standardised(self, rows: Ints, mean: Floats, scale: Floats, weight: float) -> Floats:
+        """Hand features as the heads see them; one that never varies is zero."""
+        safe = np.where(scale > 0, scale, 1.0)
+        return np.asarray(
+            weight * np.clip(np.where(scale > 0, (self.hand[rows] - mean) / safe, 0.0), -CLIP, CLIP), dtype=np.float64
+        )
+
+
+def _counted(texts: Sequence[str], kind: Kind) -> tuple[Any, list[str]]:
+    from scipy.sparse import csr_matrix
+
+    numbers: dict[str, int] = {}
+    starts: list[int] = [0]
+    columns: list[int] = []
+    counts: list[int] = []
+    for text in texts:
+        found = terms(text, kind)
+        columns += [numbers.setdefault(term, len(numbers)) for term in found]
+        counts += found.values()
+        starts.append(len(columns))
+    shape = len(texts), len(numbers)
+    table = csr_matrix((np.array(counts, dtype=np.float64), np.array(columns), np.array(starts)), shape=shape)
+    return table, list(numbers)
+
+
+# The columns of a design matrix: hand features, terms by kind, subjects.
+#
+# Knows: how rows of a corpus become numbers, and how fitted coefficients become a model that needs no
+# library. Does not know labels or solvers. Needs scikit-learn's scipy.
+
+SUBJECT_WEIGHT = 1.0
+
+
+class Space:
+    """What the prompts of one training set are described by.
+
+    Args:
+        corpus: all prompts of a file.
+        rows: those of the training set.
+        hand_weight: of standardised hand features beside TF-IDF vectors of length 1.
+        kinds: of terms; without any the hand features stand alone.
+        hand: names of the hand features that count; the others have no coefficient.
+        subjects: of all prompts of the corpus; empty to read the prompts alone.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        rows: Ints,
+        hand_weight: float,
+        *,
+        kinds: Sequence[Kind] = KINDS,
+        hand: Sequence[str] = NAMES,
+        subjects: Sequence[str] = (),
+    ) -> None:
+        self._corpus, self._rows, self._weight = corpus, rows, hand_weight
+        self._mean = corpus.hand[rows].mean(axis=0)
+        self._scale = corpus.hand[rows].std(axis=0)
+        # Rounding alone gives a constant column a tiny spread; a column of no spread is zero for every prompt.
+        self._scale[(self._scale < 1e-9) | ~np.isin(NAMES, hand)] = 0.0
+        self._vocabularies: list[Vocabulary] = [corpus.vocabulary(kind, rows) for kind in kinds]
+        self._subject_of = subjects
+        self._subjects = sorted({subjects[row] for row in rows}) if subjects else []
+
+    def matrix(self, rows: Ints | None = None) -> Any:
+        """The training rows, or others of the corpus, as a sparse matrix."""
+        from scipy.sparse import csr_matrix, hstack
+
+        rows = self._rows if rows is None else rows
+        hand = self._corpus.standardised(rows, self._mean, self._scale, self._weight)
+        parts = [csr_matrix(hand), *(self._corpus.weights(one, rows) for one in self._vocabularies)]
+        if self._subjects:
+            places = {name: place for place, name in enumerate(self._subjects)}
+            table = np.zeros((len(rows), len(places)))
+            for line, row in enumerate(rows):
+                if (place := places.get(self._subject_of[row])) is not None:
+                    table[line, place] = SUBJECT_WEIGHT
+            parts.append(csr_matrix(table))
+        return hstack(parts).tocsr()
+
+    def model(
+        self,
+        heads: tuple[str, ...],
+        coefficients: Floats,
+        biases: Sequence[float],
+        scalings: tuple[tuple[float, float], ...],
+    ) -> TextModel:
+        """The same columns as a model of `controller.router`, coefficients (heads, columns) rounded as stored."""
+        coefficients = np.round(coefficients, DIGITS) + 0.0
+        edges = np.cumsum([len(self._mean), *(len(one.names) for one in self._vocabularies)])
+        hand, *blocks, subjects = np.split(coefficients, edges, axis=1)
+        return TextModel(
+            heads=heads,
+            bias=tuple(biases),
+            mean=tuple(self._mean.tolist()),
+            scale=tuple(self._scale.tolist()),
+            hand_weight=self._weight,
+            hand=tuple(map(tuple, hand.tolist())),
+            blocks=tuple(
+                Block(
+                    one.kind,
+                    one.documents,
+                    one.names,
+                    tuple(one.frequencies.tolist()),
+                    tuple(array("d", row.tolist()) for row in block),
+                )
+                for one, block in zip(self._vocabularies, blocks, strict=True)
+            ),
+            subjects={
+                name: tuple((SUBJECT_WEIGHT * column).tolist())
+                for name, column in zip(self._subjects, subjects.T, strict=True)
+            },
+            platt=scalings,
+        )
+
 
 HEADS = ("weak", "strong")
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class RouterRecipe:
     """How a router is trained. The defaults were chosen by grouped cross-validation on GSM8K and MMLU rows.
 
     Args:
@@ -47,14 +215,14 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedRouter:
     """A trained model with its held-out probabilities on its own training rows, (rows, heads)."""
 
     model: TextModel
     held_out: Floats
 
 
-def fit(data: RoutingData, corpus: Corpus, rows: Ints, group: Ints, recipe: Recipe) -> Fitted:
+def fit(data: RoutingData, corpus: Corpus, rows: Ints, group: Ints, recipe: RouterRecipe) -> FittedRouter:
     """Train on some rows of a file; `corpus` and `group` are of the whole file.
 
     Raises BadInput where one model is always right or always wrong, for too few prompts, for rows
@@ -74,9 +242,9 @@ def fit_heads(
     corpus: Corpus,
     rows: Ints,
     group: Ints,
-    recipe: Recipe,
+    recipe: RouterRecipe,
     subjects: Sequence[str] = (),
-) -> Fitted:
+) -> FittedRouter:
     """One regression a head, on the same features.
 
     Args:
@@ -107,7 +275,7 @@ def fit_heads(
     found = [_solve(whole, right[rows, head], recipe) for head in range(len(heads))]
     coefficients = np.stack([one.coef_[0] for one in found])
     biases = [float(one.intercept_[0]) for one in found]
-    return Fitted(space.model(heads, coefficients, biases, scalings), held_out)
+    return FittedRouter(space.model(heads, coefficients, biases, scalings), held_out)
 
 
 def _check_classes(name: str, columns: Sequence[str], labels: Floats) -> None:
@@ -122,7 +290,7 @@ def _check_classes(name: str, columns: Sequence[str], labels: Floats) -> None:
             )
 
 
-def _solve(matrix: Any, right: Floats, recipe: Recipe) -> Any:
+def _solve(matrix: Any, right: Floats, recipe: RouterRecipe) -> Any:
     """One fitted regression."""
     from threadpoolctl import threadpool_limits
 

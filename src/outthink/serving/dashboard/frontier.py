@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from outthink.controller.policy.artefact import HeldOut, Policy, Task
-from outthink.evaluation.report.policy import about, remarks
+from outthink.evaluation.report.html import about, policy_remarks
 
 
 def frontier(policy: Policy) -> dict[str, Any]:
     """Facts, remarks, and a task's points in the order of its sizes; costs are means per problem."""
     return {
         "facts": [{"name": name, "value": value} for name, value in about(policy).items()],
-        "remarks": remarks(policy),
+        "remarks": policy_remarks(policy),
         "tasks": [_task(task) for task in policy.tasks],
     }
 

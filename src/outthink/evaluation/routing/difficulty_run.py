@@ -18,12 +18,10 @@ from outthink.controller.policy.artefact import digest
 from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.evaluation.calibration.source import Source
-from outthink.evaluation.difficulty.data import Outcomes, outcomes
-from outthink.evaluation.difficulty.fit import Reads, Recipe, fit
-from outthink.evaluation.difficulty.measure import difference, drawn, ordering, success_figures, token_figures
-from outthink.evaluation.routing.corpus import Corpus
-from outthink.evaluation.routing.data import Floats
-from outthink.evaluation.routing.folds import fold_of, groups
+from outthink.evaluation.routing.data import Floats, fold_of, groups
+from outthink.evaluation.routing.difficulty import DifficultyRecipe, ModelOutcomes, Reads, fit, outcomes
+from outthink.evaluation.routing.figures import difference, drawn, ordering, success_figures, token_figures
+from outthink.evaluation.routing.training import Corpus
 
 BASELINES: tuple[Reads, ...] = ("length", "terms", "counts")
 FEW = 100
@@ -40,12 +38,12 @@ class Predicted:
     """Whether the true mean tokens lay within the stated spread, 1.0 or 0.0; None where that was fitted on them."""
 
 
-def train(data: Outcomes, out: Path, recipe: Recipe | None = None) -> Difficulty:
+def train(data: ModelOutcomes, out: Path, recipe: DifficultyRecipe | None = None) -> Difficulty:
     """Train on all questions and write the heads to a folder; as they are loaded from it.
 
     Raises BadInput for too few questions, a folder that cannot be written, or where scikit-learn is missing.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or DifficultyRecipe()
     group = groups(data.questions)
     found = fit(data, Corpus(data.questions), np.arange(len(data)), group, recipe)
     about: dict[str, Any] = {
@@ -59,7 +57,9 @@ def train(data: Outcomes, out: Path, recipe: Recipe | None = None) -> Difficulty
     return load(out)
 
 
-def cross_fitted(data: Outcomes, recipe: Recipe, *, folds: int = 5, corpus: Corpus | None = None) -> Predicted:
+def cross_fitted(
+    data: ModelOutcomes, recipe: DifficultyRecipe, *, folds: int = 5, corpus: Corpus | None = None
+) -> Predicted:
     """Every question by heads that were trained, chosen and calibrated without its fold."""
     group = groups(data.questions)
     fold = fold_of(group, folds, recipe.seed)
@@ -74,7 +74,9 @@ def cross_fitted(data: Outcomes, recipe: Recipe, *, folds: int = 5, corpus: Corp
     return Predicted(right, tokens, inside)
 
 
-def judged(data: Outcomes, recipe: Recipe, *, folds: int = 5, resamples: int = 1000) -> list[dict[str, Any]]:
+def judged(
+    data: ModelOutcomes, recipe: DifficultyRecipe, *, folds: int = 5, resamples: int = 1000
+) -> list[dict[str, Any]]:
     """Figures of a recipe and of the baselines, one row for each model and what is read.
 
     Keys: `model`, `reads`, `n`, `right` (`auc`, `spearman`, `ece`, each of the first two with `_low` and
@@ -106,7 +108,7 @@ def for_policy(source: Source, *, folds: int = 5, seed: int = 0) -> dict[str, An
         return None
     try:
         data = outcomes([source])
-        recipe = Recipe(reads="counts", folds=folds, seed=seed)
+        recipe = DifficultyRecipe(reads="counts", folds=folds, seed=seed)
         group, corpus = groups(data.questions), Corpus(data.questions)
         predicted = cross_fitted(data, recipe, folds=folds, corpus=corpus)
         counts = drawn(group)
@@ -127,7 +129,7 @@ def _others_mean(truth: Floats, count: int) -> Floats:
     return np.asarray((truth.sum() - truth) / (count - 1) - truth)
 
 
-def _models(data: Outcomes, predicted: Predicted, counts: Floats) -> list[dict[str, Any]]:
+def _models(data: ModelOutcomes, predicted: Predicted, counts: Floats) -> list[dict[str, Any]]:
     found, inside = [], predicted.inside
     for place, model in enumerate(data.models):
         right, truth = predicted.right[:, place], data.right[:, place]
@@ -144,7 +146,9 @@ def _models(data: Outcomes, predicted: Predicted, counts: Floats) -> list[dict[s
     return found
 
 
-def _over(data: Outcomes, found: dict[Reads, Predicted], mine: Reads, place: int, counts: Floats) -> dict[str, Any]:
+def _over(
+    data: ModelOutcomes, found: dict[Reads, Predicted], mine: Reads, place: int, counts: Floats
+) -> dict[str, Any]:
     """Paired intervals against each baseline, for one model."""
     right, tokens = data.right[:, place], data.tokens[:, place]
     order = {reads: ordering(one.right[:, place], right, counts, right) for reads, one in found.items()}
