@@ -15,10 +15,8 @@ from outthink.core.errors import BadInput
 from outthink.economics.price import Price
 from outthink.economics.tariff import Energy
 from outthink.serving.config import Config, read_config, read_store
-from outthink.serving.config.config import SECTIONS
-from outthink.serving.config.printing import described, effective, example
-from outthink.serving.config.sections import Backend, masked
-from outthink.serving.config.told import Told, keys_of
+from outthink.serving.config.config import SECTIONS, described, effective, example
+from outthink.serving.config.sections import BackendConfig, Setting, keys_of, masked
 
 BACKEND = '[[backends]]\nurl = "http://192.0.2.1:8000/v1"\n'
 
@@ -33,8 +31,8 @@ def read(file: Path, text: str, environ: dict[str, str] | None = None, **more: A
     return read_config(file, environ=environ or {}, **more)
 
 
-def flag(**values: str) -> dict[str, Told]:
-    return {name.replace("__", "."): Told(value, f"--{name}", "flag") for name, value in values.items()}
+def flag(**values: str) -> dict[str, Setting]:
+    return {name.replace("__", "."): Setting(value, f"--{name}", "flag") for name, value in values.items()}
 
 
 def test_flags_win_over_the_environment_and_that_over_the_file(file: Path) -> None:
@@ -186,18 +184,18 @@ def test_no_backend_at_all_is_refused(file: Path) -> None:
 def test_secrets_are_read_by_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOY_KEY", " sesame\n")
     (tmp_path / "key").write_text("open\n")
-    assert Backend(url="http://h/v1", key_env="TOY_KEY").secret() == "sesame"
-    assert Backend(url="http://h/v1", key_file=tmp_path / "key").secret() == "open"
-    assert Backend(url="http://h/v1").secret() is None
+    assert BackendConfig(url="http://h/v1", key_env="TOY_KEY").secret() == "sesame"
+    assert BackendConfig(url="http://h/v1", key_file=tmp_path / "key").secret() == "open"
+    assert BackendConfig(url="http://h/v1").secret() is None
     (tmp_path / "two").write_text("sesame\nsesame\n")
     (tmp_path / "none").write_text("\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for name, part in (("two", "one line"), ("none", "empty"), ("binary", "no text"), ("missing", "cannot be read")):
         with pytest.raises(BadInput, match=part) as wrong:
-            Backend(url="http://h/v1", key_file=tmp_path / name).secret()
+            BackendConfig(url="http://h/v1", key_file=tmp_path / name).secret()
         assert "sesame" not in str(wrong.value)
     with pytest.raises(BadInput, match="NOBODY_SETS_THIS"):
-        Backend(url="http://h/v1", key_env="NOBODY_SETS_THIS").secret()
+        BackendConfig(url="http://h/v1", key_env="NOBODY_SETS_THIS").secret()
 
 
 def test_what_is_printed_reads_back_and_holds_no_secret(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,8 +216,8 @@ def test_the_example_explains_every_key_and_holds_the_defaults(file: Path) -> No
     lines = [line for line in example().splitlines() if not line.endswith(" =")]
     file.write_text("\n".join(re.sub(r"^#(?=\w)", "", line) for line in lines))
     config = read_config(file, environ={})
-    assert config == Config(backends=(Backend(url="http://127.0.0.1:8001/v1"),))
-    for name, section in {**SECTIONS, "backends": Backend}.items():
+    assert config == Config(backends=(BackendConfig(url="http://127.0.0.1:8001/v1"),))
+    for name, section in {**SECTIONS, "backends": BackendConfig}.items():
         _, keys = described(section)
         assert set(keys_of(section)) <= set(keys), name
 

@@ -9,14 +9,14 @@ pytest.importorskip("aiohttp")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outthink.serving.dashboard.live import FINISHED, KEPT, LETTERS, REQUESTS, SAMPLES, VOTES, Live
+from outthink.serving.dashboard.live import FINISHED, KEPT, LETTERS, REQUESTS, SAMPLES, VOTES, LiveRequests
+from outthink.serving.observe.watch import LiveRequest
 from outthink.serving.protocols import RequestRecord
-from outthink.serving.watch import Running
 
 
-def begun(id: str) -> Running:
+def begun(id: str) -> LiveRequest:
     """A request that has begun."""
-    return Running(id, "k1", "/v1/chat/completions", "outthink/auto", False, 1000.0, "esc:n=4")
+    return LiveRequest(id, "k1", "/v1/chat/completions", "outthink/auto", False, 1000.0, "esc:n=4")
 
 
 def record(id: str, stopped: str = "finished") -> RequestRecord:
@@ -24,7 +24,7 @@ def record(id: str, stopped: str = "finished") -> RequestRecord:
 
 
 def test_a_request_from_its_first_sample_to_its_end() -> None:
-    live = Live()
+    live = LiveRequests()
     live.began(begun("a"))
     for index in range(3):
         live.sampled("a", index, "started", None, None, "http://one")
@@ -50,7 +50,7 @@ def test_a_request_from_its_first_sample_to_its_end() -> None:
 
 
 def test_tokens_that_nobody_counted_stay_unknown() -> None:
-    live = Live()
+    live = LiveRequests()
     live.began(begun("a"))
     live.sampled("a", 0, "cancelled", None, None, "http://one")
     assert live.shown()["running"][0]["samples"][0]["tokens"] is None
@@ -59,7 +59,7 @@ def test_tokens_that_nobody_counted_stay_unknown() -> None:
 
 
 def test_events_of_requests_that_it_does_not_know_change_nothing() -> None:
-    live = Live()
+    live = LiveRequests()
     before = live.shown()
     live.sampled("x", 0, "started", None, None, "http://one")
     live.voted("x", {"4": 1.0}, "4")
@@ -67,7 +67,7 @@ def test_events_of_requests_that_it_does_not_know_change_nothing() -> None:
 
 
 def test_backends() -> None:
-    live = Live()
+    live = LiveRequests()
     live.backend("http://one", True)
     live.backend("http://two", True)
     live.backend("http://one", False)
@@ -75,7 +75,7 @@ def test_backends() -> None:
 
 
 def test_memory_is_bounded_whatever_runs() -> None:
-    live = Live()
+    live = LiveRequests()
     for number in range(REQUESTS + 50):
         live.began(begun(str(number)))
     newest = str(REQUESTS + 49)
@@ -106,7 +106,7 @@ _EVENTS = st.lists(
 
 @given(_EVENTS)
 def test_counts_never_go_below_zero(events: list[tuple[int, int, str]]) -> None:
-    live = Live()
+    live = LiveRequests()
     for request, index, state in events:
         live.began(begun(str(request))) if index == 0 else None
         live.sampled(str(request), index, state, None, None, "http://one")

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.serving.dashboard import attach
-from outthink.serving.memory import MemoryLedger
+from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.protocols import Key
 from support.browser import AMISS, CONTRAST, Visit, chromium, visit
 from support.chat_server import ChatServer, Hang, chat, chunk, models, stream

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.serving.dashboard import attach
-from outthink.serving.memory import MemoryLedger
+from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.protocols import Key
 from support.chat_server import ChatServer, Seen, chat, models, refusal
 from support.policies import policy

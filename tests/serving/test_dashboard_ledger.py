@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.serving.dashboard import attach
-from outthink.serving.keys import Terms
 from outthink.serving.ledger import Rules, open_durable
+from outthink.serving.protocols import Terms
 from support.chat_server import ChatServer, chat, models
 from support.proxy_server import ProxyServer
 

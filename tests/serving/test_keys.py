@@ -17,8 +17,8 @@ import pytest
 from outthink.cli.main import main
 from outthink.core.errors import BadInput
 from outthink.core.request import Budget
-from outthink.serving.keys import Terms, digest, new_secret
 from outthink.serving.ledger import DurableLedger, open_durable
+from outthink.serving.protocols import Terms, digest, new_secret
 from support.ledgers import Clock, doing, opened, rows
 
 pytest.importorskip("aiohttp")

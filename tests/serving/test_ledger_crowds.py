@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outthink.core.request import Budget
-from outthink.serving.keys import Terms
 from outthink.serving.ledger import Rules
-from outthink.serving.ledger.periods import day_of
-from outthink.serving.protocols import OverBudget, Reservation
+from outthink.serving.ledger.sums import day_of
+from outthink.serving.protocols import OverBudget, Reservation, Terms
 from support import spender
 from support.ledgers import NOON, Clock, doing, opened, periods, record, rows
 

@@ -14,10 +14,9 @@ import pytest
 
 from outthink.core.errors import BadInput
 from outthink.serving.ledger import DurableLedger, Rules, open_durable, open_ledger
-from outthink.serving.ledger.database import Gone
-from outthink.serving.ledger.schema import MIGRATIONS, migrate
+from outthink.serving.ledger.database import MIGRATIONS, ConnectionLost, migrate
+from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.ledger.sqlite import SqliteDatabase
-from outthink.serving.memory import MemoryLedger
 from outthink.serving.protocols import Idempotency, Key, LedgerDown, Reservation
 from support.ledgers import connected, doing, new_key, record, rows
 from support.postgres import PostgresServer
@@ -31,7 +30,7 @@ class Switch:
 
     def __call__(self) -> Switched:
         if self.gone:
-            raise Gone("switched off")
+            raise ConnectionLost("switched off")
         return Switched(self)
 
 
@@ -47,12 +46,12 @@ class Switched:
 
     def execute(self, statement: str, values: object = ()) -> object:
         if self._switch.gone:
-            raise Gone("switched off")
+            raise ConnectionLost("switched off")
         return self._database.execute(statement, values)  # type: ignore[arg-type]
 
     def begin(self, locks: object) -> None:
         if self._switch.gone:
-            raise Gone("switched off")
+            raise ConnectionLost("switched off")
         self._database.begin(locks)  # type: ignore[arg-type]
 
 

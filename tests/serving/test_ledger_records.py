@@ -8,7 +8,7 @@ import pytest
 
 from outthink.core.errors import BadInput
 from outthink.serving.ledger import DurableLedger, Rules
-from outthink.serving.memory import MemoryLedger
+from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.protocols import Ledger, RequestRecord, Reservation
 from support.ledgers import NOON, Clock, doing, record, rows
 

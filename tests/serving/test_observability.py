@@ -15,9 +15,9 @@ pytest.importorskip("prometheus_client")
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from outthink.serving import logs, metrics
-from outthink.serving.policies import Policies
-from outthink.serving.watch import Quiet
+from outthink.serving.chat.backends import Policies
+from outthink.serving.observe import logs, metrics
+from outthink.serving.observe.watch import Quiet
 from support.chat_server import ChatServer, Hang, chat, models, refusal, stream, whole
 from support.proxy_server import CHAT, ProxyServer
 
@@ -204,7 +204,7 @@ def test_spans_follow_the_clients_trace_and_reach_the_backend(backend: ChatServe
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    from outthink.serving import telemetry
+    from outthink.serving.observe import telemetry
 
     kept = InMemorySpanExporter()
     provider = TracerProvider()

@@ -19,8 +19,8 @@ pytest.importorskip("aiohttp")
 
 from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import BadInput
-from outthink.serving.memory import MemoryLedger
-from outthink.serving.policies import Policies
+from outthink.serving.chat.backends import Policies
+from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.protocols import Key
 from support.chat_server import ChatServer, chat, models
 from support.policies import content, policy

@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.core.errors import BadInput
-from outthink.serving.backend_protocols import NoBackend, Resting
 from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
-from outthink.serving.transport import AiohttpWire
+from outthink.serving.pool.protocols import NoBackend, Resting
+from outthink.serving.pool.transport import AiohttpTransport
 from support.chat_server import ChatServer, Drop, Hang, Reply, chat, models, refusal, stream, whole
 from support.proxy_server import CHAT, ProxyServer
 
@@ -245,7 +245,7 @@ def chosen(pool: BackendPool, model: str = "m", **more: object) -> str:
 
 def offline(*settings: BackendSettings, **more: object) -> BackendPool:
     """A pool whose backends are believed to be well."""
-    pool = BackendPool(AiohttpWire(), settings, PoolSettings(**more))  # type: ignore[arg-type]
+    pool = BackendPool(AiohttpTransport(), settings, PoolSettings(**more))  # type: ignore[arg-type]
     for backend in pool.backends:
         backend.models, backend.health = ("m",), "up"
         pool._changed(backend)
@@ -317,7 +317,7 @@ def test_who_comes_back_does_not_get_every_call() -> None:
 
 def test_a_backend_named_twice_is_refused() -> None:
     with pytest.raises(BadInput, match="twice"):
-        BackendPool(AiohttpWire(), [*sites(1), BackendSettings(url="http://192.0.2.0:8000/v1/")])
+        BackendPool(AiohttpTransport(), [*sites(1), BackendSettings(url="http://192.0.2.0:8000/v1/")])
 
 
 @pytest.mark.parametrize(

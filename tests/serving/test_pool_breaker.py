@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outthink.serving.pool.breaker import Breaker
-from outthink.serving.pool.settings import PoolSettings
+from outthink.serving.pool.backend import Breaker
+from outthink.serving.pool.choice import PoolSettings
 
 SETTINGS = PoolSettings(failures=3, window=20, share=0.5, open_seconds=2.0)
 

@@ -8,8 +8,7 @@ from math import ceil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outthink.serving.pool.choice import least_busy, preferred
-from outthink.serving.pool.rendezvous import seed_of
+from outthink.serving.pool.choice import least_busy, preferred, seed_of
 
 
 @dataclass

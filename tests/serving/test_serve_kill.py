@@ -19,8 +19,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.core.request import Budget
-from outthink.serving.keys import Terms
 from outthink.serving.ledger import open_ledger
+from outthink.serving.protocols import Terms
 from support.chat_server import ChatServer, Seen, chat, whole
 
 COMMAND = [sys.executable, "-c", "from outthink.cli.main import entry; entry()", "serve", "--port", "0"]

@@ -16,9 +16,9 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
+from outthink.serving.observe.watch import LiveRequest, Quiet
 from outthink.serving.pool import BackendSettings
 from outthink.serving.protocols import RequestRecord
-from outthink.serving.watch import Quiet, Running
 from support.chat_server import ChatServer, Reply, Seen, chat, models, whole
 from support.proxy_server import CHAT, ProxyServer
 
@@ -40,7 +40,7 @@ class Live(Quiet):
         self.running: set[str] = set()
         self.began_in_all = 0
 
-    def began(self, running: Running) -> None:
+    def began(self, running: LiveRequest) -> None:
         """One more."""
         self.running.add(running.id)
         self.began_in_all += 1

@@ -14,8 +14,7 @@ pytest.importorskip("aiohttp")
 from outthink.core.request import Message, Sampling
 from outthink.engines.openai.reading import CompletionReader
 from outthink.engines.protocol import Call, Delta
-from outthink.serving.chat.gathered import Gathered
-from outthink.serving.chat.merging import merged
+from outthink.serving.chat.engine import RawReply, merged
 
 ENTRY = st.builds(
     lambda text, value: {"token": text, "logprob": value, "top_logprobs": []},
@@ -56,7 +55,7 @@ OTHER = st.sampled_from(
 
 def told(chunks: list[dict[str, Any]], asked: int | None) -> tuple[Any, ...]:
     """What a sample and the engine have read when all is over."""
-    gathered, sampling = Gathered(), Sampling(max_tokens=10_000)
+    gathered, sampling = RawReply(), Sampling(max_tokens=10_000)
     reading = CompletionReader(Call((Message("user", "?"),), sampling, top_logprobs=asked))
     deltas: list[Delta] = []
     for chunk in chunks:

@@ -13,7 +13,7 @@ pytest.importorskip("openai._client", reason="needs the openai client")
 
 import openai
 
-from outthink.serving.memory import MemoryLedger
+from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.protocols import Key
 from support.chat_server import DONE, ChatServer, chat, chunk, refusal, stream, token, usage, whole
 from support.proxy_server import CHAT, ProxyServer

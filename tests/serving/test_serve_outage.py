@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.core.request import Budget
-from outthink.serving.keys import Terms
 from outthink.serving.ledger import DurableLedger, Rules
-from outthink.serving.ledger.database import Database, Gone
+from outthink.serving.ledger.database import ConnectionLost, Database
 from outthink.serving.ledger.sqlite import SqliteDatabase
+from outthink.serving.protocols import Terms
 from support.chat_server import ChatServer, chat, models
 from support.proxy_server import ProxyServer
 
@@ -27,7 +27,7 @@ class Switch:
 
     def __call__(self) -> Database:
         if self.gone:
-            raise Gone(WHERE)
+            raise ConnectionLost(WHERE)
         return Leaving(self._path, self)
 
 
@@ -40,7 +40,7 @@ class Leaving(SqliteDatabase):
 
     def execute(self, statement: str, values: object = ()) -> object:  # type: ignore[override]
         if self._switch.gone:
-            raise Gone(WHERE)
+            raise ConnectionLost(WHERE)
         return super().execute(statement, values)  # type: ignore[arg-type]
 
 

@@ -12,10 +12,10 @@ pytest.importorskip("aiohttp")
 from outthink.core.request import Budget
 from outthink.economics.price import Price
 from outthink.economics.tariff import Energy
-from outthink.serving.keys import Terms
 from outthink.serving.ledger import DurableLedger, Rules, open_durable
 from outthink.serving.pool import BackendSettings
-from outthink.serving.tariffs import Dearest
+from outthink.serving.pool.tariffs import Dearest
+from outthink.serving.protocols import Terms
 from support.chat_server import ChatServer, Reply, Seen, chat, models, whole
 from support.ledgers import doing
 from support.proxy_server import Got, ProxyServer

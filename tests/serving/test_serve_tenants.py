@@ -14,8 +14,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.core.request import Budget
-from outthink.serving.keys import Terms
 from outthink.serving.ledger import open_ledger
+from outthink.serving.protocols import Terms
 from support.chat_server import ChatServer, Reply, Seen, chat
 from support.proxy_server import ProxyServer
 

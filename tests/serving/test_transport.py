@@ -12,7 +12,7 @@ pytest.importorskip("aiohttp")
 import aiohttp
 
 from outthink.http.transport import Timeouts, TransportFault
-from outthink.serving.transport import AiohttpWire
+from outthink.serving.pool.transport import AiohttpTransport
 from support.chat_server import ChatServer, Drop, stream, whole
 
 WITHIN = Timeouts(2.0, 2.0)
@@ -38,7 +38,7 @@ class Stale:
 @pytest.mark.parametrize("times", [0, 1, 2, 3])
 def test_a_request_that_was_never_written_is_written_again(times: int) -> None:
     async def main(url: str) -> int:
-        wire = AiohttpWire()
+        wire = AiohttpTransport()
         wire._session = Stale(wire._open(), times)  # type: ignore[assignment]
         try:
             return (await wire.fetch("POST", url, {}, b"{}", WITHIN)).status
@@ -57,7 +57,7 @@ def test_a_request_that_was_never_written_is_written_again(times: int) -> None:
 
 def test_a_request_that_may_have_been_read_is_not() -> None:
     async def main(url: str) -> None:
-        wire = AiohttpWire()
+        wire = AiohttpTransport()
         try:
             await wire.fetch("POST", url, {}, b"{}", WITHIN)
         finally:

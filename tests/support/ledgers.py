@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from outthink.core.request import Budget
-from outthink.serving.keys import Terms
 from outthink.serving.ledger import DurableLedger, Rules, open_durable
 from outthink.serving.ledger.address import LedgerAddress
 from outthink.serving.ledger.database import Database
 from outthink.serving.ledger.postgres import PostgresDatabase
 from outthink.serving.ledger.sqlite import SqliteDatabase
-from outthink.serving.protocols import Key, RequestRecord
+from outthink.serving.protocols import Key, RequestRecord, Terms
 
 T = TypeVar("T")
 NOON = 1_795_521_600.0

@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from outthink.serving.admission import AdmissionSettings
+from outthink.serving.admission import AdmissionSettings, Limits
 from outthink.serving.app import App
 from outthink.serving.endpoints import Endpoints
-from outthink.serving.limits import Limits
-from outthink.serving.memory import MemoryLedger
+from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
+from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Ledger
-from outthink.serving.transport import AiohttpWire
 
 CHAT = "/v1/chat/completions"
 
@@ -103,7 +102,7 @@ class ProxyServer:
         self._loop.close()
 
     async def _start(self) -> None:
-        wire = AiohttpWire()
+        wire = AiohttpTransport()
         self.pool = BackendPool(wire, self._backends, self._watched)
         self.app = App(self.pool, wire, self.ledger, self.limits, self._admission)
         self.endpoints = Endpoints(self.app, **self._more)

@@ -17,7 +17,7 @@ from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
     from outthink.core.request import Budget
-    from outthink.serving.keys import StoredKey, Terms
+    from outthink.serving.protocols import StoredKey, Terms
 
 _WIDE = 300
 """Letters of a line that goes into a file or a pipe."""
@@ -86,7 +86,7 @@ async def _run(chosen: argparse.Namespace) -> int:
 
 
 def _terms(chosen: argparse.Namespace) -> Terms:
-    from outthink.serving.keys import Terms
+    from outthink.serving.protocols import Terms
 
     return Terms(
         admin=chosen.admin,
@@ -111,7 +111,7 @@ def _budget(name: str, text: str | None) -> Budget:
 
 
 def _strategy(text: str | None) -> str | None:
-    from outthink.serving.chat.wish import read_strategy
+    from outthink.serving.chat.question import read_strategy
     from outthink.serving.failure import Failure
 
     if text is None:

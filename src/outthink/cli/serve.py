@@ -44,7 +44,7 @@ def run(chosen: argparse.Namespace) -> int:
     if missing:
         raise BadInput("serve", ", ".join(missing), "is not installed", "pip install 'outthink[serve]'")
     if chosen.print_config:
-        from outthink.serving.config.printing import example
+        from outthink.serving.config.config import example
 
         print(example(), end="")
         return 0
@@ -60,11 +60,13 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _config(chosen: argparse.Namespace) -> Config:
     from outthink.serving.config import read_config
-    from outthink.serving.config.told import Told
+    from outthink.serving.config.sections import Setting
 
-    flags = {path: Told(value, f"--{name}", "flag") for name, path in _FLAGS.items() if (value := vars(chosen)[name])}
+    flags = {
+        path: Setting(value, f"--{name}", "flag") for name, path in _FLAGS.items() if (value := vars(chosen)[name])
+    }
     if chosen.log_content:
-        flags["content.log"] = Told("true", "--log-content", "flag")
+        flags["content.log"] = Setting("true", "--log-content", "flag")
     return read_config(
         chosen.config,
         models=chosen.model,
@@ -89,7 +91,7 @@ def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _check(config: Config) -> int:
     """Print what holds and what was found; 1 where something is wrong."""
     from outthink.serving.config.check import check
-    from outthink.serving.config.printing import effective
+    from outthink.serving.config.config import effective
 
     print(effective(config))
     wrong = 0

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from aiohttp import web
+
 from outthink.core.receipt import Receipt
 from outthink.economics.tariff import Tariff
-from outthink.serving.numbers import new_id
-from outthink.serving.protocols import Idempotency, Key, Ledger, RequestRecord, Reservation
-from outthink.serving.usage import Used
-from outthink.serving.watch import Running, Watchers
+from outthink.serving.observe.watch import LiveRequest, Watchers
+from outthink.serving.passthrough.ceilings import Used
+from outthink.serving.protocols import Idempotency, Key, Ledger, RequestRecord, Reservation, new_id
 
 PASS = "pass-through"  # noqa: S105 - the name of a strategy
 
@@ -54,7 +55,7 @@ class Account:
         if not self.watchers:
             return traceparent
         told = (self.id, self.key.id, self.endpoint, self.model, self.stream, self.began, strategy, traceparent)
-        running = Running(*told)
+        running = LiveRequest(*told)
         self.watchers.began(running)
         return running.traceparent
 
@@ -168,3 +169,19 @@ def _sum(values: list[int | None]) -> int | None:
             return None
         total += value
     return total
+
+
+# The reply that a request has got before under the same `Idempotency-Key`. Knows how it is told again.
+
+RECEIPT = "x-outthink-receipt"
+
+
+def replayed(account: Account) -> web.Response | None:
+    """The same reply again, with the receipt of the first; None where this is the first."""
+    before = account.reservation
+    if before is None or before.replay is None:
+        return None
+    kind = "text/event-stream" if account.stream else "application/json"
+    return web.Response(
+        body=before.replay, status=before.status, headers={"content-type": kind, RECEIPT: before.request_id}
+    )

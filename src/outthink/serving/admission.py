@@ -8,10 +8,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from ipaddress import ip_address
 from time import monotonic
+from urllib.parse import urlsplit
 
 from outthink.core.errors import BadInput
+from outthink.serving.failure import Failure
 from outthink.serving.protocols import Busy
 
 _MEMORY = 15.0  # seconds over which the rate of finished requests is averaged
@@ -195,4 +200,86 @@ class Admission:
             self.waiting -= 1
             if not places:
                 del self._line[key]
+        return False
+
+
+# Bounds of what one request may ask of the proxy. Knows numbers; does not know who sets them.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Sizes and times.
+
+    Args:
+        body: bytes of a request.
+        messages: messages of a chat.
+        body_seconds: to receive a body, and a second more for every 64 KiB of it.
+        head_seconds: from a new connection to the end of its first head.
+        idle_seconds: a client's connection is kept this long between requests; the next head must come within it.
+        connect_seconds: to reach a backend.
+        backend_seconds: between two bytes of a backend's reply.
+        progress_seconds: between two signs of life in a stream.
+        max_tokens: of one completion where the request does not say.
+        samples: the most that a strategy may draw for one request.
+        calls: calls in flight for one backend model; the rest wait for their turn.
+        stop_seconds: that running requests get to end when the proxy is stopped.
+        drain_seconds: that the proxy says it is not ready, and serves on, before it is stopped: for load balancers.
+    """
+
+    body: int = 32 << 20
+    messages: int = 4096
+    body_seconds: float = 20.0
+    head_seconds: float = 20.0
+    idle_seconds: float = 75.0
+    connect_seconds: float = 10.0
+    backend_seconds: float = 300.0
+    progress_seconds: float = 4.0
+    max_tokens: int = 1024
+    samples: int = 256
+    calls: int = 256
+    stop_seconds: float = 10.0
+    drain_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name == "drain_seconds":
+                if not 0 <= value <= 86_400:
+                    raise BadInput(one.name, value, "is no time", "give seconds from 0 to 86400")
+            elif isinstance(one.default, int) and value < 1:
+                raise BadInput(one.name, value, "lets nothing through", "give 1 or more")
+            elif not value > 0:
+                raise BadInput(one.name, value, "is no time", "give seconds above 0")
+
+
+# Who may talk to a proxy that asks for no key: programs of this machine, and no web page.
+#
+# A page in a browser can send requests to loopback, directly or by a name that it makes point there. The
+# headers that it cannot forge tell it apart.
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine alone."""
+    return host.startswith("127.") or host in ("localhost", "::1")
+
+
+def check_origin(headers: Mapping[str, str]) -> None:
+    """Refuse requests of web pages. Raises Failure."""
+    origin = headers.get("Origin")
+    if origin is not None and not _local(origin):
+        raise Failure(
+            403, "Origin: web pages need an API key; add one (outthink keys add)", param="Origin", code="origin"
+        )
+    host = headers.get("Host")
+    if host is not None and not _local(f"//{host}"):
+        raise Failure(403, "Host: other names than localhost need an API key", param="Host", code="host")
+
+
+@lru_cache(256)
+def _local(url: str) -> bool:
+    """Whether a URL's host is this machine by its whole name; localhost.example.com is not."""
+    try:
+        name = urlsplit(url).hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
         return False

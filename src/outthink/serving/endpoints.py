@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from aiohttp import web
 
-from outthink.serving.chat.backends import Backends
-from outthink.serving.chat.handler import Chats
-from outthink.serving.chat.wish import check_allowed, wanted
-from outthink.serving.encoding import encode
+from outthink.serving.bodies import decode_body, encode, receive
+from outthink.serving.chat.backends import Backends, Policies
+from outthink.serving.chat.handler import Chats, listing, one, unknown_model
+from outthink.serving.chat.question import check_allowed, wanted
 from outthink.serving.failure import Failure, bad_field, wrong_method
-from outthink.serving.forwarding import Forwarder
-from outthink.serving.incoming import decode, receive
-from outthink.serving.models import listing, one, unknown_model
 from outthink.serving.openapi import document
-from outthink.serving.policies import Policies
-from outthink.serving.protocols import Key
-from outthink.serving.receipts import forgotten, told
-from outthink.serving.tariffs import Tariffs
+from outthink.serving.passthrough.forward import Forwarder
+from outthink.serving.pool.tariffs import Tariffs
+from outthink.serving.protocols import Key, Ledger, RequestRecord, legal_id
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
+
+
+# `/v1/receipts/{id}`: what a request cost. Knows who may see it; others cannot tell that it exists.
+
+_HIDDEN = frozenset({"body", "content", "receipt", "key_id"})
+
+
+async def forgotten(ledger: Ledger, number: str, key: Key) -> dict[str, Any]:
+    """What a request sent and got is deleted, its receipt stays. Raises Failure 404 like `told`."""
+    await receipt_body(ledger, number, key)
+    return {"object": "receipt.content", "id": number, "deleted": await ledger.forget(number)}
+
+
+async def receipt_body(ledger: Ledger, number: str, key: Key) -> dict[str, Any]:
+    """A receipt. Raises Failure 404 for one that does not exist or belongs to another key."""
+    record = await ledger.receipt(number) if legal_id(number) else None
+    if record is None or (record.key_id != key.id and not key.admin):
+        raise Failure(404, f"id: {number[:60]!r} is no receipt of this key", param="id", code="receipt_not_found")
+    values = shown(record)
+    if values["receipt"] is not None and not key.admin:
+        values["receipt"] = {name: value for name, value in values["receipt"].items() if name != "shadow"}
+    return values
+
+
+def shown(record: RequestRecord) -> dict[str, Any]:
+    """The record, and within it the full receipt where there is one."""
+    values = {name: value for name, value in asdict(record).items() if name not in _HIDDEN}
+    return {"object": "receipt", **values, "receipt": record.receipt}
+
 
 CHAT = "/v1/chat/completions"
 PASSED = ("/v1/completions", "/v1/responses", "/v1/embeddings")
@@ -74,7 +100,7 @@ class Endpoints:
                 415, "Content-Encoding: is not supported; send plain JSON", param="Content-Encoding", code="encoding"
             )
         content = await receive(request, self.app.limits)
-        body = decode(content)
+        body = decode_body(content)
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise bad_field("model", model, "names no model", "see GET /v1/models")
@@ -104,7 +130,7 @@ class Endpoints:
         number = _below(request, _RECEIPTS)
         if number.endswith(_CONTENT):
             raise wrong_method(request.method, ("DELETE",))
-        return _json(await told(self.app.ledger, number, key))
+        return _json(await receipt_body(self.app.ledger, number, key))
 
     async def forget(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """Delete what is stored of a request's content, for those who may see its receipt."""

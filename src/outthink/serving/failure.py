@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
 from outthink.http.transport import TransportFault
-from outthink.serving.backend_protocols import NoBackend, Resting
+from outthink.serving.pool.protocols import NoBackend, Resting
 from outthink.serving.protocols import Busy, LedgerDown, OverBudget, Repeated
 
 KINDS = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from outthink import __version__
 from outthink.core.request import ANSWER_KINDS
-from outthink.serving.chat.wish import VERIFIERS
+from outthink.serving.chat.question import VERIFIERS
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _NULLABLE = {"type": ["string", "null"]}

@@ -12,18 +12,60 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, EngineError
+from outthink.core.request import Message, Sampling
 from outthink.economics.tariff import Tariff
-from outthink.serving import dashboard, logs, metrics, telemetry
+from outthink.engines.embedded import EmbeddedEngine
+from outthink.engines.protocol import Call
+from outthink.serving import dashboard
 from outthink.serving.app import App
+from outthink.serving.chat.backends import Policies
 from outthink.serving.config import Config
-from outthink.serving.config.sections import Backend
-from outthink.serving.embedded import SLOTS, Embedded
+from outthink.serving.config.sections import BackendConfig
 from outthink.serving.endpoints import Endpoints
 from outthink.serving.ledger import open_ledger
-from outthink.serving.policies import Policies
+from outthink.serving.observe import logs, metrics, telemetry
 from outthink.serving.pool import BackendPool, BackendSettings
-from outthink.serving.transport import AiohttpWire
+from outthink.serving.pool.transport import AiohttpTransport
+
+# The embedded model as a backend: a llama.cpp server of our own, that others of this machine cannot use.
+#
+# Knows how the embedded engine is started with room for chats. What it serves goes through the same pool
+# and the same protocol as any other backend.
+
+SLOTS = 8
+CONTEXT = 4096
+
+
+class Embedded:
+    """One model in a child process.
+
+    Args:
+        model: path of a GGUF file, None for the published small one.
+        slots: calls at once; each has `context` tokens for its prompt and its completion.
+    """
+
+    def __init__(self, model: Path | None = None, *, slots: int = SLOTS, context: int = CONTEXT) -> None:
+        self.slots = slots
+        self._engine = EmbeddedEngine(model, concurrency=slots, context=context)
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._engine.model
+
+    async def start(self) -> tuple[str, str]:
+        """Start the server; returns its URL and key. Raises EngineError where the model or the extra is missing."""
+        await self._engine.prepare(Call((Message("user", "Hello"),), Sampling(max_tokens=16)))
+        address = self._engine.address
+        if address is None:
+            raise EngineError("the embedded server ended as soon as it had started; see its log")
+        return address
+
+    async def aclose(self) -> None:
+        """End the child process."""
+        await self._engine.aclose()
+
 
 _FILES = 65_536
 
@@ -49,7 +91,7 @@ class Proxy:
         # The list of prices takes a second to load, and no request shall wait for it.
         prices = asyncio.create_task(asyncio.to_thread(Tariff.of, "any", url="http://any/v1"))
         backends = [await self._backend(*pair) for pair in zip(config.backends, self._keys, strict=True)]
-        wire = AiohttpWire()
+        wire = AiohttpTransport()
         self.pool = BackendPool(wire, backends, config.pool)
         ledger = open_ledger(config.ledger.resolved(), config.ledger.rules(config.content))
         self._app = app = App(self.pool, wire, ledger, config.limits, config.admission)
@@ -70,7 +112,7 @@ class Proxy:
             raise BadInput("port", port, f"cannot be used on {host} ({what})", "give another one") from None
         self._closing.append(logs.attach(app, config.logs.level, config.logs.file).close)  # below the first line
 
-    async def _backend(self, backend: Backend, key: str | None) -> BackendSettings:
+    async def _backend(self, backend: BackendConfig, key: str | None) -> BackendSettings:
         """What the pool is told; a model of our own is started first."""
         if not backend.local:
             return backend.settings(key)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-from outthink.core.receipt import Receipt
+from aiohttp import web
+
+from outthink.core.errors import EngineError
+from outthink.core.receipt import Receipt, Verdict
 from outthink.engines.openai.reading import finish_reason
-from outthink.serving.chat.gathered import MARK, Gathered
-from outthink.serving.encoding import encode
+from outthink.engines.protocol import Call
+from outthink.serving.bodies import encode
+from outthink.serving.chat.engine import MARK, RawReply
+from outthink.serving.chat.question import Progress
 from outthink.strategies.serial.thinking import CLOSE
 
 DONE = b"data: [DONE]\n\n"
-_EMPTY = Gathered()
+_EMPTY = RawReply()
 
 
 class Layout:
@@ -33,7 +39,7 @@ class Layout:
         """A completion."""
         return {**self._head("chat.completion"), "choices": choices, "usage": usage, "outthink": {"receipt": told}}
 
-    def choice(self, at: int, text: str, sample: Gathered | None, *, cut: bool) -> dict[str, Any]:
+    def choice(self, at: int, text: str, sample: RawReply | None, *, cut: bool) -> dict[str, Any]:
         """One choice; `cut`: the budget ended before it was finished."""
         return {
             "index": at,
@@ -67,7 +73,7 @@ class Layout:
         value = {**self._head("chat.completion.chunk"), "choices": [], "usage": usage}
         return b"data: " + encode(value) + b"\n\n"
 
-    def pieces(self, at: int, text: str, sample: Gathered | None, *, thoughts: bool = True) -> bytes:
+    def pieces(self, at: int, text: str, sample: RawReply | None, *, thoughts: bool = True) -> bytes:
         """A decided choice as events; without its `thoughts` where they have been shown."""
         made = message(text, sample)
         if not thoughts:
@@ -88,7 +94,7 @@ class Layout:
         return {**entry, "top_logprobs": top[: self._top] if isinstance(top, list) else []}
 
 
-def message(text: str, sample: Gathered | None) -> dict[str, Any]:
+def message(text: str, sample: RawReply | None) -> dict[str, Any]:
     """A sample's message; thinking that a strategy has written into the text goes where clients expect it."""
     if sample is not None:
         return sample.message(text.rpartition(MARK)[0] if sample.tail else text)
@@ -97,7 +103,7 @@ def message(text: str, sample: Gathered | None) -> dict[str, Any]:
     return {**made, "reasoning_content": thoughts} if mark else made
 
 
-def reason(sample: Gathered | None, *, cut: bool) -> str:
+def reason(sample: RawReply | None, *, cut: bool) -> str:
     """Why a choice ended, as clients know it."""
     if sample is None:
         return "length" if cut else "stop"
@@ -124,3 +130,111 @@ def usage_of(receipt: Receipt) -> dict[str, Any]:
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
     }
+
+
+# A strategy's answer as server-sent events: tokens as they come, signs of life, the answer once decided.
+#
+# Knows: which strategies write one text that can be shown while it grows. Standard clients ignore
+# comments; `reasoning_content` they ignore or show as thinking.
+
+Mode = Literal["tokens", "thinking", "progress"]
+ROLE = {"role": "assistant", "content": ""}
+_THINKERS = ("budget-forcing", "early-exit", "think-with-me")
+
+
+def mode_of(strategy: str, choices: int) -> Mode:
+    """How a strategy's work can be shown while it runs."""
+    if choices == 1 and strategy in ("single", "greedy"):
+        return "tokens"
+    return "thinking" if choices == 1 and strategy in _THINKERS else "progress"
+
+
+class Streaming:
+    """The events of one reply. Tokens are queued by the engine and written by the handler.
+
+    Args:
+        head: headers of the reply.
+        beat: seconds between two signs of life.
+    """
+
+    def __init__(self, layout: Layout, head: Mapping[str, str], beat: float, progress: Progress) -> None:
+        self.layout, self._head, self._beat, self._progress = layout, head, beat, progress
+        self.mode: Mode = "progress"
+        self.response: web.StreamResponse | None = None
+        self.shown = False
+        """A part of the answer has been sent."""
+        self.thought = False
+        """The thinking has been sent."""
+        self.spoke: Callable[[], None] = lambda: None
+        """Told when a part of the answer, or of the thinking, is on its way."""
+        self._first: RawReply | None = None
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def heard(self, sample: RawReply, call: Call, chunk: Mapping[str, Any]) -> None:
+        """A chunk has come from a backend."""
+        if self.mode == "progress":
+            return
+        choices = chunk.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        piece = choice.get("delta") or choice.get("message")
+        if not isinstance(piece, dict):
+            return
+        if self.mode == "thinking":
+            if CLOSE not in (call.prefix or "") and isinstance(text := piece.get("content"), str) and text:
+                self.thought = True
+                self.spoke()
+                self._queue.put_nowait(self.layout.chunk({"reasoning_content": text}))
+            return
+        delta = {name: value for name, value in piece.items() if name != "role" and value not in (None, "", [])}
+        if not delta:
+            return
+        if self._first is None:
+            self._first = sample
+            self.shown = True
+            self.spoke()
+        elif self._first is not sample:
+            raise EngineError("the backend broke off after a part of the answer had been sent; try again", fatal=True)
+        told = choice.get("logprobs")
+        entries = told.get("content") if isinstance(told, dict) else None
+        self._queue.put_nowait(self.layout.chunk(delta, logprobs=self.layout.logprobs(entries or ())))
+
+    def put(self, event: bytes) -> None:
+        """Queue a part of the answer."""
+        self.spoke()
+        self._queue.put_nowait(event)
+
+    async def pour(self, request: web.BaseRequest, work: asyncio.Task[Verdict], line: Callable[[], str]) -> None:
+        """Write what is queued until the work has ended. Before the first event nothing has been sent."""
+        work.add_done_callback(lambda _: self._queue.put_nowait(None))
+        while True:
+            try:
+                async with asyncio.timeout(self._beat):
+                    event = await self._queue.get()
+            except TimeoutError:
+                await self.write(request, self._sign(line()))
+                continue
+            pieces = []
+            while event is not None:
+                pieces.append(event)
+                if self._queue.empty():
+                    break
+                event = self._queue.get_nowait()
+            if pieces:
+                await self.write(request, b"".join(pieces))
+            if event is None:
+                return
+
+    async def write(self, request: web.BaseRequest, events: bytes) -> None:
+        """Send events, the head and the role before the first of them."""
+        if self.response is None:
+            self.response = web.StreamResponse(
+                headers={**self._head, "content-type": "text/event-stream", "cache-control": "no-cache"}
+            )
+            await self.response.prepare(request)
+            events = self.layout.chunk(ROLE) + events
+        await self.response.write(events)
+
+    def _sign(self, line: str) -> bytes:
+        if self._progress == "reasoning":
+            return self.layout.chunk({"reasoning_content": line + "\n"})
+        return b": " + line.encode() + b"\n\n"

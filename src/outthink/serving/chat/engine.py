@@ -6,6 +6,7 @@ the server are shared by all requests for a model; nothing of a client is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -20,13 +21,186 @@ from outthink.http.errors import ErrorMessage, ErrorWriter
 from outthink.http.events import Decoder
 from outthink.http.server import Server
 from outthink.http.transport import Timeouts, Transport
-from outthink.serving.chat.gathered import Gathered
-from outthink.serving.chat.joint import Joint
-from outthink.serving.chat.merging import merged
+from outthink.serving.bodies import decode, encode
+from outthink.serving.chat.joint import SharedCalls
 from outthink.serving.chat.pooled import BASE
-from outthink.serving.encoding import decode, encode
 
-Heard = Callable[[Gathered, Call, Mapping[str, Any]], None]
+# Chunks that came together as fewer chunks: tokens of one text that nobody looks at one by one.
+#
+# Knows: which chunks hold nothing but text and its log-probabilities. Everything else is left as it came.
+
+_PLAIN = frozenset({"index", "delta", "finish_reason", "logprobs"})
+_BESIDE = ("usage", "timings", "error")
+
+Chunk = dict[str, Any]
+
+
+def merged(chunks: list[Chunk]) -> tuple[list[Chunk], int]:
+    """The chunks, runs of plain text made one, and how many held text before."""
+    if len(chunks) < 2:
+        return chunks, len(chunks)
+    found: list[Chunk] = []
+    texts: list[str] = []
+    entries: list[Any] = []
+    last: Chunk | None = None
+    count = 0
+    for chunk in chunks:
+        choice = _plain(chunk)
+        if choice is None:
+            if last is not None:
+                found.append(_joined(last, texts, entries))
+                texts, entries, last = [], [], None
+            found.append(chunk)
+            continue
+        told = choice.get("logprobs")
+        some = told.get("content") if told is not None else None
+        if last is not None and bool(some) != bool(entries):  # counted differently, so not to be mixed
+            found.append(_joined(last, texts, entries))
+            texts, entries = [], []
+        texts.append(choice["delta"]["content"])
+        if some:
+            entries += some
+        last, count = chunk, count + 1
+    if last is not None:
+        found.append(_joined(last, texts, entries))
+    return found, count
+
+
+def _plain(chunk: Chunk) -> dict[str, Any] | None:
+    """The choice of a chunk that holds text and nothing that could matter besides."""
+    choices = chunk.get("choices")
+    if type(choices) is not list or len(choices) != 1:
+        return None
+    choice = choices[0]
+    if type(choice) is not dict or choice.get("finish_reason") is not None or not choice.keys() <= _PLAIN:
+        return None
+    delta = choice.get("delta")
+    if type(delta) is not dict or len(delta) != 1 or type(delta.get("content")) is not str or not delta["content"]:
+        return None
+    told = choice.get("logprobs")
+    if told is not None and (type(told) is not dict or type(told.get("content")) is not list):
+        return None
+    for name in _BESIDE:
+        if chunk.get(name) is not None:
+            return None
+    return choice if choice.get("index") in (0, None) else None
+
+
+def _joined(chunk: Chunk, texts: list[str], entries: list[Any]) -> Chunk:
+    """The last chunk with the text of all."""
+    choice = chunk["choices"][0]
+    told = {**choice["logprobs"], "content": entries} if entries else choice.get("logprobs")
+    return {**chunk, "choices": [{**choice, "delta": {"content": "".join(texts)}, "logprobs": told}]}
+
+
+# One sample as its backend sent it: tool calls, log-probabilities, reasons and unknown fields.
+#
+# Knows: how streamed pieces of a choice make one message. A session sees texts; what a text leaves out
+# is kept here, and found again by that text.
+
+MARK = "<tool_calls>"
+"""Stands in a sample's text between its content and its calls."""
+_KNOWN = frozenset({"role", "content", "tool_calls", "function_call", "refusal", "reasoning", "reasoning_content"})
+_CHOICE = frozenset({"index", "delta", "message", "finish_reason", "logprobs", "text"})
+
+
+class RawReply:
+    """The choice of one call, piece by piece."""
+
+    __slots__ = ("calls", "extra", "finish", "function", "logprobs", "more", "reasoning", "refusal", "text", "times")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.calls: dict[int, dict[str, Any]] = {}
+        self.function: dict[str, Any] | None = None
+        self.refusal = self.reasoning = ""
+        self.logprobs: list[Any] = []
+        self.finish: str | None = None
+        self.extra: dict[str, Any] = {}
+        """Unknown fields of the message."""
+        self.more: dict[str, Any] = {}
+        """Unknown fields of the choice."""
+        self.times = 0
+
+    def take(self, chunk: Mapping[str, Any]) -> None:
+        """Add a chunk of the reply."""
+        choices = chunk.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict):
+            return
+        piece = choice.get("delta")
+        if not isinstance(piece, dict):
+            piece = choice.get("message")
+        if isinstance(piece, dict):
+            self._message(piece)
+        told = choice.get("logprobs")
+        if isinstance(told, dict) and isinstance(entries := told.get("content"), list):
+            self.logprobs += entries
+        if isinstance(reason := choice.get("finish_reason"), str):
+            self.finish = reason
+        for name, value in choice.items():
+            if name not in _CHOICE and value is not None:
+                self.more[name] = value
+
+    def _message(self, piece: dict[str, Any]) -> None:
+        for at, call in enumerate(piece.get("tool_calls") or ()):
+            if isinstance(call, dict):
+                place = call.get("index")
+                self._call(place if isinstance(place, int) else at, call)
+        if isinstance(function := piece.get("function_call"), dict):
+            self.function = _merged(self.function or {}, function)
+        self.refusal += piece.get("refusal") or ""
+        self.reasoning += piece.get("reasoning_content") or piece.get("reasoning") or ""
+        for name, value in piece.items():
+            if name not in _KNOWN and value is not None:
+                self.extra[name] = value
+
+    def _call(self, place: int, piece: dict[str, Any]) -> None:
+        known = self.calls.setdefault(place, {})
+        for name, value in piece.items():
+            if name == "index" or value is None:
+                continue
+            known[name] = _merged(known.get(name) or {}, value) if isinstance(value, dict) else value
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The calls in the order of their indices, a legacy `function_call` included."""
+        calls = [{"type": "function", **self.calls[place]} for place in sorted(self.calls)]
+        return calls + ([{"type": "function", "function": self.function}] if self.function else [])
+
+    @property
+    def tail(self) -> str:
+        """What the sample's text gets behind its content, so that calls are part of what is compared."""
+        calls = [call.get("function") or call.get("custom") for call in self.tool_calls]
+        return MARK + json.dumps(calls, sort_keys=True) if calls else ""
+
+    def message(self, content: str, *, thoughts: bool = True) -> dict[str, Any]:
+        """The message as one object, in OpenAI's layout."""
+        made: dict[str, Any] = {"role": "assistant", "content": content or (None if self.tool_calls else "")}
+        made["refusal"] = self.refusal or None
+        if self.refusal and content == self.refusal:
+            made["content"] = None  # the engine reads a refusal as text
+        if self.reasoning and thoughts:
+            made["reasoning_content"] = self.reasoning
+        if self.calls:
+            made["tool_calls"] = [{"type": "function", **self.calls[place]} for place in sorted(self.calls)]
+        if self.function:
+            made["function_call"] = self.function
+        return {**made, **self.extra}
+
+
+def _merged(known: dict[str, Any], piece: dict[str, Any]) -> dict[str, Any]:
+    """Texts are continued, except names, which servers may repeat; other values replace."""
+    merged = dict(known)
+    for name, value in piece.items():
+        if isinstance(value, str) and isinstance(before := merged.get(name), str):
+            merged[name] = before if name == "name" and value == before else before + value
+        elif value is not None:
+            merged[name] = value
+    return merged
+
+
+Heard = Callable[[RawReply, Call, Mapping[str, Any]], None]
 """Sees the sample, its call, and a chunk that has just been added to it."""
 
 
@@ -50,11 +224,11 @@ class _Server(Server):
         return encode(body)
 
 
-class One(OpenAIEngine):
+class ChatCallEngine(OpenAIEngine):
     """The engine of one call."""
 
     call: Call | None = None
-    gathered: Gathered
+    gathered: RawReply
     choices = 1
     """Completions that its next request asks for."""
 
@@ -122,12 +296,12 @@ class ChatEngine:
         self.model = model
         self._messages, self._raw, self._extra, self._top = messages, raw, extra, top_logprobs
         self.concurrency, self.heard = concurrency, heard
-        self.joint: Joint | None = None
+        self.joint: SharedCalls | None = None
         """Shares calls where that is possible and wanted."""
-        self.samples: dict[str, Gathered] = {}
+        self.samples: dict[str, RawReply] = {}
         """Finished samples by their texts; the first of equal ones."""
         self.voice = _Voice(f"the backend of {model}", (), timeouts)
-        self._plain = One(self, BASE, model, transport=transport, memory=None, facts=facts)
+        self._plain = ChatCallEngine(self, BASE, model, transport=transport, memory=None, facts=facts)
         self._plain.server = _Server(self._plain.server.address, None, transport, timeouts)
         self._plain.server.voice = self.voice
 
@@ -148,7 +322,7 @@ class ChatEngine:
 
     async def generate(self, call: Call) -> AsyncGenerator[Event]:
         """Produce one completion; closing the iterator closes its connection."""
-        gathered = Gathered()
+        gathered = RawReply()
         inner = self._inner(call, gathered)
         pieces: list[str] = []
         seat = self.joint.seat(inner, call) if self.joint is not None else None
@@ -177,9 +351,9 @@ class ChatEngine:
     async def aclose(self) -> None:
         """Connections belong to the proxy."""
 
-    def _inner(self, call: Call, gathered: Gathered) -> One:
+    def _inner(self, call: Call, gathered: RawReply) -> ChatCallEngine:
         """The engine of one call: a copy of one that has been set up already."""
-        one = One.__new__(One)
+        one = ChatCallEngine.__new__(ChatCallEngine)
         one.__dict__.update(self._plain.__dict__)
         one.call, one.gathered = call, gathered
         return one

@@ -7,6 +7,7 @@ where the client leaves.
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,22 +15,50 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from outthink.core.receipt import Verdict
-from outthink.serving.accounting import Account
+from outthink.serving.accounting import RECEIPT, Account, replayed
+from outthink.serving.bodies import encode
 from outthink.serving.chat.backends import Backends
-from outthink.serving.chat.completion import DONE, Layout, reason, usage_of
-from outthink.serving.chat.question import read_question
-from outthink.serving.chat.run import Run
-from outthink.serving.chat.streaming import ROLE, Streaming, mode_of
-from outthink.serving.chat.wish import PREFIX, Wish, read_wish
-from outthink.serving.encoding import encode
+from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, mode_of, reason, usage_of
+from outthink.serving.chat.question import PREFIX, RequestOptions, read_options, read_question
+from outthink.serving.chat.run import StrategyRun
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.models import unknown_model
 from outthink.serving.protocols import Key
-from outthink.serving.replay import RECEIPT, replayed
-from outthink.strategies import Spec
+from outthink.strategies import Spec, strategies
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
+
+
+# `/v1/models`: what can be asked for. Knows the pool's names and the strategies; does not ask any backend.
+
+_BEGAN = int(time.time())
+
+
+def listing(names: Sequence[str]) -> dict[str, Any]:
+    """Backend models first, then `outthink/auto` and the strategies."""
+    rows = [{"id": name, "object": "model", "created": _BEGAN, "owned_by": "backend"} for name in names]
+    own = ["outthink/auto", *(f"outthink/{name}" for name in strategies())]
+    rows += [{"id": name, "object": "model", "created": _BEGAN, "owned_by": "outthink"} for name in own]
+    return {"object": "list", "data": rows}
+
+
+def one(name: str, names: Sequence[str]) -> dict[str, Any]:
+    """A row of the list. Raises Failure for a name that is not in it."""
+    for row in listing(names)["data"]:
+        if row["id"] == name:
+            return dict(row)
+    raise unknown_model(name, names)
+
+
+def unknown_model(name: object, names: Sequence[str], field: str = "model") -> Failure:
+    """The error for a model that nobody serves."""
+    shown = ", ".join(names[:8]) or "none"
+    return Failure(
+        404,
+        f"{field}: {str(name)[:120]!r} is not served here; use one of {shown}, outthink/auto or outthink/STRATEGY[@n]",
+        param=field,
+        code="model_not_found",
+    )
 
 
 class Chats:
@@ -63,7 +92,7 @@ class _Exchange:
         body: Mapping[str, Any],
     ) -> None:
         self.app, self.request, self.content = app, request, content
-        wish = read_wish(body, request.headers, key)
+        wish = read_options(body, request.headers, key)
         named = str(body["model"])
         model = self._model(backends, wish, "outthink.model" if named.startswith(PREFIX) else "model")
         question = read_question(body, wish, backends.limits)
@@ -76,13 +105,13 @@ class _Exchange:
         self.streaming.spoke = self.account.spoke
         prefix = zlib.crc32(encode(question.raw[:2])[:4096])
         heard = self.streaming.heard if question.stream else None
-        self.run = Run(backends, question, wish, model, self.account.id, prefix, heard)
+        self.run = StrategyRun(backends, question, wish, model, self.account.id, prefix, heard)
         self.run.watchers = app.watchers
         self.work: asyncio.Task[Verdict] | None = None
         self.verdict: Verdict | None = None
 
     @staticmethod
-    def _model(backends: Backends, wish: Wish, field: str) -> str:
+    def _model(backends: Backends, wish: RequestOptions, field: str) -> str:
         names = backends.pool.names()
         model = wish.model or next(iter(names), None)
         if model is None:

@@ -22,12 +22,12 @@ from outthink.http.events import Decoder, NotJson
 from outthink.http.transport import TransportFault
 
 if TYPE_CHECKING:
-    from outthink.serving.chat.engine import One
+    from outthink.serving.chat.engine import ChatCallEngine
 
 _REFUSED = (400, 422)
 
 
-class Joint:
+class SharedCalls:
     """The calls of one request that start together and want the same.
 
     Args:
@@ -37,18 +37,18 @@ class Joint:
     def __init__(self, disproved: Callable[[], None]) -> None:
         self.disproved = disproved
         self.used = False
-        self._open: dict[tuple[Any, ...], Group] = {}
+        self._open: dict[tuple[Any, ...], SharedCall] = {}
 
-    def seat(self, one: One, call: Call) -> Seat | None:
+    def seat(self, one: ChatCallEngine, call: Call) -> SharedChoice | None:
         """A place in a call that is about to be sent, None for a call that must go by itself."""
         if call.seed is not None or call.top_logprobs is None:  # a seed is for one sample; tokens must be counted
             return None
         key = (call.sampling, call.prefix, call.top_logprobs, call.alternatives)
         group = self._open.get(key)
         if group is None:
-            group = self._open[key] = Group(self)
+            group = self._open[key] = SharedCall(self)
             asyncio.get_running_loop().call_soon(self._begin, key)  # after every call of this turn has come
-        seat = Seat(one, call, group)
+        seat = SharedChoice(one, call, group)
         group.seats.append(seat)
         return seat
 
@@ -56,10 +56,10 @@ class Joint:
         self._open.pop(key).begin()
 
 
-class Seat:
+class SharedChoice:
     """One sample of a shared call."""
 
-    def __init__(self, one: One, call: Call, group: Group) -> None:
+    def __init__(self, one: ChatCallEngine, call: Call, group: SharedCall) -> None:
         self.one, self.call, self.group = one, call, group
         self.reading = CompletionReader(call, repeats=one.facts.repeats)
         self.heard = self.ended = self.left = False
@@ -125,12 +125,12 @@ class Seat:
             self._waiter.set_result(None)
 
 
-class Group:
+class SharedCall:
     """A call that several samples share."""
 
-    def __init__(self, joint: Joint) -> None:
+    def __init__(self, joint: SharedCalls) -> None:
         self.joint = joint
-        self.seats: list[Seat] = []
+        self.seats: list[SharedChoice] = []
         self._totals = Counts()
         self._task: asyncio.Task[None] | None = None
 
@@ -162,10 +162,10 @@ class Group:
                 seat.fail(error)
 
     @property
-    def _unfinished(self) -> list[Seat]:
+    def _unfinished(self) -> list[SharedChoice]:
         return [seat for seat in self.seats if not seat.ended]
 
-    async def _read(self, first: One) -> Decoder:
+    async def _read(self, first: ChatCallEngine) -> Decoder:
         """Send the call and hear it out."""
         first.choices = len(self.seats)
         try:
@@ -213,7 +213,7 @@ class Group:
                 if seat.reading.ended and not seat.ended and counts.entries and not counts.gaps:
                     seat.finish(decoder, 0, 0, counts.entries)
 
-    def _tell(self, seat: Seat, chunks: list[dict[str, Any]]) -> None:
+    def _tell(self, seat: SharedChoice, chunks: list[dict[str, Any]]) -> None:
         if seat.ended:
             return
         seat.heard = True

@@ -21,16 +21,13 @@ from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import Budget, Request
 from outthink.engines.protocol import Call
 from outthink.http.transport import Timeouts, TransportFault
-from outthink.serving.chat.board import Board
-from outthink.serving.chat.engine import ChatEngine, Heard
-from outthink.serving.chat.gathered import Gathered
+from outthink.serving.chat.backends import predicted
+from outthink.serving.chat.engine import ChatEngine, Heard, RawReply
 from outthink.serving.chat.pooled import PooledTransport
-from outthink.serving.chat.question import Question, fitted
-from outthink.serving.chat.telling import Telling
-from outthink.serving.chat.wish import Wish, stricter
+from outthink.serving.chat.progress import SessionEvents, VoteProgress
+from outthink.serving.chat.question import Question, RequestOptions, fitted, stricter
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.policies import predicted
-from outthink.serving.watch import Watchers
+from outthink.serving.observe.watch import Watchers
 from outthink.session.live import LiveRunner, drive
 from outthink.session.member import Member
 from outthink.session.session import Session
@@ -44,7 +41,7 @@ _MOMENT = 0.001
 """Seconds between a decided vote and the end of what is still in flight."""
 
 
-class Run:
+class StrategyRun:
     """One request's work.
 
     Args:
@@ -55,7 +52,14 @@ class Run:
     """
 
     def __init__(
-        self, backends: Backends, question: Question, wish: Wish, model: str, who: str, prefix: int, heard: Heard | None
+        self,
+        backends: Backends,
+        question: Question,
+        wish: RequestOptions,
+        model: str,
+        who: str,
+        prefix: int,
+        heard: Heard | None,
     ) -> None:
         self.backends, self.wish, self.model = backends, wish, model
         self._who, self._prefix, self._heard = who, prefix, heard
@@ -74,7 +78,7 @@ class Run:
         self.plan: Spec | Plan
         self.question, spec = fitted(question, wish.strategy, backends.limits, wish.where)
         self._spec = spec
-        self.board: Board
+        self.board: VoteProgress
 
     async def prepare(self) -> None:
         """Decide what runs. Raises BadInput or Failure."""
@@ -108,9 +112,9 @@ class Run:
         plain = isinstance(self.plan, Spec) and self.plan.strategy.name == "self-consistency"
         if isinstance(self.plan, Spec) and not self.plan.strategy.stops_early and self.n > 1:
             self.engine.joint = self.backends.joint(self.model)
-        self.board = Board(self.n if plain and self.question.choices == 1 else None, self._enough)
+        self.board = VoteProgress(self.n if plain and self.question.choices == 1 else None, self._enough)
         if self.watchers:
-            self.board.tell = Telling(self.watchers, self._who)
+            self.board.tell = SessionEvents(self.watchers, self._who)
         judge = None
         if self.wish.verifier is not None:
             asked = self._engine(self.model, plain=True)
@@ -141,7 +145,7 @@ class Run:
             for note in self.engine.notes:
                 session.note(note)
 
-    def sample(self, text: str) -> Gathered | None:
+    def sample(self, text: str) -> RawReply | None:
         """The sample that a text belongs to, None for a text that a strategy has put together."""
         for engine in (self.engine, *self.others):
             if (found := engine.samples.get(text)) is not None:

@@ -1,17 +1,25 @@
 """The operator's wishes: one TOML file, the environment and flags, read into one frozen value."""
 
 from outthink.serving.config.config import Config, read_config, read_store
-from outthink.serving.config.sections import Backend, Content, Listen, Logs, PolicyFile, Store, Telemetry
+from outthink.serving.config.sections import (
+    BackendConfig,
+    Content,
+    Listen,
+    LogsConfig,
+    PolicyFile,
+    Store,
+    TelemetryConfig,
+)
 
 __all__ = [
-    "Backend",
+    "BackendConfig",
     "Config",
     "Content",
     "Listen",
-    "Logs",
+    "LogsConfig",
     "PolicyFile",
     "Store",
-    "Telemetry",
+    "TelemetryConfig",
     "read_config",
     "read_store",
 ]

@@ -14,17 +14,17 @@ from pathlib import Path
 from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import OutthinkError
 from outthink.engines.embedded import find_model, read_gguf
+from outthink.serving.admission import is_loopback
 from outthink.serving.config.config import Config
 from outthink.serving.config.sections import masked
 from outthink.serving.ledger import open_ledger
 from outthink.serving.ledger.address import LedgerAddress
-from outthink.serving.origin import is_loopback
 from outthink.serving.pool import BackendPool
-from outthink.serving.transport import AiohttpWire
+from outthink.serving.pool.transport import AiohttpTransport
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ConfigFinding:
     """What was looked at and how it is; `ok` is False where the proxy would not work."""
 
     what: str
@@ -35,7 +35,7 @@ class Finding:
         return f"{self.what}: {self.told}"
 
 
-async def check(config: Config) -> AsyncIterator[Finding]:
+async def check(config: Config) -> AsyncIterator[ConfigFinding]:
     """Findings, one after the other."""
     async for finding in _backends(config):
         yield finding
@@ -47,7 +47,7 @@ async def check(config: Config) -> AsyncIterator[Finding]:
         yield finding
 
 
-async def _backends(config: Config) -> AsyncIterator[Finding]:
+async def _backends(config: Config) -> AsyncIterator[ConfigFinding]:
     settings = []
     for backend in config.backends:
         if backend.local:
@@ -56,59 +56,61 @@ async def _backends(config: Config) -> AsyncIterator[Finding]:
         try:
             settings.append(backend.settings(backend.secret()))
         except OutthinkError as error:
-            yield Finding(f"backend {masked(backend.url)}", False, str(error))
-    wire = AiohttpWire()
+            yield ConfigFinding(f"backend {masked(backend.url)}", False, str(error))
+    wire = AiohttpTransport()
     pool = BackendPool(wire, settings, config.pool)
     try:
         await pool.start()
         for one in pool.backends:
             well = one.health == "up"
-            yield Finding(f"backend {one.url}", well, f"serves {', '.join(one.models)}" if well else str(one.trouble))
+            yield ConfigFinding(
+                f"backend {one.url}", well, f"serves {', '.join(one.models)}" if well else str(one.trouble)
+            )
     finally:
         await pool.stop()
         await wire.aclose()
 
 
-def _own(model: str) -> Finding:
+def _own(model: str) -> ConfigFinding:
     """A model that would run in a child process of ours."""
     what = f"backend {model}"
     if importlib.util.find_spec("xllamacpp") is None:
-        return Finding(what, False, "needs llama.cpp; pip install 'outthink[local]'")
+        return ConfigFinding(what, False, "needs llama.cpp; pip install 'outthink[local]'")
     if model == "embedded":
-        return Finding(what, True, "would run here" if find_model() else "is fetched by the first start")
+        return ConfigFinding(what, True, "would run here" if find_model() else "is fetched by the first start")
     try:
         read_gguf(model)
     except OutthinkError as error:
-        return Finding(what, False, str(error))
-    return Finding(what, True, "would run here")
+        return ConfigFinding(what, False, str(error))
+    return ConfigFinding(what, True, "would run here")
 
 
-def _policy(what: str, file: Path | None) -> Finding:
+def _policy(what: str, file: Path | None) -> ConfigFinding:
     if file is None:
-        return Finding(what, True, "none; outthink/auto goes by rules that need no calibration")
+        return ConfigFinding(what, True, "none; outthink/auto goes by rules that need no calibration")
     try:
-        return Finding(what, True, f"{Policy.load(file).id} ({file})")
+        return ConfigFinding(what, True, f"{Policy.load(file).id} ({file})")
     except OutthinkError as error:
-        return Finding(what, False, str(error))
+        return ConfigFinding(what, False, str(error))
 
 
-def _watching(config: Config) -> Iterator[Finding]:
+def _watching(config: Config) -> Iterator[ConfigFinding]:
     """The log's file and the traces, where they are wanted."""
     if (file := config.logs.file) is not None:
         well = os.access(file if file.exists() else file.parent, os.W_OK)
-        yield Finding(f"log {file}", well, "can be written" if well else "cannot be written; give another file")
+        yield ConfigFinding(f"log {file}", well, "can be written" if well else "cannot be written; give another file")
     if (endpoint := config.telemetry.endpoint) is not None:
         well = importlib.util.find_spec("opentelemetry") is not None
         told = "would be told" if well else "needs OpenTelemetry; pip install 'outthink[telemetry]'"
-        yield Finding(f"telemetry {masked(endpoint)}", well, told)
+        yield ConfigFinding(f"telemetry {masked(endpoint)}", well, told)
 
 
-async def _ledger(config: Config) -> Finding:
+async def _ledger(config: Config) -> ConfigFinding:
     """Keys are looked at as well: without any, nobody else may reach the proxy."""
     try:
         url = config.ledger.resolved()
     except OutthinkError as error:
-        return Finding("ledger", False, str(error))
+        return ConfigFinding("ledger", False, str(error))
     shown = f"ledger {masked(url)}"
     try:
         address = LedgerAddress.parse(url)
@@ -117,25 +119,27 @@ async def _ledger(config: Config) -> Finding:
         ledger = open_ledger(url, config.ledger.rules(config.content))
         await ledger.open()
     except OutthinkError as error:
-        return Finding("ledger", False, str(error).removeprefix("ledger: "))
+        return ConfigFinding("ledger", False, str(error).removeprefix("ledger: "))
     try:
         if not ledger.guarded and not is_loopback(config.listen.host):
             return _open(shown, config)
-        return Finding(shown, True, "has API keys" if ledger.guarded else "has no API keys, so nobody needs one")
+        return ConfigFinding(shown, True, "has API keys" if ledger.guarded else "has no API keys, so nobody needs one")
     finally:
         await ledger.close()
 
 
-def _open(shown: str, config: Config) -> Finding:
+def _open(shown: str, config: Config) -> ConfigFinding:
     remedy = "add one (outthink keys add), or listen on 127.0.0.1"
-    return Finding(shown, False, f"has no API keys, and {config.listen.host} is reachable from elsewhere; {remedy}")
+    return ConfigFinding(
+        shown, False, f"has no API keys, and {config.listen.host} is reachable from elsewhere; {remedy}"
+    )
 
 
-def _new(shown: str, file: Path) -> Finding | None:
+def _new(shown: str, file: Path) -> ConfigFinding | None:
     """What is to be said of a file that does not exist yet."""
     if file.exists():
         return None
     folder = next(folder for folder in file.parents if folder.exists())
     if not os.access(folder, os.W_OK | os.X_OK):
-        return Finding(shown, False, f"cannot be written: {folder} belongs to others; give another file")
-    return Finding(shown, True, "is made by the first start, without API keys")
+        return ConfigFinding(shown, False, f"cannot be written: {folder} belongs to others; give another file")
+    return ConfigFinding(shown, True, "is made by the first start, without API keys")

@@ -5,19 +5,122 @@ Knows the sections and their order. Starts nothing and looks at nothing but the 
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
+import re
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from outthink.core.errors import BadInput
-from outthink.serving.admission import AdmissionSettings
-from outthink.serving.config.sections import Backend, Content, Listen, Logs, PolicyFile, Store, Telemetry
-from outthink.serving.config.sources import FILE, PREFIX, Table, from_environment, from_file, from_flags
-from outthink.serving.config.told import Told, build
-from outthink.serving.limits import Limits
-from outthink.serving.pool.settings import PoolSettings
+from outthink.serving.admission import AdmissionSettings, Limits
+from outthink.serving.config.sections import (
+    BackendConfig,
+    Content,
+    Listen,
+    LogsConfig,
+    PolicyFile,
+    Setting,
+    Store,
+    TelemetryConfig,
+    build,
+    keys_of,
+    masked,
+    unknown,
+)
+from outthink.serving.pool.choice import PoolSettings
+
+# Where the configuration comes from: a TOML file, variables of the environment, and flags.
+#
+# Knows how each of them names a key. Does not know which keys make sense together.
+
+PREFIX = "OUTTHINK_SERVE_"
+FILE = PREFIX + "CONFIG"
+_NOT_OURS = ("SERVICE_", "PORT")
+"""Kubernetes sets such variables for every service; one called outthink-serve would look like ours."""
+_SHORT = {"LEDGER": "LEDGER_URL", "POLICY": "POLICY_FILE"}
+Table = dict[str, dict[str, Setting]]
+
+
+def from_file(
+    path: Path, sections: Mapping[str, type], rows: Mapping[str, type]
+) -> tuple[Table, list[dict[str, Setting]]]:
+    """What a file says: its sections, and its backends. Raises BadInput."""
+    try:
+        with path.open("rb") as source:
+            tables = tomllib.load(source)
+    except OSError as error:
+        raise BadInput("config", str(path), f"cannot be read ({error.strerror})", "give a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput("config", str(path), f"is no TOML ({error})", "mend that place") from None
+    found: Table = {}
+    listed: list[dict[str, Setting]] = []
+    for name, table in tables.items():
+        if name in rows:
+            if not isinstance(table, list) or not all(isinstance(row, dict) for row in table):
+                raise BadInput(f"{path}: {name}", table, "is no list of sections", f"write [[{name}]] above each")
+            listed = [_table(path, f"{name}[{at}]", row, rows[name]) for at, row in enumerate(table)]
+        elif name not in sections:
+            raise unknown(str(path), name, [*sections, *rows], "is no section")
+        elif not isinstance(table, dict):
+            raise BadInput(f"{path}: {name}", table, "is no section", f"write [{name}] above its keys")
+        else:
+            found[name] = _table(path, name, table, sections[name])
+    return found, listed
+
+
+def from_environment(environ: Mapping[str, str], sections: Mapping[str, type]) -> Table:
+    """What variables say: OUTTHINK_SERVE_SECTION_KEY. Raises BadInput."""
+    found: Table = {}
+    names = {f"{name}_{key}".upper(): (name, key) for name, section in sections.items() for key in keys_of(section)}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or variable in (FILE, PREFIX + "BACKENDS"):
+            continue
+        rest = variable[len(PREFIX) :]
+        if rest.startswith(_NOT_OURS):
+            continue
+        rest = _SHORT.get(rest, rest)
+        if rest not in names:
+            raise unknown("environment", variable, [PREFIX + name for name in names], "is no key of ours")
+        name, key = names[rest]
+        found.setdefault(name, {})[key] = Setting(value, variable, "environment")
+    return found
+
+
+def from_flags(settings: Sequence[str], sections: Mapping[str, type]) -> Table:
+    """What `--set SECTION.KEY=VALUE` says. Raises BadInput."""
+    found: Table = {}
+    for setting in settings:
+        path, mark, value = setting.partition("=")
+        name, _, key = path.strip().partition(".")
+        if not mark or not key:
+            raise BadInput("--set", masked(setting), "names no key and value", "write SECTION.KEY=VALUE")
+        if name not in sections:
+            raise unknown("--set", name, list(sections), "is no section")
+        if key not in keys_of(sections[name]):
+            raise unknown(f"--set {name}", key, list(keys_of(sections[name])), "is no key")
+        found.setdefault(name, {})[key] = Setting(value.strip(), f"--set {name}.{key}", "flag")
+    return found
+
+
+def _table(path: Path, place: str, table: Mapping[str, Any], section: type) -> dict[str, Setting]:
+    known = keys_of(section)
+    found: dict[str, Setting] = {}
+    for key, value in table.items():
+        where = f"{path}: {place}.{key}"
+        if key in ("key", "api_key", "password", "token") and key not in known:
+            raise BadInput(where, "...", "is a secret", "name its variable with key_env, or its file with key_file")
+        if key not in known:
+            raise unknown(f"{path}: {place}", key, list(known), "is no key")
+        if key == "url" and isinstance(value, str) and masked(value) != value:
+            what = "url_env or url_file" if "url_env" in known else "key_env or key_file"
+            raise BadInput(where, masked(value), "holds a secret", f"take it out of the file, and use {what}")
+        found[key] = Setting(value, where, "file", path.parent)
+    return found
+
 
 SECTIONS: dict[str, type] = {
     "listen": Listen,
@@ -26,11 +129,11 @@ SECTIONS: dict[str, type] = {
     "policy": PolicyFile,
     "admission": AdmissionSettings,
     "limits": Limits,
-    "telemetry": Telemetry,
-    "logs": Logs,
+    "telemetry": TelemetryConfig,
+    "logs": LogsConfig,
     "content": Content,
 }
-ROWS: dict[str, type] = {"backends": Backend}
+ROWS: dict[str, type] = {"backends": BackendConfig}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +145,15 @@ class Config:
         origins: who said what, by `section.key`; what is not there is a default.
     """
 
-    backends: tuple[Backend, ...]
+    backends: tuple[BackendConfig, ...]
     listen: Listen = field(default_factory=Listen)
     pool: PoolSettings = field(default_factory=PoolSettings)
     ledger: Store = field(default_factory=Store)
     policy: PolicyFile = field(default_factory=PolicyFile)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     limits: Limits = field(default_factory=Limits)
-    telemetry: Telemetry = field(default_factory=Telemetry)
-    logs: Logs = field(default_factory=Logs)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    logs: LogsConfig = field(default_factory=LogsConfig)
     content: Content = field(default_factory=Content)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -67,7 +170,7 @@ def read_config(
     key: str | None = None,
     price: str | None = None,
     energy: str | None = None,
-    flags: Mapping[str, Told] | None = None,
+    flags: Mapping[str, Setting] | None = None,
     settings: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Config:
@@ -84,7 +187,7 @@ def read_config(
     if file is None and environ.get(FILE):
         file = Path(environ[FILE])
     table: Table = {}
-    rows: list[dict[str, Told]] = []
+    rows: list[dict[str, Setting]] = []
     if file is not None:
         table, rows = from_file(file, SECTIONS, ROWS)
     named: Table = {}
@@ -101,7 +204,7 @@ def read_config(
         if (said := price or energy) is not None:
             flag = "--price" if price else "--energy"
             raise BadInput(flag, said, "goes with --model", "write it under [[backends]] in the file")
-        backends = tuple(build(Backend, row, f"{file}: backends[{at}]") for at, row in enumerate(rows))
+        backends = tuple(build(BackendConfig, row, f"{file}: backends[{at}]") for at, row in enumerate(rows))
     parts: dict[str, Any] = {name: build(SECTIONS[name], keys, name) for name, keys in table.items()}
     origins = {f"{name}.{key}": told.where for name, keys in table.items() for key, told in keys.items()}
     return Config(backends=backends, origins=origins, **parts)
@@ -116,7 +219,7 @@ def read_store(file: Path | None, environ: Mapping[str, str] | None = None) -> S
     return build(Store, _over(told, said), "ledger")
 
 
-def _over(below: dict[str, Told], above: dict[str, Told]) -> dict[str, Told]:
+def _over(below: dict[str, Setting], above: dict[str, Setting]) -> dict[str, Setting]:
     """The keys of both; `above` wins, and a URL by reference wins over one that is written out."""
     kept = below
     if any(name.startswith("url") for name in above):
@@ -124,7 +227,83 @@ def _over(below: dict[str, Told], above: dict[str, Told]) -> dict[str, Told]:
     return {**kept, **above}
 
 
-def _listed(line: str, key: str | None, price: str | None, energy: str | None) -> list[Backend]:
+def _listed(line: str, key: str | None, price: str | None, energy: str | None) -> list[BackendConfig]:
     urls = (part.strip() for part in line.split(","))
-    found = [Backend(url=url, price=price, energy=energy) for url in urls if url]
+    found = [BackendConfig(url=url, price=price, energy=energy) for url in urls if url]
     return [one if one.local else replace(one, key=key) for one in found]
+
+
+# The configuration as TOML: what holds now, with who said it, or an example with every key explained.
+#
+# Knows layout, and that no secret may be shown. What the keys mean is read from the sections' own docstrings.
+
+_ENTRY = re.compile(r"^(\w+): (.*)$")
+
+
+def effective(config: Config) -> str:
+    """What holds now. Secrets are three stars, and only their references are told."""
+    lines: list[str] = []
+    for backend in config.backends:
+        lines.append("[[backends]]")
+        for name in keys_of(type(backend)):
+            value = getattr(backend, name)
+            if value is not None and value != ():
+                lines.append(f"{name} = {toml(masked(value) if name == 'url' else value)}")
+        if backend.key is not None:
+            lines.append("# key = ***")
+        lines.append("")
+    for section in SECTIONS:
+        part = getattr(config, section)
+        lines.append(f"[{section}]")
+        for name in keys_of(type(part)):
+            value = getattr(part, name)
+            told = config.origins.get(f"{section}.{name}", "default")
+            if value is None:
+                lines.append(f"# {name} is not set")
+            else:
+                shown = masked(value) if name in ("url", "endpoint") else value
+                lines.append(f"{name} = {toml(shown)}  # {told}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def example() -> str:
+    """A file with every key at its default, explained and commented out."""
+    lines = ["# outthink serve --config FILE; flags win over the environment, the environment over this file.", ""]
+    for section, kind in {**ROWS, **SECTIONS}.items():
+        summary, keys = described(kind)
+        row = section in ROWS
+        lines += [f"# {summary}", f"[[{section}]]" if row else f"[{section}]"]
+        for one in fields(kind):
+            if one.name not in keys_of(kind):
+                continue
+            lines.append(f"# {one.name}: {keys[one.name]}")
+            lines.append('url = "http://127.0.0.1:8001/v1"' if row and one.name == "url" else f"#{_default(one)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def described(kind: type) -> tuple[str, dict[str, str]]:
+    """A section's summary and what its keys mean, from its docstring."""
+    text = inspect.getdoc(kind) or ""
+    head, _, rest = text.partition("\n\nArgs:\n")
+    found: dict[str, str] = {}
+    for line in rest.splitlines():
+        if (entry := _ENTRY.match(line.strip())) is not None:
+            found[entry[1]] = entry[2]
+    return head.splitlines()[0], found
+
+
+def toml(value: Any) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(toml(one) for one in value) + "]"
+    return json.dumps(str(value), ensure_ascii=False) if isinstance(value, str | Path) else f"{value!r}"
+
+
+def _default(one: Field[Any]) -> str:
+    if one.default is None or one.default is MISSING:
+        return f"{one.name} ="
+    return f"{one.name} = {toml(one.default)}"

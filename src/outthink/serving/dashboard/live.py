@@ -15,8 +15,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from outthink.serving.observe.watch import LiveRequest
     from outthink.serving.protocols import RequestRecord
-    from outthink.serving.watch import Running
 
 REQUESTS, KEPT, FINISHED = 256, 200, 20
 """Running requests that are followed, ended ones whose samples are kept, and ended ones that are listed."""
@@ -28,7 +28,7 @@ _ENDED = frozenset({"finished", "cancelled", "failed"})
 
 
 @dataclass(slots=True)
-class Work:
+class RequestProgress:
     """Samples and votes of one request."""
 
     samples: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Work:
         }
 
 
-_NONE = Work()
+_NONE = RequestProgress()
 
 
 def short(text: str | None) -> str | None:
@@ -76,22 +76,22 @@ def short(text: str | None) -> str | None:
     return text if text is None or len(text) <= LETTERS else text[: LETTERS - 1] + "…"
 
 
-class Live:
+class LiveRequests:
     """A watcher that remembers the present. Its memory is bounded, whatever runs.
 
     It hears of every request, so what can wait until somebody looks is done then.
     """
 
     def __init__(self) -> None:
-        self._running: OrderedDict[str, Running] = OrderedDict()
-        self._work: dict[str, Work] = {}
-        self._ended: OrderedDict[str, tuple[Running, Work]] = OrderedDict()
+        self._running: OrderedDict[str, LiveRequest] = OrderedDict()
+        self._work: dict[str, RequestProgress] = {}
+        self._ended: OrderedDict[str, tuple[LiveRequest, RequestProgress]] = OrderedDict()
         self._latest: deque[tuple[Any, ...]] = deque(maxlen=FINISHED)
         self._backends: dict[str, bool] = {}
         self._unseen = 0
         self._total = 0
 
-    def began(self, running: Running) -> None:
+    def began(self, running: LiveRequest) -> None:
         """A request has been admitted."""
         if len(self._running) >= REQUESTS:  # the oldest may never end; the newest are what one looks at
             oldest, _ = self._running.popitem(last=False)
@@ -102,12 +102,12 @@ class Live:
     def sampled(self, id: str, index: int, state: str, answer: str | None, tokens: int | None, backend: str) -> None:
         """A sample has begun or ended."""
         if id in self._running:
-            self._work.setdefault(id, Work()).sampled(index, state, answer, tokens, backend)
+            self._work.setdefault(id, RequestProgress()).sampled(index, state, answer, tokens, backend)
 
     def voted(self, id: str, votes: Mapping[str, float], leader: str | None) -> None:
         """The votes have changed."""
         if id in self._running:
-            self._work.setdefault(id, Work()).voted(votes, leader)
+            self._work.setdefault(id, RequestProgress()).voted(votes, leader)
 
     def finished(self, record: RequestRecord) -> None:
         """A request has ended; its samples are kept for a while."""
@@ -152,7 +152,7 @@ class Live:
         }
 
 
-def _shown(running: Running, work: Work) -> dict[str, Any]:
+def _shown(running: LiveRequest, work: RequestProgress) -> dict[str, Any]:
     return {
         "id": running.id,
         "key": running.key_id,

@@ -5,25 +5,123 @@ Knows: which path tells what. Does not know how the ledger sums, or how the page
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import hashlib
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from aiohttp import web
 
 from outthink.controller.policy.artefact import Policy
+from outthink.serving.bodies import encode
 from outthink.serving.dashboard import story
-from outthink.serving.dashboard.asked import PAGE, group_of, terms_of, times_of
-from outthink.serving.dashboard.assets import GUARD, pages
-from outthink.serving.dashboard.frontier import frontier
-from outthink.serving.dashboard.live import Live
-from outthink.serving.encoding import encode
-from outthink.serving.failure import Failure
-from outthink.serving.numbers import legal_id
-from outthink.serving.protocols import Key, RequestRecord
+from outthink.serving.dashboard.live import LiveRequests
+from outthink.serving.dashboard.story import frontier
+from outthink.serving.failure import Failure, bad_field
+from outthink.serving.protocols import GroupBy, Key, RequestRecord, legal_id
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
+
+
+# What a data route was asked for, read from its query. Knows names and bounds; a wrong value names its field.
+
+PAGE, LONGEST = 50, 200
+"""Rows of a page, and letters of a term."""
+_WORDS = ("text", "key", "model", "strategy", "stopped")
+_TIMES = ("since", "until")
+
+
+def group_of(query: Mapping[str, str]) -> GroupBy:
+    """What spend is summed by. Raises Failure."""
+    by = query.get("by", "key")
+    if by not in get_args(GroupBy):
+        raise bad_field("by", by[:40], "is no group", f"use one of {', '.join(get_args(GroupBy))}")
+    return cast(GroupBy, by)
+
+
+def times_of(query: Mapping[str, str]) -> dict[str, float]:
+    """`since` and `until` in seconds since the epoch, where they are given. Raises Failure."""
+    found = {}
+    for name in _TIMES:
+        if text := query.get(name):
+            try:
+                moment = float(text)
+            except ValueError:
+                moment = math.nan
+            if not 0 <= moment < 1e11:  # up to the year 5138; NaN fails too
+                raise bad_field(name, text[:40], "is no time", "give seconds since 1970")
+            found[name] = moment
+    return found
+
+
+def terms_of(query: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments of the ledger's search. Raises Failure."""
+    terms: dict[str, Any] = dict(times_of(query))
+    for name in _WORDS:
+        if text := query.get(name, "").strip():
+            if len(text) > LONGEST or "\0" in text:
+                raise bad_field(name, f"{text[:40]}...", "cannot be searched for", f"use at most {LONGEST} letters")
+            terms[name] = text
+    if before := query.get("before"):
+        if not legal_id(before):
+            raise bad_field("before", before[:40], "is no id of a request", "give the last row's id")
+        terms["before"] = before
+    return terms
+
+
+# The page's files: which there are, and the headers that keep foreign code out of it.
+#
+# Knows: names, types and the content security policy. Holds no data of any request, so anybody may
+# have them. Files are read once; nothing below a folder can be asked for.
+
+Handler = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+GUARD = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+
+
+def pages() -> Iterator[tuple[str, Handler]]:
+    """Every path with its handler; the page itself is at `/`."""
+    for file in sorted((files("outthink.serving.dashboard") / "static").iterdir(), key=lambda file: file.name):
+        ending = file.name.rpartition(".")[2]
+        if ending in _TYPES:
+            path = "/" if file.name == "index.html" else f"/dashboard/{file.name}"
+            yield path, _handler(file.read_bytes(), _TYPES[ending])
+
+
+def _handler(content: bytes, kind: str) -> Handler:
+    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    head = {**GUARD, "etag": tag, "cache-control": "no-cache", "content-type": f"{kind}; charset=utf-8"}
+
+    async def handle(request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        if request.headers.get("If-None-Match") == tag:
+            return web.Response(status=304, headers=head)
+        return web.Response(body=content, headers=head)
+
+    return handle
+
 
 Teller = Callable[[web.BaseRequest], Awaitable[dict[str, Any]]]
 DATA = "/dashboard/api"
@@ -32,13 +130,13 @@ _ROW = ("id", "key_id", "endpoint", "model", "strategy", "stopped", "started", "
 _COSTS = ("samples", "tokens", "at_most_tokens", "usd", "joules", "estimated")
 
 
-def attach(app: App, active: Callable[[], Policy | None] = lambda: None) -> Live:
+def attach(app: App, active: Callable[[], Policy | None] = lambda: None) -> LiveRequests:
     """Serve the dashboard at `/`; returns the board that follows what runs.
 
     Args:
         active: the policy in use now, None where there is none.
     """
-    live = Live()
+    live = LiveRequests()
     app.watchers.add(live)
     for path, handler in pages():
         app.route("GET", path, handler, public=True)
@@ -68,7 +166,7 @@ def _guarded(tell: Teller) -> Callable[[web.BaseRequest, Key], Awaitable[web.Str
 class Data:
     """What the page reads."""
 
-    def __init__(self, app: App, live: Live, active: Callable[[], Policy | None]) -> None:
+    def __init__(self, app: App, live: LiveRequests, active: Callable[[], Policy | None]) -> None:
         self.app, self.board, self.active = app, live, active
 
     async def live(self, request: web.BaseRequest) -> dict[str, Any]:

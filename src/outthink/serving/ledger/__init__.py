@@ -10,7 +10,7 @@ from outthink.serving.ledger.address import LedgerAddress, usual_url
 from outthink.serving.ledger.durable import DurableLedger
 from outthink.serving.ledger.postgres import PostgresDatabase
 from outthink.serving.ledger.sqlite import SqliteDatabase
-from outthink.serving.ledger.upkeep import Rules
+from outthink.serving.ledger.writer import Rules
 from outthink.serving.protocols import Ledger
 
 __all__ = ["DurableLedger", "Rules", "open_durable", "open_ledger", "usual_url"]
@@ -19,7 +19,7 @@ __all__ = ["DurableLedger", "Rules", "open_durable", "open_ledger", "usual_url"]
 def open_ledger(url: str, rules: Rules | None = None) -> Ledger:
     """The ledger of a URL: sqlite:///PATH, postgresql://... or memory:. Connects on `open`. Raises BadInput."""
     if LedgerAddress.parse(url).kind == "memory":
-        from outthink.serving.memory import MemoryLedger
+        from outthink.serving.ledger.memory import MemoryLedger
 
         return MemoryLedger()
     return open_durable(url, rules)

@@ -5,11 +5,18 @@ Knows: what both databases have in common. Statements are written with `?`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any, Protocol
 
+from outthink.core.errors import BadInput
+from outthink.serving.bodies import decode, encode
+from outthink.serving.protocols import RequestRecord
 
-class Gone(Exception):
+
+class ConnectionLost(Exception):
     """The database cannot be used now: locked, full, stopped or out of reach.
 
     Nothing of the transaction stays, unless it was lost while it was being committed.
@@ -23,7 +30,7 @@ class Gone(Exception):
         self.again = again
 
 
-class Result(Protocol):
+class QueryResult(Protocol):
     """Of one statement."""
 
     @property
@@ -56,7 +63,7 @@ class Database(Protocol):
         """Undo everything since `begin`; never raises."""
         ...
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> Result:
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> QueryResult:
         """Run a statement."""
         ...
 
@@ -88,3 +95,188 @@ def insert(database: Database, head: str, rows: Sequence[Sequence[Any]], tail: s
 def marks(values: Sequence[Any]) -> str:
     """`(?, ?, ?)` for a list of values."""
     return "(" + ", ".join("?" * len(values)) + ")"
+
+
+# The tables, as numbered migrations that SQLite and PostgreSQL both read.
+#
+# Knows: which tables there are and how an older database becomes a current one. SQLite takes the column
+# types of PostgreSQL by their affinity, so there is one text for both.
+
+_FIRST_VERSION = (
+    """CREATE TABLE keys (
+        id TEXT PRIMARY KEY,
+        digest TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        terms TEXT NOT NULL,
+        created DOUBLE PRECISION NOT NULL,
+        revoked DOUBLE PRECISION,
+        last_used DOUBLE PRECISION
+    )""",
+    "CREATE UNIQUE INDEX keys_by_name ON keys (name) WHERE revoked IS NULL",
+    # What a key has spent and reserved in a day (2026-11-24) or a month (2026-11); money in billionths of a dollar.
+    """CREATE TABLE periods (
+        key_id TEXT NOT NULL,
+        period TEXT NOT NULL,
+        tokens BIGINT NOT NULL DEFAULT 0,
+        nanousd BIGINT NOT NULL DEFAULT 0,
+        reserved_tokens BIGINT NOT NULL DEFAULT 0,
+        reserved_nanousd BIGINT NOT NULL DEFAULT 0,
+        PRIMARY KEY (key_id, period)
+    )""",
+    # A NULL bound: not known, and the key has no budget in that currency.
+    """CREATE TABLE reservations (
+        id TEXT PRIMARY KEY,
+        key_id TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        day TEXT NOT NULL,
+        tokens BIGINT,
+        nanousd BIGINT,
+        created DOUBLE PRECISION NOT NULL,
+        expires DOUBLE PRECISION NOT NULL
+    )""",
+    "CREATE INDEX reservations_by_expiry ON reservations (expires)",
+    # `swept`: written for a lease that nobody settled; the true record may still come and takes its place.
+    """CREATE TABLE requests (
+        id TEXT PRIMARY KEY,
+        key_id TEXT NOT NULL,
+        model TEXT NOT NULL,
+        strategy TEXT NOT NULL,
+        stopped TEXT NOT NULL,
+        started DOUBLE PRECISION NOT NULL,
+        error TEXT,
+        swept SMALLINT NOT NULL,
+        record TEXT NOT NULL
+    )""",
+    "CREATE INDEX requests_by_time ON requests (started, id)",
+    "CREATE INDEX requests_by_key ON requests (key_id, started, id)",
+    """CREATE TABLE contents (
+        id TEXT PRIMARY KEY,
+        stored DOUBLE PRECISION NOT NULL,
+        request TEXT,
+        reply TEXT
+    )""",
+    "CREATE INDEX contents_by_time ON contents (stored)",
+    # `status` is NULL while the request is being served.
+    """CREATE TABLE idempotency (
+        key_id TEXT NOT NULL,
+        name TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        created DOUBLE PRECISION NOT NULL,
+        status SMALLINT,
+        body BYTEA,
+        PRIMARY KEY (key_id, name)
+    )""",
+    "CREATE INDEX idempotency_by_request ON idempotency (request_id)",
+    "CREATE INDEX idempotency_by_time ON idempotency (created)",
+    """CREATE TABLE spend (
+        day TEXT NOT NULL,
+        key_id TEXT NOT NULL,
+        model TEXT NOT NULL,
+        strategy TEXT NOT NULL,
+        requests BIGINT NOT NULL,
+        estimated BIGINT NOT NULL,
+        seconds DOUBLE PRECISION NOT NULL,
+        tokens BIGINT NOT NULL,
+        nanousd BIGINT NOT NULL,
+        joules DOUBLE PRECISION NOT NULL,
+        unknown_tokens BIGINT NOT NULL,
+        unknown_usd BIGINT NOT NULL,
+        unknown_joules BIGINT NOT NULL,
+        PRIMARY KEY (day, key_id, model, strategy)
+    )""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST_VERSION,)
+"""Statements that lead from version n to n + 1. What has been released is never changed, only added to."""
+
+
+def migrate(database: Database, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> int:
+    """Bring a database up to date, all or nothing; returns the versions that were added.
+
+    Raises BadInput where it was written by a newer program, which knows things about it that we do not.
+    """
+    database.begin(["schema"])
+    try:
+        database.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
+        rows = database.execute("SELECT version FROM schema_version").fetchall()
+        found = int(rows[0][0]) if rows else 0
+        if found > len(migrations):
+            raise BadInput(
+                "ledger",
+                database.name,
+                f"was written by a newer outthink (schema {found}; this one knows {len(migrations)})",
+                "update outthink",
+            )
+        for statements in migrations[found:]:
+            for statement in statements:
+                database.execute(statement)
+        if not rows:
+            database.execute("INSERT INTO schema_version VALUES (?)", (len(migrations),))
+        elif found < len(migrations):
+            database.execute("UPDATE schema_version SET version = ?", (len(migrations),))
+    except BaseException:
+        database.rollback()
+        raise
+    database.commit()
+    return len(migrations) - found
+
+
+# Records as rows. Knows how a record becomes JSON and text that both databases take; nothing of SQL.
+
+_BYTES = ("body", "content")
+_NAMES = tuple(field.name for field in fields(RequestRecord) if field.name not in _BYTES)
+_KNOWN = frozenset(_NAMES)
+_values = attrgetter(*_NAMES)
+_LONGEST_TEXT = 2000
+"""Characters of a name or an error in the columns that are searched; the JSON has them whole."""
+
+
+def clean(text: str) -> str:
+    """Text that any database takes: no NUL, no half of a surrogate pair."""
+    if text.isascii() and "\x00" not in text:
+        return text
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
+
+
+def packed(record: RequestRecord) -> bytes:
+    """A record as JSON, without the bytes of body and content."""
+    return encode(dict(zip(_NAMES, _values(record), strict=True)))
+
+
+def unpacked(value: Mapping[str, Any]) -> RequestRecord:
+    """A record from its decoded JSON. Fields of other versions are left out."""
+    return RequestRecord(**{name: item for name, item in value.items() if name in _KNOWN})
+
+
+def loaded(text: str | bytes) -> Any:
+    """A value from JSON of ours, which may hold what clients sent: halves of pairs, numbers beyond 64 bits."""
+    try:
+        return decode(text if isinstance(text, bytes) else text.encode())
+    except ValueError:
+        return json.loads(text)
+
+
+def read(record: str | bytes) -> RequestRecord:
+    """A record from its JSON."""
+    return unpacked(loaded(record))
+
+
+def row(record: RequestRecord, swept: int = 0) -> Sequence[Any]:
+    """The columns of `requests`, in their order."""
+    return (
+        record.id,
+        record.key_id,
+        clean(record.model[:_LONGEST_TEXT]),
+        clean(record.strategy[:_LONGEST_TEXT]),
+        clean(record.stopped[:_LONGEST_TEXT]),
+        record.started,
+        None if record.error is None else clean(record.error[:_LONGEST_TEXT]),
+        swept,
+        packed(record).decode(),
+    )
+
+
+def text_of(content: bytes | None) -> str | None:
+    """Stored content; bytes that are no UTF-8 are replaced."""
+    return None if content is None else content.decode("utf-8", "replace").replace("\x00", "\ufffd")

@@ -15,19 +15,28 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from outthink.serving.keys import PREFIX, StoredKey, Terms, digest, new_secret
-from outthink.serving.ledger import key_table, queries, sweeping
+from outthink.serving.ledger import queries
+from outthink.serving.ledger import queries as key_table
+from outthink.serving.ledger import writer as sweeping
 from outthink.serving.ledger.database import Connect, Database
-from outthink.serving.ledger.link import Link
-from outthink.serving.ledger.offline import Offline
-from outthink.serving.ledger.reader import Reader
-from outthink.serving.ledger.reserving import Wanted, check_bounds, release
-from outthink.serving.ledger.ring import Ring
-from outthink.serving.ledger.settling import Settlement
-from outthink.serving.ledger.spool import Spool
-from outthink.serving.ledger.upkeep import Rules
-from outthink.serving.ledger.writer import Writer
-from outthink.serving.protocols import GroupBy, Idempotency, Key, LedgerDown, RequestRecord, Reservation, Spend
+from outthink.serving.ledger.outage import Link, Offline, Spool
+from outthink.serving.ledger.queries import KeyCache, ReaderThread
+from outthink.serving.ledger.reservations import Settlement, Wanted, check_bounds, release
+from outthink.serving.ledger.writer import Rules, Writer
+from outthink.serving.protocols import (
+    PREFIX,
+    GroupBy,
+    Idempotency,
+    Key,
+    LedgerDown,
+    RequestRecord,
+    Reservation,
+    Spend,
+    StoredKey,
+    Terms,
+    digest,
+    new_secret,
+)
 
 T = TypeVar("T")
 _log = logging.getLogger("outthink.serving.ledger")
@@ -57,8 +66,8 @@ class DurableLedger:
         owner = f"{os.getpid()}-{secrets.token_hex(6)}"
         self._offline = Offline(Spool(spool, owner))
         self._writer = Writer(Link(connect, self._offline), self._offline, owner, rules, clock)
-        self._reader = Reader(connect)
-        self._ring = Ring(clock)
+        self._reader = ReaderThread(connect)
+        self._ring = KeyCache(clock)
         self._loop: asyncio.AbstractEventLoop
         self._looked = 0.0
         self._known = (-1, -1)
@@ -191,7 +200,7 @@ class DurableLedger:
         before: str | None = None,
     ) -> Sequence[RequestRecord]:
         """Records that fit, newest first."""
-        asked = queries.Search(text, key, model, strategy, stopped, since, until, limit, before)
+        asked = queries.RequestFilter(text, key, model, strategy, stopped, since, until, limit, before)
         return await self._reader.ask(lambda database: queries.search(database, asked))
 
     async def spend(self, group_by: GroupBy, since: float | None = None, until: float | None = None) -> Sequence[Spend]:

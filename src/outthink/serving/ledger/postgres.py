@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from outthink.core.errors import BadInput
-from outthink.serving.ledger.database import Gone, Result
+from outthink.serving.ledger.database import ConnectionLost, QueryResult
 
 if TYPE_CHECKING:
     import psycopg
@@ -43,7 +43,7 @@ class PostgresDatabase:
                 client_encoding="UTF8",
             )
         except psycopg.OperationalError as error:
-            raise Gone(f"{name}: {_line(error)}") from error
+            raise ConnectionLost(f"{name}: {_line(error)}") from error
         except psycopg.Error as error:
             raise BadInput("ledger", name, f"cannot be used ({_line(error)})", "correct the URL") from None
 
@@ -65,16 +65,16 @@ class PostgresDatabase:
         except self._errors.Error:
             pass  # the server undoes it when the connection ends
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> Result:
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> QueryResult:
         """Run a statement."""
         text = self._texts.get(statement)
         if text is None:
             text = self._texts[statement] = statement.replace("?", "%s")
         try:
-            result: Result = self._connection.execute(text, values or None)
+            result: QueryResult = self._connection.execute(text, values or None)
         except (self._errors.OperationalError, self._errors.InternalError, self._errors.InterfaceError) as error:
             met = isinstance(error, (self._errors.errors.DeadlockDetected, self._errors.errors.SerializationFailure))
-            raise Gone(f"{self.name}: {_line(error)}", again=met or self._connection.closed) from error
+            raise ConnectionLost(f"{self.name}: {_line(error)}", again=met or self._connection.closed) from error
         return result
 
     def close(self) -> None:

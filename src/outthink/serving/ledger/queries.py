@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import asyncio
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from outthink.core.errors import BadInput
-from outthink.serving.ledger.database import Database
-from outthink.serving.ledger.periods import day_of
-from outthink.serving.ledger.rows import clean, read
-from outthink.serving.ledger.sums import SumsRow
-from outthink.serving.protocols import GroupBy, RequestRecord, Spend
+from outthink.core.request import Budget
+from outthink.serving.ledger.database import Connect, ConnectionLost, Database, clean, read
+from outthink.serving.ledger.sums import SumsRow, day_of
+from outthink.serving.protocols import (
+    GroupBy,
+    Key,
+    LedgerDown,
+    RequestRecord,
+    Spend,
+    StoredKey,
+    Terms,
+    check_name,
+    digest,
+)
 
 _GROUPS: dict[GroupBy, str] = {"key": "key_id", "model": "model", "strategy": "strategy", "day": "day"}
 _SUMS = ", ".join(
@@ -33,7 +48,7 @@ def receipt(database: Database, request_id: str) -> RequestRecord | None:
     return read(rows[0][0]) if rows else None
 
 
-class Search(NamedTuple):
+class RequestFilter(NamedTuple):
     """What is looked for; None for whatever there is."""
 
     text: str | None = None
@@ -47,7 +62,7 @@ class Search(NamedTuple):
     before: str | None = None
 
 
-def search(database: Database, asked: Search) -> Sequence[RequestRecord]:
+def search(database: Database, asked: RequestFilter) -> Sequence[RequestRecord]:
     """Records that fit, newest first. Raises BadInput for a limit out of range."""
     if not 1 <= asked.limit <= _MOST:
         raise BadInput("limit", asked.limit, "is out of range", f"give 1 to {_MOST}")
@@ -85,3 +100,175 @@ def spend(database: Database, group_by: GroupBy, since: float | None, until: flo
     ).fetchall()
     found = [SumsRow(*sums).spend(group) for group, *sums in rows]
     return sorted(found, key=lambda row: row.group if group_by == "day" else (-row.known_tokens, row.group))
+
+
+# One thread that reads, on a connection of its own, so that no question holds up a settlement.
+#
+# Knows: a connection that breaks is opened once more. Does not know what is asked.
+
+T = TypeVar("T")
+
+
+class ReaderThread:
+    """The thread."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._database: Database | None = None
+        self._closed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outthink-ledger-reader")
+
+    async def ask(self, question: Callable[[Database], T]) -> T:
+        """The answer to a question. Raises LedgerDown, or what the question raises."""
+        if self._closed:
+            raise LedgerDown("the ledger is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, question)
+
+    def _answer(self, question: Callable[[Database], T]) -> T:
+        for last in (False, True):
+            try:
+                if self._database is None:
+                    self._database = self._connect()
+                return question(self._database)
+            except ConnectionLost as error:
+                self._drop()
+                if last or not error.again:
+                    raise LedgerDown("the ledger's database cannot be used now", str(error)) from None
+        raise AssertionError
+
+    def _drop(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    async def close(self) -> None:
+        """Disconnect and end."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._drop)
+            self._thread.shutdown()
+
+
+# Keys in the database. Knows their table; does not know requests or secrets.
+
+_COLUMNS = "id, name, terms, created, revoked, last_used"
+_BUDGETS = ("day", "month", "ceiling")
+
+
+def add(database: Database, name: str, terms: Terms, digest: str, now: float) -> StoredKey:
+    """Keep a new key. Raises BadInput where a key that is not revoked has the name."""
+    key = StoredKey(id=f"key-{secrets.token_hex(6)}", name=check_name(name), terms=terms, created=now)
+    database.begin(["keys"])
+    if _named(database, name):
+        database.rollback()
+        raise BadInput("name", name, "belongs to another key", "choose another one, or revoke that key first")
+    database.execute(
+        "INSERT INTO keys (id, digest, name, terms, created) VALUES (?, ?, ?, ?, ?)",
+        (key.id, digest, name, json.dumps(asdict(terms)), now),
+    )
+    database.commit()
+    return key
+
+
+def revoke(database: Database, name: str, now: float) -> StoredKey:
+    """Revoke a key by its id or name. Raises BadInput where there is none, or it is revoked already."""
+    database.begin(["keys"])
+    found = _named(database, name)
+    if not found:
+        database.rollback()
+        raise BadInput("key", name, "is no key that could be revoked", "see outthink keys list")
+    database.execute("UPDATE keys SET revoked = ? WHERE id = ?", (now, found[0].id))
+    database.commit()
+    key = found[0]
+    return StoredKey(
+        id=key.id, name=key.name, terms=key.terms, created=key.created, revoked=now, last_used=key.last_used
+    )
+
+
+def _named(database: Database, name: str) -> list[StoredKey]:
+    rows = database.execute(
+        f"SELECT {_COLUMNS} FROM keys WHERE revoked IS NULL AND (name = ? OR id = ?) ORDER BY id = ? DESC",  # noqa: S608
+        (name, name, name),
+    ).fetchall()
+    return [_key(*row) for row in rows]
+
+
+def stored(database: Database) -> dict[str, StoredKey]:
+    """All keys by the digest of their secret, oldest first."""
+    rows = database.execute(f"SELECT digest, {_COLUMNS} FROM keys ORDER BY created, id").fetchall()  # noqa: S608
+    return {digest: _key(*row) for digest, *row in rows}
+
+
+def changes(database: Database) -> tuple[int, int]:
+    """Differs whenever keys do: they are only added, and revoked once."""
+    ((keys, revoked),) = database.execute("SELECT COUNT(*), COUNT(revoked) FROM keys").fetchall()
+    return int(keys), int(revoked)
+
+
+def used(database: Database, key_id: str, now: float) -> None:
+    """Note when a key was last used."""
+    database.execute("UPDATE keys SET last_used = ? WHERE id = ?", (now, key_id))
+
+
+def _key(
+    number: str, name: str, terms: str, created: float, revoked: float | None, last_used: float | None
+) -> StoredKey:
+    return StoredKey(
+        id=number, name=name, terms=_terms(json.loads(terms)), created=created, revoked=revoked, last_used=last_used
+    )
+
+
+def _terms(value: Mapping[str, Any]) -> Terms:
+    budgets = {name: Budget(**value[name]) for name in _BUDGETS}
+    return Terms(**{**value, **budgets, "models": tuple(value["models"])})
+
+
+# The keys in memory, so that a request is authorised without a look at the database.
+#
+# Knows: which secret opens what, as of the last look. A look every few seconds makes a revoked key
+# useless; while the database is gone, the keys that were known go on working.
+
+_ANYONE = Key("anyone", admin=True)
+
+
+class KeyCache:
+    """Keys by the digest of their secret.
+
+    Args:
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._keys: dict[str, tuple[Key, float | None]] = {}
+        self._terms: Mapping[str, Terms] = MappingProxyType({})
+        self.guarded = False
+
+    def put(self, stored: Mapping[str, StoredKey]) -> None:
+        """Know these keys and no others. Once there has been a key, there is no way back to none."""
+        self._keys = {
+            secret: (_cached_key(one), one.terms.expires) for secret, one in stored.items() if one.revoked is None
+        }
+        self._terms = {one.id: one.terms for one in stored.values()}
+        self.guarded = self.guarded or bool(stored)
+
+    def find(self, bearer: str | None) -> Key | None:
+        """The key of a secret; None if there is none, or it has expired."""
+        if not self.guarded:
+            return _ANYONE
+        if not bearer:
+            return None
+        found = self._keys.get(digest(bearer))
+        if found is None:
+            return None
+        key, expires = found
+        return None if expires is not None and self._clock() >= expires else key
+
+    def terms(self, key_id: str) -> Terms | None:
+        """What a key may do, revoked or not."""
+        return self._terms.get(key_id)
+
+
+def _cached_key(stored: StoredKey) -> Key:
+    terms = stored.terms
+    return Key(stored.id, stored.name, terms.admin, terms.limited, terms.ceiling, terms.strategy, terms.models)

@@ -7,20 +7,247 @@ rules are functions of a database.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from outthink.serving.ledger.database import Database, Gone
-from outthink.serving.ledger.key_table import used
-from outthink.serving.ledger.link import Link
-from outthink.serving.ledger.offline import Offline
-from outthink.serving.ledger.reserving import Wanted, reserve
-from outthink.serving.ledger.settling import Settlement, settle
-from outthink.serving.ledger.upkeep import Rules, Upkeep
-from outthink.serving.protocols import LedgerDown, OverBudget, Repeated
+from outthink.serving.ledger.database import ConnectionLost, Database, insert, marks, migrate, row
+from outthink.serving.ledger.outage import Link, Offline
+from outthink.serving.ledger.queries import used
+from outthink.serving.ledger.reservations import (
+    INSERT,
+    KEPT,
+    ONCE,
+    Held,
+    Settlement,
+    Wanted,
+    freed,
+    release,
+    reserve,
+    settle,
+    take,
+)
+from outthink.serving.ledger.sums import Tally, dollars
+from outthink.serving.protocols import LedgerDown, OverBudget, Repeated, RequestRecord
+
+# Leases and age: what was reserved and never settled is charged, and what is old is deleted.
+#
+# Knows: a process renews the leases of its requests; those of one that was killed run out. Runs within
+# transactions of its own.
+
+LOST = "lost"
+"""`stopped` of a request whose process ended, or lost touch, before it was settled."""
+_LONGEST = 86_400.0
+"""Seconds after which no lease is renewed: no request runs for a day."""
+_PIECE = 1000
+
+
+def renew(database: Database, owner: str, now: float, lease: float) -> None:
+    """Keep the leases of one process for another while."""
+    database.begin([])
+    database.execute(
+        "UPDATE reservations SET expires = ? WHERE owner = ? AND expires < ? AND created > ?",
+        (now + lease, owner, now + lease, now - _LONGEST),
+    )
+    database.commit()
+
+
+def sweep(database: Database, now: float) -> int:
+    """Charge leases that have run out at their reservations; returns how many."""
+    found = database.execute("SELECT id, key_id FROM reservations WHERE expires < ? LIMIT ?", (now, _PIECE)).fetchall()
+    if not found:
+        return 0
+    database.begin(sorted({key_id for _, key_id in found}))
+    held = list(take(database, [number for number, _ in found], expired_at=now).values())
+    tally, rows = Tally(), []
+    for one in held:
+        record = _record(one)
+        rows.append(row(record, swept=1))
+        tally.spent(one.day, record, None)
+        tally.released(one.day, one.key_id, one.amounts)
+        freed(database, one.id)
+    insert(database, INSERT, rows, ONCE)
+    tally.write(database)
+    database.commit()
+    return len(held)
+
+
+def _record(held: Held) -> RequestRecord:
+    return RequestRecord(
+        held.id,
+        held.key_id,
+        endpoint="",
+        model="",
+        backend_model="",
+        strategy="",
+        stopped=LOST,
+        started=held.created,
+        seconds=0.0,
+        status=0,
+        cancelled_tokens=None,
+        at_most_tokens=held.tokens,
+        at_most_usd=None if held.nanousd is None else dollars(held.nanousd),
+        samples=0,
+        estimated=True,
+        error="the process that served it ended before it was settled; charged as reserved",
+    )
+
+
+def prune(database: Database, older_than: float, *, content_only: bool = False) -> int:
+    """Delete what began before a moment (seconds since the epoch), a piece a transaction; returns requests deleted.
+
+    Sums by day stay: they hold no request. `content_only` deletes stored prompts and replies and keeps receipts.
+    """
+    deleted = _pieces(database, "contents", "stored", older_than)
+    if not content_only:
+        deleted = _pieces(database, "requests", "started", older_than)
+    return deleted
+
+
+def forget(database: Database, request_id: str) -> bool:
+    """Delete what is stored of a request's content; its receipt stays."""
+    database.begin([])
+    count = database.execute("DELETE FROM contents WHERE id = ?", (request_id,)).rowcount
+    count += database.execute(
+        "DELETE FROM idempotency WHERE request_id = ? AND status IS NOT NULL", (request_id,)
+    ).rowcount
+    database.commit()
+    return count > 0
+
+
+def tidy(database: Database, now: float) -> None:
+    """Drop replies whose idempotency keys may be used anew."""
+    _pieces(database, "idempotency", "created", now - KEPT, "request_id")
+
+
+def _pieces(database: Database, table: str, column: str, before: float, number: str = "id") -> int:
+    deleted = 0
+    while True:
+        found = database.execute(
+            f"SELECT {number} FROM {table} WHERE {column} < ? LIMIT ?",  # noqa: S608 - names of ours
+            (before, _PIECE),
+        ).fetchall()
+        if not found:
+            return deleted
+        ids: Sequence[str] = [one for (one,) in found]
+        database.begin([])
+        done = database.execute(f"DELETE FROM {table} WHERE {number} IN {marks(ids)}", ids).rowcount  # noqa: S608
+        database.commit()
+        deleted += done
+        if not done:
+            return deleted
+        time.sleep(0.01)  # others want to write too
+
+
+# What the ledger does unasked: leases, records that wait on local disk, old rows.
+#
+# Knows: how often. Runs in the writer's thread, between batches.
+
+_log = logging.getLogger("outthink.serving.ledger")
+_HOUR, _DAY = 3600.0, 86_400.0
+_OFTEN = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How the ledger is kept; times in seconds.
+
+    Args:
+        lease: a reservation that has not been renewed for so long is charged.
+        logs_content: whether requests and replies are stored.
+        keep: age at which requests are deleted, None for never; their sums by day stay.
+        keep_content: age at which stored requests and replies are deleted.
+    """
+
+    lease: float = 60.0
+    logs_content: bool = False
+    keep: float | None = None
+    keep_content: float | None = 30 * _DAY
+
+
+class Upkeep:
+    """Of one process.
+
+    Args:
+        owner: names the process in leases.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, link: Link, offline: Offline, owner: str, rules: Rules, clock: Callable[[], float]) -> None:
+        self._link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
+        self._next = self._tidied = 0.0
+        self.unclear: list[Wanted] = []
+        """Reservations that nobody uses, and that may have been written."""
+
+    @property
+    def due(self) -> float:
+        """Seconds until `run` is to be called."""
+        return max(0.0, (self._next if self._link.up else self._link.retry_at) - time.monotonic())
+
+    def run(self) -> None:
+        """Do what is due; never raises."""
+        self._next = time.monotonic() + min(self._rules.lease / 4, _OFTEN)
+        try:
+            self._link.probe(self._round)
+        except ConnectionLost:
+            pass  # it is known, and tried again
+        except Exception:  # noqa: BLE001 - the thread must live on
+            _log.exception("the ledger's upkeep failed; it is tried again")
+            self._offline.end()
+
+    def _round(self, database: Database) -> None:
+        now = self._clock()
+        renew(database, self._owner, now, self._rules.lease)
+        while self.unclear:
+            release(database, self.unclear[-1])
+            self.unclear.pop()
+        if self._offline.waiting:
+            self.load(database)
+        self._offline.end()
+        while sweep(database, now):
+            pass
+        if now - self._tidied >= _HOUR:
+            self._tidied = now
+            tidy(database, now)
+            if self._rules.keep_content is not None:
+                prune(database, now - self._rules.keep_content, content_only=True)
+            if self._rules.keep is not None:
+                prune(database, now - self._rules.keep)
+
+    def prepare(self, database: Database) -> None:
+        """Migrate, take over what ended processes left, and charge what they reserved."""
+        migrate(database)
+        self._offline.opened = True
+        self.load(database)
+        while sweep(database, self._clock()):
+            pass
+
+    def load(self, database: Database) -> None:
+        """Settle what waits on local disk."""
+        if count := self._offline.load(lambda some: self._settle(database, some)):
+            _log.warning("%d records that waited for the ledger's database are now in it", count)
+
+    def _settle(self, database: Database, settlements: Sequence[Settlement]) -> None:
+        """Settle all, or each that can be: a record that no database takes must not hold up the others."""
+        try:
+            database.begin(sorted({one.record.key_id for one in settlements}))
+            settle(database, settlements, self._clock(), logs_content=self._rules.logs_content)
+            database.commit()
+        except ConnectionLost:
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, it is logged and the others go on
+            database.rollback()
+            if len(settlements) == 1:
+                _log.exception("a record cannot be written: %s", settlements[0].record)
+                return
+            for one in settlements:
+                self._settle(database, [one])
+
 
 _BATCH = 512
 _USED = 60.0
@@ -107,7 +334,7 @@ class Writer:
         wanted = [job for job, _ in batch if isinstance(job, Wanted)]
         try:
             granted = iter(self._link.do(lambda database: self._commit(database, settlements, wanted)))
-        except Gone:
+        except ConnectionLost:
             self._offline.keep(settlements)
             self.upkeep.unclear += [one for one in wanted if one.terms is not None]
             granted = iter([self._offline.refuse(one) for one in wanted])
@@ -139,7 +366,7 @@ class Writer:
     def _alone(self, work: Work) -> Any:
         try:
             return self._link.do(work)
-        except Gone as error:
+        except ConnectionLost as error:
             return LedgerDown("the ledger's database cannot be used now", str(error))
         except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
             return error

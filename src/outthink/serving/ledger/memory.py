@@ -1,0 +1,130 @@
+"""A ledger that forgets: everyone may ask, and the last receipts are kept in memory. For trials and tests."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NoReturn
+
+from outthink.core.errors import BadInput
+from outthink.serving.ledger.sums import Sums, day_of
+from outthink.serving.protocols import GroupBy, Idempotency, Key, RequestRecord, Reservation, Spend, StoredKey, Terms
+
+_ANYONE = Key("anyone", admin=True)
+
+
+class MemoryLedger:
+    """Keeps the last `size` records. There are no keys, no budgets by day or month and no replies to repeat."""
+
+    def __init__(self, size: int = 10_000) -> None:
+        self._size = size
+        self.records: OrderedDict[str, RequestRecord] = OrderedDict()
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Nothing to write."""
+
+    @property
+    def guarded(self) -> bool:
+        """There are no keys."""
+        return False
+
+    @property
+    def logs_content(self) -> bool:
+        """Nothing is stored."""
+        return False
+
+    @property
+    def problem(self) -> str | None:
+        """Memory does not fail."""
+        return None
+
+    async def authorise(self, bearer: str | None) -> Key | None:
+        """Everyone may ask."""
+        return _ANYONE
+
+    async def reserve(
+        self,
+        key: Key,
+        tokens: int | None,
+        usd: float | None,
+        request_id: str,
+        idempotency: Idempotency | None = None,
+    ) -> Reservation:
+        """Nothing is limited."""
+        return Reservation(request_id, key.id, tokens, usd)
+
+    async def settle(self, reservation: Reservation, record: RequestRecord) -> None:
+        """Keep the record, and forget the oldest."""
+        self.records[record.id] = record
+        if len(self.records) > self._size:
+            self.records.popitem(last=False)
+
+    async def receipt(self, request_id: str) -> RequestRecord | None:
+        """A record that has not been forgotten."""
+        return self.records.get(request_id)
+
+    async def content(self, request_id: str) -> tuple[str | None, str | None] | None:
+        """Nothing is stored."""
+        return None
+
+    async def forget(self, request_id: str) -> bool:
+        """Nothing is stored."""
+        return False
+
+    async def search(
+        self,
+        *,
+        text: str | None = None,
+        key: str | None = None,
+        model: str | None = None,
+        strategy: str | None = None,
+        stopped: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> Sequence[RequestRecord]:
+        """Records that fit, newest first."""
+        equal = {"key_id": key, "model": model, "strategy": strategy, "stopped": stopped}
+        asked = {name: value for name, value in equal.items() if value is not None}
+        found = sorted(self.records.values(), key=lambda one: (one.started, one.id), reverse=True)
+        if before is not None:
+            found = found[1 + next((at for at, one in enumerate(found) if one.id == before), len(found)) :]
+        return [
+            one
+            for one in found
+            if all(getattr(one, name) == value for name, value in asked.items())
+            and (since is None or one.started >= since)
+            and (until is None or one.started < until)
+            and (text is None or text.lower() in f"{one.id} {one.model} {one.strategy} {one.error or ''}".lower())
+        ][:limit]
+
+    async def spend(self, group_by: GroupBy, since: float | None = None, until: float | None = None) -> Sequence[Spend]:
+        """Sums over the records that are kept."""
+        sums: dict[str, Sums] = {}
+        for one in self.records.values():
+            day = day_of(one.started)
+            if (since is None or day >= day_of(since)) and (until is None or day <= day_of(until)):
+                group = day if group_by == "day" else str(getattr(one, "key_id" if group_by == "key" else group_by))
+                sums.setdefault(group, Sums()).add(one)
+        spent = [total.spend(group) for group, total in sums.items()]
+        return sorted(spent, key=lambda row: row.group if group_by == "day" else (-row.known_tokens, row.group))
+
+    async def add_key(self, name: str, terms: Terms) -> tuple[StoredKey, str]:
+        """Not possible here."""
+        _no_keys()
+
+    async def revoke_key(self, name: str) -> StoredKey:
+        """Not possible here."""
+        _no_keys()
+
+    async def list_keys(self) -> Sequence[StoredKey]:
+        """There are none."""
+        return []
+
+
+def _no_keys() -> NoReturn:
+    raise BadInput("ledger", "memory:", "keeps no keys", "use a SQLite file or PostgreSQL")

@@ -1,0 +1,314 @@
+"""What happens while the database is gone: records go to local disk, requests of limited keys are refused.
+
+Knows: nothing that was served is forgotten while there is any place for it. Used by the writer's thread alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from outthink.core.errors import BadInput
+from outthink.serving.bodies import encode
+from outthink.serving.ledger.database import Connect, ConnectionLost, Database, loaded, packed, unpacked
+from outthink.serving.ledger.reservations import Settlement, Wanted
+from outthink.serving.protocols import Idempotency, LedgerDown, Reservation
+
+# Settlements that the database could not take, on local disk until it can.
+#
+# Knows: an append-only file of JSON lines a process, forced to disk with every batch. Loading a line twice
+# does no harm, because each request is settled once; a line is only lost with its disk.
+
+try:
+    import fcntl
+except ImportError:  # Windows does not delete files that are open, so nobody takes a living process's away
+    fcntl = None  # type: ignore[assignment]
+
+
+class Spool:
+    """The file of one process, and those that ended processes left in the same folder.
+
+    Args:
+        owner: names the process.
+    """
+
+    def __init__(self, folder: Path, owner: str) -> None:
+        self._folder, self._path = folder, folder / f"{owner}.jsonl"
+        self._file: IO[bytes] | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether this process has lines there."""
+        return self._file is not None
+
+    def append(self, settlements: Sequence[Settlement]) -> None:
+        """Keep settlements; they are on disk when this returns. Raises OSError, and then keeps none of them."""
+        text = b"".join(_line(one) for one in settlements)
+        file = self._file or self._opened()
+        before = file.tell()
+        try:
+            file.write(text)
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            file.seek(before)
+            raise
+
+    def _opened(self) -> IO[bytes]:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        while True:
+            file = os.fdopen(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600), "r+b", buffering=0)
+            if _lock(file) and _there(self._path, file):
+                file.seek(0, os.SEEK_END)
+                self._file = file
+                return file
+            file.close()  # it was empty, and a process that looked for orphans had just taken it
+
+    def load(self) -> Iterator[tuple[list[Settlement], IO[bytes]]]:
+        """The settlements of each file that is ours or nobody's; `done` with a file deletes it."""
+        if self._file is not None:
+            yield _read(self._file), self._file
+        for path in sorted(self._folder.glob("*.jsonl")) if self._folder.is_dir() else ():
+            if path == self._path:
+                continue
+            try:
+                file = path.open("r+b", buffering=0)
+            except FileNotFoundError:
+                continue  # another process was faster
+            with file:
+                if _lock(file):
+                    yield _read(file), file
+
+    def done(self, file: IO[bytes]) -> None:
+        """Everything in a file is in the database."""
+        if file is self._file:
+            self._file = None
+            self._path.unlink(missing_ok=True)
+            file.close()
+        else:
+            Path(file.name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Leave the file to the next process."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _lock(file: IO[bytes]) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _there(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _line(one: Settlement) -> bytes:
+    reservation: dict[str, Any] = asdict(one.reservation)
+    reservation.pop("replay")
+    parts = {
+        "reservation": reservation,
+        "record": loaded(packed(one.record)),
+        "body": _text(one.record.body),
+        "content": _text(one.record.content),
+    }
+    return encode(parts) + b"\n"
+
+
+def _read(file: IO[bytes]) -> list[Settlement]:
+    file.seek(0)
+    whole, mark, _ = file.read().rpartition(b"\n")  # what follows was being written when its process ended
+    return [_settlement(loaded(line)) for line in whole.split(b"\n")] if mark else []
+
+
+def _settlement(value: dict[str, Any]) -> Settlement:
+    kept = value["reservation"]
+    idempotency = None if kept["idempotency"] is None else Idempotency(*kept["idempotency"])
+    record = unpacked(value["record"])
+    record.body, record.content = _bytes(value["body"]), _bytes(value["content"])
+    return Settlement(Reservation(**{**kept, "idempotency": idempotency}), record)
+
+
+def _text(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
+
+
+_log = logging.getLogger("outthink.serving.ledger")
+_MOST = 100_000
+"""Records kept in memory where the local disk is full as well."""
+_PIECE = 500
+
+
+class Offline:
+    """Where records wait for the database."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._memory: list[Settlement] = []
+        self._reason: str | None = None
+        self._full: str | None = None
+        self.dropped = 0
+        self.opened = False
+        """The database has been there once; until then its absence is the opener's error and no outage."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why records wait, None while the database works."""
+        return self._reason if self._full is None else f"{self._reason}; local disk: {self._full}"
+
+    def begin(self, reason: str) -> None:
+        """The database has gone."""
+        if self._reason is None and self.opened:
+            _log.error("the ledger's database cannot be used, records are kept on local disk: %s", reason)
+        self._reason = reason
+
+    def end(self) -> None:
+        """The database is back."""
+        if self._reason is not None:
+            _log.warning("the ledger's database is back")
+        self._reason = self._full = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether this process has records that are not in the database."""
+        return bool(self._memory) or self._spool.waiting
+
+    def keep(self, settlements: Sequence[Settlement]) -> None:
+        """Keep records for later; never raises."""
+        try:
+            for some in (settlements, self._memory):
+                if some:
+                    self._spool.append(some)
+            self._memory, self._full = [], None
+        except OSError as error:
+            if self._full is None:
+                _log.error("records cannot be kept on local disk either, only in memory: %s", error)
+            self._full = str(error)
+            self._memory += settlements
+            if (lost := len(self._memory) - _MOST) > 0:
+                del self._memory[:lost]
+                self.dropped += lost
+                _log.error("memory is full too: %d records are lost, %d in all", lost, self.dropped)
+
+    def refuse(self, wanted: Wanted) -> Reservation | LedgerDown:
+        """What a request gets that asks for a reservation now."""
+        if wanted.terms is not None:
+            return LedgerDown("the ledger's database cannot be used now, and this key has a budget; try again")
+        return Reservation(
+            wanted.request_id, wanted.key_id, wanted.tokens, wanted.usd, held=True, idempotency=wanted.idempotency
+        )
+
+    def load(self, settle: Callable[[Sequence[Settlement]], None]) -> int:
+        """Settle everything that waits, orphans of ended processes included; returns how many records.
+
+        Raises what `settle` raises, and then everything waits on.
+        """
+        count = len(self._memory)
+        for at in range(0, count, _PIECE):
+            settle(self._memory[at : at + _PIECE])
+        self._memory = []
+        for settlements, file in self._spool.load():
+            for at in range(0, len(settlements), _PIECE):
+                settle(settlements[at : at + _PIECE])
+            self._spool.done(file)
+            count += len(settlements)
+        return count
+
+    def close(self) -> None:
+        """The process ends: what is in memory goes to disk if it can."""
+        if self._memory:
+            self.keep(())
+        if self._memory:
+            _log.error("%d records are lost: neither the database nor the local disk takes them", len(self._memory))
+        self._spool.close()
+
+
+# The writer's connection: opened when it is needed, opened again when it was lost.
+#
+# Knows: when another attempt is worth it. While the database is gone only `probe` tries it, so that no
+# request waits for a connection that does not come.
+
+T = TypeVar("T")
+_FIRST, _LONGEST = 0.5, 10.0
+"""Seconds between attempts to reach a database that is gone."""
+
+
+class Link:
+    """One connection; not for several threads at once."""
+
+    def __init__(self, connect: Connect, offline: Offline) -> None:
+        self._connect, self._offline = connect, offline
+        self._database: Database | None = None
+        self._pause = _FIRST
+        self.retry_at = 0.0
+        """When to probe again, by the monotonic clock."""
+
+    @property
+    def up(self) -> bool:
+        """Whether the database worked the last time."""
+        return self._offline.problem is None
+
+    def do(self, work: Callable[[Database], T]) -> T:
+        """Do some work. Raises Gone, at once where the database is known to be gone; else what the work raises."""
+        if (problem := self._offline.problem) is not None:
+            raise ConnectionLost(problem)
+        return self.probe(work)
+
+    def probe(self, work: Callable[[Database], T]) -> T:
+        """Do some work even if the database was gone the last time."""
+        for last in (False, True):
+            try:
+                if self._database is None:
+                    self._database = self._opened()
+                result = work(self._database)
+            except ConnectionLost as error:
+                self.close()
+                if error.again and not last:
+                    continue
+                self.retry_at = time.monotonic() + self._pause
+                self._pause = min(self._pause * 2, _LONGEST)
+                self._offline.begin(str(error))
+                raise
+            except BaseException:
+                if self._database is not None:
+                    self._database.rollback()
+                raise
+            self._pause = _FIRST
+            return result
+        raise AssertionError
+
+    def _opened(self) -> Database:
+        try:
+            return self._connect()
+        except BadInput as error:
+            if not self._offline.opened:
+                raise
+            raise ConnectionLost(
+                str(error)
+            ) from error  # it was a ledger before: damaged or replaced, and perhaps mended
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._database is not None:
+            self._database.rollback()
+            self._database.close()
+            self._database = None

@@ -1,0 +1,1 @@
+"""What the proxy lets others see of its work: events, logs, metrics and traces."""

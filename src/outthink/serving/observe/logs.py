@@ -1,0 +1,213 @@
+"""Structured logs: one line of JSON a request, readable text where a person looks, and never a secret.
+
+Knows: which fields of a record may be written: no prompt, no answer, no key. A thread makes and writes the
+lines a few times a second, so neither a slow disk nor JSON delays a request; where it falls far behind, lines
+are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+import time
+from collections import deque
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from outthink.core.errors import BadInput
+from outthink.serving.bodies import encode
+from outthink.serving.observe.watch import Quiet
+from outthink.serving.protocols import RequestRecord
+
+if TYPE_CHECKING:
+    from outthink.serving.app import App
+
+
+NAME = "outthink.serving"
+_TEXTS = ("id", "key_id", "endpoint", "model", "backend_model", "strategy", "stopped", "error")
+_NUMBERS = (
+    *("status", "stream", "seconds", "first_seconds", "samples", "prompt_tokens", "completion_tokens"),
+    *("cancelled_tokens", "tokens", "at_most_tokens", "usd", "joules", "estimated"),
+)
+_SECRET = re.compile(
+    r"(?P<start>\bBearer\s+|\b(?:ot|sk|pk|hf|gsk|xai)[-_]|(?:key|token|password|secret)[\"']?\s*[=:]\s*[\"']?|://[^/\s:@]*:(?=[^/\s@]*@))"
+    r"[^\s\"'&,;@]{6,}",
+    re.IGNORECASE,
+)
+_LONGEST = 100_000
+"""Lines that may wait to be written."""
+_PAUSE = 0.2
+"""Seconds between two writes."""
+_LETTERS = 300
+
+Waiting = RequestRecord | logging.LogRecord
+
+
+def masked(text: str) -> str:
+    """Text with everything that looks like a secret taken out."""
+    return _SECRET.sub(lambda found: found["start"] + "***", text)
+
+
+def json_of(waiting: Waiting) -> str:
+    """A line of JSON: time (UTC), level, message, and of a request what it was and cost. Unknown is null."""
+    told: dict[str, Any]
+    if isinstance(waiting, RequestRecord):
+        told = {"time": _moment(waiting.started + waiting.seconds), "level": _level(waiting), "message": "request"}
+        for name in _TEXTS:
+            value = getattr(waiting, name)
+            told[name] = None if value is None else _short(value)
+        told |= {name: getattr(waiting, name) for name in _NUMBERS}
+    else:
+        told = {"time": _moment(waiting.created), "level": waiting.levelname.lower()}
+        told["message"] = masked(waiting.getMessage())
+        if waiting.exc_text:
+            told["trace"] = masked(waiting.exc_text)
+    return encode(told).decode()
+
+
+def text_of(waiting: Waiting) -> str:
+    """A line for a person."""
+    if isinstance(waiting, RequestRecord):
+        tokens = "unknown" if waiting.tokens is None else str(waiting.tokens)
+        what = f"{waiting.status} {waiting.model[:80]}, {waiting.strategy[:80]}, {waiting.stopped}"
+        said = masked(f"{what}, {waiting.seconds:.3f} s, {tokens} tokens")
+        return f"{_moment(waiting.started + waiting.seconds)[11:19]} {_level(waiting):7} {ascii(said)[1:-1]}"
+    said = masked(waiting.getMessage()) + (f"\n{masked(waiting.exc_text)}" if waiting.exc_text else "")
+    return f"{_moment(waiting.created)[11:19]} {waiting.levelname.lower():7} {said}"
+
+
+class Hand(logging.Handler):
+    """Hands lines of other parts over to the thread."""
+
+    def __init__(self, logs: Logs) -> None:
+        super().__init__()
+        self._logs = logs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put exceptions into words here: their objects belong to this thread."""
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        record.exc_info = None
+        self._logs.put(record)
+
+
+class Logs(Quiet):
+    """A watcher that writes a line for every finished request and every change of a backend.
+
+    Args:
+        level: debug, info, warning or error; requests are `info`, those that failed here are `warning`.
+        file: to add to, standard error for None. It may be moved away under us, as logrotate does it.
+    """
+
+    def __init__(self, level: str, file: Path | None) -> None:
+        self._level, self._file = logging.getLevelName(level.upper()), file
+        self._line = text_of if file is None and sys.stderr.isatty() else json_of
+        if file is not None:
+            try:
+                file.open("a", encoding="utf-8").close()
+            except OSError as error:
+                raise BadInput(
+                    "logs.file", str(file), f"cannot be written ({error.strerror})", "choose another"
+                ) from None
+        self._waiting: deque[Waiting] = deque()
+        self._dropped = 0
+        self._done = threading.Event()
+        self._log = logging.getLogger(NAME)
+        self._before = self._log.level, self._log.propagate
+        self._log.setLevel(self._level)
+        self._log.propagate = False
+        self._hand = Hand(self)
+        self._log.addHandler(self._hand)
+        self._thread = threading.Thread(target=self._write, name="outthink-log", daemon=True)
+        self._thread.start()
+
+    def finished(self, record: RequestRecord) -> None:
+        """A request's line."""
+        if self._level <= logging.INFO or _level(record) == "warning":
+            self.put(record)
+
+    def backend(self, url: str, healthy: bool) -> None:
+        """A backend's line."""
+        if healthy:
+            self._log.info("backend %s is healthy", url)
+        else:
+            self._log.warning("backend %s is down", url)
+
+    def put(self, line: Waiting) -> None:
+        """Write soon, or drop it where too much waits."""
+        if len(self._waiting) < _LONGEST:
+            self._waiting.append(line)
+        else:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Write what waits, and leave logging as it was."""
+        self._log.removeHandler(self._hand)
+        self._log.setLevel(self._before[0])
+        self._log.propagate = self._before[1]
+        self._done.set()
+        self._thread.join(5.0)
+
+    def _write(self) -> None:
+        ending = False
+        while not ending:
+            ending = self._done.wait(_PAUSE)
+            lines = [self._made(self._waiting.popleft()) for _ in range(len(self._waiting))]
+            if self._dropped:
+                lost, self._dropped = self._dropped, 0
+                self.put(self._log.makeRecord(NAME, logging.WARNING, "", 0, f"{lost} lines were dropped", (), None))
+            if lines:
+                self._out("\n".join(lines) + "\n")
+
+    def _made(self, waiting: Waiting) -> str:
+        """A line; one that cannot be made says so, and the thread goes on."""
+        try:
+            return self._line(waiting)
+        except (ValueError, TypeError, OverflowError) as error:
+            return encode({"level": "error", "message": f"a line could not be made ({type(error).__name__})"}).decode()
+
+    def _out(self, text: str) -> None:
+        """One write; a disk that is full costs lines, not the thread."""
+        try:
+            if self._file is None:
+                _put(sys.stderr, text)
+            else:
+                with self._file.open("a", encoding="utf-8") as stream:
+                    _put(stream, text)
+        except (OSError, ValueError):
+            self._dropped += text.count("\n")
+
+
+def attach(app: App, level: str = "info", file: Path | None = None) -> Logs:
+    """Write from now on; `close` it when the proxy has stopped. Raises BadInput for a file that cannot be written."""
+    logs = Logs(level, file)
+    app.watchers.add(logs)
+    return logs
+
+
+def _put(stream: TextIO, text: str) -> None:
+    stream.write(text)
+    stream.flush()
+
+
+def _level(record: RequestRecord) -> str:
+    return "warning" if record.status >= 500 else "info"
+
+
+def _moment(seconds: float) -> str:
+    """UTC with milliseconds, 2026-11-24T10:00:00.123Z."""
+    return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+
+
+@lru_cache(16)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+@lru_cache(4096)
+def _short(text: str) -> str:
+    """Names come again and again, and looking for secrets takes as long as the rest of a line."""
+    return masked(text[:_LETTERS])

@@ -1,0 +1,237 @@
+"""Prometheus metrics at /metrics: what was asked, what it cost, how long it took, and how the parts are.
+
+Knows: finished requests, and what is read off the parts when somebody looks. Labels come from us and from
+the backends, never from a client's text, so there are only so many series. What a request has not told is
+counted as unknown and adds nothing to a sum.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aiohttp import web
+
+from outthink.core.request import CURRENCIES
+from outthink.serving.accounting import PASS
+from outthink.serving.chat.backends import Policies
+from outthink.serving.failure import Failure
+from outthink.serving.observe.watch import LiveRequest, Quiet
+from outthink.serving.protocols import Key, RequestRecord
+from outthink.strategies import strategies
+
+if TYPE_CHECKING:
+    from outthink.serving.app import App
+
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+SAMPLES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+_TOKENS = ("prompt", "completion", "cancelled")
+_COSTS = {"usd": "dollars", "joules": "joules", "flops": "floating-point operations"}
+_STOPPED = frozenset({"finished", "consensus", "first-m", "gave-up", "interrupted", "error"})
+_OTHER = "other"
+
+
+class Labels(NamedTuple):
+    """By what requests are told apart."""
+
+    model: str
+    strategy: str
+
+
+class Spread:
+    """A histogram: counts by bucket, the last one without end, and the sum."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds, self.counts, self.sum = bounds, [0] * (len(bounds) + 1), 0.0
+
+    def add(self, value: float) -> None:
+        """One observation."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Upper bounds with the observations up to them."""
+        bounds = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
+        return [(bound, float(count)) for bound, count in zip(bounds, accumulate(self.counts), strict=True)]
+
+
+class Metrics(Quiet):
+    """A watcher that counts, and a Prometheus collector that tells."""
+
+    def __init__(self, app: App, policies: Policies) -> None:
+        self._app, self._policies = app, policies
+        self._requests: Counter[tuple[str, str, str, str]] = Counter()
+        self._stopped: Counter[tuple[str, str]] = Counter()
+        self._tokens: Counter[tuple[str, str, str]] = Counter()
+        self._costs: dict[tuple[str, str, str], float] = {}
+        self._unknown: Counter[tuple[str, str, str]] = Counter()
+        self._seconds: dict[Labels, Spread] = {}
+        self._first: dict[Labels, Spread] = {}
+        self._samples: dict[Labels, Spread] = {}
+        self._running = 0
+
+    def began(self, running: LiveRequest) -> None:
+        """One more is being answered."""
+        self._running += 1
+
+    def finished(self, record: RequestRecord) -> None:
+        """Count a request."""
+        self._running = max(0, self._running - 1)
+        labels = self._labels(record)
+        self._requests[(record.endpoint, *labels, str(record.status))] += 1
+        self._stopped[labels.strategy, stopped_of(record.stopped)] += 1
+        _spread(self._seconds, labels, SECONDS).add(record.seconds)
+        _spread(self._samples, labels, SAMPLES).add(record.samples)
+        if record.first_seconds is not None:
+            _spread(self._first, labels, SECONDS).add(record.first_seconds)
+        for kind in _TOKENS:
+            count = getattr(record, f"{kind}_tokens")
+            if count is None:
+                self._unknown[(*labels, f"{kind} tokens")] += 1
+            elif count:
+                self._tokens[(*labels, kind)] += count
+        for currency in _COSTS:
+            cost = getattr(record, currency)
+            if cost is None:
+                self._unknown[(*labels, currency)] += 1
+            elif cost:
+                place = (*labels, currency)
+                self._costs[place] = self._costs.get(place, 0.0) + cost
+
+    def _labels(self, record: RequestRecord) -> Labels:
+        model = record.backend_model
+        return Labels(model if model in self._app.pool.names() else _OTHER, strategy_of(record.strategy))
+
+    def collect(self) -> Iterator[Any]:
+        """Everything, as Prometheus' client wants it."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        pair = Labels._fields
+        counters: list[tuple[str, str, tuple[str, ...], Mapping[Any, float]]] = [
+            ("requests", "Requests answered.", ("endpoint", *pair, "status"), self._requests),
+            ("stopped", "Why requests ended.", ("strategy", "reason"), self._stopped),
+            (
+                "tokens",
+                "Tokens read, written, and written for samples that were cancelled.",
+                (*pair, "kind"),
+                self._tokens,
+            ),
+            ("unknown", "Requests of which an amount is not known; sums lack it.", (*pair, "amount"), self._unknown),
+        ]
+        for name, about, labels, counted in counters:
+            family = CounterMetricFamily(f"outthink_{name}", about, labels=labels)
+            for values, count in counted.items():
+                family.add_metric(values, count)
+            yield family
+        for currency, unit in _COSTS.items():
+            family = CounterMetricFamily(f"outthink_{currency}", f"Spent in {unit}, where it is known.", labels=pair)
+            for (*values, kind), cost in self._costs.items():
+                if kind == currency:
+                    family.add_metric(values, cost)
+            yield family
+        spreads = [
+            ("request_seconds", "Seconds to the end of a reply.", self._seconds),
+            ("first_token_seconds", "Seconds to the first token of a stream.", self._first),
+            ("request_samples", "Samples drawn for a request.", self._samples),
+        ]
+        for name, about, spread in spreads:
+            histogram = HistogramMetricFamily(f"outthink_{name}", about, labels=pair)
+            for values, one in spread.items():
+                histogram.add_metric(values, one.buckets(), one.sum)
+            yield histogram
+        for name, about, value in self._now():
+            yield GaugeMetricFamily(f"outthink_{name}", about, value=value)
+        yield self._errors()
+        yield self._backends()
+        yield from self._shadow()
+
+    def _now(self) -> Iterator[tuple[str, str, float]]:
+        app = self._app
+        yield "running_requests", "Requests that are being answered.", self._running
+        yield "admitted_requests", "Requests that have a place.", app.admission.active
+        yield "waiting_requests", "Requests that stand in line for a place.", app.admission.waiting
+        yield (
+            "ready",
+            "1 where some backend is healthy and the proxy is not stopping.",
+            (app.pool.ready and not app.stopping),
+        )
+        yield "policy_ok", "0 while a changed policy file cannot be used.", self._policies.problem is None
+        yield "ledger_ok", "0 while records cannot reach the database.", app.ledger.problem is None
+
+    def _errors(self) -> Any:
+        from prometheus_client.core import CounterMetricFamily
+
+        about = "Error objects that clients have got, those of requests that were refused at the door included."
+        family = CounterMetricFamily("outthink_errors", about, labels=("status", "code"))
+        for (status, code), count in self._app.failed.items():
+            family.add_metric((str(status), code), count)
+        return family
+
+    def _backends(self) -> Any:
+        from prometheus_client.core import GaugeMetricFamily
+
+        family = GaugeMetricFamily("outthink_backend_up", "Whether a backend is healthy.", labels=("url",))
+        for url, healthy in self._app.pool.health():
+            family.add_metric((url,), healthy)
+        return family
+
+    def _shadow(self) -> Iterator[Any]:
+        """What a policy that is tried in the shadow would have done."""
+        from prometheus_client.core import CounterMetricFamily
+
+        compared = self._policies.compared
+        choices = CounterMetricFamily("outthink_shadow_choices", "Choices of the shadow policy.", labels=("same",))
+        choices.add_metric(("yes",), compared.agreed)
+        choices.add_metric(("no",), compared.differed)
+        choices.add_metric(("refused",), compared.refused)
+        yield choices
+        about = "Tokens predicted for the requests that both policies have decided."
+        tokens = CounterMetricFamily("outthink_shadow_predicted_tokens", about, labels=("policy",))
+        tokens.add_metric(("active",), compared.active_tokens)
+        tokens.add_metric(("shadow",), compared.shadow_tokens)
+        yield tokens
+
+    async def handle(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        """GET /metrics, for admins."""
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+        if not key.admin:
+            message = "API key: is not an admin's; use one made with `outthink keys add NAME --admin`"
+            raise Failure(403, message, param="Authorization", code="admin_only")
+        registry = CollectorRegistry()
+        registry.register(self)
+        return web.Response(body=generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def attach(app: App, policies: Policies) -> Metrics:
+    """Count from now on, and answer /metrics."""
+    metrics = Metrics(app, policies)
+    app.watchers.add(metrics)
+    app.route("GET", "/metrics", metrics.handle)
+    return metrics
+
+
+@lru_cache(4096)
+def strategy_of(name: str) -> str:
+    """The strategy's bare name; one that is not ours is `other`."""
+    bare = name.partition(":")[0].partition("@")[0].partition(" ")[0]
+    return bare if bare in (PASS, "auto") or bare in strategies() else _OTHER
+
+
+def stopped_of(reason: str) -> str:
+    """Why it ended, in few words: budgets by their currency, everything rare as `other`."""
+    return reason if reason in _STOPPED or reason.partition("budget:")[2] in CURRENCIES else _OTHER
+
+
+def _spread(table: dict[Labels, Spread], labels: Labels, bounds: tuple[float, ...]) -> Spread:
+    found = table.get(labels)
+    if found is None:
+        found = table[labels] = Spread(bounds)
+    return found

@@ -1,0 +1,117 @@
+"""The HTTP client of the proxy, over aiohttp.
+
+Knows connections and which error means what. Implements the engine's transport protocol, and whole
+replies in one step. Does not know JSON or chats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Self
+
+import aiohttp
+
+from outthink.http.transport import FaultKind, Timeouts, TransportFault
+from outthink.serving.pool.protocols import Whole
+
+_IDLE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a request
+_STALE = 3  # connections in a row that may turn out to have been closed while they were idle
+
+
+class AiohttpTransport:
+    """Connections to all backends, within one event loop."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE, ttl_dns_cache=60)
+            self._session = aiohttp.ClientSession(
+                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+            )
+        return self._session
+
+    async def open(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+    ) -> AiohttpResponse:
+        """Send a request and wait for the head of its reply."""
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.idle)
+        tries = _STALE
+        while True:
+            try:
+                response = await self._open().request(
+                    method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
+                )
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                tries -= 1
+                if tries and _unsent(error):
+                    continue
+                raise _fault(error) from error
+            return AiohttpResponse(response)
+
+    async def fetch(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+    ) -> Whole:
+        """Send a request and read its reply whole."""
+        reply = await self.open(method, url, headers, body, timeouts)
+        try:
+            return Whole(reply.status, reply.headers, await reply.response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _fault(error) from error
+        finally:
+            reply.response.release()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+class AiohttpResponse:
+    """A reply as it comes."""
+
+    __slots__ = ("_content", "headers", "response", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.response, self.status = response, response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._content = response.content
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            piece = await self._content.readany()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _fault(error) from error
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        """Close at once; a body read to its end leaves the connection open for the next request."""
+        if self._content.at_eof():
+            self.response.release()
+        else:
+            self.response.close()
+            await asyncio.sleep(0)
+
+
+def _unsent(error: BaseException) -> bool:
+    """Whether the request was not written, because the server had closed the idle connection: nobody has seen it."""
+    return isinstance(error.__cause__, aiohttp.ClientConnectionResetError)
+
+
+def _fault(error: BaseException) -> TransportFault:
+    kind: FaultKind = "dropped"
+    if isinstance(error, aiohttp.ClientSSLError):
+        kind = "tls"
+    elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        kind = "connect"
+    elif isinstance(error, TimeoutError):
+        kind = "idle"
+    return TransportFault(kind, " ".join(str(error).split())[:200])
