@@ -41,8 +41,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from common import MODELS, NO_TRACES, ROOT, Table, interval, load_average, parser, save, show, skip, target
-from outthink.cli.train import arguments as train_arguments
-from outthink.cli.train import plan_of
+from outthink.cli.train import plan_of, train_arguments
 from outthink.training.base import HISTORY, load_verifier, tokenizer_of
 from outthink.training.examples import encode_all
 from outthink.training.judgement import curve, equal_flops, scored, solution_metrics, solution_scores, step_logits

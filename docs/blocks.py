@@ -19,9 +19,9 @@ from rich.console import Console
 
 import tables
 import verifier_tables
+from outthink.cli.ask import receipt_table
+from outthink.cli.installation import markdown
 from outthink.cli.main import VERBS, parser
-from outthink.cli.receipt import receipt_table
-from outthink.cli.strategies import markdown
 from outthink.core.receipt import Entry, Receipt, Result
 from outthink.evaluation.report.plot import draw
 from outthink.strategies import STYLES, strategies

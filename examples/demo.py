@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import outthink as ot
-from outthink.cli.receipt import receipt_table
+from outthink.cli.ask import receipt_table
 from outthink.evaluation.compare import CompareSettings, compare
 from outthink.evaluation.report.html import render
 from outthink.evaluation.report.plot import draw

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from outthink.cli.ask import TerminalJudge
 from outthink.cli.main import main
-from outthink.cli.terminal_judge import TerminalJudge
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
 

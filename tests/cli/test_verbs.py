@@ -50,5 +50,5 @@ def test_the_cache_can_be_found_and_cleared(cli, server) -> None:
 
 
 def test_doctor_prints_remedies_with_their_brackets(cli, monkeypatch) -> None:
-    monkeypatch.setattr("outthink.cli.doctor.find_spec", lambda name: None)
+    monkeypatch.setattr("outthink.cli.installation.find_spec", lambda name: None)
     assert "outthink[local]" in cli("doctor").out

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from outthink import BadInput, Completion, Request, ScriptedEngine, Speed
-from outthink.cli.terminal_judge import TerminalJudge
+from outthink.cli.ask import TerminalJudge
 from outthink.core.sample import Candidate
 from outthink.engines.protocol import Call
 from outthink.engines.simulated import Outcome

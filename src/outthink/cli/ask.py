@@ -5,13 +5,28 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import select
 import signal
 import sys
-from typing import TYPE_CHECKING
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
 
-from outthink.cli.engine import chosen_engine, engine_arguments
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from outthink.cli.options import chosen_engine, engine_arguments
 from outthink.core.errors import BadInput
-from outthink.core.request import ANSWER_KINDS
+from outthink.core.receipt import Receipt, Result
+from outthink.core.request import ANSWER_KINDS, Request
+from outthink.core.sample import Candidate, Sample
+from outthink.session.running import Running
+from outthink.verifiers.protocol import Aggregation, Kind, Score
 
 if TYPE_CHECKING:
     from outthink.controller.policy.plan import Plan
@@ -20,7 +35,7 @@ if TYPE_CHECKING:
     from outthink.verifiers.protocol import Verifier
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def ask_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     add = parser.add_argument
     add("prompt", nargs="?", help="the question; read from standard input if left out or -")
@@ -46,14 +61,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print one JSON object")
 
 
-def run(chosen: argparse.Namespace) -> int:
+def run_ask(chosen: argparse.Namespace) -> int:
     """Ask, show, and answer with 0, 3 (nothing readable) or 130 (interrupted)."""
     result = asyncio.run(_ask(chosen))
     if chosen.json:
         print(json.dumps(result.json()))
     else:
-        from outthink.cli.receipt import show
-
         show(result)
     if result.stopped == "interrupted":
         return 130
@@ -64,15 +77,12 @@ def run(chosen: argparse.Namespace) -> int:
 
 async def _ask(chosen: argparse.Namespace) -> Result:
     from outthink.api import ask
-    from outthink.cli.live import LiveView
     from outthink.economics.price import Price
     from outthink.economics.tariff import Energy
 
     prompt = read_prompt(chosen.prompt)
     judge: Verifier | str | None = chosen.verifier
     if asked := judge == "person":
-        from outthink.cli.terminal_judge import TerminalJudge
-
         judge = TerminalJudge.here()
     engine = chosen_engine(chosen)
     view = LiveView(sys.stderr, quiet=chosen.json or asked)  # a view that redraws would hide what a person is asked
@@ -131,3 +141,235 @@ def read_prompt(given: str | None) -> str:
         return sys.stdin.read().strip()
     except UnicodeDecodeError:
         raise BadInput("prompt", "standard input", "is no UTF-8 text", "convert it first") from None
+
+
+# How an answer and its receipt are printed. Knows columns and units; derives nothing new.
+
+
+def show(result: Result) -> None:
+    """The answer on standard output, the receipt on standard error."""
+    answer = result.answer
+    if result.text.strip() and (answer is None or result.strategy.startswith(("single", "greedy"))):
+        print(result.text.strip())
+    if answer is None:
+        print("no readable answer", file=sys.stderr)
+    elif answer not in result.text.casefold() or not result.strategy.startswith(("single", "greedy")):
+        print(answer)
+    console = Console(stderr=True, highlight=False)
+    console.print(receipt_table(result))
+    for note in result.receipt.notes:
+        console.print(f"note: {note}", style="dim", markup=False)
+
+
+def receipt_table(result: Result) -> Table:
+    """The receipt as a small table; what is unknown says so."""
+    receipt = result.receipt
+    table = Table(
+        title=escape(f"receipt · {result.strategy} · {result.model}"), title_justify="left", show_header=False, box=None
+    )
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("stopped", result.stopped)
+    table.add_row("calls", _calls(receipt))
+    table.add_row("tokens", f"{_amount(receipt, 'tokens', ',.0f')}  ({_split(receipt)})")
+    table.add_row("seconds", f"{receipt.seconds:.2f}")
+    table.add_row("dollars", _amount(receipt, "usd", ".6f"))
+    table.add_row("joules", _amount(receipt, "joules", ".1f"))
+    table.add_row("FLOPs", _amount(receipt, "flops", ".3g"))
+    return table
+
+
+def _calls(receipt: Receipt) -> str:
+    counts = Counter(entry.status for entry in receipt.entries)
+    return ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
+
+
+def _split(receipt: Receipt) -> str:
+    entries = receipt.entries
+    parts = {
+        "prompt": [entry.prompt_tokens for entry in entries],
+        "completion": [entry.completion_tokens for entry in entries],
+        "cancelled": [entry.cancelled_tokens for entry in entries],
+    }
+    text = " + ".join(
+        f"{name} {'unknown' if None in values else format(sum(v or 0 for v in values), ',')}"
+        for name, values in parts.items()
+    )
+    cached = sum(entry.cached_tokens or 0 for entry in entries)
+    return text + (f"; {cached:,} of the prompt from the server's cache" if cached else "")
+
+
+def _amount(receipt: Receipt, name: str, form: str) -> str:
+    total = receipt.total(name)
+    if total.value is not None:
+        return format(total.value, form)
+    if total.known == 0 and total.at_most is None:
+        return "unknown"
+    upper = "unknown" if total.at_most is None else format(total.at_most, form)
+    return f"unknown (at least {format(total.known, form)}, at most {upper})"
+
+
+# What `ask` shows while it runs: samples, votes and spending.
+#
+# Knows: a terminal and plain lines. Does not know strategies; it watches a session's calls.
+
+_ENDED = ("finished", "stopped", "cancelled", "failed", "cached")
+
+
+class LiveView:
+    """An observer of a session. On a terminal a view that redraws itself, else one line a sample.
+
+    Args:
+        stream: where to draw; standard error, so that standard output holds only the answer.
+        quiet: draw nothing.
+    """
+
+    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+        self.console = Console(file=stream, highlight=False)
+        self.quiet = quiet
+        self.votes: Counter[str] = Counter()
+        self.unreadable = 0
+        self.running: dict[Running, None] = {}
+        self.session: Session | None = None
+        self._live: Live | None = None
+
+    def watch(self, session: Session) -> None:
+        """The session whose spending is shown."""
+        self.session = session
+
+    def __enter__(self) -> LiveView:
+        if not self.quiet and self.console.is_terminal:
+            self._live = Live(get_renderable=self._draw, console=self.console, refresh_per_second=8, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, event: str, running: Running, sample: Sample | None) -> None:
+        """Take in one event of the session."""
+        if event == "launched":
+            self.running[running] = None
+        elif event in _ENDED:
+            self.running.pop(running, None)
+            if sample is not None and sample.answer is not None:
+                self.votes[sample.answer] += 1
+            elif sample is not None:
+                self.unreadable += 1
+            if not self.quiet and self._live is None and event != "failed":  # the error itself follows
+                self.console.print(_line(event, running, sample), markup=False, soft_wrap=True)
+
+    def _draw(self) -> RenderableType:
+        lines = [Text(self._spending(), style="dim")]
+        for answer, count in self.votes.most_common(5):
+            lines.append(
+                Text.assemble((f"{count:4d} ", "bold green"), ("█" * min(count, 40), "green"), f" {answer}"[:90])
+            )
+        if self.unreadable:
+            lines.append(Text(f"{self.unreadable:4d} unreadable", style="yellow"))
+        for running in list(self.running)[:6]:
+            lines.append(Text(f"   … {_tail(running)}", style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(*lines)
+
+    def _spending(self) -> str:
+        if self.session is None:
+            return "starting the engine"
+        receipt = self.session.receipt()
+        known = receipt.total("tokens").known + sum(running.seen for running in self.running)
+        limit = self.session.desk.budget.tokens
+        tokens = f"{known:,.0f} tokens" + (f" of {limit:,}" if limit else "")
+        return f"{len(self.running)} in flight · {tokens} · {receipt.seconds:.1f} s"
+
+
+def _line(event: str, running: Running, sample: Sample | None) -> str:
+    number = f"sample {running.call.index + 1}"
+    if sample is None:
+        return f"{number}: {event}"
+    tokens = "unknown tokens" if sample.tokens is None else f"{sample.tokens} tokens"
+    answer = "no readable answer" if sample.answer is None else sample.answer.replace("\n", " ")[:80]
+    return f"{number}: {answer} ({tokens}, {event})"
+
+
+def _tail(running: Running) -> str:
+    pieces = running.arrived.text[-24:] if running.arrived else []
+    return "".join(pieces).replace("\n", " ")[-80:] or "waiting"
+
+
+# A person at the terminal as a verifier: sees the reasoning, answers y, n or w.
+#
+# Knows: how to show and to ask. Does not know what a strategy does with the score.
+
+_SHOWN = 1500  # characters of the reasoning, from its end
+_TRIES = 3
+_LOOK = 0.2  # seconds between two looks whether anybody still waits for the reply
+_SCORES = {"y": 1.0, "n": 0.25, "w": 0.0}
+_ASK = "complete and right (y), sound but not complete (n), wrong (w, then maybe why): "
+
+
+class TerminalJudge:
+    """Asks whoever sits at the terminal; y scores 1, n 0.25 and w 0. Costs no tokens.
+
+    Args:
+        read: one line of input; raises EOFError at the end of input. Default: the terminal's.
+        out: where the reasoning and the question are written; standard error.
+
+    After three replies that are none of these, or at the end of input, a candidate stays unscored.
+    """
+
+    id = "person"
+    model = "person"
+    kind: Kind = "generative"
+    parameters = 0
+    separator = "\n\n"
+    aggregation: Aggregation = "last"
+
+    def __init__(self, read: Callable[[], str] | None = None, out: TextIO | None = None) -> None:
+        self.read, self.out = read, out or sys.stderr
+        self._turn = asyncio.Lock()  # one question at a time, however many samples end together
+
+    @classmethod
+    def here(cls) -> TerminalJudge:
+        """The person in front of this process; BadInput where standard input is no terminal."""
+        if not sys.stdin.isatty():
+            raise BadInput("--verifier", "person", "needs a terminal to ask at", "give the question as an argument")
+        return cls()
+
+    def bound(self, request: Request, candidate: Candidate) -> int:
+        """No tokens."""
+        return 0
+
+    async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
+        """Ask for one candidate after the other, without holding up the event loop; cancelled, stop waiting."""
+        gone = threading.Event()
+        try:
+            async with self._turn:
+                return [await asyncio.to_thread(self._ask, candidate.text, gone) for candidate in candidates]
+        finally:
+            gone.set()
+
+    def _ask(self, text: str, gone: threading.Event) -> Score:
+        print(f"\n--- reasoning so far\n{text[-_SHOWN:]}\n---", file=self.out)
+        for _ in range(_TRIES):
+            print(_ASK, end="", file=self.out, flush=True)
+            try:
+                line = (_read_line(gone) if self.read is None else self.read()).strip()
+            except EOFError:
+                break
+            verdict, _, note = line.partition(" ")
+            if verdict.lower() in _SCORES:
+                return Score((_SCORES[verdict.lower()],), message=note.strip())
+        return Score(())
+
+
+def _read_line(gone: threading.Event) -> str:
+    """A line of standard input; EOFError at its end, or once nobody waits for it any more."""
+    while not select.select([sys.stdin], [], [], _LOOK)[0]:
+        if gone.is_set():
+            raise EOFError
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line

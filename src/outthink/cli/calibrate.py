@@ -15,7 +15,7 @@ outthink calibrate --check policy.json TRACES...
 targets: match=self-consistency@32, accuracy=0.7, or a mean cost a problem: tokens=1500, flops=, usd=, seconds="""
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     parser.epilog = _EPILOG
     add = parser.add_argument
@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="with --check: print one JSON object and nothing else")
 
 
-def run(chosen: argparse.Namespace) -> int:
+def run_calibrate(chosen: argparse.Namespace) -> int:
     """Calibrate, or check; 1 where a check finds that coverage is lost."""
     if chosen.check is not None:
         if chosen.out is not None:
@@ -106,3 +106,38 @@ def _verdict(row: dict[str, Any]) -> str:
     verdict = "holds" if row["holds"] else "LOST"
     line = f"{row['traces']} n={row['n']}: accuracy {row['accuracy']:.1%}"
     return f"{line}, {foretold} {row['problems']} problems: {verdict}"
+
+
+# `outthink policy`: what a policy says, and how two of them differ.
+
+
+def policy_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of both steps."""
+    steps = parser.add_subparsers(dest="step", metavar="show|diff", required=True)
+    show = steps.add_parser("show", help="table and chart", description="Show a policy.")
+    show.add_argument("policy", type=Path, metavar="POLICY", help="file of `outthink calibrate`")
+    show.add_argument("--html", type=Path, metavar="OUT", help="write an interactive page")
+    diff = steps.add_parser("diff", help="what changed between two", description="Compare two policies.")
+    diff.add_argument("old", type=Path, metavar="OLD", help="a policy")
+    diff.add_argument("new", type=Path, metavar="NEW", help="another one")
+
+
+def run_policy(chosen: argparse.Namespace) -> int:
+    """Show or compare."""
+    from outthink.controller.policy.artefact import Policy
+    from outthink.evaluation.report.html import changes, page, rows, show
+
+    if chosen.step == "diff":
+        print("\n".join(changes(Policy.load(chosen.old), Policy.load(chosen.new))))
+        return 0
+    from rich.console import Console
+
+    from outthink.cli.options import write_whole
+    from outthink.evaluation.report.terminal import terminal_plot
+
+    policy = Policy.load(chosen.policy)
+    show(policy, Console())
+    print(terminal_plot(rows(policy), color=sys.stdout.isatty()))
+    if chosen.html:
+        write_whole(chosen.html, page(policy))
+    return 0

@@ -1,4 +1,4 @@
-"""The command line: one verb a file.
+"""The command line: one verb, or a few that belong together, a file.
 
 Knows: which verbs there are and how errors become one line and an exit code. Does not know what
 any verb does; their modules are imported when called, so that `--version` stays instant.
@@ -11,9 +11,20 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 from outthink import __version__
 from outthink.core.errors import OutthinkError
+
+HOMES = {
+    "batch": ("feedback",),
+    "calibrate": ("policy",),
+    "installation": ("strategies", "doctor", "pull", "cache"),
+    "samples": ("record", "verify", "label"),
+    "serve": ("keys",),
+    "train": ("router",),
+}
+"""Verbs that stand in another verb's file, by file; each has a VERB_arguments and a run_VERB there."""
 
 VERBS = {
     "ask": "answer one question within a budget, with a receipt",
@@ -36,6 +47,12 @@ VERBS = {
 }
 
 
+def _home(verb: str) -> ModuleType:
+    """The module of a verb, imported now."""
+    name = next((home for home, verbs in HOMES.items() if verb in verbs), verb)
+    return import_module(f"outthink.cli.{name}")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
@@ -51,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
             description=summary[0].upper() + summary[1:] + ".",
             formatter_class=argparse.RawTextHelpFormatter,
         )
-        import_module(f"outthink.cli.{name}").arguments(sub)
+        getattr(_home(name), f"{name}_arguments")(sub)
     return top
 
 
@@ -59,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or what docs/contracts.md says of failures."""
     chosen = parser().parse_args(arguments)
     try:
-        code = import_module(f"outthink.cli.{chosen.verb}").run(chosen)
+        code = getattr(_home(chosen.verb), f"run_{chosen.verb}")(chosen)
     except OutthinkError as error:
         print(f"outthink {chosen.verb}: {error}", file=sys.stderr)
         return error.exit_code

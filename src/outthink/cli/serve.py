@@ -5,22 +5,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import json
 import os
+import re
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
+    from outthink.core.request import Budget
     from outthink.serving.config import Config
+    from outthink.serving.protocols import StoredKey, Terms
     from outthink.serving.proxy import Proxy
+
 
 _FLAGS = {"policy": "policy.file", "host": "listen.host", "port": "listen.port", "ledger": "ledger.url"}
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     add = parser.add_argument
     add("--model", metavar="URL[,URL...]", help="backends: servers' URLs, `embedded`, or GGUF files ($OUTTHINK_MODEL)")
@@ -38,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--print-config", action="store_true", help="print a file with every key explained, and end")
 
 
-def run(chosen: argparse.Namespace) -> int:
+def run_serve(chosen: argparse.Namespace) -> int:
     """Serve until interrupted; with --check answer 0 if that would work."""
     missing = [name for name in ("aiohttp",) if importlib.util.find_spec(name) is None]
     if missing:
@@ -111,3 +118,159 @@ def _told(proxy: Proxy) -> None:
         if backend.trouble is not None:
             told = f"{backend.url} is not there ({backend.trouble}); it is asked again"
             print(f"outthink serve: {told}", file=sys.stderr)
+
+
+# `outthink keys`: who may use the proxy, and how much of it.
+
+_WIDE = 300
+"""Letters of a line that goes into a file or a pipe."""
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([mhdw])\Z")
+_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def keys_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the steps."""
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--ledger", metavar="URL", help="sqlite:///PATH or postgresql://... (default: that of serve)")
+    where.add_argument("--config", type=Path, metavar="FILE", help="the TOML file that serve reads, for its ledger")
+    where.add_argument("--json", action="store_true", help="print JSON")
+    steps = parser.add_subparsers(dest="step", metavar="add|list|revoke", required=True)
+    add = steps.add_parser("add", parents=[where], help="make a key", description="Make a key; it is shown once.")
+    add.add_argument("name", metavar="NAME", help="what it is called in lists and logs")
+    add.add_argument("--admin", action="store_true", help="may see the dashboard, metrics, search and all receipts")
+    budget = "tokens=N,usd=N of a %s (UTC)"
+    add.add_argument("--budget-day", metavar="BUDGET", help=budget % "day")
+    add.add_argument("--budget-month", metavar="BUDGET", help=budget % "month")
+    add.add_argument("--ceiling", metavar="BUDGET", help="of every single request: tokens=N,seconds=N,usd=N,joules=N")
+    add.add_argument("--strategy", metavar="S", help="what outthink/auto runs for this key")
+    add.add_argument("--model", action="append", default=[], metavar="M", help="may ask for this model only; repeat")
+    add.add_argument("--expires", metavar="AGE", help="ends after 30m, 12h, 30d or 8w")
+    steps.add_parser("list", parents=[where], help="show all keys", description="Show all keys; never a secret.")
+    revoke = steps.add_parser("revoke", parents=[where], help="end a key", description="End a key within seconds.")
+    revoke.add_argument("key", metavar="ID|NAME", help="which key")
+
+
+def run_keys(chosen: argparse.Namespace) -> int:
+    """Add, list or revoke."""
+    return asyncio.run(_run(chosen))
+
+
+def _url(chosen: argparse.Namespace) -> str:
+    """The ledger: by its URL, else the one that serve would open."""
+    from outthink.serving.config import read_store
+
+    return chosen.ledger or read_store(chosen.config).resolved()
+
+
+async def _run(chosen: argparse.Namespace) -> int:
+    from outthink.serving.ledger import open_ledger
+
+    terms = _terms(chosen) if chosen.step == "add" else None
+    ledger = open_ledger(_url(chosen))
+    await ledger.open()
+    try:
+        if terms is not None:
+            key, secret = await ledger.add_key(chosen.name, terms)
+            if chosen.json:
+                print(json.dumps(asdict(key) | {"secret": secret}))
+            else:
+                print(f"{key.id} {key.name}: this is shown once, keep it safe", file=sys.stderr)
+                print(secret)
+        elif chosen.step == "revoke":
+            key = await ledger.revoke_key(chosen.key)
+            print(json.dumps(asdict(key)) if chosen.json else f"revoked {key.id} {key.name}")
+        elif chosen.json:
+            print(json.dumps([asdict(key) for key in await ledger.list_keys()]))
+        else:
+            _show(await ledger.list_keys())
+    finally:
+        await ledger.close()
+    return 0
+
+
+def _terms(chosen: argparse.Namespace) -> Terms:
+    from outthink.serving.protocols import Terms
+
+    return Terms(
+        admin=chosen.admin,
+        day=_budget("budget-day", chosen.budget_day),
+        month=_budget("budget-month", chosen.budget_month),
+        ceiling=_budget("ceiling", chosen.ceiling),
+        strategy=_strategy(chosen.strategy),
+        models=tuple(chosen.model),
+        expires=None if chosen.expires is None else time.time() + _seconds(chosen.expires),
+    )
+
+
+def _budget(name: str, text: str | None) -> Budget:
+    from outthink.core.request import Budget
+
+    if text is None:
+        return Budget()
+    try:
+        return Budget.parse(text)
+    except BadInput as error:
+        raise BadInput(f"--{name}: {error.field}", error.value, error.problem, error.remedy) from None
+
+
+def _strategy(text: str | None) -> str | None:
+    from outthink.serving.chat.question import read_strategy
+    from outthink.serving.failure import Failure
+
+    if text is None:
+        return None
+    try:
+        read_strategy("--strategy", text)
+    except Failure:
+        raise BadInput("--strategy", text, "is no strategy", "see outthink strategies") from None
+    return text
+
+
+def _seconds(age: str) -> float:
+    if (match := _AGE.match(age)) is None or not float(match[1]):
+        raise BadInput("--expires", age, "is no time from now", "give a number and m, h, d or w, for example 30d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _show(keys: Sequence[StoredKey]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "name", "state", "day", "month", "ceiling", "strategy", "models", "created", "used"):
+        table.add_column(name, no_wrap=name in ("id", "name"))  # what `revoke` wants
+    for key in keys:
+        terms = key.terms
+        cells = (
+            key.id,
+            key.name,
+            _state(key),
+            _told_keys(terms.day),
+            _told_keys(terms.month),
+            _told_keys(terms.ceiling),
+            terms.strategy or "",
+            " ".join(terms.models),
+            _date(key.created),
+            _date(key.last_used),
+        )
+        table.add_row(*(escape(cell) for cell in cells))
+    console = Console(width=None if sys.stdout.isatty() else _WIDE)
+    console.print(table)
+
+
+def _state(key: StoredKey) -> str:
+    if key.revoked is not None:
+        return f"revoked {_date(key.revoked)}"
+    expires = key.terms.expires
+    if expires is not None:
+        return f"expired {_date(expires)}" if expires <= time.time() else f"until {_date(expires)}"
+    return "admin" if key.terms.admin else "active"
+
+
+def _told_keys(budget: Budget) -> str:
+    return ",".join(f"{name}={budget.get(name):.15g}" for name in budget.limited)
+
+
+def _date(moment: float | None) -> str:
+    return "" if moment is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(moment))

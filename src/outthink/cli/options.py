@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outthink.core.errors import BadInput
@@ -30,3 +31,17 @@ def chosen_engine(chosen: argparse.Namespace) -> Engine:
     model = chosen.model or os.environ.get("OUTTHINK_MODEL") or os.environ.get("OPENAI_BASE_URL") or "embedded"
     key = os.environ.get(chosen.api_key_env)
     return locate(model, name=chosen.model_name, api_key=key, idle_timeout=chosen.idle_timeout)
+
+
+# Writing result files. Knows how to write a file whole or not at all; does not know what is in it.
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file at once or not at all; BadInput where it cannot be written."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text)
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise BadInput("file", str(path), f"cannot be written ({error.strerror})", "check the folder") from None

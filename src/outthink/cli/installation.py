@@ -1,0 +1,168 @@
+"""`outthink doctor [URL]`: what a server, or this installation, can do."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from importlib.util import find_spec
+
+_EXTRAS = {"local": "xllamacpp", "datasets": "reasoning_gym", "hub": "huggingface_hub"}
+
+
+def doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.add_argument("url", nargs="?", metavar="URL", help="an OpenAI-compatible server; none: this installation")
+    parser.add_argument("--model-name", metavar="NAME", help="which model of the server (default its first)")
+    parser.add_argument("--api-key-env", metavar="VAR", default="OPENAI_API_KEY", help="variable that holds the key")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run_doctor(chosen: argparse.Namespace) -> int:
+    """Examine and print; what was found is remembered for later calls."""
+    about, findings = asyncio.run(_server(chosen)) if chosen.url else _installation()
+    if chosen.json:
+        keys = ("name", "state", "detail")
+        print(json.dumps({"about": about, "findings": [dict(zip(keys, row, strict=True)) for row in findings]}))
+        return 0
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("", "finding", "detail", box=None, header_style="bold")
+    marks = {"yes": "[green]yes[/]", "no": "[yellow]no[/]", "unknown": "[dim]unknown[/]"}
+    for name, state, detail in findings:
+        table.add_row(marks[state], name, escape(detail))
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(about)}[/]")
+    console.print(table)
+    return 0
+
+
+async def _server(chosen: argparse.Namespace) -> tuple[str, list[tuple[str, str, str]]]:
+    from outthink.engines.openai import OpenAIEngine, examine
+
+    engine = OpenAIEngine(chosen.url, chosen.model_name, api_key=os.environ.get(chosen.api_key_env))
+    try:
+        report = await examine(engine)
+    finally:
+        await engine.aclose()
+    found = [(finding.name, finding.state, finding.detail) for finding in report.findings]
+    about = f"{report.url} · {report.model} · {report.requests} requests, {report.seconds:.1f} s"
+    return about, [(str(name), str(state), detail) for name, state, detail in found]
+
+
+def _installation() -> tuple[str, list[tuple[str, str, str]]]:
+    from outthink import __version__
+    from outthink.core.paths import cache_dir
+
+    models = sorted((cache_dir() / "models").glob("*.gguf"))
+    found = [("Python", "yes", sys.version.split()[0]), ("cache folder", "yes", str(cache_dir()))]
+    for extra, module in _EXTRAS.items():
+        present = find_spec(module) is not None
+        remedy = "" if present else f"pip install 'outthink[{extra}]'"
+        found.append((f"extra {extra}", "yes" if present else "no", remedy))
+    names = ", ".join(path.name for path in models)
+    found.append(("embedded model", "yes" if models else "no", names or "outthink pull"))
+    return f"outthink {__version__}", found
+
+
+# `outthink pull`: fetch the embedded model, or another GGUF from a hub.
+
+
+def pull_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.add_argument(
+        "name", nargs="?", default="embedded", metavar="NAME", help="embedded (default) or hf:OWNER/REPO/FILE.gguf"
+    )
+
+
+def run_pull(chosen: argparse.Namespace) -> int:
+    """Fetch, check and print the path."""
+    from outthink.engines.embedded import pull, read_gguf
+
+    path = pull(chosen.name, progress=sys.stderr.isatty())
+    info = read_gguf(path)
+    print(f"{path}  ({info.parameters:,} parameters, context {info.context:,})")
+    return 0
+
+
+# `outthink cache path|clear`: where reused responses lie, and how to drop them.
+
+
+def cache_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.add_argument("action", choices=("path", "clear"), help="print the path, or delete all cached responses")
+
+
+def run_cache(chosen: argparse.Namespace) -> int:
+    """Print or clear."""
+    from outthink.session.cache import default_path
+
+    path = default_path()
+    if chosen.action == "path":
+        print(path)
+        return 0
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    print(f"cleared {path}")
+    return 0
+
+
+# `outthink strategies`: the table of strategies, generated from their code.
+
+
+def strategies_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+
+
+def table() -> list[tuple[str, str, str, str, str]]:
+    """Rows of name, summary, parameters with defaults, needs and source."""
+    from outthink.strategies import strategies
+
+    return [
+        (
+            name,
+            found.summary,
+            ", ".join(f"{key}={'auto' if value is None else value}" for key, value in found.defaults.items()) or "-",
+            found.needs,
+            found.source,
+        )
+        for name, found in strategies().items()
+    ]
+
+
+def markdown() -> str:
+    """The table for README and docs."""
+    lines = ["| strategy | what it does | parameters | needs | source |", "|---|---|---|---|---|"]
+    for name, summary, parameters, needs, source in table():
+        lines.append(
+            f"| `{name}` | {summary} | {f'`{parameters}`' if parameters != '-' else '-'} | {needs} | {source} |"
+        )
+    return "\n".join(lines)
+
+
+def run_strategies(chosen: argparse.Namespace) -> int:
+    """Print the strategies, then the prompt styles that compose with all of them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from outthink.strategies import STYLES
+
+    if chosen.markdown:
+        print(markdown())
+        return 0
+    console = Console()
+    shown = Table("strategy", "what it does", "parameters", "needs", "source", box=None, header_style="bold")
+    for row in table():
+        shown.add_row(*row)
+    console.print(shown)
+    console.print()
+    styles = Table("style=", "instruction added to the prompt", "source", box=None, header_style="bold")
+    for name, style in STYLES.items():
+        styles.add_row(name, style.instruction, style.source)
+    console.print(styles)
+    return 0

@@ -1,0 +1,268 @@
+"""`outthink record`: sample a data set into a file that compare can replay."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from outthink.cli.options import chosen_engine, engine_arguments
+from outthink.core.errors import BadInput, EngineError
+from outthink.core.request import ANSWER_KINDS
+
+if TYPE_CHECKING:
+    from outthink.core.request import AnswerKind
+    from outthink.engines.protocol import Engine
+    from outthink.evaluation.dataset import Dataset, Problems
+    from outthink.evaluation.record import Recording
+    from outthink.evaluation.sample_file import SampleFile
+    from outthink.evaluation.verify import VerifyReport
+    from outthink.training.label import Labelling
+    from outthink.verifiers.protocol import Verifier
+
+
+_RECORD_EPILOG = "DATASET: JSONL or Parquet with question and answer columns, or reasoning-gym:TASK?size=20&seed=1"
+
+
+def record_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.epilog = _RECORD_EPILOG
+    add = parser.add_argument
+    add("dataset", metavar="DATASET", help="where the questions come from")
+    engine_arguments(parser)
+    add("--samples", type=int, default=8, metavar="N", help="sampled completions a problem (default 8)")
+    add("--greedy", action="store_true", help="add one completion at temperature 0 (row 0)")
+    add("--out", type=Path, required=True, metavar="FILE.parquet", help="<model>--<dataset>.parquet is a good name")
+    add("--answer", choices=ANSWER_KINDS, default="text", help="kind of answer (default text)")
+    add("--style", metavar="NAME", help="prompt style, see `outthink strategies`")
+    add("--system", help="system prompt")
+    add("--limit", type=int, metavar="N", help="only the first N problems")
+    add("--max-tokens", type=int, default=512, help="cap of one completion (default 512)")
+    add("--temperature", type=float, default=0.8, help="default 0.8")
+    add("--seed", type=int, default=0, help="sample i is drawn with seed + i (default 0)")
+    add("--top-logprobs", type=int, default=20, help="alternatives a token for confidences (default 20)")
+
+
+def run_record(chosen: argparse.Namespace) -> int:
+    """Record, with a progress bar; interrupted or killed, the same command goes on where it was."""
+    from outthink.core.request import Sampling
+    from outthink.evaluation.dataset import open_dataset
+    from outthink.evaluation.record import Recording
+    from outthink.strategies.prompts import STYLES
+
+    if chosen.samples < 0 or chosen.samples + chosen.greedy < 1:
+        raise BadInput("--samples", chosen.samples, "leaves nothing to record", "give at least 1")
+    if chosen.limit is not None and chosen.limit < 1:
+        raise BadInput("--limit", chosen.limit, "is below 1", "give at least 1")
+    if chosen.style is not None and chosen.style not in STYLES:
+        raise BadInput("--style", chosen.style, "is not known", f"use one of {', '.join(STYLES)}")
+    plan = Recording(
+        samples=chosen.samples,
+        greedy=chosen.greedy,
+        answer=chosen.answer,
+        sampling=Sampling(temperature=chosen.temperature, max_tokens=chosen.max_tokens),
+        seed=chosen.seed,
+        top_logprobs=chosen.top_logprobs,
+        style=chosen.style,
+        system=chosen.system,
+    )
+    dataset = open_dataset(chosen.dataset, chosen.answer, limit=chosen.limit)
+    rows = asyncio.run(_record(chosen, dataset, plan))
+    print(f"wrote {rows} rows to {chosen.out}")
+    return 0
+
+
+async def _record(chosen: argparse.Namespace, dataset: Dataset, plan: Recording) -> int:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from outthink.evaluation.record import record
+
+    engine = chosen_engine(chosen)
+    columns = TextColumn("saved"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    try:
+        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task("saved", total=None)
+
+            def progress(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+                if not sys.stderr.isatty():
+                    print(f"saved {done} of {total}", file=sys.stderr, flush=True)
+
+            return await record(dataset, engine, chosen.out, plan, progress=progress)
+    finally:
+        await engine.aclose()
+
+
+# `outthink label`: process labels for recorded samples.
+
+_LABEL_EPILOG = "interrupted or killed, the same command goes on where it was"
+
+
+def label_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.epilog = _LABEL_EPILOG
+    add = parser.add_argument
+    add("samples", type=Path, metavar="SAMPLES.parquet", help="recorded samples (outthink record)")
+    add("--problems", type=Path, required=True, metavar="FILE", help="their questions and gold answers")
+    engine_arguments(parser)
+    add("--out", type=Path, required=True, metavar="STEPS.parquet", help="where the labels go")
+    add("--completions", type=int, default=8, metavar="N", help="completions of each prefix (default 8)")
+    add("--steps", type=int, default=24, metavar="N", help="only the first N steps of a solution (default 24)")
+    add("--solutions", type=int, default=4, metavar="N", help="only the first N samples of a problem (default 4)")
+    add("--limit", type=int, metavar="N", help="only the first N problems")
+    add("--answer", choices=ANSWER_KINDS, default="number", help="kind of answer (default number)")
+    add("--style", metavar="NAME", help="prompt style the samples were drawn with, see `outthink strategies`")
+    add("--system", help="system prompt the samples were drawn with")
+    add("--instruction", metavar="TEXT", help="line added to each question when the samples were drawn")
+    add("--max-tokens", type=int, default=256, help="cap of one completion (default 256)")
+    add("--temperature", type=float, default=0.8, help="default 0.8")
+    add("--seed", type=int, default=0, help="default 0")
+
+
+def run_label(chosen: argparse.Namespace) -> int:
+    """Label, with a progress bar."""
+    from outthink.core.request import Sampling
+    from outthink.strategies.prompts import STYLES
+    from outthink.training.label import Labelling
+
+    for name in ("completions", "steps", "solutions", "limit"):
+        value = getattr(chosen, name)
+        if value is not None and value < 1:
+            raise BadInput(f"--{name}", value, "is below 1", "give at least 1")
+    if chosen.style is not None and chosen.style not in STYLES:
+        raise BadInput("--style", chosen.style, "is not known", f"use one of {', '.join(STYLES)}")
+    plan = Labelling(
+        completions=chosen.completions,
+        steps=chosen.steps,
+        answer=chosen.answer,
+        sampling=Sampling(temperature=chosen.temperature, max_tokens=chosen.max_tokens),
+        seed=chosen.seed,
+        style=chosen.style,
+        system=chosen.system,
+        instruction=chosen.instruction,
+    )
+    rows = asyncio.run(_label(chosen, plan))
+    print(f"wrote {rows} rows to {chosen.out}")
+    return 0
+
+
+async def _label(chosen: argparse.Namespace, plan: Labelling) -> int:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from outthink.evaluation.dataset import open_dataset
+    from outthink.training.label import label
+    from outthink.training.solutions import read_samples
+
+    dataset = open_dataset(str(chosen.problems), chosen.answer)
+    questions = {problem.problem_id: problem.question for problem in dataset.problems}
+    collection = read_samples(chosen.samples, questions, limit=chosen.limit, per_problem=chosen.solutions)
+    engine = chosen_engine(chosen)
+    columns = TextColumn("saved"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    try:
+        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task("saved", total=None)
+
+            def progress(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+                if not sys.stderr.isatty():
+                    print(f"saved {done} of {total}", file=sys.stderr, flush=True)
+
+            return await label(dataset, collection.solutions, engine, chosen.out, plan, progress=progress)
+    finally:
+        await engine.aclose()
+
+
+# `outthink verify`: score recorded samples, so that any search or vote can be replayed on them.
+
+_VERIFY_EPILOG = """SAMPLES: Parquet or JSONL with problem_id and text, as record writes them
+PROBLEMS: Parquet or JSONL with problem_id, question and answer; for code: prompt, entry_point, test
+--verifier: exact, code, schema:FILE, confidence, self-certainty, logprob, judge[:URL], a reward model's
+folder or a reward model server's URL"""
+
+
+def verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.epilog = _VERIFY_EPILOG
+    add = parser.add_argument
+    add("samples", type=Path, metavar="SAMPLES", help="recorded samples")
+    add("--problems", type=Path, required=True, metavar="PROBLEMS", help="the problems that they answer")
+    add("--verifier", required=True, metavar="NAME|PATH|URL", help="what judges them")
+    add("--out", type=Path, required=True, metavar="FILE", help="scored samples, .parquet or .jsonl")
+    add("--answer", choices=ANSWER_KINDS, help="kind of answer for exact (default: number or math, by the keys)")
+    engine_arguments(parser)
+
+
+def run_verify(chosen: argparse.Namespace) -> int:
+    """Score, with a progress bar; interrupted or killed, the same command goes on where it was."""
+    from outthink.controller.verifier import open_verifier
+    from outthink.evaluation.dataset import Problems
+    from outthink.evaluation.sample_file import JSONL, SampleFile
+
+    if chosen.out.suffix.lower() not in (".parquet", *JSONL):
+        raise BadInput("--out", str(chosen.out), "is neither Parquet nor JSONL", "name it .parquet or .jsonl")
+    samples = SampleFile(chosen.samples)
+    problems = Problems.read(chosen.problems)
+    kind = chosen.answer or problems.kind
+    engine = chosen_engine(chosen) if chosen.verifier == "judge" else None
+    verifier = open_verifier(chosen.verifier, answer=kind, keys=problems.keys, code=problems.code, engine=engine)
+    report = asyncio.run(_verify(chosen, samples, problems, verifier, kind, engine))
+    for reason, count in report.unscored.items():
+        print(f"{count} of {report.rows} samples have no score: {reason}", file=sys.stderr)
+    if verifier.kind == "exact":
+        _agreement(samples, report)
+    print(f"wrote {report.rows} rows to {chosen.out}, scored by {verifier.id}")
+    return 0
+
+
+async def _verify(
+    chosen: argparse.Namespace,
+    samples: SampleFile,
+    problems: Problems,
+    verifier: Verifier,
+    kind: AnswerKind,
+    engine: Engine | None,
+) -> VerifyReport:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from outthink.evaluation.verify import close, verify
+
+    columns = TextColumn("scored"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    try:
+        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task("scored", total=None)
+            tenth = -1
+
+            def progress(done: int, total: int) -> None:
+                nonlocal tenth
+                bar.update(task, completed=done, total=total)
+                if not sys.stderr.isatty() and 10 * done // total != tenth:
+                    tenth = 10 * done // total
+                    print(f"scored {done} of {total}", file=sys.stderr, flush=True)
+
+            return await verify(samples, problems, verifier, chosen.out, kind=kind, progress=progress)
+    except EngineError as error:
+        raise EngineError(f"{error}; what is scored is kept: run the same command again to go on") from error
+    finally:
+        await close(verifier)
+        if engine is not None:
+            await engine.aclose()
+
+
+def _agreement(samples: SampleFile, report: VerifyReport) -> None:
+    """How often an exact check says what the file says of itself."""
+    for name in ("correct", "passed"):
+        if name not in samples.names:
+            continue
+        both = [
+            (bool(told), one.score == 1)
+            for told, one in zip(samples.column(name), report.judged, strict=True)
+            if told is not None and one.score is not None
+        ]
+        if both:
+            same = sum(told == found for told, found in both)
+            print(f"agrees with `{name}` on {same:,} of {len(both):,} samples ({same / len(both):.2%})")
