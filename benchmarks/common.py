@@ -28,7 +28,8 @@ from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(os.environ.get("OUTTHINK_RESULTS") or Path(__file__).resolve().parent / "results")
+"""Where result files go, and where those of earlier runs are read; a variable of the environment moves it."""
 DEMO = ROOT / "data" / "demo"
 MODELS = ("qwen2.5-coder-0.5b-instruct-q4", "qwen2.5-coder-1.5b-instruct-q4")
 RECORDED = {
@@ -94,7 +95,7 @@ def save(
         "versions": versions(),
     }
     whole = {"benchmark": name, **about, "settings": dict(settings), "targets": list(targets), **tables}
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(rounded(whole), indent=1, ensure_ascii=False) + "\n")
 
 
