@@ -26,13 +26,11 @@ from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.locate import locate
 from outthink.engines.protocol import Call, Engine
 from outthink.engines.simulated import Simulated, is_simulated
-from outthink.session.cache import ResponseCache
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
-from outthink.session.member import Member
-from outthink.session.protocols import Observer
-from outthink.session.runner import Runner
+from outthink.session.runner import Member, Observer, Runner
 from outthink.session.session import Session
+from outthink.session.store import ResponseCache
 from outthink.session.virtual import VirtualRunner
 from outthink.session.virtual import drive as drive_virtual
 from outthink.strategies import Spec

@@ -28,14 +28,13 @@ from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.locate import locate
 from outthink.engines.protocol import Call, Engine
 from outthink.engines.simulated import is_simulated
-from outthink.evaluation.record import Journal
 from outthink.session.batch import Batch
-from outthink.session.bounds import byte_bound
+from outthink.session.budget import byte_bound
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
-from outthink.session.protocols import Observer
+from outthink.session.runner import Observer
 from outthink.session.session import Session
-from outthink.session.store import SampleStore
+from outthink.session.store import Journal, SampleStore
 from outthink.session.virtual import VirtualRunner
 from outthink.session.virtual import drive as drive_virtual
 from outthink.verifiers.protocol import Verifier
@@ -248,7 +247,7 @@ def _charge(root: Session, store: SampleStore, request: Request) -> None:
             ("joules", root.tariff.joules_bound(bound, bound)),
         ):
             spent = costs[currency]
-            root.desk.spent[currency] += (most if spent is None else spent) or 0.0  # type: ignore[index]
+            root.account.spent[currency] += (most if spent is None else spent) or 0.0  # type: ignore[index]
         saved += 1
     if saved:
         root.note(f"{saved} samples of an earlier run were used again, and count against the budget")

@@ -245,7 +245,7 @@ class TestPrefixes:
 class TestJudgeOverHttp:
     def test_the_verdict_tokens_alternatives_arrive(self) -> None:
         from outthink.core.sample import Candidate
-        from outthink.session.asking import Asking
+        from outthink.session.scoring import Asking
         from outthink.verifiers.judge import JudgeVerifier
 
         def entry(text: str, *top: tuple[str, float]) -> dict[str, Any]:
@@ -274,8 +274,8 @@ class TestJudgeOverHttp:
         assert (score.prompt_tokens, score.completion_tokens) == (50, 3)
 
     def test_a_passing_failure_is_tried_again_and_half_a_reply_is_not(self) -> None:
-        from outthink.session.asking import Asking
-        from outthink.session.retry import Retries
+        from outthink.session.calls import Retries
+        from outthink.session.scoring import Asking
 
         def ask(*replies: Reply) -> tuple[Any, int]:
             with ChatServer(lambda seen: replies[min(seen.number, len(replies) - 1)]) as server:

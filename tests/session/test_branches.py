@@ -106,7 +106,7 @@ def test_a_branch_that_raises_cancels_the_others() -> None:
     run = virtual(strategy, engine([100, 400]))
     assert isinstance(run.error, KeyError)
     assert (run.count("finished"), run.count("cancelled")) == (1, 1)
-    assert run.session.desk.outstanding == 0
+    assert run.session.account.outstanding == 0
 
 
 def test_the_deadline_ends_every_branch_at_once() -> None:

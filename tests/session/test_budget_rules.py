@@ -76,7 +76,7 @@ def test_cancelled_tokens_are_spent_and_reservations_given_back() -> None:
         async for _ in session.sample(request, n=2, ahead=2, order="finished"):
             break
         session.sample(request)  # closes the stream
-        return session.desk.spent["tokens"], session.desk.reserved["tokens"]
+        return session.account.spent["tokens"], session.account.reserved["tokens"]
 
     run = virtual(leave, engine([100, 400]), question(budget=Budget(tokens=5000)))
     assert run.value == (2 * 120, 0)
@@ -170,7 +170,7 @@ def test_unknown_counts_are_settled_at_the_reservation() -> None:
     run = virtual(collect(n=9, ahead=1), engine(told=False), question(budget=Budget(tokens=1500)))
     per_call = BYTE_BOUND + 512
     assert caps(run) == [512, 512, 1500 - 2 * per_call - BYTE_BOUND]
-    assert run.session.desk.spent["tokens"] == run.receipt.at_most["tokens"] == 1500
+    assert run.session.account.spent["tokens"] == run.receipt.at_most["tokens"] == 1500
     assert run.receipt.tokens is None
     assert run.session.stopped == "budget:tokens"
 
@@ -242,7 +242,7 @@ def test_leaving_an_inner_session_closes_its_stream() -> None:
         with session.within(Budget(tokens=5000)) as inner:
             async for _ in inner.sample(request, n=4, ahead=4, order="finished"):
                 break
-        return session.desk.outstanding
+        return session.account.outstanding
 
     run = virtual(nested, engine([50, 400]), question(budget=Budget(tokens=9000)))
     assert run.value == 0

@@ -11,8 +11,7 @@ import pytest
 from outthink import BadInput, Budget, Price, Sample, ScriptedEngine, Speed
 from outthink.core.sample import ConfidenceTrace
 from outthink.engines.protocol import Call
-from outthink.session.cache import ResponseCache, call_key
-from outthink.session.store import SampleStore
+from outthink.session.store import ResponseCache, SampleStore, call_key
 from outthink.strategies import Spec
 from support.runs import BYTE_BOUND, Run, answers, collect, question, virtual
 

@@ -9,7 +9,7 @@ import pytest
 
 from outthink import Completion, EngineError, Fault, OutthinkError, Request, ScriptedEngine, Session, Speed
 from outthink.engines.protocol import Call
-from outthink.session.retry import Retries
+from outthink.session.calls import Retries
 from support.runs import answers, collect, virtual
 
 WIDE = Speed(total=1e9, concurrency=64)

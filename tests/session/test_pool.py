@@ -67,7 +67,7 @@ def test_two_models_of_one_name_are_refused() -> None:
 def test_numbers_and_prompt_lengths_are_each_models_own() -> None:
     """Samples are numbered for each model, and the second model's prompt is not bounded by the first one's count."""
     run = virtual_pool(both, [small(), large(prompt_tokens=90)], question(budget=Budget(tokens=10_000)))
-    models = [running.stream.session.tariff.model for running in run.launched]
+    models = [running.model for running in run.launched]
     assert models == ["small"] * 2 + ["large"] * 3
     assert [running.call.index for running in run.launched] == [0, 1, 0, 1, 2]
     assert all(running.prompt_bound >= 90 for running in run.launched[2:])
@@ -146,7 +146,7 @@ def test_leaving_the_strategy_cancels_what_is_in_flight_on_every_model() -> None
 
     run = virtual_pool(strategy, [small(), large(tokens=[60, *[400] * 4])])
     assert [entry.status for entry in run.of("large")] == ["finished"] + ["cancelled"] * 4
-    assert run.session.desk.outstanding == 0
+    assert run.session.account.outstanding == 0
 
 
 def test_models_side_by_side_share_the_clock_but_not_the_server() -> None:

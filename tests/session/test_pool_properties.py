@@ -96,8 +96,8 @@ def test_no_budget_is_exceeded_and_every_call_is_settled_at_its_own_price(plan: 
     if plan.budget.seconds is not None:
         assert run.receipt.seconds <= plan.budget.seconds
     assert all(running.settled for running in run.launched)
-    assert run.session.desk.outstanding == 0
-    assert not any(run.session.desk.reserved.values())
+    assert run.session.account.outstanding == 0
+    assert not any(run.session.account.reserved.values())
     for entry in run.receipt.entries:
         tariff = Tariff.of(entry.model, price=PRICES[entry.model], energy=ENERGIES[entry.model])
         if entry.tokens is not None and entry.tokens:

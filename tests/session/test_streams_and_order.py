@@ -87,7 +87,7 @@ def test_leaving_the_loop_cancels_the_rest_and_pays_for_what_they_made() -> None
     assert (run.count("finished"), run.count("cancelled")) == (1, 5)
     assert {entry.cancelled_tokens for entry in run.entries if entry.status == "cancelled"} == {50}
     assert run.receipt.tokens == 6 * (20 + 50)
-    assert run.session.desk.outstanding == 0
+    assert run.session.account.outstanding == 0
 
 
 def test_an_exception_cancels_the_rest_too() -> None:

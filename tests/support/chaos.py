@@ -21,11 +21,10 @@ from outthink.core.sample import Decision, Progress
 from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.protocol import Call, Delta, Event
 from outthink.engines.simulated import Outcome, RealTime
-from outthink.session.ledger import Ledger
+from outthink.session.budget import EntryLog
+from outthink.session.calls import Retries, RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
-from outthink.session.retry import Retries
-from outthink.session.running import Running
 from outthink.session.virtual import VirtualRunner, drive
 from outthink.strategies import Spec
 from support.chaos_plans import Plan
@@ -92,15 +91,15 @@ class ChaosEngine(ScriptedEngine):
                 yield event
 
 
-class Account(Ledger):
+class Account(EntryLog):
     """A ledger that also remembers which call each entry belongs to, and every second settlement."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.by_call: dict[Running, Entry] = {}
-        self.twice: list[Running] = []
+        self.by_call: dict[RunningCall, Entry] = {}
+        self.twice: list[RunningCall] = []
 
-    def record(self, running: Running, *arguments: Any, **options: Any) -> Entry:
+    def record(self, running: RunningCall, *arguments: Any, **options: Any) -> Entry:
         """Write the entry; a call must come here once."""
         if running in self.by_call:
             self.twice.append(running)
@@ -114,11 +113,11 @@ class Chaos:
 
     plan: Plan
     broken: list[str] = field(default_factory=list)
-    launched: list[Running] = field(default_factory=list)
+    launched: list[RunningCall] = field(default_factory=list)
     nested: list[tuple[Session, float]] = field(default_factory=list)
     overspend: float = 0.0
 
-    def saw(self, running: Running) -> None:
+    def saw(self, running: RunningCall) -> None:
         """A call is launched: check its limits."""
         stream, call = running.stream, running.call
         if running not in self.launched:
@@ -190,10 +189,10 @@ class Chaos:
         if any(not running.settled for running in self.launched):
             self.broken.append("a call was never settled")
         for owner in (session, *(nested for nested, _ in self.nested)):
-            if owner.desk.outstanding or any(owner.desk.reserved.values()):
-                self.broken.append(f"still reserved: {owner.desk.reserved}")
+            if owner.account.outstanding or any(owner.account.reserved.values()):
+                self.broken.append(f"still reserved: {owner.account.reserved}")
             entries = [e for running, e in account.by_call.items() if _belongs(running, owner)]
-            self._check_budget(owner.desk.budget, Receipt(tuple(entries), 0.0))
+            self._check_budget(owner.account.budget, Receipt(tuple(entries), 0.0))
         first = [r for r in self.launched if r.attempt == 1]
         numbers = Counter(key_of(running.call) for running in first)
         if any(count > 1 for count in numbers.values()):
@@ -261,8 +260,8 @@ class Chaos:
                 self.broken.append(f"{entry.status} with {generated} tokens, the engine handed out {handed}")
 
 
-def _belongs(running: Running, owner: Session) -> bool:
-    session: Session | None = running.stream.session
+def _belongs(running: RunningCall, owner: Session) -> bool:
+    session: Session | None = running.owner
     while session is not None and session is not owner:
         session = session.parent
     return session is owner
@@ -302,7 +301,7 @@ def run(plan: Plan) -> Report:
     engine = ChaosEngine(plan, speed=speed)
 
     class Runner(VirtualRunner):
-        def launch(self, running: Running, delay: float = 0.0) -> None:
+        def launch(self, running: RunningCall, delay: float = 0.0) -> None:
             chaos.saw(running)
             super().launch(running, delay)
 
@@ -347,7 +346,7 @@ async def run_live(plan: Plan) -> Report:
     )
 
     class Runner(LiveRunner):
-        def launch(self, running: Running, delay: float = 0.0) -> None:
+        def launch(self, running: RunningCall, delay: float = 0.0) -> None:
             chaos.saw(running)
             super().launch(running, delay)
 

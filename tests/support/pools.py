@@ -13,10 +13,10 @@ from outthink.controller.gain import LinearGain
 from outthink.controller.policy.rules import rule_from_json
 from outthink.core.receipt import Receipt
 from outthink.economics.tariff import Tariff
+from outthink.session.calls import RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
-from outthink.session.member import Member
-from outthink.session.running import Running
+from outthink.session.runner import Member
 from outthink.session.virtual import VirtualRunner, drive
 from support.runs import Function, question
 
@@ -34,7 +34,7 @@ class PoolRun:
     value: Any
     session: Session
     receipt: Receipt
-    launched: list[Running]
+    launched: list[RunningCall]
     error: Exception | None = None
 
     def of(self, model: str) -> list[Any]:
@@ -57,10 +57,10 @@ def virtual_pool(
 ) -> PoolRun:
     """Run on the virtual clock; the first engine is the session's own."""
     request = request or question()
-    launched: list[Running] = []
+    launched: list[RunningCall] = []
 
     class Noting(VirtualRunner):
-        def launch(self, running: Running, delay: float = 0.0) -> None:
+        def launch(self, running: RunningCall, delay: float = 0.0) -> None:
             if running not in launched:
                 launched.append(running)
             super().launch(running, delay)
@@ -90,7 +90,7 @@ def live_pool(
         others = [Member(LiveRunner(one.live(), beside=first), Tariff.of(one.model)) for one in engines[1:]]
         session = Session(first, Tariff.of(engines[0].model), budget=request.budget, pool=others, **options)
         value = await drive_live(function(session, request), session, first)
-        assert session.desk.outstanding == 0
+        assert session.account.outstanding == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return PoolRun(value, session, session.receipt(), [])
 

@@ -12,9 +12,9 @@ from outthink.core.receipt import Entry, Receipt
 from outthink.core.request import Budget
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine
+from outthink.session.calls import RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
-from outthink.session.running import Running
 from outthink.session.virtual import VirtualRunner, drive
 
 Function = Callable[[Session, Request], Coroutine[Any, Any, Any]]
@@ -34,10 +34,10 @@ class RecordingRunner(VirtualRunner):
 
     def __init__(self, engine: ScriptedEngine) -> None:
         super().__init__(engine)
-        self.launched: list[Running] = []
+        self.launched: list[RunningCall] = []
         self.peak = 0
 
-    def launch(self, running: Running, delay: float = 0.0) -> None:
+    def launch(self, running: RunningCall, delay: float = 0.0) -> None:
         """Note the call, then launch it."""
         if running not in self.launched:
             self.launched.append(running)
@@ -101,7 +101,7 @@ def live(
         runner = LiveRunner(engine)
         session = Session(runner, Tariff.of(engine.model, price=price), budget=request.budget, **options)
         value = await drive_live(function(session, request), session, runner)
-        assert session.desk.outstanding == 0
+        assert session.account.outstanding == 0
         left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         assert not left
         return value, session

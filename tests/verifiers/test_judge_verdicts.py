@@ -10,7 +10,7 @@ import pytest
 
 import outthink as ot
 from outthink.core.sample import Candidate
-from outthink.session.asking import Asking
+from outthink.session.scoring import Asking
 from outthink.verifiers.judge import PAIR, YES_NO, JudgeReply, JudgeVerifier, probability, verdict
 from outthink.verifiers.protocol import Score
 

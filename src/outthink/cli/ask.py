@@ -25,7 +25,7 @@ from outthink.core.errors import BadInput
 from outthink.core.receipt import Receipt, Result
 from outthink.core.request import ANSWER_KINDS, Request
 from outthink.core.sample import Candidate, Sample
-from outthink.session.running import Running
+from outthink.session.calls import RunningCall
 from outthink.verifiers.protocol import Aggregation, Kind, Score
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class LiveView:
         self.quiet = quiet
         self.votes: Counter[str] = Counter()
         self.unreadable = 0
-        self.running: dict[Running, None] = {}
+        self.running: dict[RunningCall, None] = {}
         self.session: Session | None = None
         self._live: Live | None = None
 
@@ -249,7 +249,7 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
 
-    def __call__(self, event: str, running: Running, sample: Sample | None) -> None:
+    def __call__(self, event: str, running: RunningCall, sample: Sample | None) -> None:
         """Take in one event of the session."""
         if event == "launched":
             self.running[running] = None
@@ -279,12 +279,12 @@ class LiveView:
             return "starting the engine"
         receipt = self.session.receipt()
         known = receipt.total("tokens").known + sum(running.seen for running in self.running)
-        limit = self.session.desk.budget.tokens
+        limit = self.session.account.budget.tokens
         tokens = f"{known:,.0f} tokens" + (f" of {limit:,}" if limit else "")
         return f"{len(self.running)} in flight · {tokens} · {receipt.seconds:.1f} s"
 
 
-def _line(event: str, running: Running, sample: Sample | None) -> str:
+def _line(event: str, running: RunningCall, sample: Sample | None) -> str:
     number = f"sample {running.call.index + 1}"
     if sample is None:
         return f"{number}: {event}"
@@ -293,7 +293,7 @@ def _line(event: str, running: Running, sample: Sample | None) -> str:
     return f"{number}: {answer} ({tokens}, {event})"
 
 
-def _tail(running: Running) -> str:
+def _tail(running: RunningCall) -> str:
     pieces = running.arrived.text[-24:] if running.arrived else []
     return "".join(pieces).replace("\n", " ")[-80:] or "waiting"
 

@@ -99,7 +99,7 @@ def cache_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_cache(chosen: argparse.Namespace) -> int:
     """Print or clear."""
-    from outthink.session.cache import default_path
+    from outthink.session.store import default_path
 
     path = default_path()
     if chosen.action == "path":

@@ -124,7 +124,7 @@ def _code(problems: Mapping[str, Mapping[str, Any]] | None) -> Verifier:
 def _judge(url: str, engine: Engine | None) -> Verifier:
     """Asks the model at a URL, or the one of the engine at hand."""
     from outthink.engines.locate import locate
-    from outthink.session.asking import Asking
+    from outthink.session.scoring import Asking
     from outthink.verifiers.judge import JudgeVerifier
 
     if url:

@@ -23,10 +23,10 @@ from outthink.engines.protocol import Call, Engine
 from outthink.engines.simulated import is_simulated
 from outthink.evaluation.dataset import Dataset, Problem
 from outthink.evaluation.rows import BASELINE
+from outthink.session.calls import RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
-from outthink.session.protocols import Observer
-from outthink.session.running import Running
+from outthink.session.runner import Observer, Places
 from outthink.session.session import Session
 from outthink.session.store import SampleStore
 from outthink.session.virtual import VirtualRunner
@@ -119,7 +119,7 @@ class Arena:
             raise BadInput("--out", str(journal), "is the journal of another run", "remove it or change --out")
         tariff = Tariff.of(engine.model, url=getattr(engine, "url", None))
         self.tariff = replace(tariff, parameters=getattr(engine, "parameters", None) or tariff.parameters)
-        self.slots = asyncio.Semaphore(max(1, engine.concurrency))
+        self.places = Places(lambda: max(1, engine.concurrency))
 
     async def pilot(self) -> tuple[float, float]:
         """Tokens that one sample takes, prompt included, and judging it: means over a few problems without a budget."""
@@ -181,7 +181,7 @@ class Arena:
             problem=problem.problem_id,
         )
 
-        def keep(event: str, running: Running, sample: Sample | None) -> None:
+        def keep(event: str, running: RunningCall, sample: Sample | None) -> None:
             if event == "finished" and sample is not None and running.role == "policy":
                 name = [problem.problem_id, whole(running.call, sample, request), str(spec), budget, judge]
                 prompt = hashlib.sha256(repr((running.call.messages, running.call.sampling)).encode()).hexdigest()[:8]
@@ -206,7 +206,9 @@ class Arena:
             return 0
 
     async def _drive(self, request: Request, spec: Spec, keep: Observer) -> tuple[Verdict, Receipt, str]:
-        runner = VirtualRunner(self.engine) if is_simulated(self.engine) else LiveRunner(self.engine, slots=self.slots)
+        runner = (
+            VirtualRunner(self.engine) if is_simulated(self.engine) else LiveRunner(self.engine, places=self.places)
+        )
         session = Session(
             runner,
             self.tariff,

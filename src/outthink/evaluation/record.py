@@ -23,8 +23,9 @@ from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine
 from outthink.evaluation.dataset import Dataset, Problem
 from outthink.session.live import LiveRunner, drive
+from outthink.session.runner import Places
 from outthink.session.session import Session
-from outthink.session.store import SampleStore
+from outthink.session.store import Journal, SampleStore
 from outthink.strategies.prompts import apply_style
 
 CHUNK = 16
@@ -56,26 +57,6 @@ class Recording:
             "style": self.style,
             "system": self.system,
         }
-
-
-class Journal:
-    """A session's cache for one problem: samples are saved, and counted as saved, one commit each."""
-
-    def __init__(self, store: SampleStore, problem: str, saved: Callable[[], None]) -> None:
-        self.store, self.problem, self.saved = store, problem, saved
-
-    def _key(self, call: Call) -> str:
-        number = 0 if call.sampling.temperature == 0 else call.index + 1
-        return f"{number}:{self.problem}"
-
-    def get(self, call: Call) -> Sample | None:
-        """The sample saved under this number."""
-        return self.store.get(self._key(call))
-
-    def put(self, call: Call, sample: Sample) -> None:
-        """Save a sample."""
-        self.store.put(self._key(call), sample)
-        self.saved()
 
 
 async def record(
@@ -128,7 +109,7 @@ async def _sample(
     dataset: Dataset, engine: Engine, store: SampleStore, plan: Recording, saved: Callable[[], None]
 ) -> None:
     """Work on as many problems side by side as keep the engine busy."""
-    slots = asyncio.Semaphore(max(1, engine.concurrency))
+    places = Places(lambda: max(1, engine.concurrency))
     waiting = iter(dataset.problems)
     done = {key for key, _ in store}
 
@@ -136,7 +117,7 @@ async def _sample(
         for problem in waiting:
             numbers = {f"{number}:{problem.problem_id}" for number in _numbers(plan)}
             if not numbers <= done:
-                await _one(problem, engine, Journal(store, problem.problem_id, saved), plan, slots)
+                await _one(problem, engine, Journal(store, problem.problem_id, saved), plan, places)
 
     side_by_side = 1 + max(1, engine.concurrency) // max(1, plan.samples)
     try:
@@ -147,8 +128,8 @@ async def _sample(
         raise errors.exceptions[0] from None  # they all say the same: the engine is down
 
 
-async def _one(problem: Problem, engine: Engine, journal: Journal, plan: Recording, slots: asyncio.Semaphore) -> None:
-    runner = LiveRunner(engine, slots=slots)
+async def _one(problem: Problem, engine: Engine, journal: Journal, plan: Recording, places: Places) -> None:
+    runner = LiveRunner(engine, places=places)
     session = Session(runner, Tariff.of(engine.model), cache=journal)
     request = _request(problem, plan)
     top = plan.top_logprobs

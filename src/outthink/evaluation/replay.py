@@ -29,7 +29,7 @@ from outthink.evaluation.calibration.dealt import Array
 from outthink.evaluation.dataset import Problems, problem_file
 from outthink.evaluation.sample_file import SampleFile
 from outthink.evaluation.verify import VerifyReport, close, fingerprint, remove_journal, verify
-from outthink.session.member import Member
+from outthink.session.runner import Member
 from outthink.session.session import Session
 from outthink.session.virtual import VirtualRunner, drive
 from outthink.strategies.voting import allocate

@@ -23,7 +23,7 @@ from outthink.core.request import AnswerKind, Request
 from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.evaluation.dataset import Problems
 from outthink.evaluation.sample_file import JudgedSample, SampleFile
-from outthink.session.write_ahead import use_log
+from outthink.session.store import use_log
 from outthink.verifiers.protocol import Score, Verifier
 
 # Scores on their way into a file: one journal a file, safe against being killed.

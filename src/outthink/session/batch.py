@@ -13,10 +13,8 @@ from outthink.core.errors import EngineError, OutthinkError
 from outthink.core.receipt import Receipt
 from outthink.core.request import Budget, Request
 from outthink.core.sample import Sample
-from outthink.session.branches import FOREIGN
-from outthink.session.ledger import Ledger
-from outthink.session.member import Member, by_name
-from outthink.session.protocols import SampleCache
+from outthink.session.budget import EntryLog
+from outthink.session.runner import FOREIGN, Member, SampleCache, by_name
 from outthink.session.session import Session
 
 _HOPELESS = 3
@@ -63,7 +61,7 @@ class Batch:
         for i in range(len(requests)):
             session = root._child(Budget(), hand_driven=True)
             cache = None if caches is None else caches[i]
-            session.ledger, session.cache = Ledger(), cache
+            session.ledger, session.cache = EntryLog(), cache
             session.pool = by_name(
                 [Member(root.runner, root.tariff, cache)]
             )  # prompts of its own: equal ones may recur

@@ -1,12 +1,13 @@
-"""Runs a session over real engines, with asyncio.
+"""Carries out the calls of a request on real engines, with asyncio.
 
-Knows: one task a call, the engine's concurrency, cancellation and the answer reader. Does not
-know budgets or strategies; it reports counts and the session settles them.
+Knows: one task a call, the engine's concurrency, cancellation and the answer reader. Does not know
+budgets, sessions or strategies: it reports counts to each call's owner, which settles them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -19,18 +20,18 @@ from outthink.core.errors import EngineError
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call, Engine, Features, Finish
-from outthink.session.bounds import byte_bound
-from outthink.session.running import Arrived, Running
-from outthink.session.session import Session
-from outthink.session.work import Work
+from outthink.session.budget import byte_bound
+from outthink.session.calls import Arrived, RunningCall
+from outthink.session.runner import DrivenSession, Places, Work
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
 class Common:
-    """What the runners of one request share: what wakes it, its answer readers, its longest unfinished text."""
+    """What the runners of one request share: its number, what wakes it, its readers, its longest unfinished text."""
 
+    number: int = field(default_factory=itertools.count().__next__)
     happened: asyncio.Event = field(default_factory=asyncio.Event)
     crash: Exception | None = None
     readers: dict[AnswerKind | AnswerReader, LocalReader] = field(default_factory=dict)
@@ -42,7 +43,7 @@ class LiveRunner:
     """Carries out calls on an engine within one event loop.
 
     Args:
-        slots: shared by runners that use one engine side by side; None for the engine's concurrency.
+        places: shared by the requests that use one engine side by side, who take turns; None where there is one.
         grace: seconds that cancelled calls get to close their connections.
         beside: a runner of the same request on another engine.
     """
@@ -53,7 +54,7 @@ class LiveRunner:
         self,
         engine: Engine,
         *,
-        slots: asyncio.Semaphore | None = None,
+        places: Places | None = None,
         grace: float = 0.15,
         beside: LiveRunner | None = None,
     ) -> None:
@@ -61,9 +62,9 @@ class LiveRunner:
         self._common: Common = beside._common if beside else Common()
         self._common.runners.append(self)
         self._counted = bool(engine.features.counted)
-        self._slots = slots or asyncio.Semaphore(max(1, engine.concurrency))
-        self._tasks: dict[Running, asyncio.Task[None]] = {}
-        self._waiting: deque[Running] = deque()
+        self._places = places
+        self._tasks: dict[RunningCall, asyncio.Task[None]] = {}
+        self._waiting: deque[RunningCall] = deque()
         self._active = 0
         self._works: set[asyncio.Task[None]] = set()
         self._asking: dict[tuple[int, str | None], asyncio.Task[None]] = {}
@@ -124,15 +125,15 @@ class LiveRunner:
         except EngineError:
             return None  # the call itself meets and reports the same trouble
 
-    def launch(self, running: Running, delay: float = 0.0) -> None:
+    def launch(self, running: RunningCall, delay: float = 0.0) -> None:
         """Start a call, or let it wait for a place on the engine."""
-        running.stream.session.notify("launched", running)
+        running.owner.notify("launched", running)
         if delay or self._active < self.engine.concurrency:
             self._start(running, delay)
         else:
             self._waiting.append(running)
 
-    def _start(self, running: Running, delay: float = 0.0) -> None:
+    def _start(self, running: RunningCall, delay: float = 0.0) -> None:
         self._active += 1
         self._tasks[running] = task = asyncio.create_task(self._work(running, delay))
         task.add_done_callback(self._ended)
@@ -143,7 +144,7 @@ class LiveRunner:
         if (waiting := self._next()) is not None:
             self._start(waiting)
 
-    def _next(self) -> Running | None:
+    def _next(self) -> RunningCall | None:
         """The call that has waited longest and is still wanted."""
         while self._waiting:
             if not (running := self._waiting.popleft()).settled:
@@ -169,7 +170,7 @@ class LiveRunner:
         work.stop = task.cancel
         return work
 
-    def cancel(self, running: Running) -> None:
+    def cancel(self, running: RunningCall) -> None:
         """Close the call's connection; its task settles what has been generated."""
         task = self._tasks.get(running)
         if running.arrived is not None:
@@ -177,8 +178,8 @@ class LiveRunner:
         if running.settled:
             return
         if running.started is None:
-            running.stream.session.release(running)  # nothing was sent
-        running.stream.session.notify("cancelled", running)
+            running.owner.release(running)  # nothing was sent
+        running.owner.notify("cancelled", running)
         if task is not None:
             task.cancel()
 
@@ -202,13 +203,13 @@ class LiveRunner:
             if not running.settled:
                 self._settle(running, "cancelled", running.tokens)
 
-    async def _work(self, running: Running, delay: float) -> None:
+    async def _work(self, running: RunningCall, delay: float) -> None:
         """Carry out a call, then those that wait for its place, on the connection that is still warm.
 
         Handing the place to another task instead would leave many connections idle for one turn of
         the event loop, and HTTP clients look at every idle one before each request.
         """
-        waiting: Running | None = running
+        waiting: RunningCall | None = running
         while waiting is not None:
             await self._run(waiting, delay)
             waiting, delay = self._next(), 0.0
@@ -216,7 +217,7 @@ class LiveRunner:
             if waiting is not None and task is not None:
                 self._tasks[waiting] = task
 
-    async def _run(self, running: Running, delay: float) -> None:
+    async def _run(self, running: RunningCall, delay: float) -> None:
         try:
             await self._carry_out(running, delay)
         except asyncio.CancelledError:
@@ -230,13 +231,18 @@ class LiveRunner:
             del self._tasks[running]
             self._common.happened.set()
 
-    async def _carry_out(self, running: Running, delay: float) -> None:
+    async def _carry_out(self, running: RunningCall, delay: float) -> None:
         try:
             if delay:
                 await asyncio.sleep(delay)
-            async with self._slots:
+            if self._places is not None:
+                await self._places.take(self._common.number)
+            try:
                 await self.engine.prepare(running.call)
                 finish = await self._generate(running)
+            finally:
+                if self._places is not None:
+                    self._places.give(self._common.number)
             if finish is not None:
                 await self._finish(running, finish)
         except EngineError as error:
@@ -245,11 +251,11 @@ class LiveRunner:
             if running.started is None:
                 running.started = self.now()
             self._settle_failed(running, error)
-            running.stream.session.failed(running, error)
+            running.owner.failed(running, error)
 
-    async def _generate(self, running: Running) -> Finish | None:
+    async def _generate(self, running: RunningCall) -> Finish | None:
         """Read the call to its end; None where watch has stopped it."""
-        session, watch = running.stream.session, running.stream.watch
+        owner, watch = running.owner, running.stream.watch
         running.started = self.now()
         async with aclosing(self.engine.generate(running.call)) as events:  # type: ignore[type-var]
             async for event in events:
@@ -257,18 +263,18 @@ class LiveRunner:
                     return event
                 running.absorb(event)
                 self._counted = self._counted or event.tokens is not None
-                session.notify("delta", running)
+                owner.notify("delta", running)
                 if watch is not None and watch(running.progress) == "stop":
                     break
             else:
                 raise EngineError(f"{self.engine.model}: the stream ended without saying that it was finished")
         generated = running.tokens if running.tokens is not None else await self._recount(running)
         self._settle(running, "stopped", generated, finish_reason="stopped")
-        session.deliver(running, None)
+        owner.deliver(running, None)
         return None
 
-    async def _finish(self, running: Running, finish: Finish) -> None:
-        session = running.stream.session
+    async def _finish(self, running: RunningCall, finish: Finish) -> None:
+        owner = running.owner
         generated = finish.completion_tokens
         if generated is None:
             generated = running.tokens if running.tokens is not None else await self._recount(running)
@@ -294,7 +300,7 @@ class LiveRunner:
             tuple(arrived.logprobs),
             finish.stop,
         )
-        session.deliver(running, sample)
+        owner.deliver(running, sample)
 
     def reader(self, kind: AnswerKind | AnswerReader) -> LocalReader:
         """The reader of this request: it merges equivalent answers over all samples."""
@@ -307,7 +313,7 @@ class LiveRunner:
         """Read the answer in a text."""
         return self.perform(self.reader(kind).read(text))
 
-    async def _recount(self, running: Running) -> int | None:
+    async def _recount(self, running: RunningCall) -> int | None:
         """Tokens of what has arrived, by the server's tokeniser; None where it has none."""
         arrived = running.arrived or Arrived()
         text = "".join(arrived.reasoning) + "".join(arrived.text)
@@ -318,7 +324,7 @@ class LiveRunner:
         except EngineError:
             return None
 
-    async def _settle_cancelled(self, running: Running) -> None:
+    async def _settle_cancelled(self, running: RunningCall) -> None:
         if running.settled:
             return
         try:
@@ -334,17 +340,17 @@ class LiveRunner:
         if not running.settled:
             self._settle(running, "cancelled", running.tokens)
 
-    def _settle_failed(self, running: Running, error: EngineError) -> None:
+    def _settle_failed(self, running: RunningCall, error: EngineError) -> None:
         """An error before any output costs nothing; one in mid-stream costs what has arrived."""
         message = str(error)
         if running.arrived is None:
-            running.stream.session.settle(running, "failed", 0, 0, error=message)
+            running.owner.settle(running, "failed", 0, 0, error=message)
         else:
             self._settle(running, "failed", running.tokens, error=message)
 
     def _settle(
         self,
-        running: Running,
+        running: RunningCall,
         status: str,
         generated: int | None,
         *,
@@ -357,7 +363,7 @@ class LiveRunner:
             prompt = running.stream.prompt.tokens
         if prompt is None:
             prompt = self._counts.get((id(running.call.messages), running.call.prefix))
-        running.stream.session.settle(
+        running.owner.settle(
             running,
             status,  # type: ignore[arg-type]
             prompt,
@@ -368,7 +374,7 @@ class LiveRunner:
         )
 
 
-async def drive(strategy: Coroutine[Any, Any, T], session: Session, runner: LiveRunner) -> T:
+async def drive(strategy: Coroutine[Any, Any, T], session: DrivenSession, runner: LiveRunner) -> T:
     """Await a strategy; whatever happens, nothing stays in flight and everything is settled."""
     try:
         return await strategy

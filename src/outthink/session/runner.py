@@ -1,19 +1,25 @@
-"""The seam between a session and time.
+"""The seam between a session and time: what carries out its calls, and what is shared between requests.
 
-Knows: what a session asks of whoever carries out its calls. Two runners exist: `live` (asyncio,
-real engines) and `virtual` (an event heap over engines whose outcomes are known).
+Knows: what a session asks of a runner, of which two exist: `live` (asyncio, real engines) and `virtual`
+(an event heap over engines whose outcomes are known); branches that are resumed by hand; and the places
+on an engine, which requests take in turns. Does not know budgets, engines or strategies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 from outthink.answers import LocalReader, Reading
-from outthink.core.request import AnswerKind, AnswerReader
+from outthink.core.errors import BadInput, OutthinkError
+from outthink.core.request import AnswerKind, AnswerReader, Request
+from outthink.core.sample import Sample
+from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Features
-from outthink.session.running import Running
-from outthink.session.work import Work
+from outthink.session.calls import Prompt, RunningCall
 
 T = TypeVar("T")
 
@@ -33,11 +39,11 @@ class Runner(Protocol):
         """Seconds on this runner's clock."""
         ...
 
-    def launch(self, running: Running, delay: float = 0.0) -> None:
+    def launch(self, running: RunningCall, delay: float = 0.0) -> None:
         """Start a call, after `delay` seconds."""
         ...
 
-    def cancel(self, running: Running) -> None:
+    def cancel(self, running: RunningCall) -> None:
         """End a call at once and settle what it has consumed."""
         ...
 
@@ -68,3 +74,254 @@ class Runner(Protocol):
     async def wait(self) -> None:
         """Return when something has happened."""
         ...
+
+
+@dataclass(slots=True)
+class Work(Generic[T]):
+    """Something awaited outside the engine: it has a result, or an error that its owner raises."""
+
+    finished: bool = False
+    result: T | None = None
+    error: Exception | None = None
+    stop: Callable[[], object] | None = None
+
+    def cancel(self) -> None:
+        """End it now if it still runs."""
+        if not self.finished and self.stop is not None:
+            self.stop()
+
+
+class Observer(Protocol):
+    """Sees what happens, for a live display. It must not raise and cannot change anything."""
+
+    def __call__(self, event: str, running: RunningCall, sample: Sample | None) -> None:
+        """`event` is launched, delta, finished, stopped, cancelled, failed or cached."""
+        ...
+
+
+class SampleCache(Protocol):
+    """Finished samples of earlier runs, looked up by call."""
+
+    def get(self, call: Call) -> Sample | None:
+        """The sample this call gave before, None if it is not known."""
+        ...
+
+    def put(self, call: Call, sample: Sample) -> None:
+        """Keep a finished sample."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A model of a session's pool.
+
+    Args:
+        runner: carries out its calls, on the clock of all runners of this request.
+        tariff: names it and prices its calls.
+        cache: its samples of earlier runs, None to reuse none.
+        prompts: what has been learned of its prompts.
+    """
+
+    runner: Runner
+    tariff: Tariff
+    cache: SampleCache | None = None
+    prompts: dict[tuple[object, ...], list[Prompt]] = field(default_factory=dict)
+
+    def prompt(self, request: Request, prefix: str | None) -> Prompt:
+        """What is known of a prompt on this model, shared by all streams and branches."""
+        sampling = request.sampling  # chat templates may write the kind of thinking into the prompt
+        thinking = sampling.reasoning_effort, sampling.thinking_tokens
+        known = self.prompts.setdefault((prefix, sampling.temperature == 0, *thinking), [])
+        for prompt in known:
+            if prompt.request.messages == request.messages:
+                return prompt
+        known.append(Prompt(request))
+        return known[-1]
+
+
+def by_name(members: Sequence[Member]) -> dict[str, Member]:
+    """The members by their models' names; BadInput where two have the same name."""
+    pool: dict[str, Member] = {}
+    for member in members:
+        if pool.setdefault(member.tariff.model, member) is not member:
+            raise BadInput("model", member.tariff.model, "is in the pool twice", "give each model once")
+    return pool
+
+
+# Branches of one strategy, resumed by hand, so that time moves only when every branch waits.
+
+FOREIGN = "a strategy awaits nothing but its session; this one awaited something else"
+
+
+class Pause:
+    """Suspends a hand-driven coroutine until its driver resumes it."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+PAUSE = Pause()
+
+
+class DrivenSession(Protocol):
+    """What a driver needs of a session: of a whole request, or of one branch."""
+
+    async def pause(self) -> None:
+        """Wait until something has happened to one of the calls."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
+
+async def side_by_side(
+    parent: DrivenSession, branches: Sequence[tuple[DrivenSession, Coroutine[Any, Any, T]]]
+) -> list[T]:
+    """Drive every branch to its end; results in order. One that raises closes the others."""
+    results: dict[int, T] = {}
+    running = dict(enumerate(branches))
+    try:
+        while True:
+            before = len(running)
+            for i, (session, coroutine) in list(running.items()):
+                try:
+                    if coroutine.send(None) is not None:
+                        raise OutthinkError(FOREIGN)
+                except StopIteration as end:
+                    results[i] = end.value
+                    session.close()
+                    del running[i]
+            if not running:
+                return [results[i] for i in range(len(branches))]
+            if len(running) == before:  # else what an ended branch gave back may admit another one's call
+                await parent.pause()
+    finally:
+        for session, coroutine in running.values():
+            coroutine.close()
+            session.close()
+
+
+class Places:
+    """So many at once, and a fair queue before them: whoever waits gets one place a round.
+
+    One that wants thirty-two places gets one in each round, like one that wants a single place: nobody
+    starves, and many small requests are not held up by a large one. Knows who asks by a number or name;
+    no calls, no clocks. Belongs to one event loop.
+
+    Args:
+        limit: places, or a function that is asked anew every time, where they come and go (call `move` then).
+        each: places that one asker may hold at a time, None for all of them.
+    """
+
+    def __init__(self, limit: int | Callable[[], int], *, each: int | None = None) -> None:
+        self._limit: Callable[[], int] = limit if callable(limit) else lambda: limit
+        self._each = each
+        self.active = self.waiting = 0
+        self._held: dict[Hashable, int] = {}
+        self._queue: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+
+    def take_now(self, who: Hashable) -> bool:
+        """Take a place if one is free and nobody who could have it waits; never overtakes."""
+        if self._queue:
+            self.move()  # places may have come meanwhile
+        held = self._held.get(who, 0)
+        if self.active >= self._limit() or (self._each is not None and held >= self._each) or who in self._queue:
+            return False
+        self.active += 1
+        self._held[who] = held + 1
+        return True
+
+    async def take(self, who: Hashable) -> None:
+        """Wait for a place; cancelling gives the turn up."""
+        if self.take_now(who):
+            return
+        place = self.enqueue(who)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if self.came(who, place):
+                self.give(who)
+            raise
+
+    def enqueue(self, who: Hashable) -> asyncio.Future[None]:
+        """Stand in the queue; the future is done when the place has come, or fails if turned away.
+
+        Whoever stops waiting for it says so with `came`.
+        """
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.setdefault(who, deque()).append(place)
+        self.waiting += 1
+        return place
+
+    def came(self, who: Hashable, place: asyncio.Future[None]) -> bool:
+        """Whether a place came at the very moment in which waiting ended; if not, out of the queue."""
+        if place.done() and not place.cancelled():
+            return place.exception() is None
+        places = self._queue.get(who)
+        if places is not None and place in places:
+            places.remove(place)
+            self.waiting -= 1
+            if not places:
+                del self._queue[who]
+        return False
+
+    def give(self, who: Hashable) -> None:
+        """Give a place back; the next in the round gets it."""
+        self.active -= 1
+        left = self._held[who] - 1
+        if left:
+            self._held[who] = left
+        else:
+            del self._held[who]
+        if self._queue:
+            self.move()
+
+    def move(self) -> None:
+        """Hand out what is free, one place an asker and round; those with all their places are passed over."""
+        passed = 0
+        while self.active < self._limit() and passed < len(self._queue):
+            who, places = self._queue.popitem(last=False)
+            held = self._held.get(who, 0)
+            if self._each is not None and held >= self._each:
+                self._queue[who] = places
+                passed += 1
+                continue
+            place = places.popleft()
+            self.waiting -= 1
+            if places:
+                self._queue[who] = places  # at the end of the round
+            passed = 0
+            if not place.done():  # whoever waited may have left a moment ago
+                self.active += 1
+                self._held[who] = held + 1
+                place.set_result(None)
+
+    def queued(self, who: Hashable) -> int:
+        """Places that one asker waits for."""
+        return len(self._queue.get(who, ()))
+
+    def greediest(self) -> Hashable | None:
+        """Who waits for the most places, None where nobody waits."""
+        return max(self._queue, key=lambda who: len(self._queue[who]), default=None)
+
+    def turn_away(self, who: Hashable, error: Exception) -> None:
+        """Refuse the newest place that an asker waits for."""
+        places = self._queue[who]
+        newest = places.pop()
+        self.waiting -= 1
+        if not places:
+            del self._queue[who]
+        if not newest.done():
+            newest.set_exception(error)
+
+    def refuse(self, error: Exception) -> None:
+        """Refuse everybody who waits."""
+        for places in self._queue.values():
+            for place in places:
+                if not place.done():
+                    place.set_exception(error)
+        self._queue.clear()
+        self.waiting = 0

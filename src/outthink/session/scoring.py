@@ -1,33 +1,60 @@
-"""Judging candidates within the budget.
+"""Judging candidates within the budget, and engines as judges.
 
 Knows: that a verifier's tokens are reserved, settled and entered like any others, and what is no
-score. Does not know how a verifier judges.
+score; how a judge's completion is collected, tried again and counted. Does not know how a verifier judges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import itertools
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from outthink.core.errors import BadInput, EngineError, OutthinkError
-from outthink.core.receipt import Entry
-from outthink.core.request import Request
+from outthink.core.receipt import Entry, Stopped
+from outthink.core.request import Message, Request, Sampling
 from outthink.core.sample import Candidate, Sample, split_steps
-from outthink.economics.tariff import Tariff
+from outthink.economics.tariff import Tariff, active_parameters
+from outthink.engines.protocol import Call, Delta, Engine, Finish
+from outthink.engines.simulated import Simulated, is_simulated
+from outthink.session.budget import BudgetAccount, EntryLog
+from outthink.session.calls import Retries
+from outthink.session.runner import Runner
+from outthink.verifiers.judge import JudgeReply
 from outthink.verifiers.protocol import Score, Verifier
 
-if TYPE_CHECKING:
-    from outthink.session.session import Session
+
+class JudgingSession(Protocol):
+    """What judging needs of its session."""
+
+    runner: Runner
+    account: BudgetAccount
+    ledger: EntryLog
+    stopped: Stopped | None
+
+    def note(self, text: str) -> None:
+        """Say something in the receipt."""
+        ...
+
+    def out_of_budget(self) -> None:
+        """No further call is admitted."""
+        ...
+
+    async def pause(self) -> None:
+        """Wait until something has happened."""
+        ...
 
 
 async def judge(
-    session: Session, request: Request, given: Sequence[Candidate | Sample | str], verifier: Verifier
+    session: JudgingSession, request: Request, given: Sequence[Candidate | Sample | str], verifier: Verifier
 ) -> list[Score | None]:
     """Scores in order, None for what has none (see `Session.score`)."""
     unscored: list[Score | None] = [None] * len(given)
-    candidates = [_candidate(one, verifier) for one in given]
+    candidates = [_candidate(item, verifier) for item in given]
     places = [place for place, candidate in enumerate(candidates) if candidate.steps]
     if len(places) < len(candidates):
         session.note(f"{verifier.id}: an empty text has no score")
@@ -54,20 +81,20 @@ def _candidate(given: Candidate | Sample | str, verifier: Verifier) -> Candidate
 
 
 async def _judge(
-    session: Session, request: Request, candidates: list[Candidate], verifier: Verifier
+    session: JudgingSession, request: Request, candidates: list[Candidate], verifier: Verifier
 ) -> Sequence[Score | None]:
     unscored: list[Score | None] = [None] * len(candidates)
     judged, bound = _within_reach(session, request, candidates, verifier)
     if not judged:
         return unscored
-    desk, tariff = session.desk, Tariff.of(verifier.model)
+    account, tariff = session.account, Tariff.of(verifier.model)
     tariff = replace(tariff, parameters=verifier.parameters)
-    while bound and not desk.unlimited and desk.admit(1, bound, 0, 0, tariff)[0] == 0:
+    while bound and not account.unlimited and account.admit(1, bound, 0, 0, tariff)[0] == 0:
         session.out_of_budget()
         if session.stopped is not None:
             return unscored
         await session.pause()
-    reservation = desk.reserve(bound, 0, tariff)
+    reservation = account.reserve(bound, 0, tariff)
     began = session.runner.now()
     work = session.runner.perform(verifier.score(request, [candidates[place] for place in judged]))
     try:
@@ -76,15 +103,15 @@ async def _judge(
     finally:  # also where the strategy is closed meanwhile
         work.cancel()
         scores = work.result or []
-        entry = _entry(tariff, scores, session.runner.now() - began, bound, whole=len(scores) == len(judged))
+        entry = _entry(tariff, scores, session.runner.now() - began, bound, complete=len(scores) == len(judged))
         if work.error is not None:
             entry.status, entry.error = "failed", str(work.error)
         session.ledger.entries.append(entry)
-        desk.settle(reservation, entry)
+        account.settle(reservation, entry)
     if work.error is not None:
         if isinstance(work.error, OutthinkError) and not isinstance(work.error, EngineError):
             raise work.error  # misused
-        session.note(f"{verifier.id} failed, its scores are missing: {_said(work.error)}")
+        session.note(f"{verifier.id} failed, its scores are missing: {_in_one_line(work.error)}")
         return unscored
     if work.finished and len(scores) != len(judged):
         session.note(f"{verifier.id} gave {len(scores)} scores for {len(judged)} candidates; none is used")
@@ -95,7 +122,7 @@ async def _judge(
 
 
 def _within_reach(
-    session: Session, request: Request, candidates: list[Candidate], verifier: Verifier
+    session: JudgingSession, request: Request, candidates: list[Candidate], verifier: Verifier
 ) -> tuple[list[int], int]:
     """Which candidates the verifier can take, and a bound on the tokens of all of them.
 
@@ -116,7 +143,7 @@ def _within_reach(
     return places, bound
 
 
-def _usable(session: Session, verifier: Verifier, score: Score) -> Score | None:
+def _usable(session: JudgingSession, verifier: Verifier, score: Score) -> Score | None:
     """The score, or None with a note where a step has none between 0 and 1 (NaN included)."""
     wrong = [step for step in score.steps if not (isinstance(step, Real) and 0 <= step <= 1)]
     if score.steps and not wrong:
@@ -126,18 +153,18 @@ def _usable(session: Session, verifier: Verifier, score: Score) -> Score | None:
     return None
 
 
-def _said(error: BaseException) -> str:
+def _in_one_line(error: BaseException) -> str:
     """One line; the kind of an error that is not ours says more than its text."""
     line = " ".join(str(error).split())[:200]
     return line if isinstance(error, OutthinkError) else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
-def _entry(tariff: Tariff, scores: Sequence[Score], seconds: float, bound: int, *, whole: bool) -> Entry:
+def _entry(tariff: Tariff, scores: Sequence[Score], seconds: float, bound: int, *, complete: bool) -> Entry:
     """One entry for all candidates judged together."""
-    entry = Entry("verifier", tariff.model, "finished" if whole else "cancelled", seconds=seconds)
+    entry = Entry("verifier", tariff.model, "finished" if complete else "cancelled", seconds=seconds)
     prompts = [score.prompt_tokens for score in scores]
     generated = [score.completion_tokens for score in scores]
-    if whole and None not in prompts and None not in generated:
+    if complete and None not in prompts and None not in generated:
         entry.prompt_tokens = sum(count or 0 for count in prompts)
         entry.completion_tokens = sum(count or 0 for count in generated)
         entry.cached_tokens = sum(score.cached_tokens or 0 for score in scores)
@@ -146,7 +173,7 @@ def _entry(tariff: Tariff, scores: Sequence[Score], seconds: float, bound: int, 
             entry.flops, entry.usd, entry.joules = amounts
         else:  # no model has run
             entry.flops = entry.usd = entry.joules = 0.0
-    elif bound or whole:
+    elif bound or complete:
         entry.prompt_tokens = entry.completion_tokens = None
         entry.estimated = True
         entry.reserved_tokens = bound or None
@@ -155,3 +182,119 @@ def _entry(tariff: Tariff, scores: Sequence[Score], seconds: float, bound: int, 
     else:
         entry.flops = entry.usd = entry.joules = 0.0
     return entry
+
+
+class Asking:
+    """An engine as a plain function from a chat to its reply; `complete` of a JudgeVerifier.
+
+    It knows no budget: whoever asks through it charges what the reply says it took. A simulated engine
+    answers at once, so that a judge on one runs on the virtual clock too.
+
+    Args:
+        owned: `aclose` closes the engine.
+        seed: the n-th call is drawn with seed + n; None leaves the engine its own randomness.
+        retries: how a call that failed is tried again.
+    """
+
+    def __init__(
+        self, engine: Engine, *, owned: bool = False, seed: int | None = None, retries: Retries | None = None
+    ) -> None:
+        self.engine, self.owned, self.seed = engine, owned, seed
+        self._retries = retries or Retries()
+        self._numbers = itertools.count()
+        self._slots: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
+
+    @property
+    def model(self) -> str:
+        """The engine's model."""
+        return self.engine.model
+
+    @property
+    def parameters(self) -> int | None:
+        """Its weights: the engine's own count, else the known one of this name."""
+        told: int | None = getattr(self.engine, "parameters", None)
+        return told or active_parameters(self.engine.model)
+
+    @property
+    def concurrency(self) -> int:
+        """Calls that run at once; one after another on a simulated engine, where they take no time."""
+        return 1 if is_simulated(self.engine) else self.engine.concurrency
+
+    async def __call__(self, messages: tuple[Message, ...], sampling: Sampling, top_logprobs: int) -> JudgeReply:
+        """The reply to a chat. Raises EngineError when retries are used up, or none can help."""
+        number = next(self._numbers)
+        call = Call(
+            messages,
+            sampling,
+            None if self.seed is None else self.seed + number,
+            number,
+            top_logprobs=top_logprobs,
+            alternatives=top_logprobs > 0,
+        )
+        if is_simulated(self.engine):
+            return _known_reply(self.engine, call)
+        async with self._place():
+            for attempt in itertools.count(1):
+                arrived: list[str] = []
+                try:
+                    return await self._generated(call, arrived)
+                except EngineError as error:
+                    delay = self._retries.delay(attempt, error)
+                    if delay is None or arrived:  # what has been generated could not be charged again
+                        raise
+                await asyncio.sleep(delay)
+        raise AssertionError  # pragma: no cover - the loop has no end
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the engine has to say about itself."""
+        told: tuple[str, ...] = getattr(self.engine, "notes", ())
+        return told
+
+    async def prepare(self) -> None:
+        """Get the engine ready, so that its model's name is known before its first reply. Generates nothing."""
+        await self.engine.prepare(Call((Message("user", "Hello"),), Sampling(max_tokens=1)))
+
+    async def aclose(self) -> None:
+        """Close the engine, if it is this one's own."""
+        if self.owned:
+            await self.engine.aclose()
+
+    def _place(self) -> asyncio.Semaphore:
+        loop = asyncio.get_running_loop()
+        if self._slots is None or self._slots[0] is not loop:
+            self._slots = loop, asyncio.Semaphore(self.engine.concurrency)
+        return self._slots[1]
+
+    async def _generated(self, call: Call, text: list[str]) -> JudgeReply:
+        """One attempt; `text` receives what arrives."""
+        await self.engine.prepare(call)
+        if self.engine.features.logprobs is False:
+            call = replace(call, top_logprobs=None, alternatives=False)
+        tokens: list[tuple[str, Mapping[str, float]]] = []
+        counted: int | None = None
+        prompt: int | None = None
+        async with aclosing(self.engine.generate(call)) as events:  # type: ignore[type-var]
+            async for event in events:
+                if isinstance(event, Delta):
+                    text.append(event.text)  # empty where it only thinks
+                    tokens += event.alternatives
+                    counted, prompt = event.tokens or counted, event.prompt_tokens or prompt
+                elif isinstance(event, Finish):
+                    counted = counted if event.completion_tokens is None else event.completion_tokens
+                    prompt = prompt if event.prompt_tokens is None else event.prompt_tokens
+                    return JudgeReply("".join(text), prompt, counted, event.cached_tokens, tokens)
+        raise EngineError(f"{self.engine.model}: the stream ended without saying that it was finished")
+
+
+def _known_reply(engine: Simulated, call: Call) -> JudgeReply:
+    """What a simulated engine would write, without its time."""
+    outcome = engine.outcome(call)
+    fault = outcome.fault
+    if fault is not None and fault.after <= outcome.tokens:
+        raise fault.error
+    return JudgeReply(
+        outcome.sample.text,
+        outcome.prompt_tokens if outcome.told else None,
+        outcome.tokens if outcome.told else None,
+    )

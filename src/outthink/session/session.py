@@ -12,22 +12,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from outthink.answers import LocalReader, Reading
+from outthink.answers import Reading
 from outthink.core.errors import BadInput, EngineError, Unsupported
 from outthink.core.receipt import Entry, Receipt, Role, Status, Stopped
 from outthink.core.request import Budget, Request
 from outthink.core.sample import Candidate, Sample
 from outthink.economics.tariff import Tariff
-from outthink.session.branches import PAUSE, side_by_side
-from outthink.session.desk import Desk, check
-from outthink.session.ledger import Ledger
-from outthink.session.member import Member, by_name
-from outthink.session.protocols import Observer, SampleCache
-from outthink.session.retry import Retries
-from outthink.session.runner import Runner
-from outthink.session.running import Running
+from outthink.session.budget import BudgetAccount, EntryLog, check_budget
+from outthink.session.calls import Retries, RunningCall, Watch, reread
+from outthink.session.runner import PAUSE, Member, Observer, Runner, SampleCache, by_name, side_by_side
 from outthink.session.scoring import judge
-from outthink.session.stream import Order, Stream, Watch
+from outthink.session.stream import Order, Stream
 from outthink.verifiers.protocol import Score, Verifier
 
 T = TypeVar("T")
@@ -70,15 +65,15 @@ class Session:
         budget = budget or Budget()
         self.pool: dict[str, Member] = parent.pool if parent else by_name([Member(runner, tariff, cache), *pool])
         for member in [self.pool[tariff.model]] if parent else self.pool.values():
-            check(budget, member.tariff)
+            check_budget(budget, member.tariff)
         self.runner, self.ahead, self.seed = runner, ahead, seed
         self.tariff: Tariff = tariff
         self.confidence_window = confidence_window
         self.retries, self.cache, self.observer = retries or Retries(), cache, observer
         self.parent = parent
         self.verifier: Verifier | None = verifier or (parent.verifier if parent else None)
-        self.desk: Desk = Desk(budget, parent.desk if parent else None)
-        self.ledger: Ledger = parent.ledger if parent else Ledger()
+        self.account: BudgetAccount = BudgetAccount(budget, parent.account if parent else None)
+        self.ledger: EntryLog = parent.ledger if parent else EntryLog()
         self.stopped: Stopped | None = parent.stopped if parent else None
         self._random: random.Random | None = None
         self._stream: Stream | None = None
@@ -127,8 +122,9 @@ class Session:
         if prefix is not None and self.runner.features.prefix is False:
             raise Unsupported(f"{self.tariff.model} cannot continue a prefix; use an engine that can (see doctor)")
         self._close_stream()
+        known = self.pool[self.tariff.model].prompt(request, prefix)
         self._base._stream = stream = Stream(
-            self, request, n, min(ahead, n), watch, order == "launch", role, prefix, top_logprobs
+            self, request, known, n, min(ahead, n), watch, order == "launch", role, prefix, top_logprobs
         )
         stream.closed = self.stopped is not None
         return stream
@@ -192,8 +188,8 @@ class Session:
             if model not in self.pool:
                 raise BadInput("model", model, "is not in the pool", f"use one of {', '.join(self.pool)}")
             member = self.pool[model]
-            for desk in base.desk.chain():
-                check(desk.budget, member.tariff)
+            for account in base.account.chain():
+                check_budget(account.budget, member.tariff)
             view = base._views[model] = base._child(Budget(), hand_driven=base.hand_driven, member=member)
             view._base = base
         return base._views[model]
@@ -254,12 +250,12 @@ class Session:
         else:
             await self.runner.wait()
 
-    def notify(self, event: str, running: Running, sample: Sample | None = None) -> None:
+    def notify(self, event: str, running: RunningCall, sample: Sample | None = None) -> None:
         """Tell the observer, if there is one."""
         if self.observer is not None:
             self.observer(event, running, sample)
 
-    def from_cache(self, running: Running, sample: Sample) -> None:
+    def from_cache(self, running: RunningCall, sample: Sample) -> None:
         """A sample of an earlier run: an entry that costs nothing, and a vote."""
         sample = reread(sample, self.runner.reader(running.stream.request.answer), running.stream.before)
         self.ledger.cached(running, self.tariff.model)
@@ -269,7 +265,7 @@ class Session:
 
     def settle(
         self,
-        running: Running,
+        running: RunningCall,
         status: Status,
         prompt: int | None,
         generated: int | None,
@@ -287,25 +283,25 @@ class Session:
         self.release(running, entry)
         return entry
 
-    def release(self, running: Running, entry: Entry | None = None) -> None:
+    def release(self, running: RunningCall, entry: Entry | None = None) -> None:
         """Give a reservation back; without an entry nothing was sent and nothing is spent."""
         running.settled = True
         if running.reservation is not None:
-            self.desk.settle(running.reservation, entry)
+            self.account.settle(running.reservation, entry)
             running.reservation = None
 
-    def deliver(self, running: Running, sample: Sample | None) -> None:
+    def deliver(self, running: RunningCall, sample: Sample | None) -> None:
         """A settled call reaches its stream: with a sample, or None where watch has stopped it."""
         if sample is not None:
             self.ledger.succeeded += 1
             if self.cache is not None:
-                whole = sample.finish_reason != "length"  # then a larger limit would have changed nothing
-                self.cache.put(running.stream.uncapped(running.call) if whole else running.call, sample)
+                ended = sample.finish_reason != "length"  # then a larger limit would have changed nothing
+                self.cache.put(running.stream.uncapped(running.call) if ended else running.call, sample)
         if self.observer is not None:
             self.observer("stopped" if sample is None else "finished", running, sample)
         running.stream.deliver(running, sample)
 
-    def failed(self, running: Running, error: EngineError) -> None:
+    def failed(self, running: RunningCall, error: EngineError) -> None:
         """A settled attempt failed: try again where that may help, else go on without this sample."""
         self.notify("failed", running)
         stream = running.stream
@@ -337,26 +333,28 @@ class Session:
 
     def out_of_budget(self) -> None:
         """No further call is admitted: wait for a settlement, or stop the session whose budget it is."""
-        if self.desk.refusal is None or self.desk.refusal[1].outstanding:
+        if self.account.refusal is None or self.account.refusal[1].outstanding:
             return
-        currency, desk = self.desk.refusal
+        currency, account = self.account.refusal
         owner = self
-        while owner.parent is not None and owner.desk is not desk:
+        while owner.parent is not None and owner.account is not account:
             owner = owner.parent
         owner.stop(f"budget:{currency}")  # type: ignore[arg-type]
 
-    def _relaunch(self, running: Running, delay: float) -> bool:
+    def _relaunch(self, running: RunningCall, delay: float) -> bool:
         stream, call = running.stream, running.call
-        again = Running(stream, call, running.place, running.role, running.prompt_bound, attempt=running.attempt + 1)
-        if not self.desk.unlimited:
+        again = RunningCall(
+            self, stream, call, running.place, running.role, running.prompt_bound, attempt=running.attempt + 1
+        )
+        if not self.account.unlimited:
             bound, cap = running.prompt_bound, call.sampling.max_tokens
-            count, tokens = self.desk.admit(1, bound, cap, stream.request.min_tokens, self.tariff)
+            count, tokens = self.account.admit(1, bound, cap, stream.request.min_tokens, self.tariff)
             if count == 0:
                 self.out_of_budget()
                 return False
             if tokens != cap:  # the failed attempt has used up a part
                 again.call = replace(call, sampling=replace(call.sampling, max_tokens=tokens))
-            again.reservation = self.desk.reserve(bound, tokens, self.tariff)
+            again.reservation = self.account.reserve(bound, tokens, self.tariff)
         stream.in_flight[again.place] = again
         self.runner.launch(again, delay)
         return True
@@ -383,9 +381,3 @@ class Session:
         if base._stream is not None:
             base._stream.close()
             base._stream = None
-
-
-def reread(sample: Sample, reader: LocalReader, before: str = "") -> Sample:
-    """The sample with its answer read from its text (after `before`), as this request wants it read."""
-    reading = reader.read_now(before + sample.text)
-    return replace(sample, answer=reading.answer, rule=reading.rule)

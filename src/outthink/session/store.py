@@ -1,21 +1,27 @@
-"""Finished samples on disk, by key.
+"""Finished samples on disk, by key, and the two keys in use: a cache of responses and a run's journal.
 
-Knows: SQLite, durability and how a sample becomes JSON. Does not know what a key means.
+Knows: SQLite, durability, how a sample becomes JSON, and what makes two calls the same. Does not know
+strategies: a sample found here is a vote that costs nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from outthink.core.errors import BadInput
+from outthink.core.paths import cache_dir
 from outthink.core.sample import ConfidenceTrace, Sample
-from outthink.session.write_ahead import use_log
+from outthink.engines.protocol import Call
 
+_PAUSE = 0.01
+"""Seconds between two attempts to switch a file's log on."""
 _PATIENCE = 30.0
 """Seconds to wait for another process."""
 _FIELDS = {field.name for field in fields(Sample)}
@@ -85,3 +91,92 @@ def _decode(value: dict[str, Any]) -> Sample:
     for name in ("logprobs", "scores"):
         known[name] = tuple(known.get(name, ()))
     return Sample(**known)
+
+
+def call_key(engine: str, call: Call) -> str:
+    """Hash of engine and model, messages, prefix, sampling parameters, seed and sample number."""
+    content = {
+        "engine": engine,
+        "messages": [message.wire() for message in call.messages],
+        "prefix": call.prefix,
+        "sampling": asdict(call.sampling),
+        "seed": call.seed,
+        "sample": call.index,
+        "top_logprobs": call.top_logprobs,
+        "problem": call.problem,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class ResponseCache:
+    """Samples of one engine in a store; `engine` names it together with its model."""
+
+    def __init__(self, store: SampleStore, engine: str) -> None:
+        self.store, self.engine = store, engine
+
+    @classmethod
+    def default(cls, engine: str) -> ResponseCache:
+        """The cache in the user's cache folder."""
+        return cls(SampleStore(default_path()), engine)
+
+    def get(self, call: Call) -> Sample | None:
+        """The sample this call gave before."""
+        return self.store.get(call_key(self.engine, call))
+
+    def put(self, call: Call, sample: Sample) -> None:
+        """Keep a finished sample."""
+        self.store.put(call_key(self.engine, call), sample)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+
+def default_path() -> Path:
+    """Where the response cache lies."""
+    return cache_dir() / "responses.sqlite"
+
+
+class Journal:
+    """A session's cache for one problem of a run: samples are saved, and counted as saved, one commit each.
+
+    Args:
+        saved: called after each commit.
+    """
+
+    def __init__(self, store: SampleStore, problem: str, saved: Callable[[], None] = lambda: None) -> None:
+        self.store, self.problem, self.saved = store, problem, saved
+
+    def get(self, call: Call) -> Sample | None:
+        """The sample saved under this number."""
+        return self.store.get(self._key(call))
+
+    def put(self, call: Call, sample: Sample) -> None:
+        """Save a sample."""
+        self.store.put(self._key(call), sample)
+        self.saved()
+
+    def _key(self, call: Call) -> str:
+        number = 0 if call.sampling.temperature == 0 else call.index + 1
+        return f"{number}:{self.problem}"
+
+
+def use_log(connection: sqlite3.Connection, patience: float) -> None:
+    """Switch a file to WAL, which it stays in.
+
+    Where several connections switch a new file at once, SQLite refuses some without waiting for its timeout.
+
+    Args:
+        patience: seconds to try it.
+
+    Raises sqlite3.DatabaseError for what is no database, OperationalError where it stays locked.
+    """
+    ends = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
+                raise
+        time.sleep(_PAUSE)

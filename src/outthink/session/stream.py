@@ -7,24 +7,40 @@ not know time or engines: it asks the session's runner to launch and to cancel.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from outthink.core.errors import EngineError
 from outthink.core.receipt import Role
 from outthink.core.request import Request
-from outthink.core.sample import Decision, Progress, Sample
+from outthink.core.sample import Sample
 from outthink.engines.protocol import Call
-from outthink.session.branches import PAUSE
-from outthink.session.protocols import SampleCache
-from outthink.session.running import Running
+from outthink.session.budget import BudgetAccount
+from outthink.session.calls import CallOwner, Prompt, RunningCall, Watch
+from outthink.session.runner import PAUSE, Runner, SampleCache
 
-if TYPE_CHECKING:
-    from outthink.session.session import Session
-
-Watch = Callable[[Progress], Decision]
 Order = Literal["launch", "finished"]
+
+
+class StreamOwner(CallOwner, Protocol):
+    """What a stream needs of its session."""
+
+    runner: Runner
+    cache: SampleCache | None
+    account: BudgetAccount
+    hand_driven: bool
+
+    def out_of_budget(self) -> None:
+        """No further call is admitted."""
+        ...
+
+    def check_failure(self, stream: Stream) -> None:
+        """Raise the engine's error if nothing has succeeded."""
+        ...
+
+    def from_cache(self, running: RunningCall, sample: Sample) -> None:
+        """A sample of an earlier run takes the place of a call."""
+        ...
 
 
 class Stream:
@@ -36,8 +52,9 @@ class Stream:
 
     def __init__(
         self,
-        session: Session,
+        session: StreamOwner,
         request: Request,
+        prompt: Prompt,
         n: int,
         ahead: int,
         watch: Watch | None,
@@ -46,7 +63,7 @@ class Stream:
         prefix: str | None,
         top_logprobs: int | None,
     ) -> None:
-        self.session, self.request, self.n, self.ahead = session, request, n, ahead
+        self.session, self.request, self.prompt, self.n, self.ahead = session, request, prompt, n, ahead
         self.watch, self.in_order, self.role = watch, in_order, role
         self.prefix, self.top_logprobs = prefix, top_logprobs
         self.before = (prefix or "")[len(request.opening or "") :]
@@ -54,10 +71,9 @@ class Stream:
         self.next_place = 0
         self.ready: deque[Sample] = deque()
         self.done: dict[int, Sample | None] = {}
-        self.in_flight: dict[int, Running] = {}
+        self.in_flight: dict[int, RunningCall] = {}
         self.closed = False
         self.failure: EngineError | None = None
-        self.prompt = session.pool[session.tariff.model].prompt(request, prefix)
         self._sampling = request.sampling
 
     def __aiter__(self) -> Stream:
@@ -113,7 +129,7 @@ class Stream:
         for call, sample in zip(calls, samples, strict=True):
             if sample is not None:
                 self.prompt.next += 1
-                running = Running(self, call, self.launched, self.role, 0)
+                running = RunningCall(self.session, self, call, self.launched, self.role, 0)
                 self.launched += 1
                 self.session.from_cache(running, sample)
                 served = True
@@ -126,7 +142,7 @@ class Stream:
     def _admit(self, wanted: int, share: int = 1) -> int:
         """Launch up to `wanted` calls, as many as the budget admits now; 0 while it admits none."""
         session, cap = self.session, self._sampling.max_tokens
-        if session.desk.unlimited:
+        if session.account.unlimited:
             for _ in range(wanted):
                 self._launch(cap, 0)
             return wanted
@@ -135,7 +151,7 @@ class Stream:
             bound = session.runner.prompt_bound(self.call(cap, self.prompt.next))
         if bound is None:
             return 0
-        count, tokens = session.desk.admit(max(wanted, share), bound, cap, self.request.min_tokens, session.tariff)
+        count, tokens = session.account.admit(max(wanted, share), bound, cap, self.request.min_tokens, session.tariff)
         for _ in range(min(count, wanted)):
             self._launch(tokens, bound)
         if count == 0:
@@ -165,14 +181,14 @@ class Stream:
         session = self.session
         number = self.prompt.next
         self.prompt.next += 1
-        running = Running(self, self.call(max_tokens, number), self.launched, self.role, bound)
+        running = RunningCall(session, self, self.call(max_tokens, number), self.launched, self.role, bound)
         self.launched += 1
-        if not session.desk.unlimited:
-            running.reservation = session.desk.reserve(bound, max_tokens, session.tariff)
+        if not session.account.unlimited:
+            running.reservation = session.account.reserve(bound, max_tokens, session.tariff)
         self.in_flight[running.place] = running
         session.runner.launch(running)
 
-    def deliver(self, running: Running, sample: Sample | None) -> None:
+    def deliver(self, running: RunningCall, sample: Sample | None) -> None:
         """A call has ended: with a sample that may vote, or with None (failed, or stopped by watch)."""
         self.in_flight.pop(running.place, None)
         if self.in_order:

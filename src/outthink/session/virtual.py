@@ -1,8 +1,8 @@
-"""Runs a session over simulated engines, on a virtual clock.
+"""Carries out the calls of a request on simulated engines, on a virtual clock.
 
 Knows: an event heap an engine, how concurrent streams share its decode rate, and the deadline. Time moves
-only when every branch waits; events of one instant are delivered together, in launch order.
-Does not know asyncio.
+only when every branch waits; events of one instant are delivered together, in launch order. Does not know
+asyncio, and of sessions only that each call has an owner that settles it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Progress
 from outthink.engines.protocol import Call, Features
 from outthink.engines.simulated import CHUNK, Outcome, Simulated
-from outthink.session.bounds import byte_bound
-from outthink.session.branches import FOREIGN
-from outthink.session.running import Running
-from outthink.session.session import Session, reread
-from outthink.session.work import Work
+from outthink.session.budget import byte_bound
+from outthink.session.calls import RunningCall, reread
+from outthink.session.runner import FOREIGN, DrivenSession, Work
 
 T = TypeVar("T")
 _NOTHING = "the strategy waits although nothing is in flight; it may await only the session"
@@ -59,9 +57,9 @@ class VirtualRunner:
         self._clock.runners.append(self)
         self._service = 0.0
         self._rate = self.speed.stream
-        self._heap: list[tuple[float, int, int, Running]] = []
+        self._heap: list[tuple[float, int, int, RunningCall]] = []
         self._active = 0
-        self._queue: deque[Running] = deque()
+        self._queue: deque[RunningCall] = deque()
 
     @property
     def features(self) -> Features:
@@ -108,7 +106,7 @@ class VirtualRunner:
 
         return take_back
 
-    def launch(self, running: Running, delay: float = 0.0) -> None:
+    def launch(self, running: RunningCall, delay: float = 0.0) -> None:
         """Start a call, or queue it beyond the engine's concurrency."""
         if delay > 0:
             self.alarm(delay, lambda: None if running.settled else self.launch(running))
@@ -117,7 +115,7 @@ class VirtualRunner:
         else:
             self._queue.append(running)
 
-    def _start(self, running: Running) -> None:
+    def _start(self, running: RunningCall) -> None:
         running.outcome = outcome = self.engine.outcome(running.call)
         running.started = self._clock.time
         lead = (outcome.prompt_tokens / self.speed.prefill + outcome.delay) * self.speed.stream
@@ -148,13 +146,13 @@ class VirtualRunner:
             raise OutthinkError("this verifier awaits something real; it cannot judge on a virtual clock")
         return work
 
-    def cancel(self, running: Running) -> None:
+    def cancel(self, running: RunningCall) -> None:
         """End a call; what it has generated so far is charged."""
         if running.settled:
             return
         outcome = running.outcome
         if outcome is None:
-            running.stream.session.release(running)  # never sent
+            running.owner.release(running)  # never sent
             return
         generated = min(outcome.tokens, max(0, int(self._service - running.begin + 1e-9)))
         self._settle(running, "cancelled", outcome, generated)
@@ -162,19 +160,19 @@ class VirtualRunner:
 
     def _settle(
         self,
-        running: Running,
+        running: RunningCall,
         status: Status,
         outcome: Outcome,
         generated: int,
         reason: str | None = None,
         error: str | None = None,
     ) -> None:
-        session = running.stream.session
+        owner = running.owner
         if outcome.told:
-            session.settle(running, status, outcome.sample.prompt_tokens, generated, None, reason, error)
+            owner.settle(running, status, outcome.sample.prompt_tokens, generated, None, reason, error)
         else:
             running.seen = -(-generated // CHUNK)  # pieces of text, as live
-            session.settle(running, status, None, None, None, reason, error)
+            owner.settle(running, status, None, None, None, reason, error)
 
     def _admit_queued(self) -> None:
         """Start queued calls where places are free; not earlier, so that no call starts while others are cancelled."""
@@ -211,7 +209,7 @@ class VirtualRunner:
         if when is None:
             raise OutthinkError(_NOTHING)
         elapsed, clock.time = when - clock.time, when
-        due: list[tuple[int, VirtualRunner, int, Running]] = []
+        due: list[tuple[int, VirtualRunner, int, RunningCall]] = []
         for runner in clock.runners:
             if times.get(runner) != when:
                 runner._service += elapsed * runner._rate
@@ -246,7 +244,7 @@ class VirtualRunner:
         ring()
         return True
 
-    def _deliver(self, running: Running, tokens: int, order: int) -> None:
+    def _deliver(self, running: RunningCall, tokens: int, order: int) -> None:
         if running.settled or running.outcome is None:
             return
         if tokens:
@@ -254,23 +252,23 @@ class VirtualRunner:
         else:
             self._finish(running, running.outcome)
 
-    def _finish(self, running: Running, outcome: Outcome) -> None:
-        session, sample, fault = running.stream.session, outcome.sample, outcome.fault
+    def _finish(self, running: RunningCall, outcome: Outcome) -> None:
+        owner, sample, fault = running.owner, outcome.sample, outcome.fault
         if fault is not None and fault.after <= outcome.tokens:
             if fault.after:
                 self._settle(running, "failed", outcome, fault.after, error=fault.message)
             else:  # refused at the door: nothing was read or generated
-                session.settle(running, "failed", 0, 0, error=fault.message)
+                owner.settle(running, "failed", 0, 0, error=fault.message)
             self._set_active(self._active - 1)
-            session.failed(running, fault.error)
+            owner.failed(running, fault.error)
             return
         self._settle(running, "finished", outcome, outcome.tokens, sample.finish_reason)
         self._set_active(self._active - 1)
         if outcome.read:
             sample = reread(sample, self.reader(running.stream.request.answer), running.stream.before)
-        session.deliver(running, sample)
+        owner.deliver(running, sample)
 
-    def _look(self, running: Running, outcome: Outcome, tokens: int, order: int) -> None:
+    def _look(self, running: RunningCall, outcome: Outcome, tokens: int, order: int) -> None:
         sample, watch = outcome.sample, running.stream.watch
         trace = sample.confidence
         shown = trace.values[: tokens // trace.stride] if trace is not None else ()
@@ -279,12 +277,12 @@ class VirtualRunner:
         if watch is not None and watch(progress) == "stop":
             self._settle(running, "stopped", outcome, tokens, "stopped")
             self._set_active(self._active - 1)
-            running.stream.session.deliver(running, None)
+            running.owner.deliver(running, None)
         elif tokens + CHUNK < outcome.tokens:
             heapq.heappush(self._heap, (running.begin + tokens + CHUNK, order, tokens + CHUNK, running))
 
 
-def drive(strategy: Coroutine[Any, Any, T], session: Session, runner: VirtualRunner) -> T:
+def drive(strategy: Coroutine[Any, Any, T], session: DrivenSession, runner: VirtualRunner) -> T:
     """Resume a strategy by hand until it returns, moving virtual time whenever it waits."""
     try:
         while True:

@@ -23,10 +23,10 @@ from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine
 from outthink.evaluation.dataset import Dataset, Problem
-from outthink.evaluation.record import Journal
 from outthink.session.live import LiveRunner, drive
+from outthink.session.runner import Places
 from outthink.session.session import Session
-from outthink.session.store import SampleStore
+from outthink.session.store import Journal, SampleStore
 from outthink.strategies.prompts import apply_style
 from outthink.training.solutions import Solution
 
@@ -215,7 +215,7 @@ async def _complete(
     """Work on as many prefixes side by side as keep the engine busy."""
     total, saved = len(prefixes) * plan.completions, len(store)
     done = {key for key, _ in store}
-    slots = asyncio.Semaphore(max(1, engine.concurrency))
+    places = Places(lambda: max(1, engine.concurrency))
     waiting = iter([prefix for prefix in prefixes if not _keys(prefix, plan) <= done])
     progress(saved, total)
 
@@ -226,7 +226,7 @@ async def _complete(
 
     async def work() -> None:
         for prefix in waiting:
-            runner = LiveRunner(engine, slots=slots)
+            runner = LiveRunner(engine, places=places)
             session = Session(runner, Tariff.of(engine.model), cache=Journal(store, prefix.key, one_more))
             request = _request(problems[prefix.problem_id], plan, _seed(prefix, plan))
             await drive(_draw(session, request, prefix.text, plan.completions), session, runner)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from outthink.core.sample import Sample
 from outthink.serving.observe.watch import Watchers
-from outthink.session.running import Running
+from outthink.session.calls import RunningCall
 
 # What a session tells its observer, as the proxy's watchers hear it.
 #
@@ -36,9 +36,9 @@ class SessionEvents:
 
     def __init__(self, watchers: Watchers, id: str) -> None:
         self._watchers, self._id = watchers, id
-        self._numbers: dict[Running, int] = {}
+        self._numbers: dict[RunningCall, int] = {}
 
-    def __call__(self, event: str, running: Running, sample: Sample | None, votes: Counter[str]) -> None:
+    def __call__(self, event: str, running: RunningCall, sample: Sample | None, votes: Counter[str]) -> None:
         """Tell of a call, and of the votes where they have changed."""
         state = _STATES.get(event)
         if state is None:
@@ -46,7 +46,7 @@ class SessionEvents:
         index = self._numbers.setdefault(running, len(self._numbers))
         answer = None if sample is None or running.role != "policy" else sample.answer
         tokens = running.tokens if sample is None else sample.tokens
-        self._watchers.sampled(self._id, index, state, answer, tokens, running.stream.session.tariff.model)
+        self._watchers.sampled(self._id, index, state, answer, tokens, running.model)
         if answer is not None and votes:
             self._watchers.voted(self._id, dict(votes), votes.most_common(1)[0][0])
 
@@ -66,13 +66,13 @@ class VoteProgress:
         self.launched = self.ended = 0
         self._votes: Counter[str] = Counter()
 
-    def __call__(self, event: str, running: Running, sample: Sample | None) -> None:
+    def __call__(self, event: str, running: RunningCall, sample: Sample | None) -> None:
         """Take note, and pass it on."""
         self._note(event, running, sample)
         if self.tell is not None:
             self.tell(event, running, sample, self._votes)
 
-    def _note(self, event: str, running: Running, sample: Sample | None) -> None:
+    def _note(self, event: str, running: RunningCall, sample: Sample | None) -> None:
         if event == "launched":
             self.launched += 1
         elif event in ("finished", "stopped", "cancelled", "failed", "cached"):

@@ -29,7 +29,7 @@ from outthink.serving.chat.question import Question, RequestOptions, fitted, str
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.observe.watch import Watchers
 from outthink.session.live import LiveRunner, drive
-from outthink.session.member import Member
+from outthink.session.runner import Member
 from outthink.session.session import Session
 from outthink.strategies import Spec
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from outthink.core.errors import BadInput
 from outthink.serving.ledger.database import ConnectionLost, QueryResult
-from outthink.session.write_ahead import use_log
+from outthink.session.store import use_log
 
 # Moves SQLite's write-ahead log into its file, beside the thread that writes.
 #
