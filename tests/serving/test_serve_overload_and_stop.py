@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from typing import Any
 
@@ -13,27 +13,37 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.serving.pool import BackendSettings
-from support.chat_server import ChatServer, Hang, Reply, chat, stream, whole
+from support.chat_server import DONE, ChatServer, Gate, Hang, Reply, chat, chunk, stream, whole
 from support.proxy_server import Got, ProxyServer
+from support.waiting import until
 
-SLOW = Reply((0.4, b'{"choices": []}'), kind="application/json")
 
 
-def sent(proxy: ProxyServer, count: int, **fields: Any) -> list[Got]:
-    """The replies to so many requests at once."""
+def held(gate: Gate) -> Reply:
+    """A whole reply that waits for the gate."""
+    return Reply((gate, b'{"choices": []}'), kind="application/json")
+
+
+@contextmanager
+def sent(proxy: ProxyServer, count: int, gate: Gate, **fields: Any) -> Iterator[list[Got]]:
+    """So many requests at once, and the list that their replies go to; at the end all that is held goes on."""
     got: list[Got] = []
     threads = [threading.Thread(target=lambda: got.append(proxy.chat("toy", **fields))) for _ in range(count)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(15)
-    return got
+    try:
+        yield got
+    finally:
+        gate.open()
+        for thread in threads:
+            thread.join()
 
 
 def test_beyond_places_and_line_is_429_with_a_time_to_come_back() -> None:
-    settings = {"concurrency": 2, "queue": 2}
-    with ChatServer(SLOW) as backend, ProxyServer(backend.url, admission=settings) as proxy:
-        got = sent(proxy, 7)
+    settings, gate = {"concurrency": 2, "queue": 2}, Gate()
+    with ChatServer(held(gate)) as backend, ProxyServer(backend.url, admission=settings) as proxy:
+        with sent(proxy, 7, gate) as got:
+            until(lambda: len(got) == 3)
         assert sorted(one.status for one in got) == [200] * 4 + [429] * 3
         for one in got:
             if one.status == 429:
@@ -44,49 +54,39 @@ def test_beyond_places_and_line_is_429_with_a_time_to_come_back() -> None:
 
 
 def test_a_full_proxy_still_answers_what_costs_nothing() -> None:
-    with ChatServer(SLOW) as backend, ProxyServer(backend.url, admission={"concurrency": 1, "queue": 0}) as proxy:
-        thread = threading.Thread(target=lambda: proxy.chat("toy"))
-        thread.start()
-        time.sleep(0.1)
+    settings, gate = {"concurrency": 1, "queue": 0}, Gate()
+    with ChatServer(held(gate)) as backend, ProxyServer(backend.url, admission=settings) as proxy, sent(proxy, 1, gate):
+        until(lambda: backend.calls)
         assert proxy.chat("toy").status == 429
         assert [proxy.get(path).status for path in ("/healthz", "/readyz", "/v1/models")] == [200] * 3
-        thread.join(10)
 
 
 def test_a_client_that_leaves_the_line_gives_its_place_up() -> None:
-    settings = {"concurrency": 1, "queue": 1}
-    with ChatServer(SLOW) as backend, ProxyServer(backend.url, admission=settings) as proxy:
-        first = threading.Thread(target=lambda: proxy.chat("toy"))
-        first.start()
-        time.sleep(0.1)
-        proxy.abandon("toy")
-        end = time.monotonic() + 2
-        while proxy.app.admission.waiting and time.monotonic() < end:
-            time.sleep(0.01)
-        assert proxy.app.admission.waiting == 0
-        first.join(10)
+    settings, gate = {"concurrency": 1, "queue": 1}, Gate()
+    with ChatServer(held(gate)) as backend, ProxyServer(backend.url, admission=settings) as proxy:
+        with sent(proxy, 1, gate):
+            until(lambda: backend.calls)
+            proxy.abandon("toy", lambda: proxy.app.admission.waiting)
+            until(lambda: proxy.app.admission.waiting == 0)
         assert len(backend.calls) == 1
 
 
 def test_stopping_is_told_first_refuses_what_is_new_and_lets_the_rest_end() -> None:
-    slow = chat(["The", " answer"], delay=0.3)
-    limits = {"stop_seconds": 5.0, "drain_seconds": 0.3}
+    gate = Gate()
+    slow = stream(chunk("The"), gate, chunk(" answer"), chunk(finish="stop"), DONE)
+    limits = {"stop_seconds": 60.0, "drain_seconds": 1.0}
     with ChatServer(slow) as backend, ProxyServer(backend.url, limits=limits) as proxy:
-        running: list[Got] = []
-        thread = threading.Thread(target=lambda: running.append(proxy.chat("toy", stream=True)))
-        thread.start()
-        time.sleep(0.1)
         stop = threading.Thread(target=proxy.stop)
-        stop.start()
-        time.sleep(0.1)
-        assert proxy.get("/readyz").status == 503
-        assert proxy.get("/v1/models").status == 200
-        time.sleep(0.25)
-        got = proxy.chat("toy")
-        assert (got.status, got.error["code"], got.headers["connection"]) == (503, "stopping", "close")
-        assert int(got.headers["retry-after"]) >= 1
-        thread.join(10)
-        stop.join(10)
+        with sent(proxy, 1, gate, stream=True) as running:
+            until(lambda: backend.calls)
+            stop.start()
+            until(lambda: proxy.get("/readyz").status == 503)
+            assert proxy.get("/v1/models").status == 200
+            until(lambda: proxy.app.closed)
+            got = proxy.chat("toy")
+            assert (got.status, got.error["code"], got.headers["connection"]) == (503, "stopping", "close")
+            assert int(got.headers["retry-after"]) >= 1
+        stop.join()
         assert running[0].text == "The answer"
         assert running[0].events[-1] == "[DONE]"
         with pytest.raises(ConnectionError):
@@ -94,15 +94,17 @@ def test_stopping_is_told_first_refuses_what_is_new_and_lets_the_rest_end() -> N
 
 
 def test_who_waits_in_line_is_told_when_it_stops() -> None:
-    with ChatServer(SLOW) as backend, ProxyServer(backend.url, admission={"concurrency": 1}) as proxy:
-        got: list[Got] = []
-        threads = [threading.Thread(target=lambda: got.append(proxy.chat("toy"))) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.15)
-        proxy.stop()
-        for thread in threads:
-            thread.join(10)
+    gate, limits = Gate(), {"stop_seconds": 60.0}
+    with (
+        ChatServer(held(gate)) as backend,
+        ProxyServer(backend.url, limits=limits, admission={"concurrency": 1}) as proxy,
+    ):
+        stop = threading.Thread(target=proxy.stop)
+        with sent(proxy, 3, gate) as got:
+            until(lambda: backend.calls and proxy.app.admission.waiting == 2)
+            stop.start()
+            until(lambda: len(got) == 2)
+        stop.join()
         assert sorted(one.status for one in got) == [200, 503, 503]
 
 
@@ -118,13 +120,11 @@ def test_what_does_not_end_in_time_is_ended_and_settled() -> None:
 
         thread = threading.Thread(target=ask)
         thread.start()
-        time.sleep(0.2)
-        began = time.monotonic()
+        until(lambda: backend.calls)
         proxy.stop()
-        assert time.monotonic() - began < 2.5
-        thread.join(10)
+        thread.join()
         assert [record.stopped for record in proxy.ledger.records.values()] == ["interrupted"]  # type: ignore[attr-defined]
-        assert backend.calls[0].gone.wait(2)
+        assert backend.calls[0].gone.wait(60)
 
 
 def test_a_backends_limit_is_shared_by_all_kinds_of_requests() -> None:

@@ -33,7 +33,18 @@ class Hang:
     """Send nothing more, and keep the connection open until the client leaves."""
 
 
-Step = bytes | float | Drop | Hang
+@dataclass(eq=False)
+class Gate:
+    """Send nothing more until the test opens it; one gate may hold many replies."""
+
+    passed: threading.Event = field(default_factory=threading.Event)
+
+    def open(self) -> None:
+        """Let every reply go on that is held here, and those that come later."""
+        self.passed.set()
+
+
+Step = bytes | float | Drop | Hang | Gate
 
 
 @dataclass(frozen=True)
@@ -41,12 +52,12 @@ class Reply:
     """What to answer.
 
     Args:
-        steps: pieces of the body (one HTTP chunk each), seconds to wait, Drop or Hang.
+        steps: pieces of the body (one HTTP chunk each), seconds to wait, Gate, Drop or Hang.
         status: HTTP status.
         headers: beyond the content type.
         kind: content type.
         together: pieces between two waits leave in one write; False sends each alone.
-        before: steps (waits, Drop, Hang) before the head of the reply.
+        before: steps (waits, Gate, Drop, Hang) before the head of the reply.
     """
 
     steps: tuple[Step, ...]
@@ -55,14 +66,14 @@ class Reply:
     kind: str = "text/event-stream"
     together: bool = True
     before: tuple[Step, ...] = ()
-    _wire: list[list[bytes | float | Drop | Hang]] = field(default_factory=list, repr=False, compare=False)
+    _wire: list[list[Step]] = field(default_factory=list, repr=False, compare=False)
 
-    def wire(self) -> list[bytes | float | Drop | Hang]:
+    def wire(self) -> list[Step]:
         """The steps as they go over the wire, made once."""
         if not self._wire:
             head = f"HTTP/1.1 {self.status} Scripted\r\ncontent-type: {self.kind}\r\ntransfer-encoding: chunked\r\n"
             head += "".join(f"{name}: {value}\r\n" for name, value in self.headers)
-            parts: list[bytes | float | Drop | Hang] = [*self.before, head.encode() + b"\r\n"]
+            parts: list[Step] = [*self.before, head.encode() + b"\r\n"]
             for step in self.steps:
                 if not isinstance(step, bytes):
                     parts.append(step)
@@ -228,7 +239,7 @@ class ChatServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._started.wait(5)
+        self._started.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -337,7 +348,7 @@ class _Connection(asyncio.Protocol):
         self._current = None
         self._server.ended()
 
-    async def _play(self, seen: Seen, steps: list[bytes | float | Drop | Hang]) -> None:
+    async def _play(self, seen: Seen, steps: list[Step]) -> None:
         assert self._transport is not None
         for step in steps:
             if isinstance(step, bytes):
@@ -349,6 +360,9 @@ class _Connection(asyncio.Protocol):
                 return
             elif isinstance(step, Hang):
                 await asyncio.get_running_loop().create_future()
+            elif isinstance(step, Gate):
+                while not step.passed.is_set():  # another thread opens it
+                    await asyncio.sleep(0.001)
             else:
                 await asyncio.sleep(step)
         if self._current is seen:

@@ -9,11 +9,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Self
 
 import pytest
+
+from support.waiting import until
 
 
 def _programs() -> Path | None:
@@ -82,18 +83,21 @@ class PostgresServer:
         settings = ("listen_addresses=127.0.0.1", f"unix_socket_directories={self._folder}", "fsync=off")
         options = [part for setting in settings for part in ("-c", setting)]
         command = [self._programs / "postgres", "-D", str(self._folder / "data"), "-p", str(self.port), *options]
-        until = time.monotonic() + 30
-        while True:
+
+        def answers() -> bool:
             if self._process is None or self._process.poll() is not None:  # it does not start while an old one ends
                 with (self._folder / "log").open("ab") as log:
                     self._process = subprocess.Popen(command, user=self._user, stdout=log, stderr=log, cwd="/")
             try:
                 psycopg.connect(self.url, connect_timeout=2).close()
-                return
-            except psycopg.OperationalError as error:
-                if time.monotonic() > until:
-                    raise AssertionError((self._folder / "log").read_text()[-2000:]) from error
-                time.sleep(0.1)
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        try:
+            until(answers, "PostgreSQL")
+        except AssertionError as error:
+            raise AssertionError((self._folder / "log").read_text()[-2000:]) from error
 
     def stop(self) -> None:
         """End now: connections break."""

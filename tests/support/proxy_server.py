@@ -9,8 +9,7 @@ import asyncio
 import http.client
 import json
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Ledger
+from support.waiting import until
 
 CHAT = "/v1/chat/completions"
 
@@ -124,12 +124,12 @@ class ProxyServer:
         finally:
             connection.close()
 
-    def abandon(self, model: str) -> None:
-        """Send a chat, and leave before the reply."""
+    def abandon(self, model: str, when: Callable[[], object]) -> None:
+        """Send a chat, and leave before the reply, once something has come true."""
         body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         connection.request("POST", CHAT, body, {"content-type": "application/json"})
-        time.sleep(0.05)
+        until(when)
         connection.close()
 
     def get(self, path: str, **headers: str) -> Got:

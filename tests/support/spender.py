@@ -33,7 +33,8 @@ async def main(url: str, secret: str, name: str, bound: int) -> None:
                 held = await ledger.reserve(key, bound, None, number)
                 tokens = draw.randint(0, bound)
                 told = record(number, key.id, started=time.time(), tokens=tokens)
-                await asyncio.sleep(draw.random() * 0.01)
+                for _ in range(draw.randint(0, 50)):  # settle early or late, while the others go on
+                    await asyncio.sleep(0)
                 await asyncio.gather(*(ledger.settle(held, told) for _ in range(draw.randint(1, 2))))
                 print(number, tokens, flush=True)
 

@@ -1,0 +1,49 @@
+"""Waiting for what must come true, however busy the machine is, and a yardstick for tests of speed.
+
+Knows no limit that a test could fail on by being slow: patience only ends what hangs. Tests in files marked `timing`
+compare what they measure with `exchange`, which is as slow as the machine is at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import threading
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import TypeVar
+
+T = TypeVar("T")
+PATIENCE = 120.0
+"""Seconds after which a wait is given up as a hang."""
+
+
+def until(condition: Callable[[], T], what: str = "what was waited for") -> T:
+    """What the condition gives once it is true; it may change in other threads and processes."""
+    moment, end = threading.Event(), time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what} did not come"
+        moment.wait(0.005)
+    return value
+
+
+async def eventually(condition: Callable[[], T]) -> T:
+    """The same inside an event loop, whose other tasks go on meanwhile."""
+    async with asyncio.timeout(PATIENCE):
+        while not (value := condition()):
+            await asyncio.to_thread(threading.Event().wait, 0.002)
+    return value
+
+
+def exchange(port: int) -> float:
+    """Seconds that one plain request to a scripted server on this machine takes now, median of fifteen."""
+    took = []
+    for _ in range(15):
+        began = time.perf_counter()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        connection.request("GET", "/v1/models")
+        connection.getresponse().read()
+        connection.close()
+        took.append(time.perf_counter() - began)
+    return median(took)
