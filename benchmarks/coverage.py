@@ -30,12 +30,12 @@ from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Situation, plan
 from outthink.core.request import Message, Request
 from outthink.economics.tariff import Tariff
-from outthink.evaluation.auto import AutoContender
-from outthink.evaluation.calibration.crossed import fitted, held_out, lineup
+from outthink.evaluation.calibration.contenders import AutoContender, fit_source, held_out, lineup
 from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
-from outthink.evaluation.calibration.source import Source, open_source
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.compare import CompareSettings, Lineup, replay
+from outthink.evaluation.compare import CompareSettings
+from outthink.evaluation.dataset import Source, open_source
+from outthink.evaluation.replay import Lineup, replay
 from outthink.evaluation.rows import interval
 
 SPLITS = 100
@@ -79,7 +79,7 @@ def split(path: Path, seed: int) -> dict[str, Any]:
     order = np.random.default_rng(seed).permutation(len(names))
     half = len(names) // 2
     here, there = (whole.take([names[i] for i in part]) for part in (order[:half], order[half:]))
-    found = fitted(here, AIM, FOLDS, seed, sizes=(SIZE,))
+    found = fit_source(here, AIM, FOLDS, seed, sizes=(SIZE,))
     calibration = _measured(here, lineup(here, found))
     known = held_out(calibration)
     low, high = known.predicted(len(there.traces.problems))

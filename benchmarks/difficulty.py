@@ -28,8 +28,7 @@ from outthink.controller.routing_rules import Routing, Way
 from outthink.core.errors import BadInput
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import load as load_traces
-from outthink.evaluation.calibration.source import Source, open_source
-from outthink.evaluation.dataset import Problems
+from outthink.evaluation.dataset import Problems, Source, open_source
 from outthink.evaluation.report.lines import Line, Square, draw_lines
 from outthink.evaluation.routing.data import groups
 from outthink.evaluation.routing.difficulty import DifficultyRecipe, ModelOutcomes, fit, outcomes

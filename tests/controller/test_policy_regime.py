@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from outthink.controller.policy.regime import PROBES, Regime
 from outthink.controller.router.text import NAMES
 from outthink.core.errors import BadInput
-from outthink.evaluation.calibration.source import open_source, regime_of
+from outthink.evaluation.calibration.regime import regime_of
+from outthink.evaluation.dataset import open_source
 from support.samples import question, write_samples
 
 LATEX = [rf"Evaluate $\int_0^{{{i}}} x^{{{i + 1}}} \, dx$ in terms of $\pi$ and $\sqrt{{{i + 2}}}$." for i in range(40)]

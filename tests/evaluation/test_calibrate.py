@@ -13,10 +13,9 @@ import pytest
 
 from outthink.controller.policy.artefact import Policy, canonical
 from outthink.core.errors import BadInput
-from outthink.evaluation.calibration.check import check
 from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.compare import CompareSettings, compare
+from outthink.evaluation.compare import CompareSettings, check, compare
 from outthink.strategies import Spec
 from support.samples import question, write_samples
 
@@ -95,7 +94,7 @@ def test_rows_on_new_problems(policy: Policy, unseen: Path) -> None:
 
 def test_processes_change_nothing(policy: Policy, unseen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = compare([unseen], [FIXED], CompareSettings(seeds=2, workers=1, policy=policy))
-    monkeypatch.setattr("outthink.evaluation.compare._SMALL", 0)
+    monkeypatch.setattr("outthink.evaluation.replay._SMALL", 0)
     assert compare([unseen], [FIXED], CompareSettings(seeds=2, workers=2, policy=policy)) == alone
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from outthink.controller.policy.artefact import Policy
-from outthink.evaluation.calibration.cascade import offers, worth
+from outthink.evaluation.calibration.cascade import offers, pays_off
 from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
-from outthink.evaluation.calibration.source import open_source
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.compare import CompareSettings, compare
+from outthink.evaluation.dataset import open_source
 from outthink.evaluation.replay import MEASURES
 from outthink.strategies import Spec
 from support.samples import write_samples
@@ -72,9 +72,9 @@ def test_a_cascade_that_is_no_cheaper_stays_out() -> None:
     worse[MEASURES.index("flops")] *= 0.5
     worse[0] = 0.9
     for offer in (dearer, same, worse):
-        better, told = worth(offer, arm, 1.0, 0.005)
+        better, told = pays_off(offer, arm, 1.0, 0.005)
         assert not better
         assert "did not pay" in told
     cheaper = arm.copy()
     cheaper[MEASURES.index("flops")] *= 0.9
-    assert worth(cheaper, arm, 1.0, 0.005)[0]
+    assert pays_off(cheaper, arm, 1.0, 0.005)[0]

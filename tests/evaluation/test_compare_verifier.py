@@ -12,7 +12,7 @@ import pytest
 from outthink import BadInput
 from outthink.economics.tariff import Tariff
 from outthink.evaluation.compare import CompareSettings, compare
-from outthink.evaluation.replay import Prescoring
+from outthink.evaluation.verify import Prescoring
 from outthink.strategies import Spec
 
 POLICY = "qwen2.5-coder-0.5b-instruct-q4"

@@ -13,7 +13,7 @@ from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces
-from outthink.evaluation.calibration.source import Source
+from outthink.evaluation.dataset import Source
 from outthink.evaluation.routing.data import Floats, groups
 from outthink.evaluation.routing.difficulty import ModelOutcomes, fit_probe, judged, outcomes
 from outthink.evaluation.routing.figures import drawn, ordering, success_figures

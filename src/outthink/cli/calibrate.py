@@ -82,7 +82,7 @@ def _calibrate(chosen: argparse.Namespace) -> int:
 
 def _check(chosen: argparse.Namespace) -> int:
     from outthink.controller.policy.artefact import Policy
-    from outthink.evaluation.calibration.check import check
+    from outthink.evaluation.compare import check
 
     def say(line: str) -> None:
         print(line, file=sys.stderr)

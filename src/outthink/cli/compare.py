@@ -202,9 +202,9 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
 
     from outthink.controller.policy.artefact import Policy
     from outthink.engines.simulated import Speed
-    from outthink.evaluation.auto import NAME
+    from outthink.evaluation.calibration.contenders import NAME
     from outthink.evaluation.compare import DEFAULT, CompareSettings, compare
-    from outthink.evaluation.replay import Prescoring
+    from outthink.evaluation.verify import Prescoring
     from outthink.strategies import Spec
 
     refuse_live_only(chosen)

@@ -1,32 +1,30 @@
-"""Replays strategies on recorded samples and says what accuracy costs.
+"""`outthink compare` on recorded samples, and `policy check`: whether a policy still tells the truth about itself.
 
-Knows: how problems are shared out over processes. Does not know how a strategy works, what its
-numbers mean or how rows are drawn.
+Knows: which files can be replayed, what is replayed on each of them, predicted against realised accuracy, and drift of
+the samples that a policy is fed with. Does not know how a strategy works, how problems are shared out over processes,
+what a row says, or how a policy was made.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections import Counter
+import datetime
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from outthink.controller.policy.artefact import Policy
+from outthink.controller.policy.artefact import Policy, Task
 from outthink.core.errors import BadInput
-from outthink.engines.simulated import Speed
-from outthink.engines.traces import ReplayEngine, Traces, load, missing
-from outthink.evaluation.auto import AutoContender, add_columns, contenders, pool_of
-from outthink.evaluation.calibration.crossed import crossed
-from outthink.evaluation.calibration.source import open_source
-from outthink.evaluation.dataset import regrade
-from outthink.evaluation.replay import Contender, Outcomes, Prescoring, prescored, rerun
+from outthink.engines.traces import ReplayEngine, Traces, load
+from outthink.evaluation.calibration.contenders import NAME, AutoContender, add_columns, contenders, crossed, pool_of
+from outthink.evaluation.calibration.regime import drift_values
+from outthink.evaluation.dataset import Source, open_source, regrade, replayable
+from outthink.evaluation.replay import Lineup, Outcomes, Progress, ReplaySettings, replay, rerun
 from outthink.evaluation.rows import Measured, Row, rows_of, rungs_of
+from outthink.evaluation.sample_file import JsonObject
+from outthink.evaluation.verify import Prescoring, prescored
 from outthink.strategies import Spec
 
 DEFAULT = (
@@ -39,17 +37,11 @@ DEFAULT = (
     "borda",
     "deepconf",
 )
-_PARTS = 8
-"""Pieces a file is cut into: enough to keep processes busy and the progress moving."""
-_SMALL = 100_000
-"""Samples to deal out below which starting processes costs more than it saves."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompareSettings:
-    """How to replay.
+class CompareSettings(ReplaySettings):
+    """How to compare.
 
     Args:
         regrade: the kind of answer to extract anew, None to take what is recorded.
@@ -58,14 +50,10 @@ class CompareSettings:
         cross_fit: fit its rules anew on the samples without each fold in turn, and replay them there.
     """
 
-    seeds: int = 5
-    ahead: int = 1
-    speed: Speed = field(default_factory=Speed)
     regrade: str | None = None
     scoring: Prescoring | None = None
     policy: Policy | None = None
     cross_fit: bool = False
-    workers: int | None = None
 
     def about(self) -> dict[str, str]:
         """What a report must say about the run: time model, orders and calls in flight."""
@@ -94,42 +82,21 @@ def compare(
 
     Raises BadInput if no file can be replayed, or a given n exceeds what is recorded.
     """
-    usable = []
-    for path in paths:
-        absent = missing(path)
-        if absent:
-            say(f"skipped {path}: it lacks {', '.join(absent)}")
-        else:
-            usable.append(Path(path))
-    if not usable:
-        raise BadInput("traces", [str(p) for p in paths], "hold no replayable samples", "give files made by record")
-    files = [_load(path, settings) for path in usable]
-    plans = []
-    for traces in files:
-        autos = _autos(traces, settings, say)
-        plans.append(Lineup(traces, rungs_of(traces, specs, say), autos, pool_of(traces, autos, files)))
-    results = replay(plans, settings, progress)
+    files = [_load(path, settings) for path in replayable(paths, say, "hold no replayable samples")]
+    policies = [_autos(traces, settings, say) for traces in files]
+    lineups = [
+        Lineup(traces, rungs_of(traces, specs, say), autos, pool_of(traces, autos, files))
+        for traces, autos in zip(files, policies, strict=True)
+    ]
+    results = replay(lineups, settings, progress)
     rows: list[Row] = []
-    for plan, found in zip(plans, results, strict=True):
-        measured = [Measured.of(result, settings.ahead) for result in [*found, *_greedy(plan.traces, settings)]]
-        mine = rows_of(plan.traces, measured, settings.seeds)
-        add_columns(mine, plan.autos, {one.spec.n: one.notes for one in found if isinstance(one.spec, AutoContender)})
-        rows += mine
+    for traces, autos, outcomes in zip(files, policies, results, strict=True):
+        measured = [Measured.of(outcome, settings.ahead) for outcome in [*outcomes, *_greedy(traces, settings)]]
+        rows_of_file = rows_of(traces, measured, settings.seeds)
+        notes = {outcome.spec.n: outcome.notes for outcome in outcomes if isinstance(outcome.spec, AutoContender)}
+        add_columns(rows_of_file, autos, notes)
+        rows += rows_of_file
     return rows
-
-
-class Lineup(NamedTuple):
-    """What is replayed on one file."""
-
-    traces: Traces
-    specs: list[Spec]
-    autos: list[AutoContender]
-    pool: tuple[Traces, ...] = ()
-
-    @property
-    def runs(self) -> list[Contender]:
-        """Strategies, then the policy's rungs."""
-        return [*self.specs, *self.autos]
 
 
 def _autos(traces: Traces, settings: CompareSettings, say: Callable[[str], None]) -> list[AutoContender]:
@@ -158,68 +125,78 @@ def _greedy(traces: Traces, settings: CompareSettings) -> list[Outcomes]:
     return rerun(engine, [Spec.parse("greedy")], list(traces.problems), 1, 1)
 
 
-class _Job(NamedTuple):
-    """A part of a file's problems, with what is replayed on them."""
-
-    traces: Traces
-    names: list[str]
-    autos: list[AutoContender]
-    pool: tuple[Traces, ...]
-
-
-def replay(plans: Sequence[Lineup], settings: CompareSettings, progress: Progress | None) -> list[list[Outcomes]]:
-    """Share the problems of every file out over processes; small jobs are done here."""
-    jobs = [(place, job) for place, plan in enumerate(plans) for job in _cut(plan)]
-    draws = sum(len(plan.traces.problems) * one.n for plan in plans for one in plan.runs)
-    workers = min(settings.workers or os.cpu_count() or 1, len(jobs))
-    parts: list[dict[int, list[Outcomes]]] = [{} for _ in plans]
-    tell = progress or (lambda done, total: None)
-    tell(0, len(jobs))
-    settings = replace(settings, scoring=None, policy=None)
-    if workers == 1 or draws * settings.seeds < _SMALL:
-        for number, (place, job) in enumerate(jobs):
-            parts[place][number] = _work(job, settings)
-            tell(number + 1, len(jobs))
-    else:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            futures = {pool.submit(_work, job, settings): (place, number) for number, (place, job) in enumerate(jobs)}
-            for done, future in enumerate(as_completed(futures), start=1):
-                place, number = futures[future]
-                parts[place][number] = future.result()
-                tell(done, len(jobs))
-    return [_join([found[number] for number in sorted(found)]) for found in parts]
+_DRIFT_SPREADS = 0.25
+"""Spreads that a mean may drift beyond chance before it is an alarm (4 standard errors)."""
+_MOST_FALLBACKS = 0.5
+_KEYS = [
+    "traces",
+    "model",
+    "n",
+    "problems",
+    "accuracy",
+    "predicted_accuracy",
+    "fallback_rate",
+    "tokens",
+    "tokens_ratio",
+]
 
 
-def _cut(plan: Lineup) -> list[_Job]:
-    problems = list(plan.traces.problems.items())
-    size = -(-len(problems) // _PARTS)
-    names = [str(spec) for spec in plan.specs]
-    parts = [dict(problems[start : start + size]) for start in range(0, len(problems), size)]
-    return [
-        _Job(
-            replace(plan.traces, problems=part),
-            names,
-            [auto.take(list(part)) for auto in plan.autos],
-            tuple(replace(other, problems={name: other.problems[name] for name in part}) for other in plan.pool),
-        )
-        for part in parts
-    ]
+def check(
+    policy: Policy,
+    paths: Sequence[Path],
+    *,
+    orders: int = 5,
+    say: Callable[[str], None] = lambda line: None,
+) -> JsonObject:
+    """Replay a policy on samples of problems that it has not seen.
+
+    Returns `holds`, `policy`, `rows` (one a rung: accuracy, its prediction interval, whether it holds)
+    and `reasons` in words. Coverage is lost where the chosen rung's accuracy lies outside its prediction
+    interval, on either side, or most runs are outside the regime; drift is reported, no loss by itself.
+
+    Raises BadInput for problems the policy was calibrated on, and as `compare` does.
+    """
+    rows = compare(paths, [Spec.parse("self-consistency")], CompareSettings(seeds=orders, policy=policy), say=say)
+    checked, reasons = [], []
+    for row in (row for row in rows if row["strategy"] == NAME):
+        low, high = row["predicted_low"], row["predicted_high"]
+        outside = row["fallback_rate"] > _MOST_FALLBACKS or low is None
+        holds = not outside and low <= row["accuracy"] <= high
+        kept = {key: row[key] for key in _KEYS}
+        checked.append(kept | {"predicted_low": low, "predicted_high": high, "holds": holds})
+        if outside:
+            reasons.append(f"{row['traces']} n={row['n']}: {row['fallback_rate']:.0%} of the runs fell back")
+    if not checked:
+        raise BadInput("policy", policy.id, "has no arm for these samples", "calibrate on samples of this model")
+    for path in paths:
+        source = open_source(path)
+        for task in _same_data(policy.of_model(source.traces.model), source.traces.dataset):
+            reasons += [f"{source.traces.name}: {line}" for line in _drift(task, source)]
+    if (today := datetime.datetime.now(datetime.UTC).date().isoformat()) > policy.content["expires"]:
+        reasons.append(f"the policy expired on {policy.content['expires']}, today is {today}")
+    judged = [row for row in checked if row["n"] in _chosen(policy, row)] or checked
+    return {"holds": all(row["holds"] for row in judged), "policy": policy.id, "rows": checked, "reasons": reasons}
 
 
-def _work(job: _Job, settings: CompareSettings) -> list[Outcomes]:
-    engine = ReplayEngine(job.traces, speed=settings.speed)
-    runs: list[Contender] = [*map(Spec.parse, job.names), *job.autos]
-    pool = [ReplayEngine(traces, speed=settings.speed) for traces in job.pool]
-    return rerun(engine, runs, list(job.traces.problems), settings.seeds, settings.ahead, pool)
+def _chosen(policy: Policy, row: Row) -> set[int]:
+    """Sizes of the arms that meet the target for the model of a row; of all models where it is none of them."""
+    return {task.chosen for task in policy.of_model(row["model"]) or policy.tasks}
 
 
-def _join(parts: list[list[Outcomes]]) -> list[Outcomes]:
-    return [
-        replace(
-            same[0],
-            values=np.concatenate([part.values for part in same], axis=1),
-            notes=sum((part.notes for part in same), Counter[str]()),
-            judged=any(part.judged for part in same),
-        )
-        for same in zip(*parts, strict=True)
-    ]
+def _same_data(tasks: Sequence[Task], dataset: str | None) -> Sequence[Task]:
+    """The tasks of this data set, or all where it is none of theirs."""
+    return [task for task in tasks if task.dataset == dataset] or tasks
+
+
+def _drift(task: Task, source: Source) -> list[str]:
+    """Where the samples are unlike those of the calibration, in words."""
+    lines = []
+    for name, values in drift_values(source).items():
+        expected = task.other["drift"][name]
+        move = (float(np.mean(values)) - expected["mean"]) / max(expected["spread"], 1e-9)
+        if abs(move) > _DRIFT_SPREADS + 4 / sqrt(len(values)):
+            lines.append(
+                f"{name.replace('_', ' ')} drifted: {np.mean(values):.3g}, expected {expected['mean']:.3g} "
+                f"({move:+.1f} spreads)"
+            )
+    return lines

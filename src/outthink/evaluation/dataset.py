@@ -1,6 +1,7 @@
-"""Data sets to record: questions with their gold answers.
+"""Questions with gold answers: data sets to record, the problems beside recorded samples, and both together.
 
-Knows: JSONL and Parquet columns, and reasoning-gym's generators. Does not know how they are sampled.
+Knows: JSONL and Parquet columns, reasoning-gym's generators, where the problems of a file of samples lie, and how
+samples are graded anew. Does not know how anything is sampled, how an answer is read, or verifiers.
 """
 
 from __future__ import annotations
@@ -8,19 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl
 
 from outthink.answers import grade_many, reader_for
+from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.core.request import ANSWER_KINDS, AnswerKind
 from outthink.core.sample import Sample
-from outthink.engines.traces import Recorded, Traces
-from outthink.evaluation.sample_file import is_jsonl, read_rows, read_table
+from outthink.engines.traces import Recorded, Traces, columns, load, missing
+from outthink.evaluation.sample_file import JsonObject, is_jsonl, read_rows, read_table
 
 _IDS = ("problem_id", "id")
 _GYM = "reasoning-gym:"
@@ -71,7 +72,7 @@ def open_dataset(source: str, kind: AnswerKind, *, limit: int | None = None) -> 
     return Dataset(path.stem, problems, grade)
 
 
-def _problem(path: Path, number: int, row: Mapping[str, Any]) -> Problem:
+def _problem(path: Path, number: int, row: JsonObject) -> Problem:
     for column in ("question", "answer"):
         if row.get(column) is None:
             known = ", ".join(row) or "none"
@@ -82,8 +83,8 @@ def _problem(path: Path, number: int, row: Mapping[str, Any]) -> Problem:
     return Problem(name, str(row["question"]), str(row["answer"]))
 
 
-def _jsonl(path: Path) -> list[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = []
+def _jsonl(path: Path) -> list[JsonObject]:
+    rows: list[JsonObject] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
@@ -101,11 +102,11 @@ def _jsonl(path: Path) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _parquet(path: Path) -> list[Mapping[str, Any]]:
+def _parquet(path: Path) -> list[JsonObject]:
     import pyarrow.parquet as parquet
 
     try:
-        rows: list[Mapping[str, Any]] = parquet.read_table(path).to_pylist()
+        rows: list[JsonObject] = parquet.read_table(path).to_pylist()
     except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
         line = str(error).splitlines()[0]
         raise BadInput("dataset", str(path), f"is not a readable Parquet file ({line})", "write it again") from None
@@ -119,7 +120,7 @@ def _gym(source: str, limit: int | None) -> Dataset:
     except ImportError:
         raise BadInput("dataset", source, "needs reasoning-gym", "pip install 'outthink[datasets]'") from None
     task, _, query = source.removeprefix(_GYM).partition("?")
-    options: dict[str, Any] = {"size": 20, "seed": 0}
+    options: JsonObject = {"size": 20, "seed": 0}
     for key, value in parse_qsl(query):
         try:
             options[key] = json.loads(value)
@@ -143,11 +144,7 @@ def _gym(source: str, limit: int | None) -> Dataset:
     return Dataset(task, problems, grade)
 
 
-# The problems that samples answer: questions, gold answers, and code to be completed.
-#
-# Knows: Parquet and JSONL files of problems and their columns. Does not know samples or verifiers.
-
-CODE = ("prompt", "entry_point", "test")
+_CODE = ("prompt", "entry_point", "test")
 _NUMBER = re.compile(r"[-+]?\$?(?:\d[\d,]*\.?\d*|\.\d+)(?:/\d+)?%?")
 _QUESTIONS = ("question", "prompt_used", "prompt")
 
@@ -160,7 +157,7 @@ class Problems:
     """
 
     path: Path
-    rows: dict[str, Mapping[str, Any]]
+    rows: dict[str, JsonObject]
 
     @classmethod
     def read(cls, path: Path) -> Problems:
@@ -168,15 +165,15 @@ class Problems:
         rows = read_rows("problems", path) if is_jsonl(path) else read_table("problems", path).to_pylist()
         if not rows:
             raise BadInput("problems", str(path), "has no rows", "give at least one problem")
-        found: dict[str, Mapping[str, Any]] = {}
+        by_name: dict[str, JsonObject] = {}
         for number, row in enumerate(rows, start=1):
             key = row.get("problem_id")
             if not isinstance(key, str):
                 raise BadInput("problems", str(path), f"row {number} has no problem_id", "name every problem")
-            if key in found:
+            if key in by_name:
                 raise BadInput("problems", key, f"stands twice in {path}", "make each problem_id unique")
-            found[key] = row
-        return cls(path, found)
+            by_name[key] = row
+        return cls(path, by_name)
 
     def __contains__(self, problem: str) -> bool:
         return problem in self.rows
@@ -197,10 +194,10 @@ class Problems:
         return {name: str(row["answer"]) for name, row in self.rows.items() if row.get("answer") is not None}
 
     @cached_property
-    def code(self) -> dict[str, Mapping[str, Any]] | None:
+    def code(self) -> dict[str, JsonObject] | None:
         """Rows of code problems, None where the columns `prompt`, `entry_point` and `test` are not all there."""
         first = next(iter(self.rows.values()))
-        return dict(self.rows) if all(name in first for name in CODE) else None
+        return dict(self.rows) if all(name in first for name in _CODE) else None
 
     @property
     def kind(self) -> AnswerKind:
@@ -215,12 +212,6 @@ class Problems:
         return hashlib.sha256(json.dumps(self.rows, sort_keys=True, default=str).encode()).hexdigest()
 
 
-# Extracts and grades recorded samples anew.
-#
-# Knows: where the gold answers of a file lie and how equal completions are graded once. Does not
-# know how an answer is read.
-
-
 def problem_file(traces: Traces, flag: str = "--regrade") -> Path:
     """The problems of a file of samples; BadInput, naming the flag that needs them, where there are none beside it."""
     folder = traces.path.parent
@@ -230,7 +221,7 @@ def problem_file(traces: Traces, flag: str = "--regrade") -> Path:
     raise BadInput(flag, str(traces.path), "has no problems file beside it", "put problems.parquet there")
 
 
-def read_keys(path: Path) -> dict[str, str]:
+def _read_keys(path: Path) -> dict[str, str]:
     """Gold answers by problem_id; BadInput without the columns problem_id and answer."""
     import pyarrow.parquet as parquet
 
@@ -246,7 +237,7 @@ def regrade(traces: Traces, kind: str) -> Traces:
     """The same samples with answers read anew as `kind` and graded against the gold answers."""
     if kind not in ANSWER_KINDS:
         raise BadInput("--regrade", kind, "is no kind of answer", f"use one of {', '.join(ANSWER_KINDS)}")
-    keys = read_keys(problem_file(traces))
+    keys = _read_keys(problem_file(traces))
     problems = {name: _regraded(problem, kind, keys[name]) for name, problem in traces.problems.items() if name in keys}
     if not problems:
         raise BadInput("--regrade", str(traces.path), "shares no problem_id with its problems", "check the files")
@@ -269,3 +260,106 @@ def _regraded(problem: Recorded, kind: AnswerKind, key: str) -> Recorded:
     verdicts = grade_many(kind, [(answer, key) for answer in ordered])
     fresh.right = {answer for answer, right in zip(ordered, verdicts, strict=True) if right}
     return fresh
+
+
+_SAMPLERS = ("temperature", "top_p", "top_k", "min_p", "sampler", "sampling")
+"""Columns that say how a row was sampled, where a file has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file of samples.
+
+    Args:
+        questions: text by problem, None where no problems file lies beside it.
+        answer: kind of the gold answers, None without that file.
+        about: what the file's metadata say of its recording, empty without them.
+    """
+
+    traces: Traces
+    questions: Mapping[str, str] | None
+    answer: str | None
+    about: JsonObject
+
+    @property
+    def sampling(self) -> JsonObject | None:
+        """How it was sampled, None where that was not recorded."""
+        sampling = self.about.get("sampling")
+        return sampling if isinstance(sampling, dict) else None
+
+    @property
+    def revision(self) -> str | None:
+        """The model's revision, None where that was not recorded."""
+        revision = self.about.get("revision")
+        return None if revision is None else str(revision)
+
+    @property
+    def problem_marks(self) -> dict[str, str]:
+        """A hash of each problem's name."""
+        return {name: prompt_hash(name) for name in self.traces.problems}
+
+    @property
+    def question_marks(self) -> dict[str, str]:
+        """A hash of each problem's question; empty where the questions are not at hand."""
+        if self.questions is None:
+            return {}
+        return {name: prompt_hash(self.questions[name]) for name in self.traces.problems}
+
+    def take(self, names: Sequence[str]) -> Source:
+        """Some of its problems."""
+        part = Traces(self.traces.path, {name: self.traces.problems[name] for name in names}, self.traces.scoring)
+        return Source(part, self.questions, self.answer, self.about)
+
+
+def open_source(path: Path, traces: Traces | None = None) -> Source:
+    """Read a file of samples with what lies beside it; BadInput as `load`, or for rows of more than one sampler."""
+    traces = traces or load(path)
+    _one_sampler(path)
+    about = _about(path)
+    try:
+        problems = Problems.read(problem_file(traces))
+        known = all(name in problems for name in traces.problems)
+        questions = {name: problems.question(name) for name in traces.problems} if known else None
+    except BadInput:
+        return Source(traces, None, None, about)
+    keys = problems.keys or {}
+    graded = Problems(problems.path, {name: problems.rows[name] for name in traces.problems if name in keys})
+    return Source(traces, questions, graded.kind if graded.rows else None, about)
+
+
+def replayable(paths: Sequence[Path], say: Callable[[str], None], problem: str) -> list[Path]:
+    """The files with all columns that replay needs; `say` gets a line for each other, BadInput where none is left."""
+    kept = []
+    for path in paths:
+        if absent := missing(path):
+            say(f"skipped {path}: it lacks {', '.join(absent)}")
+        else:
+            kept.append(Path(path))
+    if not kept:
+        raise BadInput("traces", [str(path) for path in paths], problem, "give files made by record")
+    return kept
+
+
+def _one_sampler(path: Path) -> None:
+    """BadInput where a column tells that sampled rows were drawn in different ways."""
+    import pyarrow.parquet as parquet
+
+    present = [name for name in _SAMPLERS if name in columns(path)]
+    if not present:
+        return
+    rows = parquet.read_table(path, columns=["sample_idx", *present]).to_pylist()
+    for name in present:
+        values = {json.dumps(row[name], sort_keys=True, default=str) for row in rows if row["sample_idx"] != 0}
+        if len(values) > 1:
+            shown = ", ".join(sorted(values)[:4])
+            raise BadInput("traces", str(path), f"mixes samplers ({name}: {shown})", "give samples of one")
+
+
+def _about(path: Path) -> JsonObject:
+    import pyarrow.parquet as parquet
+
+    try:
+        about = json.loads((parquet.read_schema(path).metadata or {}).get(b"outthink", b"{}"))
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}

@@ -6,36 +6,32 @@ or files; the loop is plain Python over the same strategies that run live.
 
 from __future__ import annotations
 
-import asyncio
+import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from outthink.controller.cascade import StageRule
-from outthink.controller.verifier import open_verifier
-from outthink.core.paths import cache_dir
 from outthink.core.receipt import Verdict
-from outthink.core.request import AnswerKind, Message, Request, Sampling
+from outthink.core.request import Message, Request, Sampling
 from outthink.economics.tariff import Tariff
-from outthink.engines.protocol import Engine
 from outthink.engines.simulated import Speed
-from outthink.engines.traces import ReplayEngine, Scoring, Traces, load
-from outthink.evaluation.calibration.dealt import Array
-from outthink.evaluation.dataset import Problems, problem_file
-from outthink.evaluation.sample_file import SampleFile
-from outthink.evaluation.verify import VerifyReport, close, fingerprint, remove_journal, verify
+from outthink.engines.traces import ReplayEngine, Scoring, Traces
 from outthink.session.runner import Member
 from outthink.session.session import Session
 from outthink.session.virtual import VirtualRunner, drive
+from outthink.strategies import Spec
 from outthink.strategies.voting import allocate
 from outthink.verifiers.checks import RecordedVerifier
 from outthink.verifiers.protocol import Verifier
 
+Array = NDArray[np.float64]
 MEASURES = ("accuracy", "tokens", "prompt_tokens", "cancelled_tokens", "flops", "seconds", "samples", "verifier_tokens")
 _UNKNOWN = float("nan")
 WINDOW = 128
@@ -65,6 +61,14 @@ class Contender(Protocol):
         ...
 
 
+class PlannedContender(Contender, Protocol):
+    """A contender that carries a plan for every problem, so that parts of it can be sent to other processes."""
+
+    def take(self, problems: Sequence[str]) -> Self:
+        """The same for some of the problems."""
+        ...
+
+
 @dataclass(slots=True)
 class Outcomes:
     """Means over seeds of one contender on one file: `values[measure, problem]`, NaN where unknown.
@@ -73,7 +77,7 @@ class Outcomes:
     """
 
     spec: Contender
-    values: NDArray[np.float64]
+    values: Array
     notes: Counter[str] = field(default_factory=Counter)
     judged: bool = False
 
@@ -185,66 +189,110 @@ def _once(stage: _Stage, result: Outcomes, request: Request, right: set[str], se
     )
 
 
-# Scores samples before they are replayed, once for each file and verifier.
-#
-# Knows: where scored files are kept and what makes one usable again. Does not know replay or strategies.
+# Problems are shared out over processes; what a job needs is sent along, since strategies are plain functions by name.
 
 Progress = Callable[[int, int], None]
+_PARTS = 8
+"""Pieces a file is cut into: enough to keep processes busy and the progress moving."""
+_SMALL = 100_000
+"""Samples to deal out below which starting processes costs more than it saves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prescoring:
-    """How samples without scores get them.
+class ReplaySettings:
+    """How to replay.
 
     Args:
-        verifier: NAME, PATH or URL.
-        problems: file of the problems, None for the one beside the traces.
-        answer: kind of answer, None to tell from the gold answers.
-        engine: where a judge gets its tokens from.
-        progress: called with (samples scored, samples in all).
-        say: receives one line about samples without a score.
+        seeds: orders of each problem's samples that values are means over.
+        ahead: calls in flight of strategies that may stop early.
+        workers: processes at most, None for one a core.
     """
 
-    verifier: str
-    problems: Path | None = None
-    answer: AnswerKind | None = None
-    engine: Engine | None = None
-    progress: Progress = lambda done, total: None
-    say: Callable[[str], None] = lambda line: None
+    seeds: int = 5
+    ahead: int = 1
+    speed: Speed = field(default_factory=Speed)
+    workers: int | None = None
 
 
-def prescored(traces: Traces, scoring: Prescoring) -> Traces:
-    """The same samples with the scores of this verifier: recorded, kept from an earlier run, or new.
+class Lineup(NamedTuple):
+    """What is replayed on one file."""
 
-    Raises BadInput and EngineError like `verify`; what is scored before a failure is kept.
-    """
-    problems = Problems.read(scoring.problems or problem_file(traces, "--verifier"))
-    kind = scoring.answer or problems.kind
-    verifier = open_verifier(
-        scoring.verifier, answer=kind, keys=problems.keys, code=problems.code, engine=scoring.engine
-    )
-    if traces.verifier == verifier.id:
-        return traces
-    samples = SampleFile(traces.path, rescore=True)
-    run = fingerprint(samples, problems, verifier, kind)
-    out = cache_dir() / "scored" / run[:32] / traces.path.name
-    if out.exists():
-        remove_journal(out)  # of a run that was killed after it had written the file
+    traces: Traces
+    specs: list[Spec]
+    autos: Sequence[PlannedContender]
+    pool: tuple[Traces, ...] = ()
+
+    @property
+    def runs(self) -> list[Contender]:
+        """Strategies, then the policy's rungs."""
+        return [*self.specs, *self.autos]
+
+
+class _Job(NamedTuple):
+    """A part of a file's problems, with what is replayed on them."""
+
+    traces: Traces
+    names: list[str]
+    autos: Sequence[PlannedContender]
+    pool: tuple[Traces, ...]
+
+
+def replay(plans: Sequence[Lineup], settings: ReplaySettings, progress: Progress | None) -> list[list[Outcomes]]:
+    """Share the problems of every file out over processes; small jobs are done here."""
+    jobs = [(place, job) for place, plan in enumerate(plans) for job in _cut(plan)]
+    draws = sum(len(plan.traces.problems) * one.n for plan in plans for one in plan.runs)
+    workers = min(settings.workers or os.cpu_count() or 1, len(jobs))
+    parts: list[dict[int, list[Outcomes]]] = [{} for _ in plans]
+    tell = progress or (lambda done, total: None)
+    tell(0, len(jobs))
+    shared = ReplaySettings(seeds=settings.seeds, ahead=settings.ahead, speed=settings.speed)
+    if workers == 1 or draws * settings.seeds < _SMALL:
+        for number, (place, job) in enumerate(jobs):
+            parts[place][number] = _work(job, shared)
+            tell(number + 1, len(jobs))
     else:
-        report = asyncio.run(_closing(verifier, samples, problems, out, kind, scoring.progress))
-        for reason, count in report.unscored.items():
-            scoring.say(f"{traces.path.name}: {count} samples have no score: {reason}")
-    kept_text = any(sample.text for problem in traces.problems.values() for sample in problem.sampled[:1])
-    return replace(load(out, text=kept_text), path=traces.path)
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            futures = {pool.submit(_work, job, shared): (place, number) for number, (place, job) in enumerate(jobs)}
+            for done, future in enumerate(as_completed(futures), start=1):
+                place, number = futures[future]
+                parts[place][number] = future.result()
+                tell(done, len(jobs))
+    return [_join([found[number] for number in sorted(found)]) for found in parts]
 
 
-async def _closing(
-    verifier: Verifier, samples: SampleFile, problems: Problems, out: Path, kind: AnswerKind, progress: Progress
-) -> VerifyReport:
-    try:
-        return await verify(samples, problems, verifier, out, kind=kind, progress=progress)
-    finally:
-        await close(verifier)
+def _cut(plan: Lineup) -> list[_Job]:
+    problems = list(plan.traces.problems.items())
+    size = -(-len(problems) // _PARTS)
+    names = [str(spec) for spec in plan.specs]
+    parts = [dict(problems[start : start + size]) for start in range(0, len(problems), size)]
+    return [
+        _Job(
+            replace(plan.traces, problems=part),
+            names,
+            [auto.take(list(part)) for auto in plan.autos],
+            tuple(replace(other, problems={name: other.problems[name] for name in part}) for other in plan.pool),
+        )
+        for part in parts
+    ]
+
+
+def _work(job: _Job, settings: ReplaySettings) -> list[Outcomes]:
+    engine = ReplayEngine(job.traces, speed=settings.speed)
+    runs: list[Contender] = [*map(Spec.parse, job.names), *job.autos]
+    pool = [ReplayEngine(traces, speed=settings.speed) for traces in job.pool]
+    return rerun(engine, runs, list(job.traces.problems), settings.seeds, settings.ahead, pool)
+
+
+def _join(parts: list[list[Outcomes]]) -> list[Outcomes]:
+    return [
+        replace(
+            same[0],
+            values=np.concatenate([part.values for part in same], axis=1),
+            notes=sum((part.notes for part in same), Counter[str]()),
+            judged=any(part.judged for part in same),
+        )
+        for same in zip(*parts, strict=True)
+    ]
 
 
 # Replays rules that draw from several models, on recorded samples of all of them.

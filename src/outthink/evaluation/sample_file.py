@@ -19,6 +19,8 @@ from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.simulated import CHUNK
 from outthink.engines.traces import SCORE_COLUMNS, VERIFIER_KEY
 
+JsonObject = dict[str, Any]
+"""A JSON object, or a row of a table: what stands under a key is told by the format that it comes from."""
 JSONL = (".jsonl", ".ndjson")
 _NEEDED = ("problem_id", "text")
 

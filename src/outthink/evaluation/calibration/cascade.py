@@ -1,8 +1,9 @@
 """Fits a cascade of two models to recorded samples: the size of the first stage, the threshold it is left by,
 whether its votes are kept, and when the second stage stops.
 
-Knows: the candidates, and how the cheapest whose accuracy holds up is chosen. A first stage of no samples
-is a candidate too: where the cheap model does not pay, it is left out. Does not know files.
+Knows: the candidates, how the cheapest whose accuracy holds up is chosen, which files belong together, and when a
+cascade earns a place in a policy. A first stage of no samples is a candidate too: where the cheap model does not pay,
+it is left out. Does not know how a stage decides, nor what a policy says.
 """
 
 from __future__ import annotations
@@ -20,19 +21,14 @@ from outthink.controller.gain import LinearGain
 from outthink.controller.policy.rules import rule_from_json
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Traces
-from outthink.evaluation.auto import AutoContender
-from outthink.evaluation.calibration.crossed import lineup
+from outthink.evaluation.calibration.contenders import AutoContender, lineup
 from outthink.evaluation.calibration.dealt import Array, Table, deal
 from outthink.evaluation.calibration.fit import FittedRules, orders_for
 from outthink.evaluation.calibration.gain import SWAY, Mask, Ridge, Walk, scale_of, walk
-from outthink.evaluation.calibration.source import Source
 from outthink.evaluation.calibration.target import Target
+from outthink.evaluation.dataset import Source
 from outthink.evaluation.replay import MEASURES
 from outthink.evaluation.rows import paired_interval
-
-# The first stage of a cascade over dealt samples: who leaves it at which threshold, and what it spent.
-#
-# Knows: agreement, a lone sample's confidence, and which votes go along. Does not know second stages.
 
 NEVER = math.inf
 TIES = (1e-6, 0.0)
@@ -58,9 +54,9 @@ def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
     """The first stage's thresholds: every agreement it can have, or quantiles of one sample's confidence."""
     dealt = table.models[0]
     everyone = np.ones(len(table.names), dtype=bool)
-    found = walk(table, 0, scale_of(dealt, everyone, TIES), TIES, depth=max(2, first))
+    votes_of = walk(table, 0, scale_of(dealt, everyone, TIES), TIES, depth=max(2, first))
     counts = leaders(table, 0, first)
-    right, spent = found.right[..., first], dealt.spent()
+    right, spent = votes_of.right[..., first], dealt.spent()
     exits = []
     if first == 1:
         sure = np.where(dealt.codes[..., 0] >= 0, np.exp(np.nan_to_num(dealt.logprob[..., 0], nan=-np.inf)), 0.0)
@@ -175,8 +171,8 @@ class CascadeFit:
 def baseline(table: Table, place: int, n: int) -> tuple[Array, Array]:
     """Accuracy and FLOPs a problem of plain self-consistency with n samples."""
     everyone = np.ones(len(table.names), dtype=bool)
-    found = walk(table, place, scale_of(table.models[place], everyone, (0.0, 0.0)), TIES, depth=n)
-    return found.right[..., n].mean(axis=1), table.models[place].spent()[..., n].mean(axis=1)
+    votes = walk(table, place, scale_of(table.models[place], everyone, (0.0, 0.0)), TIES, depth=n)
+    return votes.right[..., n].mean(axis=1), table.models[place].spent()[..., n].mean(axis=1)
 
 
 class Fitter:
@@ -190,25 +186,25 @@ class Fitter:
         self._scale = scale_of(table.models[1], everyone, SWAY)
         self._coefficients: dict[tuple[int, float], tuple[float, ...]] = {}
         for first, keep in _walks(settings):
-            found = walk(table, 1, self._scale, SWAY, depth=settings.depth, carried=carried_votes(table, first, keep))
-            ridge = Ridge(found)
+            votes = walk(table, 1, self._scale, SWAY, depth=settings.depth, carried=carried_votes(table, first, keep))
+            ridge = Ridge(votes)
             self._coefficients[first if keep else 0, keep] = ridge.plain(ridge.fit(everyone))
-            gains = crossed(ridge, len(table.names), settings)
+            gains = crossed_gains(ridge, len(table.names), settings)
             for n in [first] if keep else settings.firsts:
-                self._try(found, gains, n, keep)
+                self._try(votes, gains, n, keep)
 
-    def _try(self, found: Walk, gains: Array, first: int, keep: float) -> None:
+    def _try(self, votes: Walk, gains: Array, first: int, keep: float) -> None:
         """All second stages behind one first stage."""
         settings, spent = self.settings, self.table.models[1].spent()
         exits = first_exits(self.table, first, keep) if first else [StageExit.never(gains.shape[:2])]
         for price, cap in product(settings.prices, settings.caps):
             at = stops(gains, price, cap)[..., None]
-            right = np.take_along_axis(found.right, at, 2)[..., 0]
+            right = np.take_along_axis(votes.right, at, 2)[..., 0]
             cost = np.take_along_axis(spent, at, 2)[..., 0]
-            for one in exits:
-                choice = CascadeChoice(first, one.tau, keep, price, cap)
-                spent_all = one.spent + np.where(one.left, 0, cost)
-                self.candidates.add(choice, np.where(one.left, one.right, right), spent_all)
+            for stage in exits:
+                choice = CascadeChoice(first, stage.tau, keep, price, cap)
+                spent_all = stage.spent + np.where(stage.left, 0, cost)
+                self.candidates.add(choice, np.where(stage.left, stage.right, right), spent_all)
 
     def fit(self, *, forced: bool = False) -> CascadeFit:
         """The cheapest cascade whose cross-fitted accuracy is within the margin of the target.
@@ -218,7 +214,7 @@ class Fitter:
         """
         candidates = self.candidates
         if forced:
-            candidates = candidates.only([i for i, one in enumerate(candidates.choices) if one.first])
+            candidates = candidates.only([i for i, choice in enumerate(candidates.choices) if choice.first])
         choice = candidates.choices[operating_point(candidates, self.aim, self.settings)]
         coefficients = self._coefficients[choice.first if choice.keep else 0, choice.keep]
         gain = LinearGain(self._scale, coefficients, self.settings.depth, SWAY, choice.price)
@@ -239,14 +235,14 @@ def _walks(settings: CascadeSettings) -> list[tuple[int, float]]:
     return [(0, 0.0), *((first, keep) for first in settings.firsts if first for keep in settings.keeps if keep)]
 
 
-def crossed(ridge: Ridge, problems: int, settings: CascadeSettings) -> Array:
+def crossed_gains(ridge: Ridge, problems: int, settings: CascadeSettings) -> Array:
     """Each problem's gains as predicted from the other folds."""
     rng = np.random.default_rng(settings.seed)
     fold = rng.permutation(problems) % settings.folds
     parts = [(fold == k, ridge.gains(ridge.fit(fold != k), fold == k)) for k in range(settings.folds)]
     gains = np.zeros((problems, *parts[0][1].shape[1:]))
-    for mask, found in parts:
-        gains[mask] = found
+    for mask, predicted in parts:
+        gains[mask] = predicted
     return gains
 
 
@@ -284,10 +280,7 @@ def _cheapest(accuracy: Array, cost: Array, aim: Array, problems: Mask, slack: f
     return int(np.where(enough, cost[:, problems].mean(axis=1), np.inf).argmin())
 
 
-# Cascades for a policy: where samples of a smaller model on the same problems are at hand, too.
-#
-# Knows: which files belong together, how a cascade is fitted without each fold, and when it is worth its place
-# in the policy. Does not know how its parameters are chosen (cascade.py).
+# Cascades for a policy, where samples of a smaller model on the same problems are at hand, too.
 
 _FEW = 100
 """Problems below which no cascade is fitted, as no regression is."""
@@ -319,31 +312,30 @@ def offers(
     Args:
         taken: sizes that arms have already.
     """
-    found: list[Offer | None] = []
+    offered: list[Offer | None] = []
     for source in sources:
         weak = _smaller(source, sources)
         if weak is None:
-            found.append(None)
+            offered.append(None)
         elif target.kind != "match" or target.by != "flops":
             say(f"{source.traces.name}: a cascade from {weak.traces.model} is fitted with --by flops only")
-            found.append(None)
+            offered.append(None)
         else:
-            found.append(_offer(source, weak.traces, target, folds, seed, taken))
-    return found
+            offered.append(_offer(source, weak.traces, target, folds, seed, taken))
+    return offered
 
 
 def _smaller(source: Source, sources: Sequence[Source]) -> Source | None:
     """The largest of the smaller models with samples of the same problems."""
-    mine = active_parameters(source.traces.model)
-    known = [(active_parameters(one.traces.model), one) for one in sources]
+    parameters = active_parameters(source.traces.model)
+    if parameters is None or len(source.traces.problems) < _FEW:
+        return None
+    problems = set(source.traces.problems)
+    sizes = [(active_parameters(other.traces.model), other) for other in sources]
     fitting = [
-        (size, one)
-        for size, one in known
-        if mine is not None
-        and size is not None
-        and size < mine
-        and set(one.traces.problems) == set(source.traces.problems)
-        and len(one.traces.problems) >= _FEW
+        (size, other)
+        for size, other in sizes
+        if size is not None and size < parameters and set(other.traces.problems) == problems
     ]
     return max(fitting, key=lambda item: item[0])[1] if fitting else None
 
@@ -360,14 +352,14 @@ def _offer(source: Source, weak: Traces, target: Target, folds: int, seed: int, 
         firsts=tuple(n for n in (0, 1, 2, 4) if n <= depth),
         seed=seed,
     )
-    part = np.random.default_rng(seed).permutation(len(names)) % folds
-    whole = _cascade(table, settings)
-    parts = [(tuple(names[part == k].tolist()), _cascade(table.take(part != k), settings)) for k in range(folds)]
-    n = max(sum(stage.n for stage in one.stages) for one in (whole, *(one for _, one in parts)))
+    fold = np.random.default_rng(seed).permutation(len(names)) % folds
+    cascade = _cascade(table, settings)
+    crossed = [(tuple(names[fold == k].tolist()), _cascade(table.take(fold != k), settings)) for k in range(folds)]
+    n = max(sum(stage.n for stage in fitted.stages) for fitted in (cascade, *(fitted for _, fitted in crossed)))
     while n in taken:
         n += 1
-    (auto,) = lineup(source, FittedRules({n: whole}, [(held, {n: one}) for held, one in parts]))
-    return Offer(whole, auto, weak)
+    (auto,) = lineup(source, FittedRules({n: cascade}, [(held, {n: fitted}) for held, fitted in crossed]))
+    return Offer(cascade, auto, weak)
 
 
 def _cascade(table: Table, settings: CascadeSettings) -> Cascade:
@@ -377,7 +369,7 @@ def _cascade(table: Table, settings: CascadeSettings) -> Cascade:
     return Cascade((*(replace(stage, model=weak) for stage in stages[:-1]), replace(stages[-1], model=None)))
 
 
-def worth(offer: Array, arm: Array, goal: float, margin: float) -> tuple[bool, str]:
+def pays_off(offer: Array, arm: Array, goal: float, margin: float) -> tuple[bool, str]:
     """Whether a cascade meets the goal and needs fewer FLOPs than the chosen arm beyond the paired interval,
     and that in words.
 

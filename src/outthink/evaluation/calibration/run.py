@@ -1,7 +1,7 @@
 """From files of samples to a policy: fitted, measured on held-out problems, described.
 
-Knows: the order of the steps and what the policy file says. Does not know how rules are fitted or
-how a policy is applied.
+Knows: the order of the steps (fit rules, offer cascades, replay both on held-out problems, choose) and what the policy
+file says. Does not know how rules are fitted or how a policy is applied.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -20,16 +20,22 @@ from outthink.core.errors import BadInput
 from outthink.economics.price import Price
 from outthink.economics.tariff import active_parameters
 from outthink.engines.simulated import Speed
-from outthink.engines.traces import missing
-from outthink.evaluation.calibration.cascade import Offer, offers, worth
-from outthink.evaluation.calibration.check import agreement
-from outthink.evaluation.calibration.crossed import fitted, held_out, lineup
+from outthink.evaluation.calibration.cascade import Offer, offers, pays_off
+from outthink.evaluation.calibration.contenders import (
+    AutoContender,
+    accuracy_alone,
+    fit_source,
+    held_out,
+    lineup,
+)
 from outthink.evaluation.calibration.fit import FittedRules
-from outthink.evaluation.calibration.source import Source, fingerprint, open_source, refuse_unusable, regime_of
+from outthink.evaluation.calibration.regime import drift_values, fingerprint, refuse_unusable, regime_of
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.compare import CompareSettings, Lineup, replay
+from outthink.evaluation.dataset import Source, open_source, replayable
+from outthink.evaluation.replay import Lineup, Outcomes, ReplaySettings, replay
 from outthink.evaluation.routing.difficulty_run import for_policy
 from outthink.evaluation.rows import BASELINE, LADDER, Array
+from outthink.evaluation.sample_file import JsonObject
 from outthink.strategies import Spec
 
 _SPLITS = 200
@@ -80,48 +86,32 @@ def calibrate(
 
     Raises BadInput for samples that nothing can be learned from, and for a target that cannot be met.
     """
-    sources = _sources(paths, say)
+    sources = [open_source(path) for path in replayable(paths, say, "hold no usable samples")]
     refuse_unusable(sources)
     for source in sources:
         if len(source.traces.problems) < recipe.folds:
             raise BadInput(
                 "--folds", recipe.folds, f"is more than the problems of {source.traces.path}", "give fewer folds"
             )
-    fits = [fitted(source, recipe.target, recipe.folds, recipe.seed) for source in sources]
-    taken = sorted({n for found in fits for n in found.rules})
+    fits = [fit_source(source, recipe.target, recipe.folds, recipe.seed) for source in sources]
+    taken = sorted({n for fitted in fits for n in fitted.rules})
     offered = offers(sources, recipe.target, recipe.folds, recipe.seed, taken, say)
     lineups = [
         Lineup(
             source.traces,
             _controls(source.traces.depth),
-            [*lineup(source, found), *([offer.auto] if offer else [])],
+            [*lineup(source, fitted), *([offer.auto] if offer else [])],
             (offer.pool,) if offer else (),
         )
-        for source, found, offer in zip(sources, fits, offered, strict=True)
+        for source, fitted, offer in zip(sources, fits, offered, strict=True)
     ]
-    settings = CompareSettings(seeds=recipe.orders, speed=recipe.speed, workers=recipe.workers)
+    settings = ReplaySettings(seeds=recipe.orders, speed=recipe.speed, workers=recipe.workers)
     results = replay(lineups, settings, progress)
     tasks = []
-    for source, found, offer, plan, outcomes in zip(sources, fits, offered, lineups, results, strict=True):
-        values = [one.values for one in outcomes]
-        count = len(plan.specs)
-        controls = list(zip(plan.specs, values[:count], strict=True))
-        rungs = {auto.n: each for auto, each in zip(plan.autos, values[count:], strict=True)}
-        tasks.append(_task(source, found, offer, recipe, controls, rungs, say))
+    for source, fitted, offer, outcomes in zip(sources, fits, offered, results, strict=True):
+        measured = _HeldOutFigures.of(outcomes, recipe.price)
+        tasks.append(_task(source, fitted, offer, recipe, measured, say))
     return Policy.of(_content(sources, recipe, tasks))
-
-
-def _sources(paths: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
-    found = []
-    for path in paths:
-        absent = missing(path)
-        if absent:
-            say(f"skipped {path}: it lacks {', '.join(absent)}")
-        else:
-            found.append(open_source(Path(path)))
-    if not found:
-        raise BadInput("traces", [str(p) for p in paths], "hold no usable samples", "give files made by record")
-    return found
 
 
 def _controls(depth: int) -> list[Spec]:
@@ -129,31 +119,57 @@ def _controls(depth: int) -> list[Spec]:
     return [Spec.parse(name).sized(n) for name in (BASELINE, _CONTROL) for n in sizes]
 
 
+@dataclass(frozen=True, slots=True)
+class _HeldOutFigures:
+    """What one file's controls and arms did on held-out problems.
+
+    Args:
+        controls: strategies to compare with.
+        arms: figures of the policy's arms by size.
+        values: values[measure, problem] of the arms by size.
+    """
+
+    controls: list[tuple[Spec, HeldOut]]
+    arms: dict[int, HeldOut]
+    values: dict[int, Array]
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcomes], price: Price | None) -> _HeldOutFigures:
+        """From replayed controls and arms."""
+        dollars = None if price is None else lambda prompt, made: round(price.cost(round(prompt), 0, round(made)), 12)
+        measured = [(outcome.spec, outcome.values, held_out(outcome.values, dollars)) for outcome in outcomes]
+        return cls(
+            [(spec, held) for spec, _, held in measured if isinstance(spec, Spec)],
+            {spec.n: held for spec, _, held in measured if isinstance(spec, AutoContender)},
+            {spec.n: values for spec, values, _ in measured if isinstance(spec, AutoContender)},
+        )
+
+    @property
+    def baseline(self) -> dict[int, HeldOut]:
+        """Self-consistency by size."""
+        return {spec.n: held for spec, held in self.controls if spec.canonical == BASELINE}
+
+
 def _task(
     source: Source,
-    found: FittedRules,
+    fitted: FittedRules,
     offer: Offer | None,
     recipe: CalibrationRecipe,
-    controls: Sequence[tuple[Spec, Array]],
-    rungs: dict[int, Array],
+    measured: _HeldOutFigures,
     say: Callable[[str], None],
-) -> dict[str, Any]:
-    """One task of the file: rules, what they did on held-out problems, and what they were fitted on."""
-    price = recipe.price
-    dollars = None if price is None else lambda prompt, made: round(price.cost(round(prompt), 0, round(made)), 12)
-    held = {n: held_out(values, dollars) for n, values in rungs.items()}
-    rules = dict(found.rules)
-    control = [(spec, held_out(values, dollars)) for spec, values in controls]
-    baseline = {spec.n: figures for spec, figures in control if spec.canonical == BASELINE}
-    chosen = recipe.target.choose({n: held[n] for n in rules}, baseline)
-    notes = [*found.notes, *_notes(source)]
+) -> JsonObject:
+    """One task of the policy: rules, what they did on held-out problems, and what they were fitted on."""
+    rules = dict(fitted.rules)
+    chosen = recipe.target.choose({n: measured.arms[n] for n in rules}, measured.baseline)
+    notes = [*fitted.notes, *_notes(source)]
     if offer is not None:
-        goal = baseline[int(recipe.target.value)].accuracy
-        pays, told = worth(rungs[offer.auto.n], rungs[chosen], goal, recipe.target.margin)
-        notes.append(told)
+        goal = measured.baseline[int(recipe.target.value)].accuracy
+        n = offer.auto.n
+        pays, words = pays_off(measured.values[n], measured.values[chosen], goal, recipe.target.margin)
+        notes.append(words)
         if pays:
-            chosen = offer.auto.n
-            rules[chosen] = offer.cascade
+            chosen = n
+            rules[n] = offer.cascade
     for note in notes:
         say(f"{source.traces.path.name}: {note}")
     traces = source.traces
@@ -169,16 +185,21 @@ def _task(
         },
         "chosen": chosen,
         "arms": [
-            {"n": n, "rule": rules[n].json(), "held_out": held[n].json(), "coverage": _coverage(rungs[n], recipe)}
+            {
+                "n": n,
+                "rule": rules[n].json(),
+                "held_out": measured.arms[n].json(),
+                "coverage": _coverage(measured.values[n], recipe),
+            }
             for n in sorted(rules)
         ],
         "controls": [
-            {"strategy": spec.canonical, "n": spec.n, "held_out": figures.json()} for spec, figures in control
+            {"strategy": spec.canonical, "n": spec.n, "held_out": held.json()} for spec, held in measured.controls
         ],
-        "coverage": _coverage(rungs[chosen], recipe),
+        "coverage": _coverage(measured.values[chosen], recipe),
         "regime": regime_of(source).json(),
         "difficulty": for_policy(source, folds=recipe.folds, seed=recipe.seed),
-        "drift": _drift(source, held[max(found.rules)]),
+        "drift": _drift(source, measured.arms[max(fitted.rules)]),
         "problems": sorted(source.problem_marks.values()),
         "questions": sorted(source.question_marks.values()),
         "notes": notes,
@@ -196,7 +217,7 @@ def _notes(source: Source) -> list[str]:
     return notes
 
 
-def _coverage(values: Array, recipe: CalibrationRecipe) -> dict[str, Any]:
+def _coverage(values: Array, recipe: CalibrationRecipe) -> JsonObject:
     """How often the mean of one random half lies in the interval that the other half predicts."""
     rng = np.random.default_rng(recipe.seed)
     accuracy = values[0]
@@ -205,52 +226,25 @@ def _coverage(values: Array, recipe: CalibrationRecipe) -> dict[str, Any]:
     for _ in range(_SPLITS):
         order = rng.permutation(len(accuracy))
         here, there = accuracy[order[:half]], accuracy[order[half:]]
-        low, high = spread_of(here).predicted(len(there))
+        low, high = accuracy_alone(here).predicted(len(there))
         covered += bool(low <= there.mean() <= high)
     return {"splits": _SPLITS, "covered": covered, "stated": 0.95}
 
 
-def spread_of(accuracy: Array) -> HeldOut:
-    """Accuracy and spread alone, for a prediction."""
-    mean, zero = float(accuracy.mean()), 0.0
-    return HeldOut(
-        problems=len(accuracy),
-        accuracy=mean,
-        accuracy_low=mean,
-        accuracy_high=mean,
-        spread=float(accuracy.std()),
-        tokens=zero,
-        tokens_low=zero,
-        tokens_high=zero,
-        prompt_tokens=None,
-        samples=zero,
-        seconds=None,
-        flops=None,
-    )
-
-
-def _drift(source: Source, widest: HeldOut) -> dict[str, Any]:
+def _drift(source: Source, widest: HeldOut) -> JsonObject:
     """What new samples should look like: means over problems with their spreads, and when to raise an alarm."""
-    problems = list(source.traces.problems.values())
-    agreed = [agreement([sample.answer for sample in problem.sampled]) for problem in problems]
-    length = [np.mean([sample.tokens or 0 for sample in problem.sampled]) for problem in problems]
     return {
-        "agreement": _expectation(agreed),
-        "sample_tokens": _expectation(length),
-        "accuracy": _expectation_of(widest),
+        **{name: _expected(np.mean(values), np.std(values)) for name, values in drift_values(source).items()},
+        "accuracy": _expected(widest.accuracy, widest.spread),
         "alarm": "a mean over m problems further away than 4 spreads / sqrt(m) + 0.25 spreads",
     }
 
 
-def _expectation(values: Sequence[Any]) -> dict[str, float]:
-    return {"mean": round(float(np.mean(values)), 6), "spread": round(float(np.std(values)), 6)}
+def _expected(mean: SupportsFloat, spread: SupportsFloat) -> dict[str, float]:
+    return {"mean": round(float(mean), 6), "spread": round(float(spread), 6)}
 
 
-def _expectation_of(held: HeldOut) -> dict[str, float]:
-    return {"mean": round(held.accuracy, 6), "spread": round(held.spread, 6)}
-
-
-def _content(sources: Sequence[Source], recipe: CalibrationRecipe, tasks: list[dict[str, Any]]) -> dict[str, Any]:
+def _content(sources: Sequence[Source], recipe: CalibrationRecipe, tasks: list[JsonObject]) -> JsonObject:
     models = list(dict.fromkeys(source.traces.model for source in sources))
     price = recipe.price
     today = datetime.datetime.now(datetime.UTC).date()
@@ -264,14 +258,14 @@ def _content(sources: Sequence[Source], recipe: CalibrationRecipe, tasks: list[d
         "orders": recipe.orders,
         "target": recipe.target.json(),
         "models": len(models),
-        "pool": [_member(model, [one for one in sources if one.traces.model == model]) for model in models],
+        "pool": [_model(model, [source for source in sources if source.traces.model == model]) for model in models],
         "speed": asdict(recipe.speed),
         "prices": None if price is None else {"date": today.isoformat(), "text": f"{price.input:g},{price.output:g}"},
         "tasks": tasks,
     }
 
 
-def _member(model: str, sources: Sequence[Source]) -> dict[str, Any]:
+def _model(model: str, sources: Sequence[Source]) -> JsonObject:
     about = next((source.about for source in sources if source.about), {})
     return {
         "model": model,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from outthink.controller.difficulty import Difficulty, Probe, heads
 from outthink.controller.router.text import KINDS, NAMES
 from outthink.core.errors import BadInput
-from outthink.evaluation.calibration.source import Source
+from outthink.evaluation.dataset import Source
 from outthink.evaluation.routing.data import Floats, Ints, fold_of
 from outthink.evaluation.routing.figures import platt
 from outthink.evaluation.routing.training import Corpus, Space, logistic_regression

@@ -17,7 +17,7 @@ from outthink.controller.difficulty import Difficulty, load, plain, save
 from outthink.controller.policy.artefact import digest
 from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
-from outthink.evaluation.calibration.source import Source
+from outthink.evaluation.dataset import Source
 from outthink.evaluation.routing.data import Floats, fold_of, groups
 from outthink.evaluation.routing.difficulty import DifficultyRecipe, ModelOutcomes, Reads, fit, outcomes
 from outthink.evaluation.routing.figures import difference, drawn, ordering, success_figures, token_figures

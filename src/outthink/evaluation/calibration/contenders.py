@@ -1,0 +1,298 @@
+"""A policy as a contender of `compare`: which plan each problem gets, and what the policy predicted of it.
+
+A policy is replayed as it stands on problems that it has not seen, or as its recipe: every problem by rules that were
+fitted without its fold. Knows: refusals between calibration and evaluation, the regime of a whole file, folds,
+prediction and fallback columns. Does not know how a plan is carried out, nor how a rule is fitted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from outthink.controller.cascade import Cascade
+from outthink.controller.policy.artefact import HeldOut, Policy, PolicyArm, Task
+from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, at_size, drawn_otherwise, fallback, find_task
+from outthink.controller.router.text import hand_features
+from outthink.core.errors import BadInput
+from outthink.core.receipt import Verdict
+from outthink.core.request import Request
+from outthink.engines.traces import Traces
+from outthink.evaluation.calibration.fit import FittedRules, StoppingSettings, fit
+from outthink.evaluation.calibration.regime import regime_of
+from outthink.evaluation.calibration.target import Target
+from outthink.evaluation.dataset import Source
+from outthink.evaluation.replay import MEASURES
+from outthink.evaluation.rows import BASELINE, LADDER, Array, Row, intervals
+from outthink.session.session import Session
+
+NAME = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class AutoContender:
+    """One rung: the plan of each problem, and what the policy expects of problems like them."""
+
+    n: int
+    plans: Mapping[str, Plan]
+    expected: HeldOut | None
+    policy: str
+    canonical: ClassVar[str] = NAME
+    waits: ClassVar[bool] = True
+
+    def __call__(self, session: Session, request: Request) -> Coroutine[Any, Any, Verdict]:
+        """Carry out the plan of this problem."""
+        return self.plans[request.problem or ""](session, request)
+
+    def take(self, problems: Sequence[str]) -> AutoContender:
+        """The same for some of the problems."""
+        return AutoContender(self.n, {name: self.plans[name] for name in problems}, self.expected, self.policy)
+
+
+def contenders(policy: Policy, source: Source, say: Callable[[str], None]) -> list[AutoContender]:
+    """A policy on samples that it has not seen, one contender a rung.
+
+    BadInput where it has seen one of the problems, or was calibrated on another revision of the model.
+    """
+    traces = source.traces
+    policy.check_revision(traces.model, source.revision)
+    tasks = policy.of_model(traces.model)
+    for task in tasks:
+        _refuse_seen(task, source)
+    situations = _situations(source)
+    reason = _elsewhere(tasks, source)
+    sizes = _sizes(tasks, traces.depth)
+    if not sizes:
+        raise BadInput("policy", policy.id, f"has no arm of at most {traces.depth} samples", "record more samples")
+    flags = drawn_otherwise(policy.sampling(traces.model), source.sampling)
+    plans: dict[int, dict[str, Plan]] = {n: {} for n in sizes}
+    for name, situation in situations.items():
+        near, why = (None, reason) if reason is not None else find_task(policy, situation, source.answer)
+        for n in sizes:
+            if near is not None and why is None:
+                plans[n][name] = replace(at_size(near, n, situation, policy.id), flags=flags)
+            else:
+                plans[n][name] = fallback(policy, str(why), n)
+    if reason is not None:
+        say(f"{traces.path.name}: {OUTSIDE}: {reason}; adaptive-consistency instead")
+    for line in flags:
+        say(f"{traces.path.name}: {line}")
+    if source.questions is None:
+        say(f"{traces.path.name}: no problems file beside it, so only lengths and votes decide")
+    return [AutoContender(n, of_size, _expected(of_size), policy.id) for n, of_size in plans.items()]
+
+
+def _elsewhere(tasks: Sequence[Task], source: Source) -> str | None:
+    """Why the file as a whole is outside what was calibrated; None where a task fits, or no task is of this model."""
+    reasons = []
+    for task in tasks:
+        regime = task.regime
+        if source.questions is not None and regime.mean is not None:
+            reason = regime.shifted([source.questions[name] for name in source.traces.problems])
+        else:
+            prompts = [problem.sampled[0].prompt_tokens for problem in source.traces.problems.values()]
+            reason = regime.shifted_prompts([float(count) for count in prompts if count is not None])
+        if reason is None:
+            return None
+        reasons.append(reason)
+    return reasons[0] if reasons else None
+
+
+def _situations(source: Source) -> dict[str, Situation]:
+    """What a request for each problem would know before it starts."""
+    questions = source.questions
+    return {
+        name: Situation(
+            model=source.traces.model,
+            revision=source.revision,
+            prompt_tokens=problem.sampled[0].prompt_tokens,
+            question=None if questions is None else questions[name],
+        )
+        for name, problem in source.traces.problems.items()
+    }
+
+
+def _refuse_seen(task: Task, source: Source) -> None:
+    """BadInput where a task was calibrated on one of these problems."""
+    seen, marks = task.problems, source.problem_marks
+    if source.question_marks and task.questions:
+        seen, marks = task.questions, source.question_marks
+    both = [name for name, mark in marks.items() if mark in seen]
+    if both:
+        raise BadInput(
+            "traces",
+            str(source.traces.path),
+            f"holds {len(both)} of the problems that the policy was calibrated on ({both[0]}, ...)",
+            "give other problems, or `outthink compare --cross-fit`",
+        )
+
+
+def _sizes(tasks: Sequence[Task], depth: int) -> list[int]:
+    """Sizes at which every task of the model has an arm that the samples suffice for."""
+    if not tasks:
+        return [n for n in LADDER if n <= depth]
+    shared = set.intersection(*({arm.n for arm in task.arms} for task in tasks))
+    return [arm.n for arm in tasks[0].arms if arm.n in shared and _drawn(arm) <= depth]
+
+
+def _drawn(arm: PolicyArm) -> int:
+    """Samples of any one model that an arm draws at most."""
+    return max(stage.n for stage in arm.rule.stages) if isinstance(arm.rule, Cascade) else arm.n
+
+
+def _expected(plans: Mapping[str, Plan]) -> HeldOut | None:
+    """What most of the problems' arm did in calibration; None where most fell back."""
+    arms = Counter(id(plan.arm) for plan in plans.values())
+    most, count = arms.most_common(1)[0]
+    arm = next(plan.arm for plan in plans.values() if id(plan.arm) == most)
+    return arm.held_out if arm is not None and 2 * count >= len(plans) else None
+
+
+def pool_of(traces: Traces, autos: Sequence[AutoContender], files: Sequence[Traces]) -> tuple[Traces, ...]:
+    """The samples of the further models that the plans draw from; BadInput where they are not among the files."""
+    wanted = sorted({model for auto in autos for plan in auto.plans.values() for model in plan.models} - {traces.model})
+    pool = []
+    for model in wanted:
+        fitting = [file for file in files if file.model == model and set(traces.problems) <= set(file.problems)]
+        if not fitting:
+            raise BadInput("traces", model, f"is in the policy, and has no samples of {traces.name}", "give its file")
+        pool.append(fitting[0])
+    return tuple(pool)
+
+
+def add_columns(rows: Sequence[Row], autos: Sequence[AutoContender], notes: Mapping[int, Counter[str]]) -> None:
+    """Complete the policy's rows of one file: policy, prediction, fallback rate, ratio of tokens."""
+    by_size = {auto.n: auto for auto in autos}
+    baseline = next((row for row in rows if row["strategy"] == BASELINE and row["n"] == LADDER[-1]), None)
+    for row in rows:
+        if row["strategy"] != NAME:
+            continue
+        auto, counts, problems = by_size[row["n"]], notes[row["n"]], row["problems"]
+        outside = {note: count for note, count in counts.items() if note.startswith(OUTSIDE)}
+        runs, outside_runs = problems * row["seeds"], sum(outside.values())
+        low, high = auto.expected.predicted(problems) if auto.expected else (None, None)
+        row |= {
+            "policy": auto.policy,
+            "predicted_accuracy": auto.expected.accuracy if auto.expected else None,
+            "predicted_low": low,
+            "predicted_high": high,
+            "predicted_problems": problems,
+            "fallback_rate": outside_runs / runs,
+            "tokens_ratio": row["tokens"] / baseline["tokens"] if baseline and baseline["tokens"] else None,
+        }
+        row["notes"] = [note for note in counts if note not in outside and not note.startswith("policy ")]
+        if outside:
+            row["notes"].append(f"{outside_runs} of {runs} runs were {max(outside, key=outside.__getitem__)}")
+
+
+# Cross-fitted rules: their held-out figures come from the same replay as those of every strategy.
+
+
+def fit_source(source: Source, target: Target, folds: int, seed: int, sizes: Sequence[int] = LADDER) -> FittedRules:
+    """Rules for one file of samples at every size it allows: for new problems, and for each fold without it."""
+    depth = source.traces.depth
+    aim = int(target.value) if target.kind == "match" else LADDER[-1]
+    questions = source.questions or {}
+    settings = StoppingSettings(
+        target=min(aim, depth),
+        margin=target.margin,
+        by=target.by,
+        folds=folds,
+        seed=seed,
+        sizes=tuple(n for n in sizes if n <= depth),
+        features={name: hand_features(text) for name, text in questions.items()},
+    )
+    return fit(source.traces, settings)
+
+
+def lineup(source: Source, fitted: FittedRules, policy: str = "") -> list[AutoContender]:
+    """One contender a rung whose rule for a problem was fitted on the other folds."""
+    situations = _situations(source)
+    regime = regime_of(source)
+    plans: dict[int, dict[str, Plan]] = {n: {} for n in sorted(fitted.rules)}
+    unmeasured = accuracy_alone(np.zeros(1))
+    for names, rules in fitted.folds:
+        task = Task(
+            model=source.traces.model,
+            dataset=source.traces.dataset,
+            answer=source.answer,
+            arms=tuple(PolicyArm(n, rule, unmeasured) for n, rule in sorted(rules.items())),
+            chosen=max(rules),
+            regime=regime,
+            problems=frozenset(),
+            questions=frozenset(),
+            other={},
+        )
+        for name in names:
+            for n in plans:
+                plans[n][name] = at_size(task, n, situations[name], policy)
+    order = list(source.traces.problems)
+    return [
+        AutoContender(n, {name: by_problem[name] for name in order}, None, policy) for n, by_problem in plans.items()
+    ]
+
+
+def crossed(policy: Policy, source: Source, say: Callable[[str], None]) -> list[AutoContender]:
+    """The policy's recipe on its own problems: fitted anew without each fold, and replayed there.
+
+    What the policy states of its arms stands beside it; on the same problems that is no prediction.
+    """
+    content = policy.content
+    policy.check_revision(source.traces.model, source.revision)
+    fitted = fit_source(source, Target.of(content["target"]), int(content["folds"]), int(content["seed"]))
+    for note in fitted.notes:
+        say(f"{source.traces.path.name}: {note}")
+    tasks = policy.of_model(source.traces.model)
+    stated = {arm.n: arm.held_out for arm in tasks[0].arms} if tasks else {}
+    return [replace(auto, expected=stated.get(auto.n)) for auto in lineup(source, fitted, policy.id)]
+
+
+def held_out(values: Array, prices: Callable[[float, float], float] | None = None) -> HeldOut:
+    """Means and intervals of `values[measure, problem]`; `prices` gives dollars of prompt and generated tokens."""
+    by_measure = dict(zip(MEASURES, values, strict=True))
+    accuracy, tokens = by_measure["accuracy"], by_measure["tokens"]
+    low, high = intervals(np.stack([accuracy, tokens]))
+
+    def mean(name: str) -> float | None:
+        value = float(by_measure[name].mean())
+        return None if np.isnan(value) else round(value, 6)
+
+    prompt = mean("prompt_tokens")
+    return HeldOut(
+        problems=values.shape[1],
+        accuracy=float(accuracy.mean()),
+        accuracy_low=float(low[0]),
+        accuracy_high=float(high[0]),
+        spread=float(accuracy.std()),
+        tokens=float(tokens.mean()),
+        tokens_low=float(low[1]),
+        tokens_high=float(high[1]),
+        prompt_tokens=prompt,
+        samples=float(by_measure["samples"].mean()),
+        seconds=mean("seconds"),
+        flops=mean("flops"),
+        usd=None if prices is None or prompt is None else prices(prompt, float(tokens.mean())),
+    )
+
+
+def accuracy_alone(accuracy: Array) -> HeldOut:
+    """Accuracy and its spread over problems, for a prediction; nothing else is measured."""
+    mean, zero = float(accuracy.mean()), 0.0
+    return HeldOut(
+        problems=len(accuracy),
+        accuracy=mean,
+        accuracy_low=mean,
+        accuracy_high=mean,
+        spread=float(accuracy.std()),
+        tokens=zero,
+        tokens_low=zero,
+        tokens_high=zero,
+        prompt_tokens=None,
+        samples=zero,
+        seconds=None,
+        flops=None,
+    )
