@@ -16,33 +16,22 @@ from numpy.typing import NDArray
 
 from boosted import Boosted
 from outthink.engines.traces import Recorded, Traces, load
-from outthink.evaluation.calibration.dealt import Array, deal_one, in_orders
+from outthink.evaluation.calibration.dealt import Array, deal_one
 from outthink.evaluation.calibration.dealt import Table as Samples
-from outthink.evaluation.calibration.fit import (
-    SWAYS,
-    StoppingSettings,
-    at_random,
-    certainty,
-    fit,
-    oracle,
-    sure_after,
-    thresholds,
-)
-from outthink.evaluation.calibration.gain import (
-    SWAY,
+from outthink.evaluation.calibration.fit import SWAYS, StoppingSettings, certainty, fit, sure_after
+from outthink.evaluation.calibration.gain import SWAY, Ridge, Spent, Walk, outcome, scale_of, walk
+from stopping import (
     HeldOutRule,
-    Ridge,
     RuleLearner,
-    Spent,
     Sweep,
-    Walk,
+    at_random,
     held_out,
+    in_orders,
     nested_gains,
-    outcome,
+    oracle,
     per_cost,
     priced,
-    scale_of,
-    walk,
+    thresholds,
 )
 
 DEPTH = 32

@@ -23,11 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from common import NO_TRACES, RESULTS, Table, interval, load_average, parser, save, show, skip, target, traces
-from outthink.controller.cascade import least_threshold, risk
-from outthink.engines.traces import load
-from outthink.evaluation.calibration.cascade import CascadeChoice, CascadeSettings, Fitter, baseline, leaders
-from outthink.evaluation.calibration.cascade_controls import (
+from cascade_controls import (
     Passing,
     least_share,
     oracle,
@@ -36,6 +32,10 @@ from outthink.evaluation.calibration.cascade_controls import (
     random_mix,
     tuned_adaptive,
 )
+from common import NO_TRACES, RESULTS, Table, interval, load_average, parser, save, show, skip, target, traces
+from outthink.controller.cascade import least_threshold, risk
+from outthink.engines.traces import load
+from outthink.evaluation.calibration.cascade import CascadeChoice, CascadeSettings, Fitter, baseline, leaders
 from outthink.evaluation.calibration.dealt import Array, deal
 from outthink.evaluation.calibration.dealt import Table as Samples
 from outthink.evaluation.dataset import Problems

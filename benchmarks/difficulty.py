@@ -23,18 +23,18 @@ from typing import Any
 import numpy as np
 
 from common import MODELS, NO_TRACES, RESULTS, load_average, parser, save, show, skip, target, traces
+from difficulty_figures import difference, judged, judged_probe
+from line_panels import Line, Square, draw_lines
 from outthink.controller.difficulty import load
 from outthink.controller.routing_rules import Routing, Way
 from outthink.core.errors import BadInput
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import load as load_traces
 from outthink.evaluation.dataset import Problems, Source, open_source
-from outthink.evaluation.report.lines import Line, Square, draw_lines
 from outthink.evaluation.routing.data import groups
 from outthink.evaluation.routing.difficulty import DifficultyRecipe, ModelOutcomes, fit, outcomes
-from outthink.evaluation.routing.difficulty import judged as judged_probe
-from outthink.evaluation.routing.difficulty_run import cross_fitted, for_policy, judged, train
-from outthink.evaluation.routing.figures import difference, drawn, ordering, success_figures
+from outthink.evaluation.routing.difficulty_run import cross_fitted, for_policy, train
+from outthink.evaluation.routing.figures import drawn, ordering, success_figures
 from outthink.evaluation.routing.report import route_row, routed
 from outthink.evaluation.routing.training import Corpus
 

@@ -24,9 +24,9 @@ import pyarrow
 import pyarrow.parquet as parquet
 
 from common import RESULTS, ROOT, load_average, parser, save, show, skip, target
+from line_panels import Line, Square, draw_lines
 from outthink.controller.router import load
 from outthink.economics.price import lookup
-from outthink.evaluation.report.lines import Line, Square, draw_lines
 from outthink.evaluation.routing.data import CORE_HOUR, read_routing
 from outthink.evaluation.routing.report import Report
 from outthink.evaluation.routing.run import cross_fitted, held_out, train

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # controls and figures that only benchmarks use
 
 LADDER = (1, 2, 4, 8, 16, 32)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cascade_controls import least_share, oracle, passing, quintiles, random_mix
 from outthink import BadInput
 from outthink.controller.cascade import Cascade, Stage
 from outthink.controller.gain import TERMS, LinearGain, VoteShape
@@ -25,7 +26,6 @@ from outthink.evaluation.calibration.cascade import (
     operating_point,
     stops,
 )
-from outthink.evaluation.calibration.cascade_controls import least_share, oracle, passing, quintiles, random_mix
 from outthink.evaluation.calibration.dealt import Array, Table, deal
 from outthink.evaluation.calibration.gain import SWAY, scale_of, walk
 from outthink.evaluation.replay import MEASURES, POOLED, replay_pool, rerun

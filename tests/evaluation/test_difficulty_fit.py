@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from difficulty_figures import judged, judged_probe
 from outthink.controller.difficulty import load, of, trained_on
 from outthink.controller.router.folder import prompt_hash
 from outthink.controller.routing_rules import Routing
@@ -15,7 +16,7 @@ from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces
 from outthink.evaluation.dataset import Source
 from outthink.evaluation.routing.data import Floats, groups
-from outthink.evaluation.routing.difficulty import ModelOutcomes, fit_probe, judged, outcomes
+from outthink.evaluation.routing.difficulty import ModelOutcomes, fit_probe, outcomes
 from outthink.evaluation.routing.figures import drawn, ordering, success_figures
 from outthink.evaluation.routing.report import route_row, routed
 
@@ -94,9 +95,8 @@ def test_bootstrap_samples_hold_whole_groups() -> None:
 def test_heads_find_what_is_in_the_question_and_nothing_else(noise: bool) -> None:
     pytest.importorskip("sklearn")
     from outthink.evaluation.routing.difficulty import DifficultyRecipe
-    from outthink.evaluation.routing.difficulty_run import judged as judged_heads
 
-    rows = judged_heads(made(noise=noise), DifficultyRecipe(strengths=(1.0,)), folds=4, resamples=200)
+    rows = judged(made(noise=noise), DifficultyRecipe(strengths=(1.0,)), folds=4, resamples=200)
     assert [(row["reads"], row["model"]) for row in rows][:2] == [("length", "small"), ("length", "big")]
     mine = next(row for row in rows if row["reads"] == "all" and row["model"] == "small")
     if noise:
@@ -153,7 +153,7 @@ def states(share: Floats) -> np.ndarray:
 def test_the_probe_chooses_the_layer_that_knows() -> None:
     share = np.random.default_rng(7).random(150)
     group, held = np.arange(150), states(share)
-    found = judged(held, np.stack([share, np.log(100 + share)], axis=1), group, [0, 1, 2])
+    found = judged_probe(held, np.stack([share, np.log(100 + share)], axis=1), group, [0, 1, 2])
     assert (found.layers == 1).all()
     counts = np.ones((1, 150))
     rho = [ordering(found.by_layer[layer, :, 0], share, counts).spearman or 0.0 for layer in range(3)]
@@ -163,13 +163,13 @@ def test_the_probe_chooses_the_layer_that_knows() -> None:
     said = np.array([probe.right(row) for row in held[:, 1].tolist()])
     assert np.abs(said - share).mean() < 0.1
     with pytest.raises(BadInput, match="between 0 and 2"):
-        judged(held, share[:, None], group, [3])
+        judged_probe(held, share[:, None], group, [3])
 
 
 def test_a_probe_finds_nothing_in_noise() -> None:
     share = np.random.default_rng(7).random(150)
     noise = np.random.default_rng(8).normal(size=(150, 2, 8)).astype(np.float32)
-    found = judged(noise, share[:, None], groups([str(i) for i in range(150)]), [0, 1])
+    found = judged_probe(noise, share[:, None], groups([str(i) for i in range(150)]), [0, 1])
     assert abs(ordering(found.chosen[:, 0], share, np.ones((1, 150))).spearman or 0.0) < 0.25
 
 

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from line_panels import Line, Square, draw_lines
 from outthink.core.errors import BadInput
-from outthink.evaluation.report.lines import Line, Square, draw_lines
 
 SPACE = "{http://www.w3.org/2000/svg}"
 

@@ -12,24 +12,13 @@ from outthink.controller.gain import LinearGain
 from outthink.controller.policy.rules import Lead, rule_from_json
 from outthink.core.errors import BadInput
 from outthink.engines.traces import ReplayEngine, Traces, load
-from outthink.evaluation.calibration.dealt import Array, Table, deal_one, in_orders
-from outthink.evaluation.calibration.fit import at_random, certainty, leading, oracle, sure_after
-from outthink.evaluation.calibration.gain import (
-    SWAY,
-    Mask,
-    Ridge,
-    Spent,
-    Sweep,
-    below,
-    held_out,
-    nested_gains,
-    outcome,
-    scale_of,
-    walk,
-)
+from outthink.evaluation.calibration.dealt import Array, Table, deal_one
+from outthink.evaluation.calibration.fit import certainty, leading, sure_after
+from outthink.evaluation.calibration.gain import SWAY, Mask, Ridge, Spent, below, outcome, scale_of, walk
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from outthink.strategies.voting import Rule
+from stopping import Sweep, at_random, held_out, in_orders, nested_gains, oracle
 
 DEMO = Path(__file__).parents[2] / "data/demo/qwen2.5-coder-1.5b-instruct-q4--demo.parquet"
 ORDERS, DEPTH = 2, 16

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # controls and figures that only benchmarks use
 
 
 @pytest.fixture(scope="session")

@@ -11,16 +11,15 @@ from outthink import BadInput
 from outthink.training.metrics import (
     ScoredProblem,
     accuracies,
-    affordable,
     auc,
     auc_within,
     best_threshold,
     calibration,
     first_error_accuracy,
-    flops,
     number_answers,
     subsets,
 )
+from verifier_figures import affordable, flops
 
 
 def data(answers: list[list[str]], right: str, scores: list[list[float]], **tokens: float) -> ScoredProblem:

@@ -15,7 +15,7 @@ from typing import Any
 
 from outthink.core.errors import BadInput
 from outthink.verifiers.reward_model.checkpoint import keep_layers, load, quietly
-from outthink.verifiers.reward_model.opening import FILE, Artefact, read_artefact
+from outthink.verifiers.reward_model.opening import FILE, Artefact
 
 EMBEDDED = "embedded"
 _EXTRA = "pip install 'outthink[train]'"
@@ -230,26 +230,6 @@ def write_verifier(folder: Path, model: Any, tokenizer: Any, artefact: Artefact,
         return sum(path.stat().st_size for path in files)
     except OSError as error:
         raise BadInput("--out", str(folder), f"cannot be written ({error.strerror})", "check the folder") from None
-
-
-def load_verifier(folder: Path, *, base: str | None = None) -> tuple[Any, Any, Artefact]:
-    """The model (float32, on the CPU, adapter merged), its tokeniser and description, for bulk scoring.
-
-    Args:
-        base: where the base lies, if not where the description says.
-    """
-    torch, transformers = require()
-    artefact = read_artefact(folder)
-    if not artefact.adapter:
-        with quietly():
-            model = transformers.AutoModelForTokenClassification.from_pretrained(folder, dtype=torch.float32)
-            return model, transformers.AutoTokenizer.from_pretrained(folder), artefact
-    import peft
-
-    bare, tokenizer = build(BaseShape(base=base or artefact.base, layers=artefact.layers))
-    with quietly():
-        adapted = peft.PeftModel.from_pretrained(bare, str(folder)).float()
-    return adapted.merge_and_unload(), tokenizer, artefact
 
 
 def _digest(folder: Path) -> str:

@@ -22,13 +22,11 @@ from outthink.training.metrics import (
     METHODS,
     ScoredProblem,
     accuracies,
-    affordable,
     auc,
     auc_within,
     best_threshold,
     calibration,
     first_error_accuracy,
-    flops,
     number_answers,
 )
 from outthink.training.solutions import Collection
@@ -195,11 +193,11 @@ def curve(data: ScoredProblem, sizes: Sequence[int], seed: int = 0) -> list[dict
             continue
         found = accuracies(data, n, seed=seed)
         for method in METHODS:
-            rows.append(_row(method, n, found[method], found["majority"]))
+            rows.append(vote_row(method, n, found[method], found["majority"]))
     return rows
 
 
-def _row(method: str, n: int, values: Array, majority: Array) -> dict[str, Any]:
+def vote_row(method: str, n: int, values: Array, majority: Array) -> dict[str, Any]:
     difference = values - majority
     return {
         "method": method,
@@ -209,27 +207,3 @@ def _row(method: str, n: int, values: Array, majority: Array) -> dict[str, Any]:
         "difference": float(difference.mean()),
         "difference_interval": paired_interval(difference),
     }
-
-
-def equal_flops(
-    data: ScoredProblem, sizes: Sequence[int], *, policy: int, verifier: int, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Verified votes against majority with N samples, with as many samples as the same FLOPs pay for.
-
-    Nothing is cached: the verifier reads question and solution of every sample. Samples are rounded down.
-    """
-    rows: list[dict[str, Any]] = []
-    for n in sizes:
-        if n > data.answers.shape[1]:
-            continue
-        fewer = affordable(data, n, policy, verifier)
-        base = accuracies(data, n, methods=("majority",), seed=seed)["majority"]
-        found = accuracies(data, fewer, methods=("weighted", "best_of_n"), seed=seed)
-        for method, values in found.items():
-            row = _row(method, fewer, values, base)
-            spent = flops(data, fewer, policy, verifier)
-            rows.append(
-                {**row, "majority_n": n, "majority": float(base.mean()), "flops": spent}
-                | {"majority_flops": flops(data, n, policy, None)}
-            )
-    return rows

@@ -209,20 +209,3 @@ def accuracies(
                 raise BadInput("method", method, "is not known", f"use one of {', '.join(METHODS)}")
             found[method][row] = value
     return found
-
-
-def flops(data: ScoredProblem, n: float, policy: int, verifier: int | None) -> float:
-    """Mean FLOPs of a problem with n samples: 2 x parameters x tokens.
-
-    The policy reads the prompt and generates anew for each sample; the verifier, None for none, reads
-    question and solution of each. Nothing is assumed to be cached.
-    """
-    each = 2.0 * policy * (data.prompt_tokens + data.tokens)
-    if verifier is not None:
-        each = each + 2.0 * verifier * data.read
-    return float(n * each.mean())
-
-
-def affordable(data: ScoredProblem, n: int, policy: int, verifier: int) -> int:
-    """Samples that a verified vote may take for the FLOPs of n unverified ones, rounded down, at least 1."""
-    return max(1, int(n * flops(data, 1, policy, None) / flops(data, 1, policy, verifier) + 1e-9))

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outthink.core.errors import BadInput
-from outthink.core.sample import Sample
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Recorded, Traces
 
@@ -101,16 +100,6 @@ def deal(traces: Sequence[Traces], *, orders: int, depth: int = 32) -> Table:
 def deal_one(traces: Traces, *, orders: int, depth: int = 32) -> Table:
     """The same for one model, whatever its size: a token of it costs 1."""
     return _table([traces], tuple(traces.problems), orders, min(depth, traces.depth), [1.0])
-
-
-def in_orders(problem: Recorded, orders: int) -> list[list[Sample]]:
-    """The problem's samples in the orders of replay."""
-    found = []
-    for seed in range(orders):
-        samples = list(problem.sampled)
-        random.Random(f"{seed}:{problem.problem}").shuffle(samples)
-        found.append(samples)
-    return found
 
 
 def _flops(traces: Traces) -> float:

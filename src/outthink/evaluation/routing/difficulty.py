@@ -236,56 +236,6 @@ States = npt.NDArray[np.float32]
 PENALTIES = (1e2, 1e3, 1e4, 1e5)
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedProbe:
-    """What probes said of questions that they were not fitted on.
-
-    Args:
-        by_layer: (layers, questions, targets), each layer's probe, its penalty chosen on inner folds.
-        chosen: (questions, targets), the probe of the layer that inner folds chose.
-        right: (questions, targets), the same as calibrated probabilities; meaningless for other targets.
-        layers: (folds, targets), the layers chosen.
-    """
-
-    by_layer: Floats
-    chosen: Floats
-    right: Floats
-    layers: Ints
-
-
-def judged(
-    states: States, targets: Floats, group: Ints, layers: Sequence[int], *, folds: int = 5, seed: int = 0
-) -> JudgedProbe:
-    """Cross-fit probes; layer, penalty and calibration come from folds inside of each training part.
-
-    Args:
-        states: (questions, all layers, width).
-        targets: (questions, targets), for example success rates and logarithms of tokens.
-        layers: those to choose from.
-    """
-    _check(states, layers)
-    fold = fold_of(group, folds, seed)
-    count, wide = targets.shape
-    by_layer, chosen, right = np.empty((len(layers), count, wide)), np.empty((count, wide)), np.empty((count, wide))
-    picked = np.empty((folds, wide), dtype=np.int64)
-    for part in range(folds):
-        inside, outside = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
-        inner = _inner(states[inside], targets[inside], group[inside], layers, folds, seed)
-        outer = np.stack([_paths(states[inside, at], targets[inside], states[outside, at]) for at in layers])
-        error = ((inner - targets[inside][None, None]) ** 2).mean(axis=2)
-        for target in range(wide):
-            penalty = error[..., target].argmin(axis=1)
-            for place in range(len(layers)):
-                by_layer[place, outside, target] = outer[place, penalty[place], :, target]
-            best = int(error[..., target].min(axis=1).argmin())
-            picked[part, target] = layers[best]
-            chosen[outside, target] = by_layer[best, outside, target]
-            share = np.clip(targets[inside, target], 0.0, 1.0)
-            slope, shift = platt(inner[best, penalty[best], :, target], share)
-            right[outside, target] = 1 / (1 + np.exp(-(slope * chosen[outside, target] + shift)))
-    return JudgedProbe(by_layer, chosen, right, picked)
-
-
 def fit_probe(
     states: States, share: Floats, group: Ints, layers: Sequence[int], about: dict[str, Any], *, folds: int = 5
 ) -> Probe:
@@ -295,9 +245,9 @@ def fit_probe(
         share: of right samples, 0 to 1.
         about: `model`, `reader`, and `flops`, a function of the layer.
     """
-    _check(states, layers)
+    check_states(states, layers)
     targets = share[:, None]
-    inner = _inner(states, targets, group, layers, folds, 0)[..., 0]
+    inner = inner_predictions(states, targets, group, layers, folds, 0)[..., 0]
     error = ((inner - share) ** 2).mean(axis=2)
     place, penalty = (int(at) for at in np.unravel_index(error.argmin(), error.shape))
     slope, shift = platt(inner[place, penalty], share)
@@ -315,25 +265,27 @@ def fit_probe(
     )
 
 
-def _check(states: States, layers: Sequence[int]) -> None:
+def check_states(states: States, layers: Sequence[int]) -> None:
     if not layers or not all(0 <= layer < states.shape[1] for layer in layers):
         raise BadInput("layers", layers, f"are not all between 0 and {states.shape[1] - 1}", "give some of these")
     if not np.isfinite(states).all():
         raise BadInput("states", "NaN or infinity", "is no state", "read the prompts again")
 
 
-def _inner(states: States, targets: Floats, group: Ints, layers: Sequence[int], folds: int, seed: int) -> Floats:
+def inner_predictions(
+    states: States, targets: Floats, group: Ints, layers: Sequence[int], folds: int, seed: int
+) -> Floats:
     """Held-out values of every layer and penalty, (layers, penalties, questions, targets)."""
     fold = fold_of(np.unique(group, return_inverse=True)[1], folds, seed + 1)
     found = np.empty((len(layers), len(PENALTIES), *targets.shape))
     for part in range(folds):
         inside, outside = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
         for place, layer in enumerate(layers):
-            found[place][:, outside] = _paths(states[inside, layer], targets[inside], states[outside, layer])
+            found[place][:, outside] = ridge_paths(states[inside, layer], targets[inside], states[outside, layer])
     return found
 
 
-def _paths(known: States, targets: Floats, asked: States) -> Floats:
+def ridge_paths(known: States, targets: Floats, asked: States) -> Floats:
     """Ridge predictions of the asked rows for each penalty, (penalties, asked, targets)."""
     matrix, new = known.astype(np.float64), asked.astype(np.float64)
     mean, scale = _scaling(matrix)

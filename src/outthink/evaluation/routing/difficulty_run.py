@@ -6,7 +6,7 @@ Knows: the order of training, writing and measuring, and the baselines. Does not
 from __future__ import annotations
 
 import datetime
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.evaluation.dataset import Source
 from outthink.evaluation.routing.data import Floats, fold_of, groups
-from outthink.evaluation.routing.difficulty import DifficultyRecipe, ModelOutcomes, Reads, fit, outcomes
-from outthink.evaluation.routing.figures import difference, drawn, ordering, success_figures, token_figures
+from outthink.evaluation.routing.difficulty import DifficultyRecipe, ModelOutcomes, fit, outcomes
+from outthink.evaluation.routing.figures import drawn, ordering, success_figures, token_figures
 from outthink.evaluation.routing.training import Corpus
 
-BASELINES: tuple[Reads, ...] = ("length", "terms", "counts")
 FEW = 100
 """Questions below which a policy gets no difficulty head."""
 
@@ -51,7 +50,7 @@ def train(data: ModelOutcomes, out: Path, recipe: DifficultyRecipe | None = None
         "outthink": __version__,
         "recipe": asdict(recipe),
         "data": {"name": data.name, "n": len(data), "dropped": data.dropped},
-        "held_out": _models(data, Predicted(found.right, found.tokens, None), drawn(group)),
+        "held_out": model_figures(data, Predicted(found.right, found.tokens, None), drawn(group)),
     }
     save(out, found.difficulty, about, map(prompt_hash, data.questions))
     return load(out)
@@ -72,29 +71,6 @@ def cross_fitted(
                 right[row, place], tokens[row, place] = one.right, one.tokens
                 inside[row, place] = one.tokens_low <= data.tokens[row, place] <= one.tokens_high
     return Predicted(right, tokens, inside)
-
-
-def judged(
-    data: ModelOutcomes, recipe: DifficultyRecipe, *, folds: int = 5, resamples: int = 1000
-) -> list[dict[str, Any]]:
-    """Figures of a recipe and of the baselines, one row for each model and what is read.
-
-    Keys: `model`, `reads`, `n`, `right` (`auc`, `spearman`, `ece`, each of the first two with `_low` and
-    `_high`), `tokens` (`spearman`, `median_error`, `total`, `inside`), and, for the recipe, `over`: 95 %
-    intervals of its AUC, and of the rank correlation of its tokens, minus each baseline's.
-    """
-    corpus = Corpus(data.questions)
-    counts = drawn(groups(data.questions), resamples=resamples)
-    found = {
-        reads: cross_fitted(data, replace(recipe, reads=reads), folds=folds, corpus=corpus)
-        for reads in dict.fromkeys((*BASELINES, recipe.reads))
-    }
-    rows = []
-    for reads, predicted in found.items():
-        for row, one in enumerate(_models(data, predicted, counts)):
-            over = {} if reads != recipe.reads else _over(data, found, recipe.reads, row, counts)
-            rows.append({"reads": reads, **one, **({"over": over} if over else {})})
-    return rows
 
 
 def for_policy(source: Source, *, folds: int = 5, seed: int = 0) -> dict[str, Any] | None:
@@ -119,7 +95,7 @@ def for_policy(source: Source, *, folds: int = 5, seed: int = 0) -> dict[str, An
         heads = fit(data, corpus, np.arange(len(data)), group, recipe).difficulty
     except BadInput:
         return None
-    (figures,) = _models(data, predicted, counts)
+    (figures,) = model_figures(data, predicted, counts)
     values = {**plain(heads), "held_out": figures}
     return {**values, "id": digest({key: value for key, value in values.items() if key != "id"})}
 
@@ -129,7 +105,7 @@ def _others_mean(truth: Floats, count: int) -> Floats:
     return np.asarray((truth.sum() - truth) / (count - 1) - truth)
 
 
-def _models(data: ModelOutcomes, predicted: Predicted, counts: Floats) -> list[dict[str, Any]]:
+def model_figures(data: ModelOutcomes, predicted: Predicted, counts: Floats) -> list[dict[str, Any]]:
     found, inside = [], predicted.inside
     for place, model in enumerate(data.models):
         right, truth = predicted.right[:, place], data.right[:, place]
@@ -144,20 +120,3 @@ def _models(data: ModelOutcomes, predicted: Predicted, counts: Floats) -> list[d
             }
         )
     return found
-
-
-def _over(
-    data: ModelOutcomes, found: dict[Reads, Predicted], mine: Reads, place: int, counts: Floats
-) -> dict[str, Any]:
-    """Paired intervals against each baseline, for one model."""
-    right, tokens = data.right[:, place], data.tokens[:, place]
-    order = {reads: ordering(one.right[:, place], right, counts, right) for reads, one in found.items()}
-    lengths = {reads: ordering(one.tokens[:, place], tokens, counts) for reads, one in found.items()}
-    return {
-        reads: {
-            "auc": difference(order[mine].auc_drawn, order[reads].auc_drawn),
-            "tokens_spearman": difference(lengths[mine].spearman_drawn, lengths[reads].spearman_drawn),
-        }
-        for reads in found
-        if reads != mine
-    }

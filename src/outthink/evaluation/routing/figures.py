@@ -231,9 +231,9 @@ def success_figures(right: Floats, truth: Floats, found: Ordering) -> dict[str, 
     """Of predicted success rates: order with intervals, calibration error with its bins."""
     return {
         "auc": found.auc,
-        **_ends("auc", found.auc_drawn),
+        **interval_columns("auc", found.auc_drawn),
         "spearman": found.spearman,
-        **_ends("spearman", found.spearman_drawn),
+        **interval_columns("spearman", found.spearman_drawn),
         "ece": ece(right, truth),
         "ece_by_chance": _chance(right, truth),
         "brier": float(((right - truth) ** 2).mean()),
@@ -253,18 +253,13 @@ def token_figures(tokens: Floats, truth: Floats, counts: Floats) -> dict[str, An
     found = ordering(tokens, truth, counts)
     return {
         "spearman": found.spearman,
-        **_ends("spearman", found.spearman_drawn),
+        **interval_columns("spearman", found.spearman_drawn),
         "median_error": float(np.median(np.abs(tokens / truth - 1))),
         "total": float(tokens.sum() / truth.sum()),
     }
 
 
-def difference(mine: Floats, other: Floats) -> dict[str, float | None]:
-    """95 % interval of what one prediction has over another on the same bootstrap samples."""
-    return _ends("paired", mine - other)
-
-
-def _ends(name: str, values: Floats) -> dict[str, float | None]:
+def interval_columns(name: str, values: Floats) -> dict[str, float | None]:
     if np.isnan(values).any():
         return {f"{name}_low": None, f"{name}_high": None}
     low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
