@@ -13,14 +13,14 @@ import outthink as ot
 from outthink import Budget, Completion, EngineError, Fault, Request, ScriptedEngine, Session, Speed
 from outthink.core.receipt import Verdict
 from outthink.engines.protocol import Call, Delta, Event, Finish
-from outthink.engines.simulated import RealTime, is_simulated
+from outthink.engines.simulated import RealTimeEngine, is_simulated
 from support.runs import PROMPT, answers, collect, live, question
 
 FAST = Speed(stream=50_000, total=1e9, prefill=5e6, concurrency=16)
 SLOW = Speed(stream=100, total=1e9, prefill=5e6, concurrency=16)
 
 
-def engine(speed: Speed = FAST, tokens: Any = 100, answer: str = "391", **options: Any) -> RealTime:
+def engine(speed: Speed = FAST, tokens: Any = 100, answer: str = "391", **options: Any) -> RealTimeEngine:
     return ScriptedEngine.sequence([answer], tokens=tokens, speed=speed, **options).live()
 
 

@@ -20,9 +20,11 @@ from outthink.core.receipt import Entry, Receipt, Verdict, total
 from outthink.core.sample import Decision, Progress
 from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.protocol import Call, Delta, Event
-from outthink.engines.simulated import Outcome, RealTime
+from outthink.engines.simulated import Outcome
 from outthink.session.budget import EntryLog
-from outthink.session.calls import Retries, RunningCall
+from outthink.session.calls import Retries
+from outthink.session.calls import RunningCall
+from outthink.engines.simulated import RealTimeEngine
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
 from outthink.session.virtual import VirtualRunner, drive
@@ -350,7 +352,7 @@ async def run_live(plan: Plan) -> Report:
             chaos.saw(running)
             super().launch(running, delay)
 
-    runner, request = Runner(RealTime(engine)), _request(plan, budget)
+    runner, request = Runner(RealTimeEngine(engine)), _request(plan, budget)
     retries = Retries(first=0.25 * LIVE_SCALE, longest=30 * LIVE_SCALE)
     session = Session(runner, _tariff(plan), budget=budget, ahead=3, seed=plan.seed, retries=retries)
     session.ledger = account = Account()

@@ -26,7 +26,8 @@ from outthink.core.receipt import Receipt, Result
 from outthink.core.request import ANSWER_KINDS, Request
 from outthink.core.sample import Candidate, Sample
 from outthink.session.calls import RunningCall
-from outthink.verifiers.protocol import Aggregation, Kind, Score
+from outthink.verifiers.checks import WithoutTokens
+from outthink.verifiers.protocol import Kind, Score
 
 if TYPE_CHECKING:
     from outthink.controller.policy.plan import Plan
@@ -309,7 +310,7 @@ _SCORES = {"y": 1.0, "n": 0.25, "w": 0.0}
 _ASK = "complete and right (y), sound but not complete (n), wrong (w, then maybe why): "
 
 
-class TerminalJudge:
+class TerminalJudge(WithoutTokens):
     """Asks whoever sits at the terminal; y scores 1, n 0.25 and w 0. Costs no tokens.
 
     Args:
@@ -322,9 +323,6 @@ class TerminalJudge:
     id = "person"
     model = "person"
     kind: Kind = "generative"
-    parameters = 0
-    separator = "\n\n"
-    aggregation: Aggregation = "last"
 
     def __init__(self, read: Callable[[], str] | None = None, out: TextIO | None = None) -> None:
         self.read, self.out = read, out or sys.stderr
@@ -336,10 +334,6 @@ class TerminalJudge:
         if not sys.stdin.isatty():
             raise BadInput("--verifier", "person", "needs a terminal to ask at", "give the question as an argument")
         return cls()
-
-    def bound(self, request: Request, candidate: Candidate) -> int:
-        """No tokens."""
-        return 0
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """Ask for one candidate after the other, without holding up the event loop; cancelled, stop waiting."""

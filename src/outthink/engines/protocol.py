@@ -6,11 +6,14 @@ budgets or strategies. A strategy cannot tell one engine from another.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
+from outthink.core.defaults import WithDefaults, offered
 from outthink.core.request import Message, Sampling
+from outthink.core.time_model import TimeModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,43 +123,84 @@ Event = Delta | Finish
 
 
 class Engine(Protocol):
-    """Where tokens come from.
+    """Where tokens come from. Subclass it and write `model` and `generate`; the rest has defaults.
 
     `generate` yields Deltas, then exactly one Finish. Closing the iterator cancels the work at
     once. It raises EngineError, with `fatal` where a retry cannot help, and never retries by itself.
     """
 
-    @property
+    @offered
     def model(self) -> str:
         """Identifier for receipts and price look-up; may become more precise after `prepare`."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__} names no model")
 
-    @property
+    @offered
     def features(self) -> Features:
         """What is known about this engine's abilities now."""
-        ...
+        return Features()
 
-    @property
+    @offered
     def concurrency(self) -> int:
         """How many calls may run at once."""
-        ...
+        return 8
+
+    @offered
+    def url(self) -> str | None:
+        """Address of the server, without secrets, by which published prices are found; None for a local engine."""
+        return None
+
+    @offered
+    def parameters(self) -> int | None:
+        """Weights read per token, None as long as they are unknown."""
+        return None
+
+    @offered
+    def parameters_told(self) -> bool:
+        """Whether `parameters` is what a server says, and not what was read from the model's file."""
+        return False
+
+    @offered
+    def revision(self) -> str | None:
+        """Which version of the model this is, None if unknown; a policy of another version is refused."""
+        return None
+
+    @offered
+    def speed(self) -> TimeModel | None:
+        """The time model of an engine that runs on the virtual clock, None for any other."""
+        return None
+
+    @offered
+    def notes(self) -> tuple[str, ...]:
+        """What belongs into the receipt: parameters that the engine does not accept or heed."""
+        return ()
 
     async def prepare(self, call: Call) -> None:
         """Get ready for calls like this one (start a server, discover features). Idempotent."""
-        ...
+        return
 
+    @abstractmethod
     def generate(self, call: Call) -> AsyncIterator[Event]:
         """Produce one completion."""
         ...
 
     async def count_prompt(self, call: Call) -> int | None:
         """Exact prompt tokens by the server's own tokeniser, None where it offers none."""
-        ...
+        return None
 
     async def count_text(self, text: str) -> int | None:
         """Tokens of a text by the server's own tokeniser, None where it offers none."""
-        ...
+        return None
 
     async def aclose(self) -> None:
         """Release everything; no process or connection stays."""
-        ...
+        return
+
+
+def complete(engine: object) -> Engine:
+    """An engine of any kind as the whole protocol; for objects from outside, once, where they enter.
+
+    One that subclasses `Engine` is returned as it is; a plain object gets the defaults of what it lacks.
+    """
+    if isinstance(engine, WithDefaults) or Engine in type(engine).__mro__:
+        return cast(Engine, engine)
+    return cast(Engine, WithDefaults(engine, Engine))

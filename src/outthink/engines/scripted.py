@@ -7,13 +7,13 @@ any model. Runs on the virtual clock (exact, fast) and, like every engine, in re
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.sample import ConfidenceTrace, Sample
-from outthink.engines.protocol import Call, Event, Features
-from outthink.engines.simulated import CHUNK, Fault, Outcome, RealTime, Speed, play
+from outthink.engines.protocol import Call, Features
+from outthink.engines.simulated import CHUNK, Fault, Outcome, RealTimeEngine, Simulated, Speed
 
 EVERYTHING = Features(logprobs=True, top_logprobs=20, full_logprobs=True, prefix=True, seed=True)
 
@@ -43,7 +43,7 @@ class Completion:
     fault: Fault | None = None
 
 
-class ScriptedEngine:
+class ScriptedEngine(Simulated):
     """Plays a script.
 
     Args:
@@ -51,6 +51,9 @@ class ScriptedEngine:
         prompt_tokens: true tokens of every prompt, or a function from call to them.
         told: False for a server that tells no token counts.
     """
+
+    model: str
+    features: Features
 
     def __init__(
         self,
@@ -106,9 +109,9 @@ class ScriptedEngine:
         """Calls that run at once; more wait."""
         return self.speed.concurrency
 
-    def live(self) -> RealTime:
+    def live(self) -> RealTimeEngine:
         """The same engine in real time, through the ordinary protocol."""
-        return RealTime(self)
+        return RealTimeEngine(self)
 
     def _prompt(self, call: Call) -> int:
         return self.prompt_tokens if isinstance(self.prompt_tokens, int) else self.prompt_tokens(call)
@@ -146,23 +149,9 @@ class ScriptedEngine:
         read = done.text is not None and done.answer is None and reason == "stop"
         return Outcome(sample, tokens, prompt, done.delay, done.fault, self.told, read)
 
-    async def prepare(self, call: Call) -> None:
-        """Nothing to prepare."""
-
-    def generate(self, call: Call) -> AsyncIterator[Event]:
-        """Play the completion in real time."""
-        return play(self, call)
-
     async def count_prompt(self, call: Call) -> int | None:
         """The scripted prompt length, unless the engine tells no counts."""
         return self._prompt(call) if self.told else None
-
-    async def count_text(self, text: str) -> int | None:
-        """The scripted engine has no tokeniser."""
-        return None
-
-    async def aclose(self) -> None:
-        """Nothing to release."""
 
 
 def _trace(confidence: float | Sequence[float] | None, tokens: int) -> ConfidenceTrace | None:

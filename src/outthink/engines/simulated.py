@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol, TypeGuard, cast
+from typing import Protocol, TypeGuard
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.sample import Sample
@@ -114,29 +115,24 @@ class Outcome:
     read: bool = False
 
 
-class Simulated(Protocol):
+class Simulated(Engine, Protocol):
     """An engine that can say what a call will produce; raises BadInput for a call it has no sample for."""
 
     speed: Speed
 
-    @property
-    def model(self) -> str:
-        """Identifier of the model."""
-        ...
-
-    @property
-    def features(self) -> Features:
-        """What the engine can do."""
-        ...
-
+    @abstractmethod
     def outcome(self, call: Call) -> Outcome:
         """The completion of this call, the same one every time."""
         ...
 
+    def generate(self, call: Call) -> AsyncIterator[Event]:
+        """Play the completion in real time."""
+        return play(self, call)
+
 
 def is_simulated(engine: object) -> TypeGuard[Simulated]:
     """Whether an engine can run on the virtual clock."""
-    return hasattr(engine, "outcome") and hasattr(engine, "speed")
+    return hasattr(engine, "outcome")
 
 
 async def play(engine: Simulated, call: Call) -> AsyncIterator[Event]:
@@ -173,11 +169,11 @@ async def play(engine: Simulated, call: Call) -> AsyncIterator[Event]:
     )
 
 
-class RealTime:
+class RealTimeEngine(Engine):
     """A simulated engine that says nothing in advance, so that it runs in real time like any other."""
 
     def __init__(self, engine: Simulated) -> None:
-        self._engine = cast(Engine, engine)
+        self._engine = engine
 
     @property
     def model(self) -> str:
@@ -195,7 +191,7 @@ class RealTime:
         return self._engine.concurrency
 
     async def prepare(self, call: Call) -> None:
-        """Nothing to prepare."""
+        """Let the engine get ready."""
         await self._engine.prepare(call)
 
     def generate(self, call: Call) -> AsyncIterator[Event]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from outthink.core.errors import BadInput
 from outthink.core.sample import ConfidenceTrace, Sample
-from outthink.engines.protocol import Call, Event, Features
-from outthink.engines.simulated import CHUNK, Outcome, Speed, play
+from outthink.engines.protocol import Call, Features
+from outthink.engines.simulated import CHUNK, Outcome, Simulated, Speed
 
 REQUIRED = ("problem_id", "sample_idx", "n_tokens", "answer", "correct")
 _OPTIONAL = ("finish_reason", "prompt_tokens", "mean_logprob", "chunk_conf", "extraction", "self_certainty")
@@ -213,7 +213,7 @@ def _group(rows: dict[str, list[Any]]) -> dict[str, Recorded]:
 # right. Sample 0 is the greedy one and serves only calls at temperature 0.
 
 
-class ReplayEngine:
+class ReplayEngine(Simulated):
     """Recorded samples of one model on one data set.
 
     Args:
@@ -221,6 +221,8 @@ class ReplayEngine:
         seed: each (problem, seed) has one permutation, shared by all strategies and sizes.
         speed: the time model of the simulated server.
     """
+
+    features: Features
 
     def __init__(self, traces: Traces, *, seed: int = 0, speed: Speed | None = None) -> None:
         self.traces, self.seed = traces, seed
@@ -290,25 +292,11 @@ class ReplayEngine:
         self._dealt[recorded.problem] = order
         return order
 
-    async def prepare(self, call: Call) -> None:
-        """Nothing to prepare."""
-
-    def generate(self, call: Call) -> AsyncIterator[Event]:
-        """Play a recorded sample in real time."""
-        return play(self, call)
-
     async def count_prompt(self, call: Call) -> int | None:
         """The recorded prompt length."""
         recorded = self._problem(call.problem)
         sample = recorded.sampled[0] if recorded.sampled else recorded.greedy
         return None if sample is None else sample.prompt_tokens
-
-    async def count_text(self, text: str) -> int | None:
-        """Recorded samples bring no tokeniser."""
-        return None
-
-    async def aclose(self) -> None:
-        """Nothing to release."""
 
 
 def _outcome(sample: Sample) -> Outcome:

@@ -19,7 +19,7 @@ from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import AnswerKind, Budget, Request, Sampling
 from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.economics.tariff import Tariff
-from outthink.engines.protocol import Call, Engine
+from outthink.engines.protocol import Call, Engine, complete
 from outthink.engines.simulated import is_simulated
 from outthink.evaluation.dataset import Dataset, Problem
 from outthink.evaluation.rows import BASELINE
@@ -32,6 +32,7 @@ from outthink.session.store import SampleStore
 from outthink.session.virtual import VirtualRunner
 from outthink.session.virtual import drive as drive_virtual
 from outthink.strategies import Spec
+from outthink.verifiers import protocol as verifiers
 from outthink.verifiers.protocol import Verifier
 
 LADDER = (2, 4, 8, 16)
@@ -108,7 +109,8 @@ class Arena:
     """
 
     def __init__(self, dataset: Dataset, engine: Engine, verifier: Verifier | None, plan: ArenaPlan, out: Path) -> None:
-        self.dataset, self.engine, self.verifier, self.plan, self.out = dataset, engine, verifier, plan, out
+        self.dataset, self.engine, self.plan, self.out = dataset, complete(engine), plan, out
+        self.verifier = None if verifier is None else verifiers.complete(verifier)
         journal = out.with_name(out.name + ".journal")
         if out.exists() and not journal.exists():
             raise BadInput("--out", str(out), "exists already", "give another folder or remove it")
@@ -117,9 +119,9 @@ class Arena:
         if self.store.about("run", described) != described:
             self.store.close()
             raise BadInput("--out", str(journal), "is the journal of another run", "remove it or change --out")
-        tariff = Tariff.of(engine.model, url=getattr(engine, "url", None))
-        self.tariff = replace(tariff, parameters=getattr(engine, "parameters", None) or tariff.parameters)
-        self.places = Places(lambda: max(1, engine.concurrency))
+        tariff = Tariff.of(engine.model, url=self.engine.url)
+        self.tariff = replace(tariff, parameters=self.engine.parameters or tariff.parameters)
+        self.places = Places(lambda: max(1, self.engine.concurrency))
 
     async def pilot(self) -> tuple[float, float]:
         """Tokens that one sample takes, prompt included, and judging it: means over a few problems without a budget."""

@@ -20,7 +20,7 @@ from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import AnswerKind, Request, Sampling
 from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
-from outthink.engines.protocol import Call, Engine
+from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
 from outthink.session.live import LiveRunner, drive
 from outthink.session.runner import Places
@@ -75,6 +75,7 @@ async def record(
     Raises BadInput if OUT exists or its journal is of another recording, EngineError if samples
     are missing at the end (what is saved stays saved: run again).
     """
+    engine = complete(engine)
     if out.exists():  # noqa: ASYNC240 - one stat before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
     await engine.prepare(Call(_request(dataset.problems[0], plan).messages, plan.sampling))

@@ -28,7 +28,7 @@ from outthink.engines.traces import Traces, load
 from outthink.evaluation.dataset import Problems, problem_file
 from outthink.evaluation.sample_file import JudgedSample, SampleFile
 from outthink.session.store import use_log
-from outthink.verifiers.protocol import Score, Verifier
+from outthink.verifiers.protocol import Score, Verifier, complete
 
 # Scores on their way into a file: one journal a file, safe against being killed.
 #
@@ -199,6 +199,7 @@ async def verify(
     """
     if out.exists() and not journal_of(out).exists():  # noqa: ASYNC240 - before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
+    verifier = complete(verifier)
     rows = samples.samples()
     missing = next((key for key, _ in rows if key not in problems), None)
     if missing is not None:
@@ -260,7 +261,7 @@ def _items(
 
 def _batches(by_problem: list[list[Item]], verifier: Verifier) -> Iterator[list[Item]]:
     """Pieces that are judged and saved together: of one problem, or many for a verifier that fills its own batches."""
-    size = LARGE_BATCH if hasattr(verifier, "score_many") else BATCH
+    size = BATCH if verifier.score_many is None else LARGE_BATCH
     pools = [[item for items in by_problem for item in items]] if size == LARGE_BATCH else by_problem
     for pool in pools:
         for start in range(0, len(pool), size):
@@ -279,7 +280,7 @@ async def _judge_all(
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(1 if hasattr(verifier, "score_many") or verifier.kind == "exact" else SIDE_BY_SIDE):
+            for _ in range(SIDE_BY_SIDE if verifier.score_many is None and verifier.kind != "exact" else 1):
                 group.create_task(work())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
@@ -306,11 +307,10 @@ async def _judge(batch: list[Item], verifier: Verifier) -> list[JudgedSample]:
 
 
 async def _scores(batch: list[Item], verifier: Verifier) -> list[Score]:
-    many = getattr(verifier, "score_many", None)
-    if many is None:
+    if verifier.score_many is None:
         return await verifier.score(batch[0].request, [item.candidate for item in batch])
     groups = [(request, [item.candidate for item in items]) for request, items in _by_request(batch)]
-    found: list[list[Score]] = await asyncio.to_thread(many, groups)
+    found = await asyncio.to_thread(verifier.score_many, groups)
     return [score for scores in found for score in scores]
 
 
@@ -334,9 +334,7 @@ def _judged(score: Score, verifier: Verifier) -> JudgedSample:
 
 async def close(verifier: Verifier) -> None:
     """Release what a verifier holds, if it holds anything."""
-    release = getattr(verifier, "aclose", None)
-    if release is not None:
-        await release()
+    await complete(verifier).aclose()
 
 
 # Samples are scored before they are replayed, once for each file and verifier: the scored file is kept in the cache.

@@ -21,7 +21,7 @@ from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import AnswerKind, Request, Sampling
 from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
-from outthink.engines.protocol import Call, Engine
+from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
 from outthink.session.live import LiveRunner, drive
 from outthink.session.runner import Places
@@ -161,6 +161,7 @@ async def label(
     Raises BadInput if OUT exists, its journal is of another labelling or a solution has no problem,
     EngineError if completions are missing at the end (what is saved stays saved: run again).
     """
+    engine = complete(engine)
     if out.exists():  # noqa: ASYNC240 - one stat before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
     problems = {problem.problem_id: problem for problem in dataset.problems}

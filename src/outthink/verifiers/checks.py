@@ -1,7 +1,7 @@
-"""A check that decides right or wrong: a number, mathematical equivalence, a user's own comparison.
+"""Verifiers that run no model: a check, a JSON schema, a function, recorded scores, the sample's own confidence.
 
-Knows: that a truth value is a score of 1 or 0 and costs no tokens. Does not know what is compared; the
-check is passed in, and may wait for a process of its own.
+Knows: how a truth value, a violation or a measure in nats becomes a score between 0 and 1. Does not know what a
+check compares (it is passed in and may wait for a process of its own), how JSON is found in a text, or files.
 """
 
 from __future__ import annotations
@@ -10,18 +10,27 @@ import inspect
 import json
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from outthink.core.errors import BadInput, Unsupported
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, alternatives, certainty
-from outthink.verifiers.protocol import Aggregation, Kind, Score
+from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier
 
 Check = Callable[[Request, str], bool | Awaitable[bool]]
 """The request and a completion's text -> whether it is right, at once or to be awaited."""
 
 
-class ExactVerifier:
+class WithoutTokens(Verifier):
+    """What the verifiers that read and generate no token have in common."""
+
+    parameters = 0
+
+    def bound(self, request: Request, candidate: Candidate) -> int:
+        """No tokens."""
+        return 0
+
+
+class ExactVerifier(WithoutTokens):
     """Asks a check about each completion: 1 is right, 0 is wrong, and the first 1 may end a search.
 
     Args:
@@ -31,16 +40,10 @@ class ExactVerifier:
 
     kind: Kind = "exact"
     model = "exact"
-    parameters = 0
-    separator = "\n\n"
-    aggregation: Aggregation = "last"
+    id: str
 
     def __init__(self, check: Check, *, id: str = "exact") -> None:
         self.check, self.id = check, id
-
-    def bound(self, request: Request, candidate: Candidate) -> int:
-        """No tokens."""
-        return 0
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One score a completion, checked in order."""
@@ -52,17 +55,14 @@ class ExactVerifier:
         return scores
 
 
-# A JSON schema as a verifier.
-#
-# Knows: what `jsonschema` says of a value. Does not know how JSON is found in a text (`read` is passed in),
-# and fetches nothing: a reference to another document is an error.
-
 _INSTALL = "pip install 'outthink[schema]'"
 _LONG = 300  # characters of an explanation
 
 
-class SchemaVerifier:
+class SchemaVerifier(WithoutTokens):
     """Scores 1 where the JSON found in a completion satisfies a schema, else 0 with the first violation.
+
+    It fetches nothing: a reference to another document is an error.
 
     Args:
         schema: a JSON schema; its `$schema` names the draft, 2020-12 if absent. `format` is not checked.
@@ -74,9 +74,7 @@ class SchemaVerifier:
 
     kind: Kind = "exact"
     model = "schema"
-    parameters = 0
-    separator = "\n\n"
-    aggregation: Aggregation = "last"
+    id: str
 
     def __init__(self, schema: object, *, read: Callable[[str], str | None], id: str = "schema") -> None:
         try:
@@ -86,30 +84,27 @@ class SchemaVerifier:
             raise BadInput("verifier", "schema", "needs jsonschema, which is not installed", _INSTALL) from error
         if not isinstance(schema, dict | bool):
             raise BadInput("schema", schema, "is not a JSON schema", "give an object, or true or false")
-        draft: Any = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+        draft = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
         try:
-            draft.check_schema(schema)
+            if isinstance(schema, dict):
+                draft.check_schema(schema)
         except jsonschema.SchemaError as error:
             raise BadInput("schema", schema, f"is not valid: {error.message[:_LONG]}", "mend the schema") from error
         # An empty registry: without one, jsonschema would fetch remote references from the network.
-        self._validator: Any = draft(schema, registry=referencing.Registry())
+        self._validator = draft(schema, registry=referencing.Registry())
         self._unresolved = referencing.exceptions.Unresolvable
         self._schema, self._read, self.id = schema, read, id
 
-    def bound(self, request: Request, candidate: Candidate) -> int:
-        """No tokens."""
-        return 0
-
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One score a completion. Raises BadInput where the schema refers to a document that it does not hold."""
-        return [self._one(candidate.text) for candidate in candidates]
+        return [self._judge(candidate.text) for candidate in candidates]
 
-    def _one(self, text: str) -> Score:
-        found = self._read(text)
-        if found is None:
+    def _judge(self, text: str) -> Score:
+        json_text = self._read(text)
+        if json_text is None:
             return Score((0.0,), message="no JSON found")
         try:
-            error = next(self._validator.iter_errors(json.loads(found)), None)
+            error = next(self._validator.iter_errors(json.loads(json_text)), None)
         except self._unresolved as missing:
             raise BadInput(
                 "schema", self._schema, f"refers to something it does not hold ({missing})", "put it under $defs"
@@ -121,10 +116,7 @@ class SchemaVerifier:
         return Score((0.0,), message=f"{error.json_path}: {error.message}"[:_LONG])
 
 
-# A user's own check as a verifier: exact comparison, a schema, a parser. Costs no tokens.
-
-
-class FunctionVerifier:
+class FunctionVerifier(WithoutTokens):
     """Calls a function with the request and a completion's text; it returns a score or a truth value.
 
     Args:
@@ -132,38 +124,32 @@ class FunctionVerifier:
     """
 
     model = "function"
-    parameters = 0
-    separator = "\n\n"
-    aggregation: Aggregation = "last"
+    id: str
+    kind: Kind
 
     def __init__(
         self, function: Callable[[Request, str], float], *, name: str = "function", exact: bool = False
     ) -> None:
         self.function, self.id = function, name
-        self.kind: Kind = "exact" if exact else "outcome"
-
-    def bound(self, request: Request, candidate: Candidate) -> int:
-        """No tokens."""
-        return 0
+        self.kind = "exact" if exact else "outcome"
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One score a completion; the session refuses values outside 0...1."""
         return [Score((float(self.function(request, candidate.text)),)) for candidate in candidates]
 
 
-# Scores that were recorded with the samples, for replay.
-#
-# Knows: that a sample carries them, and what the verifier read for them. Does not know files.
-
-
-class RecordedVerifier:
+class RecordedVerifier(Verifier):
     """Gives every sample the step scores it was recorded with, at the price that was paid for them.
 
     Args:
         id, kind, model, parameters, aggregation: of the verifier that gave the scores.
     """
 
-    separator = "\n\n"
+    id: str
+    kind: Kind
+    model: str
+    parameters: int | None
+    aggregation: Aggregation
 
     def __init__(
         self,
@@ -192,15 +178,10 @@ class RecordedVerifier:
         return scores
 
 
-# The generating model's own certainty as a verifier that costs nothing.
-#
-# Knows: how a measure in nats becomes a score between 0 and 1. Does not know where log-probabilities
-# come from. A score is a rank, not a probability that the answer is right.
+class ConfidenceVerifier(WithoutTokens):
+    """The generating model's own certainty, read from a finished sample's log-probabilities.
 
-
-class ConfidenceVerifier:
-    """Reads a finished sample's log-probabilities; generates and reads no token.
-
+    A score is a rank, not a probability that the answer is right.
     `logprob` becomes exp(mean log-probability), the geometric mean of the token probabilities. The
     other measures are positive without bound: c becomes c / (1 + c), which keeps their order and
     compresses their differences, so a weighted vote over them is close to majority.
@@ -215,20 +196,14 @@ class ConfidenceVerifier:
 
     kind: Kind = "confidence"
     model = "confidence"
-    parameters = 0
-    separator = "\n\n"
-    aggregation: Aggregation = "last"
+    id: str
+    top_logprobs: int
 
     def __init__(self, name: str = "confidence", *, window: int = 2048) -> None:
         self.top_logprobs = alternatives(name)
-        """Alternatives a token that samples must be drawn with to be judged."""
         self.name, self.window = name, window
         windowed = name in ("tail", "bottom", "lowest")
         self.id = f"{name}@{window}" if windowed else name
-
-    def bound(self, request: Request, candidate: Candidate) -> int:
-        """No tokens."""
-        return 0
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One score a candidate. Raises Unsupported for a sample without the log-probabilities it needs."""
@@ -237,12 +212,12 @@ class ConfidenceVerifier:
     def _score(self, candidate: Candidate) -> float:
         if candidate.sample is None:
             raise Unsupported(f"verifier {self.id} judges finished samples, not text: it reads their log-probabilities")
-        found = certainty(candidate.sample, self.name, self.window)
-        if found is None:
+        measure = certainty(candidate.sample, self.name, self.window)
+        if measure is None:
             needs = {"logprob": "log-probabilities", "self-certainty": "statistics of the whole vocabulary"}
             raise Unsupported(
                 f"verifier {self.id}: the samples carry no {needs.get(self.name, 'top log-probabilities')}; "
                 "use an engine that returns them (see `outthink doctor`) or another verifier"
             )
         # Rounding may lift either just over its bound.
-        return math.exp(min(0.0, found)) if self.name == "logprob" else max(0.0, found) / (1 + max(0.0, found))
+        return math.exp(min(0.0, measure)) if self.name == "logprob" else max(0.0, measure) / (1 + max(0.0, measure))

@@ -12,12 +12,13 @@ import random
 import re
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
+from outthink.core.defaults import WithDefaults, offered
 from outthink.core.errors import BadInput
 from outthink.core.request import Message, Request, Sampling
 from outthink.core.sample import Candidate
-from outthink.verifiers.protocol import Aggregation, Kind, Score
+from outthink.verifiers.protocol import Kind, Score, Verifier
 
 # What a judge is asked and how its reply is read.
 #
@@ -125,11 +126,43 @@ _VARIED = 0.7  # temperature where several verdicts are to differ
 
 
 class Complete(Protocol):
-    """Completes a chat. May have attributes `model`, `parameters` and `concurrency` (see JudgeVerifier)."""
+    """Completes a chat. A plain function will do."""
 
     def __call__(self, messages: tuple[Message, ...], sampling: Sampling, top_logprobs: int) -> Awaitable[JudgeReply]:
         """The reply. Raises EngineError."""
         ...
+
+
+class Completer(Complete, Protocol):
+    """What an object that completes chats may tell of the engine behind it, and what holds for one that does not."""
+
+    @offered
+    def model(self) -> str:
+        """The model's name."""
+        return "judge"
+
+    @offered
+    def parameters(self) -> int | None:
+        """Its weights, None if unknown."""
+        return None
+
+    @offered
+    def concurrency(self) -> int:
+        """How many chats may be completed at once."""
+        return 1
+
+    @offered
+    def notes(self) -> tuple[str, ...]:
+        """What belongs into the receipt."""
+        return ()
+
+    async def prepare(self) -> None:
+        """Get the engine ready."""
+        return
+
+    async def aclose(self) -> None:
+        """Release the engine."""
+        return
 
 
 @dataclass(slots=True)
@@ -141,7 +174,7 @@ class _Ruling:
     told: bool = False
 
 
-class JudgeVerifier:
+class JudgeVerifier(Verifier):
     """Asks a model whether a candidate is right, or which of two is.
 
     `yes-no` scores P(yes) / (P(yes) + P(no)) at the verdict token where alternatives are told, else the
@@ -162,8 +195,6 @@ class JudgeVerifier:
     """
 
     kind: Kind = "generative"
-    separator = "\n\n"
-    aggregation: Aggregation = "last"
 
     def __init__(
         self,
@@ -183,6 +214,7 @@ class JudgeVerifier:
             if value < 1:
                 raise BadInput(name, value, "is below 1", "give at least 1")
         self.complete, self.mode, self.votes, self.rounds = complete, mode, votes, rounds
+        self._completer = cast(Completer, WithDefaults(complete, Completer))
         self._model, self._parameters = model, parameters
         several = votes > 1 and mode == "yes-no"
         self._sampling = sampling or Sampling(temperature=_VARIED if several else 0.0)
@@ -201,13 +233,12 @@ class JudgeVerifier:
     @property
     def model(self) -> str:
         """The judge's model."""
-        return self._model or str(getattr(self.complete, "model", "judge"))
+        return self._model or self._completer.model
 
     @property
     def parameters(self) -> int | None:
         """Its weights, None if unknown."""
-        told: int | None = getattr(self.complete, "parameters", None)
-        return told if self._parameters is None else self._parameters
+        return self._completer.parameters if self._parameters is None else self._parameters
 
     @property
     def agreement(self) -> float | None:
@@ -217,11 +248,10 @@ class JudgeVerifier:
     @property
     def notes(self) -> tuple[str, ...]:
         """What belongs into the receipt: how far both orders agree, and the notes of its engine."""
-        told: tuple[str, ...] = getattr(self.complete, "notes", ())
         if not self.compared:
-            return told
-        said = f"{self.id}: both orders named the same candidate in {self.agreed} of {self.compared} pairs"
-        return (said, *told)
+            return self._completer.notes
+        agreement = f"{self.id}: both orders named the same candidate in {self.agreed} of {self.compared} pairs"
+        return (agreement, *self._completer.notes)
 
     def bound(self, request: Request, candidate: Candidate) -> int:
         """The most tokens that judging one candidate can take: every reply needs its second attempt.
@@ -247,13 +277,11 @@ class JudgeVerifier:
 
     async def prepare(self) -> None:
         """Get the engine behind `complete` ready, where it knows how."""
-        if (ready := getattr(self.complete, "prepare", None)) is not None:
-            await ready()
+        await self._completer.prepare()
 
     async def aclose(self) -> None:
         """Release the engine behind `complete`, where that owns one."""
-        if (close := getattr(self.complete, "aclose", None)) is not None:
-            await close()
+        await self._completer.aclose()
 
     def _verdicts(self, rulings: list[_Ruling]) -> Score:
         shares = [ruling.share for ruling in rulings if ruling.share is not None]
@@ -308,7 +336,7 @@ class JudgeVerifier:
 
     async def _all(self, jobs: list[Coroutine[Any, Any, T]]) -> list[T]:
         """Results in order; at once where `complete` allows it. On an error the rest is cancelled."""
-        if int(getattr(self.complete, "concurrency", 1)) <= 1:
+        if self._completer.concurrency <= 1:
             try:
                 return [await job for job in jobs]
             finally:

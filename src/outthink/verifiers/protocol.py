@@ -7,10 +7,12 @@ strategies or how a score is used.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
+from outthink.core.defaults import WithDefaults, offered
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
@@ -61,46 +63,88 @@ class Score:
         return aggregate(self.steps, aggregation)
 
 
-class Verifier(Protocol):
-    """Judges candidates of one request. Scores of different ids are never mixed in one vote."""
+Batches = Sequence[tuple[Request, Sequence[Candidate]]]
+"""Questions with their candidates, as `score_many` takes them."""
 
-    @property
+
+class Verifier(Protocol):
+    """Judges candidates of one request. Scores of different ids are never mixed in one vote.
+
+    Subclass it and write `id`, `bound` and `score`; the rest has defaults.
+    """
+
+    @offered
     def id(self) -> str:
         """Model, revision and format: what makes two scores comparable."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__} has no id")
 
-    @property
+    @offered
     def kind(self) -> Kind:
         """How it judges. `exact` ends a search at its first pass; `process` scores every step."""
-        ...
+        return "outcome"
 
-    @property
+    @offered
     def model(self) -> str:
         """Its name in receipts, by which its prices are looked up."""
-        ...
+        return self.id
 
-    @property
+    @offered
     def parameters(self) -> int | None:
         """Weights read per token; 0 where no model runs, None if unknown."""
-        ...
+        return None
 
-    @property
+    @offered
     def separator(self) -> str:
         """Where a step ends, see `split_steps`."""
-        ...
+        return "\n\n"
 
-    @property
+    @offered
     def aggregation(self) -> Aggregation:
         """How its step scores become one number, chosen on calibration data."""
-        ...
+        return "last"
 
+    @offered
+    def top_logprobs(self) -> int:
+        """Alternatives a token that samples must be drawn with to be judged."""
+        return 0
+
+    @offered
+    def notes(self) -> tuple[str, ...]:
+        """What belongs into the receipt."""
+        return ()
+
+    @offered
+    def score_many(self) -> Callable[[Batches], list[list[Score]]] | None:
+        """A method that judges many questions in full batches, blocking; None where there is nothing to gain."""
+        return None
+
+    @abstractmethod
     def bound(self, request: Request, candidate: Candidate) -> int:
         """The most tokens that judging one candidate can take."""
         ...
 
+    @abstractmethod
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One score a candidate, in order. Raises EngineError if it cannot judge, BadInput if it is misused."""
         ...
+
+    async def prepare(self) -> None:
+        """Get ready, so that the first judgement does not wait for a start. Idempotent."""
+        return
+
+    async def aclose(self) -> None:
+        """Release everything; it may be used again."""
+        return
+
+
+def complete(verifier: object) -> Verifier:
+    """A verifier of any kind as the whole protocol; for objects from outside, once, where they enter.
+
+    One that subclasses `Verifier` is returned as it is; a plain object gets the defaults of what it lacks.
+    """
+    if isinstance(verifier, WithDefaults) or Verifier in type(verifier).__mro__:
+        return cast(Verifier, verifier)
+    return cast(Verifier, WithDefaults(verifier, Verifier))
 
 
 # Which text of a request a reward model is shown as the question. Knows messages; does not know models.

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
-from outthink.verifiers.protocol import Aggregation, Kind, Score, question_of
+from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, question_of
 from outthink.verifiers.reward_model.formats import MARKER, SYSTEM
 
 Api = Literal["pooling", "score", "classify"]
@@ -34,7 +34,7 @@ class _NoSuchApi(EngineError):
     """The server has no such route, or its model none of that task."""
 
 
-class RemoteRewardModel:
+class RemoteRewardModel(Verifier):
     """Judges by asking a server.
 
     Args:
@@ -53,7 +53,8 @@ class RemoteRewardModel:
         concurrency: candidates that are asked for at once.
     """
 
-    separator = "\n\n"
+    separator: str
+    parameters: int | None
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class RemoteRewardModel:
         self._format, self._kind, self._aggregation, self._api = format, kind, aggregation, api
         self._name = model
         self.max_context: int | None = None
-        self.separator = separator or self.separator
+        self.separator = separator or "\n\n"
         self.parameters, self.sigmoid, self.timeout, self.concurrency = parameters, sigmoid, timeout, concurrency
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
 

@@ -20,7 +20,7 @@ from outthink.engines.embedded.fetch import SMOLLM2, pull
 from outthink.engines.embedded.gguf import GGUFInfo, read_gguf
 from outthink.engines.embedded.prompts import PromptReader
 from outthink.engines.openai import Facts, OpenAIEngine
-from outthink.engines.protocol import Call, Event, Features, Finish
+from outthink.engines.protocol import Call, Engine, Event, Features, Finish
 from outthink.http.transport import HttpxTransport, Response, Timeouts
 
 # Connections to llama.cpp's server. Knows one quirk of it; everything else is the default transport's.
@@ -68,7 +68,7 @@ _IDLE = 600.0  # seconds without a byte; the child's death closes its connection
 _TOP = 20  # alternatives a token: llama.cpp has no limit, no strategy asks for more
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(Engine):
     """A GGUF model on this machine. Nothing is fetched or started before the first `prepare`.
 
     Args:

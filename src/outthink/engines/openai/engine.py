@@ -18,7 +18,7 @@ from outthink.engines.openai.body import SAMPLING, Thinking, adapt, body
 from outthink.engines.openai.facts import Facts, file_for, recall, remember
 from outthink.engines.openai.reading import CompletionReader, decisive
 from outthink.engines.openai.tokens import Tokenizer
-from outthink.engines.protocol import Call, Delta, Event, Features, Finish
+from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
 from outthink.http.errors import complaint, html, of
 from outthink.http.events import Decoder, NotJson
 from outthink.http.server import Address, Server
@@ -75,7 +75,7 @@ _AFTER_DONE = 0.05  # seconds to let the body end after `[DONE]`, so that its co
 _NO_PREFIX = re.compile(r"prefill|continue_final|last (?:role|message)|prefix", re.IGNORECASE)
 
 
-class OpenAIEngine:
+class OpenAIEngine(Engine):
     """A chat server by URL.
 
     Args:

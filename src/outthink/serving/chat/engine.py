@@ -16,7 +16,7 @@ from outthink.core.request import Message
 from outthink.engines.openai.engine import OpenAIEngine
 from outthink.engines.openai.facts import Facts
 from outthink.engines.openai.reading import CompletionReader
-from outthink.engines.protocol import Call, Delta, Event, Features, Finish
+from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
 from outthink.http.errors import ErrorMessage, ErrorWriter
 from outthink.http.events import Decoder
 from outthink.http.server import Server
@@ -268,7 +268,7 @@ class ChatCallEngine(OpenAIEngine):
         return super()._take(chunk, reading)
 
 
-class ChatEngine:
+class ChatEngine(Engine):
     """Calls of one request to one model.
 
     Args:
@@ -278,6 +278,9 @@ class ChatEngine:
         heard: sees every chunk of every call as it comes.
         concurrency: calls that may be in flight for this request.
     """
+
+    model: str
+    concurrency: int
 
     def __init__(
         self,

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
+from outthink.verifiers.checks import WithoutTokens
 from outthink.verifiers.code.sandbox import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict
-from outthink.verifiers.protocol import Aggregation, Kind, Score
+from outthink.verifiers.protocol import Kind, Score
 
 # Which part of a chat answer is the code. Knows code fences; does not know Python beyond `def NAME(`.
 
@@ -36,7 +37,7 @@ def extract_code(text: str, entry_point: str) -> str:
 Problems = Mapping[str, CodeProblem] | Callable[[Request], CodeProblem]
 
 
-class CodeVerifier:
+class CodeVerifier(WithoutTokens):
     """Scores 1 where the code in a completion passes its problem's test, else 0 with the reason.
 
     Args:
@@ -47,9 +48,7 @@ class CodeVerifier:
 
     kind: Kind = "exact"
     model = "code"
-    parameters = 0
-    separator = "\n\n"
-    aggregation: Aggregation = "last"
+    id: str
 
     def __init__(
         self,
@@ -65,10 +64,6 @@ class CodeVerifier:
             raise BadInput("workers", workers, "is below 1", "give at least 1")
         self.problems, self.id = problems, id
         self.sandbox = sandbox or CodeSandbox(limits or CodeLimits())
-
-    def bound(self, request: Request, candidate: Candidate) -> int:
-        """No tokens."""
-        return 0
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One score a completion, up to `workers` at once.

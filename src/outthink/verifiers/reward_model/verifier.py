@@ -15,14 +15,14 @@ from typing import Any
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, split_steps
-from outthink.verifiers.protocol import Aggregation, Kind, Score, question_of
+from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, question_of
 from outthink.verifiers.reward_model.formats import Encoded, Format, make_format
 from outthink.verifiers.reward_model.scorer import PrefixCache, ScoredText, Scorer, Weights
 
 _CACHE_BYTES = 512 * 1024 * 1024
 
 
-class RewardModelVerifier:
+class RewardModelVerifier(Verifier):
     """Judges with a reward model in this process.
 
     Args:
@@ -37,6 +37,13 @@ class RewardModelVerifier:
         cache_bytes: memory for keys and values of texts read before; 0 for none.
         batch_tokens: tokens of a padded batch at most.
     """
+
+    id: str
+    kind: Kind
+    model: str
+    parameters: int | None
+    separator: str
+    aggregation: Aggregation
 
     def __init__(
         self,
@@ -56,10 +63,10 @@ class RewardModelVerifier:
         self.weights = Weights.of(model, self.format)
         self.model = name or str(getattr(model, "name_or_path", "") or "reward model").rstrip("/").rsplit("/", 1)[-1]
         self.id = id or f"{self.model}@{_revision(self.weights)}/{self.format.name}"
-        self.kind: Kind = kind
-        self.parameters: int | None = self.weights.parameters
+        self.kind = kind
+        self.parameters = self.weights.parameters
         self.separator = self.format.separator
-        self.aggregation: Aggregation = aggregation or self.format.aggregation
+        self.aggregation = aggregation or self.format.aggregation
         self.max_context = max_context or self.weights.max_context
         self.device = str(self.weights.device)
         self.cache = PrefixCache(cache_bytes // self.weights.bytes_per_token)
