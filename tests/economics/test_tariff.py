@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
 from outthink.core.errors import BadInput
@@ -70,3 +72,32 @@ def test_the_price_of_the_user_wins() -> None:
     url = "https://api.openai.com/v1"
     assert Tariff.of("gpt-4o-mini", url=url).price is not None
     assert Tariff.of("gpt-4o-mini", url=url, price=Price(7.0, 9.0)).usd(1_000_000, 0, 0) == 7.0
+
+
+@dataclass
+class Known:
+    """An engine as a tariff sees it."""
+
+    model: str = "mystery"
+    url: str | None = None
+    parameters: int | None = None
+    parameters_told: bool = False
+
+
+def test_whose_count_of_parameters_is_believed() -> None:
+    def of(engine: Known, parameters: int | None = None) -> tuple[int | None, str | None]:
+        tariff = Tariff.of_engine(engine, parameters=parameters)
+        return tariff.parameters, tariff.source
+
+    named = Known("smollm2-135m", parameters=7)
+    assert of(named, 5) == (5, "given")
+    assert of(named) == (134_515_008, "name")
+    assert of(Known(parameters=7)) == (7, "file")
+    assert of(Known(parameters=7, parameters_told=True)) == (7, "server")
+    assert of(Known()) == (None, None)
+
+
+def test_a_count_that_a_server_told_is_marked() -> None:
+    (note,) = Tariff.of_engine(Known(parameters=630_167_424, parameters_told=True)).notes
+    assert note == "flops count the 630,167,424 parameters that the server of mystery tells"
+    assert Tariff.of_engine(Known(parameters=7)).notes == ()

@@ -20,6 +20,7 @@ needs_model = pytest.mark.skipif(
 )
 
 F32, Q4_1 = 0, 3
+UNKNOWN_TYPE = 999  # of a tensor: the file need not hold its data
 Tensor = tuple[str, tuple[int, ...], int]
 TENSORS: tuple[Tensor, ...] = (("token_embd.weight", (32, 100), F32), ("blk.0.attn_q.weight", (32, 32), Q4_1))
 KEYS = {"general.architecture": "llama", "general.name": "Tiny", "llama.context_length": 512}
@@ -49,7 +50,7 @@ def gguf(
         for side in shape:
             count *= side
         listed += string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, reach)
-        reach += count * 4 if kind == F32 else count // 32 * 20
+        reach += count * {F32: 32 * 4, Q4_1: 20}.get(kind, 0) // 32
     head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys))
     head += b"".join(pair(key, value) for key, value in keys.items()) + listed
     return head + bytes(-len(head) % 32) + bytes(reach)

@@ -7,12 +7,13 @@ import struct
 from pathlib import Path
 
 import pytest
-from embedded_files import KEYS, MODEL, TENSORS, gguf, pair, string
+from embedded_files import F32, KEYS, MODEL, TENSORS, UNKNOWN_TYPE, Tensor, gguf, pair, string
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outthink.core.errors import BadInput
-from outthink.engines.embedded import read_gguf
+from outthink.engines.embedded import GGUFInfo, read_gguf
+from outthink.engines.embedded.gguf import ModelShape
 
 
 def written(folder: Path, content: bytes) -> Path:
@@ -40,11 +41,69 @@ def test_header_of_a_small_file(tmp_path: Path) -> None:
     assert info.size == len(content)
 
 
+def info_of(folder: Path, tensors: list[Tensor], **keys: int | list[str]) -> GGUFInfo:
+    return read_gguf(written(folder, gguf({f"llama.{key}": value for key, value in keys.items()}, tensors)))
+
+
+EMBEDDING: Tensor = ("token_embd.weight", (8, 50), F32)
+LAYER: Tensor = ("blk.0.attn_q.weight", (8, 8), F32)
+
+
+def test_an_input_embedding_counts_only_where_it_is_the_head_too(tmp_path: Path) -> None:
+    tied = info_of(tmp_path, [EMBEDDING, LAYER])
+    apart = info_of(tmp_path, [EMBEDDING, LAYER, ("output_norm.weight", (8,), F32), ("output.weight", (8, 50), F32)])
+    assert (tied.parameters, tied.elements) == (8 * 50 + 8 * 8, 8 * 50 + 8 * 8)
+    assert (apart.parameters, apart.elements) == (8 * 50 + 8 * 8 + 8, 2 * 8 * 50 + 8 * 8 + 8)
+
+
+def test_the_smaller_coder_counts_as_published(tmp_path: Path) -> None:
+    # Its table of tensors in two rows: the sum of all is 630,167,424.
+    embedding, head = (
+        ("token_embd.weight", (896, 151_936), UNKNOWN_TYPE),
+        ("output.weight", (896, 151_936), UNKNOWN_TYPE),
+    )
+    rest = ("blk.0.rest.weight", (630_167_424 - 2 * 896 * 151_936,), UNKNOWN_TYPE)
+    info = info_of(tmp_path, [embedding, rest, head])
+    assert (info.elements, info.parameters) == (630_167_424, 494_032_768)
+    assert info.shape.vocabulary == 151_936
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_experts_that_a_token_passes_through_count(tmp_path: Path, together: bool) -> None:
+    names = ("gate", "up", "down")
+    if together:
+        experts: list[Tensor] = [(f"blk.0.ffn_{name}_exps.weight", (8, 4, 16), F32) for name in names]
+    else:
+        experts = [(f"blk.0.ffn_{name}.{number}.weight", (8, 4), F32) for name in names for number in range(16)]
+    shared: Tensor = ("blk.0.ffn_up_shexp.weight", (8, 4), F32)
+    router: Tensor = ("blk.0.ffn_gate_inp.weight", (8, 16), F32)
+    info = info_of(tmp_path, [EMBEDDING, *experts, shared, router], expert_count=16, expert_used_count=2)
+    assert info.parameters == 8 * 50 + 3 * 8 * 4 * 2 + 8 * 4 + 8 * 16
+    assert info.elements == 8 * 50 + 3 * 8 * 4 * 16 + 8 * 4 + 8 * 16
+    assert (info.shape.experts, info.shape.experts_used) == (16, 2)
+    unsaid = info_of(tmp_path, [EMBEDDING, *experts], expert_count=16)
+    assert unsaid.parameters == unsaid.elements, "what is not said is not left out"
+
+
+def test_shape(tmp_path: Path) -> None:
+    sizes = {"block_count": 3, "embedding_length": 8, "feed_forward_length": 32}
+    shape = info_of(tmp_path, [EMBEDDING], **sizes, **{"attention.head_count": 4, "attention.head_count_kv": 2}).shape
+    assert (shape.layers, shape.width, shape.feed_forward, shape.vocabulary) == (3, 8, 32, 50)
+    assert (shape.heads, shape.kv_heads, shape.key, shape.value) == (4, 2, 2, 2)
+    assert shape.kv_elements == 3 * 2 * (2 + 2)
+    wide = info_of(tmp_path, [EMBEDDING], **sizes, **{"attention.head_count": 4, "attention.key_length": 6}).shape
+    assert (wide.kv_heads, wide.key, wide.value) == (4, 6, 2)
+    by_layer = {"attention.head_count": 4, "attention.head_count_kv": ["2", "1"]}  # an array: each layer its own
+    assert info_of(tmp_path, [EMBEDDING], **sizes, **by_layer).shape.kv_elements is None
+    assert info_of(tmp_path, [LAYER]).shape == ModelShape(None, None, None, None, None, None, None, 0, 0, None)
+
+
 @pytest.mark.skipif(MODEL is None, reason="needs `outthink pull`")
 def test_parameters_of_the_embedded_model() -> None:
     assert MODEL is not None
     info = read_gguf(MODEL)
-    assert info.parameters == 134_515_008
+    assert info.parameters == info.elements == 134_515_008
+    assert (info.shape.layers, info.shape.kv_elements) == (30, 30 * 3 * 128)
     assert info.context == 8192
     assert info.size == 98_362_432
 

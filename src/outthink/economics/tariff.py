@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Protocol
 
 from outthink.core.errors import BadInput
 from outthink.economics.price import Pricing, lookup
@@ -79,31 +80,90 @@ def flops(parameters: int, tokens: int) -> float:
     return 2.0 * parameters * tokens
 
 
+Source = Literal["given", "name", "file", "server"]
+"""Where a count of parameters comes from, the most trusted first (docs/contracts.md, Counting)."""
+
+
+class Priced(Protocol):
+    """What of an engine decides about its costs."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        ...
+
+    @property
+    def url(self) -> str | None:
+        """Address of the server, None for a local engine."""
+        ...
+
+    @property
+    def parameters(self) -> int | None:
+        """Weights read per token, None if unknown."""
+        ...
+
+    @property
+    def parameters_told(self) -> bool:
+        """Whether `parameters` is what a server says, and not what was read from the model's file."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tariff:
     """Prices of one model; every None makes its quantity unknown.
 
     In all methods `prompt` includes the `cached` tokens, and `generated` tokens are those of the
-    completion and of what was cancelled.
+    completion and of what was cancelled. `source` says where `parameters` come from.
     """
 
     model: str
     price: Pricing | None = None
     energy: Energy | None = None
     parameters: int | None = None
+    source: Source | None = None
 
     @classmethod
     def of(
         cls, model: str, *, url: str | None = None, price: Pricing | None = None, energy: Energy | None = None
     ) -> Tariff:
-        """What is known about a model.
+        """What is known about a model by its name.
 
         A price given by the user wins. Published prices need the server's URL: a name alone does
         not tell who sends the invoice, and a local engine sends none.
         """
         if price is None and url is not None:
             price = lookup(model, url)
-        return cls(model, price, energy, active_parameters(model))
+        parameters = active_parameters(model)
+        return cls(model, price, energy, parameters, None if parameters is None else "name")
+
+    @classmethod
+    def of_engine(
+        cls,
+        engine: Priced,
+        *,
+        price: Pricing | None = None,
+        energy: Energy | None = None,
+        parameters: int | None = None,
+    ) -> Tariff:
+        """What is known about an engine's model.
+
+        The count of parameters that the user gives wins over that of a known name, that over the one
+        in the model's file, and that over what a server tells.
+        """
+        tariff = cls.of(engine.model, url=engine.url, price=price, energy=energy)
+        if parameters is not None:
+            return replace(tariff, parameters=parameters, source="given")
+        if tariff.parameters is None and engine.parameters is not None:
+            source: Source = "server" if engine.parameters_told else "file"
+            return replace(tariff, parameters=engine.parameters, source=source)
+        return tariff
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a receipt should say of its figures: that the FLOPs rest on a server's word."""
+        if self.source != "server":
+            return ()
+        return (f"flops count the {self.parameters:,} parameters that the server of {self.model} tells",)
 
     def usd(self, prompt: int, cached: int, generated: int) -> float | None:
         """Dollars of a call."""

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,7 @@ class Arena:
         if self.store.about("run", described) != described:
             self.store.close()
             raise BadInput("--out", str(journal), "is the journal of another run", "remove it or change --out")
-        tariff = Tariff.of(engine.model, url=self.engine.url)
-        self.tariff = replace(tariff, parameters=self.engine.parameters or tariff.parameters)
+        self.tariff = Tariff.of_engine(self.engine)
         self.places = Places(lambda: max(1, self.engine.concurrency))
 
     async def pilot(self) -> tuple[float, float]:

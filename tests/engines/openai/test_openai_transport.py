@@ -16,7 +16,7 @@ from outthink.core.errors import EngineError
 from outthink.engines.openai import OpenAIEngine, Timeouts, TransportFault
 from outthink.engines.protocol import Delta, Engine
 from outthink.http.transport import HttpxTransport
-from support.chat_server import DONE, ChatServer, Hang, Reply, chat, chunk, models, stream
+from support.chat_server import DONE, ChatServer, Hang, Reply, chat, chunk, models, stream, whole
 from support.fake_transport import FakeReply
 
 ENDLESS = stream(chunk("A"), chunk("B"), Hang())
@@ -246,6 +246,16 @@ def test_the_first_model_of_the_list(listed: list[str]) -> None:
             with pytest.raises(EngineError, match="serves no model") as caught:
                 asyncio.run(engine.prepare(ask()))
             assert caught.value.fatal
+
+
+@pytest.mark.parametrize(("meta", "parameters"), [({"n_params": 134_515_008}, 134_515_008), ({"n_params": "?"}, None)])
+def test_parameters_that_the_list_tells(meta: dict[str, Any], parameters: int | None) -> None:
+    listed = whole({"object": "list", "data": [{"id": "toy", "meta": meta}, {"id": "other", "meta": None}]})
+    with ChatServer(chat(), routes={"/v1/models": listed}) as server:
+        engine = OpenAIEngine(server.url, memory=None)
+        assert engine.parameters is None
+        asyncio.run(engine.prepare(ask()))
+        assert (engine.parameters, engine.parameters_told) == (parameters, True)
 
 
 def test_many_calls_look_the_model_up_once() -> None:

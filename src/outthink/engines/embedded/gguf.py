@@ -1,12 +1,14 @@
-"""What the header of a GGUF file says. Knows the format (versions 2 and 3), reads no weights.
+"""What the header of a GGUF file says: is it a whole language model, its weights read per token, its shape.
 
-Does not know llama.cpp, whose own errors for a bad file say nothing. Every size in the file is
-treated as hostile: nothing is allocated that the file does not really hold.
+Knows the format (versions 2 and 3) and llama.cpp's names of tensors and keys; reads no weights. Does not know
+llama.cpp itself, whose own errors for a bad file say nothing. Every size in the file is treated as hostile: nothing is
+allocated that the file does not really hold.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass
 from math import prod
@@ -32,6 +34,55 @@ _BLOCKS = {  # tensor type: (elements in a block, bytes of a block), from llama.
     }.items()
     for kind, width in widths.items()
 }
+_INPUT, _OUTPUT = "token_embd.weight", "output.weight"
+# All experts of a layer in one tensor, or (Mixtral's first files) each in a tensor of its own.
+_EXPERTS = re.compile(r"blk\.\d+\.ffn_\w+_exps\.|blk\.\d+\.ffn_(?:gate|up|down)\.\d+\.")
+_KEYS = (
+    "context_length",
+    "block_count",
+    "embedding_length",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "expert_count",
+    "expert_used_count",
+)
+"""What is kept of the keys that begin with the architecture's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Sizes of a transformer; None where the header does not say, or says it for every layer apart.
+
+    Args:
+        layers: blocks.
+        width: of the residual stream.
+        feed_forward: of a dense block, or of one expert where the file gives only that.
+        heads, kv_heads: of attention.
+        key, value: length of a head's key and value.
+        experts, experts_used: of a layer, and for one token; 0 for a dense model.
+        vocabulary: tokens.
+    """
+
+    layers: int | None
+    width: int | None
+    feed_forward: int | None
+    heads: int | None
+    kv_heads: int | None
+    key: int | None
+    value: int | None
+    experts: int
+    experts_used: int
+    vocabulary: int | None
+
+    @property
+    def kv_elements(self) -> int | None:
+        """Numbers that the cache holds for one token, None where a size is unknown."""
+        if self.layers is None or self.kv_heads is None or self.key is None or self.value is None:
+            return None
+        return self.layers * self.kv_heads * (self.key + self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +95,11 @@ class GGUFInfo:
         architecture: as llama.cpp names it, for example `llama`.
         name: what its makers call the model, None if they do not say.
         context: tokens that the model was trained for.
-        parameters: elements of all tensors; a tied embedding is stored, and so counted, once.
+        parameters: weights read per token (docs/contracts.md, Counting): the output head included, the input
+            embedding only where it is the head too, of experts those that a token passes through.
+        elements: of all tensors.
         size: bytes of the file.
+        shape: sizes of its layers.
     """
 
     path: Path
@@ -54,7 +108,172 @@ class GGUFInfo:
     name: str | None
     context: int
     parameters: int
+    elements: int
     size: int
+    shape: ModelShape
+
+
+def read_gguf(path: str | Path) -> GGUFInfo:
+    """Check a model file and read its header.
+
+    Raises BadInput, with path and remedy, for a file that is missing, no GGUF, truncated, or no
+    language model.
+    """
+    path = Path(path)
+    try:
+        size = os.stat(path).st_size
+        with path.open("rb") as file:
+            return _read(file, path, size)
+    except FileNotFoundError:
+        raise BadInput("model", str(path), "does not exist", _REMEDY) from None
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
+        raise BadInput("model", str(path), problem, _REMEDY) from None
+    except _Cut:
+        raise BadInput("model", str(path), "is cut off: its header names more than it holds", _REMEDY) from None
+    except _Broken as error:
+        raise BadInput("model", str(path), f"is a damaged GGUF file ({error})", _REMEDY) from None
+
+
+def _read(file: BinaryIO, path: Path, size: int) -> GGUFInfo:
+    cursor = _Cursor(file, size)
+    if size < 4 or cursor.take(4) != b"GGUF":
+        raise BadInput("model", str(path), "is not a GGUF file", _REMEDY)
+    version = cursor.number("I")
+    if version not in (2, 3):
+        problem = f"has GGUF version {version}, which is not known here (big-endian files are not either)"
+        raise BadInput("model", str(path), problem, "convert it with a current llama.cpp")
+    count, keys = cursor.number("Q"), cursor.number("Q")
+    metadata = _metadata(cursor, keys)
+    tensors = _read_tensors(cursor, count)
+    kind = metadata.get("general.type", "model")
+    architecture = metadata.get("general.architecture")
+    context = metadata.get(f"{architecture}.context_length")
+    if kind != "model" or not isinstance(architecture, str) or not isinstance(context, int) or context < 1:
+        raise BadInput("model", str(path), "holds no language model", "give the GGUF file of a chat model")
+    if isinstance(parts := metadata.get("split.count"), int) and parts > 1:
+        remedy = "merge the parts with llama.cpp's gguf-split"
+        raise BadInput("model", str(path), f"is one of {parts} parts of a model", remedy)
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 0 < alignment <= _PIECE:
+        raise _Broken(f"alignment {alignment}")
+    if -(-cursor.position // alignment) * alignment + tensors.reach > size:
+        raise _Cut
+    name = metadata.get("general.name")
+    shape = _shape(metadata, architecture, tensors.vocabulary)
+    return GGUFInfo(
+        path=path,
+        version=version,
+        architecture=architecture,
+        name=name if isinstance(name, str) else None,
+        context=context,
+        parameters=tensors.read_per_token(shape),
+        elements=tensors.elements,
+        size=size,
+        shape=shape,
+    )
+
+
+_Metadata = dict[str, str | int | float | None]
+
+
+def _shape(metadata: _Metadata, architecture: str, vocabulary: int | None) -> ModelShape:
+    def size(key: str) -> int | None:
+        value = metadata.get(f"{architecture}.{key}")
+        return value if isinstance(value, int) and value > 0 else None
+
+    width, heads = size("embedding_length"), size("attention.head_count")
+    of_a_head = width // heads if width is not None and heads is not None else None
+    experts, used = size("expert_count") or 0, size("expert_used_count") or 0
+    return ModelShape(
+        layers=size("block_count"),
+        width=width,
+        feed_forward=size("feed_forward_length"),
+        heads=heads,
+        # An array, which is read as None, gives every layer its own; absent, every head has its own keys.
+        kv_heads=size("attention.head_count_kv") if f"{architecture}.attention.head_count_kv" in metadata else heads,
+        key=size("attention.key_length") or of_a_head,
+        value=size("attention.value_length") or of_a_head,
+        experts=experts,
+        experts_used=used if 0 < used <= experts else experts,
+        vocabulary=vocabulary,
+    )
+
+
+@dataclass(slots=True)
+class _Tensors:
+    """Sums over the tensor table.
+
+    Args:
+        elements, experts, embedding: of all tensors, of those of experts, of the input embedding.
+        head: the output head is stored apart from the input embedding.
+        reach: bytes of data up to the end of the last tensor.
+    """
+
+    elements: int = 0
+    experts: int = 0
+    embedding: int = 0
+    vocabulary: int | None = None
+    head: bool = False
+    reach: int = 0
+
+    def add(self, name: str | None, sides: tuple[int, ...], kind: int, offset: int) -> None:
+        size = prod(sides)
+        block, width = _BLOCKS.get(kind, (1, 0))  # a type that is newer than this table reaches nowhere
+        self.elements += size
+        self.reach = max(self.reach, offset + size // block * width)
+        if name == _INPUT:
+            self.embedding, self.vocabulary = size, sides[-1] if sides else None
+        elif name == _OUTPUT:
+            self.head = True
+        elif name is not None and _EXPERTS.match(name):
+            self.experts += size
+
+    def read_per_token(self, shape: ModelShape) -> int:
+        idle = self.experts * (shape.experts - shape.experts_used) // shape.experts if shape.experts else 0
+        return self.elements - idle - (self.embedding if self.head else 0)
+
+
+def _read_tensors(cursor: _Cursor, count: int) -> _Tensors:
+    tensors = _Tensors()
+    for _ in range(count):
+        name, dimensions = cursor.text(), cursor.number("I")
+        if dimensions > _DIMENSIONS:
+            raise _Broken(f"a tensor of {dimensions} dimensions")
+        sides = struct.unpack(f"<{dimensions}Q", cursor.take(8 * dimensions))
+        tensors.add(name, sides, cursor.number("I"), cursor.number("Q"))
+    return tensors
+
+
+def _metadata(cursor: _Cursor, count: int) -> _Metadata:
+    kept: _Metadata = {}
+    for _ in range(count):
+        key = cursor.text()
+        value = _value(cursor, cursor.number("I"))
+        # Only what is asked for above is kept: a hostile file may list millions of keys.
+        if key is not None and (key.startswith(("general.", "split.")) or key.partition(".")[2] in _KEYS):
+            kept[key] = value
+    return kept
+
+
+def _value(cursor: _Cursor, kind: int, depth: int = 0) -> str | int | float | None:
+    """One metadata value; arrays are skipped and read as None."""
+    if kind == _STRING:
+        return cursor.text()
+    if kind in _SCALARS:
+        return cursor.number(_SCALARS[kind])
+    if kind != _ARRAY or depth >= _DEPTH:
+        raise _Broken(f"metadata of unknown type {kind}")
+    inner, count = cursor.number("I"), cursor.number("Q")
+    if inner in _SCALARS:
+        cursor.skip(count * struct.calcsize("<" + _SCALARS[inner]))
+    elif inner == _STRING:
+        for _ in range(count):  # ends by `_Cut` if the count is a lie
+            cursor.skip(cursor.number("Q"))
+    else:
+        for _ in range(count):
+            _value(cursor, inner, depth + 1)
+    return None
 
 
 class _Cut(Exception):
@@ -109,100 +328,3 @@ class _Cursor:
             self.skip(length)
             return None
         return self.take(length).decode("utf-8", "replace")
-
-
-def _value(cursor: _Cursor, kind: int, depth: int = 0) -> str | int | float | None:
-    """One metadata value; arrays are skipped and read as None."""
-    if kind == _STRING:
-        return cursor.text()
-    if kind in _SCALARS:
-        return cursor.number(_SCALARS[kind])
-    if kind != _ARRAY or depth >= _DEPTH:
-        raise _Broken(f"metadata of unknown type {kind}")
-    inner, count = cursor.number("I"), cursor.number("Q")
-    if inner in _SCALARS:
-        cursor.skip(count * struct.calcsize("<" + _SCALARS[inner]))
-    elif inner == _STRING:
-        for _ in range(count):  # ends by `_Cut` if the count is a lie
-            cursor.skip(cursor.number("Q"))
-    else:
-        for _ in range(count):
-            _value(cursor, inner, depth + 1)
-    return None
-
-
-def _metadata(cursor: _Cursor, count: int) -> dict[str, str | int | float | None]:
-    found: dict[str, str | int | float | None] = {}
-    for _ in range(count):
-        key = cursor.text()
-        value = _value(cursor, cursor.number("I"))
-        # Only what is asked for below is kept: a hostile file may list millions of keys.
-        if key is not None and (key.startswith(("general.", "split.")) or key.endswith(".context_length")):
-            found[key] = value
-    return found
-
-
-def _tensors(cursor: _Cursor, count: int) -> tuple[int, int]:
-    """Elements of all tensors, and how many bytes of data they reach into."""
-    elements, reach = 0, 0
-    for _ in range(count):
-        cursor.skip(cursor.number("Q"))
-        dimensions = cursor.number("I")
-        if dimensions > _DIMENSIONS:
-            raise _Broken(f"a tensor of {dimensions} dimensions")
-        size = prod(struct.unpack(f"<{dimensions}Q", cursor.take(8 * dimensions)))
-        kind, offset = cursor.number("I"), cursor.number("Q")
-        block, width = _BLOCKS.get(kind, (1, 0))  # a type that is newer than this table reaches nowhere
-        elements += size
-        reach = max(reach, offset + size // block * width)
-    return elements, reach
-
-
-def read_gguf(path: str | Path) -> GGUFInfo:
-    """Check a model file and read its header.
-
-    Raises BadInput, with path and remedy, for a file that is missing, no GGUF, truncated, or no
-    language model.
-    """
-    path = Path(path)
-    try:
-        size = os.stat(path).st_size
-        with path.open("rb") as file:
-            return _read(file, path, size)
-    except FileNotFoundError:
-        raise BadInput("model", str(path), "does not exist", _REMEDY) from None
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror or error})"
-        raise BadInput("model", str(path), problem, _REMEDY) from None
-    except _Cut:
-        raise BadInput("model", str(path), "is cut off: its header names more than it holds", _REMEDY) from None
-    except _Broken as error:
-        raise BadInput("model", str(path), f"is a damaged GGUF file ({error})", _REMEDY) from None
-
-
-def _read(file: BinaryIO, path: Path, size: int) -> GGUFInfo:
-    cursor = _Cursor(file, size)
-    if size < 4 or cursor.take(4) != b"GGUF":
-        raise BadInput("model", str(path), "is not a GGUF file", _REMEDY)
-    version = cursor.number("I")
-    if version not in (2, 3):
-        problem = f"has GGUF version {version}, which is not known here (big-endian files are not either)"
-        raise BadInput("model", str(path), problem, "convert it with a current llama.cpp")
-    tensors, keys = cursor.number("Q"), cursor.number("Q")
-    found = _metadata(cursor, keys)
-    parameters, reach = _tensors(cursor, tensors)
-    kind = found.get("general.type", "model")
-    architecture = found.get("general.architecture")
-    context = found.get(f"{architecture}.context_length")
-    if kind != "model" or not isinstance(architecture, str) or not isinstance(context, int) or context < 1:
-        raise BadInput("model", str(path), "holds no language model", "give the GGUF file of a chat model")
-    if isinstance(parts := found.get("split.count"), int) and parts > 1:
-        remedy = "merge the parts with llama.cpp's gguf-split"
-        raise BadInput("model", str(path), f"is one of {parts} parts of a model", remedy)
-    alignment = found.get("general.alignment", 32)
-    if not isinstance(alignment, int) or not 0 < alignment <= _PIECE:
-        raise _Broken(f"alignment {alignment}")
-    if -(-cursor.position // alignment) * alignment + reach > size:
-        raise _Cut
-    name = found.get("general.name")
-    return GGUFInfo(path, version, architecture, name if isinstance(name, str) else None, context, parameters, size)

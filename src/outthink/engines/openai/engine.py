@@ -17,7 +17,7 @@ from outthink.core.paths import cache_dir
 from outthink.engines.openai.body import SAMPLING, Thinking, adapt, body
 from outthink.engines.openai.facts import Facts, file_for, recall, remember
 from outthink.engines.openai.reading import CompletionReader, decisive
-from outthink.engines.openai.tokens import Tokenizer
+from outthink.engines.openai.tokens import Tokenizer, whole
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
 from outthink.http.errors import complaint, html, of
 from outthink.http.events import Decoder, NotJson
@@ -27,8 +27,8 @@ from outthink.http.transport import HttpxTransport, Response, Timeouts, Transpor
 # The models that a server lists. Knows GET /models; does not choose.
 
 
-async def models(server: Server) -> list[str] | None:
-    """Names in the server's order, None where it has no list.
+async def list_models(server: Server) -> dict[str, int | None] | None:
+    """Names in the server's order with the parameters that it tells of them, None where it has no list.
 
     Raises:
         EngineError: the server does not answer, refuses, or answers something else than a list.
@@ -44,8 +44,13 @@ async def models(server: Server) -> list[str] | None:
         if html(answer.content):
             raise server.voice.page()
         raise server.voice.garbled(answer.content, fatal=True)
-    names = (row.get("id") or row.get("name") if isinstance(row, dict) else row for row in rows)
-    return [name for name in names if isinstance(name, str) and name]
+    listed: dict[str, int | None] = {}
+    for row in rows:
+        name = row.get("id") or row.get("name") if isinstance(row, dict) else row
+        if isinstance(name, str) and name:
+            meta = row.get("meta") if isinstance(row, dict) else None
+            listed[name] = (whole(meta.get("n_params")) if isinstance(meta, dict) else None) or None
+    return listed
 
 
 # What a finished completion teaches about its server. Knows evidence; asks no questions of its own.
@@ -114,6 +119,7 @@ class OpenAIEngine(Engine):
         self.facts = facts if facts is not None else Facts()
         self._given = facts is not None
         self._model = model
+        self._parameters: int | None = None
         self._thinking = Thinking()
         self._ready = False
         self._concurrency = concurrency
@@ -132,6 +138,16 @@ class OpenAIEngine(Engine):
     def url(self) -> str:
         """The server's address, without secrets."""
         return self.server.address.base
+
+    @property
+    def parameters(self) -> int | None:
+        """What the server's list of models tells (llama.cpp's does), where that was asked for a name."""
+        return self._parameters
+
+    @property
+    def parameters_told(self) -> bool:
+        """Always: nothing else is known of a server's model here."""
+        return True
 
     @property
     def features(self) -> Features:
@@ -175,12 +191,14 @@ class OpenAIEngine(Engine):
 
     async def settle(self) -> list[str] | None:
         """List the models and take the first, unless one was named; `default` where there is no list."""
-        listed = await models(self.server)
+        listed = await list_models(self.server)
         if self._model is None:
-            if listed == []:
+            if listed == {}:
                 raise self.server.voice.error("serves no model; load one, or name it", fatal=True)
-            self._model = listed[0] if listed else "default"
-        return listed
+            self._model = next(iter(listed)) if listed else "default"
+        if listed is not None:
+            self._parameters = listed.get(self._model)
+        return None if listed is None else list(listed)
 
     async def begin_anew(self) -> list[str] | None:
         """Forget what was known of the server, because it is about to be found out again; list its models."""
