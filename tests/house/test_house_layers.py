@@ -32,7 +32,7 @@ def test_core_imports_the_standard_library_only(root: Path) -> None:
 def test_strategies_see_the_session_and_values_only(root: Path) -> None:
     allowed = ("outthink.core.", "outthink.session.session", "outthink.strategies", "outthink.verifiers.protocol")
     plain = {"__future__", "dataclasses", "functools", "inspect", "itertools", "json", "math", "random", "re", "typing"}
-    plain |= {"collections", "collections.abc"}
+    plain |= {"collections", "collections.abc", "warnings"}
     strangers = {
         f"{path.name}: {name}"
         for path in (root / "src/outthink/strategies").rglob("*.py")

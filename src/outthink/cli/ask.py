@@ -27,7 +27,9 @@ from outthink.core.request import ANSWER_KINDS, Request
 from outthink.core.sample import Candidate, Sample
 from outthink.session.calls import RunningCall
 from outthink.verifiers.checks import WithoutTokens
-from outthink.verifiers.protocol import Kind, Score
+from outthink.verifiers.protocol import Kind
+from outthink.verifiers.protocol import Score
+from outthink.strategies import strategies
 
 if TYPE_CHECKING:
     from outthink.controller.policy.plan import Plan
@@ -150,11 +152,13 @@ def read_prompt(given: str | None) -> str:
 def show(result: Result) -> None:
     """The answer on standard output, the receipt on standard error."""
     answer = result.answer
-    if result.text.strip() and (answer is None or result.strategy.startswith(("single", "greedy"))):
+    known = strategies().get(result.strategy.partition(":")[0])
+    plain = known is not None and known.streams == "tokens"  # one sample: its text is what was asked for
+    if result.text.strip() and (answer is None or plain):
         print(result.text.strip())
     if answer is None:
         print("no readable answer", file=sys.stderr)
-    elif answer not in result.text.casefold() or not result.strategy.startswith(("single", "greedy")):
+    elif answer not in result.text.casefold() or not plain:
         print(answer)
     console = Console(stderr=True, highlight=False)
     console.print(receipt_table(result))

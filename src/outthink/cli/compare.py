@@ -119,10 +119,11 @@ async def _contests(
     progress: Callable[[str], Callable[[int, int], None]],
 ) -> list[dict[str, Any]]:
     from outthink.controller.verifier import open_verifier
-    from outthink.evaluation.live import DEFAULT, live
+    from outthink.evaluation.live import live
     from outthink.strategies import Spec
+    from outthink.strategies.defaults import COMPARED_LIVE
 
-    specs = [Spec.parse(text) for text in chosen.strategy or DEFAULT]
+    specs = [Spec.parse(text) for text in chosen.strategy or COMPARED_LIVE]
 
     def judge(dataset: Dataset) -> Any:
         if not chosen.verifier:
@@ -203,15 +204,17 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
     from outthink.controller.policy.artefact import Policy
     from outthink.engines.simulated import Speed
     from outthink.evaluation.calibration.contenders import NAME
-    from outthink.evaluation.compare import DEFAULT, CompareSettings, compare
+    from outthink.evaluation.compare import CompareSettings
+    from outthink.evaluation.compare import compare
     from outthink.evaluation.verify import Prescoring
     from outthink.strategies import Spec
+    from outthink.strategies.defaults import COMPARED
 
     refuse_live_only(chosen)
     speed = Speed.parse(chosen.speed) if chosen.speed else Speed()
     if chosen.concurrency is not None:
         speed = replace(speed, concurrency=chosen.concurrency)
-    specs = [Spec.parse(text) for text in chosen.strategy or DEFAULT if text != NAME]
+    specs = [Spec.parse(text) for text in chosen.strategy or COMPARED if text != NAME]
     policy = Policy.load(chosen.policy) if chosen.policy else None
     notes = Console(stderr=True, highlight=False)
     with Progress(console=notes, transient=True, disable=not sys.stderr.isatty()) as bar:

@@ -117,6 +117,7 @@ def run_cache(chosen: argparse.Namespace) -> int:
 def strategies_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("--json", action="store_true", help="print a list of objects, traits included")
 
 
 def table() -> list[tuple[str, str, str, str, str]]:
@@ -150,10 +151,13 @@ def run_strategies(chosen: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from outthink.strategies import STYLES
+    from outthink.strategies import STYLES, strategies
 
     if chosen.markdown:
         print(markdown())
+        return 0
+    if chosen.json:
+        print(json.dumps([known.json() for known in strategies().values()], indent=1))
         return 0
     console = Console()
     shown = Table("strategy", "what it does", "parameters", "needs", "source", box=None, header_style="bold")

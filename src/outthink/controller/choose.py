@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from outthink.core.request import Request
 from outthink.strategies import Spec
+from outthink.strategies.defaults import fallback
 
 
 def choose(request: Request, wish: str | Spec | None = None) -> Spec:
@@ -18,4 +19,4 @@ def choose(request: Request, wish: str | Spec | None = None) -> Spec:
         return wish
     if wish is not None:
         return Spec.parse(wish)
-    return Spec.parse("single" if request.answer == "text" else "adaptive-consistency:n=16")
+    return Spec.parse(fallback(request.answer))

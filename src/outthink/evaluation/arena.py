@@ -22,7 +22,6 @@ from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.engines.simulated import is_simulated
 from outthink.evaluation.dataset import Dataset, Problem
-from outthink.evaluation.rows import BASELINE
 from outthink.session.calls import RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
@@ -33,6 +32,8 @@ from outthink.session.virtual import VirtualRunner
 from outthink.session.virtual import drive as drive_virtual
 from outthink.strategies import Spec
 from outthink.verifiers import protocol as verifiers
+from outthink.strategies.defaults import BASELINE
+from outthink.strategies.defaults import PILOT
 from outthink.verifiers.protocol import Verifier
 
 LADDER = (2, 4, 8, 16)
@@ -128,7 +129,7 @@ class Arena:
         if known is None:
             spent, judging = [], []
             for problem in self.dataset.problems[:_PILOT]:
-                ran = await self.run(problem, Spec.parse("single"), None)
+                ran = await self.run(problem, Spec.parse(PILOT), None)
                 if ran.tokens is None or ran.prompt_tokens is None:
                     spent.append(self.plan.sampling.max_tokens + len(problem.question.encode()))
                 else:
@@ -246,10 +247,7 @@ def fit(spec: Spec, budget: int, each: float, judging: float = 0.0) -> Spec:
     """The spec with as many samples as the budget pays for, with their judging if it judges, unless it names n."""
     if not spec.strategy.sized or "n" in spec.parameters:
         return spec
-    judged = spec.strategy.needs_verifier or spec.strategy.name == "revision"
-    if spec.strategy.name == "best-of-n":
-        judged = spec.parameters.get("score") in (None, "auto", "verifier")
-    return spec.sized(max(1, int(budget / (each + judging * judged))))
+    return spec.sized(max(1, int(budget / (each + judging * spec.judges))))
 
 
 def with_baseline(specs: Sequence[Spec]) -> list[Spec]:

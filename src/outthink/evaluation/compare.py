@@ -26,17 +26,8 @@ from outthink.evaluation.rows import Measured, Row, rows_of, rungs_of
 from outthink.evaluation.sample_file import JsonObject
 from outthink.evaluation.verify import Prescoring, prescored
 from outthink.strategies import Spec
+from outthink.strategies.defaults import GREEDY
 
-DEFAULT = (
-    "single",
-    "self-consistency",
-    "adaptive-consistency",
-    "esc",
-    "short-m-of-k",
-    "best-of-n",
-    "borda",
-    "deepconf",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +113,7 @@ def _greedy(traces: Traces, settings: CompareSettings) -> list[Outcomes]:
     if any(problem.greedy is None for problem in traces.problems.values()):
         return []
     engine = ReplayEngine(traces, speed=settings.speed)
-    return rerun(engine, [Spec.parse("greedy")], list(traces.problems), 1, 1)
+    return rerun(engine, [Spec.parse(GREEDY)], list(traces.problems), 1, 1)
 
 
 _DRIFT_SPREADS = 0.25

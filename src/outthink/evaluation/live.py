@@ -22,10 +22,11 @@ from outthink.engines.protocol import Call, Engine
 from outthink.evaluation.arena import Arena, ArenaPlan, Field, Ran
 from outthink.evaluation.dataset import Dataset
 from outthink.evaluation.record import trace_row, write_traces
-from outthink.evaluation.rows import BASELINE, Array, Difference, Frontier, Row, columns, intervals
+from outthink.evaluation.rows import Array, Difference, Frontier, Row, columns, intervals
 from outthink.evaluation.verify import close, remove_journal
 from outthink.session.store import SampleStore
 from outthink.strategies import Spec
+from outthink.strategies.defaults import BASELINE
 from outthink.verifiers.protocol import Verifier
 
 # A live comparison as rows of a report, and its samples as traces.
@@ -100,8 +101,7 @@ def _means(ran: Sequence[Ran]) -> dict[str, float | None]:
 
 
 def _ahead(spec: Spec, ahead: int) -> int:
-    stops = spec.strategy.stops_early and spec.strategy.name != "short-m-of-k"
-    return min(ahead, spec.n) if stops else spec.n
+    return min(ahead, spec.n) if spec.waits else spec.n
 
 
 def _notes(ran: Sequence[Ran]) -> list[str]:
@@ -142,7 +142,6 @@ def write_samples(out: Path, store: SampleStore, dataset: Dataset, described: di
     return len(rows), len(parts)
 
 
-DEFAULT = ("self-consistency", "adaptive-consistency", "esc")
 Judge = Callable[[Dataset], Verifier | None]
 
 

@@ -18,6 +18,7 @@ from outthink.core.errors import BadInput
 from outthink.engines.traces import Traces
 from outthink.evaluation.replay import MEASURES, Outcomes
 from outthink.strategies import Spec
+from outthink.strategies.defaults import BASELINE, GREEDY, ORACLE
 
 # Percentile bootstrap over problems.
 #
@@ -185,7 +186,6 @@ class Frontier:
 # Knows: the ladder, and what a file of samples allows. Does not know how a strategy is replayed.
 
 LADDER = (1, 2, 4, 8, 16, 32)
-BASELINE = "self-consistency"
 
 
 def rungs_of(traces: Traces, specs: Sequence[Spec], say: Callable[[str], None]) -> list[Spec]:
@@ -199,7 +199,7 @@ def rungs_of(traces: Traces, specs: Sequence[Spec], say: Callable[[str], None]) 
     ladder: list[Spec] = []
     for spec in specs:
         check(spec, traces)
-        if spec.strategy.name == "greedy":
+        if spec.strategy.name == GREEDY:
             continue  # always a row of its own
         if not spec.strategy.sized:
             ladder.append(spec)
@@ -307,4 +307,4 @@ def _oracle(traces: Traces, baseline: Measured) -> Measured:
         total = len(problem.sampled)
         right = sum(1 for sample in problem.sampled if sample.answer in problem.right)
         values[0, column] = 1 - comb(total - right, n) / comb(total, n)
-    return Measured("oracle", n, values, n)
+    return Measured(ORACLE, n, values, n)

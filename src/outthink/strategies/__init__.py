@@ -24,13 +24,15 @@ from outthink.strategies.serial.revision import revision  # isort: skip
 from outthink.strategies.serial.think_with_me import think_with_me  # isort: skip
 from outthink.strategies.serial.atoms import atom_of_thoughts  # isort: skip
 from outthink.strategies.prompts import STYLES, apply_style
-from outthink.strategies.registry import Spec, Strategy, strategies, strategy
+from outthink.strategies.registry import Spec, Strategy, Streams, Traits, strategies, strategy
 from outthink.strategies.votes import Votes, leader_probability
 
 __all__ = [
     "STYLES",
     "Spec",
     "Strategy",
+    "Streams",
+    "Traits",
     "Votes",
     "adaptive_consistency",
     "apply_style",

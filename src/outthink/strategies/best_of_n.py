@@ -20,6 +20,7 @@ PASS = 1.0
     "best-of-n",
     source="Cobbe et al. 2110.14168, Kang et al. 2502.18581",
     needs="log-probabilities, or a verifier",
+    judges="parameter",
     stops_early=True,
 )
 async def best_of_n(

@@ -7,10 +7,11 @@ what any strategy does.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
+from typing import Literal
 
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
@@ -18,42 +19,81 @@ from outthink.core.request import Request
 from outthink.session.session import Session
 from outthink.strategies.prompts import STYLES, apply_style
 
-StrategyFunction = Callable[..., Coroutine[Any, Any, Verdict]]
+Parameter = str | int | float | None
+"""What a parameter may be; a truth value is an int."""
+StrategyFunction = Callable[..., Coroutine[object, object, Verdict]]
 _REGISTRY: dict[str, Strategy] = {}
+
+Streams = Literal["tokens", "thinking", "progress"]
+VotesBy = Literal["answers", "scores", "none"]
+JudgesWhen = Literal["never", "always", "parameter"]
 
 
 @cache
-def _defaults(function: StrategyFunction) -> dict[str, Any]:
+def _defaults(function: StrategyFunction) -> dict[str, Parameter]:
     parameters = list(inspect.signature(function).parameters.values())[2:]
     return {parameter.name: parameter.default for parameter in parameters}
 
 
-@dataclass(frozen=True, slots=True)
-class Strategy:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a strategy needs and how it streams. Nobody outside asks for its name.
+
+    Args:
+        streams: what a client may be shown while it runs: the `tokens` of its only sample as they come, the
+            `thinking` before an answer, or no more than that it makes `progress`.
+        votes: its answer is elected by equal votes of `answers`, by `scores`, or `none` are counted.
+        judges: a verifier scores candidates `never`, `always` (it cannot run without one), or as a `parameter`
+            says: `score` or `judge`; without such a parameter, wherever the session has a verifier.
+        alternatives: alternatives a token that the engine must return, with the default parameters.
+        stops_early: it may leave samples unsampled.
+        waits: it waits for samples before it asks for more, so that `ahead` matters.
+        extends: it continues prefixes, so that recorded samples cannot replay it.
+        rewrites: it changes the question, which recorded samples did not answer.
+        shares_call: its samples may be several choices of one call.
+        serial: it never has two calls in flight.
+    """
+
+    streams: Streams = "progress"
+    votes: VotesBy = "none"
+    judges: JudgesWhen = "never"
+    alternatives: int = 0
+    stops_early: bool = False
+    waits: bool = False
+    extends: bool = False
+    rewrites: bool = False
+    shares_call: bool = False
+    serial: bool = False
+
+    @property
+    def traits(self) -> dict[str, str | int | bool]:
+        """By name, in the order above."""
+        return {field.name: getattr(self, field.name) for field in fields(Traits)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy(Traits):
     """A registered strategy.
 
     Args:
-        stops_early: it may leave samples unsampled, so `ahead` matters.
         needs: what it asks of the engine, in words.
         source: paper or origin of the algorithm.
-        needs_verifier: it cannot run on a session without a verifier.
-        extends: it continues prefixes, so that recorded samples cannot replay it.
-        rewrites: it changes the question, which recorded samples did not answer.
         zero: parameters that may be 0, beside those whose default is 0.
     """
 
     name: str
     function: StrategyFunction
-    stops_early: bool
     needs: str
     source: str
-    needs_verifier: bool = False
-    extends: bool = False
-    rewrites: bool = False
     zero: tuple[str, ...] = ()
 
     @property
-    def defaults(self) -> dict[str, Any]:
+    def needs_verifier(self) -> bool:
+        """Whether it cannot run on a session without a verifier."""
+        return self.judges == "always"
+
+    @property
+    def defaults(self) -> dict[str, Parameter]:
         """Parameters and their default values."""
         return dict(_defaults(self.function))
 
@@ -67,7 +107,14 @@ class Strategy:
         """First line of its docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
-    def __call__(self, session: Session, request: Request, **parameters: Any) -> Coroutine[Any, Any, Verdict]:
+    def json(self) -> dict[str, object]:
+        """What `outthink strategies --json` tells of it."""
+        about = {"name": self.name, "summary": self.summary, "needs": self.needs, "source": self.source}
+        return about | {"parameters": self.defaults, "traits": self.traits}
+
+    def __call__(
+        self, session: Session, request: Request, **parameters: Parameter
+    ) -> Coroutine[object, object, Verdict]:
         """Start the strategy."""
         return self.function(session, request, **parameters)
 
@@ -77,19 +124,45 @@ def strategy(
     *,
     source: str,
     needs: str = "any engine",
+    streams: Streams = "progress",
+    votes: VotesBy = "none",
+    judges: JudgesWhen = "never",
+    alternatives: int = 0,
     stops_early: bool = False,
-    verifier: bool = False,
+    waits: bool | None = None,
     extends: bool = False,
     rewrites: bool = False,
+    shares_call: bool = False,
+    serial: bool = False,
     zero: tuple[str, ...] = (),
+    verifier: bool = False,
 ) -> Callable[[StrategyFunction], StrategyFunction]:
     """Register a function `(session, request, *, parameters...) -> Verdict` under a name.
 
-    The other arguments are those of `Strategy`; `verifier` is its `needs_verifier`.
+    The other arguments are those of `Strategy` and `Traits`; `waits` is `stops_early` unless given, and
+    `verifier` is the old form of `judges="always"`.
     """
+    if verifier:
+        warnings.warn("verifier=True is now judges='always'", DeprecationWarning, stacklevel=2)
 
     def register(function: StrategyFunction) -> StrategyFunction:
-        _REGISTRY[name] = Strategy(name, function, stops_early, needs, source, verifier, extends, rewrites, zero)
+        _REGISTRY[name] = Strategy(
+            name=name,
+            function=function,
+            needs=needs,
+            source=source,
+            streams=streams,
+            votes=votes,
+            judges="always" if verifier else judges,
+            alternatives=alternatives,
+            stops_early=stops_early,
+            waits=stops_early if waits is None else waits,
+            extends=extends,
+            rewrites=rewrites,
+            shares_call=shares_call,
+            serial=serial,
+            zero=zero,
+        )
         return function
 
     return register
@@ -105,7 +178,7 @@ class Spec:
     """A strategy with chosen parameters, as in `self-consistency:n=16,ties=random`."""
 
     strategy: Strategy
-    parameters: dict[str, Any]
+    parameters: dict[str, Parameter]
     style: str | None = None
 
     @classmethod
@@ -117,7 +190,7 @@ class Spec:
         if found is None:
             raise BadInput("strategy", name, "is not known", f"use one of {', '.join(_REGISTRY)}")
         defaults = found.defaults
-        parameters: dict[str, Any] = {}
+        parameters: dict[str, Parameter] = {}
         style: str | None = None
         for part in filter(None, (piece.strip() for piece in rest.split(","))):
             key, sign, value = part.partition("=")
@@ -139,12 +212,21 @@ class Spec:
     @property
     def n(self) -> int:
         """Samples it may draw; 1 for a strategy without size."""
-        return int(self.parameters.get("n", self.strategy.defaults.get("n", 1)))
+        return int(self.parameters.get("n", self.strategy.defaults.get("n", 1)) or 1)
 
     @property
     def waits(self) -> bool:
-        """Whether it may stop early, so that the calls in flight matter."""
-        return self.strategy.stops_early and self.strategy.name != "short-m-of-k"
+        """Whether the number of calls in flight matters to it."""
+        return self.strategy.waits
+
+    @property
+    def judges(self) -> bool:
+        """Whether it scores candidates where the session has a verifier."""
+        if self.strategy.judges != "parameter":
+            return self.strategy.judges == "always"
+        values = self.strategy.defaults | self.parameters
+        chosen = [values[name] for name in ("score", "judge") if name in values]
+        return all(value in ("auto", "verifier") for value in chosen)
 
     @property
     def canonical(self) -> str:
@@ -172,7 +254,7 @@ class Spec:
         return await self.strategy(session, request, **self.parameters)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Parameter) -> str:
     """Short, and the same value again when read back."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return short if not isinstance(value, float) or float(short) == value else repr(value)
@@ -184,14 +266,14 @@ def _style(name: str) -> str:
     return name
 
 
-def _value(field: str, text: str, default: Any, zero: bool) -> Any:
-    kind = type(default) if default is not None else int
+def _value(field: str, text: str, default: Parameter, zero: bool) -> Parameter:
+    kind: type[str | int | float] = type(default) if default is not None else int
     try:
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
         value = kind(text)
     except (ValueError, KeyError):
         raise BadInput(field, text, f"is not a {kind.__name__}", f"the default is {default}") from None
-    if kind in (int, float) and not (value > 0 or (zero and value == 0)):
+    if not isinstance(value, str) and not (value > 0 or (zero and value == 0)):
         raise BadInput(field, text, "is negative" if zero else "is not positive", f"the default is {default}")
     return value

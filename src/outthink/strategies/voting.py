@@ -12,7 +12,7 @@ from outthink.strategies.registry import strategy
 from outthink.strategies.votes import Ties, Votes
 
 
-@strategy("single", source="baseline")
+@strategy("single", source="baseline", streams="tokens", serial=True)
 async def single(session: Session, request: Request) -> Verdict:
     """One sample at the request's temperature."""
     async for sample in session.sample(request, n=1):
@@ -20,7 +20,7 @@ async def single(session: Session, request: Request) -> Verdict:
     return Verdict(None, "")
 
 
-@strategy("greedy", source="baseline")
+@strategy("greedy", source="baseline", streams="tokens", serial=True)
 async def greedy(session: Session, request: Request) -> Verdict:
     """One sample at temperature 0."""
     return await single(session, request.greedy)
@@ -29,7 +29,7 @@ async def greedy(session: Session, request: Request) -> Verdict:
 # Self-consistency (Wang et al., arXiv 2203.11171): sample n, the most frequent answer wins.
 
 
-@strategy("self-consistency", source="Wang et al. 2203.11171")
+@strategy("self-consistency", source="Wang et al. 2203.11171", votes="answers", shares_call=True)
 async def self_consistency(session: Session, request: Request, *, n: int = 16, ties: Ties = "confidence") -> Verdict:
     """Majority vote over n samples, all in flight at once."""
     votes = Votes(ties, session.random)
@@ -41,7 +41,7 @@ async def self_consistency(session: Session, request: Request, *, n: int = 16, t
 # Adaptive-Consistency (Aggarwal et al., arXiv 2305.11860): stop when the majority is sure.
 
 
-@strategy("adaptive-consistency", source="Aggarwal et al. 2305.11860", stops_early=True)
+@strategy("adaptive-consistency", source="Aggarwal et al. 2305.11860", votes="answers", stops_early=True)
 async def adaptive_consistency(
     session: Session, request: Request, *, n: int = 16, confidence: float = 0.95, ties: Ties = "confidence"
 ) -> Verdict:
@@ -57,7 +57,7 @@ async def adaptive_consistency(
 # Early-stopping self-consistency (Li et al., arXiv 2401.10480): stop when a whole window agrees.
 
 
-@strategy("esc", source="Li et al. 2401.10480", stops_early=True)
+@strategy("esc", source="Li et al. 2401.10480", votes="answers", stops_early=True)
 async def esc(
     session: Session, request: Request, *, n: int = 16, window: int = 5, ties: Ties = "confidence"
 ) -> Verdict:
@@ -76,7 +76,7 @@ async def esc(
 # short-m@k (Hassid et al., arXiv 2505.17813): of k running samples the m shortest vote.
 
 
-@strategy("short-m-of-k", source="Hassid et al. 2505.17813", stops_early=True)
+@strategy("short-m-of-k", source="Hassid et al. 2505.17813", votes="answers", stops_early=True, waits=False)
 async def short_m_of_k(
     session: Session, request: Request, *, n: int = 8, m: int = 3, ties: Ties = "confidence"
 ) -> Verdict:

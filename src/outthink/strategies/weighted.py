@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import ceil, exp, sqrt
 
 from outthink.core.errors import BadInput
@@ -13,8 +14,10 @@ from outthink.session.session import Session
 from outthink.strategies.registry import strategy
 from outthink.strategies.votes import Ties, Votes, aggregation_of, judged, scored, scorer, verifier_of, weights
 
+_by_certainty = partial(strategy, needs="top-k log-probabilities", votes="scores", alternatives=TOP)
 
-@strategy("borda", source="Kang et al. 2502.18581", needs="top-k log-probabilities")
+
+@_by_certainty("borda", source="Kang et al. 2502.18581", shares_call=True)
 async def borda(
     session: Session,
     request: Request,
@@ -35,7 +38,7 @@ async def borda(
 # Confidence-weighted self-consistency (Taubenfeld et al., arXiv 2502.06233).
 
 
-@strategy("confidence-vote", source="Taubenfeld et al. 2502.06233", needs="top-k log-probabilities")
+@_by_certainty("confidence-vote", source="Taubenfeld et al. 2502.06233", shares_call=True)
 async def confidence_vote(
     session: Session,
     request: Request,
@@ -59,7 +62,7 @@ async def confidence_vote(
 # DeepConf, offline and online (Fu et al., arXiv 2508.15260): confident traces vote, weak ones stop.
 
 
-@strategy("deepconf", source="Fu et al. 2508.15260", needs="top-k log-probabilities")
+@_by_certainty("deepconf", source="Fu et al. 2508.15260", shares_call=True)
 async def deepconf(
     session: Session,
     request: Request,
@@ -79,7 +82,9 @@ async def deepconf(
     return votes.winner()
 
 
-@strategy("deepconf-online", source="Fu et al. 2508.15260", needs="top-k log-probabilities, streamed", stops_early=True)
+@_by_certainty(
+    "deepconf-online", source="Fu et al. 2508.15260", needs="top-k log-probabilities, streamed", stops_early=True
+)
 async def deepconf_online(
     session: Session,
     request: Request,
@@ -140,7 +145,14 @@ def _percentile(ordered: list[float], percent: float) -> float:
 # Best-of-N weighted, also PRM-Vote: every sample votes with the verifier's score.
 
 
-@strategy("weighted-vote", source="Snell et al. 2408.03314", needs="any engine, and a verifier", verifier=True)
+@strategy(
+    "weighted-vote",
+    source="Snell et al. 2408.03314",
+    needs="any engine, and a verifier",
+    votes="scores",
+    judges="always",
+    shares_call=True,
+)
 async def weighted_vote(
     session: Session,
     request: Request,

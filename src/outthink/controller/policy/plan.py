@@ -20,10 +20,9 @@ from outthink.core.receipt import Verdict
 from outthink.core.request import CURRENCIES, Currency, Request
 from outthink.economics.tariff import Tariff
 from outthink.session.session import Session
-from outthink.strategies import Spec
+from outthink.strategies import Spec, defaults
 from outthink.strategies.voting import Rule, allocate
 
-FALLBACK = "adaptive-consistency"
 OUTSIDE = "outside the policy's regime"
 """How the receipt's note begins where the policy was not followed."""
 _EVEN = 0.002
@@ -122,7 +121,7 @@ class Plan:
             session.note(flag)
         if self.arm is None:
             return await Spec.parse(self.spec)(session, request)
-        left = self.rule(lambda reason: session.note(f"{OUTSIDE}: {reason}; {FALLBACK} went on"))
+        left = self.rule(lambda reason: session.note(f"{OUTSIDE}: {reason}; {defaults.COUNTED} went on"))
         return await allocate(session, request, rule=left)
 
 
@@ -172,8 +171,8 @@ def at_size(task: Task, n: int, situation: Situation, policy: str = "") -> Plan:
 
 def fallback(policy: Policy, reason: str, n: int, answer: object = None) -> Plan:
     """Adaptive-consistency, or one sample for free text, on which votes cannot agree; flagged with the reason."""
-    name, spec = ("single", "single") if answer == "text" else (FALLBACK, f"{FALLBACK}:n={n}")
-    flag = f"{OUTSIDE}: {reason}; {name} instead"
+    spec = defaults.fallback(answer, n)
+    flag = f"{OUTSIDE}: {reason}; {spec.partition(':')[0]} instead"
     return Plan(policy=policy.id, arm=None, n=n, why=reason, spec=spec, flags=(flag,), believed=(reason,))
 
 

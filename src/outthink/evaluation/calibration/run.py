@@ -34,15 +34,16 @@ from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.dataset import Source, open_source, replayable
 from outthink.evaluation.replay import Lineup, Outcomes, ReplaySettings, replay
 from outthink.evaluation.routing.difficulty_run import for_policy
-from outthink.evaluation.rows import BASELINE, LADDER, Array
+from outthink.evaluation.rows import LADDER
+from outthink.evaluation.rows import Array
 from outthink.evaluation.sample_file import JsonObject
 from outthink.strategies import Spec
+from outthink.strategies.defaults import BASELINE, CONTROLS
 
 _SPLITS = 200
 _FEW = 50
 _LASTS = datetime.timedelta(days=365)
 """Models on servers change without a word; after this time a policy should be checked or made again."""
-_CONTROL = "adaptive-consistency"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,7 @@ def calibrate(
 
 def _controls(depth: int) -> list[Spec]:
     sizes = [n for n in LADDER if n <= depth]
-    return [Spec.parse(name).sized(n) for name in (BASELINE, _CONTROL) for n in sizes]
+    return [Spec.parse(name).sized(n) for name in CONTROLS for n in sizes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from outthink.controller.policy.artefact import HeldOut
 from outthink.core.errors import BadInput
+from outthink.strategies.defaults import BASELINE
 
 COSTS = ("tokens", "flops", "usd", "seconds")
 _FORMS = "use match=self-consistency@32, accuracy=0.7, or a mean cost a problem such as tokens=1500"
-_BASELINE = "self-consistency"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Target:
         name, _, value = text.partition("=")
         if name == "match":
             strategy, _, size = value.partition("@")
-            if strategy != _BASELINE or not size.isdecimal() or int(size) < 1:
+            if strategy != BASELINE or not size.isdecimal() or int(size) < 1:
                 raise BadInput("--target", text, "cannot be matched", _FORMS)
             return cls("match", int(size), None, margin, by)
         try:
@@ -63,7 +63,7 @@ class Target:
     def text(self) -> str:
         """As it was written."""
         if self.kind == "match":
-            return f"match={_BASELINE}@{self.value:.0f}"
+            return f"match={BASELINE}@{self.value:.0f}"
         return f"{self.currency or self.kind}={self.value:g}"
 
     def json(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Target:
             problem = f"is more than the {most} samples recorded"
             if n < most:
                 problem = f"is no size that is compared ({', '.join(map(str, baseline))})"
-            raise BadInput("--target", self.text, problem, f"give --target match={_BASELINE}@{most}, or record more")
+            raise BadInput("--target", self.text, problem, f"give --target match={BASELINE}@{most}, or record more")
         return baseline[n].accuracy
 
     def _under(self, rungs: Mapping[int, HeldOut]) -> int:

@@ -16,6 +16,7 @@ from outthink.controller.policy.artefact import HeldOut, Policy, Task
 from outthink.evaluation.report.axis import METRICS, style
 from outthink.evaluation.report.plot import draw
 from outthink.evaluation.report.table import COLUMNS, NEEDED, Row, cell, panels, remarks
+from outthink.strategies.defaults import BASELINE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -206,7 +207,7 @@ def show(policy: Policy, console: Console) -> None:
         base = {
             control["n"]: control["held_out"]
             for control in task.other.get("controls", ())
-            if control["strategy"] == "self-consistency"
+            if control["strategy"] == BASELINE
         }
         widest = base[max(base)]["tokens"] if base else None
         for arm in task.arms:

@@ -11,7 +11,8 @@ from html import escape
 
 from outthink.core.errors import BadInput
 from outthink.evaluation.report.axis import METRICS, SHAPES, Axis, colour_class, shape, short, style
-from outthink.evaluation.report.table import BASELINE, GREEDY, ORACLE, Panel, Point, Row, Series, panels, strategies
+from outthink.evaluation.report.table import Panel, Point, Row, Series, panels, strategies
+from outthink.strategies.defaults import BASELINE, GREEDY, ORACLE
 
 # One panel of the chart: grid, bands, lines, whiskers and marks of one traces file, as SVG.
 #

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from outthink.core.errors import BadInput
 from outthink.evaluation.report.axis import short
+from outthink.strategies.defaults import BASELINE, GREEDY, ORACLE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 # how anything is drawn, or how a row was measured.
 
 Row = Mapping[str, Any]
-BASELINE, GREEDY, ORACLE = "self-consistency", "greedy", "oracle"
 REFERENCES = (BASELINE, GREEDY, ORACLE)
 NEEDED = ("traces", "strategy", "n", "accuracy", "tokens")
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from outthink.evaluation.report.axis import Axis, short
-from outthink.evaluation.report.table import BASELINE, GREEDY, ORACLE, Panel, Row, Series, panels
+from outthink.evaluation.report.table import Panel, Row, Series, panels
+from outthink.strategies.defaults import BASELINE, GREEDY, ORACLE
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # braille bits by row and column
 _SIGNS = "■▲◆▼◉✚◀▶"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from aiohttp import web
 
@@ -16,6 +16,7 @@ from outthink.engines.protocol import Call
 from outthink.serving.bodies import encode
 from outthink.serving.chat.engine import MARK, RawReply
 from outthink.serving.chat.question import Progress
+from outthink.strategies import Streams
 from outthink.strategies.serial.thinking import CLOSE
 
 DONE = b"data: [DONE]\n\n"
@@ -137,16 +138,7 @@ def usage_of(receipt: Receipt) -> dict[str, Any]:
 # Knows: which strategies write one text that can be shown while it grows. Standard clients ignore
 # comments; `reasoning_content` they ignore or show as thinking.
 
-Mode = Literal["tokens", "thinking", "progress"]
 ROLE = {"role": "assistant", "content": ""}
-_THINKERS = ("budget-forcing", "early-exit", "think-with-me")
-
-
-def mode_of(strategy: str, choices: int) -> Mode:
-    """How a strategy's work can be shown while it runs."""
-    if choices == 1 and strategy in ("single", "greedy"):
-        return "tokens"
-    return "thinking" if choices == 1 and strategy in _THINKERS else "progress"
 
 
 class Streaming:
@@ -159,7 +151,7 @@ class Streaming:
 
     def __init__(self, layout: Layout, head: Mapping[str, str], beat: float, progress: Progress) -> None:
         self.layout, self._head, self._beat, self._progress = layout, head, beat, progress
-        self.mode: Mode = "progress"
+        self.mode: Streams = "progress"
         self.response: web.StreamResponse | None = None
         self.shown = False
         """A part of the answer has been sent."""

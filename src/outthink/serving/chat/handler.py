@@ -18,7 +18,7 @@ from outthink.core.receipt import Verdict
 from outthink.serving.accounting import RECEIPT, Account, replayed
 from outthink.serving.bodies import encode
 from outthink.serving.chat.backends import Backends
-from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, mode_of, reason, usage_of
+from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, reason, usage_of
 from outthink.serving.chat.question import PREFIX, RequestOptions, read_options, read_question
 from outthink.serving.chat.run import StrategyRun
 from outthink.serving.failure import Failure, failure_of
@@ -128,9 +128,8 @@ class _Exchange:
         ceiling = await self._reserve(self.request.headers.get("Idempotency-Key"))
         if (again := replayed(account)) is not None:
             return again
-        if question.stream:
-            name = run.plan.strategy.name if isinstance(run.plan, Spec) else ""
-            self.streaming.mode = mode_of(name, question.choices)
+        if question.stream and isinstance(run.plan, Spec) and question.choices == 1:
+            self.streaming.mode = run.plan.strategy.streams
         if (trace := account.admitted(run.name, self.request.headers.get("traceparent"))) is not None:
             run.headers["traceparent"] = trace
         self.work = asyncio.create_task(run.go(self._decided, ceiling))

@@ -19,6 +19,7 @@ from outthink.serving.chat.ballots import reader_of
 from outthink.serving.failure import Failure, bad_field
 from outthink.serving.protocols import Key
 from outthink.strategies import Spec
+from outthink.strategies.defaults import BASELINE, PASSED
 
 # What a request wishes of the proxy: strategy, budget, verifier, kind of answer, and how progress is shown.
 #
@@ -81,7 +82,7 @@ def read_options(body: Mapping[str, Any], headers: Mapping[str, str], key: Key) 
         ("model", None if inside == AUTO else inside),
         (STRATEGY_HEADER, headers.get(STRATEGY_HEADER)),
         ("strategy of the key", key.strategy),
-        ("model", None if inside is not None else "single"),
+        ("model", None if inside is not None else PASSED),
     )
     field, told = next(((field, told) for field, told in wishes if told is not None), ("model", AUTO))
     strategy = None if told == AUTO else read_strategy(field, told)
@@ -169,7 +170,6 @@ OWN = frozenset(
 """Fields that the engine writes; all others are passed on."""
 _DEFAULT = Sampling()
 _MOST_CHOICES = 128
-_SERIAL = ("single", "greedy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,8 +239,8 @@ def fitted(question: Question, spec: Spec | None, limits: Limits, where: str = "
     """
     notes: list[str] = []
     if spec is not None and question.choices > 1:
-        if spec.strategy.name in _SERIAL:
-            spec = Spec.parse(f"self-consistency:n={question.choices}")
+        if spec.strategy.streams == "tokens":  # one plain sample
+            spec = Spec.parse(BASELINE).sized(question.choices)
             notes.append(f"n: {question.choices} answers are asked for, so as many samples were drawn")
         elif spec.n < question.choices:
             remedy = f"ask for at most {spec.n}, or for more samples"
@@ -248,7 +248,7 @@ def fitted(question: Question, spec: Spec | None, limits: Limits, where: str = "
     if spec is not None and spec.n > limits.samples:
         raise BadInput(where, str(spec), "draws too many samples", f"ask for at most {limits.samples}")
     sampling = question.request.sampling
-    if sampling.temperature == 0 and (spec is None or (spec.strategy.name not in _SERIAL and spec.n > 1)):
+    if sampling.temperature == 0 and (spec is None or spec.n > 1):
         sampling = replace(sampling, temperature=_DEFAULT.temperature)
         notes.append(f"temperature: 0 would make all samples equal; {_DEFAULT.temperature:g} was used")
     request = replace(question.request, sampling=sampling)

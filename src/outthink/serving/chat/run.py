@@ -31,7 +31,7 @@ from outthink.serving.observe.watch import Watchers
 from outthink.session.live import LiveRunner, drive
 from outthink.session.runner import Member
 from outthink.session.session import Session
-from outthink.strategies import Spec
+from outthink.strategies import Spec, Traits
 
 if TYPE_CHECKING:
     from outthink.serving.chat.backends import Backends
@@ -109,8 +109,9 @@ class StrategyRun:
         request = self.question.request
         budget = request.budget if ceiling is None else stricter(request.budget, Budget(tokens=ceiling))
         request = replace(request, budget=budget)
-        plain = isinstance(self.plan, Spec) and self.plan.strategy.name == "self-consistency"
-        if isinstance(self.plan, Spec) and not self.plan.strategy.stops_early and self.n > 1:
+        known = self.plan.strategy if isinstance(self.plan, Spec) else Traits()
+        plain = known.votes == "answers" and not known.stops_early
+        if known.shares_call and self.n > 1:
             self.engine.joint = self.backends.joint(self.model)
         self.board = VoteProgress(self.n if plain and self.question.choices == 1 else None, self._enough)
         if self.watchers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from math import ceil, exp, fsum
 from typing import Any
 
@@ -12,10 +13,18 @@ from outthink.session.session import Session
 from outthink.strategies.registry import strategy
 from outthink.strategies.search.search import ROOT, SILENT, Path, Plan, Search, climb, distinct
 
-NEEDS = "continuation of a prefix, and a verifier"
+guided = partial(
+    strategy,
+    needs="continuation of a prefix, and a verifier",
+    votes="scores",
+    judges="always",
+    extends=True,
+    shares_call=True,
+)
+"""Registers a search over steps: what all of them share."""
 
 
-@strategy("beam", source="Snell et al. 2408.03314", needs=NEEDS, verifier=True, extends=True)
+@guided("beam", source="Snell et al. 2408.03314")
 async def beam(
     session: Session,
     request: Request,
@@ -60,7 +69,7 @@ def best(m: int) -> Plan:
 # Beam search whose steps are judged by where they lead (Snell et al., arXiv 2408.03314).
 
 
-@strategy("lookahead", source="Snell et al. 2408.03314", needs=NEEDS, verifier=True, extends=True, zero=("k",))
+@guided("lookahead", source="Snell et al. 2408.03314", zero=("k",))
 async def lookahead(
     session: Session,
     request: Request,
@@ -92,7 +101,7 @@ Leaves = tuple[list[Path], list[Path]]
 """Finished paths, and the one where an unfinished subtree stands."""
 
 
-@strategy("dvts", source="Beeching et al., search-and-learn", needs=NEEDS, verifier=True, extends=True)
+@guided("dvts", source="Beeching et al., search-and-learn")
 async def dvts(
     session: Session,
     request: Request,
@@ -144,7 +153,7 @@ async def _subtree(search: Search, size: int, depth: int) -> Leaves:
 # REBASE (Wu et al., arXiv 2408.00724): children in proportion to the reward, no path cut by rank.
 
 
-@strategy("rebase", source="Wu et al. 2408.00724", needs=NEEDS, verifier=True, extends=True)
+@guided("rebase", source="Wu et al. 2408.00724")
 async def rebase(
     session: Session,
     request: Request,

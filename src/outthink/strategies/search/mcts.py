@@ -10,8 +10,7 @@ from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.session.session import Session
-from outthink.strategies.registry import strategy
-from outthink.strategies.search.beam import NEEDS
+from outthink.strategies.search.beam import guided
 from outthink.strategies.search.search import ROOT, Path, Search
 
 # A node of a search tree: a path with visits.
@@ -72,7 +71,7 @@ _ALPHA = 0.3
 """Concentration of the Dirichlet noise on the priors of the first steps."""
 
 
-@strategy("mcts", source="Guan et al. 2501.04519", needs=NEEDS, verifier=True, extends=True)
+@guided("mcts", source="Guan et al. 2501.04519")
 async def mcts(
     session: Session,
     request: Request,

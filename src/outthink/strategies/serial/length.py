@@ -20,7 +20,12 @@ _CONTEXT_LEFT = 0.1
 
 
 @strategy(
-    "budget-forcing", source="Muennighoff et al. 2501.19393", needs="an engine that continues a prefix", extends=True
+    "budget-forcing",
+    source="Muennighoff et al. 2501.19393",
+    needs="an engine that continues a prefix",
+    streams="thinking",
+    extends=True,
+    serial=True,
 )
 async def budget_forcing(
     session: Session,
@@ -117,7 +122,9 @@ class Exit:
     "early-exit",
     source="Yang et al. 2504.15895, Fu et al. 2412.20993",
     needs="an engine that continues a prefix and gives log-probabilities (none for mode=consensus)",
+    streams="thinking",
     extends=True,
+    serial=True,
 )
 async def early_exit(
     session: Session,

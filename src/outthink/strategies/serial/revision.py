@@ -63,7 +63,9 @@ def revised(request: Request, attempts: Sequence[Attempt]) -> Request:
     )
 
 
-@strategy("revision", source="Snell et al. 2408.03314", stops_early=True, rewrites=True)
+@strategy(
+    "revision", source="Snell et al. 2408.03314", votes="answers", judges="parameter", stops_early=True, rewrites=True
+)
 async def revision(
     session: Session, request: Request, *, n: int = 16, chains: int | None = None, ties: Ties = "confidence"
 ) -> Verdict:

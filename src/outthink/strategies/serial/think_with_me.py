@@ -246,7 +246,10 @@ class Pacer:
     "think-with-me",
     source="arXiv 2601.11252 (own wording and thresholds)",
     needs="an engine that continues a prefix; the judges self and probe, verifier and person add calls",
+    streams="thinking",
+    judges="parameter",
     extends=True,
+    serial=True,
 )
 async def think_with_me(
     session: Session,
