@@ -9,6 +9,7 @@ from typing import Any
 from outthink.engines.openai.facts import Facts
 from outthink.engines.protocol import Call
 from outthink.http.errors import ErrorMessage
+from outthink.http.fields import CHAT_LENGTH_FIELDS
 
 OPTIONAL = frozenset(
     {
@@ -57,7 +58,7 @@ def body(call: Call, model: str, facts: Facts) -> dict[str, Any]:
         "top_p": sampling.top_p,
         "top_k": sampling.top_k or facts.top_k_off or 0,
         "min_p": sampling.min_p,
-        facts.length_name or "max_tokens": sampling.max_tokens,
+        facts.length_name or CHAT_LENGTH_FIELDS[0]: sampling.max_tokens,
         "timings_per_token": True,
     }
     if call.seed is not None:
@@ -124,7 +125,6 @@ def names(sent: dict[str, Any]) -> set[str]:
 STATUSES = frozenset({400, 422, 500, 501})
 """Refusals that may be about one parameter; 500 is llama-cpp-python's way to refuse log-probabilities."""
 
-_LENGTHS = ("max_tokens", "max_completion_tokens")
 _BOUND = re.compile(
     r"(?:at most|less than or equal to|<=|up to|max(?:imum)?(?: allowed)?(?: of| is|:)?|between \d+ and|and)\s*(\d+)"
 )
@@ -137,7 +137,7 @@ def adapt(refusal: ErrorMessage, sent: dict[str, Any], facts: Facts, *, status: 
     if status not in STATUSES or refusal.context or (status == 500 and not refusal.unknown):
         return False
     name = _blamed(refusal, names(sent))
-    if name in _LENGTHS:
+    if name in CHAT_LENGTH_FIELDS:
         return _rename_length(refusal, name, facts)
     if name in ("top_logprobs", "logprobs") and "top_logprobs" in sent:
         return _fewer_alternatives(refusal, name, sent["top_logprobs"], facts)
@@ -169,11 +169,11 @@ def _alike(name: str, facts: Facts) -> tuple[str, ...]:
 def _blamed(refusal: ErrorMessage, sent: set[str]) -> str | None:
     """The parameter of ours that the refusal is about: named apart, or first in its text."""
     for part in reversed(re.split(r"[.\s/\[\]]+", refusal.param)):
-        if part in sent or part in _LENGTHS:
+        if part in sent or part in CHAT_LENGTH_FIELDS:
             return part
     if refusal.param:
         return None
-    candidates = sent & (OPTIONAL - {"stream"} | {"temperature", "top_p", *_LENGTHS})
+    candidates = sent & (OPTIONAL - {"stream"} | {"temperature", "top_p", *CHAT_LENGTH_FIELDS})
     if refusal.unknown and "stream" in sent and re.search(r"\bstream(?:ing)?\b", refusal.message, re.IGNORECASE):
         candidates.add("stream")
     found = []
@@ -186,10 +186,10 @@ def _blamed(refusal: ErrorMessage, sent: set[str]) -> str | None:
 
 
 def _rename_length(refusal: ErrorMessage, name: str, facts: Facts) -> bool:
-    other = _LENGTHS[1 - _LENGTHS.index(name)]
+    other = CHAT_LENGTH_FIELDS[1 - CHAT_LENGTH_FIELDS.index(name)]
     if not refusal.unknown and f"{other}' instead" not in refusal.message and f"use {other}" not in refusal.message:
         return False  # a bad value, which another name does not cure
-    used = facts.length_name or _LENGTHS[0]
+    used = facts.length_name or CHAT_LENGTH_FIELDS[0]
     if used != name:
         # Another request has renamed it meanwhile; if both names were refused there is nothing left.
         return used == other

@@ -16,9 +16,9 @@ from outthink.core.request import Message, Sampling
 from outthink.engines.openai.body import body
 from outthink.engines.openai.engine import CHAT, OpenAIEngine
 from outthink.engines.openai.reading import CompletionReader, logprob_entries
-from outthink.engines.openai.tokens import whole
 from outthink.engines.protocol import Call
 from outthink.http.events import Decoder, NotJson
+from outthink.http.fields import read_count
 from outthink.http.transport import TransportFault
 
 # What an examination found. Knows names, states and details; does not know how they were found.
@@ -237,7 +237,7 @@ async def probe_choices(engine: OpenAIEngine, first: ProbedCompletion) -> list[F
     if not honoured:
         return [found, Finding("usage sums choices", "unknown", "n is not available")]
     usage = told.get("usage")
-    used = whole(usage.get("completion_tokens")) if isinstance(usage, dict) else None
+    used = read_count(usage.get("completion_tokens")) if isinstance(usage, dict) else None
     lengths = [_length(row) for row in rows]
     known = [length for length in lengths if length is not None]
     if not used or len(known) < len(rows):

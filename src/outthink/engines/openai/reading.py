@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from outthink.engines.openai.tokens import Counts, whole
+from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Delta, Finish
+from outthink.http.fields import read_count
 
 # Why a completion ended, in one vocabulary. Knows what servers write there; knows no counts.
 #
@@ -300,7 +301,7 @@ class CompletionReader:
 
     def _thinking(self, usage: dict[str, Any]) -> None:
         details = usage.get("completion_tokens_details")
-        if isinstance(details, dict) and (told := whole(details.get("reasoning_tokens"))):
+        if isinstance(details, dict) and (told := read_count(details.get("reasoning_tokens"))):
             self.thought_tokens = told
 
     def _whole(self, message: object) -> None:

@@ -12,14 +12,8 @@ from outthink.core.errors import EngineError
 from outthink.engines.openai.body import template
 from outthink.engines.openai.facts import Facts
 from outthink.engines.protocol import Call
+from outthink.http.fields import read_count, read_timings, read_usage
 from outthink.http.server import Server
-
-
-def whole(value: object) -> int | None:
-    """A count: a non-negative whole number, however it is written, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
-        return None
-    return int(value)
 
 
 class Counts:
@@ -37,28 +31,20 @@ class Counts:
         self._used: int | None = None
 
     def timings(self, told: dict[str, Any]) -> None:
-        """llama.cpp: `prompt_n` leaves out what `cache_n` was read from the cache."""
-        generated, prompt, cached = (whole(told.get(key)) for key in ("predicted_n", "prompt_n", "cache_n"))
-        if generated:
-            self._timed = max(generated, self._timed or 0)
-        if cached is not None:
-            self.cached = cached
-            if prompt:
-                self.prompt = prompt + cached
+        """llama.cpp's counts of a chunk."""
+        timed = read_timings(told)
+        if timed.completion is not None:
+            self._timed = max(timed.completion, self._timed or 0)
+        self.cached = self.cached if timed.cached is None else timed.cached
+        self.prompt = timed.prompt or self.prompt
 
     def usage(self, told: dict[str, Any]) -> None:
         """OpenAI: cumulative where it comes with every chunk, as vLLM can do."""
-        generated, prompt = whole(told.get("completion_tokens")), whole(told.get("prompt_tokens"))
-        if generated is not None:
-            self._used = max(generated, self._used or 0)
-        if prompt:
-            self.prompt = prompt
-        details = told.get("prompt_tokens_details")
-        cached = whole(details.get("cached_tokens")) if isinstance(details, dict) else None
-        if cached is None:
-            cached = whole(told.get("prompt_cache_hit_tokens"))  # DeepSeek
-        if cached is not None:
-            self.cached = cached
+        usage = read_usage(told)
+        if usage.completion is not None:
+            self._used = max(usage.completion, self._used or 0)
+        self.cached = self.cached if usage.cached is None else usage.cached
+        self.prompt = usage.prompt or self.prompt
 
     def add(self, entries: int, *, text: bool) -> None:
         """Entries of one chunk, and whether it had text."""
@@ -104,7 +90,7 @@ class Tokenizer:
         if told is None:
             return None
         tokens = told.get("tokens")
-        if (count := whole(told.get("count"))) is not None:
+        if (count := read_count(told.get("count"))) is not None:
             self._facts.learn(tokenizer="vllm")
             return count
         if isinstance(tokens, list) and tokens:
@@ -126,7 +112,7 @@ class Tokenizer:
             flags |= {"continue_final_message": True, "add_generation_prompt": False}
         if self._facts.tokenizer == "vllm":
             told = await self._ask("/tokenize", {"model": model, "messages": messages, **flags}, chat=True)
-            return whole(told.get("count")) if told is not None else None
+            return read_count(told.get("count")) if told is not None else None
         if self._facts.tokenizer == "llama.cpp":
             told = await self._ask("/apply-template", {"messages": messages, **flags}, chat=True)
             rendered = told.get("prompt") if told is not None else None

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from outthink.economics.tariff import Tariff
-from outthink.engines.openai.tokens import Counts, whole
+from outthink.engines.openai.tokens import Counts
+from outthink.http.fields import read_count as whole
 from outthink.serving.bodies import decode, encode
 from outthink.serving.failure import Failure, unknown_cost
 from outthink.serving.protocols import Key
