@@ -14,7 +14,7 @@ pytest.importorskip("aiohttp")
 from outthink.core.request import Message, Sampling
 from outthink.engines.openai.reading import CompletionReader
 from outthink.engines.protocol import Call, Delta
-from outthink.serving.chat.engine import RawReply, merged
+from outthink.serving.chat.calls import RawChoice, join_text
 
 ENTRY = st.builds(
     lambda text, value: {"token": text, "logprob": value, "top_logprobs": []},
@@ -55,11 +55,11 @@ OTHER = st.sampled_from(
 
 def told(chunks: list[dict[str, Any]], asked: int | None) -> tuple[Any, ...]:
     """What a sample and the engine have read when all is over."""
-    gathered, sampling = RawReply(), Sampling(max_tokens=10_000)
+    choice, sampling = RawChoice(), Sampling(max_tokens=10_000)
     reading = CompletionReader(Call((Message("user", "?"),), sampling, top_logprobs=asked))
     deltas: list[Delta] = []
     for chunk in chunks:
-        gathered.take(chunk)
+        choice.add(chunk)
         if (delta := reading.take(chunk)) is not None:
             deltas.append(delta)
     whole = Delta.of(deltas)
@@ -73,14 +73,14 @@ def told(chunks: list[dict[str, Any]], asked: int | None) -> tuple[Any, ...]:
             list(whole.confidences),
         )
     )
-    message = gathered.message(text[0])
-    return text, message, gathered.logprobs, gathered.finish, gathered.more, reading.finish(), reading.counts.tokens
+    message = choice.message(text[0])
+    return text, message, choice.logprobs, choice.finish, choice.more, reading.finish(), reading.counts.tokens
 
 
 @given(st.lists(TEXT | OTHER, max_size=12), st.sampled_from([None, 0]))
 def test_merged_chunks_say_the_same(chunks: list[dict[str, Any]], asked: int | None) -> None:
     before = copy.deepcopy(chunks)
-    fewer, count = merged(chunks)
+    fewer, count = join_text(chunks)
     assert chunks == before
     assert len(fewer) <= len(chunks)
     assert told(fewer, asked) == told(before, asked)
@@ -89,6 +89,6 @@ def test_merged_chunks_say_the_same(chunks: list[dict[str, Any]], asked: int | N
 
 def test_a_run_of_text_is_one_chunk() -> None:
     chunks = [{"choices": [{"index": 0, "delta": {"content": letter}, "finish_reason": None}]} for letter in "abc"]
-    fewer, count = merged(chunks)
+    fewer, count = join_text(chunks)
     assert [one["choices"][0]["delta"]["content"] for one in fewer] == ["abc"]
     assert count == 3

@@ -18,7 +18,6 @@ from support.proxy_server import Got, ProxyServer
 from support.waiting import until
 
 
-
 def held(gate: Gate) -> Reply:
     """A whole reply that waits for the gate."""
     return Reply((gate, b'{"choices": []}'), kind="application/json")

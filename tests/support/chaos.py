@@ -20,11 +20,9 @@ from outthink.core.receipt import Entry, Receipt, Verdict, total
 from outthink.core.sample import Decision, Progress
 from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.protocol import Call, Delta, Event
-from outthink.engines.simulated import Outcome
+from outthink.engines.simulated import Outcome, RealTimeEngine
 from outthink.session.budget import EntryLog
-from outthink.session.calls import Retries
-from outthink.session.calls import RunningCall
-from outthink.engines.simulated import RealTimeEngine
+from outthink.session.calls import Retries, RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
 from outthink.session.virtual import VirtualRunner, drive

@@ -26,10 +26,9 @@ from outthink.core.receipt import Receipt, Result
 from outthink.core.request import ANSWER_KINDS, Request
 from outthink.core.sample import Candidate, Sample
 from outthink.session.calls import RunningCall
-from outthink.verifiers.checks import WithoutTokens
-from outthink.verifiers.protocol import Kind
-from outthink.verifiers.protocol import Score
 from outthink.strategies import strategies
+from outthink.verifiers.checks import WithoutTokens
+from outthink.verifiers.protocol import Kind, Score
 
 if TYPE_CHECKING:
     from outthink.controller.policy.plan import Plan

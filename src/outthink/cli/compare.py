@@ -204,8 +204,7 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
     from outthink.controller.policy.artefact import Policy
     from outthink.engines.simulated import Speed
     from outthink.evaluation.calibration.contenders import NAME
-    from outthink.evaluation.compare import CompareSettings
-    from outthink.evaluation.compare import compare
+    from outthink.evaluation.compare import CompareSettings, compare
     from outthink.evaluation.verify import Prescoring
     from outthink.strategies import Spec
     from outthink.strategies.defaults import COMPARED

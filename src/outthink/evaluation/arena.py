@@ -31,9 +31,8 @@ from outthink.session.store import SampleStore
 from outthink.session.virtual import VirtualRunner
 from outthink.session.virtual import drive as drive_virtual
 from outthink.strategies import Spec
+from outthink.strategies.defaults import BASELINE, PILOT
 from outthink.verifiers import protocol as verifiers
-from outthink.strategies.defaults import BASELINE
-from outthink.strategies.defaults import PILOT
 from outthink.verifiers.protocol import Verifier
 
 LADDER = (2, 4, 8, 16)

@@ -29,7 +29,6 @@ from outthink.strategies import Spec
 from outthink.strategies.defaults import GREEDY
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareSettings(ReplaySettings):
     """How to compare.

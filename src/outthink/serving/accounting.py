@@ -14,8 +14,8 @@ from aiohttp import web
 
 from outthink.core.receipt import Receipt
 from outthink.economics.tariff import Tariff
+from outthink.http.fields import Usage
 from outthink.serving.observe.watch import LiveRequest, Watchers
-from outthink.serving.passthrough.ceilings import Used
 from outthink.serving.protocols import Idempotency, Key, Ledger, RequestRecord, Reservation, new_id
 
 PASS = "pass-through"  # noqa: S105 - the name of a strategy
@@ -59,8 +59,8 @@ class Account:
         self.watchers.began(running)
         return running.traceparent
 
-    def spoke(self) -> None:
-        """The first token goes to the client."""
+    def first_token(self) -> None:
+        """The first token goes to the client; later ones change nothing."""
         if self.first is None:
             self.first = time.perf_counter() - self._clock
 
@@ -109,7 +109,7 @@ class Account:
 
     def passed(
         self,
-        used: Used,
+        usage: Usage,
         tariff: Tariff,
         stopped: str,
         status: int,
@@ -121,11 +121,11 @@ class Account:
         record = self.record(tariff.model, PASS, stopped, status)
         record.error = error
         record.body = body if self.keep else None
-        prompt, completion = used.prompt, used.completion
+        prompt, completion = usage.prompt, usage.completion
         if prompt is not None and completion is not None:
             record.prompt_tokens, record.completion_tokens = prompt, completion
             record.tokens = record.at_most_tokens = prompt + completion
-            record.flops, record.usd, record.joules = tariff.charge(prompt, used.cached or 0, completion)
+            record.flops, record.usd, record.joules = tariff.charge(prompt, usage.cached or 0, completion)
             record.at_most_usd = record.usd
         elif status >= 400 and stopped == "error":  # a refusal costs nothing
             record.prompt_tokens = record.completion_tokens = record.tokens = record.at_most_tokens = 0

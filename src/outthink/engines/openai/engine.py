@@ -214,7 +214,7 @@ class OpenAIEngine(Engine):
         if call.prefix and self.facts.prefix is False:
             raise self._no_prefix("")
         reply = await self.start(call)
-        reading = CompletionReader(call, repeats=self.facts.repeats)
+        reading = self.reader(call)
         decoder = self.decoder()
         try:
             try:
@@ -296,6 +296,10 @@ class OpenAIEngine(Engine):
             raise self._no_prefix(f" ({told.message})")
         self.save()
         raise self.server.voice.status(answer.status, answer.headers, answer.content, model=self.model)
+
+    def reader(self, call: Call) -> CompletionReader:
+        """What reads a completion of this call."""
+        return CompletionReader(call, repeats=self.facts.repeats)
 
     def decoder(self) -> Decoder:
         """What reads a reply's bytes."""

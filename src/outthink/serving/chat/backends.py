@@ -22,11 +22,11 @@ from outthink.economics.tariff import Tariff
 from outthink.engines.openai.facts import Facts, file_for, recall
 from outthink.http.server import Address
 from outthink.serving.admission import Limits
-from outthink.serving.chat.joint import SharedCalls
-from outthink.serving.chat.pooled import Turns
+from outthink.serving.chat.shared import CallSharing
 from outthink.serving.failure import unknown_cost
 from outthink.serving.pool.protocols import NoBackend, Pool, Wire
 from outthink.serving.pool.tariffs import Tariffs
+from outthink.serving.pool.turns import Turns
 
 # The policies of `outthink/auto`: read again when their files change, tried in the shadow or on a share first.
 #
@@ -197,7 +197,7 @@ class Backends:
             found = self._turns[model] = Turns(lambda: pool.places(model) or most)
         return found
 
-    def joint(self, model: str) -> SharedCalls | None:
+    def call_sharing(self, model: str) -> CallSharing | None:
         """Shares calls between samples, where `doctor` has seen every backend of a model count all `n` choices.
 
         Not where a backend takes only so many calls: a shared one would be more than it seems.
@@ -210,7 +210,7 @@ class Backends:
             known = [recall(file_for(folder, Address.parse(url).base, model)) for url in urls]
             counting = bool(known) and all(facts.n and facts.usage_sums for facts in known)
             self._counting[model] = now + _FRESH, counting
-        return SharedCalls(lambda: self._disproved.add(model)) if counting else None
+        return CallSharing(lambda: self._disproved.add(model)) if counting else None
 
     def tariff(self, model: str) -> Tariff:
         """What a model's calls cost, at the dearest of its backends where they differ."""

@@ -13,7 +13,7 @@ from typing import Any
 from outthink.answers import read_sync
 from outthink.answers.kinds import canonical_json
 from outthink.core.request import AnswerKind, AnswerReader
-from outthink.serving.chat.engine import MARK
+from outthink.serving.chat.calls import CALLS_MARK
 from outthink.serving.failure import Failure, bad_field
 
 # Whether a value satisfies a client's JSON schema, within bounds.
@@ -138,7 +138,7 @@ def _tools(body: Mapping[str, Any], kind: str | None) -> AnswerReader:
         return reading.answer if reading.rule in ("boxed", "answer-is") else NO_CALL
 
     def read(text: str) -> str | None:
-        _, mark, calls = text.rpartition(MARK)
+        _, mark, calls = text.rpartition(CALLS_MARK)
         return _calls(calls, checks) if mark else words(text)
 
     return read

@@ -14,13 +14,13 @@ from outthink.core.receipt import Receipt, Verdict
 from outthink.engines.openai.reading import finish_reason
 from outthink.engines.protocol import Call
 from outthink.serving.bodies import encode
-from outthink.serving.chat.engine import MARK, RawReply
+from outthink.serving.chat.calls import CALLS_MARK, RawChoice
 from outthink.serving.chat.question import Progress
 from outthink.strategies import Streams
 from outthink.strategies.serial.thinking import CLOSE
 
 DONE = b"data: [DONE]\n\n"
-_EMPTY = RawReply()
+_EMPTY = RawChoice()
 
 
 class Layout:
@@ -40,7 +40,7 @@ class Layout:
         """A completion."""
         return {**self._head("chat.completion"), "choices": choices, "usage": usage, "outthink": {"receipt": told}}
 
-    def choice(self, at: int, text: str, sample: RawReply | None, *, cut: bool) -> dict[str, Any]:
+    def choice(self, at: int, text: str, sample: RawChoice | None, *, cut: bool) -> dict[str, Any]:
         """One choice; `cut`: the budget ended before it was finished."""
         return {
             "index": at,
@@ -74,7 +74,7 @@ class Layout:
         value = {**self._head("chat.completion.chunk"), "choices": [], "usage": usage}
         return b"data: " + encode(value) + b"\n\n"
 
-    def pieces(self, at: int, text: str, sample: RawReply | None, *, thoughts: bool = True) -> bytes:
+    def pieces(self, at: int, text: str, sample: RawChoice | None, *, thoughts: bool = True) -> bytes:
         """A decided choice as events; without its `thoughts` where they have been shown."""
         made = message(text, sample)
         if not thoughts:
@@ -95,16 +95,16 @@ class Layout:
         return {**entry, "top_logprobs": top[: self._top] if isinstance(top, list) else []}
 
 
-def message(text: str, sample: RawReply | None) -> dict[str, Any]:
+def message(text: str, sample: RawChoice | None) -> dict[str, Any]:
     """A sample's message; thinking that a strategy has written into the text goes where clients expect it."""
     if sample is not None:
-        return sample.message(text.rpartition(MARK)[0] if sample.tail else text)
+        return sample.message(text.rpartition(CALLS_MARK)[0] if sample.tail else text)
     thoughts, mark, answer = text.rpartition(CLOSE)
     made = _EMPTY.message(answer.lstrip() if mark else text)
     return {**made, "reasoning_content": thoughts} if mark else made
 
 
-def reason(sample: RawReply | None, *, cut: bool) -> str:
+def reason(sample: RawChoice | None, *, cut: bool) -> str:
     """Why a choice ended, as clients know it."""
     if sample is None:
         return "length" if cut else "stop"
@@ -157,12 +157,12 @@ class Streaming:
         """A part of the answer has been sent."""
         self.thought = False
         """The thinking has been sent."""
-        self.spoke: Callable[[], None] = lambda: None
+        self.on_first_token: Callable[[], None] = lambda: None
         """Told when a part of the answer, or of the thinking, is on its way."""
-        self._first: RawReply | None = None
+        self._first: RawChoice | None = None
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 
-    def heard(self, sample: RawReply, call: Call, chunk: Mapping[str, Any]) -> None:
+    def on_chunk(self, sample: RawChoice, call: Call, chunk: Mapping[str, Any]) -> None:
         """A chunk has come from a backend."""
         if self.mode == "progress":
             return
@@ -174,7 +174,7 @@ class Streaming:
         if self.mode == "thinking":
             if CLOSE not in (call.prefix or "") and isinstance(text := piece.get("content"), str) and text:
                 self.thought = True
-                self.spoke()
+                self.on_first_token()
                 self._queue.put_nowait(self.layout.chunk({"reasoning_content": text}))
             return
         delta = {name: value for name, value in piece.items() if name != "role" and value not in (None, "", [])}
@@ -183,7 +183,7 @@ class Streaming:
         if self._first is None:
             self._first = sample
             self.shown = True
-            self.spoke()
+            self.on_first_token()
         elif self._first is not sample:
             raise EngineError("the backend broke off after a part of the answer had been sent; try again", fatal=True)
         told = choice.get("logprobs")
@@ -192,7 +192,7 @@ class Streaming:
 
     def put(self, event: bytes) -> None:
         """Queue a part of the answer."""
-        self.spoke()
+        self.on_first_token()
         self._queue.put_nowait(event)
 
     async def pour(self, request: web.BaseRequest, work: asyncio.Task[Verdict], line: Callable[[], str]) -> None:

@@ -102,10 +102,10 @@ class _Exchange:
         self.streaming = Streaming(
             self.layout, {RECEIPT: self.account.id}, backends.limits.progress_seconds, wish.progress
         )
-        self.streaming.spoke = self.account.spoke
+        self.streaming.on_first_token = self.account.first_token
         prefix = zlib.crc32(encode(question.raw[:2])[:4096])
-        heard = self.streaming.heard if question.stream else None
-        self.run = StrategyRun(backends, question, wish, model, self.account.id, prefix, heard)
+        on_chunk = self.streaming.on_chunk if question.stream else None
+        self.run = StrategyRun(backends, question, wish, model, self.account.id, prefix, on_chunk)
         self.run.watchers = app.watchers
         self.work: asyncio.Task[Verdict] | None = None
         self.verdict: Verdict | None = None

@@ -22,12 +22,13 @@ from outthink.core.request import Budget, Request
 from outthink.engines.protocol import Call
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.chat.backends import predicted
-from outthink.serving.chat.engine import ChatEngine, Heard, RawReply
-from outthink.serving.chat.pooled import PooledTransport
+from outthink.serving.chat.calls import ClientFieldsEngine, OnChunk, RawChoice
+from outthink.serving.chat.engine import ChatEngine
 from outthink.serving.chat.progress import SessionEvents, VoteProgress
 from outthink.serving.chat.question import Question, RequestOptions, fitted, stricter
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.observe.watch import Watchers
+from outthink.serving.pool.failover import Failover, PooledTransport
 from outthink.session.live import LiveRunner, drive
 from outthink.session.runner import Member
 from outthink.session.session import Session
@@ -48,7 +49,7 @@ class StrategyRun:
         model: backend model that is drawn from.
         who: the request, for its turns on the backends.
         prefix: hash of the prompt, so that its samples meet one cache.
-        heard: sees every chunk of every call.
+        on_chunk: gets every chunk of every call.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class StrategyRun:
         model: str,
         who: str,
         prefix: int,
-        heard: Heard | None,
+        on_chunk: OnChunk | None,
     ) -> None:
         self.backends, self.wish, self.model = backends, wish, model
-        self._who, self._prefix, self._heard = who, prefix, heard
+        self._who, self._prefix, self._on_chunk = who, prefix, on_chunk
         self._asked = question
         self._chosen = backends.policies.choose(who)
         self.shadowed: dict[str, Any] | None = None
@@ -112,7 +113,7 @@ class StrategyRun:
         known = self.plan.strategy if isinstance(self.plan, Spec) else Traits()
         plain = known.votes == "answers" and not known.stops_early
         if known.shares_call and self.n > 1:
-            self.engine.joint = self.backends.joint(self.model)
+            self.engine.share_calls(self.backends.call_sharing(self.model))
         self.board = VoteProgress(self.n if plain and self.question.choices == 1 else None, self._enough)
         if self.watchers:
             self.board.tell = SessionEvents(self.watchers, self._who)
@@ -146,7 +147,7 @@ class StrategyRun:
             for note in self.engine.notes:
                 session.note(note)
 
-    def sample(self, text: str) -> RawReply | None:
+    def sample(self, text: str) -> RawChoice | None:
         """The sample that a text belongs to, None for a text that a strategy has put together."""
         for engine in (self.engine, *self.others):
             if (found := engine.samples.get(text)) is not None:
@@ -174,10 +175,9 @@ class StrategyRun:
         """The client's error object for an engine that failed; a refusal of the request is the client's to mend."""
         if not isinstance(error, EngineError):
             return None
-        voice = self.engine.voice
-        status = voice.status_code
+        status = self.engine.client.errors.status_code
         if status in (400, 404, 409, 413, 415, 422):
-            told = voice.said or str(error)
+            told = self.engine.client.errors.message or str(error)
             return Failure(400, f"the backend refused the request: {told}", code="backend_refused")
         if status == 429:
             return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
@@ -197,16 +197,11 @@ class StrategyRun:
 
     def _engine(self, model: str, *, plain: bool = False) -> ChatEngine:
         question, backends = self._asked, self.backends
+        failover = Failover(backends.pool, model, self._prefix, anew=True)
         transport = PooledTransport(
-            backends.pool,
-            backends.wire,
-            backends.turns(model),
-            model=model,
-            who=self._who,
-            prefix=self._prefix,
-            more=self.headers,
+            failover, backends.wire, backends.turns(model), request=self._who, headers=self.headers
         )
-        return ChatEngine(
+        client = ClientFieldsEngine(
             model,
             transport,
             backends.facts(model),
@@ -215,8 +210,9 @@ class StrategyRun:
             extra={} if plain else question.extra,
             top_logprobs=question.top_logprobs,
             timeouts=Timeouts(backends.limits.connect_seconds, backends.limits.backend_seconds),
-            heard=None if plain else self._heard,
+            on_chunk=None if plain else self._on_chunk,
         )
+        return ChatEngine(client)
 
     def _members(self) -> list[Member]:
         wanted = self.plan.models if isinstance(self.plan, Plan) else ()

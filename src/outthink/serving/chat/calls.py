@@ -1,0 +1,332 @@
+"""One call of a chat: the client's own fields in its body, and the choice kept as its backend has sent it.
+
+Knows: what the OpenAI engine leaves to be replaced, how streamed pieces make one message, and which chunks may be read
+as one. A session sees texts; what a text leaves out (tool calls, log-probabilities, reasons, unknown fields) is kept
+here. Does not know which backend answers, the other calls of a request, or strategies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from outthink.core.errors import EngineError
+from outthink.core.request import Message
+from outthink.engines.openai.engine import OpenAIEngine
+from outthink.engines.openai.facts import Facts
+from outthink.engines.openai.reading import CompletionReader
+from outthink.engines.protocol import Call, Delta
+from outthink.http.errors import ErrorMessage, ErrorWriter
+from outthink.http.events import Decoder
+from outthink.http.fields import JsonObject
+from outthink.http.server import Address, Server
+from outthink.http.transport import Timeouts, Transport
+from outthink.serving.bodies import decode, encode
+
+ROOT = "http://backend.invalid"
+"""What the engine believes its server to be; the transport puts the chosen backend's address in its place."""
+BASE = ROOT + "/v1"
+_ADDRESS = Address.parse(BASE)
+
+CALLS_MARK = "<tool_calls>"
+"""Stands in a sample's text between its content and its tool calls."""
+_MESSAGE_FIELDS = frozenset(
+    {"role", "content", "tool_calls", "function_call", "refusal", "reasoning", "reasoning_content"}
+)
+_CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason", "logprobs", "text"})
+
+
+class RawChoice:
+    """The choice of one call, piece by piece, with every field that its backend has sent."""
+
+    __slots__ = ("calls", "extra", "finish", "function", "logprobs", "more", "reasoning", "refusal", "text")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.calls: dict[int, JsonObject] = {}
+        self.function: JsonObject | None = None
+        self.refusal = self.reasoning = ""
+        self.logprobs: list[JsonObject] = []
+        self.finish: str | None = None
+        self.extra: JsonObject = {}
+        """Unknown fields of the message."""
+        self.more: JsonObject = {}
+        """Unknown fields of the choice."""
+
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        """Add a chunk of the reply."""
+        choices = chunk.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict):
+            return
+        piece = choice.get("delta")
+        if not isinstance(piece, dict):
+            piece = choice.get("message")
+        if isinstance(piece, dict):
+            self._add_message(piece)
+        logprobs = choice.get("logprobs")
+        if isinstance(logprobs, dict) and isinstance(entries := logprobs.get("content"), list):
+            self.logprobs += entries
+        if isinstance(reason := choice.get("finish_reason"), str):
+            self.finish = reason
+        for name, value in choice.items():
+            if name not in _CHOICE_FIELDS and value is not None:
+                self.more[name] = value
+
+    def _add_message(self, piece: JsonObject) -> None:
+        for position, call in enumerate(piece.get("tool_calls") or ()):
+            if isinstance(call, dict):
+                index = call.get("index")
+                self._add_call(index if isinstance(index, int) else position, call)
+        if isinstance(function := piece.get("function_call"), dict):
+            self.function = _continued(self.function or {}, function)
+        self.refusal += piece.get("refusal") or ""
+        self.reasoning += piece.get("reasoning_content") or piece.get("reasoning") or ""
+        for name, value in piece.items():
+            if name not in _MESSAGE_FIELDS and value is not None:
+                self.extra[name] = value
+
+    def _add_call(self, index: int, piece: JsonObject) -> None:
+        call = self.calls.setdefault(index, {})
+        for name, value in piece.items():
+            if name != "index" and value is not None:
+                call[name] = _continued(call.get(name) or {}, value) if isinstance(value, dict) else value
+
+    @property
+    def tool_calls(self) -> list[JsonObject]:
+        """The calls in the order of their indices."""
+        return [{"type": "function", **self.calls[index]} for index in sorted(self.calls)]
+
+    @property
+    def tail(self) -> str:
+        """What the sample's text gets behind its content, so that calls are part of what is compared."""
+        calls = [call.get("function") or call.get("custom") for call in self.tool_calls]
+        if self.function:
+            calls.append(self.function)
+        return CALLS_MARK + json.dumps(calls, sort_keys=True) if calls else ""
+
+    def message(self, content: str) -> JsonObject:
+        """The message as one object, in OpenAI's layout."""
+        called = bool(self.calls or self.function)
+        message: JsonObject = {"role": "assistant", "content": content or (None if called else "")}
+        message["refusal"] = self.refusal or None
+        if self.refusal and content == self.refusal:
+            message["content"] = None  # the engine reads a refusal as text
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning
+        if self.calls:
+            message["tool_calls"] = self.tool_calls
+        if self.function:
+            message["function_call"] = self.function
+        return {**message, **self.extra}
+
+
+def _continued(known: JsonObject, piece: JsonObject) -> JsonObject:
+    """Texts are continued, except names, which servers may repeat; other values replace."""
+    joined = dict(known)
+    for name, value in piece.items():
+        if isinstance(value, str) and isinstance(before := joined.get(name), str):
+            joined[name] = before if name == "name" and value == before else before + value
+        elif value is not None:
+            joined[name] = value
+    return joined
+
+
+# Chunks that came together are read as fewer chunks where nobody looks at them one by one: reading each of them
+# is most of what a fast backend's stream costs us. Only runs of plain text are joined.
+
+_PLAIN = frozenset({"index", "delta", "finish_reason", "logprobs"})
+_BESIDE = ("usage", "timings", "error")
+
+
+def join_text(chunks: list[JsonObject]) -> tuple[list[JsonObject], int]:
+    """The chunks, runs of plain text made one, and how many held text before."""
+    if len(chunks) < 2:
+        return chunks, len(chunks)
+    joined: list[JsonObject] = []
+    texts: list[str] = []
+    entries: list[JsonObject] = []
+    last: JsonObject | None = None
+    count = 0
+    for chunk in chunks:
+        choice = _plain_choice(chunk)
+        if choice is None:
+            if last is not None:
+                joined.append(_joined(last, texts, entries))
+                texts, entries, last = [], [], None
+            joined.append(chunk)
+            continue
+        logprobs = choice.get("logprobs")
+        new = logprobs.get("content") if logprobs is not None else None
+        if last is not None and bool(new) != bool(entries):  # counted differently, so not to be mixed
+            joined.append(_joined(last, texts, entries))
+            texts, entries = [], []
+        texts.append(choice["delta"]["content"])
+        if new:
+            entries += new
+        last, count = chunk, count + 1
+    if last is not None:
+        joined.append(_joined(last, texts, entries))
+    return joined, count
+
+
+def _plain_choice(chunk: JsonObject) -> JsonObject | None:
+    """The choice of a chunk that holds text and nothing that could matter besides."""
+    choices = chunk.get("choices")
+    if type(choices) is not list or len(choices) != 1:
+        return None
+    choice = choices[0]
+    if type(choice) is not dict or choice.get("finish_reason") is not None or not choice.keys() <= _PLAIN:
+        return None
+    delta = choice.get("delta")
+    if type(delta) is not dict or len(delta) != 1 or type(delta.get("content")) is not str or not delta["content"]:
+        return None
+    logprobs = choice.get("logprobs")
+    if logprobs is not None and (type(logprobs) is not dict or type(logprobs.get("content")) is not list):
+        return None
+    for name in _BESIDE:
+        if chunk.get(name) is not None:
+            return None
+    return choice if choice.get("index") in (0, None) else None
+
+
+def _joined(chunk: JsonObject, texts: list[str], entries: list[JsonObject]) -> JsonObject:
+    """The last chunk with the text of all."""
+    choice = chunk["choices"][0]
+    logprobs = {**choice["logprobs"], "content": entries} if entries else choice.get("logprobs")
+    return {**chunk, "choices": [{**choice, "delta": {"content": "".join(texts)}, "logprobs": logprobs}]}
+
+
+@dataclass(slots=True)
+class ChatCall(Call):
+    """A call, the choice that it brings, and how many completions it asks for."""
+
+    choice: RawChoice = field(default_factory=RawChoice)
+    choices: int = 1
+
+    @classmethod
+    def of(cls, call: Call) -> ChatCall:
+        """A call of a session, with an empty choice."""
+        return cls(
+            call.messages,
+            call.sampling,
+            call.seed,
+            call.index,
+            call.prefix,
+            call.top_logprobs,
+            call.problem,
+            call.alternatives,
+        )
+
+
+OnChunk = Callable[[RawChoice, Call, Mapping[str, Any]], None]
+"""Gets the choice, its call, and a chunk that has just been added to it."""
+
+
+class _ChatReader(CompletionReader):
+    """Reads a completion, and keeps what was read."""
+
+    def __init__(self, call: ChatCall, repeats: bool | None, on_chunk: OnChunk | None) -> None:
+        super().__init__(call, repeats=repeats)
+        self._call, self._on_chunk = call, on_chunk
+
+    def take(self, chunk: JsonObject) -> Delta | None:
+        """What a chunk adds."""
+        choice = self._call.choice
+        choice.add(chunk)
+        if self._on_chunk is not None:
+            self._on_chunk(choice, self._call, chunk)
+        return super().take(chunk)
+
+
+class _ChatErrors(ErrorWriter):
+    """Names no address, and remembers the last refusal for the client's error object."""
+
+    status_code: int | None = None
+    message: str = ""
+
+    def refused(self, status: int, told: ErrorMessage, *, wait: float | None = None, model: str = "") -> EngineError:
+        """The error for a refusal."""
+        self.status_code, self.message = status, self.clean(told.message)
+        return super().refused(status, told, wait=wait, model=model)
+
+
+class _ChatServer(Server):
+    """Encodes quickly: one request may send dozens of bodies."""
+
+    def __init__(self, errors: _ChatErrors, transport: Transport, timeouts: Timeouts) -> None:
+        super().__init__(_ADDRESS, None, transport, timeouts)
+        self.voice = errors
+
+    def encode(self, body: Mapping[str, Any]) -> bytes:
+        """A body as JSON."""
+        return encode(body)
+
+
+class ClientFieldsEngine(OpenAIEngine):
+    """Sends the client's own messages and fields with every call of one request.
+
+    Args:
+        messages: the chat as `Message`s, and `raw` as it came.
+        extra: fields of the request's body that are sent along untouched.
+        top_logprobs: alternatives that the client wants with every token, None for none.
+        on_chunk: gets every chunk of every call as it comes.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        transport: Transport,
+        facts: Facts,
+        *,
+        messages: tuple[Message, ...],
+        raw: Sequence[object],
+        extra: Mapping[str, Any],
+        top_logprobs: int | None,
+        timeouts: Timeouts,
+        on_chunk: OnChunk | None,
+    ) -> None:
+        super().__init__(BASE, model, transport=transport, memory=None, facts=facts)
+        self.errors = _ChatErrors(f"the backend of {model}", (), timeouts)
+        self.server = _ChatServer(self.errors, transport, timeouts)
+        self._messages, self._raw, self._extra, self._top = messages, raw, extra, top_logprobs
+        self._on_chunk = on_chunk
+        self._ready = True  # the pool knows the model, and the facts are shared
+
+    def body(self, call: Call) -> JsonObject:
+        """A call's body with the client's own fields; what the engine decides wins."""
+        own = super().body(call)
+        if call.messages == self._messages:
+            own["messages"] = [*self._raw, *own["messages"][len(self._raw) :]]
+        if self._top is not None and own.get("logprobs") and self._top > own.get("top_logprobs", 0):
+            own["top_logprobs"] = self._top
+        if isinstance(call, ChatCall) and call.choices > 1:
+            own["n"] = call.choices
+        return {**self._extra, **own}
+
+    def decoder(self) -> Decoder:
+        """What reads a reply's bytes."""
+        return Decoder(decode)
+
+    def reader(self, call: Call) -> CompletionReader:
+        """What reads a completion."""
+        assert isinstance(call, ChatCall)
+        return _ChatReader(call, self.facts.repeats, self._on_chunk)
+
+    def hear(self, chunks: list[JsonObject], reading: CompletionReader) -> tuple[Delta | None, EngineError | None]:
+        """What chunks that came together say."""
+        if self._on_chunk is not None:
+            return super().hear(chunks, reading)
+        joined, texts = join_text(chunks)
+        delta, broken = super().hear(joined, reading)
+        if delta is not None:
+            delta.pieces = max(delta.pieces, texts)
+        return delta, broken
+
+    async def count_prompt(self, call: Call) -> int | None:
+        """Exact prompt tokens, None where the server offers no tokeniser or tools and images are not counted by it."""
+        if self._extra.get("tools") or any(not isinstance(message.content, str) for message in self._messages):
+            return None
+        return await super().count_prompt(call)
