@@ -96,7 +96,7 @@ def test_hundreds_of_clients_leave_and_nothing_stays_open() -> None:
         assert until(lambda: all(seen.sent or seen.gone.is_set() for seen in backend.calls))
         assert until(lambda: proxy.app.admission.active == 0)
         assert until(lambda: not proxy.app._background)
-        turns = proxy.endpoints.backends.turns("toy")
+        turns = proxy.endpoints.backends.places("toy")
         assert turns.active == 0
         records = list(proxy.ledger.records.values())  # type: ignore[attr-defined]
         assert len({record.id for record in records}) == len(records)

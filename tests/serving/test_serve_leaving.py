@@ -107,7 +107,7 @@ def test_nothing_is_kept_for_those_who_left(caplog: pytest.LogCaptureFixture) ->
             if ends.count(True) > 20 and ends.count(False) > 5:
                 break
         only = proxy.pool.backends[0]
-        turns = [proxy.endpoints.backends.turns(name) for name in MODELS]
+        turns = [proxy.endpoints.backends.places(name) for name in MODELS]
         assert until(lambda: proxy.app.admission.active == proxy.app.admission.waiting == 0)
         assert until(lambda: not proxy.app._background)
         assert until(lambda: not live.running), live.running

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 from outthink.core.errors import BadInput
 from outthink.serving.failure import Failure
 from outthink.serving.protocols import Busy
+from outthink.session.runner import Places
 
 _MEMORY = 15.0  # seconds over which the rate of finished requests is averaged
 _LONGEST = 60.0  # seconds; nobody is told to stay away for longer
@@ -78,53 +78,46 @@ class Admission:
 
     def __init__(self, settings: AdmissionSettings | None = None) -> None:
         self.settings = settings or AdmissionSettings()
-        self.active = self.waiting = 0
-        self._per_key = self.settings.per_key or self.settings.concurrency
-        self._inside: dict[str, int] = {}
-        self._line: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._places = Places(self.settings.concurrency, each=self.settings.per_key)
         self._rate = Rate(monotonic())
         self._empty: asyncio.Event | None = None
 
+    @property
+    def active(self) -> int:
+        """Requests that have a place."""
+        return self._places.active
+
+    @property
+    def waiting(self) -> int:
+        """Requests that stand in line."""
+        return self._places.waiting
+
     def enter(self, key: str) -> bool:
         """Come in at once if there is a place and nobody of this key waits."""
-        inside = self._inside.get(key, 0)
-        if self.active >= self.settings.concurrency or inside >= self._per_key or key in self._line:
-            return False
-        self.active += 1
-        self._inside[key] = inside + 1
-        return True
+        return self._places.take_now(key)
 
     async def wait(self, key: str) -> None:
         """Stand in line for a place. Raises Busy where the line is full or moves too slowly."""
         if self.waiting >= self.settings.queue:
             self._make_room(key)
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.setdefault(key, deque()).append(place)
-        self.waiting += 1
+        place = self._places.enqueue(key)
         try:
             async with asyncio.timeout(self.settings.queue_seconds):
                 await place
         except TimeoutError:
-            if self._in_time(key, place):
+            if self._places.came(key, place):
                 return
             waited = f"no place came free within {self.settings.queue_seconds:g} s"
             raise Busy(f"{waited}; try again later", retry_after=self.retry_after()) from None
         except asyncio.CancelledError:
-            if self._in_time(key, place):
+            if self._places.came(key, place):
                 self.leave(key)
             raise
 
     def leave(self, key: str) -> None:
         """Go; who is next comes in."""
-        self.active -= 1
-        left = self._inside[key] - 1
-        if left:
-            self._inside[key] = left
-        else:
-            del self._inside[key]
         self._rate.add(monotonic())
-        if self._line:
-            self._move()
+        self._places.give(key)
         if self._empty is not None and not self.active:
             self._empty.set()
 
@@ -152,55 +145,15 @@ class Admission:
 
     def refuse(self, error: Exception) -> None:
         """Send everybody home who stands in line."""
-        for places in self._line.values():
-            for place in places:
-                if not place.done():
-                    place.set_exception(error)
-        self._line.clear()
-        self.waiting = 0
-
-    def _move(self) -> None:
-        """Let in who is next: one of each key in turn, keys with all their places taken passed over."""
-        full = 0
-        while self.active < self.settings.concurrency and full < len(self._line):
-            key, places = self._line.popitem(last=False)
-            inside = self._inside.get(key, 0)
-            if inside >= self._per_key:
-                self._line[key] = places
-                full += 1
-                continue
-            place = places.popleft()
-            self.waiting -= 1
-            if places:
-                self._line[key] = places  # at the end of the round
-            full = 0
-            if not place.done():  # its client may have left a moment ago
-                self.active += 1
-                self._inside[key] = inside + 1
-                place.set_result(None)
+        self._places.refuse(error)
 
     def _make_room(self, key: str) -> None:
         """Turn the newest request of the greediest key away, be it this one. Raises Busy."""
         busy = Busy("too many requests are waiting already; try again later", retry_after=self.retry_after())
-        greedy = max(self._line, key=lambda one: len(self._line[one]), default=None)
-        if greedy is None or len(self._line[greedy]) <= len(self._line.get(key, ())) + 1:
+        greediest = self._places.greediest()
+        if greediest is None or self._places.queued(greediest) <= self._places.queued(key) + 1:
             raise busy
-        newest = self._line[greedy].pop()
-        self.waiting -= 1
-        if not newest.done():
-            newest.set_exception(busy)
-
-    def _in_time(self, key: str, place: asyncio.Future[None]) -> bool:
-        """Whether the place had come at that very moment; if not, out of the line."""
-        if place.done() and not place.cancelled():
-            return place.exception() is None
-        places = self._line.get(key)
-        if places is not None and place in places:
-            places.remove(place)
-            self.waiting -= 1
-            if not places:
-                del self._line[key]
-        return False
+        self._places.turn_away(greediest, busy)
 
 
 # Bounds of what one request may ask of the proxy. Knows numbers; does not know who sets them.

@@ -61,7 +61,7 @@ class Endpoints:
     def __init__(self, app: App, policies: Policies | None = None) -> None:
         self.app, tariffs = app, Tariffs(app.pool)
         self.backends = Backends(app.pool, app.wire, app.limits, tariffs, policies)
-        self.forward = Forwarder(app, tariffs, self.backends.turns)
+        self.forward = Forwarder(app, tariffs, self.backends.places)
         self.chats = Chats(app, self.backends)
         app.route("POST", CHAT, self.chat)
         for path in PASSED:

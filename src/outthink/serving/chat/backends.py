@@ -26,7 +26,7 @@ from outthink.serving.chat.shared import CallSharing
 from outthink.serving.failure import unknown_cost
 from outthink.serving.pool.protocols import NoBackend, Pool, Wire
 from outthink.serving.pool.tariffs import Tariffs
-from outthink.serving.pool.turns import Turns
+from outthink.session.runner import Places
 
 # The policies of `outthink/auto`: read again when their files change, tried in the shadow or on a share first.
 #
@@ -181,7 +181,7 @@ class Backends:
         self.pool, self.wire, self.limits, self.policies = pool, wire, limits, policies or Policies()
         self._tariffs = tariffs
         self._facts: dict[str, Facts] = {}
-        self._turns: dict[str, Turns] = {}
+        self._places: dict[str, Places] = {}
         self._counting: dict[str, tuple[float, bool]] = {}
         self._disproved: set[str] = set()
 
@@ -189,13 +189,13 @@ class Backends:
         """What refusals and replies have shown of a model's servers."""
         return self._facts.setdefault(model, Facts())
 
-    def turns(self, model: str) -> Turns:
+    def places(self, model: str) -> Places:
         """The queue for a model; it has as many places as its backends, or `limits.calls` where they do not say."""
-        found = self._turns.get(model)
-        if found is None:
+        places = self._places.get(model)
+        if places is None:
             pool, most = self.pool, self.limits.calls
-            found = self._turns[model] = Turns(lambda: pool.places(model) or most)
-        return found
+            places = self._places[model] = Places(lambda: pool.places(model) or most)
+        return places
 
     def call_sharing(self, model: str) -> CallSharing | None:
         """Shares calls between samples, where `doctor` has seen every backend of a model count all `n` choices.

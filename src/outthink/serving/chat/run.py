@@ -199,7 +199,7 @@ class StrategyRun:
         question, backends = self._asked, self.backends
         failover = Failover(backends.pool, model, self._prefix, anew=True)
         transport = PooledTransport(
-            failover, backends.wire, backends.turns(model), request=self._who, headers=self.headers
+            failover, backends.wire, backends.places(model), request=self._who, headers=self.headers
         )
         client = ClientFieldsEngine(
             model,

@@ -25,8 +25,8 @@ from outthink.serving.passthrough.ceilings import TAIL, UNKNOWN, UsageFilter, ca
 from outthink.serving.pool.failover import Failover
 from outthink.serving.pool.protocols import Lease, Whole
 from outthink.serving.pool.tariffs import Tariffs
-from outthink.serving.pool.turns import Turns
 from outthink.serving.protocols import Key
+from outthink.session.runner import Places
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
@@ -54,11 +54,11 @@ class Forwarder:
     """Passes requests through.
 
     Args:
-        turns: the queue for a model, where its backends take only so many calls.
+        places: the queue for a model, where its backends take only so many calls.
     """
 
-    def __init__(self, app: App, tariffs: Tariffs, turns: Callable[[str], Turns]) -> None:
-        self.app, self.tariffs, self._turns = app, tariffs, turns
+    def __init__(self, app: App, tariffs: Tariffs, places: Callable[[str], Places]) -> None:
+        self.app, self.tariffs, self._places = app, tariffs, places
         limits = app.limits
         self._timeouts = Timeouts(limits.connect_seconds, limits.backend_seconds)
 
@@ -82,12 +82,12 @@ class Forwarder:
                 return again
         if (trace := account.admitted(PASS, headers.get("traceparent"))) is not None:
             headers["traceparent"] = trace
-        turns = None
+        places: Places | None = None
         try:
             async with nullcontext() if key.budget.seconds is None else asyncio.timeout(key.budget.seconds):
                 if self.app.pool.places(model) is not None:
-                    await (queue := self._turns(model)).take(account.id)
-                    turns = queue
+                    await (queue := self._places(model)).take(account.id)
+                    places = queue
                 return await self._answer(request, passed)
         except TimeoutError as error:
             late = Failure(504, f"the key's ceiling of {key.budget.seconds:g} seconds is over", code="budget:seconds")
@@ -97,8 +97,8 @@ class Forwarder:
             self._settle_failed(account, error)
             raise
         finally:
-            if turns is not None:
-                turns.give()
+            if places is not None:
+                places.give(account.id)
 
     async def _answer(self, request: web.BaseRequest, passed: _PassedRequest) -> web.StreamResponse:
         """The reply of the first backend that gives one, streamed or whole."""

@@ -14,7 +14,7 @@ from outthink.http.errors import retry_after
 from outthink.http.server import Address
 from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.serving.pool.protocols import Full, Lease, NoBackend, Pool, Wire
-from outthink.serving.pool.turns import Turns
+from outthink.session.runner import Places
 
 _ELSEWHERE = frozenset({429, 500, 502, 503, 504})
 """Statuses after which another backend is asked, if there is one."""
@@ -141,14 +141,15 @@ class PooledTransport:
     """An engine's transport: the calls of one request, each in its turn on a backend of the pool.
 
     Args:
-        request: its id, for the order of turns.
+        places: the queue for the model.
+        request: its id: requests take turns.
         headers: that every call gets besides.
     """
 
     def __init__(
-        self, failover: Failover, wire: Wire, turns: Turns, *, request: str, headers: Mapping[str, str]
+        self, failover: Failover, wire: Wire, places: Places, *, request: str, headers: Mapping[str, str]
     ) -> None:
-        self._failover, self._wire, self._turns = failover, wire, turns
+        self._failover, self._wire, self._places = failover, wire, places
         self._request, self._headers = request, headers
 
     async def open(
@@ -165,8 +166,8 @@ class PooledTransport:
 
         with ExitStack() as place:
             if generates:
-                await self._turns.take(self._request)
-                place.callback(self._turns.give)
+                await self._places.take(self._request)
+                place.callback(self._places.give, self._request)
             try:
                 attempt = await self._failover.send(send, discard=_close, brief=not generates)
             except NoBackend as error:
