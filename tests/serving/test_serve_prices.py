@@ -14,7 +14,7 @@ from outthink.economics.price import Price
 from outthink.economics.tariff import Energy
 from outthink.serving.ledger import DurableLedger, Rules, open_durable
 from outthink.serving.pool import BackendSettings
-from outthink.serving.pool.tariffs import Dearest
+from outthink.serving.pool.pool import Dearest
 from outthink.serving.protocols import Terms
 from support.chat_server import ChatServer, Reply, Seen, chat, models, whole
 from support.ledgers import doing

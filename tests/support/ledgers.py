@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from outthink.core.request import Budget
-from outthink.serving.ledger import DurableLedger, Rules, open_durable
-from outthink.serving.ledger.address import LedgerAddress
+from outthink.serving.ledger import DurableLedger, LedgerAddress, Rules, open_durable
 from outthink.serving.ledger.database import Database
 from outthink.serving.ledger.postgres import PostgresDatabase
 from outthink.serving.ledger.sqlite import SqliteDatabase

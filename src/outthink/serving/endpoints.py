@@ -13,9 +13,9 @@ from outthink.serving.chat.backends import Backends, Policies
 from outthink.serving.chat.handler import Chats, listing, one, unknown_model
 from outthink.serving.chat.question import check_allowed, wanted
 from outthink.serving.failure import Failure, bad_field, wrong_method
+from outthink.serving.forward import Forwarder
 from outthink.serving.openapi import document
-from outthink.serving.passthrough.forward import Forwarder
-from outthink.serving.pool.tariffs import Tariffs
+from outthink.serving.pool.pool import Tariffs
 from outthink.serving.protocols import Key, Ledger, RequestRecord, legal_id
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from outthink.economics.tariff import Tariff
 from outthink.engines.openai.facts import Facts, file_for, recall
 from outthink.http.server import Address
 from outthink.serving.admission import Limits
-from outthink.serving.chat.shared import CallSharing
+from outthink.serving.chat.engine import CallSharing
 from outthink.serving.failure import unknown_cost
+from outthink.serving.pool.pool import Tariffs
 from outthink.serving.pool.protocols import NoBackend, Pool, Wire
-from outthink.serving.pool.tariffs import Tariffs
 from outthink.session.runner import Places
 
 # The policies of `outthink/auto`: read again when their files change, tried in the shadow or on a share first.

@@ -1,17 +1,25 @@
-"""The engine of one chat request: every sample drawn from the pool's backends, kept whole, alone or in a shared call.
+"""The engine of one chat request: its samples are calls of their own, or choices of calls that they share.
 
-Knows: the pool's places, the queue before them, and how a session's call becomes a call of the chat. Facts about the
-servers are shared by all requests for a model; nothing of a client is. Does not know sessions or strategies.
+Knows: how a session's call becomes a call of the chat, which calls may share a request, and whose choice a chunk
+belongs to. Does not know sessions, votes, or how it is found out that servers count the choices of a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
+from dataclasses import replace
 
+from outthink.core.errors import EngineError
+from outthink.engines.openai.engine import drain
+from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
+from outthink.http.events import Decoder, NotJson
+from outthink.http.fields import JsonObject
+from outthink.http.transport import TransportFault
 from outthink.serving.chat.calls import ChatCall, ClientFieldsEngine, RawChoice
-from outthink.serving.chat.shared import CallSharing
 
 
 class ChatEngine(Engine):
@@ -83,3 +91,236 @@ class ChatEngine(Engine):
 
     async def aclose(self) -> None:
         """Connections belong to the proxy."""
+
+
+# Samples of one prompt in one call of `n` choices, where the backends are known to count each of them. The prompt is
+# then read once, and charged once, with the sample that ends last.
+
+_REFUSED = (400, 422)
+
+
+class CallSharing:
+    """Brings together the calls of one request that start in the same turn of the event loop and want the same.
+
+    Args:
+        disproved: called where a backend gives fewer choices than were asked for, or does not count them all.
+    """
+
+    def __init__(self, disproved: Callable[[], None]) -> None:
+        self.disproved = disproved
+        self.used = False
+        self._open: dict[Hashable, SharedCall] = {}
+
+    def join(self, engine: ClientFieldsEngine, call: ChatCall) -> SharedChoice | None:
+        """A choice of a call that is about to be sent, None for a call that must go by itself."""
+        if call.seed is not None or call.top_logprobs is None:  # a seed is for one sample; tokens must be counted
+            return None
+        key = (call.sampling, call.prefix, call.top_logprobs, call.alternatives)
+        shared = self._open.get(key)
+        if shared is None:
+            shared = self._open[key] = SharedCall(self, engine)
+            asyncio.get_running_loop().call_soon(self._begin, key)  # after every call of this turn has come
+        choice = SharedChoice(engine, call, shared)
+        shared.choices.append(choice)
+        return choice
+
+    def _begin(self, key: Hashable) -> None:
+        self._open.pop(key).begin()
+
+
+class SharedChoice:
+    """One sample of a shared call."""
+
+    def __init__(self, engine: ClientFieldsEngine, call: ChatCall, shared: SharedCall) -> None:
+        self.call = call
+        self.reading = engine.reader(call)
+        self.received = self.ended = self.abandoned = False
+        self._engine, self._shared = engine, shared
+        self._queue: deque[Event] = deque()
+        self._error: Exception | None = None
+        self._alone = self._refused = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def events(self) -> AsyncGenerator[Event]:
+        """The sample's events; those of a call of its own where the shared one has nothing for it."""
+        try:
+            while True:
+                while self._queue:
+                    event = self._queue.popleft()
+                    yield event
+                    if isinstance(event, Finish):
+                        return
+                if self._error is not None:
+                    raise self._error
+                if self._alone:
+                    break
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
+        finally:
+            self.abandoned = True
+            await self._shared.close_if_abandoned()
+        async with aclosing(self._engine.generate(self.call)) as events:
+            async for event in events:
+                if self._refused and isinstance(event, Finish):
+                    self._shared.sharing.disproved()  # it was `n` that was refused, and not what the client asks
+                yield event
+
+    def put(self, event: Event) -> None:
+        """Hand an event to whoever reads."""
+        self._queue.append(event)
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """The shared call is over, and this sample is not."""
+        self.ended, self._error = True, error
+        self._wake()
+
+    def send_alone(self, *, refused: bool = False) -> None:
+        """The shared call has nothing for this sample, or was refused."""
+        self.ended = self._alone = True
+        self._refused = refused
+        self._wake()
+
+    def finish(self, decoder: Decoder, prompt: int | None, cached: int | None, tokens: int | None) -> None:
+        """The end, with what is counted for this sample."""
+        self.ended = True
+        try:
+            if (rest := self.reading.rest()) is not None:
+                self.put(rest)
+            end = self._engine.conclude(self.call, self.reading, decoder)
+        except EngineError as error:
+            self.fail(error)
+        else:
+            self.put(replace(end, prompt_tokens=prompt, cached_tokens=cached, completion_tokens=tokens))
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class SharedCall:
+    """A call that several samples share; each of them reads one of its choices."""
+
+    def __init__(self, sharing: CallSharing, engine: ClientFieldsEngine) -> None:
+        self.sharing = sharing
+        self.choices: list[SharedChoice] = []
+        self._engine = engine
+        self._totals = Counts()
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Send it, or let a single sample go by itself."""
+        self.choices = [choice for choice in self.choices if not choice.abandoned]
+        if len(self.choices) > 1:
+            self._task = asyncio.create_task(self._run())
+        elif self.choices:
+            self.choices[0].send_alone()
+
+    async def close_if_abandoned(self) -> None:
+        """Close the connection if nobody reads any more."""
+        task = self._task
+        if task is not None and not task.done() and all(choice.abandoned for choice in self.choices):
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _run(self) -> None:
+        try:
+            self._conclude(await self._read())
+        except EngineError as error:
+            refused = self._engine.errors.status_code in _REFUSED and not any(
+                choice.received for choice in self.choices
+            )
+            for choice in self._unfinished:
+                choice.send_alone(refused=True) if refused else choice.fail(error)
+        except Exception as error:  # noqa: BLE001 - raised where the samples are waited for
+            for choice in self._unfinished:
+                choice.fail(error)
+
+    @property
+    def _unfinished(self) -> list[SharedChoice]:
+        return [choice for choice in self.choices if not choice.ended]
+
+    async def _read(self) -> Decoder:
+        """Send the call and read its reply to the end."""
+        engine = self._engine
+        reply = await engine.start(replace(self.choices[0].call, choices=len(self.choices)))
+        decoder = engine.decoder()
+        try:
+            async for piece in reply:
+                self._deal(decoder.feed(piece), decoder)
+                if decoder.done:
+                    await drain(reply)
+                    break
+            else:
+                self._deal(decoder.close(), decoder)
+        except NotJson as error:
+            raise engine.errors.garbled(str(error).encode(), fatal=False) from error
+        except TransportFault as fault:
+            if not all(choice.reading.ended for choice in self.choices):
+                raise engine.errors.fault(fault) from fault
+        finally:
+            await reply.aclose()
+        return decoder
+
+    def _deal(self, chunks: list[JsonObject], decoder: Decoder) -> None:
+        """Deal out chunks that came together, and end the samples whose tokens are counted."""
+        by_choice: dict[int, list[JsonObject]] = {}
+        for chunk in chunks:
+            usage, choices = chunk.pop("usage", None), chunk.get("choices")
+            if isinstance(usage, dict):
+                self._totals.usage(usage)
+            rows = [row for row in choices if isinstance(row, dict)] if isinstance(choices, list) else []
+            if not rows:
+                self._engine.check(chunk)
+            for row in rows:
+                index = row.get("index") or 0
+                row["index"] = 0
+                if type(index) is int and 0 <= index < len(self.choices):
+                    by_choice.setdefault(index, []).append(chunk if len(rows) == 1 else {**chunk, "choices": [row]})
+        for index, own_chunks in by_choice.items():
+            self._receive(self.choices[index], own_chunks)
+        if self.choices[-1].received:  # or else somebody else has to answer for the prompt
+            for choice in self.choices[:-1]:
+                counts = choice.reading.counts
+                if choice.reading.ended and not choice.ended and counts.entries and not counts.gaps:
+                    choice.finish(decoder, 0, 0, counts.entries)
+
+    def _receive(self, choice: SharedChoice, chunks: list[JsonObject]) -> None:
+        if choice.ended:
+            return
+        choice.received = True
+        delta, broken = self._engine.hear(chunks, choice.reading)
+        if delta is not None:
+            delta.prompt_tokens = self._totals.prompt if choice is self.choices[-1] else 0
+            choice.put(delta)
+        if broken is not None:
+            raise broken
+
+    def _conclude(self, decoder: Decoder) -> None:
+        """End what has not ended: the tokens that nothing else tells of are shared, the prompt goes to the last."""
+        for choice in self._unfinished:
+            if not choice.received:
+                choice.send_alone()
+        total = self._totals.completion(text=True)
+        counted = sum(choice.reading.counts.entries for choice in self.choices)
+        if total is None or total < counted or not all(choice.received for choice in self.choices):
+            self.sharing.disproved()
+        left = self._unfinished
+        if not left:  # no sample has received anything
+            return
+        self.sharing.used = True
+        shares = _shares([choice.reading.counts.entries for choice in left], total and max(0, total - counted))
+        for choice, tokens in zip(left, shares, strict=True):
+            last = choice is left[-1]
+            choice.finish(decoder, self._totals.prompt if last else 0, self._totals.cached if last else 0, tokens)
+
+
+def _shares(counted: list[int], rest: int | None) -> list[int | None]:
+    """Tokens of each sample: `rest` belongs to those of which none were counted, or else to the last."""
+    if rest is None:
+        return [count or None for count in counted]
+    silent = [at for at, count in enumerate(counted) if not count] or [len(counted) - 1]
+    shares: list[int | None] = list(counted)
+    for turn, at in enumerate(silent):
+        shares[at] = counted[at] + rest // len(silent) + (turn < rest % len(silent))
+    return shares

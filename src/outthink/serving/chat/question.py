@@ -15,7 +15,7 @@ from outthink.core.errors import BadInput
 from outthink.core.request import ANSWER_KINDS, CURRENCIES, Budget, Message, Request, Sampling
 from outthink.core.sample import MEASURES
 from outthink.serving.admission import Limits
-from outthink.serving.chat.ballots import reader_of
+from outthink.serving.chat.votes import reader_of
 from outthink.serving.failure import Failure, bad_field
 from outthink.serving.protocols import Key
 from outthink.strategies import Spec

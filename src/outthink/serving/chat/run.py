@@ -24,8 +24,8 @@ from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.chat.backends import predicted
 from outthink.serving.chat.calls import ClientFieldsEngine, OnChunk, RawChoice
 from outthink.serving.chat.engine import ChatEngine
-from outthink.serving.chat.progress import SessionEvents, VoteProgress
 from outthink.serving.chat.question import Question, RequestOptions, fitted, stricter
+from outthink.serving.chat.votes import SessionEvents, VoteProgress
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.observe.watch import Watchers
 from outthink.serving.pool.failover import Failover, PooledTransport

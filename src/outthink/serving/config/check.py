@@ -17,8 +17,7 @@ from outthink.engines.embedded import find_model, read_gguf
 from outthink.serving.admission import is_loopback
 from outthink.serving.config.config import Config
 from outthink.serving.config.sections import masked
-from outthink.serving.ledger import open_ledger
-from outthink.serving.ledger.address import LedgerAddress
+from outthink.serving.ledger import LedgerAddress, open_ledger
 from outthink.serving.pool import BackendPool
 from outthink.serving.pool.transport import AiohttpTransport
 

@@ -1,1 +1,0 @@
-"""Requests that go to a backend as they are: bytes in, bytes out, counted on the way."""
