@@ -14,9 +14,10 @@ pytest.importorskip("aiohttp")
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
 from outthink.economics.tariff import Energy
+from outthink.http.secrets import masked_url
 from outthink.serving.config import Config, read_config, read_store
 from outthink.serving.config.config import SECTIONS, described, effective, example
-from outthink.serving.config.sections import BackendConfig, Setting, keys_of, masked
+from outthink.serving.config.sections import BackendConfig, Setting, keys_of
 
 BACKEND = '[[backends]]\nurl = "http://192.0.2.1:8000/v1"\n'
 
@@ -233,4 +234,4 @@ def test_the_example_explains_every_key_and_holds_the_defaults(file: Path) -> No
     ],
 )
 def test_urls_are_shown_without_their_secrets(url: str, shown: str) -> None:
-    assert masked(url) == shown
+    assert masked_url(url) == shown

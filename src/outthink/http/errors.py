@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from outthink.core.errors import EngineError
+from outthink.http.secrets import scrub
 from outthink.http.transport import Timeouts, TransportFault
 
 # What a server says when it refuses. Knows the shapes of error bodies; does not know what follows.
@@ -115,7 +116,6 @@ def of(told: Any) -> ErrorMessage:
 
 
 _TRANSIENT = frozenset({408, 409, 423, 425, 429})
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|key|hf|gsk)[-_][\w*.-]{6,}")
 
 
 class ErrorWriter:
@@ -140,10 +140,7 @@ class ErrorWriter:
 
     def clean(self, text: str) -> str:
         """Text on one line with every secret replaced."""
-        text = line(text, 600)
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return _KEY_LIKE.sub("***", text)
+        return scrub(line(text, 600), self._secrets)
 
     def fault(self, fault: TransportFault) -> EngineError:
         """The error for a request that got no answer, or only a part of one."""

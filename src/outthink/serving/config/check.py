@@ -14,9 +14,9 @@ from pathlib import Path
 from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import OutthinkError
 from outthink.engines.embedded import find_model, read_gguf
+from outthink.http.secrets import masked_url
 from outthink.serving.admission import is_loopback
 from outthink.serving.config.config import Config
-from outthink.serving.config.sections import masked
 from outthink.serving.ledger import LedgerAddress, open_ledger
 from outthink.serving.pool import BackendPool
 from outthink.serving.pool.transport import AiohttpTransport
@@ -55,7 +55,7 @@ async def _backends(config: Config) -> AsyncIterator[ConfigFinding]:
         try:
             settings.append(backend.settings(backend.secret()))
         except OutthinkError as error:
-            yield ConfigFinding(f"backend {masked(backend.url)}", False, str(error))
+            yield ConfigFinding(f"backend {masked_url(backend.url)}", False, str(error))
     wire = AiohttpTransport()
     pool = BackendPool(wire, settings, config.pool)
     try:
@@ -101,7 +101,7 @@ def _watching(config: Config) -> Iterator[ConfigFinding]:
     if (endpoint := config.telemetry.endpoint) is not None:
         well = importlib.util.find_spec("opentelemetry") is not None
         told = "would be told" if well else "needs OpenTelemetry; pip install 'outthink[telemetry]'"
-        yield ConfigFinding(f"telemetry {masked(endpoint)}", well, told)
+        yield ConfigFinding(f"telemetry {masked_url(endpoint)}", well, told)
 
 
 async def _ledger(config: Config) -> ConfigFinding:
@@ -110,7 +110,7 @@ async def _ledger(config: Config) -> ConfigFinding:
         url = config.ledger.resolved()
     except OutthinkError as error:
         return ConfigFinding("ledger", False, str(error))
-    shown = f"ledger {masked(url)}"
+    shown = f"ledger {masked_url(url)}"
     try:
         address = LedgerAddress.parse(url)
         if address.kind == "sqlite" and (new := _new(shown, Path(address.url))) is not None:

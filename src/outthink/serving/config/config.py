@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from outthink.core.errors import BadInput
+from outthink.http.secrets import masked_url
 from outthink.serving.admission import AdmissionSettings, Limits
 from outthink.serving.config.sections import (
     BackendConfig,
@@ -28,7 +29,6 @@ from outthink.serving.config.sections import (
     TelemetryConfig,
     build,
     keys_of,
-    masked,
     unknown,
 )
 from outthink.serving.pool.choice import PoolSettings
@@ -97,7 +97,7 @@ def from_flags(settings: Sequence[str], sections: Mapping[str, type]) -> Table:
         path, mark, value = setting.partition("=")
         name, _, key = path.strip().partition(".")
         if not mark or not key:
-            raise BadInput("--set", masked(setting), "names no key and value", "write SECTION.KEY=VALUE")
+            raise BadInput("--set", masked_url(setting), "names no key and value", "write SECTION.KEY=VALUE")
         if name not in sections:
             raise unknown("--set", name, list(sections), "is no section")
         if key not in keys_of(sections[name]):
@@ -115,9 +115,9 @@ def _table(path: Path, place: str, table: Mapping[str, Any], section: type) -> d
             raise BadInput(where, "...", "is a secret", "name its variable with key_env, or its file with key_file")
         if key not in known:
             raise unknown(f"{path}: {place}", key, list(known), "is no key")
-        if key == "url" and isinstance(value, str) and masked(value) != value:
+        if key == "url" and isinstance(value, str) and masked_url(value) != value:
             what = "url_env or url_file" if "url_env" in known else "key_env or key_file"
-            raise BadInput(where, masked(value), "holds a secret", f"take it out of the file, and use {what}")
+            raise BadInput(where, masked_url(value), "holds a secret", f"take it out of the file, and use {what}")
         found[key] = Setting(value, where, "file", path.parent)
     return found
 
@@ -248,7 +248,7 @@ def effective(config: Config) -> str:
         for name in keys_of(type(backend)):
             value = getattr(backend, name)
             if value is not None and value != ():
-                lines.append(f"{name} = {toml(masked(value) if name == 'url' else value)}")
+                lines.append(f"{name} = {toml(masked_url(value) if name == 'url' else value)}")
         if backend.key is not None:
             lines.append("# key = ***")
         lines.append("")
@@ -261,7 +261,7 @@ def effective(config: Config) -> str:
             if value is None:
                 lines.append(f"# {name} is not set")
             else:
-                shown = masked(value) if name in ("url", "endpoint") else value
+                shown = masked_url(value) if name in ("url", "endpoint") else value
                 lines.append(f"{name} = {toml(shown)}  # {told}")
         lines.append("")
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
 from outthink.economics.tariff import Energy
+from outthink.http.secrets import masked_url
 from outthink.http.server import Address
 from outthink.serving.ledger import Rules, usual_url
 from outthink.serving.pool.choice import BackendSettings
@@ -150,7 +151,8 @@ class Store:
         if len(given) > 1:
             raise BadInput(given[1], str(getattr(self, given[1])), f"stands beside {given[0]}", "give one of the two")
         if self.url is not None and urlsplit(self.url).scheme not in ("sqlite", "postgresql", "postgres", "memory"):
-            raise BadInput("url", masked(self.url), "is no ledger", "give sqlite:///PATH, postgresql://... or memory:")
+            remedy = "give sqlite:///PATH, postgresql://... or memory:"
+            raise BadInput("url", masked_url(self.url), "is no ledger", remedy)
 
     def resolved(self) -> str:
         """The URL, secrets included: never to be shown. Raises BadInput where it cannot be read."""
@@ -229,16 +231,6 @@ class Content:
     def __post_init__(self) -> None:
         if not 0 < self.days <= 36_500:
             raise BadInput("days", self.days, "is no time", "give days above 0")
-
-
-def masked(url: str) -> str:
-    """A URL as it may be shown: without its password and its query."""
-    bare, _, query = url.partition("?")
-    start, mark, rest = bare.partition("://")
-    login, at, host = rest.rpartition("@")
-    user, colon, _ = login.partition(":")
-    shown = f"{start}{mark}{user}{':***' if colon else ''}{at}{host}" if at else bare
-    return shown + ("?***" if query else "")
 
 
 # One value of the configuration and who said it. Knows how texts and TOML become Python's types.

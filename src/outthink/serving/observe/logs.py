@@ -8,7 +8,6 @@ are dropped and counted.
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from outthink.core.errors import BadInput
+from outthink.http.secrets import scrub
 from outthink.serving.bodies import encode
 from outthink.serving.observe.watch import Quiet
 from outthink.serving.protocols import RequestRecord
@@ -27,15 +27,11 @@ if TYPE_CHECKING:
 
 
 NAME = "outthink.serving"
-_TEXTS = ("id", "key_id", "endpoint", "model", "backend_model", "strategy", "stopped", "error")
+_IDS = ("id", "key_id")
+_TEXTS = ("endpoint", "model", "backend_model", "strategy", "stopped", "error")
 _NUMBERS = (
     *("status", "stream", "seconds", "first_seconds", "samples", "prompt_tokens", "completion_tokens"),
     *("cancelled_tokens", "tokens", "at_most_tokens", "usd", "joules", "estimated"),
-)
-_SECRET = re.compile(
-    r"(?P<start>\bBearer\s+|\b(?:ot|sk|pk|hf|gsk|xai)[-_]|(?:key|token|password|secret)[\"']?\s*[=:]\s*[\"']?|://[^/\s:@]*:(?=[^/\s@]*@))"
-    r"[^\s\"'&,;@]{6,}",
-    re.IGNORECASE,
 )
 _LONGEST = 100_000
 """Lines that may wait to be written."""
@@ -46,25 +42,21 @@ _LETTERS = 300
 Waiting = RequestRecord | logging.LogRecord
 
 
-def masked(text: str) -> str:
-    """Text with everything that looks like a secret taken out."""
-    return _SECRET.sub(lambda found: found["start"] + "***", text)
-
-
 def json_of(waiting: Waiting) -> str:
     """A line of JSON: time (UTC), level, message, and of a request what it was and cost. Unknown is null."""
     told: dict[str, Any]
     if isinstance(waiting, RequestRecord):
         told = {"time": _moment(waiting.started + waiting.seconds), "level": _level(waiting), "message": "request"}
+        told |= {name: getattr(waiting, name) for name in _IDS}
         for name in _TEXTS:
             value = getattr(waiting, name)
             told[name] = None if value is None else _short(value)
         told |= {name: getattr(waiting, name) for name in _NUMBERS}
     else:
         told = {"time": _moment(waiting.created), "level": waiting.levelname.lower()}
-        told["message"] = masked(waiting.getMessage())
+        told["message"] = _masked(waiting.getMessage())
         if waiting.exc_text:
-            told["trace"] = masked(waiting.exc_text)
+            told["trace"] = _masked(waiting.exc_text)
     return encode(told).decode()
 
 
@@ -73,9 +65,9 @@ def text_of(waiting: Waiting) -> str:
     if isinstance(waiting, RequestRecord):
         tokens = "unknown" if waiting.tokens is None else str(waiting.tokens)
         what = f"{waiting.status} {waiting.model[:80]}, {waiting.strategy[:80]}, {waiting.stopped}"
-        said = masked(f"{what}, {waiting.seconds:.3f} s, {tokens} tokens")
+        said = _masked(f"{what}, {waiting.seconds:.3f} s, {tokens} tokens")
         return f"{_moment(waiting.started + waiting.seconds)[11:19]} {_level(waiting):7} {ascii(said)[1:-1]}"
-    said = masked(waiting.getMessage()) + (f"\n{masked(waiting.exc_text)}" if waiting.exc_text else "")
+    said = _masked(waiting.getMessage()) + (f"\n{_masked(waiting.exc_text)}" if waiting.exc_text else "")
     return f"{_moment(waiting.created)[11:19]} {waiting.levelname.lower():7} {said}"
 
 
@@ -193,6 +185,10 @@ def _put(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
+def _masked(text: str) -> str:
+    return scrub(text, labelled=True)
+
+
 def _level(record: RequestRecord) -> str:
     return "warning" if record.status >= 500 else "info"
 
@@ -210,4 +206,4 @@ def _second(seconds: int) -> str:
 @lru_cache(4096)
 def _short(text: str) -> str:
     """Names come again and again, and looking for secrets takes as long as the rest of a line."""
-    return masked(text[:_LETTERS])
+    return _masked(text[:_LETTERS])
