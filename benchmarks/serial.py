@@ -32,8 +32,7 @@ from outthink.core.receipt import Entry
 from outthink.economics.tariff import Tariff
 from outthink.evaluation.report.plot import draw
 from outthink.evaluation.rows import Frontier, intervals, paired_interval
-from outthink.session.session import Session
-from outthink.session.virtual import VirtualRunner, drive
+from outthink.session.open import SessionOptions, Source, open_session
 from outthink.strategies import Spec
 from outthink.verifiers.checks import FunctionVerifier
 from support.reasoning_model import ReasoningModel
@@ -96,12 +95,12 @@ def one(model: ReasoningModel, spec: Spec, problem: str, limit: int, seed: int) 
         seed=seed,
     )
     engine = model.engine()
-    runner = VirtualRunner(engine)
     truth = model.truth(problem)
     # A judge that knows the answer to each problem, and reads what is believed off the model's own state.
     oracle = FunctionVerifier(lambda _, text: 1.0 if believed(model, problem, text) == truth else 0.3, name="oracle")
-    session = Session(runner, Tariff.of(engine.model), seed=seed, verifier=oracle)
-    verdict = drive(spec(session, request), session, runner)
+    opened = open_session([Source(engine, Tariff.of(engine.model))], seed=seed, options=SessionOptions(verifier=oracle))
+    session = opened.session
+    verdict = opened.run_now(spec(session, request))
     receipt = session.receipt()
     entries = receipt.entries
     generated = sum(entry.completion_tokens or 0 for entry in entries)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 # One line of the ledger: what one call to an engine or verifier consumed.
 #
@@ -202,6 +202,24 @@ class Verdict:
     stopped: Stopped = "finished"
 
 
+class ResultSource(Protocol):
+    """What a result needs of the session that it comes from."""
+
+    @property
+    def model(self) -> str:
+        """Models that could be drawn from."""
+        ...
+
+    @property
+    def stopped(self) -> Stopped | None:
+        """Why the session was ended, None where the strategy has come to its own end."""
+        ...
+
+    def receipt(self) -> Receipt:
+        """Everything that was spent."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """The outcome of `ask`; `answer` is None where none could be read."""
@@ -212,6 +230,12 @@ class Result:
     model: str
     stopped: Stopped
     receipt: Receipt
+
+    @classmethod
+    def of(cls, verdict: Verdict, strategy: str, session: ResultSource) -> Result:
+        """What a strategy has decided, with what its session has to say about it."""
+        stopped = session.stopped or verdict.stopped
+        return cls(verdict.answer, verdict.text, strategy, session.model, stopped, session.receipt())
 
     def json(self) -> dict[str, Any]:
         """The object that `outthink ask --json` prints."""

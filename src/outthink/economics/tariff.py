@@ -124,7 +124,12 @@ class Tariff:
 
     @classmethod
     def of(
-        cls, model: str, *, url: str | None = None, price: Pricing | None = None, energy: Energy | None = None
+        cls,
+        model: str,
+        *,
+        url: str | None = None,
+        price: Pricing | None = None,
+        energy: Energy | None = None,
     ) -> Tariff:
         """What is known about a model by its name.
 

@@ -20,16 +20,11 @@ from outthink.core.request import AnswerKind, Budget, Request, Sampling
 from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
-from outthink.engines.simulated import is_simulated
 from outthink.evaluation.dataset import Dataset, Problem
 from outthink.session.calls import RunningCall
-from outthink.session.live import LiveRunner
-from outthink.session.live import drive as drive_live
+from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.runner import Observer, Places
-from outthink.session.session import Session
 from outthink.session.store import SampleStore
-from outthink.session.virtual import VirtualRunner
-from outthink.session.virtual import drive as drive_virtual
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, PILOT
 from outthink.verifiers import protocol as verifiers
@@ -119,8 +114,8 @@ class Arena:
         if self.store.about("run", described) != described:
             self.store.close()
             raise BadInput("--out", str(journal), "is the journal of another run", "remove it or change --out")
-        self.tariff = Tariff.of_engine(self.engine)
-        self.places = Places(lambda: max(1, self.engine.concurrency))
+        places = Places(lambda: max(1, self.engine.concurrency))
+        self.source = Source(engine, Tariff.of_engine(self.engine), places=places)
 
     async def pilot(self) -> tuple[float, float]:
         """Tokens that one sample takes, prompt included, and judging it: means over a few problems without a budget."""
@@ -189,7 +184,7 @@ class Arena:
                 place = [running.call.index, running.call.prefix, prompt]
                 self.store.put(json.dumps([*name, *place]), sample)
 
-        verdict, receipt, stopped = await self._drive(request, spec, keep)
+        verdict, receipt, stopped = await self._ask(request, spec, keep)
         told = _summary(verdict, receipt, stopped, judge)
         if budget is None:
             told["judging"] = self._judging(request, verdict.text)
@@ -206,23 +201,11 @@ class Arena:
         except BadInput:
             return 0
 
-    async def _drive(self, request: Request, spec: Spec, keep: Observer) -> tuple[Verdict, Receipt, str]:
-        runner = (
-            VirtualRunner(self.engine) if is_simulated(self.engine) else LiveRunner(self.engine, places=self.places)
-        )
-        session = Session(
-            runner,
-            self.tariff,
-            budget=request.budget,
-            ahead=self.plan.ahead,
-            seed=request.seed,
-            observer=keep,
-            verifier=self.verifier,
-        )
-        if isinstance(runner, VirtualRunner):
-            verdict = drive_virtual(spec(session, request), session, runner)
-        else:
-            verdict = await drive_live(spec(session, request), session, runner)
+    async def _ask(self, request: Request, spec: Spec, keep: Observer) -> tuple[Verdict, Receipt, str]:
+        options = SessionOptions(ahead=self.plan.ahead, observer=keep, verifier=self.verifier)
+        opened = open_session([self.source], budget=request.budget, seed=request.seed, options=options)
+        session = opened.session
+        verdict = await opened.run(spec(session, request))
         return verdict, session.receipt(), session.stopped or verdict.stopped
 
     def close(self) -> None:

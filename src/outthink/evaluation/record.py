@@ -22,9 +22,8 @@ from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
-from outthink.session.live import LiveRunner, drive
+from outthink.session.open import Source, open_session
 from outthink.session.runner import Places
-from outthink.session.session import Session
 from outthink.session.store import Journal, SampleStore
 from outthink.strategies.prompts import apply_style
 
@@ -110,7 +109,7 @@ async def _sample(
     dataset: Dataset, engine: Engine, store: SampleStore, plan: Recording, saved: Callable[[], None]
 ) -> None:
     """Work on as many problems side by side as keep the engine busy."""
-    places = Places(lambda: max(1, engine.concurrency))
+    places, tariff = Places(lambda: max(1, engine.concurrency)), Tariff.of(engine.model)
     waiting = iter(dataset.problems)
     done = {key for key, _ in store}
 
@@ -118,7 +117,8 @@ async def _sample(
         for problem in waiting:
             numbers = {f"{number}:{problem.problem_id}" for number in _numbers(plan)}
             if not numbers <= done:
-                await _one(problem, engine, Journal(store, problem.problem_id, saved), plan, places)
+                journal = Journal(store, problem.problem_id, saved)
+                await _sample_problem(problem, Source(engine, tariff, journal, places), plan)
 
     side_by_side = 1 + max(1, engine.concurrency) // max(1, plan.samples)
     try:
@@ -129,9 +129,9 @@ async def _sample(
         raise errors.exceptions[0] from None  # they all say the same: the engine is down
 
 
-async def _one(problem: Problem, engine: Engine, journal: Journal, plan: Recording, places: Places) -> None:
-    runner = LiveRunner(engine, places=places)
-    session = Session(runner, Tariff.of(engine.model), cache=journal)
+async def _sample_problem(problem: Problem, source: Source, plan: Recording) -> None:
+    opened = open_session([source])
+    session = opened.session
     request = _request(problem, plan)
     top = plan.top_logprobs
 
@@ -143,7 +143,7 @@ async def _one(problem: Problem, engine: Engine, journal: Journal, plan: Recordi
             async for _ in session.sample(request, n=plan.samples, ahead=plan.samples, top_logprobs=top):
                 pass
 
-    await drive(draw(), session, runner)
+    await opened.run(draw())
 
 
 def _request(problem: Problem, plan: Recording) -> Request:

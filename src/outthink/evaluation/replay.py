@@ -23,9 +23,8 @@ from outthink.core.request import Message, Request, Sampling
 from outthink.economics.tariff import Tariff
 from outthink.engines.simulated import Speed
 from outthink.engines.traces import ReplayEngine, Scoring, Traces
-from outthink.session.runner import Member
+from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
-from outthink.session.virtual import VirtualRunner, drive
 from outthink.strategies import Spec
 from outthink.strategies.voting import allocate
 from outthink.verifiers.checks import RecordedVerifier
@@ -96,7 +95,8 @@ def rerun(
         pool: recorded samples of further models on the same problems, for contenders that use them.
     """
     results = [Outcomes(spec, np.zeros((len(MEASURES), len(problems)))) for spec in specs]
-    stage = _Stage(engine, Tariff.of(engine.model), recorded(engine.traces.scoring), ahead, pool)
+    sources = [Source(one, Tariff.of(one.model)) for one in (engine, *pool)]
+    options = SessionOptions(ahead=ahead, confidence_window=WINDOW, verifier=recorded(engine.traces.scoring))
     sampling = Sampling(max_tokens=1 << 20)
     for column, problem in enumerate(problems):
         right = set().union(*(one.traces.problems[problem].right for one in (engine, *pool)))
@@ -105,34 +105,10 @@ def rerun(
             for one in (engine, *pool):
                 one.reseed(seed)
             for result in results:
-                result.values[:, column] += _once(stage, result, request, right, seed)
+                result.values[:, column] += _once(sources, options, result, request, right, seed)
     for result in results:
         result.values /= seeds
     return results
-
-
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    """What all replayed requests of a file share."""
-
-    engine: ReplayEngine
-    tariff: Tariff
-    verifier: Verifier | None
-    ahead: int
-    pool: Sequence[ReplayEngine]
-
-    def session(self, runner: VirtualRunner, seed: int) -> Session:
-        """A fresh session of one request."""
-        pool = [Member(VirtualRunner(one, beside=runner), Tariff.of(one.model)) for one in self.pool]
-        return Session(
-            runner,
-            self.tariff,
-            ahead=self.ahead,
-            seed=seed,
-            confidence_window=WINDOW,
-            verifier=self.verifier,
-            pool=pool,
-        )
 
 
 def recorded(scoring: Scoring | None) -> Verifier | None:
@@ -151,13 +127,21 @@ def recorded(scoring: Scoring | None) -> Verifier | None:
     )
 
 
-def _once(stage: _Stage, result: Outcomes, request: Request, right: set[str], seed: int) -> tuple[float, ...]:
-    runner = VirtualRunner(stage.engine)
-    session = stage.session(runner, seed)
-    verdict = drive(result.spec(session, request), session, runner)
+def _once(
+    sources: Sequence[Source],
+    options: SessionOptions,
+    result: Outcomes,
+    request: Request,
+    right: set[str],
+    seed: int,
+) -> tuple[float, ...]:
+    """One replayed request: a value for each of MEASURES."""
+    opened = open_session(sources, seed=seed, options=options)
+    session = opened.session
+    verdict = opened.run_now(result.spec(session, request))
     generated = cancelled = samples = 0
     prompt = judged = others = elsewhere = 0.0
-    own = stage.tariff.model
+    tariff = session.tariff
     for entry in session.ledger.entries:
         if entry.role == "verifier":  # another model, at its own price
             result.judged = True
@@ -170,20 +154,20 @@ def _once(stage: _Stage, result: Outcomes, request: Request, right: set[str], se
         generated += made
         cancelled += lost
         prompt += read
-        if entry.model != own:
+        if entry.model != tariff.model:
             others += _UNKNOWN if entry.flops is None else entry.flops
             elsewhere += read + made + lost
     if session.ledger.notes:
         result.notes.update(session.ledger.notes)
     total = generated + cancelled
-    weights = stage.tariff.parameters
+    weights = tariff.parameters
     return (
         float(verdict.answer in right),
         total,
         prompt,
         cancelled,
         _UNKNOWN if weights is None else 2.0 * weights * (prompt + total - elsewhere) + others,
-        runner.now(),
+        session.runner.now(),
         samples,
         judged,
     )
@@ -321,7 +305,8 @@ def replay_pool(
         rule_of: the rule of each problem, so that each can have that of its own fold.
     """
     engines = [ReplayEngine(one, speed=speed) for one in traces]
-    tariffs = [Tariff.of(engine.model) for engine in engines]
+    sources = [Source(engine, Tariff.of(engine.model)) for engine in engines]
+    options = SessionOptions(ahead=ahead)
     values = np.zeros((len(POOLED), len(problems)))
     sampling = Sampling(max_tokens=_MOST)
     for column, problem in enumerate(problems):
@@ -331,28 +316,24 @@ def replay_pool(
         for seed in range(orders):
             for engine in engines:
                 engine.reseed(seed)
-            values[:, column] += _replay_once(engines, tariffs, rule, request, right, seed, ahead)
+            values[:, column] += _replay_once(sources, options, rule, request, right, seed)
     return values / orders
 
 
 def _replay_once(
-    engines: Sequence[ReplayEngine],
-    tariffs: Sequence[Tariff],
+    sources: Sequence[Source],
+    options: SessionOptions,
     rule: StageRule,
     request: Request,
     right: set[str],
     seed: int,
-    ahead: int,
 ) -> tuple[float, ...]:
-    first = VirtualRunner(engines[0])
-    others = [
-        Member(VirtualRunner(engine, beside=first), tariff)
-        for engine, tariff in zip(engines[1:], tariffs[1:], strict=True)
-    ]
-    session = Session(first, tariffs[0], ahead=ahead, seed=seed, pool=others)
-    verdict = drive(allocate(session, request, rule=rule.start(_MOST, None)), session, first)
+    """One replayed request: a value for each of POOLED."""
+    opened = open_session(sources, seed=seed, options=options)
+    session = opened.session
+    verdict = opened.run_now(allocate(session, request, rule=rule.start(_MOST, None)))
     entries = session.ledger.entries
-    generated = sum((one.completion_tokens or 0) + (one.cancelled_tokens or 0) for one in entries)
-    flops = sum(float("nan") if one.flops is None else one.flops for one in entries)
-    mine = sum(one.model == tariffs[0].model for one in entries)
-    return float(verdict.answer in right), flops, first.now(), generated, len(entries), mine
+    generated = sum((entry.completion_tokens or 0) + (entry.cancelled_tokens or 0) for entry in entries)
+    flops = sum(_UNKNOWN if entry.flops is None else entry.flops for entry in entries)
+    first = sum(entry.model == session.tariff.model for entry in entries)
+    return float(verdict.answer in right), flops, session.runner.now(), generated, len(entries), first

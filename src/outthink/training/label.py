@@ -23,7 +23,7 @@ from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
-from outthink.session.live import LiveRunner, drive
+from outthink.session.open import Source, open_session
 from outthink.session.runner import Places
 from outthink.session.session import Session
 from outthink.session.store import Journal, SampleStore
@@ -216,7 +216,7 @@ async def _complete(
     """Work on as many prefixes side by side as keep the engine busy."""
     total, saved = len(prefixes) * plan.completions, len(store)
     done = {key for key, _ in store}
-    places = Places(lambda: max(1, engine.concurrency))
+    shared, tariff = Places(lambda: max(1, engine.concurrency)), Tariff.of(engine.model)
     waiting = iter([prefix for prefix in prefixes if not _keys(prefix, plan) <= done])
     progress(saved, total)
 
@@ -227,10 +227,9 @@ async def _complete(
 
     async def work() -> None:
         for prefix in waiting:
-            runner = LiveRunner(engine, places=places)
-            session = Session(runner, Tariff.of(engine.model), cache=Journal(store, prefix.key, one_more))
+            opened = open_session([Source(engine, tariff, Journal(store, prefix.key, one_more), shared)])
             request = _request(problems[prefix.problem_id], plan, _seed(prefix, plan))
-            await drive(_draw(session, request, prefix.text, plan.completions), session, runner)
+            await opened.run(_draw(opened.session, request, prefix.text, plan.completions))
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -17,10 +17,11 @@ from outthink.core.paths import cache_dir
 from outthink.engines.openai.body import SAMPLING, Thinking, adapt, body
 from outthink.engines.openai.facts import Facts, file_for, recall, remember
 from outthink.engines.openai.reading import CompletionReader, decisive
-from outthink.engines.openai.tokens import Tokenizer, whole
+from outthink.engines.openai.tokens import Tokenizer
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
 from outthink.http.errors import complaint, html, of
 from outthink.http.events import Decoder, NotJson
+from outthink.http.fields import read_count
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Response, Timeouts, Transport, TransportFault
 
@@ -49,7 +50,7 @@ async def list_models(server: Server) -> dict[str, int | None] | None:
         name = row.get("id") or row.get("name") if isinstance(row, dict) else row
         if isinstance(name, str) and name:
             meta = row.get("meta") if isinstance(row, dict) else None
-            listed[name] = (whole(meta.get("n_params")) if isinstance(meta, dict) else None) or None
+            listed[name] = (read_count(meta.get("n_params")) if isinstance(meta, dict) else None) or None
     return listed
 
 

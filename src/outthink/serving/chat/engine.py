@@ -30,7 +30,6 @@ class ChatEngine(Engine):
         concurrency: calls that may be in flight for this request.
     """
 
-    model: str
     concurrency: int
 
     def __init__(self, client: ClientFieldsEngine, *, concurrency: int = 64) -> None:

@@ -7,6 +7,7 @@ happens. Does not know how the client is told.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,7 @@ from outthink.serving.chat.votes import SessionEvents, VoteProgress
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.observe.watch import Watchers
 from outthink.serving.pool.failover import Failover, PooledTransport
-from outthink.session.live import LiveRunner, drive
-from outthink.session.runner import Member
+from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
 from outthink.strategies import Spec, Traits
 
@@ -73,8 +73,7 @@ class StrategyRun:
         self.engine = self._engine(model)
         self.others: list[ChatEngine] = []
         self.watchers = Watchers()
-        self.runner = LiveRunner(self.engine)
-        self._began = self.runner.now()
+        self._began = time.monotonic()
         self.session: Session | None = None
         self.plan: Spec | Plan
         self.question, spec = fitted(question, wish.strategy, backends.limits, wish.where)
@@ -121,28 +120,21 @@ class StrategyRun:
         if self.wish.verifier is not None:
             asked = self._engine(self.model, plain=True)
             judge = open_verifier(self.wish.verifier, answer=request.answer, engine=asked)
-        self.session = session = Session(
-            self.runner,
-            self.backends.tariff(self.model),
-            budget=budget,
-            began=self._began,
-            seed=request.seed,
-            observer=self.board,
-            verifier=judge,
-            pool=self._members(),
-        )
+        options = SessionOptions(observer=self.board, verifier=judge)
+        opened = open_session(self._sources(), budget=budget, seed=request.seed, began=self._began, options=options)
+        self.session = session = opened.session
         for note in self.question.notes:
             session.note(note)
 
         async def deciding() -> Verdict:
             verdict = await self.plan(session, request)
-            if verdict.answer is None and not verdict.text and self.runner.partial:
-                verdict = Verdict(None, self.runner.partial)
+            if verdict.answer is None and not verdict.text and opened.partial:
+                verdict = Verdict(None, opened.partial)
             decided(verdict)
             return verdict
 
         try:
-            return await drive(deciding(), session, self.runner)
+            return await opened.run(deciding())
         finally:
             for note in self.engine.notes:
                 session.note(note)
@@ -214,12 +206,10 @@ class StrategyRun:
         )
         return ChatEngine(client)
 
-    def _members(self) -> list[Member]:
+    def _sources(self) -> list[Source]:
         wanted = self.plan.models if isinstance(self.plan, Plan) else ()
         self.others = [self._engine(name) for name in wanted if name != self.model]
-        return [
-            Member(LiveRunner(engine, beside=self.runner), self.backends.tariff(engine.model)) for engine in self.others
-        ]
+        return [Source(engine, self.backends.tariff(engine.model)) for engine in (self.engine, *self.others)]
 
     async def _planned(self) -> Plan:
         request, policy = self.question.request, self._chosen.policy

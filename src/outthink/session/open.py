@@ -1,0 +1,221 @@
+"""From models at hand to a session that can be run: the only place that builds runners and sessions.
+
+Knows: that simulated engines run on the virtual clock and all others live, how engines and verifier are
+made ready under the session's own deadline, and what is left of a request that never finished. Does not
+know strategies, how an engine is chosen, or what its model costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from outthink.core.errors import OutthinkError
+from outthink.core.receipt import Receipt, Stopped, Verdict
+from outthink.core.request import Budget, Request
+from outthink.economics.tariff import Tariff
+from outthink.engines.protocol import Call, Engine
+from outthink.engines.simulated import Simulated, is_simulated
+from outthink.session.calls import Retries
+from outthink.session.live import LiveRunner
+from outthink.session.live import drive as drive_live
+from outthink.session.runner import Member, Observer, Places, Runner, SampleCache
+from outthink.session.session import Session
+from outthink.session.virtual import VirtualRunner
+from outthink.session.virtual import drive as drive_virtual
+from outthink.verifiers.protocol import Verifier
+
+T = TypeVar("T")
+_LATE = "the engine was not ready before the deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model at hand.
+
+    Args:
+        tariff: what its calls cost; a function where the engine may have yet to tell its model's name.
+        cache: its samples of earlier runs, None to reuse none.
+        places: shared by all sessions on this engine, in turns by request; None where this is the only one.
+    """
+
+    engine: Engine | Simulated
+    tariff: Tariff | Callable[[], Tariff]
+    cache: SampleCache | None = None
+    places: Places | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """What a session may be told besides its sources; see `Session`."""
+
+    ahead: int = 4
+    confidence_window: int = 2048
+    verifier: Verifier | None = None
+    observer: Observer | None = None
+    retries: Retries | None = None
+
+
+class OpenSession:
+    """A session with its runners. Made by `open_session`."""
+
+    __slots__ = ("_began", "_budget", "_options", "_runner", "_seed", "_session", "late", "sources")
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        budget: Budget | None,
+        seed: int | None,
+        began: float | None,
+        options: SessionOptions,
+    ) -> None:
+        self.sources, self._budget, self._seed, self._options = sources, budget, seed, options
+        first = sources[0]
+        self._runner: LiveRunner | VirtualRunner
+        if all(is_simulated(source.engine) for source in sources):
+            self._runner = VirtualRunner(cast(Simulated, first.engine))
+        else:
+            self._runner = LiveRunner(first.engine, places=first.places)
+        self._began = self._runner.now() if began is None else began
+        self._session: Session | None = None
+        self.late = False
+
+    @property
+    def session(self) -> Session:
+        """The session; made when it is first asked for, because `prepare` may tell the models' names.
+
+        Raises Unsupported for a budget that a model cannot be accounted for in, BadInput for a model given twice.
+        """
+        if self._session is None:
+            self._session = self._build()
+        return self._session
+
+    async def prepare(self, request: Request) -> None:
+        """Make engines and verifier ready for a request; generates nothing. See `deadline` for what comes too late."""
+        if isinstance(self._runner, VirtualRunner):
+            return
+        async with self.deadline():
+            for source in self.sources:
+                await source.engine.prepare(Call(request.messages, request.sampling))
+            if (ready := getattr(self._options.verifier, "prepare", None)) is not None:
+                await ready()  # a judge learns its model's name, by which it is charged
+
+    @asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """What is awaited in the block ends at the session's deadline; `late` and `stopped` say so then."""
+        seconds = None if self._budget is None else self._budget.seconds
+        left = None if seconds is None else max(0.0, self._began + seconds - self._runner.now())
+        try:
+            async with asyncio.timeout(left) as limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.late = True
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Carry a strategy out, live, or virtual inside an event loop; nothing stays in flight behind it."""
+        if isinstance(self._runner, VirtualRunner):
+            return self.run_now(work)
+        return await drive_live(work, self.session, self._runner)
+
+    def run_now(self, work: Coroutine[Any, Any, T]) -> T:
+        """Carry a strategy out on the virtual clock, in plain Python without an event loop."""
+        if isinstance(self._runner, LiveRunner):
+            raise OutthinkError("engines that run in real time are awaited: use `run`")
+        return drive_virtual(work, self.session, self._runner)
+
+    def stop(self, reason: Stopped) -> None:
+        """End now; finished samples still count."""
+        self.session.stop(reason)
+
+    @property
+    def partial(self) -> str:
+        """The longest text of a call that was cancelled: what is left where nothing has finished."""
+        return self._runner.partial if isinstance(self._runner, LiveRunner) else ""
+
+    def salvage(self, request: Request) -> Verdict | None:
+        """The longest unfinished text, and its answer only where it was stated as one; None without any text."""
+        if not self.partial:
+            return None
+        reading = self._runner.reader(request.answer).read_now(self.partial)
+        stated = request.answer == "text" or reading.rule in ("boxed", "answer-is")
+        return Verdict(reading.answer if stated else None, self.partial)
+
+    # What a result is made of
+
+    @property
+    def model(self) -> str:
+        """The models of the pool, the session's own first."""
+        return self.sources[0].engine.model if self.late else ",".join(self.session.pool)
+
+    @property
+    def stopped(self) -> Stopped | None:
+        """Why the session was ended, None where the strategy has come to its own end."""
+        return "budget:seconds" if self.late else self.session.stopped
+
+    def receipt(self) -> Receipt:
+        """Everything spent, with what engines and verifier have to say."""
+        if self.late:
+            return Receipt((), self._runner.now() - self._began, (_LATE,))
+        for note in self._notes():
+            self.session.note(note)
+        return self.session.receipt()
+
+    def _notes(self) -> Iterator[str]:
+        if isinstance(self._runner, LiveRunner):
+            for source in self.sources:
+                yield from getattr(source.engine, "notes", ())
+        yield from getattr(self._options.verifier, "notes", ())
+
+    def _build(self) -> Session:
+        first, *others = self.sources
+        options, runner = self._options, self._runner
+        return Session(
+            runner,
+            _told(first),
+            budget=self._budget,
+            ahead=options.ahead,
+            confidence_window=options.confidence_window,
+            seed=self._seed,
+            retries=options.retries,
+            cache=first.cache,
+            observer=options.observer,
+            began=self._began,
+            verifier=options.verifier,
+            pool=[Member(self._beside(source), _told(source), source.cache) for source in others],
+        )
+
+    def _beside(self, source: Source) -> Runner:
+        """A runner for a further model, on the clock of the first."""
+        if isinstance(self._runner, VirtualRunner):
+            return VirtualRunner(cast(Simulated, source.engine), beside=self._runner)
+        return LiveRunner(source.engine, places=source.places, beside=self._runner)
+
+
+def _told(source: Source) -> Tariff:
+    return source.tariff() if callable(source.tariff) else source.tariff
+
+
+_USUAL = SessionOptions()
+
+
+def open_session(
+    sources: Sequence[Source],
+    *,
+    budget: Budget | None = None,
+    seed: int | None = None,
+    began: float | None = None,
+    options: SessionOptions = _USUAL,
+) -> OpenSession:
+    """A session over models at hand, the session's own first; live unless all of their engines are simulated.
+
+    Args:
+        budget: ceilings for everything done through the session.
+        seed: of the session's own randomness.
+        began: when the request began on the runner's clock (`time.monotonic` where it runs live), None for now.
+    """
+    return OpenSession(sources, budget, seed, began, options)
