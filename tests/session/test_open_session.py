@@ -12,7 +12,7 @@ from outthink.core.errors import OutthinkError
 from outthink.core.receipt import Verdict
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call
-from outthink.engines.simulated import RealTime
+from outthink.engines.simulated import RealTimeEngine
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.runner import Places
 from support.runs import question
@@ -45,7 +45,7 @@ def test_simulated_engines_run_on_the_virtual_clock_without_an_event_loop() -> N
 
 
 def test_the_same_session_runs_live_and_then_needs_an_event_loop() -> None:
-    live = RealTime(engine(speed=Speed(stream=50_000.0)))
+    live = RealTimeEngine(engine(speed=Speed(stream=50_000.0)))
 
     async def run() -> Verdict:
         opened = open_session([source(live)])
@@ -67,14 +67,14 @@ def test_the_same_session_runs_live_and_then_needs_an_event_loop() -> None:
 
 def test_one_live_engine_makes_the_whole_pool_live() -> None:
     async def run() -> str:
-        opened = open_session([source(engine("first")), source(RealTime(engine("second")))])
+        opened = open_session([source(engine("first")), source(RealTimeEngine(engine("second")))])
         await opened.run(first(opened.session, question()))
         return opened.model
 
     assert asyncio.run(run()) == "first,second"
 
 
-class Slow(RealTime):
+class Slow(RealTimeEngine):
     """An engine that is not ready before somebody lets it be."""
 
     def __init__(self, inner: ScriptedEngine) -> None:
@@ -100,7 +100,7 @@ def test_the_deadline_covers_getting_ready() -> None:
 
 def test_a_timeout_inside_the_deadline_is_not_taken_for_it() -> None:
     async def run() -> None:
-        opened = open_session([source(RealTime(engine()))], budget=Budget(seconds=60))
+        opened = open_session([source(RealTimeEngine(engine()))], budget=Budget(seconds=60))
         async with opened.deadline():
             raise TimeoutError("another one")
 
@@ -109,7 +109,7 @@ def test_a_timeout_inside_the_deadline_is_not_taken_for_it() -> None:
 
 
 def test_a_tariff_may_wait_for_the_name_that_the_engine_tells() -> None:
-    class Named(RealTime):
+    class Named(RealTimeEngine):
         name = "unknown"
 
         @property
@@ -139,7 +139,7 @@ def test_requests_on_one_engine_take_turns() -> None:
             pass
 
     async def run() -> None:
-        live = RealTime(engine(speed=Speed(stream=50_000.0, concurrency=8)))
+        live = RealTimeEngine(engine(speed=Speed(stream=50_000.0, concurrency=8)))
         shared = Places(1)
         large, small = (
             open_session([source(live, places=shared)], options=SessionOptions(observer=observer(name)))
@@ -167,7 +167,7 @@ def test_an_unfinished_text_is_salvaged_with_the_answer_that_it_states() -> None
     long = ScriptedEngine(lambda call: Completion(text=text, tokens=400), speed=Speed(stream=800.0))
 
     async def run(kind: str) -> Verdict | None:
-        opened = open_session([source(RealTime(long))])
+        opened = open_session([source(RealTimeEngine(long))])
 
         async def stop_in_the_middle() -> None:
             def watch(progress: Any) -> str:

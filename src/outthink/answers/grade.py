@@ -12,14 +12,14 @@ from outthink.answers.number import far_apart
 from outthink.answers.reader import read_sync
 from outthink.answers.reading import hashed, last_boxed
 from outthink.core.errors import BadInput
-from outthink.core.request import AnswerKind, AnswerReader
+from outthink.core.request import AnswerKind, AnswerReader, answer_named
 
 _BATCH = 16  # pairs of one worker call: together they must fit its time limit
 
 
 def canonical_key(kind: AnswerKind | AnswerReader, key: str) -> str:
     """The canonical form of a gold key; BadInput if it cannot be read as `kind`."""
-    answer: str | None
+    kind, answer = answer_named(kind), None
     if kind == "math":
         answer = light(last_boxed(key) or hashed(key) or key)
     elif callable(kind):

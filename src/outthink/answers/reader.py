@@ -8,7 +8,7 @@ from typing import Protocol
 from outthink.answers.kinds import read_choice, read_json, read_text
 from outthink.answers.number import read_number
 from outthink.answers.reading import Reader, Reading
-from outthink.core.request import AnswerKind, AnswerReader
+from outthink.core.request import AnswerKind, AnswerReader, answer_named
 
 _KINDS: dict[str, Callable[[str], Reading]] = {
     "number": read_number,
@@ -58,6 +58,7 @@ def _with(function: AnswerReader) -> Callable[[str], Reading]:
 
 def reader_for(answer: AnswerKind | AnswerReader) -> LocalReader:
     """A new reader for one request. Rules: see each kind; a function's are `function`, `function-error`, `none`."""
+    answer = answer_named(answer)
     if callable(answer):
         return PlainReader(_with(answer))
     if answer == "math":

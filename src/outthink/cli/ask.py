@@ -20,10 +20,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from outthink.cli.options import chosen_engine, engine_arguments
+from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Receipt, Result
-from outthink.core.request import ANSWER_KINDS, Request
+from outthink.core.request import Request
 from outthink.core.sample import Candidate, Sample
 from outthink.session.calls import RunningCall
 from outthink.strategies import strategies
@@ -42,13 +42,17 @@ def ask_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("prompt", nargs="?", help="the question; read from standard input if left out or -")
     engine_arguments(parser)
-    add("--strategy", metavar="NAME[:k=v,...]", help="auto, or see `outthink strategies` (default by kind of answer)")
+    add(
+        "--strategy",
+        metavar="NAME[:k=v,...]",
+        help="auto, python:MODULE:FUNCTION, or see `outthink strategies` (default by kind)",
+    )
     add("--policy", metavar="FILE", help="what `outthink calibrate` made, for --strategy auto")
     add("--learn", metavar="LOG", help="with --strategy auto: draw by what came of earlier answers (outthink feedback)")
     add("--also", action="append", default=[], metavar="URL|PATH", help="a further model to draw from; repeatable")
     add("--explain", action="store_true", help="with --strategy auto: say what it believed, considered and chose")
     add("--budget", metavar="tokens=N,seconds=S,...", help="hard ceilings in tokens, seconds, usd, joules")
-    add("--answer", choices=ANSWER_KINDS, default="text", help="kind of answer (default text)")
+    add("--answer", choices=ANSWERS, default="text", help="kind of answer (default text)")
     add("--system", help="system prompt")
     add("--max-tokens", type=int, default=512, help="cap of one completion (default 512)")
     add("--temperature", type=float, default=0.8, help="default 0.8")

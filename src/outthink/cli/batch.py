@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outthink.cli.options import chosen_engine, engine_arguments
+from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments
 from outthink.core.errors import BadInput
-from outthink.core.request import ANSWER_KINDS
 
 if TYPE_CHECKING:
     from outthink.batch import BatchResult
@@ -33,7 +32,7 @@ def batch_arguments(parser: argparse.ArgumentParser) -> None:
     add("file", type=Path, metavar="FILE.jsonl", help="the questions")
     engine_arguments(parser)
     add("--budget", metavar="tokens=N,seconds=S,...", help="ceilings for the whole batch")
-    add("--answer", choices=ANSWER_KINDS, default="number", help="kind of answer (default number)")
+    add("--answer", choices=ANSWERS, default="number", help="kind of answer (default number)")
     add(
         "--traces",
         type=Path,

@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outthink.cli.options import chosen_engine, engine_arguments, write_whole
+from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, write_whole
 from outthink.core.errors import BadInput, EngineError
-from outthink.core.request import ANSWER_KINDS
 
 if TYPE_CHECKING:
     from outthink.engines.protocol import Engine
@@ -123,7 +122,7 @@ async def _contests(
     from outthink.strategies import Spec
     from outthink.strategies.defaults import COMPARED_LIVE
 
-    specs = [Spec.parse(text) for text in chosen.strategy or COMPARED_LIVE]
+    specs = [Spec.parse(text, importing=True) for text in chosen.strategy or COMPARED_LIVE]
 
     def judge(dataset: Dataset) -> Any:
         if not chosen.verifier:
@@ -146,7 +145,13 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("traces", nargs="+", metavar="TRACES", help="Parquet files of recorded samples; with --live, data sets")
-    add("--strategy", action="append", default=[], metavar="NAME[:k=v,...]", help="repeatable; default: the usual ones")
+    add(
+        "--strategy",
+        action="append",
+        default=[],
+        metavar="NAME[:k=v,...]",
+        help="repeatable, also python:MODULE:FUNCTION; default: the usual ones",
+    )
     add("--policy", type=Path, metavar="FILE", help="what `outthink calibrate` made, for --strategy auto")
     add("--cross-fit", action="store_true", help="with auto: fit anew on TRACES without each fold in turn")
     add("--seeds", type=int, default=5, help="random orders of the samples (default 5)")
@@ -156,7 +161,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--regrade", metavar="KIND", help="extract answers again as number|math|choice|json|text")
     add("--verifier", metavar="NAME|PATH|URL", help="scores samples for strategies that need it, see `outthink verify`")
     add("--problems", type=Path, metavar="FILE", help="problems for --verifier (default: those beside the traces)")
-    add("--answer", choices=ANSWER_KINDS, help="kind of answer (default: by the gold answers; with --live text)")
+    add("--answer", choices=ANSWERS, help="kind of answer (default: by the gold answers; with --live text)")
     add("--json", type=Path, metavar="FILE", help="write the rows")
     add("--html", type=Path, metavar="FILE", help="write an interactive report")
     add("--plot", action="store_true", help="draw accuracy against tokens in the terminal")
@@ -213,7 +218,7 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
     speed = Speed.parse(chosen.speed) if chosen.speed else Speed()
     if chosen.concurrency is not None:
         speed = replace(speed, concurrency=chosen.concurrency)
-    specs = [Spec.parse(text) for text in chosen.strategy or COMPARED if text != NAME]
+    specs = [Spec.parse(text, importing=True) for text in chosen.strategy or COMPARED if text != NAME]
     policy = Policy.load(chosen.policy) if chosen.policy else None
     notes = Console(stderr=True, highlight=False)
     with Progress(console=notes, transient=True, disable=not sys.stderr.isatty()) as bar:

@@ -56,6 +56,7 @@ async def _server(chosen: argparse.Namespace) -> tuple[str, list[tuple[str, str,
 
 def _installation() -> tuple[str, list[tuple[str, str, str]]]:
     from outthink import __version__
+    from outthink.controller.plugins import load_plugins
     from outthink.core.paths import cache_dir
 
     models = sorted((cache_dir() / "models").glob("*.gguf"))
@@ -66,6 +67,8 @@ def _installation() -> tuple[str, list[tuple[str, str, str]]]:
         found.append((f"extra {extra}", "yes" if present else "no", remedy))
     names = ", ".join(path.name for path in models)
     found.append(("embedded model", "yes" if models else "no", names or "outthink pull"))
+    for plugin, problem in load_plugins():
+        found.append((f"{plugin.field} {plugin.name}", "no" if problem else "yes", problem or plugin.distribution))
     return f"outthink {__version__}", found
 
 

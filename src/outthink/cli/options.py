@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outthink.core.errors import BadInput
+from outthink.core.plugins import installed
+from outthink.core.request import ANSWER_KINDS
 
 if TYPE_CHECKING:
     from outthink.engines.protocol import Engine
@@ -31,6 +33,16 @@ def chosen_engine(chosen: argparse.Namespace) -> Engine:
     model = chosen.model or os.environ.get("OUTTHINK_MODEL") or os.environ.get("OPENAI_BASE_URL") or "embedded"
     key = os.environ.get(chosen.api_key_env)
     return locate(model, name=chosen.model_name, api_key=key, idle_timeout=chosen.idle_timeout)
+
+
+class Answers(tuple[str, ...]):
+    """What `--answer` takes: the kinds, which help shows, and those of plugins."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or any(plugin.name == name for plugin in installed("answers"))
+
+
+ANSWERS = Answers(ANSWER_KINDS)
 
 
 # Writing result files. Knows how to write a file whole or not at all; does not know what is in it.

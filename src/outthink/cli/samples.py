@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outthink.cli.options import chosen_engine, engine_arguments
+from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments
 from outthink.core.errors import BadInput, EngineError
-from outthink.core.request import ANSWER_KINDS
 
 if TYPE_CHECKING:
     from outthink.core.request import AnswerKind
@@ -35,7 +34,7 @@ def record_arguments(parser: argparse.ArgumentParser) -> None:
     add("--samples", type=int, default=8, metavar="N", help="sampled completions a problem (default 8)")
     add("--greedy", action="store_true", help="add one completion at temperature 0 (row 0)")
     add("--out", type=Path, required=True, metavar="FILE.parquet", help="<model>--<dataset>.parquet is a good name")
-    add("--answer", choices=ANSWER_KINDS, default="text", help="kind of answer (default text)")
+    add("--answer", choices=ANSWERS, default="text", help="kind of answer (default text)")
     add("--style", metavar="NAME", help="prompt style, see `outthink strategies`")
     add("--system", help="system prompt")
     add("--limit", type=int, metavar="N", help="only the first N problems")
@@ -113,7 +112,7 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=24, metavar="N", help="only the first N steps of a solution (default 24)")
     add("--solutions", type=int, default=4, metavar="N", help="only the first N samples of a problem (default 4)")
     add("--limit", type=int, metavar="N", help="only the first N problems")
-    add("--answer", choices=ANSWER_KINDS, default="number", help="kind of answer (default number)")
+    add("--answer", choices=ANSWERS, default="number", help="kind of answer (default number)")
     add("--style", metavar="NAME", help="prompt style the samples were drawn with, see `outthink strategies`")
     add("--system", help="system prompt the samples were drawn with")
     add("--instruction", metavar="TEXT", help="line added to each question when the samples were drawn")
@@ -192,7 +191,7 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
     add("--problems", type=Path, required=True, metavar="PROBLEMS", help="the problems that they answer")
     add("--verifier", required=True, metavar="NAME|PATH|URL", help="what judges them")
     add("--out", type=Path, required=True, metavar="FILE", help="scored samples, .parquet or .jsonl")
-    add("--answer", choices=ANSWER_KINDS, help="kind of answer for exact (default: number or math, by the keys)")
+    add("--answer", choices=ANSWERS, help="kind of answer for exact (default: number or math, by the keys)")
     engine_arguments(parser)
 
 

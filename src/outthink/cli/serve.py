@@ -114,6 +114,8 @@ def _told(proxy: Proxy) -> None:
     host = f"[{listen.host}]" if ":" in listen.host else listen.host
     names = ", ".join(proxy.pool.names()) or "no model yet"
     print(f"outthink serve: http://{host}:{proxy.port}/v1 serves {names} and outthink/...", file=sys.stderr)
+    for problem in proxy.refused:
+        print(f"outthink serve: {problem}", file=sys.stderr)
     for backend in proxy.pool.backends:
         if backend.trouble is not None:
             told = f"{backend.url} is not there ({backend.trouble}); it is asked again"

@@ -18,5 +18,5 @@ def choose(request: Request, wish: str | Spec | None = None) -> Spec:
     if isinstance(wish, Spec):
         return wish
     if wish is not None:
-        return Spec.parse(wish)
+        return Spec.parse(wish, importing=True)
     return Spec.parse(fallback(request.answer))

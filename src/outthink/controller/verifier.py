@@ -11,10 +11,11 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from outthink.answers import grade, read_sync
 from outthink.core.errors import BadInput
+from outthink.core.plugins import make
 from outthink.core.request import AnswerKind, AnswerReader, Request
 from outthink.core.sample import MEASURES
 from outthink.engines.protocol import Engine
@@ -72,6 +73,8 @@ def open_verifier(
         from outthink.verifiers.reward_model import open_reward_model
 
         return open_reward_model(text, embedded=find_model())
+    if (verifier := make("verifiers", name, rest)) is not None:
+        return cast(Verifier, verifier)
     raise BadInput("verifier", text, "is not known", f"use one of {', '.join(CHOICES)}")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from outthink.core.errors import BadInput
+from outthink.core.plugins import load
 
 # One message of a chat. Knows its role and content; does not know any server's wire quirks.
 
@@ -154,6 +155,18 @@ AnswerKind = Literal["number", "math", "choice", "json", "text"]
 ANSWER_KINDS: tuple[AnswerKind, ...] = ("number", "math", "choice", "json", "text")
 AnswerReader = Callable[[str], str | None]
 """A user's own extraction: completion text -> canonical answer, or None if unreadable."""
+
+
+def answer_named(answer: AnswerKind | AnswerReader | str) -> AnswerKind | AnswerReader:
+    """A kind of answer or a reader as it is; a plugin's name as its reader. BadInput for a name that nobody knows."""
+    if callable(answer) or answer in ANSWER_KINDS:
+        return answer
+    reader = load("answers", answer)
+    if reader is None:
+        raise BadInput("answer", answer, "is not a known kind", f"use one of {', '.join(ANSWER_KINDS)}")
+    return cast(AnswerReader, reader)
+
+
 _NO_PROMPT = "write a question or pipe one in"
 
 
@@ -186,8 +199,7 @@ class Request:
     def __post_init__(self) -> None:
         if not any(_says_something(message) for message in self.messages):
             raise BadInput("prompt", "", "is empty", _NO_PROMPT)
-        if not callable(self.answer) and self.answer not in ANSWER_KINDS:
-            raise BadInput("answer", self.answer, "is not a known kind", f"use one of {', '.join(ANSWER_KINDS)}")
+        object.__setattr__(self, "answer", answer_named(self.answer))
         if self.min_tokens < 1:
             raise BadInput("min_tokens", self.min_tokens, "is below 1", "give at least 1")
 

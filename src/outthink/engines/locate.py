@@ -1,19 +1,24 @@
 """From what the user writes as `--model` to an engine.
 
-Knows: `embedded`, URLs, paths of GGUF files. Does not start anything.
+Knows: `embedded`, URLs, paths of GGUF files, and the schemes of plugins. Does not start anything.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 from outthink.core.errors import BadInput
+from outthink.core.plugins import make
 from outthink.engines.protocol import Engine
+
+SCHEMES = ("embedded", "http", "https")
+"""What plugins cannot be called."""
 
 
 def locate(model: str, *, name: str | None = None, api_key: str | None = None, idle_timeout: float = 60.0) -> Engine:
-    """The engine for a URL, a GGUF path, or `embedded`.
+    """The engine for a URL, a GGUF path, `embedded`, or SCHEME:REST of a plugin.
 
     Args:
         name: the model a server should use, None for its first.
@@ -31,4 +36,7 @@ def locate(model: str, *, name: str | None = None, api_key: str | None = None, i
 
         key = api_key or os.environ.get("OPENAI_API_KEY")
         return OpenAIEngine(model, name, api_key=key, idle_timeout=idle_timeout)
+    scheme, colon, rest = model.partition(":")
+    if colon and (engine := make("engines", scheme, rest)) is not None:
+        return cast(Engine, engine)
     raise BadInput("model", model, "is no URL, no file and not `embedded`", "give one of these")

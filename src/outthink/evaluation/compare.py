@@ -26,7 +26,7 @@ from outthink.evaluation.rows import Measured, Row, rows_of, rungs_of
 from outthink.evaluation.sample_file import JsonObject
 from outthink.evaluation.verify import Prescoring, prescored
 from outthink.strategies import Spec
-from outthink.strategies.defaults import GREEDY
+from outthink.strategies.defaults import BASELINE, GREEDY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,7 @@ def check(
 
     Raises BadInput for problems the policy was calibrated on, and as `compare` does.
     """
-    rows = compare(paths, [Spec.parse("self-consistency")], CompareSettings(seeds=orders, policy=policy), say=say)
+    rows = compare(paths, [Spec.parse(BASELINE)], CompareSettings(seeds=orders, policy=policy), say=say)
     checked, reasons = [], []
     for row in (row for row in rows if row["strategy"] == NAME):
         low, high = row["predicted_low"], row["predicted_high"]

@@ -18,7 +18,8 @@ from urllib.parse import parse_qsl
 from outthink.answers import grade_many, reader_for
 from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
-from outthink.core.request import ANSWER_KINDS, AnswerKind
+from outthink.core.plugins import load as load_plugin
+from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces, columns, load, missing
 from outthink.evaluation.sample_file import JsonObject, is_jsonl, read_rows, read_table
@@ -235,16 +236,18 @@ def _read_keys(path: Path) -> dict[str, str]:
 
 def regrade(traces: Traces, kind: str) -> Traces:
     """The same samples with answers read anew as `kind` and graded against the gold answers."""
-    if kind not in ANSWER_KINDS:
+    if kind not in ANSWER_KINDS and load_plugin("answers", kind) is None:
         raise BadInput("--regrade", kind, "is no kind of answer", f"use one of {', '.join(ANSWER_KINDS)}")
-    keys = _read_keys(problem_file(traces))
-    problems = {name: _regraded(problem, kind, keys[name]) for name, problem in traces.problems.items() if name in keys}
+    keys, reader = _read_keys(problem_file(traces)), answer_named(kind)
+    problems = {
+        name: _regraded(problem, reader, keys[name]) for name, problem in traces.problems.items() if name in keys
+    }
     if not problems:
         raise BadInput("--regrade", str(traces.path), "shares no problem_id with its problems", "check the files")
     return replace(traces, problems=problems)
 
 
-def _regraded(problem: Recorded, kind: AnswerKind, key: str) -> Recorded:
+def _regraded(problem: Recorded, kind: AnswerKind | AnswerReader, key: str) -> Recorded:
     reader = reader_for(kind)  # one a problem: equivalent answers of its samples merge
 
     def read(sample: Sample) -> Sample:

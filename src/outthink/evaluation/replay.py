@@ -262,7 +262,7 @@ def _cut(plan: Lineup) -> list[_Job]:
 
 def _work(job: _Job, settings: ReplaySettings) -> list[Outcomes]:
     engine = ReplayEngine(job.traces, speed=settings.speed)
-    runs: list[Contender] = [*map(Spec.parse, job.names), *job.autos]
+    runs: list[Contender] = [*(Spec.parse(name, importing=True) for name in job.names), *job.autos]
     pool = [ReplayEngine(traces, speed=settings.speed) for traces in job.pool]
     return rerun(engine, runs, list(job.traces.problems), settings.seeds, settings.ahead, pool)
 

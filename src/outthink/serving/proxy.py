@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from outthink.controller.plugins import load_plugins
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Message, Sampling
 from outthink.economics.tariff import Tariff
@@ -81,6 +82,8 @@ class Proxy:
         self._children: list[Embedded] = []
         self._app: App | None = None
         self._closing: list[Callable[[], None]] = []
+        self.refused: list[str] = []
+        """Plugins that cannot be used, a line each."""
         self.pool: BackendPool
         self.port = config.listen.port
 
@@ -88,6 +91,7 @@ class Proxy:
         """Start; backends that do not answer yet may come later. Raises BadInput, EngineError or LedgerDown."""
         config = self.config
         _more_files()
+        self.refused = [problem for _, problem in load_plugins() if problem]  # once, never for a request
         # The list of prices takes a second to load, and no request shall wait for it.
         prices = asyncio.create_task(asyncio.to_thread(Tariff.of, "any", url="http://any/v1"))
         backends = [await self._backend(*pair) for pair in zip(config.backends, self._keys, strict=True)]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Literal
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, OutthinkError
+from outthink.core.plugins import load, owner, resolve_beside, taken
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.session.session import Session
@@ -22,6 +23,8 @@ from outthink.strategies.prompts import STYLES, apply_style
 Parameter = str | int | float | None
 """What a parameter may be; a truth value is an int."""
 StrategyFunction = Callable[..., Coroutine[object, object, Verdict]]
+PYTHON = "python:"
+"""How a function to import is named; whoever speaks over the wire cannot."""
 _REGISTRY: dict[str, Strategy] = {}
 
 Streams = Literal["tokens", "thinking", "progress"]
@@ -146,6 +149,8 @@ def strategy(
         warnings.warn("verifier=True is now judges='always'", DeprecationWarning, stacklevel=2)
 
     def register(function: StrategyFunction) -> StrategyFunction:
+        if (other := _REGISTRY.get(name)) is not None and _place(other.function) != _place(function):
+            raise taken("strategy", name, owner(other.function.__module__), owner(function.__module__))
         _REGISTRY[name] = Strategy(
             name=name,
             function=function,
@@ -182,13 +187,15 @@ class Spec:
     style: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Spec:
-        """Read `name:k=v,...`; BadInput names an unknown strategy or parameter and lists the known ones."""
-        name, _, rest = text.partition(":")
-        name = name.strip()
-        found = _REGISTRY.get(name)
-        if found is None:
-            raise BadInput("strategy", name, "is not known", f"use one of {', '.join(_REGISTRY)}")
+    def parse(cls, text: str, *, importing: bool = False) -> Spec:
+        """Read `name:k=v,...`; BadInput names an unknown strategy or parameter and lists the known ones.
+
+        Args:
+            importing: the text comes from whoever runs this process, never over the wire. Then plugins are
+                looked for, and `python:package.module:function[,k=v,...]` imports a function.
+        """
+        name, rest = _split(text, importing)
+        found = _find(name.strip(), importing)
         defaults = found.defaults
         parameters: dict[str, Parameter] = {}
         style: str | None = None
@@ -239,19 +246,72 @@ class Spec:
         ]
         if self.style:
             shown.append(f"style={self.style}")
-        return self.strategy.name + (":" + ",".join(shown) if shown else "")
+        return self._written(shown)
 
     def __str__(self) -> str:
-        size = f"n={self.n}" if self.strategy.sized else ""
-        name, _, rest = self.canonical.partition(":")
-        inside = ",".join(filter(None, (size, rest)))
-        return f"{name}:{inside}" if inside else name
+        name, canonical = self.strategy.name, self.canonical
+        size = [f"n={self.n}"] if self.strategy.sized else []
+        return self._written([*size, *filter(None, [canonical[len(name) + 1 :]])])
+
+    def _written(self, settings: Sequence[str]) -> str:
+        name = self.strategy.name
+        sign = "," if name.startswith(PYTHON) else ":"
+        return name + sign + ",".join(settings) if settings else name
 
     async def __call__(self, session: Session, request: Request) -> Verdict:
         """Run the strategy on a request, in its prompt style."""
         if self.style:
             request = apply_style(self.style, request)
         return await self.strategy(session, request, **self.parameters)
+
+
+def _split(text: str, importing: bool) -> tuple[str, str]:
+    """Name and settings; the name of a function to import holds colons of its own."""
+    name, _, rest = text.partition("," if importing and text.startswith(PYTHON) else ":")
+    return name, rest
+
+
+def _find(name: str, importing: bool) -> Strategy:
+    """A registered strategy, a plugin's, or a function to import; the last two only where that is allowed."""
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    if importing and name.startswith(PYTHON):
+        target = name[len(PYTHON) :]
+        try:
+            function = resolve_beside(target)
+        except OutthinkError:
+            raise
+        except Exception as error:
+            problem = f"cannot be imported ({type(error).__name__}: {error})"
+            raise BadInput("strategy", name, problem, f"write {PYTHON}package.module:function") from error
+        return _declared(name, function, target.partition(":")[0])
+    if importing and (function := load("strategies", name)) is not None:
+        if name not in _REGISTRY:  # else its import has registered it
+            _REGISTRY[name] = _declared(name, function, owner(function.__module__))
+        if _REGISTRY[name].function is not function:
+            raise BadInput("strategy", name, "is offered under another name than its own", "mend its entry point")
+        return _REGISTRY[name]
+    raise BadInput("strategy", name, "is not known", f"use one of {', '.join(_REGISTRY)}")
+
+
+def _declared(name: str, function: object, source: str) -> Strategy:
+    """A function with the traits that it declares, if it does; BadInput for what is no strategy."""
+    for known in _REGISTRY.values():
+        if known.function is function:
+            return replace(known, name=name)
+    if not inspect.iscoroutinefunction(function):
+        raise BadInput("strategy", name, "is no async function", "see docs/write-a-strategy.md")
+    parameters = list(inspect.signature(function).parameters.values())
+    plain = all(isinstance(each.default, str | int | float | None) for each in parameters[2:])
+    if len(parameters) < 2 or not plain:
+        problem = "does not take (session, request) and parameters with plain defaults"
+        raise BadInput("strategy", name, problem, "see docs/write-a-strategy.md")
+    return Strategy(name=name, function=function, needs="any engine", source=source)
+
+
+def _place(function: StrategyFunction) -> tuple[str, str]:
+    """Where it is written: a module that is read twice registers the same strategies again."""
+    return inspect.getfile(function), function.__qualname__
 
 
 def _shown(value: Parameter) -> str:

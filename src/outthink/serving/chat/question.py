@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from outthink.core.errors import BadInput
+from outthink.core.plugins import loaded
 from outthink.core.request import ANSWER_KINDS, CURRENCIES, Budget, Message, Request, Sampling
 from outthink.core.sample import MEASURES
 from outthink.serving.admission import Limits
@@ -31,7 +32,7 @@ AUTO = "auto"
 STRATEGY_HEADER, BUDGET_HEADER = "x-outthink-strategy", "x-outthink-budget"
 Progress = Literal["comments", "reasoning"]
 VERIFIERS = (*MEASURES, "judge")
-"""What a client may name; anything else (folders, addresses) only its operator can open."""
+"""What a client may name, besides plugins; anything else (folders, addresses) only its operator can open."""
 _FIELDS = ("strategy", "budget", "verifier", "answer", "progress", "model")
 _SIZED = re.compile(r"([^@:]+)@([^@:]*)(?::(.*))?\Z", re.DOTALL)
 
@@ -99,8 +100,8 @@ def read_options(body: Mapping[str, Any], headers: Mapping[str, str], key: Key) 
         strategy=strategy,
         where=field,
         budget=budget,
-        verifier=_chosen(own, "verifier", VERIFIERS),
-        answer=_chosen(own, "answer", ANSWER_KINDS),
+        verifier=_chosen(own, "verifier", (*VERIFIERS, *loaded("verifiers"))),
+        answer=_chosen(own, "answer", (*ANSWER_KINDS, *loaded("answers"))),
         progress=_chosen(own, "progress", get_args(Progress)) or "comments",  # type: ignore[arg-type]
     )
 

@@ -1,0 +1,39 @@
+"""Every installed plugin, loaded: for the proxy, which does so once at its start, and for `outthink doctor`.
+
+Knows: which names are our own, in each group. Does not know what a plugin does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+
+from outthink.controller.verifier import CHOICES
+from outthink.core.errors import OutthinkError
+from outthink.core.plugins import Group, Plugin, installed, load, taken
+from outthink.core.request import ANSWER_KINDS
+from outthink.engines.locate import SCHEMES
+from outthink.strategies import Spec, strategies
+
+
+def load_plugins() -> Iterator[tuple[Plugin, str]]:
+    """Each plugin with what is wrong with it in one line, empty where nothing is; names that are taken are refused."""
+    own = (name for name, known in strategies().items() if known.function.__module__.startswith("outthink."))
+    ours: dict[Group, frozenset[str]] = {
+        "strategies": frozenset(own),
+        "verifiers": frozenset(choice.partition(":")[0].partition("[")[0] for choice in CHOICES),
+        "engines": frozenset(SCHEMES),
+        "answers": frozenset(ANSWER_KINDS),
+    }
+    for plugin in list(installed()):
+        problem = ""
+        try:
+            if plugin.name in ours[plugin.group]:
+                raise taken(plugin.field, plugin.name, f"outthink {version('outthink')}", plugin.distribution)
+            if plugin.group == "strategies":
+                Spec.parse(plugin.name, importing=True)
+            else:
+                load(plugin.group, plugin.name)
+        except OutthinkError as error:
+            problem = str(error)
+        yield plugin, problem

@@ -1,0 +1,137 @@
+"""What other distributions add: strategies, verifiers, engines and kinds of answers, by entry point.
+
+Knows: which plugins are installed, whose they are, and how one is loaded, at most once and only when it is
+asked for; a plugin that cannot be loaded costs one line there and nothing elsewhere. Does not know what a
+strategy, verifier, engine or answer is; whoever asks checks what it gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from typing import Literal, NamedTuple
+
+from outthink.core.errors import BadInput, OutthinkError, Unsupported
+
+Group = Literal["strategies", "verifiers", "engines", "answers"]
+GROUPS: tuple[Group, ...] = ("strategies", "verifiers", "engines", "answers")
+FIELDS: dict[Group, str] = {"strategies": "strategy", "verifiers": "verifier", "engines": "model", "answers": "answer"}
+"""What a user calls it who names one."""
+
+_loaded: dict[tuple[Group, str], Callable[..., object]] = {}
+
+
+class Plugin(NamedTuple):
+    """An entry point, and the distribution that it comes with."""
+
+    group: Group
+    name: str
+    target: str
+    distribution: str
+
+    @property
+    def field(self) -> str:
+        """What a user calls it who names one."""
+        return FIELDS[self.group]
+
+
+def installed(*groups: Group) -> Iterator[Plugin]:
+    """The plugins of these groups, of all by default; reads the metadata of every distribution."""
+    from importlib.metadata import entry_points  # 20 ms, which `import outthink` does without
+
+    for group in groups or GROUPS:
+        for entry in entry_points(group=f"outthink.{group}"):
+            owner = "an unknown distribution" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+            yield Plugin(group, entry.name, entry.value, owner)
+
+
+def loaded(group: Group) -> tuple[str, ...]:
+    """Names of what has been loaded so far; looks for nothing."""
+    return tuple(name for kind, name in _loaded if kind == group)
+
+
+def load(group: Group, name: str) -> Callable[..., object] | None:
+    """What a plugin offers under a name, None where no plugin has it.
+
+    Raises BadInput where two distributions offer the name, Unsupported where it cannot be loaded.
+    """
+    if (group, name) not in _loaded:
+        found = [plugin for plugin in installed(group) if plugin.name == name]
+        if not found:
+            return None
+        if len(found) > 1:
+            raise taken(FIELDS[group], name, found[0].distribution, found[1].distribution)
+        _loaded[group, name] = _load(found[0])
+    return _loaded[group, name]
+
+
+def make(group: Group, name: str, argument: str) -> object | None:
+    """What a plugin's function makes of an argument; None and errors as for `load`."""
+    function = load(group, name)
+    if function is None:
+        return None
+    try:
+        return function(argument)
+    except OutthinkError:
+        raise
+    except Exception as error:
+        raise Unsupported(f"{FIELDS[group]} {name!r}: the plugin failed ({_line(error)})") from error
+
+
+def taken(field: str, name: str, *owners: str) -> BadInput:
+    """The error for a name that two distributions offer."""
+    return BadInput(field, name, f"is offered by {' and by '.join(owners)}", "uninstall or rename one of them")
+
+
+def owner(module: str) -> str:
+    """The distribution that a module comes from, the module itself where that is unknown; takes a while."""
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version
+
+    package = module.partition(".")[0]
+    name = packages_distributions().get(package, [package])[0]
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return module
+
+
+def resolve(target: str) -> object:
+    """The object at `package.module:name`; whatever its import raises."""
+    from importlib import import_module
+
+    module, _, name = target.partition("[")[0].strip().partition(":")
+    if not name:
+        raise ValueError("no function is named")
+    return attrgetter(name)(import_module(module))
+
+
+def resolve_beside(target: str) -> object:
+    """`resolve`, and where no such module is installed look into the working directory too."""
+    import os
+    import sys
+
+    try:
+        return resolve(target)
+    except ModuleNotFoundError as error:
+        if error.name != target.partition(":")[0].partition(".")[0] or os.getcwd() in sys.path:
+            raise
+    sys.path.append(os.getcwd())  # at the end: nothing there may stand before an installed module
+    return resolve(target)
+
+
+def _load(plugin: Plugin) -> Callable[..., object]:
+    try:
+        value = resolve(plugin.target)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an import may raise anything
+        problem = f"cannot be loaded ({_line(error)})"
+    else:
+        if callable(value):
+            return value
+        problem = "is no function"
+    told = f"{plugin.field} {plugin.name!r}: entry point {plugin.target} of {plugin.distribution} {problem}"
+    raise Unsupported(f"{told}; mend or uninstall it")
+
+
+def _line(error: BaseException) -> str:
+    """An exception in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
