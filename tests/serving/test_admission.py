@@ -16,6 +16,7 @@ pytest.importorskip("aiohttp")
 from outthink.core.errors import BadInput
 from outthink.serving.admission import Admission, AdmissionSettings, Rate
 from outthink.serving.protocols import Busy
+from support.waiting import PATIENCE
 
 
 def admission(**settings: Any) -> Admission:
@@ -68,7 +69,7 @@ def test_a_keys_own_limit_holds_up_nobody_else() -> None:
         tasks = await standing([come(door, "a") for _ in range(5)] + [come(door, "b")])
         assert [task.done() for task in tasks] == [True, True, False, False, False, True]
         door.leave("b")
-        assert await asyncio.wait_for(come(door, "b"), 1) == "b"
+        assert await asyncio.wait_for(come(door, "b"), PATIENCE) == "b"
         door.leave("a")
         await asyncio.sleep(0)
         assert [task.done() for task in tasks[2:4]] == [True, False]
@@ -111,7 +112,7 @@ def test_nobody_waits_longer_than_told() -> None:
         door = admission(concurrency=1, queue_seconds=0.05)
         await come(door, "a")
         with pytest.raises(Busy, match=r"0\.05 s") as busy:
-            await asyncio.wait_for(come(door, "b"), 5)
+            await asyncio.wait_for(come(door, "b"), PATIENCE)
         assert busy.value.retry_after >= 1
         assert (door.active, door.waiting) == (1, 0)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
@@ -20,6 +19,7 @@ from outthink.serving.protocols import Key
 from support.chat_server import ChatServer, Seen, chat, models, refusal
 from support.policies import policy
 from support.proxy_server import CHAT, ProxyServer
+from support.waiting import until
 
 DATA = ("live", "keys", "spend", "policy", "requests", "requests/rcpt-000000000000000000000000")
 KEYS = {"admin": Key("k0", "operator", admin=True), "plain": Key("k1", "tenant")}
@@ -225,15 +225,6 @@ def test_the_frontier_of_the_active_policy(proxy: ProxyServer, guarded: ProxySer
     assert points == [(1, 0.5, 100.0, False), (2, 0.55, 200.0, False), (4, 0.6, 400.0, True), (8, 0.65, 800.0, False)]
     assert {fact["name"] for fact in told["facts"]} >= {"policy", "target", "created"}
     assert data(guarded, "policy", authorization="Bearer admin") == {"policy": None}
-
-
-def until(true: Callable[[], Any]) -> Any:
-    """What a condition gives once it holds."""
-    for _ in range(400):
-        if found := true():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not come true")
 
 
 def test_the_live_board_follows_a_request_whose_client_leaves(backend: ChatServer, proxy: ProxyServer) -> None:

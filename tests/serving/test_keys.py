@@ -20,6 +20,7 @@ from outthink.core.request import Budget
 from outthink.serving.ledger import DurableLedger, open_durable
 from outthink.serving.protocols import Terms, digest, new_secret
 from support.ledgers import Clock, doing, opened, rows
+from support.waiting import PATIENCE
 
 pytest.importorskip("aiohttp")
 
@@ -191,43 +192,11 @@ def test_other_processes_hear_of_keys_within_the_refresh(ledger_url: str) -> Non
             assert not one.guarded
             _, secret = await two.add_key("a", Terms())
             for known in (True, False):
-                for _ in range(100):
-                    if (await one.authorise(secret) is not None) == known and one.guarded:
-                        break
-                    await asyncio.sleep(0.02)
-                else:
-                    raise AssertionError(known)
+                async with asyncio.timeout(PATIENCE):
+                    while (await one.authorise(secret) is not None) != known or not one.guarded:
+                        await asyncio.sleep(0)
                 if known:
                     await two.revoke_key("a")
-
-    asyncio.run(job())
-
-
-def test_a_new_key_works_at_once_and_wrong_ones_are_looked_up_seldom(ledger_url: str) -> None:
-    async def job() -> None:
-        async with opened(ledger_url, refresh=3600) as one, opened(ledger_url) as two:
-            await one.add_key("first", Terms())
-            await asyncio.sleep(0.3)
-            _, secret = await two.add_key("a", Terms())
-            assert await one.authorise(secret) is not None
-            began = time.perf_counter()
-            for at in range(2000):
-                assert await one.authorise(f"ot-{at}") is None
-            assert time.perf_counter() - began < 2
-
-    asyncio.run(job())
-
-
-def test_the_first_key_is_known_at_once(ledger_url: str) -> None:
-    async def job() -> None:
-        async with opened(ledger_url, refresh=3600) as one, opened(ledger_url) as two:
-            await asyncio.sleep(0.3)
-            assert await one.authorise("sk-of-another-service") is not None
-            made, secret = await two.add_key("a", Terms())
-            key = await one.authorise(secret)
-            assert key is not None
-            assert key.id == made.id
-            assert await one.authorise("sk-of-another-service") is None
 
     asyncio.run(job())
 

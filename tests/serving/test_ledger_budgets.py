@@ -11,6 +11,7 @@ from outthink.core.errors import Unsupported
 from outthink.serving.ledger import DurableLedger, Rules
 from outthink.serving.protocols import OverBudget
 from support.ledgers import NOON, Clock, doing, new_key, opened, periods, record, rows
+from support.waiting import eventually
 
 DAY, MONTH = "2026-11-24", "2026-11"
 
@@ -186,11 +187,12 @@ def test_the_truth_replaces_what_was_charged_for_a_lost_lease(ledger_url: str) -
 def test_a_lease_is_renewed_while_its_process_lives(ledger_url: str) -> None:
     async def job(ledger: DurableLedger) -> None:
         await ledger.reserve(await new_key(ledger, day="tokens=1000"), 600, None, "r1")
-        await asyncio.sleep(0.6)
+        first = rows(ledger_url, "SELECT expires FROM reservations")
+        await eventually(lambda: rows(ledger_url, "SELECT expires FROM reservations") > first)
         async with opened(ledger_url):
             assert rows(ledger_url, "SELECT id FROM reservations") == [("r1",)]
 
-    doing(ledger_url, job, rules=Rules(lease=0.3))
+    doing(ledger_url, job, rules=Rules(lease=4.0))
 
 
 def test_a_client_that_leaves_while_it_is_reserved_for_leaves_nothing(ledger_url: str) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
@@ -21,6 +20,7 @@ from outthink.serving.ledger.sums import day_of
 from outthink.serving.protocols import OverBudget, Reservation, Terms
 from support import spender
 from support.ledgers import NOON, Clock, doing, opened, periods, record, rows
+from support.waiting import until
 
 LEASE, BY_DAY, BY_MONTH = 60.0, 150, 260
 STEPS = st.one_of(
@@ -119,23 +119,26 @@ def test_processes_share_a_budget_and_one_is_killed(ledger_url: str) -> None:
     killed, *others = [started(name) for name in ("killed", "other", "another")]
     assert killed.stdout is not None
     told = [killed.stdout.readline() for _ in range(40)]
-    until = time.monotonic() + 20
-    while time.monotonic() < until and not told[-1].startswith("over"):
+
+    def over() -> bool:
         (spent, _, reserved, _), *_ = [value for name, value in periods(ledger_url).items() if len(name) == 7]
         assert spent + reserved <= budget
         if killed.returncode is None and spent > budget // 4:
             killed.send_signal(signal.SIGKILL)
             killed.wait()
-        if all(one.poll() is not None for one in others):
-            break
-        time.sleep(0.02)
-    outputs = [killed.communicate(timeout=20)[0], *(one.communicate(timeout=20)[0] for one in others)]
+        return all(process.poll() is not None for process in others)
+
+    until(over, "the end of the budget")
+    outputs = [process.communicate()[0] for process in (killed, *others)]
     assert [one.returncode for one in (killed, *others)] == [-signal.SIGKILL, 0, 0]
     lines = [line.split() for line in ("".join(told) + "".join(outputs)).splitlines() if line != "over"]
     confirmed = {line[0]: int(line[1]) for line in lines if len(line) == 2}
-    time.sleep(1.2)  # the leases of the killed process run out
-    doing(ledger_url, lambda ledger: ledger.receipt("x"), rules=Rules(lease=1.0))
 
+    def swept() -> bool:  # the leases of the killed process have run out
+        doing(ledger_url, lambda ledger: ledger.receipt("x"), rules=Rules(lease=1.0))
+        return not rows(ledger_url, "SELECT id FROM reservations")
+
+    until(swept)
     ((spent, _, reserved, _),) = [value for name, value in periods(ledger_url).items() if len(name) == 7]
     kept = dict(rows(ledger_url, "SELECT id, swept FROM requests"))
     assert reserved == 0

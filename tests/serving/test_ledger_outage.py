@@ -20,6 +20,9 @@ from outthink.serving.ledger.sqlite import SqliteDatabase
 from outthink.serving.protocols import Idempotency, Key, LedgerDown, Reservation
 from support.ledgers import connected, doing, new_key, record, rows
 from support.postgres import PostgresServer
+from support.waiting import PATIENCE, eventually
+
+pytestmark = pytest.mark.faults
 
 
 class Switch:
@@ -57,11 +60,7 @@ class Switched:
 
 async def back(ledger: DurableLedger) -> None:
     """Wait until the ledger is well."""
-    for _ in range(300):
-        if ledger.problem is None:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError(ledger.problem)
+    await eventually(lambda: ledger.problem is None)
 
 
 def test_records_wait_on_local_disk_and_are_counted_once(
@@ -303,11 +302,11 @@ def test_closing_writes_what_is_queued_and_ends_it(ledger_url: str) -> None:
         settling = [asyncio.create_task(ledger.settle(Reservation(one.id, "a"), one)) for one in told]
         await asyncio.sleep(0)
         await ledger.close()
-        await asyncio.wait_for(asyncio.gather(*settling), 5)
+        await asyncio.wait_for(asyncio.gather(*settling), PATIENCE)
         await ledger.close()
         for late in (ledger.settle(Reservation("x", "a"), record("x", "a")), ledger.receipt("r1")):
             with pytest.raises(LedgerDown, match="closed"):
-                await asyncio.wait_for(late, 5)
+                await asyncio.wait_for(late, PATIENCE)
         await open_durable(ledger_url).close()
 
     asyncio.run(job())

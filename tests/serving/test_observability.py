@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -231,11 +231,17 @@ def test_spans_follow_the_clients_trace_and_reach_the_backend(backend: ChatServe
     assert sent == {f"00-0af7651916cd43dd8448eb211c80319c-{span.context.span_id:016x}-01" for span in requests}
 
 
-def test_nothing_waits_for_a_slow_log(proxy: ProxyServer, tmp_path: Path) -> None:
+def test_nothing_waits_for_a_slow_log(proxy: ProxyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, free = logs._put, threading.Event()
+
+    def slow(stream: TextIO, text: str) -> None:
+        free.wait()
+        put(stream, text)
+
+    monkeypatch.setattr(logs, "_put", slow)
     written = logs.attach(proxy.app, "info", tmp_path / "log")
-    began = time.perf_counter()
     for _ in range(20):
-        proxy.chat("tiny")
-    assert time.perf_counter() - began < 5
+        assert proxy.chat("tiny").status == 200
+    free.set()
     written.close()
     assert len((tmp_path / "log").read_text().splitlines()) == 20

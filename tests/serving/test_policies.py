@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,31 +110,6 @@ def test_a_shadow_is_told_to_admins_alone(backend: ChatServer, tmp_path: Path) -
         seen = [proxy.get(path, **who).json["receipt"] for who in (user, admin)]
     assert [receipt["strategy"] for receipt in seen] == ["auto (fixed@4)"] * 2
     assert ["shadow" in receipt for receipt in (got.json["outthink"]["receipt"], *seen)] == [False, False, True]
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
-def test_a_hangup_reads_the_policy_at_once_and_ends_nothing(backend: ChatServer, tmp_path: Path) -> None:
-    path = tmp_path / "policy.json"
-    chosen(2).save(path)
-    command = [sys.executable, "-c", "from outthink.cli.main import entry; entry()", "serve", "--port", "0"]
-    command += ["--ledger", "memory:", "--model", backend.url, "--policy", str(path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            url = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline())
-            assert url is not None
-            path.write_text("{")
-            problem, end = None, time.monotonic() + 1.5  # the files are looked at every two seconds
-            process.send_signal(signal.SIGHUP)
-            while problem is None and time.monotonic() < end:
-                with urllib.request.urlopen(f"{url[0]}/readyz", timeout=5) as reply:
-                    problem = json.load(reply).get("policy")
-                time.sleep(0.02)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
-        finally:
-            process.kill()
-    assert "is no policy" in str(problem)
 
 
 def test_a_share_of_the_requests_is_decided_by_the_candidate(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink.serving.pool.backend import Breaker
 from outthink.serving.pool.choice import PoolSettings
 
+pytestmark = pytest.mark.faults
 SETTINGS = PoolSettings(failures=3, window=20, share=0.5, open_seconds=2.0)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ pytest.importorskip("aiohttp")
 
 from support.chat_server import ChatServer, chat
 from support.proxy_server import CHAT, ProxyServer
+from support.waiting import PATIENCE
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -28,7 +28,7 @@ def proxy() -> Iterator[ProxyServer]:
         yield running
 
 
-def raw(proxy: ProxyServer, request: bytes, *, wait: float = 5.0) -> bytes:
+def raw(proxy: ProxyServer, request: bytes, *, wait: float = PATIENCE) -> bytes:
     """What comes back for bytes on the wire."""
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=wait) as connection:
         connection.sendall(request)
@@ -150,9 +150,7 @@ def test_bodies_that_are_too_long(proxy: ProxyServer) -> None:
 
 def test_a_body_that_trickles_is_given_up(proxy: ProxyServer) -> None:
     head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{" % CHAT.encode()
-    began = time.monotonic()
     assert b" 408 " in raw(proxy, head)
-    assert time.monotonic() - began < 4
 
 
 def test_a_head_that_trickles_is_given_up(proxy: ProxyServer) -> None:
@@ -162,17 +160,15 @@ def test_a_head_that_trickles_is_given_up(proxy: ProxyServer) -> None:
 
 
 def test_a_first_head_has_less_time_than_a_kept_connection() -> None:
-    limits = {"head_seconds": 0.4, "idle_seconds": 30.0}
+    limits = {"head_seconds": 0.4, "idle_seconds": 2 * PATIENCE}
     with ChatServer(chat(["Hello"])) as backend, ProxyServer(backend.url, limits=limits) as proxy:
-        began = time.monotonic()
-        with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as silent:
-            assert silent.recv(100) == b""
-        assert time.monotonic() - began < 3
-        with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as kept:
+        address = ("127.0.0.1", proxy.port)
+        with socket.create_connection(address, timeout=PATIENCE) as kept:
             for _ in range(2):
                 kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert kept.recv(4096).startswith(b"HTTP/1.1 200")
-                time.sleep(0.7)
+                with socket.create_connection(address, timeout=PATIENCE) as silent:  # while the other one rests
+                    assert silent.recv(100) == b""
 
 
 def test_compressed_bodies_are_refused(proxy: ProxyServer) -> None:

@@ -16,6 +16,7 @@ from outthink.serving.protocols import Terms
 from support.chat_server import ChatServer, chat, models
 from support.proxy_server import ProxyServer
 
+pytestmark = pytest.mark.faults
 WHERE = "postgresql://ledger@192.0.2.7:5432/spend: connection refused"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +11,9 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from support.chat_server import DONE, ChatServer, Drop, Reply, Seen, chat, chunk, stream, usage, whole
+from support.chat_server import DONE, ChatServer, Drop, Gate, Reply, Seen, chat, chunk, stream, usage, whole
 from support.proxy_server import CHAT, ProxyServer
+from support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -28,15 +28,14 @@ def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
         yield running
 
 
-def lines(proxy: ProxyServer, body: dict[str, Any]) -> Iterator[tuple[float, str]]:
-    """Events and comments with the second at which each of them came."""
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+def lines(proxy: ProxyServer, body: dict[str, Any]) -> Iterator[str]:
+    """Events and comments as they come."""
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=PATIENCE)
     connection.request("POST", CHAT, json.dumps({"messages": [{"role": "user", "content": "Hi"}], **body}))
     reply = connection.getresponse()
-    began = time.monotonic()
     while line := reply.readline():
         if text := line.decode().strip():
-            yield time.monotonic() - began, text
+            yield text
     connection.close()
 
 
@@ -62,23 +61,39 @@ def test_a_usage_chunk_only_when_asked_for(proxy: ProxyServer) -> None:
 
 
 def test_tokens_come_one_by_one(backend: ChatServer, proxy: ProxyServer) -> None:
-    backend.routes[CHAT] = chat(["a", "b", "c"], delay=0.15)
-    came = [at for at, line in lines(proxy, {"model": "outthink/single", "stream": True}) if '"content":"' in line]
-    assert came[-1] - came[1] > 0.2
+    gates = {"b": Gate(), "c": Gate()}
+    steps = [step for text, gate in gates.items() for step in (gate, chunk(text))]
+    backend.routes[CHAT] = stream(chunk("a"), *steps, chunk(finish="stop"), DONE)
+    came = []
+    for line in lines(proxy, {"model": "outthink/single", "stream": True}):
+        for text, after in (("a", "b"), ("b", "c"), ("c", None)):
+            if f'"content":"{text}"' in line:
+                came.append(text)
+                if after is not None:
+                    gates[after].open()  # it was here before the next one was sent
+    assert came == ["a", "b", "c"]
 
 
 def test_parallel_samples_show_life_and_begin_once_decided(backend: ChatServer, proxy: ProxyServer) -> None:
+    votes, last = Gate(), Gate()
+
     def answer(seen: Seen) -> Reply:
-        return chat(["\\boxed{7}"], delay=8.0 if seen.body["seed"] == 3 else 0.35)
+        gate = last if seen.body["seed"] == 3 else votes
+        return stream(gate, chunk("\\boxed{7}"), chunk(finish="stop"), usage(5, 2), DONE)
 
     backend.routes[CHAT] = answer
-    seen = list(lines(proxy, {"model": "outthink/self-consistency@4", "stream": True, "seed": 0}))
-    comments = [(at, line) for at, line in seen if line.startswith(":")]
-    (answered,) = [at for at, line in seen if "boxed" in line and "outthink" not in line.partition('"choices"')[2]]
+    seen = []
+    for line in lines(proxy, {"model": "outthink/self-consistency@4", "stream": True, "seed": 0}):
+        seen.append(line)
+        if [text.startswith(":") for text in seen].count(True) == 2:
+            votes.open()
+        if "boxed" in line:
+            last.open()  # the answer has come without it
+    comments = [line for line in seen if line.startswith(":")]
     assert len(comments) >= 2
-    assert "samples" in comments[0][1]
-    assert answered < 3
-    assert seen[-1][1] == "data: [DONE]"
+    assert "samples" in comments[0]
+    assert ["boxed" in line and "outthink" not in line.partition('"choices"')[2] for line in seen].count(True) == 1
+    assert seen[-1] == "data: [DONE]"
 
 
 def test_progress_as_reasoning_on_request(backend: ChatServer, proxy: ProxyServer) -> None:
