@@ -21,6 +21,7 @@ from outthink.core.request import Message, Sampling
 from outthink.engines.embedded import EmbeddedEngine
 from outthink.engines.embedded.engine import prompt_bound, window
 from outthink.engines.protocol import Call, Delta, Finish
+from support.waiting import PATIENCE, eventually
 
 T = TypeVar("T")
 real = [pytest.mark.embedded, needs_model]
@@ -50,7 +51,7 @@ def engine() -> Iterator[EmbeddedEngine]:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     async def limited() -> T:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             return await work
 
     return asyncio.run(limited())
@@ -111,19 +112,17 @@ class TestRealModel:
         assert text(deltas).strip().startswith("5")
 
     def test_leaving_frees_the_slot(self, engine: EmbeddedEngine) -> None:
-        async def leave() -> float:
+        async def leave() -> None:
             events = engine.generate(call("Tell a long story.", tokens=900))
             await anext(events)
             await events.aclose()
-            began = time.monotonic()
             assert engine._client is not None
             while any(
                 slot["is_processing"] for slot in (await engine._client.server.fetch("/slots", root=True)).json()
             ):
-                await asyncio.sleep(0.01)
-            return time.monotonic() - began
+                await asyncio.sleep(0)
 
-        assert run(leave()) < 2
+        run(leave())
 
     def test_strangers_are_turned_away(self, engine: EmbeddedEngine) -> None:
         run(engine.prepare(call("hi")))
@@ -150,8 +149,7 @@ class TestRealModel:
             pids = []
             try:
                 short = asyncio.create_task(complete(engine, call("Tell a story.", tokens=60)))
-                while engine.pid is None:
-                    await asyncio.sleep(0.01)
+                await eventually(lambda: engine.pid)
                 pids.append(engine.pid)
                 # 800 bytes of one word: the bound exceeds the slot, the count does not.
                 await engine.prepare(call("hello " * 140, tokens=800))

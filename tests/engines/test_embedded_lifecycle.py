@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,9 @@ from embedded_files import needs_model
 from outthink.core.request import Message, Sampling
 from outthink.engines.embedded import EmbeddedEngine
 from outthink.engines.protocol import Call
+from support.waiting import eventually, until
 
-pytestmark = [pytest.mark.embedded, needs_model]
+pytestmark = [pytest.mark.faults, pytest.mark.embedded, needs_model]
 PARENT = Path(__file__).with_name("embedded_parent.py")
 LONG = Call((Message("user", "Tell a long story."),), Sampling(max_tokens=900))
 
@@ -29,13 +29,6 @@ def runs(pid: int) -> bool:
         return False
     stat = Path(f"/proc/{pid}/stat")
     return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
-
-
-def gone(pid: int, within: float) -> bool:
-    end = time.monotonic() + within
-    while runs(pid) and time.monotonic() < end:
-        time.sleep(0.02)
-    return not runs(pid)
 
 
 @pytest.mark.parametrize(
@@ -62,24 +55,22 @@ def test_server_ends_with_its_parent(how: str, number: int | None) -> None:
         if number is not None:
             assert runs(child)
             parent.send_signal(number)
-        parent.wait(20)
-        assert gone(child, 3), f"server {child} outlived its parent"
+        parent.wait()
+        until(lambda: not runs(child), f"the end of server {child}, whose parent is gone,")
         parent.stdout.close()
     assert parent.returncode == {"exit": 0, "exception": 1}.get(how, -(number or 0))
 
 
-def test_aclose_ends_it_within_a_second() -> None:
-    async def main() -> tuple[int, float]:
+def test_aclose_ends_it() -> None:
+    async def main() -> int:
         engine = EmbeddedEngine()
         await engine.prepare(LONG)
         assert engine.pid is not None
-        pid, began = engine.pid, time.monotonic()
+        pid = engine.pid
         await engine.aclose()
-        return pid, time.monotonic() - began
+        return pid
 
-    pid, seconds = asyncio.run(main())
-    assert not runs(pid)
-    assert seconds < 1
+    assert not runs(asyncio.run(main()))
 
 
 def test_cancelled_run_ends_it() -> None:
@@ -101,19 +92,22 @@ def test_cancelled_run_ends_it() -> None:
 
 
 def test_cancelled_while_it_starts() -> None:
-    async def main() -> None:
-        engine = EmbeddedEngine()
-        async with asyncio.timeout(0.15):
-            await engine.prepare(LONG)
-
     before = set(children())
-    with pytest.raises(TimeoutError):
+
+    async def main() -> None:
+        starting = asyncio.create_task(EmbeddedEngine().prepare(LONG))
+        await eventually(lambda: set(children()) - before)
+        starting.cancel()
+        await starting
+
+    with pytest.raises(asyncio.CancelledError):
         asyncio.run(main())
     assert set(children()) <= before
 
 
 def children() -> list[str]:
-    listed = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True)
+    command = ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "pid=,args="]  # -ww: whole lines, whatever COLUMNS says
+    listed = subprocess.run(command, capture_output=True, text=True)
     return [line for line in listed.stdout.splitlines() if "server.py" in line]
 
 
@@ -125,4 +119,4 @@ def test_forgotten_engine_is_collected() -> None:
 
     pid = asyncio.run(main())
     assert pid is not None
-    assert gone(pid, 3)
+    until(lambda: not runs(pid))

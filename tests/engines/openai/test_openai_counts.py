@@ -112,7 +112,7 @@ def test_a_server_that_runs_past_the_cap_is_cut_off() -> None:
     assert finish(events).finish_reason == "length"
     assert finish(events).completion_tokens == 5
     assert text(events) == "12345"
-    assert calls[0].gone.wait(2)
+    assert calls[0].gone.wait(60)
 
 
 def test_the_cap_itself_is_no_excess() -> None:

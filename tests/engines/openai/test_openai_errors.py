@@ -16,7 +16,9 @@ from outthink.engines.openai import OpenAIEngine, TransportFault
 from outthink.http.errors import retry_after
 from support.chat_server import DONE, ChatServer, Drop, Hang, Reply, chat, chunk, event, refusal, stream, usage, whole
 from support.fake_transport import FakeReply
+from support.waiting import PATIENCE
 
+pytestmark = pytest.mark.faults
 PAGE = "<!DOCTYPE html><html><body>Welcome</body></html>"
 
 
@@ -260,11 +262,9 @@ def test_a_completion_that_lacks_only_its_done(end: Drop | bytes) -> None:
 
 
 def test_done_without_the_end_of_the_body_does_not_hold_the_answer_up() -> None:
-    started = time.monotonic()
-    events, calls, _ = run(stream(chunk("A"), chunk(finish="stop"), DONE, Hang()))
+    events, calls, _ = run(stream(chunk("A"), chunk(finish="stop"), DONE, Hang()), idle_timeout=10 * PATIENCE)
     assert text(events) == "A"
-    assert time.monotonic() - started < 1
-    assert calls[0].gone.wait(2)
+    assert calls[0].gone.wait(PATIENCE)
 
 
 def test_a_connection_dropped_before_any_reply() -> None:
@@ -275,16 +275,9 @@ def test_a_connection_dropped_before_any_reply() -> None:
 
 @pytest.mark.parametrize("reply", [Reply((), before=(Hang(),)), stream(chunk("A"), Hang())])
 def test_a_server_that_hangs(reply: Reply) -> None:
-    started = time.monotonic()
     error = fails(reply, idle_timeout=0.15)
     assert not error.fatal
     assert "sent nothing for 0.15 s" in str(error)
-    assert time.monotonic() - started < 1.5
-
-
-def test_bytes_keep_a_slow_server_alive() -> None:
-    reply = stream(*(step for at in range(6) for step in (0.06, b": ping\n\n")), chunk("A", finish="stop"), DONE)
-    assert text(run(reply, idle_timeout=0.2)[0]) == "A"
 
 
 def test_no_server() -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
+import pytest
+
 from outthink.core.request import Message, Sampling
 from outthink.engines.openai import OpenAIEngine
 from outthink.engines.protocol import Call, Finish
 from support.chat_server import ChatServer, chat
+
+pytestmark = pytest.mark.faults
 
 
 def test_requests_on_connections_that_were_closed_meanwhile_are_sent_again(tmp_path) -> None:
