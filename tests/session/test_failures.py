@@ -12,6 +12,7 @@ from outthink.engines.protocol import Call
 from outthink.session.calls import Retries
 from support.runs import answers, collect, virtual
 
+pytestmark = pytest.mark.faults
 WIDE = Speed(total=1e9, concurrency=64)
 GOOD = Completion(answer="1", tokens=50)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from outthink.core.receipt import Verdict
 from outthink.engines.protocol import Call, Delta, Event, Finish
 from outthink.engines.simulated import RealTimeEngine, is_simulated
 from support.runs import PROMPT, answers, collect, live, question
+from support.waiting import eventually
 
 FAST = Speed(stream=50_000, total=1e9, prefill=5e6, concurrency=16)
 SLOW = Speed(stream=100, total=1e9, prefill=5e6, concurrency=16)
@@ -53,16 +53,6 @@ def test_live_and_virtual_runs_agree() -> None:
     assert real.receipt.tokens == virtual.receipt.tokens == 4 * 20 + 280
 
 
-def test_ask_returns_shortly_after_its_deadline_with_the_answers_so_far() -> None:
-    began = time.monotonic()
-    result = asked(engine(SLOW, [20, 9000]), strategy="self-consistency:n=2", budget="seconds=0.4", max_tokens=9000)
-    took = time.monotonic() - began
-    assert (result.answer, result.stopped) == ("391", "budget:seconds")
-    assert 0.4 <= result.receipt.seconds <= took <= 0.65
-    assert [entry.status for entry in result.receipt.entries] == ["finished", "cancelled"]
-    assert result.receipt.tokens is not None
-
-
 def test_a_deadline_before_anything_has_finished_keeps_the_text_so_far() -> None:
     text = "\\boxed{391} " + "and so on " * 200
     slow = ScriptedEngine(lambda call: Completion(text=text, tokens=400), speed=SLOW).live()
@@ -71,6 +61,11 @@ def test_a_deadline_before_anything_has_finished_keeps_the_text_so_far() -> None
     assert result.answer == "391"
     assert result.text
     assert text.startswith(result.text)
+
+
+async def for_ever() -> None:
+    """Wait for what never comes."""
+    await asyncio.get_running_loop().create_future()
 
 
 class Odd(ScriptedEngine):
@@ -84,26 +79,10 @@ class Odd(ScriptedEngine):
         return self.play(call)
 
 
-def test_an_engine_that_does_not_let_go_cannot_hold_up_a_deadline() -> None:
-    async def clinging(call: Call) -> AsyncIterator[Event]:
-        try:
-            while True:
-                yield Delta("word ", tokens=1)
-                await asyncio.sleep(0.02)
-        finally:
-            await asyncio.sleep(30)
-
-    began = time.monotonic()
-    result = asked(Odd(clinging).live(), strategy="self-consistency:n=3", budget="seconds=0.2")
-    assert time.monotonic() - began <= 0.2 + 0.25 + 0.1  # the last part for starting the loop
-    assert result.stopped == "budget:seconds"
-    assert len(result.receipt.entries) == 3
-
-
 def test_an_engine_that_gets_ready_too_late_meets_the_deadline_too() -> None:
     class Sleepy(ScriptedEngine):
         async def prepare(self, call: Call) -> None:
-            await asyncio.sleep(30)
+            await for_ever()
 
     result = asked(Sleepy(lambda call: Completion()).live(), budget="seconds=0.1")
     assert result.stopped == "budget:seconds"
@@ -164,7 +143,7 @@ def test_an_engine_that_answers_a_cancellation_with_an_error_is_settled_once() -
     async def touchy(call: Call) -> AsyncIterator[Event]:
         try:
             yield Delta("word", tokens=1)
-            await asyncio.sleep(0.001 if call.index == 0 else 30)
+            await (asyncio.sleep(0) if call.index == 0 else for_ever())
         except asyncio.CancelledError:
             raise EngineError("connection closed") from None
         yield Delta(" The answer is 391.", tokens=9)
@@ -179,7 +158,7 @@ def test_a_call_cancelled_while_its_engine_gets_ready_was_never_sent() -> None:
     class Touchy(ScriptedEngine):
         async def prepare(self, call: Call) -> None:
             try:
-                await asyncio.sleep(0.0 if call.index == 0 else 30)
+                await (asyncio.sleep(0) if call.index == 0 else for_ever())
             except asyncio.CancelledError:
                 raise EngineError("connection closed") from None
 
@@ -234,11 +213,18 @@ def test_a_failure_in_mid_stream_without_counts_is_unknown_not_free() -> None:
 
 
 def test_cancelling_ask_from_outside_leaves_nothing_behind() -> None:
+    begun: list[int] = []
+
+    async def endless(call: Call) -> AsyncIterator[Event]:
+        begun.append(call.index)
+        yield Delta("word ", tokens=1)
+        await for_ever()
+
     async def run() -> None:
         task = asyncio.create_task(
-            ot.ask(PROMPT, model=engine(SLOW, 500), strategy="self-consistency:n=6", answer="number")
+            ot.ask(PROMPT, model=Odd(endless).live(), strategy="self-consistency:n=6", answer="number")
         )
-        await asyncio.sleep(0.1)
+        await eventually(lambda: len(begun) == 6)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -286,7 +272,7 @@ def test_branches_and_nested_budgets_work_live() -> None:
 def test_together_refuses_to_await_anything_foreign_live() -> None:
     async def strategy(session: Session, request: Request) -> None:
         async def branch(child: Session) -> None:
-            await asyncio.sleep(0.01)
+            await for_ever()
 
         await session.together(branch)
 
@@ -302,7 +288,8 @@ def test_the_engines_concurrency_is_kept() -> None:
         running += 1
         peak = max(peak, running)
         try:
-            await asyncio.sleep(0.002)
+            for _ in range(20):  # so that the others come in meanwhile
+                await asyncio.sleep(0)
             yield Finish(prompt_tokens=5, completion_tokens=0)
         finally:
             running -= 1

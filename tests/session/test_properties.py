@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from support.chaos import run, run_live
 from support.chaos_plans import Plan, plans
 
+pytestmark = pytest.mark.faults
 EXAMPLES = int(os.environ.get("OUTTHINK_EXAMPLES", "1500"))
 UNHURRIED = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, database=None

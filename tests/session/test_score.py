@@ -16,10 +16,10 @@ from outthink.verifiers import FunctionVerifier, Score
 class Judge:
     """Gives every text the share of its letters that are 'a', for ten tokens a text."""
 
-    def __init__(self, *, told: bool = True, fails: bool = False, seconds: float = 0.0) -> None:
+    def __init__(self, *, told: bool = True, fails: bool = False, waits: bool = False) -> None:
         self.id, self.kind, self.model, self.parameters = "judge@1", "outcome", "judge", 1000
         self.separator, self.aggregation = "\n\n", "last"
-        self.told, self.fails, self.seconds = told, fails, seconds
+        self.told, self.fails, self.waits = told, fails, waits
 
     def bound(self, request: ot.Request, candidate: Candidate) -> int:
         return 20
@@ -27,8 +27,8 @@ class Judge:
     async def score(self, request: ot.Request, candidates: Sequence[Candidate]) -> list[Score]:
         if self.fails:
             raise EngineError("the judge has died")
-        if self.seconds:
-            await asyncio.sleep(self.seconds)
+        if self.waits:
+            await asyncio.Event().wait()
         shares = [candidate.text.count("a") / max(1, len(candidate.text)) for candidate in candidates]
         return [Score((share,), 8 if self.told else None, 2) for share in shares]
 
@@ -128,4 +128,4 @@ def test_without_a_verifier_the_remedy_is_named() -> None:
 
 def test_a_verifier_that_waits_cannot_run_on_a_virtual_clock() -> None:
     with pytest.raises(ot.OutthinkError, match="virtual clock"):
-        ask(Judge(seconds=0.01))
+        ask(Judge(waits=True))

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,15 +20,14 @@ from hostile import HOSTILE
 from outthink.core.errors import Unsupported
 from outthink.verifiers.code import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict, check_all
 from outthink.verifiers.code.walls import bubblewrap
+from support.waiting import PATIENCE, eventually, until
 
 PROBLEM = CodeProblem(
     "def add(a, b):\n    '''The sum.'''\n",
     "add",
     "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(-1, 2) == 1\n",
 )
-WALL = 3.0
-START = 15.0  # seconds for two interpreters to start behind the queue of a busy machine
-LIMITS = CodeLimits(cpu=1, wall=WALL, memory=2**28 + os.getpid() * 4096)  # the odd size finds our processes
+LIMITS = CodeLimits(cpu=1, wall=3.0, memory=2**28 + os.getpid() * 4096)  # the odd size finds our processes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,14 +110,13 @@ def survivors() -> list[str]:
     return found
 
 
-async def _judge_all(programs: dict[str, str]) -> dict[str, tuple[CodeVerdict, float]]:
+async def _judge_all(programs: dict[str, str]) -> dict[str, CodeVerdict]:
     gate = asyncio.Semaphore(6)  # most of them wait
     sandbox = CodeSandbox(LIMITS)
 
-    async def one(program: str) -> tuple[CodeVerdict, float]:
-        async with gate:
-            start = time.monotonic()
-            return await sandbox.check(PROBLEM, program), time.monotonic() - start
+    async def one(program: str) -> CodeVerdict:
+        async with gate, asyncio.timeout(PATIENCE):
+            return await sandbox.check(PROBLEM, program)
 
     verdicts = await asyncio.gather(*(one(program) for program in programs.values()))
     return dict(zip(programs, verdicts, strict=True))
@@ -136,10 +133,8 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         socket.create_connection(("127.0.0.1", host.port)).close()
         assert host.visitors() == ["tcp"]
         verdicts = asyncio.run(_judge_all({name: host.aim(text) for name, text in HOSTILE.items()}))
-        end = time.monotonic() + 5
-        while (left := survivors()) and time.monotonic() < end:
-            time.sleep(0.05)
-        yield {"host": host, "verdicts": verdicts, "left": left}
+        until(lambda: not survivors())
+        yield {"host": host, "verdicts": verdicts}
 
 
 def test_there_are_many() -> None:
@@ -148,10 +143,9 @@ def test_there_are_many() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_hostile_program_passes(name: str, outcome: dict[str, Any]) -> None:
-    verdict, seconds = outcome["verdicts"][name]
+    verdict = outcome["verdicts"][name]
     assert not verdict.passed
     assert verdict.message
-    assert seconds < WALL + START
 
 
 def test_none_escapes(outcome: dict[str, Any]) -> None:
@@ -159,7 +153,6 @@ def test_none_escapes(outcome: dict[str, Any]) -> None:
     assert host.visitors() == []
     assert host.files() == host.before
     assert host.victim.poll() is None
-    assert outcome["left"] == []
     assert not Path("/escaped").exists()
 
 
@@ -170,30 +163,27 @@ def test_an_honest_program_passes_under_the_same_limits() -> None:
 def test_cancelling_ends_the_processes() -> None:
     async def run() -> None:
         task = asyncio.ensure_future(CodeSandbox(LIMITS).check(PROBLEM, "    while True: pass\n"))
-        while len(survivors()) < 2:
-            await asyncio.sleep(0.02)
+        await eventually(lambda: len(survivors()) >= 2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(run())
-    end = time.monotonic() + 5
-    while survivors() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert survivors() == []
+    until(lambda: not survivors())
 
 
-@pytest.mark.parametrize("after", [0.0, 0.01, 0.03, 0.1, 0.4])
-def test_cancelling_at_any_moment_leaves_nothing_behind(after: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("turns", [0, 1, 10, 100, 1000])
+def test_cancelling_at_any_moment_leaves_nothing_behind(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Also while processes start. What asyncio finds unclosed after its loop, it reports with a traceback.
     async def run() -> None:
         tasks = [(PROBLEM, "    while True: pass\n")] * 6
         checks = asyncio.ensure_future(check_all(tasks, CodeSandbox(LIMITS), workers=3))
-        while after and not survivors():
+        while turns and not survivors():
             await asyncio.sleep(0)
-        await asyncio.sleep(after)
+        for _ in range(turns):
+            await asyncio.sleep(0)
         checks.cancel()
-        done, _ = await asyncio.wait([checks], timeout=30)
+        done, _ = await asyncio.wait([checks], timeout=PATIENCE)
         assert done
 
     complaints: list[Any] = []
@@ -204,7 +194,4 @@ def test_cancelling_at_any_moment_leaves_nothing_behind(after: float, monkeypatc
         gc.collect()
     assert [str(one.message) for one in caught] == []
     assert complaints == []
-    end = time.monotonic() + 5
-    while survivors() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert survivors() == []
+    until(lambda: not survivors())

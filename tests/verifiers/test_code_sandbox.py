@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -95,12 +94,10 @@ def test_a_test_uses_the_helpers_of_the_prompt() -> None:
 
 
 def test_limits_of_time() -> None:
-    start = time.monotonic()
     found = verdict("def f():\n    while True: pass\n", "candidate()", limits=CodeLimits(cpu=1, wall=60))
     assert "killed" in found.message
-    found = verdict("import time\ndef f(): time.sleep(60)", "candidate()", limits=CodeLimits(wall=0.3))
+    found = verdict("import time\ndef f(): time.sleep(3600)", "candidate()", limits=CodeLimits(wall=0.3))
     assert found == CodeVerdict(False, "not done after 0.3 s")
-    assert time.monotonic() - start < 30
 
 
 def test_limits_of_memory() -> None:

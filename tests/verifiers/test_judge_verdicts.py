@@ -34,7 +34,7 @@ class Model:
         self.running += 1
         self.peak = max(self.peak, self.running)
         if self.concurrency > 1:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
         self.running -= 1
         return self.reply(self.asked[number][0], number)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import threading
 
 import pytest
 
@@ -17,6 +18,7 @@ from outthink.core.sample import Candidate, split_steps  # noqa: E402
 from outthink.verifiers.reward_model import RewardModelVerifier  # noqa: E402
 from outthink.verifiers.reward_model.scorer import PrefixCache  # noqa: E402
 from support.tiny_models import CHATML, LLAMA, WithHead, tiny_model, tiny_tokenizer  # noqa: E402
+from support.waiting import PATIENCE, eventually  # noqa: E402
 
 REQUEST = Request.of("A farmer has 3 hens that lay 2 eggs a day. How many eggs a week?")
 TEXT = "Each hen lays 2 eggs.\n3 hens lay 6 eggs a day.\nA week has 7 days.\n6 x 7 = 42\nThe answer is 42"
@@ -207,26 +209,22 @@ def test_a_failing_device_is_an_engine_error() -> None:
 
 
 def test_the_event_loop_lives_and_cancelling_stops_between_batches() -> None:
-    verifier, batches = make("newline", batch_tokens=1, cache_bytes=0), []
+    verifier, batches, cancelled = make("newline", batch_tokens=1, cache_bytes=0), [], threading.Event()
 
     def slow(*_: object) -> None:
-        import time
-
         batches.append(1)
-        time.sleep(0.05)
+        if len(batches) == 2:
+            assert cancelled.wait(PATIENCE)
 
     verifier.weights.body.layers[0].register_forward_hook(slow)
 
-    async def run() -> int:
+    async def run() -> None:
         task = asyncio.create_task(verifier.score(REQUEST, [Candidate((f"{n}\n",)) for n in range(40)]))
-        turns = 0
-        while len(batches) < 2 and not task.done():
-            await asyncio.sleep(0.002)
-            turns += 1
+        await eventually(lambda: len(batches) == 2)  # the loop lives while the thread is busy
         task.cancel()
+        cancelled.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return turns
 
-    assert asyncio.run(run()) > 3  # and the loop has closed: the thread has ended
+    asyncio.run(run())  # the loop has closed: the thread has ended
     assert len(batches) < 10
