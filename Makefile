@@ -22,7 +22,8 @@ demo: $(CORE) ## ask the embedded model under a budget, then draw what accuracy 
 test: $(TEST) ## everything CI does: checks, then all tests
 	@$(BIN)/outthink pull || echo "the embedded model cannot be had here; its tests will be skipped"
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m 'not timing' --durations=10
+	$(BIN)/python -m pytest -n 0 -m timing --durations=10
 
 lint: $(TEST) ## style, types, layers, and whether generated text is up to date
 	$(BIN)/ruff check
