@@ -1,20 +1,23 @@
-"""Routing data: prompts and whether a weak and a strong model answered them rightly.
+"""Routing data: prompts, whether each of two or more models answered them rightly, and what it cost.
 
-Knows: columns, which rows are dropped, what makes a file unusable. Does not know routers.
+Knows: columns, which rows are dropped, what makes a file unusable, and that equal prompts must lie on one side of
+every split. Does not know routers, or what is trained on the folds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from outthink import __version__
 from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
+from outthink.evaluation.sample_file import JsonObject
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -61,16 +64,13 @@ class RoutingData:
 
     def take(self, rows: Ints) -> RoutingData:
         """Some of the rows."""
-        return RoutingData(
-            self.name,
-            tuple(self.prompts[row] for row in rows),
-            tuple(self.subjects[row] for row in rows),
-            self.weak[rows],
-            self.strong[rows],
-            self.extra[rows],
-            self.cost_source,
-            self.dropped,
-            self.dollars,
+        return replace(
+            self,
+            prompts=tuple(self.prompts[row] for row in rows),
+            subjects=tuple(self.subjects[row] for row in rows),
+            weak=self.weak[rows],
+            strong=self.strong[rows],
+            extra=self.extra[rows],
         )
 
     def share_of_cost(self, milliseconds: float) -> float:
@@ -108,6 +108,15 @@ def read_routing(path: Path) -> RoutingData:
     )
 
 
+def provenance(recipe: JsonObject) -> JsonObject:
+    """When and with what something was trained, for its card."""
+    return {
+        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "outthink": __version__,
+        "recipe": recipe,
+    }
+
+
 def need_subjects(data: RoutingData) -> None:
     """BadInput where a row has no subject."""
     empty = sum(not subject for subject in data.subjects)
@@ -130,7 +139,7 @@ def columns_of(path: Path) -> list[str]:
         raise BadInput("data", str(path), f"is not a readable Parquet file ({line})", "write it again") from None
 
 
-def read_columns(path: Path, needed: Sequence[str], optional: Sequence[str]) -> list[dict[str, Any]]:
+def read_columns(path: Path, needed: Sequence[str], optional: Sequence[str]) -> list[JsonObject]:
     """Rows with these columns, the optional ones where the file has them; BadInput for a missing one."""
     import pyarrow.parquet as parquet
 
@@ -139,25 +148,28 @@ def read_columns(path: Path, needed: Sequence[str], optional: Sequence[str]) -> 
     if missing:
         raise BadInput(f"data {path.name}", ", ".join(missing), "is no column", f"it has: {', '.join(names)}")
     wanted = [name for name in (*needed, *optional) if name in names]
-    rows: list[dict[str, Any]] = parquet.ParquetFile(path).read(columns=wanted).to_pylist()
+    rows: list[JsonObject] = parquet.ParquetFile(path).read(columns=wanted).to_pylist()
     return rows
 
 
-def _check(field: str, place: int, row: Mapping[str, Any]) -> None:
-    prompt = row["prompt"]
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise BadInput(field, prompt, f"is an empty prompt (row {place})", "remove the row")
+def _check(field: str, place: int, row: JsonObject) -> None:
+    _check_prompt(field, place, row["prompt"])
     for label in LABELS:
         if row[label] is None or row[label] not in (0, 1):
             raise BadInput(f"{field}, {label}", row[label], f"is neither true nor false (row {place})", "grade the row")
 
 
-def _lengths(kept: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[Floats, str]:
+def _check_prompt(field: str, place: int, prompt: str | None) -> None:
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise BadInput(field, prompt, f"is an empty prompt (row {place})", "remove the row")
+
+
+def _lengths(kept: Sequence[tuple[int, JsonObject]]) -> tuple[Floats, str]:
     """Without prices the cost of a request is its length: the share of cost is then that of characters."""
     return np.array([float(len(row["prompt"])) for _, row in kept]), "characters of the prompt"
 
 
-def _extra(field: str, kept: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[Floats, str]:
+def _extra(field: str, kept: Sequence[tuple[int, JsonObject]]) -> tuple[Floats, str]:
     for place, row in kept:
         for name in COSTS:
             value = row[name]
@@ -169,12 +181,7 @@ def _extra(field: str, kept: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[F
     return extra, "columns weak_cost and strong_cost"
 
 
-# Routing data of several models: prompts, and for each model whether it was right and what it cost.
-#
-# Knows: columns `NAME_correct` and `NAME_cost`, which rows are dropped, what makes a file unusable. Does not
-# know routers.
-
-CORRECT, COST = "_correct", "_cost"
+_CORRECT, _COST = "_correct", "_cost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +206,7 @@ class ManyData:
     @property
     def labels(self) -> dict[str, Floats]:
         """Whether each model was right, by its column."""
-        return {f"{model}{CORRECT}": self.right[:, place] for place, model in enumerate(self.models)}
+        return {f"{model}{_CORRECT}": self.right[:, place] for place, model in enumerate(self.models)}
 
 
 def models_of(path: Path) -> tuple[str, ...]:
@@ -207,8 +214,8 @@ def models_of(path: Path) -> tuple[str, ...]:
 
     Raises BadInput for a file that cannot be read.
     """
-    names = [name for name in columns_of(path) if name.endswith(CORRECT) and name not in LABELS]
-    return tuple(name.removesuffix(CORRECT) for name in names)
+    names = [name for name in columns_of(path) if name.endswith(_CORRECT) and name not in LABELS]
+    return tuple(name.removesuffix(_CORRECT) for name in names)
 
 
 def read_many(path: Path) -> ManyData:
@@ -220,16 +227,15 @@ def read_many(path: Path) -> ManyData:
     models = models_of(path)
     if len(models) < 2:
         raise BadInput("data", str(path), f"has outcomes of {len(models)} model", "give NAME_correct of two or more")
-    needed = ("prompt", *(f"{model}{end}" for model in models for end in (CORRECT, COST)))
+    needed = ("prompt", *(f"{model}{end}" for model in models for end in (_CORRECT, _COST)))
     rows = read_columns(path, needed, ("contaminated",))
     kept = [(place, row) for place, row in enumerate(rows, start=1) if not row.get("contaminated")]
     if not kept:
         raise BadInput("data", str(path), "has no rows that count", "give a file with rows to learn from")
     for place, row in kept:
-        if not isinstance(row["prompt"], str) or not row["prompt"].strip():
-            raise BadInput(f"data {path.name}", row["prompt"], f"is an empty prompt (row {place})", "remove the row")
-    right = _table(path.name, kept, [f"{model}{CORRECT}" for model in models], labels=True)
-    costs = _table(path.name, kept, [f"{model}{COST}" for model in models], labels=False)
+        _check_prompt(f"data {path.name}", place, row["prompt"])
+    right = _table(path.name, kept, [f"{model}{_CORRECT}" for model in models], labels=True)
+    costs = _table(path.name, kept, [f"{model}{_COST}" for model in models], labels=False)
     order = np.argsort(costs.mean(axis=0), kind="stable")
     return ManyData(
         path.stem,
@@ -241,7 +247,7 @@ def read_many(path: Path) -> ManyData:
     )
 
 
-def _table(name: str, kept: Sequence[tuple[int, Mapping[str, Any]]], columns: Sequence[str], *, labels: bool) -> Floats:
+def _table(name: str, kept: Sequence[tuple[int, JsonObject]], columns: Sequence[str], *, labels: bool) -> Floats:
     for place, row in kept:
         for column in columns:
             value = row[column]
@@ -250,11 +256,6 @@ def _table(name: str, kept: Sequence[tuple[int, Mapping[str, Any]]], columns: Se
             if not labels and (not isinstance(value, int | float) or not 0 <= value < float("inf")):
                 raise BadInput(f"data {name}, {column}", value, f"is no cost (row {place})", "give a number")
     return np.array([[float(row[column]) for column in columns] for _, row in kept])
-
-
-# Folds and groups by the text of the prompt.
-#
-# Knows: that equal prompts must lie on one side of every split. Does not know what is trained on them.
 
 
 def groups(prompts: Sequence[str]) -> Ints:

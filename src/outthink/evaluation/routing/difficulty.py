@@ -1,12 +1,14 @@
-"""Fits difficulty heads: a logistic regression of the success rate and a ridge regression of log tokens.
+"""Fits difficulty: heads on texts (a logistic regression of the success rate, a ridge regression of log tokens), and
+linear probes on hidden states.
 
-Knows: scikit-learn's solvers (the `calibrate` extra, imported here and only when used), the inner folds
-that choose the penalty and calibrate. Does not know metrics or files.
+Knows: how often each model was right on a question and how much it wrote, scikit-learn's solvers (the `calibrate`
+extra, imported only when used), and the inner folds that choose penalty and layer and calibrate. Does not know
+metrics, files, or the model whose states a probe reads (`outthink.training.prompt_states` gathers them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,11 +21,7 @@ from outthink.core.errors import BadInput
 from outthink.evaluation.dataset import Source
 from outthink.evaluation.routing.data import Floats, Ints, fold_of
 from outthink.evaluation.routing.figures import platt
-from outthink.evaluation.routing.training import Corpus, Space, logistic_regression
-
-# Outcomes of several models on the same questions: how often each was right, and how much it wrote.
-#
-# Knows: recorded samples with the problems beside them. Does not know what is predicted from the questions.
+from outthink.evaluation.routing.training import Corpus, Matrix, Space, logistic_regression
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +55,32 @@ def outcomes(sources: Sequence[Source]) -> ModelOutcomes:
     model was always right, or always wrong.
     """
     models = tuple(dict.fromkeys(source.traces.model for source in sources))
-    found: dict[str, dict[str, tuple[float, float]]] = {}
+    by_question: dict[str, dict[str, tuple[float, float]]] = {}
     for source in sources:
         if source.questions is None:
             raise BadInput("traces", str(source.traces.path), "has no problems beside it", "add problems.parquet")
         for name, problem in source.traces.problems.items():
-            shares = [one.answer in problem.right for one in problem.sampled]
-            lengths = [one.tokens for one in problem.sampled if one.tokens]
-            if not shares or not lengths:
+            grades = [sample.answer in problem.right for sample in problem.sampled]
+            lengths = [sample.tokens for sample in problem.sampled if sample.tokens]
+            if not grades or not lengths:
                 raise BadInput("traces", name, f"has no samples with tokens in {source.traces.path}", "record some")
-            both = float(np.mean(shares)), float(np.mean(lengths))
-            found.setdefault(source.questions[name], {})[source.traces.model] = both
-    kept = {question: by for question, by in found.items() if len(by) == len(models)}
+            outcome = float(np.mean(grades)), float(np.mean(lengths))
+            by_question.setdefault(source.questions[name], {})[source.traces.model] = outcome
+    kept = {question: by_model for question, by_model in by_question.items() if len(by_model) == len(models)}
     if not kept:
         raise BadInput("traces", ", ".join(models), "share no question", "give samples of the same problems")
-    table = np.array([[by[model] for model in models] for by in kept.values()])
+    table = np.array([[by_model[model] for model in models] for by_model in kept.values()])
     for place, model in enumerate(models):
         column = table[:, place, 0]
         if column.min() == column.max():
             state = f"is right in {column[0]:.0%} of the samples of every question"
             raise BadInput("traces", model, state, "give questions that it sometimes answers and sometimes not")
     name = ", ".join(dict.fromkeys(source.traces.dataset for source in sources))
-    return ModelOutcomes(name, models, tuple(kept), table[..., 0], table[..., 1], len(found) - len(kept))
+    return ModelOutcomes(name, models, tuple(kept), table[..., 0], table[..., 1], len(by_question) - len(kept))
 
 
+Solve = Callable[[Ints, float], tuple[Floats, float]]
+"""Coefficients and intercept fitted on some rows with an inverse penalty."""
 Reads = Literal["length", "counts", "terms", "all"]
 """What of a prompt: its length alone, the hand features, TF-IDF terms, or both of these."""
 _SPREAD = (0.1, 0.9)
@@ -132,20 +132,20 @@ def fit(data: ModelOutcomes, corpus: Corpus, rows: Ints, group: Ints, recipe: Di
 
     logistic_regression()
     fold = fold_of(np.unique(group[rows], return_inverse=True)[1], recipe.folds, recipe.seed)
-    space = space_of(corpus, rows, recipe)
+    space = _space_of(corpus, rows, recipe)
     matrix = space.matrix()
-    found: list[_Head] = []
+    fitted: list[_Head] = []  # of each model the success rate, then the tokens
     with threadpool_limits(1):
         for place in range(len(data.models)):
-            found.append(_right(matrix, data.right[rows, place], fold, recipe.strengths))
-            found.append(_tokens(matrix, data.tokens[rows, place], fold, recipe.strengths))
+            fitted.append(_fit_right(matrix, data.right[rows, place], fold, recipe.strengths))
+            fitted.append(_fit_tokens(matrix, data.tokens[rows, place], fold, recipe.strengths))
     text = space.model(
         heads(data.models),
-        np.stack([one.coefficients for one in found]),
-        [one.bias for one in found],
-        tuple(one.scaling for one in found),
+        np.stack([head.coefficients for head in fitted]),
+        [head.bias for head in fitted],
+        tuple(head.scaling for head in fitted),
     )
-    expected = np.stack([np.exp(one.held_out) for one in found[1::2]], axis=1)
+    expected = np.stack([np.exp(head.held_out) for head in fitted[1::2]], axis=1)
     ratio = np.quantile(data.tokens[rows] / expected, _SPREAD, axis=0).T
     sizes = [len(data.questions[row]) for row in rows]
     difficulty = Difficulty(
@@ -156,11 +156,11 @@ def fit(data: ModelOutcomes, corpus: Corpus, rows: Ints, group: Ints, recipe: Di
         shortest=min(sizes),
         longest=max(sizes),
     )
-    right = 1 / (1 + np.exp(-np.stack([one.held_out for one in found[::2]], axis=1)))
+    right = 1 / (1 + np.exp(-np.stack([head.held_out for head in fitted[::2]], axis=1)))
     return FittedDifficulty(difficulty, right, expected)
 
 
-def space_of(corpus: Corpus, rows: Ints, recipe: DifficultyRecipe) -> Space:
+def _space_of(corpus: Corpus, rows: Ints, recipe: DifficultyRecipe) -> Space:
     """The columns that a recipe reads."""
     hand = {"length": ("log_characters",), "terms": ()}.get(recipe.reads, NAMES)
     kinds = KINDS if recipe.reads in ("terms", "all") else ()
@@ -169,30 +169,30 @@ def space_of(corpus: Corpus, rows: Ints, recipe: DifficultyRecipe) -> Space:
     return Space(corpus, rows, weight, kinds=kinds, hand=hand)
 
 
-def _right(matrix: Any, share: Floats, fold: Ints, strengths: Sequence[float]) -> _Head:
+def _fit_right(matrix: Matrix, share: Floats, fold: Ints, strengths: Sequence[float]) -> _Head:
     """Every question counts once as right and once as wrong, weighted by how often it was either."""
     from scipy.sparse import vstack
 
     def solve(rows: Ints, strength: float) -> tuple[Floats, float]:
-        one, both = np.ones(len(rows)), vstack([matrix[rows], matrix[rows]])
+        labels = np.repeat([1.0, 0.0], len(rows))
         weight = np.concatenate([share[rows], 1 - share[rows]])
         model = logistic_regression()(C=strength, max_iter=1000)
-        model.fit(both, np.concatenate([one, 0 * one]), sample_weight=weight)
+        model.fit(vstack([matrix[rows], matrix[rows]]), labels, sample_weight=weight)
         return model.coef_[0], float(model.intercept_[0])
 
-    best: tuple[float, float, tuple[float, float], Floats] | None = None
-    for strength in strengths:
-        logits = _crossed(matrix, fold, strength, solve)
+    def tried(strength: float) -> tuple[float, tuple[float, float], Floats]:
+        logits = _cross_fitted(matrix, fold, strength, solve)
         slope, shift = platt(logits, share)
         scaled = slope * logits + shift
-        loss = float((np.logaddexp(0.0, scaled) - share * scaled).sum())
-        if best is None or loss < best[0]:
-            best = loss, strength, (slope, shift), scaled
-    assert best is not None
-    return _Head(*solve(np.arange(len(share)), best[1]), best[2], best[3])
+        return float((np.logaddexp(0.0, scaled) - share * scaled).sum()), (slope, shift), scaled
+
+    by_strength = {strength: tried(strength) for strength in strengths}
+    best = min(by_strength, key=lambda strength: by_strength[strength][0])
+    _, scaling, held_out = by_strength[best]
+    return _Head(*solve(np.arange(len(share)), best), scaling, held_out)
 
 
-def _tokens(matrix: Any, tokens: Floats, fold: Ints, strengths: Sequence[float]) -> _Head:
+def _fit_tokens(matrix: Matrix, tokens: Floats, fold: Ints, strengths: Sequence[float]) -> _Head:
     """Of the logarithm; its shift is such that the expected tokens of held-out rows add up to the true ones."""
     from sklearn.linear_model import Ridge
 
@@ -202,42 +202,34 @@ def _tokens(matrix: Any, tokens: Floats, fold: Ints, strengths: Sequence[float])
         model = Ridge(alpha=1 / strength, tol=1e-8).fit(matrix[rows], target[rows])
         return model.coef_, float(model.intercept_)
 
-    best: tuple[float, float, Floats] | None = None
-    for strength in strengths:
-        values = _crossed(matrix, fold, strength, solve)
-        loss = float(((values - target) ** 2).sum())
-        if best is None or loss < best[0]:
-            best = loss, strength, values
-    assert best is not None
-    values = best[2]
+    by_strength = {strength: _cross_fitted(matrix, fold, strength, solve) for strength in strengths}
+    best = min(by_strength, key=lambda strength: float(((by_strength[strength] - target) ** 2).sum()))
+    values = by_strength[best]
     spread = float(values.var())
     slope = float(np.cov(values, target)[0, 1] / spread) if spread > 1e-12 else 0.0
     slope = max(slope, 0.0)
     shift = float(np.log(tokens.sum() / np.exp(slope * values).sum()))
-    return _Head(*solve(np.arange(len(tokens)), best[1]), (slope, shift), slope * values + shift)
+    return _Head(*solve(np.arange(len(tokens)), best), (slope, shift), slope * values + shift)
 
 
-def _crossed(matrix: Any, fold: Ints, strength: float, solve: Any) -> Floats:
+def _cross_fitted(matrix: Matrix, fold: Ints, strength: float, solve: Solve) -> Floats:
     """What a regression says of each row when it was fitted without that row's fold."""
-    found = np.empty(len(fold))
+    held_out = np.empty(len(fold))
     for part in range(int(fold.max()) + 1):
         inside, outside = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
         coefficients, bias = solve(inside, strength)
-        found[outside] = matrix[outside] @ coefficients + bias
-    return found
+        held_out[outside] = matrix[outside] @ coefficients + bias
+    return held_out
 
 
-# Linear probes on hidden states: fitted by ridge regression, their layer chosen on inner folds.
-#
-# Knows: how a layer and a penalty are chosen without the questions that they are judged on. Does not know
-# the model whose states it reads (`outthink.training.prompt_states` gathers them). Needs numpy only.
+# Linear probes on hidden states: ridge regression, layer and penalty chosen on inner folds. They need numpy only.
 
 States = npt.NDArray[np.float32]
 PENALTIES = (1e2, 1e3, 1e4, 1e5)
 
 
 def fit_probe(
-    states: States, share: Floats, group: Ints, layers: Sequence[int], about: dict[str, Any], *, folds: int = 5
+    states: States, share: Floats, group: Ints, layers: Sequence[int], about: Mapping[str, Any], *, folds: int = 5
 ) -> Probe:
     """One probe of a success rate on all questions.
 
@@ -277,12 +269,12 @@ def inner_predictions(
 ) -> Floats:
     """Held-out values of every layer and penalty, (layers, penalties, questions, targets)."""
     fold = fold_of(np.unique(group, return_inverse=True)[1], folds, seed + 1)
-    found = np.empty((len(layers), len(PENALTIES), *targets.shape))
+    held_out = np.empty((len(layers), len(PENALTIES), *targets.shape))
     for part in range(folds):
         inside, outside = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
         for place, layer in enumerate(layers):
-            found[place][:, outside] = ridge_paths(states[inside, layer], targets[inside], states[outside, layer])
-    return found
+            held_out[place][:, outside] = ridge_paths(states[inside, layer], targets[inside], states[outside, layer])
+    return held_out
 
 
 def ridge_paths(known: States, targets: Floats, asked: States) -> Floats:

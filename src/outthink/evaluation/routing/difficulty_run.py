@@ -1,29 +1,28 @@
-"""Difficulty heads from recorded outcomes: trained and written, or judged by cross-fitting.
+"""Difficulty heads from recorded outcomes: trained and written to a folder, or put into a policy where they help.
 
-Knows: the order of training, writing and measuring, and the baselines. Does not know solvers.
+Knows: the order of training, writing and measuring, and cross-fitting: every question by heads that were trained,
+chosen and calibrated without its fold. Does not know solvers.
 """
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from outthink import __version__
 from outthink.controller.difficulty import Difficulty, load, plain, save
 from outthink.controller.policy.artefact import digest
 from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.evaluation.dataset import Source
-from outthink.evaluation.routing.data import Floats, fold_of, groups
+from outthink.evaluation.routing.data import Floats, fold_of, groups, provenance
 from outthink.evaluation.routing.difficulty import DifficultyRecipe, ModelOutcomes, fit, outcomes
 from outthink.evaluation.routing.figures import drawn, ordering, success_figures, token_figures
 from outthink.evaluation.routing.training import Corpus
+from outthink.evaluation.sample_file import JsonObject
 
-FEW = 100
+_FEW = 100
 """Questions below which a policy gets no difficulty head."""
 
 
@@ -44,15 +43,13 @@ def train(data: ModelOutcomes, out: Path, recipe: DifficultyRecipe | None = None
     """
     recipe = recipe or DifficultyRecipe()
     group = groups(data.questions)
-    found = fit(data, Corpus(data.questions), np.arange(len(data)), group, recipe)
-    about: dict[str, Any] = {
-        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "outthink": __version__,
-        "recipe": asdict(recipe),
+    fitted = fit(data, Corpus(data.questions), np.arange(len(data)), group, recipe)
+    about: JsonObject = {
+        **provenance(asdict(recipe)),
         "data": {"name": data.name, "n": len(data), "dropped": data.dropped},
-        "held_out": model_figures(data, Predicted(found.right, found.tokens, None), drawn(group)),
+        "held_out": model_figures(data, Predicted(fitted.right, fitted.tokens, None), drawn(group)),
     }
-    save(out, found.difficulty, about, map(prompt_hash, data.questions))
+    save(out, fitted.difficulty, about, map(prompt_hash, data.questions))
     return load(out)
 
 
@@ -67,20 +64,20 @@ def cross_fitted(
     for part in range(folds):
         heads = fit(data, corpus, np.flatnonzero(fold != part), group, recipe).difficulty
         for row in np.flatnonzero(fold == part):
-            for place, one in enumerate(heads.forecast(data.questions[row]).models):
-                right[row, place], tokens[row, place] = one.right, one.tokens
-                inside[row, place] = one.tokens_low <= data.tokens[row, place] <= one.tokens_high
+            for place, forecast in enumerate(heads.forecast(data.questions[row]).models):
+                right[row, place], tokens[row, place] = forecast.right, forecast.tokens
+                inside[row, place] = forecast.tokens_low <= data.tokens[row, place] <= forecast.tokens_high
     return Predicted(right, tokens, inside)
 
 
-def for_policy(source: Source, *, folds: int = 5, seed: int = 0) -> dict[str, Any] | None:
+def for_policy(source: Source, *, folds: int = 5, seed: int = 0) -> JsonObject | None:
     """Heads on the hand features alone, as plain values for a policy, where they help; else None.
 
     They help where, on held-out questions, their squared error is below that of the mean rate beyond the
-    paired interval. None, too, for fewer than FEW questions, without their text or scikit-learn.
+    paired interval. None, too, for fewer than 100 questions, without their text or scikit-learn.
     `held_out` among the values says how good they are; `outthink.controller.difficulty.of` reads them.
     """
-    if source.questions is None or len(source.traces.problems) < FEW:
+    if source.questions is None or len(source.traces.problems) < _FEW:
         return None
     try:
         data = outcomes([source])
@@ -105,13 +102,14 @@ def _others_mean(truth: Floats, count: int) -> Floats:
     return np.asarray((truth.sum() - truth) / (count - 1) - truth)
 
 
-def model_figures(data: ModelOutcomes, predicted: Predicted, counts: Floats) -> list[dict[str, Any]]:
-    found, inside = [], predicted.inside
+def model_figures(data: ModelOutcomes, predicted: Predicted, counts: Floats) -> list[JsonObject]:
+    """Figures of each model on questions that the heads were not trained on."""
+    rows, inside = [], predicted.inside
     for place, model in enumerate(data.models):
         right, truth = predicted.right[:, place], data.right[:, place]
         tokens = token_figures(predicted.tokens[:, place], data.tokens[:, place], counts)
         order = ordering(right, truth, counts, truth)
-        found.append(
+        rows.append(
             {
                 "model": model,
                 "n": len(data),
@@ -119,4 +117,4 @@ def model_figures(data: ModelOutcomes, predicted: Predicted, counts: Floats) -> 
                 "tokens": tokens | ({} if inside is None else {"inside": float(inside[:, place].mean())}),
             }
         )
-    return found
+    return rows

@@ -1,18 +1,19 @@
-"""Accuracy against the share of strong calls, and what is read off it.
+"""Figures of routers and predictions: accuracy over the share of strong calls, calibration, and rank correlation.
 
-Knows: RouteLLM's deciles, APGR, CPT and the area over cost, also for resampled problems. Does not know
-where scores come from. A quantity that is not defined is None.
+Knows: RouteLLM's deciles, APGR, CPT and the area over cost; calibration error, Platt's scaling, areas under curves and
+errors of token counts, with intervals over resampled questions. Does not know where scores come from. A quantity that
+is not defined is None.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from outthink.evaluation.routing.data import Floats, Ints, RoutingData
 from outthink.evaluation.rows import COVERAGE, resampled_means
+from outthink.evaluation.sample_file import JsonObject
 
 DECILES = np.linspace(0.0, 1.0, 11)
 _POINTS = len(DECILES) + 2
@@ -114,15 +115,12 @@ def interval(values: Floats) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-# Do probabilities mean what they say?
-#
-# Knows: expected calibration error and the bins of a reliability plot, area under the ROC curve, Platt's
-# scaling as two numbers. Does not know what was predicted.
+# Calibration: whether probabilities mean what they say.
 
 BINS = 10
 
 
-def reliability(probability: Floats, right: Floats, bins: int = BINS) -> list[dict[str, Any]]:
+def reliability(probability: Floats, right: Floats, bins: int = BINS) -> list[JsonObject]:
     """Bins of (nearly) equal size, by probability: `n`, mean `predicted`, share that is `right`."""
     parts = np.array_split(np.argsort(probability, kind="stable"), min(bins, len(probability)))
     return [
@@ -144,11 +142,11 @@ def auc(score: Floats, right: Floats) -> float | None:
     ranks[order] = np.arange(1, len(score) + 1)
     _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
     ranks = (np.bincount(inverse, weights=ranks) / counts)[inverse]
-    ones = right.sum()
-    zeros = len(right) - ones
-    if not ones or not zeros:
+    positives = right.sum()
+    negatives = len(right) - positives
+    if not positives or not negatives:
         return None
-    return float((ranks[right == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    return float((ranks[right == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def platt(logit: Floats, right: Floats, rounds: int = 50) -> tuple[float, float]:
@@ -160,18 +158,18 @@ def platt(logit: Floats, right: Floats, rounds: int = 50) -> tuple[float, float]
     design = np.stack([logit, np.ones_like(logit)], axis=1)
     mean = float(np.clip(right.mean(), 1e-6, 1 - 1e-6))
     constant = 0.0, float(np.log(mean / (1 - mean)))
-    found = np.array(constant)
+    fitted = np.array(constant)
     for _ in range(rounds):
-        chance = 1 / (1 + np.exp(-np.clip(design @ found, -30, 30)))
+        chance = 1 / (1 + np.exp(-np.clip(design @ fitted, -30, 30)))
         hessian = (design * (chance * (1 - chance))[:, None]).T @ design + 1e-6 * np.eye(2)
         step = np.linalg.solve(hessian, design.T @ (right - chance))
         # A full step may overshoot where the logits are large: halve it until the likelihood does not fall.
-        while _loss(design @ (found + step), right) > _loss(design @ found, right) and np.abs(step).max() > 1e-10:
+        while _loss(design @ (fitted + step), right) > _loss(design @ fitted, right) and np.abs(step).max() > 1e-10:
             step = step / 2
-        found = found + step
+        fitted = fitted + step
         if np.abs(step).max() < 1e-10:
             break
-    return (float(found[0]), float(found[1])) if found[0] > 0 else constant
+    return (float(fitted[0]), float(fitted[1])) if fitted[0] > 0 else constant
 
 
 def _loss(logit: Floats, right: Floats) -> float:
@@ -179,10 +177,7 @@ def _loss(logit: Floats, right: Floats) -> float:
     return float((np.logaddexp(0.0, logit) - right * logit).sum())
 
 
-# How well a prediction orders questions and means what it says, with intervals over questions.
-#
-# Knows: area under the curve of samples, rank correlation, calibration error, errors of token counts, and
-# paired differences between two predictions. Does not know where predictions come from.
+# How well a prediction orders questions, with intervals over questions.
 
 RESAMPLES = 1000
 
@@ -217,23 +212,23 @@ def ordering(score: Floats, truth: Floats, counts: Floats, right: Floats | None 
     ranks = _ranks(score), _ranks(truth)
     rho, rhos = (_correlation(*ranks, weight) for weight in (everyone, counts))
     if right is None:
-        return Ordering(None, _defined(rho[0]), np.full(len(counts), np.nan), rhos)
+        return Ordering(None, defined(rho[0]), np.full(len(counts), np.nan), rhos)
     above = (score[:, None] > score[None]) + 0.5 * (score[:, None] == score[None])
     table = right[:, None] * above * (1 - right)[None]
     areas = [
         np.einsum("rq,rq->r", weight @ table, weight) / ((weight @ right) * (weight @ (1 - right)))
         for weight in (everyone, counts)
     ]
-    return Ordering(_defined(areas[0][0]), _defined(rho[0]), areas[1], rhos)
+    return Ordering(defined(areas[0][0]), defined(rho[0]), areas[1], rhos)
 
 
-def success_figures(right: Floats, truth: Floats, found: Ordering) -> dict[str, Any]:
+def success_figures(right: Floats, truth: Floats, order: Ordering) -> JsonObject:
     """Of predicted success rates: order with intervals, calibration error with its bins."""
     return {
-        "auc": found.auc,
-        **interval_columns("auc", found.auc_drawn),
-        "spearman": found.spearman,
-        **interval_columns("spearman", found.spearman_drawn),
+        "auc": order.auc,
+        **interval_columns("auc", order.auc_drawn),
+        "spearman": order.spearman,
+        **interval_columns("spearman", order.spearman_drawn),
         "ece": ece(right, truth),
         "ece_by_chance": _chance(right, truth),
         "brier": float(((right - truth) ** 2).mean()),
@@ -248,22 +243,20 @@ def _chance(right: Floats, truth: Floats) -> float:
     return float(np.sqrt(2 / np.pi) * sum(spread) / len(right))
 
 
-def token_figures(tokens: Floats, truth: Floats, counts: Floats) -> dict[str, Any]:
+def token_figures(tokens: Floats, truth: Floats, counts: Floats) -> JsonObject:
     """Of expected tokens: order, the median error as a share, and the total against the true one."""
-    found = ordering(tokens, truth, counts)
+    order = ordering(tokens, truth, counts)
     return {
-        "spearman": found.spearman,
-        **interval_columns("spearman", found.spearman_drawn),
+        "spearman": order.spearman,
+        **interval_columns("spearman", order.spearman_drawn),
         "median_error": float(np.median(np.abs(tokens / truth - 1))),
         "total": float(tokens.sum() / truth.sum()),
     }
 
 
 def interval_columns(name: str, values: Floats) -> dict[str, float | None]:
-    if np.isnan(values).any():
-        return {f"{name}_low": None, f"{name}_high": None}
-    low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+    low, high = interval(values)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _ranks(values: Floats) -> Floats:
@@ -284,7 +277,3 @@ def _correlation(a: Floats, b: Floats, weight: Floats) -> Floats:
     spread = (weight @ (a * a) / total - mean_a**2) * (weight @ (b * b) / total - mean_b**2)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(spread > 1e-12, both / np.sqrt(np.maximum(spread, 1e-300)), np.nan))
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -1,12 +1,12 @@
-"""What a router is worth on held-out prompts: one object with figures, intervals and controls.
+"""Figures of a router on held-out prompts, with intervals and controls, and of a way of routing at its realised cost.
 
-Knows: the keys of `outthink router eval --json`. Does not know how the router was trained.
+Knows: the keys of `outthink router eval --json`, controls that every router must be seen beside, and, for any number
+of models, the best random mix of single ones at equal cost. Does not know how chances were predicted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,10 +14,11 @@ from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
 from outthink.evaluation.routing.data import Floats, Ints, RoutingData
 from outthink.evaluation.routing.figures import Curves, auc, curves, defined, ece, interval, reliability
-from outthink.evaluation.rows import COVERAGE, RESAMPLES
+from outthink.evaluation.rows import RESAMPLES
+from outthink.evaluation.sample_file import JsonObject
 
 _DRAWS = 100
-Report = dict[str, Any]
+Report = JsonObject
 
 
 def evaluate(
@@ -49,7 +50,7 @@ def evaluate(
     labels = np.stack([data.weak, data.strong], axis=1)
     gain = beliefs[:, 1] - beliefs[:, 0]
     length = np.array([float(len(prompt)) for prompt in data.prompts])
-    mine = curves(gain, data)
+    curve = curves(gain, data)
     drawn = curves(gain, data, group, resamples=resamples, seed=seed)
     drawn_length = curves(length, data, group, resamples=resamples, seed=seed)
     constant = bool(gain.min() == gain.max())
@@ -59,7 +60,7 @@ def evaluate(
         "n": len(data),
         "weak": float(data.weak.mean()),
         "strong": float(data.strong.mean()),
-        **figures(mine, drawn, constant, charge),
+        **_figures(curve, drawn, constant, charge),
         "ece": float(np.mean([ece(beliefs[:, head], labels[:, head]) for head in (0, 1)])),
         "router_ms": router_ms,
         "router_cost_share": None if router_ms is None else charge,
@@ -69,7 +70,7 @@ def evaluate(
         "dropped_contaminated": data.dropped,
         "prompts": int(group.max()) + 1,
         "cost": data.cost_source,
-        "curve": _points(mine, charge),
+        "curve": _points(curve, charge),
         "targets": {
             name: {
                 "auc": auc(beliefs[:, head], labels[:, head]),
@@ -81,17 +82,17 @@ def evaluate(
     }
 
 
-def figures(curve: Curves, drawn: Curves | None, constant: bool = False, charge: float = 0.0) -> Report:
+def _figures(curve: Curves, drawn: Curves | None, constant: bool = False, charge: float = 0.0) -> Report:
     """`apgr`, `cpt50`, `cpt80` with intervals where resamples are given, and `auc_cost` with the router's
     charge (share of the mean extra cost); a constant score ranks nothing, so nothing of it is defined."""
-    found: Report = {}
+    report: Report = {}
     for name, read in (("apgr", Curves.apgr), ("cpt50", lambda c: c.cpt(0.5)), ("cpt80", lambda c: c.cpt(0.8))):
-        found[name] = None if constant else defined(read(curve)[0])
+        report[name] = None if constant else defined(read(curve)[0])
         if drawn is not None:
             low, high = (None, None) if constant else interval(read(drawn))
-            found |= {f"{name}_low": low, f"{name}_high": high}
-    found["auc_cost"] = None if constant else defined(curve.auc_cost(charge)[0])
-    return found
+            report |= {f"{name}_low": low, f"{name}_high": high}
+    report["auc_cost"] = None if constant else defined(curve.auc_cost(charge)[0])
+    return report
 
 
 def _controls(data: RoutingData, group: Ints, length: Floats, drawn_length: Curves, seed: int) -> Report:
@@ -110,7 +111,7 @@ def _controls(data: RoutingData, group: Ints, length: Floats, drawn_length: Curv
             "cpt80": defined(float(np.mean([mix.cpt(0.8)[0] for mix in mixes]))),
             "auc_cost": float(np.mean([mix.auc_cost()[0] for mix in mixes])),
         },
-        "length": figures(curves(length, data), drawn_length, same_length),
+        "length": _figures(curves(length, data), drawn_length, same_length),
         "weak": {"apgr": 0.0 if gap else None, "cpt50": None, "cpt80": None, "auc_cost": weak, "accuracy": weak},
         "strong": {
             "apgr": 1.0 if gap else None,
@@ -120,7 +121,7 @@ def _controls(data: RoutingData, group: Ints, length: Floats, drawn_length: Curv
             "accuracy": strong,
         },
         "oracle": {
-            **figures(curves(data.gain, data), None, bool(data.gain.min() == data.gain.max())),
+            **_figures(curves(data.gain, data), None, bool(data.gain.min() == data.gain.max())),
             "accuracy": float(np.maximum(data.weak, data.strong).mean()),
         },
     }
@@ -131,10 +132,7 @@ def _points(curve: Curves, charge: float) -> list[Report]:
     return [{"strong_share": float(x), "cost_share": float(c), "accuracy": float(y)} for x, c, y in columns]
 
 
-# What a way of routing is worth on held-out questions: accuracy at its realised cost, beside mixes at equal cost.
-#
-# Knows: any number of models, the router's own cost, the best random mix of single models. Does not know how
-# chances were predicted.
+# A way of routing between any number of models: accuracy at its realised cost, beside mixes at equal cost.
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +160,7 @@ def routed(routing: Routing, chances: Floats, right: Floats, costs: Floats, *, r
     return Routed(model, right[every, model], costs[every, model] + (router if routing.looks else 0.0))
 
 
-def route_row(found: Routed, right: Floats, costs: Floats, counts: Floats) -> dict[str, Any]:
+def route_row(routed: Routed, right: Floats, costs: Floats, counts: Floats) -> JsonObject:
     """Accuracy and cost, and what is gained over the best random mix of single models at the same mean cost.
 
     Args:
@@ -172,24 +170,24 @@ def route_row(found: Routed, right: Floats, costs: Floats, counts: Floats) -> di
     `mix` (accuracy of the mix), `gain`, `gain_low`, `gain_high`.
     """
     everyone = np.ones((1, len(right)))
-    (gain, mix), (drawn, _) = (_gains(found, right, costs, weight) for weight in (everyone, counts))
-    low, high = np.quantile(drawn, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    (gain, mix), (drawn, _) = (_gains(routed, right, costs, weight) for weight in (everyone, counts))
+    low, high = interval(drawn)
     return {
-        "accuracy": float(found.right.mean()),
-        "cost": float(found.cost.mean()),
-        "of_dearest": float(found.cost.mean() / costs.mean(axis=0).max()),
-        "shares": [float((found.model == place).mean()) for place in range(right.shape[1])],
+        "accuracy": float(routed.right.mean()),
+        "cost": float(routed.cost.mean()),
+        "of_dearest": float(routed.cost.mean() / costs.mean(axis=0).max()),
+        "shares": [float((routed.model == place).mean()) for place in range(right.shape[1])],
         "mix": float(mix[0]),
         "gain": float(gain[0]),
-        "gain_low": float(low),
-        "gain_high": float(high),
+        "gain_low": low,
+        "gain_high": high,
     }
 
 
-def _gains(found: Routed, right: Floats, costs: Floats, weight: Floats) -> tuple[Floats, Floats]:
+def _gains(routed: Routed, right: Floats, costs: Floats, weight: Floats) -> tuple[Floats, Floats]:
     """Gain over the mix, and the mix, for each row of weights."""
     total = weight.sum(axis=1)
-    accuracy, cost = weight @ found.right / total, weight @ found.cost / total
+    accuracy, cost = weight @ routed.right / total, weight @ routed.cost / total
     single_right, single_cost = weight @ right / total[:, None], weight @ costs / total[:, None]
     mix = np.array([_mix(c, s, r) for c, s, r in zip(cost, single_cost, single_right, strict=True)])
     return accuracy - mix, mix

@@ -1,21 +1,19 @@
-"""`outthink router train` and `outthink router eval` without their command line.
+"""`outthink router train` and `outthink router eval` without their command line, for two models and for several.
 
-Knows: the order of reading, refusing, training, writing and measuring. Does not know flags.
+Knows: the order of reading, refusing, training, writing and measuring, the ways of routing with their parameters, and
+labels read again from the responses (how much of a figure is noise of the grading). Does not know flags or solvers.
 """
 
 from __future__ import annotations
 
-import datetime
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from outthink import __version__
 from outthink.answers import canonical_key, grade_many
 from outthink.controller.router.folder import load, load_choice, prompt_hash, read_card, save, trained_on
 from outthink.controller.router.model import TextModel
@@ -30,16 +28,15 @@ from outthink.evaluation.routing.data import (
     fold_of,
     groups,
     need_subjects,
+    provenance,
+    read_columns,
     read_many,
     read_routing,
 )
 from outthink.evaluation.routing.figures import auc, drawn, ece, reliability
-from outthink.evaluation.routing.report import Report, Routed, evaluate, route_row, routed
+from outthink.evaluation.routing.report import Report, evaluate, route_row, routed
 from outthink.evaluation.routing.training import Corpus, RouterRecipe, fit, fit_heads
-
-# `outthink router train` and `eval` over several models: trained, written, and judged by accuracy over cost.
-#
-# Knows: the ways of routing and their parameters, the area over cost, controls. Does not know flags.
+from outthink.evaluation.sample_file import JsonObject
 
 PARAMETERS: dict[Way, tuple[float, ...]] = {
     "penalised": (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0001),
@@ -61,10 +58,8 @@ def train_many(path: Path, out: Path, recipe: RouterRecipe) -> tuple[str, Report
     fitted = fit_heads(data.name, data.models, data.labels, corpus, np.arange(len(data)), group, recipe)
     report = evaluate_many(data, fitted.held_out, router_ms=None)
     lengths = [len(prompt) for prompt in data.prompts]
-    about: dict[str, Any] = {
-        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "outthink": __version__,
-        "recipe": asdict(recipe),
+    about: JsonObject = {
+        **provenance(asdict(recipe)),
         "data": {"name": data.name, "n": len(data), "dropped_contaminated": data.dropped},
         "costs": data.costs.mean(axis=0).tolist(),
         "held_out": {key: report[key] for key in ("accuracy", "auc_cost", "paired_low", "paired_high", "ece")},
@@ -78,15 +73,7 @@ def held_out_many(path: Path, folder: Path) -> Report:
     router, data = load_choice(folder), read_many(path)
     if set(router.models) != set(data.models):
         raise BadInput("data", ", ".join(data.models), f"are not the router's {', '.join(router.models)}", "train anew")
-    seen = trained_on(folder)
-    again = [prompt for prompt in data.prompts if prompt_hash(prompt) in seen]
-    if again:
-        raise BadInput(
-            f"data {path.name}",
-            again[0],
-            f"and {len(again) - 1} more of {len(data)} prompts were trained on by {folder}",
-            "give other prompts, or --cross-fit",
-        )
+    _refuse_trained(path, data.prompts, folder)
     chances, milliseconds = _applied(router.text, data, range(len(data)))
     order = [router.models.index(model) for model in data.models]
     return {**evaluate_many(data, chances[:, order], router_ms=milliseconds), "router": router.id}
@@ -173,32 +160,33 @@ def evaluate_many(
 
 def _routes(
     data: ManyData, chances: Floats, mean: tuple[float, ...], router: float, counts: Floats
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """A row for each way and parameter."""
     rows = []
     for way, parameters in PARAMETERS.items():
         for parameter in parameters:
-            found = routed(Routing(way, parameter, data.models, mean), chances, data.right, data.costs, router=router)
-            row = route_row(found, data.right, data.costs, counts)
+            routing = Routing(way, parameter, data.models, mean)
+            outcome = routed(routing, chances, data.right, data.costs, router=router)
+            row = route_row(outcome, data.right, data.costs, counts)
             rows.append({"way": way, "parameter": parameter, **row})
     return rows
 
 
-def _applied(model: TextModel, data: ManyData, rows: Any) -> tuple[Floats, float]:
+def _applied(model: TextModel, data: ManyData, rows: Iterable[int]) -> tuple[Floats, float]:
     """Chances as requests would get them, one by one, and processor milliseconds a request."""
     began = time.process_time()
-    found = np.array([model.probabilities(data.prompts[row]) for row in rows])
-    return found, 1000 * (time.process_time() - began) / max(1, len(found))
+    chances = np.array([model.probabilities(data.prompts[row]) for row in rows])
+    return chances, 1000 * (time.process_time() - began) / max(1, len(chances))
 
 
 def _area(data: ManyData, chances: Floats, mean: tuple[float, ...], router: float, weight: Floats) -> Floats:
     """Area under accuracy over cost, from the cheapest model alone to the dearest alone, for each row of weights."""
-    found: list[Routed] = [
+    outcomes = [
         routed(Routing("penalised", price, data.models, mean), chances, data.right, data.costs, router=router)
         for price in PRICES
     ]
-    right = np.stack([data.right[:, 0], data.right[:, -1], *(one.right for one in found)])
-    costs = np.stack([data.costs[:, 0], data.costs[:, -1], *(one.cost for one in found)])
+    right = np.stack([data.right[:, 0], data.right[:, -1], *(outcome.right for outcome in outcomes)])
+    costs = np.stack([data.costs[:, 0], data.costs[:, -1], *(outcome.cost for outcome in outcomes)])
     total = weight.sum(axis=1)
     accuracy, cost = weight @ right.T / total[:, None], weight @ costs.T / total[:, None]
     low, span = cost[:, :1], cost[:, 1:2] - cost[:, :1]
@@ -231,16 +219,13 @@ def _hull_area(cost: Floats, accuracy: Floats) -> float:
     return float(np.trapezoid(best, grid))
 
 
-# Labels read again from the responses: how much of a figure is noise of the grading.
-#
-# Knows: responses in a routing file and gold answers in a problem file, matched by the question's text.
-# Does not know routers. The last number of a response counts as its answer.
+# Labels read again from the responses; the last number of a response counts as its answer.
 
 _RESPONSES = ("weak_response", "strong_response")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
-def regraded(data: RoutingData, source: Path, gold: Path) -> tuple[RoutingData, Ints]:
+def _regraded(data: RoutingData, source: Path, gold: Path) -> tuple[RoutingData, Ints]:
     """Rows of `data` whose gold answer is known, with labels from the text, and their places in `data`.
 
     Args:
@@ -249,41 +234,38 @@ def regraded(data: RoutingData, source: Path, gold: Path) -> tuple[RoutingData, 
 
     Raises BadInput for missing columns or where no question is in both.
     """
-    responses = _columns(source, ("prompt", *_RESPONSES))
-    problems = _columns(gold, ("question", "answer"))
-    keys = dict(zip(problems["question"], problems["answer"], strict=True))
-    texts = dict(zip(responses["prompt"], zip(*(responses[name] for name in _RESPONSES), strict=True), strict=True))
+    responses = {row["prompt"]: row for row in read_columns(source, ("prompt", *_RESPONSES), ())}
+    keys = {row["question"]: row["answer"] for row in read_columns(gold, ("question", "answer"), ())}
     rows = np.array([row for row, prompt in enumerate(data.prompts) if prompt in keys], dtype=np.int64)
     if not len(rows):
         raise BadInput("--gold", str(gold), "holds none of the prompts as `question`", "give the problems of this data")
     part = data.take(rows)
     labels = []
-    for side in range(len(_RESPONSES)):
-        pairs = [(last_number(texts[prompt][side]), keys[prompt]) for prompt in part.prompts]
+    for side in _RESPONSES:
+        pairs = [(_last_number(responses[prompt][side]), keys[prompt]) for prompt in part.prompts]
         labels.append(np.array(grade_many("number", pairs), dtype=np.float64))
     return replace(part, weak=labels[0], strong=labels[1]), rows
 
 
-def last_number(text: str) -> str | None:
+def _last_number(text: str) -> str | None:
     """Canonical form of the last number in a text, None without one."""
-    found = _NUMBER.findall(text)
-    return canonical_key("number", found[-1]) if found else None
+    numbers = _NUMBER.findall(text)
+    return canonical_key("number", numbers[-1]) if numbers else None
 
 
-def _columns(path: Path, names: tuple[str, ...]) -> dict[str, list[str]]:
-    import pyarrow.parquet as parquet
+def _refuse_trained(path: Path, prompts: Sequence[str], folder: Path) -> None:
+    """BadInput where a router in a folder was trained on one of the prompts of a file."""
+    seen = trained_on(folder)
+    again = [prompt for prompt in prompts if prompt_hash(prompt) in seen]
+    if again:
+        raise BadInput(
+            f"data {path.name}",
+            again[0],
+            f"and {len(again) - 1} more of {len(prompts)} prompts were trained on by {folder}",
+            "give other prompts, or --cross-fit",
+        )
 
-    if not path.is_file():
-        raise BadInput("data", str(path), "does not exist", "give a Parquet file")
-    have = parquet.read_schema(path).names
-    missing = [name for name in names if name not in have]
-    if missing:
-        raise BadInput(f"data {path.name}", ", ".join(missing), "is no column", f"it has: {', '.join(have)}")
-    table: dict[str, list[str]] = parquet.read_table(path, columns=list(names)).to_pydict()
-    return table
 
-
-Progress = Callable[[int, int], None]
 _HELD_OUT = ("apgr", "apgr_low", "apgr_high", "cpt50", "cpt80", "ece", "paired_low", "paired_high")
 
 
@@ -301,10 +283,8 @@ def train(path: Path, out: Path, recipe: RouterRecipe) -> tuple[str, Report]:
     report = evaluate(data, fitted.held_out, group, router_ms=None)
     lengths = [len(prompt) for prompt in data.prompts]
     gains = np.quantile(fitted.held_out[:, 1] - fitted.held_out[:, 0], np.linspace(0, 1, 101))
-    about: dict[str, Any] = {
-        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "outthink": __version__,
-        "recipe": asdict(recipe),
+    about: JsonObject = {
+        **provenance(asdict(recipe)),
         "data": {
             "name": data.name,
             "n": len(data),
@@ -335,28 +315,25 @@ def held_out(path: Path, folder: Path, *, gold: Path | None = None) -> Report:
     """
     router = load(folder)
     data = read_routing(path)
-    seen = trained_on(folder)
-    again = [prompt for prompt in data.prompts if prompt_hash(prompt) in seen]
-    if again:
-        raise BadInput(
-            f"data {path.name}",
-            again[0],
-            f"and {len(again) - 1} more of {len(data)} prompts were trained on by {folder}",
-            "give other prompts, or --cross-fit",
-        )
+    _refuse_trained(path, data.prompts, folder)
     if router.reads_subject:
         need_subjects(data)
     began = time.process_time()
-    found = [router.believe(*asked) for asked in zip(data.prompts, data.subjects, strict=True)]
+    believed = [router.believe(prompt, subject) for prompt, subject in zip(data.prompts, data.subjects, strict=True)]
     seconds = time.process_time() - began
-    beliefs = np.array([(belief.weak, belief.strong) for belief in found])
-    flagged = sum(bool(belief.flags) for belief in found)
+    beliefs = np.array([(belief.weak, belief.strong) for belief in believed])
+    flagged = sum(bool(belief.flags) for belief in believed)
     report = _reported(path, data, beliefs, 1000 * seconds / len(data), gold)
     return {**report, "router": router.id, "trained_on": read_card(folder)["data"]["name"], "out_of_regime": flagged}
 
 
 def cross_fitted(
-    path: Path, recipe: RouterRecipe, *, folds: int = 5, gold: Path | None = None, progress: Progress | None = None
+    path: Path,
+    recipe: RouterRecipe,
+    *,
+    folds: int = 5,
+    gold: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Evaluate the recipe: each fold's prompts by a router trained on the other folds, calibration included."""
     data = read_routing(path)
@@ -390,7 +367,7 @@ def _apply(model: TextModel, data: RoutingData, rows: Ints, beliefs: Floats) -> 
 def _reported(path: Path, data: RoutingData, beliefs: Floats, router_ms: float, gold: Path | None) -> Report:
     report = evaluate(data, beliefs, groups(data.prompts), router_ms=router_ms)
     if gold is not None:
-        part, rows = regraded(data, path, gold)
+        part, rows = _regraded(data, path, gold)
         group = groups(part.prompts)
         report["regraded"] = evaluate(part, beliefs[rows], group, router_ms=router_ms)
         report["same_rows_as_given"] = evaluate(data.take(rows), beliefs[rows], group, router_ms=router_ms)

@@ -1,7 +1,8 @@
 """Training: a logistic regression for each model on one text representation, calibrated on held-out prompts.
 
-Knows: scikit-learn's solver (the `calibrate` extra, imported here and only when used), its settings, and
-the cross-fitted logits that Platt's scaling is fitted on. Does not know metrics or files.
+Knows: prompts as sparse tables of counted terms, read once for all folds; how fitted coefficients become a model that
+`controller.router` computes one prompt at a time without any library; scikit-learn's solver (the `calibrate` extra,
+imported only when used); and the cross-fitted logits that Platt's scaling is fitted on. Does not know metrics or files.
 """
 
 from __future__ import annotations
@@ -20,11 +21,8 @@ from outthink.core.errors import BadInput
 from outthink.evaluation.routing.data import LABELS, Floats, Ints, RoutingData, fold_of, need_subjects
 from outthink.evaluation.routing.figures import platt
 
-# Prompts as numbers, read once for all folds.
-#
-# Knows: counted terms of every prompt as sparse tables, and how rows of them become the weights that
-# `controller.router` computes one prompt at a time. Does not know labels. Needs scikit-learn's scipy.
-
+Matrix = Any
+"""A sparse matrix of scipy, which has no types."""
 LEAST: dict[Kind, int] = {"word": 2, "char": 3}
 """Training prompts that must hold a term before it gets a coefficient."""
 MOST = 20_000
@@ -48,7 +46,7 @@ class Corpus:
     def __init__(self, prompts: Sequence[str]) -> None:
         self.hand: Floats = np.array([hand_features(prompt) for prompt in prompts], dtype=np.float64)
         self._names: dict[Kind, list[str]] = {}
-        self._counts: dict[Kind, Any] = {}
+        self._counts: dict[Kind, Matrix] = {}
         texts = [read(prompt) for prompt in prompts]
         for kind in KINDS:
             self._counts[kind], self._names[kind] = _counted(texts, kind)
@@ -63,7 +61,7 @@ class Corpus:
         columns = np.array(sorted(columns.tolist(), key=names.__getitem__), dtype=np.int64)
         return Vocabulary(kind, columns, tuple(names[i] for i in columns), frequency[columns], len(rows))
 
-    def weights(self, vocabulary: Vocabulary, rows: Ints) -> Any:
+    def weights(self, vocabulary: Vocabulary, rows: Ints) -> Matrix:
         """TF-IDF weights (rows, terms) of some prompts, sparse."""
         table = self._counts[vocabulary.kind][rows][:, vocabulary.columns].tocsr()
         inverse = np.array([idf(vocabulary.documents, int(count)) for count in vocabulary.frequencies])
@@ -80,7 +78,7 @@ class Corpus:
         )
 
 
-def _counted(texts: Sequence[str], kind: Kind) -> tuple[Any, list[str]]:
+def _counted(texts: Sequence[str], kind: Kind) -> tuple[Matrix, list[str]]:
     from scipy.sparse import csr_matrix
 
     numbers: dict[str, int] = {}
@@ -88,25 +86,20 @@ def _counted(texts: Sequence[str], kind: Kind) -> tuple[Any, list[str]]:
     columns: list[int] = []
     counts: list[int] = []
     for text in texts:
-        found = terms(text, kind)
-        columns += [numbers.setdefault(term, len(numbers)) for term in found]
-        counts += found.values()
+        term_counts = terms(text, kind)
+        columns += [numbers.setdefault(term, len(numbers)) for term in term_counts]
+        counts += term_counts.values()
         starts.append(len(columns))
     shape = len(texts), len(numbers)
     table = csr_matrix((np.array(counts, dtype=np.float64), np.array(columns), np.array(starts)), shape=shape)
     return table, list(numbers)
 
 
-# The columns of a design matrix: hand features, terms by kind, subjects.
-#
-# Knows: how rows of a corpus become numbers, and how fitted coefficients become a model that needs no
-# library. Does not know labels or solvers. Needs scikit-learn's scipy.
-
-SUBJECT_WEIGHT = 1.0
+_SUBJECT_WEIGHT = 1.0
 
 
 class Space:
-    """What the prompts of one training set are described by.
+    """The columns of a design matrix: hand features, terms by kind, subjects.
 
     Args:
         corpus: all prompts of a file.
@@ -136,19 +129,19 @@ class Space:
         self._subject_of = subjects
         self._subjects = sorted({subjects[row] for row in rows}) if subjects else []
 
-    def matrix(self, rows: Ints | None = None) -> Any:
+    def matrix(self, rows: Ints | None = None) -> Matrix:
         """The training rows, or others of the corpus, as a sparse matrix."""
         from scipy.sparse import csr_matrix, hstack
 
         rows = self._rows if rows is None else rows
         hand = self._corpus.standardised(rows, self._mean, self._scale, self._weight)
-        parts = [csr_matrix(hand), *(self._corpus.weights(one, rows) for one in self._vocabularies)]
+        parts = [csr_matrix(hand), *(self._corpus.weights(vocabulary, rows) for vocabulary in self._vocabularies)]
         if self._subjects:
             places = {name: place for place, name in enumerate(self._subjects)}
             table = np.zeros((len(rows), len(places)))
             for line, row in enumerate(rows):
                 if (place := places.get(self._subject_of[row])) is not None:
-                    table[line, place] = SUBJECT_WEIGHT
+                    table[line, place] = _SUBJECT_WEIGHT
             parts.append(csr_matrix(table))
         return hstack(parts).tocsr()
 
@@ -161,7 +154,7 @@ class Space:
     ) -> TextModel:
         """The same columns as a model of `controller.router`, coefficients (heads, columns) rounded as stored."""
         coefficients = np.round(coefficients, DIGITS) + 0.0
-        edges = np.cumsum([len(self._mean), *(len(one.names) for one in self._vocabularies)])
+        edges = np.cumsum([len(self._mean), *(len(vocabulary.names) for vocabulary in self._vocabularies)])
         hand, *blocks, subjects = np.split(coefficients, edges, axis=1)
         return TextModel(
             heads=heads,
@@ -172,23 +165,23 @@ class Space:
             hand=tuple(map(tuple, hand.tolist())),
             blocks=tuple(
                 Block(
-                    one.kind,
-                    one.documents,
-                    one.names,
-                    tuple(one.frequencies.tolist()),
+                    vocabulary.kind,
+                    vocabulary.documents,
+                    vocabulary.names,
+                    tuple(vocabulary.frequencies.tolist()),
                     tuple(array("d", row.tolist()) for row in block),
                 )
-                for one, block in zip(self._vocabularies, blocks, strict=True)
+                for vocabulary, block in zip(self._vocabularies, blocks, strict=True)
             ),
             subjects={
-                name: tuple((SUBJECT_WEIGHT * column).tolist())
+                name: tuple((_SUBJECT_WEIGHT * column).tolist())
                 for name, column in zip(self._subjects, subjects.T, strict=True)
             },
             platt=scalings,
         )
 
 
-HEADS = ("weak", "strong")
+_HEADS = ("weak", "strong")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +225,7 @@ def fit(data: RoutingData, corpus: Corpus, rows: Ints, group: Ints, recipe: Rout
         need_subjects(data)
     subjects = data.subjects if recipe.subject else ()
     labels = dict(zip(LABELS, (data.weak, data.strong), strict=True))
-    return fit_heads(data.name, HEADS, labels, corpus, rows, group, recipe, subjects)
+    return fit_heads(data.name, _HEADS, labels, corpus, rows, group, recipe, subjects)
 
 
 def fit_heads(
@@ -258,13 +251,13 @@ def fit_heads(
     _check_classes(name, columns, right[rows])
     fold = fold_of(np.unique(group[rows], return_inverse=True)[1], recipe.folds, recipe.seed)
     space = Space(corpus, rows, recipe.hand_weight, subjects=subjects)
-    whole = space.matrix()
+    matrix = space.matrix()
     logits = np.empty((len(rows), len(heads)))
     for part in range(recipe.folds):
         inside, outside = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
         _check_classes(name, columns, right[rows[inside]])
         # Only terms and scales are those of all training rows: they know no labels.
-        known, asked = whole[inside], whole[outside]
+        known, asked = matrix[inside], matrix[outside]
         for head in range(len(heads)):
             solved = _solve(known, right[rows[inside], head], recipe)
             logits[outside, head] = asked @ solved.coef_[0] + solved.intercept_[0]
@@ -272,9 +265,9 @@ def fit_heads(
     held_out = np.stack(
         [1 / (1 + np.exp(-(slope * logits[:, head] + shift))) for head, (slope, shift) in enumerate(scalings)], axis=1
     )
-    found = [_solve(whole, right[rows, head], recipe) for head in range(len(heads))]
-    coefficients = np.stack([one.coef_[0] for one in found])
-    biases = [float(one.intercept_[0]) for one in found]
+    solutions = [_solve(matrix, right[rows, head], recipe) for head in range(len(heads))]
+    coefficients = np.stack([solution.coef_[0] for solution in solutions])
+    biases = [float(solution.intercept_[0]) for solution in solutions]
     return FittedRouter(space.model(heads, coefficients, biases, scalings), held_out)
 
 
@@ -290,7 +283,7 @@ def _check_classes(name: str, columns: Sequence[str], labels: Floats) -> None:
             )
 
 
-def _solve(matrix: Any, right: Floats, recipe: RouterRecipe) -> Any:
+def _solve(matrix: Matrix, right: Floats, recipe: RouterRecipe) -> Any:
     """One fitted regression."""
     from threadpoolctl import threadpool_limits
 
