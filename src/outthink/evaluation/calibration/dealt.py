@@ -1,6 +1,7 @@
 """Recorded samples of several models on the same problems, as arrays, dealt in the orders of replay.
 
-Knows: answers as numbers within their problem, lengths, confidences. Does not know votes or rules.
+Knows: answers as numbers within their problem, lengths, confidences. Does not know votes or rules. Rules are fitted on
+these arrays because every candidate is tried on every problem: the loop over samples would take hours.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import EllipsisType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Recorded, Traces
 
 Array = NDArray[np.float64]
+Place = NDArray[np.bool_] | tuple[slice | EllipsisType, slice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +44,25 @@ class Dealt:
 
     def take(self, problems: NDArray[np.bool_]) -> Dealt:
         """Some of the problems."""
-        names = ("codes", "tokens", "prompt", "logprob", "confidence")
-        return replace(self, **{name: getattr(self, name)[problems] for name in names})
+        return replace(self._at(problems), prompt=self.prompt[problems])
 
     def ordered(self, order: int) -> Dealt:
         """One of the orders alone."""
-        names = ("codes", "tokens", "logprob", "confidence")
-        return replace(self, **{name: getattr(self, name)[:, order : order + 1] for name in names})
+        return self._at(np.s_[:, order : order + 1])
 
     def after(self, skip: int) -> Dealt:
         """Without the first samples of each order."""
-        names = ("codes", "tokens", "logprob", "confidence")
-        return replace(self, **{name: getattr(self, name)[..., skip:] for name in names})
+        return self._at(np.s_[..., skip:])
+
+    def _at(self, place: Place) -> Dealt:
+        """Part of what stands over (problem, order, sample)."""
+        return replace(
+            self,
+            codes=self.codes[place],
+            tokens=self.tokens[place],
+            logprob=self.logprob[place],
+            confidence=self.confidence[place],
+        )
 
     def spent(self) -> Array:
         """FLOPs of the first 0, 1, ... samples, prompts included: (problem, order, samples + 1)."""
@@ -71,7 +81,7 @@ class Table:
     def take(self, problems: NDArray[np.bool_]) -> Table:
         """Some of the problems."""
         names = tuple(name for name, taken in zip(self.names, problems, strict=True) if taken)
-        return Table(names, self.right[problems], tuple(one.take(problems) for one in self.models))
+        return Table(names, self.right[problems], tuple(model.take(problems) for model in self.models))
 
     @property
     def grid(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -88,13 +98,13 @@ def deal(traces: Sequence[Traces], *, orders: int, depth: int = 32) -> Table:
     than two samples a problem.
     """
     names = tuple(traces[0].problems)
-    for one in traces[1:]:
-        if set(one.problems) != set(names):
-            raise BadInput("traces", one.name, f"holds other problems than {traces[0].name}", "give the same ones")
-    depth = min(depth, *(one.depth for one in traces))
+    for other in traces[1:]:
+        if set(other.problems) != set(names):
+            raise BadInput("traces", other.name, f"holds other problems than {traces[0].name}", "give the same ones")
+    depth = min(depth, *(file.depth for file in traces))
     if depth < 2:
         raise BadInput("traces", traces[0].name, "has problems of fewer than 2 samples", "record more")
-    return _table(traces, names, orders, depth, [_flops(one) for one in traces])
+    return _table(traces, names, orders, depth, [_flops(file) for file in traces])
 
 
 def deal_one(traces: Traces, *, orders: int, depth: int = 32) -> Table:
@@ -111,10 +121,10 @@ def _flops(traces: Traces) -> float:
 
 def _table(traces: Sequence[Traces], names: tuple[str, ...], orders: int, depth: int, flops: Sequence[float]) -> Table:
     codes: list[dict[str, int]] = [{} for _ in names]
-    models = tuple(_dealt(one, names, codes, orders, depth, each) for one, each in zip(traces, flops, strict=True))
+    models = tuple(_dealt(file, names, codes, orders, depth, each) for file, each in zip(traces, flops, strict=True))
     right = np.zeros((len(names), max(1, *(len(known) for known in codes))), dtype=bool)
     for row, name in enumerate(names):
-        for answer in set().union(*(one.problems[name].right for one in traces)):
+        for answer in set().union(*(file.problems[name].right for file in traces)):
             if answer in codes[row]:
                 right[row, codes[row][answer]] = True
     return Table(names, right, models)
@@ -145,11 +155,11 @@ def _columns(recorded: Recorded, codes: dict[str, int]) -> Array:
     nan = float("nan")
     rows = [
         (
-            -1 if one.answer is None else codes.setdefault(one.answer, len(codes)),
-            one.tokens or 0,
-            nan if one.mean_logprob is None else one.mean_logprob,
-            nan if one.confidence is None else one.confidence.mean(),
+            -1 if sample.answer is None else codes.setdefault(sample.answer, len(codes)),
+            sample.tokens or 0,
+            nan if sample.mean_logprob is None else sample.mean_logprob,
+            nan if sample.confidence is None else sample.confidence.mean(),
         )
-        for one in recorded.sampled
+        for sample in recorded.sampled
     ]
     return np.array(rows, dtype=float).T

@@ -1,7 +1,10 @@
 """Fits stopping rules to recorded samples of one model, each fold's without that fold.
 
-Knows: folds, sizes, and how many random orders are looked at. Does not know which rules compete
-(rung.py), how held-out figures are measured, or what a policy says.
+Adaptive-consistency with its threshold and vote weight tuned is the control. The linear gain
+(`outthink.controller.gain`) takes its place only where it needs fewer tokens beyond the paired interval, and keeps the
+accuracy, on problems that it was not fitted on. Standardisation alone uses all problems; it sees no gold answer.
+Knows: folds, sizes, the rules that compete, and how many random orders are looked at. Does not know how held-out
+figures are measured, or what a policy says.
 """
 
 from __future__ import annotations
@@ -9,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from outthink.controller.cascade import StageRule
 from outthink.controller.gain import LinearGain, Scale
 from outthink.controller.policy.rules import SURE, Adaptive, Fixed, Lead
 from outthink.engines.traces import Traces
@@ -37,25 +40,15 @@ LEADS = tuple(float(value) for value in np.arange(0.3, 3.05, 0.1))
 """Leads of the leader in standard deviations; at the last ones a vote of 32 hardly ever stops early."""
 
 
-def leading(found: Walk, limit: float) -> NDArray[np.intp]:
+def leading(votes: Walk, limit: float) -> NDArray[np.intp]:
     """Samples after which the leader leads by so many standard deviations.
 
     The lead, (a - b) / sqrt(a + b + 1), is what adaptive-consistency's probability depends on.
     """
-    enough = found.lead[..., 1:] >= limit
+    enough = votes.lead[..., 1:] >= limit
     enough[..., -1] = True
     return np.asarray(enough.argmax(axis=2) + 1)
 
-
-# The rules that compete at one size, on recorded samples of one model.
-#
-# Knows: the candidates, and which is the cheapest that keeps the accuracy. Does not know folds, files, or how
-# held-out figures are measured.
-#
-# Adaptive-consistency with its threshold and vote weight tuned is the control. The linear gain
-# (outthink.controller.gain) takes its place only where it needs fewer tokens beyond the paired interval, and
-# keeps the accuracy, on problems that it was not fitted on. Standardisation alone uses all problems; it sees
-# no gold answer.
 
 THRESHOLDS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 2.0)
 """Of adaptive-consistency; at the last one it never stops early."""
@@ -74,7 +67,7 @@ stopping loses. On random halves of the MATH problems, where the 0.5B model answ
 the other half where the tuned threshold lost 0.3; the 1.5B model answers 77, and there both lost 0.3."""
 
 
-class Rung:
+class _Rung:
     """All candidates of one size on all problems; a rule for any part of them follows at once."""
 
     def __init__(self, table: Table, n: int, *, margin: float, folds: int, seed: int) -> None:
@@ -88,7 +81,7 @@ class Rung:
         plain = walk(table, 0, scale_of(dealt, everyone, (0.0, 0.0)), (1e-6, 0.0), depth=max(n, 2))
         self._aim = plain.right[..., n].mean(axis=1)
         certain = certainty(dealt.codes[..., :n])
-        equal: list[tuple[Any, Array, Array]] = [
+        equal: list[tuple[StageRule, Array, Array]] = [
             (Fixed() if limit > 1 else Adaptive(limit), *self._outcome(plain.right, sure_after(certain, limit)))
             for limit in THRESHOLDS
         ]
@@ -99,13 +92,13 @@ class Rung:
             return
         for sway in SWAYS:
             scale = scale_of(dealt, everyone, sway)
-            found = walk(table, 0, scale, sway, depth=n)
+            votes = walk(table, 0, scale, sway, depth=n)
             rules = [Lead(scale, n, sway, limit) for limit in LEADS]
-            self._tuned += [(rule, *self._outcome(found.right, leading(found, rule.limit))) for rule in rules]
+            self._tuned += [(rule, *self._outcome(votes.right, leading(votes, rule.limit))) for rule in rules]
             if sway == SWAY and self.learns:
-                self._learned = scale, found, Ridge(found)
+                self._learned = scale, votes, Ridge(votes)
 
-    def rule(self, problems: Mask) -> Any:
+    def rule(self, problems: Mask) -> StageRule:
         """The rule fitted on these problems alone."""
         if self._n == 1:
             return Fixed()
@@ -118,17 +111,17 @@ class Rung:
         learned, better = self._regressed(problems, tokens)
         return learned if better else tuned
 
-    def step_back(self, found: Sequence[Any], held: Sequence[Mask]) -> bool:
+    def step_back(self, rules: Sequence[StageRule], held: Sequence[Mask]) -> bool:
         """Aim higher where the rules do not keep on new problems what they seemed to; where that does not help,
         leave the regression out, then the tuning.
 
         Args:
-            found: rules fitted without the problems of each fold.
+            rules: fitted without the problems of each fold.
             held: those problems.
 
         Returns whether the rules have to be made again.
         """
-        lost = np.concatenate([self._lost(rule, mask) for rule, mask in zip(found, held, strict=True)])
+        lost = np.concatenate([self._lost(rule, mask) for rule, mask in zip(rules, held, strict=True)])
         if lost.mean() <= self._margin or self._usual:
             return False
         if len(self._aims) > 1:
@@ -139,7 +132,7 @@ class Rung:
             self._usual = True
         return True
 
-    def _lost(self, rule: Any, problems: Mask) -> Array:
+    def _lost(self, rule: StageRule, problems: Mask) -> Array:
         """Accuracy that a rule loses on each of these problems, which it was not fitted on."""
         if isinstance(rule, LinearGain) and self._learned is not None:
             _, walked, ridge = self._learned
@@ -154,11 +147,11 @@ class Rung:
         assert self._learned is not None
         scale, walked, ridge = self._learned
         gains, right = self._crossed(ridge, problems), walked.right[problems]
-        found = [self._outcome(right, below(gains, price), problems) for price in PRICES]
-        best, mine = self._best(problems, found)
+        outcomes = [self._outcome(right, below(gains, price), problems) for price in PRICES]
+        best, learned_tokens = self._best(problems, outcomes)
         rule = LinearGain(scale, ridge.plain(ridge.fit(problems)), self._n, SWAY, PRICES[best])
-        _, high = paired_interval(mine - tokens, resamples=500, seed=self._seed)
-        keeps = found[best][0].mean() >= self._aim[problems].mean() - self._aims[0]
+        _, high = paired_interval(learned_tokens - tokens, resamples=500, seed=self._seed)
+        keeps = outcomes[best][0].mean() >= self._aim[problems].mean() - self._aims[0]
         return rule, bool(high < 0 and keeps)
 
     def _crossed(self, ridge: Ridge, problems: Mask) -> Array:
@@ -172,11 +165,11 @@ class Rung:
             inside, rest = np.zeros_like(problems), np.zeros_like(problems)
             inside[members[fold == k]], rest[members[fold != k]] = True, True
             parts.append((fold == k, ridge.gains_without(rest, inside)))
-        found = np.zeros((len(members), *parts[0][1].shape[1:]))
+        gains = np.zeros((len(members), *parts[0][1].shape[1:]))
         for mask, part in parts:
-            found[mask] = part
-        self._gains[problems.tobytes()] = found
-        return found
+            gains[mask] = part
+        self._gains[problems.tobytes()] = gains
+        return gains
 
     def _outcome(self, right: Array, stop: NDArray[np.intp], problems: Mask | None = None) -> tuple[Array, Array]:
         """Accuracy and tokens a problem of stopping after `stop` samples; of these problems, or all of them."""
@@ -184,9 +177,9 @@ class Rung:
         accuracy, tokens, _ = outcome(right, spent, stop)
         return accuracy.mean(axis=1), tokens.mean(axis=1)
 
-    def _best(self, problems: Mask, found: Sequence[tuple[Array, Array]]) -> tuple[int, Array]:
+    def _best(self, problems: Mask, outcomes: Sequence[tuple[Array, Array]]) -> tuple[int, Array]:
         """The cheapest within the margin, with its tokens on each of the problems."""
-        accuracy, tokens = (np.array(values) for values in zip(*found, strict=True))
+        accuracy, tokens = (np.array(values) for values in zip(*outcomes, strict=True))
         lost = accuracy - self._aim[problems]
         best = cheapest_kept(lost, tokens, self._aims[0], self._seed, folds=self._folds, partitions=_PARTITIONS)
         return best, tokens[best]
@@ -203,13 +196,13 @@ def certainty(codes: NDArray[np.int64]) -> Array:
     rows, columns = np.meshgrid(np.arange(problems), np.arange(orders), indexing="ij")
     votes = np.zeros((problems, orders, max(2, int(codes.max()) + 1)), dtype=np.int64)
     known = np.array([[leader_probability(a, b) if a else 0.0 for b in range(n + 1)] for a in range(n + 1)])
-    found = np.zeros(codes.shape)
+    certain = np.zeros(codes.shape)
     for k in range(n):
         readable = codes[..., k] >= 0
         votes[rows[readable], columns[readable], codes[..., k][readable]] += 1
         top = np.partition(votes, -2, axis=2)
-        found[..., k] = known[top[..., -1], top[..., -2]]
-    return found
+        certain[..., k] = known[top[..., -1], top[..., -2]]
+    return certain
 
 
 def sure_after(certain: Array, limit: float) -> NDArray[np.intp]:
@@ -250,8 +243,8 @@ class StoppingSettings:
 class FittedRules:
     """Rules by size for new problems; by fold, the problems held out and the rules fitted without them."""
 
-    rules: Mapping[int, Any]
-    folds: Sequence[tuple[tuple[str, ...], Mapping[int, Any]]]
+    rules: Mapping[int, StageRule]
+    folds: Sequence[tuple[tuple[str, ...], Mapping[int, StageRule]]]
     notes: tuple[str, ...] = ()
 
 
@@ -261,13 +254,14 @@ def fit(traces: Traces, settings: StoppingSettings) -> FittedRules:
         return _fit(traces, settings)
 
 
-def _one_thread() -> AbstractContextManager[Any]:
+def _one_thread() -> AbstractContextManager[object]:
     """Dozens of small systems are solved ten times slower by threads that wait for each other."""
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:
         return nullcontext()
-    return cast(AbstractContextManager[Any], threadpool_limits(1))
+    limits: AbstractContextManager[object] = threadpool_limits(1)
+    return limits
 
 
 def _fit(traces: Traces, settings: StoppingSettings) -> FittedRules:
@@ -275,20 +269,20 @@ def _fit(traces: Traces, settings: StoppingSettings) -> FittedRules:
     order = np.random.default_rng(settings.seed).permutation(len(names))
     held = [np.isin(np.arange(len(names)), part) for part in np.array_split(order, settings.folds)]
     everyone = np.ones(len(names), dtype=bool)
-    rules: dict[int, Any] = {}
-    folds: list[dict[int, Any]] = [{} for _ in held]
+    rules: dict[int, StageRule] = {}
+    folds: list[dict[int, StageRule]] = [{} for _ in held]
     learns = True
     table = deal_one(traces, orders=orders_for(len(names)), depth=max(settings.sizes))
     for n in settings.sizes:
-        rung = Rung(table, n, margin=settings.margin, folds=settings.folds, seed=settings.seed)
-        found = [rung.rule(~mask) for mask in held]
-        while rung.step_back(found, held):
-            found = [rung.rule(~mask) for mask in held]
+        rung = _Rung(table, n, margin=settings.margin, folds=settings.folds, seed=settings.seed)
+        fitted = [rung.rule(~mask) for mask in held]
+        while rung.step_back(fitted, held):
+            fitted = [rung.rule(~mask) for mask in held]
         rules[n] = rung.rule(everyone)
         learns = rung.learns
-        for fold, rule in zip(folds, found, strict=True):
+        for fold, rule in zip(folds, fitted, strict=True):
             fold[n] = rule
-    parts = [(tuple(np.array(names)[mask].tolist()), found) for mask, found in zip(held, folds, strict=True)]
+    parts = [(tuple(np.array(names)[mask].tolist()), fold) for mask, fold in zip(held, folds, strict=True)]
     return FittedRules(rules, parts, _notes(rules, learns))
 
 
@@ -298,7 +292,7 @@ def orders_for(problems: int) -> int:
     return max(least, min(most, _PATHS // problems))
 
 
-def _notes(rules: Mapping[int, Any], learns: bool) -> tuple[str, ...]:
+def _notes(rules: Mapping[int, StageRule], learns: bool) -> tuple[str, ...]:
     """What is worth knowing of the rule of the widest size, and whether there was enough to learn from there."""
     widest = max(rules)
     rule = rules[widest]

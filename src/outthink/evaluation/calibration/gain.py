@@ -1,7 +1,8 @@
-"""Fits what going on with a vote still gains, as a ridge regression on the vote's shape.
+"""Votes over dealt samples, what going on with them still gains, and the choice of a price to stop at.
 
-Knows: the terms of outthink.controller.gain over arrays, and the regression. Does not know prices or
-cascades. A ridge, because a few hundred problems do not bear much more.
+The gain is a ridge regression on the vote's shape; a ridge, because a few hundred problems do not bear much more.
+Knows: the terms of `outthink.controller.gain` over arrays, the regression, and the cheapest operating point that keeps
+the accuracy. Does not know which rules compete, or cascades.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def walk(
         votes[..., : carried.shape[2]] += carried
     seen = np.zeros(votes.shape, dtype=bool)
     z = [_standard(dealt.confidence, scale.confidence), _standard(dealt.logprob, scale.logprob)]
-    means = [np.cumsum(one, axis=2) for one in (*z, _standard(dealt.tokens, scale.tokens))]
+    means = [np.cumsum(values, axis=2) for values in (*z, _standard(dealt.tokens, scale.tokens))]
     unreadable = np.zeros((problems, orders))
     terms = np.zeros((problems, orders, depth - 1, TERMS))
     lead, right = np.zeros((problems, orders, depth + 1)), np.zeros((problems, orders, depth + 1))
@@ -110,44 +111,44 @@ def walk(
     return Walk(terms, lead, right)
 
 
-def expanded(terms: Array) -> NDArray[np.float32]:
+def _expanded(terms: Array) -> NDArray[np.float32]:
     """The terms and their products in pairs, in the order of the coefficients."""
     first, second = np.triu_indices(terms.shape[-1])
     count = terms.shape[-1]
-    found = np.empty((*terms.shape[:-1], count + len(first)), dtype=np.float32)
-    found[..., :count] = terms
-    np.multiply(found[..., first], found[..., second], out=found[..., count:])
-    return found
+    table = np.empty((*terms.shape[:-1], count + len(first)), dtype=np.float32)
+    table[..., :count] = terms
+    np.multiply(table[..., first], table[..., second], out=table[..., count:])
+    return table
 
 
 class Ridge:
     """Sums over each problem, from which the regression on any subset of problems follows at once."""
 
-    def __init__(self, found: Walk) -> None:
-        rows = expanded(found.terms)
+    def __init__(self, votes: Walk) -> None:
+        rows = _expanded(votes.terms)
         problems = rows.shape[0]
         rows = rows.reshape(problems, -1, rows.shape[-1])
-        self._shape = found.gains.shape
+        self._shape = votes.gains.shape
         self.centre, self.spread = rows.mean(axis=(0, 1)), rows.std(axis=(0, 1)) + 1e-6
-        whole = np.ones((*rows.shape[:2], rows.shape[2] + 1), dtype=np.float32)
-        np.subtract(rows, self.centre, out=whole[..., :-1])
-        whole[..., :-1] /= self.spread
-        self._whole, gains = whole, found.gains.reshape(problems, -1).astype(np.float32)
-        self._squares = np.matmul(whole.transpose(0, 2, 1), whole).astype(np.float64)
-        self._products = np.matmul(whole.transpose(0, 2, 1), gains[:, :, None])[..., 0].astype(np.float64)
+        design = np.ones((*rows.shape[:2], rows.shape[2] + 1), dtype=np.float32)
+        np.subtract(rows, self.centre, out=design[..., :-1])
+        design[..., :-1] /= self.spread
+        self._design, gains = design, votes.gains.reshape(problems, -1).astype(np.float32)
+        self._squares = np.matmul(design.transpose(0, 2, 1), design).astype(np.float64)
+        self._products = np.matmul(design.transpose(0, 2, 1), gains[:, :, None])[..., 0].astype(np.float64)
 
     def fit(self, problems: Mask) -> Array:
         """Coefficients of the standardised terms and, last, of 1, from these problems."""
         size = self._squares.shape[1]
-        penalty = _RIDGE * problems.sum() * self._whole.shape[1] * np.eye(size)
+        penalty = _RIDGE * problems.sum() * self._design.shape[1] * np.eye(size)
         penalty[-1, -1] = 0
         squares, products = self._squares[problems].sum(axis=0), self._products[problems].sum(axis=0)
         return np.asarray(np.linalg.solve(squares + penalty, products))
 
     def gains(self, coefficients: Array, problems: Mask) -> Array:
         """Predicted gains of these problems, as Walk.gains."""
-        found = self._whole[problems] @ coefficients.astype(np.float32)
-        return np.asarray(found.reshape(-1, *self._shape[1:]), dtype=float)
+        gains = self._design[problems] @ coefficients.astype(np.float32)
+        return np.asarray(gains.reshape(-1, *self._shape[1:]), dtype=float)
 
     def gains_without(self, train: Mask, problems: Mask) -> Array:
         """Gains of `problems` by a fit on `train`."""
@@ -174,8 +175,8 @@ class Spent:
 def outcome(right: Array, spent: Spent, stop: NDArray[np.intp]) -> tuple[Array, Array, Array]:
     """Accuracy, cost and tokens over (problem, order) of stopping after `stop` samples."""
     at = stop[..., None]
-    first, second, third = (np.take_along_axis(one, at, 2)[..., 0] for one in (right, spent.cost, spent.tokens))
-    return first, second, third
+    accuracy, cost, tokens = (np.take_along_axis(total, at, 2)[..., 0] for total in (right, spent.cost, spent.tokens))
+    return accuracy, cost, tokens
 
 
 def below(gains: Array, price: float) -> NDArray[np.intp]:
