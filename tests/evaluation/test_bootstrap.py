@@ -9,7 +9,7 @@ import pytest
 
 from outthink.core.errors import BadInput
 from outthink.evaluation import rows as bootstrap
-from outthink.evaluation.rows import Frontier, interval, intervals, paired_interval, resampled_means
+from outthink.evaluation.rows import Frontier, columns, interval, intervals, paired_interval, resampled_means
 
 
 def test_matches_the_normal_interval_of_a_large_sample() -> None:
@@ -112,7 +112,7 @@ def test_differences_are_paired_over_problems() -> None:
     assert found == tied
     assert found.value == pytest.approx(0.05)
     assert found.low == pytest.approx(0.05)
-    assert found.columns().keys() == {"difference", "difference_low", "difference_high"}
+    assert columns("difference", found).keys() == {"difference", "difference_low", "difference_high"}
 
 
 def test_one_rung_is_a_point() -> None:

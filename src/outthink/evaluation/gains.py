@@ -1,7 +1,8 @@
-"""Measures on recorded samples what further samples of a vote gain, by the state of the vote.
+"""Measures on recorded samples what further samples of a vote gain, by the state of the vote, and accuracy by cap.
 
-Knows: recorded samples in many orders, and shrinkage of rare states towards what is assumed without
-recorded samples. Does not know budgets or batches; `controller.gain_table` applies what is measured.
+Knows: recorded samples in many orders, shrinkage of rare states towards what is assumed without recorded samples, and
+that a sample longer than a cap has not stated its answer yet. Does not know budgets, batches or time: `controller.gain`
+applies what is measured, the latency planner (`controller.latency`) takes what `accuracy_by_cap` predicts.
 """
 
 from __future__ import annotations
@@ -11,20 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from outthink.controller.allocation import Voted
 from outthink.controller.gain import GainTable, Key, State, assumed_gain, keys
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces
+from outthink.evaluation.replay import Array
 from outthink.strategies.votes import Votes
 
-Floats = npt.NDArray[np.float64]
-HORIZONS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+_HORIZONS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 """Samples ahead: one more often cannot turn a vote where three can, so the best mean rate counts."""
 ORDERS = 4
-SHRINKAGE = 200
+_SHRINKAGE = 200
 """Problems' worth of evidence that the coarser state, and the assumption behind it, count for."""
 
 
@@ -33,7 +33,7 @@ class Courses:
     """Votes as they went, over (problem, order, samples drawn from 0)."""
 
     states: tuple[tuple[tuple[State, ...], ...], ...]
-    right: Floats
+    right: Array
 
 
 def dealt(recorded: Recorded, seed: int) -> list[Sample]:
@@ -73,49 +73,49 @@ def measure_gains(
 
     Raises BadInput for no samples, or files without a single right answer.
     """
-    found = [courses(one, list(one.problems), orders=orders, at_most=at_most) for one in traces]
-    names = tuple(one.name for one in traces)
-    depth = min((course.right.shape[2] for course in found), default=0)
+    by_file = [courses(file, list(file.problems), orders=orders, at_most=at_most) for file in traces]
+    names = tuple(file.name for file in traces)
+    depth = min((course.right.shape[2] for course in by_file), default=0)
     if depth < 2:
         raise BadInput("traces", names, "hold no sampled completions", "record some with --samples 8 or more")
-    whole = Courses(
-        tuple(states for course in found for states in course.states),
-        np.concatenate([course.right[:, :, :depth] for course in found]),
+    joined = Courses(
+        tuple(states for course in by_file for states in course.states),
+        np.concatenate([course.right[:, :, :depth] for course in by_file]),
     )
-    return table_of(whole, range(len(whole.states)), source=names, confidence=confidence)
+    return table_of(joined, range(len(joined.states)), source=names, confidence=confidence)
 
 
 def table_of(
-    found: Courses, rows: Sequence[int], *, source: tuple[str, ...] = (), confidence: bool = True
+    votes: Courses, rows: Sequence[int], *, source: tuple[str, ...] = (), confidence: bool = True
 ) -> GainTable:
     """The table of some of the problems."""
-    right = found.right[list(rows)]
+    right = votes.right[list(rows)]
     if not right.any():
         raise BadInput("traces", source, "hold no correct answer", "nothing can be learned from them; record others")
     orders, depth = right.shape[1], right.shape[2] - 1
-    edges = _edges(found, rows) if confidence else ()
-    chains = [[[keys(state, edges) for state in course] for course in found.states[row]] for row in rows]
-    assumed = np.array([[[assumed_gain(state) for state in course] for course in found.states[row]] for row in rows])
+    edges = _edges(votes, rows) if confidence else ()
+    chains = [[[keys(state, edges) for state in course] for course in votes.states[row]] for row in rows]
+    assumed = np.array([[[assumed_gain(state) for state in course] for course in votes.states[row]] for row in rows])
     best: dict[Key, float] = {}
     steepest = 0.0
-    for ahead in HORIZONS:
+    for ahead in _HORIZONS:
         if ahead > depth:
             break
         rates = (right[:, :, ahead:] - right[:, :, :-ahead]) / ahead
         guess = assumed[:, :, 1 : depth + 1 - ahead]  # without the first sample, which is another matter
         slope = max(0.0, float((rates[:, :, 1:] * guess).sum() / (guess**2).sum())) if guess.size else 0.0
         steepest = max(steepest, slope)
-        for key, rate in _shrunk(chains, rates, slope * assumed, SHRINKAGE * orders):
+        for key, rate in _shrunk(chains, rates, slope * assumed, _SHRINKAGE * orders):
             best[key] = max(best.get(key, 0.0), rate)
     return GainTable(best, edges, steepest, depth, source, len(rows))
 
 
-def _edges(found: Courses, rows: Sequence[int]) -> tuple[float, ...]:
+def _edges(votes: Courses, rows: Sequence[int]) -> tuple[float, ...]:
     """Quartiles of the certainty over all states of these problems; none where it is not recorded."""
     known = [
         state.certainty
         for row in rows
-        for course in found.states[row]
+        for course in votes.states[row]
         for state in course
         if state.certainty is not None
     ]
@@ -123,7 +123,7 @@ def _edges(found: Courses, rows: Sequence[int]) -> tuple[float, ...]:
 
 
 def _shrunk(
-    chains: Sequence[Sequence[Sequence[tuple[Key, ...]]]], rates: Floats, guesses: Floats, weight: float
+    chains: Sequence[Sequence[Sequence[tuple[Key, ...]]]], rates: Array, guesses: Array, weight: float
 ) -> Iterator[tuple[Key, float]]:
     """Mean rate of every key, drawn towards the coarser key's, and that one's towards the guess."""
     sums: dict[Key, list[float]] = {}
@@ -135,28 +135,22 @@ def _shrunk(
                     if key not in sums:
                         sums[key] = [0.0, 0.0, 0.0]
                         coarser[key] = chain[place - 1] if place else ()
-                    found = sums[key]
-                    found[0] += value
-                    found[1] += guess
-                    found[2] += 1.0
+                    total = sums[key]
+                    total[0] += value
+                    total[1] += guess
+                    total[2] += 1.0
     means: dict[Key, float] = {}
     for key in sorted(sums, key=len):
-        total, guess, count = sums[key]
+        rate, guess, count = sums[key]
         towards = means[coarser[key]] if coarser[key] else guess / count
-        means[key] = (total + weight * towards) / (count + weight)
+        means[key] = (rate + weight * towards) / (count + weight)
         yield key, means[key]
-
-
-# Accuracy of a majority by number of samples and cap, from recorded samples.
-#
-# Knows: that a sample longer than the cap has not stated its answer yet. Does not know time: the latency
-# planner (`controller.latency`) takes what this predicts.
 
 
 def accuracy_by_cap(
     traces: Traces, branches: Sequence[int], caps: Sequence[int], *, orders: int = ORDERS
 ) -> Callable[[int, int], float]:
-    """A lookup (branches, cap) -> mean accuracy over problems and orders.
+    """A lookup (branches, cap) -> mean accuracy of a majority over problems and orders.
 
     Asked for more branches or a larger cap than measured it takes the largest measured, for fewer than
     the smallest it gives 0. Raises BadInput for more branches than are recorded.
@@ -165,7 +159,7 @@ def accuracy_by_cap(
         raise BadInput(
             "branches", list(branches), f"are none, or more than the {traces.depth} recorded", "ask for fewer"
         )
-    found: dict[tuple[int, int], float] = dict.fromkeys(((b, c) for b in branches for c in caps), 0.0)
+    right: dict[tuple[int, int], float] = dict.fromkeys(((b, c) for b in branches for c in caps), 0.0)
     for recorded in traces.problems.values():
         for order in range(orders):
             samples = dealt(recorded, order)[: max(branches)]
@@ -174,10 +168,10 @@ def accuracy_by_cap(
                 for n, sample in enumerate(samples, start=1):
                     cut = (sample.tokens or 0) > cap
                     votes.add(replace(sample, answer=None) if cut else sample)
-                    if (n, cap) in found:
-                        found[n, cap] += votes.winner().answer in recorded.right
+                    if (n, cap) in right:
+                        right[n, cap] += votes.winner().answer in recorded.right
     count = len(traces.problems) * orders
-    table = {key: total / count for key, total in found.items()}
+    table = {key: total / count for key, total in right.items()}
 
     def accuracy(wanted: int, cap: int) -> float:
         branch = max((b for b in branches if b <= wanted), default=None)

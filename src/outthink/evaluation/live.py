@@ -1,7 +1,7 @@
-"""A live comparison from data sets to rows and files of samples.
+"""A live comparison from data sets to rows of a report and files of samples.
 
-Knows: names of files, the order of work, and when a journal may go. Does not know how a request is
-run or what a row says.
+Knows: names of files, the order of work, when a journal may go, the keys of a row, pairing at equal budgets, and the
+file that `compare` replays. Does not know engines or how a request was run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,126 +21,16 @@ from outthink.engines.protocol import Call, Engine
 from outthink.evaluation.arena import Arena, ArenaPlan, Field, Ran
 from outthink.evaluation.dataset import Dataset
 from outthink.evaluation.record import trace_row, write_traces
-from outthink.evaluation.rows import Array, Difference, Frontier, Row, columns, intervals
+from outthink.evaluation.replay import Array
+from outthink.evaluation.rows import Difference, Frontier, Row, columns, intervals
+from outthink.evaluation.sample_file import JsonObject
 from outthink.evaluation.verify import close, remove_journal
 from outthink.session.store import SampleStore
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE
 from outthink.verifiers.protocol import Verifier
 
-# A live comparison as rows of a report, and its samples as traces.
-#
-# Knows: the keys of a row, pairing at equal budgets, and the file that `compare` replays. Does not know
-# engines or how a request was run.
-
-_QUANTITIES = (
-    "tokens", "prompt_tokens", "cancelled_tokens", "flops", "seconds", "samples", "verifier_tokens"
-)  # fmt: skip
-
-
-def live_rows(name: str, model: str, dataset: Dataset, fields: Sequence[Field], ahead: int) -> list[Row]:
-    """One row for each strategy and budget; the first of self-consistency under a budget is its baseline.
-
-    `difference` is paired over the problems against self-consistency under the same budget,
-    `flops_difference` against self-consistency at equal mean FLOPs.
-    """
-    accuracy = _accuracy(dataset, fields)
-    low, high = intervals(accuracy)
-    means = [_means(field.ran) for field in fields]
-    base: dict[int, int] = {}
-    for place, field in enumerate(fields):
-        if field.spec.canonical == BASELINE:
-            base.setdefault(field.budget, place)
-    paired = np.stack([accuracy[place] - accuracy[base[field.budget]] for place, field in enumerate(fields)])
-    under, over = intervals(paired)
-    flops = [float("nan") if (value := mean["flops"]) is None else value for mean in means]
-    rungs = list(base.values())
-    equal = Frontier([flops[place] for place in rungs], accuracy[rungs]).differences(flops, accuracy)
-    rows = []
-    for place, field in enumerate(fields):
-        spec = field.spec
-        row: Row = {"traces": name, "model": model, "strategy": spec.canonical, "n": spec.n}
-        row |= {"budget_tokens": field.budget, "accuracy": float(accuracy[place].mean())}
-        row |= {"accuracy_low": float(low[place]), "accuracy_high": float(high[place])} | means[place]
-        row |= {
-            "verifier": next((ran.verifier for ran in field.ran if ran.verifier), None),
-            "ahead": _ahead(spec, ahead),
-            "seeds": 1,
-        }
-        row |= {"problems": len(dataset.problems)}
-        found = Difference(float(paired[place].mean()), float(under[place]), float(over[place]))
-        row |= columns("difference", found) | columns("flops_difference", equal[place])
-        rows.append(row | {"notes": _notes(field.ran)})
-    return rows
-
-
-def _accuracy(dataset: Dataset, fields: Sequence[Field]) -> Array:
-    """(fields, problems), 1 where the answer is right."""
-    grid = np.zeros((len(fields), len(dataset.problems)))
-    for column, problem in enumerate(dataset.problems):
-        given = [field.ran[column].answer for field in fields]
-        right = _right(dataset, problem.problem_id, [answer for answer in given if answer is not None])
-        grid[:, column] = [answer in right for answer in given]
-    return grid
-
-
-def _right(dataset: Dataset, problem: str, answers: Sequence[str]) -> set[str]:
-    ordered = sorted(set(answers))
-    verdicts = dataset.grade(problem, ordered)
-    return {answer for answer, right in zip(ordered, verdicts, strict=True) if right}
-
-
-def _means(ran: Sequence[Ran]) -> dict[str, float | None]:
-    """Means over the problems, None where one of them is not known."""
-    found: dict[str, float | None] = {}
-    for name in _QUANTITIES:
-        values = [getattr(one, name) for one in ran]
-        found[name] = None if None in values else float(np.mean(values))
-    return found
-
-
-def _ahead(spec: Spec, ahead: int) -> int:
-    return min(ahead, spec.n) if spec.waits else spec.n
-
-
-def _notes(ran: Sequence[Ran]) -> list[str]:
-    """Notes of the receipts, and how many requests the budget has ended."""
-    ended = sum(one.stopped.startswith("budget:") for one in ran)
-    notes = sorted({note for one in ran for note in one.notes})
-    return notes + ([f"the budget ended {ended} of {len(ran)} requests"] if ended else [])
-
-
-def write_samples(out: Path, store: SampleStore, dataset: Dataset, described: dict[str, Any]) -> tuple[int, int]:
-    """Write whole samples to OUT (Parquet) and parts beside it (JSONL).
-
-    Returns the number of each; a part is a continuation, a sample of another prompt than the plain
-    question, or one that a budget has cut: replayed as samples they would mislead.
-    """
-    found: dict[str, list[tuple[str, Sample]]] = {problem.problem_id: [] for problem in dataset.problems}
-    parts = []
-    for key, sample in store:
-        problem, kind, strategy, budget, _, index, prefix, _ = json.loads(key)
-        if kind == "part":
-            part = {"problem_id": problem, "strategy": strategy, "budget_tokens": budget, "sample": index}
-            parts.append(part | {"prefix": prefix, "text": sample.text, "n_tokens": sample.tokens})
-        else:
-            found[problem].append((kind, sample))
-    rows = []
-    for problem, drawn in found.items():
-        right = _right(dataset, problem, [sample.answer for _, sample in drawn if sample.answer is not None])
-        greedy = [sample for kind, sample in drawn if kind == "greedy"][:1]
-        sampled = [sample for kind, sample in drawn if kind == "sampled"]
-        for number, sample in [*((0, one) for one in greedy), *enumerate(sampled, start=1)]:
-            rows.append(trace_row(problem, number, sample, sample.answer in right))
-    write_traces(out, rows, described)
-    if parts:
-        beside = out.with_suffix(".parts.jsonl")
-        draft = beside.with_name(f".{beside.name}.{os.getpid()}")
-        draft.write_text("".join(json.dumps(part, ensure_ascii=False) + "\n" for part in parts), encoding="utf-8")
-        os.replace(draft, beside)
-    return len(rows), len(parts)
-
-
+DEFAULT = (BASELINE, "adaptive-consistency", "esc")
 Judge = Callable[[Dataset], Verifier | None]
 
 
@@ -184,7 +73,7 @@ async def live(
                 await close(verifier)
         more = f" and {parts} unfinished or other texts to {out.stem}.parts.jsonl" if parts else ""
         say(f"wrote {written} samples to {out}{more}")
-        rows += live_rows(out.stem, engine.model, dataset, fields, plan.ahead)
+        rows += _rows(out.stem, engine.model, dataset, fields, plan.ahead)
         outs.append(out)
     for out in outs:  # a data set that is done stays resumable until all are
         remove_journal(out)
@@ -193,3 +82,112 @@ async def live(
 
 def _first(datasets: Sequence[Dataset], plan: ArenaPlan) -> Request:
     return Request.of(datasets[0].problems[0].question, answer=plan.answer)
+
+
+def _rows(name: str, model: str, dataset: Dataset, fields: Sequence[Field], ahead: int) -> list[Row]:
+    """One row for each strategy and budget; the first of self-consistency under a budget is its baseline.
+
+    `difference` is paired over the problems against self-consistency under the same budget,
+    `flops_difference` against self-consistency at equal mean FLOPs.
+    """
+    accuracy = _accuracy(dataset, fields)
+    low, high = intervals(accuracy)
+    means = [_means(field.ran) for field in fields]
+    base: dict[int, int] = {}
+    for place, field in enumerate(fields):
+        if field.spec.canonical == BASELINE:
+            base.setdefault(field.budget, place)
+    paired = np.stack([accuracy[place] - accuracy[base[field.budget]] for place, field in enumerate(fields)])
+    under, over = intervals(paired)
+    flops = [float("nan") if (value := mean["flops"]) is None else value for mean in means]
+    rungs = list(base.values())
+    equal = Frontier([flops[place] for place in rungs], accuracy[rungs]).differences(flops, accuracy)
+    rows = []
+    for place, field in enumerate(fields):
+        spec = field.spec
+        row: Row = {"traces": name, "model": model, "strategy": spec.canonical, "n": spec.n}
+        row |= {"budget_tokens": field.budget, "accuracy": float(accuracy[place].mean())}
+        row |= {"accuracy_low": float(low[place]), "accuracy_high": float(high[place])} | means[place]
+        row |= {
+            "verifier": next((ran.verifier for ran in field.ran if ran.verifier), None),
+            "ahead": _ahead(spec, ahead),
+            "seeds": 1,
+            "problems": len(dataset.problems),
+        }
+        difference = Difference(float(paired[place].mean()), float(under[place]), float(over[place]))
+        row |= columns("difference", difference) | columns("flops_difference", equal[place])
+        rows.append(row | {"notes": _notes(field.ran)})
+    return rows
+
+
+def _accuracy(dataset: Dataset, fields: Sequence[Field]) -> Array:
+    """(fields, problems), 1 where the answer is right."""
+    grid = np.zeros((len(fields), len(dataset.problems)))
+    for column, problem in enumerate(dataset.problems):
+        given = [field.ran[column].answer for field in fields]
+        right = _right(dataset, problem.problem_id, [answer for answer in given if answer is not None])
+        grid[:, column] = [answer in right for answer in given]
+    return grid
+
+
+def _right(dataset: Dataset, problem: str, answers: Sequence[str]) -> set[str]:
+    ordered = sorted(set(answers))
+    verdicts = dataset.grade(problem, ordered)
+    return {answer for answer, right in zip(ordered, verdicts, strict=True) if right}
+
+
+def _means(ran: Sequence[Ran]) -> dict[str, float | None]:
+    """Means over the problems, None where one of them is not known."""
+    quantities: dict[str, list[float | None]] = {
+        "tokens": [request.tokens for request in ran],
+        "prompt_tokens": [request.prompt_tokens for request in ran],
+        "cancelled_tokens": [request.cancelled_tokens for request in ran],
+        "flops": [request.flops for request in ran],
+        "seconds": [request.seconds for request in ran],
+        "samples": [request.samples for request in ran],
+        "verifier_tokens": [request.verifier_tokens for request in ran],
+    }
+    known = {name: [value for value in values if value is not None] for name, values in quantities.items()}
+    return {name: float(np.mean(values)) if len(values) == len(ran) else None for name, values in known.items()}
+
+
+def _ahead(spec: Spec, ahead: int) -> int:
+    return min(ahead, spec.n) if spec.waits else spec.n
+
+
+def _notes(ran: Sequence[Ran]) -> list[str]:
+    """Notes of the receipts, and how many requests the budget has ended."""
+    ended = sum(request.stopped.startswith("budget:") for request in ran)
+    notes = sorted({note for request in ran for note in request.notes})
+    return notes + ([f"the budget ended {ended} of {len(ran)} requests"] if ended else [])
+
+
+def write_samples(out: Path, store: SampleStore, dataset: Dataset, described: JsonObject) -> tuple[int, int]:
+    """Write whole samples to OUT (Parquet) and parts beside it (JSONL).
+
+    Returns the number of each; a part is a continuation, a sample of another prompt than the plain
+    question, or one that a budget has cut: replayed as samples they would mislead.
+    """
+    by_problem: dict[str, list[tuple[str, Sample]]] = {problem.problem_id: [] for problem in dataset.problems}
+    parts = []
+    for key, sample in store:
+        problem, kind, strategy, budget, _, index, prefix, _ = json.loads(key)
+        if kind == "part":
+            part = {"problem_id": problem, "strategy": strategy, "budget_tokens": budget, "sample": index}
+            parts.append(part | {"prefix": prefix, "text": sample.text, "n_tokens": sample.tokens})
+        else:
+            by_problem[problem].append((kind, sample))
+    rows = []
+    for problem, drawn in by_problem.items():
+        right = _right(dataset, problem, [sample.answer for _, sample in drawn if sample.answer is not None])
+        greedy = [(0, sample) for kind, sample in drawn if kind == "greedy"][:1]
+        sampled = [sample for kind, sample in drawn if kind == "sampled"]
+        for number, sample in [*greedy, *enumerate(sampled, start=1)]:
+            rows.append(trace_row(problem, number, sample, sample.answer in right))
+    write_traces(out, rows, described)
+    if parts:
+        beside = out.with_suffix(".parts.jsonl")
+        draft = beside.with_name(f".{beside.name}.{os.getpid()}")
+        draft.write_text("".join(json.dumps(part, ensure_ascii=False) + "\n" for part in parts), encoding="utf-8")
+        os.replace(draft, beside)
+    return len(rows), len(parts)

@@ -1,7 +1,8 @@
-"""What was replayed as rows of a report.
+"""What was replayed as rows of a report: keys, intervals, and the distance from self-consistency at equal cost.
 
-Knows: the keys of a row, its intervals, and its distance from self-consistency at equal tokens and at
-equal FLOPs. Does not know how a strategy is replayed or how rows are drawn.
+Knows: at which sizes strategies are replayed and what a file of samples allows, the percentile bootstrap over
+problems, and self-consistency as a curve over tokens or FLOPs. Does not know how a strategy is replayed or how rows
+are drawn.
 """
 
 from __future__ import annotations
@@ -9,23 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from outthink.core.errors import BadInput
 from outthink.engines.traces import Traces
-from outthink.evaluation.replay import MEASURES, Outcomes
+from outthink.evaluation.replay import MEASURES, Array, Outcomes
+from outthink.evaluation.sample_file import JsonObject
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, GREEDY, ORACLE
 
-# Percentile bootstrap over problems.
-#
-# Knows: how to resample problems and read 95 % intervals of means. Does not know what the values
-# are; seeds are averaged per problem before they come here, since only problems are independent.
+# Percentile bootstrap over problems. Seeds are averaged per problem before, since only problems are independent.
 
-Array = npt.NDArray[np.float64]
 RESAMPLES = 2000
 COVERAGE = 0.95
 _CHUNK = 4_000_000  # drawn problems at a time: about 100 MB with their weights
@@ -89,36 +87,25 @@ def paired_interval(differences: npt.ArrayLike, *, resamples: int = RESAMPLES, s
     return interval(differences, resamples=resamples, seed=seed)
 
 
-# Self-consistency as a curve of accuracy over tokens or FLOPs, and the distance of a strategy from it.
-#
-# Knows: interpolation between the rungs of the ladder and paired differences. Does not know how the
-# accuracies were measured, or any strategy but the baseline.
-
 _NEAR = 1e-9  # relative: the same samples summed in another order are still the same tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(NamedTuple):
     """Accuracy of a row minus that of self-consistency at equal cost, with a 95 % interval."""
 
     value: float
     low: float
     high: float
 
-    def columns(self, name: str = "difference") -> dict[str, float]:
-        """The three columns of a row of `compare`."""
-        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
-
-def columns(name: str, found: Difference | None) -> dict[str, float | None]:
+def columns(name: str, difference: Difference | None) -> dict[str, float | None]:
     """The three columns of a row under a name, null where there is nothing to compare with."""
-    if found is None:
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    return {**found.columns(name)}
+    value, low, high = difference or (None, None, None)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 class Frontier:
-    """Self-consistency over its ladder.
+    """Self-consistency over its ladder: accuracy as a curve over a cost, linear between the rungs.
 
     Args:
         tokens: (rungs,) mean generated tokens (or whatever is to be equal) per problem, in any order.
@@ -165,14 +152,14 @@ class Frontier:
             raise BadInput("rows", rows.shape, "does not fit the ladder", "give the same problems in the same order")
         baselines = [self.at(value) for value in tokens]
         inside = [index for index, baseline in enumerate(baselines) if baseline is not None]
-        found: list[Difference | None] = [None] * len(tokens)
+        differences: list[Difference | None] = [None] * len(tokens)
         if not inside:
-            return found
+            return differences
         paired = np.stack([rows[index] - baselines[index] for index in inside])
         low, high = intervals(paired, resamples=resamples, seed=seed)
         for place, index in enumerate(inside):
-            found[index] = Difference(float(paired[place].mean()), float(low[place]), float(high[place]))
-        return found
+            differences[index] = Difference(float(paired[place].mean()), float(low[place]), float(high[place]))
+        return differences
 
     def difference(
         self, tokens: float, accuracy: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
@@ -180,10 +167,6 @@ class Frontier:
         """Paired difference of one row; accuracy (problems,)."""
         return self.differences([tokens], np.atleast_2d(np.asarray(accuracy)), resamples=resamples, seed=seed)[0]
 
-
-# At which sizes strategies are replayed.
-#
-# Knows: the ladder, and what a file of samples allows. Does not know how a strategy is replayed.
 
 LADDER = (1, 2, 4, 8, 16, 32)
 
@@ -198,7 +181,7 @@ def rungs_of(traces: Traces, specs: Sequence[Spec], say: Callable[[str], None]) 
         say(f"{traces.path.name}: {depth} samples a problem, so the ladder ends there")
     ladder: list[Spec] = []
     for spec in specs:
-        check(spec, traces)
+        _check(spec, traces)
         if spec.strategy.name == GREEDY:
             continue  # always a row of its own
         if not spec.strategy.sized:
@@ -219,7 +202,7 @@ def rungs_of(traces: Traces, specs: Sequence[Spec], say: Callable[[str], None]) 
     return ladder
 
 
-def check(spec: Spec, traces: Traces) -> None:
+def _check(spec: Spec, traces: Traces) -> None:
     """BadInput for a strategy that recorded samples cannot serve, or whose scores they lack."""
     if spec.strategy.extends:
         raise BadInput(
@@ -238,7 +221,7 @@ def check(spec: Spec, traces: Traces) -> None:
         )
 
 
-Row = dict[str, Any]
+Row = JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,14 +240,7 @@ class Measured:
         """What was replayed, with `ahead` calls in flight where it may stop early."""
         spec = result.spec
         in_flight = min(ahead, spec.n) if spec.waits else spec.n
-        return cls(
-            spec.canonical,
-            spec.n,
-            result.values,
-            in_flight,
-            result.judged,
-            tuple(sorted(result.notes)),
-        )
+        return cls(spec.canonical, spec.n, result.values, in_flight, result.judged, tuple(sorted(result.notes)))
 
     def mean(self, measure: str) -> float:
         """Mean over the problems, NaN where unknown."""
@@ -273,30 +249,30 @@ class Measured:
 
 def rows_of(traces: Traces, measured: Sequence[Measured], seeds: int) -> list[Row]:
     """Rows of one file: what was measured, then the oracle at the sizes of self-consistency."""
-    rungs = [one for one in measured if one.strategy == BASELINE]
+    rungs = [result for result in measured if result.strategy == BASELINE]
     every = [*measured, *(_oracle(traces, rung) for rung in rungs)]
-    accuracy = np.stack([one.values[0] for one in every])
+    accuracy = np.stack([result.values[0] for result in every])
     low, high = intervals(accuracy)
     differences = {}
     for name, measure in (("difference", "tokens"), ("flops_difference", "flops")):
         frontier = Frontier([rung.mean(measure) for rung in rungs], np.stack([rung.values[0] for rung in rungs]))
-        found = frontier.differences([one.mean(measure) for one in measured], accuracy[: len(measured)])
-        differences[name] = [*found, *(None for _ in rungs)]
+        of_measured = frontier.differences([result.mean(measure) for result in measured], accuracy[: len(measured)])
+        differences[name] = [*of_measured, *(None for _ in rungs)]
     rows = []
-    for i, one in enumerate(every):
-        row = _row(traces, one, float(low[i]), float(high[i]))
-        row |= {"ahead": one.ahead, "seeds": seeds, "problems": len(traces.problems)}
-        for name, found in differences.items():
-            row |= columns(name, found[i])
-        rows.append(row | {"notes": list(one.notes)})
+    for i, result in enumerate(every):
+        row = _row(traces, result, float(low[i]), float(high[i]))
+        row |= {"ahead": result.ahead, "seeds": seeds, "problems": len(traces.problems)}
+        for name, by_row in differences.items():
+            row |= columns(name, by_row[i])
+        rows.append(row | {"notes": list(result.notes)})
     return rows
 
 
-def _row(traces: Traces, one: Measured, low: float, high: float) -> Row:
-    row: Row = {"traces": traces.name, "model": traces.model, "strategy": one.strategy, "n": one.n}
-    row |= {"accuracy": one.mean("accuracy"), "accuracy_low": low, "accuracy_high": high}
-    row |= {name: None if np.isnan(mean := one.mean(name)) else mean for name in MEASURES[1:]}
-    return row | {"verifier": traces.verifier if one.judged else None}
+def _row(traces: Traces, result: Measured, low: float, high: float) -> Row:
+    row: Row = {"traces": traces.name, "model": traces.model, "strategy": result.strategy, "n": result.n}
+    row |= {"accuracy": result.mean("accuracy"), "accuracy_low": low, "accuracy_high": high}
+    row |= {name: None if np.isnan(mean := result.mean(name)) else mean for name in MEASURES[1:]}
+    return row | {"verifier": traces.verifier if result.judged else None}
 
 
 def _oracle(traces: Traces, baseline: Measured) -> Measured:

@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from outthink.controller.cascade import Cascade, Stage, StageRule
+from outthink.controller.cascade import Cascade, Signal, Stage, StageRule
 from outthink.controller.gain import LinearGain
 from outthink.controller.policy.rules import rule_from_json
 from outthink.economics.tariff import active_parameters
@@ -134,7 +134,7 @@ class CascadeChoice:
     cap: int
 
     @property
-    def signal(self) -> str:
+    def signal(self) -> Signal:
         """One sample cannot agree with itself: its confidence decides."""
         return "confidence" if self.first == 1 else "agreement"
 
@@ -227,7 +227,7 @@ def assemble(table: Table, choice: CascadeChoice, second: StageRule) -> Cascade:
     if not choice.first:
         return Cascade((last,))
     fixed = rule_from_json({"kind": "fixed"})
-    return Cascade((Stage(None, choice.first, fixed, choice.tau, choice.signal, choice.keep), last))  # type: ignore[arg-type]
+    return Cascade((Stage(None, choice.first, fixed, choice.tau, choice.signal, choice.keep), last))
 
 
 def _walks(settings: CascadeSettings) -> list[tuple[int, float]]:

@@ -26,8 +26,8 @@ from outthink.evaluation.calibration.fit import FittedRules, StoppingSettings, f
 from outthink.evaluation.calibration.regime import regime_of
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.dataset import Source
-from outthink.evaluation.replay import MEASURES
-from outthink.evaluation.rows import LADDER, Array, Row, intervals
+from outthink.evaluation.replay import MEASURES, Array
+from outthink.evaluation.rows import LADDER, Row, intervals
 from outthink.session.session import Session
 from outthink.strategies.defaults import BASELINE
 

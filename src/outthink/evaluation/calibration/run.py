@@ -32,9 +32,9 @@ from outthink.evaluation.calibration.fit import FittedRules
 from outthink.evaluation.calibration.regime import drift_values, fingerprint, refuse_unusable, regime_of
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.dataset import Source, open_source, replayable
-from outthink.evaluation.replay import Lineup, Outcomes, ReplaySettings, replay
+from outthink.evaluation.replay import Array, Lineup, Outcomes, ReplaySettings, replay
 from outthink.evaluation.routing.difficulty_run import for_policy
-from outthink.evaluation.rows import LADDER, Array
+from outthink.evaluation.rows import LADDER
 from outthink.evaluation.sample_file import JsonObject
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, CONTROLS

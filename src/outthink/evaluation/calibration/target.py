@@ -1,7 +1,7 @@
 """What a calibration aims at: to match a strategy, to reach an accuracy, or to stay under a cost.
 
-Knows: how a target is written, and which rung meets it at the least cost. Does not know how rules are
-fitted.
+Knows: how a target is written, and which size meets it at the least cost on held-out problems. Does not know how rules
+are fitted.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from outthink.controller.policy.artefact import HeldOut
 from outthink.core.errors import BadInput
+from outthink.evaluation.sample_file import JsonObject
 from outthink.strategies.defaults import BASELINE
 
 COSTS = ("tokens", "flops", "usd", "seconds")
@@ -66,12 +67,12 @@ class Target:
             return f"match={BASELINE}@{self.value:.0f}"
         return f"{self.currency or self.kind}={self.value:g}"
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """Plain values."""
         return {**asdict(self), "text": self.text}
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Target:
+    def of(cls, values: JsonObject) -> Target:
         """From plain values."""
         return cls.parse(values["text"], margin=values["margin"], by=values["by"])
 
