@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Iterator
-from typing import Any
+from concurrent.futures import Future
 
 from outthink.answers.latex import expression, light
 from outthink.answers.math_process import MathProcess, shared
@@ -69,7 +69,7 @@ class MathReader:
             reading: Reading = done.value
             return reading
 
-    def _submit(self, call: _Call) -> Any:
+    def _submit(self, call: _Call) -> Future[_Reply]:
         answer, against = call
         return (self._process or shared()).submit("match", answer=answer, against=against)
 

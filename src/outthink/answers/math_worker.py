@@ -1,10 +1,11 @@
 """The worker process that parses and compares mathematics: one JSON object a line in, one out.
 
-Knows math-verify and how to die: with its parent, on end of input, or when an operation overruns.
+Knows math-verify and how to die: with its parent, on end of input, or when an operation overruns. All limits are
+processor time of this process: by the wall clock, other work on the cores would make right answers unreadable.
 Does not know outthink, so it is run as a plain script: the parent's package is not imported again,
-and the modules beside it (`text.py`, `number.py`) cannot shadow others (`python -P`).
+and the modules beside it (`kinds.py`, `number.py`) cannot shadow others (`python -P`).
 
-Operations, each with a "limit" in seconds:
+Operations, each with a "limit" in seconds of processor time and a "backstop" in seconds by the wall clock:
     {"op": "match", "answer": str, "against": [str]}: [index of the first equal one or -1, indices that
         took too long to compare], null where `answer` cannot be parsed or evaluated
     {"op": "grade", "pairs": [[gold, answer]]}: a list of booleans
@@ -21,11 +22,21 @@ import signal
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, ParamSpec, TextIO, TypedDict, TypeVar
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from sympy import Basic
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _MEMORY = 3 << 30  # bytes of address space: a tower of powers must not take the machine down
-_SOFT = 2  # seconds for one parse or one grade, by math-verify's own alarm
+_POSIX = os.name == "posix"  # elsewhere there are no interval timers, and math-verify's own limits hold
+_SOFT = 2  # seconds for one parse or one grade
 _QUICK = 1  # seconds for one comparison between answers: a missed merge costs less than the wait
 _PDEATHSIG = 1
 
@@ -47,8 +58,40 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
 
 
+def timeout(seconds: float) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """`math_verify.utils.timeout` by processor time; that one sets an alarm on the wall clock.
+
+    The virtual timer interrupts the interpreter, so that sympy can be left. The profiling timer is the operation's.
+    """
+
+    def decorator(function: Callable[P, R]) -> Callable[P, R]:
+        def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+            signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+        return limited
+
+    return decorator
+
+
+def _use_processor_time() -> None:
+    """Put our `timeout` in the place of math-verify's."""
+    from math_verify import grader, parser
+    from math_verify.errors import TimeoutException
+
+    def overrun(number: int, frame: FrameType | None) -> None:
+        raise TimeoutException("out of processor time")
+
+    signal.signal(signal.SIGVTALRM, overrun)
+    parser.timeout = lambda timeout_seconds: timeout(timeout_seconds)
+    grader.timeout = lambda timeout_seconds: timeout(timeout_seconds)
+
+
 @lru_cache(maxsize=8192)
-def parsed(latex: str) -> tuple[Any, ...]:
+def parsed(latex: str) -> tuple[Basic | str, ...]:
     """What math-verify reads: expressions and the string itself; empty if nothing."""
     from math_verify import parse
 
@@ -82,16 +125,16 @@ def tame(latex: str) -> bool:
     from math_verify.errors import TimeoutException
 
     try:
-        found = parsed(latex)
-        verify(parse("0"), list(found), timeout_seconds=_SOFT, raise_on_error=True)
+        expressions = parsed(latex)
+        verify(parse("0"), list(expressions), timeout_seconds=_SOFT, raise_on_error=True)
     except (TimeoutException, MemoryError, RecursionError):
         return False
     except Exception:  # noqa: BLE001 - not comparable with a number, which is no fault
         return True
-    return bool(found)
+    return bool(expressions)
 
 
-def _evaluated(expression: Any) -> complex | None:
+def _evaluated(expression: Basic | str) -> complex | None:
     from sympy import Expr, Symbol
 
     if not isinstance(expression, Expr) or isinstance(expression, Symbol):
@@ -106,19 +149,20 @@ def _evaluated(expression: Any) -> complex | None:
 def fingerprint(latex: str) -> complex | None:
     """An expression's value at a fixed point, None where it has none."""
     from math_verify.errors import TimeoutException
-    from math_verify.utils import timeout
+    from math_verify.utils import timeout as by_the_wall_clock
 
-    found = parsed(latex)
+    expressions = parsed(latex)
+    limited = (timeout if _POSIX else by_the_wall_clock)(_QUICK)
     try:
-        value: complex | None = timeout(_QUICK)(_evaluated)(found[0]) if found else None
+        value: complex | None = limited(_evaluated)(expressions[0]) if expressions else None
     except (Exception, TimeoutException):  # noqa: BLE001 - then algebra decides
         return None
     return value
 
 
-def unlike(one: str, other: str) -> bool:
+def unlike(left: str, right: str) -> bool:
     """True where two expressions clearly differ at a point: 0.1 ms that saves 10 ms of algebra."""
-    a, b = fingerprint(one), fingerprint(other)
+    a, b = fingerprint(left), fingerprint(right)
     return a is not None and b is not None and abs(a - b) > max(abs(a), abs(b), 1.0) / 1000
 
 
@@ -126,14 +170,14 @@ def match(answer: str, against: list[str], limit: float) -> tuple[int, list[int]
     """Index of the first of `against` that equals `answer` in either direction (-1: none), and the slow ones.
 
     Of a pair that takes too long the longer expression is to blame: if that is `answer`, no more are tried.
-    Comparisons stop at `limit` seconds: what was not compared counts as different.
+    Comparisons stop after `limit` seconds of processor time: what was not compared counts as different.
     """
-    end = time.monotonic() + limit
+    end = time.process_time() + limit
     if not tame(answer):
         return None
     slow: list[int] = []
     for index, other in enumerate(against):
-        if time.monotonic() > end:
+        if time.process_time() > end:
             break
         if unlike(answer, other):
             continue
@@ -155,11 +199,36 @@ def grade(gold: str, answer: str) -> bool:
         return False
 
 
-def answer(request: dict[str, Any]) -> Any:
+class Request(TypedDict):
+    """One line of input; which fields beside the limits there are depends on `op`."""
+
+    op: str
+    limit: float
+    backstop: float
+    answer: NotRequired[str]
+    against: NotRequired[list[str]]
+    pairs: NotRequired[list[tuple[str, str]]]
+
+
+def answer(request: Request) -> tuple[int, list[int]] | list[bool] | None:
     """The value for one request."""
     if request["op"] == "match":
         return match(request["answer"], request["against"], request["limit"] * 0.6)
     return [grade(gold, answer) for gold, answer in request["pairs"]]
+
+
+def _start_limits(request: Request, nowhere: TextIO) -> None:
+    if _POSIX:
+        # Nobody handles SIGPROF: it ends this process at once, even within a power of big integers.
+        signal.setitimer(signal.ITIMER_PROF, request["limit"])
+    # The parent kills a worker that waits for ever; this timer (a C thread, so no lock can stop it) covers its absence.
+    faulthandler.dump_traceback_later(request["backstop"] + 1, exit=True, file=nowhere)
+
+
+def _end_limits() -> None:
+    faulthandler.cancel_dump_traceback_later()
+    if _POSIX:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def main() -> None:
@@ -173,6 +242,9 @@ def main() -> None:
     os.dup2(quiet, 1)
     try:
         import math_verify  # noqa: F401
+
+        if _POSIX:
+            _use_processor_time()
     except ImportError as error:
         print(json.dumps({"error": str(error)}), file=replies, flush=True)
         return
@@ -182,14 +254,13 @@ def main() -> None:
     print(json.dumps({"ready": os.getpid()}), file=replies, flush=True)
     with os.fdopen(quiet, "w") as nowhere:
         for line in sys.stdin.buffer:
-            request = json.loads(line)
-            # The parent kills an overrun; this timer (a C thread, so no lock can stop it) covers its absence.
-            faulthandler.dump_traceback_later(request["limit"] + 1, exit=True, file=nowhere)
+            request: Request = json.loads(line)
+            _start_limits(request, nowhere)
             try:
                 value = answer(request)
             except Exception:  # noqa: BLE001 - whatever odd mathematics raises, it is unreadable
                 value = None
-            faulthandler.cancel_dump_traceback_later()
+            _end_limits()
             print(json.dumps({"value": value}), file=replies, flush=True)
 
 

@@ -7,7 +7,9 @@ protocol gets the defaults of what it lacks. Does not know any protocol.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+P = TypeVar("P")
 
 if TYPE_CHECKING:
     offered = property
@@ -19,26 +21,33 @@ else:
         A `property` is a data descriptor: an implementation that inherits one could not assign the name.
         """
 
-        def __init__(self, default: Callable[[object], object]) -> None:
+        def __init__(self, default):
             self._default, self.__doc__ = default, default.__doc__
 
-        def __get__(self, instance: object, owner: type | None = None) -> object:
+        def __get__(self, instance, owner=None):
             return self if instance is None else self._default(instance)
 
 
-class WithDefaults:
+class _WithDefaults:
     """A plain object seen through a protocol: its own attributes first, else the protocol's defaults."""
 
-    def __init__(self, plain: object, protocol: type) -> None:
-        self._plain, self._protocol = plain, protocol
+    def __init__(self, plain: object, defaults: dict[str, Any]) -> None:
+        self._plain, self._defaults = plain, defaults
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         try:
             return getattr(self._plain, name)
         except AttributeError:
-            if (default := self._protocol.__dict__.get(name)) is None:
+            if (default := self._defaults.get(name)) is None:
                 raise
             return default.__get__(self, type(self))
 
     def __repr__(self) -> str:
         return repr(self._plain)
+
+
+def complete(plain: object, protocol: Callable[..., P]) -> P:
+    """An object as the whole protocol: as it is where it subclasses it, else with the defaults of what it lacks."""
+    if isinstance(plain, _WithDefaults) or protocol in type(plain).__mro__:
+        return cast(P, plain)
+    return cast(P, _WithDefaults(plain, vars(protocol)))

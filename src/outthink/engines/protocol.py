@@ -9,9 +9,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
-from outthink.core.defaults import WithDefaults, offered
+from outthink.core import defaults
+from outthink.core.defaults import offered
 from outthink.core.request import Message, Sampling
 from outthink.core.time_model import TimeModel
 
@@ -201,6 +202,4 @@ def complete(engine: object) -> Engine:
 
     One that subclasses `Engine` is returned as it is; a plain object gets the defaults of what it lacks.
     """
-    if isinstance(engine, WithDefaults) or Engine in type(engine).__mro__:
-        return cast(Engine, engine)
-    return cast(Engine, WithDefaults(engine, Engine))
+    return defaults.complete(engine, Engine)

@@ -12,9 +12,10 @@ import random
 import re
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar
 
-from outthink.core.defaults import WithDefaults, offered
+from outthink.core import defaults
+from outthink.core.defaults import offered
 from outthink.core.errors import BadInput
 from outthink.core.request import Message, Request, Sampling
 from outthink.core.sample import Candidate
@@ -214,7 +215,7 @@ class JudgeVerifier(Verifier):
             if value < 1:
                 raise BadInput(name, value, "is below 1", "give at least 1")
         self.complete, self.mode, self.votes, self.rounds = complete, mode, votes, rounds
-        self._completer = cast(Completer, WithDefaults(complete, Completer))
+        self._completer = defaults.complete(complete, Completer)
         self._model, self._parameters = model, parameters
         several = votes > 1 and mode == "yes-no"
         self._sampling = sampling or Sampling(temperature=_VARIED if several else 0.0)

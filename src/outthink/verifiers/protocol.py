@@ -10,9 +10,10 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
-from outthink.core.defaults import WithDefaults, offered
+from outthink.core import defaults
+from outthink.core.defaults import offered
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
@@ -142,9 +143,7 @@ def complete(verifier: object) -> Verifier:
 
     One that subclasses `Verifier` is returned as it is; a plain object gets the defaults of what it lacks.
     """
-    if isinstance(verifier, WithDefaults) or Verifier in type(verifier).__mro__:
-        return cast(Verifier, verifier)
-    return cast(Verifier, WithDefaults(verifier, Verifier))
+    return defaults.complete(verifier, Verifier)
 
 
 # Which text of a request a reward model is shown as the question. Knows messages; does not know models.
