@@ -1,6 +1,7 @@
-"""Failures as errors a user can act on. Knows HTTP statuses and what to do about each; sends nothing.
+"""Failures of a server as errors a user can act on.
 
-Every message is one line that names the server, what was wrong and what to do, and never the key.
+Knows: the shapes of error bodies, HTTP statuses, and what to do about each. Every message is one line that names the
+server, what was wrong and what to do, and never the key. Does not know what was asked for, and sends nothing.
 """
 
 from __future__ import annotations
@@ -13,14 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import urlsplit
 
 from outthink.core.errors import EngineError
+from outthink.http.events import Json, is_html
 from outthink.http.secrets import scrub
 from outthink.http.transport import Timeouts, TransportFault
-
-# What a server says when it refuses. Knows the shapes of error bodies; does not know what follows.
 
 _CONTEXT = re.compile(
     r"context[ _-]?(?:length|size|window|limit)|exceed_context|maximum (?:model|sequence) length|max_model_len"
@@ -44,8 +43,11 @@ _ASKED = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorMessage:
-    """A refusal in the server's words: one line, the parameter it blames, its own code or type."""
+class ErrorBody:
+    """What a server says when it refuses: one line, the parameter that it blames, its own code or type.
+
+    `numbers` are token counts that it gives apart from the text.
+    """
 
     message: str
     param: str = ""
@@ -72,53 +74,49 @@ class ErrorMessage:
             asked = int(match[1])
         return asked, limit
 
+    @classmethod
+    def parse(cls, content: bytes) -> ErrorBody:
+        """Read an error body of any known shape; other bodies are quoted."""
+        try:
+            return cls.of(json.loads(content))
+        except ValueError:
+            return cls(one_line(content.decode("utf-8", "replace")))
 
-def line(text: str, length: int = 300) -> str:
+    @classmethod
+    def of(cls, value: Json) -> ErrorBody:
+        """Read a decoded error: OpenAI's, vLLM's, FastAPI's, llama.cpp's."""
+        if isinstance(value, list) and value:  # Google wraps its error in a list
+            value = value[0]
+        if not isinstance(value, dict):
+            return cls(one_line(str(value)))
+        error = value.get("error", value)
+        if isinstance(error, str):
+            return cls(one_line(error), str(value.get("param") or ""), str(value.get("code") or ""))
+        if not isinstance(error, dict):
+            return cls(one_line(json.dumps(value)))
+        detail = error.get("detail")
+        if isinstance(detail, list) and detail and isinstance(detail[0], dict):
+            where = detail[0].get("loc")
+            path = ".".join(str(part) for part in where if part != "body") if isinstance(where, list) else ""
+            message = f"{path}: {detail[0].get('msg', '')}" if path else str(detail[0].get("msg", ""))
+            return cls(one_line(message), path, str(detail[0].get("type") or ""))
+        message = str(error.get("message") or detail or error.get("msg") or json.dumps(error))
+        code = " ".join(str(error[key]) for key in ("code", "type") if error.get(key) not in (None, ""))
+        counts = {key: error.get(key) for key in ("n_prompt_tokens", "n_ctx")}
+        numbers = {key: count for key, count in counts.items() if isinstance(count, int)}
+        return cls(one_line(message), str(error.get("param") or ""), code, numbers)
+
+
+def one_line(text: str, length: int = 300) -> str:
     """Text on one line, cut to a length."""
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def html(content: bytes) -> bool:
-    """Whether this is a page for browsers."""
-    return content.lstrip()[:200].lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<body"))
-
-
-def complaint(content: bytes) -> ErrorMessage:
-    """Read an error body of any known shape; other bodies are quoted."""
-    try:
-        return of(json.loads(content))
-    except ValueError:
-        return ErrorMessage(line(content.decode("utf-8", "replace")))
-
-
-def of(told: Any) -> ErrorMessage:
-    """Read a decoded error: OpenAI's, vLLM's, FastAPI's, llama.cpp's."""
-    if isinstance(told, list) and told:  # Google wraps its error in a list
-        told = told[0]
-    if not isinstance(told, dict):
-        return ErrorMessage(line(str(told)))
-    error = told.get("error", told)
-    if isinstance(error, str):
-        return ErrorMessage(line(error), str(told.get("param") or ""), str(told.get("code") or ""))
-    if not isinstance(error, dict):
-        return ErrorMessage(line(json.dumps(told)))
-    detail = error.get("detail")
-    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
-        where = detail[0].get("loc")
-        path = ".".join(str(part) for part in where if part != "body") if isinstance(where, list) else ""
-        message = f"{path}: {detail[0].get('msg', '')}" if path else str(detail[0].get("msg", ""))
-        return ErrorMessage(line(message), path, str(detail[0].get("type") or ""))
-    message = error.get("message") or detail or error.get("msg") or json.dumps(error)
-    code = " ".join(str(error[key]) for key in ("code", "type") if error.get(key) not in (None, ""))
-    numbers = {key: error[key] for key in ("n_prompt_tokens", "n_ctx") if isinstance(error.get(key), int)}
-    return ErrorMessage(line(str(message)), str(error.get("param") or ""), code, numbers)
-
-
 _TRANSIENT = frozenset({408, 409, 423, 425, 429})
 
 
-class ErrorWriter:
+class ServerErrors:
     """Words errors for one server.
 
     Args:
@@ -140,7 +138,7 @@ class ErrorWriter:
 
     def clean(self, text: str) -> str:
         """Text on one line with every secret replaced."""
-        return scrub(line(text, 600), self._secrets)
+        return scrub(one_line(text, 600), self._secrets)
 
     def fault(self, fault: TransportFault) -> EngineError:
         """The error for a request that got no answer, or only a part of one."""
@@ -171,41 +169,42 @@ class ErrorWriter:
 
     def status(self, status: int, headers: Mapping[str, str], content: bytes, *, model: str = "") -> EngineError:
         """The error for a status other than 200."""
-        told = complaint(content) if content.strip() and not html(content) else ErrorMessage("")
+        refusal = ErrorBody.parse(content) if content.strip() and not is_html(content) else ErrorBody("")
         wait = retry_after(headers)
         if 300 <= status < 400:
             return self.error(f"redirects to {headers.get('location', 'elsewhere')}; use that URL instead", fatal=True)
-        if html(content) and status < 500 and status not in _TRANSIENT and status not in (401, 403):
+        if is_html(content) and status < 500 and status not in _TRANSIENT and status not in (401, 403):
             return self.page()
-        return self.refused(status, told, wait=wait, model=model)
+        return self.refused(status, refusal, wait=wait, model=model)
 
-    def refused(self, status: int, told: ErrorMessage, *, wait: float | None = None, model: str = "") -> EngineError:
+    def refused(self, status: int, refusal: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
         """The error for a refusal, by its status and its words, at the start or within a stream."""
-        said = f": {told.message}" if told.message else ""
-        if told.context or status == 413:
-            asked, limit = told.sizes
-            sizes = f" ({asked or '?'} tokens asked, {limit} available)" if limit else said
+        words = f": {refusal.message}" if refusal.message else ""
+        if refusal.context or status == 413:
+            asked, limit = refusal.sizes
+            sizes = f" ({asked or '?'} tokens asked, {limit} available)" if limit else words
             return self.error(
                 f"cannot fit the request into the model's context{sizes}; shorten the prompt or lower max_tokens",
                 fatal=True,
             )
         if status in (401, 403):
             return self.error(
-                f"refused the API key ({status}{said}); set OPENAI_API_KEY or name another variable with --api-key-env",
+                f"refused the API key ({status}{words}); set OPENAI_API_KEY or name another "
+                "variable with --api-key-env",
                 fatal=True,
             )
         if status == 404:
             named = f"model {model!r} or " if model else ""
             return self.error(
-                f"does not know {named}this path (404{said}); see what it serves with: outthink doctor {self.url}",
+                f"does not know {named}this path (404{words}); see what it serves with: outthink doctor {self.url}",
                 fatal=True,
             )
-        if status == 429 and "insufficient_quota" in told.code:
-            return self.error(f"has no quota left for this key (429{said}); check its plan and billing", fatal=True)
+        if status == 429 and "insufficient_quota" in refusal.code:
+            return self.error(f"has no quota left for this key (429{words}); check its plan and billing", fatal=True)
         if status in _TRANSIENT or status >= 500:
             advice = "slow down or lower the concurrency" if status == 429 else "it may recover, try again"
-            return self.error(f"failed for now ({status} {_phrase(status)}{said}); {advice}", retry_after=wait)
-        return self.error(f"refused the request ({status}{said}); change what it names", fatal=True)
+            return self.error(f"failed for now ({status} {_phrase(status)}{words}); {advice}", retry_after=wait)
+        return self.error(f"refused the request ({status}{words}); change what it names", fatal=True)
 
 
 def _phrase(status: int) -> str:
@@ -218,14 +217,14 @@ def _phrase(status: int) -> str:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait: milliseconds (OpenAI), seconds or an HTTP date."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        told = headers.get(name)
-        if told is None:
+        value = headers.get(name)
+        if value is None:
             continue
         try:
-            seconds = float(told) * unit
+            seconds = float(value) * unit
         except ValueError:
             try:
-                seconds = parsedate_to_datetime(told).timestamp() - time.time()
+                seconds = parsedate_to_datetime(value).timestamp() - time.time()
             except ValueError:
                 continue
         if math.isfinite(seconds):

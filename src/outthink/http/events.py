@@ -1,21 +1,26 @@
-"""The body of a reply as decoded chunks. Knows that it may be a stream, one object or a web page.
+"""The body of a reply as decoded chunks: server-sent events, one JSON object, or a web page.
 
-Does not know what a chunk means. Looks at the bytes and not at the content type, which servers get wrong.
+Knows the line format of events, and that servers get the content type wrong: it looks at the bytes. Does not know what
+a chunk means.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
-from outthink.http.errors import html
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+JsonObject: TypeAlias = dict[str, Json]
 
-# Server-sent events from bytes. Knows the line format; does not know what the data mean.
+
+def is_html(content: bytes) -> bool:
+    """Whether this is a page for browsers."""
+    return content.lstrip()[:200].lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<body"))
 
 
 class Events:
-    """An incremental parser: feed it pieces in any cuts, it returns the data of complete events."""
+    """An incremental parser of server-sent events: feed it pieces in any cuts, it returns the data of whole events."""
 
     __slots__ = ("_data", "_tail")
 
@@ -40,29 +45,29 @@ class Events:
         else:
             lines = text.split(b"\n")
             self._tail = lines.pop()
-        found: list[bytes] = []
+        events: list[bytes] = []
         for line in lines:
-            self._line(line, found)
-        return found
+            self._line(line, events)
+        return events
 
     def close(self) -> list[bytes]:
         """What is left when the body ends without the last line end or the last blank line."""
-        found: list[bytes] = []
-        self._line(self._tail.rstrip(b"\r"), found)
-        self._line(b"", found)
+        events: list[bytes] = []
+        self._line(self._tail.rstrip(b"\r"), events)
+        self._line(b"", events)
         self._tail = b""
-        return found
+        return events
 
-    def _line(self, line: bytes, found: list[bytes]) -> None:
+    def _line(self, line: bytes, events: list[bytes]) -> None:
         if line.startswith(b"data:"):
             self._data.append(line[6:] if line[5:6] == b" " else line[5:])
         elif not line:
             if self._data:
-                found.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
+                events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
                 self._data = []
         elif line.startswith(b"error:"):
             # llama.cpp before 2025 reported a failure as a field of its own.
-            found.append(b'{"error":' + line[6:] + b"}")
+            events.append(b'{"error":' + line[6:] + b"}")
         # Comments (`: ping`), `event:`, `id:` and `retry:` carry nothing that is needed here.
 
 
@@ -84,7 +89,7 @@ class Decoder:
 
     __slots__ = ("_events", "_held", "_loads", "done", "kind")
 
-    def __init__(self, loads: Callable[[bytes], Any] | None = None) -> None:
+    def __init__(self, loads: Callable[[bytes], Json] | None = None) -> None:
         self._loads = loads
         self.kind: Kind = "unknown"
         self.done = False
@@ -92,7 +97,7 @@ class Decoder:
         self._held: list[bytes] = []
         self._events = Events()
 
-    def feed(self, piece: bytes) -> list[dict[str, Any]]:
+    def feed(self, piece: bytes) -> list[JsonObject]:
         """The chunks that this piece completes."""
         if self.kind == "events":
             return self._decode(self._events.feed(piece))
@@ -107,23 +112,23 @@ class Decoder:
                 self.kind = "page"
             else:
                 self.kind = "events"
-                whole, self._held = b"".join(self._held), []
-                return self._decode(self._events.feed(whole))
+                body, self._held = b"".join(self._held), []
+                return self._decode(self._events.feed(body))
         return []
 
-    def close(self) -> list[dict[str, Any]]:
+    def close(self) -> list[JsonObject]:
         """The chunks that the end of the body completes. Raises NotJson."""
         if self.kind == "events":
             return self._decode(self._events.close())
-        whole, self._held = b"".join(self._held), []
-        if not whole.strip():
+        body, self._held = b"".join(self._held), []
+        if not body.strip():
             return []
-        if self.kind == "page" and not html(whole):
-            raise NotJson(whole[:80].decode("utf-8", "replace"))
-        return [] if self.kind == "page" else [self._object(whole.strip())]
+        if self.kind == "page" and not is_html(body):
+            raise NotJson(body[:80].decode("utf-8", "replace"))
+        return [] if self.kind == "page" else [self._object(body.strip())]
 
-    def _decode(self, events: list[bytes]) -> list[dict[str, Any]]:
-        chunks: list[dict[str, Any]] = []
+    def _decode(self, events: list[bytes]) -> list[JsonObject]:
+        chunks: list[JsonObject] = []
         for data in events:
             if self.done:
                 break
@@ -139,7 +144,7 @@ class Decoder:
                     chunks += self._decode(data.split(b"\n"))
         return chunks
 
-    def _object(self, data: bytes) -> dict[str, Any]:
+    def _object(self, data: bytes) -> JsonObject:
         if self._loads is not None:
             try:
                 value = self._loads(data)
@@ -150,7 +155,7 @@ class Decoder:
         return _object(data)
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def _object(data: bytes) -> JsonObject:
     text = data.decode("utf-8", "replace")
     try:
         # `json.loads` looks at options and white space first, which takes as long as a short chunk itself.

@@ -1,6 +1,7 @@
-"""One server: sends requests to it and words its failures. Knows HTTP through the transport alone.
+"""One server: where it is, and requests to it whose failures are worded.
 
-Does not know chat parameters or what a completion is, and never retries.
+Knows how users write a URL, the key, and HTTP through the transport alone. Does not know chat parameters or what a
+completion is, and never retries.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from outthink.core.errors import BadInput
-from outthink.http.errors import ErrorWriter
+from outthink.http.errors import ServerErrors
+from outthink.http.events import Json, JsonObject
 from outthink.http.transport import Response, Timeouts, Transport, TransportFault
-
-# Where a server is. Knows how users write its URL; does not know what is served there.
 
 _PASTED = ("/chat/completions", "/completions", "/models")
 _VERSION = re.compile(r"v\d+(?:alpha|beta)?\d*")
@@ -90,24 +89,37 @@ class Answer:
     headers: Mapping[str, str]
     content: bytes
 
-    def json(self) -> Any:
+    def json(self) -> Json:
         """The decoded body, None if it is not JSON."""
         try:
-            return json.loads(self.content)
+            value: Json = json.loads(self.content)
+            return value
         except ValueError:
             return None
+
+    def object(self) -> JsonObject | None:
+        """The JSON object of a reply with status 200, None for anything else."""
+        value = self.json() if self.status == 200 else None
+        return value if isinstance(value, dict) else None
 
 
 class Server:
     """An address, the key for it and the transport that reaches it; `repr` and errors hide the key."""
 
-    def __init__(self, address: Address, key: str | None, transport: Transport, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        address: Address,
+        key: str | None,
+        transport: Transport,
+        timeouts: Timeouts,
+        errors: type[ServerErrors] = ServerErrors,
+    ) -> None:
         key = (key or "").strip()
         if not key.isascii() or not key.isprintable():
             raise BadInput("API key", "***", "has characters that no header can carry", "copy it again")
         self.address, self.transport, self.timeouts = address, transport, timeouts
         secrets = (key, address.query, address.userinfo or "")
-        self.voice = ErrorWriter(address.base, secrets, timeouts)
+        self.errors = errors(address.base, secrets, timeouts)
         self.sent = 0
         """Requests sent so far."""
         self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
@@ -119,12 +131,12 @@ class Server:
     def __repr__(self) -> str:
         return f"Server({self.address.base!r})"
 
-    def encode(self, body: Mapping[str, Any]) -> bytes:
+    def encode(self, body: Mapping[str, Json]) -> bytes:
         """A body as JSON."""
         return json.dumps(body).encode()
 
     async def open(
-        self, path: str, body: Mapping[str, Any] | None = None, *, root: bool = False, stream: bool = False
+        self, path: str, body: Mapping[str, Json] | None = None, *, root: bool = False, stream: bool = False
     ) -> Response:
         """Send a request (GET without a body) and return its reply, whatever its status.
 
@@ -137,9 +149,9 @@ class Server:
         try:
             return await self.transport.open(method, self.address.url(path, root=root), headers, content, self.timeouts)
         except TransportFault as fault:
-            raise self.voice.fault(fault) from fault
+            raise self.errors.fault(fault) from fault
 
-    async def fetch(self, path: str, body: Mapping[str, Any] | None = None, *, root: bool = False) -> Answer:
+    async def fetch(self, path: str, body: Mapping[str, Json] | None = None, *, root: bool = False) -> Answer:
         """Send a request and read its reply whole."""
         return await self.read(await self.open(path, body, root=root))
 
@@ -153,7 +165,7 @@ class Server:
                     break
         except TransportFault as fault:
             if reply.status == 200:
-                raise self.voice.fault(fault) from fault
+                raise self.errors.fault(fault) from fault
             # The status of a refusal says more than the fact that its text was cut off.
         finally:
             await reply.aclose()

@@ -12,7 +12,7 @@ from outthink.core.errors import EngineError
 from outthink.core.request import Sampling
 from outthink.engines.openai import Facts, OpenAIEngine
 from outthink.engines.openai.body import adapt, body
-from outthink.http.errors import ErrorMessage
+from outthink.http.errors import ErrorBody
 from support.chat_server import (
     DONE,
     ChatServer,
@@ -287,10 +287,10 @@ def test_a_server_that_always_refuses_is_asked_a_bounded_number_of_times() -> No
 def test_the_first_parameter_in_the_text_is_the_one_blamed() -> None:
     facts = Facts()
     sent = body(ask(seed=1), "toy", facts)
-    assert adapt(ErrorMessage("unknown field min_p; known are temperature, seed, stream_options"), sent, facts)
+    assert adapt(ErrorBody("unknown field min_p; known are temperature, seed, stream_options"), sent, facts)
     assert facts.refused == {"min_p"}
 
 
 def test_words_that_only_contain_a_name_are_not_blamed() -> None:
     facts = Facts()
-    assert not adapt(ErrorMessage("reseed the cluster: no seedling"), body(ask(seed=1), "toy", facts), facts)
+    assert not adapt(ErrorBody("reseed the cluster: no seedling"), body(ask(seed=1), "toy", facts), facts)

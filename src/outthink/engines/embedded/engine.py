@@ -302,9 +302,8 @@ class EmbeddedEngine(Engine):
 
 async def _template_has_effort(client: OpenAIEngine) -> bool | None:
     """Whether the chat template reads `reasoning_effort`, None if the server does not tell."""
-    answer = await client.server.fetch("/props", root=True)
-    told = answer.json() if answer.status == 200 else None
-    able = told.get("chat_template_caps") if isinstance(told, dict) else None
+    properties = (await client.server.fetch("/props", root=True)).object() or {}
+    able = properties.get("chat_template_caps")
     has = able.get("supports_reasoning_effort") if isinstance(able, dict) else None
     return has if isinstance(has, bool) else None
 

@@ -21,6 +21,7 @@ from outthink.core.errors import EngineError
 from outthink.engines.openai import OpenAIEngine
 from outthink.engines.openai.body import body, template
 from outthink.engines.protocol import Call
+from outthink.http.events import JsonObject
 
 _GATHER = 0.01  # seconds in which calls for one prompt are taken to belong together
 _SETTLE = 0.05  # seconds until calls that were let go have taken their slots
@@ -138,8 +139,8 @@ class PromptReader:
         for name in _UNNEEDED:
             sent.pop(name, None)
         # The one token comes from the logits that reading leaves behind: it costs no pass of the model.
-        told = await self._ask("/v1/chat/completions", {**sent, "max_tokens": 1, "id_slot": source})
-        if told is None:
+        reply = await self._ask("/v1/chat/completions", {**sent, "max_tokens": 1, "id_slot": source})
+        if reply is None:
             return None
         name = f"{secrets.token_hex(8)}.slot"
         try:
@@ -152,15 +153,14 @@ class PromptReader:
             pass  # a slot was taken meanwhile; whoever got none reads the prompt itself
         finally:
             (self._folder / name).unlink(missing_ok=True)  # it holds the prompt
-        cached = (told.get("timings") or {}).get("cache_n")
+        timings = reply.get("timings")
+        cached = timings.get("cache_n") if isinstance(timings, dict) else None
         return cached if isinstance(cached, int) else None
 
     async def _idle(self) -> list[int]:
         answer = await self._engine.server.fetch("/slots", root=True)
-        slots = answer.json() if answer.status == 200 else None
+        slots: Any = answer.json() if answer.status == 200 else None
         return [slot["id"] for slot in slots or () if not slot.get("is_processing")]
 
-    async def _ask(self, path: str, sent: dict[str, Any]) -> dict[str, Any] | None:
-        answer = await self._engine.server.fetch(path, sent, root=True)
-        told = answer.json() if answer.status == 200 else None
-        return told if isinstance(told, dict) else None
+    async def _ask(self, path: str, sent: JsonObject) -> JsonObject | None:
+        return (await self._engine.server.fetch(path, sent, root=True)).object()

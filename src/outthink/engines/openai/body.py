@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Set
-from typing import Any
 
 from outthink.engines.openai.facts import Facts
 from outthink.engines.protocol import Call
-from outthink.http.errors import ErrorMessage
+from outthink.http.errors import ErrorBody
+from outthink.http.events import Json, JsonObject
 from outthink.http.fields import CHAT_LENGTH_FIELDS
 
 OPTIONAL = frozenset(
@@ -45,12 +45,13 @@ SAMPLING = frozenset({"temperature", "top_p", "top_k", "min_p", "seed"})
 """Those which change what is drawn: leaving one out is said in the engine's notes."""
 
 
-def body(call: Call, model: str, facts: Facts) -> dict[str, Any]:
+def body(call: Call, model: str, facts: Facts) -> JsonObject:
     """What is sent for this call, in the dialect that the facts ask for."""
     sampling = call.sampling
-    sent: dict[str, Any] = {
+    messages: list[Json] = [message.wire() for message in call.messages]
+    sent: JsonObject = {
         "model": model,
-        "messages": [message.wire() for message in call.messages],
+        "messages": messages,
         "stream": True,
         # One object, refused as a whole or in its vLLM part.
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
@@ -73,7 +74,7 @@ def body(call: Call, model: str, facts: Facts) -> dict[str, Any]:
         if alternatives > 0:
             sent["top_logprobs"] = alternatives
     if call.prefix:
-        sent["messages"].append({"role": "assistant", "content": call.prefix})
+        messages.append({"role": "assistant", "content": call.prefix})
         sent["continue_final_message"], sent["add_generation_prompt"] = True, False
     sent.update(_thinking(call))
     if sampling.stop and facts.tokenizer == "llama.cpp":
@@ -82,9 +83,9 @@ def body(call: Call, model: str, facts: Facts) -> dict[str, Any]:
     return sent
 
 
-def _thinking(call: Call) -> dict[str, Any]:
+def _thinking(call: Call) -> JsonObject:
     """What the wishes about thinking are called; nothing where there are none."""
-    asked: dict[str, Any] = {}
+    asked: JsonObject = {}
     if (effort := call.sampling.reasoning_effort) is not None:
         asked["reasoning_effort"] = effort
     if (tokens := call.sampling.thinking_tokens) is not None:
@@ -95,13 +96,13 @@ def _thinking(call: Call) -> dict[str, Any]:
     return asked
 
 
-def template(call: Call, facts: Facts) -> dict[str, Any]:
+def template(call: Call, facts: Facts) -> JsonObject:
     """The part of the body that changes how the chat is written out as text."""
     flags = ("reasoning_effort", "chat_template_kwargs")
     return {name: value for name, value in _thinking(call).items() if name in flags and name not in facts.refused}
 
 
-def _leave_out(sent: dict[str, Any], refused: set[str]) -> None:
+def _leave_out(sent: JsonObject, refused: set[str]) -> None:
     for name in refused:
         sent.pop(name, None)
     if "continuous_usage_stats" in refused and "stream_options" in sent:
@@ -112,7 +113,7 @@ def _leave_out(sent: dict[str, Any], refused: set[str]) -> None:
         sent.pop("top_logprobs", None)
 
 
-def names(sent: dict[str, Any]) -> set[str]:
+def names(sent: JsonObject) -> set[str]:
     """The parameters of a body under the names that a refusal would use."""
     options = sent.get("stream_options")
     return set(sent) | (set(options) if isinstance(options, dict) else set())
@@ -132,15 +133,15 @@ _BAD_VALUE = re.compile(r"unsupported[ _]value|does not support|supported values
 _OFF_IS_MINUS_ONE = re.compile(r"-1|at least 1|greater than|positive|>=? ?[01]\b")
 
 
-def adapt(refusal: ErrorMessage, sent: dict[str, Any], facts: Facts, *, status: int = 400) -> bool:
+def adapt(refusal: ErrorBody, sent: JsonObject, facts: Facts, *, status: int = 400) -> bool:
     """Learn from a refusal of `sent`; True if a request built anew has a chance."""
     if status not in STATUSES or refusal.context or (status == 500 and not refusal.unknown):
         return False
     name = _blamed(refusal, names(sent))
     if name in CHAT_LENGTH_FIELDS:
         return _rename_length(refusal, name, facts)
-    if name in ("top_logprobs", "logprobs") and "top_logprobs" in sent:
-        return _fewer_alternatives(refusal, name, sent["top_logprobs"], facts)
+    if name in ("top_logprobs", "logprobs") and isinstance(asked := sent.get("top_logprobs"), int):
+        return _fewer_alternatives(refusal, name, asked, facts)
     if name == "top_k" and sent["top_k"] == 0 and _OFF_IS_MINUS_ONE.search(refusal.message) and not refusal.unknown:
         facts.learn(top_k_off=-1)
         return True
@@ -166,7 +167,7 @@ def _alike(name: str, facts: Facts) -> tuple[str, ...]:
     return ()
 
 
-def _blamed(refusal: ErrorMessage, sent: set[str]) -> str | None:
+def _blamed(refusal: ErrorBody, sent: set[str]) -> str | None:
     """The parameter of ours that the refusal is about: named apart, or first in its text."""
     for part in reversed(re.split(r"[.\s/\[\]]+", refusal.param)):
         if part in sent or part in CHAT_LENGTH_FIELDS:
@@ -185,7 +186,7 @@ def _blamed(refusal: ErrorMessage, sent: set[str]) -> str | None:
     return min(found)[1] if found else None
 
 
-def _rename_length(refusal: ErrorMessage, name: str, facts: Facts) -> bool:
+def _rename_length(refusal: ErrorBody, name: str, facts: Facts) -> bool:
     other = CHAT_LENGTH_FIELDS[1 - CHAT_LENGTH_FIELDS.index(name)]
     if not refusal.unknown and f"{other}' instead" not in refusal.message and f"use {other}" not in refusal.message:
         return False  # a bad value, which another name does not cure
@@ -200,7 +201,7 @@ def _rename_length(refusal: ErrorMessage, name: str, facts: Facts) -> bool:
     return True
 
 
-def _fewer_alternatives(refusal: ErrorMessage, name: str, asked: int, facts: Facts) -> bool:
+def _fewer_alternatives(refusal: ErrorBody, name: str, asked: int, facts: Facts) -> bool:
     limit = facts.top_logprobs_limit
     if limit is not None and limit < asked:
         return True  # lowered meanwhile by another request

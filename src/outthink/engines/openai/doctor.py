@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from outthink.core.errors import EngineError
 from outthink.core.request import Message, Sampling
@@ -17,7 +17,7 @@ from outthink.engines.openai.body import body
 from outthink.engines.openai.engine import CHAT, OpenAIEngine
 from outthink.engines.openai.reading import CompletionReader, logprob_entries
 from outthink.engines.protocol import Call
-from outthink.http.events import Decoder, NotJson
+from outthink.http.events import Decoder, JsonObject, NotJson
 from outthink.http.fields import read_count
 from outthink.http.transport import TransportFault
 
@@ -57,7 +57,7 @@ class Report:
                 return found
         raise KeyError(name)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """All of it as plain values."""
         return {**asdict(self), "findings": [asdict(found) for found in self.findings]}
 
@@ -69,15 +69,24 @@ class Report:
 class ProbedCompletion:
     """A reply: its chunks as they came, the same read as a completion, and its new text."""
 
-    chunks: list[dict[str, Any]]
+    chunks: list[JsonObject]
     reading: CompletionReader
     text: str
     kind: str
 
 
-def question(text: str, *, most: int, temperature: float, **fields: Any) -> Call:
+def question(
+    text: str,
+    *,
+    most: int,
+    temperature: float,
+    seed: int | None = None,
+    prefix: str | None = None,
+    top_logprobs: int | None = None,
+) -> Call:
     """A call with one user message."""
-    return Call((Message("user", text),), Sampling(temperature=temperature, max_tokens=most), **fields)
+    sampling = Sampling(temperature=temperature, max_tokens=most)
+    return Call((Message("user", text),), sampling, seed, prefix=prefix, top_logprobs=top_logprobs)
 
 
 async def listen(engine: OpenAIEngine, call: Call) -> ProbedCompletion:
@@ -88,23 +97,23 @@ async def listen(engine: OpenAIEngine, call: Call) -> ProbedCompletion:
     """
     reply = await engine.start(call)
     decoder, reading = Decoder(), CompletionReader(call)
-    chunks: list[dict[str, Any]] = []
+    chunks: list[JsonObject] = []
     try:
         async for piece in reply:
             chunks += decoder.feed(piece)
         chunks += decoder.close()
     except TransportFault as fault:
-        raise engine.server.voice.fault(fault) from fault
+        raise engine.server.errors.fault(fault) from fault
     except NotJson as error:
-        raise engine.server.voice.error(f"answered something that is not JSON ({str(error)!r})") from error
+        raise engine.server.errors.error(f"answered something that is not JSON ({str(error)!r})") from error
     finally:
         await reply.aclose()
     if decoder.kind == "page":
-        raise engine.server.voice.page()
+        raise engine.server.errors.page()
     text = ""
     for chunk in chunks:
         if chunk.get("error"):
-            raise EngineError(engine.server.voice.clean(f"{engine.url} failed: {chunk['error']}"))
+            raise EngineError(engine.server.errors.clean(f"{engine.url} failed: {chunk['error']}"))
         delta = reading.take(chunk)
         text += delta.text if delta is not None else ""
     rest = reading.rest()
@@ -220,17 +229,18 @@ async def probe_prefix(engine: OpenAIEngine, first: ProbedCompletion) -> list[Fi
 async def probe_choices(engine: OpenAIEngine, first: ProbedCompletion) -> list[Finding]:
     """Whether `n` gives several choices, and whether usage then counts them all."""
     call = question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0, seed=8, top_logprobs=0)
-    sent: dict[str, Any] = {**body(call, engine.model, engine.facts), "n": 2, "stream": False}
+    sent: JsonObject = {**body(call, engine.model, engine.facts), "n": 2, "stream": False}
     sent.pop("stream_options", None)
     answer = await engine.server.fetch(CHAT, sent)
     told = answer.json()
     if answer.status != 200 or not isinstance(told, dict):
-        error = engine.server.voice.status(answer.status, answer.headers, answer.content)
+        error = engine.server.errors.status(answer.status, answer.headers, answer.content)
         if not error.fatal:
             raise error
         engine.facts.learn(again=True, n=False)
         return [Finding("n", "no", str(error)), Finding("usage sums choices", "unknown", "n is not available")]
-    rows = [row for row in told.get("choices") or [] if isinstance(row, dict)]
+    choices = told.get("choices")
+    rows = [row for row in (choices if isinstance(choices, list) else ()) if isinstance(row, dict)]
     honoured = len(rows) == 2
     engine.facts.learn(again=True, n=honoured)
     found = Finding("n", _state(honoured), f"asked for 2 choices, got {len(rows)}")
@@ -247,7 +257,7 @@ async def probe_choices(engine: OpenAIEngine, first: ProbedCompletion) -> list[F
     return [found, Finding("usage sums choices", _state(sums), f"usage says {used} for {' + '.join(map(str, known))}")]
 
 
-def _length(row: dict[str, Any]) -> int | None:
+def _length(row: JsonObject) -> int | None:
     """Tokens of a choice: its entries, or the cap where it was cut off there."""
     return len(logprob_entries(row)) or (_MOST if row.get("finish_reason") == "length" else None)
 
@@ -276,7 +286,7 @@ async def probe_cancellation(engine: OpenAIEngine, first: ProbedCompletion) -> l
     except StopAsyncIteration:
         return [Finding("cancellation", "unknown", "the completion was over too soon")]
     except TransportFault as fault:
-        raise engine.server.voice.fault(fault) from fault
+        raise engine.server.errors.fault(fault) from fault
     finally:
         started = time.monotonic()
         await reply.aclose()

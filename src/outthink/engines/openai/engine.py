@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.paths import cache_dir
@@ -19,8 +19,8 @@ from outthink.engines.openai.facts import Facts, file_for, recall, remember
 from outthink.engines.openai.reading import CompletionReader, decisive
 from outthink.engines.openai.tokens import Tokenizer
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
-from outthink.http.errors import complaint, html, of
-from outthink.http.events import Decoder, NotJson
+from outthink.http.errors import ErrorBody
+from outthink.http.events import Decoder, JsonObject, NotJson, is_html
 from outthink.http.fields import read_count
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Response, Timeouts, Transport, TransportFault
@@ -35,16 +35,16 @@ async def list_models(server: Server) -> dict[str, int | None] | None:
         EngineError: the server does not answer, refuses, or answers something else than a list.
     """
     answer = await server.fetch("/models")
-    if answer.status in (404, 405, 501) and not html(answer.content):
+    if answer.status in (404, 405, 501) and not is_html(answer.content):
         return None
     if answer.status != 200:
-        raise server.voice.status(answer.status, answer.headers, answer.content)
+        raise server.errors.status(answer.status, answer.headers, answer.content)
     told = answer.json()
     rows = told.get("data", told.get("models")) if isinstance(told, dict) else told
     if not isinstance(rows, list):
-        if html(answer.content):
-            raise server.voice.page()
-        raise server.voice.garbled(answer.content, fatal=True)
+        if is_html(answer.content):
+            raise server.errors.page()
+        raise server.errors.garbled(answer.content, fatal=True)
     listed: dict[str, int | None] = {}
     for row in rows:
         name = row.get("id") or row.get("name") if isinstance(row, dict) else row
@@ -195,7 +195,7 @@ class OpenAIEngine(Engine):
         listed = await list_models(self.server)
         if self._model is None:
             if listed == {}:
-                raise self.server.voice.error("serves no model; load one, or name it", fatal=True)
+                raise self.server.errors.error("serves no model; load one, or name it", fatal=True)
             self._model = next(iter(listed)) if listed else "default"
         if listed is not None:
             self._parameters = listed.get(self._model)
@@ -236,10 +236,10 @@ class OpenAIEngine(Engine):
                 if decoder.done and not reading.over:
                     await drain(reply)
             except NotJson as error:
-                raise self.server.voice.garbled(str(error).encode(), fatal=not reading.text) from error
+                raise self.server.errors.garbled(str(error).encode(), fatal=not reading.text) from error
             except TransportFault as fault:
                 if not reading.ended:  # a completion that had ended lacks nothing but its `[DONE]`
-                    raise self.server.voice.fault(fault) from fault
+                    raise self.server.errors.fault(fault) from fault
             if (rest := reading.rest()) is not None:
                 yield rest
             yield self.conclude(call, reading, decoder)
@@ -288,15 +288,15 @@ class OpenAIEngine(Engine):
                 self.save()
                 return reply
             answer = await self.server.read(reply)
-            if not adapt(complaint(answer.content), sent, self.facts, status=answer.status):
+            if not adapt(ErrorBody.parse(answer.content), sent, self.facts, status=answer.status):
                 break
-        told = complaint(answer.content)
+        told = ErrorBody.parse(answer.content)
         if call.prefix and answer.status in (400, 422) and not told.context and _NO_PREFIX.search(told.message):
             self.facts.learn(prefix=False)
             self.save()
             raise self._no_prefix(f" ({told.message})")
         self.save()
-        raise self.server.voice.status(answer.status, answer.headers, answer.content, model=self.model)
+        raise self.server.errors.status(answer.status, answer.headers, answer.content, model=self.model)
 
     def reader(self, call: Call) -> CompletionReader:
         """What reads a completion of this call."""
@@ -306,11 +306,11 @@ class OpenAIEngine(Engine):
         """What reads a reply's bytes."""
         return Decoder()
 
-    def body(self, call: Call) -> dict[str, Any]:
+    def body(self, call: Call) -> JsonObject:
         """What is sent for a call, in the dialect that the server is known to speak."""
         return body(call, self.model, self.facts)
 
-    def hear(self, chunks: list[dict[str, Any]], reading: CompletionReader) -> tuple[Delta | None, EngineError | None]:
+    def hear(self, chunks: list[JsonObject], reading: CompletionReader) -> tuple[Delta | None, EngineError | None]:
         """What chunks that came together say, as one, and the failure that one of them tells of."""
         deltas, broken = [], None
         try:
@@ -323,35 +323,35 @@ class OpenAIEngine(Engine):
             broken = error
         return Delta.of(deltas), broken
 
-    def _take(self, chunk: dict[str, Any], reading: CompletionReader) -> Delta | None:
+    def _take(self, chunk: JsonObject, reading: CompletionReader) -> Delta | None:
         self.check(chunk)
         return reading.take(chunk)
 
-    def check(self, chunk: dict[str, Any]) -> None:
+    def check(self, chunk: JsonObject) -> None:
         """Raise EngineError for a chunk that tells of a failure."""
         if chunk.get("error") or chunk.get("object") == "error":
-            told = of(chunk)
+            told = ErrorBody.of(chunk)
             code = next((int(word) for word in told.code.split() if word.isdecimal()), 500)
-            raise self.server.voice.refused(code if code >= 400 else 500, told, model=self.model)
+            raise self.server.errors.refused(code if code >= 400 else 500, told, model=self.model)
 
     def _check_end(self, reading: CompletionReader, decoder: Decoder) -> None:
         """Raise unless the completion came to a proper end."""
         if decoder.kind == "page":
-            raise self.server.voice.page()
+            raise self.server.errors.page()
         if isinstance(reading.reason, str) and reading.reason.lower() == "error":
-            raise self.server.voice.error("broke a completion off with an error of its own; see its log")
+            raise self.server.errors.error("broke a completion off with an error of its own; see its log")
         if reading.ended or reading.over or decoder.done or (decoder.kind == "object" and reading.text):
             return
         if decoder.kind == "unknown":
-            raise self.server.voice.error("answered nothing; it may have crashed, see its log")
+            raise self.server.errors.error("answered nothing; it may have crashed, see its log")
         if decoder.kind == "object":
-            raise self.server.voice.error("answered JSON that holds no completion; is this the API URL?", fatal=True)
+            raise self.server.errors.error("answered JSON that holds no completion; is this the API URL?", fatal=True)
         tokens = reading.counts.tokens
         after = f"after {tokens} tokens" if tokens is not None else "before its end"
-        raise self.server.voice.error(f"broke the stream off {after}; it may have crashed or restarted, see its log")
+        raise self.server.errors.error(f"broke the stream off {after}; it may have crashed or restarted, see its log")
 
     def _no_prefix(self, said: str) -> EngineError:
-        return self.server.voice.error(
+        return self.server.errors.error(
             f"cannot continue a partial answer{said}; use a strategy that does not extend", fatal=True
         )
 

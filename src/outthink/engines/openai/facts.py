@@ -1,6 +1,7 @@
-"""What is known about a server and its model. Knows values and when each was learnt; knows no file.
+"""What is known about a server and its model, and the small JSON file that remembers it.
 
-Nothing here is configured: it comes from refusals, from what replies contain, and from `doctor`.
+Nothing here is configured: it comes from refusals, from what replies contain, and from `doctor`. Knows values, when
+each was learnt and when it expires; does not know what a fact means for a request. Files hold no key, prompt or text.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+from outthink.http.events import Json
 
 
 @dataclass(slots=True)
@@ -55,7 +57,7 @@ class Facts:
     """Something was learnt that has not been remembered yet."""
     now: Callable[[], float] = field(default=time.time, repr=False, compare=False)
 
-    def learn(self, *, again: bool = False, **values: Any) -> None:
+    def learn(self, *, again: bool = False, **values: Json) -> None:
         """Note values. Known ones keep their date, so that limitations expire, unless tried `again`."""
         for name, value in values.items():
             if getattr(self, name) != value or again:
@@ -70,10 +72,6 @@ class Facts:
             self.learnt[f"refused:{name}"] = self.now()
             self.changed = True
 
-
-# Where facts about servers outlive the process: one small JSON file a URL and model.
-#
-# Knows: paths, expiry and atomic writing. Does not know what a fact means. Holds no key, prompt or text.
 
 EXPIRES = 7 * 86_400.0
 """Seconds after which a fact must be found out again: servers are upgraded and restarted with other flags."""
@@ -130,7 +128,8 @@ def recall(path: Path, *, now: Callable[[], float] = time.time) -> Facts:
 def remember(path: Path, facts: Facts, url: str, model: str) -> None:
     """Write the file, whole or not at all. A disk that refuses costs only the memory."""
     facts.changed = False
-    values: dict[str, Any] = {name: value for name in _TYPES if (value := getattr(facts, name)) is not None}
+    known = asdict(facts)
+    values = {name: known[name] for name in _TYPES if known[name] is not None}
     values["refused"] = sorted(facts.refused)
     text = json.dumps({"url": url, "model": model, "facts": values, "learnt": facts.learnt}, indent=1)
     scratch = None

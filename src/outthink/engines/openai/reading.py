@@ -1,15 +1,17 @@
-"""One completion as it is read. Turns decoded chunks into Deltas and the Finish.
+"""One completion as it is read: turns decoded chunks into Deltas and the Finish.
 
-Knows: what servers put into chunks, streamed or whole. Does not know bytes, connections or retries.
+Knows what servers put into chunks, streamed or whole: text, thinking, log-probabilities, why and where it stopped, and
+that some repeat the prefix they were sent. Does not know bytes, connections or retries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Delta, Finish
+from outthink.http.events import Json, JsonObject
 from outthink.http.fields import read_count
 
 # Why a completion ended, in one vocabulary. Knows what servers write there; knows no counts.
@@ -46,7 +48,7 @@ def finish_reason(told: object) -> str:
     return _KNOWN.get(told.strip().lower().replace("-", "_").replace(" ", "_"), "unknown")
 
 
-def stop_sequence(chunk: Mapping[str, Any], choice: Mapping[str, Any], stops: Sequence[str]) -> str | None:
+def stop_sequence(chunk: JsonObject, choice: JsonObject, stops: Sequence[str]) -> str | None:
     """The stop sequence that this last chunk names: empty for an end without one, None if it does not tell."""
     if not stops or finish_reason(choice.get("finish_reason")) in ("length", "tool_calls", "content_filter"):
         return ""
@@ -79,14 +81,14 @@ def _value(entry: object) -> float | None:
     return min(0.0, max(FLOOR, float(told)))
 
 
-def logprob_entries(choice: dict[str, Any]) -> Sequence[Any]:
+def logprob_entries(choice: JsonObject) -> Sequence[Json]:
     """The token entries of a choice, empty without any."""
     logprobs = choice.get("logprobs")
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     return content if isinstance(content, list) else ()
 
 
-def read_logprobs(tokens: Sequence[Any], asked: int) -> tuple[list[float], list[float], int]:
+def read_logprobs(tokens: Sequence[Json], asked: int) -> tuple[list[float], list[float], int]:
     """The chosen tokens' log-probabilities, their confidences, and the most alternatives of any token.
 
     A confidence needs two alternatives; of more than `asked` only the most likely count. Values that
@@ -107,7 +109,7 @@ def read_logprobs(tokens: Sequence[Any], asked: int) -> tuple[list[float], list[
     return chosen, confidences, width
 
 
-def alternatives(tokens: Sequence[Any]) -> list[tuple[str, dict[str, float]]]:
+def alternatives(tokens: Sequence[Json]) -> list[tuple[str, dict[str, float]]]:
     """Each token's text, and the log-probabilities of its alternatives by their text, the chosen one included."""
     found = []
     for token in tokens:
@@ -234,7 +236,7 @@ class CompletionReader:
         self._stops = call.sampling.stop
         self._told: tuple[int | None, int | None] = (None, None)
 
-    def take(self, chunk: dict[str, Any]) -> Delta | None:
+    def take(self, chunk: JsonObject) -> Delta | None:
         """What a chunk adds, None if nothing."""
         counts = self.counts
         if isinstance(usage := chunk.get("usage"), dict):
@@ -299,7 +301,7 @@ class CompletionReader:
         self._told = told
         return Delta(text, reasoning, told[0], chosen, confidences, told[1])
 
-    def _thinking(self, usage: dict[str, Any]) -> None:
+    def _thinking(self, usage: JsonObject) -> None:
         details = usage.get("completion_tokens_details")
         if isinstance(details, dict) and (told := read_count(details.get("reasoning_tokens"))):
             self.thought_tokens = told
@@ -311,7 +313,7 @@ class CompletionReader:
                 # What is known of a server's streams says nothing about its whole replies.
                 self.stripper = Stripper(self.stripper.prefix, None)
 
-    def _content(self, piece: dict[str, Any]) -> tuple[str, str]:
+    def _content(self, piece: JsonObject) -> tuple[str, str]:
         text, thought = piece.get("content"), ""
         for key in ("reasoning_content", "reasoning"):
             if value := piece.get(key):
@@ -323,7 +325,7 @@ class CompletionReader:
         return _string(text) or _string(piece.get("refusal")), thought
 
 
-def _first(choices: object) -> dict[str, Any] | None:
+def _first(choices: object) -> JsonObject | None:
     """The choice that was asked for, also of a server that sends several."""
     if not isinstance(choices, list):
         return None
@@ -337,7 +339,7 @@ def _string(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _parts(parts: list[Any], *, thinking: bool) -> str:
+def _parts(parts: list[Json], *, thinking: bool) -> str:
     found = []
     for part in parts:
         if isinstance(part, dict) and (part.get("type") == "thinking") is thinking:

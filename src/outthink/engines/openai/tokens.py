@@ -6,12 +6,11 @@ when each of them is not to be believed. Does not know text lengths: stream delt
 
 from __future__ import annotations
 
-from typing import Any
-
 from outthink.core.errors import EngineError
 from outthink.engines.openai.body import template
 from outthink.engines.openai.facts import Facts
 from outthink.engines.protocol import Call
+from outthink.http.events import Json, JsonObject
 from outthink.http.fields import read_count, read_timings, read_usage
 from outthink.http.server import Server
 
@@ -30,7 +29,7 @@ class Counts:
         self._timed: int | None = None
         self._used: int | None = None
 
-    def timings(self, told: dict[str, Any]) -> None:
+    def timings(self, told: JsonObject) -> None:
         """llama.cpp's counts of a chunk."""
         timed = read_timings(told)
         if timed.completion is not None:
@@ -38,7 +37,7 @@ class Counts:
         self.cached = self.cached if timed.cached is None else timed.cached
         self.prompt = timed.prompt or self.prompt
 
-    def usage(self, told: dict[str, Any]) -> None:
+    def usage(self, told: JsonObject) -> None:
         """OpenAI: cumulative where it comes with every chunk, as vLLM can do."""
         usage = read_usage(told)
         if usage.completion is not None:
@@ -105,7 +104,7 @@ class Tokenizer:
             return None
         if self._facts.counts_chats is False:
             return None
-        messages = [message.wire() for message in call.messages]
+        messages: list[Json] = [message.wire() for message in call.messages]
         flags = template(call, self._facts)
         if call.prefix:
             messages.append({"role": "assistant", "content": call.prefix})
@@ -124,7 +123,7 @@ class Tokenizer:
             return len(tokens) if isinstance(tokens, list) and tokens else None
         return None
 
-    async def _ask(self, path: str, body: dict[str, Any], *, chat: bool = False) -> dict[str, Any] | None:
+    async def _ask(self, path: str, body: JsonObject, *, chat: bool = False) -> JsonObject | None:
         """An endpoint's answer; a refusal is remembered as absence, until then unseen."""
         facts = self._facts
         if facts.tokenizer == "none":
