@@ -29,7 +29,7 @@ class Script:
 
     def __init__(self, **answers: Callable[[dict[str, Any]], Any]) -> None:
         self.answers, self.asked = answers, list[tuple[str, dict[str, Any], dict[str, str]]]()
-        self.model = "Qwen2.5-Math-PRM-7B"
+        self.model, self.listed = "Qwen2.5-Math-PRM-7B", 0
 
 
 @contextmanager
@@ -37,6 +37,7 @@ def serve(script: Script) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             assert self.path == "/v1/models"
+            script.listed += 1
             self.reply(200, {"object": "list", "data": [{"id": script.model, "max_model_len": 4096}]})
 
         def do_POST(self) -> None:
@@ -80,6 +81,12 @@ def scored(*values: float) -> dict[str, Any]:
     return {"id": "score-1", "object": "list", "model": "m", "data": rows[::-1], "usage": USAGE}
 
 
+def prepared(url: str, **settings: Any) -> RemoteRewardModel:
+    verifier = RemoteRewardModel(url, **settings)
+    asyncio.run(verifier.prepare())
+    return verifier
+
+
 def ask(url: str, steps: tuple[str, ...] = STEPS, **settings: Any) -> Score:
     return asyncio.run(RemoteRewardModel(url, **settings).score(REQUEST, [Candidate(steps)]))[0]
 
@@ -87,7 +94,7 @@ def ask(url: str, steps: tuple[str, ...] = STEPS, **settings: Any) -> Score:
 def test_pooling_gives_two_classes_a_step() -> None:
     script = Script(pooling=lambda body: pooled([[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]))
     with serve(script) as url:
-        verifier = RemoteRewardModel.open(f"{url}/v1/", api_key="secret")
+        verifier = prepared(f"{url}/v1/", api_key="secret")
         assert (verifier.model, verifier.max_context, verifier.kind) == (script.model, 4096, "process")
         assert verifier.id == f"{script.model}@{url.removeprefix('http://')}/qwen-prm"
         (score,) = asyncio.run(verifier.score(REQUEST, [Candidate(STEPS)]))
@@ -104,12 +111,21 @@ def test_pooling_gives_two_classes_a_step() -> None:
     assert verifier.bound(REQUEST, Candidate(STEPS)) >= 70
 
 
-def test_opening_while_an_event_loop_runs() -> None:
-    async def run(url: str) -> str:
-        return RemoteRewardModel.open(url).model
+def test_the_name_of_the_model_is_asked_for_once_and_not_before() -> None:
+    async def run(url: str) -> None:
+        verifier = RemoteRewardModel(url)
+        assert verifier.model == f"reward model at {url.removeprefix('http://')}"
+        await verifier.prepare()
+        await verifier.prepare()
+        assert verifier.model == "Qwen2.5-Math-PRM-7B"
+        await verifier.aclose()
 
-    with serve(Script()) as url:
-        assert asyncio.run(run(url)) == "Qwen2.5-Math-PRM-7B"
+    script = Script()
+    with serve(script) as url:
+        asyncio.run(run(url))
+        assert script.listed == 1
+        asyncio.run(RemoteRewardModel(url, model="mine").prepare())
+        assert script.listed == 1, "a model that was named is not looked up"
 
 
 def test_pooling_for_math_shepherd_takes_text() -> None:
@@ -211,7 +227,7 @@ def test_a_dead_server() -> None:
     with serve(Script()) as url:
         pass
     with pytest.raises(EngineError, match=r"reward model at 127\.0\.0\.1:\d+: no connection .*is the server running"):
-        RemoteRewardModel.open(url)
+        prepared(url)
     with pytest.raises(EngineError, match="no connection"):
         ask(url)
 

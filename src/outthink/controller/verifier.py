@@ -67,7 +67,7 @@ def open_verifier(
     if text.startswith(("http://", "https://")):
         from outthink.verifiers.remote import RemoteRewardModel
 
-        return RemoteRewardModel.open(text)
+        return RemoteRewardModel(text)
     if Path(text).is_dir() or _HUB_NAME.fullmatch(text):
         from outthink.engines.embedded.fetch import find_model
         from outthink.verifiers.reward_model import open_reward_model

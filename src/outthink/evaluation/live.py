@@ -28,7 +28,7 @@ from outthink.evaluation.verify import close, remove_journal
 from outthink.session.store import SampleStore
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE
-from outthink.verifiers.protocol import Verifier
+from outthink.verifiers.protocol import Verifier, complete
 
 DEFAULT = (BASELINE, "adaptive-consistency", "esc")
 Judge = Callable[[Dataset], Verifier | None]
@@ -62,7 +62,9 @@ async def live(
     outs = []
     for dataset in datasets:
         out = folder / f"{model}--{dataset.name}.parquet"
-        verifier = await asyncio.to_thread(judge, dataset)  # opening one may take long, or ask a server
+        verifier = await asyncio.to_thread(judge, dataset)  # opening one may take long
+        if verifier is not None:
+            await complete(verifier).prepare()
         arena = Arena(dataset, engine, verifier, plan, out)
         try:
             fields = await arena.contest(specs, progress=progress(out.stem))

@@ -204,6 +204,7 @@ async def verify(
     missing = next((key for key, _ in rows if key not in problems), None)
     if missing is not None:
         raise BadInput("problem_id", missing, f"is not in {problems.path}", "give the problems of these samples")
+    await verifier.prepare()  # it then knows its model's name, which is part of its id
     journal = ScoreJournal(out, fingerprint(samples, problems, verifier, kind))
     useless, done = False, dict[int, JudgedSample]()
     try:
@@ -371,7 +372,9 @@ def prescored(traces: Traces, scoring: Prescoring) -> Traces:
     verifier = open_verifier(
         scoring.verifier, answer=kind, keys=problems.keys, code=problems.code, engine=scoring.engine
     )
+    asyncio.run(verifier.prepare())  # it then knows its model's name, which is part of its id
     if traces.verifier == verifier.id:
+        asyncio.run(close(verifier))
         return traces
     samples = SampleFile(traces.path, rescore=True)
     run = fingerprint(samples, problems, verifier, kind)

@@ -128,7 +128,7 @@ class ServerErrors:
     def __init__(self, url: str, secrets: tuple[str, ...], timeouts: Timeouts) -> None:
         self.url = url
         self._secrets = tuple(secret for secret in secrets if secret)
-        self._timeouts = timeouts
+        self.timeouts = timeouts
 
     def error(
         self, text: str, *, fatal: bool = False, again: bool = True, retry_after: float | None = None
@@ -149,7 +149,7 @@ class ServerErrors:
             text = f"has a certificate that is not trusted ({fault.detail}); check the URL, or install its authority"
             return self.error(text, fatal=True)
         if fault.kind == "idle":
-            waited = f" for {self._timeouts.idle:g} s" if self._timeouts.idle is not None else ""
+            waited = f" for {self.timeouts.idle:g} s" if self.timeouts.idle is not None else ""
             remedy = "it hangs or is overloaded: look at it, or raise --idle-timeout"
             return self.error(f"sent nothing{waited}; {remedy}", again=False)
         why = f" ({fault.detail})" if fault.detail else ""

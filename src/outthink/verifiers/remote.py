@@ -1,7 +1,7 @@
 """A reward model behind HTTP, as vLLM serves them.
 
-Knows: the shapes of its pooling, score and classify APIs, and what a reply must hold. Does not know
-weights or tokenizers: its token counts are the server's.
+Knows: the shapes of its pooling, score and classify APIs, and what a reply must hold. Does not know weights or
+tokenizers (its token counts are the server's), nor how bytes move: that is the HTTP room's.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import ssl
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 from urllib.parse import urlsplit
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
+from outthink.http.errors import ServerErrors
+from outthink.http.events import Json, JsonObject
+from outthink.http.server import Address, Server
+from outthink.http.transport import HttpxTransport, Timeouts, TransportFault
 from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, question_of
 from outthink.verifiers.reward_model.formats import MARKER, SYSTEM
 
@@ -34,8 +36,18 @@ class _NoSuchApi(EngineError):
     """The server has no such route, or its model none of that task."""
 
 
+class _Errors(ServerErrors):
+    """Words failures for a reward model's server: what is said of a chat server does not help with one."""
+
+    def fault(self, fault: TransportFault) -> EngineError:
+        """The error for a request that got no answer, or only a part of one."""
+        if fault.kind == "idle":
+            return EngineError(f"{_place(self.url)}: no reply within {self.timeouts.idle:g} s")
+        return EngineError(f"{_place(self.url)}: no connection ({fault.detail or fault.kind}); is the server running?")
+
+
 class RemoteRewardModel(Verifier):
-    """Judges by asking a server.
+    """Judges by asking a server. `prepare` asks it for its model, unless one was named.
 
     Args:
         url: of the server, with or without `/v1`.
@@ -78,25 +90,15 @@ class RemoteRewardModel(Verifier):
         for field, value, known in (("format", format, _FORMATS), ("api", api, _APIS)):
             if value is not None and value not in known:
                 raise BadInput(field, value, "is not known", f"use one of {', '.join(known)}")
-        self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
-        self._where = f"reward model at {parts.hostname}" + (f":{parts.port}" if parts.port else "")
+        address = Address.parse(url)
+        self.url, self._where = address.root, _place(url)
+        transport = HttpxTransport(concurrency, secure=parts.scheme == "https", proxies=not address.local)
+        self._server = Server(address, api_key, transport, Timeouts(min(10.0, timeout), timeout), _Errors)
         self._format, self._kind, self._aggregation, self._api = format, kind, aggregation, api
         self._name = model
         self.max_context: int | None = None
         self.separator = separator or "\n\n"
         self.parameters, self.sigmoid, self.timeout, self.concurrency = parameters, sigmoid, timeout, concurrency
-        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-
-    @classmethod
-    def open(cls, url: str, **settings: Any) -> RemoteRewardModel:
-        """Ask the server which model it has, so that its name is known from the start. Blocks.
-
-        Raises EngineError where no server answers, BadInput for settings that cannot be used.
-        """
-        verifier = cls(url, **settings)
-        with ThreadPoolExecutor(1) as thread:  # an event loop may be running in this one
-            thread.submit(asyncio.run, verifier._ask_name()).result()
-        return verifier
 
     @property
     def model(self) -> str:
@@ -134,27 +136,41 @@ class RemoteRewardModel(Verifier):
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One request a candidate. Raises EngineError where the server fails or answers in another shape."""
-        if self._name is None:
-            await self._ask_name()
-        gate = asyncio.Semaphore(self.concurrency)
-        async with self._client() as client:
-            first = [await self._judge(client, gate, request, candidates[0])] if candidates else []
-            try:
-                async with asyncio.TaskGroup() as group:
-                    jobs = [group.create_task(self._judge(client, gate, request, one)) for one in candidates[1:]]
-            except ExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+        await self.prepare()
+        places = asyncio.Semaphore(self.concurrency)
+        # The first one finds out which API there is.
+        first = [await self._judge(places, request, candidates[0])] if candidates else []
+        try:
+            async with asyncio.TaskGroup() as group:
+                jobs = [group.create_task(self._judge(places, request, candidate)) for candidate in candidates[1:]]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         return first + [job.result() for job in jobs]
 
-    async def _judge(self, client: Any, gate: asyncio.Semaphore, request: Request, candidate: Candidate) -> Score:
-        """One candidate; the first one finds out which API there is."""
+    async def prepare(self) -> None:
+        """Take the first model that the server lists, unless one was named. Raises EngineError where none answers."""
+        if self._name is not None:
+            return
+        reply = await self._send("v1/models")
+        models = reply.get("data")
+        first = models[0] if isinstance(models, list) and models else None
+        if not isinstance(first, dict) or not isinstance(name := first.get("id"), str):
+            raise self._strange("v1/models", reply, "names no model")
+        self._name = name
+        self.max_context = _count(first.get("max_model_len"))
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop."""
+        await self._server.transport.aclose()
+
+    async def _judge(self, places: asyncio.Semaphore, request: Request, candidate: Candidate) -> Score:
         if not candidate.steps or not all(step.strip() for step in candidate.steps):
             raise BadInput("steps", candidate.steps, "hold a step without text", "score steps that hold visible text")
-        async with gate:
+        async with places:
             apis, refusal = ((self._api,) if self._api else _APIS), None
             for api in apis:
                 try:
-                    reply = await self._send(client, "POST", api, self._body(api, request, candidate))
+                    reply = await self._send(api, self._body(api, request, candidate))
                 except _NoSuchApi as error:
                     refusal = refusal or error
                     continue
@@ -169,27 +185,30 @@ class RemoteRewardModel(Verifier):
             return [candidate.text]
         return ["".join(candidate.steps[: count + 1]) for count in range(len(candidate.steps))]
 
-    def _body(self, api: Api, request: Request, candidate: Candidate) -> dict[str, Any]:
-        question, body = question_of(request), {"model": self._name}
+    def _body(self, api: Api, request: Request, candidate: Candidate) -> JsonObject:
+        question = question_of(request)
+        body: JsonObject = {"model": self._name}
         if api == "score":
-            return body | {"text_1": question, "text_2": self._texts(candidate)}
+            return body | {"text_1": question, "text_2": [*self._texts(candidate)]}
         if api == "classify":
             return body | {"input": [f"{question}\n\n{text}" for text in self._texts(candidate)]}
         steps = [step.strip() for step in candidate.steps]
         if self.format == "math-shepherd":
             return body | {"input": f"{question} " + "\n".join(f"{step} ки" for step in steps)}
-        chat = [{"role": "system", "content": SYSTEM}] if self.format == "qwen-prm" else []
-        said = "".join(step + MARKER for step in steps) if self.format == "qwen-prm" else candidate.text
-        chat += [{"role": "user", "content": question}, {"role": "assistant", "content": said}]
-        return body | {"messages": chat}
+        marked = self.format == "qwen-prm"
+        answer = "".join(step + MARKER for step in steps) if marked else candidate.text
+        system: list[Json] = [{"role": "system", "content": SYSTEM}] if marked else []
+        chat: list[Json] = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        return body | {"messages": system + chat}
 
-    def _read(self, api: Api, reply: Mapping[str, Any], candidate: Candidate) -> Score:
+    def _read(self, api: Api, reply: JsonObject, candidate: Candidate) -> Score:
         """The scores in a reply, NaN and null passed on. Raises EngineError for any other shape."""
         wanted = len(candidate.steps) if self.kind == "process" else 1
         data = reply.get("data")
-        if not isinstance(data, list) or not data or not all(isinstance(row, dict) for row in data):
+        rows = [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
+        if not isinstance(data, list) or not data or len(rows) < len(data):
             raise self._strange(api, reply, "holds no list of results")
-        rows = sorted(data, key=lambda row: row.get("index") or 0)
+        rows.sort(key=lambda row: _count(row.get("index")) or 0)
         field = {"pooling": "data", "score": "score", "classify": "probs"}[api]
         values = rows[0].get(field) if api == "pooling" else [row.get(field) for row in rows]
         if not isinstance(values, list):
@@ -205,7 +224,7 @@ class RemoteRewardModel(Verifier):
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
         return Score(tuple(scores), _count(usage.get("prompt_tokens")), 0, _count(cached))
 
-    def _number(self, api: Api, reply: Mapping[str, Any], value: object) -> float:
+    def _number(self, api: Api, reply: JsonObject, value: Json) -> float:
         """A number, or that of the class `right` in a list of one or two."""
         if isinstance(value, list) and len(value) in (1, 2):
             # Math-Shepherd's pair is (+, -); everywhere else class 1 is the right one.
@@ -216,61 +235,33 @@ class RemoteRewardModel(Verifier):
             raise self._strange(api, reply, "holds no list of numbers")
         return 1 / (1 + math.exp(-min(max(value, -700), 700))) if self.sigmoid else float(value)
 
-    def _strange(self, api: str, reply: object, problem: str) -> EngineError:
+    def _strange(self, api: str, reply: JsonObject, problem: str) -> EngineError:
         shown = json.dumps(reply, ensure_ascii=False)
         shown = shown if len(shown) <= 200 else shown[:200] + "..."
         return EngineError(f"{self._where}: the reply of /{api} {problem}: {shown}", again=False)
 
-    async def _ask_name(self) -> None:
-        """Take the first model that the server lists."""
-        async with self._client() as client:
-            reply = await self._send(client, "GET", "v1/models", None)
-        models = reply.get("data")
-        first = models[0] if isinstance(models, list) and models else None
-        if not isinstance(first, dict) or not isinstance(first.get("id"), str):
-            raise self._strange("v1/models", reply, "names no model")
-        self._name = self._name or first["id"]
-        self.max_context = _count(first.get("max_model_len"))
-
-    def _client(self) -> Any:
-        import httpx2
-
-        host = urlsplit(self.url).hostname or ""
-        return httpx2.AsyncClient(
-            headers=self._headers,
-            timeout=httpx2.Timeout(self.timeout, connect=min(10.0, self.timeout)),
-            # Over http:// nothing is verified, and an empty context is made in no time.
-            verify=True if self.url.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            trust_env=host != "localhost" and not host.startswith("127."),
-        )
-
-    async def _send(self, client: Any, method: str, path: str, body: dict[str, Any] | None) -> Mapping[str, Any]:
+    async def _send(self, path: str, body: JsonObject | None = None) -> JsonObject:
         """A JSON object. Raises EngineError for anything else."""
-        import httpx2
-
-        try:
-            reply = await client.request(method, f"{self.url}/{path}", json=body)
-        except httpx2.TimeoutException as error:
-            raise EngineError(f"{self._where}: no reply within {self.timeout:g} s") from error
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            line = " ".join(str(error).split()) or type(error).__name__
-            raise EngineError(f"{self._where}: no connection ({line}); is the server running?") from error
-        text = reply.text
-        if reply.status_code >= 300:
-            line = f"{self._where}: /{path} answered {reply.status_code}: {_reason(text)}"
-            if reply.status_code in _ABSENT or (reply.status_code == 400 and "not support" in text):
+        answer = await self._server.fetch(f"/{path}", body, root=True)
+        text = answer.content.decode("utf-8", "replace")
+        if answer.status >= 300:
+            line = f"{self._where}: /{path} answered {answer.status}: {_reason(text)}"
+            if answer.status in _ABSENT or (answer.status == 400 and "not support" in text):
                 raise _NoSuchApi(line, fatal=True)
-            raise EngineError(line, fatal=reply.status_code in _HELPLESS)
-        try:
-            parsed = json.loads(text)
-        except ValueError:
-            parsed = None
-        if not isinstance(parsed, dict):
+            raise EngineError(line, fatal=answer.status in _HELPLESS)
+        value = answer.json()
+        if not isinstance(value, dict):
             raise EngineError(f"{self._where}: /{path} answered no JSON object: {_reason(text)}", again=False)
-        return parsed
+        return value
 
 
-def _count(value: object) -> int | None:
+def _place(url: str) -> str:
+    """How messages name the server."""
+    parts = urlsplit(url)
+    return f"reward model at {parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+
+def _count(value: Json) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
@@ -279,8 +270,8 @@ def _reason(text: str) -> str:
     try:
         body = json.loads(text)
         inner = body.get("error", body) if isinstance(body, dict) else body
-        said = inner.get("message", inner.get("detail", text)) if isinstance(inner, dict) else inner
+        message = inner.get("message", inner.get("detail", text)) if isinstance(inner, dict) else inner
     except ValueError:
-        said = text
-    line = " ".join(str(said).split()) or "nothing"
+        message = text
+    line = " ".join(str(message).split()) or "nothing"
     return line if len(line) <= 200 else line[:200] + "..."

@@ -18,7 +18,7 @@ from outthink.engines.openai.engine import OpenAIEngine
 from outthink.engines.openai.facts import Facts
 from outthink.engines.openai.reading import CompletionReader
 from outthink.engines.protocol import Call, Delta
-from outthink.http.errors import ErrorMessage, ErrorWriter
+from outthink.http.errors import ErrorBody, ServerErrors
 from outthink.http.events import Decoder
 from outthink.http.fields import JsonObject
 from outthink.http.server import Address, Server
@@ -241,13 +241,13 @@ class _ChatReader(CompletionReader):
         return super().take(chunk)
 
 
-class _ChatErrors(ErrorWriter):
+class _ChatErrors(ServerErrors):
     """Names no address, and remembers the last refusal for the client's error object."""
 
     status_code: int | None = None
     message: str = ""
 
-    def refused(self, status: int, told: ErrorMessage, *, wait: float | None = None, model: str = "") -> EngineError:
+    def refused(self, status: int, told: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
         """The error for a refusal."""
         self.status_code, self.message = status, self.clean(told.message)
         return super().refused(status, told, wait=wait, model=model)
