@@ -29,8 +29,7 @@ import numpy as np
 
 from common import NO_TRACES, Table, interval, load_average, parser, save, show, skip, target, traces
 from outthink.batch import ask_batch
-from outthink.controller.allocation import Allocation, Belief, Checked, Planned, Voted, split
-from outthink.controller.gain import GainTable
+from outthink.controller.allocation import Allocation, Belief, Checked, GainTable, Planned, Voted, split
 from outthink.core.sample import Sample
 from outthink.engines.simulated import Speed
 from outthink.engines.traces import ReplayEngine, Traces, load

@@ -1,6 +1,6 @@
 """Fits what going on with a vote still gains by gradient-boosted trees: a contender of auto.py.
 
-Knows: scikit-learn's histogram trees on the terms of outthink.controller.gain. Does not know prices.
+Knows: scikit-learn's histogram trees on the terms of outthink.controller.policy.rules. Does not know prices.
 """
 
 from __future__ import annotations

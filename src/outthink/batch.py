@@ -16,8 +16,7 @@ from typing import Any
 
 from outthink.answers import reader_for
 from outthink.api import Prompt
-from outthink.controller.allocation import Allocation, Belief, Checked, Voted
-from outthink.controller.gain import GainTable
+from outthink.controller.allocation import Allocation, Belief, Checked, GainTable, Voted
 from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Entry, Receipt, Result

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from outthink import BadInput, Completion, EngineError, Fault, Price, ScriptedEngine, Speed
 from outthink.batch import BatchResult, ask_batch
-from outthink.controller.gain import GainTable
+from outthink.controller.allocation import GainTable
 from outthink.core.request import Request
 from outthink.engines.protocol import Call
 from outthink.verifiers.checks import ExactVerifier

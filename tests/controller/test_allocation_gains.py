@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outthink.controller.allocation import Allocation, Checked, Planned, Voted, split
-from outthink.controller.gain import GainTable, State, assumed_gain
+from outthink.controller.allocation import Allocation, Checked, GainTable, Planned, State, Voted, assumed_gain, split
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
 
@@ -152,7 +151,7 @@ def test_a_damaged_table_is_refused(broken: dict[str, object]) -> None:
 
 
 def test_beta_binomial_is_a_distribution() -> None:
-    from outthink.controller.gain import _beta_binomial
+    from outthink.controller.allocation import _beta_binomial
 
     assert sum(_beta_binomial(k, 6, 3, 2) for k in range(7)) == pytest.approx(1)
     assert _beta_binomial(2, 4, 1, 1) == pytest.approx(1 / 5)

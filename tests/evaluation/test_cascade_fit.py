@@ -11,7 +11,7 @@ import pytest
 from cascade_controls import least_share, oracle, passing, quintiles, random_mix
 from outthink import BadInput
 from outthink.controller.cascade import Cascade, Stage
-from outthink.controller.gain import TERMS, LinearGain, VoteShape
+from outthink.controller.policy.rules import TERMS, LinearGain, VoteShape
 from outthink.controller.routing_rules import Routing
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.cascade import (

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from outthink.controller.gain import LinearGain
-from outthink.controller.policy.rules import Lead, rule_from_json
+from outthink.controller.policy.rules import Lead, LinearGain, rule_from_json
 from outthink.core.errors import BadInput
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.dealt import Array, Table, deal_one
@@ -70,7 +69,7 @@ def test_a_learned_rule_stops_as_the_arrays_say() -> None:
     ridge = Ridge(found)
     coefficients = ridge.fit(everyone)
     stop = below(ridge.gains(coefficients, everyone), 0.02)
-    rule = LinearGain(scale, ridge.plain(coefficients), DEPTH, SWAY, 0.02)
+    rule = LinearGain(scale, DEPTH, SWAY, ridge.plain(coefficients), 0.02)
     same = [
         fed(rule.start(DEPTH, None), name, order)[1] == stop[row, order]
         for row, name in enumerate(table().names)

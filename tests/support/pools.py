@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from outthink import Request, ScriptedEngine, Session
-from outthink.controller.cascade import Cascade
-from outthink.controller.gain import LinearGain
 from outthink.controller.policy.rules import rule_from_json
 from outthink.core.receipt import Receipt
 from outthink.economics.tariff import Tariff
@@ -20,11 +18,7 @@ from outthink.session.runner import Member
 from outthink.session.virtual import VirtualRunner, drive
 from support.runs import Function, question
 
-
-def read_rule(values: Mapping[str, Any]) -> Any:
-    """A rule of a policy, cascades of rules included."""
-    kinds = {Cascade.kind: lambda: Cascade.of(values, read_rule), LinearGain.kind: lambda: LinearGain.of(values)}
-    return kinds.get(values.get("kind", ""), lambda: rule_from_json(values))()
+read_rule = rule_from_json
 
 
 @dataclass

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 
+from outthink.controller.stored import JsonObject, reading
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
 from outthink.core.sample import Sample
@@ -30,7 +31,17 @@ class StageRule(Protocol):
         """Its name in JSON."""
         ...
 
-    def json(self) -> dict[str, Any]:
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models of the pool that it draws from besides the session's own one."""
+        return ()
+
+    @property
+    def carries(self) -> bool:
+        """Whether its rule on one request has `carry(sample, weight)`: votes of earlier stages count in it."""
+        return False
+
+    def json(self) -> JsonObject:
         """Plain values."""
         ...
 
@@ -70,6 +81,18 @@ class Stage:
         if math.isnan(self.tau) or self.tau < 0 or not 0 <= self.keep < math.inf:
             raise BadInput("cascade", (self.tau, self.keep), "are below 0", "give a threshold and a weight from 0")
 
+    @classmethod
+    def of(cls, values: JsonObject, inner: Callable[[JsonObject], StageRule]) -> Stage:
+        """From plain values, `inner` reading its rule; KeyError, TypeError or ValueError for what is malformed."""
+        return cls(
+            None if values["model"] is None else str(values["model"]),
+            int(values["n"]),
+            inner(values["rule"]),
+            math.inf if values["tau"] is None else float(values["tau"]),
+            values["signal"],
+            float(values["keep"]),
+        )
+
     @property
     def pointless(self) -> bool:
         """Nothing of it could ever matter: it is not bought."""
@@ -83,11 +106,12 @@ class Stage:
         leader, votes = counts.most_common(1)[0]
         if self.signal == "agreement":
             return votes / len(samples)
-        mine = [sample for sample in samples if sample.answer == leader]
+        leading = [sample for sample in samples if sample.answer == leader]
         if self.signal == "score":
-            return sum(one.scores[-1] for one in mine) / len(mine) if all(one.scores for one in mine) else 0.0
-        known = [one.mean_logprob for one in mine if one.mean_logprob is not None]
-        return math.exp(sum(known) / len(known)) if len(known) == len(mine) else 0.0
+            scored = all(sample.scores for sample in leading)
+            return sum(sample.scores[-1] for sample in leading) / votes if scored else 0.0
+        logprobs = [sample.mean_logprob for sample in leading if sample.mean_logprob is not None]
+        return math.exp(sum(logprobs) / votes) if len(logprobs) == votes else 0.0
 
     def lost(self, samples: Sequence[Sample]) -> bool:
         """Whether the samples still to come cannot lift its agreement to tau any more."""
@@ -96,7 +120,7 @@ class Stage:
         left = self.n - len(samples)
         return (self.measure(samples) * len(samples) + left) / self.n < self.tau - 1e-9
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """Plain values; a threshold that nothing passes is null."""
         tau = None if math.isinf(self.tau) else self.tau
         own = {"model": self.model, "n": self.n, "tau": tau, "signal": self.signal, "keep": self.keep}
@@ -104,7 +128,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Cascade:
+class Cascade(StageRule):
     """Stages in order of cost. All that is drawn is charged, whichever stage answers."""
 
     stages: tuple[Stage, ...]
@@ -113,9 +137,7 @@ class Cascade:
     def __post_init__(self) -> None:
         if not self.stages:
             raise BadInput("cascade", [], "has no stage", "give at least one")
-        if any(stage.keep for stage in self.stages[:-1]) and not all(
-            getattr(stage.rule, "carries", False) for stage in self.stages[1:]
-        ):
+        if any(stage.keep for stage in self.stages[:-1]) and not all(stage.rule.carries for stage in self.stages[1:]):
             raise BadInput("cascade", "keep", "needs later stages whose rule can carry votes", "set it to 0")
 
     @property
@@ -123,31 +145,15 @@ class Cascade:
         """Models of the pool besides the session's own one."""
         return tuple(dict.fromkeys(stage.model for stage in self.stages if stage.model is not None))
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """Plain values."""
         return {"kind": self.kind, "stages": [stage.json() for stage in self.stages]}
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], inner: Callable[[Mapping[str, Any]], StageRule]) -> Cascade:
+    def of(cls, values: JsonObject, inner: Callable[[JsonObject], StageRule]) -> Cascade:
         """From plain values, `inner` reading the stages' rules; BadInput for what is malformed."""
-        try:
-            return cls(
-                tuple(
-                    Stage(
-                        None if one["model"] is None else str(one["model"]),
-                        int(one["n"]),
-                        inner(one["rule"]),
-                        math.inf if one["tau"] is None else float(one["tau"]),
-                        one["signal"],
-                        float(one["keep"]),
-                    )
-                    for one in values["stages"]
-                )
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, BadInput):
-                raise
-            raise BadInput("policy", cls.kind, f"is malformed ({error!r})", "calibrate again") from None
+        with reading("policy", "calibrate again", value=cls.kind):
+            return cls(tuple(Stage.of(stage, inner) for stage in values["stages"]))
 
     def start(self, n: int, features: Sequence[float] | None) -> Descent:
         """The rule for one request of at most n samples over all stages."""

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from outthink.controller.allocation import Voted
-from outthink.controller.gain import GainTable, Key, State, assumed_gain, keys
+from outthink.controller.allocation import GainTable, Key, State, Voted, assumed_gain, keys
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces

@@ -59,14 +59,19 @@ class Votes:
         self.weights[answer] = self.weights.get(answer, 0.0) + weight
         self.samples.append(sample)
 
-    def leader_probability(self) -> float:
-        """How sure it is that the leading answer is the more likely one of the top two."""
+    def top(self) -> tuple[float, float]:
+        """The two largest weights, 0 where there is no answer."""
         leader = second = 0.0
         for weight in self.weights.values():
             if weight > leader:
                 leader, second = weight, leader
             elif weight > second:
                 second = weight
+        return leader, second
+
+    def leader_probability(self) -> float:
+        """How sure it is that the leading answer is the more likely one of the top two."""
+        leader, second = self.top()
         if not leader:
             return 0.0  # nobody leads before the first vote
         return leader_probability(int(leader), int(second))

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from outthink.controller.cascade import Cascade
-from outthink.controller.gain import LinearGain
+from outthink.controller.cascade import StageRule
 from outthink.controller.policy.regime import Regime
 from outthink.controller.policy.rules import rule_from_json
+from outthink.controller.stored import JsonObject, reading, write_file
 from outthink.core.errors import BadInput
 
 # JSON in one form only, so that equal contents are equal bytes and two versions can be compared in review.
@@ -96,8 +95,7 @@ class HeldOut:
         """Mean of a problem in `tokens` (prompt included), `flops`, `usd` or `seconds`; None where unknown."""
         if currency == "tokens":
             return None if self.prompt_tokens is None else self.tokens + self.prompt_tokens
-        value: float | None = getattr(self, currency)
-        return value
+        return {"flops": self.flops, "usd": self.usd, "seconds": self.seconds}[currency]
 
     def predicted(self, problems: int) -> tuple[float, float]:
         """95 % prediction interval for the mean accuracy over so many new problems.
@@ -116,14 +114,14 @@ class HeldOut:
         half = quantile * sqrt(variance * (1 / problems + 1 / here))
         return max(0.0, self.accuracy - half), min(1.0, self.accuracy + half)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """Plain values, six significant digits."""
         return {
             name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in asdict(self).items()
         }
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> HeldOut:
+    def of(cls, values: JsonObject) -> HeldOut:
         """From plain values. BadInput for a missing key, or a value that is no number."""
         found: dict[str, Any] = {}
         for field in fields(cls):
@@ -144,7 +142,7 @@ class PolicyArm:
     """One way to answer: at most n samples under a rule, and what that did on held-out problems."""
 
     n: int
-    rule: Any
+    rule: StageRule
     held_out: HeldOut
 
     @property
@@ -174,7 +172,7 @@ class Task:
     regime: Regime
     problems: frozenset[str]
     questions: frozenset[str]
-    other: Mapping[str, Any]
+    other: JsonObject
 
     def arm(self, n: int) -> PolicyArm:
         """The arm of size n; BadInput for a size that was not calibrated."""
@@ -189,21 +187,17 @@ class Task:
 class Policy:
     """A policy: its content as JSON values, and what is read off it. Make one with `of`, `read` or `load`."""
 
-    content: Mapping[str, Any]
+    content: JsonObject
     id: str
     tasks: tuple[Task, ...]
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Policy:
+    def of(cls, content: JsonObject) -> Policy:
         """From its content without id; BadInput for a content that is no policy."""
-        try:
+        with reading("policy", _AGAIN, "is no policy"):
             content = json.loads(canonical(content))  # as it will be read again: lists for tuples
             tasks = tuple(_task(task) for task in content["tasks"])
             content["target"]["by"], content["pool"], content["seed"]
-        except BadInput:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise BadInput("policy", type(error).__name__, f"is no policy ({error})", _AGAIN) from None
         if not tasks:
             raise BadInput("policy", [], "has no tasks", _AGAIN)
         return cls(content, digest(content), tasks)
@@ -212,10 +206,9 @@ class Policy:
     def read(cls, text: str, source: str = "policy") -> Policy:
         """From the text of a file. BadInput for another schema_version, or a content that was changed."""
         try:
-            content = json.loads(text)
-            version = content["schema_version"]
-            stated = content.pop("id")
-        except (ValueError, KeyError, TypeError, AttributeError):
+            content = dict(json.loads(text))
+            version, stated = content["schema_version"], content.pop("id")
+        except (ValueError, KeyError, TypeError):
             raise BadInput("policy", source, "is no policy", _AGAIN) from None
         if version != SCHEMA:
             raise BadInput("policy", source, f"has schema_version {version!r}, this version reads {SCHEMA}", _AGAIN)
@@ -254,12 +247,9 @@ class Policy:
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all; BadInput where it cannot be written."""
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            draft.write_text(self.text, encoding="utf-8")
-            os.replace(draft, path)
+            write_file(path, self.text)
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise BadInput("--out", str(path), f"cannot be written ({error.strerror})", "check the folder") from None
 
     @property
@@ -274,20 +264,18 @@ class Policy:
 
     def revision(self, model: str) -> str | None:
         """The revision of a model it was calibrated on, None where that was not recorded."""
-        told: str | None = self._member(model).get("revision")
-        return told
+        revision: str | None = self._member(model).get("revision")
+        return revision
 
-    def sampling(self, model: str) -> Mapping[str, Any] | None:
+    def sampling(self, model: str) -> JsonObject | None:
         """How the calibration's samples of a model were drawn, None where that was not recorded."""
-        told = self._member(model).get("sampling")
-        return told if isinstance(told, dict) else None
+        sampling = self._member(model).get("sampling")
+        return sampling if isinstance(sampling, dict) else None
 
-    def _member(self, model: str) -> Mapping[str, Any]:
-        for member in self.content["pool"]:
-            if model in (member["model"], member.get("served_as")):
-                found: Mapping[str, Any] = member
-                return found
-        return {}
+    def _member(self, model: str) -> JsonObject:
+        """What the pool says of a model, by its name in the samples or on its server."""
+        named = (member for member in self.content["pool"] if model in (member["model"], member.get("served_as")))
+        return next(named, {})
 
     def check_revision(self, model: str, revision: str | None) -> None:
         """BadInput where both revisions are known and differ."""
@@ -304,17 +292,10 @@ class Policy:
         return [task for task in self.tasks if task.model in names]
 
 
-def _rule(values: Mapping[str, Any]) -> Any:
-    """A rule over one model, or a cascade of such rules."""
-    if values.get("kind") == Cascade.kind:
-        return Cascade.of(values, _rule)
-    if values.get("kind") == LinearGain.kind:
-        return LinearGain.of(values)
-    return rule_from_json(values)
-
-
-def _task(values: Mapping[str, Any]) -> Task:
-    arms = tuple(PolicyArm(int(arm["n"]), _rule(arm["rule"]), HeldOut.of(arm["held_out"])) for arm in values["arms"])
+def _task(values: JsonObject) -> Task:
+    arms = tuple(
+        PolicyArm(int(arm["n"]), rule_from_json(arm["rule"]), HeldOut.of(arm["held_out"])) for arm in values["arms"]
+    )
     known = {"arms", "model", "dataset", "answer", "chosen", "regime", "problems", "questions"}
     task = Task(
         model=values["model"],

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from outthink.controller.difficulty import of
 from outthink.controller.latency import DeadlineTooShort
 from outthink.controller.policy.artefact import Policy, PolicyArm, Task
 from outthink.controller.policy.rules import Guarded
 from outthink.controller.router.text import hand_features
+from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
 from outthink.core.request import CURRENCIES, Currency, Request
@@ -104,14 +104,13 @@ class Plan:
     @property
     def models(self) -> tuple[str, ...]:
         """Further models that its rule draws from, by name."""
-        found: tuple[str, ...] = tuple(getattr(self.arm.rule, "models", ())) if self.arm is not None else ()
-        return found
+        return self.arm.rule.models if self.arm is not None else ()
 
     def rule(self, tell: Callable[[str], None] = lambda reason: None) -> Rule:
         """The rule of the chosen arm for one request, guarded by the regime; `tell` hears why it was left."""
         if self.arm is None or self.task is None:
             raise BadInput("plan", self.name, "has no rule", "it is a fallback: call the plan")
-        rule: Rule = self.arm.rule.start(self.arm.n, self.features)
+        rule = self.arm.rule.start(self.arm.n, self.features)
         return Guarded(rule, self.arm.n, self.task.regime, tell, self.ahead)
 
     async def __call__(self, session: Session, request: Request) -> Verdict:
@@ -180,7 +179,7 @@ def _within(policy: Policy, task: Task, request: Request, situation: Situation) 
     """The choice among the arms of a task whose regime holds the request."""
     features = None if situation.question is None else hand_features(situation.question)
     at_hand = {task.model, situation.model, *situation.pool}
-    arms = [arm for arm in task.arms if set(getattr(arm.rule, "models", ())) <= at_hand]
+    arms = [arm for arm in task.arms if set(arm.rule.models) <= at_hand]
     if not arms:
         return fallback(policy, "its models are not all in the pool", task.chosen, request.answer)
     options = tuple(_option(arm, request, situation) for arm in arms)
@@ -221,7 +220,7 @@ def _within(policy: Policy, task: Task, request: Request, situation: Situation) 
     )
 
 
-def drawn_otherwise(calibrated: Mapping[str, Any] | None, here: Mapping[str, Any] | None) -> tuple[str, ...]:
+def drawn_otherwise(calibrated: JsonObject | None, here: JsonObject | None) -> tuple[str, ...]:
     """A line where samples are drawn in another way than the calibration's, as far as both are known."""
     before, now = calibrated or {}, here or {}
     changed = [name for name in _DRAWN if name in before and name in now and before[name] != now[name]]
@@ -288,7 +287,7 @@ def _believed(task: Task, situation: Situation, features: Sequence[float] | None
     return tuple(said)
 
 
-def _expected(values: Mapping[str, Any], question: str) -> list[str]:
+def _expected(values: JsonObject, question: str) -> list[str]:
     """What the policy's difficulty heads say of a question, before any sample."""
     forecast = of(values).forecast(question)
     lines = [
@@ -320,8 +319,7 @@ def explained(plan: Plan) -> list[str]:
     return lines + [f"note: {flag}" for flag in plan.flags]
 
 
-def _usage(usage: dict[str, Any]) -> str:
+def _usage(usage: Mapping[str, float | None]) -> str:
     shown = {"tokens": ",.0f", "seconds": ".1f", "usd": ".6f", "joules": ".1f", "flops": ".3g"}
-    return ", ".join(
-        f"{name} {'unknown' if usage[name] is None else format(usage[name], form)}" for name, form in shown.items()
-    )
+    known = {name: "unknown" if (value := usage[name]) is None else format(value, form) for name, form in shown.items()}
+    return ", ".join(f"{name} {value}" for name, value in known.items())

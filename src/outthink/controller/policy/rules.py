@@ -1,30 +1,78 @@
-"""Rules that decide how many samples a request gets, and their JSON.
+"""Rules that decide how many samples a request gets, as plain values in a policy and on one request.
 
-Knows: the fixed size, and when a vote is sure enough. Does not know how their parameters were chosen.
+Knows: the fixed size, votes that are sure enough, and the shape of a vote so far, from which a fitted line
+foretells what further samples would gain. Does not know how parameters were chosen: evaluation/calibration
+does, and computes the same lead and terms over arrays; a test holds the two together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 from outthink.controller.cascade import Cascade, StageRule
-from outthink.controller.gain import LinearGain, Scale, Stopping, VoteShape, pair_of, scale_of_json
 from outthink.controller.policy.regime import PROBES, Regime
+from outthink.controller.stored import JsonObject, reading
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Stopped, Verdict
-from outthink.core.sample import Sample
+from outthink.core.sample import TOP, Sample
 from outthink.strategies import Votes
 from outthink.strategies.voting import Rule, Step
 
-# Leaves a calibrated rule as soon as its first samples are unlike those it was calibrated on.
-#
-# Knows: the calibrated range of lengths, and that adaptive-consistency goes on with the samples so far.
-# Does not know how the calibrated rule decides.
-
 SURE = 0.95
 """How sure adaptive-consistency must be of its leader (arXiv 2305.11860)."""
+TERMS = 15
+"""Terms of the linear formula before products; see `VoteShape.terms`."""
+COEFFICIENTS = 1 + TERMS + TERMS * (TERMS + 1) // 2
+
+
+def rule_from_json(values: JsonObject) -> StageRule:
+    """The rule that plain values describe; BadInput for anything else."""
+    kind = values.get("kind")
+    if kind == Fixed.kind:
+        return Fixed()
+    if kind == Adaptive.kind and isinstance(values.get("threshold"), float):
+        return Adaptive(values["threshold"])
+    if kind == Lead.kind:
+        return Lead.of(values)
+    if kind == LinearGain.kind:
+        return LinearGain.of(values)
+    if kind == Cascade.kind:
+        return Cascade.of(values, rule_from_json)
+    raise BadInput("policy", kind, "is no kind of rule", "calibrate again")
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed(StageRule):
+    """Self-consistency at a fixed size."""
+
+    kind: ClassVar[str] = "fixed"
+
+    def json(self) -> JsonObject:
+        """Plain values."""
+        return {"kind": self.kind}
+
+    def start(self, n: int, features: Sequence[float] | None) -> Rule:
+        """The rule for one request."""
+        return AdaptiveConsistency(n, [], sure=2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptive(StageRule):
+    """Adaptive-consistency with a threshold of its own."""
+
+    threshold: float
+    kind: ClassVar[str] = "adaptive"
+
+    def json(self) -> JsonObject:
+        """Plain values."""
+        return {"kind": self.kind, "threshold": self.threshold}
+
+    def start(self, n: int, features: Sequence[float] | None) -> Rule:
+        """The rule for one request."""
+        return AdaptiveConsistency(n, [], sure=self.threshold)
 
 
 class AdaptiveConsistency:
@@ -52,6 +100,9 @@ class AdaptiveConsistency:
     def verdict(self) -> Verdict:
         """The majority's answer."""
         return self._votes.winner(self._stopped)
+
+
+# Leaving a calibrated rule as soon as the first samples are unlike those it was calibrated on.
 
 
 class Guarded:
@@ -87,7 +138,7 @@ class Guarded:
             self._watching = False
         elif len(self._seen) == PROBES:
             self._watching = False
-            lengths = [one.tokens for one in self._seen if one.tokens is not None]
+            lengths = [sample.tokens for sample in self._seen if sample.tokens is not None]
             if (reason := self._regime.odd(lengths)) is not None:
                 self._rule = AdaptiveConsistency(self._n, self._seen)
                 self._tell(reason)
@@ -99,49 +150,117 @@ class Guarded:
         return self._rule.verdict()
 
 
-# Adaptive-consistency on weighted votes: stops once the leader leads by so many standard deviations.
-#
-# Knows: a threshold and the vote weights. Does not know how they were chosen
-# (evaluation/calibration/fit.py, which computes the same lead over arrays; a test holds the two together).
+# Rules that see the shape of a vote: its lead, its confidence and lengths.
 
 
 @dataclass(frozen=True, slots=True)
-class Lead:
-    """Draw until the leader leads by `limit`: (a - b) / sqrt(a + b + 1) of the two largest weights, which is
-    what adaptive-consistency's probability depends on where votes are equal.
+class Scale:
+    """Mean and spread over the calibration samples of mean log-probability, confidence and length."""
+
+    logprob: tuple[float, float]
+    confidence: tuple[float, float]
+    tokens: tuple[float, float]
+    weight: float = 1.0
+    """Mean of the unscaled vote weights."""
+
+    @classmethod
+    def of(cls, values: JsonObject) -> Self:
+        """From plain values; KeyError, TypeError or ValueError for what is malformed."""
+        logprob, confidence, tokens = (_pair(values[name]) for name in ("logprob", "confidence", "tokens"))
+        return cls(logprob, confidence, tokens, float(values["weight"]))
+
+
+class VoteShape:
+    """The votes of one request as a rule sees them.
 
     Args:
         horizon: samples at which the calibration's votes ended.
         sway: how much the standardised log-probability and confidence sway a vote's weight, exp(s1 z1 + s2 z2).
     """
 
+    def __init__(self, scale: Scale, horizon: int, sway: tuple[float, float]) -> None:
+        self._scale, self._horizon, self._sway = scale, horizon, sway
+        self.votes = Votes()
+        self.drawn = self._unreadable = 0
+        self._answers: set[str] = set()  # of the samples drawn here; votes may come from elsewhere too
+        # Sums over the samples, standardised; what a sample does not tell counts as the calibration's mean.
+        self._logprob = self._confidence = self._tokens = 0.0
+
+    def add(self, sample: Sample) -> None:
+        """Count a sample."""
+        scale = self._scale
+        logprob = _standardised(sample.mean_logprob, scale.logprob)
+        trace = sample.confidence
+        confidence = _standardised(None if trace is None else trace.mean(), scale.confidence)
+        self._logprob += logprob
+        self._confidence += confidence
+        self._tokens += _standardised(sample.tokens, scale.tokens)
+        self.drawn += 1
+        weight = math.exp(self._sway[0] * logprob + self._sway[1] * confidence) / scale.weight
+        self.votes.add(sample, weight)
+        if sample.answer is None:
+            self._unreadable += 1
+        else:
+            self._answers.add(sample.answer)
+
+    @property
+    def lead(self) -> float:
+        """How far the leader is ahead, in standard deviations."""
+        leader, second = self.votes.top()
+        return (leader - second) / math.sqrt(leader + second + 1)
+
+    def terms(self) -> list[float]:
+        """What the formula is linear in, before products; after the first sample and before the horizon."""
+        k = self.drawn
+        leader, second = self.votes.top()
+        lead = self.lead
+        left = math.sqrt(1 - k / (self._horizon + 1))
+        sure = lead / left
+        means = [self._confidence / k, self._logprob / k, self._tokens / k]
+        counts = [len(self._answers) / k, self._unreadable / k, 1 / k]
+        shape = [lead, sure, leader / k, second / k, leader, second, *means, *counts]
+        return [*shape, left, math.exp(-sure), math.exp(-2 * sure)]
+
+
+def _standardised(value: float | None, of: tuple[float, float]) -> float:
+    """In spreads from the mean; 0 for what is unknown."""
+    return 0.0 if value is None else (value - of[0]) / of[1]
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeRule(StageRule):
+    """A rule that stops by the shape of the vote.
+
+    Args:
+        horizon: samples at which the calibration's votes ended.
+        sway: see `VoteShape`.
+    """
+
     scale: Scale
     horizon: int
     sway: tuple[float, float]
-    limit: float
-    kind: ClassVar[str] = "weighted-adaptive"
     carries: ClassVar[bool] = True
 
     def enough(self, shape: VoteShape) -> bool:
-        """Whether the leader is far enough ahead."""
-        return shape.drawn >= self.horizon or shape.lead >= self.limit
+        """Whether to stop."""
+        raise NotImplementedError
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """Plain values."""
-        values = asdict(self)
+        values = asdict(self) | {"kind": self.kind}
         values["scale"] = {name: list(v) if isinstance(v, tuple) else v for name, v in values["scale"].items()}
-        return {"kind": self.kind, **values, "sway": list(self.sway)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Lead:
+    def of(cls, values: JsonObject) -> Self:
         """From plain values; BadInput for what is malformed."""
-        try:
-            scale = scale_of_json(values["scale"])
-            return cls(scale, int(values["horizon"]), pair_of(values["sway"]), float(values["limit"]))
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, BadInput):
-                raise
-            raise BadInput("policy", cls.kind, f"is malformed ({error!r})", "calibrate again") from None
+        with reading("policy", "calibrate again", value=cls.kind):
+            return cls(Scale.of(values["scale"]), int(values["horizon"]), _pair(values["sway"]), *cls._own(values))
+
+    @classmethod
+    def _own(cls, values: JsonObject) -> tuple[object, ...]:
+        """The arguments of one kind of rule."""
+        raise NotImplementedError
 
     def start(self, n: int, features: Sequence[float] | None) -> Stopping:
         """The rule for one request of at most n samples; features of the question are not used."""
@@ -149,47 +268,94 @@ class Lead:
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
-    """Self-consistency at a fixed size."""
+class Lead(ShapeRule):
+    """Draw until the leader leads by `limit`: (a - b) / sqrt(a + b + 1) of the two largest weights, which is
+    what adaptive-consistency's probability depends on where votes are equal."""
 
-    kind: ClassVar[str] = "fixed"
+    limit: float
+    kind: ClassVar[str] = "weighted-adaptive"
 
-    def json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"kind": self.kind}
+    def enough(self, shape: VoteShape) -> bool:
+        """Whether the leader is far enough ahead."""
+        return shape.drawn >= self.horizon or shape.lead >= self.limit
 
-    def start(self, n: int, features: Sequence[float] | None) -> Rule:
-        """The rule for one request."""
-        return AdaptiveConsistency(n, [], sure=2.0)
+    @classmethod
+    def _own(cls, values: JsonObject) -> tuple[object, ...]:
+        return (float(values["limit"]),)
 
 
 @dataclass(frozen=True, slots=True)
-class Adaptive:
-    """Adaptive-consistency with a threshold of its own."""
+class LinearGain(ShapeRule):
+    """Draw until the expected gain in accuracy of going on to the horizon is at most `price`.
 
-    threshold: float
-    kind: ClassVar[str] = "adaptive"
+    Args:
+        coefficients: of 1, the terms, and their products in pairs (i <= j, row by row).
+        price: the least gain worth going on for, in correct answers a request.
+    """
 
-    def json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"kind": self.kind, "threshold": self.threshold}
+    coefficients: tuple[float, ...]
+    price: float
+    kind: ClassVar[str] = "linear-gain"
 
-    def start(self, n: int, features: Sequence[float] | None) -> Rule:
-        """The rule for one request."""
-        return AdaptiveConsistency(n, [], sure=self.threshold)
+    def __post_init__(self) -> None:
+        if len(self.coefficients) != COEFFICIENTS:
+            problem = f"are {len(self.coefficients)} instead of {COEFFICIENTS}"
+            raise BadInput("policy", "coefficients", problem, "calibrate again")
+
+    def gain(self, shape: VoteShape) -> float:
+        """Expected gain in accuracy of drawing on to the horizon."""
+        terms = shape.terms()
+        total, place = self.coefficients[0], 1
+        for term in terms:
+            total += self.coefficients[place] * term
+            place += 1
+        for i, left in enumerate(terms):
+            for right in terms[i:]:
+                total += self.coefficients[place] * left * right
+                place += 1
+        return total
+
+    def enough(self, shape: VoteShape) -> bool:
+        """Whether going on is worth less than its price."""
+        return shape.drawn >= self.horizon or self.gain(shape) <= self.price
+
+    @classmethod
+    def _own(cls, values: JsonObject) -> tuple[object, ...]:
+        return tuple(float(value) for value in values["coefficients"]), float(values["price"])
 
 
-def rule_from_json(values: Mapping[str, Any]) -> StageRule:
-    """The rule that plain values describe; BadInput for anything else."""
-    kind = values.get("kind")
-    if kind == "fixed":
-        return Fixed()
-    if kind == "adaptive" and isinstance(values.get("threshold"), float):
-        return Adaptive(values["threshold"])
-    if kind == Lead.kind:
-        return Lead.of(values)
-    if kind == LinearGain.kind:
-        return LinearGain.of(values)
-    if kind == "cascade":
-        return Cascade.of(values, rule_from_json)
-    raise BadInput("policy", kind, "is no kind of rule", "calibrate again")
+class Stopping:
+    """A rule on the vote's shape, on one request."""
+
+    def __init__(self, rule: ShapeRule, n: int) -> None:
+        self._rule, self._n = rule, n
+        self._shape = VoteShape(rule.scale, rule.horizon, rule.sway)
+        self._stopped: Stopped = "finished"
+
+    def carry(self, sample: Sample, weight: float) -> None:
+        """A vote from elsewhere: it weighs, and is no draw of this model."""
+        self._shape.votes.add(sample, weight)
+
+    def next(self) -> Step | None:
+        """The samples that are left."""
+        left = self._n - self._shape.drawn
+        if left <= 0 or self._stopped != "finished":
+            return None
+        return Step(None, left, alternatives=TOP if self._rule.sway[1] else 0)
+
+    def add(self, sample: Sample, model: str | None) -> bool:
+        """Count a vote; True where going on is not worth it."""
+        self._shape.add(sample)
+        if self._shape.drawn < self._n and self._rule.enough(self._shape):
+            self._stopped = "consensus"
+        return self._stopped != "finished"
+
+    def verdict(self) -> Verdict:
+        """The answer with the most weight."""
+        return self._shape.votes.winner(self._stopped)
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    """Two numbers; TypeError or ValueError for anything else."""
+    first, second = values
+    return float(first), float(second)

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outthink.controller.cascade import Cascade, Signal, Stage, StageRule
-from outthink.controller.gain import LinearGain
-from outthink.controller.policy.rules import rule_from_json
+from outthink.controller.policy.rules import LinearGain, rule_from_json
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.contenders import AutoContender, lineup
@@ -217,7 +216,7 @@ class Fitter:
             candidates = candidates.only([i for i, choice in enumerate(candidates.choices) if choice.first])
         choice = candidates.choices[operating_point(candidates, self.aim, self.settings)]
         coefficients = self._coefficients[choice.first if choice.keep else 0, choice.keep]
-        gain = LinearGain(self._scale, coefficients, self.settings.depth, SWAY, choice.price)
+        gain = LinearGain(self._scale, self.settings.depth, SWAY, coefficients, choice.price)
         return CascadeFit(assemble(self.table, choice, gain), choice)
 
 

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outthink.controller.cascade import StageRule
-from outthink.controller.gain import LinearGain, Scale
-from outthink.controller.policy.rules import SURE, Adaptive, Fixed, Lead
+from outthink.controller.policy.rules import SURE, Adaptive, Fixed, Lead, LinearGain, Scale
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.dealt import Array, Table, deal_one
 from outthink.evaluation.calibration.gain import (
@@ -149,7 +148,7 @@ class _Rung:
         gains, right = self._crossed(ridge, problems), walked.right[problems]
         outcomes = [self._outcome(right, below(gains, price), problems) for price in PRICES]
         best, learned_tokens = self._best(problems, outcomes)
-        rule = LinearGain(scale, ridge.plain(ridge.fit(problems)), self._n, SWAY, PRICES[best])
+        rule = LinearGain(scale, self._n, SWAY, ridge.plain(ridge.fit(problems)), PRICES[best])
         _, high = paired_interval(learned_tokens - tokens, resamples=500, seed=self._seed)
         keeps = outcomes[best][0].mean() >= self._aim[problems].mean() - self._aims[0]
         return rule, bool(high < 0 and keeps)
