@@ -30,7 +30,6 @@ from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE
 from outthink.verifiers.protocol import Verifier, complete
 
-DEFAULT = (BASELINE, "adaptive-consistency", "esc")
 Judge = Callable[[Dataset], Verifier | None]
 
 

@@ -1,6 +1,7 @@
 """The account of one request: reserved before it, settled after it, whoever leaves in between.
 
-Knows: upper bounds and records. Does not know protocols or strategies.
+Knows: upper bounds, the record that takes their place, and the reply that a repetition under the same `Idempotency-Key`
+gets again. Does not know protocols or strategies.
 """
 
 from __future__ import annotations
@@ -8,13 +9,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
 
 from aiohttp import web
 
 from outthink.core.receipt import Receipt
 from outthink.economics.tariff import Tariff
-from outthink.http.fields import Usage
+from outthink.http.fields import JsonObject, Usage
 from outthink.serving.observe.watch import LiveRequest, Watchers
 from outthink.serving.protocols import Idempotency, Key, Ledger, RequestRecord, Reservation, new_id
 
@@ -54,10 +54,11 @@ class Account:
         """
         if not self.watchers:
             return traceparent
-        told = (self.id, self.key.id, self.endpoint, self.model, self.stream, self.began, strategy, traceparent)
-        running = LiveRequest(*told)
-        self.watchers.began(running)
-        return running.traceparent
+        request = LiveRequest(
+            self.id, self.key.id, self.endpoint, self.model, self.stream, self.began, strategy, traceparent
+        )
+        self.watchers.began(request)
+        return request.traceparent
 
     def first_token(self) -> None:
         """The first token goes to the client; later ones change nothing."""
@@ -69,16 +70,18 @@ class Account:
         if not self.key.limited and idempotency_key is None:
             self.reservation = Reservation(self.id, self.key.id, tokens, usd)
             return
-        asked = None
+        idempotency = None
         if idempotency_key is not None:
             self.keep = True
-            asked = Idempotency(idempotency_key, sha256(self.endpoint.encode() + b"\n" + self.content).hexdigest())
-        self.reservation = await self.ledger.reserve(self.key, tokens, usd, self.id, asked)
+            idempotency = Idempotency(
+                idempotency_key, sha256(self.endpoint.encode() + b"\n" + self.content).hexdigest()
+            )
+        self.reservation = await self.ledger.reserve(self.key, tokens, usd, self.id, idempotency)
 
-    def record(self, backend_model: str, strategy: str, stopped: str, status: int, **more: Any) -> RequestRecord:
-        """The record of what happened."""
+    def _record(self, backend_model: str, strategy: str, stopped: str, status: int) -> RequestRecord:
+        """The record of what happened, without what it cost."""
         if self.ledger.logs_content:
-            self.keep, more["content"] = True, self.content
+            self.keep = True
         return RequestRecord(
             self.id,
             self.key.id,
@@ -92,7 +95,7 @@ class Account:
             status,
             self.stream,
             first_seconds=self.first,
-            **more,
+            content=self.content if self.ledger.logs_content else None,
         )
 
     async def settle(self, record: RequestRecord) -> None:
@@ -118,7 +121,7 @@ class Account:
         body: bytes | None = None,
     ) -> RequestRecord:
         """The record of a request that was passed through."""
-        record = self.record(tariff.model, PASS, stopped, status)
+        record = self._record(tariff.model, PASS, stopped, status)
         record.error = error
         record.body = body if self.keep else None
         prompt, completion = usage.prompt, usage.completion
@@ -138,26 +141,22 @@ class Account:
         return record
 
     def spent(
-        self, receipt: Receipt, backend_model: str, strategy: str, stopped: str, status: int, told: dict[str, Any]
+        self, receipt: Receipt, backend_model: str, strategy: str, status: int, client_receipt: JsonObject
     ) -> RequestRecord:
-        """The record of a strategy's request; `told` is its receipt as the client gets it."""
-        record = self.record(backend_model, strategy, stopped, status)
+        """The record of a strategy's request."""
+        record = self._record(backend_model, strategy, str(client_receipt["stopped"]), status)
         entries = receipt.entries
         record.prompt_tokens = _sum([entry.prompt_tokens for entry in entries])
         record.completion_tokens = _sum([entry.completion_tokens for entry in entries])
         record.cancelled_tokens = _sum([entry.cancelled_tokens for entry in entries])
-        record.tokens, record.usd, record.joules, record.flops = (
-            receipt.tokens,
-            receipt.usd,
-            receipt.joules,
-            receipt.flops,
-        )
+        record.tokens, record.usd = receipt.tokens, receipt.usd
+        record.joules, record.flops = receipt.joules, receipt.flops
         bound = receipt.total("tokens").at_most
         record.at_most_tokens = None if bound is None else int(bound)
         record.at_most_usd = receipt.total("usd").at_most
         record.samples = sum(entry.role == "policy" for entry in entries)
         record.estimated = any(entry.estimated for entry in entries)
-        record.receipt = told
+        record.receipt = client_receipt
         return record
 
 
@@ -170,8 +169,6 @@ def _sum(values: list[int | None]) -> int | None:
         total += value
     return total
 
-
-# The reply that a request has got before under the same `Idempotency-Key`. Knows how it is told again.
 
 RECEIPT = "x-outthink-receipt"
 

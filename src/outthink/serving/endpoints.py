@@ -10,7 +10,7 @@ from aiohttp import web
 
 from outthink.serving.bodies import decode_body, encode, receive
 from outthink.serving.chat.backends import Backends, Policies
-from outthink.serving.chat.handler import Chats, listing, one, unknown_model
+from outthink.serving.chat.handler import Chats, model_list, model_row, unknown_model
 from outthink.serving.chat.question import check_allowed, wanted
 from outthink.serving.failure import Failure, bad_field, wrong_method
 from outthink.serving.forward import Forwarder
@@ -119,11 +119,11 @@ class Endpoints:
 
     async def models(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """The list of models."""
-        return _json(listing(self.app.pool.names()))
+        return _json(model_list(self.app.pool.names()))
 
     async def model(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """One model; its name may hold slashes."""
-        return _json(one(unquote(_below(request, _MODELS)), self.app.pool.names()))
+        return _json(model_row(unquote(_below(request, _MODELS)), self.app.pool.names()))
 
     async def receipt(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """A request's receipt, for the key that made it and for admins."""

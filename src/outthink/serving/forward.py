@@ -67,8 +67,9 @@ class Forwarder:
     ) -> web.StreamResponse:
         """Forward a request for one of the backends' models."""
         model = str(body["model"])
-        account = Account(self.app.ledger, key, path, model, body.get("stream") is True, content=content)
-        account.watchers = self.app.watchers
+        account = Account(
+            self.app.ledger, key, path, model, body.get("stream") is True, content=content, watchers=self.app.watchers
+        )
         idempotency = request.headers.get("Idempotency-Key")
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         headers |= {name: value for name in _FORWARDED if (value := request.headers.get(name)) is not None}

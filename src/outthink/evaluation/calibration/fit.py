@@ -1,7 +1,7 @@
 """Fits stopping rules to recorded samples of one model, each fold's without that fold.
 
 Adaptive-consistency with its threshold and vote weight tuned is the control. The linear gain
-(`outthink.controller.gain`) takes its place only where it needs fewer tokens beyond the paired interval, and keeps the
+(`controller.policy.rules`) takes its place only where it needs fewer tokens beyond the paired interval, and keeps the
 accuracy, on problems that it was not fitted on. Standardisation alone uses all problems; it sees no gold answer.
 Knows: folds, sizes, the rules that compete, and how many random orders are looked at. Does not know how held-out
 figures are measured, or what a policy says.

@@ -1,7 +1,7 @@
 """Votes over dealt samples, what going on with them still gains, and the choice of a price to stop at.
 
 The gain is a ridge regression on the vote's shape; a ridge, because a few hundred problems do not bear much more.
-Knows: the terms of `outthink.controller.policy.rules` over arrays, the regression, and the cheapest operating point that keeps
+Knows: the terms of `controller.policy.rules` over arrays, the regression, and the cheapest operating point that keeps
 the accuracy. Does not know which rules compete, or cascades.
 """
 

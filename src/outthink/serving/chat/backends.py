@@ -224,7 +224,7 @@ class Backends:
         if budget.joules is not None and tariff.energy is None:
             raise unknown_cost("outthink.budget", model, "joules", "the budget limits them")
 
-    def trouble(self, model: str) -> NoBackend | None:
+    def why_no_backend(self, model: str) -> NoBackend | None:
         """Why no backend of a model can be asked now, or as soon as it has a place; None if one can."""
         try:
             self.pool.choose(model, brief=True)

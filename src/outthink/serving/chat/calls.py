@@ -258,7 +258,7 @@ class _ChatServer(Server):
 
     def __init__(self, errors: _ChatErrors, transport: Transport, timeouts: Timeouts) -> None:
         super().__init__(_ADDRESS, None, transport, timeouts)
-        self.voice = errors
+        self.errors = errors
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """A body as JSON."""
@@ -297,7 +297,7 @@ class ClientFieldsEngine(OpenAIEngine):
 
     def body(self, call: Call) -> JsonObject:
         """A call's body with the client's own fields; what the engine decides wins."""
-        own = super().body(call)
+        own: dict[str, Any] = super().body(call)
         if call.messages == self._messages:
             own["messages"] = [*self._raw, *own["messages"][len(self._raw) :]]
         if self._top is not None and own.get("logprobs") and self._top > own.get("top_logprobs", 0):

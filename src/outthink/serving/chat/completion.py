@@ -1,4 +1,8 @@
-"""What the client gets: completion objects, chunks, usage and the receipt. Knows OpenAI's layout; does no I/O."""
+"""What the client gets: completion objects, chunks, usage and the receipt, at once or as server-sent events.
+
+Knows: OpenAI's layout, and which strategies write one text that can be shown while it grows. Standard clients ignore
+comments; `reasoning_content` they ignore or show as thinking. Does not know how an answer came about.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from outthink.core.errors import EngineError
 from outthink.core.receipt import Receipt, Verdict
 from outthink.engines.openai.reading import finish_reason
 from outthink.engines.protocol import Call
+from outthink.http.fields import JsonObject
 from outthink.serving.bodies import encode
 from outthink.serving.chat.calls import CALLS_MARK, RawChoice
 from outthink.serving.chat.question import Progress
@@ -20,6 +25,7 @@ from outthink.strategies import Streams
 from outthink.strategies.serial.thinking import CLOSE
 
 DONE = b"data: [DONE]\n\n"
+ROLE = {"role": "assistant", "content": ""}
 _EMPTY = RawChoice()
 
 
@@ -27,94 +33,94 @@ class Layout:
     """The parts of one reply that never change.
 
     Args:
-        number: the receipt's.
+        receipt_id: the receipt's.
         model: as the client asked for it.
         logprobs: the client wants them, with so many alternatives.
     """
 
-    def __init__(self, number: str, model: str, *, logprobs: bool, top: int | None) -> None:
-        self.id, self.model, self.created = "chatcmpl-" + number.removeprefix("rcpt-"), model, int(time.time())
+    def __init__(self, receipt_id: str, model: str, *, logprobs: bool, top: int | None) -> None:
+        self.id, self.model, self.created = "chatcmpl-" + receipt_id.removeprefix("rcpt-"), model, int(time.time())
         self._logprobs, self._top = logprobs, top or 0
 
-    def whole(self, choices: list[dict[str, Any]], usage: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
-        """A completion."""
-        return {**self._head("chat.completion"), "choices": choices, "usage": usage, "outthink": {"receipt": told}}
+    def completion(self, choices: list[JsonObject], usage: JsonObject, receipt: JsonObject) -> JsonObject:
+        """The reply as one object."""
+        return {**self._head("chat.completion"), "choices": choices, "usage": usage, "outthink": {"receipt": receipt}}
 
-    def choice(self, at: int, text: str, sample: RawChoice | None, *, cut: bool) -> dict[str, Any]:
+    def choice(self, index: int, text: str, sample: RawChoice | None, *, cut: bool) -> JsonObject:
         """One choice; `cut`: the budget ended before it was finished."""
         return {
-            "index": at,
-            "message": message(text, sample),
+            "index": index,
+            "message": _message(text, sample),
             "logprobs": self.logprobs(sample.logprobs) if sample is not None else None,
-            "finish_reason": reason(sample, cut=cut),
+            "finish_reason": finish_reason_of(sample, cut=cut),
             **(sample.more if sample is not None else {}),
         }
 
-    def logprobs(self, entries: Sequence[Any]) -> dict[str, Any] | None:
+    def logprobs(self, entries: Sequence[JsonObject]) -> JsonObject | None:
         """The log-probabilities that the client asked for, None if it did not."""
         if not self._logprobs:
             return None
         return {"content": [self._entry(entry) for entry in entries], "refusal": None}
 
-    def chunk(self, delta: Mapping[str, Any], *, at: int = 0, logprobs: Any = None) -> bytes:
+    def chunk(self, delta: JsonObject, *, index: int = 0, logprobs: JsonObject | None = None) -> bytes:
         """An event with a piece of a choice."""
-        choice = {"index": at, "delta": delta, "logprobs": logprobs, "finish_reason": None}
-        return b"data: " + encode({**self._head("chat.completion.chunk"), "choices": [choice]}) + b"\n\n"
+        return self._event([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}])
 
-    def last(self, at: int, why: str, told: Mapping[str, Any] | None) -> bytes:
+    def last(self, index: int, reason: str, receipt: JsonObject | None) -> bytes:
         """The event that ends a choice; the receipt rides on it."""
-        choice = {"index": at, "delta": {}, "logprobs": None, "finish_reason": why}
-        value = {**self._head("chat.completion.chunk"), "choices": [choice]}
-        if told is not None:
-            value["outthink"] = {"receipt": told}
-        return b"data: " + encode(value) + b"\n\n"
+        beside = {} if receipt is None else {"outthink": {"receipt": receipt}}
+        return self._event([{"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}], beside)
 
-    def usage(self, usage: Mapping[str, Any]) -> bytes:
+    def usage(self, usage: JsonObject) -> bytes:
         """The event that `include_usage` asks for."""
-        value = {**self._head("chat.completion.chunk"), "choices": [], "usage": usage}
-        return b"data: " + encode(value) + b"\n\n"
+        return self._event([], {"usage": usage})
 
-    def pieces(self, at: int, text: str, sample: RawChoice | None, *, thoughts: bool = True) -> bytes:
+    def pieces(self, index: int, text: str, sample: RawChoice | None, *, thoughts: bool = True) -> bytes:
         """A decided choice as events; without its `thoughts` where they have been shown."""
-        made = message(text, sample)
+        message = _message(text, sample)
         if not thoughts:
-            made.pop("reasoning_content", None)
-        delta = {name: value for name, value in made.items() if value is not None and (at or name != "role")}
+            message.pop("reasoning_content", None)
+        delta = {name: value for name, value in message.items() if value is not None and (index or name != "role")}
         for place, call in enumerate(delta.get("tool_calls", ())):
             call["index"] = place
         entries = self.logprobs(sample.logprobs) if sample is not None else None
-        return self.chunk(delta, at=at, logprobs=entries)
+        return self.chunk(delta, index=index, logprobs=entries)
 
-    def _head(self, kind: str) -> dict[str, Any]:
+    def _event(self, choices: list[JsonObject], beside: JsonObject | None = None) -> bytes:
+        return (
+            b"data: " + encode({**self._head("chat.completion.chunk"), "choices": choices, **(beside or {})}) + b"\n\n"
+        )
+
+    def _head(self, kind: str) -> JsonObject:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def _entry(self, entry: Any) -> Any:
-        if not isinstance(entry, dict):
+    def _entry(self, entry: JsonObject) -> JsonObject:
+        if not isinstance(entry, dict):  # a backend may send anything
             return entry
         top = entry.get("top_logprobs")
         return {**entry, "top_logprobs": top[: self._top] if isinstance(top, list) else []}
 
 
-def message(text: str, sample: RawChoice | None) -> dict[str, Any]:
+def _message(text: str, sample: RawChoice | None) -> JsonObject:
     """A sample's message; thinking that a strategy has written into the text goes where clients expect it."""
     if sample is not None:
         return sample.message(text.rpartition(CALLS_MARK)[0] if sample.tail else text)
     thoughts, mark, answer = text.rpartition(CLOSE)
-    made = _EMPTY.message(answer.lstrip() if mark else text)
-    return {**made, "reasoning_content": thoughts} if mark else made
+    message = _EMPTY.message(answer.lstrip() if mark else text)
+    return {**message, "reasoning_content": thoughts} if mark else message
 
 
-def reason(sample: RawChoice | None, *, cut: bool) -> str:
+def finish_reason_of(sample: RawChoice | None, *, cut: bool) -> str:
     """Why a choice ended, as clients know it."""
     if sample is None:
         return "length" if cut else "stop"
     if sample.calls:
         return "tool_calls"
-    told = finish_reason(sample.finish)
-    return "stop" if told == "unknown" else "function_call" if sample.function else told
+    reason = finish_reason(sample.finish)
+    return "stop" if reason == "unknown" else "function_call" if sample.function else reason
 
 
-def usage_of(receipt: Receipt) -> dict[str, Any]:
+def usage_of(receipt: Receipt) -> JsonObject:
     """Everything that was spent; what no server has counted stands at its upper bound, as in the budget."""
     prompt = completion = cached = 0
     for entry in receipt.entries:
@@ -133,32 +139,31 @@ def usage_of(receipt: Receipt) -> dict[str, Any]:
     }
 
 
-# A strategy's answer as server-sent events: tokens as they come, signs of life, the answer once decided.
-#
-# Knows: which strategies write one text that can be shown while it grows. Standard clients ignore
-# comments; `reasoning_content` they ignore or show as thinking.
-
-ROLE = {"role": "assistant", "content": ""}
-
-
 class Streaming:
     """The events of one reply. Tokens are queued by the engine and written by the handler.
 
     Args:
-        head: headers of the reply.
-        beat: seconds between two signs of life.
+        headers: of the reply.
+        interval: seconds between two signs of life.
+        on_first_token: called when a part of the answer, or of the thinking, is on its way.
     """
 
-    def __init__(self, layout: Layout, head: Mapping[str, str], beat: float, progress: Progress) -> None:
-        self.layout, self._head, self._beat, self._progress = layout, head, beat, progress
+    def __init__(
+        self,
+        layout: Layout,
+        headers: Mapping[str, str],
+        interval: float,
+        progress: Progress,
+        on_first_token: Callable[[], None],
+    ) -> None:
+        self.layout, self._headers, self._interval, self._progress = layout, headers, interval, progress
+        self._on_first_token = on_first_token
         self.mode: Streams = "progress"
         self.response: web.StreamResponse | None = None
         self.shown = False
         """A part of the answer has been sent."""
         self.thought = False
         """The thinking has been sent."""
-        self.on_first_token: Callable[[], None] = lambda: None
-        """Told when a part of the answer, or of the thinking, is on its way."""
         self._first: RawChoice | None = None
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 
@@ -174,8 +179,7 @@ class Streaming:
         if self.mode == "thinking":
             if CLOSE not in (call.prefix or "") and isinstance(text := piece.get("content"), str) and text:
                 self.thought = True
-                self.on_first_token()
-                self._queue.put_nowait(self.layout.chunk({"reasoning_content": text}))
+                self.put(self.layout.chunk({"reasoning_content": text}))
             return
         delta = {name: value for name, value in piece.items() if name != "role" and value not in (None, "", [])}
         if not delta:
@@ -183,27 +187,28 @@ class Streaming:
         if self._first is None:
             self._first = sample
             self.shown = True
-            self.on_first_token()
         elif self._first is not sample:
             raise EngineError("the backend broke off after a part of the answer had been sent; try again", fatal=True)
-        told = choice.get("logprobs")
-        entries = told.get("content") if isinstance(told, dict) else None
-        self._queue.put_nowait(self.layout.chunk(delta, logprobs=self.layout.logprobs(entries or ())))
+        logprobs = choice.get("logprobs")
+        entries = logprobs.get("content") if isinstance(logprobs, dict) else None
+        self.put(self.layout.chunk(delta, logprobs=self.layout.logprobs(entries or ())))
 
     def put(self, event: bytes) -> None:
         """Queue a part of the answer."""
-        self.on_first_token()
+        self._on_first_token()
         self._queue.put_nowait(event)
 
-    async def pour(self, request: web.BaseRequest, work: asyncio.Task[Verdict], line: Callable[[], str]) -> None:
+    async def write_queued(
+        self, request: web.BaseRequest, work: asyncio.Task[Verdict], progress: Callable[[], str]
+    ) -> None:
         """Write what is queued until the work has ended. Before the first event nothing has been sent."""
         work.add_done_callback(lambda _: self._queue.put_nowait(None))
         while True:
             try:
-                async with asyncio.timeout(self._beat):
+                async with asyncio.timeout(self._interval):
                     event = await self._queue.get()
             except TimeoutError:
-                await self.write(request, self._sign(line()))
+                await self.write(request, self._sign_of_life(progress()))
                 continue
             pieces = []
             while event is not None:
@@ -216,17 +221,24 @@ class Streaming:
             if event is None:
                 return
 
-    async def write(self, request: web.BaseRequest, events: bytes) -> None:
+    async def write(self, request: web.BaseRequest, events: bytes) -> web.StreamResponse:
         """Send events, the head and the role before the first of them."""
         if self.response is None:
             self.response = web.StreamResponse(
-                headers={**self._head, "content-type": "text/event-stream", "cache-control": "no-cache"}
+                headers={**self._headers, "content-type": "text/event-stream", "cache-control": "no-cache"}
             )
             await self.response.prepare(request)
             events = self.layout.chunk(ROLE) + events
         await self.response.write(events)
+        return self.response
 
-    def _sign(self, line: str) -> bytes:
+    async def end(self, request: web.BaseRequest, events: bytes) -> web.StreamResponse:
+        """Send the last events."""
+        response = await self.write(request, events)
+        await response.write_eof()
+        return response
+
+    def _sign_of_life(self, progress: str) -> bytes:
         if self._progress == "reasoning":
-            return self.layout.chunk({"reasoning_content": line + "\n"})
-        return b": " + line.encode() + b"\n\n"
+            return self.layout.chunk({"reasoning_content": progress + "\n"})
+        return b": " + progress.encode() + b"\n\n"

@@ -1,7 +1,7 @@
-"""`/v1/chat/completions` with a strategy: from the decoded body to the last byte.
+"""`/v1/chat/completions` with a strategy, from the decoded body to the last byte, and `/v1/models`.
 
-Knows: the order of things. What is spent is settled before the reply ends, or in the background
-where the client leaves.
+Knows: the order of things. What is spent is settled before the reply ends, or in the background where the client
+leaves. Does not know how a strategy is run, or how a reply is laid out.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from outthink.core.receipt import Verdict
+from outthink.http.fields import JsonObject
 from outthink.serving.accounting import RECEIPT, Account, replayed
 from outthink.serving.bodies import encode
 from outthink.serving.chat.backends import Backends
-from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, reason, usage_of
+from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, finish_reason_of, usage_of
 from outthink.serving.chat.question import PREFIX, RequestOptions, read_options, read_question
 from outthink.serving.chat.run import StrategyRun
 from outthink.serving.failure import Failure, failure_of
@@ -28,23 +29,20 @@ from outthink.strategies import Spec, strategies
 if TYPE_CHECKING:
     from outthink.serving.app import App
 
-
-# `/v1/models`: what can be asked for. Knows the pool's names and the strategies; does not ask any backend.
-
-_BEGAN = int(time.time())
+_CREATED = int(time.time())
 
 
-def listing(names: Sequence[str]) -> dict[str, Any]:
-    """Backend models first, then `outthink/auto` and the strategies."""
-    rows = [{"id": name, "object": "model", "created": _BEGAN, "owned_by": "backend"} for name in names]
-    own = ["outthink/auto", *(f"outthink/{name}" for name in strategies())]
-    rows += [{"id": name, "object": "model", "created": _BEGAN, "owned_by": "outthink"} for name in own]
+def model_list(names: Sequence[str]) -> JsonObject:
+    """`/v1/models`: backend models first, then `outthink/auto` and the strategies."""
+    own = (f"outthink/{name}" for name in ("auto", *strategies()))
+    owners = [*((name, "backend") for name in names), *((name, "outthink") for name in own)]
+    rows = [{"id": name, "object": "model", "created": _CREATED, "owned_by": owner} for name, owner in owners]
     return {"object": "list", "data": rows}
 
 
-def one(name: str, names: Sequence[str]) -> dict[str, Any]:
+def model_row(name: str, names: Sequence[str]) -> JsonObject:
     """A row of the list. Raises Failure for a name that is not in it."""
-    for row in listing(names)["data"]:
+    for row in model_list(names)["data"]:
         if row["id"] == name:
             return dict(row)
     raise unknown_model(name, names)
@@ -52,10 +50,10 @@ def one(name: str, names: Sequence[str]) -> dict[str, Any]:
 
 def unknown_model(name: object, names: Sequence[str], field: str = "model") -> Failure:
     """The error for a model that nobody serves."""
-    shown = ", ".join(names[:8]) or "none"
+    served = ", ".join(names[:8]) or "none"
     return Failure(
         404,
-        f"{field}: {str(name)[:120]!r} is not served here; use one of {shown}, outthink/auto or outthink/STRATEGY[@n]",
+        f"{field}: {str(name)[:120]!r} is not served here; use one of {served}, outthink/auto or outthink/STRATEGY[@n]",
         param=field,
         code="model_not_found",
     )
@@ -71,11 +69,11 @@ class Chats:
         self, request: web.BaseRequest, key: Key, content: bytes, body: Mapping[str, Any]
     ) -> web.StreamResponse:
         """Answer one chat."""
-        one = _Exchange(self.app, self.backends, request, key, content, body)
+        exchange = _Exchange(self.app, self.backends, request, key, content, body)
         try:
-            return await one.answer()
+            return await exchange.answer()
         except BaseException:
-            one.leave()
+            exchange.abandon()
             raise
 
 
@@ -92,33 +90,26 @@ class _Exchange:
         body: Mapping[str, Any],
     ) -> None:
         self.app, self.request, self.content = app, request, content
-        wish = read_options(body, request.headers, key)
+        options = read_options(body, request.headers, key)
         named = str(body["model"])
-        model = self._model(backends, wish, "outthink.model" if named.startswith(PREFIX) else "model")
-        question = read_question(body, wish, backends.limits)
-        self.account = Account(app.ledger, key, "/v1/chat/completions", named, question.stream, content=content)
-        self.account.watchers = app.watchers
-        self.layout = Layout(self.account.id, named, logprobs=question.logprobs, top=question.top_logprobs)
-        self.streaming = Streaming(
-            self.layout, {RECEIPT: self.account.id}, backends.limits.progress_seconds, wish.progress
+        model = _backend_model(backends, options, "outthink.model" if named.startswith(PREFIX) else "model")
+        question = read_question(body, options, backends.limits)
+        self.account = account = Account(
+            app.ledger, key, "/v1/chat/completions", named, question.stream, content=content, watchers=app.watchers
         )
-        self.streaming.on_first_token = self.account.first_token
+        self.layout = Layout(account.id, named, logprobs=question.logprobs, top=question.top_logprobs)
+        self.streaming = Streaming(
+            self.layout,
+            {RECEIPT: account.id},
+            backends.limits.progress_seconds,
+            options.progress,
+            account.first_token,
+        )
         prefix = zlib.crc32(encode(question.raw[:2])[:4096])
         on_chunk = self.streaming.on_chunk if question.stream else None
-        self.run = StrategyRun(backends, question, wish, model, self.account.id, prefix, on_chunk)
-        self.run.watchers = app.watchers
+        self.run = StrategyRun(backends, question, options, model, account.id, prefix, on_chunk, app.watchers)
         self.work: asyncio.Task[Verdict] | None = None
         self.verdict: Verdict | None = None
-
-    @staticmethod
-    def _model(backends: Backends, wish: RequestOptions, field: str) -> str:
-        names = backends.pool.names()
-        model = wish.model or next(iter(names), None)
-        if model is None:
-            raise Failure(503, "no backend has told which models it serves", code="no_backend", retry_after=5.0)
-        if model not in names:
-            raise unknown_model(model, names, field)
-        return model
 
     async def answer(self) -> web.StreamResponse:
         """Run the strategy and reply."""
@@ -132,8 +123,8 @@ class _Exchange:
             self.streaming.mode = run.plan.strategy.streams
         if (trace := account.admitted(run.name, self.request.headers.get("traceparent"))) is not None:
             run.headers["traceparent"] = trace
-        self.work = asyncio.create_task(run.go(self._decided, ceiling))
-        return await (self._streamed() if question.stream else self._whole())
+        self.work = work = asyncio.create_task(run.go(self._decided, ceiling))
+        return await (self._stream(work) if question.stream else self._reply(work))
 
     async def _reserve(self, idempotency: str | None) -> int | None:
         """Set upper bounds aside; the tokens that the request may use where its key has a budget."""
@@ -146,59 +137,59 @@ class _Exchange:
         await account.reserve(tokens, usd, idempotency)
         return tokens if account.key.limited else None
 
-    async def _whole(self) -> web.StreamResponse:
-        work, run = self.work, self.run
-        assert work is not None
+    async def _reply(self, work: asyncio.Task[Verdict]) -> web.StreamResponse:
+        """The answer as one object."""
         try:
             verdict = await asyncio.shield(work)
         except Exception as error:
             raise await self._failed(error) from error
-        told = run.told(self.account.id, verdict)
-        texts = run.board.ranked(verdict.text, verdict.answer, run.question.choices)
-        content = self._completion(told, texts)
-        await self._settle(told, 200, content)
+        receipt = self.run.client_receipt(self.account.id, verdict)
+        content = self._completion(receipt, self._texts(verdict))
+        await self._settle(receipt, 200, content)
         return web.Response(body=content, headers={"content-type": "application/json", RECEIPT: self.account.id})
 
-    async def _streamed(self) -> web.StreamResponse:
-        work, run, streaming, layout = self.work, self.run, self.streaming, self.layout
-        assert work is not None
-        await streaming.pour(self.request, work, lambda: run.board.line)
+    async def _stream(self, work: asyncio.Task[Verdict]) -> web.StreamResponse:
+        """The answer as events; the last ones wait for the ledger."""
+        run, streaming = self.run, self.streaming
+        await streaming.write_queued(self.request, work, lambda: run.votes.line)
         try:
             verdict = work.result()
         except Exception as error:
             failure = await self._failed(error)
             if streaming.response is None:
                 raise failure from error
-            await streaming.write(self.request, b"data: " + failure.body() + b"\n\n" + DONE)
-            await streaming.response.write_eof()
-            return streaming.response
-        told = run.told(self.account.id, verdict)
-        cut = str(told["stopped"]).startswith("budget:")
-        texts = run.board.ranked(verdict.text, verdict.answer, run.question.choices)
-        events = b""
-        for at, text in enumerate(texts):
-            sample = run.sample(text)
-            events += layout.pieces(at, text, sample) if at else b""
-            events += layout.last(at, reason(sample, cut=cut), told if at == 0 else None)
-        if run.question.usage:
-            events += layout.usage(usage_of(run.receipt()))
-        events += DONE
+            return await streaming.end(self.request, b"data: " + failure.body() + b"\n\n" + DONE)
+        receipt, texts = run.client_receipt(self.account.id, verdict), self._texts(verdict)
+        events = self._last_events(receipt, texts)
         kept = None
         if self.account.keep:  # for a repetition: the same reply in fewer events
-            kept = layout.chunk(ROLE) + layout.pieces(0, texts[0], run.sample(texts[0])) + events
+            first = self.layout.pieces(0, texts[0], run.sample(texts[0]))
+            kept = self.layout.chunk(ROLE) + first + events
         elif self.account.keeps:
-            kept = self._completion(told, texts)
-        await self._settle(told, 200, kept)
-        await streaming.write(self.request, events)
-        assert streaming.response is not None
-        await streaming.response.write_eof()
-        return streaming.response
+            kept = self._completion(receipt, texts)
+        await self._settle(receipt, 200, kept)
+        return await streaming.end(self.request, events)
 
-    def _completion(self, told: Mapping[str, Any], texts: Sequence[str]) -> bytes:
+    def _last_events(self, receipt: JsonObject, texts: Sequence[str]) -> bytes:
+        """What is left to be said when the work has ended: the other choices, reasons, receipt and usage."""
+        layout, events = self.layout, b""
+        for index, text in enumerate(texts):
+            sample = self.run.sample(text)
+            events += layout.pieces(index, text, sample) if index else b""
+            reason = finish_reason_of(sample, cut=_is_cut(receipt))
+            events += layout.last(index, reason, receipt if index == 0 else None)
+        if self.run.question.usage:
+            events += layout.usage(usage_of(self.run.receipt()))
+        return events + DONE
+
+    def _texts(self, verdict: Verdict) -> list[str]:
+        return self.run.votes.ranked(verdict.text, verdict.answer, self.run.question.choices)
+
+    def _completion(self, receipt: JsonObject, texts: Sequence[str]) -> bytes:
         """The whole reply as one object."""
-        cut = str(told["stopped"]).startswith("budget:")
+        cut = _is_cut(receipt)
         choices = [self.layout.choice(at, text, self.run.sample(text), cut=cut) for at, text in enumerate(texts)]
-        return encode(self.layout.whole(choices, usage_of(self.run.receipt()), told))
+        return encode(self.layout.completion(choices, usage_of(self.run.receipt()), receipt))
 
     def _decided(self, verdict: Verdict) -> None:
         """The answer is known; in a stream it begins now, while the rest is still being closed."""
@@ -214,31 +205,46 @@ class _Exchange:
         if failure is None:
             raise error
         failure.headers[RECEIPT] = self.account.id
-        await self._settle(self.run.told(self.account.id, None) | {"stopped": "error"}, failure.status, None, failure)
+        receipt = self.run.client_receipt(self.account.id, None) | {"stopped": "error"}
+        await self._settle(receipt, failure.status, None, failure)
         return failure
 
     async def _settle(
-        self, told: dict[str, Any], status: int, body: bytes | None, failure: Failure | None = None
+        self, receipt: JsonObject, status: int, body: bytes | None, failure: Failure | None = None
     ) -> None:
-        record = self.account.spent(
-            self.run.receipt(), self.run.model, self.run.name, str(told["stopped"]), status, told
-        )
+        record = self.account.spent(self.run.receipt(), self.run.model, self.run.name, status, receipt)
         if self.run.shadowed is not None:  # for the operator: clients get the receipt without it
-            record.receipt = {**told, "shadow": self.run.shadowed}
+            record.receipt = {**receipt, "shadow": self.run.shadowed}
         record.error = failure.message if failure is not None else None
         record.body = body if self.account.keep else None
         await self.account.settle(record)
 
-    def leave(self) -> None:
-        """The client has left, or nothing can be told any more: close every connection now, settle behind it."""
+    def abandon(self) -> None:
+        """The client has left, or it cannot be answered any more: close every connection now, settle behind it."""
         if self.work is None or self.account.settled:
             return
         self.work.cancel()
-        self.app.later(self._abandoned(self.work))
+        self.app.later(self._settle_abandoned(self.work))
 
-    async def _abandoned(self, work: asyncio.Task[Verdict]) -> None:
+    async def _settle_abandoned(self, work: asyncio.Task[Verdict]) -> None:
         await asyncio.wait([work])
         if not work.cancelled():
             work.exception()  # seen
-        told = self.run.told(self.account.id, self.verdict) | {"stopped": "interrupted"}
-        await self._settle(told, 499, None)
+        receipt = self.run.client_receipt(self.account.id, self.verdict) | {"stopped": "interrupted"}
+        await self._settle(receipt, 499, None)
+
+
+def _backend_model(backends: Backends, options: RequestOptions, field: str) -> str:
+    """The model that is drawn from. Raises Failure where nobody serves it."""
+    names = backends.pool.names()
+    model = options.model or next(iter(names), None)
+    if model is None:
+        raise Failure(503, "no backend has told which models it serves", code="no_backend", retry_after=5.0)
+    if model not in names:
+        raise unknown_model(model, names, field)
+    return model
+
+
+def _is_cut(receipt: JsonObject) -> bool:
+    """Whether the budget ended before the answer was finished."""
+    return str(receipt["stopped"]).startswith("budget:")

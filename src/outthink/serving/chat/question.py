@@ -16,7 +16,7 @@ from outthink.core.plugins import loaded
 from outthink.core.request import ANSWER_KINDS, CURRENCIES, Budget, Message, Request, Sampling
 from outthink.core.sample import MEASURES
 from outthink.serving.admission import Limits
-from outthink.serving.chat.votes import reader_of
+from outthink.serving.chat.votes import answer_reader
 from outthink.serving.failure import Failure, bad_field
 from outthink.serving.protocols import Key
 from outthink.strategies import Spec
@@ -214,7 +214,7 @@ def read_question(body: Mapping[str, Any], wish: RequestOptions, limits: Limits)
     extra = {name: value for name, value in body.items() if name not in OWN}
     request = Request(
         messages=messages,
-        answer=reader_of(body, wish.answer),
+        answer=answer_reader(body, wish.answer),
         budget=wish.budget,
         sampling=_sampling(body, limits),
         seed=_whole(body, "seed", None, -(2**63), 2**63 - 1),

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from outthink.controller.choose import choose
 from outthink.controller.policy.artefact import Policy
@@ -21,12 +21,13 @@ from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import Budget, Request
 from outthink.engines.protocol import Call
+from outthink.http.fields import JsonObject
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.chat.backends import predicted
 from outthink.serving.chat.calls import ClientFieldsEngine, OnChunk, RawChoice
 from outthink.serving.chat.engine import ChatEngine
 from outthink.serving.chat.question import Question, RequestOptions, fitted, stricter
-from outthink.serving.chat.votes import SessionEvents, VoteProgress
+from outthink.serving.chat.votes import SessionReporter, VoteProgress
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.observe.watch import Watchers
 from outthink.serving.pool.failover import Failover, PooledTransport
@@ -47,38 +48,40 @@ class StrategyRun:
 
     Args:
         model: backend model that is drawn from.
-        who: the request, for its turns on the backends.
+        request_id: of the receipt; the requests take turns on the backends by it.
         prefix: hash of the prompt, so that its samples meet one cache.
         on_chunk: gets every chunk of every call.
+        watchers: are told of its samples and votes.
     """
 
     def __init__(
         self,
         backends: Backends,
         question: Question,
-        wish: RequestOptions,
+        options: RequestOptions,
         model: str,
-        who: str,
+        request_id: str,
         prefix: int,
         on_chunk: OnChunk | None,
+        watchers: Watchers,
     ) -> None:
-        self.backends, self.wish, self.model = backends, wish, model
-        self._who, self._prefix, self._on_chunk = who, prefix, on_chunk
+        self.backends, self.options, self.model = backends, options, model
+        self._request_id, self._prefix, self._on_chunk = request_id, prefix, on_chunk
         self._asked = question
-        self._chosen = backends.policies.choose(who)
-        self.shadowed: dict[str, Any] | None = None
+        self._chosen = backends.policies.choose(request_id)
+        self.shadowed: JsonObject | None = None
         """What a policy that is tried in the shadow would have done."""
         self.headers: dict[str, str] = {}
         """Sent with every call, besides what the engine sends."""
         self.engine = self._engine(model)
         self.others: list[ChatEngine] = []
-        self.watchers = Watchers()
+        self._watchers = watchers
         self._began = time.monotonic()
         self.session: Session | None = None
         self.plan: Spec | Plan
-        self.question, spec = fitted(question, wish.strategy, backends.limits, wish.where)
+        self.question, spec = fitted(question, options.strategy, backends.limits, options.where)
         self._spec = spec
-        self.board: VoteProgress
+        self.votes: VoteProgress
 
     async def prepare(self) -> None:
         """Decide what runs. Raises BadInput or Failure."""
@@ -91,7 +94,7 @@ class StrategyRun:
             assert spec is not None
         self.plan = spec if spec is not None else await self._planned()
         needs = isinstance(self.plan, Spec) and self.plan.strategy.needs_verifier
-        if needs and self.wish.verifier is None:
+        if needs and self.options.verifier is None:
             raise BadInput("outthink.verifier", None, f"is missing, and {self.name} needs one", "name a verifier")
 
     @property
@@ -105,7 +108,7 @@ class StrategyRun:
         return self.plan.n
 
     async def go(self, decided: Callable[[Verdict], None], ceiling: int | None = None) -> Verdict:
-        """Carry it out; `decided` hears the verdict before what is still in flight has been closed."""
+        """Carry it out; `decided` gets the verdict before what is still in flight has been closed."""
         request = self.question.request
         budget = request.budget if ceiling is None else stricter(request.budget, Budget(tokens=ceiling))
         request = replace(request, budget=budget)
@@ -113,14 +116,13 @@ class StrategyRun:
         plain = known.votes == "answers" and not known.stops_early
         if known.shares_call and self.n > 1:
             self.engine.share_calls(self.backends.call_sharing(self.model))
-        self.board = VoteProgress(self.n if plain and self.question.choices == 1 else None, self._enough)
-        if self.watchers:
-            self.board.tell = SessionEvents(self.watchers, self._who)
+        reporter = SessionReporter(self._watchers, self._request_id) if self._watchers else None
+        self.votes = VoteProgress(self.n if plain and self.question.choices == 1 else None, self._enough, reporter)
         judge = None
-        if self.wish.verifier is not None:
+        if self.options.verifier is not None:
             asked = self._engine(self.model, plain=True)
-            judge = open_verifier(self.wish.verifier, answer=request.answer, engine=asked)
-        options = SessionOptions(observer=self.board, verifier=judge)
+            judge = open_verifier(self.options.verifier, answer=request.answer, engine=asked)
+        options = SessionOptions(observer=self.votes, verifier=judge)
         opened = open_session(self._sources(), budget=budget, seed=request.seed, began=self._began, options=options)
         self.session = session = opened.session
         for note in self.question.notes:
@@ -142,20 +144,20 @@ class StrategyRun:
     def sample(self, text: str) -> RawChoice | None:
         """The sample that a text belongs to, None for a text that a strategy has put together."""
         for engine in (self.engine, *self.others):
-            if (found := engine.samples.get(text)) is not None:
-                return found
+            if (sample := engine.samples.get(text)) is not None:
+                return sample
         return None
 
     def receipt(self) -> Receipt:
         """Everything spent so far."""
         return Receipt((), 0.0) if self.session is None else self.session.receipt()
 
-    def told(self, number: str, verdict: Verdict | None) -> dict[str, Any]:
+    def client_receipt(self, receipt_id: str, verdict: Verdict | None) -> JsonObject:
         """The receipt as the client gets it."""
         receipt = self.receipt()
         stopped = self.session.stopped if self.session is not None else None
         return {
-            "id": number,
+            "id": receipt_id,
             "strategy": self.name,
             "model": self.model,
             "answer": verdict.answer if verdict is not None else None,
@@ -167,14 +169,15 @@ class StrategyRun:
         """The client's error object for an engine that failed; a refusal of the request is the client's to mend."""
         if not isinstance(error, EngineError):
             return None
-        status = self.engine.client.errors.status_code
+        errors = self.engine.client.errors
+        status = errors.status_code
         if status in (400, 404, 409, 413, 415, 422):
-            told = self.engine.client.errors.message or str(error)
-            return Failure(400, f"the backend refused the request: {told}", code="backend_refused")
+            message = errors.message or str(error)
+            return Failure(400, f"the backend refused the request: {message}", code="backend_refused")
         if status == 429:
             return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
-        if (trouble := self.backends.trouble(self.model)) is not None:
-            return failure_of(trouble)
+        if (no_backend := self.backends.why_no_backend(self.model)) is not None:
+            return failure_of(no_backend)
         if isinstance(error.__cause__, TransportFault):
             return failure_of(error.__cause__)
         return Failure(502, str(error), code="backend_error")
@@ -191,7 +194,7 @@ class StrategyRun:
         question, backends = self._asked, self.backends
         failover = Failover(backends.pool, model, self._prefix, anew=True)
         transport = PooledTransport(
-            failover, backends.wire, backends.places(model), request=self._who, headers=self.headers
+            failover, backends.wire, backends.places(model), request=self._request_id, headers=self.headers
         )
         client = ClientFieldsEngine(
             model,
@@ -231,13 +234,13 @@ class StrategyRun:
         effort = request.sampling.reasoning_effort
         if effort is not None:
             return self._by_effort(policy, effort, situation)
-        found = plan_for(policy, request, situation)
+        plan = plan_for(policy, request, situation)
         if self._chosen.shadow is not None:
-            self._compare(found, self._chosen.shadow, request, situation)
-        return found
+            self._compare(plan, self._chosen.shadow, request, situation)
+        return plan
 
     def _compare(self, active: Plan, policy: Policy, request: Request, situation: Situation) -> None:
-        """Take down what the shadow policy says: nothing is spent on it, and its failures are its own."""
+        """Note what the shadow policy would do: nothing is spent on it, and its failures stay its own."""
         compared = self.backends.policies.compared
         try:
             shadow = plan_for(policy, request, situation)

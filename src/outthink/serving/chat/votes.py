@@ -33,11 +33,11 @@ _SIZE = 200_000  # characters of a schema
 _SLOW = ("pattern", "patternProperties", "format")
 
 
-class _TooMuch(Exception):
+class _TooManySteps(Exception):
     """The check has taken all its steps."""
 
 
-def check_of(schema: Mapping[str, Any], field: str) -> Check:
+def schema_check(schema: Mapping[str, Any], field: str) -> Check:
     """A check by a schema. Raises Failure where the schema is none."""
     if len(json.dumps(schema)) > _SIZE:
         raise bad_field(field, "...", f"is longer than {_SIZE} characters", "send a smaller schema")
@@ -47,13 +47,13 @@ def check_of(schema: Mapping[str, Any], field: str) -> Check:
     except ImportError:
         raise Failure(501, f"{field}: this proxy lacks jsonschema; install outthink[serve]", param=field) from None
     draft: Any = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    counted = _Counted(draft)
+    counted = _CountedDraft(draft)
     try:
         counted.begin()
         draft.check_schema(schema)
     except (jsonschema.SchemaError, RecursionError) as error:
-        told = getattr(error, "message", "it is nested too deeply")
-        raise bad_field(field, "...", f"is no valid JSON schema: {told[:200]}", "mend it") from None
+        why = error.message if isinstance(error, jsonschema.SchemaError) else "it is nested too deeply"
+        raise bad_field(field, "...", f"is no valid JSON schema: {why[:200]}", "mend it") from None
     validator = counted.made(schema, referencing.Registry())
     missing = referencing.exceptions.Unresolvable
 
@@ -61,13 +61,13 @@ def check_of(schema: Mapping[str, Any], field: str) -> Check:
         counted.begin()
         try:
             return next(validator.iter_errors(value), None) is None
-        except (missing, RecursionError, _TooMuch):
+        except (missing, RecursionError, _TooManySteps):
             return False
 
     return check
 
 
-class _Counted:
+class _CountedDraft:
     """A draft whose keywords count their steps."""
 
     def __init__(self, draft: Any) -> None:
@@ -90,7 +90,7 @@ class _Counted:
         def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
             self._left -= 1
             if self._left < 0:
-                raise _TooMuch
+                raise _TooManySteps
             yield from rule(validator, value, instance, schema) or ()
 
         return counted
@@ -100,7 +100,7 @@ NO_CALL = "(no tool call)"
 """The vote of a sample that answers in free words where it could have called a tool."""
 
 
-def reader_of(body: Mapping[str, Any], kind: str | None) -> AnswerKind | AnswerReader:
+def answer_reader(body: Mapping[str, Any], kind: str | None) -> AnswerKind | AnswerReader:
     """The reader for a request: by its tools, else its response format, else the kind that it names, else text."""
     if body.get("tools") or body.get("functions"):
         choice = body.get("tool_choice")
@@ -122,7 +122,7 @@ def _structured(form: Mapping[str, Any]) -> AnswerReader:
     schema = inner.get("schema", {}) if isinstance(inner, dict) else None
     if not isinstance(schema, dict):
         raise bad_field("response_format.json_schema", inner, "has no schema", "send {'name': ..., 'schema': {...}}")
-    check = check_of(schema, "response_format.json_schema.schema")
+    check = schema_check(schema, "response_format.json_schema.schema")
 
     def read(text: str) -> str | None:
         answer = read_sync("json", text).answer
@@ -151,7 +151,7 @@ def _tools(body: Mapping[str, Any], kind: str | None) -> AnswerReader:
 
 def _checks(body: Mapping[str, Any]) -> dict[str, Check | None]:
     """What the arguments of each tool must be like, None for anything."""
-    found: dict[str, Check | None] = {}
+    checks: dict[str, Check | None] = {}
     tools = body.get("tools") or []
     functions = body.get("functions") or []
     if not isinstance(tools, list) or not isinstance(functions, list):
@@ -162,10 +162,10 @@ def _checks(body: Mapping[str, Any]) -> dict[str, Check | None]:
             raise bad_field(f"{field}[{at}]", tool, "has no name", "send {'type': 'function', 'function': {...}}")
         parameters = tool.get("parameters")
         if isinstance(parameters, dict):
-            found[tool["name"]] = check_of(parameters, f"{field}[{at}].function.parameters")
+            checks[tool["name"]] = schema_check(parameters, f"{field}[{at}].function.parameters")
         else:
-            found[tool["name"]] = None
-    return found
+            checks[tool["name"]] = None
+    return checks
 
 
 def _calls(text: str, checks: Mapping[str, Check | None]) -> str | None:
@@ -178,8 +178,8 @@ def _calls(text: str, checks: Mapping[str, Check | None]) -> str | None:
         if "input" in call:  # a custom tool: free text
             votes.append(f"{name}({json.dumps(call['input'])})")
             continue
-        told = call.get("arguments") or "{}"
-        arguments = canonical_json(told if isinstance(told, str) else json.dumps(told))
+        sent = call.get("arguments") or "{}"
+        arguments = canonical_json(sent if isinstance(sent, str) else json.dumps(sent))
         check = checks[name]
         if arguments is None or (check is not None and not check(json.loads(arguments))):
             return None
@@ -201,7 +201,7 @@ _STATES = {
 }
 
 
-class SessionEvents:
+class SessionReporter:
     """Passes the moments of one request on.
 
     Args:
@@ -231,11 +231,11 @@ class VoteProgress:
     Args:
         n: samples of a plain majority vote, None where the strategy decides by itself.
         decided: called once when the vote is beyond change.
+        reporter: gets every event after this observer has noted it.
     """
 
-    def __init__(self, n: int | None, decided: Callable[[], None]) -> None:
-        self._n, self._decided = n, decided
-        self.tell: SessionEvents | None = None
+    def __init__(self, n: int | None, decided: Callable[[], None], reporter: SessionReporter | None = None) -> None:
+        self._n, self._decided, self._reporter = n, decided, reporter
         self.samples: list[Sample] = []
         self.launched = self.ended = 0
         self._votes: Counter[str] = Counter()
@@ -243,8 +243,8 @@ class VoteProgress:
     def __call__(self, event: str, running: RunningCall, sample: Sample | None) -> None:
         """Take note, and pass it on."""
         self._note(event, running, sample)
-        if self.tell is not None:
-            self.tell(event, running, sample, self._votes)
+        if self._reporter is not None:
+            self._reporter(event, running, sample, self._votes)
 
     def _note(self, event: str, running: RunningCall, sample: Sample | None) -> None:
         if event == "launched":
@@ -273,8 +273,8 @@ class VoteProgress:
         for sample in sorted(self.samples, key=lambda sample: sample.index):
             if sample.answer is not None:
                 firsts.setdefault(sample.answer, sample.text)
-        order = sorted(firsts, key=lambda found: -self._votes[found])
-        texts = [text, *(firsts[found] for found in order if found != answer)]
+        order = sorted(firsts, key=lambda other: -self._votes[other])
+        texts = [text, *(firsts[other] for other in order if other != answer)]
         rest = [sample.text for sample in sorted(self.samples, key=lambda sample: sample.index)]
         for used in texts:
             if used in rest:
@@ -284,7 +284,7 @@ class VoteProgress:
     @property
     def line(self) -> str:
         """Progress in words."""
-        said = f"{len(self.samples)} of {self.launched} samples"
+        line = f"{len(self.samples)} of {self.launched} samples"
         if self._votes:
-            said += f", the leading answer has {self._votes.most_common(1)[0][1]} votes"
-        return said
+            line += f", the leading answer has {self._votes.most_common(1)[0][1]} votes"
+        return line
