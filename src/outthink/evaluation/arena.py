@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Receipt, Verdict
@@ -21,6 +20,7 @@ from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
+from outthink.evaluation.sample_file import JsonObject
 from outthink.session.calls import RunningCall
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.runner import Observer, Places
@@ -52,7 +52,7 @@ class ArenaPlan:
     ahead: int = 4
     jobs: int = 1
 
-    def describe(self, engine: Engine, dataset: Dataset) -> dict[str, Any]:
+    def describe(self, engine: Engine, dataset: Dataset) -> JsonObject:
         """Everything that requests of two runs must share to stand in one journal."""
         questions = "\0".join(f"{problem.problem_id}\0{problem.question}" for problem in dataset.problems)
         return {
@@ -60,7 +60,7 @@ class ArenaPlan:
             "dataset": dataset.name,
             "questions": hashlib.sha256(questions.encode()).hexdigest(),
             "answer": self.answer,
-            "sampling": {name: getattr(self.sampling, name) for name in self.sampling.__slots__},
+            "sampling": asdict(self.sampling),
             "seed": self.seed,
             "ahead": self.ahead,
         }
@@ -140,7 +140,7 @@ class Arena:
         """Run what is not in the journal yet; `progress` is called with (requests done, in all)."""
         each, judging = await self.pilot()
         budgets = self.plan.budgets or tuple(_rounded(each * times) for times in LADDER)
-        fields = [(fit(spec, budget, each, judging), budget) for spec in with_baseline(specs) for budget in budgets]
+        fields = [(fit(spec, budget, each, judging), budget) for spec in _with_baseline(specs) for budget in budgets]
         jobs = [(problem, spec, budget) for problem in self.dataset.problems for spec, budget in fields]
         ran: dict[tuple[str, str, int], Ran] = {}
         waiting = iter(jobs)
@@ -179,16 +179,16 @@ class Arena:
 
         def keep(event: str, running: RunningCall, sample: Sample | None) -> None:
             if event == "finished" and sample is not None and running.role == "policy":
-                name = [problem.problem_id, whole(running.call, sample, request), str(spec), budget, judge]
+                name = [problem.problem_id, sample_kind(running.call, sample, request), str(spec), budget, judge]
                 prompt = hashlib.sha256(repr((running.call.messages, running.call.sampling)).encode()).hexdigest()[:8]
                 place = [running.call.index, running.call.prefix, prompt]
                 self.store.put(json.dumps([*name, *place]), sample)
 
         verdict, receipt, stopped = await self._ask(request, spec, keep)
-        told = _summary(verdict, receipt, stopped, judge)
+        summary = _summary(verdict, receipt, stopped, judge)
         if budget is None:
-            told["judging"] = self._judging(request, verdict.text)
-        value = json.dumps(told)
+            summary["judging"] = self._judging(request, verdict.text)
+        value = json.dumps(summary)
         return _read(self.store.about(key, value) or value)
 
     def _judging(self, request: Request, text: str) -> int:
@@ -213,7 +213,7 @@ class Arena:
         self.store.close()
 
 
-def whole(call: Call, sample: Sample, request: Request) -> str:
+def sample_kind(call: Call, sample: Sample, request: Request) -> str:
     """What a drawn sample is: `greedy` or `sampled` of the plain question, to be replayed, or a `part`:
     of a longer text, of another prompt, or cut by a budget."""
     wanted, got = request.sampling, call.sampling
@@ -232,7 +232,7 @@ def fit(spec: Spec, budget: int, each: float, judging: float = 0.0) -> Spec:
     return spec.sized(max(1, int(budget / (each + judging * spec.judges))))
 
 
-def with_baseline(specs: Sequence[Spec]) -> list[Spec]:
+def _with_baseline(specs: Sequence[Spec]) -> list[Spec]:
     """Self-consistency to compare with, then the specs."""
     baseline = Spec.parse(BASELINE)
     return [baseline, *(spec for spec in specs if str(spec) != str(baseline))]
@@ -243,27 +243,35 @@ def _rounded(tokens: float) -> int:
     return int(float(f"{tokens:.1e}"))
 
 
-def _summary(verdict: Verdict, receipt: Receipt, stopped: str, judge: str | None) -> dict[str, Any]:
-    def add(name: str, roles: bool = True) -> int | None:
-        values = [getattr(entry, name) for entry in receipt.entries if roles or entry.role == "verifier"]
-        return None if None in values else sum(values)
+def _sum(values: Iterable[int | None]) -> int | None:
+    """None where one of them is unknown."""
+    total = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
 
-    completion, cancelled = add("completion_tokens"), add("cancelled_tokens")
+
+def _summary(verdict: Verdict, receipt: Receipt, stopped: str, judge: str | None) -> JsonObject:
+    judgements = [entry for entry in receipt.entries if entry.role == "verifier"]
+    completion = _sum(entry.completion_tokens for entry in receipt.entries)
+    cancelled = _sum(entry.cancelled_tokens for entry in receipt.entries)
     return {
         "answer": verdict.answer,
         "tokens": None if completion is None or cancelled is None else completion + cancelled,
-        "prompt_tokens": add("prompt_tokens"),
+        "prompt_tokens": _sum(entry.prompt_tokens for entry in receipt.entries),
         "cancelled_tokens": cancelled,
         "flops": receipt.flops,
         "seconds": receipt.seconds,
-        "samples": sum(entry.role != "verifier" for entry in receipt.entries),
-        "verifier_tokens": add("tokens", roles=False),
+        "samples": len(receipt.entries) - len(judgements),
+        "verifier_tokens": _sum(entry.tokens for entry in judgements),
         "stopped": stopped,
-        "verifier": judge if any(entry.role == "verifier" for entry in receipt.entries) else None,
+        "verifier": judge if judgements else None,
         "notes": list(receipt.notes),
     }
 
 
 def _read(value: str) -> Ran:
-    told = json.loads(value)
-    return Ran(**{**told, "notes": tuple(told["notes"])})
+    summary = json.loads(value)
+    return Ran(**{**summary, "notes": tuple(summary["notes"])})

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import AnswerKind, Request, Sampling
@@ -22,12 +19,29 @@ from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
+from outthink.evaluation.sample_file import JsonObject, write_table
 from outthink.session.open import Source, open_session
 from outthink.session.runner import Places
 from outthink.session.store import Journal, SampleStore
 from outthink.strategies.prompts import apply_style
 
-CHUNK = 16
+_CHUNK = 16
+_COLUMNS = (
+    ("problem_id", "string"),
+    ("sample_idx", "uint16"),
+    ("text", "string"),
+    ("n_tokens", "uint32"),
+    ("finish_reason", "string"),
+    ("logprob_sum", "float32"),
+    ("mean_logprob", "float32"),
+    ("chunk_logprob", "halves"),
+    ("chunk_conf", "halves"),
+    ("prompt_tokens", "uint32"),
+    ("answer", "string"),
+    ("extraction", "string"),
+    ("correct", "bool"),
+)
+"""Of the data card; `halves` are lists of 16-bit floats."""
 _TOP = 20
 
 
@@ -44,13 +58,13 @@ class Recording:
     style: str | None = None
     system: str | None = None
 
-    def describe(self, engine: Engine, dataset: Dataset) -> dict[str, Any]:
+    def describe(self, engine: Engine, dataset: Dataset) -> JsonObject:
         """Everything that makes two recordings the same; kept in the journal and the file's metadata."""
         return {
             "model": engine.model,
             "dataset": dataset.name,
             "answer": self.answer,
-            "sampling": {name: getattr(self.sampling, name) for name in self.sampling.__slots__},
+            "sampling": asdict(self.sampling),
             "seed": self.seed,
             "top_logprobs": self.top_logprobs,
             "style": self.style,
@@ -162,24 +176,24 @@ def _numbers(plan: Recording) -> list[int]:
     return [*([0] if plan.greedy else []), *range(1, plan.samples + 1)]
 
 
-def _rows(dataset: Dataset, store: SampleStore, plan: Recording) -> list[dict[str, Any]]:
+def _rows(dataset: Dataset, store: SampleStore, plan: Recording) -> list[JsonObject]:
     rows = []
     for problem in dataset.problems:
-        found = [
+        samples = [
             (number, sample)
             for number in _numbers(plan)
             if (sample := store.get(f"{number}:{problem.problem_id}")) is not None
         ]
-        answers = sorted({sample.answer for _, sample in found if sample.answer is not None})
+        answers = sorted({sample.answer for _, sample in samples if sample.answer is not None})
         right = dict(zip(answers, dataset.grade(problem.problem_id, answers), strict=True))
         rows += [
             trace_row(problem.problem_id, number, sample, right.get(sample.answer or "", False))
-            for number, sample in found
+            for number, sample in samples
         ]
     return rows
 
 
-def trace_row(problem_id: str, number: int, sample: Sample, correct: bool) -> dict[str, Any]:
+def trace_row(problem_id: str, number: int, sample: Sample, correct: bool) -> JsonObject:
     """One sample with the columns of the data card."""
     logprobs = list(sample.logprobs)
     values = list(sample.confidence.values) if sample.confidence is not None else []
@@ -204,37 +218,9 @@ def _chunks(values: list[float]) -> list[float] | None:
     """Means of 16 values each, the last over what is left; None without values."""
     if not values:
         return None
-    return [sum(part) / len(part) for i in range(0, len(values), CHUNK) if (part := values[i : i + CHUNK])]
+    return [sum(part) / len(part) for i in range(0, len(values), _CHUNK) if (part := values[i : i + _CHUNK])]
 
 
-def write_traces(out: Path, rows: list[dict[str, Any]], described: dict[str, Any]) -> None:
+def write_traces(out: Path, rows: list[JsonObject], about: JsonObject) -> None:
     """Write rows of `trace_row` whole or not at all; BadInput where OUT cannot be written."""
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    half = pa.list_(pa.float16())
-    schema = pa.schema(
-        [
-            ("problem_id", pa.string()),
-            ("sample_idx", pa.uint16()),
-            ("text", pa.string()),
-            ("n_tokens", pa.uint32()),
-            ("finish_reason", pa.string()),
-            ("logprob_sum", pa.float32()),
-            ("mean_logprob", pa.float32()),
-            ("chunk_logprob", half),
-            ("chunk_conf", half),
-            ("prompt_tokens", pa.uint32()),
-            ("answer", pa.string()),
-            ("extraction", pa.string()),
-            ("correct", pa.bool_()),
-        ],
-        metadata={"outthink": json.dumps({**described, "version": version("outthink")})},
-    )
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), draft, compression="zstd")
-        os.replace(draft, out)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise BadInput("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None
+    write_table(out, rows, _COLUMNS, about)

@@ -1,7 +1,7 @@
 """Files of recorded samples as tables: read whole, written back with what a verifier said.
 
-Knows: Parquet and JSONL, which columns a sample is made of, and that everything else passes through
-untouched. Does not know verifiers, problems or journals.
+Knows: Parquet and JSONL, which columns a sample is made of, that everything else passes through untouched, and that a
+file is written whole or not at all. Does not know verifiers, problems or journals.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from outthink.engines.traces import SCORE_COLUMNS, VERIFIER_KEY
 
 JsonObject = dict[str, Any]
 """A JSON object, or a row of a table: what stands under a key is told by the format that it comes from."""
+Table = Any
+"""A pyarrow table, which has no types."""
 JSONL = (".jsonl", ".ndjson")
 _NEEDED = ("problem_id", "text")
 
@@ -46,7 +49,7 @@ def is_jsonl(path: Path) -> bool:
     return path.suffix.lower() in JSONL
 
 
-def read_rows(field: str, path: Path) -> list[dict[str, Any]]:
+def read_rows(field: str, path: Path) -> list[JsonObject]:
     """All rows of a JSONL file; BadInput names the line that is none."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -68,7 +71,7 @@ def read_rows(field: str, path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_table(field: str, path: Path) -> Any:
+def read_table(field: str, path: Path) -> Table:
     """A Parquet file as a pyarrow table; BadInput where it cannot be read as one."""
     import pyarrow.parquet as parquet
 
@@ -81,6 +84,27 @@ def read_table(field: str, path: Path) -> Any:
         raise BadInput(field, str(path), f"is not a readable Parquet file ({line})", "give JSONL or Parquet") from None
 
 
+def write_table(out: Path, rows: Sequence[JsonObject], columns: Sequence[tuple[str, str]], about: JsonObject) -> None:
+    """Write a Parquet file whole or not at all; BadInput where it cannot be written.
+
+    Args:
+        columns: names and types, as pyarrow calls them.
+        about: what `outthink` in the file's metadata says beside our version.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    fields = [(name, pa.list_(pa.float16()) if kind == "halves" else pa.type_for_alias(kind)) for name, kind in columns]
+    schema = pa.schema(fields, metadata={"outthink": json.dumps({**about, "version": version("outthink")})})
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), draft, compression="zstd")
+        os.replace(draft, out)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise BadInput("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None
+
+
 class SampleFile:
     """Recorded samples in the order of their file.
 
@@ -90,8 +114,8 @@ class SampleFile:
 
     def __init__(self, path: Path, *, rescore: bool = False) -> None:
         self.path = path
-        self.rows: list[dict[str, Any]] | None = read_rows("samples", path) if is_jsonl(path) else None
-        self.table: Any = None if self.rows is not None else read_table("samples", path)
+        self.rows: list[JsonObject] | None = read_rows("samples", path) if is_jsonl(path) else None
+        self.table: Table = None if self.rows is not None else read_table("samples", path)
         names = self.names
         absent = [name for name in _NEEDED if name not in names]
         if len(self) == 0:
@@ -135,7 +159,7 @@ class SampleFile:
             self.column("self_certainty"),
             strict=True,
         )
-        found = []
+        samples = []
         for row, (key, index, text, answer, rule, tokens, reason, prompt, logprob, conf, certainty) in enumerate(cells):
             if not isinstance(key, str) or not (text is None or isinstance(text, str)):
                 what = "problem_id" if not isinstance(key, str) else "text"
@@ -146,10 +170,10 @@ class SampleFile:
                 number, text or "", answer or None, rule or "none", tokens, reason or "unknown", prompt, logprob, trace,
                 certainty,
             )  # fmt: skip
-            found.append((key, sample))
-        return found
+            samples.append((key, sample))
+        return samples
 
-    def write(self, out: Path, judged: Sequence[JudgedSample], verifier: Mapping[str, Any]) -> None:
+    def write(self, out: Path, judged: Sequence[JudgedSample], verifier: JsonObject) -> None:
         """Write all rows with `score`, `steps`, `verifier` and `verifier_tokens`, whole or not at all.
 
         Args:
@@ -172,23 +196,23 @@ class SampleFile:
     def _write_jsonl(self, draft: Path, judged: Sequence[JudgedSample], name: str) -> None:
         rows = self.rows if self.rows is not None else self.table.to_pylist()
         with draft.open("w", encoding="utf-8") as file:
-            for row, one in zip(rows, judged, strict=True):
-                more: dict[str, Any] = {"score": one.score, "steps": None if one.steps is None else list(one.steps)}
-                more |= {"verifier": name, "verifier_tokens": one.tokens}
+            for row, sample in zip(rows, judged, strict=True):
+                steps = None if sample.steps is None else list(sample.steps)
+                more = {"score": sample.score, "steps": steps, "verifier": name, "verifier_tokens": sample.tokens}
                 file.write(json.dumps(row | more, ensure_ascii=False) + "\n")
 
-    def _write_parquet(self, draft: Path, judged: Sequence[JudgedSample], verifier: Mapping[str, Any]) -> None:
+    def _write_parquet(self, draft: Path, judged: Sequence[JudgedSample], verifier: JsonObject) -> None:
         import pyarrow as pa
         import pyarrow.parquet as parquet
 
         table = self.table if self.rows is None else _tabled(self.path, self.rows, self.names)
-        steps = [None if one.steps is None else list(one.steps) for one in judged]
-        table = table.append_column("score", pa.array([one.score for one in judged], pa.float32()))
+        steps = [None if sample.steps is None else list(sample.steps) for sample in judged]
+        table = table.append_column("score", pa.array([sample.score for sample in judged], pa.float32()))
         table = table.append_column("steps", pa.array(steps, pa.list_(pa.float32())))
         names = pa.array([str(verifier["id"])] * len(judged), pa.string())
         table = table.append_column("verifier", names.dictionary_encode())
-        table = table.append_column("verifier_tokens", pa.array([one.tokens for one in judged], pa.uint32()))
-        metadata = dict(table.schema.metadata or {}) | {VERIFIER_KEY: json.dumps(dict(verifier)).encode()}
+        table = table.append_column("verifier_tokens", pa.array([sample.tokens for sample in judged], pa.uint32()))
+        metadata = dict(table.schema.metadata or {}) | {VERIFIER_KEY: json.dumps(verifier).encode()}
         parquet.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd")
 
     def _drop(self, names: Sequence[str]) -> None:
@@ -200,7 +224,7 @@ class SampleFile:
             self.table = self.table.drop_columns(list(names))
 
 
-def _tabled(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:
+def _tabled(path: Path, rows: Sequence[JsonObject], names: Sequence[str]) -> Table:
     import pyarrow as pa
 
     try:

@@ -1,7 +1,8 @@
-"""Scores recorded samples in bulk.
+"""Scores recorded samples in bulk, for `outthink verify` and before a replay that needs scores.
 
-Knows: which samples are still to be judged, in what pieces, and what becomes of one without a score.
-Does not know how a verifier judges or what its scores are used for.
+Knows: which samples are still to be judged, in what pieces, what becomes of one without a score, the journal that a
+killed run goes on from, and where scored files are kept. Does not know how a verifier judges or what its scores are
+used for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput, EngineError, Unsupported
@@ -26,87 +26,15 @@ from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.engines.protocol import Engine
 from outthink.engines.traces import Traces, load
 from outthink.evaluation.dataset import Problems, problem_file
-from outthink.evaluation.sample_file import JudgedSample, SampleFile
+from outthink.evaluation.sample_file import JsonObject, JudgedSample, SampleFile
 from outthink.session.store import use_log
 from outthink.verifiers.protocol import Score, Verifier, complete
 
-# Scores on their way into a file: one journal a file, safe against being killed.
-#
-# Knows: SQLite, durability, and which run a journal belongs to. Does not know verifiers or samples.
-
-_PATIENCE = 30.0
-"""Seconds to wait for another process."""
-
-
-def journal_of(out: Path) -> Path:
-    """Where the journal of an output file lies."""
-    return out.with_name(out.name + ".journal")
-
-
-def remove_journal(out: Path) -> None:
-    """Delete the journal of a finished file."""
-    journal = journal_of(out)
-    for suffix in ("", "-wal", "-shm"):
-        journal.with_name(journal.name + suffix).unlink(missing_ok=True)
-
-
-class ScoreJournal:
-    """Scores by row; a commit each batch, after which nothing of it can be lost.
-
-    Args:
-        out: the file that will be written; the journal lies beside it.
-        run: fingerprint of everything that decides the scores.
-
-    Raises BadInput for a file that is no journal, or the journal of another run.
-    """
-
-    def __init__(self, out: Path, run: str) -> None:
-        self.path = journal_of(out)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise BadInput("--out", str(out), f"cannot be written ({error})", "check the folder") from None
-        try:
-            execute = self._database.execute
-            use_log(self._database, _PATIENCE)
-            execute("PRAGMA synchronous=FULL")
-            execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
-            execute("CREATE TABLE IF NOT EXISTS scores (row INTEGER PRIMARY KEY, value TEXT NOT NULL)")
-            execute("INSERT OR IGNORE INTO about VALUES ('run', ?)", (run,))
-            (kept,) = execute("SELECT value FROM about WHERE name = 'run'").fetchone()
-        except sqlite3.DatabaseError as error:
-            self._database.close()
-            raise BadInput("--out", str(self.path), f"is no journal ({error})", "remove the file") from None
-        if kept != run:
-            self._database.close()
-            raise BadInput("--out", str(self.path), "is the journal of another run", "remove it or change --out")
-
-    def read(self) -> dict[int, JudgedSample]:
-        """All that is saved, by row."""
-        found = {}
-        for row, value in self._database.execute("SELECT row, value FROM scores"):
-            score, steps, tokens, reason = json.loads(value)
-            found[int(row)] = JudgedSample(score, None if steps is None else tuple(steps), tokens, reason)
-        return found
-
-    def save(self, judged: Iterable[tuple[int, JudgedSample]]) -> None:
-        """Save a batch; it is safe when this returns. What was saved before stays as it is."""
-        rows = [(row, json.dumps([one.score, one.steps, one.tokens, one.reason])) for row, one in judged]
-        self._database.execute("BEGIN")
-        self._database.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
-        self._database.execute("COMMIT")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._database.close()
-
-
-BATCH = 16
+_BATCH = 16
 """Samples of one problem that are judged, and saved, together."""
-LARGE_BATCH = 256
+_LARGE_BATCH = 256
 """Samples of any problems, for verifiers that judge many questions at a time (`score_many`)."""
-SIDE_BY_SIDE = 4
+_SIDE_BY_SIDE = 4
 """Batches under way at once, for verifiers that wait for a server. Checks here share out the cores themselves."""
 _COMMIT = 0.2  # seconds between two commits
 NO_TEXT = "no text to judge"
@@ -123,10 +51,10 @@ class Item:
 
 class _Saving:
     """Scores go to the journal at once, those of a quick check a few times a second: a commit takes
-    longer than the check. What is told as done has been saved."""
+    longer than the check. Progress is reported of what has been saved."""
 
-    def __init__(self, journal: ScoreJournal, done: dict[int, JudgedSample], tell: Callable[[], None]) -> None:
-        self.journal, self.done, self.tell = journal, done, tell
+    def __init__(self, journal: _ScoreJournal, done: dict[int, JudgedSample], notify: Callable[[], None]) -> None:
+        self.journal, self.done, self.notify = journal, done, notify
         self.waiting: dict[int, JudgedSample] = {}
         self.last = 0.0
 
@@ -146,7 +74,7 @@ class _Saving:
         self.done.update(self.waiting)
         self.waiting.clear()
         self.last = monotonic()
-        self.tell()
+        self.notify()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +94,20 @@ class VerifyReport:
     judged: tuple[JudgedSample, ...]
 
 
-def describe(verifier: Verifier) -> dict[str, Any]:
+def _describe(verifier: Verifier) -> JsonObject:
     """What a replay must know of the verifier; kept in the metadata of the scored file."""
-    names = ("id", "kind", "model", "parameters", "aggregation")
-    return {name: getattr(verifier, name) for name in names}
+    return {
+        "id": verifier.id,
+        "kind": verifier.kind,
+        "model": verifier.model,
+        "parameters": verifier.parameters,
+        "aggregation": verifier.aggregation,
+    }
 
 
 def fingerprint(samples: SampleFile, problems: Problems, verifier: Verifier, kind: AnswerKind) -> str:
     """One text for everything that decides the scores: inputs, verifier and kind of answer."""
-    parts = [samples.digest, problems.digest, describe(verifier), kind if verifier.kind == "exact" else ""]
+    parts = [samples.digest, problems.digest, _describe(verifier), kind if verifier.kind == "exact" else ""]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -197,7 +130,7 @@ async def verify(
     run or a verifier that can judge none of them; EngineError where the verifier dies (what is
     scored stays: run again).
     """
-    if out.exists() and not journal_of(out).exists():  # noqa: ASYNC240 - before anything runs
+    if out.exists() and not _journal_of(out).exists():  # noqa: ASYNC240 - before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
     verifier = complete(verifier)
     rows = samples.samples()
@@ -205,7 +138,7 @@ async def verify(
     if missing is not None:
         raise BadInput("problem_id", missing, f"is not in {problems.path}", "give the problems of these samples")
     await verifier.prepare()  # it then knows its model's name, which is part of its id
-    journal = ScoreJournal(out, fingerprint(samples, problems, verifier, kind))
+    journal = _ScoreJournal(out, fingerprint(samples, problems, verifier, kind))
     useless, done = False, dict[int, JudgedSample]()
     try:
         done |= journal.read()
@@ -221,15 +154,15 @@ async def verify(
         with _Saving(journal, done, lambda: progress(len(done), len(rows))) as saved:
             await _judge_all(batches, verifier, saved)
         judged = tuple(done[row] for row in range(len(rows)))
-        unscored = Counter(one.reason for one in judged if one.score is None)
+        unscored = Counter(sample.reason for sample in judged if sample.score is None)
         if unscored.total() == len(rows) and set(unscored) != {NO_TEXT}:
             reason = unscored.most_common(1)[0][0]
             useless = True
             raise BadInput("verifier", verifier.id, f"scored no sample: {reason}", "give other samples or another one")
-        samples.write(out, judged, describe(verifier))
+        samples.write(out, judged, _describe(verifier))
     finally:
         journal.close()
-        if useless or not any(one.score is not None or one.tokens for one in done.values()):
+        if useless or not any(sample.score is not None or sample.tokens for sample in done.values()):
             remove_journal(out)  # nothing to go on from; it would only stand in the way of another verifier
     remove_journal(out)
     return VerifyReport(len(rows), len(rows) - before, unscored, judged)
@@ -253,17 +186,17 @@ def _items(
     for row, (key, _) in enumerate(rows):
         if row not in done:
             waiting.setdefault(key, []).append(row)
-    found = []
+    by_problem = []
     for key, places in waiting.items():
         request = Request.of(problems.question(key), answer=kind, problem=key)
-        found.append([Item(row, request, candidate(rows[row][1], verifier)) for row in places])
-    return found
+        by_problem.append([Item(row, request, candidate(rows[row][1], verifier)) for row in places])
+    return by_problem
 
 
 def _batches(by_problem: list[list[Item]], verifier: Verifier) -> Iterator[list[Item]]:
     """Pieces that are judged and saved together: of one problem, or many for a verifier that fills its own batches."""
-    size = BATCH if verifier.score_many is None else LARGE_BATCH
-    pools = [[item for items in by_problem for item in items]] if size == LARGE_BATCH else by_problem
+    size = _BATCH if verifier.score_many is None else _LARGE_BATCH
+    pools = [[item for items in by_problem for item in items]] if size == _LARGE_BATCH else by_problem
     for pool in pools:
         for start in range(0, len(pool), size):
             yield pool[start : start + size]
@@ -276,12 +209,12 @@ async def _judge_all(
 
     async def work() -> None:
         for batch in batches:
-            found = await _judge(batch, verifier)
-            saved([(item.row, one) for item, one in zip(batch, found, strict=True)])
+            judged = await _judge(batch, verifier)
+            saved([(item.row, sample) for item, sample in zip(batch, judged, strict=True)])
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(SIDE_BY_SIDE if verifier.score_many is None and verifier.kind != "exact" else 1):
+            for _ in range(_SIDE_BY_SIDE if verifier.score_many is None and verifier.kind != "exact" else 1):
                 group.create_task(work())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
@@ -295,11 +228,8 @@ async def _judge(batch: list[Item], verifier: Verifier) -> list[JudgedSample]:
         if isinstance(error, Unsupported) and verifier.kind != "confidence":
             raise  # nothing else can be judged either: no sandbox, no server of the right kind
         if len(batch) == 1:
-            return [
-                JudgedSample(
-                    None, reason=f"{error.field} {error.problem}" if isinstance(error, BadInput) else str(error)
-                )
-            ]
+            reason = f"{error.field} {error.problem}" if isinstance(error, BadInput) else str(error)
+            return [JudgedSample(None, reason=reason)]
         middle = len(batch) // 2
         return await _judge(batch[:middle], verifier) + await _judge(batch[middle:], verifier)
     if len(scores) != len(batch):
@@ -336,6 +266,76 @@ def _judged(score: Score, verifier: Verifier) -> JudgedSample:
 async def close(verifier: Verifier) -> None:
     """Release what a verifier holds, if it holds anything."""
     await complete(verifier).aclose()
+
+
+# The journal of scores: one a file, a commit each batch.
+
+_PATIENCE = 30.0
+"""Seconds to wait for another process."""
+
+
+def _journal_of(out: Path) -> Path:
+    """Where the journal of an output file lies."""
+    return out.with_name(out.name + ".journal")
+
+
+def remove_journal(out: Path) -> None:
+    """Delete the journal of a finished file."""
+    journal = _journal_of(out)
+    for suffix in ("", "-wal", "-shm"):
+        journal.with_name(journal.name + suffix).unlink(missing_ok=True)
+
+
+class _ScoreJournal:
+    """Scores by row; a commit each batch, after which nothing of it can be lost.
+
+    Args:
+        out: the file that will be written; the journal lies beside it.
+        run: fingerprint of everything that decides the scores.
+
+    Raises BadInput for a file that is no journal, or the journal of another run.
+    """
+
+    def __init__(self, out: Path, run: str) -> None:
+        self.path = _journal_of(out)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise BadInput("--out", str(out), f"cannot be written ({error})", "check the folder") from None
+        try:
+            execute = self._database.execute
+            use_log(self._database, _PATIENCE)
+            execute("PRAGMA synchronous=FULL")
+            execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            execute("CREATE TABLE IF NOT EXISTS scores (row INTEGER PRIMARY KEY, value TEXT NOT NULL)")
+            execute("INSERT OR IGNORE INTO about VALUES ('run', ?)", (run,))
+            (kept,) = execute("SELECT value FROM about WHERE name = 'run'").fetchone()
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            raise BadInput("--out", str(self.path), f"is no journal ({error})", "remove the file") from None
+        if kept != run:
+            self._database.close()
+            raise BadInput("--out", str(self.path), "is the journal of another run", "remove it or change --out")
+
+    def read(self) -> dict[int, JudgedSample]:
+        """All that is saved, by row."""
+        by_row = {}
+        for row, value in self._database.execute("SELECT row, value FROM scores"):
+            score, steps, tokens, reason = json.loads(value)
+            by_row[int(row)] = JudgedSample(score, None if steps is None else tuple(steps), tokens, reason)
+        return by_row
+
+    def save(self, judged: Iterable[tuple[int, JudgedSample]]) -> None:
+        """Save a batch; it is safe when this returns. What was saved before stays as it is."""
+        rows = [(row, json.dumps([sample.score, sample.steps, sample.tokens, sample.reason])) for row, sample in judged]
+        self._database.execute("BEGIN")
+        self._database.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
 
 
 # Samples are scored before they are replayed, once for each file and verifier: the scored file is kept in the cache.

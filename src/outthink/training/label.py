@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from outthink.answers import Reading, reader_for
 from outthink.core.errors import BadInput, EngineError
@@ -23,6 +20,7 @@ from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
+from outthink.evaluation.sample_file import JsonObject, write_table
 from outthink.session.open import Source, open_session
 from outthink.session.runner import Places
 from outthink.session.session import Session
@@ -30,44 +28,24 @@ from outthink.session.store import Journal, SampleStore
 from outthink.strategies.prompts import apply_style
 from outthink.training.solutions import Solution
 
-# Process labels on disk. Knows the data card's columns and our further ones; writes the file whole.
-
-
-def write_labels(out: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
-    """Write a Parquet file at once. BadInput where it cannot be written.
-
-    Beyond the data card's columns: `n_unparsed` (completions without a readable answer, counted wrong),
-    `n_completions`, and `prefix_hash`, the same for equal prefixes of a problem. Completer, temperature
-    and seed are in the file's metadata under `outthink`.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    schema = pa.schema(
-        [
-            ("problem_id", pa.string()),
-            ("sample_idx", pa.uint16()),
-            ("step_idx", pa.uint16()),
-            ("prefix_end", pa.uint32()),
-            ("prefix_tokens", pa.uint32()),
-            ("is_final", pa.bool_()),
-            ("n_correct", pa.uint16()),
-            ("n_correct_boxed", pa.uint16()),
-            ("n_stop", pa.uint16()),
-            ("mean_tokens", pa.float32()),
-            ("n_unparsed", pa.uint16()),
-            ("n_completions", pa.uint16()),
-            ("prefix_hash", pa.string()),
-        ],
-        metadata={"outthink": json.dumps({**about, "version": version("outthink")})},
-    )
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), draft, compression="zstd")
-        os.replace(draft, out)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise BadInput("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None
+_COLUMNS = (
+    ("problem_id", "string"),
+    ("sample_idx", "uint16"),
+    ("step_idx", "uint16"),
+    ("prefix_end", "uint32"),
+    ("prefix_tokens", "uint32"),
+    ("is_final", "bool"),
+    ("n_correct", "uint16"),
+    ("n_correct_boxed", "uint16"),
+    ("n_stop", "uint16"),
+    ("mean_tokens", "float32"),
+    ("n_unparsed", "uint16"),
+    ("n_completions", "uint16"),
+    ("prefix_hash", "string"),
+)
+"""The last three go beyond the data card's columns: `n_unparsed` are completions without a readable answer, counted
+wrong; `prefix_hash` is the same for equal prefixes of a problem. Completer, temperature and seed are in the file's
+metadata under `outthink`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +64,7 @@ class Labelling:
     system: str | None = None
     instruction: str | None = None
 
-    def about(self, engine: Engine, dataset: Dataset, solutions: Sequence[Solution]) -> dict[str, Any]:
+    def about(self, engine: Engine, dataset: Dataset, solutions: Sequence[Solution]) -> JsonObject:
         """Everything that makes two labellings the same; kept in the journal and the file's metadata."""
         digest = hashlib.sha256()
         for solution in solutions:
@@ -99,7 +77,7 @@ class Labelling:
             "steps": self.steps,
             "answer": self.answer,
             "temperature": self.sampling.temperature,
-            "sampling": {name: getattr(self.sampling, name) for name in self.sampling.__slots__},
+            "sampling": asdict(self.sampling),
             "seed": self.seed,
             "style": self.style,
             "system": self.system,
@@ -108,7 +86,7 @@ class Labelling:
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
+class _Prefix:
     """The beginning of a solution, up to the end of a step. Equal texts of one problem are one prefix."""
 
     problem_id: str
@@ -121,26 +99,26 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LabelPlace:
     """A step of a solution and its prefix; `final` where the prefix is the whole, finished solution."""
 
     solution: Solution
     step: int
-    prefix: Prefix
+    prefix: _Prefix
     final: bool
 
 
-def places(solutions: Iterable[Solution], steps: int) -> list[Place]:
+def places(solutions: Iterable[Solution], steps: int) -> list[LabelPlace]:
     """The steps to label. Of a solution cut at its length limit the last, broken step is left out."""
-    found: list[Place] = []
+    labelled: list[LabelPlace] = []
     for solution in solutions:
         text = ""
         for number, piece in enumerate(solution.steps):
             text += piece
             last = number == len(solution.steps) - 1
             if number < steps and not (last and solution.cut):
-                found.append(Place(solution, number, Prefix(solution.problem_id, text), last))
-    return found
+                labelled.append(LabelPlace(solution, number, _Prefix(solution.problem_id, text), last))
+    return labelled
 
 
 async def label(
@@ -182,7 +160,7 @@ async def label(
         rows = await _rows(wanted, dataset, engine, store, plan)
     finally:
         store.close()
-    write_labels(out, rows, about)
+    write_table(out, rows, _COLUMNS, about)
     for suffix in ("", "-wal", "-shm"):
         journal.with_name(journal.name + suffix).unlink(missing_ok=True)
     return len(rows)
@@ -200,13 +178,13 @@ def _request(problem: Problem, plan: Labelling, seed: int) -> Request:
     return apply_style(plan.style, request) if plan.style else request
 
 
-def _seed(prefix: Prefix, plan: Labelling) -> int:
+def _seed(prefix: _Prefix, plan: Labelling) -> int:
     """Each prefix has random numbers of its own, whatever else is labelled with it."""
     return (plan.seed * 1_000_003 + int(prefix.key[:7], 16)) % 2**31
 
 
 async def _complete(
-    prefixes: Sequence[Prefix],
+    prefixes: Sequence[_Prefix],
     problems: dict[str, Problem],
     engine: Engine,
     store: SampleStore,
@@ -244,32 +222,32 @@ async def _draw(session: Session, request: Request, prefix: str, n: int) -> None
         pass
 
 
-def _keys(prefix: Prefix, plan: Labelling) -> set[str]:
+def _keys(prefix: _Prefix, plan: Labelling) -> set[str]:
     return {_key(prefix, plan, number) for number in range(plan.completions)}
 
 
-def _key(prefix: Prefix, plan: Labelling, index: int) -> str:
+def _key(prefix: _Prefix, plan: Labelling, index: int) -> str:
     """As `Journal` writes them."""
     return f"{0 if plan.sampling.temperature == 0 else index + 1}:{prefix.key}"
 
 
 async def _rows(
-    wanted: Sequence[Place], dataset: Dataset, engine: Engine, store: SampleStore, plan: Labelling
-) -> list[dict[str, Any]]:
+    wanted: Sequence[LabelPlace], dataset: Dataset, engine: Engine, store: SampleStore, plan: Labelling
+) -> list[JsonObject]:
     reader = reader_for(plan.answer)
-    known: dict[Prefix, dict[str, Any]] = {}
+    known: dict[_Prefix, JsonObject] = {}
     missing = 0
     rows = []
     for place in wanted:
         prefix = place.prefix
         if place.final:
             reading = await reader.read(prefix.text)
-            counts = _whole(reading, _right(dataset, prefix, [reading.answer])[0], plan.completions)
+            counts = _finished(reading, _right(dataset, prefix, [reading.answer])[0], plan.completions)
         else:
             if prefix not in known:
-                found = [store.get(key) for key in sorted(_keys(prefix, plan))]
-                samples = [sample for sample in found if sample is not None]
-                missing += len(found) - len(samples)
+                stored = [store.get(key) for key in sorted(_keys(prefix, plan))]
+                samples = [sample for sample in stored if sample is not None]
+                missing += len(stored) - len(samples)
                 known[prefix] = _completed(dataset, prefix, samples)
             counts = known[prefix]
         rows.append(
@@ -290,27 +268,27 @@ async def _rows(
     return rows
 
 
-def _right(dataset: Dataset, prefix: Prefix, answers: Sequence[str | None]) -> list[bool]:
+def _right(dataset: Dataset, prefix: _Prefix, answers: Sequence[str | None]) -> list[bool]:
     """Which answers are right; none is wrong."""
     distinct = sorted({answer for answer in answers if answer is not None})
     grades = dict(zip(distinct, dataset.grade(prefix.problem_id, distinct), strict=True)) if distinct else {}
     return [answer is not None and grades[answer] for answer in answers]
 
 
-def _completed(dataset: Dataset, prefix: Prefix, samples: Sequence[Sample]) -> dict[str, Any]:
+def _completed(dataset: Dataset, prefix: _Prefix, samples: Sequence[Sample]) -> JsonObject:
     right = _right(dataset, prefix, [sample.answer for sample in samples])
     lengths = [sample.tokens for sample in samples]
-    told = [length for length in lengths if length is not None]
+    known = [length for length in lengths if length is not None]
     return {
         "n_correct": sum(right),
-        "n_correct_boxed": sum(ok and one.rule == "boxed" for ok, one in zip(right, samples, strict=True)),
+        "n_correct_boxed": sum(ok and sample.rule == "boxed" for ok, sample in zip(right, samples, strict=True)),
         "n_stop": sum(sample.finish_reason == "stop" for sample in samples),
         "n_unparsed": sum(sample.answer is None for sample in samples),
-        "mean_tokens": sum(told) / len(told) if told and len(told) == len(lengths) else None,
+        "mean_tokens": sum(known) / len(known) if known and len(known) == len(lengths) else None,
     }
 
 
-def _whole(reading: Reading, right: bool, completions: int) -> dict[str, Any]:
+def _finished(reading: Reading, right: bool, completions: int) -> JsonObject:
     """A finished solution: its own grade in place of completions, nothing sampled."""
     return {
         "n_correct": completions * right,
