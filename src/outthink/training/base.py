@@ -1,7 +1,9 @@
-"""Where a verifier starts from: weights with one new output, and their tokeniser.
+"""Where a verifier starts from, weights with one new output and their tokeniser, and what it is stored as: a folder.
 
-Knows: where the embedded model's GGUF is, and low-rank adapters; `checkpoint` loads weights, for training and
-scoring alike. Does not know data, losses or the artefact.
+Knows: where the embedded model's GGUF is, low-rank adapters, a full fine-tune as a low-rank difference to its base, and
+the files of the folder (`verifier.json`: what it is and how its scores are read; `training.json`: how it came about;
+beside them a PEFT adapter or a whole model). Does not know data, losses, or how a verifier is served; `checkpoint`
+loads weights, for training and scoring alike.
 """
 
 from __future__ import annotations
@@ -14,9 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from outthink.core.errors import BadInput
+from outthink.evaluation.sample_file import JsonObject
 from outthink.verifiers.reward_model.checkpoint import keep_layers, load, quietly
 from outthink.verifiers.reward_model.opening import FILE, Artefact
 
+Module = Any
+"""A module of torch or transformers: without the `train` extra nothing has their types."""
+Model = Any
+Tokenizer = Any
+Tensor = Any
+Device = Any
 EMBEDDED = "embedded"
 _EXTRA = "pip install 'outthink[train]'"
 
@@ -42,7 +51,7 @@ class BaseShape:
     seed: int = 0
 
 
-def require() -> tuple[Any, Any]:
+def require() -> tuple[Module, Module]:
     """torch and transformers; BadInput that names the extra where they cannot be imported."""
     try:
         import torch
@@ -60,23 +69,22 @@ def locate(base: str) -> str:
     if base == EMBEDDED:
         from outthink.engines.embedded.fetch import find_model
 
-        found = find_model()
-        if found is None:
+        path = find_model()
+        if path is None:
             raise BadInput("--base", base, "is not here yet", "run `outthink pull` first")
-        return str(found)
-    path = Path(base)
-    if path.is_file() and path.suffix != ".gguf":
+        return str(path)
+    if Path(base).is_file() and Path(base).suffix != ".gguf":
         raise BadInput("--base", base, "is a file but no GGUF", "give a GGUF file or a model folder")
     return base
 
 
-def tokenizer_of(base: str) -> Any:
+def tokenizer_of(base: str) -> Tokenizer:
     """The base's fast tokeniser."""
     require()
     return load("AutoTokenizer", locate(base), field="--base")
 
 
-def build(shape: BaseShape) -> tuple[Any, Any]:
+def build(shape: BaseShape) -> tuple[Model, Tokenizer]:
     """A token-classification model with one output a token (float32, on the CPU), and its tokeniser.
 
     Raises BadInput for a base that cannot be loaded, or more layers than it has.
@@ -95,18 +103,18 @@ def build(shape: BaseShape) -> tuple[Any, Any]:
     torch.nn.init.zeros_(model.score.bias)
     keep_layers(model, shape.layers, field="--layers")
     if shape.rank is not None:
-        model = low_rank(model, shape.rank)
+        model = _low_rank(model, shape.rank)
     return model, tokenizer
 
 
-def linear_names(model: Any) -> list[str]:
+def _linear_names(model: Model) -> list[str]:
     """Last names of the linear layers that an adapter changes: all but the output."""
     torch, _ = require()
-    found = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-    return sorted(found - {"score", "classifier", "lm_head"})
+    names = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    return sorted(names - {"score", "classifier", "lm_head"})
 
 
-def low_rank(model: Any, rank: int, alpha: int | None = None) -> Any:
+def _low_rank(model: Model, rank: int, alpha: int | None = None) -> Model:
     """The model with a PEFT adapter (LoRA) on every linear layer; the output learns too.
 
     Args:
@@ -125,21 +133,21 @@ def low_rank(model: Any, rank: int, alpha: int | None = None) -> Any:
         r=rank,
         lora_alpha=alpha or 2 * rank,
         lora_dropout=0.0,
-        target_modules=linear_names(model),
+        target_modules=_linear_names(model),
         modules_to_save=["score"],
     )
     with quietly():
         return peft.get_peft_model(model, config)
 
 
-def active_parameters(model: Any) -> int:
+def active_parameters(model: Model) -> int:
     """Weights read per token: all but the embedding table (one row is read), with adapters merged."""
     embedding = model.get_input_embeddings().weight.numel()
-    whole = sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name and "original_" not in name)
-    return int(whole - embedding)
+    weights = sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name and "original_" not in name)
+    return int(weights - embedding)
 
 
-def _tiny(transformers: Any, tokenizer: Any) -> Any:
+def _tiny(transformers: Module, tokenizer: Tokenizer) -> Module:
     return transformers.LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -153,17 +161,12 @@ def _tiny(transformers: Any, tokenizer: Any) -> Any:
     )
 
 
-# A full fine-tune as a low-rank difference to its base, small enough to ship.
-#
-# Knows: the singular value decomposition of what each linear layer has learnt. Does not know data; whether
-# the difference is enough is measured afterwards, like any verifier.
-
-
-def compress(model: Any, shape: BaseShape, rank: int) -> tuple[Any, float]:
+def compress(model: Model, shape: BaseShape, rank: int) -> tuple[Model, float]:
     """A base with an adapter of this rank that comes nearest to a trained model, and the share it keeps.
 
-    The share is that of the squared differences of all linear layers. What embeddings and norms have
-    learnt is dropped; the output is kept whole.
+    A singular value decomposition of what each linear layer has learnt; the share is that of the squared differences of
+    all of them. What embeddings and norms have learnt is dropped; the output is kept whole. Whether the difference is
+    enough is measured afterwards, like any verifier.
 
     Args:
         model: all of whose weights were trained from `shape`.
@@ -172,8 +175,8 @@ def compress(model: Any, shape: BaseShape, rank: int) -> tuple[Any, float]:
     base, _ = build(replace(shape, rank=None))
     trained = dict(model.cpu().named_modules())
     before = {name: part.weight.detach().clone() for name, part in base.named_modules() if hasattr(part, "weight")}
-    adapted = low_rank(base, rank, alpha=rank)
-    kept = whole = 0.0
+    adapted = _low_rank(base, rank, alpha=rank)
+    kept = total = 0.0
     with torch.no_grad():
         for name, part in adapted.base_model.model.named_modules():
             if not hasattr(part, "lora_A"):
@@ -187,23 +190,18 @@ def compress(model: Any, shape: BaseShape, rank: int) -> tuple[Any, float]:
             down[:size] = root[:, None] * v[:size]
             up[:, :size] = u[:, :size] * root
             kept += float((s[:size] ** 2).sum())
-            whole += float((s**2).sum())
+            total += float((s**2).sum())
         head = adapted.base_model.model.score.modules_to_save["default"]
         head.weight.copy_(model.score.weight)
         head.bias.copy_(model.score.bias)
-    return adapted, kept / whole if whole else 1.0
+    return adapted, kept / total if total else 1.0
 
-
-# A trained verifier as a folder.
-#
-# Knows: `verifier.json` (what it is and how its scores are read), `training.json` (how it came about) and
-# the weights beside them: a PEFT adapter, or a whole transformers model. Does not know how it is served.
 
 HISTORY = "training.json"
 _CHECKPOINT = ".pt"
 
 
-def write_verifier(folder: Path, model: Any, tokenizer: Any, artefact: Artefact, history: dict[str, Any]) -> int:
+def write_verifier(folder: Path, model: Model, tokenizer: Tokenizer, artefact: Artefact, history: JsonObject) -> int:
     """Write the weights (bf16), then both descriptions; returns the bytes of the folder's files.
 
     The id gets a digest of the weights: another training under the same name is another verifier.

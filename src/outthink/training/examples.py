@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from outthink.training.base import Tokenizer
 from outthink.training.solutions import Collection, Solution
 
 OutcomeAt = Literal["last", "steps", "tokens"]
@@ -90,30 +91,30 @@ class Examples:
         ]
 
 
-def question_text(question: str) -> str:
+def _question_text(question: str) -> str:
     """What stands before the first step."""
     return question + "\n\n"
 
 
-def tokenise(tokenizer: Any, texts: Sequence[str]) -> dict[str, list[int]]:
+def _tokenise(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, list[int]]:
     """Token ids of each distinct text, in bulk."""
-    found: dict[str, list[int]] = {}
+    tokens: dict[str, list[int]] = {}
     distinct = list(dict.fromkeys(texts))
     for start in range(0, len(distinct), _CHUNK):
         part = distinct[start : start + _CHUNK]
         ids = tokenizer(part, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-        found.update(zip(part, ids, strict=True))
-    return found
+        tokens.update(zip(part, ids, strict=True))
+    return tokens
 
 
 def encode_all(
-    collection: Collection, tokenizer: Any, *, targets: Targets | None = None, max_context: int = 2048
+    collection: Collection, tokenizer: Tokenizer, *, targets: Targets | None = None, max_context: int = 2048
 ) -> Examples:
     """Tokenise a collection. Solutions over `max_context` tokens are left out and counted, never cut."""
     targets = targets or Targets()
-    asked = {name: question_text(collection.questions[name]) for name in collection.problems}
+    asked = {name: _question_text(collection.questions[name]) for name in collection.problems}
     texts = [step for solution in collection.solutions for step in solution.steps]
-    tokens = tokenise(tokenizer, [*asked.values(), *texts])
+    tokens = _tokenise(tokenizer, [*asked.values(), *texts])
     numbers = {name: number for number, name in enumerate(asked)}
     parts: list[_Part] = []
     too_long = 0
@@ -166,17 +167,17 @@ def _join(parts: list[_Part], names: tuple[str, ...], too_long: int) -> Examples
     def offsets(sizes: list[int]) -> Ints:
         return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
 
-    def joined(arrays: list[Any], kind: Any) -> Any:
-        return np.concatenate([np.zeros(0, kind), *arrays]).astype(kind)
+    def floats(arrays: list[Floats]) -> Floats:
+        return np.concatenate([np.zeros(0, np.float32), *arrays])
 
     return Examples(
         np.fromiter((token for part in parts for token in part.ids), np.int32, sum(len(part.ids) for part in parts)),
         offsets([len(part.ids) for part in parts]),
-        joined([part.ends for part in parts], np.int32),
+        np.concatenate([np.zeros(0, np.int32), *(part.ends for part in parts)]).astype(np.int32),
         offsets([len(part.ends) for part in parts]),
-        joined([part.targets for part in parts], np.float32),
-        joined([part.weights for part in parts], np.float32),
-        joined([part.labels for part in parts], np.float32),
+        floats([part.targets for part in parts]),
+        floats([part.weights for part in parts]),
+        floats([part.labels for part in parts]),
         np.array([part.problem for part in parts], np.int64),
         np.array([part.correct for part in parts], np.bool_),
         np.array([part.source for part in parts], np.int64),

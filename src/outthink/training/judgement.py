@@ -1,22 +1,22 @@
-"""What a trained verifier is worth on problems it has not learnt from.
+"""How good a trained verifier is on problems it has not learnt from; chooses aggregation and temperature.
 
-Knows: logits at step ends, and which tables say how good they are; chooses aggregation and temperature.
-Does not know models or files.
+Knows: batches sorted by length, logits at step ends, and which tables say how good they are. Does not know how a model
+is built, files or votes of strategies; single requests are scored by `verifiers/reward_model`, with a prefix cache.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from outthink.core.errors import EngineError
 from outthink.evaluation.rows import interval, paired_interval
-from outthink.training.base import require
-from outthink.training.examples import Examples
+from outthink.evaluation.sample_file import JsonObject
+from outthink.training.base import Model, require
+from outthink.training.examples import Examples, Floats
 from outthink.training.loop import Dtype, autocast, device_of, micro_batches, micro_tokens, moved
 from outthink.training.metrics import (
     METHODS,
@@ -32,16 +32,9 @@ from outthink.training.metrics import (
 from outthink.training.solutions import Collection
 from outthink.verifiers.protocol import AGGREGATIONS, Aggregation, aggregate
 
-# Scores many solutions at once, for evaluation.
-#
-# Knows: batches sorted by length and the logits at step ends. Does not know votes; single requests are
-# scored by `verifiers/reward_model`, with a prefix cache.
-
-Floats = npt.NDArray[np.float32]
-
 
 def step_logits(
-    model: Any,
+    model: Model,
     examples: Examples,
     *,
     device: str | None = None,
@@ -53,9 +46,9 @@ def step_logits(
     torch, _ = require()
     where = device_of(device)
     model = model.to(where).eval()
-    found: list[Floats] = [np.zeros(0, np.float32)] * len(examples)
+    by_example: list[Floats] = [np.zeros(0, np.float32)] * len(examples)
     batches = micro_batches(examples.lengths, 4 * micro_tokens(where, micro))
-    began, tokens, told = time.monotonic(), 0, time.monotonic()
+    began, tokens, said = time.monotonic(), 0, time.monotonic()
     with torch.no_grad():
         for number, chosen in enumerate(batches):
             ids, _, _, lengths = examples.batch(chosen)
@@ -63,14 +56,14 @@ def step_logits(
                 logits = model(input_ids=moved(ids, where), use_cache=False).logits
             values = logits[..., 0].float().cpu().numpy()
             for place, steps in zip(chosen.tolist(), examples.step_scores(values, chosen), strict=True):
-                found[place] = steps
+                by_example[place] = steps
             tokens += int(lengths.sum())
-            if time.monotonic() - told > 10:
-                told = time.monotonic()
-                say(f"scored {number + 1}/{len(batches)} batches, {tokens / (told - began):,.0f} tokens/s")
-    if not all(np.isfinite(steps).all() for steps in found):
+            if time.monotonic() - said > 10:
+                said = time.monotonic()
+                say(f"scored {number + 1}/{len(batches)} batches, {tokens / (said - began):,.0f} tokens/s")
+    if not all(np.isfinite(steps).all() for steps in by_example):
         raise EngineError("the model gives scores that are no numbers", fatal=True)
-    return found
+    return by_example
 
 
 def probabilities(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -114,12 +107,12 @@ def scored(collection: Collection, examples: Examples, scores: Array) -> ScoredP
 
 def choose(
     collection: Collection, examples: Examples, logits: Sequence[Floats]
-) -> tuple[Aggregation, float, list[dict[str, Any]]]:
+) -> tuple[Aggregation, float, list[JsonObject]]:
     """Aggregation and temperature whose weighted vote over all samples is right most often, and all results.
 
     Among equals the earlier aggregation, and the temperature nearest to 1.
     """
-    tried: list[dict[str, Any]] = []
+    tried: list[JsonObject] = []
     for how in AGGREGATIONS:
         for temperature in sorted(TEMPERATURES, key=lambda value: abs(np.log(value))):
             data = scored(collection, examples, solution_scores(logits, how, temperature))
@@ -131,7 +124,7 @@ def choose(
     return best["aggregation"], best["temperature"], tried
 
 
-def step_metrics(examples: Examples, logits: Sequence[Floats], temperature: float = 1.0) -> dict[str, Any]:
+def step_metrics(examples: Examples, logits: Sequence[Floats], temperature: float = 1.0) -> JsonObject:
     """Ranking, calibration and first wrong step where process labels are known; empty without any.
 
     `step_auc` counts a soft label by its share. The threshold of the first wrong step is chosen on half of
@@ -147,7 +140,7 @@ def step_metrics(examples: Examples, logits: Sequence[Floats], temperature: floa
     groups = np.concatenate([np.full(len(marks), examples.problem[i]) for i, marks in zip(known, gold, strict=True)])
     error, table = calibration(flat, right)
     half = np.array([examples.problem[i] % 2 == 0 for i in known])
-    found = []
+    first_errors = []
     for side in (True, False):
         ours = [k for k in range(len(known)) if half[k] == side]
         others = [k for k in range(len(known)) if half[k] != side]
@@ -156,7 +149,7 @@ def step_metrics(examples: Examples, logits: Sequence[Floats], temperature: floa
                 [scores[k].tolist() for k in others], [gold[k].tolist() for k in others], _THRESHOLDS
             )
             measured = first_error_accuracy([scores[k].tolist() for k in ours], [gold[k].tolist() for k in ours], limit)
-            found.append({"threshold": limit, **measured})
+            first_errors.append({"threshold": limit, **measured})
     return {
         "steps": len(flat),
         "step_auc": auc(flat, right),
@@ -164,11 +157,11 @@ def step_metrics(examples: Examples, logits: Sequence[Floats], temperature: floa
         "step_auc_within": auc_within(flat, right, groups)[0],
         "step_ece": error,
         "step_calibration": table,
-        "first_error": found,
+        "first_error": first_errors,
     }
 
 
-def solution_metrics(data: ScoredProblem) -> dict[str, Any]:
+def solution_metrics(data: ScoredProblem) -> JsonObject:
     """Ranking and calibration of solutions, with intervals over problems."""
     groups = np.repeat(np.arange(len(data.scores)), data.scores.shape[1])
     within, each = auc_within(data.scores, data.correct, groups)
@@ -185,19 +178,19 @@ def solution_metrics(data: ScoredProblem) -> dict[str, Any]:
     }
 
 
-def curve(data: ScoredProblem, sizes: Sequence[int], seed: int = 0) -> list[dict[str, Any]]:
+def curve(data: ScoredProblem, sizes: Sequence[int], seed: int = 0) -> list[JsonObject]:
     """Accuracy of every method with N samples, and the paired difference to majority with as many."""
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonObject] = []
     for n in sizes:
         if n > data.answers.shape[1]:
             continue
-        found = accuracies(data, n, seed=seed)
+        by_method = accuracies(data, n, seed=seed)
         for method in METHODS:
-            rows.append(vote_row(method, n, found[method], found["majority"]))
+            rows.append(vote_row(method, n, by_method[method], by_method["majority"]))
     return rows
 
 
-def vote_row(method: str, n: int, values: Array, majority: Array) -> dict[str, Any]:
+def vote_row(method: str, n: int, values: Array, majority: Array) -> JsonObject:
     difference = values - majority
     return {
         "method": method,

@@ -1,7 +1,8 @@
 """The training loop: forward, loss, AdamW, cosine, checkpoints.
 
-Knows: token targets with weights, pairs of solutions of one problem, and mixed precision. Does not know
-files of samples, metrics or the artefact.
+Knows: token targets with weights, pairs of solutions of one problem, mixed precision, which examples make up each
+optimiser step (the same seed gives the same plan, so that a killed run goes on in the middle of it), and one
+checkpoint, replaced whole. Does not know files of samples, metrics or the artefact.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from outthink.core.errors import BadInput, EngineError
-from outthink.training.base import require
-from outthink.training.examples import Examples
-
-# Which examples make up each optimiser step.
-#
-# Knows: token budgets, sorting by length and problems that must stay together; the same seed gives
-# the same plan, so that a killed run goes on in the middle of it. Does not know what a token means.
+from outthink.evaluation.sample_file import JsonObject
+from outthink.training.base import Device, Model, Tensor, require
+from outthink.training.examples import Examples, Floats
 
 Ints = npt.NDArray[np.int64]
 
@@ -87,11 +85,7 @@ def epoch_plan(
     return steps
 
 
-# A training run on disk, so that a killed one goes on.
-#
-# Knows: one file, replaced whole. Does not know what is trained.
-
-FILE = "checkpoint.pt"
+_FILE = "checkpoint.pt"
 
 
 class Checkpoint:
@@ -102,17 +96,17 @@ class Checkpoint:
         about: everything that makes two runs the same; a file of another run is refused.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        self.path = folder / FILE
+    def __init__(self, folder: Path, about: JsonObject) -> None:
+        self.path = folder / _FILE
         self.about = json.dumps(about, sort_keys=True, default=str)
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> JsonObject | None:
         """The state saved last, None without one. BadInput if it belongs to another run or is damaged."""
         torch, _ = require()
         if not self.path.is_file():
             return None
         try:
-            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            state: JsonObject = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
             raise BadInput("--out", str(self.path), f"is damaged ({type(error).__name__})", "remove it") from None
         if state.get("about") != self.about:
@@ -174,13 +168,13 @@ class TrainingSettings:
     save_seconds: float = 120.0
     max_steps: int | None = None
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """What makes two runs the same."""
         chosen = asdict(self)
         return {name: chosen[name] for name in chosen if name not in ("save_seconds", "max_steps")}
 
 
-def device_of(name: str | None) -> Any:
+def device_of(name: str | None) -> Device:
     """The torch device; BadInput for one that is not here."""
     torch, _ = require()
     try:
@@ -192,19 +186,20 @@ def device_of(name: str | None) -> Any:
     return device
 
 
-def autocast(device: Any, dtype: Dtype) -> Any:
+def autocast(device: Device, dtype: Dtype) -> AbstractContextManager[object]:
     """Mixed precision: bf16 matrix products where asked for."""
     torch, _ = require()
     wanted = dtype == "bf16" or (dtype == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    context: AbstractContextManager[object] = torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    return context
 
 
-def micro_tokens(device: Any, wanted: int | None) -> int:
+def micro_tokens(device: Device, wanted: int | None) -> int:
     """Padded tokens of one forward pass."""
     return wanted or _MICRO.get(device.type, 8_192)
 
 
-def moved(array: np.ndarray[Any, Any], device: Any) -> Any:
+def moved(array: Ints | Floats, device: Device) -> Tensor:
     """An array on the device, through pinned memory if that is a GPU."""
     torch, _ = require()
     tensor = torch.from_numpy(array)
@@ -223,13 +218,13 @@ class TrainingRun:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         examples: Examples,
         settings: TrainingSettings,
         *,
         checkpoint: Checkpoint | None = None,
         say: Callable[[str], None] = lambda line: None,
-        after_epoch: Callable[[int], dict[str, Any]] = lambda epoch: {},
+        after_epoch: Callable[[int], JsonObject] = lambda epoch: {},
     ) -> None:
         torch, _ = require()
         if settings.epochs < 1 or not settings.lr > 0:
@@ -262,7 +257,7 @@ class TrainingRun:
             for epoch in range(settings.epochs)
         ]
         self.total = sum(map(len, self.plans))
-        self.curve: list[dict[str, Any]] = []
+        self.curve: list[JsonObject] = []
         self.done = 0
         self.seconds = 0.0
         self.tokens = 0
@@ -275,14 +270,14 @@ class TrainingRun:
         share = (step - warm) / max(1, self.total - warm)
         return self.settings.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
 
-    def train(self) -> list[dict[str, Any]]:
+    def train(self) -> list[JsonObject]:
         """Train to the end, or to `max_steps`; returns the curve. EngineError where the loss is no number."""
         self._resume()
         self.model.train()
         began, saved = time.monotonic() - self.seconds, time.monotonic()
         last = min(self.total, self.settings.max_steps or self.total)
         every = max(1, len(self.plans[0]) // _LOGGED)
-        losses: list[Any] = []
+        losses: list[Tensor] = []
         boundary = 0
         for epoch, plan in enumerate(self.plans, start=1):
             for number, parts in enumerate(plan, start=boundary):
@@ -299,14 +294,14 @@ class TrainingRun:
                     saved = time.monotonic()
             boundary += len(plan)
             if self.done == boundary and not any(point.get("epoch_done") == epoch for point in self.curve):
-                found = self.after_epoch(epoch)
-                self.curve.append({"epoch_done": epoch, "step": self.done, **found})
+                figures = self.after_epoch(epoch)
+                self.curve.append({"epoch_done": epoch, "step": self.done, **figures})
                 self.model.train()
         if self.checkpoint is not None:
             self._save()
         return self.curve
 
-    def _step(self, number: int, parts: list[Ints]) -> Any:
+    def _step(self, number: int, parts: list[Ints]) -> Tensor:
         torch, _ = require()
         torch.manual_seed(self.settings.seed * 1_000_003 + number)  # dropout does not depend on where a run was killed
         for group in self.optimiser.param_groups:
@@ -324,13 +319,13 @@ class TrainingRun:
         self.tokens += int(sum(self.examples.lengths[part].sum() for part in parts))
         return total
 
-    def _pairs(self, part: Ints) -> np.ndarray[Any, Any]:
+    def _pairs(self, part: Ints) -> npt.NDArray[np.bool_]:
         """(examples, examples): right solution in the row, wrong one of the same problem in the column."""
         right, problem = self.examples.correct[part], self.examples.problem[part]
-        found: np.ndarray[Any, Any] = right[:, None] & ~right[None, :] & (problem[:, None] == problem[None, :])
-        return found
+        pairs: npt.NDArray[np.bool_] = right[:, None] & ~right[None, :] & (problem[:, None] == problem[None, :])
+        return pairs
 
-    def _loss(self, part: Ints, weight: float, pairs: float) -> Any:
+    def _loss(self, part: Ints, weight: float, pairs: float) -> Tensor:
         torch, _ = require()
         functional = torch.nn.functional
         ids, targets, weights, lengths = self.examples.batch(part)
@@ -346,7 +341,7 @@ class TrainingRun:
             loss = loss + self.settings.rank_weight * (apart * mask).sum() / pairs
         return loss
 
-    def _log(self, epoch: int, losses: list[Any]) -> None:
+    def _log(self, epoch: int, losses: list[Tensor]) -> None:
         loss = sum(float(value) for value in losses) / len(losses)
         if not math.isfinite(loss):
             raise EngineError(f"the loss is {loss} at step {self.done}: lower --lr", fatal=True)
@@ -355,7 +350,7 @@ class TrainingRun:
         self.curve.append({**point, "tokens": self.tokens, "seconds": round(self.seconds, 2)})
         self.say(f"step {self.done}/{self.total}  loss {loss:.4f}  {speed:,.0f} tokens/s  {self.seconds:.0f} s")
 
-    def _trainable(self) -> dict[str, Any]:
+    def _trainable(self) -> JsonObject:
         return {name: p.detach().cpu() for name, p in self.model.named_parameters() if p.requires_grad}
 
     def _save(self) -> None:

@@ -1,18 +1,20 @@
-"""How good scores are: ranking, calibration, and finding the first wrong step.
+"""How good scores are: ranking, calibration, finding the first wrong step, and the votes that they improve.
 
-Knows: arrays of scores and labels. Does not know models, files or votes.
+Knows: arrays of scores and labels, and matrices of answers, grades and scores (problems x samples). Repeats the votes
+of the strategies in closed loops over random subsets, so that thousands of problems take seconds. Does not know models
+or files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from outthink.core.errors import BadInput
+from outthink.evaluation.sample_file import JsonObject
 
 Array = npt.NDArray[np.float64]
 
@@ -53,7 +55,7 @@ def auc_within(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLi
     return (float(known.mean()) if len(known) else None), known
 
 
-def calibration(scores: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 10) -> tuple[float, list[dict[str, Any]]]:
+def calibration(scores: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 10) -> tuple[float, list[JsonObject]]:
     """Expected calibration error with equally wide bins, and the table behind it.
 
     Rows: `low`, `high`, `count`, mean `score`, mean `label`; empty bins are left out. BadInput for no scores.
@@ -80,7 +82,7 @@ def first_error(labels: Sequence[float]) -> int | None:
     return next((place for place, label in enumerate(labels) if label <= 0), None)
 
 
-def first_below(scores: Sequence[float], threshold: float) -> int | None:
+def _first_below(scores: Sequence[float], threshold: float) -> int | None:
     """The first step that scores below the threshold, None without one."""
     return next((place for place, score in enumerate(scores) if score < threshold), None)
 
@@ -94,9 +96,9 @@ def first_error_accuracy(
     the others), `f1` (their harmonic mean) and `count`; None where there is no such solution.
     """
     hits: dict[bool, list[bool]] = {True: [], False: []}
-    for mine, gold in zip(scores, labels, strict=True):
-        wrong = first_error(gold)
-        hits[wrong is not None].append(first_below(mine, threshold) == wrong)
+    for step_scores, step_labels in zip(scores, labels, strict=True):
+        wrong = first_error(step_labels)
+        hits[wrong is not None].append(_first_below(step_scores, threshold) == wrong)
     erroneous, clean = (float(np.mean(hits[kind])) if hits[kind] else None for kind in (True, False))
     f1 = None
     if erroneous is not None and clean is not None:
@@ -111,14 +113,10 @@ def best_threshold(
     return max(tried, key=lambda threshold: first_error_accuracy(scores, labels, threshold)["f1"] or 0.0)
 
 
-# What scores are worth: best-of-N and weighted votes against majority and oracle, problem by problem.
-#
-# Knows: matrices of answers, grades and scores (problems x samples). Does not know models or files; it
-# repeats the votes of the strategies in closed loops over random subsets, so that thousands of problems
-# take seconds.
+# Best-of-N and weighted votes against majority and oracle, problem by problem.
 
 METHODS = ("majority", "best_of_n", "weighted", "oracle")
-SUBSETS = 200
+_SUBSETS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +183,14 @@ def _best(answers: npt.NDArray[np.int64], correct: npt.NDArray[np.bool_], scores
 
 
 def accuracies(
-    data: ScoredProblem, n: int, *, methods: Sequence[str] = METHODS, count: int = SUBSETS, seed: int = 0
+    data: ScoredProblem, n: int, *, methods: Sequence[str] = METHODS, count: int = _SUBSETS, seed: int = 0
 ) -> dict[str, Array]:
     """Expected accuracy of each method with n samples, problem by problem (problems,).
 
     All methods see the same random subsets. Ties are split evenly; empty answers never win.
     """
     chosen = subsets(data.answers.shape[1], n, count, seed)
-    found = {method: np.zeros(len(data.answers)) for method in methods}
+    by_method = {method: np.zeros(len(data.answers)) for method in methods}
     for row in range(len(data.answers)):
         answers, correct = data.answers[row][chosen], data.correct[row][chosen]
         scores = data.scores[row][chosen]
@@ -207,5 +205,5 @@ def accuracies(
                 value = float(correct.any(axis=1).mean())
             else:
                 raise BadInput("method", method, "is not known", f"use one of {', '.join(METHODS)}")
-            found[method][row] = value
-    return found
+            by_method[method][row] = value
+    return by_method

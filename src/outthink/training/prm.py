@@ -1,22 +1,22 @@
 """Trains a verifier from recorded samples: read, split by problem, train, choose, store.
 
-Knows: the order of things, and what is written about them. The parts know the rest.
+Knows: the order of the steps, what makes two trainings the same, and what `training.json` says. The parts know the
+rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from outthink.core.errors import BadInput
-from outthink.training import base as artefact
-from outthink.training.base import BaseShape, active_parameters, build, compress, require
-from outthink.training.examples import Examples, Targets, encode_all
+from outthink.evaluation.sample_file import JsonObject
+from outthink.training.base import BaseShape, Model, active_parameters, build, compress, require, write_verifier
+from outthink.training.examples import Examples, Floats, Targets, encode_all
 from outthink.training.judgement import (
     choose,
     curve,
@@ -28,6 +28,7 @@ from outthink.training.judgement import (
 )
 from outthink.training.loop import Checkpoint, TrainingRun, TrainingSettings
 from outthink.training.solutions import SEPARATOR, Collection, Labels, read_solutions
+from outthink.verifiers.protocol import Aggregation
 from outthink.verifiers.reward_model.opening import FILE, Artefact
 
 _SIZES = (1, 4, 8)
@@ -66,10 +67,18 @@ class TrainingPlan:
     delta: int | None = None
     command: str = ""
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """What makes two trainings the same, in JSON."""
-        files = {name: path.name for name in ("samples", "problems", "steps") if (path := getattr(self, name))}
-        chosen = {name: getattr(self, name) for name in ("labels", "holdout", "limit", "max_context", "delta")}
+        files = {"samples": self.samples.name, "problems": self.problems.name}
+        if self.steps is not None:
+            files["steps"] = self.steps.name
+        chosen: JsonObject = {
+            "labels": self.labels,
+            "holdout": self.holdout,
+            "limit": self.limit,
+            "max_context": self.max_context,
+            "delta": self.delta,
+        }
         if self.per_problem is not None:
             chosen["per_problem"] = self.per_problem
         shape = {**asdict(self.shape), "base": self.name}
@@ -95,7 +104,7 @@ def split(collection: Collection, share: float, seed: int) -> tuple[Collection, 
     return collection.only(set(problems) - held), collection.only(held)
 
 
-def train_prm(plan: TrainingPlan, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+def train_prm(plan: TrainingPlan, *, say: Callable[[str], None] = print) -> JsonObject:
     """Train and store a verifier; returns what `training.json` holds.
 
     A killed run goes on from its last checkpoint when called again with the same plan. Raises BadInput for
@@ -114,11 +123,11 @@ def train_prm(plan: TrainingPlan, *, say: Callable[[str], None] = print) -> dict
     say(_summary(collection, examples, judged))
     settings = plan.settings
 
-    def after(epoch: int) -> dict[str, Any]:
+    def after(epoch: int) -> JsonObject:
         logits = step_logits(model, judged, device=settings.device, dtype=settings.dtype, micro=settings.micro_tokens)
-        found = _judge(held, judged, logits, "last", 1.0)
-        say(f"epoch {epoch}: held out {_line(found)}")
-        return {name: found[name] for name in ("auc", "auc_within", "step_auc") if name in found}
+        figures = _judge(held, judged, logits, "last", 1.0)
+        say(f"epoch {epoch}: held out {_line(figures)}")
+        return {name: figures[name] for name in ("auc", "auc_within", "step_auc") if name in figures}
 
     checkpoint = Checkpoint(plan.out, plan.about())
     run = TrainingRun(model, examples, settings, checkpoint=checkpoint, say=say, after_epoch=after)
@@ -136,39 +145,37 @@ def train_prm(plan: TrainingPlan, *, say: Callable[[str], None] = print) -> dict
     history = _history(plan, model, examples, points, metrics, tried)
     history["seconds"], history["tokens"] = round(run.seconds, 1), run.tokens
     description = _description(plan, model, how, temperature)
-    size = artefact.write_verifier(plan.out, model, tokenizer, description, history)
+    size = write_verifier(plan.out, model, tokenizer, description, history)
     checkpoint.remove()
     say(f"wrote {plan.out} ({size / 1e6:.1f} MB, {description.parameters:,} active parameters)")
     return history
 
 
-def _description(plan: TrainingPlan, model: Any, how: Any, temperature: float) -> Artefact:
-    kind = "process" if plan.steps is not None else "outcome"
-    name = f"{plan.out.name}-newline-seed{plan.settings.seed}"
+def _description(plan: TrainingPlan, model: Model, how: Aggregation, temperature: float) -> Artefact:
     return Artefact(
         base=plan.name,
         adapter=not plan.shape.tiny and (plan.shape.rank is not None or plan.delta is not None),
         layers=plan.shape.layers,
         separator=SEPARATOR,
         aggregation=how,
-        kind=kind,  # type: ignore[arg-type]
+        kind="process" if plan.steps is not None else "outcome",
         max_context=plan.max_context,
-        id=name,
+        id=f"{plan.out.name}-newline-seed{plan.settings.seed}",
         parameters=active_parameters(model),
         temperature=temperature,
     )
 
 
-def _judge(held: Collection, judged: Examples, logits: Any, how: str, temperature: float) -> dict[str, Any]:
+def _judge(held: Collection, judged: Examples, logits: Sequence[Floats], how: str, temperature: float) -> JsonObject:
     data = scored(held, judged, solution_scores(logits, how, temperature))
     sizes = sorted({size for size in (*_SIZES, data.answers.shape[1]) if size <= data.answers.shape[1]})
     return {**solution_metrics(data), **step_metrics(judged, logits), "votes": curve(data, sizes)}
 
 
-def _line(found: dict[str, Any]) -> str:
-    votes = {(row["method"], row["n"]): row["accuracy"] for row in found["votes"]}
+def _line(metrics: JsonObject) -> str:
+    votes = {(row["method"], row["n"]): row["accuracy"] for row in metrics["votes"]}
     most = max(n for _, n in votes)
-    figures = {"AUC": found["auc"], "within problems": found["auc_within"], "steps": found.get("step_auc")}
+    figures = {"AUC": metrics["auc"], "within problems": metrics["auc_within"], "steps": metrics.get("step_auc")}
     shown = [f"{name} {value:.3f}" for name, value in figures.items() if value is not None]
     shown += [f"{method}@{most} {100 * votes[method, most]:.1f}" for method in ("majority", "weighted", "best_of_n")]
     return ", ".join(shown)
@@ -185,8 +192,13 @@ def _summary(collection: Collection, examples: Examples, judged: Examples) -> st
 
 
 def _history(
-    plan: TrainingPlan, model: Any, examples: Examples, points: Any, metrics: dict[str, Any], tried: Any
-) -> dict[str, Any]:
+    plan: TrainingPlan,
+    model: Model,
+    examples: Examples,
+    points: list[JsonObject],
+    metrics: JsonObject,
+    tried: list[JsonObject],
+) -> JsonObject:
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
         "command": plan.command,
@@ -201,13 +213,13 @@ def _history(
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in ("torch", "transformers", "peft", "numpy"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def as_smoke_test(plan: TrainingPlan) -> TrainingPlan:

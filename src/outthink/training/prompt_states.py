@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from outthink.training.base import active_parameters, locate, require, tokenizer_of
+from outthink.training.base import Model, Module, Tokenizer, active_parameters, locate, require, tokenizer_of
 from outthink.verifiers.reward_model.checkpoint import load
 
 Floats = npt.NDArray[np.float32]
@@ -69,10 +68,10 @@ def prompt_states(
         states[rows] = _read(torch, model, [ids[row] for row in rows])
         if progress is not None:
             progress(min(start + batch, len(order)), len(order))
-    return PromptStates(states, np.array([len(one) for one in ids], dtype=np.int64), active_parameters(model))
+    return PromptStates(states, np.array([len(tokens) for tokens in ids], dtype=np.int64), active_parameters(model))
 
 
-def _ids(tokenizer: Any, prompt: str) -> list[int]:
+def _ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """Tokens of a chat whose answer is about to begin; the bare prompt where there is no template."""
     if tokenizer.chat_template is None:
         return list(tokenizer(prompt)["input_ids"]) or [0]
@@ -81,7 +80,7 @@ def _ids(tokenizer: Any, prompt: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _read(torch: Any, model: Any, rows: list[list[int]]) -> Floats:
+def _read(torch: Module, model: Model, rows: list[list[int]]) -> Floats:
     """States at the last tokens of a batch, (rows, layers + 1, width); padding stands on the right, unseen."""
     longest = max(map(len, rows))
     ids = torch.zeros((len(rows), longest), dtype=torch.long)
@@ -89,6 +88,6 @@ def _read(torch: Any, model: Any, rows: list[list[int]]) -> Floats:
     for line, row in enumerate(rows):
         ids[line, : len(row)], mask[line, : len(row)] = torch.tensor(row), 1
     with torch.inference_mode():
-        found = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
+        layers = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
     last = mask.sum(dim=1) - 1
-    return np.asarray(torch.stack([layer[torch.arange(len(rows)), last] for layer in found], dim=1).float().numpy())
+    return np.asarray(torch.stack([layer[torch.arange(len(rows)), last] for layer in layers], dim=1).float().numpy())

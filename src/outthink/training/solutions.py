@@ -16,7 +16,7 @@ from outthink.core.sample import split_steps
 
 Labels = Literal["soft", "hard"]
 SEPARATOR = "\n"
-COMPLETIONS = 8
+_COMPLETIONS = 8
 """Completions a prefix in recorded labels that do not say it themselves (the data card's)."""
 _SAMPLES = ("problem_id", "sample_idx", "text", "correct")
 _RECORDED = ("answer", "n_tokens", "prompt_tokens", "finish_reason")
@@ -64,7 +64,9 @@ class Collection:
         return Collection(self.questions, [s for s in self.solutions if s.problem_id in problems], self.left_out)
 
 
-def read_columns(path: Path, wanted: Sequence[str], maybe: Sequence[str] = (), name: str = "file") -> dict[str, Any]:
+def read_columns(
+    path: Path, wanted: Sequence[str], maybe: Sequence[str] = (), name: str = "file"
+) -> dict[str, list[Any]]:
     """Columns of a Parquet file as lists; those of `maybe` only if they are there. BadInput for a missing one."""
     import pyarrow.parquet as parquet
 
@@ -94,14 +96,14 @@ def read_labels(path: Path, kind: Labels) -> dict[tuple[str, int], dict[int, tup
     the file's `n_completions`, else the data card's 8.
     """
     columns = read_columns(path, _STEPS, ("n_completions",), name="--steps")
-    counts = columns.get("n_completions") or [COMPLETIONS] * len(columns["n_correct"])
-    found: dict[tuple[str, int], dict[int, tuple[int, float]]] = {}
+    counts = columns.get("n_completions") or [_COMPLETIONS] * len(columns["n_correct"])
+    by_solution: dict[tuple[str, int], dict[int, tuple[int, float]]] = {}
     for problem, sample, step, end, hits, count in zip(*(columns[name] for name in _STEPS), counts, strict=True):
         if not 0 <= hits <= count:
             raise BadInput("--steps", str(path), f"has {hits} right of {count} completions", "check the file")
         label = hits / count if kind == "soft" else float(hits > 0)
-        found.setdefault((problem, sample), {})[step] = (end, label)
-    return found
+        by_solution.setdefault((problem, sample), {})[step] = (end, label)
+    return by_solution
 
 
 def read_solutions(

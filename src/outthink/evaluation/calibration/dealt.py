@@ -19,7 +19,7 @@ from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Recorded, Traces
 
 Array = NDArray[np.float64]
-Place = NDArray[np.bool_] | tuple[slice | EllipsisType, slice]
+Index = NDArray[np.bool_] | tuple[slice | EllipsisType, slice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Dealt:
         """Without the first samples of each order."""
         return self._at(np.s_[..., skip:])
 
-    def _at(self, place: Place) -> Dealt:
+    def _at(self, place: Index) -> Dealt:
         """Part of what stands over (problem, order, sample)."""
         return replace(
             self,
