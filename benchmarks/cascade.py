@@ -25,6 +25,7 @@ import numpy as np
 
 from cascade_controls import (
     Passing,
+    first_order,
     least_share,
     oracle,
     passing,
@@ -152,7 +153,7 @@ def conformal(name: str, table: Samples, splits: int = 200) -> Table:
 
     Lost is a problem that leaves with a wrong answer where 16 votes of the 1.5B model would be right.
     """
-    one = Samples(table.names, table.right, tuple(model.ordered(0) for model in table.models))
+    one = Samples(table.names, table.right, tuple(first_order(model) for model in table.models))
     strong = baseline(one, 1, 16)[0] > 0
     rng, rows = np.random.default_rng(0), []
     for first in (4, 8):

@@ -7,7 +7,7 @@ Knows: how each is computed from dealt samples. Does not know how a cascade is f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -19,7 +19,7 @@ from outthink.evaluation.calibration.cascade import (
     baseline,
     operating_point,
 )
-from outthink.evaluation.calibration.dealt import Array, Table
+from outthink.evaluation.calibration.dealt import Array, Dealt, Table
 from outthink.evaluation.calibration.gain import Mask, scale_of, walk
 
 THRESHOLDS = tuple(float(value) for value in np.arange(0.5, 2.6, 0.1))
@@ -122,13 +122,24 @@ class Passing:
     picks: int | None
 
 
+def first_order(model: Dealt, skip: int = 0) -> Dealt:
+    """The first of a model's orders alone, without its first samples."""
+    return replace(
+        model,
+        codes=model.codes[:, :1, skip:],
+        tokens=model.tokens[:, :1, skip:],
+        logprob=model.logprob[:, :1, skip:],
+        confidence=model.confidence[:, :1, skip:],
+    )
+
+
 def passing(table: Table, bins: Sequence[tuple[str, Mask]], skip: int) -> list[Passing]:
     """Weak votes against single strong answers, bin by bin, in the first order of the samples.
 
     Args:
         skip: samples of that order that bins may have been made from; they are not looked at here.
     """
-    rest = Table(table.names, table.right, tuple(one.ordered(0).after(skip) for one in table.models))
+    rest = Table(table.names, table.right, tuple(first_order(model, skip) for model in table.models))
     sizes = [n for n in LADDER if n <= rest.models[0].codes.shape[2]]
     depth = max(2, *sizes)
     weak, strong = _votes(rest, 0, depth), _votes(rest, 1, 2)

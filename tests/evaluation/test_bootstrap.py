@@ -96,7 +96,7 @@ def test_the_frontier_is_linear_between_its_rungs_and_ends_with_them() -> None:
 def test_a_rung_differs_from_itself_by_nothing() -> None:
     frontier = Frontier([100, 200, 400], RUNGS)
     for tokens, row in zip([100, 200, 400], RUNGS, strict=True):
-        found = frontier.difference(tokens, row)
+        (found,) = frontier.differences([tokens], [row])
         assert found is not None
         assert (found.value, found.low, found.high) == (0, 0, 0)
 

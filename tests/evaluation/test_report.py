@@ -17,7 +17,7 @@ from outthink.core.errors import BadInput
 from outthink.evaluation.report.axis import COLOURS, METRICS, Axis, short
 from outthink.evaluation.report.html import embed, render
 from outthink.evaluation.report.plot import draw
-from outthink.evaluation.report.table import markdown, panels, show, strategies
+from outthink.evaluation.report.table import panels, show, strategies
 from outthink.evaluation.report.terminal import terminal_plot
 
 Rows = list[dict[str, Any]]
@@ -172,14 +172,6 @@ def test_the_console_table_fits_and_groups(report_rows: Rows) -> None:
     assert wide.count("adaptive-consistency") == 2, "the name stands once a group"
 
 
-def test_markdown_is_a_table_a_file(report_rows: Rows) -> None:
-    text = markdown([*report_rows, report_rows[0] | {"strategy": "a|b", "difference": -1e-9, "seconds": None}])
-    assert text.count("| strategy |") == 2
-    assert "| a\\|b | 1 | 25.0 [21.0, 30.0] | 271 | 74 | 0 | – | 1.0 | 0.0 [0.0, 0.0] |" in text
-    widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}
-    assert len(widths) == 1
-
-
 def test_the_terminal_plot_keeps_to_its_size(report_rows: Rows) -> None:
     text = terminal_plot(report_rows, width=70, height=16)
     assert max(len(line) for line in text.splitlines()) <= 70
@@ -192,6 +184,5 @@ def test_the_terminal_plot_keeps_to_its_size(report_rows: Rows) -> None:
 
 def test_remarks_stand_once_below_the_tables(report_rows: Rows) -> None:
     rows = [item | {"notes": ["scored by chunk_conf <mean>"]} for item in report_rows if item["strategy"] == "oracle"]
-    for text in (_shown(rows, 120), markdown(rows)):
-        assert text.count("oracle: scored by chunk_conf <mean>") == 1
+    assert _shown(rows, 120).count("oracle: scored by chunk_conf <mean>") == 1
     assert render(rows, {}).count("<li>oracle: scored by chunk_conf &lt;mean&gt;</li>") == 1

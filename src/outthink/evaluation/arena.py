@@ -20,11 +20,11 @@ from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
-from outthink.evaluation.sample_file import JsonObject
+from outthink.evaluation.record import open_journal
+from outthink.evaluation.sample_file import JsonObject, journal_of
 from outthink.session.calls import RunningCall
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.runner import Observer, Places
-from outthink.session.store import SampleStore
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, PILOT
 from outthink.verifiers import protocol as verifiers
@@ -106,14 +106,9 @@ class Arena:
     def __init__(self, dataset: Dataset, engine: Engine, verifier: Verifier | None, plan: ArenaPlan, out: Path) -> None:
         self.dataset, self.engine, self.plan, self.out = dataset, complete(engine), plan, out
         self.verifier = None if verifier is None else verifiers.complete(verifier)
-        journal = out.with_name(out.name + ".journal")
-        if out.exists() and not journal.exists():
+        if out.exists() and not journal_of(out).exists():
             raise BadInput("--out", str(out), "exists already", "give another folder or remove it")
-        self.store = SampleStore(journal)
-        described = json.dumps(plan.describe(engine, dataset), sort_keys=True)
-        if self.store.about("run", described) != described:
-            self.store.close()
-            raise BadInput("--out", str(journal), "is the journal of another run", "remove it or change --out")
+        self.store = open_journal(out, "run", plan.describe(engine, dataset))
         places = Places(lambda: max(1, self.engine.concurrency))
         self.source = Source(engine, Tariff.of_engine(self.engine), places=places)
 

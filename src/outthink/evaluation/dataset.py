@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from outthink.evaluation.sample_file import JsonObject, is_jsonl, read_rows, rea
 _IDS = ("problem_id", "id")
 _GYM = "reasoning-gym:"
 _FULL_MARKS = 0.999
-Grade = Callable[[str, list[str]], list[bool]]
+_Grade = Callable[[str, list[str]], list[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,14 @@ class Dataset:
 
     name: str
     problems: tuple[Problem, ...]
-    grade: Grade
+    grade: _Grade
+
+    def right(self, problem_id: str, answers: Iterable[str | None]) -> set[str]:
+        """Which of these answers are right."""
+        distinct = sorted({answer for answer in answers if answer is not None})
+        if not distinct:
+            return set()
+        return {answer for answer, right in zip(distinct, self.grade(problem_id, distinct), strict=True) if right}
 
 
 def open_dataset(source: str, kind: AnswerKind, *, limit: int | None = None) -> Dataset:

@@ -23,8 +23,8 @@ from outthink.evaluation.dataset import Dataset
 from outthink.evaluation.record import trace_row, write_traces
 from outthink.evaluation.replay import Array
 from outthink.evaluation.rows import Difference, Frontier, Row, columns, intervals
-from outthink.evaluation.sample_file import JsonObject
-from outthink.evaluation.verify import close, remove_journal
+from outthink.evaluation.sample_file import JsonObject, remove_journal
+from outthink.evaluation.verify import close
 from outthink.session.store import SampleStore
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE
@@ -126,15 +126,9 @@ def _accuracy(dataset: Dataset, fields: Sequence[Field]) -> Array:
     grid = np.zeros((len(fields), len(dataset.problems)))
     for column, problem in enumerate(dataset.problems):
         given = [field.ran[column].answer for field in fields]
-        right = _right(dataset, problem.problem_id, [answer for answer in given if answer is not None])
+        right = dataset.right(problem.problem_id, given)
         grid[:, column] = [answer in right for answer in given]
     return grid
-
-
-def _right(dataset: Dataset, problem: str, answers: Sequence[str]) -> set[str]:
-    ordered = sorted(set(answers))
-    verdicts = dataset.grade(problem, ordered)
-    return {answer for answer, right in zip(ordered, verdicts, strict=True) if right}
 
 
 def _means(ran: Sequence[Ran]) -> dict[str, float | None]:
@@ -180,7 +174,7 @@ def write_samples(out: Path, store: SampleStore, dataset: Dataset, described: Js
             by_problem[problem].append((kind, sample))
     rows = []
     for problem, drawn in by_problem.items():
-        right = _right(dataset, problem, [sample.answer for _, sample in drawn if sample.answer is not None])
+        right = dataset.right(problem, [sample.answer for _, sample in drawn])
         greedy = [(0, sample) for kind, sample in drawn if kind == "greedy"][:1]
         sampled = [sample for kind, sample in drawn if kind == "sampled"]
         for number, sample in [*greedy, *enumerate(sampled, start=1)]:

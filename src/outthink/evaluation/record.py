@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import AnswerKind, Request, Sampling
@@ -19,7 +20,7 @@ from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
-from outthink.evaluation.sample_file import JsonObject, write_table
+from outthink.evaluation.sample_file import JsonObject, journal_of, remove_journal, write_table
 from outthink.session.open import Source, open_session
 from outthink.session.runner import Places
 from outthink.session.store import Journal, SampleStore
@@ -92,12 +93,8 @@ async def record(
     if out.exists():  # noqa: ASYNC240 - one stat before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
     await engine.prepare(Call(_request(dataset.problems[0], plan).messages, plan.sampling))
-    journal = out.with_name(out.name + ".journal")
-    store = SampleStore(journal, synchronous="FULL")
+    store = open_journal(out, "recording", plan.describe(engine, dataset), synchronous="FULL")
     try:
-        described = json.dumps(plan.describe(engine, dataset), sort_keys=True)
-        if store.about("recording", described) != described:
-            raise BadInput("--out", str(journal), "is the journal of another recording", "remove it or change --out")
         total = len(dataset.problems) * (plan.samples + plan.greedy)
         saved = len(store)
         progress(saved, total)
@@ -114,9 +111,21 @@ async def record(
         write_traces(out, rows, plan.describe(engine, dataset))
     finally:
         store.close()
-    for suffix in ("", "-wal", "-shm"):
-        journal.with_name(journal.name + suffix).unlink(missing_ok=True)
+    remove_journal(out)
     return len(rows)
+
+
+def open_journal(
+    out: Path, run: str, described: JsonObject, *, synchronous: Literal["FULL", "NORMAL"] = "NORMAL"
+) -> SampleStore:
+    """The journal of samples beside OUT; BadInput where it is that of another `run`."""
+    journal = journal_of(out)
+    store = SampleStore(journal, synchronous=synchronous)
+    text = json.dumps(described, sort_keys=True)
+    if store.about(run, text) != text:
+        store.close()
+        raise BadInput("--out", str(journal), f"is the journal of another {run}", "remove it or change --out")
+    return store
 
 
 async def _sample(
@@ -184,12 +193,8 @@ def _rows(dataset: Dataset, store: SampleStore, plan: Recording) -> list[JsonObj
             for number in _numbers(plan)
             if (sample := store.get(f"{number}:{problem.problem_id}")) is not None
         ]
-        answers = sorted({sample.answer for _, sample in samples if sample.answer is not None})
-        right = dict(zip(answers, dataset.grade(problem.problem_id, answers), strict=True))
-        rows += [
-            trace_row(problem.problem_id, number, sample, right.get(sample.answer or "", False))
-            for number, sample in samples
-        ]
+        right = dataset.right(problem.problem_id, [sample.answer for _, sample in samples])
+        rows += [trace_row(problem.problem_id, number, sample, sample.answer in right) for number, sample in samples]
     return rows
 
 

@@ -161,12 +161,6 @@ class Frontier:
             differences[index] = Difference(float(paired[place].mean()), float(low[place]), float(high[place]))
         return differences
 
-    def difference(
-        self, tokens: float, accuracy: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
-    ) -> Difference | None:
-        """Paired difference of one row; accuracy (problems,)."""
-        return self.differences([tokens], np.atleast_2d(np.asarray(accuracy)), resamples=resamples, seed=seed)[0]
-
 
 LADDER = (1, 2, 4, 8, 16, 32)
 

@@ -105,6 +105,17 @@ def write_table(out: Path, rows: Sequence[JsonObject], columns: Sequence[tuple[s
         raise BadInput("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None
 
 
+def journal_of(out: Path) -> Path:
+    """Where the journal of an output file lies."""
+    return out.with_name(out.name + ".journal")
+
+
+def remove_journal(out: Path) -> None:
+    """Delete the journal of a finished file."""
+    for suffix in ("", "-wal", "-shm"):
+        out.with_name(f"{out.name}.journal{suffix}").unlink(missing_ok=True)
+
+
 class SampleFile:
     """Recorded samples in the order of their file.
 

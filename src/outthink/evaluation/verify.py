@@ -26,7 +26,7 @@ from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.engines.protocol import Engine
 from outthink.engines.traces import Traces, load
 from outthink.evaluation.dataset import Problems, problem_file
-from outthink.evaluation.sample_file import JsonObject, JudgedSample, SampleFile
+from outthink.evaluation.sample_file import JsonObject, JudgedSample, SampleFile, journal_of, remove_journal
 from outthink.session.store import use_log
 from outthink.verifiers.protocol import Score, Verifier, complete
 
@@ -83,13 +83,11 @@ class VerifyReport:
 
     Args:
         rows: samples in the file.
-        fresh: samples judged by this very run; the others were in the journal.
         unscored: how many samples have no score, by reason.
         judged: every row's score, in the order of the file.
     """
 
     rows: int
-    fresh: int
     unscored: Counter[str]
     judged: tuple[JudgedSample, ...]
 
@@ -130,7 +128,7 @@ async def verify(
     run or a verifier that can judge none of them; EngineError where the verifier dies (what is
     scored stays: run again).
     """
-    if out.exists() and not _journal_of(out).exists():  # noqa: ASYNC240 - before anything runs
+    if out.exists() and not journal_of(out).exists():  # noqa: ASYNC240 - before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
     verifier = complete(verifier)
     rows = samples.samples()
@@ -142,8 +140,7 @@ async def verify(
     useless, done = False, dict[int, JudgedSample]()
     try:
         done |= journal.read()
-        before = len(done)
-        progress(before, len(rows))
+        progress(len(done), len(rows))
         blank = [row for row, (_, sample) in enumerate(rows) if not sample.text.strip()]
         # Nothing is no right answer: an exact check says 0, as of any other. A model cannot judge it.
         silent = [] if verifier.kind == "exact" else [(row, JudgedSample(None, reason=NO_TEXT)) for row in blank]
@@ -165,7 +162,7 @@ async def verify(
         if useless or not any(sample.score is not None or sample.tokens for sample in done.values()):
             remove_journal(out)  # nothing to go on from; it would only stand in the way of another verifier
     remove_journal(out)
-    return VerifyReport(len(rows), len(rows) - before, unscored, judged)
+    return VerifyReport(len(rows), unscored, judged)
 
 
 def candidate(sample: Sample, verifier: Verifier) -> Candidate:
@@ -274,18 +271,6 @@ _PATIENCE = 30.0
 """Seconds to wait for another process."""
 
 
-def _journal_of(out: Path) -> Path:
-    """Where the journal of an output file lies."""
-    return out.with_name(out.name + ".journal")
-
-
-def remove_journal(out: Path) -> None:
-    """Delete the journal of a finished file."""
-    journal = _journal_of(out)
-    for suffix in ("", "-wal", "-shm"):
-        journal.with_name(journal.name + suffix).unlink(missing_ok=True)
-
-
 class _ScoreJournal:
     """Scores by row; a commit each batch, after which nothing of it can be lost.
 
@@ -297,7 +282,7 @@ class _ScoreJournal:
     """
 
     def __init__(self, out: Path, run: str) -> None:
-        self.path = _journal_of(out)
+        self.path = journal_of(out)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)

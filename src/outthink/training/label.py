@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
-from outthink.evaluation.sample_file import JsonObject, write_table
+from outthink.evaluation.record import open_journal
+from outthink.evaluation.sample_file import JsonObject, remove_journal, write_table
 from outthink.session.open import Source, open_session
 from outthink.session.runner import Places
 from outthink.session.session import Session
@@ -149,20 +149,15 @@ async def label(
         raise BadInput("--problems", (strangers or ["no solution"])[0], "is not among them", "give their problems")
     prefixes = list(dict.fromkeys(place.prefix for place in wanted if not place.final))
     await engine.prepare(Call(_request(next(iter(problems.values())), plan, 0).messages, plan.sampling))
-    journal = out.with_name(out.name + ".journal")
-    store = SampleStore(journal)  # survives a kill; what a power cut loses is sampled again
     about = plan.about(engine, dataset, solutions)
+    store = open_journal(out, "labelling", about)  # survives a kill; what a power cut loses is sampled again
     try:
-        described = json.dumps(about, sort_keys=True)
-        if store.about("labelling", described) != described:
-            raise BadInput("--out", str(journal), "is the journal of another labelling", "remove it or change --out")
         await _complete(prefixes, problems, engine, store, plan, progress)
         rows = await _rows(wanted, dataset, engine, store, plan)
     finally:
         store.close()
     write_table(out, rows, _COLUMNS, about)
-    for suffix in ("", "-wal", "-shm"):
-        journal.with_name(journal.name + suffix).unlink(missing_ok=True)
+    remove_journal(out)
     return len(rows)
 
 
@@ -242,7 +237,7 @@ async def _rows(
         prefix = place.prefix
         if place.final:
             reading = await reader.read(prefix.text)
-            counts = _finished(reading, _right(dataset, prefix, [reading.answer])[0], plan.completions)
+            counts = _finished(reading, bool(dataset.right(prefix.problem_id, [reading.answer])), plan.completions)
         else:
             if prefix not in known:
                 stored = [store.get(key) for key in sorted(_keys(prefix, plan))]
@@ -268,20 +263,13 @@ async def _rows(
     return rows
 
 
-def _right(dataset: Dataset, prefix: _Prefix, answers: Sequence[str | None]) -> list[bool]:
-    """Which answers are right; none is wrong."""
-    distinct = sorted({answer for answer in answers if answer is not None})
-    grades = dict(zip(distinct, dataset.grade(prefix.problem_id, distinct), strict=True)) if distinct else {}
-    return [answer is not None and grades[answer] for answer in answers]
-
-
 def _completed(dataset: Dataset, prefix: _Prefix, samples: Sequence[Sample]) -> JsonObject:
-    right = _right(dataset, prefix, [sample.answer for sample in samples])
+    right = dataset.right(prefix.problem_id, [sample.answer for sample in samples])
     lengths = [sample.tokens for sample in samples]
     known = [length for length in lengths if length is not None]
     return {
-        "n_correct": sum(right),
-        "n_correct_boxed": sum(ok and sample.rule == "boxed" for ok, sample in zip(right, samples, strict=True)),
+        "n_correct": sum(sample.answer in right for sample in samples),
+        "n_correct_boxed": sum(sample.answer in right and sample.rule == "boxed" for sample in samples),
         "n_stop": sum(sample.finish_reason == "stop" for sample in samples),
         "n_unparsed": sum(sample.answer is None for sample in samples),
         "mean_tokens": sum(known) / len(known) if known and len(known) == len(lengths) else None,

@@ -183,12 +183,13 @@ class Fitter:
         self.aim, self.cost = baseline(table, 1, settings.target)
         everyone = np.ones(len(table.names), dtype=bool)
         self._scale = scale_of(table.models[1], everyone, SWAY)
+        fold = np.random.default_rng(settings.seed).permutation(len(table.names)) % settings.folds
         self._coefficients: dict[tuple[int, float], tuple[float, ...]] = {}
         for first, keep in _walks(settings):
             votes = walk(table, 1, self._scale, SWAY, depth=settings.depth, carried=carried_votes(table, first, keep))
             ridge = Ridge(votes)
             self._coefficients[first if keep else 0, keep] = ridge.plain(ridge.fit(everyone))
-            gains = crossed_gains(ridge, len(table.names), settings)
+            gains = ridge.crossed(np.arange(len(table.names)), fold)
             for n in [first] if keep else settings.firsts:
                 self._try(votes, gains, n, keep)
 
@@ -232,17 +233,6 @@ def assemble(table: Table, choice: CascadeChoice, second: StageRule) -> Cascade:
 def _walks(settings: CascadeSettings) -> list[tuple[int, float]]:
     """First sizes and kept weights that need votes of their own; without kept votes all sizes share one."""
     return [(0, 0.0), *((first, keep) for first in settings.firsts if first for keep in settings.keeps if keep)]
-
-
-def crossed_gains(ridge: Ridge, problems: int, settings: CascadeSettings) -> Array:
-    """Each problem's gains as predicted from the other folds."""
-    rng = np.random.default_rng(settings.seed)
-    fold = rng.permutation(problems) % settings.folds
-    parts = [(fold == k, ridge.gains(ridge.fit(fold != k), fold == k)) for k in range(settings.folds)]
-    gains = np.zeros((problems, *parts[0][1].shape[1:]))
-    for mask, predicted in parts:
-        gains[mask] = predicted
-    return gains
 
 
 def stops(gains: Array, price: float, cap: int) -> NDArray[np.intp]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import EllipsisType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,6 @@ from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Recorded, Traces
 
 Array = NDArray[np.float64]
-Index = NDArray[np.bool_] | tuple[slice | EllipsisType, slice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +42,13 @@ class Dealt:
 
     def take(self, problems: NDArray[np.bool_]) -> Dealt:
         """Some of the problems."""
-        return replace(self._at(problems), prompt=self.prompt[problems])
-
-    def ordered(self, order: int) -> Dealt:
-        """One of the orders alone."""
-        return self._at(np.s_[:, order : order + 1])
-
-    def after(self, skip: int) -> Dealt:
-        """Without the first samples of each order."""
-        return self._at(np.s_[..., skip:])
-
-    def _at(self, place: Index) -> Dealt:
-        """Part of what stands over (problem, order, sample)."""
         return replace(
             self,
-            codes=self.codes[place],
-            tokens=self.tokens[place],
-            logprob=self.logprob[place],
-            confidence=self.confidence[place],
+            codes=self.codes[problems],
+            tokens=self.tokens[problems],
+            prompt=self.prompt[problems],
+            logprob=self.logprob[problems],
+            confidence=self.confidence[problems],
         )
 
     def spent(self) -> Array:

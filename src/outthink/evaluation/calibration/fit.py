@@ -159,14 +159,7 @@ class _Rung:
             return known
         members = np.flatnonzero(problems)
         fold = np.random.default_rng(self._seed + 1).permutation(len(members)) % self._folds
-        parts = []
-        for k in range(self._folds):
-            inside, rest = np.zeros_like(problems), np.zeros_like(problems)
-            inside[members[fold == k]], rest[members[fold != k]] = True, True
-            parts.append((fold == k, ridge.gains_without(rest, inside)))
-        gains = np.zeros((len(members), *parts[0][1].shape[1:]))
-        for mask, part in parts:
-            gains[mask] = part
+        gains = ridge.crossed(members, fold)
         self._gains[problems.tobytes()] = gains
         return gains
 

@@ -154,6 +154,16 @@ class Ridge:
         """Gains of `problems` by a fit on `train`."""
         return self.gains(self.fit(train), problems)
 
+    def crossed(self, members: NDArray[np.intp], fold: NDArray[np.int64]) -> Array:
+        """Gains of these problems, each by a fit on those of the other folds."""
+        problems = np.zeros(len(self._design), dtype=bool)
+        gains = np.zeros((len(members), *self._shape[1:]))
+        for k in range(int(fold.max()) + 1):
+            inside, rest = problems.copy(), problems.copy()
+            inside[members[fold == k]], rest[members[fold != k]] = True, True
+            gains[fold == k] = self.gains_without(rest, inside)
+        return gains
+
     def plain(self, coefficients: Array) -> tuple[float, ...]:
         """The same coefficients for terms that are not standardised, that of 1 first."""
         slopes = coefficients[:-1] / self.spread

@@ -1,6 +1,7 @@
-"""Axes: which quantities a chart can show, where a value lies, and which ticks are worth a label.
+"""Axes, colours and marks: which quantities a chart can show, where a value lies, which ticks bear a label.
 
-Knows: linear and logarithmic scales and short numbers. Does not know rows, colours or SVG.
+Knows: linear and logarithmic scales, short numbers, and a style that survives colour blindness and both colour schemes.
+A contender is a number here, and beyond the palette shapes keep contenders apart. Does not know rows, or what is drawn.
 """
 
 from __future__ import annotations
@@ -96,11 +97,6 @@ class Axis:
         return min(abs(b - a) for a, b in pairwise(spots)) / abs(self.end - self.start)
 
 
-# Colours, marker shapes and the style sheet of the charts.
-#
-# Knows: a palette that survives colour blindness and both colour schemes. Does not know what is drawn:
-# a contender is a number, and beyond the palette shapes keep telling contenders apart.
-
 # (light, dark), after Okabe and Ito and Paul Tol; at least 3:1 against the background of each scheme.
 COLOURS = (
     ("#0072b2", "#5ab4f0"),
@@ -126,7 +122,7 @@ SHAPES = {
     "star": "M0-1.5L.4-.5 1.43-.46.62.18.88 1.2 0 .6-.88 1.2-.62.18-1.43-.46-.4-.5Z",
 }
 _CONTENDERS = ("square", "up", "diamond", "down", "hexagon", "plus", "left", "right")
-FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
+_FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 
 
 def shape(colour: int | None, *, star: bool = False) -> str:
@@ -162,7 +158,7 @@ def _variables(dark: bool) -> str:
 def style(scope: str = ".outthink") -> str:
     """Style sheet of a chart, every rule under `scope`, following the reader's colour scheme."""
     rules = {
-        "": f"{_variables(False)}font-family:{FONT};font-size:12px",
+        "": f"{_variables(False)}font-family:{_FONT};font-size:12px",
         " text": "fill:var(--ink);font-variant-numeric:tabular-nums",
         " .muted": "fill:var(--muted)",
         " .small": "font-size:11px",

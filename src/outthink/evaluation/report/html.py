@@ -1,7 +1,8 @@
-"""The interactive report: one HTML file with the charts and a sortable table of the same rows.
+"""The interactive report: one HTML file with the charts and a sortable table of the same rows; and a policy as both.
 
-Knows: how rows and a description of the run become a page that opens without any network. Does not
-know how a chart is drawn (`plot`) or what the page's script does (`report.js`).
+Knows: how rows and a description of the run become a page that opens without any network, which figures of a policy a
+reader needs, and that its rungs and controls are rows like those of `compare`. Does not know how a chart is drawn
+(`plot`), what the page's script does (`report.js`), or how a policy is made or applied.
 """
 
 from __future__ import annotations
@@ -123,22 +124,19 @@ def render(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
 
 
 # A policy as a table, a chart and a page.
-#
-# Knows: which figures of a policy a reader needs, and that its rungs and controls are rows like those of
-# `compare`. Does not know how a policy is made or applied.
 
 _NAME = "auto"
 
 
 def rows(policy: Policy) -> list[Row]:
     """Rungs and controls in the keys of `compare`'s rows (docs/contracts.md), held-out figures all."""
-    found = []
+    arms = []
     for task in policy.tasks:
         for arm in task.arms:
-            found.append(_row(task, _NAME, arm.n, arm.held_out))
+            arms.append(_row(task, _NAME, arm.n, arm.held_out))
         for control in task.other.get("controls", ()):
-            found.append(_row(task, control["strategy"], control["n"], HeldOut.of(control["held_out"])))
-    return found
+            arms.append(_row(task, control["strategy"], control["n"], HeldOut.of(control["held_out"])))
+    return arms
 
 
 def _row(task: Task, strategy: str, n: int, held: HeldOut) -> Row:
@@ -180,15 +178,15 @@ def about(policy: Policy) -> dict[str, str]:
 
 def policy_remarks(policy: Policy) -> list[str]:
     """What calibration found worth saying, by task."""
-    found = []
+    lines = []
     for task in policy.tasks:
         name = f"{task.model}, {task.dataset}" if task.dataset else task.model
         coverage = task.other["coverage"]
-        found.append(
+        lines.append(
             f"{name}: its prediction interval covered {coverage['covered']} of {coverage['splits']} random halves"
         )
-        found += [f"{name}: {note}" for note in task.other.get("notes", ())]
-    return found
+        lines += [f"{name}: {note}" for note in task.other.get("notes", ())]
+    return lines
 
 
 def show(policy: Policy, console: Console) -> None:
@@ -238,8 +236,7 @@ def _cells(held: HeldOut, widest: float | None) -> list[str]:
 
 def page(policy: Policy) -> str:
     """The policy as one HTML file that opens without any network."""
-
-    facts: Mapping[str, Any] = {"title": "A calibrated policy", **about(policy)}
+    facts = {"title": "A calibrated policy", **about(policy)}
     return render([{**row, "notes": []} for row in rows(policy)], facts)
 
 

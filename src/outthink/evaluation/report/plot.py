@@ -1,6 +1,7 @@
 """Accuracy against compute as one standalone SVG: title, legend and a panel for each traces file.
 
-Knows: the page and its legend. Does not know how a panel is drawn, where rows come from, or scripts.
+Knows: the page, its legend, and how a panel looks inside its frame: grid, bands, lines, whiskers, marks of one traces
+file. Does not know where rows come from, or scripts.
 """
 
 from __future__ import annotations
@@ -14,15 +15,11 @@ from outthink.evaluation.report.axis import METRICS, SHAPES, Axis, colour_class,
 from outthink.evaluation.report.table import Panel, Point, Row, Series, panels, strategies
 from outthink.strategies.defaults import BASELINE, GREEDY, ORACLE
 
-# One panel of the chart: grid, bands, lines, whiskers and marks of one traces file, as SVG.
-#
-# Knows: how a panel looks inside its frame. Does not know the page around it, its legend, or scripts.
-
 _HEADROOM = 0.22  # of the contenders' range: how much of an oracle above them is worth its space
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class _Frame:
     """Where a panel lies, and what its axes mean (pixels)."""
 
     left: float
@@ -36,7 +33,7 @@ class Frame:
     @classmethod
     def fit(
         cls, panel: Panel, box: tuple[float, float, float, float], metric: str, costs: Sequence[float], *, log: bool
-    ) -> Frame:
+    ) -> _Frame:
         """Axes that show `costs` and all contenders with their intervals; an oracle far above leaves at the top."""
         left, top, width, height = box
         shown = [p for series in panel.series for p in series.points if p.get(metric) is not None]
@@ -75,7 +72,7 @@ def describe(point: Point, metric: str) -> str:
     return f"{row['strategy']}, n = {point.n}: {100 * point.accuracy:.1f} %{interval}, {spent}"
 
 
-def _grid(frame: Frame) -> Iterator[str]:
+def _grid(frame: _Frame) -> Iterator[str]:
     right, bottom = frame.left + frame.width, frame.top + frame.height
     for value in frame.y.ticks(9):
         y = frame.y.at(value)
@@ -89,7 +86,7 @@ def _grid(frame: Frame) -> Iterator[str]:
     yield text(frame.left + frame.width / 2, bottom + 38, METRICS[frame.metric].title, "muted", "middle")
 
 
-def _rungs(frame: Frame, baseline: Series | None) -> Iterator[str]:
+def _rungs(frame: _Frame, baseline: Series | None) -> Iterator[str]:
     """The baseline's sizes along the upper edge: a second scale, in samples."""
     last, room = None, 0
     for point in baseline.points if baseline else ():
@@ -106,7 +103,7 @@ def _path(spots: list[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in spots)
 
 
-def _series(frame: Frame, series: Series, clip: str, *, interactive: bool) -> Iterator[str]:
+def _series(frame: _Frame, series: Series, clip: str, *, interactive: bool) -> Iterator[str]:
     known = [(point, spot) for point in series.points if (spot := frame.place(point)) is not None]
     if not known:
         return
@@ -140,7 +137,7 @@ def _series(frame: Frame, series: Series, clip: str, *, interactive: bool) -> It
     yield "</g>"
 
 
-def _exit(frame: Frame, oracle: Series | None) -> str:
+def _exit(frame: _Frame, oracle: Series | None) -> str:
     """Where the oracle leaves the panel, say how far it goes."""
     known = [(p, spot) for p in (oracle.points if oracle else ()) if (spot := frame.place(p)) is not None]
     if not known or known[-1][1][1] >= frame.top - 1:
@@ -155,7 +152,7 @@ def _exit(frame: Frame, oracle: Series | None) -> str:
     return f'<g class="series" data-strategy="{ORACLE}">{label}</g>'
 
 
-def draw_panel(panel: Panel, frame: Frame, clip: str, *, interactive: bool) -> str:
+def _draw_panel(panel: Panel, frame: _Frame, clip: str, *, interactive: bool) -> str:
     """The panel as an SVG group; `clip` is an identifier that no other panel of the page has."""
     box = f'x="{frame.left:.1f}" y="{frame.top:.1f}" width="{frame.width:.1f}" height="{frame.height:.1f}"'
     parts = [f'<g class="panel"><clipPath id="{clip}"><rect {box}/></clipPath>']
@@ -200,10 +197,10 @@ def _legend(rows: Sequence[Row], top: float) -> tuple[str, float]:
     return "".join(parts), y - top + 22
 
 
-def _summary(found: list[Panel]) -> str:
+def _summary(by_file: list[Panel]) -> str:
     """What the chart shows, in words, for those who cannot see it."""
     lines = []
-    for panel in found:
+    for panel in by_file:
         for series in panel.series:
             last = series.points[-1]
             lines.append(f"{panel.traces}: {series.strategy} reaches {100 * last.accuracy:.1f} % at n = {last.n}.")
@@ -235,8 +232,8 @@ def draw(
     """
     if x not in METRICS:
         raise BadInput("x", x, "is no axis", f"use one of {', '.join(METRICS)}")
-    found = panels(rows)
-    if not found:
+    by_file = panels(rows)
+    if not by_file:
         raise BadInput("rows", "[]", "is empty", "give the rows of `outthink compare --json`")
     y = 24.0
     head = ""
@@ -244,7 +241,7 @@ def draw(
         head = text(_MARGIN, 42, title, "title") + (text(_MARGIN, 63, subtitle, "muted") if subtitle else "")
         y = 92.0 if subtitle else 72.0
     legend, height = _legend(rows, y)
-    body, y = _panels(rows, found, y + height + 44, x=x, log=log, interactive=interactive, prefix=prefix)
+    body, y = _panels(rows, by_file, y + height + 44, x=x, log=log, interactive=interactive, prefix=prefix)
     total = y + 16
     # Inside the report the margins are the page's.
     view = f"{_MARGIN - 10:g} 0 {_WIDTH - 2 * _MARGIN + 20:g}" if interactive else f"0 0 {_WIDTH:g}"
@@ -255,7 +252,7 @@ def draw(
             "" if interactive else f'width="{_WIDTH:g}" height="{total:g}" ',
             f'role="{"group" if interactive else "img"}" aria-labelledby="{prefix}-title {prefix}-desc">',
             f'<title id="{prefix}-title">{escape(title)}: accuracy in percent against {METRICS[x].title}</title>',
-            f'<desc id="{prefix}-desc">{escape(_summary(found))}</desc>',
+            f'<desc id="{prefix}-desc">{escape(_summary(by_file))}</desc>',
             "" if interactive else f"<style>{style()}</style>{card}",
             head,
             legend,
@@ -267,18 +264,18 @@ def draw(
 
 
 def _panels(
-    rows: Sequence[Row], found: list[Panel], top: float, *, x: str, log: bool, interactive: bool, prefix: str
+    rows: Sequence[Row], by_file: list[Panel], top: float, *, x: str, log: bool, interactive: bool, prefix: str
 ) -> tuple[str, float]:
     """All panels, two in a line, and the height at which they end."""
-    columns = min(2, len(found))
+    columns = min(2, len(by_file))
     width = (_WIDTH - 2 * _MARGIN - (columns - 1) * 30) / columns
     tall = 330.0 if columns == 2 else 400.0
     # One cost axis for all panels: models are compared at equal cost, each with accuracies of its own.
     costs = [cost for row in rows if (cost := row.get(x)) is not None and cost > 0] or [1.0, 10.0]
     body = ""
-    for index, panel in enumerate(found):
+    for index, panel in enumerate(by_file):
         left = _MARGIN + (index % columns) * (width + 30) + _GUTTER
         box = (left, top + (index // columns) * (tall + 112), width - _GUTTER, tall)
-        frame = Frame.fit(panel, box, x, costs, log=log)
-        body += draw_panel(panel, frame, f"{prefix}-clip-{index}", interactive=interactive)
-    return body, top - (-len(found) // columns) * (tall + 112) - 46
+        frame = _Frame.fit(panel, box, x, costs, log=log)
+        body += _draw_panel(panel, frame, f"{prefix}-clip-{index}", interactive=interactive)
+    return body, top - (-len(by_file) // columns) * (tall + 112) - 46

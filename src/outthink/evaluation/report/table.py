@@ -1,6 +1,7 @@
-"""Rows of `compare` as a table: on a console, in Markdown, and the cells of the HTML report.
+"""Rows of `compare` as what a chart needs, panels of series of points, and as a table on a console.
 
-Knows: which columns a reader needs and how numbers are written. Does not know how rows were made.
+Knows: the keys of a row, which strategies are references rather than contenders, which columns a reader needs and how
+numbers are written (the HTML report takes its cells from here). Does not know how rows were made or a chart is drawn.
 """
 
 from __future__ import annotations
@@ -16,14 +17,8 @@ from outthink.strategies.defaults import BASELINE, GREEDY, ORACLE
 if TYPE_CHECKING:
     from rich.console import Console
 
-
-# Rows of `compare` as what a chart needs: panels of series of points.
-#
-# Knows: the keys of a row and which strategies are references rather than contenders. Does not know
-# how anything is drawn, or how a row was measured.
-
 Row = Mapping[str, Any]
-REFERENCES = (BASELINE, GREEDY, ORACLE)
+_REFERENCES = (BASELINE, GREEDY, ORACLE)
 NEEDED = ("traces", "strategy", "n", "accuracy", "tokens")
 
 
@@ -89,7 +84,7 @@ def strategies(rows: Sequence[Row]) -> list[str]:
     seen = list(dict.fromkeys(str(row["strategy"]) for row in rows))
     first = [BASELINE] if BASELINE in seen else []
     last = [name for name in (GREEDY, ORACLE) if name in seen]
-    return first + [name for name in seen if name not in REFERENCES] + last
+    return first + [name for name in seen if name not in _REFERENCES] + last
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
@@ -101,17 +96,17 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
                 f"row {place}", ", ".join(missing), "is missing", "use the rows of `outthink compare --json`"
             )
     order = strategies(rows)
-    colours = {name: index for index, name in enumerate(name for name in order if name not in REFERENCES)}
-    found = []
+    colours = {name: index for index, name in enumerate(name for name in order if name not in _REFERENCES)}
+    grouped = []
     for traces in dict.fromkeys(str(row["traces"]) for row in rows):
-        mine = [Point(place, row) for place, row in enumerate(rows) if row["traces"] == traces]
+        of_file = [Point(place, row) for place, row in enumerate(rows) if row["traces"] == traces]
         series = []
         for name in order:
-            points = sorted((point for point in mine if point.row["strategy"] == name), key=lambda point: point.n)
+            points = sorted((point for point in of_file if point.row["strategy"] == name), key=lambda point: point.n)
             if points:
                 series.append(Series(name, colours.get(name), tuple(points)))
-        found.append(Panel(traces, tuple(series)))
-    return found
+        grouped.append(Panel(traces, tuple(series)))
+    return grouped
 
 
 MISSING = "–"
@@ -196,8 +191,7 @@ def _grouped(rows: Sequence[Row]) -> list[tuple[str, list[list[Row]]]]:
 
 def remarks(rows: Sequence[Row]) -> list[str]:
     """What rows say about how they were measured, each remark once a strategy."""
-    found = (f"{row['strategy']}: {note}" for row in rows for note in row.get("notes") or ())
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(f"{row['strategy']}: {note}" for row in rows for note in row.get("notes") or ()))
 
 
 def _fitting(rows: Sequence[Row], width: int) -> list[Column]:
@@ -236,18 +230,3 @@ def show(rows: Sequence[Row], console: Console) -> None:
         console.print(table)
     for remark in remarks(rows):
         console.print(Text(remark, style="dim"))
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Tables in Markdown, one a traces file, for generated docs."""
-    parts = []
-    for traces, groups in _grouped(rows):
-        lines = ["| " + " | ".join(column.title for column in _MAIN) + " |"]
-        lines.append("|" + "|".join("---:" if column.numeric else "---" for column in _MAIN) + "|")
-        for row in (row for group in groups for row in group):
-            # A pipe inside a cell would end it.
-            cells = (cell(row, column).replace("|", "\\|") for column in _MAIN)
-            lines.append("| " + " | ".join(cells) + " |")
-        parts.append(f"**{traces}**\n\n" + "\n".join(lines) + "\n")
-    parts += [f"- {remark}\n" for remark in remarks(rows)]
-    return "\n".join(parts)

@@ -21,7 +21,7 @@ _ANSI = (33, 202, 36, 170, 172, 161, 38, 106)
 _GUTTER = 7
 
 
-class Canvas:
+class _Canvas:
     """A grid of characters, each of 2 x 4 dots."""
 
     def __init__(self, width: int, height: int) -> None:
@@ -78,7 +78,7 @@ def _plot(panel: Panel, width: int, height: int, color: bool) -> list[str]:
     columns = width - _GUTTER - 2
     x = Axis.around([p.get("tokens") or 1.0 for p in known] or [1.0, 10.0], 0, 2 * columns - 1, log=True)
     y = Axis(max(0.0, min(ours) - 0.08 * span), min(1.0, max(ours) + 0.15 * span), 4 * height - 1, 0)
-    canvas = Canvas(columns, height)
+    canvas = _Canvas(columns, height)
     # The baseline's marks come last: where a strategy falls on them it has gained nothing.
     for series in sorted(panel.series, key=lambda item: (item.strategy == BASELINE, item.strategy != ORACLE)):
         sign, ink = _sign(series)

@@ -74,7 +74,7 @@ def held_out_many(path: Path, folder: Path) -> Report:
     if set(router.models) != set(data.models):
         raise BadInput("data", ", ".join(data.models), f"are not the router's {', '.join(router.models)}", "train anew")
     _refuse_trained(path, data.prompts, folder)
-    chances, milliseconds = _applied(router.text, data, range(len(data)))
+    chances, milliseconds = _applied(router.text, data.prompts, range(len(data)))
     order = [router.models.index(model) for model in data.models]
     return {**evaluate_many(data, chances[:, order], router_ms=milliseconds), "router": router.id}
 
@@ -92,7 +92,7 @@ def cross_fitted_many(
         model = fit_heads(
             data.name, data.models, data.labels, corpus, np.flatnonzero(fold != part), group, recipe
         ).model
-        chances[rows], milliseconds = _applied(model, data, rows)
+        chances[rows], milliseconds = _applied(model, data.prompts, rows)
         spent += milliseconds * len(rows)
         if progress is not None:
             progress(part + 1, folds)
@@ -172,10 +172,12 @@ def _routes(
     return rows
 
 
-def _applied(model: TextModel, data: ManyData, rows: Iterable[int]) -> tuple[Floats, float]:
+def _applied(
+    model: TextModel, prompts: Sequence[str], rows: Iterable[int], subjects: Sequence[str] = ()
+) -> tuple[Floats, float]:
     """Chances as requests would get them, one by one, and processor milliseconds a request."""
     began = time.process_time()
-    chances = np.array([model.probabilities(data.prompts[row]) for row in rows])
+    chances = np.array([model.probabilities(prompts[row], subjects[row] if subjects else "") for row in rows])
     return chances, 1000 * (time.process_time() - began) / max(1, len(chances))
 
 
@@ -340,28 +342,21 @@ def cross_fitted(
     group = groups(data.prompts)
     fold = fold_of(group, folds, recipe.seed)
     corpus = Corpus(data.prompts)
-    beliefs = np.empty((len(data), 2))
-    seconds = 0.0
+    beliefs, spent = np.empty((len(data), 2)), 0.0
     for part in range(folds):
+        rows = np.flatnonzero(fold == part)
         model = fit(data, corpus, np.flatnonzero(fold != part), group, recipe).model
-        seconds += _apply(model, data, np.flatnonzero(fold == part), beliefs)
+        beliefs[rows], milliseconds = _applied(model, data.prompts, rows, data.subjects)
+        spent += milliseconds * len(rows)
         if progress is not None:
             progress(part + 1, folds)
-    report = _reported(path, data, beliefs, 1000 * seconds / len(data), gold)
+    report = _reported(path, data, beliefs, spent / len(data), gold)
     return {**report, "folds": folds, "seed": recipe.seed, "recipe": asdict(recipe)}
 
 
 def recipe_of(folder: Path) -> RouterRecipe:
     """How a stored router was trained."""
     return RouterRecipe(**read_card(folder)["recipe"])
-
-
-def _apply(model: TextModel, data: RoutingData, rows: Ints, beliefs: Floats) -> float:
-    """Fill in beliefs as requests would get them, one by one; processor seconds that it took."""
-    began = time.process_time()
-    for row in rows:
-        beliefs[row] = model.probabilities(data.prompts[row], data.subjects[row])
-    return time.process_time() - began
 
 
 def _reported(path: Path, data: RoutingData, beliefs: Floats, router_ms: float, gold: Path | None) -> Report:
