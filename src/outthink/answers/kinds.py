@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import NoReturn, TypeAlias
 
 from outthink.answers.number import canonical_number
 from outthink.answers.reading import Reading, closing, last_boxed, sentence, stated
@@ -141,14 +141,17 @@ class _Number:
     literal: str
 
 
-def _refuse(name: str) -> Any:
+_Value: TypeAlias = "dict[str, _Value] | list[_Value] | _Number | str | bool | None"
+
+
+def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_refuse)
 
 
-def _dump(value: Any) -> str:
+def _dump(value: _Value) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{_dump(key)}:{_dump(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list):

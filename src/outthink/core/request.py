@@ -1,18 +1,22 @@
-"""What the user wants: messages, the kind of answer, and a budget. Knows nothing of how it is met."""
+"""What the user wants: messages, the kind of answer, how tokens are drawn, and a budget in four currencies.
+
+Knows names, ranges and how each is read from text. Does not know any server's wire quirks or which knobs it has, what
+anything costs, or how the request is met.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 from outthink.core.errors import BadInput
 from outthink.core.plugins import load
 
-# One message of a chat. Knows its role and content; does not know any server's wire quirks.
-
-Content = str | Sequence[Mapping[str, Any]] | None
+Fields = Mapping[str, Any]
+"""Decoded JSON of a chat, in OpenAI's form."""
+Content = str | Sequence[Fields] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +25,10 @@ class Message:
 
     role: str
     content: Content
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Fields = field(default_factory=dict)
 
     @classmethod
-    def of(cls, value: Message | Mapping[str, Any]) -> Message:
+    def of(cls, value: Message | Fields) -> Message:
         """Read an OpenAI-style mapping; BadInput if it has no role."""
         if isinstance(value, Message):
             return value
@@ -43,9 +47,6 @@ class Message:
         if isinstance(self.content, str):
             return self.content
         return "".join(str(part.get("text", "")) for part in self.content or ())
-
-
-# How tokens are drawn. Knows the knobs and their ranges; does not know which servers have them.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +87,6 @@ class Sampling:
         return replace(self, temperature=0.0)
 
 
-# The ceiling of one request in four currencies.
-#
-# Knows: names, validation and how two ceilings combine. Does not know what anything costs.
-
 Currency = Literal["tokens", "seconds", "usd", "joules"]
 CURRENCIES: tuple[Currency, ...] = ("tokens", "seconds", "usd", "joules")
 _ALIASES = {"dollars": "usd"}
@@ -110,8 +107,7 @@ class Budget:
     joules: float | None = None
 
     def __post_init__(self) -> None:
-        for name in CURRENCIES:
-            value = getattr(self, name)
+        for name, value in self._ceilings().items():
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
@@ -142,13 +138,15 @@ class Budget:
 
     def get(self, currency: Currency) -> float | None:
         """The ceiling in one currency, None if there is none."""
-        value: float | None = getattr(self, currency)
-        return value
+        return self._ceilings()[currency]
 
     @property
     def limited(self) -> tuple[Currency, ...]:
         """The currencies that have a ceiling."""
-        return tuple(name for name in CURRENCIES if getattr(self, name) is not None)
+        return tuple(name for name, value in self._ceilings().items() if value is not None)
+
+    def _ceilings(self) -> dict[Currency, float | None]:
+        return {"tokens": self.tokens, "seconds": self.seconds, "usd": self.usd, "joules": self.joules}
 
 
 AnswerKind = Literal["number", "math", "choice", "json", "text"]
@@ -168,6 +166,19 @@ def answer_named(answer: AnswerKind | AnswerReader | str) -> AnswerKind | Answer
 
 
 _NO_PROMPT = "write a question or pipe one in"
+
+
+class RequestFields(TypedDict, total=False):
+    """The fields of a request beside its messages."""
+
+    answer: AnswerKind | AnswerReader
+    budget: Budget
+    sampling: Sampling
+    seed: int | None
+    problem: str | None
+    min_tokens: int
+    opening: str | None
+    unstyled: tuple[Message, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +216,7 @@ class Request:
 
     @classmethod
     def of(
-        cls, prompt: str | Sequence[Message | Mapping[str, Any]], *, system: str | None = None, **fields: Any
+        cls, prompt: str | Sequence[Message | Fields], *, system: str | None = None, **fields: Unpack[RequestFields]
     ) -> Request:
         """Build a request from a prompt text or OpenAI-style messages."""
         messages: tuple[Message, ...]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from outthink.core.errors import BadInput
 
 
-def _positive(name: str, value: Any, zero: tuple[str, ...] = ()) -> None:
-    for field in fields(value):
-        number = getattr(value, field.name)
+def _check(name: str, value: Hardware | Shape, zero: tuple[str, ...] = ()) -> None:
+    """Raise BadInput for a number that is not above 0, or not 0 where that is allowed."""
+    for field, number in asdict(value).items():
         fine = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
-        if not fine or number < 0 or (number == 0 and field.name not in zero):
-            raise BadInput(f"{name} {field.name}", number, "is not a positive number", "give what the device does")
+        if not fine or number < 0 or (number == 0 and field not in zero):
+            raise BadInput(f"{name} {field}", number, "is not a positive number", "give what the device does")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +29,7 @@ class Hardware:
     bandwidth: float
 
     def __post_init__(self) -> None:
-        _positive("hardware", self)
+        _check("hardware", self)
 
 
 H200 = Hardware(flops=989e12, bandwidth=4.8e12)
@@ -52,7 +51,7 @@ class Shape:
     kv_bytes: float = 0.0
 
     def __post_init__(self) -> None:
-        _positive("model", self, zero=("kv_bytes",))
+        _check("model", self, zero=("kv_bytes",))
 
     @property
     def weight_bytes(self) -> float:

@@ -7,7 +7,7 @@ published prices are the business of `catalogue`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
@@ -42,8 +42,7 @@ class Price:
     cached_input: float | None = None
 
     def __post_init__(self) -> None:
-        for name in (part.name for part in fields(self)):
-            value = getattr(self, name)
+        for name, value in asdict(self).items():
             if value is None and name == "cached_input":
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:

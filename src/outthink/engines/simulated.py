@@ -11,7 +11,7 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol, TypeGuard
 
@@ -40,11 +40,10 @@ class Speed:
     concurrency: int = 8
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name, value in asdict(self).items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
             if not number or value <= 0:
-                raise BadInput(f"speed {field.name}", value, "is not a positive number", _REMEDIES[field.name])
+                raise BadInput(f"speed {name}", value, "is not a positive number", _REMEDIES[name])
 
     @classmethod
     def parse(cls, text: str) -> Speed:

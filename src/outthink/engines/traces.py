@@ -26,6 +26,9 @@ VERIFIER_KEY = b"outthink.verifier"
 """Key of the file's metadata that describes the verifier."""
 
 
+_Columns = dict[str, list[Any]]  # a table by columns, as pyarrow gives it
+
+
 @dataclass(slots=True)
 class Recorded:
     """All samples of one problem: the greedy one (sample_idx 0), the sampled ones, and what is right."""
@@ -124,7 +127,7 @@ def load(path: Path, *, text: bool = False) -> Traces:
     if text and "text" in present:
         wanted.append("text")
     try:
-        rows: dict[str, list[Any]] = parquet.read_table(path, columns=wanted).to_pydict()
+        rows: _Columns = parquet.read_table(path, columns=wanted).to_pydict()
     except OSError as error:
         line = str(error).splitlines()[0]
         raise BadInput("traces", str(path), f"cannot be read ({line})", "record it again") from None
@@ -133,7 +136,7 @@ def load(path: Path, *, text: bool = False) -> Traces:
     return Traces(path, _group(rows), _scoring(path, rows))
 
 
-def _scoring(path: Path, rows: dict[str, list[Any]]) -> Scoring | None:
+def _scoring(path: Path, rows: _Columns) -> Scoring | None:
     """The one verifier of a file; scores of two are never mixed."""
     import pyarrow.parquet as parquet
 
@@ -159,9 +162,9 @@ def _scores(score: float | None, steps: Sequence[float] | None) -> tuple[float, 
     return () if score is None else (score,)
 
 
-def _group(rows: dict[str, list[Any]]) -> dict[str, Recorded]:
+def _group(rows: _Columns) -> dict[str, Recorded]:
     count = len(rows["problem_id"])
-    nothing: Sequence[Any] = [None] * count
+    nothing = [None] * count
     scored = "verifier" in rows
     cells = zip(
         rows["problem_id"],

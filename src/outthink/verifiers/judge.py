@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from outthink.core import defaults
 from outthink.core.defaults import offered
@@ -335,7 +335,7 @@ class JudgeVerifier(Verifier):
                 return _Ruling(float(word == words[0]) if share is None else share, replies, share is not None)
         return _Ruling(None, replies)
 
-    async def _all(self, jobs: list[Coroutine[Any, Any, T]]) -> list[T]:
+    async def _all(self, jobs: list[Coroutine[None, None, T]]) -> list[T]:
         """Results in order; at once where `complete` allows it. On an error the rest is cancelled."""
         if self._completer.concurrency <= 1:
             try:

@@ -124,10 +124,10 @@ class Child:
             line = await asyncio.to_thread(process.stdout.readline)
         except BrokenPipeError:
             line = b""
-        told = json.loads(line) if line.endswith(b"\n") else {}
-        self.port = told.get("port", 0)
+        reply = json.loads(line) if line.endswith(b"\n") else {}
+        self.port = reply.get("port", 0)
         if not self.port:
-            reason = told.get("error") or self.fate()
+            reason = reply.get("error") or self.fate()
             raise EngineError(f"the embedded server did not start: {reason}; see {self.log}", fatal=True)
 
     def fate(self) -> str:

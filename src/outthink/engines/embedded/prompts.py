@@ -15,7 +15,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from outthink.core.errors import EngineError
 from outthink.engines.openai import OpenAIEngine
@@ -159,8 +158,9 @@ class PromptReader:
 
     async def _idle(self) -> list[int]:
         answer = await self._engine.server.fetch("/slots", root=True)
-        slots: Any = answer.json() if answer.status == 200 else None
-        return [slot["id"] for slot in slots or () if not slot.get("is_processing")]
+        slots = answer.json() if answer.status == 200 else None
+        idle = [slot for slot in slots if isinstance(slot, dict)] if isinstance(slots, list) else []
+        return [slot["id"] for slot in idle if not slot.get("is_processing") and isinstance(slot["id"], int)]
 
     async def _ask(self, path: str, sent: JsonObject) -> JsonObject | None:
         return (await self._engine.server.fetch(path, sent, root=True)).object()

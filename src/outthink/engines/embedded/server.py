@@ -15,10 +15,29 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    import xllamacpp
 
 _PR_SET_PDEATHSIG = 1
 _POLL = 0.5  # seconds between two looks at the parent
+
+
+class Plan(TypedDict):
+    """What the parent wants, see `ServerOptions` there."""
+
+    model: str
+    alias: str
+    slots: int
+    slot_context: int
+    threads: int
+    batch_threads: int
+    cache_mib: int
+    slot_folder: str
+    key: str
+    parent: int
+    signalled: bool
 
 
 def die_with(parent: int, *, signalled: bool) -> None:
@@ -48,7 +67,7 @@ def _await_new_parent(parent: int) -> None:
     os._exit(0)
 
 
-def parameters(plan: dict[str, Any]) -> Any:
+def parameters(plan: Plan) -> xllamacpp.CommonParams:
     """The plan as xllamacpp wants it."""
     import xllamacpp
 
@@ -84,21 +103,21 @@ def main() -> None:
         if not piece:
             os._exit(0)
         line += piece
-    plan = json.loads(line)
+    plan: Plan = json.loads(line)
     die_with(plan["parent"], signalled=plan["signalled"])
     report = os.dup(1)
     os.dup2(2, 1)  # what llama.cpp prints belongs into the log
-    told: dict[str, Any]
+    reply: dict[str, int | str]
     try:
         import xllamacpp
 
         server = xllamacpp.Server(parameters(plan))
-        told = {"port": int(server.listening_address.rsplit(":", 1)[1])}
+        reply = {"port": int(server.listening_address.rsplit(":", 1)[1])}
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
-        told = {"error": f"{type(error).__name__}: {error}"}
-    os.write(report, (json.dumps(told) + "\n").encode())
+        reply = {"error": f"{type(error).__name__}: {error}"}
+    os.write(report, (json.dumps(reply) + "\n").encode())
     os.close(report)
-    if "error" in told:
+    if "error" in reply:
         os._exit(1)
     while True:  # the threads above end this process
         time.sleep(3600)

@@ -11,10 +11,10 @@ import keyword
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.verifiers.code.inside.wire import Malformed, decode, encode
@@ -70,9 +70,9 @@ class CodeLimits:
     memory: int = 2 * 2**30
 
     def __post_init__(self) -> None:
-        for name, least in (("cpu", 1), ("wall", 0.1), ("memory", 2**26)):
-            if not getattr(self, name) >= least:
-                raise BadInput(name, getattr(self, name), f"is below {least}", "give more")
+        for name, value, least in (("cpu", self.cpu, 1), ("wall", self.wall, 0.1), ("memory", self.memory, 2**26)):
+            if not value >= least:
+                raise BadInput(name, value, f"is below {least}", "give more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ async def _reap(processes: list[Process]) -> None:
         process._transport.close()  # type: ignore[attr-defined]  # else its pipes wait for the collector
 
 
-async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
+async def _unbroken(work: Awaitable[T]) -> T:
     """Await work to its end although this is cancelled, even repeatedly; that is raised afterwards.
 
     A process whose start is broken off is killed by asyncio without the sandbox in it, and waited for

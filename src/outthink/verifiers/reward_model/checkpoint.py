@@ -19,6 +19,7 @@ from typing import Any
 
 from outthink.core.errors import BadInput
 from outthink.core.paths import cache_dir
+from outthink.verifiers.reward_model.formats import Module, Tensor
 
 _INSTALL = "pip install 'outthink[transformers]'"
 
@@ -74,7 +75,7 @@ def load(kind: str, source: str | Path, *, field: str = "verifier", **settings: 
         raise BadInput(field, str(path), f"cannot be loaded ({line})", "give a model's folder or hub name") from error
 
 
-def keep_layers(model: Any, layers: int | None, *, field: str = "layers") -> None:
+def keep_layers(model: Module, layers: int | None, *, field: str = "layers") -> None:
     """Drop all but the first so many layers, in place; the final norm stays. BadInput if there are not so many."""
     if layers is None:
         return
@@ -93,7 +94,7 @@ def has_weights(source: str | Path, name: str) -> bool:
     return name in _index(source)
 
 
-def tensors(source: str | Path, names: Sequence[str]) -> dict[str, Any]:
+def tensors(source: str | Path, names: Sequence[str]) -> dict[str, Tensor]:
     """Single tensors of a checkpoint in safetensors files. Raises BadInput if one is missing."""
     from safetensors import safe_open
 

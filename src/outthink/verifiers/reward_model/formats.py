@@ -1,18 +1,23 @@
-"""Input formats of reward models, one file each. Knows their names; does not know weights."""
+"""Input formats of published reward models, and our own.
+
+Knows: how each turns a question and steps into token ids, where a step's score is read, and which ids its tokens have
+in the published vocabulary. Does not know weights, batches or caches.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from outthink.core.errors import BadInput
 from outthink.verifiers.protocol import Aggregation
 
-# The seam between a published reward model's input format and the scoring of it.
-#
-# Knows: that a format turns a question and steps into token ids and says where each step's score is
-# read. Does not know weights, batches or caches.
+# torch and transformers are extras: where they are missing nothing can check their types.
+Tensor: TypeAlias = Any
+Module: TypeAlias = Any
+Tokenizer: TypeAlias = Any  # a fast one
+Config: TypeAlias = Any
 
 Readout = Literal["tokens", "value", "classes", "label"]
 
@@ -46,7 +51,7 @@ class Format(Protocol):
         """Token ids up to the last step's position, one position a step. Raises BadInput."""
         ...
 
-    def probabilities(self, logits: Any) -> Any:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """P(right) of each row of a (positions x outputs) tensor of logits."""
         ...
 
@@ -60,12 +65,17 @@ def visible(steps: Sequence[str]) -> Sequence[str]:
     return steps
 
 
-def published(tokenizer: Any, known: Mapping[range, Mapping[str, int]]) -> Mapping[str, int]:
+def name_of(model: object) -> str:
+    """Where transformers loaded a model or tokenizer from; empty for one that was made here."""
+    return str(getattr(model, "name_or_path", "") or "")
+
+
+def published(tokenizer: Tokenizer, known: Mapping[range, Mapping[str, int]]) -> Mapping[str, int]:
     """The token ids of the published model whose vocabulary has this one's size; none for other sizes."""
     return next((ids for sizes, ids in known.items() if len(tokenizer) in sizes), {})
 
 
-def token_id(tokenizer: Any, text: str, expected: Mapping[str, int]) -> int:
+def token_id(tokenizer: Tokenizer, text: str, expected: Mapping[str, int]) -> int:
     """The one id that a format's token has in this vocabulary.
 
     Args:
@@ -79,7 +89,7 @@ def token_id(tokenizer: Any, text: str, expected: Mapping[str, int]) -> int:
     if not ids or ids[-1] == tokenizer.unk_token_id or tokenizer.decode(ids[-1:]).strip(" ") != text.strip(" "):
         raise BadInput(
             "model",
-            getattr(tokenizer, "name_or_path", ""),
+            name_of(tokenizer),
             f"has no token {text!r}",
             "choose the format it was made for",
         )
@@ -87,7 +97,7 @@ def token_id(tokenizer: Any, text: str, expected: Mapping[str, int]) -> int:
     if text in expected and expected[text] != found:
         raise BadInput(
             "model",
-            getattr(tokenizer, "name_or_path", ""),
+            name_of(tokenizer),
             f"has the id {found} for the token {text!r}, expected {expected[text]}",
             "use the tokenizer that was published with the model",
         )
@@ -102,7 +112,7 @@ def index_at(offsets: Sequence[tuple[int, int]], character: int, start: int = 0)
     raise BadInput("steps", character, "is a character that no token covers", "use a tokenizer that keeps offsets")
 
 
-def tokens(tokenizer: Any, text: str, *, special: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+def tokens(tokenizer: Tokenizer, text: str, *, special: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
     """Token ids of a text, and the characters that each stands for.
 
     Args:
@@ -134,7 +144,7 @@ class MathShepherd:
     aggregation: Aggregation = "min"
     readout: Readout = "tokens"
 
-    def __init__(self, tokenizer: Any, expected: Mapping[str, int] | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, expected: Mapping[str, int] | None = None) -> None:
         wanted = published(tokenizer, _MATH_SHEPHERD_PUBLISHED) if expected is None else expected
         self._tokenizer = tokenizer
         self._marker = token_id(tokenizer, _MARKER, wanted)
@@ -152,7 +162,7 @@ class MathShepherd:
             positions.append(index_at(offsets, end, positions[-1] + 1 if positions else 0))
         return Encoded(tuple(ids[: positions[-1] + 1]), tuple(positions))
 
-    def probabilities(self, logits: Any) -> Any:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax over the two tokens."""
         return logits.softmax(-1)[:, 0]
 
@@ -167,7 +177,7 @@ class MathShepherd:
 # newlines; whitespace is scored as it was written.
 
 
-def encode(tokenizer: Any, question: str, steps: Sequence[str]) -> tuple[list[int], list[int]]:
+def encode(tokenizer: Tokenizer, question: str, steps: Sequence[str]) -> tuple[list[int], list[int]]:
     """Token ids of a question and steps, and the index of the last token of each step.
 
     Raises BadInput for no steps, or a step without visible text.
@@ -196,7 +206,7 @@ class Newline:
     readout: Readout = "label"
     outputs: tuple[int, ...] = ()
 
-    def __init__(self, tokenizer: Any, *, separator: str = "\n", temperature: float = 1.0) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, separator: str = "\n", temperature: float = 1.0) -> None:
         if not temperature > 0:
             raise BadInput("temperature", temperature, "is not above 0", "give the one found on calibration data")
         self._tokenizer, self.separator, self.temperature = tokenizer, separator, temperature
@@ -206,7 +216,7 @@ class Newline:
         ids, ends = encode(self._tokenizer, question, steps)
         return Encoded(tuple(ids), tuple(ends))
 
-    def probabilities(self, logits: Any) -> Any:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """Sigmoid of the logit over the temperature."""
         return (logits[:, 0] / self.temperature).sigmoid()
 
@@ -234,12 +244,12 @@ class QwenPRM:
     readout: Readout = "classes"
     outputs: tuple[int, ...] = ()
 
-    def __init__(self, tokenizer: Any, expected: Mapping[str, int] | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, expected: Mapping[str, int] | None = None) -> None:
         wanted = published(tokenizer, _QWEN_PRM_PUBLISHED) if expected is None else expected
         self._tokenizer = tokenizer
         self._marker = token_id(tokenizer, MARKER, wanted)
         if not tokenizer.chat_template:
-            name = getattr(tokenizer, "name_or_path", "")
+            name = name_of(tokenizer)
             raise BadInput("model", name, "has no chat template", "choose the format it was made for")
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
@@ -262,7 +272,7 @@ class QwenPRM:
             at += len(MARKER)
         return Encoded(tuple(ids), tuple(positions))
 
-    def probabilities(self, logits: Any) -> Any:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax over the two classes."""
         return logits.softmax(-1)[:, 1]
 
@@ -291,12 +301,12 @@ class RLHFlow:
     aggregation: Aggregation = "last"
     readout: Readout = "tokens"
 
-    def __init__(self, tokenizer: Any, expected: Mapping[str, int] | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, expected: Mapping[str, int] | None = None) -> None:
         wanted = published(tokenizer, _RLHFLOW_PUBLISHED) if expected is None else expected
         self._tokenizer = tokenizer
         self.outputs = tuple(token_id(tokenizer, token, wanted) for token in (_PLUS, _MINUS))
         if not tokenizer.chat_template:
-            name = getattr(tokenizer, "name_or_path", "")
+            name = name_of(tokenizer)
             raise BadInput("model", name, "has no chat template", "choose the format it was made for")
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
@@ -320,7 +330,7 @@ class RLHFlow:
             positions.append(at - 1)
         return Encoded(tuple(ids[: positions[-1] + 1]), tuple(positions))
 
-    def probabilities(self, logits: Any) -> Any:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax over the two tokens."""
         return logits.softmax(-1)[:, 0]
 
@@ -347,7 +357,7 @@ class Skywork:
     readout: Readout = "value"
     outputs: tuple[int, ...] = ()
 
-    def __init__(self, tokenizer: Any, expected: Mapping[str, int] | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, expected: Mapping[str, int] | None = None) -> None:
         wanted = published(tokenizer, _SKYWORK_PUBLISHED) if expected is None else expected
         self._tokenizer = tokenizer
         self._end = token_id(tokenizer, _END, wanted)
@@ -363,7 +373,7 @@ class Skywork:
             positions.append(len(ids) - 1)
         return Encoded(tuple(ids), tuple(positions))
 
-    def probabilities(self, logits: Any) -> Any:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """Sigmoid of the value."""
         return logits[:, 0].sigmoid()
 
@@ -371,9 +381,9 @@ class Skywork:
 FORMATS = ("newline", "math-shepherd", "rlhflow", "skywork", "qwen-prm")
 
 
-def make_format(name: str, tokenizer: Any) -> Format:
+def make_format(name: str, tokenizer: Tokenizer) -> Format:
     """A format by name, its tokens looked up in the vocabulary. Raises BadInput for an unknown name."""
-    made: dict[str, Any] = {
+    made: dict[str, Callable[[Tokenizer], Format]] = {
         "newline": Newline,
         "math-shepherd": MathShepherd,
         "rlhflow": RLHFlow,
@@ -382,8 +392,7 @@ def make_format(name: str, tokenizer: Any) -> Format:
     }
     if name not in made:
         raise BadInput("format", name, "is not known", f"use one of {', '.join(FORMATS)}")
-    chosen: Format = made[name](tokenizer)
-    return chosen
+    return made[name](tokenizer)
 
 
 __all__ = ["FORMATS", "Encoded", "Format", "MathShepherd", "Newline", "QwenPRM", "RLHFlow", "Skywork", "make_format"]

@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from outthink.core.errors import BadInput
+from outthink.http.events import Json
 from outthink.verifiers.protocol import AGGREGATIONS, Aggregation, Kind
 from outthink.verifiers.reward_model.checkpoint import (
     expand_gguf,
@@ -23,9 +24,12 @@ from outthink.verifiers.reward_model.checkpoint import (
     require_transformers,
     tensors,
 )
-from outthink.verifiers.reward_model.formats import FORMATS, Format, Newline, make_format
+from outthink.verifiers.reward_model.formats import FORMATS, Config, Format, Module, Newline, make_format
 from outthink.verifiers.reward_model.scorer import Weights
 from outthink.verifiers.reward_model.verifier import RewardModelVerifier
+
+if TYPE_CHECKING:
+    import torch
 
 # The file `verifier.json` of a verifier folder.
 #
@@ -62,7 +66,7 @@ class Artefact:
     temperature: float = 1.0
 
 
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+_RULES: dict[str, tuple[Callable[[Json], bool], str]] = {
     "id": (lambda value: isinstance(value, str) and bool(value.strip()), "a name"),
     "format": (lambda value: isinstance(value, str), "a format's name"),
     "base": (lambda value: isinstance(value, str) and bool(value), "'embedded', a hub name or a path"),
@@ -77,7 +81,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _count(value: object) -> bool:
+def _count(value: Json) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
@@ -148,7 +152,7 @@ def open_reward_model(
 
 def _own(
     folder: Path,
-    place: Any,
+    place: torch.device,
     format: str | None,
     aggregation: Aggregation | None,
     embedded: Path | None,
@@ -195,7 +199,7 @@ def _base(folder: Path, artefact: Artefact, embedded: Path | None) -> str | Path
     return beside if beside.is_dir() else artefact.base
 
 
-def _adapted(folder: Path, source: str | Path, format: Format, layers: int | None) -> Any:
+def _adapted(folder: Path, source: str | Path, format: Format, layers: int | None) -> Module:
     """The base with the adapter merged into it, so that it costs nothing extra to read."""
     import torch
     from peft import PeftModel
@@ -217,7 +221,7 @@ def _adapted(folder: Path, source: str | Path, format: Format, layers: int | Non
         return PeftModel.from_pretrained(model, str(folder)).float().merge_and_unload()
 
 
-def _published(source: str | Path, format: Format, dtype: Any, config: Any) -> Any:
+def _published(source: str | Path, format: Format, dtype: torch.dtype | str, config: Config) -> Module:
     """A whole model with the head that the format reads."""
     import torch
 
@@ -238,11 +242,11 @@ def _published(source: str | Path, format: Format, dtype: Any, config: Any) -> A
     return Weights(body, torch.nn.Sequential(*layers[:-1]).to(next(body.parameters()).dtype))
 
 
-def _moved(weights: Weights, place: Any) -> Weights:
+def _moved(weights: Weights, place: torch.device) -> Weights:
     return Weights(weights.body.to(place), weights.head)
 
 
-def _detect(name: str, config: Any) -> str:
+def _detect(name: str, config: Config) -> str:
     """The format that a checkpoint's configuration, weights or name tell."""
     architecture = " ".join(getattr(config, "architectures", None) or ())
     if "ProcessRewardModel" in architecture or has_weights(name, _QWEN_HEAD[2]):

@@ -9,10 +9,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from outthink.core.errors import BadInput
-from outthink.verifiers.reward_model.formats import Encoded, Format
+from outthink.verifiers.reward_model.formats import Encoded, Format, Module, Tensor
 
 # Keys and values of the prefixes that were read before, shared by all texts that begin with them.
 #
@@ -23,7 +22,7 @@ from outthink.verifiers.reward_model.formats import Encoded, Format
 # budget x (bytes of keys and values a token) stay allocated. What a reader takes out is a copy; nothing
 # that is read later can change it.
 
-Layers = list[tuple[Any, Any]]
+Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, shaped (heads, tokens, size of a head)."""
 
 
@@ -184,7 +183,7 @@ class Weights:
     of which one row is looked up.
     """
 
-    def __init__(self, body: Any, head: Any) -> None:
+    def __init__(self, body: Module, head: Module) -> None:
         self.body, self.head = body.eval(), head.eval()
         weight = next(body.parameters())
         self.device, self.dtype = weight.device, weight.dtype
@@ -201,7 +200,7 @@ class Weights:
         self.bytes_per_token: int = 2 * config.num_hidden_layers * heads * size * weight.element_size()
 
     @classmethod
-    def of(cls, model: Any, format: Format) -> Weights:
+    def of(cls, model: Module | Weights, format: Format) -> Weights:
         """Take a model apart into what a format needs of it. Raises BadInput if it has no such head."""
         if isinstance(model, Weights):
             return model
@@ -215,7 +214,7 @@ class Weights:
             raise BadInput("model", name, f"has no head that format {format.name} reads", "choose another format")
         return cls(model.base_model, head)
 
-    def read(self, rows: Sequence[Row], *, keep: bool) -> list[tuple[Any, Layers]]:
+    def read(self, rows: Sequence[Row], *, keep: bool) -> list[tuple[Tensor, Layers]]:
         """Logits at each row's positions, and the keys and values of its tokens (empty unless kept).
 
         Prefixes are padded on the left and tokens on the right, so that every row's tokens follow its
@@ -248,7 +247,7 @@ class Weights:
                 read.append((logits, _kept(cache, number, past, len(row.ids)) if keep else []))
             return read
 
-    def _cache(self, rows: Sequence[Row], past: int) -> Any:
+    def _cache(self, rows: Sequence[Row], past: int) -> Module:
         """The rows' prefixes side by side, each padded on the left."""
         import torch
         from transformers import DynamicCache
@@ -269,14 +268,14 @@ class Weights:
         return DynamicCache(joined)
 
 
-def _kept(cache: Any, number: int, past: int, count: int) -> Layers:
+def _kept(cache: Module, number: int, past: int, count: int) -> Layers:
     return [
         (layer.keys[number, :, past : past + count], layer.values[number, :, past : past + count])
         for layer in cache.layers
     ]
 
 
-def _rows(head: Any, rows: Sequence[int]) -> Any:
+def _rows(head: Module, rows: Sequence[int]) -> Module:
     """A linear head of the few rows of the vocabulary's that are read."""
     import torch
 
@@ -312,7 +311,7 @@ class Scorer:
     """
 
     def __init__(
-        self, weights: Weights, probabilities: Callable[[Any], Any], cache: PrefixCache, batch_tokens: int
+        self, weights: Weights, probabilities: Callable[[Tensor], Tensor], cache: PrefixCache, batch_tokens: int
     ) -> None:
         self.weights, self.cache, self.batch_tokens = weights, cache, batch_tokens
         self._probabilities = probabilities

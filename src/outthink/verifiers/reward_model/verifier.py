@@ -10,13 +10,12 @@ import asyncio
 import hashlib
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, split_steps
 from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, question_of
-from outthink.verifiers.reward_model.formats import Encoded, Format, make_format
+from outthink.verifiers.reward_model.formats import Encoded, Format, Module, Tokenizer, make_format, name_of
 from outthink.verifiers.reward_model.scorer import PrefixCache, ScoredText, Scorer, Weights
 
 _CACHE_BYTES = 512 * 1024 * 1024
@@ -47,8 +46,8 @@ class RewardModelVerifier(Verifier):
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: Module | Weights,
+        tokenizer: Tokenizer,
         format: str | Format,
         *,
         name: str | None = None,
@@ -61,7 +60,7 @@ class RewardModelVerifier(Verifier):
     ) -> None:
         self.format: Format = make_format(format, tokenizer) if isinstance(format, str) else format
         self.weights = Weights.of(model, self.format)
-        self.model = name or str(getattr(model, "name_or_path", "") or "reward model").rstrip("/").rsplit("/", 1)[-1]
+        self.model = name or (name_of(model) or "reward model").rstrip("/").rsplit("/", 1)[-1]
         self.id = id or f"{self.model}@{_revision(self.weights)}/{self.format.name}"
         self.kind = kind
         self.parameters = self.weights.parameters

@@ -11,10 +11,10 @@ import sys
 import traceback
 import types
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from outthink.verifiers.code.inside.limits import confine
-from outthink.verifiers.code.inside.wire import Malformed, decode, encode, receive, send
+from outthink.verifiers.code.inside.wire import Malformed, Value, decode, encode, receive, send
 
 _LONG = 300  # characters of an explanation
 
@@ -57,7 +57,7 @@ class Far:
         self.end = self.end or why
         raise self.end
 
-    def call(self, *arguments: Any, **names: Any) -> Any:
+    def call(self, *arguments: Value, **names: Value) -> Value:
         """What the tested function returns, or raise what it raises."""
         if self.end is not None:
             raise self.end
@@ -141,7 +141,7 @@ def _word(far: Far) -> str:
     return {Gone: "gone", Broken: "broken"}.get(type(far.end), "failed")
 
 
-def _test(candidate: Callable[..., Any], prompt: str, entry_point: str, test: str) -> None:
+def _test(candidate: Callable[..., Value], prompt: str, entry_point: str, test: str) -> None:
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     names = module.__dict__

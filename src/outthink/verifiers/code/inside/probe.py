@@ -9,13 +9,13 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import NoReturn
 
 
 def main() -> None:
     """Print `walls stand` or `open: ...`. Arguments: the caller's process id, a file of its."""
     host, canary = int(sys.argv[1]), sys.argv[2]
-    tries: dict[str, Callable[[], Any]] = {
+    tries: dict[str, Callable[[], object]] = {
         "reads /etc/passwd": lambda: open("/etc/passwd").close(),
         "reads the caller's files": lambda: open(canary).close(),
         "sees processes": lambda: os.listdir("/proc"),
@@ -33,11 +33,11 @@ def main() -> None:
     print("open: " + ", ".join(open_walls) if open_walls else "walls stand", flush=True)
 
 
-def _fail() -> Any:
+def _fail() -> NoReturn:
     raise OSError
 
 
-def _works(attempt: Callable[[], Any]) -> bool:
+def _works(attempt: Callable[[], object]) -> bool:
     try:
         attempt()
     except OSError:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import Any
+from collections.abc import Callable
 
 from outthink.verifiers.code.inside.limits import confine
-from outthink.verifiers.code.inside.wire import decode, encode, receive, send
+from outthink.verifiers.code.inside.wire import Value, decode, encode, receive, send
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         send(outward, *reply)
 
 
-def _load(program: str, entry_point: str) -> Any:
+def _load(program: str, entry_point: str) -> Callable[..., Value]:
     # A program expects to be the main module: dataclasses, doctest and `if __name__` look there.
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
@@ -46,7 +46,8 @@ def _load(program: str, entry_point: str) -> Any:
     exec(compile(program, "solution.py", "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what this process is for
     if entry_point not in module.__dict__:
         raise NameError(f"name '{entry_point}' is not defined")
-    return module.__dict__[entry_point]
+    candidate: Callable[..., Value] = module.__dict__[entry_point]
+    return candidate
 
 
 def _said(error: BaseException) -> bytes:

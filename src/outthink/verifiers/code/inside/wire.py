@@ -15,6 +15,7 @@ from typing import Any
 
 LIMIT = 16 * 2**20  # bytes of one frame
 ITEMS = 100_000  # items taken from an iterator, which may be endless
+Value = Any  # what the tested code makes: any Python object
 _LENGTH = struct.Struct("<I")
 _FLOAT = struct.Struct("<d")
 
@@ -26,7 +27,7 @@ class Malformed(ValueError):
 class Opaque:
     """A value of a type that does not cross: equal to nothing but itself, with its truth, text and items."""
 
-    def __init__(self, true: bool, text: str, items: list[Any] | None) -> None:
+    def __init__(self, true: bool, text: str, items: list[Value] | None) -> None:
         self.true, self.text, self.items = true, text, items
 
     def __bool__(self) -> bool:
@@ -35,7 +36,7 @@ class Opaque:
     def __repr__(self) -> str:
         return self.text
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Value]:
         if self.items is None:
             raise TypeError(f"{self.text} is not iterable")
         return iter(self.items)
@@ -57,7 +58,7 @@ def encode(value: object, *, strict: bool = False) -> bytes:
     return data
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes) -> Value:
     """The value of bytes, whoever made them. Raises Malformed for anything `encode` does not make."""
     try:
         value, end = _get(data, 0)
@@ -108,7 +109,7 @@ def _integer(value: int) -> bytes:
     return value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
 
 
-def _put(value: Any, parts: list[bytes], strict: bool) -> None:
+def _put(value: Value, parts: list[bytes], strict: bool) -> None:
     # The base type's own methods are called, so that a subclass sends what it holds, not what it claims.
     if value is None or value is True or value is False:
         parts.append({None: b"N", True: b"T", False: b"F"}[value])
@@ -142,7 +143,7 @@ def _put(value: Any, parts: list[bytes], strict: bool) -> None:
         _put_opaque(value, parts)
 
 
-def _exact(value: Any) -> bytes | None:
+def _exact(value: Value) -> bytes | None:
     """Decimal and Fraction as text; neither module is imported unless the program did."""
     for tag, module, name in ((b"D", "decimal", "Decimal"), (b"Q", "fractions", "Fraction")):
         kind = getattr(sys.modules.get(module), name, None)
@@ -151,8 +152,8 @@ def _exact(value: Any) -> bytes | None:
     return None
 
 
-def _put_opaque(value: Any, parts: list[bytes]) -> None:
-    items: list[Any] | None = None
+def _put_opaque(value: Value, parts: list[bytes]) -> None:
+    items: list[Value] | None = None
     if hasattr(type(value), "__iter__") and not isinstance(value, type):
         items = [item for item, _ in zip(value, range(ITEMS), strict=False)]
     parts.append(b"o")
@@ -161,19 +162,19 @@ def _put_opaque(value: Any, parts: list[bytes]) -> None:
     _put(items, parts, False)
 
 
-def _decimal(text: str) -> Any:
+def _decimal(text: str) -> Value:
     from decimal import Decimal
 
     return Decimal(text)
 
 
-def _fraction(text: str) -> Any:
+def _fraction(text: str) -> Value:
     from fractions import Fraction
 
     return Fraction(text)
 
 
-_LEAVES: dict[bytes, Callable[[bytes], Any]] = {
+_LEAVES: dict[bytes, Callable[[bytes], Value]] = {
     b"i": lambda data: int.from_bytes(data, "little", signed=True),
     b"s": lambda data: data.decode("utf-8", "surrogatepass"),
     b"b": bytes,
@@ -181,10 +182,10 @@ _LEAVES: dict[bytes, Callable[[bytes], Any]] = {
     b"D": lambda data: _decimal(data.decode()),
     b"Q": lambda data: _fraction(data.decode()),
 }
-_ROWS: dict[bytes, Any] = {b"l": list, b"t": tuple, b"S": set, b"Z": frozenset}
+_ROWS: dict[bytes, Value] = {b"l": list, b"t": tuple, b"S": set, b"Z": frozenset}
 
 
-def _get(data: bytes, at: int) -> tuple[Any, int]:
+def _get(data: bytes, at: int) -> tuple[Value, int]:
     tag, at = data[at : at + 1], at + 1
     if tag in (b"N", b"T", b"F"):
         return {b"N": None, b"T": True, b"F": False}[tag], at
