@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("aiohttp")
 
 from outthink.core.request import Message, Sampling
-from outthink.engines.openai.reading import CompletionReader
+from outthink.engines.openai.reading import CompletionParser
 from outthink.engines.protocol import Call, Delta
 from outthink.serving.chat.calls import RawChoice, join_text
 
@@ -56,7 +56,7 @@ OTHER = st.sampled_from(
 def told(chunks: list[dict[str, Any]], asked: int | None) -> tuple[Any, ...]:
     """What a sample and the engine have read when all is over."""
     choice, sampling = RawChoice(), Sampling(max_tokens=10_000)
-    reading = CompletionReader(Call((Message("user", "?"),), sampling, top_logprobs=asked))
+    reading = CompletionParser(Call((Message("user", "?"),), sampling, top_logprobs=asked))
     deltas: list[Delta] = []
     for chunk in chunks:
         choice.add(chunk)

@@ -47,13 +47,15 @@ def grade_many(kind: AnswerKind | AnswerReader, pairs: Iterable[tuple[str | None
     asked: list[tuple[int, str, str]] = []
     for place, (answer, key) in enumerate(pairs):
         gold = canonical_key(kind, key)
-        mine = light(answer) if kind == "math" and answer is not None else answer
-        results.append(mine is not None and mine == gold)
-        if kind == "math" and mine is not None and not results[-1] and not far_apart(mine, gold):
-            asked.append((place, gold, mine))
+        canonical = light(answer) if kind == "math" and answer is not None else answer
+        results.append(canonical is not None and canonical == gold)
+        if kind == "math" and canonical is not None and not results[-1] and not far_apart(canonical, gold):
+            asked.append((place, gold, canonical))
     for start in range(0, len(asked), _BATCH):
         batch = asked[start : start + _BATCH]
-        for (place, _, _), right in zip(batch, _compare([(gold, mine) for _, gold, mine in batch]), strict=True):
+        for (place, _, _), right in zip(
+            batch, _compare([(gold, canonical) for _, gold, canonical in batch]), strict=True
+        ):
             results[place] = right
     return results
 

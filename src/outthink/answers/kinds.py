@@ -175,19 +175,19 @@ def canonical_json(text: str) -> str | None:
 
 def last_json(text: str) -> str | None:
     """The canonical form of the last object or array that stands complete in the text, else None."""
-    found, position, work = None, 0, 0
+    answer, position, work = None, 0, 0
     while work < _WORK and (match := _START.search(text, position)):
         position = match.start()
         try:
             value, end = _DECODER.raw_decode(text, position)
-            found, position = _dump(value), end
+            answer, position = _dump(value), end
         except json.JSONDecodeError as error:
             work += error.pos + 2000
             position += 1
         except (ValueError, RecursionError):
             work += 5_000_000
             position += 1
-    return found
+    return answer
 
 
 def read_json(text: str) -> Reading:

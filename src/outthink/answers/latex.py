@@ -59,9 +59,9 @@ def light(text: str) -> str | None:
 
 def _lighter(text: str) -> str:
     text = " ".join(text.split()).rstrip(".;:, ")
-    whole = _DELIMITED.fullmatch(text)
-    if whole is not None:
-        text = next(part for part in whole.groups() if part)
+    delimited = _DELIMITED.fullmatch(text)
+    if delimited is not None:
+        text = next(part for part in delimited.groups() if part)
     text = _NOTHING.sub("", re.sub(r"\\[dtc]frac", r"\\frac", text))
     return _SPACED.sub(r"\1", _DEGREES.sub("", text)).strip()
 

@@ -87,10 +87,10 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if value is None:
         return None
     if _is_mixed(match, value):
-        whole = _literal(match["whole"] or match["units"])
-        if whole is None:
+        units = _literal(match["whole"] or match["units"])
+        if units is None:
             return None
-        value += whole
+        value += units
     return -value if "-" in (match["sign"], match["inner"]) else value
 
 

@@ -64,8 +64,8 @@ def hashed(text: str) -> str | None:
 
     Only the last line counts: anywhere else `####` is a markdown heading.
     """
-    found = _HASHES.search(text.rstrip()[-_SPAN - 8 :])
-    return found.group(1).strip() if found else None
+    match = _HASHES.search(text.rstrip()[-_SPAN - 8 :])
+    return match.group(1).strip() if match else None
 
 
 def stated(text: str) -> Iterator[str]:

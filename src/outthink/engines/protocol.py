@@ -100,7 +100,7 @@ class Delta:
             [value for delta in deltas for value in delta.logprobs],
             [value for delta in deltas for value in delta.confidences],
             deltas[-1].prompt_tokens,
-            [found for delta in deltas for found in delta.alternatives],
+            [alternatives for delta in deltas for alternatives in delta.alternatives],
             sum([delta.pieces for delta in deltas if delta.text or delta.reasoning]),
         )
 

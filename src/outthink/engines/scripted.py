@@ -125,9 +125,9 @@ class ScriptedEngine(Simulated):
             text = "I do not know" if done.answer is None else f"The answer is {done.answer}."
         cap = call.sampling.max_tokens
         tokens, answer, reason, prompt, stop = done.tokens, done.answer, "stop", self._prompt(call), ""
-        found = [(at, word) for word in call.sampling.stop if (at := text.find(word)) >= 0]
-        if found:
-            at, stop = min(found)
+        stops = [(at, word) for word in call.sampling.stop if (at := text.find(word)) >= 0]
+        if stops:
+            at, stop = min(stops)
             tokens = max(1, -(-tokens * (at + len(stop)) // len(text)))
             text = text[:at]
         if tokens > cap:

@@ -146,12 +146,12 @@ def _scoring(path: Path, rows: _Columns) -> Scoring | None:
     if not names:
         return None
     try:
-        told = json.loads((parquet.read_schema(path).metadata or {}).get(VERIFIER_KEY, b"{}"))
+        described = json.loads((parquet.read_schema(path).metadata or {}).get(VERIFIER_KEY, b"{}"))
     except ValueError:
-        told = {}
-    if not isinstance(told, dict) or told.get("id") != names[0]:
-        told = {}
-    known = {name: told.get(name) for name in ("kind", "model", "parameters", "aggregation")}
+        described = {}
+    if not isinstance(described, dict) or described.get("id") != names[0]:
+        described = {}
+    known = {name: described.get(name) for name in ("kind", "model", "parameters", "aggregation")}
     return Scoring(str(names[0]), **known)
 
 

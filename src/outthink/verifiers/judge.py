@@ -84,10 +84,10 @@ def words_for(candidates: Sequence[Candidate]) -> tuple[str, str]:
 def verdict(text: str, words: tuple[str, str]) -> str | None:
     """The last verdict line's word, or a reply's only word; None for anything else."""
     either = "|".join(words)
-    found = re.findall(rf"\bverdict\b\W*({either})\b(?!\W*(?:or|/)\W*\w)", text, re.IGNORECASE)
-    if not found:
-        found = re.findall(rf"\A\W*({either})\W*\Z", text, re.IGNORECASE)
-    return str(found[-1]).lower() if found else None
+    verdicts = re.findall(rf"\bverdict\b\W*({either})\b(?!\W*(?:or|/)\W*\w)", text, re.IGNORECASE)
+    if not verdicts:
+        verdicts = re.findall(rf"\A\W*({either})\W*\Z", text, re.IGNORECASE)
+    return str(verdicts[-1]).lower() if verdicts else None
 
 
 def probability(reply: JudgeReply, words: tuple[str, str]) -> float | None:
@@ -273,7 +273,9 @@ class JudgeVerifier(Verifier):
         """One score a candidate, without steps where no verdict could be read. Raises EngineError."""
         if self.mode == "pairwise":
             return await self._compare(request, candidates)
-        rulings = await self._all([self._ask(request, (one,)) for one in candidates for _ in range(self.votes)])
+        rulings = await self._all(
+            [self._ask(request, (candidate,)) for candidate in candidates for _ in range(self.votes)]
+        )
         return [self._verdicts(rulings[at * self.votes : (at + 1) * self.votes]) for at in range(len(candidates))]
 
     async def prepare(self) -> None:
@@ -290,8 +292,8 @@ class JudgeVerifier(Verifier):
         if not shares:
             return _score((), replies, "the judge gave no verdict, asked twice")
         value = sum(shares) / len(shares)
-        told = all(ruling.told for ruling in rulings if ruling.share is not None)
-        kind = "probability at the verdict token" if told else "share of yes"
+        by_token = all(ruling.told for ruling in rulings if ruling.share is not None)
+        kind = "probability at the verdict token" if by_token else "share of yes"
         how = f"{kind}, {len(shares)} of {len(rulings)} verdicts"
         return _score((value,), replies, how)
 
@@ -311,10 +313,10 @@ class JudgeVerifier(Verifier):
             same = (forth.share > 0.5) != (back.share > 0.5)
             self.agreed += same
             share = (float(forth.share > 0.5) + float(back.share <= 0.5)) / 2
-            for one, part in ((a, share), (b, 1 - share)):
-                won[one].append(part)
-                agreed[one] += same
-        return [_standing(won[one], agreed[one], replies[one]) for one in range(len(candidates))]
+            for place, part in ((a, share), (b, 1 - share)):
+                won[place].append(part)
+                agreed[place] += same
+        return [_standing(won[place], agreed[place], replies[place]) for place in range(len(candidates))]
 
     async def _ask(self, request: Request, candidates: Sequence[Candidate]) -> _Ruling:
         words, replies = words_for(candidates), []
@@ -362,18 +364,18 @@ def _ring(candidates: Sequence[Candidate], rounds: int) -> list[tuple[int, int]]
     random.Random("\0".join(candidates[at].text for at in places)).shuffle(places)
     pairs: dict[frozenset[int], tuple[int, int]] = {}
     for step in range(1, rounds + 1):
-        for at, one in enumerate(places):
+        for at, first in enumerate(places):
             other = places[(at + step) % len(places)]
-            if other != one:
-                pairs.setdefault(frozenset((one, other)), (one, other))
+            if other != first:
+                pairs.setdefault(frozenset((first, other)), (first, other))
     return list(pairs.values())
 
 
 def _standing(won: list[float], agreed: int, replies: list[JudgeReply]) -> Score:
     if not won:
         return _score((), replies, "it was compared with no other candidate")
-    said = f"won {sum(won):g} of {len(won)} comparisons; both orders agree in {agreed}"
-    return _score((sum(won) / len(won),), replies, said)
+    message = f"won {sum(won):g} of {len(won)} comparisons; both orders agree in {agreed}"
+    return _score((sum(won) / len(won),), replies, message)
 
 
 def _score(steps: tuple[float, ...], replies: list[JudgeReply], message: str) -> Score:

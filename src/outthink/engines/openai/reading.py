@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from outthink.engines.openai.tokens import Counts
+from outthink.engines.openai.tokens import Counts, read_count
 from outthink.engines.protocol import Call, Delta, Finish
 from outthink.http.events import Json, JsonObject
 from outthink.http.fields import read_count
@@ -41,11 +41,11 @@ _REASONS = {
 _KNOWN = {name: reason for reason, names in _REASONS.items() for name in names}
 
 
-def finish_reason(told: object) -> str:
+def finish_reason(word: object) -> str:
     """One of stop, length, tool_calls, content_filter, unknown."""
-    if not isinstance(told, str):
+    if not isinstance(word, str):
         return "unknown"
-    return _KNOWN.get(told.strip().lower().replace("-", "_").replace(" ", "_"), "unknown")
+    return _KNOWN.get(word.strip().lower().replace("-", "_").replace(" ", "_"), "unknown")
 
 
 def stop_sequence(chunk: JsonObject, choice: JsonObject, stops: Sequence[str]) -> str | None:
@@ -57,11 +57,11 @@ def stop_sequence(chunk: JsonObject, choice: JsonObject, stops: Sequence[str]) -
         return word
     for name in ("stop_reason", "matched_stop"):
         if name in choice:
-            told = choice[name]
-            if isinstance(told, str) and told in stops:
-                return told
+            value = choice[name]
+            if isinstance(value, str) and value in stops:
+                return value
             # Null and token numbers mean the end of the text; other words say no more than `stop` does.
-            return "" if told is None or isinstance(told, int) else None
+            return "" if value is None or isinstance(value, int) else None
     return None
 
 
@@ -75,10 +75,10 @@ every mean it enters, so none counts for less than this."""
 
 
 def _value(entry: object) -> float | None:
-    told = entry.get("logprob") if isinstance(entry, dict) else None
-    if isinstance(told, bool) or not isinstance(told, int | float) or told != told:
+    logprob = entry.get("logprob") if isinstance(entry, dict) else None
+    if isinstance(logprob, bool) or not isinstance(logprob, int | float) or logprob != logprob:
         return None
-    return min(0.0, max(FLOOR, float(told)))
+    return min(0.0, max(FLOOR, float(logprob)))
 
 
 def logprob_entries(choice: JsonObject) -> Sequence[Json]:
@@ -111,17 +111,17 @@ def read_logprobs(tokens: Sequence[Json], asked: int) -> tuple[list[float], list
 
 def alternatives(tokens: Sequence[Json]) -> list[tuple[str, dict[str, float]]]:
     """Each token's text, and the log-probabilities of its alternatives by their text, the chosen one included."""
-    found = []
+    named = []
     for token in tokens:
         if not isinstance(token, dict):
             continue
         top = token.get("top_logprobs")
-        told: dict[str, float] = {}
+        logprobs: dict[str, float] = {}
         for entry in (token, *(top if isinstance(top, list) else ())):
             if isinstance(entry, dict) and (value := _value(entry)) is not None:
-                told.setdefault(str(entry.get("token", "")), value)
-        found.append((str(token.get("token", "")), told))
-    return found
+                logprobs.setdefault(str(entry.get("token", "")), value)
+        named.append((str(token.get("token", "")), logprobs))
+    return named
 
 
 def _confidence(top: list[Any], asked: int) -> float | None:
@@ -209,7 +209,7 @@ class Stripper:
         return ""
 
 
-class CompletionReader:
+class CompletionParser:
     """The state of one completion."""
 
     def __init__(self, call: Call, *, repeats: bool | None = None) -> None:
@@ -221,7 +221,7 @@ class CompletionReader:
         """More tokens came than were allowed: the rest is not worth waiting for."""
         self.reason: object = None
         self.text = self.thought = False
-        self.whole = False
+        self.unstreamed = False
         """The reply came as one object and not as a stream."""
         self.width = 0
         """The most alternatives that came with a token."""
@@ -234,7 +234,7 @@ class CompletionReader:
         self._named = call.alternatives
         self._limit = call.sampling.max_tokens
         self._stops = call.sampling.stop
-        self._told: tuple[int | None, int | None] = (None, None)
+        self._reported: tuple[int | None, int | None] = (None, None)
 
     def take(self, chunk: JsonObject) -> Delta | None:
         """What a chunk adds, None if nothing."""
@@ -250,7 +250,7 @@ class CompletionReader:
         piece = choice.get("delta")
         if not isinstance(piece, dict):
             piece = choice.get("message")
-            self._whole(piece)
+            self._switch_to_object(piece)
         text, thought = self._content(piece) if isinstance(piece, dict) else (_string(choice.get("text")), "")
         if (reason := choice.get("finish_reason")) is not None and reason != "":
             self.ended, self.reason = True, reason
@@ -272,7 +272,7 @@ class CompletionReader:
         if self._named and delta is not None and chosen:
             delta.alternatives = alternatives(logprob_entries(choice))
         # A chunk that ends the completion may count its end-of-text token too, which is no excess.
-        self.over = not self.ended and (self._told[0] or 0) > self._limit
+        self.over = not self.ended and (self._reported[0] or 0) > self._limit
         return delta
 
     def rest(self) -> Delta | None:
@@ -295,20 +295,20 @@ class CompletionReader:
     def _delta(
         self, text: str, reasoning: str, chosen: list[float] | tuple[()], confidences: list[float] | tuple[()]
     ) -> Delta | None:
-        told = self.counts.tokens, self.counts.prompt
-        if not text and not reasoning and not chosen and told == self._told:
+        counts = self.counts.tokens, self.counts.prompt
+        if not text and not reasoning and not chosen and counts == self._reported:
             return None
-        self._told = told
-        return Delta(text, reasoning, told[0], chosen, confidences, told[1])
+        self._reported = counts
+        return Delta(text, reasoning, counts[0], chosen, confidences, counts[1])
 
     def _thinking(self, usage: JsonObject) -> None:
         details = usage.get("completion_tokens_details")
-        if isinstance(details, dict) and (told := read_count(details.get("reasoning_tokens"))):
-            self.thought_tokens = told
+        if isinstance(details, dict) and (tokens := read_count(details.get("reasoning_tokens"))):
+            self.thought_tokens = tokens
 
-    def _whole(self, message: object) -> None:
-        if isinstance(message, dict) and not self.whole:
-            self.whole = True
+    def _switch_to_object(self, message: object) -> None:
+        if isinstance(message, dict) and not self.unstreamed:
+            self.unstreamed = True
             if self.stripper is not None:
                 # What is known of a server's streams says nothing about its whole replies.
                 self.stripper = Stripper(self.stripper.prefix, None)
@@ -340,9 +340,9 @@ def _string(value: object) -> str:
 
 
 def _parts(parts: list[Json], *, thinking: bool) -> str:
-    found = []
+    texts = []
     for part in parts:
         if isinstance(part, dict) and (part.get("type") == "thinking") is thinking:
             inner = part.get("thinking") if thinking else part.get("text")
-            found.append(_parts(inner, thinking=False) if isinstance(inner, list) else _string(inner))
-    return "".join(found)
+            texts.append(_parts(inner, thinking=False) if isinstance(inner, list) else _string(inner))
+    return "".join(texts)

@@ -82,14 +82,14 @@ class Tokenizer:
             return 0
         # Both servers at once: llama.cpp reads `content`, vLLM and SGLang read `prompt`, and each
         # ignores what it does not know. The shape of the answer tells them apart.
-        told = await self._ask(
+        answer = await self._ask(
             "/tokenize",
             {"model": model, "prompt": text, "content": text, "add_special_tokens": False, "add_special": False},
         )
-        if told is None:
+        if answer is None:
             return None
-        tokens = told.get("tokens")
-        if (count := read_count(told.get("count"))) is not None:
+        tokens = answer.get("tokens")
+        if (count := read_count(answer.get("count"))) is not None:
             self._facts.learn(tokenizer="vllm")
             return count
         if isinstance(tokens, list) and tokens:
@@ -110,16 +110,16 @@ class Tokenizer:
             messages.append({"role": "assistant", "content": call.prefix})
             flags |= {"continue_final_message": True, "add_generation_prompt": False}
         if self._facts.tokenizer == "vllm":
-            told = await self._ask("/tokenize", {"model": model, "messages": messages, **flags}, chat=True)
-            return read_count(told.get("count")) if told is not None else None
+            answer = await self._ask("/tokenize", {"model": model, "messages": messages, **flags}, chat=True)
+            return read_count(answer.get("count")) if answer is not None else None
         if self._facts.tokenizer == "llama.cpp":
-            told = await self._ask("/apply-template", {"messages": messages, **flags}, chat=True)
-            rendered = told.get("prompt") if told is not None else None
+            answer = await self._ask("/apply-template", {"messages": messages, **flags}, chat=True)
+            rendered = answer.get("prompt") if answer is not None else None
             if not isinstance(rendered, str):
                 return None
             # The server itself tokenises a chat in this way: with BOS, and with special tokens read.
-            told = await self._ask("/tokenize", {"content": rendered, "add_special": True, "parse_special": True})
-            tokens = told.get("tokens") if told is not None else None
+            answer = await self._ask("/tokenize", {"content": rendered, "add_special": True, "parse_special": True})
+            tokens = answer.get("tokens") if answer is not None else None
             return len(tokens) if isinstance(tokens, list) and tokens else None
         return None
 
@@ -133,11 +133,11 @@ class Tokenizer:
         except EngineError:
             # Counting is a service to the budget: the call that follows reports a server that is gone.
             return None
-        told = answer.json() if answer.status == 200 else None
-        if isinstance(told, dict):
+        value = answer.json() if answer.status == 200 else None
+        if isinstance(value, dict):
             if chat:
                 facts.learn(counts_chats=True)
-            return told
+            return value
         if (answer.status >= 500 and answer.status != 501) or answer.status in (408, 409, 429):
             return None
         if chat and facts.counts_chats is None:

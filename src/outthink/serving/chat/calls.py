@@ -16,7 +16,7 @@ from outthink.core.errors import EngineError
 from outthink.core.request import Message
 from outthink.engines.openai.engine import OpenAIEngine
 from outthink.engines.openai.facts import Facts
-from outthink.engines.openai.reading import CompletionReader
+from outthink.engines.openai.reading import CompletionParser
 from outthink.engines.protocol import Call, Delta
 from outthink.http.errors import ErrorBody, ServerErrors
 from outthink.http.events import Decoder
@@ -225,7 +225,7 @@ OnChunk = Callable[[RawChoice, Call, Mapping[str, Any]], None]
 """Gets the choice, its call, and a chunk that has just been added to it."""
 
 
-class _ChatReader(CompletionReader):
+class _ChatReader(CompletionParser):
     """Reads a completion, and keeps what was read."""
 
     def __init__(self, call: ChatCall, repeats: bool | None, on_chunk: OnChunk | None) -> None:
@@ -310,12 +310,12 @@ class ClientFieldsEngine(OpenAIEngine):
         """What reads a reply's bytes."""
         return Decoder(decode)
 
-    def reader(self, call: Call) -> CompletionReader:
+    def reader(self, call: Call) -> CompletionParser:
         """What reads a completion."""
         assert isinstance(call, ChatCall)
         return _ChatReader(call, self.facts.repeats, self._on_chunk)
 
-    def hear(self, chunks: list[JsonObject], reading: CompletionReader) -> tuple[Delta | None, EngineError | None]:
+    def hear(self, chunks: list[JsonObject], reading: CompletionParser) -> tuple[Delta | None, EngineError | None]:
         """What chunks that came together say."""
         if self._on_chunk is not None:
             return super().hear(chunks, reading)

@@ -153,8 +153,8 @@ class CodeSandbox:
                 started = None
             if started is None:
                 _kill(judge)
-                said = await judge.stderr.read(_SAID) if judge.stderr is not None else b""
-                why = said.decode(errors="replace").strip()[-300:] or "no sign of life"
+                output = await judge.stderr.read(_SAID) if judge.stderr is not None else b""
+                why = output.decode(errors="replace").strip()[-300:] or "no sign of life"
                 raise EngineError(f"code verifier: the sandbox did not start ({why}); check that bwrap runs")
             try:
                 async with asyncio.timeout(self.limits.wall):

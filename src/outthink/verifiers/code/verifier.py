@@ -81,10 +81,10 @@ class CodeVerifier(WithoutTokens):
         """The problem a request is about. Raises BadInput where there is none."""
         if callable(self.problems):
             return self.problems(request)
-        found = self.problems.get(request.problem) if request.problem is not None else None
-        if found is None:
+        problem = self.problems.get(request.problem) if request.problem is not None else None
+        if problem is None:
             raise BadInput("problem", request.problem, "has no code problem", "give its prompt, entry point and test")
-        return found
+        return problem
 
 
 def _has_event_loop() -> bool:

@@ -183,11 +183,11 @@ def bubblewrap() -> str:
     """
     if sys.platform != "linux":
         raise Unsupported(f"code verifier: its sandbox needs Linux, this is {sys.platform}; run it there")
-    found = shutil.which("bwrap")
-    if found is None:
+    path = shutil.which("bwrap")
+    if path is None:
         raise Unsupported(f"code verifier: bubblewrap (bwrap) is not installed; {_REMEDY}")
-    prove(found)
-    return found
+    prove(path)
+    return path
 
 
 def prove(bwrap: str) -> None:
@@ -210,7 +210,7 @@ def prove(bwrap: str) -> None:
         os.close(pipe)
     if done.returncode == 0 and done.stdout == b"walls stand\n":
         return
-    said = (done.stderr or done.stdout).decode(errors="replace").strip()[-300:]
+    output = (done.stderr or done.stdout).decode(errors="replace").strip()[-300:]
     if done.stdout.startswith(b"open: "):
-        raise Unsupported(f"code verifier: bubblewrap does not isolate here ({said}); use another machine")
-    raise Unsupported(f"code verifier: bubblewrap cannot isolate here ({said or done.returncode}); {_KERNEL}")
+        raise Unsupported(f"code verifier: bubblewrap does not isolate here ({output}); use another machine")
+    raise Unsupported(f"code verifier: bubblewrap cannot isolate here ({output or done.returncode}); {_KERNEL}")

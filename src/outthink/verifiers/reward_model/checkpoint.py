@@ -98,13 +98,13 @@ def tensors(source: str | Path, names: Sequence[str]) -> dict[str, Tensor]:
     """Single tensors of a checkpoint in safetensors files. Raises BadInput if one is missing."""
     from safetensors import safe_open
 
-    index, found = _index(source), {}
+    index, loaded = _index(source), dict[str, Tensor]()
     for name in names:
         if name not in index:
             raise BadInput("verifier", str(source), f"holds no weights named {name!r}", "choose another format")
         with safe_open(index[name], framework="pt") as file:
-            found[name] = file.get_tensor(name)
-    return found
+            loaded[name] = file.get_tensor(name)
+    return loaded
 
 
 def _index(source: str | Path) -> dict[str, str]:
@@ -114,10 +114,10 @@ def _index(source: str | Path) -> dict[str, str]:
 
     utils: Any = transformers.utils
     missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    whole = utils.cached_file(str(source), "model.safetensors", **missing)
-    if whole is not None:
-        with safe_open(whole, framework="pt") as file:
-            return dict.fromkeys(file.keys(), whole)
+    single = utils.cached_file(str(source), "model.safetensors", **missing)
+    if single is not None:
+        with safe_open(single, framework="pt") as file:
+            return dict.fromkeys(file.keys(), single)
     index = utils.cached_file(str(source), "model.safetensors.index.json", **missing)
     if index is None:
         return {}

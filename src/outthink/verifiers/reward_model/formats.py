@@ -93,15 +93,15 @@ def token_id(tokenizer: Tokenizer, text: str, expected: Mapping[str, int]) -> in
             f"has no token {text!r}",
             "choose the format it was made for",
         )
-    found = int(ids[-1])
-    if text in expected and expected[text] != found:
+    number = int(ids[-1])
+    if text in expected and expected[text] != number:
         raise BadInput(
             "model",
             name_of(tokenizer),
-            f"has the id {found} for the token {text!r}, expected {expected[text]}",
+            f"has the id {number} for the token {text!r}, expected {expected[text]}",
             "use the tokenizer that was published with the model",
         )
-    return found
+    return number
 
 
 def index_at(offsets: Sequence[tuple[int, int]], character: int, start: int = 0) -> int:
@@ -314,8 +314,8 @@ class RLHFlow:
         chat: list[dict[str, str]] = []
         text, places = "", []
         for number, step in enumerate(visible(steps)):
-            said = f"{question.strip()} {step.strip()}" if number == 0 else step.strip()
-            chat += [{"role": "user", "content": said}, {"role": "assistant", "content": _PLUS}]
+            answer = f"{question.strip()} {step.strip()}" if number == 0 else step.strip()
+            chat += [{"role": "user", "content": answer}, {"role": "assistant", "content": _PLUS}]
             longer = self._tokenizer.apply_chat_template(chat, tokenize=False)
             if not longer.startswith(text):
                 raise BadInput("model", self.name, "has a chat template that rewrites earlier turns", "use its own")

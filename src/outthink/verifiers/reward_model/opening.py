@@ -232,11 +232,11 @@ def _published(source: str | Path, format: Format, dtype: torch.dtype | str, con
             raise BadInput("verifier", str(source), "holds no head for scores", "give a model trained to score steps")
         return load("AutoModelForTokenClassification", source, num_labels=1, dtype=dtype)
     names = _QWEN_HEAD if format.readout == "classes" else _SKYWORK_HEAD
-    found = tensors(source, names)
+    weights = tensors(source, names)
     layers = []
     for weight, bias in zip(names[::2], names[1::2], strict=True):
-        layer = torch.nn.Linear(found[weight].shape[1], found[weight].shape[0])
-        layer.load_state_dict({"weight": found[weight], "bias": found[bias]})
+        layer = torch.nn.Linear(weights[weight].shape[1], weights[weight].shape[0])
+        layer.load_state_dict({"weight": weights[weight], "bias": weights[bias]})
         layers += [layer, torch.nn.ReLU()]
     body = load("AutoModel", source, dtype=dtype)
     return Weights(body, torch.nn.Sequential(*layers[:-1]).to(next(body.parameters()).dtype))

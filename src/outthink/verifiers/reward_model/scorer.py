@@ -258,8 +258,12 @@ class Weights:
         joined = []
         for layer, (keys, values) in enumerate(example):
             side = []
-            for which, one in enumerate((keys, values)):
-                block = torch.zeros((len(rows), one.shape[0], past, one.shape[2]), dtype=one.dtype, device=one.device)
+            for which, prefix in enumerate((keys, values)):
+                block = torch.zeros(
+                    (len(rows), prefix.shape[0], past, prefix.shape[2]),
+                    dtype=prefix.dtype,
+                    device=prefix.device,
+                )
                 for number, row in enumerate(rows):
                     if row.layers and row.before:
                         block[number, :, past - row.before :] = row.layers[layer][which]

@@ -160,9 +160,9 @@ def _test(candidate: Callable[..., Value], prompt: str, entry_point: str, test: 
 
 def _where(error: BaseException, test: str) -> str:
     """The error with the last line of the test that it came through."""
-    said = f"{type(error).__name__}: {error}" if not isinstance(error, Ended) else str(error)
+    message = f"{type(error).__name__}: {error}" if not isinstance(error, Ended) else str(error)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "test.py"]
     source = test.splitlines()
     if not lines or not lines[-1] or lines[-1] > len(source):
-        return said
-    return f"{said.rstrip(': ')} at line {lines[-1]} of the test: {source[lines[-1] - 1].strip()}"
+        return message
+    return f"{message.rstrip(': ')} at line {lines[-1]} of the test: {source[lines[-1] - 1].strip()}"
