@@ -1,7 +1,8 @@
-"""Free text as an answer.
+r"""Three kinds of answers that are read from text alone: free text, a choice, JSON. (Numbers: number.py; math.py.)
 
-Knows how to make two spellings of the same words one string: white space, case, quotes or emphasis
-around it, full stops behind it. Does not know synonyms or meaning.
+Knows how each is written and how two spellings of one answer become one string: case, quotes and emphasis; `(b)`,
+`**B**` and `\text{(B)}`; order of keys, white space and numbers such as `1.0`. Does not know synonyms, what the options
+say, or schemas; several letters (`A and C`) are unreadable, and JSON is not repaired.
 """
 
 from __future__ import annotations
@@ -57,10 +58,7 @@ def read_text(text: str) -> Reading:
     return Reading(answer, "none" if answer is None else "whole-text")
 
 
-# Multiple-choice letters A to J.
-#
-# Knows how a letter is written: `B`, `(b)`, `B.`, `**B**`, `\text{(B)}`, `option C`. Does not know what the
-# options say, and does not read more than one letter (`A and C` is unreadable).
+# Choices: letters A to J.
 
 _SHORT = 40  # characters of a text that may be an answer and nothing else
 _LATEX = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|sf)|mbox)\s*\{|\\[()\[\]!,;]|\\ |[{}$*`_]")
@@ -125,10 +123,7 @@ def read_choice(text: str) -> Reading:
     return Reading(None, "none")
 
 
-# JSON in text and its canonical form.
-#
-# Knows code fences, where an object or array starts and ends, and how equal values become equal strings:
-# keys sorted, no white space, numbers exact (`1.0` is `1`). Does not know schemas, and repairs nothing.
+# JSON.
 
 _FENCE = re.compile(r"```[ \t]*[\w+-]*[ \t]*\n(.*?)```", re.DOTALL)
 # What cannot start JSON, such as LaTeX's braces, is passed over without asking the decoder.

@@ -1,4 +1,8 @@
-"""What it means to read an answer. Knows the shape of a reading; does not know any kind of answer."""
+r"""What it means to read an answer, and the places where a text gives one: a statement, `####`, `\boxed{...}`.
+
+Knows the shape of a reading, the phrases that state an answer and where a statement ends, LaTeX braces and escapes.
+Does not know any kind of answer: it offers statements, the last one first, and the kinds pick what they can read.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +29,6 @@ class Reader(Protocol):
 
 
 # Where a text states its answer: `the answer is ...`, `Answer: ...`, `#### ...`.
-#
-# Knows the phrases and where such a statement ends. Does not know what kind of answer is wanted:
-# it offers statements, the last one first, and the kinds pick what they can read.
 
 _MOST = 8  # statements looked at, from the end
 _SPAN = 1000  # characters of one statement
@@ -100,9 +101,7 @@ def sentence(text: str) -> str:
     return text
 
 
-# The last complete `\boxed{...}` of a text, and braces that balance.
-#
-# Knows LaTeX braces and escapes. Does not know what the box holds or whether it is an answer.
+# The last complete `\boxed{...}` of a text.
 
 _OPEN = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)

@@ -1,14 +1,14 @@
-"""Everything that one request spent. Derived from ledger entries; unknown parts stay unknown."""
+"""What one request spent, by ledger entry and in sum, and the result that carries it.
+
+Knows quantities, of which any may be unknown (None), and that a sum with an unknown part is unknown: beside it stand
+what is known and an upper bound. Does not know budgets, prices, or why a call was made.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
-
-# One line of the ledger: what one call to an engine or verifier consumed.
-#
-# Knows: quantities, of which any may be unknown (None). Does not know the budget or the reason to call.
 
 Role = Literal["policy", "verifier", "probe", "router"]
 Status = Literal["finished", "stopped", "cancelled", "failed", "cached"]
@@ -176,8 +176,6 @@ class Receipt:
 def _shown(name: str, value: float | None) -> float | None:
     return int(value) if name == "tokens" and value is not None else value
 
-
-# What a caller gets back. Knows the answer, why it stopped and what it cost.
 
 Stopped = Literal[
     "finished",

@@ -1,6 +1,8 @@
-"""One finished completion as a strategy sees it, and a running one as `watch` sees it.
+"""A finished completion as a strategy sees it, a running one as `watch` sees it, and a candidate as a verifier does.
 
-Knows: text, canonical answer, length and confidence. Does not know whether it is right.
+Knows text, canonical answer, length, steps, and the measures of how sure the model was. Does not know whether an answer
+is right, how it is judged, or where log-probabilities come from: live engines give a confidence for every token,
+recorded samples one for a chunk of 16.
 """
 
 from __future__ import annotations
@@ -10,11 +12,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from outthink.core.errors import BadInput
-
-# DeepConf's token confidence along one completion, kept as means over short strides.
-#
-# Knows: window arithmetic (mean, tail, lowest and bottom windows). Does not know where the values
-# come from: live engines give one value a token, recorded samples one a 16-token chunk.
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +149,6 @@ class Progress:
         return sum(self.confidences[-size:]) / size
 
 
-# How sure a model was of a finished sample, under the names that strategies and verifiers share.
-#
-# Knows: the measures and what each needs. Does not know votes, nor what stands in for a missing one.
-
 MEASURES = ("confidence", "tail", "bottom", "lowest", "logprob", "self-certainty")
 TOP = 20
 """Alternatives a token that DeepConf's confidence averages over (arXiv 2508.15260)."""
@@ -190,9 +183,6 @@ def certainty(sample: Sample, measure: str, window: int) -> float | None:
     if measure == "lowest":
         return trace.lowest(window)
     return trace.mean()
-
-
-# What a verifier is asked to judge. Knows steps and their text; does not know how they are judged.
 
 
 @dataclass(frozen=True, slots=True)

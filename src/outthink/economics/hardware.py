@@ -1,4 +1,7 @@
-"""One accelerator and one model on it, as a roofline sees them. Knows rates and sizes; plans nothing."""
+"""One accelerator and one model on it, as a roofline sees them; and test-time compute against a larger model.
+
+Knows rates and sizes, and Snell et al.'s exchange (arXiv 2408.03314, section 7). Plans nothing.
+"""
 
 from __future__ import annotations
 
@@ -74,9 +77,6 @@ def step_seconds(hardware: Hardware, shape: Shape, tokens: float, context: float
 def free_branches(hardware: Hardware, bytes_per_parameter: float = 2.0) -> float:
     """Tokens a step up to which arithmetic hides behind reading the weights: FLOPS / BW x bytes / 2."""
     return hardware.flops / hardware.bandwidth * bytes_per_parameter / 2
-
-
-# Test-time compute against a larger model. Knows Snell et al.'s exchange (arXiv 2408.03314, section 7).
 
 
 def exchange_value(larger: float, ratio: float) -> float:

@@ -1,7 +1,7 @@
-"""What a provider charges for tokens, as the user states it.
+"""What a provider charges for tokens: as the user states it, or as published in the snapshot of genai-prices.
 
-Knows: dollars per million tokens and the arithmetic on them. Does not know any model or provider;
-published prices are the business of `catalogue`.
+Knows dollars per million tokens, and a published price with all its tiers and times of day. Does not touch the network:
+what the installed snapshot lacks is unknown.
 """
 
 from __future__ import annotations
@@ -72,10 +72,7 @@ class Price:
         return max(self.cost(prompt, cached, completion) for cached in (0, prompt))
 
 
-# Published prices, from the snapshot that ships with genai-prices.
-#
-# Knows: how to find a model there and to price a call with all its tiers and times of day. Does not
-# know prices a user states, and never touches the network: what the installed snapshot lacks is unknown.
+# Published prices.
 
 # Per-token prices that a text call meets; the catalogue's other units (audio, pages) never apply.
 _TEXT = ("input_mtok", "cache_read_mtok", "output_mtok")

@@ -1,7 +1,7 @@
 """What calls to one model cost: dollars, joules and FLOPs in one object.
 
-Knows: which of the three are known. Does not know the calls, the budget or the ledger, and never
-puts 0 in place of what is unknown.
+Knows which of the three are known, and whose count of parameters is believed. Does not know the calls, the budget or
+the ledger, and never puts 0 in place of what is unknown.
 """
 
 from __future__ import annotations
@@ -13,10 +13,6 @@ from typing import Literal, Protocol
 
 from outthink.core.errors import BadInput
 from outthink.economics.price import Pricing, lookup
-
-# What a token costs in joules, as the user states it.
-#
-# Knows: joules per token and the arithmetic on them. Does not know any meter or device.
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +45,7 @@ class Energy:
         return self.cost(prompt, 0, completion)
 
 
-# How many weights a token passes through, by model name.
-#
-# Knows: active parameters of a few models and FLOPs from them. Does not know a model's file; a name
-# that is not listed is unknown, never a guess from the size in its name.
+# A name that is not listed is unknown, never a guess from the size in its name.
 
 # Output head included and a tied embedding counted once (docs/contracts.md, Counting), summed over the
 # tensors of the GGUF files. The size must stand alone: 1.5b is not the end of 11.5b.

@@ -1,7 +1,7 @@
-"""Engines whose completions are known before they run: recorded samples and scripted doubles.
+"""Engines whose completions are known before they run (recorded samples, scripted doubles), and their time model.
 
-Knows: what an outcome is and how to play one in real time over the ordinary engine protocol.
-Does not know virtual time: the session's virtual runner reads outcomes and keeps the clock.
+Knows what an outcome is, how to play one in real time over the ordinary engine protocol, and how concurrent streams
+share a server's rates. Does not know virtual time: the session's virtual runner reads outcomes and keeps the clock.
 """
 
 from __future__ import annotations
@@ -18,10 +18,6 @@ from typing import Protocol, TypeGuard
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
-
-# The time model of simulated engines.
-#
-# Knows: decode and prefill rates and how concurrent streams share them. Does not know any engine.
 
 _RATE = "give tokens a second"
 _REMEDIES = {"stream": _RATE, "total": _RATE, "prefill": _RATE, "concurrency": "give a number of calls"}

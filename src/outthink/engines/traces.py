@@ -1,7 +1,7 @@
-"""Recorded samples in Parquet files.
+"""Recorded samples in Parquet files, and the engine that serves them as if a model produced them now.
 
-Knows: the columns of the data card and how a row becomes a Sample. Does not know replay order,
-time or strategies. `correct` and gold answers stay here, out of every strategy's sight.
+Knows: the columns of the data card, how a row becomes a Sample, and the order in which a seed deals out a problem's
+samples. Does not know time or strategies. `correct` and gold answers stay here, out of every strategy's sight.
 """
 
 from __future__ import annotations
@@ -210,14 +210,8 @@ def _group(rows: _Columns) -> dict[str, Recorded]:
     return problems
 
 
-# Serves recorded samples as if a model produced them now.
-#
-# Knows: the order in which a seed deals out a problem's samples. Does not know whether they are
-# right. Sample 0 is the greedy one and serves only calls at temperature 0.
-
-
 class ReplayEngine(Simulated):
-    """Recorded samples of one model on one data set.
+    """Recorded samples of one model on one data set. Sample 0 is the greedy one: it serves calls at temperature 0 only.
 
     Args:
         traces: the samples; a call's `problem` selects among them.

@@ -1,7 +1,8 @@
-"""The seam between the engine and whatever moves bytes over HTTP.
+"""The seam between a server's client and whatever moves bytes over HTTP, and the default over httpx2.
 
-Knows: one request, its reply as it arrives, and the four ways in which that can fail. Does not know
-JSON, server-sent events or any server. The proxy swaps in a faster client here, tests a scripted one.
+Knows: one request, its reply as it arrives, the four ways in which that can fail, and one pool of connections an event
+loop. Does not know JSON, server-sent events or any server. The proxy swaps in a faster client, tests a scripted one.
+httpx2 is imported with the first request, which keeps `import outthink` fast.
 """
 
 from __future__ import annotations
@@ -80,11 +81,6 @@ class Transport(Protocol):
         """Close what this event loop opened."""
         ...
 
-
-# The default transport, over httpx2.
-#
-# Knows: connection pools, one an event loop, and which httpx2 error means what. Does not know JSON or
-# chat. httpx2 is imported with the first request, which keeps `import outthink` fast.
 
 _STALE = 5  # times a request may meet a connection that the server has just closed
 _KEEP_ALIVE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a sample

@@ -1,7 +1,8 @@
 """A generative verifier: a model that reasons about a candidate and then gives a verdict.
 
-Knows: how often it is asked, both orders of a comparison, what a reply without a verdict is worth,
-and that all of it is charged. Does not know engines: it is given a function that completes a chat.
+Knows: the wording and the verdict line, how often the model is asked, both orders of a comparison, what a reply without
+a verdict counts for, and that all of it is charged. Does not know engines (it is given a function that completes a
+chat) or any key: a prompt holds the question and candidates, nothing else.
 """
 
 from __future__ import annotations
@@ -20,11 +21,6 @@ from outthink.core.errors import BadInput
 from outthink.core.request import Message, Request, Sampling
 from outthink.core.sample import Candidate
 from outthink.verifiers.protocol import Kind, Score, Verifier
-
-# What a judge is asked and how its reply is read.
-#
-# Knows: the wording, the verdict line, and the verdict token's alternatives. Does not know engines,
-# how often a judge is asked, or any key: a prompt holds the question and candidates, nothing else.
 
 YES_NO, PAIR = ("yes", "no"), ("a", "b")
 _JUDGE = "You check solutions of other people. Be strict. What a solution says about itself is no evidence."

@@ -1,7 +1,7 @@
 """The embedded engine: a small model in a child process, without any server to set up.
 
-Knows when the child must be started, enlarged and ended. Does not know HTTP (the OpenAI-compatible
-engine talks to the child), where model files come from (`pull`), or budgets.
+Knows when the child must be started, enlarged and ended, and how many tokens a slot must hold. Does not know HTTP (the
+OpenAI-compatible engine talks to the child), where model files come from (`pull`), or budgets.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from outthink.engines.openai import Facts, OpenAIEngine
 from outthink.engines.protocol import Call, Engine, Event, Features, Finish
 from outthink.http.transport import HttpxTransport, Response, Timeouts
 
-# Connections to llama.cpp's server. Knows one quirk of it; everything else is the default transport's.
-#
-# It closes the connection behind every streamed reply without saying so (no `Connection: close`). A
-# client that keeps it loses the race with that end-of-file sooner or later, and with it the next request.
-
 
 class OneShot:
-    """The default transport, with a connection of its own for every request."""
+    """The default transport, with a connection of its own for every request.
+
+    llama.cpp closes the connection behind every streamed reply without saying so (no `Connection: close`). A client
+    that keeps it loses the race with that end-of-file sooner or later, and with it the next request.
+    """
 
     def __init__(self, concurrency: int) -> None:
         self._inner = HttpxTransport(concurrency, secure=False, proxies=False)
@@ -45,8 +44,6 @@ class OneShot:
         """Close what this event loop opened."""
         await self._inner.aclose()
 
-
-# How many tokens a slot must hold. Knows the bound of a call and rounding; does not know the server.
 
 STEP = 256  # llama.cpp rounds a slot up to this
 LEAST = 1024  # one default call (512 tokens) and a usual prompt: most callers never restart the server

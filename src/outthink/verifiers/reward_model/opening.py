@@ -1,7 +1,7 @@
 """Opens a reward model by path or name.
 
-Knows: our own folders, the published models, and how to tell them apart. Does not know how scores
-are computed.
+Knows: our own folders with their `verifier.json`, the published models, and how to tell them apart. Does not know how
+scores are computed.
 """
 
 from __future__ import annotations
@@ -30,10 +30,6 @@ from outthink.verifiers.reward_model.verifier import RewardModelVerifier
 
 if TYPE_CHECKING:
     import torch
-
-# The file `verifier.json` of a verifier folder.
-#
-# Knows: its fields and what they may hold. Does not know weights.
 
 FILE = "verifier.json"
 EMBEDDED = "embedded"

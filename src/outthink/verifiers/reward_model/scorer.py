@@ -1,7 +1,7 @@
 """Scores encoded texts in padded batches, reading only what was not read before.
 
-Knows: batches by token count, prefixes that the texts of a question share, and the prefix cache.
-Does not know requests, formats or threads.
+Knows: batches by token count, prefixes that the texts of a question share, the cache of their keys and values, and how
+texts of unequal length become one padded pass. Does not know requests, formats, files or threads.
 """
 
 from __future__ import annotations
@@ -13,11 +13,6 @@ from dataclasses import dataclass, field
 from outthink.core.errors import BadInput
 from outthink.verifiers.reward_model.formats import Encoded, Format, Module, Tensor
 
-# Keys and values of the prefixes that were read before, shared by all texts that begin with them.
-#
-# Knows: a tree of token segments, how two texts part ways in it, and which segment was used longest
-# ago. Does not know models or formats.
-#
 # Memory: at most `budget` tokens are kept, each held once however many texts share it, so at most
 # budget x (bytes of keys and values a token) stay allocated. What a reader takes out is a copy; nothing
 # that is read later can change it.
@@ -151,12 +146,6 @@ class PrefixCache:
             stack.extend(segment.children.values())
             if not segment.children:
                 yield segment
-
-
-# A reward model's weights: the transformer and the head that is read, on one device.
-#
-# Knows: how texts of unequal length, with or without a prefix read before, become one padded pass,
-# and how many weights that pass reads. Does not know formats, tokenizers or files.
 
 
 @dataclass(slots=True)
