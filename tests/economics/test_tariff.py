@@ -8,7 +8,7 @@ import pytest
 
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
-from outthink.economics.tariff import Energy, Tariff, active_parameters, flops
+from outthink.economics.tariff import Energy, Tariff, active_parameters
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,6 @@ def test_parameters_by_name(name: str, count: int | None) -> None:
     assert active_parameters(name) == count
 
 
-def test_flops_are_two_a_weight_and_token() -> None:
-    assert flops(1_000, 7) == 14_000
-
-
 def test_energy_is_bounded_by_an_uncached_prompt() -> None:
     energy = Energy(prompt=0.5, completion=2.0)
     assert energy.cost(100, 60, 10) == 40.0
@@ -55,7 +51,7 @@ def test_a_tariff_knows_what_it_was_given() -> None:
     assert tariff.usd_bound(1_000_000, 0) == 1.0
     assert tariff.joules(100, 60, 10) == 40.0
     assert tariff.joules_bound(100, 10) == 70.0
-    assert tariff.flops(100, 60, 10) == 2 * 134_515_008 * 50
+    assert tariff.charge(100, 60, 10)[0] == 2 * 134_515_008 * 50
 
 
 def test_a_tariff_does_not_guess() -> None:
@@ -64,7 +60,7 @@ def test_a_tariff_does_not_guess() -> None:
     assert tariff.usd_bound(1, 1) is None
     assert tariff.joules(1, 0, 1) is None
     assert tariff.joules_bound(1, 1) is None
-    assert tariff.flops(1, 0, 1) is None
+    assert tariff.charge(1, 0, 1) == (None, None, None)
     assert Tariff.of("gpt-4o-mini").price is None, "without a URL nobody is known to send an invoice"
 
 

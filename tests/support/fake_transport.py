@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from outthink.engines.openai import Timeouts, TransportFault
+from outthink.http.transport import Timeouts, TransportFault
 
 
 @dataclass

@@ -67,11 +67,6 @@ def active_parameters(model: str) -> int | None:
     return next((count for pattern, count in _PATTERNS if pattern.search(name)), None)
 
 
-def flops(parameters: int, tokens: int) -> float:
-    """Floating-point operations of a forward pass over `tokens`: 2 x parameters x tokens."""
-    return 2.0 * parameters * tokens
-
-
 Source = Literal["given", "name", "file", "server"]
 """Where a count of parameters comes from, the most trusted first (docs/contracts.md, Counting)."""
 
@@ -178,14 +173,8 @@ class Tariff:
         """Joules that a call within these counts cannot exceed."""
         return None if self.energy is None else self.energy.bound(prompt, generated)
 
-    def flops(self, prompt: int, cached: int, generated: int) -> float | None:
-        """2 x parameters x (prompt tokens not read from the cache + generated tokens)."""
-        if self.parameters is None:
-            return None
-        return flops(self.parameters, max(prompt - cached, 0) + generated)
-
     def charge(self, prompt: int, cached: int, generated: int) -> tuple[float | None, float | None, float | None]:
-        """FLOPs, dollars and joules of a call, each None where unknown."""
+        """FLOPs (2 x parameters x tokens, cached ones left out), dollars and joules of a call; None where unknown."""
         parameters, price, energy = self.parameters, self.price, self.energy
         return (
             None if parameters is None else 2.0 * parameters * (prompt - cached + generated),

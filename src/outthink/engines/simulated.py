@@ -167,23 +167,13 @@ async def play(engine: Simulated, call: Call) -> AsyncIterator[Event]:
 class RealTimeEngine(Engine):
     """A simulated engine that says nothing in advance, so that it runs in real time like any other."""
 
+    model: str
+    features: Features
+    concurrency: int
+
     def __init__(self, engine: Simulated) -> None:
         self._engine = engine
-
-    @property
-    def model(self) -> str:
-        """Identifier of the model."""
-        return self._engine.model
-
-    @property
-    def features(self) -> Features:
-        """What the engine can do."""
-        return self._engine.features
-
-    @property
-    def concurrency(self) -> int:
-        """Calls that run at once."""
-        return self._engine.concurrency
+        self.model, self.features, self.concurrency = engine.model, engine.features, engine.concurrency
 
     async def prepare(self, call: Call) -> None:
         """Let the engine get ready."""

@@ -12,8 +12,9 @@ import pytest
 from openai_runs import ask, collect, fake, finish, run, text
 
 from outthink.core.errors import EngineError
-from outthink.engines.openai import OpenAIEngine, TransportFault
+from outthink.engines.openai import OpenAIEngine
 from outthink.http.errors import retry_after
+from outthink.http.transport import TransportFault
 from support.chat_server import DONE, ChatServer, Drop, Hang, Reply, chat, chunk, event, refusal, stream, usage, whole
 from support.fake_transport import FakeReply
 from support.waiting import PATIENCE

@@ -11,9 +11,9 @@ import pytest
 from openai_runs import ask, collect, fake, finish, run, text
 
 from outthink.core.errors import EngineError
-from outthink.engines.openai import OpenAIEngine, Timeouts, TransportFault
+from outthink.engines.openai import OpenAIEngine
 from outthink.engines.protocol import Delta, Engine
-from outthink.http.transport import HttpxTransport
+from outthink.http.transport import HttpxTransport, Timeouts, TransportFault
 from support.chat_server import DONE, ChatServer, Gate, Hang, Reply, chat, chunk, models, stream, whole
 from support.fake_transport import FakeReply
 from support.waiting import PATIENCE, eventually

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from outthink.core.errors import EngineError
@@ -104,12 +104,8 @@ class Child:
         """Hand over the plan and wait until the model is loaded. Raises EngineError if that fails."""
         plan, process = self.plan, self._process
         sent = {
+            **asdict(plan),
             "model": str(plan.model),
-            "alias": plan.alias,
-            "slots": plan.slots,
-            "slot_context": plan.slot_context,
-            "threads": plan.threads,
-            "batch_threads": plan.batch_threads,
             "cache_mib": _CACHE_MIB,
             "slot_folder": f"{self.folder}{os.sep}",  # llama.cpp puts the file's name right behind it
             "key": self.key,

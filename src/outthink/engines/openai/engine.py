@@ -17,7 +17,7 @@ from outthink.core.paths import cache_dir
 from outthink.engines.openai.body import SAMPLING, Thinking, adapt, body
 from outthink.engines.openai.facts import Facts, file_for, recall, remember
 from outthink.engines.openai.reading import CompletionParser, decisive
-from outthink.engines.openai.tokens import Tokenizer, read_count
+from outthink.engines.openai.tokens import Tokenizer
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
 from outthink.http.errors import ErrorBody
 from outthink.http.events import Decoder, JsonObject, NotJson, is_html

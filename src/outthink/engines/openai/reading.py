@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from outthink.engines.openai.tokens import Counts, read_count
+from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Delta, Finish
 from outthink.http.events import Json, JsonObject
 from outthink.http.fields import read_count

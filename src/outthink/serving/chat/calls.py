@@ -315,12 +315,12 @@ class ClientFieldsEngine(OpenAIEngine):
         assert isinstance(call, ChatCall)
         return _ChatReader(call, self.facts.repeats, self._on_chunk)
 
-    def hear(self, chunks: list[JsonObject], reading: CompletionParser) -> tuple[Delta | None, EngineError | None]:
+    def parse(self, chunks: list[JsonObject], reading: CompletionParser) -> tuple[Delta | None, EngineError | None]:
         """What chunks that came together say."""
         if self._on_chunk is not None:
-            return super().hear(chunks, reading)
+            return super().parse(chunks, reading)
         joined, texts = join_text(chunks)
-        delta, broken = super().hear(joined, reading)
+        delta, broken = super().parse(joined, reading)
         if delta is not None:
             delta.pieces = max(delta.pieces, texts)
         return delta, broken

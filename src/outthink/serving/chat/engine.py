@@ -288,7 +288,7 @@ class SharedCall:
         if choice.ended:
             return
         choice.received = True
-        delta, broken = self._engine.hear(chunks, choice.reading)
+        delta, broken = self._engine.parse(chunks, choice.reading)
         if delta is not None:
             delta.prompt_tokens = self._totals.prompt if choice is self.choices[-1] else 0
             choice.put(delta)
