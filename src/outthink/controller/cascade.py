@@ -1,7 +1,7 @@
 """Cheap models first: a request goes on to the next model only where the votes so far are not trusted.
 
 Knows: stages in order of cost, the signal and threshold that each is left by, and which votes go along
-to the next one. Does not know how thresholds were chosen (conformal.py, evaluation/calibration) or how
+to the next one. Does not know how thresholds were chosen (evaluation/calibration) or how
 a stage stops (any rule of a policy). As a policy's rule it is of kind `cascade`: `json`, `start`,
 `models`, and `Cascade.of(values, rule_from_json)`.
 """
@@ -210,11 +210,9 @@ class Descent:
         return self._before if here.answer is None and self._before is not None else here
 
 
-# Thresholds whose risk on new problems is bounded: conformal risk control for a monotone loss of 0 or 1.
-#
-# Knows: signals and losses of held-out problems, and a level. Does not know what is decided by the
-# threshold. Source: the least tau with (n * risk(tau) + 1) / (n + 1) <= alpha (Angelopoulos et al.,
-# arXiv 2208.02814, for losses up to 1); it bounds the mean risk over draws of the calibration problems.
+# Thresholds whose risk on new problems is bounded: conformal risk control for a monotone loss of 0 or 1. The least
+# tau with (n * risk(tau) + 1) / (n + 1) <= alpha (Angelopoulos et al., arXiv 2208.02814, for losses up to 1) bounds
+# the mean risk over draws of the calibration problems.
 
 NEVER = math.inf
 """A threshold that nothing passes."""

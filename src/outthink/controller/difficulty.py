@@ -1,24 +1,21 @@
 """Difficulty before any token is decoded: how likely each model is right, and how much it will write.
 
-Applying it needs the standard library only. Training is in `outthink.evaluation.routing.difficulty_run`.
+Knows: which head of a text model means what, their folder of JSON, and a probe on a hidden state. Does not know
+how heads are fitted (`outthink.evaluation.routing.difficulty_run`) or what a policy does with them. Applying them
+needs the standard library only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from math import exp, log
 from pathlib import Path
-from typing import Any
 
 from outthink.controller.router.folder import Folder, card_of, model_of, reads_alike
 from outthink.controller.router.model import TextModel, sigmoid
+from outthink.controller.stored import JsonObject, reading
 from outthink.core.errors import BadInput
-
-# What is expected of each model on one prompt: its success rate and its tokens.
-#
-# Knows: which head means what, and how a logit becomes a probability or a number of tokens. Does not know
-# how heads were fitted, nor where they are stored.
 
 _MOST = log(1e7)
 """Of the logarithm of tokens: a strange prompt may be far off, but not infinitely."""
@@ -50,10 +47,10 @@ class Forecast:
 
     def of(self, model: str) -> Expected:
         """One model's; BadInput for a model that nothing was learned of."""
-        for one in self.models:
-            if one.model == model:
-                return one
-        known = ", ".join(one.model for one in self.models)
+        for expected in self.models:
+            if expected.model == model:
+                return expected
+        known = ", ".join(expected.model for expected in self.models)
         raise BadInput("difficulty", model, f"is not among the models it knows ({known})", "train it with that model")
 
     def gain(self, weak: str, strong: str) -> float:
@@ -63,7 +60,7 @@ class Forecast:
     @property
     def chances(self) -> list[float]:
         """Of success, in the order of the models: what `controller.routing_rules` choose by."""
-        return [one.right for one in self.models]
+        return [expected.right for expected in self.models]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +93,14 @@ class Difficulty:
             slope * logit + shift
             for logit, (slope, shift) in zip(self.text.logits(prompt), self.text.platt, strict=True)
         ]
-        found = []
+        models = []
         for place, (model, (low, high)) in enumerate(zip(self.models, self.spread, strict=True)):
             tokens = exp(min(values[2 * place + 1], _MOST))
-            found.append(Expected(model, sigmoid(values[2 * place]), tokens, low * tokens, high * tokens))
+            models.append(Expected(model, sigmoid(values[2 * place]), tokens, low * tokens, high * tokens))
         size = len(prompt)
         if self.shortest <= size <= self.longest:
-            return Forecast(tuple(found))
-        return Forecast(tuple(found), (f"{size} characters, trained on {self.shortest} to {self.longest}",))
+            return Forecast(tuple(models))
+        return Forecast(tuple(models), (f"{size} characters, trained on {self.shortest} to {self.longest}",))
 
 
 def heads(models: Sequence[str]) -> tuple[str, ...]:
@@ -112,15 +109,12 @@ def heads(models: Sequence[str]) -> tuple[str, ...]:
 
 
 # Difficulty heads as a folder of JSON, or as a few plain values inside another artefact.
-#
-# Knows: what their card holds beyond the text model. Does not know the format (`controller.router.folder`)
-# nor what a policy does with the values.
 
 _AGAIN = "train it again with outthink.evaluation.routing.difficulty_run"
 _FOLDER = Folder("difficulty", "outthink.evaluation.routing.difficulty_run", _AGAIN)
 
 
-def save(folder: Path, found: Difficulty, about: Mapping[str, Any], prompts: Iterable[str]) -> str:
+def save(folder: Path, difficulty: Difficulty, about: JsonObject, prompts: Iterable[str]) -> str:
     """Write `difficulty.json`, `terms.json` and `prompts.json`; returns the id.
 
     Args:
@@ -129,7 +123,7 @@ def save(folder: Path, found: Difficulty, about: Mapping[str, Any], prompts: Ite
 
     Raises BadInput where the folder cannot be written.
     """
-    return _FOLDER.save(folder, found.text, {**about, **_about(found)}, prompts)
+    return _FOLDER.save(folder, difficulty.text, {**about, **_about(difficulty)}, prompts)
 
 
 def load(folder: Path) -> Difficulty:
@@ -143,34 +137,30 @@ def trained_on(folder: Path) -> frozenset[str]:
     return _FOLDER.trained_on(folder)
 
 
-def plain(found: Difficulty) -> dict[str, Any]:
+def plain(difficulty: Difficulty) -> JsonObject:
     """Plain values for a policy. BadInput where it reads terms: their coefficients would be most of the policy."""
-    if found.text.blocks:
-        raise BadInput("difficulty", found.id, "reads terms of the prompt", "fit it on the counts alone")
-    return {"id": found.id, **_about(found), "model": card_of(found.text)}
+    if difficulty.text.blocks:
+        raise BadInput("difficulty", difficulty.id, "reads terms of the prompt", "fit it on the counts alone")
+    return {"id": difficulty.id, **_about(difficulty), "model": card_of(difficulty.text)}
 
 
-def of(values: Mapping[str, Any]) -> Difficulty:
+def of(values: JsonObject) -> Difficulty:
     """From plain values; BadInput for what is malformed, or was made with other hand features."""
-    try:
+    with reading("difficulty", _AGAIN):
         if not reads_alike(values["model"]):
             raise BadInput("difficulty", values["id"], "reads other hand features than this version has", _AGAIN)
         return _difficulty(values["id"], values, model_of(values["model"], []))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput("difficulty", type(error).__name__, f"is malformed ({error})", _AGAIN) from None
 
 
-def _about(found: Difficulty) -> dict[str, Any]:
+def _about(difficulty: Difficulty) -> JsonObject:
     return {
-        "models": list(found.models),
-        "tokens_spread": [list(pair) for pair in found.spread],
-        "regime": {"characters": [found.shortest, found.longest]},
+        "models": list(difficulty.models),
+        "tokens_spread": [list(pair) for pair in difficulty.spread],
+        "regime": {"characters": [difficulty.shortest, difficulty.longest]},
     }
 
 
-def _difficulty(mark: str, values: Mapping[str, Any], text: TextModel) -> Difficulty:
+def _difficulty(mark: str, values: JsonObject, text: TextModel) -> Difficulty:
     shortest, longest = values["regime"]["characters"]
     return Difficulty(
         id=str(mark),
@@ -182,10 +172,8 @@ def _difficulty(mark: str, values: Mapping[str, Any], text: TextModel) -> Diffic
     )
 
 
-# A linear probe: what a hidden state at the end of a prompt says about the answer to come.
-#
-# Knows: one layer's direction and its calibration. Does not know the model whose state it is, nor how it
-# was fitted. Plain Python: one dot product is too little work to pay for numpy's import.
+# A linear probe: what a hidden state at the end of a prompt says about the answer to come. Plain Python, since
+# one dot product is too little work to pay for numpy's import.
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,26 +202,14 @@ class Probe:
             )
         return sigmoid(sum([a * b for a, b in zip(self.direction, state, strict=True)]) + self.bias)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """Plain values."""
-        return {
-            "model": self.model,
-            "reader": self.reader,
-            "layer": self.layer,
-            "direction": list(self.direction),
-            "bias": self.bias,
-            "flops": self.flops,
-        }
+        return asdict(self) | {"direction": list(self.direction)}
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Probe:
+    def of(cls, values: JsonObject) -> Probe:
         """From plain values; BadInput for what is malformed."""
-        try:
+        with reading("probe", "fit it again"):
             direction = tuple(float(value) for value in values["direction"])
             numbers = int(values["layer"]), direction, float(values["bias"]), float(values["flops"])
             return cls(str(values["model"]), str(values["reader"]), *numbers)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput("probe", type(error).__name__, f"is malformed ({error})", "fit it again") from None
-
-
-__all__ = ["Difficulty", "Expected", "Forecast", "Probe", "load", "of", "plain"]

@@ -84,9 +84,9 @@ class Load:
     context: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "busy", "context"):
-            if not getattr(self, name) >= 0:
-                raise BadInput(name, getattr(self, name), "is negative", "give a count")
+        for name, count in {"prompt": self.prompt, "busy": self.busy, "context": self.context}.items():
+            if not count >= 0:
+                raise BadInput(name, count, "is negative", "give a count")
 
     @property
     def prefill(self) -> float:
@@ -137,7 +137,7 @@ def plan(
     needed = load.seconds(1, 1)
     if deadline < needed:
         raise DeadlineTooShort(deadline, needed)
-    found = [
+    fits = [
         Fit(count, draft, cap, seconds, accuracy(count, cap))
         for count in branches
         for draft in ((0, *drafts) if drafting is not None else (0,))
@@ -145,10 +145,10 @@ def plan(
         for cap in caps
         if (seconds := load.seconds(count, cap, draft, drafting)) <= deadline
     ]
-    if not found:  # shorter than the smallest cap: one branch, as long as it may be
+    if not fits:  # shorter than the smallest cap: one branch, as long as it may be
         cap = _longest(load, deadline, min(caps))
         return Fit(1, 0, cap, load.seconds(1, cap), accuracy(1, cap))
-    return min(found, key=lambda fit: (-fit.accuracy, fit.cap, fit.branches, fit.seconds))
+    return min(fits, key=lambda fit: (-fit.accuracy, fit.cap, fit.branches, fit.seconds))
 
 
 def shed(fit: Fit, load: Load, left: float, *, drafting: Draft | None = None) -> Fit:

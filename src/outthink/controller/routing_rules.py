@@ -6,10 +6,11 @@ chances are predicted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
+from outthink.controller.stored import JsonObject, reading
 from outthink.core.errors import BadInput
 
 Way = Literal["smallest-likely", "penalised", "strong-weak"]
@@ -80,7 +81,7 @@ class Routing:
         rule = smallest_likely if self.way == "smallest-likely" else penalised
         return self.models[rule(chances, self.costs, self.parameter)]
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """Plain values."""
         return {
             "kind": self.kind,
@@ -91,15 +92,11 @@ class Routing:
         }
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Routing:
+    def of(cls, values: JsonObject) -> Routing:
         """From plain values; BadInput for what is malformed."""
-        try:
+        with reading("routing", "calibrate again", value=dict(values)):
             parameter, costs = float(values["parameter"]), tuple(float(cost) for cost in values["costs"])
             return cls(values["way"], parameter, tuple(map(str, values["models"])), costs)
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, BadInput):
-                raise
-            raise BadInput("routing", dict(values), f"is malformed ({error!r})", "calibrate again") from None
 
 
 def _check(chances: Sequence[float], costs: Sequence[float]) -> None:

@@ -7,7 +7,7 @@ know what any artefact holds.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from outthink.core.errors import BadInput
 
 JsonObject = Mapping[str, Any]
 """A JSON object that was read, or is about to be written."""
+Json = str | float | None | Sequence["Json"] | Mapping[str, "Json"]
 
 
 @contextmanager
-def reading(field: str, remedy: str, problem: str = "is malformed", value: object = None) -> Iterator[None]:
+def reading(
+    field: str, remedy: str, problem: str = "is malformed", value: JsonObject | str | None = None
+) -> Iterator[None]:
     """Turns whatever damaged plain values raise into BadInput.
 
     Args:

@@ -10,10 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from inspect import isfunction
 from pathlib import Path
-from typing import Any, cast
 
 from outthink.answers import grade, read_sync
+from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 from outthink.core.plugins import make
 from outthink.core.request import AnswerKind, AnswerReader, Request
@@ -38,7 +39,7 @@ def open_verifier(
     *,
     answer: AnswerKind | AnswerReader = "text",
     keys: Mapping[str, str] | None = None,
-    code: Mapping[str, Mapping[str, Any]] | None = None,
+    code: Mapping[str, JsonObject] | None = None,
     engine: Engine | None = None,
 ) -> Verifier:
     """The verifier for NAME, PATH or URL.
@@ -73,8 +74,9 @@ def open_verifier(
         from outthink.verifiers.reward_model import open_reward_model
 
         return open_reward_model(text, embedded=find_model())
-    if (verifier := make("verifiers", name, rest)) is not None:
-        return cast(Verifier, verifier)
+    plugged: Verifier | None = make("verifiers", name, rest)
+    if plugged is not None:
+        return plugged
     raise BadInput("verifier", text, "is not known", f"use one of {', '.join(CHOICES)}")
 
 
@@ -91,7 +93,7 @@ def _exact(answer: AnswerKind | AnswerReader, keys: Mapping[str, str] | None) ->
             raise BadInput("problem_id", request.problem, "has no gold answer", "add it to the problems")
         return grade(answer, read_sync(answer, text).answer, key)
 
-    kind = getattr(answer, "__name__", "function") if callable(answer) else answer
+    kind = (answer.__name__ if isfunction(answer) else "function") if callable(answer) else answer
     return ExactVerifier(check, id=f"exact-{kind}")
 
 
@@ -110,7 +112,7 @@ def _schema(path: Path) -> Verifier:
     return SchemaVerifier(schema, read=lambda text: read_sync("json", text).answer, id=f"schema-{path.stem}@{digest}")
 
 
-def _code(problems: Mapping[str, Mapping[str, Any]] | None) -> Verifier:
+def _code(problems: Mapping[str, JsonObject] | None) -> Verifier:
     """Runs the code in a text against the tests of its problem."""
     from outthink.verifiers.code import CodeProblem, CodeVerifier
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from outthink.core.errors import BadInput, OutthinkError, Unsupported
 
@@ -18,7 +18,9 @@ GROUPS: tuple[Group, ...] = ("strategies", "verifiers", "engines", "answers")
 FIELDS: dict[Group, str] = {"strategies": "strategy", "verifiers": "verifier", "engines": "model", "answers": "answer"}
 """What a user calls it who names one."""
 
-_loaded: dict[tuple[Group, str], Callable[..., object]] = {}
+Factory = Callable[..., Any]
+"""A plugin's function: what it makes is for whoever asks to check."""
+_loaded: dict[tuple[Group, str], Factory] = {}
 
 
 class Plugin(NamedTuple):
@@ -50,7 +52,7 @@ def loaded(group: Group) -> tuple[str, ...]:
     return tuple(name for kind, name in _loaded if kind == group)
 
 
-def load(group: Group, name: str) -> Callable[..., object] | None:
+def load(group: Group, name: str) -> Factory | None:
     """What a plugin offers under a name, None where no plugin has it.
 
     Raises BadInput where two distributions offer the name, Unsupported where it cannot be loaded.
@@ -65,7 +67,7 @@ def load(group: Group, name: str) -> Callable[..., object] | None:
     return _loaded[group, name]
 
 
-def make(group: Group, name: str, argument: str) -> object | None:
+def make(group: Group, name: str, argument: str) -> Any:
     """What a plugin's function makes of an argument; None and errors as for `load`."""
     function = load(group, name)
     if function is None:
@@ -95,7 +97,7 @@ def owner(module: str) -> str:
         return module
 
 
-def resolve(target: str) -> object:
+def resolve(target: str) -> Any:
     """The object at `package.module:name`; whatever its import raises."""
     from importlib import import_module
 
@@ -105,7 +107,7 @@ def resolve(target: str) -> object:
     return attrgetter(name)(import_module(module))
 
 
-def resolve_beside(target: str) -> object:
+def resolve_beside(target: str) -> Any:
     """`resolve`, and where no such module is installed look into the working directory too."""
     import os
     import sys
@@ -119,9 +121,9 @@ def resolve_beside(target: str) -> object:
     return resolve(target)
 
 
-def _load(plugin: Plugin) -> Callable[..., object]:
+def _load(plugin: Plugin) -> Factory:
     try:
-        value = resolve(plugin.target)
+        value: Factory = resolve(plugin.target)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an import may raise anything
         problem = f"cannot be loaded ({_line(error)})"
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypedDict, Unpack, cast
+from typing import Any, Literal, TypedDict, Unpack
 
 from outthink.core.errors import BadInput
 from outthink.core.plugins import load
@@ -162,7 +162,7 @@ def answer_named(answer: AnswerKind | AnswerReader | str) -> AnswerKind | Answer
     reader = load("answers", answer)
     if reader is None:
         raise BadInput("answer", answer, "is not a known kind", f"use one of {', '.join(ANSWER_KINDS)}")
-    return cast(AnswerReader, reader)
+    return reader
 
 
 _NO_PROMPT = "write a question or pipe one in"

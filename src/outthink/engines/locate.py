@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import cast
 
 from outthink.core.errors import BadInput
 from outthink.core.plugins import make
@@ -37,6 +36,7 @@ def locate(model: str, *, name: str | None = None, api_key: str | None = None, i
         key = api_key or os.environ.get("OPENAI_API_KEY")
         return OpenAIEngine(model, name, api_key=key, idle_timeout=idle_timeout)
     scheme, colon, rest = model.partition(":")
-    if colon and (engine := make("engines", scheme, rest)) is not None:
-        return cast(Engine, engine)
+    plugged: Engine | None = make("engines", scheme, rest) if colon else None
+    if plugged is not None:
+        return plugged
     raise BadInput("model", model, "is no URL, no file and not `embedded`", "give one of these")

@@ -4,6 +4,11 @@ Knows: names as text, for requests, comparisons, calibration and the proxy. Does
 does; whoever needs one parses its text.
 """
 
+from outthink.core.request import AnswerKind, AnswerReader
+
+Answer = AnswerKind | AnswerReader | str | None
+"""The kind of answer that a request wants, as it was named; None where nobody did."""
+
 TEXT = "single"
 """Free text: two completions rarely share a form, so votes cannot pay."""
 COUNTED = "adaptive-consistency"
@@ -36,6 +41,6 @@ CONTROLS = (BASELINE, COUNTED)
 """Replayed beside a policy in calibration."""
 
 
-def fallback(answer: object, n: int = COUNTED_SAMPLES) -> str:
+def fallback(answer: Answer, n: int = COUNTED_SAMPLES) -> str:
     """What runs where nobody has named a strategy, for a kind of answer; n samples at most."""
     return TEXT if answer == "text" else f"{COUNTED}:n={n}"

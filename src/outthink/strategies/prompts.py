@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from outthink.core.request import Message, Request
+from outthink.core.request import Content, Message, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ def apply_style(name: str, request: Request) -> Request:
         if message.role != "user":
             continue
         if isinstance(message.content, str):
-            content: object = f"{message.content}\n\n{style.instruction}"
+            content: Content = f"{message.content}\n\n{style.instruction}"
         else:
             content = [*(message.content or ()), {"type": "text", "text": style.instruction}]
-        messages[i] = Message("user", content, message.extra)  # type: ignore[arg-type]
+        messages[i] = Message("user", content, message.extra)
         break
     else:
         messages.append(Message("user", style.instruction))

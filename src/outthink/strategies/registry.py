@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from outthink.core.errors import BadInput, OutthinkError
 from outthink.core.plugins import load, owner, resolve_beside, taken
@@ -22,7 +22,10 @@ from outthink.strategies.prompts import STYLES, apply_style
 
 Parameter = str | int | float | None
 """What a parameter may be; a truth value is an int."""
-StrategyFunction = Callable[..., Coroutine[object, object, Verdict]]
+T = TypeVar("T")
+Run = Coroutine[Any, Any, T]
+"""What a strategy, or a part of it, is once it has been called: awaits nothing but the session."""
+StrategyFunction = Callable[..., Run[Verdict]]
 PYTHON = "python:"
 """How a function to import is named; whoever speaks over the wire cannot."""
 _REGISTRY: dict[str, Strategy] = {}
@@ -69,9 +72,10 @@ class Traits:
     serial: bool = False
 
     @property
-    def traits(self) -> dict[str, str | int | bool]:
+    def traits(self) -> dict[str, Parameter]:
         """By name, in the order above."""
-        return {field.name: getattr(self, field.name) for field in fields(Traits)}
+        known = asdict(self)
+        return {field.name: known[field.name] for field in fields(Traits)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +114,18 @@ class Strategy(Traits):
         """First line of its docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
-    def json(self) -> dict[str, object]:
+    def json(self) -> dict[str, str | dict[str, Parameter]]:
         """What `outthink strategies --json` tells of it."""
-        about = {"name": self.name, "summary": self.summary, "needs": self.needs, "source": self.source}
-        return about | {"parameters": self.defaults, "traits": self.traits}
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "needs": self.needs,
+            "source": self.source,
+            "parameters": self.defaults,
+            "traits": self.traits,
+        }
 
-    def __call__(
-        self, session: Session, request: Request, **parameters: Parameter
-    ) -> Coroutine[object, object, Verdict]:
+    def __call__(self, session: Session, request: Request, **parameters: Parameter) -> Run[Verdict]:
         """Start the strategy."""
         return self.function(session, request, **parameters)
 
@@ -195,8 +203,8 @@ class Spec:
                 looked for, and `python:package.module:function[,k=v,...]` imports a function.
         """
         name, rest = _split(text, importing)
-        found = _find(name.strip(), importing)
-        defaults = found.defaults
+        chosen = _find(name.strip(), importing)
+        defaults = chosen.defaults
         parameters: dict[str, Parameter] = {}
         style: str | None = None
         for part in filter(None, (piece.strip() for piece in rest.split(","))):
@@ -208,9 +216,9 @@ class Spec:
                 known = ", ".join([*defaults, "style"])
                 raise BadInput(f"strategy {name}", part, "is no parameter of it", f"use k=v with {known}")
             else:
-                zero = key in found.zero or (defaults[key] is not None and defaults[key] == 0)
+                zero = key in chosen.zero or (defaults[key] is not None and defaults[key] == 0)
                 parameters[key] = _value(f"{name}:{key}", value.strip(), defaults[key], zero)
-        return cls(found, parameters, style)
+        return cls(chosen, parameters, style)
 
     def sized(self, n: int) -> Spec:
         """The same with size n."""
@@ -294,7 +302,7 @@ def _find(name: str, importing: bool) -> Strategy:
     raise BadInput("strategy", name, "is not known", f"use one of {', '.join(_REGISTRY)}")
 
 
-def _declared(name: str, function: object, source: str) -> Strategy:
+def _declared(name: str, function: StrategyFunction, source: str) -> Strategy:
     """A function with the traits that it declares, if it does; BadInput for what is no strategy."""
     for known in _REGISTRY.values():
         if known.function is function:

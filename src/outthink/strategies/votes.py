@@ -135,17 +135,17 @@ def scorer(session: Session, score: str, window: int) -> Callable[[Sample], floa
     alternatives(score)
 
     def value(sample: Sample) -> float:
-        found = certainty(sample, score, window)
-        if found is None and score == "self-certainty":
-            found = certainty(sample, "confidence", window)
-            if found is not None:
+        measured = certainty(sample, score, window)
+        if measured is None and score == "self-certainty":
+            measured = certainty(sample, "confidence", window)
+            if measured is not None:
                 session.note("self-certainty needs full log-probabilities; mean token confidence stands in")
-        if found is None:
+        if measured is None:
             raise Unsupported(
                 f"score {score}: {session.tariff.model} returned no {'' if score == 'logprob' else 'top-'}"
                 "log-probabilities; use an engine that does (see `outthink doctor`) or self-consistency"
             )
-        return found
+        return measured
 
     return value
 

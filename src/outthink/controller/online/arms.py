@@ -1,13 +1,17 @@
-"""One thing that a policy may do, and what calibration says of it. Knows no request and no outcome."""
+"""The arms that learning draws among, and what is believed of each: calibration as the prior, then outcomes.
+
+Knows: Beta posteriors, the target, costs, and the exact probability with which Thompson sampling takes an arm.
+Does not know requests, or where outcomes are kept.
+"""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from outthink.controller.stored import JsonObject, reading
 from outthink.core.errors import BadInput
 
 _Z = 1.959963984540054
@@ -27,9 +31,9 @@ class Arm:
         if not self.name:
             raise BadInput("arm", self.name, "has no name", "give it one")
         if not 0 <= self.low <= self.mean <= self.high <= 1:
-            said = [self.low, self.mean, self.high]
+            interval = [self.low, self.mean, self.high]
             raise BadInput(
-                f"arm {self.name}", said, "is no interval around a mean", "give 0 <= low <= mean <= high <= 1"
+                f"arm {self.name}", interval, "is no interval around a mean", "give 0 <= low <= mean <= high <= 1"
             )
         if not (math.isfinite(self.cost) and self.cost >= 0):
             raise BadInput(f"arm {self.name} cost", self.cost, "is no cost", "give a number from 0")
@@ -43,24 +47,16 @@ class Arm:
         strength = min(most, max(1.0, self.mean * (1 - self.mean) / spread**2 - 1))
         return self.mean * strength + 0.5, (1 - self.mean) * strength + 0.5
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """Plain values."""
         return asdict(self)
 
 
-def arms_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Arm, ...]:
+def arms_of(rows: Sequence[JsonObject]) -> tuple[Arm, ...]:
     """Arms from plain values; BadInput for fewer than one, two of a name, or a damaged one."""
-    try:
-        arms = tuple(
-            Arm(str(row["name"]), *(float(row[key]) for key in ("mean", "low", "high", "cost"))) for row in rows
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(
-            "arms", type(error).__name__, f"cannot be read ({error})", "give name, mean, low, high, cost"
-        ) from None
-    return checked(arms)
+    numbers = ("mean", "low", "high", "cost")
+    with reading("arms", "give name, mean, low, high, cost", "cannot be read"):
+        return checked([Arm(str(row["name"]), *(float(row[key]) for key in numbers)) for row in rows])
 
 
 def checked(arms: Sequence[Arm]) -> tuple[Arm, ...]:
@@ -72,8 +68,6 @@ def checked(arms: Sequence[Arm]) -> tuple[Arm, ...]:
 
 
 # What has been learned about each arm, and how likely Thompson sampling is to take it.
-#
-# Knows: Beta posteriors, the target, and propensities by integration. Does not know logs or requests.
 
 _CELLS = 2048
 """Midpoints between 0 and 1 at which the Beta densities are summed."""
@@ -105,19 +99,19 @@ class Settings:
 
     def __post_init__(self) -> None:
         checks = {
-            "target": self.target is None or 0 <= self.target <= 1,
-            "price": math.isfinite(self.price) and self.price >= 0,
-            "memory": self.memory is None or self.memory > 1,
-            "most": math.isfinite(self.most) and self.most > 0,
-            "floor": 0 <= self.floor < 1,
+            "target": (self.target, self.target is None or 0 <= self.target <= 1),
+            "price": (self.price, math.isfinite(self.price) and self.price >= 0),
+            "memory": (self.memory, self.memory is None or self.memory > 1),
+            "most": (self.most, math.isfinite(self.most) and self.most > 0),
+            "floor": (self.floor, 0 <= self.floor < 1),
         }
-        for name, fine in checks.items():
+        for name, (value, fine) in checks.items():
             if not fine:
-                raise BadInput(f"online {name}", getattr(self, name), "is out of range", "see docs/online.md")
+                raise BadInput(f"online {name}", value, "is out of range", "see docs/online.md")
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """Plain values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return asdict(self)
 
 
 class Posterior:
@@ -175,9 +169,9 @@ class Posterior:
             chances = _largest([self.beta(i) for i in self.admitted], [self._handicap(i) for i in self.admitted])
             floor = min(self.settings.floor, 1 / len(self.admitted))
             mixed = [floor + (1 - floor * len(chances)) * chance for chance in chances]
-            found = dict.fromkeys(self.place, 0.0)
-            found.update((self.arms[i].name, chance) for i, chance in zip(self.admitted, mixed, strict=True))
-            self._propensities = found
+            by_name = dict.fromkeys(self.place, 0.0)
+            by_name.update((self.arms[i].name, chance) for i, chance in zip(self.admitted, mixed, strict=True))
+            self._propensities = by_name
         return self._propensities
 
     def choose(self, request: str) -> tuple[str, float]:
@@ -188,7 +182,7 @@ class Posterior:
         name = draw.choices(names, [chances[name] for name in names])[0]
         return name, chances[name]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         """Everything that decides: equal states choose equally."""
         return {
             "arms": [arm.json() for arm in self.arms],
@@ -220,12 +214,12 @@ def _largest(betas: Sequence[tuple[float, float]], handicaps: Sequence[float]) -
         mass = np.exp(logs - logs.max())
         masses.append(mass / mass.sum())
         cumulative.append(np.concatenate([[0.0], masses[-1].cumsum()]))
-    found = []
+    largest = []
     for i, mass in enumerate(masses):
         chance = mass.copy()
         for j, below in enumerate(cumulative):
             if j != i:
                 chance *= np.interp(middle - handicaps[i] + handicaps[j], edges, below)
-        found.append(float(chance.sum()))
-    total = sum(found)
-    return [chance / total for chance in found]
+        largest.append(float(chance.sum()))
+    total = sum(largest)
+    return [chance / total for chance in largest]

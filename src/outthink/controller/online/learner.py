@@ -96,10 +96,10 @@ class Log:
         """Lines that have come since the last read."""
         size = os.fstat(self._file).st_size
         content = os.pread(self._file, size - self._offset, self._offset)
-        whole, end, rest = content.rpartition(b"\n")
-        self._offset += len(whole) + len(end)
+        lines, end, rest = content.rpartition(b"\n")
+        self._offset += len(lines) + len(end)
         self.torn = [text for text in self.torn if text.endswith("\n")]
-        for text in whole.split(b"\n") if end else ():
+        for text in lines.split(b"\n") if end else ():
             if (line := self._parsed(text)) is not None:
                 yield line
         if rest:
@@ -230,8 +230,8 @@ class Learner:
             "arms": (None if arms is None else [arm.json() for arm in arms], state["arms"]),
             "settings": (None if settings is None else settings.json(), state["settings"]),
         }
-        for name, (wanted, found) in asked.items():
-            if wanted is not None and wanted != found:
+        for name, (wanted, stored) in asked.items():
+            if wanted is not None and wanted != stored:
                 raise BadInput(
                     "log",
                     str(self._log.path),

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from outthink.controller.online.arms import Arm, Settings
 from outthink.controller.online.learner import Learner
-from outthink.controller.policy.artefact import Policy, Task
-from outthink.controller.policy.artefact import PolicyArm as Calibrated
+from outthink.controller.policy.artefact import Policy, PolicyArm, Task
 from outthink.controller.policy.plan import Plan
 from outthink.core.receipt import Receipt
 
@@ -40,15 +39,15 @@ class Lessons:
         """
         task = plan.task
         if plan.arm is None or task is None or not plan.options:
-            return self._told(plan, "the policy was not followed here")
+            return self._kept(plan, "the policy was not followed here")
         rivals = competing(task)
         allowed = {option.arm.name for option in plan.options if not option.exceeds}
         if not {arm.name for arm in rivals} <= allowed:
-            return self._told(plan, "the budget does not allow every arm that competes")
-        costs = [one.held_out.cost(policy.by) for one in rivals]
-        arms = [_arm(one, cost) for one, cost in zip(rivals, costs, strict=True) if cost is not None]
+            return self._kept(plan, "the budget does not allow every arm that competes")
+        costs = [arm.held_out.cost(policy.by) for arm in rivals]
+        arms = [_arm(arm, cost) for arm, cost in zip(rivals, costs, strict=True) if cost is not None]
         if len(arms) < len(rivals):
-            return self._told(plan, f"calibration does not know what its arms cost in {policy.by}")
+            return self._kept(plan, f"calibration does not know what its arms cost in {policy.by}")
         name = f"{policy.id} {task.model} {task.dataset}"
         settings = Settings(price=price_of(arms, task.arm(task.chosen).name))
         self._learner = learner = Learner(self.log, name, arms, settings)
@@ -56,22 +55,23 @@ class Lessons:
         choice = learner.choose(request)
         self._drawn = request, policy.by
         option = next(option for option in plan.options if option.arm.name == choice.arm)
-        told = f"{request} drew {choice.arm} with probability {choice.propensity:.3f}; say what came of it: "
-        told += f"outthink feedback {self.log} {request} right|wrong"
+        reminder = f"{request} drew {choice.arm} with probability {choice.propensity:.3f}; say what came of it: "
+        reminder += f"outthink feedback {self.log} {request} right|wrong"
         return replace(
             plan,
             arm=option.arm,
             n=option.arm.n,
             ahead=None,
             why=f"{self.log} drew it (policy's own: {plan.name})",
-            flags=(*plan.flags, told, *learner.notes),
+            flags=(*plan.flags, reminder, *learner.notes),
         )
 
     def spent(self, receipt: Receipt) -> None:
         """Note what the request has cost, where that is known."""
         if self._learner is not None and self._drawn is not None:
             request, by = self._drawn
-            cost: float | None = receipt.seconds if by == "seconds" else getattr(receipt, by)
+            costs = {"tokens": receipt.tokens, "flops": receipt.flops, "usd": receipt.usd, "seconds": receipt.seconds}
+            cost = costs[by]
             if cost is not None:
                 self._learner.spent(request, cost)
 
@@ -80,11 +80,11 @@ class Lessons:
         if self._learner is not None:
             self._learner.close()
 
-    def _told(self, plan: Plan, reason: str) -> Plan:
+    def _kept(self, plan: Plan, reason: str) -> Plan:
         return replace(plan, flags=(*plan.flags, f"{reason}: nothing is learned from this request"))
 
 
-def competing(task: Task) -> Sequence[Calibrated]:
+def competing(task: Task) -> Sequence[PolicyArm]:
     """The arms whose calibrated interval reaches the accuracy of the arm that meets the target."""
     wanted = task.arm(task.chosen).held_out.accuracy
     return [arm for arm in task.arms if arm.n == task.chosen or arm.held_out.accuracy_high >= wanted]
@@ -106,6 +106,6 @@ def price_of(arms: Sequence[Arm], chosen: str) -> float:
     return least if most <= least or math.isinf(most) else (least + most) / 2
 
 
-def _arm(calibrated: Calibrated, cost: float) -> Arm:
+def _arm(calibrated: PolicyArm, cost: float) -> Arm:
     held = calibrated.held_out
     return Arm(calibrated.name, held.accuracy, held.accuracy_low, held.accuracy_high, cost)

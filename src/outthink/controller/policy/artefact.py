@@ -1,7 +1,7 @@
 """The policy file: versioned, hashed, and the same bytes after a round trip.
 
-Knows: the keys of the file, its refusals, and which task of it serves a model. Does not know how a
-rule decides, nor how anything was fitted.
+Knows: the keys of the file, its refusals, which task of it serves a model, and what an arm did on problems that
+it had not been fitted on. Does not know how a rule decides, nor how anything was fitted.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from typing import Any
 from outthink.controller.cascade import StageRule
 from outthink.controller.policy.regime import Regime
 from outthink.controller.policy.rules import rule_from_json
-from outthink.controller.stored import JsonObject, reading, write_file
+from outthink.controller.stored import Json, JsonObject, reading, write_file
 from outthink.core.errors import BadInput
 
-# JSON in one form only, so that equal contents are equal bytes and two versions can be compared in review.
-#
-# Knows: sorted keys, one key a line, long lists of numbers wrapped. Does not know what the values mean.
+# JSON in one form only (sorted keys, one a line, long lists of numbers wrapped), so that equal contents are equal
+# bytes and two versions can be compared in review.
 
 _A_LINE = 24
 """Numbers or short texts of a list on one line."""
 
 
-def canonical(value: Any) -> str:
+def canonical(value: Json) -> str:
     """The text of a JSON value, with a newline at its end. Raises ValueError for NaN and infinity."""
     return _text(value, 0) + "\n"
 
 
-def digest(value: Any) -> str:
+def digest(value: Json) -> str:
     """`sha256:` and the hash of the canonical text."""
     return "sha256:" + hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def _text(value: Any, depth: int) -> str:
+def _text(value: Json, depth: int) -> str:
     inner, outer = "\n" + " " * (depth + 1), "\n" + " " * depth
     if isinstance(value, Mapping):
         if not value:
@@ -53,14 +52,9 @@ def _text(value: Any, depth: int) -> str:
     return _scalar(value)
 
 
-def _scalar(value: Any) -> str:
+def _scalar(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
-
-# What an arm of a policy did on problems that it had not been fitted on.
-#
-# Knows: means over problems, their intervals, and the prediction interval of a mean yet to be seen.
-# Does not know how an arm decides or how it was fitted.
 
 _Z = 1.959964  # of the normal distribution, 95 % two-sided
 
@@ -123,14 +117,14 @@ class HeldOut:
     @classmethod
     def of(cls, values: JsonObject) -> HeldOut:
         """From plain values. BadInput for a missing key, or a value that is no number."""
-        found: dict[str, Any] = {}
+        known: dict[str, Any] = {}
         for field in fields(cls):
             value = values.get(field.name)
             unknown = value is None and "None" in str(field.type)
             if not unknown and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise BadInput("policy", value, f"is no {field.name} of an arm", "calibrate again")
-            found[field.name] = value
-        return cls(**found)
+            known[field.name] = value
+        return cls(**known)
 
 
 SCHEMA = 1

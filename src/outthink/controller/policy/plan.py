@@ -142,7 +142,7 @@ def plan(policy: Policy, request: Request, situation: Situation) -> Plan:
     return _within(policy, task, request, situation)
 
 
-def find_task(policy: Policy, situation: Situation, answer: object = None) -> tuple[Task | None, str | None]:
+def find_task(policy: Policy, situation: Situation, answer: defaults.Answer = None) -> tuple[Task | None, str | None]:
     """The task whose regime holds a request, the nearest of several; with a reason where none does.
 
     Without a task the model is not among the calibrated ones.
@@ -168,7 +168,7 @@ def at_size(task: Task, n: int, situation: Situation, policy: str = "") -> Plan:
     return Plan(policy=policy, arm=task.arm(n), n=n, why="it was asked for", task=task, features=features)
 
 
-def fallback(policy: Policy, reason: str, n: int, answer: object = None) -> Plan:
+def fallback(policy: Policy, reason: str, n: int, answer: defaults.Answer = None) -> Plan:
     """Adaptive-consistency, or one sample for free text, on which votes cannot agree; flagged with the reason."""
     spec = defaults.fallback(answer, n)
     flag = f"{OUTSIDE}: {reason}; {spec.partition(':')[0]} instead"
@@ -226,8 +226,8 @@ def drawn_otherwise(calibrated: JsonObject | None, here: JsonObject | None) -> t
     changed = [name for name in _DRAWN if name in before and name in now and before[name] != now[name]]
     if not changed:
         return ()
-    told = ", ".join(f"{name.replace('_', '-')} {now[name]} instead of {before[name]}" for name in changed)
-    return (f"samples are not drawn as in the policy's calibration ({told}): its figures may not hold",)
+    changes = ", ".join(f"{name.replace('_', '-')} {now[name]} instead of {before[name]}" for name in changed)
+    return (f"samples are not drawn as in the policy's calibration ({changes}): its figures may not hold",)
 
 
 def _option(arm: PolicyArm, request: Request, situation: Situation) -> Option:
@@ -274,26 +274,26 @@ def predicted_usage(arm: PolicyArm, situation: Situation, ahead: int = 1) -> dic
 
 
 def _believed(task: Task, situation: Situation, features: Sequence[float] | None) -> tuple[str, ...]:
-    said = [f"like the questions of {task.dataset or 'the calibration'}, on which {task.model} was calibrated"]
+    lines = [f"like the questions of {task.dataset or 'the calibration'}, on which {task.model} was calibrated"]
     if situation.question is not None and features is not None and task.regime.distance is not None:
         far = task.regime.far(features)
-        said.append(
+        lines.append(
             f"question of {len(situation.question)} characters, distance {far:.2f} (at most {task.regime.distance:.2f})"
         )
     if situation.prompt_tokens is not None:
-        said.append(f"prompt of {situation.prompt_tokens} tokens")
+        lines.append(f"prompt of {situation.prompt_tokens} tokens")
     if situation.question is not None and task.other.get("difficulty") is not None:
-        said += _expected(task.other["difficulty"], situation.question)
-    return tuple(said)
+        lines += _expected(task.other["difficulty"], situation.question)
+    return tuple(lines)
 
 
 def _expected(values: JsonObject, question: str) -> list[str]:
     """What the policy's difficulty heads say of a question, before any sample."""
     forecast = of(values).forecast(question)
     lines = [
-        f"{one.model}: {one.right:.0%} of samples right, {one.tokens:,.0f} tokens each "
-        f"({one.tokens_low:,.0f} to {one.tokens_high:,.0f}), from the question alone"
-        for one in forecast.models
+        f"{model.model}: {model.right:.0%} of samples right, {model.tokens:,.0f} tokens each "
+        f"({model.tokens_low:,.0f} to {model.tokens_high:,.0f}), from the question alone"
+        for model in forecast.models
     ]
     return lines + [f"less sure of it: {flag}" for flag in forecast.flags]
 

@@ -6,13 +6,15 @@ calibrated ones. Does not know models, rules or budgets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any
 
 from outthink.controller.router.text import NAMES, hand_features
+from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
+from outthink.strategies.defaults import Answer
 
 PROBES = 4
 """Samples whose mean length is compared with the calibrated range."""
@@ -48,7 +50,7 @@ class Regime:
     distance: float | None = None
     prompts: Range | None = None
 
-    def outside(self, question: str | None, prompt_tokens: float | None = None, answer: object = None) -> str | None:
+    def outside(self, question: str | None, prompt_tokens: float | None = None, answer: Answer = None) -> str | None:
         """Why this request is outside, None if it is inside as far as can be seen.
 
         Args:
@@ -103,7 +105,7 @@ class Regime:
             return None
         return _beyond("sample", sum(lengths[:PROBES]) / PROBES, self.sample_tokens, "tokens on average")
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """Plain values; the features by name."""
         values = asdict(self)
         for key in ("mean", "spread"):
@@ -112,20 +114,20 @@ class Regime:
         return values
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Regime:
+    def of(cls, values: JsonObject) -> Regime:
         """From plain values; BadInput where it reads other features than this version has."""
-        found: dict[str, Any] = dict(values)
+        fields: dict[str, Any] = dict(values)
         for key in ("mean", "spread"):
-            column = found.get(key)
+            column = fields.get(key)
             if column is not None:
                 if set(column) != set(NAMES):
                     raise BadInput("policy", key, "has other features than this version reads", "calibrate again")
-                found[key] = tuple(float(column[name]) for name in NAMES)
+                fields[key] = tuple(float(column[name]) for name in NAMES)
         for key in ("characters", "prompt_tokens", "sample_tokens", "prompts"):
-            if found.get(key) is not None:
-                low, high = found[key]
-                found[key] = float(low), float(high)
-        return cls(**found)
+            if fields.get(key) is not None:
+                low, high = fields[key]
+                fields[key] = float(low), float(high)
+        return cls(**fields)
 
 
 def _moved(column: Sequence[float], mean: float, spread: float) -> float:

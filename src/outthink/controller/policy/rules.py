@@ -251,17 +251,6 @@ class ShapeRule(StageRule):
         values["scale"] = {name: list(v) if isinstance(v, tuple) else v for name, v in values["scale"].items()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
-    @classmethod
-    def of(cls, values: JsonObject) -> Self:
-        """From plain values; BadInput for what is malformed."""
-        with reading("policy", "calibrate again", value=cls.kind):
-            return cls(Scale.of(values["scale"]), int(values["horizon"]), _pair(values["sway"]), *cls._own(values))
-
-    @classmethod
-    def _own(cls, values: JsonObject) -> tuple[object, ...]:
-        """The arguments of one kind of rule."""
-        raise NotImplementedError
-
     def start(self, n: int, features: Sequence[float] | None) -> Stopping:
         """The rule for one request of at most n samples; features of the question are not used."""
         return Stopping(self, n)
@@ -280,8 +269,10 @@ class Lead(ShapeRule):
         return shape.drawn >= self.horizon or shape.lead >= self.limit
 
     @classmethod
-    def _own(cls, values: JsonObject) -> tuple[object, ...]:
-        return (float(values["limit"]),)
+    def of(cls, values: JsonObject) -> Lead:
+        """From plain values; BadInput for what is malformed."""
+        with reading("policy", "calibrate again", value=cls.kind):
+            return cls(*_seen_alike(values), float(values["limit"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,8 +311,11 @@ class LinearGain(ShapeRule):
         return shape.drawn >= self.horizon or self.gain(shape) <= self.price
 
     @classmethod
-    def _own(cls, values: JsonObject) -> tuple[object, ...]:
-        return tuple(float(value) for value in values["coefficients"]), float(values["price"])
+    def of(cls, values: JsonObject) -> LinearGain:
+        """From plain values; BadInput for what is malformed."""
+        with reading("policy", "calibrate again", value=cls.kind):
+            coefficients = tuple(float(value) for value in values["coefficients"])
+            return cls(*_seen_alike(values), coefficients, float(values["price"]))
 
 
 class Stopping:
@@ -353,6 +347,11 @@ class Stopping:
     def verdict(self) -> Verdict:
         """The answer with the most weight."""
         return self._shape.votes.winner(self._stopped)
+
+
+def _seen_alike(values: JsonObject) -> tuple[Scale, int, tuple[float, float]]:
+    """Scale, horizon and sway of a rule."""
+    return Scale.of(values["scale"]), int(values["horizon"]), _pair(values["sway"])
 
 
 def _pair(values: Sequence[float]) -> tuple[float, float]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from outthink.controller.router.model import Block, ModelRouter, Router, TextModel
 from outthink.controller.router.text import KINDS, NAMES, READ, Kind
+from outthink.controller.stored import JsonObject, write_file
 from outthink.core.errors import BadInput
 
 SCHEMA = 1
@@ -50,7 +50,7 @@ class Folder:
         """Name of the file that people read."""
         return f"{self.noun}.json"
 
-    def save(self, folder: Path, model: TextModel, about: Mapping[str, Any], prompts: Iterable[str]) -> str:
+    def save(self, folder: Path, model: TextModel, about: JsonObject, prompts: Iterable[str]) -> str:
         """Write a model; returns its id.
 
         Args:
@@ -72,18 +72,16 @@ class Folder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, text in texts.items():  # the card last: a folder half written has the hashes of another
-                draft = folder / f".{name}.{os.getpid()}"
-                draft.write_text(text, encoding="utf-8")
-                os.replace(draft, folder / name)
+                write_file(folder / name, text)
         except OSError as error:
             raise BadInput("--out", str(folder), f"cannot be written ({error.strerror})", "give a folder") from None
         return str(card["id"])
 
-    def model(self, folder: Path, card: Mapping[str, Any]) -> TextModel:
+    def model(self, folder: Path, card: JsonObject) -> TextModel:
         """The model of a folder whose card was read; BadInput for a missing or changed file."""
         return model_of(card["model"], json.loads(self._unchanged(folder, card, TERMS)))
 
-    def read_card(self, folder: Path) -> dict[str, Any]:
+    def read_card(self, folder: Path) -> JsonObject:
         """The card, checked. BadInput for a missing file, another schema version or a changed character."""
         text = self._read(folder, self.card)
         try:
@@ -106,7 +104,7 @@ class Folder:
         """`prompt_hash` of every training prompt; BadInput as for `model`."""
         return frozenset(json.loads(self._unchanged(folder, self.read_card(folder), PROMPTS)))
 
-    def _unchanged(self, folder: Path, card: Mapping[str, Any], name: str) -> str:
+    def _unchanged(self, folder: Path, card: JsonObject, name: str) -> str:
         text = self._read(folder, name)
         if _hash(text) != card["files"][name]:
             raise self._changed(folder / name, "hash")
@@ -128,7 +126,7 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _identity(card: Mapping[str, Any]) -> str:
+def _identity(card: JsonObject) -> str:
     return _hash(json.dumps(card, sort_keys=True, ensure_ascii=False))
 
 
@@ -146,12 +144,12 @@ def _terms_text(model: TextModel) -> str:
     return _lines(rows)
 
 
-def reads_alike(card: Mapping[str, Any]) -> bool:
+def reads_alike(card: JsonObject) -> bool:
     """Whether a stored model read prompts as this version does: the same hand features, of as many characters."""
     return bool(card["hand_features"] == list(NAMES) and card.get("characters_read") == READ)
 
 
-def card_of(model: TextModel) -> dict[str, Any]:
+def card_of(model: TextModel) -> JsonObject:
     """Everything of a model but its terms, as plain values."""
     return {
         "heads": list(model.heads),
@@ -168,7 +166,7 @@ def card_of(model: TextModel) -> dict[str, Any]:
     }
 
 
-def model_of(card: Mapping[str, Any], rows: list[list[Any]]) -> TextModel:
+def model_of(card: JsonObject, rows: list[list[Any]]) -> TextModel:
     """The model of plain values, with the rows of its terms."""
     return TextModel(
         heads=tuple(card["heads"]),
@@ -183,14 +181,14 @@ def model_of(card: Mapping[str, Any], rows: list[list[Any]]) -> TextModel:
     )
 
 
-def _block(kind: Kind, card: Mapping[str, Any], rows: list[list[Any]]) -> Block:
-    mine = [row for row in rows if row[0] == kind]
+def _block(kind: Kind, card: JsonObject, rows: list[list[Any]]) -> Block:
+    own = [row for row in rows if row[0] == kind]
     return Block(
         kind,
         card["documents"][kind],
-        tuple(row[1] for row in mine),
-        tuple(row[2] for row in mine),
-        tuple(array("d", [row[3 + head] for row in mine]) for head in range(len(card["heads"]))),
+        tuple(row[1] for row in own),
+        tuple(row[2] for row in own),
+        tuple(array("d", [row[3 + head] for row in own]) for head in range(len(card["heads"]))),
     )
 
 
@@ -204,7 +202,7 @@ __all__ = ["DIGITS", "load", "load_choice", "prompt_hash", "read_card", "save", 
 _FOLDER = Folder("router", "`outthink router train`", "train the router again with `outthink router train`")
 
 
-def save(folder: Path, model: TextModel, about: Mapping[str, Any], prompts: Iterable[str]) -> str:
+def save(folder: Path, model: TextModel, about: JsonObject, prompts: Iterable[str]) -> str:
     """Write a router; returns its id. `about` holds `created`, `data`, `regime`, `gains`, ...; see `Folder.save`."""
     return _FOLDER.save(folder, model, about, prompts)
 
@@ -227,7 +225,7 @@ def load_choice(folder: Path) -> ModelRouter:
     return ModelRouter(card["id"], _FOLDER.model(folder, card), tuple(card["costs"]), shortest, longest)
 
 
-def read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> JsonObject:
     """`router.json`, checked; the same refusals as `load`."""
     return _FOLDER.read_card(folder)
 

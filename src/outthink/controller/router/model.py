@@ -50,9 +50,9 @@ class Block:
     def add_to(self, sums: list[float], text: str) -> None:
         """Add what the terms of a text say to the logit of each head."""
         counts = self._find(text)
-        found, length = weights(counts, self._inverse)
+        shares, length = weights(counts, self._inverse)
         for head, row in enumerate(self.coefficients):
-            sums[head] += sum(map(mul, found, map(row.__getitem__, counts))) / length
+            sums[head] += sum(map(mul, shares, map(row.__getitem__, counts))) / length
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,12 +142,12 @@ def terms(text: str, kind: Kind) -> Counter[str]:
 def _grams(word: str) -> tuple[str, ...]:
     edged = f" {word} "
     size = len(edged)
-    found: list[str] = []
+    grams: list[str] = []
     for n in range(_CHAR[0], _CHAR[1] + 1):
         if size <= n:
-            return (*found, edged)  # a short word counts once, not once for every n
-        found += [edged[start : start + n] for start in range(size - n + 1)]
-    return tuple(found)
+            return (*grams, edged)  # a short word counts once, not once for every n
+        grams += [edged[start : start + n] for start in range(size - n + 1)]
+    return tuple(grams)
 
 
 def idf(documents: int, frequency: int) -> float:
@@ -176,8 +176,8 @@ class Finder:
         """How often each known term occurs, by place."""
         if self._kind == "word":
             find = self._index.get
-            found = ((find(term), count) for term, count in terms(text, "word").items())
-            return Counter({place: count for place, count in found if place is not None})
+            known = ((find(term), count) for term, count in terms(text, "word").items())
+            return Counter({place: count for place, count in known if place is not None})
         bag: list[int] = []
         for word in text.lower().split():
             places = self._met.get(word)
@@ -202,5 +202,5 @@ def weights(counts: Mapping[int, int], inverse: Sequence[float]) -> tuple[list[f
         inverse: inverse document frequency at each place.
     """
     shares = [1.0 if count == 1 else 1 + log(count) for count in counts.values()]
-    found = list(map(mul, shares, map(inverse.__getitem__, counts)))
-    return found, sqrt(sum(map(mul, found, found))) or 1.0
+    weighted = list(map(mul, shares, map(inverse.__getitem__, counts)))
+    return weighted, sqrt(sum(map(mul, weighted, weighted))) or 1.0

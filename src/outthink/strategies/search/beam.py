@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import ceil, exp, fsum
-from typing import Any
 
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.session.session import Session
-from outthink.strategies.registry import strategy
+from outthink.strategies.registry import Run, strategy
 from outthink.strategies.search.search import ROOT, SILENT, Path, Plan, Search, climb, distinct
 
 guided = partial(
@@ -119,7 +118,7 @@ async def dvts(
     )
     sizes = [min(m, n - start) for start in range(0, n, m)]
 
-    def grow(size: int) -> Callable[[Session], Coroutine[Any, Any, Leaves]]:
+    def grow(size: int) -> Callable[[Session], Run[Leaves]]:
         return lambda branch: _subtree(search.on(branch), size, depth)
 
     subtrees = await session.together(*(grow(size) for size in sizes))

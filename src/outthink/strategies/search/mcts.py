@@ -130,7 +130,7 @@ class Tree:
             node = node.select()
         if not node.path.finished and len(node.path.steps) < self.depth and not await self._expand(node):
             return False
-        node.back_up(self._worth(node))
+        node.back_up(self._value(node))
         return True
 
     async def _expand(self, node: Node) -> bool:
@@ -158,9 +158,9 @@ class Tree:
             return shares
         drawn = [self.search.session.random.gammavariate(_ALPHA, 1.0) for _ in paths]
         total = sum(drawn) or 1.0
-        return [(1 - self.noise) * share + self.noise * one / total for share, one in zip(shares, drawn, strict=True)]
+        return [(1 - self.noise) * share + self.noise * draw / total for share, draw in zip(shares, drawn, strict=True)]
 
-    def _worth(self, node: Node) -> float:
+    def _value(self, node: Node) -> float:
         """What the verifier says of a leaf; of the root, which has no text, the mean of its children."""
         if node is self.root:
             return sum(child.value for child in node.children) / max(1, len(node.children))

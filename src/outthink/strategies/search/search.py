@@ -6,15 +6,16 @@ budget or the verifier ends first. Does not know which path a search extends nex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from outthink.core.errors import BadInput, Unsupported
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, Sample
 from outthink.session.session import Session
+from outthink.strategies.registry import Run
 from outthink.strategies.votes import Votes, aggregation_of, judged, verifier_of, weights
 
 # A path of a search: the steps of one whole or partial solution.
@@ -143,9 +144,7 @@ class Steps:
             return [await self._children(session, *plans[0], separator)]
         return await session.together(*(self._branch(path, count, separator) for path, count in plans))
 
-    def _branch(
-        self, path: Path, count: int, separator: str | None
-    ) -> Callable[[Session], Coroutine[Any, Any, list[Path]]]:
+    def _branch(self, path: Path, count: int, separator: str | None) -> Callable[[Session], Run[list[Path]]]:
         return lambda session: self._children(session, path, count, separator)
 
     async def _children(
@@ -304,11 +303,11 @@ class Search:
                 `end` for a sampled continuation to its end.
         """
         seen = await self._previews(list(paths), rollout) if rollout else list(paths)
-        found = []
+        scored_paths = []
         for path, end, value in zip(paths, seen, await self._values(seen), strict=True):
             preview = None if end is path else replace(end, value=value)
-            found.append(replace(path, value=value, preview=preview))
-        return found
+            scored_paths.append(replace(path, value=value, preview=preview))
+        return scored_paths
 
     async def _values(self, paths: Sequence[Path]) -> list[float | None]:
         if not paths:
@@ -325,19 +324,19 @@ class Search:
     async def _previews(self, paths: list[Path], rollout: Rollout) -> list[Path]:
         """A path whose rollout fails stands for itself."""
         places = [place for place, path in enumerate(paths) if not path.finished]
-        found = list(paths)
+        previews = list(paths)
         if rollout == "end":
             families = await self.steps.advance(self.session, [(paths[place], 1) for place in places], whole=True)
             for place, family in zip(places, families, strict=True):
-                found[place] = family[0] if family else paths[place]
-            return found
+                previews[place] = family[0] if family else paths[place]
+            return previews
         greedy = replace(self.steps, request=self.request.greedy)
         for _ in range(rollout):
-            places = [place for place in places if not found[place].finished]
-            families = await greedy.advance(self.session, [(found[place], 1) for place in places])
+            places = [place for place in places if not previews[place].finished]
+            families = await greedy.advance(self.session, [(previews[place], 1) for place in places])
             for place, family in zip(places, families, strict=True):
-                found[place] = family[0] if family else found[place]
-        return found
+                previews[place] = family[0] if family else previews[place]
+        return previews
 
     async def completed(self, paths: Sequence[Path]) -> list[Path]:
         """Unfinished paths written to their end, one call each, and scored."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import Any
 
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
@@ -49,9 +48,9 @@ async def atom_of_thoughts(session: Session, request: Request, *, tries: int = 3
         session.note("atom-of-thoughts: the question could not be contracted; the direct answer stands")
         return Verdict(direct.answer, direct.text)
     session.note(f"atom-of-thoughts: contracted question: {contracted}")
-    third = await _one(session, asking(request, contracted))
+    third = await _sample(session, asking(request, contracted))
     branches = {"direct": direct, "decompose": multistep} | ({"contract": third} if third else {})
-    ensemble = await _one(session, _ensemble(request, branches))
+    ensemble = await _sample(session, _ensemble(request, branches))
     if third is not None:
         same = "the same answer as" if third.answer == direct.answer else "another answer than"
         session.note(f"atom-of-thoughts: the contracted question has {same} the direct one")
@@ -65,7 +64,7 @@ async def atom_of_thoughts(session: Session, request: Request, *, tries: int = 3
     return Verdict(direct.answer, direct.text)
 
 
-async def _one(session: Session, request: Request) -> Sample | None:
+async def _sample(session: Session, request: Request) -> Sample | None:
     async for sample in session.sample(request, n=1):
         return sample
     return None
@@ -83,7 +82,7 @@ async def _label(session: Session, request: Request, solution: Sample, tries: in
     )
     plain = replace(asked, answer="text")
     for _ in range(tries):
-        sample = await _one(session, plain)
+        sample = await _sample(session, plain)
         if sample is None:
             return None
         parts = labelled(sample.text)
@@ -97,10 +96,10 @@ def labelled(text: str) -> list[Part] | None:
     fenced = _BLOCK.search(text)
     body = fenced.group(1) if fenced else text[text.find("{") : text.rfind("}") + 1]
     try:
-        found: Any = json.loads(body)["sub-questions"]
+        rows = json.loads(body)["sub-questions"]
         parts = [
             Part(str(item["description"]), str(item["answer"]), tuple(int(number) for number in item["depend"]))
-            for item in found
+            for item in rows
         ]
     except (ValueError, KeyError, TypeError):
         return None
@@ -124,9 +123,9 @@ async def _contract(session: Session, request: Request, parts: list[Part]) -> st
         "Write one shorter question with the same final answer that can be understood on its own: state what is known "
         "by now as given facts, and do not solve it. Put it between <question> and </question>.",
     )
-    sample = await _one(session, replace(asked, answer="text"))
-    found = _CONTRACTED.search(sample.text) if sample else None
-    return found.group(1).strip() or None if found else None
+    sample = await _sample(session, replace(asked, answer="text"))
+    match = _CONTRACTED.search(sample.text) if sample else None
+    return match.group(1).strip() or None if match else None
 
 
 def _ensemble(request: Request, branches: dict[str, Sample]) -> Request:

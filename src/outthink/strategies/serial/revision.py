@@ -7,9 +7,8 @@ know how a verifier judges.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
@@ -17,7 +16,7 @@ from outthink.core.request import Request
 from outthink.core.sample import Sample
 from outthink.session.session import Session
 from outthink.strategies.prompts import asking, question
-from outthink.strategies.registry import strategy
+from outthink.strategies.registry import Run, strategy
 from outthink.strategies.votes import Ties, Votes
 
 SHOWN = 4
@@ -72,21 +71,21 @@ async def revision(
     """Chains of attempts that each see the last four; the best or commonest of each chain, then across chains."""
     count, revisions = grid(n, chains)
     verifier = session.verifier
-    found: list[list[Attempt]] = []
+    grown: list[list[Attempt]] = []
     if verifier is not None and verifier.kind == "exact":
         for _ in range(count):  # one after another: nothing is drawn after a pass
-            found.append(await _chain(session, request, revisions))
-            if _passed(found[-1]):
-                sample = found[-1][-1].sample
+            grown.append(await _chain(session, request, revisions))
+            if _passed(grown[-1]):
+                sample = grown[-1][-1].sample
                 return Verdict(sample.answer, sample.text, "consensus")
     else:
-        found = await session.together(*[_starter(request, revisions) for _ in range(count)])
-    winners = [winner for chain in found if (winner := select(session, chain, ties)) is not None]
+        grown = await session.together(*[_starter(request, revisions) for _ in range(count)])
+    winners = [winner for chain in grown if (winner := select(session, chain, ties)) is not None]
     best = select(session, winners, ties)
     return Verdict(best.sample.answer, best.sample.text) if best else Verdict(None, "")
 
 
-def _starter(request: Request, revisions: int) -> Callable[[Session], Coroutine[Any, Any, list[Attempt]]]:
+def _starter(request: Request, revisions: int) -> Callable[[Session], Run[list[Attempt]]]:
     return lambda session: _chain(session, request, revisions)
 
 

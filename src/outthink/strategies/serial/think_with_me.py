@@ -122,8 +122,8 @@ def _itself(session: Session, request: Request) -> Judge:
             request, messages=(Message("user", text),), answer="text", sampling=sampling, opening=None, min_tokens=1
         )
         async for sample in session.sample(asked, n=1, role="verifier"):
-            found = parsed(sample.text)
-            return None if found is None else replace(found, note=await _discreet(session, request, found.note))
+            opinion = parsed(sample.text)
+            return opinion and replace(opinion, note=await _discreet(session, request, opinion.note))
         return None
 
     return ask
@@ -282,10 +282,10 @@ async def think_with_me(
             break
         if opinion is not None and not opinion.silent:
             tally["redirected"] += not opinion.rational
-            _tell(trace, opinion, pacer.count)
-    told = ", ".join(f"{count} {what}" for what, count in tally.items())
+            _insert(trace, opinion, pacer.count)
+    counts = ", ".join(f"{count} {what}" for what, count in tally.items())
     stopped = "; the judge ended it" if opinion is not None and opinion.complete else ""
-    session.note(f"think-with-me: {pacer.count} pauses, {told}{stopped}")
+    session.note(f"think-with-me: {pacer.count} pauses, {counts}{stopped}")
     if opinion is None:
         return await trace.finish(end, cue, answer_tokens)
     trace.text = trace.text[: trace.pause]
@@ -304,12 +304,12 @@ async def _opinion(ask: Judge, trace: Trace, tally: dict[str, int]) -> Opinion |
     return opinion
 
 
-def _tell(trace: Trace, opinion: Opinion, step: int) -> None:
+def _insert(trace: Trace, opinion: Opinion, step: int) -> None:
     """Put the feedback before the turning word, or in its place; it counts against the trace's limit."""
     if opinion.rational:
-        said = f"sound, continue{': ' + opinion.note if opinion.note else ''}"
-        trace.insert(f"\n<feedback>{said}</feedback>\n", trace.pause)
+        feedback = f"sound, continue{': ' + opinion.note if opinion.note else ''}"
+        trace.insert(f"\n<feedback>{feedback}</feedback>\n", trace.pause)
     else:
-        said = f"step {step} unsound{': ' + opinion.note if opinion.note else ''}"
+        feedback = f"step {step} unsound{': ' + opinion.note if opinion.note else ''}"
         trace.text = trace.text[: trace.pause]
-        trace.insert(f"\n<feedback>{said}</feedback>\nWait,")
+        trace.insert(f"\n<feedback>{feedback}</feedback>\nWait,")

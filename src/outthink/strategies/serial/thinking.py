@@ -142,8 +142,8 @@ class Trace:
         return "paused"
 
     def _mark(self, at: int) -> None:
-        found = _MARKER.match(self.text, at)
-        self.pause, self.marker = at, found.group(1).lower() if found else ""
+        match = _MARKER.match(self.text, at)
+        self.pause, self.marker = at, match.group(1).lower() if match else ""
 
     def _add(self, sample: Sample, room: int) -> End:
         before = sample.prompt_tokens
