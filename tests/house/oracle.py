@@ -37,7 +37,27 @@ from typing import Any
 from oracle_errors import errors
 from oracle_proxy import metrics, openapi
 
-MAY_DIFFER: dict[str, str] = {}
+MAY_DIFFER: dict[str, str] = {
+    "errors/BadInput/'arms', {}, 'cannot be read*": "raised by controller/stored.py in the same words",
+    "errors/BadInput/'difficulty', {}, *": "raised by controller/stored.py in the same words",
+    "errors/BadInput/'gains', {}, 'cannot be read*": "raised by controller/stored.py in the same words",
+    "errors/BadInput/'policy', {}, 'is malformed*": "raised by controller/stored.py in the same words",
+    "errors/BadInput/'policy', {}, 'is no policy ({})*": "raised by controller/stored.py in the same words",
+    "errors/BadInput/'probe', {}, 'is malformed*": "raised by controller/stored.py in the same words",
+    "errors/BadInput/'routing', {}, 'is malformed*": "raised by controller/stored.py in the same words",
+    "errors/BadInput/'strategy', {}, 'cannot be imported*": "python: is new",
+    "errors/BadInput/'strategy', {}, 'does not take (session*": "python: is new",
+    "errors/BadInput/'strategy', {}, 'is no async function*": "python: is new",
+    "errors/BadInput/'strategy', {}, 'is offered under*": "plugins are new",
+    "errors/BadInput/{}, {}, 'is offered by {}'*": "plugins are new",
+    "errors/BadInput/{}, {}, '{} ({})', {}": "what controller/stored.py raises",
+    "errors/Unsupported/'{} {}: *the plugin failed ({})'": "plugins are new",
+    "errors/Unsupported/'{} {}: entry point *": "plugins are new",
+    "errors/helper of BadInput/{}, {}, 'outthink {}', {}": "plugins are new",
+    "help/outthink ask/23": "python:MODULE:FUNCTION is new",
+    "help/outthink compare/18": "python:MODULE:FUNCTION is new",
+    "help/outthink strategies/*": "--json is new",
+}
 """Pattern of `part/path` (fnmatch: `[[]` for a bracket) -> why it may differ from the baseline."""
 
 IGNORED: dict[str, str] = {
