@@ -46,7 +46,7 @@ AIM = Target.parse(f"match=self-consistency@{SIZE}")
 _MEMORY = """
 import json, resource, sys
 from pathlib import Path
-import outthink.api
+import outthink.client
 def kilobytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
 before = kilobytes()

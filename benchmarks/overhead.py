@@ -26,7 +26,7 @@ import httpx2
 
 from common import Table, load_average, parser, save, show, target
 from loopback import loopback
-from outthink.api import ask
+from outthink.client import ask
 from outthink.core.errors import EngineError
 from outthink.core.request import Request, Sampling
 from outthink.engines.embedded import EmbeddedEngine

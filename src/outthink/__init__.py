@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from outthink import strategies
-    from outthink.api import ask
-    from outthink.batch import BatchResult, ask_batch
+    from outthink.client import AskEvent, BatchResult, Client, Options, SyncClient, ask, ask_batch, ask_sync
     from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
     from outthink.core.receipt import Receipt, Result, Verdict
     from outthink.core.request import Budget, Message, Request, Sampling
@@ -29,15 +28,18 @@ if TYPE_CHECKING:
     from outthink.engines.traces import load as load_traces
     from outthink.session.session import Session
     from outthink.strategies import Votes, strategy
-    from outthink.sync import ask_sync
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ask": "api",
-    "ask_batch": "batch",
-    "BatchResult": "batch",
-    "ask_sync": "sync",
+    "ask": "client",
+    "ask_batch": "client",
+    "ask_sync": "client",
+    "AskEvent": "client",
+    "BatchResult": "client",
+    "Client": "client",
+    "Options": "client",
+    "SyncClient": "client",
     "Budget": "core.request",
     "BadInput": "core.errors",
     "EngineError": "core.errors",
@@ -65,9 +67,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "AskEvent",
     "BadInput",
     "BatchResult",
     "Budget",
+    "Client",
     "Completion",
     "EmbeddedEngine",
     "Energy",
@@ -75,6 +79,7 @@ __all__ = [
     "Fault",
     "Message",
     "OpenAIEngine",
+    "Options",
     "OutthinkError",
     "Price",
     "Receipt",
@@ -86,6 +91,7 @@ __all__ = [
     "ScriptedEngine",
     "Session",
     "Speed",
+    "SyncClient",
     "Unsupported",
     "Verdict",
     "Votes",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outthink import BadInput, Completion, EngineError, Fault, Price, ScriptedEngine, Speed
-from outthink.batch import BatchResult, ask_batch
+from outthink.client import BatchResult, ask_batch
 from outthink.controller.allocation import GainTable
 from outthink.core.request import Request
 from outthink.engines.protocol import Call

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outthink.api import ask
+from outthink.client import ask
 from outthink.controller.latency import DeadlineTooShort
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, explained, plan, predicted_usage

@@ -82,7 +82,7 @@ def run_ask(chosen: argparse.Namespace) -> int:
 
 
 async def _ask(chosen: argparse.Namespace) -> Result:
-    from outthink.api import ask
+    from outthink.client import ask
     from outthink.economics.price import Price
     from outthink.economics.tariff import Energy
 

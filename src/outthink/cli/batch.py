@@ -14,7 +14,7 @@ from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from outthink.batch import BatchResult
+    from outthink.client import BatchResult
     from outthink.controller.online import Learner
     from outthink.session.session import Session
 
@@ -84,7 +84,7 @@ def run_batch(chosen: argparse.Namespace) -> int:
 
 
 async def _ask(chosen: argparse.Namespace, names: list[str], prompts: list[Any], journal: Path | None) -> BatchResult:
-    from outthink.batch import ask_batch
+    from outthink.client import ask_batch
     from outthink.economics.price import Price
     from outthink.economics.tariff import Energy
     from outthink.engines.traces import load

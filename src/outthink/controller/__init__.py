@@ -1,5 +1,5 @@
-"""Choice: which strategy a request gets."""
+"""Choice: which model, strategy and size a request gets, and with what stated risk."""
 
-from outthink.controller.choose import choose
+from outthink.controller.decide import decide
 
-__all__ = ["choose"]
+__all__ = ["decide"]

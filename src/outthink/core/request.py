@@ -136,6 +136,21 @@ class Budget:
             raise BadInput("budget", text, "is empty", _REMEDY)
         return cls(**values)  # type: ignore[arg-type]
 
+    @classmethod
+    def of(cls, value: Budget | str | Mapping[str, float] | None) -> Budget:
+        """A budget, a text as `parse` reads it, or ceilings by currency; no ceiling for None."""
+        if value is None or isinstance(value, Budget):
+            return value or cls()
+        if isinstance(value, str):
+            return cls.parse(value)
+        if not isinstance(value, Mapping):
+            raise BadInput("budget", value, "is no budget", _REMEDY)
+        ceilings = {_ALIASES.get(name, name): ceiling for name, ceiling in value.items()}
+        for name in ceilings:
+            if name not in CURRENCIES:
+                raise BadInput("budget", name, "names no known currency", _REMEDY)
+        return cls(**ceilings)  # type: ignore[arg-type]
+
     def get(self, currency: Currency) -> float | None:
         """The ceiling in one currency, None if there is none."""
         return self._ceilings()[currency]

@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from outthink.core.errors import OutthinkError
 from outthink.core.receipt import Receipt, Stopped, Verdict
 from outthink.core.request import Budget, Request
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine
-from outthink.engines.simulated import Simulated, is_simulated
+from outthink.engines.simulated import is_simulated
 from outthink.session.calls import Retries
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
@@ -42,10 +42,14 @@ class Source:
         places: shared by all sessions on this engine, in turns by request; None where this is the only one.
     """
 
-    engine: Engine | Simulated
+    engine: Engine
     tariff: Tariff | Callable[[], Tariff]
     cache: SampleCache | None = None
     places: Places | None = None
+
+    def read_tariff(self) -> Tariff:
+        """What its calls cost, now that the engine has told what it can tell."""
+        return self.tariff() if callable(self.tariff) else self.tariff
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +77,12 @@ class OpenSession:
         options: SessionOptions,
     ) -> None:
         self.sources, self._budget, self._seed, self._options = sources, budget, seed, options
-        first = sources[0]
         self._runner: LiveRunner | VirtualRunner
-        if all(is_simulated(source.engine) for source in sources):
-            self._runner = VirtualRunner(cast(Simulated, first.engine))
+        simulated = [source.engine for source in sources if is_simulated(source.engine)]
+        if len(simulated) == len(sources):
+            self._runner, began = VirtualRunner(simulated[0]), 0.0
         else:
-            self._runner = LiveRunner(first.engine, places=first.places)
+            self._runner = LiveRunner(sources[0].engine, places=sources[0].places)
         self._began = self._runner.now() if began is None else began
         self._session: Session | None = None
         self.late = False
@@ -106,15 +110,21 @@ class OpenSession:
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
         """What is awaited in the block ends at the session's deadline; `late` and `stopped` say so then."""
-        seconds = None if self._budget is None else self._budget.seconds
-        left = None if seconds is None else max(0.0, self._began + seconds - self._runner.now())
+        left = self._left()
         try:
             async with asyncio.timeout(left) as limit:
                 yield
         except TimeoutError:
             if not limit.expired():
                 raise
-            self.late = True
+        left = self._left()  # what never waits is not interrupted
+        self.late = left is not None and left <= 0
+
+    def _left(self) -> float | None:
+        """Seconds to the deadline, None where there is none to be kept by the wall clock."""
+        if self._budget is None or self._budget.seconds is None or isinstance(self._runner, VirtualRunner):
+            return None
+        return self._began + self._budget.seconds - self._runner.now()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Carry a strategy out, live, or virtual inside an event loop; nothing stays in flight behind it."""
@@ -131,6 +141,23 @@ class OpenSession:
     def stop(self, reason: Stopped) -> None:
         """End now; finished samples still count."""
         self.session.stop(reason)
+
+    @asynccontextmanager
+    async def awaited(self) -> AsyncIterator[Session]:
+        """The session, to be awaited in the block itself instead of in a strategy that is handed to `run`."""
+        session = self.session
+        session.hand_driven = False  # the virtual clock too then moves whenever the block waits
+        try:
+            yield session
+        finally:
+            session.close()
+            if isinstance(self._runner, LiveRunner):
+                await self._runner.drain()
+
+    @property
+    def verifier(self) -> Verifier | None:
+        """Judges its candidates."""
+        return self._options.verifier
 
     @property
     def partial(self) -> str:
@@ -176,7 +203,7 @@ class OpenSession:
         options, runner = self._options, self._runner
         return Session(
             runner,
-            _told(first),
+            first.read_tariff(),
             budget=self._budget,
             ahead=options.ahead,
             confidence_window=options.confidence_window,
@@ -186,18 +213,15 @@ class OpenSession:
             observer=options.observer,
             began=self._began,
             verifier=options.verifier,
-            pool=[Member(self._beside(source), _told(source), source.cache) for source in others],
+            pool=[Member(self._beside(source), source.read_tariff(), source.cache) for source in others],
         )
 
     def _beside(self, source: Source) -> Runner:
         """A runner for a further model, on the clock of the first."""
-        if isinstance(self._runner, VirtualRunner):
-            return VirtualRunner(cast(Simulated, source.engine), beside=self._runner)
-        return LiveRunner(source.engine, places=source.places, beside=self._runner)
-
-
-def _told(source: Source) -> Tariff:
-    return source.tariff() if callable(source.tariff) else source.tariff
+        if isinstance(self._runner, LiveRunner):
+            return LiveRunner(source.engine, places=source.places, beside=self._runner)
+        assert is_simulated(source.engine)
+        return VirtualRunner(source.engine, beside=self._runner)
 
 
 _USUAL = SessionOptions()
@@ -216,6 +240,6 @@ def open_session(
     Args:
         budget: ceilings for everything done through the session.
         seed: of the session's own randomness.
-        began: when the request began on the runner's clock (`time.monotonic` where it runs live), None for now.
+        began: when the request began by `time.monotonic`, None for now; virtual time begins with the session.
     """
     return OpenSession(sources, budget, seed, began, options)

@@ -239,7 +239,12 @@ class Session:
 
     def receipt(self) -> Receipt:
         """Everything spent so far through this session and its branches."""
-        return Receipt(tuple(self.ledger.entries), self.runner.now() - self._began, tuple(self.ledger.notes))
+        return Receipt(tuple(self.ledger.entries), self.elapsed, tuple(self.ledger.notes))
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the request began."""
+        return self.runner.now() - self._began
 
     # What streams and runners use
 

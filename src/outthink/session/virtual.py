@@ -74,8 +74,8 @@ class VirtualRunner:
         """Nothing to do: branches are resumed after every event."""
 
     async def wait(self) -> None:
-        """Never used: strategies on this runner are driven by hand."""
-        raise OutthinkError("a virtual session is driven by `drive`, not awaited by asyncio")
+        """Move to the next event: only where a session is awaited instead of driven by hand."""
+        self.advance()
 
     def reader(self, kind: AnswerKind | AnswerReader) -> LocalReader:
         """The reader of this request: it merges equivalent answers over all samples."""

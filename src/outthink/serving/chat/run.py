@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from outthink.controller.choose import choose
+from outthink.controller.decide import default_strategy, situation_of
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan, Situation, at_size, find_task
 from outthink.controller.policy.plan import plan as plan_for
@@ -20,7 +20,6 @@ from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import Budget, Request
-from outthink.engines.protocol import Call
 from outthink.http.fields import JsonObject
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.chat.backends import predicted
@@ -89,8 +88,7 @@ class StrategyRun:
         self.backends.check_budget(self.model, request.budget)
         spec = self._spec
         if spec is None and policy is None:
-            spec = choose(request, None)
-            self.question, spec = fitted(self._asked, spec, self.backends.limits)
+            self.question, spec = fitted(self._asked, default_strategy(request), self.backends.limits)
             assert spec is not None
         self.plan = spec if spec is not None else await self._planned()
         needs = isinstance(self.plan, Spec) and self.plan.strategy.needs_verifier
@@ -217,20 +215,8 @@ class StrategyRun:
     async def _planned(self) -> Plan:
         request, policy = self.question.request, self._chosen.policy
         assert policy is not None
-        users = [message.text for message in request.messages if message.role == "user"]
-        try:
-            counted = await self.engine.count_prompt(Call(request.messages, request.sampling))
-        except EngineError:
-            counted = None  # its first real call will tell what is wrong
-        situation = Situation(
-            model=self.model,
-            tariff=self.backends.tariff(self.model),
-            prompt_tokens=counted,
-            question=users[-1] if users else None,
-            ahead=4,
-            concurrency=self.engine.concurrency,
-            pool=tuple(name for name in self.backends.pool.names() if name != self.model),
-        )
+        others = [name for name in self.backends.pool.names() if name != self.model]
+        situation = await situation_of(request, self.engine, self.backends.tariff(self.model), pool=others)
         effort = request.sampling.reasoning_effort
         if effort is not None:
             return self._by_effort(policy, effort, situation)

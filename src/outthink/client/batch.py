@@ -1,0 +1,200 @@
+"""Many requests under one budget: the next sample goes where it gains most.
+
+Knows: what a batch may be told, its journal, and how its samples become results. Does not know engines or
+who opens them; the client does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from outthink.answers import reader_for
+from outthink.client.options import Options, Prompt
+from outthink.controller.allocation import Allocation, Belief, Checked, Voted
+from outthink.controller.gain import GainTable
+from outthink.core.errors import BadInput
+from outthink.core.receipt import Entry, Receipt, Result
+from outthink.core.request import AnswerKind, AnswerReader, Budget, Request, Sampling
+from outthink.core.sample import Sample
+from outthink.economics.tariff import Tariff
+from outthink.engines.protocol import Call
+from outthink.session.batch import Batch
+from outthink.session.budget import byte_bound
+from outthink.session.open import OpenSession
+from outthink.session.session import Session
+from outthink.session.store import Journal, SampleStore
+
+NAME = "allocation"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """One result a request, in the order given, and the receipt of them all."""
+
+    results: tuple[Result, ...]
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """What a batch was told, checked."""
+
+    requests: tuple[Request, ...]
+    beliefs: tuple[Belief, ...]
+    budget: Budget
+    worth: float | None
+    exact: bool
+
+
+def plan_batch(
+    prompts: Sequence[Prompt],
+    options: Options,
+    *,
+    gains: GainTable | None,
+    prior: tuple[float, float],
+    at_most: int,
+    worth: float | None,
+    ids: Sequence[str] | None,
+) -> BatchPlan:
+    """Check what a batch was told, before anything is opened. Raises BadInput."""
+    names = [str(i) for i in range(len(prompts))] if ids is None else list(ids)
+    answer, verifier = options.get("answer", "number"), options.get("verifier")
+    _check(prompts, names, at_most, answer, verifier)
+    sampling = Sampling(temperature=options.get("temperature", 0.8), max_tokens=options.get("max_tokens", 512))
+    system, seed = options.get("system"), options.get("seed")
+    requests = tuple(
+        Request.of(prompt, system=system, answer=_own(answer), sampling=sampling, seed=seed, problem=name)
+        for prompt, name in zip(prompts, names, strict=True)
+    )
+    beliefs = tuple(Voted(gains, at_most) if verifier is None else Checked(prior, at_most) for _ in requests)
+    return BatchPlan(requests, beliefs, Budget.of(options.get("budget")), worth, verifier is not None)
+
+
+async def run_batch(
+    opened: OpenSession,
+    plan: BatchPlan,
+    tell: Callable[[Session], None] | None = None,
+    journal: Path | None = None,
+) -> BatchResult:
+    """Draw samples until nothing pays or the budget ends, on the engine's own clock.
+
+    Args:
+        tell: receives the session of the whole batch before it starts.
+        journal: keeps finished samples.
+    """
+    engine, judge = opened.sources[0].engine, opened.verifier
+    if judge is not None and judge.kind != "exact":
+        raise BadInput("verifier", judge.id, "is no exact check", "use exact, schema or code, or leave it out to vote")
+    store = None if journal is None else _open(journal, engine.model, plan.requests)
+    try:
+        await opened.prepare(plan.requests[0])
+        if opened.late:
+            late = opened.receipt()
+            none = tuple(Result(None, "", NAME, opened.model, "budget:seconds", late) for _ in plan.requests)
+            return BatchResult(none, late)
+        root = opened.session
+        if tell is not None:
+            tell(root)
+        tariff = root.tariff
+        currency = next((name for name in ("usd", "joules") if plan.budget.limited == (name,)), "tokens")
+        order = Allocation(plan.beliefs, lambda sample: _costs(sample, tariff)[currency], worth=plan.worth)
+        caches = None
+        if store is not None:
+            caches = [Journal(store, request.problem or "") for request in plan.requests]
+            _charge(root, store, plan.requests[0])
+        batch = Batch(root, plan.requests, caches=caches, exact=plan.exact)
+        await opened.run(batch.run(order, max(1, engine.concurrency)))
+        return _result(plan, batch, root, tariff)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _own(answer: AnswerKind | AnswerReader) -> AnswerKind | AnswerReader:
+    """A reader for one request where readers merge equivalent answers: those of other requests are not alike."""
+    if answer != "math":
+        return answer
+    reader = reader_for(answer)
+    return lambda text: reader.read_now(text).answer
+
+
+def _check(prompts: Sequence[Prompt], names: Sequence[str], at_most: int, answer: object, verifier: object) -> None:
+    if not prompts:
+        raise BadInput("prompts", [], "is empty", "give at least one question")
+    if len(names) != len(prompts):
+        raise BadInput("ids", len(names), f"is not the number of prompts, {len(prompts)}", "give one a prompt")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadInput("ids", twice, "names two requests", "make each one unique")
+    if at_most < 1:
+        raise BadInput("at_most", at_most, "is below 1", "allow at least one sample a request")
+    if answer == "text" and verifier is None:
+        raise BadInput("answer", "text", "cannot be voted on", "use number, math, choice or json, or a verifier")
+
+
+def _result(plan: BatchPlan, batch: Batch, root: Session, tariff: Tariff) -> BatchResult:
+    results: list[Result] = []
+    entries: list[Entry] = []
+    notes = list(root.receipt().notes)
+    for i, belief in enumerate(plan.beliefs):
+        stopped = batch.sessions[i].stopped if belief.gain > 0 else None
+        verdict = belief.verdict(stopped)
+        receipt = batch.receipt(i)
+        results.append(Result(verdict.answer, verdict.text, NAME, tariff.model, verdict.stopped, receipt))
+        entries += receipt.entries
+        notes += [note for note in receipt.notes if note not in notes]
+    return BatchResult(tuple(results), Receipt(tuple(entries), root.receipt().seconds, tuple(notes)))
+
+
+def _costs(sample: Sample, tariff: Tariff) -> dict[str, float | None]:
+    """What a sample has cost, None where unknown."""
+    prompt, generated = sample.prompt_tokens, sample.tokens
+    if prompt is None or generated is None:
+        return {"tokens": None, "usd": None, "joules": None}
+    return {
+        "tokens": float(prompt + generated),
+        "usd": tariff.usd(prompt, 0, generated),
+        "joules": tariff.joules(prompt, 0, generated),
+    }
+
+
+def _open(journal: Path, model: str, requests: Sequence[Request]) -> SampleStore:
+    """The journal of this batch; BadInput where it belongs to another."""
+    content = [[request.problem, [message.wire() for message in request.messages]] for request in requests]
+    sampling = requests[0].sampling
+    described = json.dumps(
+        {
+            "model": model,
+            "requests": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+            "sampling": {name: getattr(sampling, name) for name in sampling.__slots__},
+            "seed": requests[0].seed,
+        },
+        sort_keys=True,
+    )
+    store = SampleStore(journal, synchronous="FULL")
+    if store.about("batch", described) != described:
+        store.close()
+        raise BadInput("journal", str(journal), "is of another batch", "remove it or give another file")
+    return store
+
+
+def _charge(root: Session, store: SampleStore, request: Request) -> None:
+    """Count saved samples against the budget: one budget holds over all runs of a batch."""
+    bound = byte_bound(Call(request.messages, request.sampling)) + request.sampling.max_tokens
+    saved = 0
+    for _, sample in store:
+        costs = _costs(sample, root.tariff)
+        for currency, most in (
+            ("tokens", float(bound)),
+            ("usd", root.tariff.usd_bound(bound, bound)),
+            ("joules", root.tariff.joules_bound(bound, bound)),
+        ):
+            spent = costs[currency]
+            root.account.spent[currency] += (most if spent is None else spent) or 0.0  # type: ignore[index]
+        saved += 1
+    if saved:
+        root.note(f"{saved} samples of an earlier run were used again, and count against the budget")

@@ -1,0 +1,375 @@
+"""The main path: request, controller, strategy, session, engine, answer and receipt, in one file.
+
+Knows: how `decide`, `open_session` and `Result.of` make an answer, and which engines, verifiers and caches
+it has opened and must close. Every part is a room of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, Unpack
+
+from outthink.client.batch import BatchResult, plan_batch, run_batch
+from outthink.client.options import BatchOptions, Costs, Model, Options, Prompt, check_names, models_of, request_of
+from outthink.client.progress import AskEvent, EventQueue
+from outthink.controller.decide import Auto, Runnable, StrategyFunction, decide, name_of, read_strategy
+from outthink.controller.gain import GainTable
+from outthink.controller.verifier import open_verifier
+from outthink.core.errors import BadInput
+from outthink.core.receipt import Result, Verdict
+from outthink.core.request import AnswerKind, AnswerReader, Budget, Request
+from outthink.engines.locate import locate
+from outthink.engines.protocol import Engine
+from outthink.session.open import OpenSession, SessionOptions, Source, open_session, tariff_of
+from outthink.session.runner import Places
+from outthink.session.session import Session
+from outthink.session.store import ResponseCache
+from outthink.strategies import Spec
+from outthink.verifiers.protocol import Verifier
+
+
+class Client:
+    """Answers requests with engines that it keeps: the second question finds them ready.
+
+    Engines, verifiers and caches are opened on first use, and what was opened here is closed by `aclose` or
+    at the end of `async with`; an engine object that was given is never closed. All requests share each
+    engine's places, in turns by request. A client belongs to one event loop.
+
+    Args:
+        options: see `Options`; they hold for every call that does not say otherwise.
+    """
+
+    def __init__(self, **options: Unpack[Options]) -> None:
+        check_names(options, Options)
+        self._options = options
+        self._engines: dict[str | int, _Held] = {}
+        self._verifiers: dict[tuple[object, ...], asyncio.Task[Verifier]] = {}
+        self._running: set[OpenSession] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"Client(model={self._options.get('model', 'embedded')!r})"
+
+    async def ask(self, prompt: Prompt, **options: Unpack[Options]) -> Result:
+        """Answer one request within its budget.
+
+        Args:
+            prompt: a question, or messages in OpenAI's form.
+            options: see `Options`; they win over the client's.
+
+        Raises BadInput, Unsupported or EngineError; never for a budget that ends: the result says so.
+        """
+        chosen = self._chosen(options)
+        began = time.monotonic()
+        request = request_of(prompt, chosen)
+        asked = _asked(request, chosen)
+        try:
+            sources = self._sources(chosen)
+            opened = await self._open(sources, request, chosen, began)
+            with self._in_flight(opened):
+                verdict, runs = await _answer(opened, request, asked, chosen)
+            result = Result.of(verdict, name_of(runs), opened)
+            if isinstance(asked, Auto):
+                asked.spent(result.receipt)
+            return result
+        finally:
+            if isinstance(asked, Auto):
+                asked.close()
+
+    async def stream(self, prompt: Prompt, **options: Unpack[Options]) -> AsyncGenerator[AskEvent, None]:
+        """Answer one request and yield what happens meanwhile; the last event holds the result.
+
+        Leaving the loop cancels the request.
+        """
+        chosen = self._chosen(options)
+        queue, opened = EventQueue(chosen.get("observer")), chosen.get("opened")
+
+        def watch(session: Session) -> None:
+            queue.session = session
+            if opened is not None:
+                opened(session)
+
+        watched: Options = {**options, "observer": queue, "opened": watch}
+        task = asyncio.create_task(self.ask(prompt, **watched))
+        task.add_done_callback(lambda _: queue.events.put_nowait(None))
+        try:
+            while (event := await queue.events.get()) is not None:
+                yield event
+            yield queue.answered(task.result())
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def ask_batch(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        gains: GainTable | None = None,
+        prior: tuple[float, float] = (1.0, 1.0),
+        at_most: int = 32,
+        worth: float | None = None,
+        ids: Sequence[str] | None = None,
+        journal: Path | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> BatchResult:
+        """Answer many requests within one budget for all of them.
+
+        Each request is answered by majority vote, or, with an exact verifier, by the first sample that
+        passes. The next sample always goes to the request where it is expected to gain most per unit of cost.
+
+        Args:
+            prompts: questions, or messages in OpenAI's form.
+            gains: what samples gain, measured on recorded ones (`evaluation.gains.measure_gains`); without
+                it the answer that the model prefers is taken to be right.
+            prior: pseudo-counts (passed, failed) of the Beta prior over each request's success, with a verifier.
+            at_most: samples a request.
+            worth: the most that one more right answer may cost, in the budget's currency; requests that
+                promise less are closed. None: the budget is spent as long as anything can gain.
+            ids: a name for each request; samples are saved and replayed under it. Default: its number.
+            journal: file that keeps finished samples: the same call goes on from there after a kill, and
+                what was spent before counts against the budget.
+            options: see `BatchOptions`; the budget is for the whole batch, an exact check (see `--verifier`)
+                takes the place of votes.
+
+        Raises BadInput, Unsupported or EngineError; never for a budget that ends: the results say so.
+        """
+        check_names(options, BatchOptions)
+        chosen = self._chosen(options)
+        chosen.setdefault("answer", "number")
+        began = time.monotonic()
+        plan = plan_batch(prompts, chosen, gains=gains, prior=prior, at_most=at_most, worth=worth, ids=ids)
+        sources = self._sources(chosen)
+        if len(sources) > 1:
+            raise BadInput("model", len(sources), "models are given", "a batch draws from one")
+        opened = await self._open(sources, plan.requests[0], chosen, began, budget=plan.budget)
+        with self._in_flight(opened):
+            return await run_batch(opened, plan, chosen.get("opened"), journal)
+
+    @asynccontextmanager
+    async def session(self, **options: Unpack[Options]) -> AsyncIterator[Session]:
+        """A session to be used by hand, within one budget.
+
+        `async with client.session(budget={"tokens": 500}) as session` gives what a strategy gets; its calls
+        are awaited where they stand. `session.receipt()` tells what they took, after the block too.
+        """
+        chosen = self._chosen(options)
+        request = request_of("Hello", chosen)
+        opened = await self._open(self._sources(chosen), request, chosen, time.monotonic())
+        with self._in_flight(opened):
+            await opened.prepare(request)
+            async with opened.awaited() as session:
+                if (tell := chosen.get("opened")) is not None:
+                    tell(session)
+                yield session
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop what still runs, and close what was opened here; nothing can be asked any more."""
+        if self._closed:
+            return
+        self._check_loop()
+        self._closed = True
+        for opened in self._running:
+            opened.stop("interrupted")
+        await self._idle.wait()
+        for task in self._verifiers.values():
+            task.cancel()
+            for verifier in await asyncio.gather(task, return_exceptions=True):
+                if (close := getattr(verifier, "aclose", None)) is not None:
+                    await close()
+        for held in self._engines.values():
+            await held.aclose()
+
+    # What requests share
+
+    def _chosen(self, options: BatchOptions) -> Options:
+        """The client's options with those of one call."""
+        if self._closed:
+            raise BadInput("client", self, "is closed", "make a new one")
+        self._check_loop()
+        check_names(options, Options)
+        return {**self._options, **options}
+
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            remedy = "make one in each event loop, or a SyncClient for code without async"
+            raise BadInput("client", self, "belongs to another event loop", remedy)
+        self._loop = loop
+
+    @contextmanager
+    def _in_flight(self, opened: OpenSession) -> Iterator[None]:
+        """What `aclose` stops and waits for."""
+        self._running.add(opened)
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._running.discard(opened)
+            if not self._running:
+                self._idle.set()
+
+    def _sources(self, options: Options) -> list[Source]:
+        cached = options.get("cache", False)
+        return [self._hold(model).source(costs, cached) for model, costs in models_of(options)]
+
+    def _hold(self, model: Model) -> _Held:
+        key = model if isinstance(model, str) else id(model)
+        held = self._engines.get(key)
+        if held is None:
+            engine = locate(model) if isinstance(model, str) else model
+            held = self._engines[key] = _Held(engine, isinstance(model, str), engine.model)
+        return held
+
+    async def _open(
+        self,
+        sources: Sequence[Source],
+        request: Request,
+        options: Options,
+        began: float,
+        budget: Budget | None = None,
+    ) -> OpenSession:
+        budget = budget or request.budget
+        verifier = options.get("verifier")
+        if isinstance(verifier, str):
+            answer, engine = options.get("answer", "text"), sources[0].engine
+            verifier = await self._verifier(verifier, answer, engine, began, budget.seconds)
+        return open_session(
+            sources,
+            budget=budget,
+            seed=request.seed,
+            began=began,
+            options=SessionOptions(ahead=options.get("ahead", 4), observer=options.get("observer"), verifier=verifier),
+        )
+
+    async def _verifier(
+        self, text: str, answer: AnswerKind | AnswerReader, engine: Engine, began: float, seconds: float | None
+    ) -> Verifier | None:
+        """The verifier of this name, opened once; None where the deadline comes first, which ends the request too."""
+        key = text, answer, id(engine)
+        if key not in self._verifiers:  # reading a model's weights must not hold up the event loop
+            opening = asyncio.to_thread(open_verifier, text, answer=answer, engine=engine)
+            self._verifiers[key] = asyncio.create_task(opening)
+        task = self._verifiers[key]
+        left = None if seconds is None else max(0.0, began + seconds - time.monotonic())
+        await asyncio.wait([task], timeout=left)
+        if not task.done():
+            return None
+        if task.exception() is not None:
+            del self._verifiers[key]
+        return task.result()
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """An engine that a client uses.
+
+    `name` is what it was called before it told its model's name: cached responses lie under that.
+    """
+
+    engine: Engine
+    owned: bool
+    name: str
+    places: Places | None = None
+    responses: ResponseCache | None = None
+
+    def source(self, costs: Costs, cached: bool) -> Source:
+        engine = self.engine
+        if self.places is None:
+            self.places = Places(lambda: max(1, engine.concurrency))
+        if cached and self.responses is None:
+            self.responses = ResponseCache.default(self.name)
+        return Source(engine, lambda: tariff_of(engine, *costs), self.responses if cached else None, self.places)
+
+    async def aclose(self) -> None:
+        if self.responses is not None:
+            self.responses.close()
+        if self.owned:
+            await self.engine.aclose()
+
+
+def _asked(request: Request, options: Options) -> Spec | StrategyFunction | Auto:
+    """What the options ask for. Raises BadInput for options that do not go together."""
+    return read_strategy(
+        request,
+        options.get("strategy"),
+        policy=options.get("policy"),
+        planned=options.get("planned"),
+        learn=options.get("learn"),
+        verifier=options.get("verifier"),
+    )
+
+
+async def _answer(
+    opened: OpenSession, request: Request, asked: Spec | StrategyFunction | Auto, options: Options
+) -> tuple[Verdict, Runnable | Auto]:
+    """Decide what runs and carry it out."""
+    first, *others = opened.sources
+    runs: Runnable | Auto = asked
+    await opened.prepare(request)
+    async with opened.deadline():
+        pool = [source.engine.model for source in others]
+        ahead = options.get("ahead", 4)
+        decided = await decide(request, asked, first.engine, first.read_tariff(), ahead=ahead, pool=pool)
+    if opened.late:
+        return Verdict(None, ""), runs
+    session = opened.session
+    if (tell := options.get("opened")) is not None:
+        tell(session)
+    verdict = await opened.run(decided(session, request))
+    if verdict.answer is None and not verdict.text:
+        verdict = opened.salvage(request) or verdict
+    return verdict, decided
+
+
+async def ask(prompt: Prompt, **options: Unpack[Options]) -> Result:
+    """Answer one request within its budget.
+
+    Opens what it needs and closes it again; a `Client` keeps it for the next question.
+
+    Args:
+        prompt: a question, or messages in OpenAI's form.
+        model: `embedded`, a server's URL, a GGUF file, or an engine; several of them make a pool, of
+            which a strategy draws from the first unless it says `session.on(name)`.
+        strategy: `name:k=v,...`, your own async function (session, request) -> Verdict, `auto` to let
+            `policy` decide, or None for the default of the answer kind.
+        budget: ceilings for the whole request, e.g. `tokens=4000,seconds=20` or `{"tokens": 4000}`.
+        answer: kind of answer, or a function from completion text to canonical answer.
+        max_tokens: cap of one completion.
+        options: all others are those of `Options`.
+
+    Raises BadInput, Unsupported or EngineError; never for a budget that ends: the result says so.
+    """
+    async with Client() as client:
+        return await client.ask(prompt, **options)
+
+
+async def ask_batch(
+    prompts: Sequence[Prompt],
+    *,
+    gains: GainTable | None = None,
+    prior: tuple[float, float] = (1.0, 1.0),
+    at_most: int = 32,
+    worth: float | None = None,
+    ids: Sequence[str] | None = None,
+    journal: Path | None = None,
+    **options: Unpack[BatchOptions],
+) -> BatchResult:
+    """Answer many requests within one budget for all of them; see `Client.ask_batch`."""
+    async with Client() as client:
+        return await client.ask_batch(
+            prompts, gains=gains, prior=prior, at_most=at_most, worth=worth, ids=ids, journal=journal, **options
+        )

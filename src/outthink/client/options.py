@@ -1,0 +1,139 @@
+"""What a question may be asked with, and how it becomes a request.
+
+Knows: the options, their defaults and which of them goes with which model. Does not start anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+from outthink.controller.decide import StrategyFunction
+from outthink.controller.policy.artefact import Policy
+from outthink.controller.policy.plan import Plan
+from outthink.core.errors import BadInput
+from outthink.core.request import AnswerKind, AnswerReader, Budget, Message, Request, Sampling
+from outthink.economics.price import Pricing
+from outthink.economics.tariff import Energy
+from outthink.engines.protocol import Engine
+from outthink.session.runner import Observer
+from outthink.session.session import Session
+from outthink.strategies import Spec
+from outthink.verifiers.protocol import Verifier
+
+Prompt = str | Sequence[Message | Mapping[str, Any]]
+"""A question, or messages in OpenAI's form."""
+Model = str | Engine
+
+
+class BatchOptions(TypedDict, total=False):
+    """Options of `ask` and `ask_batch` alike.
+
+    Args:
+        model: `embedded`, a server's URL, a GGUF file, or an engine; several of them make a pool, of which a
+            strategy draws from the first unless it says `session.on(name)`.
+        budget: ceilings for the whole request or batch: a Budget, `tokens=4000,seconds=20`, or the same as a mapping.
+        answer: kind of answer, or a function from completion text to canonical answer (`ask` text, `ask_batch` number).
+        system: system prompt.
+        max_tokens: cap of one completion (512).
+        temperature: 0.8 unless given.
+        seed: sample i is drawn with seed + i.
+        price: dollars per million tokens; wins over published prices. A list for a pool.
+        energy: joules per token, bounds from above. A list for a pool.
+        verifier: judges candidates for strategies that need one: a verifier, or what `--verifier` takes
+            (docs/verifiers.md).
+        observer: sees every event of every call.
+        opened: receives the session before it starts, to stop it from outside.
+    """
+
+    model: Model | Sequence[Model]
+    budget: Budget | str | Mapping[str, float] | None
+    answer: AnswerKind | AnswerReader
+    system: str | None
+    max_tokens: int
+    temperature: float
+    seed: int | None
+    price: Pricing | Sequence[Pricing | None] | None
+    energy: Energy | Sequence[Energy | None] | None
+    verifier: Verifier | str | None
+    observer: Observer | None
+    opened: Callable[[Session], None] | None
+
+
+class Options(BatchOptions, total=False):
+    """Options of `ask`.
+
+    Args:
+        strategy: `name:k=v,...`, your own async function (session, request) -> Verdict, `auto` to let `policy`
+            decide, or None for the default of the answer kind.
+        ahead: calls in flight for strategies that may stop early (4).
+        cache: reuse samples of earlier runs with the same prompt, parameters and seed.
+        reasoning_effort: low, medium, high or what the server calls it, where it has that.
+        thinking_tokens: cap of the thinking alone, 0 for none, where the server has that.
+        policy: what `outthink calibrate` made, or its file; for the strategy `auto` (docs/policy.md).
+        planned: receives what `auto` decided, with its reasons, before the first call.
+        learn: log of earlier outcomes that draws among the policy's arms (docs/online.md).
+    """
+
+    strategy: str | Spec | StrategyFunction | None
+    ahead: int
+    cache: bool
+    reasoning_effort: str | None
+    thinking_tokens: int | None
+    policy: Policy | Path | str | None
+    planned: Callable[[Plan], None] | None
+    learn: Path | str | None
+
+
+class Costs(NamedTuple):
+    """What the user says a call costs."""
+
+    price: Pricing | None
+    energy: Energy | None
+
+
+def check_names(options: Mapping[str, object], allowed: type) -> None:
+    """Refuse an option that does not exist. Raises BadInput."""
+    known = sorted(allowed.__annotations__)  # those of the bases included
+    for name in options:
+        if name not in known:
+            raise BadInput("option", name, "is not known", f"use any of {', '.join(known)}")
+
+
+def request_of(prompt: Prompt, options: Options) -> Request:
+    """The request that a question with these options makes. Raises BadInput."""
+    return Request.of(
+        prompt,
+        system=options.get("system"),
+        answer=options.get("answer", "text"),
+        budget=Budget.of(options.get("budget")),
+        sampling=Sampling(
+            temperature=options.get("temperature", 0.8),
+            max_tokens=options.get("max_tokens", 512),
+            reasoning_effort=options.get("reasoning_effort"),
+            thinking_tokens=options.get("thinking_tokens"),
+        ),
+        seed=options.get("seed"),
+    )
+
+
+def models_of(options: BatchOptions) -> list[tuple[Model, Costs]]:
+    """The models to draw from with what each costs. Raises BadInput for a number of prices that is not theirs."""
+    given = options.get("model", "embedded")
+    models: list[Model] = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
+    if not models:
+        raise BadInput("model", [], "is empty", "give at least one")
+    prices = _each(options.get("price"), "price", len(models))
+    energies = _each(options.get("energy"), "energy", len(models))
+    return [(model, Costs(*costs)) for model, *costs in zip(models, prices, energies, strict=True)]
+
+
+def _each(given: Any, field: str, count: int) -> list[Any]:
+    values = list(given) if isinstance(given, Sequence) else [given]
+    if given is None:
+        values *= count
+    if len(values) != count:
+        problem = f"is given for {len(values)} of {count} models"
+        raise BadInput(field, given, problem, "give one for each, in their order")
+    return values

@@ -1,0 +1,157 @@
+"""What runs for a request: the strategy that was asked for, the default of its kind, or what a policy says.
+
+Knows: how a strategy may be named, what goes together, and what of an engine a policy wants to know. Does
+not start engines, build sessions, or know how a policy decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outthink.controller.online.lessons import Lessons
+from outthink.controller.policy.artefact import Policy
+from outthink.controller.policy.plan import Plan, Situation, plan
+from outthink.core.errors import BadInput, EngineError
+from outthink.core.receipt import Receipt, Verdict
+from outthink.core.request import Request
+from outthink.economics.tariff import Tariff
+from outthink.engines.protocol import Call, Engine
+from outthink.engines.simulated import is_simulated
+from outthink.session.session import Session
+from outthink.strategies import Spec
+
+StrategyFunction = Callable[[Session, Request], Coroutine[Any, Any, Verdict]]
+Runnable = Spec | StrategyFunction | Plan
+"""What is called with a session and a request."""
+AUTO = "auto"
+_AHEAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """A policy decides, once the engine has told its model's name.
+
+    Args:
+        planned: receives what was decided, with its reasons.
+        lessons: log of earlier outcomes that draws among the policy's arms.
+    """
+
+    policy: Policy
+    planned: Callable[[Plan], None] | None = None
+    lessons: Lessons | None = None
+
+    def spent(self, receipt: Receipt) -> None:
+        """Tell the log what the request has cost."""
+        if self.lessons is not None:
+            self.lessons.spent(receipt)
+
+    def close(self) -> None:
+        """Close the log."""
+        if self.lessons is not None:
+            self.lessons.close()
+
+
+def default_strategy(request: Request) -> Spec:
+    """One sample for free text and adaptive voting for the rest.
+
+    Free text has no canonical form that two completions are likely to share, so votes cannot pay.
+    """
+    return Spec.parse("single" if request.answer == "text" else "adaptive-consistency:n=16")
+
+
+def read_strategy(
+    request: Request,
+    strategy: str | Spec | StrategyFunction | None = None,
+    *,
+    policy: Policy | Path | str | None = None,
+    planned: Callable[[Plan], None] | None = None,
+    learn: Path | str | None = None,
+    verifier: object = None,
+) -> Spec | StrategyFunction | Auto:
+    """What is asked for, checked before anything is started.
+
+    Args:
+        strategy: `name:k=v,...`, a function, `auto` to let `policy` decide, None for the default.
+        verifier: whatever judges, None for nothing.
+
+    Raises BadInput for `auto` without a policy, a policy or log without `auto`, and a strategy that needs a
+    verifier where there is none.
+    """
+    if strategy == AUTO:
+        if policy is None:
+            raise BadInput("policy", None, "is missing, and auto needs one", "make one with `outthink calibrate`")
+        lessons = None if learn is None else Lessons(Path(learn))
+        return Auto(policy if isinstance(policy, Policy) else Policy.load(policy), planned, lessons)
+    if policy is not None:
+        name = policy.id if isinstance(policy, Policy) else policy
+        raise BadInput("policy", str(name), "goes with the strategy auto", "ask for auto")
+    if learn is not None:
+        raise BadInput("learn", str(learn), "goes with the strategy auto", "ask for auto")
+    if strategy is None:
+        return default_strategy(request)
+    if callable(strategy) and not isinstance(strategy, Spec):
+        return strategy
+    spec = strategy if isinstance(strategy, Spec) else Spec.parse(strategy)
+    if verifier is None and spec.strategy.needs_verifier:
+        name = spec.strategy.name
+        raise BadInput("verifier", None, f"is missing, and {name} needs one", "give --verifier NAME|PATH|URL")
+    return spec
+
+
+async def decide(
+    request: Request,
+    asked: Spec | StrategyFunction | Auto,
+    engine: Engine,
+    tariff: Tariff,
+    *,
+    ahead: int = _AHEAD,
+    pool: Sequence[str] = (),
+) -> Runnable:
+    """What runs on an engine that is ready.
+
+    Args:
+        ahead: calls that the session has in flight unless told otherwise.
+        pool: further models that can be drawn from.
+
+    Raises BadInput and DeadlineTooShort as the policy does.
+    """
+    if not isinstance(asked, Auto):
+        return asked
+    decided = plan(asked.policy, request, await situation_of(request, engine, tariff, ahead=ahead, pool=pool))
+    if asked.lessons is not None:
+        decided = asked.lessons.choose(asked.policy, decided)
+    if asked.planned is not None:
+        asked.planned(decided)
+    return decided
+
+
+async def situation_of(
+    request: Request, engine: Engine, tariff: Tariff, *, ahead: int = _AHEAD, pool: Sequence[str] = ()
+) -> Situation:
+    """What a policy may know of a request and the engine that it would run on."""
+    try:
+        counted = await engine.count_prompt(Call(request.messages, request.sampling, problem=request.problem))
+    except EngineError:
+        counted = None  # the length stays unknown; its first real call will tell what is wrong
+    users = [message.text for message in request.messages if message.role == "user"]
+    return Situation(
+        model=engine.model,
+        revision=getattr(engine, "revision", None),
+        tariff=tariff,
+        prompt_tokens=counted,
+        question=users[-1] if users else None,
+        prefill=engine.speed.prefill if is_simulated(engine) else None,
+        ahead=ahead,
+        concurrency=engine.concurrency,
+        pool=tuple(pool),
+    )
+
+
+def name_of(runs: Runnable | Auto) -> str:
+    """What a result says that has run."""
+    if isinstance(runs, (Auto, Plan)):
+        return AUTO
+    return str(runs) if isinstance(runs, Spec) else getattr(runs, "__name__", "custom")
