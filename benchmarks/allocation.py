@@ -28,14 +28,8 @@ from typing import Any
 import numpy as np
 
 from common import NO_TRACES, Table, interval, load_average, parser, save, show, skip, target, traces
-from outthink.controller.allocation import Allocation
-from outthink.controller.allocation import Belief
-from outthink.controller.allocation import Checked
-from outthink.controller.allocation import GainTable
-from outthink.controller.allocation import Planned
-from outthink.controller.allocation import Voted
-from outthink.controller.allocation import split
 from outthink.client import ask_batch
+from outthink.controller.allocation import Allocation, Belief, Checked, GainTable, Planned, Voted, split
 from outthink.core.sample import Sample
 from outthink.engines.simulated import Speed
 from outthink.engines.traces import ReplayEngine, Traces, load

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 
-from support.chat_server import ChatServer, Drop, Hang, chat, chunk, stream, whole
+from support.chat_server import ChatServer, Drop, Hang, Reply, Seen, chat, chunk, refusal, stream, whole
 
 
 def test_json_is_one_object_with_the_contracts_keys(cli, server) -> None:
@@ -178,3 +179,40 @@ def test_a_file_that_is_no_gguf(cli, tmp_path) -> None:
     assert done.code == 2
     assert "GGUF" in done.err
     assert str(path) in done.err
+
+
+def test_a_dash_answers_one_question_a_line(cli, server, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("First?\n\nSecond?\n"))
+    done = cli("ask", "-", "--model", server.url, "--answer", "number", "--strategy", "single", "--seed", 1, "--json")
+    results = [json.loads(line) for line in done.out.splitlines()]
+    assert (done.code, [result["answer"] for result in results]) == (0, ["42", "42"])
+    assert [call.body["messages"][-1]["content"] for call in server.calls] == ["First?", "Second?"]
+    assert sum(seen.path == "/v1/models" for seen in server.seen) == 1  # the engine was opened once
+
+
+def test_a_question_that_fails_does_not_end_the_others(cli, monkeypatch) -> None:
+    def answer(seen: Seen) -> Reply:
+        return refusal("too long", 400) if "Second" in str(seen.body["messages"]) else chat(["391"])
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("First?\nSecond?\nThird?"))
+    with ChatServer(answer) as server:
+        done = cli("ask", "-", "--model", server.url, "--answer", "number", "--strategy", "single", "--json")
+    first, second, third = [json.loads(line) for line in done.out.splitlines()]
+    assert (done.code, first["answer"], third["answer"]) == (1, "391", "391")
+    assert "too long" in second["error"]
+    assert "outthink ask: " in done.err
+
+
+def test_a_line_without_a_readable_answer_is_told_by_the_exit_code(cli, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("First?\n"))
+    with ChatServer(chat(["no idea"])) as server:
+        done = cli("ask", "-", "--model", server.url, "--answer", "number", "--strategy", "single")
+    assert done.code == 3
+    assert "no readable answer" in done.err
+
+
+def test_a_flag_that_is_wrong_ends_all_lines(cli, server, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("First?\nSecond?\n"))
+    done = cli("ask", "-", "--model", server.url, "--strategy", "magic")
+    assert (done.code, done.out, server.calls) == (2, "", [])
+    assert len(done.err.strip().splitlines()) == 1

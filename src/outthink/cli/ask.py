@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt, Result
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, Sample
@@ -31,16 +31,15 @@ from outthink.verifiers.checks import WithoutTokens
 from outthink.verifiers.protocol import Kind, Score
 
 if TYPE_CHECKING:
+    from outthink.client import Options
     from outthink.controller.policy.plan import Plan
-    from outthink.core.receipt import Result
     from outthink.session.session import Session
-    from outthink.verifiers.protocol import Verifier
 
 
 def ask_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     add = parser.add_argument
-    add("prompt", nargs="?", help="the question; read from standard input if left out or -")
+    add("prompt", nargs="?", help="the question; read from standard input if left out, one a line with -")
     engine_arguments(parser)
     add(
         "--strategy",
@@ -64,14 +63,19 @@ def ask_arguments(parser: argparse.ArgumentParser) -> None:
     add("--price", metavar="IN,OUT", help="dollars per million tokens; wins over published prices")
     add("--energy", metavar="PROMPT,COMPLETION", help="joules a token, bounds from above; needed for a joule budget")
     add("--cache", action="store_true", help="reuse samples of earlier runs")
-    add("--json", action="store_true", help="print one JSON object")
+    add("--json", action="store_true", help="print one JSON object a question")
 
 
 def run_ask(chosen: argparse.Namespace) -> int:
-    """Ask, show, and answer with 0, 3 (nothing readable) or 130 (interrupted)."""
-    result = asyncio.run(_ask(chosen))
+    """Ask, show, and answer with 0, 3 (nothing readable) or 130 (interrupted); the worst of several questions."""
+    if chosen.explain and chosen.strategy != "auto":
+        raise BadInput("--explain", chosen.strategy, "goes with --strategy auto", "leave it out, or ask for auto")
+    return _ask_lines(chosen) if chosen.prompt == "-" else _tell(chosen, asyncio.run(_ask(chosen)))
+
+
+def _tell(chosen: argparse.Namespace, result: Result) -> int:
     if chosen.json:
-        print(json.dumps(result.json()))
+        print(json.dumps(result.json()), flush=True)
     else:
         show(result)
     if result.stopped == "interrupted":
@@ -83,51 +87,95 @@ def run_ask(chosen: argparse.Namespace) -> int:
 
 async def _ask(chosen: argparse.Namespace) -> Result:
     from outthink.client import ask
-    from outthink.economics.price import Price
-    from outthink.economics.tariff import Energy
 
     prompt = read_prompt(chosen.prompt)
-    judge: Verifier | str | None = chosen.verifier
-    if asked := judge == "person":
-        judge = TerminalJudge.here()
-    engine = chosen_engine(chosen)
-    view = LiveView(sys.stderr, quiet=chosen.json or asked)  # a view that redraws would hide what a person is asked
-    if chosen.explain and chosen.strategy != "auto":
-        raise BadInput("--explain", chosen.strategy, "goes with --strategy auto", "leave it out, or ask for auto")
-
-    unstated = [None] * len(chosen.also)
+    options = _options(chosen)
+    # A view that redraws itself would hide what a person is asked.
+    view = LiveView(sys.stderr, quiet=chosen.json or chosen.verifier == "person")
 
     def opened(session: Session) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, session.stop, "interrupted")
         view.watch(session)
 
+    options["observer"], options["opened"] = view, opened
+    with view:
+        return await ask(prompt, **options)
+
+
+def _ask_lines(chosen: argparse.Namespace) -> int:
+    """A question a line of standard input, on a model that is kept warm; one that fails does not end the others."""
+    from outthink.client import SyncClient
+
+    codes = {0}
+    running: list[tuple[asyncio.AbstractEventLoop, Session]] = []
+
+    def interrupt(*_: object) -> None:
+        if not running:
+            raise KeyboardInterrupt
+        loop, session = running[-1]
+        loop.call_soon_threadsafe(session.stop, "interrupted")
+
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
-        with view:
-            return await ask(
-                prompt,
-                model=[engine, *chosen.also],
-                strategy=chosen.strategy,
-                budget=chosen.budget,
-                answer=chosen.answer,
-                system=chosen.system,
-                max_tokens=chosen.max_tokens,
-                temperature=chosen.temperature,
-                seed=chosen.seed,
-                ahead=chosen.ahead,
-                price=[Price.parse(chosen.price) if chosen.price else None, *unstated],
-                energy=[Energy.parse(chosen.energy) if chosen.energy else None, *unstated],
-                cache=chosen.cache,
-                observer=view,
-                opened=opened,
-                verifier=judge,
-                reasoning_effort=chosen.reasoning_effort,
-                thinking_tokens=chosen.thinking_tokens,
-                policy=chosen.policy,
-                learn=chosen.learn,
-                planned=explain if chosen.explain else None,
-            )
+        with SyncClient(**_options(chosen)) as client:
+            for question in filter(None, map(str.strip, _lines())):
+                view = LiveView(sys.stderr, quiet=chosen.json)
+
+                def opened(session: Session, view: LiveView = view) -> None:
+                    running.append((asyncio.get_running_loop(), session))
+                    view.watch(session)
+
+                try:
+                    with view:
+                        result = client.ask(question, observer=view, opened=opened)
+                except EngineError as error:
+                    print(f"outthink ask: {error}", file=sys.stderr)
+                    if chosen.json:
+                        print(json.dumps({"error": str(error)}), flush=True)
+                    codes.add(1)
+                else:
+                    codes.add(_tell(chosen, result))
+                running.clear()
+                if 130 in codes:
+                    break
     finally:
-        await engine.aclose()
+        signal.signal(signal.SIGINT, before)
+    return next(code for code in (130, 1, 3, 0) if code in codes)
+
+
+def _lines() -> Iterator[str]:
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError:
+        raise BadInput("prompt", "standard input", "is no UTF-8 text", "convert it first") from None
+
+
+def _options(chosen: argparse.Namespace) -> Options:
+    """The flags as what a client takes."""
+    from outthink.economics.price import Price
+    from outthink.economics.tariff import Energy
+
+    unstated = [None] * len(chosen.also)
+    return {
+        "model": [lambda: chosen_engine(chosen), *chosen.also],
+        "strategy": chosen.strategy,
+        "budget": chosen.budget,
+        "answer": chosen.answer,
+        "system": chosen.system,
+        "max_tokens": chosen.max_tokens,
+        "temperature": chosen.temperature,
+        "seed": chosen.seed,
+        "ahead": chosen.ahead,
+        "price": [Price.parse(chosen.price) if chosen.price else None, *unstated],
+        "energy": [Energy.parse(chosen.energy) if chosen.energy else None, *unstated],
+        "cache": chosen.cache,
+        "verifier": TerminalJudge.here() if chosen.verifier == "person" else chosen.verifier,
+        "reasoning_effort": chosen.reasoning_effort,
+        "thinking_tokens": chosen.thinking_tokens,
+        "policy": chosen.policy,
+        "learn": chosen.learn,
+        "planned": explain if chosen.explain else None,
+    }
 
 
 def explain(plan: Plan) -> None:
@@ -138,9 +186,9 @@ def explain(plan: Plan) -> None:
 
 
 def read_prompt(given: str | None) -> str:
-    """The prompt from the command line or standard input; BadInput if there is none."""
-    if given not in (None, "-"):
-        return str(given)
+    """The prompt from the command line, or all of standard input; BadInput if there is none."""
+    if given is not None:
+        return given
     if sys.stdin.isatty():
         raise BadInput("prompt", "", "is missing", "write a question or pipe one in")
     try:
@@ -268,7 +316,9 @@ class LiveView:
             elif sample is not None:
                 self.unreadable += 1
             if not self.quiet and self._live is None and event != "failed":  # the error itself follows
-                self.console.print(_line(event, running, sample), markup=False, soft_wrap=True)
+                from outthink.client.progress import event_of
+
+                self.console.print(str(event_of(event, running, sample)), markup=False, soft_wrap=True)
 
     def _draw(self) -> RenderableType:
         lines = [Text(self._spending(), style="dim")]
@@ -290,15 +340,6 @@ class LiveView:
         limit = self.session.account.budget.tokens
         tokens = f"{known:,.0f} tokens" + (f" of {limit:,}" if limit else "")
         return f"{len(self.running)} in flight · {tokens} · {receipt.seconds:.1f} s"
-
-
-def _line(event: str, running: RunningCall, sample: Sample | None) -> str:
-    number = f"sample {running.call.index + 1}"
-    if sample is None:
-        return f"{number}: {event}"
-    tokens = "unknown tokens" if sample.tokens is None else f"{sample.tokens} tokens"
-    answer = "no readable answer" if sample.answer is None else sample.answer.replace("\n", " ")[:80]
-    return f"{number}: {answer} ({tokens}, {event})"
 
 
 def _tail(running: RunningCall) -> str:

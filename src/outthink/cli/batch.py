@@ -91,33 +91,29 @@ async def _ask(chosen: argparse.Namespace, names: list[str], prompts: list[Any],
     from outthink.evaluation.gains import measure_gains
 
     gains = measure_gains([load(path) for path in chosen.traces], at_most=chosen.n) if chosen.traces else None
-    engine = chosen_engine(chosen)
 
     def opened(session: Session) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, session.stop, "interrupted")
 
-    try:
-        return await ask_batch(
-            prompts,
-            ids=names,
-            model=engine,
-            budget=chosen.budget,
-            answer=chosen.answer,
-            gains=gains,
-            verifier=chosen.verifier,
-            at_most=chosen.n,
-            worth=chosen.worth,
-            system=chosen.system,
-            max_tokens=chosen.max_tokens,
-            temperature=chosen.temperature,
-            seed=chosen.seed,
-            price=Price.parse(chosen.price) if chosen.price else None,
-            energy=Energy.parse(chosen.energy) if chosen.energy else None,
-            journal=journal,
-            opened=opened,
-        )
-    finally:
-        await engine.aclose()
+    return await ask_batch(
+        prompts,
+        ids=names,
+        model=lambda: chosen_engine(chosen),
+        budget=chosen.budget,
+        answer=chosen.answer,
+        gains=gains,
+        verifier=chosen.verifier,
+        at_most=chosen.n,
+        worth=chosen.worth,
+        system=chosen.system,
+        max_tokens=chosen.max_tokens,
+        temperature=chosen.temperature,
+        seed=chosen.seed,
+        price=Price.parse(chosen.price) if chosen.price else None,
+        energy=Energy.parse(chosen.energy) if chosen.energy else None,
+        journal=journal,
+        opened=opened,
+    )
 
 
 def _questions(path: Path) -> tuple[list[str], list[Any]]:

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from outthink.answers import reader_for
 from outthink.client.options import Options, Prompt
-from outthink.controller.allocation import Allocation, Belief, Checked, Voted
-from outthink.controller.gain import GainTable
+from outthink.controller.allocation import Allocation, Belief, Checked, GainTable, Voted
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Entry, Receipt, Result
 from outthink.core.request import AnswerKind, AnswerReader, Budget, Request, Sampling

@@ -17,15 +17,16 @@ from typing import Self, Unpack
 from outthink.client.batch import BatchResult, plan_batch, run_batch
 from outthink.client.options import BatchOptions, Costs, Model, Options, Prompt, check_names, models_of, request_of
 from outthink.client.progress import AskEvent, EventQueue
+from outthink.controller.allocation import GainTable
 from outthink.controller.decide import Auto, Runnable, StrategyFunction, decide, name_of, read_strategy
-from outthink.controller.gain import GainTable
 from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Result, Verdict
 from outthink.core.request import AnswerKind, AnswerReader, Budget, Request
+from outthink.economics.tariff import Tariff
 from outthink.engines.locate import locate
 from outthink.engines.protocol import Engine
-from outthink.session.open import OpenSession, SessionOptions, Source, open_session, tariff_of
+from outthink.session.open import OpenSession, SessionOptions, Source, open_session
 from outthink.session.runner import Places
 from outthink.session.session import Session
 from outthink.session.store import ResponseCache
@@ -230,8 +231,10 @@ class Client:
         key = model if isinstance(model, str) else id(model)
         held = self._engines.get(key)
         if held is None:
-            engine = locate(model) if isinstance(model, str) else model
-            held = self._engines[key] = _Held(engine, isinstance(model, str), engine.model)
+            owned = isinstance(model, str) or callable(model)
+            engine = locate(model) if isinstance(model, str) else model() if callable(model) else model
+            # A given one is kept too: its number must not become that of another while it is known by it.
+            held = self._engines[key] = _Held(engine, model, owned, engine.model)
         return held
 
     async def _open(
@@ -281,6 +284,7 @@ class _Held:
     """
 
     engine: Engine
+    given: Model
     owned: bool
     name: str
     places: Places | None = None
@@ -292,7 +296,12 @@ class _Held:
             self.places = Places(lambda: max(1, engine.concurrency))
         if cached and self.responses is None:
             self.responses = ResponseCache.default(self.name)
-        return Source(engine, lambda: tariff_of(engine, *costs), self.responses if cached else None, self.places)
+        return Source(
+            engine,
+            lambda: Tariff.of_engine(engine, price=costs.price, energy=costs.energy),
+            self.responses if cached else None,
+            self.places,
+        )
 
     async def aclose(self) -> None:
         if self.responses is not None:

@@ -24,15 +24,16 @@ from outthink.verifiers.protocol import Verifier
 
 Prompt = str | Sequence[Message | Mapping[str, Any]]
 """A question, or messages in OpenAI's form."""
-Model = str | Engine
+Model = str | Engine | Callable[[], Engine]
+"""What `--model` takes, an engine, or a function that opens one."""
 
 
 class BatchOptions(TypedDict, total=False):
     """Options of `ask` and `ask_batch` alike.
 
     Args:
-        model: `embedded`, a server's URL, a GGUF file, or an engine; several of them make a pool, of which a
-            strategy draws from the first unless it says `session.on(name)`.
+        model: `embedded`, a server's URL, a GGUF file, an engine, or a function that opens one; several of them
+            make a pool, of which a strategy draws from the first unless it says `session.on(name)`.
         budget: ceilings for the whole request or batch: a Budget, `tokens=4000,seconds=20`, or the same as a mapping.
         answer: kind of answer, or a function from completion text to canonical answer (`ask` text, `ask_batch` number).
         system: system prompt.

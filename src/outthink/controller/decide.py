@@ -22,6 +22,7 @@ from outthink.engines.protocol import Call, Engine
 from outthink.engines.simulated import is_simulated
 from outthink.session.session import Session
 from outthink.strategies import Spec
+from outthink.strategies.defaults import fallback
 
 StrategyFunction = Callable[[Session, Request], Coroutine[Any, Any, Verdict]]
 Runnable = Spec | StrategyFunction | Plan
@@ -59,7 +60,7 @@ def default_strategy(request: Request) -> Spec:
 
     Free text has no canonical form that two completions are likely to share, so votes cannot pay.
     """
-    return Spec.parse("single" if request.answer == "text" else "adaptive-consistency:n=16")
+    return Spec.parse(fallback(request.answer))
 
 
 def read_strategy(
@@ -94,7 +95,7 @@ def read_strategy(
         return default_strategy(request)
     if callable(strategy) and not isinstance(strategy, Spec):
         return strategy
-    spec = strategy if isinstance(strategy, Spec) else Spec.parse(strategy)
+    spec = strategy if isinstance(strategy, Spec) else Spec.parse(strategy, importing=True)
     if verifier is None and spec.strategy.needs_verifier:
         name = spec.strategy.name
         raise BadInput("verifier", None, f"is missing, and {name} needs one", "give --verifier NAME|PATH|URL")

@@ -284,6 +284,7 @@ class EmbeddedEngine(Engine):
             logprobs=True, top_logprobs=_TOP, prefix=True, seed=True, tokenizer="llama.cpp", n=True, usage_sums=False
         )
         self._child = child
+        self._context = plan.slot_context  # it grows on demand and never shrinks, not even where the child has died
         self._client = OpenAIEngine(
             child.url,
             self.model,
