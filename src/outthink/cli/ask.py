@@ -22,7 +22,7 @@ from rich.text import Text
 
 from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments
 from outthink.core.errors import BadInput, EngineError
-from outthink.core.receipt import Receipt, Result
+from outthink.core.receipt import Result
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, Sample
 from outthink.session.calls import RunningCall
@@ -219,50 +219,16 @@ def show(result: Result) -> None:
 
 def receipt_table(result: Result) -> Table:
     """The receipt as a small table; what is unknown says so."""
-    receipt = result.receipt
     table = Table(
         title=escape(f"receipt · {result.strategy} · {result.model}"), title_justify="left", show_header=False, box=None
     )
     table.add_column(style="dim")
     table.add_column()
     table.add_row("stopped", result.stopped)
-    table.add_row("calls", _calls(receipt))
-    table.add_row("tokens", f"{_amount(receipt, 'tokens', ',.0f')}  ({_split(receipt)})")
-    table.add_row("seconds", f"{receipt.seconds:.2f}")
-    table.add_row("dollars", _amount(receipt, "usd", ".6f"))
-    table.add_row("joules", _amount(receipt, "joules", ".1f"))
-    table.add_row("FLOPs", _amount(receipt, "flops", ".3g"))
+    for name, value in result.receipt.display()[1]:
+        if name != "note":
+            table.add_row(name, escape(value))
     return table
-
-
-def _calls(receipt: Receipt) -> str:
-    counts = Counter(entry.status for entry in receipt.entries)
-    return ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
-
-
-def _split(receipt: Receipt) -> str:
-    entries = receipt.entries
-    parts = {
-        "prompt": [entry.prompt_tokens for entry in entries],
-        "completion": [entry.completion_tokens for entry in entries],
-        "cancelled": [entry.cancelled_tokens for entry in entries],
-    }
-    text = " + ".join(
-        f"{name} {'unknown' if None in values else format(sum(v or 0 for v in values), ',')}"
-        for name, values in parts.items()
-    )
-    cached = sum(entry.cached_tokens or 0 for entry in entries)
-    return text + (f"; {cached:,} of the prompt from the server's cache" if cached else "")
-
-
-def _amount(receipt: Receipt, name: str, form: str) -> str:
-    total = receipt.total(name)
-    if total.value is not None:
-        return format(total.value, form)
-    if total.known == 0 and total.at_most is None:
-        return "unknown"
-    upper = "unknown" if total.at_most is None else format(total.at_most, form)
-    return f"unknown (at least {format(total.known, form)}, at most {upper})"
 
 
 # What `ask` shows while it runs: samples, votes and spending.

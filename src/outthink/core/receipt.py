@@ -6,9 +6,13 @@ what is known and an upper bound. Does not know budgets, prices, or why a call w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, Literal, Protocol
+
+from outthink.core.display import Displayed, Rows
 
 Role = Literal["policy", "verifier", "probe", "router"]
 Status = Literal["finished", "stopped", "cancelled", "failed", "cached"]
@@ -106,8 +110,8 @@ def total(
     return Total(known if complete else None, known, at_most if bounded else None)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+@dataclass(frozen=True, slots=True, repr=False)
+class Receipt(Displayed):
     """The ledger of one request, its wall-clock `seconds` and a note of what was unusual."""
 
     entries: tuple[Entry, ...]
@@ -172,6 +176,41 @@ class Receipt:
             "notes": list(self.notes),
         }
 
+    def display(self) -> tuple[str, Rows]:
+        """Calls, tokens, seconds, dollars, joules, FLOPs and notes; what is unknown says so."""
+        counts = Counter(entry.status for entry in self.entries)
+        rows = [
+            ("calls", ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"),
+            ("tokens", f"{self._amount('tokens', ',.0f')}  ({self._split()})"),
+            ("seconds", f"{self.seconds:.2f}"),
+            ("dollars", self._amount("usd", ".6f")),
+            ("joules", self._amount("joules", ".1f")),
+            ("FLOPs", self._amount("flops", ".3g")),
+        ]
+        return "receipt", [*rows, *(("note", note) for note in self.notes)]
+
+    def _split(self) -> str:
+        parts = {
+            "prompt": [entry.prompt_tokens for entry in self.entries],
+            "completion": [entry.completion_tokens for entry in self.entries],
+            "cancelled": [entry.cancelled_tokens for entry in self.entries],
+        }
+        text = " + ".join(
+            f"{name} {'unknown' if None in values else format(sum(v or 0 for v in values), ',')}"
+            for name, values in parts.items()
+        )
+        cached = sum(entry.cached_tokens or 0 for entry in self.entries)
+        return text + (f"; {cached:,} of the prompt from the server's cache" if cached else "")
+
+    def _amount(self, name: str, form: str) -> str:
+        total = self.total(name)
+        if total.value is not None:
+            return format(total.value, form)
+        if total.known == 0 and total.at_most is None:
+            return "unknown"
+        upper = "unknown" if total.at_most is None else format(total.at_most, form)
+        return f"unknown (at least {format(total.known, form)}, at most {upper})"
+
 
 def _shown(name: str, value: float | None) -> float | None:
     return int(value) if name == "tokens" and value is not None else value
@@ -218,8 +257,8 @@ class ResultSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+@dataclass(frozen=True, slots=True, repr=False)
+class Result(Displayed):
     """The outcome of `ask`; `answer` is None where none could be read."""
 
     answer: str | None
@@ -245,3 +284,9 @@ class Result:
             "stopped": self.stopped,
             "receipt": self.receipt.json(),
         }
+
+    def display(self) -> tuple[str, Rows]:
+        """The answer, who gave it, and the receipt."""
+        answer = "no answer could be read" if self.answer is None else self.answer
+        _, rows = self.receipt.display()
+        return shorten(answer, 400), [("by", f"{self.strategy} · {self.model}"), ("stopped", self.stopped), *rows]

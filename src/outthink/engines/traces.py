@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from outthink.core.display import Displayed, Rows
 from outthink.core.errors import BadInput
 from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.protocol import Call, Features
@@ -50,8 +51,8 @@ class Scoring:
     aggregation: str | None = None
 
 
-@dataclass(slots=True)
-class Traces:
+@dataclass(slots=True, repr=False)
+class Traces(Displayed):
     """One file of samples. `model` is the stem before `--`, `dataset` what follows it.
 
     `scoring` is the verifier whose scores the samples carry, None where they carry none.
@@ -85,6 +86,19 @@ class Traces:
     def depth(self) -> int:
         """Sampled completions that every problem has."""
         return min(len(problem.sampled) for problem in self.problems.values())
+
+    def display(self) -> tuple[str, Rows]:
+        """Model, data set and how much there is."""
+        samples = sum(len(problem.sampled) for problem in self.problems.values())
+        greedy = sum(problem.greedy is not None for problem in self.problems.values())
+        rows = [
+            ("model", self.model),
+            ("dataset", self.dataset or "unnamed"),
+            ("problems", f"{len(self.problems):,}"),
+            ("samples", f"{samples:,}, {self.depth} or more of each problem, and {greedy:,} greedy ones"),
+            ("verifier", self.verifier or "none"),
+        ]
+        return f"samples of {self.path}", rows
 
 
 def columns(path: Path) -> list[str]:

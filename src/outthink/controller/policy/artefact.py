@@ -18,6 +18,7 @@ from outthink.controller.cascade import StageRule
 from outthink.controller.policy.regime import Regime
 from outthink.controller.policy.rules import rule_from_json
 from outthink.controller.stored import Json, JsonObject, reading, write_file
+from outthink.core.display import Displayed, Rows
 from outthink.core.errors import BadInput
 
 # JSON in one form only (sorted keys, one a line, long lists of numbers wrapped), so that equal contents are equal
@@ -177,8 +178,8 @@ class Task:
         raise BadInput("policy", n, "is a size it was not calibrated for", f"use one of {sizes}")
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+@dataclass(frozen=True, slots=True, repr=False)
+class Policy(Displayed):
     """A policy: its content as JSON values, and what is read off it. Make one with `of`, `read` or `load`."""
 
     content: JsonObject
@@ -284,6 +285,16 @@ class Policy:
             if member.get("served_as") == model:
                 names.add(member["model"])
         return [task for task in self.tasks if task.model in names]
+
+    def display(self) -> tuple[str, Rows]:
+        """What it chooses by task, and what that did on held-out problems."""
+        rows = [("created", self.created), ("cheapest in", self.by)]
+        for task in self.tasks:
+            arm = task.arm(task.chosen)
+            held = arm.held_out
+            figures = f"accuracy {held.accuracy:.3f}, {held.tokens:,.0f} tokens on {held.problems:,} held-out problems"
+            rows.append((f"{task.model} on {task.dataset}", f"{arm.name}: {figures}"))
+        return f"policy {self.id}", rows
 
 
 def _task(values: JsonObject) -> Task:
