@@ -14,12 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 import outthink as ot
-from outthink.cli.ask import receipt_table
-from outthink.evaluation.compare import CompareSettings, compare
-from outthink.evaluation.report.html import render
-from outthink.evaluation.report.plot import draw
-from outthink.evaluation.report.terminal import terminal_plot
-from outthink.strategies import Spec
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "demo"
@@ -77,20 +71,20 @@ async def live(console: Console) -> None:
         await engine.aclose()
     console.print(table)
     console.print()
-    console.print(receipt_table(result))
+    print(result.receipt)
 
 
 def recorded(console: Console) -> None:
     """Replay the recorded samples, draw the trade-off and write the report."""
     files = sorted((ROOT / "data" / "demo").glob("*--demo.parquet"))
     samples = [path for path in files if not path.name.startswith("problems")]
-    settings = CompareSettings(seeds=2)
-    rows = compare(samples, [Spec.parse(name) for name in COMPARED], settings)
+    settings = ot.CompareSettings(seeds=2)
+    rows = ot.compare(samples, [ot.Spec.parse(name) for name in COMPARED], settings)
     console.print(f"\n[bold]350 recorded problems, {len(samples)} models: what accuracy costs[/]\n")
-    print(terminal_plot([row for row in rows if row["traces"] == PLOTTED], color=sys.stdout.isatty()))
+    print(ot.report_text([row for row in rows if row["traces"] == PLOTTED], color=sys.stdout.isatty()))
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "demo.html").write_text(render(rows, {"title": "What accuracy costs"} | settings.about()))
-    (OUT / "demo.svg").write_text(draw(rows))
+    (OUT / "demo.html").write_text(ot.report_html(rows, {"title": "What accuracy costs"} | settings.about()))
+    (OUT / "demo.svg").write_text(ot.report_svg(rows))
     console.print(f"interactive report: {(OUT / 'demo.html').relative_to(ROOT)}")
 
 

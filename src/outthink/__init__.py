@@ -5,115 +5,229 @@
     result = await ot.ask("What is 17 * 23?", answer="number", budget="tokens=2000,seconds=20")
     result.answer, result.stopped, result.receipt.tokens
 
-Names are loaded on first use, so that importing the package costs next to nothing.
+This is the public surface: what is not named here may change in any version. Names are loaded on first use, so that
+importing the package costs next to nothing.
 """
 
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from outthink.core.former import FormerModules
 
 if TYPE_CHECKING:
     from outthink import strategies
     from outthink.client import AskEvent, BatchResult, Client, Options, SyncClient, ask, ask_batch, ask_sync
+    from outthink.controller.allocation import split as split_budget
+    from outthink.controller.cascade import Cascade, Stage, least_threshold
+    from outthink.controller.difficulty import Difficulty, Probe
+    from outthink.controller.difficulty import load as load_difficulty
+    from outthink.controller.latency import Load as LatencyLoad
+    from outthink.controller.latency import plan as plan_latency
+    from outthink.controller.online import Arm, Learner
+    from outthink.controller.online import Settings as LearnerSettings
+    from outthink.controller.policy.artefact import Policy
+    from outthink.controller.policy.rules import rule_from_json
+    from outthink.controller.router import load as load_router
+    from outthink.controller.router import load_choice as load_choice_router
+    from outthink.controller.routing_rules import penalised, smallest_likely, strong_weak
     from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
-    from outthink.core.receipt import Receipt, Result, Verdict
+    from outthink.core.receipt import Entry, Receipt, Result, Verdict
     from outthink.core.request import Budget, Message, Request, Sampling
-    from outthink.core.sample import Sample
+    from outthink.core.sample import Candidate, Sample
+    from outthink.economics.hardware import H200, Hardware, Shape, exchange_value
     from outthink.economics.price import Price
     from outthink.economics.tariff import Energy
     from outthink.engines.embedded import EmbeddedEngine
     from outthink.engines.openai import OpenAIEngine
+    from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
     from outthink.engines.scripted import Completion, ScriptedEngine
     from outthink.engines.simulated import Fault, Speed
-    from outthink.engines.traces import ReplayEngine
+    from outthink.engines.traces import ReplayEngine, Traces
     from outthink.engines.traces import load as load_traces
+    from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
+    from outthink.evaluation.calibration.source import open_source as open_samples
+    from outthink.evaluation.calibration.target import Target
+    from outthink.evaluation.compare import CompareSettings, compare
+    from outthink.evaluation.dataset import Dataset, open_dataset
+    from outthink.evaluation.gains import accuracy_by_cap
+    from outthink.evaluation.record import Recording, record
+    from outthink.evaluation.report.html import render as report_html
+    from outthink.evaluation.report.plot import draw as report_svg
+    from outthink.evaluation.report.terminal import terminal_plot as report_text
+    from outthink.evaluation.routing.difficulty import fit_probe as fit_difficulty_probe
+    from outthink.evaluation.routing.difficulty import outcomes as difficulty_outcomes
+    from outthink.evaluation.routing.difficulty_run import for_policy as difficulty_for_policy
+    from outthink.evaluation.routing.difficulty_run import train as train_difficulty
+    from outthink.session.asking import Asking
     from outthink.session.session import Session
-    from outthink.strategies import Votes, strategy
+    from outthink.strategies import Spec, Votes, strategy
+    from outthink.strategies.voting import allocate
+    from outthink.training.prompt_states import prompt_states
+    from outthink.verifiers import ConfidenceVerifier, ExactVerifier, FunctionVerifier, JudgeVerifier, Score, Verifier
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ask": "client",
-    "ask_batch": "client",
-    "ask_sync": "client",
-    "AskEvent": "client",
-    "BatchResult": "client",
-    "Client": "client",
-    "Options": "client",
-    "SyncClient": "client",
-    "Budget": "core.request",
-    "BadInput": "core.errors",
-    "EngineError": "core.errors",
-    "OutthinkError": "core.errors",
-    "Unsupported": "core.errors",
-    "Message": "core.request",
-    "Receipt": "core.receipt",
-    "Request": "core.request",
-    "Result": "core.receipt",
-    "Verdict": "core.receipt",
-    "Sample": "core.sample",
-    "Sampling": "core.request",
-    "Energy": "economics.tariff",
-    "Price": "economics.price",
-    "EmbeddedEngine": "engines.embedded",
-    "OpenAIEngine": "engines.openai",
-    "ReplayEngine": "engines.traces",
-    "Completion": "engines.scripted",
-    "ScriptedEngine": "engines.scripted",
-    "Fault": "engines.simulated",
-    "Speed": "engines.simulated",
-    "Session": "session.session",
-    "Votes": "strategies",
-    "strategy": "strategies",
+    "client": "AskEvent BatchResult Client Options SyncClient ask ask_batch ask_sync",
+    "controller.allocation": "split=split_budget",
+    "controller.cascade": "Cascade Stage least_threshold",
+    "controller.difficulty": "Difficulty Probe load=load_difficulty",
+    "controller.latency": "Load=LatencyLoad plan=plan_latency",
+    "controller.online": "Arm Learner Settings=LearnerSettings",
+    "controller.policy.artefact": "Policy",
+    "controller.policy.rules": "rule_from_json",
+    "controller.router": "load=load_router load_choice=load_choice_router",
+    "controller.routing_rules": "penalised smallest_likely strong_weak",
+    "core.errors": "BadInput EngineError OutthinkError Unsupported",
+    "core.receipt": "Entry Receipt Result Verdict",
+    "core.request": "Budget Message Request Sampling",
+    "core.sample": "Candidate Sample",
+    "economics.hardware": "H200 Hardware Shape exchange_value",
+    "economics.price": "Price",
+    "economics.tariff": "Energy",
+    "engines.embedded": "EmbeddedEngine",
+    "engines.openai": "OpenAIEngine",
+    "engines.protocol": "Call Delta Engine Event Features Finish",
+    "engines.scripted": "Completion ScriptedEngine",
+    "engines.simulated": "Fault Speed",
+    "engines.traces": "ReplayEngine Traces load=load_traces",
+    "evaluation.calibration.run": "CalibrationRecipe calibrate",
+    "evaluation.calibration.target": "Target",
+    "evaluation.compare": "CompareSettings compare",
+    "evaluation.dataset": "Dataset open_dataset open_source=open_samples",
+    "evaluation.gains": "accuracy_by_cap",
+    "evaluation.record": "Recording record",
+    "evaluation.report.html": "render=report_html",
+    "evaluation.report.plot": "draw=report_svg",
+    "evaluation.report.terminal": "terminal_plot=report_text",
+    "evaluation.routing.difficulty": "fit_probe=fit_difficulty_probe outcomes=difficulty_outcomes",
+    "evaluation.routing.difficulty_run": "for_policy=difficulty_for_policy train=train_difficulty",
+    "session.scoring": "Asking",
+    "session.session": "Session",
+    "strategies": "Spec Votes strategy",
+    "strategies.voting": "allocate",
+    "training.prompt_states": "prompt_states",
+    "verifiers": "ConfidenceVerifier ExactVerifier FunctionVerifier JudgeVerifier Score Verifier",
 }
+"""Modules, and the names in them that are public; `inner=public` where the two differ."""
 
+_PLACES = {
+    name.rpartition("=")[2]: (module, name.partition("=")[0])
+    for module, names in _HOMES.items()
+    for name in names.split()
+}
 __all__ = [
+    "H200",
+    "Arm",
     "AskEvent",
+    "Asking",
     "BadInput",
     "BatchResult",
     "Budget",
+    "CalibrationRecipe",
+    "Call",
+    "Candidate",
+    "Cascade",
     "Client",
+    "CompareSettings",
     "Completion",
+    "ConfidenceVerifier",
+    "Dataset",
+    "Delta",
+    "Difficulty",
     "EmbeddedEngine",
     "Energy",
+    "Engine",
     "EngineError",
+    "Entry",
+    "Event",
+    "ExactVerifier",
     "Fault",
+    "Features",
+    "Finish",
+    "FunctionVerifier",
+    "Hardware",
+    "JudgeVerifier",
+    "LatencyLoad",
+    "Learner",
+    "LearnerSettings",
     "Message",
     "OpenAIEngine",
     "Options",
     "OutthinkError",
+    "Policy",
     "Price",
+    "Probe",
     "Receipt",
+    "Recording",
     "ReplayEngine",
     "Request",
     "Result",
     "Sample",
     "Sampling",
+    "Score",
     "ScriptedEngine",
     "Session",
+    "Shape",
+    "Spec",
     "Speed",
+    "Stage",
     "SyncClient",
+    "Target",
+    "Traces",
     "Unsupported",
     "Verdict",
+    "Verifier",
     "Votes",
     "__version__",
+    "accuracy_by_cap",
+    "allocate",
     "ask",
     "ask_batch",
     "ask_sync",
+    "calibrate",
+    "compare",
+    "difficulty_for_policy",
+    "difficulty_outcomes",
+    "exchange_value",
+    "fit_difficulty_probe",
+    "least_threshold",
+    "load_choice_router",
+    "load_difficulty",
+    "load_router",
     "load_traces",
+    "open_dataset",
+    "open_samples",
+    "penalised",
+    "plan_latency",
+    "prompt_states",
+    "record",
+    "report_html",
+    "report_svg",
+    "report_text",
+    "rule_from_json",
+    "smallest_likely",
+    "split_budget",
     "strategies",
     "strategy",
+    "strong_weak",
+    "train_difficulty",
 ]
 
+sys.meta_path.append(FormerModules)
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    if name == "load_traces":
-        return import_module(f"{__name__}.engines.traces").load
-    if name == "strategies":
-        return import_module(f"{__name__}.strategies")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+if not TYPE_CHECKING:  # to a type checker, a name that is not listed above is an error
+
+    def __getattr__(name: str) -> object:
+        if name == "strategies":
+            return import_module(f"{__name__}.strategies")
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, inner = _PLACES[name]
+        return getattr(import_module(f"{__name__}.{module}"), inner)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__
