@@ -56,19 +56,10 @@ def test_litellm_is_in_no_extra() -> None:
     assert "litellm" not in named
 
 
-def test_import_is_quick_and_light() -> None:
-    code = """
-import json, sys, time
-began = time.perf_counter()
-import outthink
-print(json.dumps([time.perf_counter() - began, sorted(sys.modules)]))
-"""
-    runs = [
-        json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    ]
-    assert not HEAVY & set(runs[0][1])
-    assert min(seconds for seconds, _ in runs) < 0.2
+def test_import_is_light() -> None:
+    code = "import json, sys, outthink\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(json.loads(done.stdout))
 
 
 def test_version_and_help_load_nothing_heavy() -> None:
