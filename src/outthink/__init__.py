@@ -13,6 +13,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from outthink.core import __version__
 from outthink.core.former import FormerModules
 
 if TYPE_CHECKING:
@@ -65,8 +66,6 @@ if TYPE_CHECKING:
     from outthink.strategies.voting import allocate
     from outthink.training.prompt_states import prompt_states
     from outthink.verifiers import ConfidenceVerifier, ExactVerifier, FunctionVerifier, JudgeVerifier, Score, Verifier
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "client": "AskEvent BatchResult Client Options SyncClient ask ask_batch ask_sync",

@@ -55,8 +55,8 @@ async def _server(chosen: argparse.Namespace) -> tuple[str, list[tuple[str, str,
 
 
 def _installation() -> tuple[str, list[tuple[str, str, str]]]:
-    from outthink import __version__
     from outthink.controller.plugins import load_plugins
+    from outthink.core import __version__
     from outthink.core.paths import cache_dir
 
     models = sorted((cache_dir() / "models").glob("*.gguf"))

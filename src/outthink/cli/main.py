@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from outthink import __version__
+from outthink.core import __version__
 from outthink.core.errors import OutthinkError
 
 HOMES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from outthink import __version__
+from outthink.core import __version__
 from outthink.core.request import ANSWER_KINDS
 from outthink.serving.chat.question import VERIFIERS
 
