@@ -31,7 +31,7 @@ def test_a_request_from_its_first_sample_to_its_end() -> None:
     live.sampled("a", 0, "finished", "4", 20, "http://one")
     live.voted("a", {"4": 1.0}, "4")
     live.sampled("a", 2, "cancelled", None, 7, "http://one")
-    shown = live.shown()
+    shown = live.json()
     (row,) = shown["running"]
     assert (row["id"], row["key"], row["strategy"], row["started"]) == ("a", "k1", "esc:n=4", 1000.0)
     assert [sample["state"] for sample in row["samples"]] == ["finished", "started", "cancelled"]
@@ -40,7 +40,7 @@ def test_a_request_from_its_first_sample_to_its_end() -> None:
     assert (row["votes"], row["leader"]) == ([{"answer": "4", "weight": 1.0}], "4")
     assert (shown["count"], shown["calls"]) == (1, 1)
     live.finished(record("a", "consensus"))
-    shown = live.shown()
+    shown = live.json()
     assert shown["running"] == []
     assert (shown["count"], shown["total"], shown["finished"][0]["stopped"]) == (0, 1, "consensus")
     story = live.story("a")
@@ -53,17 +53,17 @@ def test_tokens_that_nobody_counted_stay_unknown() -> None:
     live = LiveRequests()
     live.began(begun("a"))
     live.sampled("a", 0, "cancelled", None, None, "http://one")
-    assert live.shown()["running"][0]["samples"][0]["tokens"] is None
+    assert live.json()["running"][0]["samples"][0]["tokens"] is None
     live.finished(record("a"))
-    assert live.shown()["finished"][0]["tokens"] is None
+    assert live.json()["finished"][0]["tokens"] is None
 
 
 def test_events_of_requests_that_it_does_not_know_change_nothing() -> None:
     live = LiveRequests()
-    before = live.shown()
+    before = live.json()
     live.sampled("x", 0, "started", None, None, "http://one")
     live.voted("x", {"4": 1.0}, "4")
-    assert live.shown() | {"now": 0} == before | {"now": 0}
+    assert live.json() | {"now": 0} == before | {"now": 0}
 
 
 def test_backends() -> None:
@@ -71,7 +71,7 @@ def test_backends() -> None:
     live.backend("http://one", True)
     live.backend("http://two", True)
     live.backend("http://one", False)
-    assert live.shown()["backends"] == [{"url": "http://one", "healthy": False}, {"url": "http://two", "healthy": True}]
+    assert live.json()["backends"] == [{"url": "http://one", "healthy": False}, {"url": "http://two", "healthy": True}]
 
 
 def test_memory_is_bounded_whatever_runs() -> None:
@@ -82,7 +82,7 @@ def test_memory_is_bounded_whatever_runs() -> None:
     for index in range(SAMPLES + 30):
         live.sampled(newest, index, "finished", "9" * 5000, 1, "http://one")
     live.voted(newest, {f"{number} " + "x" * 5000: float(number) for number in range(VOTES + 12)}, "19 " + "x" * 5000)
-    shown = live.shown(most=10)
+    shown = live.json(most=10)
     assert (len(shown["running"]), shown["count"]) == (10, REQUESTS + 50)
     row = shown["running"][0]
     assert row["id"] == newest
@@ -94,7 +94,7 @@ def test_memory_is_bounded_whatever_runs() -> None:
     for number in range(REQUESTS + 50):
         live.sampled(str(number), 0, "started", None, None, "http://one")
         live.finished(record(str(number)))
-    shown = live.shown()
+    shown = live.json()
     assert (shown["count"], len(shown["finished"]), shown["total"]) == (0, FINISHED, REQUESTS + 50)
     assert sum(live.story(str(number)) is not None for number in range(REQUESTS + 50)) == KEPT
 
@@ -112,7 +112,7 @@ def test_counts_never_go_below_zero(events: list[tuple[int, int, str]]) -> None:
         live.sampled(str(request), index, state, None, None, "http://one")
         if index == 5:
             live.finished(record(str(request)))
-        shown = live.shown()
+        shown = live.json()
         assert shown["count"] == len(shown["running"]) >= 0
         assert shown["calls"] >= 0
         assert all(number >= 0 for row in shown["running"] for number in row["counts"].values())

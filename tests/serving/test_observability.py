@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from outthink.http.secrets import scrub
 from outthink.serving.chat.backends import Policies
 from outthink.serving.observe import logs, metrics
-from outthink.serving.observe.watch import Quiet
+from outthink.serving.observe.watch import Watcher
 from support.chat_server import ChatServer, Hang, chat, models, refusal, stream, whole
 from support.proxy_server import CHAT, ProxyServer
 
@@ -36,7 +36,7 @@ def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
         yield running
 
 
-class Heard(Quiet):
+class Heard(Watcher):
     """Writes down what it is told."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ def test_a_request_that_fails_ends_for_its_watchers(backend: ChatServer, proxy: 
 
 
 def test_a_watcher_that_fails_is_dropped_and_the_request_served(proxy: ProxyServer) -> None:
-    class Broken(Quiet):
+    class Broken(Watcher):
         def began(self, running: Any) -> None:
             raise RuntimeError("no")
 

@@ -130,7 +130,7 @@ def test_backends_come_go_and_change_their_models() -> None:
         port = gone.port
     with ChatServer(OK) as steady, ProxyServer(steady.url, f"http://127.0.0.1:{port}/v1", pool=QUICK) as proxy:
         heard: list[tuple[str, bool]] = []
-        proxy.pool.heard = lambda url, well: heard.append((url, well))
+        proxy.pool._on_health_change = lambda url, well: heard.append((url, well))
         assert proxy.get("/readyz").status == 200
         assert proxy.chat("late").status == 404
         with ChatServer(OK, routes={"/v1/models": models("late")}, port=port) as late:
@@ -286,7 +286,7 @@ def test_a_check_that_breaks_does_not_end_the_checks() -> None:
             raise RuntimeError("a listener of ours is broken")
 
         told: list[bool] = []
-        proxy.pool.heard = heard
+        proxy.pool._on_health_change = heard
         backend.routes["/v1/models"] = refusal("no", 500)
         assert until(lambda: told == [False])
         backend.routes["/v1/models"] = models("toy")

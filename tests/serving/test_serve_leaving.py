@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from outthink.serving.observe.watch import LiveRequest, Quiet
+from outthink.serving.observe.watch import LiveRequest, Watcher
 from outthink.serving.pool import BackendSettings
 from outthink.serving.protocols import RequestRecord
 from support.chat_server import ChatServer, Reply, Seen, chat, models, whole
@@ -33,7 +33,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-class Live(Quiet):
+class Live(Watcher):
     """Who is being answered, as a dashboard would see it."""
 
     def __init__(self) -> None:

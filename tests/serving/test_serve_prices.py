@@ -14,7 +14,7 @@ from outthink.economics.price import Price
 from outthink.economics.tariff import Energy
 from outthink.serving.ledger import DurableLedger, Rules, open_durable
 from outthink.serving.pool import BackendSettings
-from outthink.serving.pool.pool import Dearest
+from outthink.serving.pool.pool import DearestPrice
 from outthink.serving.protocols import Terms
 from support.chat_server import ChatServer, Reply, Seen, chat, models, whole
 from support.ledgers import doing
@@ -113,7 +113,7 @@ def test_where_backends_of_one_model_differ_strategies_are_charged_at_the_deares
 
 def test_the_dearest_of_several_prices_bounds_all_of_them_and_is_linear() -> None:
     one, other = Price(5.0, 1.0), Price(1.0, 4.0, cached_input=2.0)
-    both = Dearest((one, other))
+    both = DearestPrice((one, other))
     for prompt, completion in ((0, 0), (1000, 0), (0, 1000), (1000, 50), (50, 100_000)):
         assert both.bound(prompt, completion) >= max(one.bound(prompt, completion), other.bound(prompt, completion))
         assert both.cost(prompt, 0, completion) == max(price.cost(prompt, 0, completion) for price in (one, other))

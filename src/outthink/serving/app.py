@@ -35,6 +35,7 @@ class App:
         wire: moves bytes to them.
         ledger: keys, budgets and receipts.
         admission: how many requests come in at once.
+        watchers: are told what happens; more may be added.
     """
 
     def __init__(
@@ -44,11 +45,12 @@ class App:
         ledger: Ledger,
         limits: Limits | None = None,
         admission: AdmissionSettings | None = None,
+        watchers: Watchers | None = None,
     ) -> None:
         self.pool, self.wire, self.ledger = pool, wire, ledger
         self.limits = limits or Limits()
         self.admission = Admission(admission)
-        self.watchers = Watchers()
+        self.watchers = watchers or Watchers()
         self.failed: Counter[tuple[int, str]] = Counter()
         """Error objects by status and code."""
         self.stopping = False

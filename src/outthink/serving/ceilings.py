@@ -8,8 +8,7 @@ which backend answers.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from outthink.economics.tariff import Tariff
 from outthink.http.fields import (
@@ -37,7 +36,7 @@ class CappedRequest(NamedTuple):
 
 
 def cap_request(
-    key: Key, path: str, content: bytes, body: Mapping[str, Any], default_tokens: int, tariff: Tariff
+    key: Key, path: str, content: bytes, body: JsonObject, default_tokens: int, tariff: Tariff
 ) -> CappedRequest:
     """The request as this key may send it. Raises Failure where its ceilings leave no room.
 

@@ -1,17 +1,22 @@
-"""The protocol's paths and what answers them. Knows which endpoints exist; each handler is a file of its own."""
+"""The protocol's paths and what answers them.
+
+Knows: which endpoints exist, what is passed through and what a strategy answers, and who may see a receipt. Does not
+know how either is done: `chat.handler` and `forward` are files of their own.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from aiohttp import web
 
+from outthink.http.fields import JsonObject
 from outthink.serving.bodies import decode_body, encode, receive
 from outthink.serving.chat.backends import Backends, Policies
 from outthink.serving.chat.handler import Chats, model_list, model_row, unknown_model
-from outthink.serving.chat.question import check_allowed, wanted
+from outthink.serving.chat.question import beyond_forwarding, check_allowed
 from outthink.serving.failure import Failure, bad_field, wrong_method
 from outthink.serving.forward import Forwarder
 from outthink.serving.openapi import document
@@ -22,34 +27,7 @@ if TYPE_CHECKING:
     from outthink.serving.app import App
 
 
-# `/v1/receipts/{id}`: what a request cost. Knows who may see it; others cannot tell that it exists.
-
 _HIDDEN = frozenset({"body", "content", "receipt", "key_id"})
-
-
-async def forgotten(ledger: Ledger, number: str, key: Key) -> dict[str, Any]:
-    """What a request sent and got is deleted, its receipt stays. Raises Failure 404 like `told`."""
-    await receipt_body(ledger, number, key)
-    return {"object": "receipt.content", "id": number, "deleted": await ledger.forget(number)}
-
-
-async def receipt_body(ledger: Ledger, number: str, key: Key) -> dict[str, Any]:
-    """A receipt. Raises Failure 404 for one that does not exist or belongs to another key."""
-    record = await ledger.receipt(number) if legal_id(number) else None
-    if record is None or (record.key_id != key.id and not key.admin):
-        raise Failure(404, f"id: {number[:60]!r} is no receipt of this key", param="id", code="receipt_not_found")
-    values = shown(record)
-    if values["receipt"] is not None and not key.admin:
-        values["receipt"] = {name: value for name, value in values["receipt"].items() if name != "shadow"}
-    return values
-
-
-def shown(record: RequestRecord) -> dict[str, Any]:
-    """The record, and within it the full receipt where there is one."""
-    values = {name: value for name, value in asdict(record).items() if name not in _HIDDEN}
-    return {"object": "receipt", **values, "receipt": record.receipt}
-
-
 CHAT = "/v1/chat/completions"
 PASSED = ("/v1/completions", "/v1/responses", "/v1/embeddings")
 _MODELS, _RECEIPTS, _CONTENT = "/v1/models/", "/v1/receipts/", "/content"
@@ -77,7 +55,7 @@ class Endpoints:
     async def chat(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """A chat: passed through by a backend's own name, else answered by a strategy."""
         content, body = await self._body(request)
-        if wanted(body, request.headers) is not None:
+        if beyond_forwarding(body, request.headers) is not None:
             return await self.chats(request, key, content, body)
         messages = body.get("messages")
         if isinstance(messages, list) and len(messages) > self.app.limits.messages:
@@ -89,12 +67,12 @@ class Endpoints:
         """An endpoint that backends answer alone."""
         path = request.path
         content, body = await self._body(request)
-        if (field := wanted(body, request.headers)) is not None:
+        if (field := beyond_forwarding(body, request.headers)) is not None:
             value = body.get(field, request.headers.get(field))
             raise bad_field(field, value, f"asks for a strategy or a budget, and {path} has none", f"use {CHAT}")
         return await self._forwarded(request, key, path, content, body)
 
-    async def _body(self, request: web.BaseRequest) -> tuple[bytes, dict[str, Any]]:
+    async def _body(self, request: web.BaseRequest) -> tuple[bytes, JsonObject]:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Failure(
                 415, "Content-Encoding: is not supported; send plain JSON", param="Content-Encoding", code="encoding"
@@ -107,7 +85,7 @@ class Endpoints:
         return content, body
 
     async def _forwarded(
-        self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: dict[str, Any]
+        self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: JsonObject
     ) -> web.StreamResponse:
         names = self.app.pool.names()
         if body["model"] not in names:
@@ -130,14 +108,16 @@ class Endpoints:
         number = _below(request, _RECEIPTS)
         if number.endswith(_CONTENT):
             raise wrong_method(request.method, ("DELETE",))
-        return _json(await receipt_body(self.app.ledger, number, key))
+        return _json(await _receipt_for(self.app.ledger, number, key))
 
     async def forget(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """Delete what is stored of a request's content, for those who may see its receipt."""
         number = _below(request, _RECEIPTS)
         if not number.endswith(_CONTENT):
             raise wrong_method(request.method, ("GET",))
-        return _json(await forgotten(self.app.ledger, number.removesuffix(_CONTENT), key))
+        number, ledger = number.removesuffix(_CONTENT), self.app.ledger
+        await _receipt_for(ledger, number, key)
+        return _json({"object": "receipt.content", "id": number, "deleted": await ledger.forget(number)})
 
     async def health(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """The process answers."""
@@ -150,19 +130,36 @@ class Endpoints:
             raise Failure(503, f"the proxy is not ready: {why}", code="not_ready", retry_after=5.0)
         # Without the ledger requests that have no budget are served, without a new policy by the old one.
         problems = {"ledger": self.app.ledger.problem, "policy": self.backends.policies.problem}
-        told = {name: problem for name, problem in problems.items() if problem}
+        present = {name: problem for name, problem in problems.items() if problem}
         if not key.admin:  # probes have no key: addresses and paths are not for everybody
-            told = dict.fromkeys(told, "cannot be used now; see the log")
-        return _json({"status": "ready"} | told)
+            present = dict.fromkeys(present, "cannot be used now; see the log")
+        return _json({"status": "ready"} | present)
 
     async def openapi(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """What is served, for programs."""
         return _json(document())
 
 
+async def _receipt_for(ledger: Ledger, number: str, key: Key) -> JsonObject:
+    """A receipt. Raises Failure 404 for one that does not exist or belongs to another key: nobody can tell which."""
+    record = await ledger.receipt(number) if legal_id(number) else None
+    if record is None or (record.key_id != key.id and not key.admin):
+        raise Failure(404, f"id: {number[:60]!r} is no receipt of this key", param="id", code="receipt_not_found")
+    values = receipt_json(record)
+    if values["receipt"] is not None and not key.admin:
+        values["receipt"] = {name: value for name, value in values["receipt"].items() if name != "shadow"}
+    return values
+
+
+def receipt_json(record: RequestRecord) -> JsonObject:
+    """The record, and within it the full receipt where there is one."""
+    values = {name: value for name, value in asdict(record).items() if name not in _HIDDEN}
+    return {"object": "receipt", **values, "receipt": record.receipt}
+
+
 def _below(request: web.BaseRequest, start: str) -> str:
     return request.raw_path.partition("?")[0][len(start) :]
 
 
-def _json(value: Any) -> web.Response:
+def _json(value: JsonObject) -> web.Response:
     return web.Response(body=encode(value), content_type="application/json")

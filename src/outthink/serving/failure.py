@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
 from outthink.http.transport import TransportFault
 from outthink.serving.pool.protocols import NoBackend, Resting
-from outthink.serving.protocols import Busy, LedgerDown, OverBudget, Repeated
+from outthink.serving.protocols import Busy, Key, LedgerDown, OverBudget, Repeated
 
 KINDS = {
     400: "invalid_request_error",
@@ -68,17 +68,24 @@ def bad_field(name: str, value: object, problem: str, remedy: str, *, status: in
     return Failure(status, str(BadInput(name, value, problem, remedy)), param=name, code=code or "invalid_value")
 
 
+def check_admin(key: Key) -> None:
+    """Refuse a key that may not see other keys' requests. Raises Failure."""
+    if not key.admin:
+        message = "API key: is not an admin's; use one made with `outthink keys add NAME --admin`"
+        raise Failure(403, message, param="Authorization", code="admin_only")
+
+
 def wrong_method(method: str, allowed: Iterable[str]) -> Failure:
     """A path that is served, but not so."""
     named = ", ".join(sorted(allowed))
-    told = f"method: {method[:20]!r} is not possible here; use {named}"
-    return Failure(405, told, param="method", code="method_not_allowed", headers={"allow": named})
+    message = f"method: {method[:20]!r} is not possible here; use {named}"
+    return Failure(405, message, param="method", code="method_not_allowed", headers={"allow": named})
 
 
 def unknown_cost(field: str, model: str, unit: str, why: str) -> Failure:
     """A budget in a currency that nobody can count for this model."""
-    told = f"{field}: what {model[:120]} costs in {unit} is not known here, and {why}"
-    return Failure(400, f"{told}; the proxy's operator can state it", param=field, code="unsupported")
+    what = f"what {model[:120]} costs in {unit} is not known here, and {why}"
+    return Failure(400, f"{field}: {what}; the proxy's operator can state it", param=field, code="unsupported")
 
 
 def failure_of(error: Exception) -> Failure | None:
@@ -96,7 +103,7 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, Repeated):
         return Failure(409, str(error), param="Idempotency-Key", code="idempotency_conflict")
     if isinstance(error, LedgerDown):
-        return Failure(503, error.told, code="ledger_unavailable", retry_after=5.0)
+        return Failure(503, error.public, code="ledger_unavailable", retry_after=5.0)
     if isinstance(error, Resting):
         return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
     if isinstance(error, NoBackend):

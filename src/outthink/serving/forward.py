@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from outthink.economics.tariff import Tariff
+from outthink.http.fields import JsonObject
 from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.serving.accounting import PASS, RECEIPT, Account, replayed
 from outthink.serving.bodies import decode
@@ -63,7 +64,7 @@ class Forwarder:
         self._timeouts = Timeouts(limits.connect_seconds, limits.backend_seconds)
 
     async def __call__(
-        self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: Mapping[str, Any]
+        self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: JsonObject
     ) -> web.StreamResponse:
         """Forward a request for one of the backends' models."""
         model = str(body["model"])

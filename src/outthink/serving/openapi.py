@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from outthink.core import __version__
 from outthink.core.request import ANSWER_KINDS
+from outthink.http.fields import JsonObject
 from outthink.serving.chat.question import VERIFIERS
 
-_TEXT: dict[str, Any] = {"type": "string"}
+_TEXT: JsonObject = {"type": "string"}
 _NULLABLE = {"type": ["string", "null"]}
-_OPEN: dict[str, Any] = {"type": "object", "additionalProperties": True}
+_OPEN: JsonObject = {"type": "object", "additionalProperties": True}
 _HEADERS = {"x-outthink-receipt": {"schema": _TEXT, "description": "Identifier of the receipt."}}
 _ERRORS = {
     "400": "A field of the request cannot be used; `error.param` names it.",
@@ -57,7 +57,7 @@ _BUDGET = {
         },
     ],
 }
-_WISH = {
+_OPTIONS = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
@@ -85,7 +85,7 @@ _CHAT = {
         "temperature": {"type": ["number", "null"], "minimum": 0},
         "max_tokens": {"type": ["integer", "null"], "minimum": 1},
         "seed": {"type": ["integer", "null"]},
-        "outthink": _WISH,
+        "outthink": _OPTIONS,
     },
 }
 _NAMED = {
@@ -120,11 +120,11 @@ _RECEIPT = {
 }
 
 
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
+def _json(schema: JsonObject) -> JsonObject:
     return {"application/json": {"schema": schema}}
 
 
-def _errors(*statuses: str) -> dict[str, Any]:
+def _errors(*statuses: str) -> JsonObject:
     headers = {"Retry-After": {"schema": {"type": "integer"}}}
     return {
         status: {"description": _ERRORS[status], "content": _json(_ERROR)}
@@ -133,8 +133,8 @@ def _errors(*statuses: str) -> dict[str, Any]:
     }
 
 
-def _posted(summary: str, body: dict[str, Any], reply: dict[str, Any], wishes: bool) -> dict[str, Any]:
-    names = ("x-outthink-strategy", "x-outthink-budget") if wishes else ()
+def _posted(summary: str, body: JsonObject, reply: JsonObject, optional: bool) -> JsonObject:
+    names = ("x-outthink-strategy", "x-outthink-budget") if optional else ()
     parameters = [{"name": name, "in": "header", "schema": _TEXT} for name in (*names, "Idempotency-Key")]
     return {
         "summary": summary,
@@ -151,7 +151,7 @@ def _posted(summary: str, body: dict[str, Any], reply: dict[str, Any], wishes: b
     }
 
 
-def _got(summary: str, reply: dict[str, Any], *errors: str, public: bool = False, **more: Any) -> dict[str, Any]:
+def _got(summary: str, reply: JsonObject, *errors: str, public: bool = False, **more: JsonObject) -> JsonObject:
     return {
         "summary": summary,
         **({"security": []} if public else {}),
@@ -160,15 +160,15 @@ def _got(summary: str, reply: dict[str, Any], *errors: str, public: bool = False
     }
 
 
-def _part(name: str, text: str) -> dict[str, Any]:
+def _part(name: str, text: str) -> JsonObject:
     return {"parameters": [{"name": name, "in": "path", "required": True, "schema": _TEXT, "description": text}]}
 
 
 @cache
-def document() -> dict[str, Any]:
+def document() -> JsonObject:
     """The document; the same object every time, not to be changed."""
     chat = _posted("Answer a chat, passed through or by a strategy.", _CHAT, _OPEN, True)
-    paths: dict[str, Any] = {
+    paths: JsonObject = {
         "/v1/chat/completions": {"post": chat},
         "/v1/models": {"get": _got("What can be asked for.", _LIST, "401")},
         "/v1/models/{model}": {"get": _got("One model.", _ROW, "401", "404", **_part("model", "Its name."))},

@@ -1,6 +1,7 @@
 """The seam between the proxy's handlers and its accounts: who asks, what is reserved, and what was spent.
 
-Knows: shapes only. The ledger (`serving.ledger`) fills them; handlers know nothing else of it.
+Knows: shapes, identifiers of requests, and secrets with their digests. The ledger (`serving.ledger`) fills them;
+handlers know nothing else of it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,10 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 from outthink.core.errors import BadInput, OutthinkError
 from outthink.core.request import Budget
-
-# Identifiers of requests. Knows that they are sortable by time, unique and safe in URLs and headers.
 
 _LEGAL = re.compile(r"rcpt-[0-9a-f]{24,40}\Z")
 _RANDOM = os.urandom(5).hex()
@@ -26,7 +25,7 @@ _COUNT = itertools.count(int.from_bytes(os.urandom(3), "big"))
 
 
 def new_id() -> str:
-    """A new identifier: milliseconds, a random number of this process, and a count."""
+    """A new identifier, sortable by time: milliseconds, a random number of this process, and a count."""
     return f"rcpt-{time.time_ns() // 1_000_000:012x}{_RANDOM}{next(_COUNT) & 0xFFFFFFFF:08x}"
 
 
@@ -34,10 +33,6 @@ def legal_id(text: str) -> bool:
     """Whether a text could be an identifier."""
     return _LEGAL.match(text) is not None
 
-
-# API keys: what one may do, and the secret that proves it.
-#
-# Knows: secrets, their digests and a key's terms. Does not know where keys are kept.
 
 PREFIX = "ot-"
 _NAME = re.compile(r"[\w][\w.@ +-]{0,99}\Z")
@@ -124,11 +119,11 @@ class OverBudget(OutthinkError):
 
 
 class LedgerDown(OutthinkError):
-    """The database does not answer. `why` is for operators: it may name the database; `told` is for clients."""
+    """The database does not answer. `why` is for operators: it may name the database; `public` is for clients."""
 
-    def __init__(self, told: str, why: str = "") -> None:
-        super().__init__(f"{told}: {why}" if why else told)
-        self.told = told
+    def __init__(self, public: str, why: str = "") -> None:
+        super().__init__(f"{public}: {why}" if why else public)
+        self.public = public
 
 
 class Idempotency(NamedTuple):
@@ -239,6 +234,28 @@ class RequestRecord:
     first_seconds: float | None = None
 
 
+class SearchTerms(TypedDict, total=False):
+    """What records are looked for; whatever is left out or None fits.
+
+    Args:
+        text: part of an id, model, strategy, error or stored content; case does not matter.
+        key: id of a key.
+        since: seconds since the epoch, included; `until` is not.
+        limit: records at most, 100 if left out.
+        before: id of a record: only older ones, for the next page.
+    """
+
+    text: str | None
+    key: str | None
+    model: str | None
+    strategy: str | None
+    stopped: str | None
+    since: float | None
+    until: float | None
+    limit: int
+    before: str | None
+
+
 GroupBy = Literal["key", "model", "strategy", "day"]
 
 
@@ -330,27 +347,8 @@ class Ledger(Protocol):
         """Delete them, and the reply kept for an `Idempotency-Key`; whether there was anything."""
         ...
 
-    async def search(
-        self,
-        *,
-        text: str | None = None,
-        key: str | None = None,
-        model: str | None = None,
-        strategy: str | None = None,
-        stopped: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        limit: int = 100,
-        before: str | None = None,
-    ) -> Sequence[RequestRecord]:
-        """Records, newest first.
-
-        Args:
-            text: part of an id, model, strategy, error or stored content; case does not matter.
-            key: id of a key.
-            since: seconds since the epoch, included; `until` is not.
-            before: id of a record: only older ones, for the next page.
-        """
+    async def search(self, **terms: Unpack[SearchTerms]) -> Sequence[RequestRecord]:
+        """Records that fit, newest first."""
         ...
 
     async def spend(self, group_by: GroupBy, since: float | None = None, until: float | None = None) -> Sequence[Spend]:

@@ -1,6 +1,7 @@
 """A whole proxy from what its operator wrote: backends, ledger, policy and address.
 
-Knows how the parts are put together, started and stopped. Every part is a file of its own.
+Knows: how the parts are put together, started and stopped, and how a model of our own becomes a backend. Every part is
+a file of its own; what a request meets is in `app`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,27 +28,98 @@ from outthink.serving.config.sections import BackendConfig
 from outthink.serving.endpoints import Endpoints
 from outthink.serving.ledger import open_ledger
 from outthink.serving.observe import logs, metrics, telemetry
+from outthink.serving.observe.watch import Watchers
 from outthink.serving.pool import BackendPool, BackendSettings
 from outthink.serving.pool.transport import AiohttpTransport
 
-# The embedded model as a backend: a llama.cpp server of our own, that others of this machine cannot use.
-#
-# Knows how the embedded engine is started with room for chats. What it serves goes through the same pool
-# and the same protocol as any other backend.
-
-SLOTS = 8
-CONTEXT = 4096
+_SLOTS = 8
+_CONTEXT = 4096
+_FILES = 65_536
 
 
-class Embedded:
-    """One model in a child process.
+class Proxy:
+    """A running proxy; `stop` ends everything it has started. Secrets and policies are read at once."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        policy = config.policy
+        self.policies = Policies(policy.file, policy.shadow, policy.share)
+        self._keys = [backend.secret() for backend in config.backends]
+        self._children: list[EmbeddedBackend] = []
+        self._app: App | None = None
+        self._closing: list[Callable[[], None]] = []
+        self.refused: list[str] = []
+        """Plugins that cannot be used, a line each."""
+        self.pool: BackendPool
+        self.port = config.listen.port
+
+    async def start(self) -> None:
+        """Start; backends that do not answer yet may come later. Raises BadInput, EngineError or LedgerDown."""
+        config = self.config
+        _more_files()
+        self.refused = [problem for _, problem in load_plugins() if problem]  # once, never for a request
+        # The list of prices takes a second to load, and no request shall wait for it.
+        prices = asyncio.create_task(asyncio.to_thread(Tariff.of, "any", url="http://any/v1"))
+        backends = [await self._backend(*pair) for pair in zip(config.backends, self._keys, strict=True)]
+        wire, watchers = AiohttpTransport(), Watchers()
+        self.pool = BackendPool(wire, backends, config.pool, watchers.backend)
+        ledger = open_ledger(config.ledger.resolved(), config.ledger.rules(config.content))
+        self._app = app = App(self.pool, wire, ledger, config.limits, config.admission, watchers)
+        Endpoints(app, self.policies)
+        await self.policies.start()
+        dashboard.attach(app, lambda: self.policies.active)
+        metrics.attach(app, self.policies)
+        if (endpoint := config.telemetry.endpoint) is not None:
+            traces = telemetry.attach(app, telemetry.provider_for(endpoint, config.telemetry.service))
+            self._closing.append(traces.close)
+        await prices
+        host, port = config.listen.host, config.listen.port
+        try:
+            self.port = await app.start(host, port)
+        except OSError as error:
+            what = error.strerror or str(error)
+            raise BadInput("port", port, f"cannot be used on {host} ({what})", "give another one") from None
+        self._closing.append(logs.attach(app, config.logs.level, config.logs.file).close)  # below the first line
+
+    async def _backend(self, backend: BackendConfig, key: str | None) -> BackendSettings:
+        """What the pool is told; a model of our own is started first."""
+        if not backend.local:
+            return backend.settings(key)
+        child = EmbeddedBackend(None if backend.url == "embedded" else Path(backend.url), slots=backend.limit or _SLOTS)
+        self._children.append(child)
+        url, key = await child.start()
+        return replace(backend.settings(key), url=url, limit=child.slots)
+
+    async def stop(self) -> None:
+        """Let running requests end, then end everything."""
+        await self.policies.stop()
+        if self._app is not None:
+            await self._app.stop()
+        for child in self._children:
+            await child.aclose()
+        for close in self._closing:
+            await asyncio.to_thread(close)
+
+    def reload(self) -> None:
+        """Read the policies again, changed or not."""
+        if self._app is not None:
+            self._app.later(self.policies.reload(all=True))
+
+    def stop_waiting(self) -> None:
+        """Wait for running requests no longer."""
+        if self._app is not None:
+            self._app.admission.give_up()
+
+
+class EmbeddedBackend:
+    """A llama.cpp server in a child process, which goes through the same pool and protocol as any other backend.
 
     Args:
         model: path of a GGUF file, None for the published small one.
         slots: calls at once; each has `context` tokens for its prompt and its completion.
     """
 
-    def __init__(self, model: Path | None = None, *, slots: int = SLOTS, context: int = CONTEXT) -> None:
+    def __init__(self, model: Path | None = None, *, slots: int = _SLOTS, context: int = _CONTEXT) -> None:
         self.slots = slots
         self._engine = EmbeddedEngine(model, concurrency=slots, context=context)
 
@@ -68,84 +141,6 @@ class Embedded:
         await self._engine.aclose()
 
 
-_FILES = 65_536
-
-
-class Proxy:
-    """A running proxy; `stop` ends everything it has started. Secrets and policies are read at once."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        wanted = config.policy
-        self.policies = Policies(wanted.file, wanted.shadow, wanted.share)
-        self._keys = [backend.secret() for backend in config.backends]
-        self._children: list[Embedded] = []
-        self._app: App | None = None
-        self._closing: list[Callable[[], None]] = []
-        self.refused: list[str] = []
-        """Plugins that cannot be used, a line each."""
-        self.pool: BackendPool
-        self.port = config.listen.port
-
-    async def start(self) -> None:
-        """Start; backends that do not answer yet may come later. Raises BadInput, EngineError or LedgerDown."""
-        config = self.config
-        _more_files()
-        self.refused = [problem for _, problem in load_plugins() if problem]  # once, never for a request
-        # The list of prices takes a second to load, and no request shall wait for it.
-        prices = asyncio.create_task(asyncio.to_thread(Tariff.of, "any", url="http://any/v1"))
-        backends = [await self._backend(*pair) for pair in zip(config.backends, self._keys, strict=True)]
-        wire = AiohttpTransport()
-        self.pool = BackendPool(wire, backends, config.pool)
-        ledger = open_ledger(config.ledger.resolved(), config.ledger.rules(config.content))
-        self._app = app = App(self.pool, wire, ledger, config.limits, config.admission)
-        self.pool.heard = app.watchers.backend
-        Endpoints(app, self.policies)
-        await self.policies.start()
-        dashboard.attach(app, lambda: self.policies.active)
-        metrics.attach(app, self.policies)
-        if (endpoint := config.telemetry.endpoint) is not None:
-            traces = telemetry.attach(app, telemetry.provider_for(endpoint, config.telemetry.service))
-            self._closing.append(traces.close)
-        await prices
-        host, port = config.listen.host, config.listen.port
-        try:
-            self.port = await app.start(host, port)
-        except OSError as error:
-            what = error.strerror or str(error)
-            raise BadInput("port", port, f"cannot be used on {host} ({what})", "give another one") from None
-        self._closing.append(logs.attach(app, config.logs.level, config.logs.file).close)  # below the first line
-
-    async def _backend(self, backend: BackendConfig, key: str | None) -> BackendSettings:
-        """What the pool is told; a model of our own is started first."""
-        if not backend.local:
-            return backend.settings(key)
-        child = Embedded(None if backend.url == "embedded" else Path(backend.url), slots=backend.limit or SLOTS)
-        self._children.append(child)
-        url, key = await child.start()
-        return replace(backend.settings(key), url=url, limit=child.slots)
-
-    async def stop(self) -> None:
-        """Let running requests end, then end everything."""
-        await self.policies.stop()
-        if self._app is not None:
-            await self._app.stop()
-        for child in self._children:
-            await child.aclose()
-        for close in self._closing:
-            await asyncio.to_thread(close)
-
-    def reload(self) -> None:
-        """Read the policies again, changed or not."""
-        if self._app is not None:
-            self._app.later(self.policies.reload(all=True))
-
-    def hurry(self) -> None:
-        """Wait for running requests no longer."""
-        if self._app is not None:
-            self._app.admission.give_up()
-
-
 def _more_files() -> None:
     """Allow as many connections as the system lets us: two for each request soon exceed the usual 1,024 files."""
     try:
@@ -154,8 +149,8 @@ def _more_files() -> None:
         return  # Windows has no such limit
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
-        wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+        limit = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
 
 
 def _settle_memory() -> None:
@@ -166,13 +161,13 @@ def _settle_memory() -> None:
 
 
 async def serve(config: Config, ready: Callable[[Proxy], None]) -> None:
-    """Run until SIGINT or SIGTERM, a second one ends it at once; `ready` is told when requests are answered."""
+    """Run until SIGINT or SIGTERM, a second one ends it at once; `ready` is called when requests are answered."""
     proxy = Proxy(config)
     ended = asyncio.Event()
 
     def end() -> None:
         if ended.is_set():
-            proxy.hurry()
+            proxy.stop_waiting()
         ended.set()
 
     try:
@@ -180,7 +175,7 @@ async def serve(config: Config, ready: Callable[[Proxy], None]) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end)
-        if hasattr(signal, "SIGHUP"):  # not on Windows
+        if sys.platform != "win32":
             loop.add_signal_handler(signal.SIGHUP, proxy.reload)
         _settle_memory()
         ready(proxy)

@@ -1,6 +1,7 @@
-"""What all requests share of the backends: the pool, the client, facts about servers, turns and prices.
+"""What all requests share of the backends: the pool, facts about servers, places, prices, and the policies.
 
-Nothing in here comes from a client, so nothing of one can reach another.
+Knows: which policy decides for a request and when its file has changed, whether samples may share a call, and what a
+model costs. Nothing in here comes from a client, so nothing of one can reach another.
 """
 
 from __future__ import annotations
@@ -28,15 +29,78 @@ from outthink.serving.pool.pool import Tariffs
 from outthink.serving.pool.protocols import NoBackend, Pool, Wire
 from outthink.session.runner import Places
 
-# The policies of `outthink/auto`: read again when their files change, tried in the shadow or on a share first.
-#
-# Knows: which policy decides for a request, and what another one would have decided. Does not know how a
-# policy decides. A file that cannot be used leaves the one before it at work, and is said to.
-
 _log = logging.getLogger("outthink.serving")
 _EVERY = 2.0
 """Seconds between two looks at the files."""
 _PARTS = 1 << 32
+_FRESH = 60.0
+"""Seconds after which it is looked up again what `outthink doctor` has found out."""
+
+
+class Backends:
+    """One proxy's, for every model that its pool serves."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        wire: Wire,
+        limits: Limits,
+        tariffs: Tariffs,
+        policies: Policies | None = None,
+    ) -> None:
+        self.pool, self.wire, self.limits, self.policies = pool, wire, limits, policies or Policies()
+        self._tariffs = tariffs
+        self._facts: dict[str, Facts] = {}
+        self._places: dict[str, Places] = {}
+        self._counting: dict[str, tuple[float, bool]] = {}
+        self._disproved: set[str] = set()
+
+    def facts(self, model: str) -> Facts:
+        """What refusals and replies have shown of a model's servers."""
+        return self._facts.setdefault(model, Facts())
+
+    def places(self, model: str) -> Places:
+        """The queue for a model; it has as many places as its backends, or `limits.calls` where they do not say."""
+        places = self._places.get(model)
+        if places is None:
+            pool, most = self.pool, self.limits.calls
+            places = self._places[model] = Places(lambda: pool.places(model) or most)
+        return places
+
+    def call_sharing(self, model: str) -> CallSharing | None:
+        """Shares calls between samples, where `doctor` has seen every backend of a model count all `n` choices.
+
+        Not where a backend takes only so many calls: a shared one would be more than it seems.
+        """
+        if model in self._disproved or self.pool.places(model) is not None:
+            return None
+        looked, counting = self._counting.get(model, (0.0, False))
+        if (now := monotonic()) >= looked:
+            folder, urls = cache_dir() / "servers", self.pool.urls(model)
+            findings = [recall(file_for(folder, Address.parse(url).base, model)) for url in urls]
+            counting = bool(findings) and all(facts.n and facts.usage_sums for facts in findings)
+            self._counting[model] = now + _FRESH, counting
+        return CallSharing(lambda: self._disproved.add(model)) if counting else None
+
+    def tariff(self, model: str) -> Tariff:
+        """What a model's calls cost, at the dearest of its backends where they differ."""
+        return self._tariffs.bound(model)
+
+    def check_budget(self, model: str, budget: Budget) -> None:
+        """Refuse a budget in a currency that nobody can count for a model. Raises Failure."""
+        tariff = self.tariff(model)
+        if budget.usd is not None and tariff.price is None:
+            raise unknown_cost("outthink.budget", model, "dollars", "the budget limits them")
+        if budget.joules is not None and tariff.energy is None:
+            raise unknown_cost("outthink.budget", model, "joules", "the budget limits them")
+
+    def why_no_backend(self, model: str) -> NoBackend | None:
+        """Why no backend of a model can be asked now, or as soon as it has a place; None if one can."""
+        try:
+            self.pool.choose(model, brief=True)
+        except NoBackend as error:
+            return error
+        return None
 
 
 class ChosenPolicy(NamedTuple):
@@ -69,7 +133,9 @@ class Comparison:
 
 
 class Policies:
-    """The active policy, and the candidate for its place.
+    """The active policy of `outthink/auto`, and a candidate that is tried in the shadow or on a share first.
+
+    Files are read again when they change; one that cannot be used leaves the one before it at work.
 
     Args:
         file: of the active one, None for none.
@@ -157,77 +223,7 @@ def predicted(plan: Plan) -> float | None:
 def _mark(path: Path) -> tuple[int, int, int] | None:
     """Tells a file from what it was before; None where there is none, as for a moment while it is replaced."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-_FRESH = 60.0
-"""Seconds after which it is looked up again what `outthink doctor` has found out."""
-
-
-class Backends:
-    """One proxy's, for every model that its pool serves."""
-
-    def __init__(
-        self,
-        pool: Pool,
-        wire: Wire,
-        limits: Limits,
-        tariffs: Tariffs,
-        policies: Policies | None = None,
-    ) -> None:
-        self.pool, self.wire, self.limits, self.policies = pool, wire, limits, policies or Policies()
-        self._tariffs = tariffs
-        self._facts: dict[str, Facts] = {}
-        self._places: dict[str, Places] = {}
-        self._counting: dict[str, tuple[float, bool]] = {}
-        self._disproved: set[str] = set()
-
-    def facts(self, model: str) -> Facts:
-        """What refusals and replies have shown of a model's servers."""
-        return self._facts.setdefault(model, Facts())
-
-    def places(self, model: str) -> Places:
-        """The queue for a model; it has as many places as its backends, or `limits.calls` where they do not say."""
-        places = self._places.get(model)
-        if places is None:
-            pool, most = self.pool, self.limits.calls
-            places = self._places[model] = Places(lambda: pool.places(model) or most)
-        return places
-
-    def call_sharing(self, model: str) -> CallSharing | None:
-        """Shares calls between samples, where `doctor` has seen every backend of a model count all `n` choices.
-
-        Not where a backend takes only so many calls: a shared one would be more than it seems.
-        """
-        if model in self._disproved or self.pool.places(model) is not None:
-            return None
-        looked, counting = self._counting.get(model, (0.0, False))
-        if (now := monotonic()) >= looked:
-            folder, urls = cache_dir() / "servers", self.pool.urls(model)
-            known = [recall(file_for(folder, Address.parse(url).base, model)) for url in urls]
-            counting = bool(known) and all(facts.n and facts.usage_sums for facts in known)
-            self._counting[model] = now + _FRESH, counting
-        return CallSharing(lambda: self._disproved.add(model)) if counting else None
-
-    def tariff(self, model: str) -> Tariff:
-        """What a model's calls cost, at the dearest of its backends where they differ."""
-        return self._tariffs.bound(model)
-
-    def check_budget(self, model: str, budget: Budget) -> None:
-        """Refuse a budget in a currency that nobody can count for a model. Raises Failure."""
-        tariff = self.tariff(model)
-        if budget.usd is not None and tariff.price is None:
-            raise unknown_cost("outthink.budget", model, "dollars", "the budget limits them")
-        if budget.joules is not None and tariff.energy is None:
-            raise unknown_cost("outthink.budget", model, "joules", "the budget limits them")
-
-    def why_no_backend(self, model: str) -> NoBackend | None:
-        """Why no backend of a model can be asked now, or as soon as it has a place; None if one can."""
-        try:
-            self.pool.choose(model, brief=True)
-        except NoBackend as error:
-            return error
-        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from outthink.core.errors import EngineError
 from outthink.core.request import Message
@@ -55,7 +54,7 @@ class RawChoice:
         self.more: JsonObject = {}
         """Unknown fields of the choice."""
 
-    def add(self, chunk: Mapping[str, Any]) -> None:
+    def add(self, chunk: JsonObject) -> None:
         """Add a chunk of the reply."""
         choices = chunk.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
@@ -221,7 +220,7 @@ class ChatCall(Call):
         )
 
 
-OnChunk = Callable[[RawChoice, Call, Mapping[str, Any]], None]
+OnChunk = Callable[[RawChoice, Call, JsonObject], None]
 """Gets the choice, its call, and a chunk that has just been added to it."""
 
 
@@ -260,7 +259,7 @@ class _ChatServer(Server):
         super().__init__(_ADDRESS, None, transport, timeouts)
         self.errors = errors
 
-    def encode(self, body: Mapping[str, Any]) -> bytes:
+    def encode(self, body: Mapping[str, object]) -> bytes:
         """A body as JSON."""
         return encode(body)
 
@@ -283,7 +282,7 @@ class ClientFieldsEngine(OpenAIEngine):
         *,
         messages: tuple[Message, ...],
         raw: Sequence[object],
-        extra: Mapping[str, Any],
+        extra: JsonObject,
         top_logprobs: int | None,
         timeouts: Timeouts,
         on_chunk: OnChunk | None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from aiohttp import web
 
@@ -167,7 +166,7 @@ class Streaming:
         self._first: RawChoice | None = None
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 
-    def on_chunk(self, sample: RawChoice, call: Call, chunk: Mapping[str, Any]) -> None:
+    def on_chunk(self, sample: RawChoice, call: Call, chunk: JsonObject) -> None:
         """A chunk has come from a backend."""
         if self.mode == "progress":
             return

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -66,7 +66,7 @@ class Chats:
         self.app, self.backends = app, backends
 
     async def __call__(
-        self, request: web.BaseRequest, key: Key, content: bytes, body: Mapping[str, Any]
+        self, request: web.BaseRequest, key: Key, content: bytes, body: JsonObject
     ) -> web.StreamResponse:
         """Answer one chat."""
         exchange = _Exchange(self.app, self.backends, request, key, content, body)
@@ -87,7 +87,7 @@ class _Exchange:
         request: web.BaseRequest,
         key: Key,
         content: bytes,
-        body: Mapping[str, Any],
+        body: JsonObject,
     ) -> None:
         self.app, self.request, self.content = app, request, content
         options = read_options(body, request.headers, key)

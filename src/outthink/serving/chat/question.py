@@ -1,7 +1,7 @@
-"""From a chat request's body to what a session works on, and what is sent along untouched.
+"""From a chat request's body and headers to what a session works on, and what is sent along untouched.
 
-Knows: OpenAI's parameters, their types and ranges, and which of them the engine sets itself. Unknown
-fields are nobody's business but the backend's.
+Knows: OpenAI's parameters, their types and ranges, which of them the engine sets itself, and what a request may ask of
+the proxy besides. Unknown fields are nobody's business but the backend's.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from outthink.core.errors import BadInput
 from outthink.core.plugins import loaded
 from outthink.core.request import ANSWER_KINDS, CURRENCIES, Budget, Message, Request, Sampling
 from outthink.core.sample import MEASURES
+from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonObject
 from outthink.serving.admission import Limits
 from outthink.serving.chat.votes import answer_reader
 from outthink.serving.failure import Failure, bad_field
@@ -22,10 +23,8 @@ from outthink.serving.protocols import Key
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, PASSED
 
-# What a request wishes of the proxy: strategy, budget, verifier, kind of answer, and how progress is shown.
-#
-# Knows: model names, the body's `outthink` object, the headers, and which of them wins: the body over the
-# model's name over the header over the key's own. Of budgets the stricter one wins in each currency.
+# The body's `outthink` object wins over the model's name, that over the header, and that over the key's own strategy.
+# Of budgets the stricter one wins in each currency.
 
 PREFIX = "outthink/"
 AUTO = "auto"
@@ -39,7 +38,7 @@ _SIZED = re.compile(r"([^@:]+)@([^@:]*)(?::(.*))?\Z", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOptions:
-    """One request's.
+    """What a request asks of the proxy: strategy, budget, verifier, kind of answer, and how progress is shown.
 
     Args:
         model: backend model to draw from, None for the pool's first.
@@ -57,7 +56,7 @@ class RequestOptions:
     progress: Progress = "comments"
 
 
-def wanted(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+def beyond_forwarding(body: JsonObject, headers: Mapping[str, str]) -> str | None:
     """The field by which a request asks for more than to be passed through, if it does."""
     model = body.get("model")
     if isinstance(model, str) and model.startswith(PREFIX):
@@ -67,8 +66,8 @@ def wanted(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
     return next((name for name in (STRATEGY_HEADER, BUDGET_HEADER) if name in headers), None)
 
 
-def read_options(body: Mapping[str, Any], headers: Mapping[str, str], key: Key) -> RequestOptions:
-    """Everything that a request wishes. Raises BadInput or Failure that names the field."""
+def read_options(body: JsonObject, headers: Mapping[str, str], key: Key) -> RequestOptions:
+    """Everything that a request asks of the proxy. Raises BadInput or Failure that names the field."""
     own = body.get("outthink", {})
     if not isinstance(own, dict):
         raise bad_field("outthink", own, "is no object", f"use any of {', '.join(_FIELDS)}")
@@ -78,15 +77,15 @@ def read_options(body: Mapping[str, Any], headers: Mapping[str, str], key: Key) 
     named = str(body["model"])
     inside = named[len(PREFIX) :] if named.startswith(PREFIX) else None
     model = _text(own, "model") if inside is not None else named
-    wishes = (
+    candidates = (
         ("outthink.strategy", _text(own, "strategy")),
         ("model", None if inside == AUTO else inside),
         (STRATEGY_HEADER, headers.get(STRATEGY_HEADER)),
         ("strategy of the key", key.strategy),
         ("model", None if inside is not None else PASSED),
     )
-    field, told = next(((field, told) for field, told in wishes if told is not None), ("model", AUTO))
-    strategy = None if told == AUTO else read_strategy(field, told)
+    field, name = next(((field, name) for field, name in candidates if name is not None), ("model", AUTO))
+    strategy = None if name == AUTO else read_strategy(field, name)
     named_so = (named,) if field == "model" else ()
     check_allowed(key, PREFIX + (AUTO if strategy is None else strategy.strategy.name), *named_so)
     if model is not None:
@@ -109,8 +108,8 @@ def read_options(body: Mapping[str, Any], headers: Mapping[str, str], key: Key) 
 def check_allowed(key: Key, *names: str) -> None:
     """Refuse a model or strategy that a key may not use under any of its names. Raises Failure."""
     if key.models and not set(names) & set(key.models):
-        told = f"model: this key may not use {names[0][:120]!r}; it may use {', '.join(key.models)}"
-        raise Failure(403, told, param="model", code="model_not_allowed")
+        message = f"model: this key may not use {names[0][:120]!r}; it may use {', '.join(key.models)}"
+        raise Failure(403, message, param="model", code="model_not_allowed")
 
 
 def read_strategy(field: str, text: str) -> Spec:
@@ -137,27 +136,27 @@ def read_budget(field: str, value: object) -> Budget:
                 raise BadInput(field, name, "names no known currency", f"use any of {', '.join(CURRENCIES)}")
         return Budget(**value)
     except BadInput as error:
-        told = str(error) if error.field == field else f"{field}: {error}"
-        raise Failure(400, told, param=field, code="invalid_budget") from None
+        message = str(error) if error.field == field else f"{field}: {error}"
+        raise Failure(400, message, param=field, code="invalid_budget") from None
 
 
-def stricter(one: Budget, other: Budget) -> Budget:
+def stricter(first: Budget, second: Budget) -> Budget:
     """The lower ceiling of two in every currency."""
-    told: dict[str, Any] = {}
+    lowest: JsonObject = {}
     for name in CURRENCIES:
-        ceilings = [ceiling for budget in (one, other) if (ceiling := budget.get(name)) is not None]
-        told[name] = min(ceilings, default=None)
-    return Budget(**told)
+        ceilings = [ceiling for budget in (first, second) if (ceiling := budget.get(name)) is not None]
+        lowest[name] = min(ceilings, default=None)
+    return Budget(**lowest)
 
 
-def _text(own: Mapping[str, Any], name: str) -> str | None:
+def _text(own: JsonObject, name: str) -> str | None:
     value = own.get(name)
     if value is not None and (not isinstance(value, str) or not value):
         raise bad_field(f"outthink.{name}", value, "is no text", "leave it out or name one")
     return value
 
 
-def _chosen(own: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str | None:
+def _chosen(own: JsonObject, name: str, known: tuple[str, ...]) -> str | None:
     value = _text(own, name)
     if value is not None and value not in known:
         raise bad_field(f"outthink.{name}", value, "is not known", f"use one of {', '.join(known)}")
@@ -166,7 +165,7 @@ def _chosen(own: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str | 
 
 OWN = frozenset(
     {"model", "messages", "stream", "stream_options", "n", "seed", "stop", "logprobs", "top_logprobs", "outthink"}
-    | {"temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "reasoning_effort"}
+    | {"temperature", "top_p", "top_k", "min_p", "reasoning_effort", *CHAT_LENGTH_FIELDS}
 )
 """Fields that the engine writes; all others are passed on."""
 _DEFAULT = Sampling()
@@ -190,8 +189,8 @@ class Question:
     """
 
     request: Request
-    raw: list[Any]
-    extra: Mapping[str, Any]
+    raw: list[object]
+    extra: JsonObject
     choices: int = 1
     stream: bool = False
     usage: bool = False
@@ -200,7 +199,7 @@ class Question:
     notes: tuple[str, ...] = ()
 
 
-def read_question(body: Mapping[str, Any], wish: RequestOptions, limits: Limits) -> Question:
+def read_question(body: JsonObject, options: RequestOptions, limits: Limits) -> Question:
     """Raises Failure or BadInput that names the field."""
     raw = body.get("messages")
     if not isinstance(raw, list) or not raw:
@@ -208,27 +207,27 @@ def read_question(body: Mapping[str, Any], wish: RequestOptions, limits: Limits)
     if len(raw) > limits.messages:
         raise bad_field("messages", len(raw), "messages are too many", f"send at most {limits.messages}")
     messages = tuple(_message(at, value) for at, value in enumerate(raw))
-    options = body.get("stream_options")
-    if options is not None and not isinstance(options, dict):
-        raise bad_field("stream_options", options, "is no object", "send {'include_usage': true} or leave it out")
+    streamed = body.get("stream_options")
+    if streamed is not None and not isinstance(streamed, dict):
+        raise bad_field("stream_options", streamed, "is no object", "send {'include_usage': true} or leave it out")
     extra = {name: value for name, value in body.items() if name not in OWN}
     request = Request(
         messages=messages,
-        answer=answer_reader(body, wish.answer),
-        budget=wish.budget,
+        answer=answer_reader(body, options.answer),
+        budget=options.budget,
         sampling=_sampling(body, limits),
-        seed=_whole(body, "seed", None, -(2**63), 2**63 - 1),
+        seed=_integer(body, "seed", None, -(2**63), 2**63 - 1),
     )
     logprobs = _flag(body, "logprobs")
     return Question(
         request=request,
         raw=raw,
         extra=extra,
-        choices=_whole(body, "n", 1, 1, _MOST_CHOICES) or 1,
+        choices=_integer(body, "n", 1, 1, _MOST_CHOICES) or 1,
         stream=_flag(body, "stream"),
-        usage=bool((options or {}).get("include_usage")),
+        usage=bool((streamed or {}).get("include_usage")),
         logprobs=logprobs,
-        top_logprobs=_whole(body, "top_logprobs", None, 0, 20) if logprobs else None,
+        top_logprobs=_integer(body, "top_logprobs", None, 0, 20) if logprobs else None,
     )
 
 
@@ -266,16 +265,16 @@ def _message(at: int, value: object) -> Message:
     return Message.of(value)
 
 
-def _sampling(body: Mapping[str, Any], limits: Limits) -> Sampling:
-    cap = _whole(body, "max_completion_tokens", None, 1, 10**9)
-    cap = cap or _whole(body, "max_tokens", None, 1, 10**9) or limits.max_tokens
+def _sampling(body: JsonObject, limits: Limits) -> Sampling:
+    caps = [_integer(body, name, None, 1, 10**9) for name in reversed(CHAT_LENGTH_FIELDS)]  # the new name wins
+    cap = next(filter(None, caps), limits.max_tokens)
     effort = body.get("reasoning_effort")
     if effort is not None and not isinstance(effort, str):
         raise bad_field("reasoning_effort", effort, "is no text", "use low, medium or high")
     return Sampling(
         temperature=_number(body, "temperature", _DEFAULT.temperature, 0, 100),
         top_p=_number(body, "top_p", _DEFAULT.top_p, 0, 1),
-        top_k=_whole(body, "top_k", 0, -1, 10**9) or 0 if body.get("top_k") != -1 else 0,
+        top_k=_integer(body, "top_k", 0, -1, 10**9) or 0 if body.get("top_k") != -1 else 0,
         min_p=_number(body, "min_p", 0.0, 0, 1),
         max_tokens=cap,
         stop=_stops(body.get("stop")),
@@ -292,14 +291,14 @@ def _stops(value: object) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _flag(body: Mapping[str, Any], name: str) -> bool:
+def _flag(body: JsonObject, name: str) -> bool:
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
         raise bad_field(name, value, "is neither true nor false", "send one of them or leave it out")
     return bool(value)
 
 
-def _whole(body: Mapping[str, Any], name: str, default: int | None, least: int, most: int) -> int | None:
+def _integer(body: JsonObject, name: str, default: int | None, least: int, most: int) -> int | None:
     value = body.get(name)
     if value is None:
         return default
@@ -308,7 +307,7 @@ def _whole(body: Mapping[str, Any], name: str, default: int | None, least: int, 
     return value
 
 
-def _number(body: Mapping[str, Any], name: str, default: float, least: float, most: float) -> float:
+def _number(body: JsonObject, name: str, default: float, least: float, most: float) -> float:
     value = body.get(name)
     if value is None:
         return default

@@ -66,7 +66,7 @@ class StrategyRun:
     ) -> None:
         self.backends, self.options, self.model = backends, options, model
         self._request_id, self._prefix, self._on_chunk = request_id, prefix, on_chunk
-        self._asked = question
+        self._original = question
         self._chosen = backends.policies.choose(request_id)
         self.shadowed: JsonObject | None = None
         """What a policy that is tried in the shadow would have done."""
@@ -88,7 +88,7 @@ class StrategyRun:
         self.backends.check_budget(self.model, request.budget)
         spec = self._spec
         if spec is None and policy is None:
-            self.question, spec = fitted(self._asked, default_strategy(request), self.backends.limits)
+            self.question, spec = fitted(self._original, default_strategy(request), self.backends.limits)
             assert spec is not None
         self.plan = spec if spec is not None else await self._planned()
         needs = isinstance(self.plan, Spec) and self.plan.strategy.needs_verifier
@@ -189,7 +189,7 @@ class StrategyRun:
             self.session.stop("consensus")
 
     def _engine(self, model: str, *, plain: bool = False) -> ChatEngine:
-        question, backends = self._asked, self.backends
+        question, backends = self._original, self.backends
         failover = Failover(backends.pool, model, self._prefix, anew=True)
         transport = PooledTransport(
             failover, backends.wire, backends.places(model), request=self._request_id, headers=self.headers
@@ -208,8 +208,8 @@ class StrategyRun:
         return ChatEngine(client)
 
     def _sources(self) -> list[Source]:
-        wanted = self.plan.models if isinstance(self.plan, Plan) else ()
-        self.others = [self._engine(name) for name in wanted if name != self.model]
+        models = self.plan.models if isinstance(self.plan, Plan) else ()
+        self.others = [self._engine(name) for name in models if name != self.model]
         return [Source(engine, self.backends.tariff(engine.model)) for engine in (self.engine, *self.others)]
 
     async def _planned(self) -> Plan:
@@ -245,11 +245,11 @@ class StrategyRun:
             return plan_for(policy, request, situation)
         sizes = [arm.n for arm in task.arms]
         fewer = [n for n in sizes if n * 4 <= task.chosen] or sizes[:1]
-        known = {"none": sizes[0], "minimal": sizes[0], "low": fewer[-1], "medium": task.chosen}
-        wanted = {**known, "high": sizes[-1], "xhigh": sizes[-1], "max": sizes[-1]}.get(effort)
-        if wanted is None:
+        by_effort = {"none": sizes[0], "minimal": sizes[0], "low": fewer[-1], "medium": task.chosen}
+        size = {**by_effort, "high": sizes[-1], "xhigh": sizes[-1], "max": sizes[-1]}.get(effort)
+        if size is None:
             raise BadInput("reasoning_effort", effort, "is no size of the policy", "use minimal, low, medium or high")
         request = replace(request, sampling=replace(request.sampling, reasoning_effort=None))
-        note = f"reasoning_effort: {effort} stands for {wanted} samples of the policy"
+        note = f"reasoning_effort: {effort} stands for {size} samples of the policy"
         self.question = replace(self.question, request=request, notes=(*self.question.notes, note))
-        return at_size(task, wanted, situation, policy.id)
+        return at_size(task, size, situation, policy.id)

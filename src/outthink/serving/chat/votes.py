@@ -9,98 +9,28 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from outthink.answers import read_sync
 from outthink.answers.kinds import canonical_json
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
+from outthink.http.fields import JsonObject
 from outthink.serving.chat.calls import CALLS_MARK
 from outthink.serving.failure import Failure, bad_field
 from outthink.serving.observe.watch import Watchers
 from outthink.session.calls import RunningCall
 
-# Whether a value satisfies a client's JSON schema, within bounds.
-#
-# Knows jsonschema, and what a hostile schema could do with it: references fetch nothing, regular
-# expressions are left out (they can take for ever; the backend's own decoding heeds them), and a check
-# that takes too many steps counts as failed.
-
-Check = Callable[[Any], bool]
+Check = Callable[[object], bool]
 _STEPS = 10_000
 _SIZE = 200_000  # characters of a schema
 _SLOW = ("pattern", "patternProperties", "format")
-
-
-class _TooManySteps(Exception):
-    """The check has taken all its steps."""
-
-
-def schema_check(schema: Mapping[str, Any], field: str) -> Check:
-    """A check by a schema. Raises Failure where the schema is none."""
-    if len(json.dumps(schema)) > _SIZE:
-        raise bad_field(field, "...", f"is longer than {_SIZE} characters", "send a smaller schema")
-    try:
-        import jsonschema
-        import referencing
-    except ImportError:
-        raise Failure(501, f"{field}: this proxy lacks jsonschema; install outthink[serve]", param=field) from None
-    draft: Any = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    counted = _CountedDraft(draft)
-    try:
-        counted.begin()
-        draft.check_schema(schema)
-    except (jsonschema.SchemaError, RecursionError) as error:
-        why = error.message if isinstance(error, jsonschema.SchemaError) else "it is nested too deeply"
-        raise bad_field(field, "...", f"is no valid JSON schema: {why[:200]}", "mend it") from None
-    validator = counted.made(schema, referencing.Registry())
-    missing = referencing.exceptions.Unresolvable
-
-    def check(value: Any) -> bool:
-        counted.begin()
-        try:
-            return next(validator.iter_errors(value), None) is None
-        except (missing, RecursionError, _TooManySteps):
-            return False
-
-    return check
-
-
-class _CountedDraft:
-    """A draft whose keywords count their steps."""
-
-    def __init__(self, draft: Any) -> None:
-        import jsonschema
-
-        keywords = {name: self._counting(rule) for name, rule in draft.VALIDATORS.items() if name not in _SLOW}
-        extend: Any = jsonschema.validators.extend
-        self._class: Any = extend(draft, {**keywords, **dict.fromkeys(_SLOW)})
-        self._left = _STEPS
-
-    def begin(self) -> None:
-        """Another check: all steps anew."""
-        self._left = _STEPS
-
-    def made(self, schema: Mapping[str, Any], registry: Any) -> Any:
-        """A validator that fetches nothing."""
-        return self._class(schema, registry=registry)
-
-    def _counting(self, rule: Any) -> Callable[..., Iterator[Any]]:
-        def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
-            self._left -= 1
-            if self._left < 0:
-                raise _TooManySteps
-            yield from rule(validator, value, instance, schema) or ()
-
-        return counted
-
-
 NO_CALL = "(no tool call)"
 """The vote of a sample that answers in free words where it could have called a tool."""
 
 
-def answer_reader(body: Mapping[str, Any], kind: str | None) -> AnswerKind | AnswerReader:
+def answer_reader(body: JsonObject, kind: str | None) -> AnswerKind | AnswerReader:
     """The reader for a request: by its tools, else its response format, else the kind that it names, else text."""
     if body.get("tools") or body.get("functions"):
         choice = body.get("tool_choice")
@@ -117,7 +47,7 @@ def answer_reader(body: Mapping[str, Any], kind: str | None) -> AnswerKind | Ans
     return kind or "text"  # type: ignore[return-value]
 
 
-def _structured(form: Mapping[str, Any]) -> AnswerReader:
+def _structured(form: JsonObject) -> AnswerReader:
     inner = form.get("json_schema")
     schema = inner.get("schema", {}) if isinstance(inner, dict) else None
     if not isinstance(schema, dict):
@@ -131,7 +61,7 @@ def _structured(form: Mapping[str, Any]) -> AnswerReader:
     return read
 
 
-def _tools(body: Mapping[str, Any], kind: str | None) -> AnswerReader:
+def _tools(body: JsonObject, kind: str | None) -> AnswerReader:
     checks = _checks(body)
 
     def words(text: str) -> str | None:
@@ -149,7 +79,7 @@ def _tools(body: Mapping[str, Any], kind: str | None) -> AnswerReader:
     return read
 
 
-def _checks(body: Mapping[str, Any]) -> dict[str, Check | None]:
+def _checks(body: JsonObject) -> dict[str, Check | None]:
     """What the arguments of each tool must be like, None for anything."""
     checks: dict[str, Check | None] = {}
     tools = body.get("tools") or []
@@ -185,44 +115,6 @@ def _calls(text: str, checks: Mapping[str, Check | None]) -> str | None:
             return None
         votes.append(f"{name}({arguments})")
     return "; ".join(sorted(votes)) or None
-
-
-# What a session tells its observer, as the proxy's watchers hear it.
-#
-# Knows: the names of a session's moments. Does not know who watches.
-
-_STATES = {
-    "launched": "started",
-    "finished": "finished",
-    "cached": "finished",
-    "stopped": "cancelled",
-    "cancelled": "cancelled",
-    "failed": "failed",
-}
-
-
-class SessionReporter:
-    """Passes the moments of one request on.
-
-    Args:
-        id: of the request's receipt.
-    """
-
-    def __init__(self, watchers: Watchers, id: str) -> None:
-        self._watchers, self._id = watchers, id
-        self._numbers: dict[RunningCall, int] = {}
-
-    def __call__(self, event: str, running: RunningCall, sample: Sample | None, votes: Counter[str]) -> None:
-        """Tell of a call, and of the votes where they have changed."""
-        state = _STATES.get(event)
-        if state is None:
-            return
-        index = self._numbers.setdefault(running, len(self._numbers))
-        answer = None if sample is None or running.role != "policy" else sample.answer
-        tokens = running.tokens if sample is None else sample.tokens
-        self._watchers.sampled(self._id, index, state, answer, tokens, running.model)
-        if answer is not None and votes:
-            self._watchers.voted(self._id, dict(votes), votes.most_common(1)[0][0])
 
 
 class VoteProgress:
@@ -288,3 +180,108 @@ class VoteProgress:
         if self._votes:
             line += f", the leading answer has {self._votes.most_common(1)[0][1]} votes"
         return line
+
+
+_STATES = {
+    "launched": "started",
+    "finished": "finished",
+    "cached": "finished",
+    "stopped": "cancelled",
+    "cancelled": "cancelled",
+    "failed": "failed",
+}
+
+
+class SessionReporter:
+    """Passes the moments of one request on.
+
+    Args:
+        id: of the request's receipt.
+    """
+
+    def __init__(self, watchers: Watchers, id: str) -> None:
+        self._watchers, self._id = watchers, id
+        self._numbers: dict[RunningCall, int] = {}
+
+    def __call__(self, event: str, running: RunningCall, sample: Sample | None, votes: Counter[str]) -> None:
+        """Tell of a call, and of the votes where they have changed."""
+        state = _STATES.get(event)
+        if state is None:
+            return
+        index = self._numbers.setdefault(running, len(self._numbers))
+        answer = None if sample is None or running.role != "policy" else sample.answer
+        tokens = running.tokens if sample is None else sample.tokens
+        self._watchers.sampled(self._id, index, state, answer, tokens, running.model)
+        if answer is not None and votes:
+            self._watchers.voted(self._id, dict(votes), votes.most_common(1)[0][0])
+
+
+# A hostile client's JSON schema must do no harm: references fetch nothing, regular expressions are left out (they can
+# take for ever; the backend's own decoding heeds them), and a check that takes too many steps counts as failed.
+
+
+class _TooManySteps(Exception):
+    """The check has taken all its steps."""
+
+
+def schema_check(schema: JsonObject, field: str) -> Check:
+    """A check by a schema. Raises Failure where the schema is none."""
+    if len(json.dumps(schema)) > _SIZE:
+        raise bad_field(field, "...", f"is longer than {_SIZE} characters", "send a smaller schema")
+    try:
+        import jsonschema
+        import referencing
+    except ImportError:
+        raise Failure(501, f"{field}: this proxy lacks jsonschema; install outthink[serve]", param=field) from None
+    draft: Any = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    counted = _CountedDraft(draft)
+    try:
+        counted.begin()
+        draft.check_schema(schema)
+    except (jsonschema.SchemaError, RecursionError) as error:
+        why = error.message if isinstance(error, jsonschema.SchemaError) else "it is nested too deeply"
+        raise bad_field(field, "...", f"is no valid JSON schema: {why[:200]}", "mend it") from None
+    validator = counted.validator(schema, referencing.Registry())
+    missing = referencing.exceptions.Unresolvable
+
+    def check(value: object) -> bool:
+        counted.begin()
+        try:
+            return next(validator.iter_errors(value), None) is None
+        except (missing, RecursionError, _TooManySteps):
+            return False
+
+    return check
+
+
+_Rule = Callable[..., Iterable[Exception] | None]
+"""How jsonschema checks one keyword: (validator, value, instance, schema) to errors."""
+
+
+class _CountedDraft:
+    """A draft whose keywords count their steps."""
+
+    def __init__(self, draft: Any) -> None:
+        import jsonschema
+
+        keywords = {name: self._counting(rule) for name, rule in draft.VALIDATORS.items() if name not in _SLOW}
+        extend: Any = jsonschema.validators.extend
+        self._class: Any = extend(draft, {**keywords, **dict.fromkeys(_SLOW)})
+        self._left = _STEPS
+
+    def begin(self) -> None:
+        """Another check: all steps anew."""
+        self._left = _STEPS
+
+    def validator(self, schema: JsonObject, registry: Any) -> Any:
+        """A validator that fetches nothing."""
+        return self._class(schema, registry=registry)
+
+    def _counting(self, rule: _Rule) -> _Rule:
+        def counted(*arguments: object) -> Iterator[Exception]:
+            self._left -= 1
+            if self._left < 0:
+                raise _TooManySteps
+            yield from rule(*arguments) or ()
+
+        return counted

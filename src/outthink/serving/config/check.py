@@ -48,23 +48,22 @@ async def check(config: Config) -> AsyncIterator[ConfigFinding]:
 
 async def _backends(config: Config) -> AsyncIterator[ConfigFinding]:
     settings = []
-    for backend in config.backends:
-        if backend.local:
-            yield _own(backend.url)
+    for configured in config.backends:
+        if configured.local:
+            yield _own(configured.url)
             continue
         try:
-            settings.append(backend.settings(backend.secret()))
+            settings.append(configured.settings(configured.secret()))
         except OutthinkError as error:
-            yield ConfigFinding(f"backend {masked_url(backend.url)}", False, str(error))
+            yield ConfigFinding(f"backend {masked_url(configured.url)}", False, str(error))
     wire = AiohttpTransport()
     pool = BackendPool(wire, settings, config.pool)
     try:
         await pool.start()
-        for one in pool.backends:
-            well = one.health == "up"
-            yield ConfigFinding(
-                f"backend {one.url}", well, f"serves {', '.join(one.models)}" if well else str(one.trouble)
-            )
+        for backend in pool.backends:
+            healthy = backend.health == "up"
+            what = f"serves {', '.join(backend.models)}" if healthy else str(backend.trouble)
+            yield ConfigFinding(f"backend {backend.url}", healthy, what)
     finally:
         await pool.stop()
         await wire.aclose()

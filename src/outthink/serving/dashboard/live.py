@@ -1,7 +1,7 @@
 """What is running now, as the dashboard shows it: requests with their samples and votes.
 
-Knows: a watcher's events, and bounds on what is remembered. Everything here lives in memory, and
-nothing of it is written anywhere. Does not know the ledger or HTTP.
+Knows: a watcher's events, and bounds on what is remembered. Everything here lives in memory, and nothing of it is
+written anywhere. Does not know the ledger or HTTP.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from outthink.serving.observe.watch import LiveRequest
-    from outthink.serving.protocols import RequestRecord
+from outthink.http.fields import JsonObject
+from outthink.serving.observe.watch import LiveRequest, Watcher
+from outthink.serving.protocols import RequestRecord
 
 REQUESTS, KEPT, FINISHED = 256, 200, 20
 """Running requests that are followed, ended ones whose samples are kept, and ended ones that are listed."""
@@ -31,7 +30,7 @@ _ENDED = frozenset({"finished", "cancelled", "failed"})
 class RequestProgress:
     """Samples and votes of one request."""
 
-    samples: dict[int, dict[str, Any]] = field(default_factory=dict)
+    samples: dict[int, JsonObject] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     votes: list[tuple[str, float]] = field(default_factory=list)
     answers: int = 0
@@ -57,7 +56,7 @@ class RequestProgress:
         self.votes = [(short(answer) or "", float(weight)) for answer, weight in best[:VOTES]]
         self.answers, self.leader = len(votes), short(leader)
 
-    def shown(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """As JSON values."""
         return {
             "samples": list(self.samples.values()),
@@ -76,28 +75,28 @@ def short(text: str | None) -> str | None:
     return text if text is None or len(text) <= LETTERS else text[: LETTERS - 1] + "…"
 
 
-class LiveRequests:
+class LiveRequests(Watcher):
     """A watcher that remembers the present. Its memory is bounded, whatever runs.
 
-    It hears of every request, so what can wait until somebody looks is done then.
+    It is called for every request, so what can wait until somebody looks is done then.
     """
 
     def __init__(self) -> None:
         self._running: OrderedDict[str, LiveRequest] = OrderedDict()
         self._work: dict[str, RequestProgress] = {}
         self._ended: OrderedDict[str, tuple[LiveRequest, RequestProgress]] = OrderedDict()
-        self._latest: deque[tuple[Any, ...]] = deque(maxlen=FINISHED)
+        self._latest: deque[tuple[object, ...]] = deque(maxlen=FINISHED)
         self._backends: dict[str, bool] = {}
         self._unseen = 0
         self._total = 0
 
-    def began(self, running: LiveRequest) -> None:
+    def began(self, request: LiveRequest) -> None:
         """A request has been admitted."""
         if len(self._running) >= REQUESTS:  # the oldest may never end; the newest are what one looks at
             oldest, _ = self._running.popitem(last=False)
             self._work.pop(oldest, None)
             self._unseen += 1
-        self._running[running.id] = running
+        self._running[request.id] = request
 
     def sampled(self, id: str, index: int, state: str, answer: str | None, tokens: int | None, backend: str) -> None:
         """A sample has begun or ended."""
@@ -125,19 +124,19 @@ class LiveRequests:
         """A backend's health has changed."""
         self._backends[url] = healthy
 
-    def story(self, id: str) -> dict[str, Any] | None:
+    def story(self, id: str) -> JsonObject | None:
         """Samples and votes of a request, None where they have been forgotten."""
         if (running := self._running.get(id)) is not None:
-            return _shown(running, self._work.get(id, _NONE))
+            return _row(running, self._work.get(id, _NONE))
         ended = self._ended.get(id)
-        return None if ended is None else _shown(*ended)
+        return None if ended is None else _row(*ended)
 
-    def shown(self, most: int = 40) -> dict[str, Any]:
+    def json(self, most: int = 40) -> JsonObject:
         """The present as JSON values, the newest requests first."""
         newest = itertools.islice(reversed(self._running.values()), most)
         return {
             "now": time.time(),
-            "running": [_shown(running, self._work.get(running.id, _NONE)) for running in newest],
+            "running": [_row(running, self._work.get(running.id, _NONE)) for running in newest],
             "count": len(self._running) + self._unseen,
             "calls": sum(work.counts.get("started", 0) for work in self._work.values()),
             "finished": [
@@ -152,7 +151,7 @@ class LiveRequests:
         }
 
 
-def _shown(running: LiveRequest, work: RequestProgress) -> dict[str, Any]:
+def _row(running: LiveRequest, work: RequestProgress) -> JsonObject:
     return {
         "id": running.id,
         "key": running.key_id,
@@ -161,5 +160,5 @@ def _shown(running: LiveRequest, work: RequestProgress) -> dict[str, Any]:
         "stream": running.stream,
         "started": running.started,
         "strategy": short(running.strategy),
-        **work.shown(),
+        **work.json(),
     }

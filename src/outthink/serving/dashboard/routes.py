@@ -1,6 +1,7 @@
 """The dashboard's routes: the page for everybody, its data for admins.
 
-Knows: which path tells what. Does not know how the ledger sums, or how the page looks.
+Knows: paths, the terms of a query and their bounds, and the headers that keep foreign code out of the page. Does not
+know how the ledger sums, or how the page looks.
 """
 
 from __future__ import annotations
@@ -10,72 +11,28 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, cast, get_args
+from operator import attrgetter
+from typing import TYPE_CHECKING, cast, get_args
 
 from aiohttp import web
 
 from outthink.controller.policy.artefact import Policy
+from outthink.http.fields import JsonObject
 from outthink.serving.bodies import encode
 from outthink.serving.dashboard import story
 from outthink.serving.dashboard.live import LiveRequests
 from outthink.serving.dashboard.story import frontier
-from outthink.serving.failure import Failure, bad_field
-from outthink.serving.protocols import GroupBy, Key, RequestRecord, legal_id
+from outthink.serving.failure import Failure, bad_field, check_admin
+from outthink.serving.protocols import GroupBy, Key, RequestRecord, SearchTerms, legal_id
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
 
 
-# What a data route was asked for, read from its query. Knows names and bounds; a wrong value names its field.
-
 PAGE, LONGEST = 50, 200
 """Rows of a page, and letters of a term."""
 _WORDS = ("text", "key", "model", "strategy", "stopped")
 _TIMES = ("since", "until")
-
-
-def group_of(query: Mapping[str, str]) -> GroupBy:
-    """What spend is summed by. Raises Failure."""
-    by = query.get("by", "key")
-    if by not in get_args(GroupBy):
-        raise bad_field("by", by[:40], "is no group", f"use one of {', '.join(get_args(GroupBy))}")
-    return cast(GroupBy, by)
-
-
-def times_of(query: Mapping[str, str]) -> dict[str, float]:
-    """`since` and `until` in seconds since the epoch, where they are given. Raises Failure."""
-    found = {}
-    for name in _TIMES:
-        if text := query.get(name):
-            try:
-                moment = float(text)
-            except ValueError:
-                moment = math.nan
-            if not 0 <= moment < 1e11:  # up to the year 5138; NaN fails too
-                raise bad_field(name, text[:40], "is no time", "give seconds since 1970")
-            found[name] = moment
-    return found
-
-
-def terms_of(query: Mapping[str, str]) -> dict[str, Any]:
-    """Arguments of the ledger's search. Raises Failure."""
-    terms: dict[str, Any] = dict(times_of(query))
-    for name in _WORDS:
-        if text := query.get(name, "").strip():
-            if len(text) > LONGEST or "\0" in text:
-                raise bad_field(name, f"{text[:40]}...", "cannot be searched for", f"use at most {LONGEST} letters")
-            terms[name] = text
-    if before := query.get("before"):
-        if not legal_id(before):
-            raise bad_field("before", before[:40], "is no id of a request", "give the last row's id")
-        terms["before"] = before
-    return terms
-
-
-# The page's files: which there are, and the headers that keep foreign code out of it.
-#
-# Knows: names, types and the content security policy. Holds no data of any request, so anybody may
-# have them. Files are read once; nothing below a folder can be asked for.
 
 Handler = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
 
@@ -101,6 +58,99 @@ GUARD = {
 }
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
+DataHandler = Callable[[web.BaseRequest], Awaitable[JsonObject]]
+DATA = "/dashboard/api"
+_REQUESTS = f"{DATA}/requests"
+_ROW = (
+    *("id", "key_id", "endpoint", "model", "strategy", "stopped", "started", "seconds", "status", "stream", "error"),
+    *("samples", "tokens", "at_most_tokens", "usd", "joules", "estimated"),
+)
+_row_values = attrgetter(*_ROW)
+
+
+def attach(app: App, active: Callable[[], Policy | None] = lambda: None) -> LiveRequests:
+    """Serve the dashboard at `/`; returns what follows the running requests.
+
+    Args:
+        active: the policy in use now, None where there is none.
+    """
+    live = LiveRequests()
+    app.watchers.add(live)
+    for path, handler in pages():
+        app.route("GET", path, handler, public=True)
+    data = Data(app, live, active)
+    app.route("GET", f"{DATA}/live", _guarded(data.live))
+    app.route("GET", f"{DATA}/keys", _guarded(data.keys))
+    app.route("GET", f"{DATA}/spend", _guarded(data.spend))
+    app.route("GET", f"{DATA}/policy", _guarded(data.policy))
+    app.route("GET", _REQUESTS, _guarded(data.requests))
+    app.route("GET", f"{_REQUESTS}/", _guarded(data.request))
+    return live
+
+
+def _guarded(handler: DataHandler) -> Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]:
+    """A route whose data only admins get, as JSON that nobody stores."""
+
+    async def handle(request: web.BaseRequest, key: Key) -> web.StreamResponse:
+        check_admin(key)
+        head = {**GUARD, "cache-control": "no-store", "content-type": "application/json"}
+        return web.Response(body=encode(await handler(request)), headers=head)
+
+    return handle
+
+
+class Data:
+    """What the page reads."""
+
+    def __init__(self, app: App, live: LiveRequests, active: Callable[[], Policy | None]) -> None:
+        self.app, self._live, self._active = app, live, active
+
+    async def live(self, request: web.BaseRequest) -> JsonObject:
+        """The present."""
+        return {**self._live.json(), "problem": self.app.ledger.problem}
+
+    async def keys(self, request: web.BaseRequest) -> JsonObject:
+        """Names of the keys by their ids; never a secret."""
+        rows = await self.app.ledger.list_keys()
+        return {"keys": [{"id": row.id, "name": row.name, "revoked": row.revoked is not None} for row in rows]}
+
+    async def spend(self, request: web.BaseRequest) -> JsonObject:
+        """Sums by key, model, strategy or day."""
+        by = group_of(request.query)
+        rows = await self.app.ledger.spend(by, **times_of(request.query))
+        return {"by": by, "rows": [asdict(row) for row in rows]}
+
+    async def policy(self, request: web.BaseRequest) -> JsonObject:
+        """The frontier of the active policy, None without one."""
+        policy = self._active()
+        return {"policy": None if policy is None else frontier(policy)}
+
+    async def requests(self, request: web.BaseRequest) -> JsonObject:
+        """A page of requests, newest first, and whether there are older ones."""
+        terms = terms_of(request.query)
+        terms["limit"] = PAGE + 1
+        records = await self.app.ledger.search(**terms)
+        return {"rows": [_row(record) for record in records[:PAGE]], "more": len(records) > PAGE}
+
+    async def request(self, request: web.BaseRequest) -> JsonObject:
+        """One request's story. Raises Failure 404."""
+        number = request.raw_path.partition("?")[0][len(_REQUESTS) + 1 :]
+        remembered = self._live.story(number)
+        record = await self.app.ledger.receipt(number) if legal_id(number) else None
+        if record is not None:
+            return story.finished_story(record, remembered, await self.app.ledger.content(number))
+        if remembered is not None:
+            return story.running_story(remembered)
+        raise Failure(404, f"id: {number[:60]!r} is no request that is known here", param="id", code="not_found")
+
+
+def _row(record: RequestRecord) -> JsonObject:
+    return dict(zip(_ROW, _row_values(record), strict=True))
+
+
+# The page's files hold no data of any request, so anybody may have them. They are read once; nothing below a folder
+# can be asked for.
+
 
 def pages() -> Iterator[tuple[str, Handler]]:
     """Every path with its handler; the page itself is at `/`."""
@@ -123,88 +173,39 @@ def _handler(content: bytes, kind: str) -> Handler:
     return handle
 
 
-Teller = Callable[[web.BaseRequest], Awaitable[dict[str, Any]]]
-DATA = "/dashboard/api"
-_REQUESTS = f"{DATA}/requests"
-_ROW = ("id", "key_id", "endpoint", "model", "strategy", "stopped", "started", "seconds", "status", "stream", "error")
-_COSTS = ("samples", "tokens", "at_most_tokens", "usd", "joules", "estimated")
+def group_of(query: Mapping[str, str]) -> GroupBy:
+    """What spend is summed by. Raises Failure."""
+    by = query.get("by", "key")
+    if by not in get_args(GroupBy):
+        raise bad_field("by", by[:40], "is no group", f"use one of {', '.join(get_args(GroupBy))}")
+    return cast(GroupBy, by)
 
 
-def attach(app: App, active: Callable[[], Policy | None] = lambda: None) -> LiveRequests:
-    """Serve the dashboard at `/`; returns the board that follows what runs.
-
-    Args:
-        active: the policy in use now, None where there is none.
-    """
-    live = LiveRequests()
-    app.watchers.add(live)
-    for path, handler in pages():
-        app.route("GET", path, handler, public=True)
-    data = Data(app, live, active)
-    app.route("GET", f"{DATA}/live", _guarded(data.live))
-    app.route("GET", f"{DATA}/keys", _guarded(data.keys))
-    app.route("GET", f"{DATA}/spend", _guarded(data.spend))
-    app.route("GET", f"{DATA}/policy", _guarded(data.policy))
-    app.route("GET", _REQUESTS, _guarded(data.requests))
-    app.route("GET", f"{_REQUESTS}/", _guarded(data.request))
-    return live
+def times_of(query: Mapping[str, str]) -> dict[str, float]:
+    """`since` and `until` in seconds since the epoch, where they are given. Raises Failure."""
+    moments = {}
+    for name in _TIMES:
+        if text := query.get(name):
+            try:
+                moment = float(text)
+            except ValueError:
+                moment = math.nan
+            if not 0 <= moment < 1e11:  # up to the year 5138; NaN fails too
+                raise bad_field(name, text[:40], "is no time", "give seconds since 1970")
+            moments[name] = moment
+    return moments
 
 
-def _guarded(tell: Teller) -> Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]:
-    """A route whose data only admins get, as JSON that nobody stores."""
-
-    async def handle(request: web.BaseRequest, key: Key) -> web.StreamResponse:
-        if not key.admin:
-            message = "API key: is not an admin's; use one made with `outthink keys add NAME --admin`"
-            raise Failure(403, message, param="Authorization", code="admin_only")
-        head = {**GUARD, "cache-control": "no-store", "content-type": "application/json"}
-        return web.Response(body=encode(await tell(request)), headers=head)
-
-    return handle
-
-
-class Data:
-    """What the page reads."""
-
-    def __init__(self, app: App, live: LiveRequests, active: Callable[[], Policy | None]) -> None:
-        self.app, self.board, self.active = app, live, active
-
-    async def live(self, request: web.BaseRequest) -> dict[str, Any]:
-        """The present."""
-        return {**self.board.shown(), "problem": self.app.ledger.problem}
-
-    async def keys(self, request: web.BaseRequest) -> dict[str, Any]:
-        """Names of the keys by their ids; never a secret."""
-        rows = await self.app.ledger.list_keys()
-        return {"keys": [{"id": row.id, "name": row.name, "revoked": row.revoked is not None} for row in rows]}
-
-    async def spend(self, request: web.BaseRequest) -> dict[str, Any]:
-        """Sums by key, model, strategy or day."""
-        by = group_of(request.query)
-        rows = await self.app.ledger.spend(by, **times_of(request.query))
-        return {"by": by, "rows": [asdict(row) for row in rows]}
-
-    async def policy(self, request: web.BaseRequest) -> dict[str, Any]:
-        """The frontier of the active policy, None without one."""
-        policy = self.active()
-        return {"policy": None if policy is None else frontier(policy)}
-
-    async def requests(self, request: web.BaseRequest) -> dict[str, Any]:
-        """A page of requests, newest first, and whether there are older ones."""
-        found = await self.app.ledger.search(limit=PAGE + 1, **terms_of(request.query))
-        return {"rows": [_row(record) for record in found[:PAGE]], "more": len(found) > PAGE}
-
-    async def request(self, request: web.BaseRequest) -> dict[str, Any]:
-        """One request's story. Raises Failure 404."""
-        number = request.raw_path.partition("?")[0][len(_REQUESTS) + 1 :]
-        remembered = self.board.story(number)
-        record = await self.app.ledger.receipt(number) if legal_id(number) else None
-        if record is not None:
-            return story.tell(record, remembered, await self.app.ledger.content(number))
-        if remembered is not None:
-            return story.running(remembered)
-        raise Failure(404, f"id: {number[:60]!r} is no request that is known here", param="id", code="not_found")
-
-
-def _row(record: RequestRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in (*_ROW, *_COSTS)}
+def terms_of(query: Mapping[str, str]) -> SearchTerms:
+    """Arguments of the ledger's search. Raises Failure."""
+    terms: JsonObject = {**times_of(query)}
+    for name in _WORDS:
+        if text := query.get(name, "").strip():
+            if len(text) > LONGEST or "\0" in text:
+                raise bad_field(name, f"{text[:40]}...", "cannot be searched for", f"use at most {LONGEST} letters")
+            terms[name] = text
+    if before := query.get("before"):
+        if not legal_id(before):
+            raise bad_field("before", before[:40], "is no id of a request", "give the last row's id")
+        terms["before"] = before
+    return cast(SearchTerms, terms)

@@ -1,16 +1,17 @@
-"""A request's full story: its record, its calls by role and model, its votes, and why it stopped.
+"""What the dashboard shows of one request, and of the policy in use.
 
-Knows: the receipt's layout, and what is still remembered of the samples. Does not know who asks.
+Knows: the receipt's layout, calls by role and model, why a request stopped, and a policy's frontier of accuracy and
+cost. Does not know who asks, and draws nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from outthink.controller.policy.artefact import HeldOut, Policy, Task
 from outthink.evaluation.report.html import about, policy_remarks
-from outthink.serving.endpoints import shown
+from outthink.http.fields import JsonObject
+from outthink.serving.endpoints import receipt_json
 from outthink.serving.protocols import RequestRecord
 
 ROLES = {
@@ -39,21 +40,22 @@ LETTERS = 20_000
 """Of a stored request or reply; an image may be a hundred times as long."""
 
 
-def tell(
+def finished_story(
     record: RequestRecord,
-    remembered: Mapping[str, Any] | None,
+    remembered: Mapping[str, object] | None,
     content: tuple[str | None, str | None] | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """The story as JSON values.
 
     Args:
-        remembered: samples and votes of the live board, None where it has forgotten them.
+        remembered: samples and votes, None where they have been forgotten.
         content: the request as it was sent and its reply, None where they are not stored.
     """
     sent, reply = content or (None, None)
     receipt = record.receipt or {}
+    shown = {name: value for name, value in receipt_json(record).items() if name != "object"}
     return {
-        "record": {name: value for name, value in shown(record).items() if name != "object"} | {"key": record.key_id},
+        "record": {**shown, "key": record.key_id},
         "reason": REASONS.get(record.stopped),
         "answer": receipt.get("answer"),
         "notes": list(receipt.get("notes") or ()),
@@ -65,14 +67,14 @@ def tell(
     }
 
 
-def running(remembered: Mapping[str, Any]) -> dict[str, Any]:
+def running_story(remembered: Mapping[str, object]) -> JsonObject:
     """The story so far of a request that has not ended."""
     return {"record": None, "remembered": remembered, "done": False}
 
 
-def tree(entries: Any) -> list[dict[str, Any]]:
+def tree(entries: Iterable[JsonObject]) -> list[JsonObject]:
     """Calls grouped by role and model, each group with its counts; the order is the receipt's."""
-    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    groups: dict[tuple[str, str], JsonObject] = {}
     for number, entry in enumerate(entries):
         place = str(entry.get("role")), str(entry.get("model"))
         group = groups.setdefault(
@@ -87,7 +89,7 @@ def tree(entries: Any) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-def _sum(calls: list[dict[str, Any]]) -> int | None:
+def _sum(calls: list[JsonObject]) -> int | None:
     """Tokens of some calls; one unknown part makes the whole unknown."""
     total = 0
     for call in calls:
@@ -102,12 +104,7 @@ def _cut(text: str | None) -> str | None:
     return text if text is None or len(text) <= LETTERS else f"{text[:LETTERS]}… ({len(text):,} letters)"
 
 
-# The accuracy/cost frontier of a policy, as the dashboard draws it.
-#
-# Knows: a policy's rungs and controls with their held-out figures. Draws nothing and decides nothing.
-
-
-def frontier(policy: Policy) -> dict[str, Any]:
+def frontier(policy: Policy) -> JsonObject:
     """Facts, remarks, and a task's points in the order of its sizes; costs are means per problem."""
     return {
         "facts": [{"name": name, "value": value} for name, value in about(policy).items()],
@@ -116,7 +113,7 @@ def frontier(policy: Policy) -> dict[str, Any]:
     }
 
 
-def _task(task: Task) -> dict[str, Any]:
+def _task(task: Task) -> JsonObject:
     points = [_point("policy", arm.name, arm.n, arm.held_out, chosen=arm.n == task.chosen) for arm in task.arms]
     for control in task.other.get("controls", ()):
         name, held = f"{control['strategy']}@{control['n']}", HeldOut.of(control["held_out"])
@@ -124,7 +121,7 @@ def _task(task: Task) -> dict[str, Any]:
     return {"model": task.model, "dataset": task.dataset, "points": points}
 
 
-def _point(series: str, name: str, n: int, held: HeldOut, *, chosen: bool) -> dict[str, Any]:
+def _point(series: str, name: str, n: int, held: HeldOut, *, chosen: bool) -> JsonObject:
     return {
         "series": series,
         "name": name,

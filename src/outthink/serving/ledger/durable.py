@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 from outthink.serving.ledger import queries
 from outthink.serving.ledger import queries as key_table
@@ -31,6 +31,7 @@ from outthink.serving.protocols import (
     LedgerDown,
     RequestRecord,
     Reservation,
+    SearchTerms,
     Spend,
     StoredKey,
     Terms,
@@ -186,22 +187,9 @@ class DurableLedger:
         """A request as it was sent, and its reply, where they were stored."""
         return await self._reader.ask(lambda database: queries.content(database, request_id))
 
-    async def search(
-        self,
-        *,
-        text: str | None = None,
-        key: str | None = None,
-        model: str | None = None,
-        strategy: str | None = None,
-        stopped: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        limit: int = 100,
-        before: str | None = None,
-    ) -> Sequence[RequestRecord]:
+    async def search(self, **terms: Unpack[SearchTerms]) -> Sequence[RequestRecord]:
         """Records that fit, newest first."""
-        asked = queries.RequestFilter(text, key, model, strategy, stopped, since, until, limit, before)
-        return await self._reader.ask(lambda database: queries.search(database, asked))
+        return await self._reader.ask(lambda database: queries.search(database, terms))
 
     async def spend(self, group_by: GroupBy, since: float | None = None, until: float | None = None) -> Sequence[Spend]:
         """Sums over whole days (UTC)."""

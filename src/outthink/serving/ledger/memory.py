@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, Unpack
 
 from outthink.core.errors import BadInput
 from outthink.serving.ledger.sums import Sums, day_of
-from outthink.serving.protocols import GroupBy, Idempotency, Key, RequestRecord, Reservation, Spend, StoredKey, Terms
+from outthink.serving.protocols import (
+    GroupBy,
+    Idempotency,
+    Key,
+    RequestRecord,
+    Reservation,
+    SearchTerms,
+    Spend,
+    StoredKey,
+    Terms,
+)
 
 _ANYONE = Key("anyone", admin=True)
 
@@ -74,42 +85,22 @@ class MemoryLedger:
         """Nothing is stored."""
         return False
 
-    async def search(
-        self,
-        *,
-        text: str | None = None,
-        key: str | None = None,
-        model: str | None = None,
-        strategy: str | None = None,
-        stopped: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        limit: int = 100,
-        before: str | None = None,
-    ) -> Sequence[RequestRecord]:
+    async def search(self, **terms: Unpack[SearchTerms]) -> Sequence[RequestRecord]:
         """Records that fit, newest first."""
-        equal = {"key_id": key, "model": model, "strategy": strategy, "stopped": stopped}
-        asked = {name: value for name, value in equal.items() if value is not None}
-        found = sorted(self.records.values(), key=lambda one: (one.started, one.id), reverse=True)
-        if before is not None:
-            found = found[1 + next((at for at, one in enumerate(found) if one.id == before), len(found)) :]
-        return [
-            one
-            for one in found
-            if all(getattr(one, name) == value for name, value in asked.items())
-            and (since is None or one.started >= since)
-            and (until is None or one.started < until)
-            and (text is None or text.lower() in f"{one.id} {one.model} {one.strategy} {one.error or ''}".lower())
-        ][:limit]
+        records = sorted(self.records.values(), key=lambda record: (record.started, record.id), reverse=True)
+        if (before := terms.get("before")) is not None:
+            older = itertools.dropwhile(lambda record: record.id != before, records)
+            records = list(older)[1:]
+        return [record for record in records if _fits(record, terms)][: terms.get("limit", 100)]
 
     async def spend(self, group_by: GroupBy, since: float | None = None, until: float | None = None) -> Sequence[Spend]:
         """Sums over the records that are kept."""
         sums: dict[str, Sums] = {}
-        for one in self.records.values():
-            day = day_of(one.started)
+        for record in self.records.values():
+            day = day_of(record.started)
             if (since is None or day >= day_of(since)) and (until is None or day <= day_of(until)):
-                group = day if group_by == "day" else str(getattr(one, "key_id" if group_by == "key" else group_by))
-                sums.setdefault(group, Sums()).add(one)
+                groups = {"key": record.key_id, "model": record.model, "strategy": record.strategy, "day": day}
+                sums.setdefault(groups[group_by], Sums()).add(record)
         spent = [total.spend(group) for group, total in sums.items()]
         return sorted(spent, key=lambda row: row.group if group_by == "day" else (-row.known_tokens, row.group))
 
@@ -124,6 +115,18 @@ class MemoryLedger:
     async def list_keys(self) -> Sequence[StoredKey]:
         """There are none."""
         return []
+
+
+def _fits(record: RequestRecord, terms: SearchTerms) -> bool:
+    values = {"key": record.key_id, "model": record.model, "strategy": record.strategy, "stopped": record.stopped}
+    since, until, text = terms.get("since"), terms.get("until"), terms.get("text")
+    searched = f"{record.id} {record.model} {record.strategy} {record.error or ''}".lower()
+    return (
+        all(terms.get(name) in (None, value) for name, value in values.items())
+        and (since is None or record.started >= since)
+        and (until is None or record.started < until)
+        and (text is None or text.lower() in searched)
+    )
 
 
 def _no_keys() -> NoReturn:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from outthink.core.errors import BadInput
 from outthink.core.request import Budget
@@ -20,6 +20,7 @@ from outthink.serving.protocols import (
     Key,
     LedgerDown,
     RequestRecord,
+    SearchTerms,
     Spend,
     StoredKey,
     Terms,
@@ -48,39 +49,26 @@ def receipt(database: Database, request_id: str) -> RequestRecord | None:
     return read(rows[0][0]) if rows else None
 
 
-class RequestFilter(NamedTuple):
-    """What is looked for; None for whatever there is."""
-
-    text: str | None = None
-    key: str | None = None
-    model: str | None = None
-    strategy: str | None = None
-    stopped: str | None = None
-    since: float | None = None
-    until: float | None = None
-    limit: int = 100
-    before: str | None = None
-
-
-def search(database: Database, asked: RequestFilter) -> Sequence[RequestRecord]:
+def search(database: Database, terms: SearchTerms) -> Sequence[RequestRecord]:
     """Records that fit, newest first. Raises BadInput for a limit out of range."""
-    if not 1 <= asked.limit <= _MOST:
-        raise BadInput("limit", asked.limit, "is out of range", f"give 1 to {_MOST}")
-    where, values = ["1 = 1"], list[Any]()
+    limit = terms.get("limit", 100)
+    if not 1 <= limit <= _MOST:
+        raise BadInput("limit", limit, "is out of range", f"give 1 to {_MOST}")
+    where, values = ["1 = 1"], list[object]()
     for name, condition in (*_FIELDS.items(), *_BOUNDS.items()):
-        if (value := getattr(asked, name)) is not None:
+        if (value := terms.get(name)) is not None:
             where.append(condition)
             values.append(value)
-    if text := asked.text:
+    if text := terms.get("text"):
         where.append(_TEXT)
         for mark in "!%_":
             text = text.replace(mark, "!" + mark)
         values += [f"%{clean(text)}%"] * _TEXT.count("?")
-    if asked.before is not None:
+    if (before := terms.get("before")) is not None:
         where.append("(started, id) < (SELECT started, id FROM requests WHERE id = ?)")
-        values.append(asked.before)
+        values.append(before)
     statement = f"SELECT record FROM requests WHERE {' AND '.join(where)} ORDER BY started DESC, id DESC LIMIT ?"  # noqa: S608
-    return [read(record) for (record,) in database.execute(statement, [*values, asked.limit]).fetchall()]
+    return [read(record) for (record,) in database.execute(statement, [*values, limit]).fetchall()]
 
 
 def content(database: Database, request_id: str) -> tuple[str | None, str | None] | None:

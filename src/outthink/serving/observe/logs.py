@@ -1,8 +1,8 @@
 """Structured logs: one line of JSON a request, readable text where a person looks, and never a secret.
 
-Knows: which fields of a record may be written: no prompt, no answer, no key. A thread makes and writes the
-lines a few times a second, so neither a slow disk nor JSON delays a request; where it falls far behind, lines
-are dropped and counted.
+Knows: which fields of a record may be written: no prompt, no answer, no key. A thread makes and writes the lines a few
+times a second, so neither a slow disk nor JSON delays a request; where it falls far behind, lines are dropped and
+counted. Does not know who reads them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import threading
 import time
 from collections import deque
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from outthink.core.errors import BadInput
+from outthink.http.fields import JsonObject
 from outthink.http.secrets import scrub
 from outthink.serving.bodies import encode
-from outthink.serving.observe.watch import Quiet
+from outthink.serving.observe.watch import Watcher
 from outthink.serving.protocols import RequestRecord
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ _NUMBERS = (
     *("status", "stream", "seconds", "first_seconds", "samples", "prompt_tokens", "completion_tokens"),
     *("cancelled_tokens", "tokens", "at_most_tokens", "usd", "joules", "estimated"),
 )
+_ids, _texts, _numbers = attrgetter(*_IDS), attrgetter(*_TEXTS), attrgetter(*_NUMBERS)
 _LONGEST = 100_000
 """Lines that may wait to be written."""
 _PAUSE = 0.2
@@ -42,37 +45,37 @@ _LETTERS = 300
 Waiting = RequestRecord | logging.LogRecord
 
 
-def json_of(waiting: Waiting) -> str:
+def json_line(waiting: Waiting) -> str:
     """A line of JSON: time (UTC), level, message, and of a request what it was and cost. Unknown is null."""
-    told: dict[str, Any]
+    fields: JsonObject
     if isinstance(waiting, RequestRecord):
-        told = {"time": _moment(waiting.started + waiting.seconds), "level": _level(waiting), "message": "request"}
-        told |= {name: getattr(waiting, name) for name in _IDS}
-        for name in _TEXTS:
-            value = getattr(waiting, name)
-            told[name] = None if value is None else _short(value)
-        told |= {name: getattr(waiting, name) for name in _NUMBERS}
+        fields = {"time": _moment(waiting.started + waiting.seconds), "level": _level(waiting), "message": "request"}
+        fields |= zip(_IDS, _ids(waiting), strict=True)
+        fields |= {
+            name: None if text is None else _short(text) for name, text in zip(_TEXTS, _texts(waiting), strict=True)
+        }
+        fields |= zip(_NUMBERS, _numbers(waiting), strict=True)
     else:
-        told = {"time": _moment(waiting.created), "level": waiting.levelname.lower()}
-        told["message"] = _masked(waiting.getMessage())
+        fields = {"time": _moment(waiting.created), "level": waiting.levelname.lower()}
+        fields["message"] = _masked(waiting.getMessage())
         if waiting.exc_text:
-            told["trace"] = _masked(waiting.exc_text)
-    return encode(told).decode()
+            fields["trace"] = _masked(waiting.exc_text)
+    return encode(fields).decode()
 
 
-def text_of(waiting: Waiting) -> str:
+def text_line(waiting: Waiting) -> str:
     """A line for a person."""
     if isinstance(waiting, RequestRecord):
         tokens = "unknown" if waiting.tokens is None else str(waiting.tokens)
         what = f"{waiting.status} {waiting.model[:80]}, {waiting.strategy[:80]}, {waiting.stopped}"
-        said = _masked(f"{what}, {waiting.seconds:.3f} s, {tokens} tokens")
-        return f"{_moment(waiting.started + waiting.seconds)[11:19]} {_level(waiting):7} {ascii(said)[1:-1]}"
-    said = _masked(waiting.getMessage()) + (f"\n{_masked(waiting.exc_text)}" if waiting.exc_text else "")
-    return f"{_moment(waiting.created)[11:19]} {waiting.levelname.lower():7} {said}"
+        line = _masked(f"{what}, {waiting.seconds:.3f} s, {tokens} tokens")
+        return f"{_moment(waiting.started + waiting.seconds)[11:19]} {_level(waiting):7} {ascii(line)[1:-1]}"
+    line = _masked(waiting.getMessage()) + (f"\n{_masked(waiting.exc_text)}" if waiting.exc_text else "")
+    return f"{_moment(waiting.created)[11:19]} {waiting.levelname.lower():7} {line}"
 
 
-class Hand(logging.Handler):
-    """Hands lines of other parts over to the thread."""
+class _QueueHandler(logging.Handler):
+    """Hands log records of other parts over to the thread."""
 
     def __init__(self, logs: Logs) -> None:
         super().__init__()
@@ -86,7 +89,7 @@ class Hand(logging.Handler):
         self._logs.put(record)
 
 
-class Logs(Quiet):
+class Logs(Watcher):
     """A watcher that writes a line for every finished request and every change of a backend.
 
     Args:
@@ -96,7 +99,7 @@ class Logs(Quiet):
 
     def __init__(self, level: str, file: Path | None) -> None:
         self._level, self._file = logging.getLevelName(level.upper()), file
-        self._line = text_of if file is None and sys.stderr.isatty() else json_of
+        self._line = text_line if file is None and sys.stderr.isatty() else json_line
         if file is not None:
             try:
                 file.open("a", encoding="utf-8").close()
@@ -108,11 +111,11 @@ class Logs(Quiet):
         self._dropped = 0
         self._done = threading.Event()
         self._log = logging.getLogger(NAME)
-        self._before = self._log.level, self._log.propagate
+        self._previous = self._log.level, self._log.propagate
         self._log.setLevel(self._level)
         self._log.propagate = False
-        self._hand = Hand(self)
-        self._log.addHandler(self._hand)
+        self._handler = _QueueHandler(self)
+        self._log.addHandler(self._handler)
         self._thread = threading.Thread(target=self._write, name="outthink-log", daemon=True)
         self._thread.start()
 
@@ -137,9 +140,9 @@ class Logs(Quiet):
 
     def close(self) -> None:
         """Write what waits, and leave logging as it was."""
-        self._log.removeHandler(self._hand)
-        self._log.setLevel(self._before[0])
-        self._log.propagate = self._before[1]
+        self._log.removeHandler(self._handler)
+        self._log.setLevel(self._previous[0])
+        self._log.propagate = self._previous[1]
         self._done.set()
         self._thread.join(5.0)
 
@@ -147,21 +150,21 @@ class Logs(Quiet):
         ending = False
         while not ending:
             ending = self._done.wait(_PAUSE)
-            lines = [self._made(self._waiting.popleft()) for _ in range(len(self._waiting))]
+            lines = [self._format(self._waiting.popleft()) for _ in range(len(self._waiting))]
             if self._dropped:
                 lost, self._dropped = self._dropped, 0
                 self.put(self._log.makeRecord(NAME, logging.WARNING, "", 0, f"{lost} lines were dropped", (), None))
             if lines:
-                self._out("\n".join(lines) + "\n")
+                self._write_out("\n".join(lines) + "\n")
 
-    def _made(self, waiting: Waiting) -> str:
+    def _format(self, waiting: Waiting) -> str:
         """A line; one that cannot be made says so, and the thread goes on."""
         try:
             return self._line(waiting)
         except (ValueError, TypeError, OverflowError) as error:
             return encode({"level": "error", "message": f"a line could not be made ({type(error).__name__})"}).decode()
 
-    def _out(self, text: str) -> None:
+    def _write_out(self, text: str) -> None:
         """One write; a disk that is full costs lines, not the thread."""
         try:
             if self._file is None:

@@ -1,8 +1,8 @@
 """Prometheus metrics at /metrics: what was asked, what it cost, how long it took, and how the parts are.
 
-Knows: finished requests, and what is read off the parts when somebody looks. Labels come from us and from
-the backends, never from a client's text, so there are only so many series. What a request has not told is
-counted as unknown and adds nothing to a sum.
+Knows: finished requests, and what is read off the parts when somebody looks. Labels come from us and from the backends,
+never from a client's text, so there are only so many series. What is not known of a request is counted as unknown and
+adds nothing to a sum.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
 from outthink.core.request import CURRENCIES
 from outthink.serving.accounting import PASS
 from outthink.serving.chat.backends import Policies
-from outthink.serving.failure import Failure
-from outthink.serving.observe.watch import LiveRequest, Quiet
+from outthink.serving.failure import check_admin
+from outthink.serving.observe.watch import LiveRequest, Watcher
 from outthink.serving.protocols import Key, RequestRecord
 from outthink.strategies import strategies
 
 if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
     from outthink.serving.app import App
 
 
@@ -43,8 +45,8 @@ class Labels(NamedTuple):
     strategy: str
 
 
-class Spread:
-    """A histogram: counts by bucket, the last one without end, and the sum."""
+class Histogram:
+    """Counts by bucket, the last one without end, and the sum."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -62,22 +64,22 @@ class Spread:
         return [(bound, float(count)) for bound, count in zip(bounds, accumulate(self.counts), strict=True)]
 
 
-class Metrics(Quiet):
-    """A watcher that counts, and a Prometheus collector that tells."""
+class Metrics(Watcher):
+    """A watcher that counts, and a Prometheus collector."""
 
     def __init__(self, app: App, policies: Policies) -> None:
         self._app, self._policies = app, policies
-        self._requests: Counter[tuple[str, str, str, str]] = Counter()
-        self._stopped: Counter[tuple[str, str]] = Counter()
-        self._tokens: Counter[tuple[str, str, str]] = Counter()
+        self._requests: Counter[tuple[str, ...]] = Counter()
+        self._stopped: Counter[tuple[str, ...]] = Counter()
+        self._tokens: Counter[tuple[str, ...]] = Counter()
         self._costs: dict[tuple[str, str, str], float] = {}
-        self._unknown: Counter[tuple[str, str, str]] = Counter()
-        self._seconds: dict[Labels, Spread] = {}
-        self._first: dict[Labels, Spread] = {}
-        self._samples: dict[Labels, Spread] = {}
+        self._unknown: Counter[tuple[str, ...]] = Counter()
+        self._seconds: dict[Labels, Histogram] = {}
+        self._first: dict[Labels, Histogram] = {}
+        self._samples: dict[Labels, Histogram] = {}
         self._running = 0
 
-    def began(self, running: LiveRequest) -> None:
+    def began(self, request: LiveRequest) -> None:
         """One more is being answered."""
         self._running += 1
 
@@ -87,18 +89,17 @@ class Metrics(Quiet):
         labels = self._labels(record)
         self._requests[(record.endpoint, *labels, str(record.status))] += 1
         self._stopped[labels.strategy, stopped_of(record.stopped)] += 1
-        _spread(self._seconds, labels, SECONDS).add(record.seconds)
-        _spread(self._samples, labels, SAMPLES).add(record.samples)
+        _histogram(self._seconds, labels, SECONDS).add(record.seconds)
+        _histogram(self._samples, labels, SAMPLES).add(record.samples)
         if record.first_seconds is not None:
-            _spread(self._first, labels, SECONDS).add(record.first_seconds)
-        for kind in _TOKENS:
-            count = getattr(record, f"{kind}_tokens")
+            _histogram(self._first, labels, SECONDS).add(record.first_seconds)
+        tokens = (record.prompt_tokens, record.completion_tokens, record.cancelled_tokens)
+        for kind, count in zip(_TOKENS, tokens, strict=True):
             if count is None:
                 self._unknown[(*labels, f"{kind} tokens")] += 1
             elif count:
                 self._tokens[(*labels, kind)] += count
-        for currency in _COSTS:
-            cost = getattr(record, currency)
+        for currency, cost in zip(_COSTS, (record.usd, record.joules, record.flops), strict=True):
             if cost is None:
                 self._unknown[(*labels, currency)] += 1
             elif cost:
@@ -109,12 +110,12 @@ class Metrics(Quiet):
         model = record.backend_model
         return Labels(model if model in self._app.pool.names() else _OTHER, strategy_of(record.strategy))
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Metric]:
         """Everything, as Prometheus' client wants it."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         pair = Labels._fields
-        counters: list[tuple[str, str, tuple[str, ...], Mapping[Any, float]]] = [
+        counters: list[tuple[str, str, tuple[str, ...], Mapping[tuple[str, ...], float]]] = [
             ("requests", "Requests answered.", ("endpoint", *pair, "status"), self._requests),
             ("stopped", "Why requests ended.", ("strategy", "reason"), self._stopped),
             (
@@ -132,9 +133,9 @@ class Metrics(Quiet):
             yield family
         for currency, unit in _COSTS.items():
             family = CounterMetricFamily(f"outthink_{currency}", f"Spent in {unit}, where it is known.", labels=pair)
-            for (*values, kind), cost in self._costs.items():
+            for (*own_labels, kind), cost in self._costs.items():
                 if kind == currency:
-                    family.add_metric(values, cost)
+                    family.add_metric(own_labels, cost)
             yield family
         spreads = [
             ("request_seconds", "Seconds to the end of a reply.", self._seconds),
@@ -143,8 +144,8 @@ class Metrics(Quiet):
         ]
         for name, about, spread in spreads:
             histogram = HistogramMetricFamily(f"outthink_{name}", about, labels=pair)
-            for values, one in spread.items():
-                histogram.add_metric(values, one.buckets(), one.sum)
+            for values, counted_values in spread.items():
+                histogram.add_metric(values, counted_values.buckets(), counted_values.sum)
             yield histogram
         for name, about, value in self._now():
             yield GaugeMetricFamily(f"outthink_{name}", about, value=value)
@@ -165,7 +166,7 @@ class Metrics(Quiet):
         yield "policy_ok", "0 while a changed policy file cannot be used.", self._policies.problem is None
         yield "ledger_ok", "0 while records cannot reach the database.", app.ledger.problem is None
 
-    def _errors(self) -> Any:
+    def _errors(self) -> Metric:
         from prometheus_client.core import CounterMetricFamily
 
         about = "Error objects that clients have got, those of requests that were refused at the door included."
@@ -174,7 +175,7 @@ class Metrics(Quiet):
             family.add_metric((str(status), code), count)
         return family
 
-    def _backends(self) -> Any:
+    def _backends(self) -> Metric:
         from prometheus_client.core import GaugeMetricFamily
 
         family = GaugeMetricFamily("outthink_backend_up", "Whether a backend is healthy.", labels=("url",))
@@ -182,7 +183,7 @@ class Metrics(Quiet):
             family.add_metric((url,), healthy)
         return family
 
-    def _shadow(self) -> Iterator[Any]:
+    def _shadow(self) -> Iterator[Metric]:
         """What a policy that is tried in the shadow would have done."""
         from prometheus_client.core import CounterMetricFamily
 
@@ -202,9 +203,7 @@ class Metrics(Quiet):
         """GET /metrics, for admins."""
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-        if not key.admin:
-            message = "API key: is not an admin's; use one made with `outthink keys add NAME --admin`"
-            raise Failure(403, message, param="Authorization", code="admin_only")
+        check_admin(key)
         registry = CollectorRegistry()
         registry.register(self)
         return web.Response(body=generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
@@ -230,8 +229,8 @@ def stopped_of(reason: str) -> str:
     return reason if reason in _STOPPED or reason.partition("budget:")[2] in CURRENCIES else _OTHER
 
 
-def _spread(table: dict[Labels, Spread], labels: Labels, bounds: tuple[float, ...]) -> Spread:
-    found = table.get(labels)
-    if found is None:
-        found = table[labels] = Spread(bounds)
-    return found
+def _histogram(table: dict[Labels, Histogram], labels: Labels, bounds: tuple[float, ...]) -> Histogram:
+    histogram = table.get(labels)
+    if histogram is None:
+        histogram = table[labels] = Histogram(bounds)
+    return histogram

@@ -1,20 +1,21 @@
 """OpenTelemetry traces: a span a request, a span a sample, in the GenAI semantic conventions.
 
-Knows: which attribute holds what. Prompts and answers are never told. The SDK is imported only where a
-collector is named. Attribute names are written out: the conventions' package calls them unstable.
+Knows: which attribute holds what. Prompts and answers are never exported. The SDK is imported only where a collector is
+named. Attribute names are written out: the conventions' package calls them unstable.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from outthink.core.errors import BadInput
-from outthink.serving.observe.watch import LiveRequest, Quiet
+from outthink.serving.observe.watch import LiveRequest, Watcher
 from outthink.serving.protocols import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span
 
     from outthink.serving.app import App
 
@@ -30,7 +31,7 @@ _MOST = 10_000
 _NANOSECONDS = 1_000_000_000
 
 
-class Telemetry(Quiet):
+class Telemetry(Watcher):
     """A watcher that makes spans.
 
     Args:
@@ -43,45 +44,44 @@ class Telemetry(Quiet):
         self._provider = provider
         self._tracer = provider.get_tracer("outthink")
         self._propagator = TraceContextTextMapPropagator()
-        self._spans: dict[str, tuple[Any, dict[int, Any]]] = {}
+        self._spans: dict[str, tuple[Span, dict[int, Span]]] = {}
 
-    def began(self, running: LiveRequest) -> None:
-        """Open the request's span, below the client's where it has told one."""
+    def began(self, request: LiveRequest) -> None:
+        """Open the request's span, below the client's where it has one."""
         from opentelemetry import trace
 
         if len(self._spans) >= _MOST:
             return
-        operation = _OPERATIONS.get(running.endpoint, "chat")
-        parent = self._propagator.extract({"traceparent": running.traceparent} if running.traceparent else {})
+        operation = _OPERATIONS.get(request.endpoint, "chat")
+        parent = self._propagator.extract({"traceparent": request.traceparent} if request.traceparent else {})
         span = self._tracer.start_span(
-            f"{operation} {running.model[:80]}",
+            f"{operation} {request.model[:80]}",
             context=parent,
             kind=trace.SpanKind.SERVER,
-            start_time=int(running.started * _NANOSECONDS),
+            start_time=int(request.started * _NANOSECONDS),
             attributes={
                 "gen_ai.operation.name": operation,
                 "gen_ai.provider.name": "outthink",
-                "gen_ai.request.model": running.model[:200],
-                "gen_ai.request.stream": running.stream,
-                "url.path": running.endpoint,
-                "outthink.request.id": running.id,
-                "outthink.key.id": running.key_id,
-                "outthink.strategy": running.strategy[:200],
+                "gen_ai.request.model": request.model[:200],
+                "gen_ai.request.stream": request.stream,
+                "url.path": request.endpoint,
+                "outthink.request.id": request.id,
+                "outthink.key.id": request.key_id,
+                "outthink.strategy": request.strategy[:200],
             },
         )
-        self._spans[running.id] = span, {}
+        self._spans[request.id] = span, {}
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, trace.set_span_in_context(span))
-        running.traceparent = carrier.get("traceparent", running.traceparent)
+        request.traceparent = carrier.get("traceparent", request.traceparent)
 
     def sampled(self, id: str, index: int, state: str, answer: str | None, tokens: int | None, backend: str) -> None:
         """Open or close a sample's span."""
         from opentelemetry import trace
 
-        found = self._spans.get(id)
-        if found is None:
+        if id not in self._spans:
             return
-        request, samples = found
+        request, samples = self._spans[id]
         span = samples.get(index)
         if span is None:
             span = samples[index] = self._tracer.start_span(
@@ -107,14 +107,13 @@ class Telemetry(Quiet):
         """Close the request's span, and what is left below it."""
         from opentelemetry import trace
 
-        found = self._spans.pop(record.id, None)
-        if found is None:
+        if record.id not in self._spans:
             return
-        span, samples = found
+        span, samples = self._spans.pop(record.id)
         for sample in samples.values():
             if sample.is_recording():
                 sample.end()
-        told = {
+        attributes = {
             "gen_ai.response.id": record.id,
             "gen_ai.response.model": record.backend_model,
             "gen_ai.usage.input_tokens": record.prompt_tokens,
@@ -129,7 +128,7 @@ class Telemetry(Quiet):
             "outthink.usage.joules": record.joules,
             "outthink.estimated": record.estimated,
         }
-        span.set_attributes({name: value for name, value in told.items() if value is not None})
+        span.set_attributes({name: value for name, value in attributes.items() if value is not None})
         if record.status >= 500 or record.stopped == "error":
             span.set_attribute("error.type", str(record.status))
             span.set_status(trace.Status(trace.StatusCode.ERROR, (record.error or "")[:200]))

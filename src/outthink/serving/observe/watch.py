@@ -1,7 +1,7 @@
-"""What happens in the proxy, told to whoever looks: the dashboard, metrics, logs and traces.
+"""What happens in the proxy, for whoever looks: the dashboard, metrics, logs and traces.
 
-Knows: which moments are told, and that a watcher that fails is dropped, not the request. Does not know
-what a watcher makes of them.
+Knows: which events there are, and that a watcher that fails is dropped, not the request. Does not know what a watcher
+makes of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from outthink.serving.protocols import RequestRecord
 
@@ -35,58 +34,30 @@ class LiveRequest:
     traceparent: str | None = None
 
 
-class Watcher(Protocol):
-    """Hears what happens, in the event loop: it must not wait."""
+class Watcher:
+    """Is called in the event loop, so it must not wait; what it does not override does nothing."""
 
-    def began(self, running: LiveRequest) -> None:
+    def began(self, request: LiveRequest) -> None:
         """A request is admitted and reserved; `finished` follows, whatever happens."""
-        ...
 
     def sampled(self, id: str, index: int, state: str, answer: str | None, tokens: int | None, backend: str) -> None:
         """A call of a strategy: `started`, then `finished`, `cancelled` or `failed`. `backend` names its model."""
-        ...
 
     def voted(self, id: str, votes: Mapping[str, float], leader: str | None) -> None:
         """The votes after a sample."""
-        ...
 
     def finished(self, record: RequestRecord) -> None:
         """A request is settled: the record stands in the ledger."""
-        ...
 
     def backend(self, url: str, healthy: bool) -> None:
         """A backend's health has changed."""
-        ...
 
 
-class Quiet:
-    """A watcher that does nothing, for those that look at a few moments only."""
-
-    def began(self, running: LiveRequest) -> None:
-        """Nothing."""
-
-    def sampled(self, id: str, index: int, state: str, answer: str | None, tokens: int | None, backend: str) -> None:
-        """Nothing."""
-
-    def voted(self, id: str, votes: Mapping[str, float], leader: str | None) -> None:
-        """Nothing."""
-
-    def finished(self, record: RequestRecord) -> None:
-        """Nothing."""
-
-    def backend(self, url: str, healthy: bool) -> None:
-        """Nothing."""
-
-
-_MOMENTS = ("began", "sampled", "voted", "finished", "backend")
-
-
-class Watchers:
-    """All of them; empty and false until one is added. Who has nothing to do at a moment is not called."""
+class Watchers(Watcher):
+    """All of them; empty and false until one is added. One that fails is dropped, and the request goes on."""
 
     def __init__(self) -> None:
         self._all: tuple[Watcher, ...] = ()
-        self._called: dict[str, tuple[Callable[..., None], ...]] = dict.fromkeys(_MOMENTS, ())
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -95,41 +66,28 @@ class Watchers:
         return iter(self._all)
 
     def add(self, watcher: Watcher) -> None:
-        """Tell this one, too."""
-        self._keep((*self._all, watcher))
+        """From now on call this one, too."""
+        self._all = (*self._all, watcher)
 
-    def began(self, running: LiveRequest) -> None:
-        """Tell all."""
-        self._tell("began", running)
+    def began(self, request: LiveRequest) -> None:
+        self._call(lambda watcher: watcher.began(request))
 
     def sampled(self, id: str, index: int, state: str, answer: str | None, tokens: int | None, backend: str) -> None:
-        """Tell all."""
-        self._tell("sampled", id, index, state, answer, tokens, backend)
+        self._call(lambda watcher: watcher.sampled(id, index, state, answer, tokens, backend))
 
     def voted(self, id: str, votes: Mapping[str, float], leader: str | None) -> None:
-        """Tell all."""
-        self._tell("voted", id, votes, leader)
+        self._call(lambda watcher: watcher.voted(id, votes, leader))
 
     def finished(self, record: RequestRecord) -> None:
-        """Tell all."""
-        self._tell("finished", record)
+        self._call(lambda watcher: watcher.finished(record))
 
     def backend(self, url: str, healthy: bool) -> None:
-        """Tell all."""
-        self._tell("backend", url, healthy)
+        self._call(lambda watcher: watcher.backend(url, healthy))
 
-    def _keep(self, watchers: tuple[Watcher, ...]) -> None:
-        self._all = watchers
-        for moment in _MOMENTS:
-            idle = getattr(Quiet, moment)
-            busy = [one for one in watchers if getattr(type(one), moment, None) is not idle]
-            self._called[moment] = tuple(getattr(one, moment) for one in busy)
-
-    def _tell(self, moment: str, *told: object) -> None:
-        for call in self._called[moment]:
+    def _call(self, event: Callable[[Watcher], None]) -> None:
+        for watcher in self._all:
             try:
-                call(*told)
+                event(watcher)
             except Exception:  # noqa: BLE001 - whatever a watcher does, the request goes on
-                failed = getattr(call, "__self__", call)
-                self._keep(tuple(one for one in self._all if one is not failed))
-                _log.exception("%s failed and is told nothing any more", type(failed).__name__)
+                self._all = tuple(other for other in self._all if other is not watcher)
+                _log.exception("%s failed and is told nothing any more", type(watcher).__name__)

@@ -1,6 +1,7 @@
 """One backend as the pool sees it: what it serves, how busy it is, and whether it may be asked.
 
-Knows calls by their outcome. Does not know how it is checked, or who else there is.
+Knows: calls by their outcome, the breaker that opens when they fail, and places that are taken and given back. Does
+not know how its health is checked, or which other backends there are.
 """
 
 from __future__ import annotations
@@ -14,17 +15,13 @@ from outthink.http.server import Address
 from outthink.http.transport import TransportFault
 from outthink.serving.pool.choice import BackendSettings, PoolSettings, seed_of
 
-# A circuit breaker: a backend whose calls fail is left alone for a while, then tried with one call.
-#
-# Knows outcomes and a clock that is passed in. Does not know backends, statuses or health checks.
-
 State = Literal["closed", "open", "half-open"]
 _LONGEST = 12.0
 """An open breaker waits at most this many times its first wait."""
 
 
 class Breaker:
-    """Closed, open or half-open.
+    """A circuit breaker: a backend whose calls fail is left alone for a while, then tried with one call.
 
     It opens on failures in a row, or on the share of failures among the last calls. After its wait one
     call may try; success closes it, failure opens it for twice as long.
@@ -133,19 +130,19 @@ class Backend:
         "weight",
     )
 
-    def __init__(self, told: BackendSettings, settings: PoolSettings) -> None:
+    def __init__(self, given: BackendSettings, settings: PoolSettings) -> None:
         self._settings = settings
-        self.address = Address.parse(told.url)
+        self.address = Address.parse(given.url)
         self.url = self.address.base
         self.headers: Mapping[str, str] = {}
-        if told.key:
-            self.headers = {"authorization": f"Bearer {told.key}"}
+        if given.key:
+            self.headers = {"authorization": f"Bearer {given.key}"}
         elif self.address.userinfo:
             self.headers = {"authorization": self.address.userinfo}
-        self.weight, self.inverse = told.weight, 1 / told.weight
-        self.limit = told.limit or ENDLESS
-        self.named = told.models
-        self.models: Sequence[str] = told.models
+        self.weight, self.inverse = given.weight, 1 / given.weight
+        self.limit = given.limit or ENDLESS
+        self.named = given.models
+        self.models: Sequence[str] = given.models
         self.health: Health = "unknown"
         self.trouble: str | None = None
         """Why it is not up."""
@@ -158,7 +155,7 @@ class Backend:
         self.waiting: list[asyncio.Future[None]] = []
         """Those who want to know when a place has been given back, first come first."""
 
-    def well(self, now: float) -> bool:
+    def usable(self, now: float) -> bool:
         """Whether it would take a call if it had a place for it."""
         return (
             self.health == "up"
@@ -166,16 +163,16 @@ class Backend:
             and (self.breaker.opened_until is None or self.breaker.passes(now))
         )
 
-    def able(self, now: float) -> bool:
+    def available(self, now: float) -> bool:
         """Whether it may be asked now."""
-        return self.active < self.limit and self.well(now)
+        return self.active < self.limit and self.usable(now)
 
     def wake(self) -> None:
         """Let everybody look again who waits for a place."""
         waiting, self.waiting = self.waiting, []
-        for one in waiting:
-            if not one.done():
-                one.set_result(None)
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def rest(self, seconds: float) -> None:
         """Leave it alone for so long, as it has asked."""
@@ -185,15 +182,15 @@ class Backend:
 class BackendLease:
     """A place on a backend. Taken by `with`, given back at its end."""
 
-    __slots__ = ("_backend", "_told", "_trial", "headers", "url")
+    __slots__ = ("_backend", "_reported", "_trial", "headers", "url")
 
     def __init__(self, backend: Backend) -> None:
         self._backend, self.url, self.headers = backend, backend.url, backend.headers
-        self._trial = self._told = False
+        self._trial = self._reported = False
 
     def report(self, *, ok: bool, status: int | None = None, retry_after: float | None = None) -> None:
-        """Tell how it went. A 429 is no failure; with `retry_after` the backend rests for so many seconds."""
-        backend, self._told = self._backend, True
+        """Report how it went. A 429 is no failure; with `retry_after` the backend rests for so many seconds."""
+        backend, self._reported = self._backend, True
         if retry_after is not None and status in (429, 503):
             backend.rest(retry_after)
         if status == 429:
@@ -216,7 +213,7 @@ class BackendLease:
         self._backend.active -= 1
         if self._backend.waiting:
             self._backend.wake()
-        if not self._told and isinstance(error[1], TransportFault):
+        if not self._reported and isinstance(error[1], TransportFault):
             self.report(ok=False)
         if self._trial:
             self._trial = False

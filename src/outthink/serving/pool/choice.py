@@ -1,12 +1,13 @@
-"""Which of several able backends is asked: the one that a prompt prefers, else the least busy.
+"""Which of several available backends is asked: the one that a prompt prefers, else the least busy; and the settings.
 
-Knows loads, weights and hashes. Knows no clock, no health, no HTTP.
+Knows: loads, weights and hashes, and what an operator may say about backends and how they are watched. Knows no clock,
+no health, no HTTP.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import log
 from typing import Protocol, TypeVar
 from zlib import crc32
@@ -15,10 +16,9 @@ from outthink.core.errors import BadInput
 from outthink.economics.price import Pricing
 from outthink.economics.tariff import Energy
 
-# Which backend a prompt prefers: the highest of one random number per pair, weighted.
-#
-# Knows hashes and weights. Losing a backend moves only the prompts that preferred it, and spreads them
-# over the others (Thaler and Ravishankar 1998; weights as in Schindelhauer and Schomaker 2005).
+# A prompt prefers the backend with the highest of one random number per pair, weighted: losing a backend moves only
+# the prompts that preferred it, and spreads them over the others (Thaler and Ravishankar 1998; weights as in
+# Schindelhauer and Schomaker 2005).
 
 _WORD = (1 << 64) - 1
 
@@ -29,7 +29,7 @@ def seed_of(url: str) -> int:
     return crc32(raw) | crc32(raw[::-1], 0x9E3779B9) << 32
 
 
-def score(prefix: int, seed: int, weight: float) -> float:
+def preference(prefix: int, seed: int, weight: float) -> float:
     """How much a prompt prefers a backend: larger is better, uniform over pairs for equal weights."""
     mixed = (prefix * 0x9E3779B97F4A7C15 ^ seed) & _WORD  # splitmix64's finish
     mixed = ((mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9) & _WORD
@@ -69,38 +69,35 @@ class Loaded(Protocol):
 L = TypeVar("L", bound=Loaded)
 
 
-def least_busy(able: Sequence[L]) -> L:
+def least_busy(available: Sequence[L]) -> L:
     """The fewest calls in flight for its weight; of equals the one that has had the fewest."""
-    best = able[0]
+    best = available[0]
     load, passed = best.active * best.inverse, best.passed
-    for one in able[1:]:
-        mine = one.active * one.inverse
-        if mine < load or (mine == load and one.passed < passed):
-            best, load, passed = one, mine, one.passed
+    for backend in available[1:]:
+        its_load = backend.active * backend.inverse
+        if its_load < load or (its_load == load and backend.passed < passed):
+            best, load, passed = backend, its_load, backend.passed
     return best
 
 
-def preferred(able: Sequence[L], prefix: int, overload: float, slack: int) -> L:
+def preferred(available: Sequence[L], prefix: int, overload: float, slack: int) -> L:
     """The first in the prompt's order of preference that is not overloaded (consistent hashing with bounded loads).
 
     A backend is overloaded where one more call would bring it above `slack` calls and above `overload`
     times its share of all calls (Mirrokni, Thorup and Zadimoghaddam 2018).
     """
-    best, top = able[0], -1.0
-    for one in able:
-        mine = score(prefix, one.seed, one.weight)
-        if mine > top:
-            best, top = one, mine
+    best, top = available[0], -1.0
+    for backend in available:
+        its_preference = preference(prefix, backend.seed, backend.weight)
+        if its_preference > top:
+            best, top = backend, its_preference
     if best.active < slack:
         return best
-    share = overload * (sum(one.active for one in able) + 1) / sum(one.weight for one in able)
+    share = overload * (sum(each.active for each in available) + 1) / sum(each.weight for each in available)
     if best.active < share * best.weight:
         return best
-    ranked = sorted(able, key=lambda one: -score(prefix, one.seed, one.weight))
-    return next((one for one in ranked if one.active < max(slack, share * one.weight)), best)
-
-
-# What an operator may say about backends and how they are watched. Knows numbers; does not know who sets them.
+    ranked = sorted(available, key=lambda each: -preference(prefix, each.seed, each.weight))
+    return next((each for each in ranked if each.active < max(slack, share * each.weight)), best)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,12 +162,13 @@ class PoolSettings:
     slack: int = 16
 
     def __post_init__(self) -> None:
+        values = asdict(self)
         for name in ("interval", "timeout", "open_seconds", "rest_seconds"):
-            if not 0 < getattr(self, name) <= 86_400:
-                raise BadInput(name, getattr(self, name), "is no time", "give seconds above 0, at most 86400")
+            if not 0 < values[name] <= 86_400:
+                raise BadInput(name, values[name], "is no time", "give seconds above 0, at most 86400")
         for name in ("down_after", "up_after", "failures"):
-            if getattr(self, name) < 1:
-                raise BadInput(name, getattr(self, name), "is no count", "give 1 or more")
+            if values[name] < 1:
+                raise BadInput(name, values[name], "is no count", "give 1 or more")
         if not 0 < self.share <= 1:
             raise BadInput("share", self.share, "is no share", "give a number above 0, at most 1")
         if not 2 <= self.window <= 1024:

@@ -1,6 +1,7 @@
-"""The pool of backends: finds the one to ask for a model now, in a few microseconds.
+"""The pool of backends: who serves which model, who is healthy, which one is asked now, and what its tokens cost.
 
-Knows who serves what and who is able. How well they are is found by `health`, who comes first by `choice`.
+Knows: health checks, why nobody can be asked, and that choosing must take microseconds. How a backend is seen is in
+`backend`, who comes first in `choice`. Does not know requests or keys.
 """
 
 from __future__ import annotations
@@ -21,119 +22,20 @@ from outthink.serving.pool.backend import ENDLESS, Backend, BackendLease
 from outthink.serving.pool.choice import BackendSettings, PoolSettings, least_busy, preferred
 from outthink.serving.pool.protocols import Full, NoBackend, Pool, Resting, Wire
 
-# Health checks: every backend is asked for its models, again and again.
-#
-# Knows two paths of a model server, thresholds and pauses. Does not know how backends are chosen.
-
 _log = logging.getLogger("outthink.serving")
 _SOON = 1.0  # seconds until the next check while the verdict is about to change
 _LONGEST_LIST = 4 << 20
 _random = random.Random()  # of its own: nobody's seed is touched, and none makes replicas ask in step
 
-
-class Unwell(OutthinkError):
-    """A check that failed; says why in a few words."""
-
-
-class Checks:
-    """Watches one backend.
-
-    Args:
-        changed: called when its health or its models have changed.
-    """
-
-    def __init__(
-        self, backend: Backend, wire: Wire, settings: PoolSettings, changed: Callable[[Backend], None]
-    ) -> None:
-        self._backend, self._wire, self._settings, self._changed = backend, wire, settings, changed
-        self._timeouts = Timeouts(settings.timeout, settings.timeout)
-        self._row = 0  # checks in a row that speak against the present verdict
-        self._been_up = False  # one that is still starting is used as soon as it answers
-
-    async def forever(self) -> None:
-        """Check after every pause, until cancelled."""
-        while True:
-            settings = self._settings
-            pause = min(settings.interval, _SOON) if self._row else settings.interval
-            await asyncio.sleep(pause * _random.uniform(0.8, 1.2))
-            try:
-                await self.check()
-            except Exception:  # noqa: BLE001 - the checks must go on
-                _log.exception("a check of %s failed in an unforeseen way; it is repeated", self._backend.url)
-
-    async def check(self) -> None:
-        """Ask once, and draw the conclusion."""
-        try:
-            async with asyncio.timeout(self._settings.timeout):
-                names = await self._ask()
-        except (TransportFault, TimeoutError, Unwell) as error:
-            told = error.detail or error.kind if isinstance(error, TransportFault) else str(error)
-            told = " ".join(told.split())[:200] or f"nothing came within {self._settings.timeout:g} s"
-            self._concluded(None, told)
-        else:
-            self._concluded(names, None)
-
-    async def _ask(self) -> tuple[str, ...]:
-        """Models that the backend serves. Raises TransportFault or Unwell."""
-        backend = self._backend
-        reply = await self._wire.fetch("GET", backend.address.url("/models"), backend.headers, None, self._timeouts)
-        if reply.status in (404, 405, 501) and backend.named:  # lists no models, but may tell that it is well
-            address = backend.address.url("/health", root=True)
-            reply = await self._wire.fetch("GET", address, backend.headers, None, self._timeouts)
-            if reply.status < 400:
-                return backend.named
-        if reply.status >= 400:
-            raise Unwell(f"GET /models was answered with status {reply.status}" + _hint(reply.status))
-        try:
-            rows = json.loads(reply.content[:_LONGEST_LIST])["data"]
-            listed = tuple(dict.fromkeys(str(row["id"]) for row in rows))
-        except (ValueError, LookupError, TypeError, RecursionError):
-            raise Unwell("GET /models was answered with something else than a list of models") from None
-        missing = [name for name in backend.named if name not in listed]
-        if missing and listed:
-            raise Unwell(f"it does not serve {', '.join(missing)} but {', '.join(listed)}"[:200])
-        if not listed and not backend.named:
-            raise Unwell("it lists no models")
-        return backend.named or listed
-
-    def _concluded(self, names: tuple[str, ...] | None, trouble: str | None) -> None:
-        backend, settings, before = self._backend, self._settings, self._backend.health
-        well = names is not None
-        if before == "unknown":
-            backend.health = "up" if well else "down"
-        elif well == (before == "up"):
-            self._row = 0
-        else:
-            self._row += 1
-            needed = settings.down_after if not well else settings.up_after if self._been_up else 1
-            if self._row >= needed:
-                backend.health = "up" if well else "down"
-        if backend.health != before:
-            self._row = 0
-            if well:
-                self._been_up = True
-                backend.breaker.try_now(monotonic())
-        backend.trouble = trouble
-        moved = names is not None and names != tuple(backend.models)
-        if names is not None:
-            backend.models = names
-        if moved or backend.health != before:
-            self._changed(backend)
-
-
-def _hint(status: int) -> str:
-    return "; give its key (key_env or --api-key-env)" if status in (401, 403) else ""
-
-
-Heard = Callable[[str, bool], None]
-"""Hears a backend's URL and whether it is well, whenever that changes."""
+OnHealthChange = Callable[[str, bool], None]
+"""Called with a backend's URL and whether it is healthy, whenever that changes."""
 
 
 class BackendPool:
     """Backends by the models they serve.
 
     Args:
-        heard: told of every change of a backend's health.
+        on_health_change: called with every change of a backend's health.
     """
 
     def __init__(
@@ -141,21 +43,23 @@ class BackendPool:
         wire: Wire,
         backends: Sequence[BackendSettings],
         settings: PoolSettings | None = None,
-        heard: Heard | None = None,
+        on_health_change: OnHealthChange | None = None,
     ) -> None:
-        self._settings, self.heard = settings or PoolSettings(), heard
-        self.backends = [Backend(told, self._settings) for told in backends]
+        self._settings, self._on_health_change = settings or PoolSettings(), on_health_change
+        self.backends = [Backend(given, self._settings) for given in backends]
         self._limited = any(backend.limit < ENDLESS for backend in self.backends)
         urls = [backend.url for backend in self.backends]
         if twice := next((url for at, url in enumerate(urls) if url in urls[:at]), None):
             raise BadInput("backends", twice, "is named twice", "name it once, with a larger weight")
-        self._checks = [Checks(backend, wire, self._settings, self._changed) for backend in self.backends]
+        self._checks = [_HealthChecks(backend, wire, self._settings, self._changed) for backend in self.backends]
         self._tasks: list[asyncio.Task[None]] = []
         self._by_model: dict[str, list[Backend]] = {}
-        self._stated = {one.url: (told.price, told.energy) for one, told in zip(self.backends, backends, strict=True)}
+        self._stated = {
+            backend.url: (given.price, given.energy) for backend, given in zip(self.backends, backends, strict=True)
+        }
         self._urls: dict[str, tuple[str, ...]] = {}
         self._names: tuple[str, ...] = ()
-        self._well: dict[str, bool] = {}
+        self._healthy: dict[str, bool] = {}
 
     async def start(self) -> None:
         """Ask every backend for its models and begin the health checks. Those that do not answer may come later."""
@@ -196,7 +100,7 @@ class BackendPool:
         if not self._limited:
             return None
         now = monotonic()
-        limits = [backend.limit for backend in self._by_model.get(model, ()) if backend.well(now)]
+        limits = [backend.limit for backend in self._by_model.get(model, ()) if backend.usable(now)]
         return None if ENDLESS in limits or not limits else sum(limits)
 
     def choose(
@@ -209,18 +113,22 @@ class BackendPool:
         now = monotonic()
         if len(serving) == 1:
             only = serving[0]
-            if (only.well(now) if brief else only.able(now)) and only.url not in avoid:
+            if (only.usable(now) if brief else only.available(now)) and only.url not in avoid:
                 return BackendLease(only)
-            raise self._nobody(model, serving, avoid, now)
-        able = [one for one in serving if (one.well(now) if brief else one.able(now)) and one.url not in avoid]
-        if not able:
-            raise self._nobody(model, serving, avoid, now)
+            raise self._none_available(model, serving, avoid, now)
+        candidates = [
+            backend
+            for backend in serving
+            if (backend.usable(now) if brief else backend.available(now)) and backend.url not in avoid
+        ]
+        if not candidates:
+            raise self._none_available(model, serving, avoid, now)
         if prefix is None or not self._settings.affinity:
-            return BackendLease(least_busy(able))
-        return BackendLease(preferred(able, prefix, self._settings.overload, self._settings.slack))
+            return BackendLease(least_busy(candidates))
+        return BackendLease(preferred(candidates, prefix, self._settings.overload, self._settings.slack))
 
     @staticmethod
-    def _nobody(model: str, serving: Sequence[Backend], avoid: Sequence[str], now: float) -> NoBackend:
+    def _none_available(model: str, serving: Sequence[Backend], avoid: Sequence[str], now: float) -> NoBackend:
         """Why there is none, and when there may be."""
         others = [backend for backend in serving if backend.url not in avoid and backend.health == "up"]
         if not others:
@@ -249,15 +157,15 @@ class BackendPool:
 
     def _changed(self, backend: Backend) -> None:
         self._sort()
-        well = backend.health == "up"
-        if well and self._well.get(backend.url) is not True:  # who comes back must not get every call at first
-            peers = [one.passed for one in self.backends if one is not backend and one.health == "up"]
+        healthy = backend.health == "up"
+        if healthy and self._healthy.get(backend.url) is not True:  # who comes back must not get every call at first
+            peers = [peer.passed for peer in self.backends if peer is not backend and peer.health == "up"]
             backend.passed = max(backend.passed, min(peers, default=0.0))
-        if self._well.get(backend.url) is not well:
-            self._well[backend.url] = well
+        if self._healthy.get(backend.url) is not healthy:
+            self._healthy[backend.url] = healthy
             backend.wake()
-            if self.heard is not None:
-                self.heard(backend.url, well)
+            if self._on_health_change is not None:
+                self._on_health_change(backend.url, healthy)
 
     def _sort(self) -> None:
         table: dict[str, list[Backend]] = {}
@@ -268,11 +176,105 @@ class BackendPool:
         self._urls = {name: tuple(backend.url for backend in serving) for name, serving in table.items()}
 
 
+class _CheckFailed(OutthinkError):
+    """Says in a few words why a backend is not well."""
+
+
+class _HealthChecks:
+    """Watches one backend.
+
+    Args:
+        changed: called when its health or its models have changed.
+    """
+
+    def __init__(
+        self, backend: Backend, wire: Wire, settings: PoolSettings, changed: Callable[[Backend], None]
+    ) -> None:
+        self._backend, self._wire, self._settings, self._changed = backend, wire, settings, changed
+        self._timeouts = Timeouts(settings.timeout, settings.timeout)
+        self._row = 0  # checks in a row that speak against the present verdict
+        self._been_up = False  # one that is still starting is used as soon as it answers
+
+    async def forever(self) -> None:
+        """Check after every pause, until cancelled."""
+        while True:
+            settings = self._settings
+            pause = min(settings.interval, _SOON) if self._row else settings.interval
+            await asyncio.sleep(pause * _random.uniform(0.8, 1.2))
+            try:
+                await self.check()
+            except Exception:  # noqa: BLE001 - the checks must go on
+                _log.exception("a check of %s failed in an unforeseen way; it is repeated", self._backend.url)
+
+    async def check(self) -> None:
+        """Ask once, and draw the conclusion."""
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                names = await self._ask()
+        except (TransportFault, TimeoutError, _CheckFailed) as error:
+            why = error.detail or error.kind if isinstance(error, TransportFault) else str(error)
+            why = " ".join(why.split())[:200] or f"nothing came within {self._settings.timeout:g} s"
+            self._conclude(None, why)
+        else:
+            self._conclude(names, None)
+
+    async def _ask(self) -> tuple[str, ...]:
+        """Models that the backend serves. Raises TransportFault or _CheckFailed."""
+        backend = self._backend
+        reply = await self._wire.fetch("GET", backend.address.url("/models"), backend.headers, None, self._timeouts)
+        if reply.status in (404, 405, 501) and backend.named:  # lists no models, but may tell that it is well
+            address = backend.address.url("/health", root=True)
+            reply = await self._wire.fetch("GET", address, backend.headers, None, self._timeouts)
+            if reply.status < 400:
+                return backend.named
+        if reply.status >= 400:
+            raise _CheckFailed(f"GET /models was answered with status {reply.status}" + _hint(reply.status))
+        try:
+            rows = json.loads(reply.content[:_LONGEST_LIST])["data"]
+            listed = tuple(dict.fromkeys(str(row["id"]) for row in rows))
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise _CheckFailed("GET /models was answered with something else than a list of models") from None
+        missing = [name for name in backend.named if name not in listed]
+        if missing and listed:
+            raise _CheckFailed(f"it does not serve {', '.join(missing)} but {', '.join(listed)}"[:200])
+        if not listed and not backend.named:
+            raise _CheckFailed("it lists no models")
+        return backend.named or listed
+
+    def _conclude(self, names: tuple[str, ...] | None, trouble: str | None) -> None:
+        backend, settings, before = self._backend, self._settings, self._backend.health
+        healthy = names is not None
+        if before == "unknown":
+            backend.health = "up" if healthy else "down"
+        elif healthy == (before == "up"):
+            self._row = 0
+        else:
+            self._row += 1
+            needed = settings.down_after if not healthy else settings.up_after if self._been_up else 1
+            if self._row >= needed:
+                backend.health = "up" if healthy else "down"
+        if backend.health != before:
+            self._row = 0
+            if healthy:
+                self._been_up = True
+                backend.breaker.try_now(monotonic())
+        backend.trouble = trouble
+        moved = names is not None and names != tuple(backend.models)
+        if names is not None:
+            backend.models = names
+        if moved or backend.health != before:
+            self._changed(backend)
+
+
+def _hint(status: int) -> str:
+    return "; give its key (key_env or --api-key-env)" if status in (401, 403) else ""
+
+
 # What the models cost: as the backends' operator has stated it, else as published. Backends of one model may differ.
 
 
 @dataclass(frozen=True, slots=True)
-class Dearest:
+class DearestPrice:
     """Several prices as one that none of them exceeds; for calls whose backend is not chosen yet."""
 
     prices: tuple[Pricing, ...]
@@ -298,21 +300,21 @@ class Tariffs:
 
     def of(self, model: str, url: str) -> Tariff:
         """The tariff of a model on a backend."""
-        found = self._known.get((model, url))
-        if found is None:
+        tariff = self._known.get((model, url))
+        if tariff is None:
             price, energy = self._pool.stated(url)
-            found = self._known[model, url] = Tariff.of(model, url=url, price=price, energy=energy)
-        return found
+            tariff = self._known[model, url] = Tariff.of(model, url=url, price=price, energy=energy)
+        return tariff
 
     def bound(self, model: str) -> Tariff:
         """The tariff that holds whichever backend is chosen; unknown where that of one of them is."""
         urls = self._pool.urls(model)
         if len(urls) == 1:
             return self.of(model, urls[0])
-        found = self._bounds.get((model, urls))
-        if found is None:
-            found = self._bounds[model, urls] = self._dearest(model, [self.of(model, url) for url in urls])
-        return found
+        tariff = self._bounds.get((model, urls))
+        if tariff is None:
+            tariff = self._bounds[model, urls] = self._dearest(model, [self.of(model, url) for url in urls])
+        return tariff
 
     @staticmethod
     def _dearest(model: str, tariffs: Sequence[Tariff]) -> Tariff:
@@ -323,7 +325,7 @@ class Tariffs:
         price: Pricing | None = None
         energy: Energy | None = None
         if len(prices) == len(tariffs):
-            price = prices[0] if len(set(prices)) == 1 else Dearest(tuple(prices))
+            price = prices[0] if len(set(prices)) == 1 else DearestPrice(tuple(prices))
         if len(energies) == len(tariffs):
-            energy = Energy(max(one.prompt for one in energies), max(one.completion for one in energies))
+            energy = Energy(max(each.prompt for each in energies), max(each.completion for each in energies))
         return Tariff(model, price, energy, tariffs[0].parameters)

@@ -48,7 +48,7 @@ class Lease(Protocol):
         ...
 
     def report(self, *, ok: bool, status: int | None = None, retry_after: float | None = None) -> None:
-        """Tell how it went; a refusal of the request (4xx) is no failure of the backend.
+        """Report how it went; a refusal of the request (4xx) is no failure of the backend.
 
         `retry_after` is the pause in seconds that it has asked for with a 429 or 503.
         """
