@@ -1,16 +1,36 @@
-"""Fields in the bodies of OpenAI-compatible servers: what caps a completion, and where its tokens are counted.
+"""Bodies of OpenAI-compatible servers: JSON in and out, what caps a completion, and where its tokens are counted.
 
-Knows: the one table of length fields, and the layouts of `usage` (chat, responses, DeepSeek) and `timings`
-(llama.cpp). Does not know which field a server accepts, or how counts of a stream add up: the engine does.
+Knows: orjson where it is installed, the one table of length fields, and the layouts of `usage` (chat, responses,
+DeepSeek) and `timings` (llama.cpp). Does not know which field a server accepts, or how counts of a stream add up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+try:
+    import orjson
+except ImportError:
+    orjson = None  # type: ignore[assignment]
 
 JsonObject = dict[str, Any]
 """A decoded JSON object: what a server or client has put into it is not known before it is looked at."""
+
+decode: Callable[[bytes], Any] = json.loads if orjson is None else orjson.loads
+"""Raises ValueError; orjson also refuses invalid UTF-8, and reads a chat five times as fast."""
+
+
+def encode(value: object) -> bytes:
+    """A value as JSON."""
+    if orjson is not None:
+        try:
+            return orjson.dumps(value)
+        except TypeError:  # numbers beyond 64 bits, lone surrogates
+            pass
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
 
 CHAT_LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
 """The old name and the new one; a server that knows one may refuse the other."""

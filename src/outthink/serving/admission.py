@@ -1,6 +1,7 @@
 """Who may come in: so many requests at once, in all and for each key; the others wait in a short line.
 
-Knows keys by their id, places and how fast they come free. Does not know what a request does.
+Knows: keys by their id, how fast places come free, what one request may ask for, and that only programs of this machine
+may come without a key. Does not know what a request does.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 from time import monotonic
@@ -48,26 +49,6 @@ class AdmissionSettings:
             raise BadInput("queue", self.queue, "is no length", "give 0 or more")
         if not 0 < self.queue_seconds <= 86_400:
             raise BadInput("queue_seconds", self.queue_seconds, "is no time", "give seconds above 0, at most 86400")
-
-
-class Rate:
-    """Events a second, the recent ones counted most."""
-
-    __slots__ = ("_at", "_began", "_sum")
-
-    def __init__(self, now: float) -> None:
-        self._at = self._began = now
-        self._sum = 0.0
-
-    def add(self, now: float) -> None:
-        """One event."""
-        self._sum = self._sum * math.exp((self._at - now) / _MEMORY) + 1
-        self._at = now
-
-    def value(self, now: float) -> float:
-        """The rate now; as long as the memory is not full, over the time there was."""
-        seen = _MEMORY * -math.expm1(min(0.0, self._began - now) / _MEMORY)
-        return self._sum * math.exp((self._at - now) / _MEMORY) / seen if seen > 0 else 0.0
 
 
 class Admission:
@@ -156,12 +137,29 @@ class Admission:
         self._places.turn_away(greediest, busy)
 
 
-# Bounds of what one request may ask of the proxy. Knows numbers; does not know who sets them.
+class Rate:
+    """Events a second, the recent ones counted most."""
+
+    __slots__ = ("_at", "_began", "_sum")
+
+    def __init__(self, now: float) -> None:
+        self._at = self._began = now
+        self._sum = 0.0
+
+    def add(self, now: float) -> None:
+        """One event."""
+        self._sum = self._sum * math.exp((self._at - now) / _MEMORY) + 1
+        self._at = now
+
+    def value(self, now: float) -> float:
+        """The rate now; as long as the memory is not full, over the time there was."""
+        seen = _MEMORY * -math.expm1(min(0.0, self._began - now) / _MEMORY)
+        return self._sum * math.exp((self._at - now) / _MEMORY) / seen if seen > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Sizes and times.
+    """Sizes and times of one request, and of the proxy's end.
 
     Args:
         body: bytes of a request.
@@ -194,21 +192,18 @@ class Limits:
     drain_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if one.name == "drain_seconds":
+        for name, value in asdict(self).items():
+            if name == "drain_seconds":
                 if not 0 <= value <= 86_400:
-                    raise BadInput(one.name, value, "is no time", "give seconds from 0 to 86400")
-            elif isinstance(one.default, int) and value < 1:
-                raise BadInput(one.name, value, "lets nothing through", "give 1 or more")
+                    raise BadInput(name, value, "is no time", "give seconds from 0 to 86400")
+            elif not name.endswith("_seconds") and value < 1:
+                raise BadInput(name, value, "lets nothing through", "give 1 or more")
             elif not value > 0:
-                raise BadInput(one.name, value, "is no time", "give seconds above 0")
+                raise BadInput(name, value, "is no time", "give seconds above 0")
 
 
-# Who may talk to a proxy that asks for no key: programs of this machine, and no web page.
-#
-# A page in a browser can send requests to loopback, directly or by a name that it makes point there. The
-# headers that it cannot forge tell it apart.
+# A web page can send requests to loopback, directly or by a name that it makes point there. The headers that it cannot
+# forge tell it apart from programs of this machine.
 
 
 def is_loopback(host: str) -> bool:

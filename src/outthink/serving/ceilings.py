@@ -15,13 +15,14 @@ from outthink.http.fields import (
     LENGTH_FIELDS,
     JsonObject,
     Usage,
+    decode,
+    encode,
     length_field,
     read_count,
     read_responses_usage,
     read_timings,
     read_usage,
 )
-from outthink.serving.bodies import decode, encode
 from outthink.serving.failure import Failure, unknown_cost
 from outthink.serving.protocols import Key
 

@@ -6,14 +6,15 @@ know how either is done: `chat.handler` and `forward` are files of their own.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from aiohttp import web
 
-from outthink.http.fields import JsonObject
-from outthink.serving.bodies import decode_body, encode, receive
+from outthink.http.fields import JsonObject, decode, encode
+from outthink.serving.admission import Limits
 from outthink.serving.chat.backends import Backends, Policies
 from outthink.serving.chat.handler import Chats, model_list, model_row, unknown_model
 from outthink.serving.chat.question import beyond_forwarding, check_allowed
@@ -77,8 +78,8 @@ class Endpoints:
             raise Failure(
                 415, "Content-Encoding: is not supported; send plain JSON", param="Content-Encoding", code="encoding"
             )
-        content = await receive(request, self.app.limits)
-        body = decode_body(content)
+        content = await _receive(request, self.app.limits)
+        body = _decode_body(content)
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise bad_field("model", model, "names no model", "see GET /v1/models")
@@ -163,3 +164,67 @@ def _below(request: web.BaseRequest, start: str) -> str:
 
 def _json(value: JsonObject) -> web.Response:
     return web.Response(body=encode(value), content_type="application/json")
+
+
+# A request's body is received within bounds of size and time, then decoded.
+
+_RATE = 1 << 16  # bytes a second that a slow client may be expected to reach
+
+
+async def _receive(request: web.BaseRequest, limits: Limits) -> bytes:
+    """The whole body. Raises Failure (413 too long, 408 too slow, 400 cut off)."""
+    length = request.content_length
+    if length is not None and length > limits.body:
+        raise _too_long(limits)
+    payload = request.content
+    if payload.is_eof():  # the usual case: it came with its head
+        content = payload.read_nowait()
+        if len(content) > limits.body:
+            raise _too_long(limits)
+        return content
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(limits.body_seconds + (length or limits.body) / _RATE):
+            while piece := await payload.readany():
+                size += len(piece)
+                if size > limits.body:
+                    raise _too_long(limits)
+                pieces.append(piece)
+    except TimeoutError:
+        raise Failure(
+            408, f"body: not received within its time ({size} bytes came); send it faster", param="body", code="timeout"
+        ) from None
+    except web.RequestPayloadError as error:
+        raise Failure(400, f"body: {error}; send it again", param="body", code="invalid_body") from None
+    return b"".join(pieces)
+
+
+def _decode_body(content: bytes) -> JsonObject:
+    """The JSON object of a body. Raises Failure that says what is wrong with it."""
+    try:
+        value = decode(content)
+    except (ValueError, RecursionError) as error:
+        try:
+            content.decode()
+        except UnicodeDecodeError as wrong:
+            what = f"is not valid UTF-8 (byte {wrong.start})"
+        else:
+            what = "is empty" if not content.strip() else f"is not JSON ({_line(error)})"
+        raise Failure(400, f"body: {what}; send one JSON object", param="body", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise Failure(
+            400, f"body: is a JSON {type(value).__name__}; send one JSON object", param="body", code="invalid_json"
+        )
+    return value
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _too_long(limits: Limits) -> Failure:
+    most = limits.body / (1 << 20)
+    return Failure(
+        413, f"body: is longer than {most:g} MiB; send less, or raise the limit", param="body", code="body_too_large"
+    )

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from outthink.economics.tariff import Tariff
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonObject, decode
 from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.serving.accounting import PASS, RECEIPT, Account, replayed
-from outthink.serving.bodies import decode
 from outthink.serving.ceilings import TAIL, UNKNOWN, UsageFilter, cap_request, usage_in
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.failover import Failover

@@ -19,10 +19,9 @@ from outthink.engines.openai.reading import CompletionParser
 from outthink.engines.protocol import Call, Delta
 from outthink.http.errors import ErrorBody, ServerErrors
 from outthink.http.events import Decoder
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonObject, decode, encode
 from outthink.http.server import Address, Server
 from outthink.http.transport import Timeouts, Transport
-from outthink.serving.bodies import decode, encode
 
 ROOT = "http://backend.invalid"
 """What the engine believes its server to be; the transport puts the chosen backend's address in its place."""

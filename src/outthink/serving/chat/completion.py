@@ -16,8 +16,7 @@ from outthink.core.errors import EngineError
 from outthink.core.receipt import Receipt, Verdict
 from outthink.engines.openai.reading import finish_reason
 from outthink.engines.protocol import Call
-from outthink.http.fields import JsonObject
-from outthink.serving.bodies import encode
+from outthink.http.fields import JsonObject, encode
 from outthink.serving.chat.calls import CALLS_MARK, RawChoice
 from outthink.serving.chat.question import Progress
 from outthink.strategies import Streams

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from outthink.core.receipt import Verdict
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonObject, encode
 from outthink.serving.accounting import RECEIPT, Account, replayed
-from outthink.serving.bodies import encode
 from outthink.serving.chat.backends import Backends
 from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, finish_reason_of, usage_of
 from outthink.serving.chat.question import PREFIX, RequestOptions, read_options, read_question

@@ -1,6 +1,6 @@
 """`outthink serve --check`: look at everything that the configuration names, and say what is wrong.
 
-Knows the proxy's parts from outside. Listens nowhere and leaves nothing running.
+Knows: the proxy's parts from outside, and what each of them needs. Listens nowhere and leaves nothing running.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class ConfigFinding:
 
     what: str
     ok: bool
-    told: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.told}"
+        return f"{self.what}: {self.message}"
 
 
 async def check(config: Config) -> AsyncIterator[ConfigFinding]:
@@ -95,12 +95,14 @@ def _policy(what: str, file: Path | None) -> ConfigFinding:
 def _watching(config: Config) -> Iterator[ConfigFinding]:
     """The log's file and the traces, where they are wanted."""
     if (file := config.logs.file) is not None:
-        well = os.access(file if file.exists() else file.parent, os.W_OK)
-        yield ConfigFinding(f"log {file}", well, "can be written" if well else "cannot be written; give another file")
+        writable = os.access(file if file.exists() else file.parent, os.W_OK)
+        yield ConfigFinding(
+            f"log {file}", writable, "can be written" if writable else "cannot be written; give another file"
+        )
     if (endpoint := config.telemetry.endpoint) is not None:
-        well = importlib.util.find_spec("opentelemetry") is not None
-        told = "would be told" if well else "needs OpenTelemetry; pip install 'outthink[telemetry]'"
-        yield ConfigFinding(f"telemetry {masked_url(endpoint)}", well, told)
+        installed = importlib.util.find_spec("opentelemetry") is not None
+        message = "would be told" if installed else "needs OpenTelemetry; pip install 'outthink[telemetry]'"
+        yield ConfigFinding(f"telemetry {masked_url(endpoint)}", installed, message)
 
 
 async def _ledger(config: Config) -> ConfigFinding:
@@ -109,35 +111,35 @@ async def _ledger(config: Config) -> ConfigFinding:
         url = config.ledger.resolved()
     except OutthinkError as error:
         return ConfigFinding("ledger", False, str(error))
-    shown = f"ledger {masked_url(url)}"
+    what = f"ledger {masked_url(url)}"
     try:
         address = LedgerAddress.parse(url)
-        if address.kind == "sqlite" and (new := _new(shown, Path(address.url))) is not None:
-            return new if is_loopback(config.listen.host) or not new.ok else _open(shown, config)
+        if address.kind == "sqlite" and (new := _new_file(what, Path(address.url))) is not None:
+            return new if is_loopback(config.listen.host) or not new.ok else _without_keys(what, config)
         ledger = open_ledger(url, config.ledger.rules(config.content))
         await ledger.open()
     except OutthinkError as error:
         return ConfigFinding("ledger", False, str(error).removeprefix("ledger: "))
     try:
         if not ledger.guarded and not is_loopback(config.listen.host):
-            return _open(shown, config)
-        return ConfigFinding(shown, True, "has API keys" if ledger.guarded else "has no API keys, so nobody needs one")
+            return _without_keys(what, config)
+        return ConfigFinding(what, True, "has API keys" if ledger.guarded else "has no API keys, so nobody needs one")
     finally:
         await ledger.close()
 
 
-def _open(shown: str, config: Config) -> ConfigFinding:
+def _without_keys(what: str, config: Config) -> ConfigFinding:
     remedy = "add one (outthink keys add), or listen on 127.0.0.1"
     return ConfigFinding(
-        shown, False, f"has no API keys, and {config.listen.host} is reachable from elsewhere; {remedy}"
+        what, False, f"has no API keys, and {config.listen.host} is reachable from elsewhere; {remedy}"
     )
 
 
-def _new(shown: str, file: Path) -> ConfigFinding | None:
+def _new_file(what: str, file: Path) -> ConfigFinding | None:
     """What is to be said of a file that does not exist yet."""
     if file.exists():
         return None
     folder = next(folder for folder in file.parents if folder.exists())
     if not os.access(folder, os.W_OK | os.X_OK):
-        return ConfigFinding(shown, False, f"cannot be written: {folder} belongs to others; give another file")
-    return ConfigFinding(shown, True, "is made by the first start, without API keys")
+        return ConfigFinding(what, False, f"cannot be written: {folder} belongs to others; give another file")
+    return ConfigFinding(what, True, "is made by the first start, without API keys")

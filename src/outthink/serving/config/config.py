@@ -1,6 +1,7 @@
-"""Everything an operator can set, and which word wins: flags, then the environment, then the file.
+"""Everything an operator can set, and what wins: flags, then the environment, then the file.
 
-Knows the sections and their order. Starts nothing and looks at nothing but the file.
+Knows: the sections, how each source names a key, and the configuration as TOML (what holds now, or an example with
+every key explained from its docstring). Starts nothing and looks at nothing but the file.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 from outthink.core.errors import BadInput
+from outthink.http.fields import JsonObject
 from outthink.http.secrets import masked_url
 from outthink.serving.admission import AdmissionSettings, Limits
 from outthink.serving.config.sections import (
@@ -32,10 +33,6 @@ from outthink.serving.config.sections import (
     unknown,
 )
 from outthink.serving.pool.choice import PoolSettings
-
-# Where the configuration comes from: a TOML file, variables of the environment, and flags.
-#
-# Knows how each of them names a key. Does not know which keys make sense together.
 
 PREFIX = "OUTTHINK_SERVE_"
 FILE = PREFIX + "CONFIG"
@@ -56,25 +53,25 @@ def from_file(
         raise BadInput("config", str(path), f"cannot be read ({error.strerror})", "give a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput("config", str(path), f"is no TOML ({error})", "mend that place") from None
-    found: Table = {}
-    listed: list[dict[str, Setting]] = []
+    tables_read: Table = {}
+    backends: list[dict[str, Setting]] = []
     for name, table in tables.items():
         if name in rows:
             if not isinstance(table, list) or not all(isinstance(row, dict) for row in table):
                 raise BadInput(f"{path}: {name}", table, "is no list of sections", f"write [[{name}]] above each")
-            listed = [_table(path, f"{name}[{at}]", row, rows[name]) for at, row in enumerate(table)]
+            backends = [_table(path, f"{name}[{at}]", row, rows[name]) for at, row in enumerate(table)]
         elif name not in sections:
             raise unknown(str(path), name, [*sections, *rows], "is no section")
         elif not isinstance(table, dict):
             raise BadInput(f"{path}: {name}", table, "is no section", f"write [{name}] above its keys")
         else:
-            found[name] = _table(path, name, table, sections[name])
-    return found, listed
+            tables_read[name] = _table(path, name, table, sections[name])
+    return tables_read, backends
 
 
 def from_environment(environ: Mapping[str, str], sections: Mapping[str, type]) -> Table:
     """What variables say: OUTTHINK_SERVE_SECTION_KEY. Raises BadInput."""
-    found: Table = {}
+    table: Table = {}
     names = {f"{name}_{key}".upper(): (name, key) for name, section in sections.items() for key in keys_of(section)}
     for variable, value in environ.items():
         if not variable.startswith(PREFIX) or variable in (FILE, PREFIX + "BACKENDS"):
@@ -86,13 +83,13 @@ def from_environment(environ: Mapping[str, str], sections: Mapping[str, type]) -
         if rest not in names:
             raise unknown("environment", variable, [PREFIX + name for name in names], "is no key of ours")
         name, key = names[rest]
-        found.setdefault(name, {})[key] = Setting(value, variable, "environment")
-    return found
+        table.setdefault(name, {})[key] = Setting(value, variable, "environment")
+    return table
 
 
 def from_flags(settings: Sequence[str], sections: Mapping[str, type]) -> Table:
     """What `--set SECTION.KEY=VALUE` says. Raises BadInput."""
-    found: Table = {}
+    table: Table = {}
     for setting in settings:
         path, mark, value = setting.partition("=")
         name, _, key = path.strip().partition(".")
@@ -102,13 +99,13 @@ def from_flags(settings: Sequence[str], sections: Mapping[str, type]) -> Table:
             raise unknown("--set", name, list(sections), "is no section")
         if key not in keys_of(sections[name]):
             raise unknown(f"--set {name}", key, list(keys_of(sections[name])), "is no key")
-        found.setdefault(name, {})[key] = Setting(value.strip(), f"--set {name}.{key}", "flag")
-    return found
+        table.setdefault(name, {})[key] = Setting(value.strip(), f"--set {name}.{key}", "flag")
+    return table
 
 
-def _table(path: Path, place: str, table: Mapping[str, Any], section: type) -> dict[str, Setting]:
+def _table(path: Path, place: str, table: JsonObject, section: type) -> dict[str, Setting]:
     known = keys_of(section)
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     for key, value in table.items():
         where = f"{path}: {place}.{key}"
         if key in ("key", "api_key", "password", "token") and key not in known:
@@ -118,8 +115,8 @@ def _table(path: Path, place: str, table: Mapping[str, Any], section: type) -> d
         if key == "url" and isinstance(value, str) and masked_url(value) != value:
             what = "url_env or url_file" if "url_env" in known else "key_env or key_file"
             raise BadInput(where, masked_url(value), "holds a secret", f"take it out of the file, and use {what}")
-        found[key] = Setting(value, where, "file", path.parent)
-    return found
+        settings[key] = Setting(value, where, "file", path.parent)
+    return settings
 
 
 SECTIONS: dict[str, type] = {
@@ -142,7 +139,7 @@ class Config:
 
     Args:
         backends: model servers, at least one.
-        origins: who said what, by `section.key`; what is not there is a default.
+        origins: where each value comes from, by `section.key`; what is not there is a default.
     """
 
     backends: tuple[BackendConfig, ...]
@@ -191,9 +188,9 @@ def read_config(
     if file is not None:
         table, rows = from_file(file, SECTIONS, ROWS)
     named: Table = {}
-    for path, told in (flags or {}).items():
+    for path, setting in (flags or {}).items():
         name, _, key_name = path.partition(".")
-        named.setdefault(name, {})[key_name] = told
+        named.setdefault(name, {})[key_name] = setting
     for source in (from_environment(environ, SECTIONS), from_flags(settings, SECTIONS), named):
         for name, keys in source.items():
             table[name] = _over(table.get(name, {}), keys)
@@ -201,12 +198,12 @@ def read_config(
     if line:
         backends = tuple(_listed(line, key, price, energy))
     else:
-        if (said := price or energy) is not None:
+        if (cost := price or energy) is not None:
             flag = "--price" if price else "--energy"
-            raise BadInput(flag, said, "goes with --model", "write it under [[backends]] in the file")
+            raise BadInput(flag, cost, "goes with --model", "write it under [[backends]] in the file")
         backends = tuple(build(BackendConfig, row, f"{file}: backends[{at}]") for at, row in enumerate(rows))
-    parts: dict[str, Any] = {name: build(SECTIONS[name], keys, name) for name, keys in table.items()}
-    origins = {f"{name}.{key}": told.where for name, keys in table.items() for key, told in keys.items()}
+    parts: JsonObject = {name: build(SECTIONS[name], keys, name) for name, keys in table.items()}
+    origins = {f"{name}.{key}": setting.where for name, keys in table.items() for key, setting in keys.items()}
     return Config(backends=backends, origins=origins, **parts)
 
 
@@ -214,34 +211,30 @@ def read_store(file: Path | None, environ: Mapping[str, str] | None = None) -> S
     """The ledger that the proxy would open, for those who serve nothing. Raises BadInput."""
     environ = os.environ if environ is None else environ
     file = file or (Path(environ[FILE]) if environ.get(FILE) else None)
-    told = {} if file is None else from_file(file, SECTIONS, ROWS)[0].get("ledger", {})
-    said = from_environment(environ, SECTIONS).get("ledger", {})
-    return build(Store, _over(told, said), "ledger")
+    in_file = {} if file is None else from_file(file, SECTIONS, ROWS)[0].get("ledger", {})
+    in_environment = from_environment(environ, SECTIONS).get("ledger", {})
+    return build(Store, _over(in_file, in_environment), "ledger")
 
 
 def _over(below: dict[str, Setting], above: dict[str, Setting]) -> dict[str, Setting]:
     """The keys of both; `above` wins, and a URL by reference wins over one that is written out."""
     kept = below
     if any(name.startswith("url") for name in above):
-        kept = {name: told for name, told in below.items() if not name.startswith("url")}
+        kept = {name: setting for name, setting in below.items() if not name.startswith("url")}
     return {**kept, **above}
 
 
 def _listed(line: str, key: str | None, price: str | None, energy: str | None) -> list[BackendConfig]:
     urls = (part.strip() for part in line.split(","))
-    found = [BackendConfig(url=url, price=price, energy=energy) for url in urls if url]
-    return [one if one.local else replace(one, key=key) for one in found]
+    backends = [BackendConfig(url=url, price=price, energy=energy) for url in urls if url]
+    return [backend if backend.local else replace(backend, key=key) for backend in backends]
 
-
-# The configuration as TOML: what holds now, with who said it, or an example with every key explained.
-#
-# Knows layout, and that no secret may be shown. What the keys mean is read from the sections' own docstrings.
 
 _ENTRY = re.compile(r"^(\w+): (.*)$")
 
 
 def effective(config: Config) -> str:
-    """What holds now. Secrets are three stars, and only their references are told."""
+    """What holds now. Secrets are three stars, and only their references are shown."""
     lines: list[str] = []
     for backend in config.backends:
         lines.append("[[backends]]")
@@ -257,12 +250,12 @@ def effective(config: Config) -> str:
         lines.append(f"[{section}]")
         for name in keys_of(type(part)):
             value = getattr(part, name)
-            told = config.origins.get(f"{section}.{name}", "default")
+            origin = config.origins.get(f"{section}.{name}", "default")
             if value is None:
                 lines.append(f"# {name} is not set")
             else:
-                shown = masked_url(value) if name in ("url", "endpoint") else value
-                lines.append(f"{name} = {toml(shown)}  # {told}")
+                text = masked_url(value) if name in ("url", "endpoint") else value
+                lines.append(f"{name} = {toml(text)}  # {origin}")
         lines.append("")
     return "\n".join(lines)
 
@@ -274,11 +267,11 @@ def example() -> str:
         summary, keys = described(kind)
         row = section in ROWS
         lines += [f"# {summary}", f"[[{section}]]" if row else f"[{section}]"]
-        for one in fields(kind):
-            if one.name not in keys_of(kind):
+        for entry in fields(kind):
+            if entry.name not in keys_of(kind):
                 continue
-            lines.append(f"# {one.name}: {keys[one.name]}")
-            lines.append('url = "http://127.0.0.1:8001/v1"' if row and one.name == "url" else f"#{_default(one)}")
+            lines.append(f"# {entry.name}: {keys[entry.name]}")
+            lines.append('url = "http://127.0.0.1:8001/v1"' if row and entry.name == "url" else f"#{_default(entry)}")
         lines.append("")
     return "\n".join(lines)
 
@@ -287,23 +280,23 @@ def described(kind: type) -> tuple[str, dict[str, str]]:
     """A section's summary and what its keys mean, from its docstring."""
     text = inspect.getdoc(kind) or ""
     head, _, rest = text.partition("\n\nArgs:\n")
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for line in rest.splitlines():
         if (entry := _ENTRY.match(line.strip())) is not None:
-            found[entry[1]] = entry[2]
-    return head.splitlines()[0], found
+            meanings[entry[1]] = entry[2]
+    return head.splitlines()[0], meanings
 
 
-def toml(value: Any) -> str:
+def toml(value: object) -> str:
     """A value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "[" + ", ".join(toml(one) for one in value) + "]"
+        return "[" + ", ".join(toml(item) for item in value) + "]"
     return json.dumps(str(value), ensure_ascii=False) if isinstance(value, str | Path) else f"{value!r}"
 
 
-def _default(one: Field[Any]) -> str:
-    if one.default is None or one.default is MISSING:
-        return f"{one.name} ="
-    return f"{one.name} = {toml(one.default)}"
+def _default(entry: Field[object]) -> str:
+    if entry.default is None or entry.default is MISSING:
+        return f"{entry.name} ="
+    return f"{entry.name} = {toml(entry.default)}"

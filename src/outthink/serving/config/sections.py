@@ -1,6 +1,7 @@
-"""The sections of the configuration that no part of the proxy defines itself.
+"""Sections of the configuration that no part of the proxy defines itself, and how a value becomes what its key wants.
 
-Knows their keys and which values make sense. Does not know files, the environment or flags.
+Knows: keys, which values make sense, and secrets by reference (a variable or a file; none is ever shown). Does not know
+where the configuration comes from.
 """
 
 from __future__ import annotations
@@ -22,35 +23,7 @@ from outthink.http.server import Address
 from outthink.serving.ledger import Rules, usual_url
 from outthink.serving.pool.choice import BackendSettings
 
-# Secrets by reference: a variable of the environment or a file. Knows where they are; never shows one.
-
 _LONGEST = 1 << 16
-
-
-def read_key(variable: str | None, file: Path | None, *, env: str = "key_env", path: str = "key_file") -> str | None:
-    """The secret behind a reference, None without one. Raises BadInput that names the reference alone."""
-    if variable is not None:
-        told = os.environ.get(variable, "").strip()
-        if not told:
-            raise BadInput(env, variable, "is not set", "set that variable, or name another")
-    elif file is not None:
-        try:
-            with file.open("rb") as source:
-                told = source.read(_LONGEST).decode().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise BadInput(path, str(file), f"cannot be read ({why})", "give a file with the secret") from None
-        if not told:
-            raise BadInput(path, str(file), "is empty", "write the secret into it")
-    else:
-        return None
-    if not told.isprintable():
-        raise BadInput(
-            env if variable else path, variable or str(file), "holds more than one line", "keep the secret alone"
-        )
-    return told
-
-
 _DAY = 86_400.0
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -112,7 +85,7 @@ class BackendConfig:
         return self.url == "embedded" or self.url.endswith(".gguf")
 
     def settings(self, key: str | None = None) -> BackendSettings:
-        """What the pool is told."""
+        """As the pool takes it."""
         return BackendSettings(
             url=self.url,
             key=key,
@@ -147,20 +120,20 @@ class Store:
     def __post_init__(self) -> None:
         if self.keep_days is not None and not 0 < self.keep_days <= 36_500:
             raise BadInput("keep_days", self.keep_days, "is no time", "give days above 0, or leave it out")
-        given = [name for name in ("url", "url_env", "url_file") if getattr(self, name)]
+        sources = {"url": self.url, "url_env": self.url_env, "url_file": self.url_file}
+        given = [name for name, value in sources.items() if value]
         if len(given) > 1:
-            raise BadInput(given[1], str(getattr(self, given[1])), f"stands beside {given[0]}", "give one of the two")
+            raise BadInput(given[1], str(sources[given[1]]), f"stands beside {given[0]}", "give one of the two")
         if self.url is not None and urlsplit(self.url).scheme not in ("sqlite", "postgresql", "postgres", "memory"):
             remedy = "give sqlite:///PATH, postgresql://... or memory:"
             raise BadInput("url", masked_url(self.url), "is no ledger", remedy)
 
     def resolved(self) -> str:
         """The URL, secrets included: never to be shown. Raises BadInput where it cannot be read."""
-        told = self.url or read_key(self.url_env, self.url_file, env="url_env", path="url_file")
-        return told or usual_url()
+        return self.url or read_key(self.url_env, self.url_file, env="url_env", path="url_file") or usual_url()
 
     def rules(self, content: Content) -> Rules:
-        """What the ledger is told of how long things stay."""
+        """How long the ledger keeps things."""
         keep = None if self.keep_days is None else self.keep_days * _DAY
         return Rules(logs_content=content.log, keep=keep, keep_content=content.days * _DAY)
 
@@ -191,7 +164,7 @@ class TelemetryConfig:
     """Traces and metrics.
 
     Args:
-        endpoint: of an OpenTelemetry collector (OTLP over HTTP); left out, none is told.
+        endpoint: of an OpenTelemetry collector (OTLP over HTTP); left out, nothing is sent.
         service: name that we have there.
     """
 
@@ -233,9 +206,31 @@ class Content:
             raise BadInput("days", self.days, "is no time", "give days above 0")
 
 
-# One value of the configuration and who said it. Knows how texts and TOML become Python's types.
-#
-# Every message names the place: the file and its key, the variable or the flag.
+def read_key(variable: str | None, file: Path | None, *, env: str = "key_env", path: str = "key_file") -> str | None:
+    """The secret behind a reference, None without one. Raises BadInput that names the reference alone."""
+    if variable is not None:
+        secret = os.environ.get(variable, "").strip()
+        if not secret:
+            raise BadInput(env, variable, "is not set", "set that variable, or name another")
+    elif file is not None:
+        try:
+            with file.open("rb") as source:
+                secret = source.read(_LONGEST).decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise BadInput(path, str(file), f"cannot be read ({why})", "give a file with the secret") from None
+        if not secret:
+            raise BadInput(path, str(file), "is empty", "write the secret into it")
+    else:
+        return None
+    if not secret.isprintable():
+        raise BadInput(
+            env if variable else path, variable or str(file), "holds more than one line", "keep the secret alone"
+        )
+    return secret
+
+
+# Every message about a value names its place: the file and its key, the variable or the flag.
 
 T = TypeVar("T")
 _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -243,7 +238,7 @@ _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value.
+    """A value, and where it comes from.
 
     Args:
         value: as TOML has read it, or a text.
@@ -266,7 +261,7 @@ class Setting:
 def keys_of(section: type) -> dict[str, Any]:
     """The keys that an operator may set, and their types."""
     hints = get_type_hints(section)
-    return {one.name: hints[one.name] for one in fields(section) if not one.metadata.get("hidden")}
+    return {entry.name: hints[entry.name] for entry in fields(section) if not entry.metadata.get("hidden")}
 
 
 def unknown(where: str, name: str, known: list[str], what: str = "is not known") -> BadInput:
@@ -276,64 +271,64 @@ def unknown(where: str, name: str, known: list[str], what: str = "is not known")
     return BadInput(where, name, what, remedy)
 
 
-def build(section: type[T], told: dict[str, Setting], place: str) -> T:
+def build(section: type[T], settings: dict[str, Setting], place: str) -> T:
     """A section from what was said about it. Raises BadInput that names the place.
 
     Args:
         place: for keys that nobody has set, for example `backends[0]`.
     """
     types = keys_of(section)
-    values = {name: converted(one, types[name]) for name, one in told.items()}
-    for one in fields(section):  # type: ignore[arg-type]
-        if one.name not in values and one.default is MISSING and one.default_factory is MISSING:
-            raise BadInput(f"{place}.{one.name}", "", "is missing", "write it")
+    values = {name: converted(setting, types[name]) for name, setting in settings.items()}
+    for entry in fields(section):  # type: ignore[arg-type]
+        if entry.name not in values and entry.default is MISSING and entry.default_factory is MISSING:
+            raise BadInput(f"{place}.{entry.name}", "", "is missing", "write it")
     try:
         return section(**values)
     except BadInput as error:
-        one_told = told.get(error.field) or told.get("url")
-        where = one_told.where if one_told is not None else f"{place}.{error.field}"
+        setting = settings.get(error.field) or settings.get("url")
+        where = setting.where if setting is not None else f"{place}.{error.field}"
         raise BadInput(where, error.value, error.problem, error.remedy) from None
 
 
-def converted(told: Setting, kind: Any) -> Any:
+def converted(setting: Setting, kind: Any) -> Any:
     """A value as its key wants it. Raises BadInput."""
-    value = told.value
+    value = setting.value
     if get_origin(kind) in (Union, UnionType):
-        kinds = [one for one in get_args(kind) if one is not NoneType]
-        if told.text and value.strip().lower() == "none":
+        kinds = [part for part in get_args(kind) if part is not NoneType]
+        if setting.text and value.strip().lower() == "none":
             return None
-        return converted(told, kinds[0])
+        return converted(setting, kinds[0])
     if get_origin(kind) is tuple:
-        rows = [part.strip() for part in value.split(",")] if told.text else value
+        rows = [part.strip() for part in value.split(",")] if setting.text else value
         if not isinstance(rows, list) or not all(isinstance(row, str) and row for row in rows):
-            raise BadInput(told.where, value, "is no list of texts", 'write ["one", "two"]')
+            raise BadInput(setting.where, value, "is no list of texts", 'write ["one", "two"]')
         return tuple(rows)
     if kind is bool:
-        return _bool(told)
+        return _bool(setting)
     if kind in (int, float):
-        return _number(told, kind)
+        return _number(setting, kind)
     if not isinstance(value, str) or not value.strip():
-        raise BadInput(told.where, value, "is no text", "write one in quotes")
+        raise BadInput(setting.where, value, "is no text", "write one in quotes")
     if kind is Path:
-        return told.folder / Path(value).expanduser()
+        return setting.folder / Path(value).expanduser()
     return value
 
 
-def _bool(told: Setting) -> bool:
-    value = told.value
-    found = _BOOLS.get(value.strip().lower()) if told.text else value
-    if not isinstance(found, bool):
-        raise BadInput(told.where, value, "is neither true nor false", "write true or false")
-    return found
+def _bool(setting: Setting) -> bool:
+    value = setting.value
+    boolean = _BOOLS.get(value.strip().lower()) if setting.text else value
+    if not isinstance(boolean, bool):
+        raise BadInput(setting.where, value, "is neither true nor false", "write true or false")
+    return boolean
 
 
-def _number(told: Setting, kind: type[int] | type[float]) -> float:
-    value, what = told.value, "a whole number" if kind is int else "a number"
+def _number(setting: Setting, kind: type[int] | type[float]) -> float:
+    value, what = setting.value, "a whole number" if kind is int else "a number"
     try:
-        found = kind(value) if told.text else value
+        number = kind(value) if setting.text else value
     except ValueError:
-        found = None
-    whole = isinstance(found, int) and not isinstance(found, bool)
-    if not whole and not (kind is float and isinstance(found, float) and math.isfinite(found)):
-        raise BadInput(told.where, value, f"is not {what}", f"write {what}")
-    return kind(found)  # type: ignore[arg-type]
+        number = None
+    integral = isinstance(number, int) and not isinstance(number, bool)
+    if not integral and not (kind is float and isinstance(number, float) and math.isfinite(number)):
+        raise BadInput(setting.where, value, f"is not {what}", f"write {what}")
+    return kind(number)  # type: ignore[arg-type]

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from aiohttp import web
 
 from outthink.controller.policy.artefact import Policy
-from outthink.http.fields import JsonObject
-from outthink.serving.bodies import encode
+from outthink.http.fields import JsonObject, encode
 from outthink.serving.dashboard import story
 from outthink.serving.dashboard.live import LiveRequests
 from outthink.serving.dashboard.story import frontier

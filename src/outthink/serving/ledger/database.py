@@ -1,18 +1,19 @@
 """The seam between the ledger's rules and a database: one connection, used by one thread.
 
-Knows: what both databases have in common. Statements are written with `?`.
+Knows: what both databases have in common, the tables as numbered migrations, and how a record becomes a row. Statements
+are written with `?`. Does not know what is reserved or counted.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Protocol
 
 from outthink.core.errors import BadInput
-from outthink.serving.bodies import decode, encode
+from outthink.http.fields import JsonObject, decode, encode
 from outthink.serving.protocols import RequestRecord
 
 
@@ -63,7 +64,7 @@ class Database(Protocol):
         """Undo everything since `begin`; never raises."""
         ...
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> QueryResult:
+    def execute(self, statement: str, values: Sequence[object] = ()) -> QueryResult:
         """Run a statement."""
         ...
 
@@ -73,10 +74,10 @@ class Database(Protocol):
 
 
 Connect = Callable[[], Database]
-"""Opens a connection. Raises Gone, or BadInput where there never can be one."""
+"""Opens a connection. Raises ConnectionLost, or BadInput where there never can be one."""
 
 
-def insert(database: Database, head: str, rows: Sequence[Sequence[Any]], tail: str = "") -> int:
+def insert(database: Database, head: str, rows: Sequence[Sequence[object]], tail: str = "") -> int:
     """Insert many rows with few statements; returns how many were inserted.
 
     One statement for every row would take and leave the interpreter's lock for each of them, and stall
@@ -92,15 +93,12 @@ def insert(database: Database, head: str, rows: Sequence[Sequence[Any]], tail: s
     return done
 
 
-def marks(values: Sequence[Any]) -> str:
+def marks(values: Sequence[object]) -> str:
     """`(?, ?, ?)` for a list of values."""
     return "(" + ", ".join("?" * len(values)) + ")"
 
 
-# The tables, as numbered migrations that SQLite and PostgreSQL both read.
-#
-# Knows: which tables there are and how an older database becomes a current one. SQLite takes the column
-# types of PostgreSQL by their affinity, so there is one text for both.
+# SQLite takes the column types of PostgreSQL by their affinity, so there is one text for both.
 
 _FIRST_VERSION = (
     """CREATE TABLE keys (
@@ -200,29 +198,27 @@ def migrate(database: Database, migrations: Sequence[Sequence[str]] = MIGRATIONS
     try:
         database.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
         rows = database.execute("SELECT version FROM schema_version").fetchall()
-        found = int(rows[0][0]) if rows else 0
-        if found > len(migrations):
+        version = int(rows[0][0]) if rows else 0
+        if version > len(migrations):
             raise BadInput(
                 "ledger",
                 database.name,
-                f"was written by a newer outthink (schema {found}; this one knows {len(migrations)})",
+                f"was written by a newer outthink (schema {version}; this one knows {len(migrations)})",
                 "update outthink",
             )
-        for statements in migrations[found:]:
+        for statements in migrations[version:]:
             for statement in statements:
                 database.execute(statement)
         if not rows:
             database.execute("INSERT INTO schema_version VALUES (?)", (len(migrations),))
-        elif found < len(migrations):
+        elif version < len(migrations):
             database.execute("UPDATE schema_version SET version = ?", (len(migrations),))
     except BaseException:
         database.rollback()
         raise
     database.commit()
-    return len(migrations) - found
+    return len(migrations) - version
 
-
-# Records as rows. Knows how a record becomes JSON and text that both databases take; nothing of SQL.
 
 _BYTES = ("body", "content")
 _NAMES = tuple(field.name for field in fields(RequestRecord) if field.name not in _BYTES)
@@ -244,7 +240,7 @@ def packed(record: RequestRecord) -> bytes:
     return encode(dict(zip(_NAMES, _values(record), strict=True)))
 
 
-def unpacked(value: Mapping[str, Any]) -> RequestRecord:
+def unpacked(value: JsonObject) -> RequestRecord:
     """A record from its decoded JSON. Fields of other versions are left out."""
     return RequestRecord(**{name: item for name, item in value.items() if name in _KNOWN})
 
@@ -262,7 +258,7 @@ def read(record: str | bytes) -> RequestRecord:
     return unpacked(loaded(record))
 
 
-def row(record: RequestRecord, swept: int = 0) -> Sequence[Any]:
+def row(record: RequestRecord, swept: int = 0) -> Sequence[object]:
     """The columns of `requests`, in their order."""
     return (
         record.id,

@@ -1,7 +1,7 @@
 """The ledger that lasts: what every request may spend and has spent, across restarts and replicas.
 
-Knows: which thread does what, and what callers get when the database is gone. The rules are in the
-modules around it, one each, as functions of a database.
+Knows: which thread does what, and what callers get when the database is gone. The rules are functions of a database in
+the modules around it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, Unpack
 
-from outthink.serving.ledger import queries
-from outthink.serving.ledger import queries as key_table
-from outthink.serving.ledger import writer as sweeping
+from outthink.serving.ledger import queries, writer
 from outthink.serving.ledger.database import Connect, Database
 from outthink.serving.ledger.outage import Link, Offline, Spool
 from outthink.serving.ledger.queries import KeyCache, ReaderThread
-from outthink.serving.ledger.reservations import Settlement, Wanted, check_bounds, release
+from outthink.serving.ledger.reservations import ReservationRequest, Settlement, check_bounds, release
 from outthink.serving.ledger.writer import Rules, Writer
 from outthink.serving.protocols import (
     PREFIX,
@@ -68,7 +66,7 @@ class DurableLedger:
         self._offline = Offline(Spool(spool, owner))
         self._writer = Writer(Link(connect, self._offline), self._offline, owner, rules, clock)
         self._reader = ReaderThread(connect)
-        self._ring = KeyCache(clock)
+        self._keys = KeyCache(clock)
         self._loop: asyncio.AbstractEventLoop
         self._looked = 0.0
         self._known = (-1, -1)
@@ -99,7 +97,7 @@ class DurableLedger:
     @property
     def guarded(self) -> bool:
         """Whether a request needs a key: once there has been one."""
-        return self._ring.guarded
+        return self._keys.guarded
 
     @property
     def logs_content(self) -> bool:
@@ -116,12 +114,12 @@ class DurableLedger:
 
         So is one that may be the first of a ledger that was open to everyone until now.
         """
-        key = self._ring.find(bearer)
+        key = self._keys.find(bearer)
         if not bearer or (key is not None and (self.guarded or not bearer.startswith(PREFIX))):
             return key
         if time.monotonic() - self._looked > _AT_MOST:
             await self._look_once()
-            key = self._ring.find(bearer)
+            key = self._keys.find(bearer)
         return key
 
     async def _look_once(self) -> None:
@@ -135,12 +133,12 @@ class DurableLedger:
         known = self._known
 
         def read(database: Database) -> tuple[tuple[int, int], Mapping[str, StoredKey] | None]:
-            now = key_table.changes(database)
-            return now, None if now == known else key_table.stored(database)
+            now = queries.changes(database)
+            return now, None if now == known else queries.stored(database)
 
         found, keys = await self._reader.ask(read)
         if keys is not None:
-            self._ring.put(keys)
+            self._keys.put(keys)
             self._known = found
 
     async def _look_again(self) -> None:
@@ -160,17 +158,17 @@ class DurableLedger:
 
         Raises OverBudget, LedgerDown (limited keys only), Repeated or Unsupported.
         """
-        terms = self._ring.terms(key.id) if key.limited else None
+        terms = self._keys.terms(key.id) if key.limited else None
         if key.limited and terms is None:
             raise LedgerDown("this key's budget is not known now; try again")
-        wanted = Wanted(request_id, key.id, tokens, usd, terms, idempotency)
-        check_bounds(wanted)
+        request = ReservationRequest(request_id, key.id, tokens, usd, terms, idempotency)
+        check_bounds(request)
         future: asyncio.Future[Reservation] = self._loop.create_future()
-        self._writer.put(wanted, future)
+        self._writer.put(request, future)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:  # the client has left, and the thread may be writing it just now
-            self._writer.put(lambda database: release(database, wanted))
+            self._writer.put(lambda database: release(database, request))
             raise
 
     async def settle(self, reservation: Reservation, record: RequestRecord) -> None:
@@ -199,28 +197,28 @@ class DurableLedger:
         """Make a key; returns it and its secret."""
         secret = new_secret()
         now = self._clock()
-        key = await self._write(lambda database: key_table.add(database, name, terms, digest(secret), now))
+        key = await self._write(lambda database: queries.add(database, name, terms, digest(secret), now))
         await self._look()
         return key, secret
 
     async def revoke_key(self, name: str) -> StoredKey:
         """Revoke a key by its id or name."""
         now = self._clock()
-        key = await self._write(lambda database: key_table.revoke(database, name, now))
+        key = await self._write(lambda database: queries.revoke(database, name, now))
         await self._look()
         return key
 
     async def list_keys(self) -> Sequence[StoredKey]:
         """All keys, oldest first."""
-        return list((await self._reader.ask(key_table.stored)).values())
+        return list((await self._reader.ask(queries.stored)).values())
 
     async def prune(self, older_than: float, *, content_only: bool = False) -> int:
         """Delete what began before a moment (seconds since the epoch); returns rows deleted. Sums by day stay."""
-        return await self._write(lambda database: sweeping.prune(database, older_than, content_only=content_only))
+        return await self._write(lambda database: writer.prune(database, older_than, content_only=content_only))
 
     async def forget(self, request_id: str) -> bool:
         """Delete the content that is stored of a request; its receipt stays."""
-        return await self._write(lambda database: sweeping.forget(database, request_id))
+        return await self._write(lambda database: writer.forget(database, request_id))
 
     async def _write(self, work: Callable[[Database], T]) -> T:
         future: asyncio.Future[T] = self._loop.create_future()

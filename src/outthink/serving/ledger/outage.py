@@ -1,6 +1,7 @@
 """What happens while the database is gone: records go to local disk, requests of limited keys are refused.
 
-Knows: nothing that was served is forgotten while there is any place for it. Used by the writer's thread alone.
+Knows: that nothing that was served is forgotten while there is any place for it, and when the database is tried again.
+Used by the writer's thread alone. Does not know what a settlement does in the database.
 """
 
 from __future__ import annotations
@@ -12,18 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 from outthink.core.errors import BadInput
-from outthink.serving.bodies import encode
+from outthink.http.fields import JsonObject, encode
 from outthink.serving.ledger.database import Connect, ConnectionLost, Database, loaded, packed, unpacked
-from outthink.serving.ledger.reservations import Settlement, Wanted
+from outthink.serving.ledger.reservations import ReservationRequest, Settlement
 from outthink.serving.protocols import Idempotency, LedgerDown, Reservation
-
-# Settlements that the database could not take, on local disk until it can.
-#
-# Knows: an append-only file of JSON lines a process, forced to disk with every batch. Loading a line twice
-# does no harm, because each request is settled once; a line is only lost with its disk.
 
 try:
     import fcntl
@@ -32,7 +28,10 @@ except ImportError:  # Windows does not delete files that are open, so nobody ta
 
 
 class Spool:
-    """The file of one process, and those that ended processes left in the same folder.
+    """Settlements on local disk: the file of one process, and those that ended processes left in the same folder.
+
+    A file of JSON lines is appended to and forced to disk with every batch. Loading a line twice does no harm, because
+    each request is settled once; a line is only lost with its disk.
 
     Args:
         owner: names the process.
@@ -49,7 +48,7 @@ class Spool:
 
     def append(self, settlements: Sequence[Settlement]) -> None:
         """Keep settlements; they are on disk when this returns. Raises OSError, and then keeps none of them."""
-        text = b"".join(_line(one) for one in settlements)
+        text = b"".join(map(_line, settlements))
         file = self._file or self._opened()
         before = file.tell()
         try:
@@ -118,30 +117,30 @@ def _there(path: Path, file: IO[bytes]) -> bool:
         return False
 
 
-def _line(one: Settlement) -> bytes:
-    reservation: dict[str, Any] = asdict(one.reservation)
+def _line(settlement: Settlement) -> bytes:
+    reservation: JsonObject = asdict(settlement.reservation)
     reservation.pop("replay")
     parts = {
         "reservation": reservation,
-        "record": loaded(packed(one.record)),
-        "body": _text(one.record.body),
-        "content": _text(one.record.content),
+        "record": loaded(packed(settlement.record)),
+        "body": _text(settlement.record.body),
+        "content": _text(settlement.record.content),
     }
     return encode(parts) + b"\n"
 
 
 def _read(file: IO[bytes]) -> list[Settlement]:
     file.seek(0)
-    whole, mark, _ = file.read().rpartition(b"\n")  # what follows was being written when its process ended
-    return [_settlement(loaded(line)) for line in whole.split(b"\n")] if mark else []
+    complete, mark, _ = file.read().rpartition(b"\n")  # what follows was being written when its process ended
+    return [_settlement(loaded(line)) for line in complete.split(b"\n")] if mark else []
 
 
-def _settlement(value: dict[str, Any]) -> Settlement:
-    kept = value["reservation"]
-    idempotency = None if kept["idempotency"] is None else Idempotency(*kept["idempotency"])
+def _settlement(value: JsonObject) -> Settlement:
+    reservation = value["reservation"]
+    idempotency = None if reservation["idempotency"] is None else Idempotency(*reservation["idempotency"])
     record = unpacked(value["record"])
     record.body, record.content = _bytes(value["body"]), _bytes(value["content"])
-    return Settlement(Reservation(**{**kept, "idempotency": idempotency}), record)
+    return Settlement(Reservation(**{**reservation, "idempotency": idempotency}), record)
 
 
 def _text(content: bytes | None) -> str | None:
@@ -195,9 +194,9 @@ class Offline:
     def keep(self, settlements: Sequence[Settlement]) -> None:
         """Keep records for later; never raises."""
         try:
-            for some in (settlements, self._memory):
-                if some:
-                    self._spool.append(some)
+            for waiting in (settlements, self._memory):
+                if waiting:
+                    self._spool.append(waiting)
             self._memory, self._full = [], None
         except OSError as error:
             if self._full is None:
@@ -209,12 +208,12 @@ class Offline:
                 self.dropped += lost
                 _log.error("memory is full too: %d records are lost, %d in all", lost, self.dropped)
 
-    def refuse(self, wanted: Wanted) -> Reservation | LedgerDown:
+    def refuse(self, request: ReservationRequest) -> Reservation | LedgerDown:
         """What a request gets that asks for a reservation now."""
-        if wanted.terms is not None:
+        if request.terms is not None:
             return LedgerDown("the ledger's database cannot be used now, and this key has a budget; try again")
         return Reservation(
-            wanted.request_id, wanted.key_id, wanted.tokens, wanted.usd, held=True, idempotency=wanted.idempotency
+            request.request_id, request.key_id, request.tokens, request.usd, held=True, idempotency=request.idempotency
         )
 
     def load(self, settle: Callable[[Sequence[Settlement]], None]) -> int:
@@ -242,18 +241,16 @@ class Offline:
         self._spool.close()
 
 
-# The writer's connection: opened when it is needed, opened again when it was lost.
-#
-# Knows: when another attempt is worth it. While the database is gone only `probe` tries it, so that no
-# request waits for a connection that does not come.
-
 T = TypeVar("T")
 _FIRST, _LONGEST = 0.5, 10.0
 """Seconds between attempts to reach a database that is gone."""
 
 
 class Link:
-    """One connection; not for several threads at once."""
+    """The writer's connection: opened when it is needed, opened again when it was lost.
+
+    While the database is gone only `probe` tries it, so that no request waits for a connection that does not come.
+    """
 
     def __init__(self, connect: Connect, offline: Offline) -> None:
         self._connect, self._offline = connect, offline
@@ -268,7 +265,7 @@ class Link:
         return self._offline.problem is None
 
     def do(self, work: Callable[[Database], T]) -> T:
-        """Do some work. Raises Gone, at once where the database is known to be gone; else what the work raises."""
+        """Do some work. Raises ConnectionLost (at once where that is known already), or what the work raises."""
         if (problem := self._offline.problem) is not None:
             raise ConnectionLost(problem)
         return self.probe(work)

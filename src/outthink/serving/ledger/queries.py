@@ -1,4 +1,8 @@
-"""Questions to the ledger. Knows how records and sums are found; changes nothing."""
+"""Questions to the ledger, and the keys in it.
+
+Knows: how records and sums are found, the table of keys, the thread that reads, and the keys in memory by which
+requests are authorised. Does not know secrets, only their digests, nor how requests are settled.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,15 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from outthink.core.errors import BadInput
 from outthink.core.request import Budget
+from outthink.http.fields import JsonObject
 from outthink.serving.ledger.database import Connect, ConnectionLost, Database, clean, read
-from outthink.serving.ledger.sums import SumsRow, day_of
+from outthink.serving.ledger.sums import SUMS, Sums, day_of
 from outthink.serving.protocols import (
     GroupBy,
     Key,
@@ -30,8 +35,7 @@ from outthink.serving.protocols import (
 
 _GROUPS: dict[GroupBy, str] = {"key": "key_id", "model": "model", "strategy": "strategy", "day": "day"}
 _SUMS = ", ".join(
-    f"CAST(SUM({name}) AS {'DOUBLE PRECISION' if name in ('seconds', 'joules') else 'BIGINT'})"
-    for name in SumsRow._fields
+    f"CAST(SUM({name}) AS {'DOUBLE PRECISION' if name in ('seconds', 'joules') else 'BIGINT'})" for name in SUMS
 )
 _FIELDS = {"key": "key_id = ?", "model": "model = ?", "strategy": "strategy = ?", "stopped": "stopped = ?"}
 _BOUNDS = {"since": "started >= ?", "until": "started < ?"}
@@ -86,19 +90,15 @@ def spend(database: Database, group_by: GroupBy, since: float | None, until: flo
         f"SELECT {column}, {_SUMS} FROM spend WHERE day >= ? AND day <= ? GROUP BY {column} HAVING SUM(requests) > 0",  # noqa: S608
         ("0" if since is None else day_of(since), "9" if until is None else day_of(until)),
     ).fetchall()
-    found = [SumsRow(*sums).spend(group) for group, *sums in rows]
-    return sorted(found, key=lambda row: row.group if group_by == "day" else (-row.known_tokens, row.group))
+    spent = [Sums(*sums).spend(group) for group, *sums in rows]
+    return sorted(spent, key=lambda row: row.group if group_by == "day" else (-row.known_tokens, row.group))
 
-
-# One thread that reads, on a connection of its own, so that no question holds up a settlement.
-#
-# Knows: a connection that breaks is opened once more. Does not know what is asked.
 
 T = TypeVar("T")
 
 
 class ReaderThread:
-    """The thread."""
+    """Reads on a connection of its own, so that no question holds up a settlement. A broken one is opened once more."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -137,8 +137,6 @@ class ReaderThread:
             self._thread.shutdown()
 
 
-# Keys in the database. Knows their table; does not know requests or secrets.
-
 _COLUMNS = "id, name, terms, created, revoked, last_used"
 _BUDGETS = ("day", "month", "ceiling")
 
@@ -161,16 +159,13 @@ def add(database: Database, name: str, terms: Terms, digest: str, now: float) ->
 def revoke(database: Database, name: str, now: float) -> StoredKey:
     """Revoke a key by its id or name. Raises BadInput where there is none, or it is revoked already."""
     database.begin(["keys"])
-    found = _named(database, name)
-    if not found:
+    keys = _named(database, name)
+    if not keys:
         database.rollback()
         raise BadInput("key", name, "is no key that could be revoked", "see outthink keys list")
-    database.execute("UPDATE keys SET revoked = ? WHERE id = ?", (now, found[0].id))
+    database.execute("UPDATE keys SET revoked = ? WHERE id = ?", (now, keys[0].id))
     database.commit()
-    key = found[0]
-    return StoredKey(
-        id=key.id, name=key.name, terms=key.terms, created=key.created, revoked=now, last_used=key.last_used
-    )
+    return replace(keys[0], revoked=now)
 
 
 def _named(database: Database, name: str) -> list[StoredKey]:
@@ -193,7 +188,7 @@ def changes(database: Database) -> tuple[int, int]:
     return int(keys), int(revoked)
 
 
-def used(database: Database, key_id: str, now: float) -> None:
+def note_use(database: Database, key_id: str, now: float) -> None:
     """Note when a key was last used."""
     database.execute("UPDATE keys SET last_used = ? WHERE id = ?", (now, key_id))
 
@@ -206,15 +201,13 @@ def _key(
     )
 
 
-def _terms(value: Mapping[str, Any]) -> Terms:
+def _terms(value: JsonObject) -> Terms:
     budgets = {name: Budget(**value[name]) for name in _BUDGETS}
     return Terms(**{**value, **budgets, "models": tuple(value["models"])})
 
 
-# The keys in memory, so that a request is authorised without a look at the database.
-#
-# Knows: which secret opens what, as of the last look. A look every few seconds makes a revoked key
-# useless; while the database is gone, the keys that were known go on working.
+# A request is authorised without a look at the database. A look every few seconds makes a revoked key useless; while
+# the database is gone, the keys that were known go on working.
 
 _ANYONE = Key("anyone", admin=True)
 
@@ -235,9 +228,9 @@ class KeyCache:
     def put(self, stored: Mapping[str, StoredKey]) -> None:
         """Know these keys and no others. Once there has been a key, there is no way back to none."""
         self._keys = {
-            secret: (_cached_key(one), one.terms.expires) for secret, one in stored.items() if one.revoked is None
+            digest: (_cached_key(key), key.terms.expires) for digest, key in stored.items() if key.revoked is None
         }
-        self._terms = {one.id: one.terms for one in stored.values()}
+        self._terms = {key.id: key.terms for key in stored.values()}
         self.guarded = self.guarded or bool(stored)
 
     def find(self, bearer: str | None) -> Key | None:
@@ -246,10 +239,7 @@ class KeyCache:
             return _ANYONE
         if not bearer:
             return None
-        found = self._keys.get(digest(bearer))
-        if found is None:
-            return None
-        key, expires = found
+        key, expires = self._keys.get(digest(bearer), (None, None))
         return None if expires is not None and self._clock() >= expires else key
 
     def terms(self, key_id: str) -> Terms | None:

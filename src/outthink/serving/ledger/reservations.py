@@ -1,7 +1,8 @@
-"""Reservations: upper bounds are taken from a key's budgets before anything is spent.
+"""Reservations and settlements: bounds are taken from a key's budgets before anything is spent, then replaced by it.
 
-Knows: one conditional UPDATE decides, so no number of replicas can together exceed a budget. Runs within
-a transaction that holds the key's lock.
+Knows: one conditional UPDATE decides, so no number of replicas can together exceed a budget; each request is counted
+once, however often it is reported; a repeated `Idempotency-Key` is answered once and paid for once. Runs within
+transactions that hold the locks of the keys concerned; does not know who opens them.
 """
 
 from __future__ import annotations
@@ -17,154 +18,11 @@ from outthink.serving.ledger.database import Database, insert, marks, read, row,
 from outthink.serving.ledger.sums import Amounts, Tally, day_of, dollars, ends_in, month_of
 from outthink.serving.protocols import Idempotency, OverBudget, Repeated, RequestRecord, Reservation, Terms
 
-# `Idempotency-Key`: a request that a client repeats is answered once and paid for once.
-#
-# Knows: what is kept for how long. A reply is repeated only where it was an answer: after a failure the
-# next attempt is served anew. Names are kept hashed: clients choose them, of any length.
-
 KEPT = 86_400.0
 """Seconds after which a key may be used anew."""
-
-
-def claim(database: Database, key_id: str, asked: Idempotency, request_id: str, now: float) -> Reservation | None:
-    """Take the key for a request, or give back what it was answered with before. Raises Repeated."""
-    name = hashlib.sha256(asked.key.encode("utf-8", "surrogateescape")).hexdigest()
-    database.execute(
-        "DELETE FROM idempotency WHERE key_id = ? AND name = ? AND created < ?", (key_id, name, now - KEPT)
-    )
-    taken = database.execute(
-        "INSERT INTO idempotency (key_id, name, digest, request_id, created) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (key_id, name) DO NOTHING",
-        (key_id, name, asked.digest, request_id, now),
-    )
-    if taken.rowcount == 1:
-        return None
-    ((digest, before, status, body),) = database.execute(
-        "SELECT digest, request_id, status, body FROM idempotency WHERE key_id = ? AND name = ?", (key_id, name)
-    ).fetchall()
-    if before == request_id:  # a second attempt to write the same
-        return None
-    if digest != asked.digest:
-        raise Repeated("Idempotency-Key: was used with another request; use a new one")
-    if status is None:
-        raise Repeated("Idempotency-Key: its request is being served now; wait, then ask again")
-    return Reservation(before, key_id, replay=bytes(body), status=int(status))
-
-
-def answered(database: Database, record: RequestRecord) -> None:
-    """Keep the reply of a request, or free its key after a failure."""
-    if record.body is not None and record.status < 400:
-        database.execute(
-            "UPDATE idempotency SET status = ?, body = ? WHERE request_id = ?",
-            (record.status, record.body, record.id),
-        )
-    else:
-        freed(database, record.id)
-
-
-def freed(database: Database, request_id: str) -> None:
-    """The request of a key came to nothing."""
-    database.execute("DELETE FROM idempotency WHERE request_id = ? AND status IS NULL", (request_id,))
-
-
-# Settlements: each request is counted exactly once, however often and from wherever it is told.
-#
-# Knows: reservations become spend in the transaction that writes the record. Runs within a transaction
-# that holds the locks of the keys concerned.
-
 INSERT = "INSERT INTO requests (id, key_id, model, strategy, stopped, started, error, swept, record)"
 ONCE = "ON CONFLICT (id) DO NOTHING"
 _MANY = 500
-
-
-class Settlement(NamedTuple):
-    """What was set aside and what came of it."""
-
-    reservation: Reservation
-    record: RequestRecord
-
-
-class Held(NamedTuple):
-    """A reservation as it is kept."""
-
-    id: str
-    key_id: str
-    day: str
-    tokens: int | None
-    nanousd: int | None
-    created: float
-
-    @property
-    def amounts(self) -> Amounts:
-        """What it takes from the budgets."""
-        return Amounts(self.tokens or 0, self.nanousd or 0)
-
-
-def settle(database: Database, settlements: Sequence[Settlement], now: float, *, logs_content: bool) -> None:
-    """Write records, sums and replies."""
-    fresh = {one.record.id: one for one in reversed(settlements)}  # the first of equals wins, as over time
-    items = list(fresh.values())[::-1]
-    database.execute("SAVEPOINT settling")
-    if insert(database, INSERT, [row(one.record) for one in items], ONCE) != len(items):
-        database.execute("ROLLBACK TO SAVEPOINT settling")
-        items = _unknown(database, items)
-        insert(database, INSERT, [row(one.record) for one in items], ONCE)
-    database.execute("RELEASE SAVEPOINT settling")
-    held = take(database, [one.record.id for one in items if one.reservation.held])
-    tally = Tally()
-    for one in items:
-        kept = held.get(one.record.id)
-        tally.spent(day_of(one.record.started) if kept is None else kept.day, one.record, _reserved(one.reservation))
-        if kept is not None:
-            tally.released(kept.day, kept.key_id, kept.amounts)
-    tally.write(database)
-    for one in items:
-        if one.reservation.idempotency is not None:
-            answered(database, one.record)
-    if logs_content:
-        stored = [
-            (one.record.id, now, text_of(one.record.content), text_of(one.record.body))
-            for one in items
-            if one.record.content is not None or one.record.body is not None
-        ]
-        insert(database, "INSERT INTO contents (id, stored, request, reply)", stored, "ON CONFLICT (id) DO NOTHING")
-
-
-def _reserved(reservation: Reservation) -> Amounts | None:
-    return Amounts.of(reservation.tokens, reservation.usd)
-
-
-def _unknown(database: Database, items: Sequence[Settlement]) -> list[Settlement]:
-    """Settlements that are not in the database; records that the sweeper wrote make room for the true ones."""
-    there: dict[str, tuple[int, str]] = {}
-    ids = [one.record.id for one in items]
-    for at in range(0, len(ids), _MANY):
-        some = ids[at : at + _MANY]
-        found = database.execute(f"SELECT id, swept, record FROM requests WHERE id IN {marks(some)}", some)  # noqa: S608
-        there.update({str(number): (int(swept), record) for number, swept, record in found.fetchall()})
-    tally, swept = Tally(), [number for number, (by_us, _) in there.items() if by_us]
-    for number in swept:
-        record = read(there[number][1])
-        tally.spent(day_of(record.started), record, None, -1)
-        database.execute("DELETE FROM requests WHERE id = ?", (number,))
-    tally.write(database)
-    return [one for one in items if one.record.id not in there or one.record.id in swept]
-
-
-def take(database: Database, ids: Sequence[str], expired_at: float | None = None) -> dict[str, Held]:
-    """Take reservations out; those that are gone already, or by then not expired, are left out."""
-    until = expired_at if expired_at is not None else math.inf
-    taken: dict[str, Held] = {}
-    for at in range(0, len(ids), _MANY):
-        some = ids[at : at + _MANY]
-        statement = (
-            f"DELETE FROM reservations WHERE id IN {marks(some)} AND expires < ? "  # noqa: S608 - question marks
-            "RETURNING id, key_id, day, tokens, nanousd, created"
-        )
-        taken.update({found[0]: Held(*found) for found in database.execute(statement, [*some, until]).fetchall()})
-    return taken
-
-
 _FITS = "tokens + reserved_tokens + ? <= ? AND nanousd + reserved_nanousd + ? <= ?"
 _TAKE = (
     "UPDATE periods SET reserved_tokens = reserved_tokens + ?, reserved_nanousd = reserved_nanousd + ? "  # noqa: S608
@@ -172,7 +30,7 @@ _TAKE = (
 )
 
 
-class Wanted(NamedTuple):
+class ReservationRequest(NamedTuple):
     """What a request asks to have set aside. `terms` None: its key has no budget by day or month."""
 
     request_id: str
@@ -183,56 +41,56 @@ class Wanted(NamedTuple):
     idempotency: Idempotency | None
 
 
-def check_bounds(wanted: Wanted) -> None:
+def check_bounds(request: ReservationRequest) -> None:
     """Raises Unsupported for a request without a bound in a currency that its key has a budget in."""
-    if wanted.terms is None:
+    if request.terms is None:
         return
-    currencies = {*wanted.terms.day.limited, *wanted.terms.month.limited}
-    if "tokens" in currencies and wanted.tokens is None:
+    currencies = {*request.terms.day.limited, *request.terms.month.limited}
+    if "tokens" in currencies and request.tokens is None:
         raise Unsupported("tokens: the request has no upper bound, and this key has a budget of tokens")
-    if "usd" in currencies and wanted.usd is None:
+    if "usd" in currencies and request.usd is None:
         raise Unsupported("model: what it costs is not known, and this key has a budget in dollars; use another model")
 
 
-def reserve(database: Database, wanted: Wanted, owner: str, now: float, lease: float) -> Reservation:
+def reserve(database: Database, request: ReservationRequest, owner: str, now: float, lease: float) -> Reservation:
     """Set bounds aside. Raises OverBudget or Repeated, and then leaves no trace."""
     database.execute("SAVEPOINT reserving")
     try:
         before = None
-        if wanted.idempotency is not None:
-            before = claim(database, wanted.key_id, wanted.idempotency, wanted.request_id, now)
+        if request.idempotency is not None:
+            before = claim(database, request.key_id, request.idempotency, request.request_id, now)
         if before is None:
-            _take(database, wanted, owner, now, lease)
+            _take(database, request, owner, now, lease)
     except (OverBudget, Repeated):
         database.execute("ROLLBACK TO SAVEPOINT reserving")
         database.execute("RELEASE SAVEPOINT reserving")
         raise
     database.execute("RELEASE SAVEPOINT reserving")
     return before or Reservation(
-        wanted.request_id, wanted.key_id, wanted.tokens, wanted.usd, held=True, idempotency=wanted.idempotency
+        request.request_id, request.key_id, request.tokens, request.usd, held=True, idempotency=request.idempotency
     )
 
 
-def _take(database: Database, wanted: Wanted, owner: str, now: float, lease: float) -> None:
-    key_id, day = wanted.key_id, day_of(now)
-    amounts = Amounts.of(wanted.tokens, wanted.usd)
+def _take(database: Database, request: ReservationRequest, owner: str, now: float, lease: float) -> None:
+    key_id, day = request.key_id, day_of(now)
+    amounts = Amounts.of(request.tokens, request.usd)
     bounds = (
-        None if wanted.tokens is None else amounts.tokens,
-        None if wanted.usd is None else amounts.nanousd,
+        None if request.tokens is None else amounts.tokens,
+        None if request.usd is None else amounts.nanousd,
     )
-    kept = database.execute(
+    inserted = database.execute(
         "INSERT INTO reservations (id, key_id, owner, day, tokens, nanousd, created, expires) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-        (wanted.request_id, key_id, owner, day, *bounds, now, now + lease),
+        (request.request_id, key_id, owner, day, *bounds, now, now + lease),
     )
-    if kept.rowcount != 1:
-        return  # a second attempt, after a commit whose outcome was not heard
+    if inserted.rowcount != 1:
+        return  # a second attempt, after a commit whose outcome did not come back
     periods = (day, month_of(day))
     database.execute(
         "INSERT INTO periods (key_id, period) VALUES (?, ?), (?, ?) ON CONFLICT (key_id, period) DO NOTHING",
         (key_id, periods[0], key_id, periods[1]),
     )
-    budgets = (Budget(), Budget()) if wanted.terms is None else (wanted.terms.day, wanted.terms.month)
+    budgets = (Budget(), Budget()) if request.terms is None else (request.terms.day, request.terms.month)
     values: list[object] = [*amounts, key_id]
     for period, budget in zip(periods, budgets, strict=True):
         limit = Amounts.limits(budget)
@@ -241,14 +99,14 @@ def _take(database: Database, wanted: Wanted, owner: str, now: float, lease: flo
         raise _over(database, key_id, amounts, tuple(zip(periods, budgets, strict=True)), now)
 
 
-def release(database: Database, wanted: Wanted) -> None:
+def release(database: Database, request: ReservationRequest) -> None:
     """Give a reservation back of a request that was never served; a transaction of its own."""
-    database.begin([wanted.key_id])
+    database.begin([request.key_id])
     tally = Tally()
-    for held in take(database, [wanted.request_id]).values():
+    for held in take(database, [request.request_id]).values():
         tally.released(held.day, held.key_id, held.amounts)
     tally.write(database)
-    freed(database, wanted.request_id)
+    free_key(database, request.request_id)
     database.commit()
 
 
@@ -273,3 +131,147 @@ def _over(
             message = f"budget: {left}, and the request may need {dollars(amounts.nanousd):.6g}"
             return OverBudget(message, currency="usd", period=name, retry_after=wait)
     raise AssertionError("a budget that covers the request did not")
+
+
+class Settlement(NamedTuple):
+    """What was set aside and what came of it."""
+
+    reservation: Reservation
+    record: RequestRecord
+
+
+class HeldReservation(NamedTuple):
+    """A reservation as it is kept."""
+
+    id: str
+    key_id: str
+    day: str
+    tokens: int | None
+    nanousd: int | None
+    created: float
+
+    @property
+    def amounts(self) -> Amounts:
+        """What it takes from the budgets."""
+        return Amounts(self.tokens or 0, self.nanousd or 0)
+
+
+def settle(database: Database, settlements: Sequence[Settlement], now: float, *, logs_content: bool) -> None:
+    """Write records, sums and replies."""
+    by_id = {
+        settlement.record.id: settlement for settlement in reversed(settlements)
+    }  # the first of equals wins, as over time
+    items = list(by_id.values())[::-1]
+    database.execute("SAVEPOINT settling")
+    if insert(database, INSERT, [row(settlement.record) for settlement in items], ONCE) != len(items):
+        database.execute("ROLLBACK TO SAVEPOINT settling")
+        items = _unknown(database, items)
+        insert(database, INSERT, [row(settlement.record) for settlement in items], ONCE)
+    database.execute("RELEASE SAVEPOINT settling")
+    held = take(database, [settlement.record.id for settlement in items if settlement.reservation.held])
+    tally = Tally()
+    for settlement in items:
+        kept = held.get(settlement.record.id)
+        tally.spent(
+            day_of(settlement.record.started) if kept is None else kept.day,
+            settlement.record,
+            _reserved(settlement.reservation),
+        )
+        if kept is not None:
+            tally.released(kept.day, kept.key_id, kept.amounts)
+    tally.write(database)
+    for settlement in items:
+        if settlement.reservation.idempotency is not None:
+            keep_reply(database, settlement.record)
+    if logs_content:
+        stored = [
+            (settlement.record.id, now, text_of(settlement.record.content), text_of(settlement.record.body))
+            for settlement in items
+            if settlement.record.content is not None or settlement.record.body is not None
+        ]
+        insert(database, "INSERT INTO contents (id, stored, request, reply)", stored, "ON CONFLICT (id) DO NOTHING")
+
+
+def _reserved(reservation: Reservation) -> Amounts | None:
+    return Amounts.of(reservation.tokens, reservation.usd)
+
+
+def _unknown(database: Database, items: Sequence[Settlement]) -> list[Settlement]:
+    """Settlements that are not in the database; records that the sweeper wrote make room for the true ones."""
+    stored: dict[str, tuple[int, str]] = {}
+    ids = [settlement.record.id for settlement in items]
+    for at in range(0, len(ids), _MANY):
+        batch = ids[at : at + _MANY]
+        rows = database.execute(f"SELECT id, swept, record FROM requests WHERE id IN {marks(batch)}", batch)  # noqa: S608
+        stored.update({str(number): (int(swept), record) for number, swept, record in rows.fetchall()})
+    tally, swept = Tally(), [number for number, (by_us, _) in stored.items() if by_us]
+    for number in swept:
+        record = read(stored[number][1])
+        tally.spent(day_of(record.started), record, None, -1)
+        database.execute("DELETE FROM requests WHERE id = ?", (number,))
+    tally.write(database)
+    return [settlement for settlement in items if settlement.record.id not in stored or settlement.record.id in swept]
+
+
+def take(database: Database, ids: Sequence[str], expired_at: float | None = None) -> dict[str, HeldReservation]:
+    """Take reservations out; those that are gone already, or by then not expired, are left out."""
+    until = expired_at if expired_at is not None else math.inf
+    taken: dict[str, HeldReservation] = {}
+    for at in range(0, len(ids), _MANY):
+        batch = ids[at : at + _MANY]
+        statement = (
+            f"DELETE FROM reservations WHERE id IN {marks(batch)} AND expires < ? "  # noqa: S608 - question marks
+            "RETURNING id, key_id, day, tokens, nanousd, created"
+        )
+        taken.update(
+            {
+                held_row[0]: HeldReservation(*held_row)
+                for held_row in database.execute(statement, [*batch, until]).fetchall()
+            }
+        )
+    return taken
+
+
+# A reply is repeated only where it was an answer: after a failure the next attempt is served anew. Names of idempotency
+# keys are kept hashed: clients choose them, of any length.
+
+
+def claim(database: Database, key_id: str, idempotency: Idempotency, request_id: str, now: float) -> Reservation | None:
+    """Take the key for a request, or give back what it was answered with before. Raises Repeated."""
+    name = hashlib.sha256(idempotency.key.encode("utf-8", "surrogateescape")).hexdigest()
+    database.execute(
+        "DELETE FROM idempotency WHERE key_id = ? AND name = ? AND created < ?", (key_id, name, now - KEPT)
+    )
+    inserted = database.execute(
+        "INSERT INTO idempotency (key_id, name, digest, request_id, created) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (key_id, name) DO NOTHING",
+        (key_id, name, idempotency.digest, request_id, now),
+    )
+    if inserted.rowcount == 1:
+        return None
+    ((digest, before, status, body),) = database.execute(
+        "SELECT digest, request_id, status, body FROM idempotency WHERE key_id = ? AND name = ?", (key_id, name)
+    ).fetchall()
+    if before == request_id:  # a second attempt to write the same
+        return None
+    if digest != idempotency.digest:
+        raise Repeated("Idempotency-Key: was used with another request; use a new one")
+    if status is None:
+        raise Repeated("Idempotency-Key: its request is being served now; wait, then ask again")
+    return Reservation(before, key_id, replay=bytes(body), status=int(status))
+
+
+def keep_reply(database: Database, record: RequestRecord) -> None:
+    """Keep the reply of a request, or free its key after a failure."""
+    if record.body is not None and record.status < 400:
+        database.execute(
+            "UPDATE idempotency SET status = ?, body = ? WHERE request_id = ?",
+            (record.status, record.body, record.id),
+        )
+    else:
+        free_key(database, record.id)
+
+
+def free_key(database: Database, request_id: str) -> None:
+    """The request of an idempotency key came to nothing, so the key may be used again."""
+    database.execute("DELETE FROM idempotency WHERE request_id = ? AND status IS NULL", (request_id,))

@@ -1,21 +1,22 @@
-"""Sums over requests in which unknown parts are counted. Knows addition; does not know what is grouped or why."""
+"""Sums over requests: what they are charged, in whole numbers, by day, month and group.
+
+Knows: how dollars become billionths, so that sums are exact in every order and database, what a request is charged
+where its spend is not known, and the calendar of budgets (UTC). Does not know requests' rows, or who is limited.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import NamedTuple
 
 from outthink.core.request import Budget
 from outthink.serving.ledger.database import Database, clean, insert
 from outthink.serving.protocols import RequestRecord, Spend
-
-# Amounts that are charged, as whole numbers.
-#
-# Knows: how dollars become billionths, so that sums are exact in every order and in every database, and
-# what a request is charged where its spend is not known.
 
 _NANO = 1_000_000_000
 _MOST_TOKENS, _MOST_NANO = 1 << 50, 1 << 58
@@ -67,54 +68,32 @@ def charged(record: RequestRecord, reserved: Amounts | None) -> Amounts:
     )
 
 
+@dataclass(slots=True)
 class Sums:
-    """A growing sum; as a row of the `spend` table by `row`."""
+    """A growing sum; its fields are columns of the `spend` table, in their order."""
 
-    __slots__ = ("estimated", "joules", "nanousd", "requests", "seconds", "tokens", "unknown")
-
-    def __init__(self) -> None:
-        self.requests = self.estimated = self.tokens = self.nanousd = 0
-        self.seconds = self.joules = 0.0
-        self.unknown = [0, 0, 0]
+    requests: int = 0
+    estimated: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    nanousd: int = 0
+    joules: float = 0.0
+    unknown_tokens: int = 0
+    unknown_usd: int = 0
+    unknown_joules: int = 0
 
     def add(self, record: RequestRecord, sign: int = 1) -> None:
         """Count a request; with sign -1 take it out again."""
+        known = Amounts.of(record.tokens, record.usd)
         self.requests += sign
         self.estimated += sign * record.estimated
         self.seconds += sign * record.seconds
-        known = Amounts.of(record.tokens, record.usd)
         self.tokens += sign * known.tokens
         self.nanousd += sign * known.nanousd
-        self.unknown[0] += sign * (record.tokens is None)
-        self.unknown[1] += sign * (record.usd is None)
-        if record.joules is None:
-            self.unknown[2] += sign
-        else:
-            self.joules += sign * record.joules
-
-    def row(self) -> SumsRow:
-        """The columns of the `spend` table, in its order."""
-        return SumsRow(
-            self.requests, self.estimated, self.seconds, self.tokens, self.nanousd, self.joules, *self.unknown
-        )
-
-    def spend(self, group: str) -> Spend:
-        """What the group spent."""
-        return self.row().spend(group)
-
-
-class SumsRow(NamedTuple):
-    """The sums as they are stored."""
-
-    requests: int
-    estimated: int
-    seconds: float
-    tokens: int
-    nanousd: int
-    joules: float
-    unknown_tokens: int
-    unknown_usd: int
-    unknown_joules: int
+        self.joules += sign * (record.joules or 0.0)
+        self.unknown_tokens += sign * (record.tokens is None)
+        self.unknown_usd += sign * (record.usd is None)
+        self.unknown_joules += sign * (record.joules is None)
 
     def spend(self, group: str) -> Spend:
         """What the group spent."""
@@ -136,7 +115,9 @@ class SumsRow(NamedTuple):
         )
 
 
-# Days and months of budgets, in UTC. Knows the calendar; does not know what is limited.
+SUMS = tuple(field.name for field in fields(Sums))
+_columns = attrgetter(*SUMS)
+
 
 _DAY = 86_400
 
@@ -166,23 +147,19 @@ def _named(number: int) -> str:
     return datetime.fromtimestamp(number * _DAY, UTC).strftime("%Y-%m-%d")
 
 
-# What a batch of requests adds to the sums: by key and period, and by day, key, model and strategy.
-#
-# Knows: that one statement a sum is enough for any number of requests. Does not know requests' rows.
-
 _PERIODS = "INSERT INTO periods (key_id, period, tokens, nanousd, reserved_tokens, reserved_nanousd)"
 _ADD = "ON CONFLICT (key_id, period) DO UPDATE SET " + ", ".join(
     f"{name} = periods.{name} + excluded.{name}"
     for name in ("tokens", "nanousd", "reserved_tokens", "reserved_nanousd")
 )
-_SPEND = f"INSERT INTO spend (day, key_id, model, strategy, {', '.join(SumsRow._fields)})"
+_SPEND = f"INSERT INTO spend (day, key_id, model, strategy, {', '.join(SUMS)})"
 _SUM = "ON CONFLICT (day, key_id, model, strategy) DO UPDATE SET " + ", ".join(
-    f"{name} = spend.{name} + excluded.{name}" for name in SumsRow._fields
+    f"{name} = spend.{name} + excluded.{name}" for name in SUMS
 )
 
 
 class Tally:
-    """Sums that are still to be written."""
+    """What a batch of requests adds to the sums of its keys, periods and groups; one statement a sum writes them."""
 
     def __init__(self) -> None:
         self._periods: dict[tuple[str, str], list[int]] = {}
@@ -213,6 +190,6 @@ class Tally:
 
     def write(self, database: Database) -> None:
         """Add everything to the tables."""
-        periods: list[Sequence[Any]] = [(*of, *sums) for of, sums in sorted(self._periods.items())]
+        periods: list[Sequence[object]] = [(*of, *sums) for of, sums in sorted(self._periods.items())]
         insert(database, _PERIODS, periods, _ADD)
-        insert(database, _SPEND, [(*of, *sums.row()) for of, sums in sorted(self._spend.items())], _SUM)
+        insert(database, _SPEND, [(*of, *_columns(sums)) for of, sums in sorted(self._spend.items())], _SUM)

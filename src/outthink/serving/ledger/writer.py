@@ -1,7 +1,7 @@
-"""One thread that writes: everything that waits is committed together.
+"""One thread that writes: everything that waits is committed together, and between batches the ledger is kept in order.
 
-Knows: batches, and what becomes of them when the database is gone. Does not know what is written: the
-rules are functions of a database.
+Knows: batches, what becomes of them when the database is gone, leases that are renewed or charged, and what is deleted
+when it is old. How a reservation or a settlement is written are functions of a database, in `reservations`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 
 from outthink.serving.ledger.database import ConnectionLost, Database, insert, marks, migrate, row
 from outthink.serving.ledger.outage import Link, Offline
-from outthink.serving.ledger.queries import used
+from outthink.serving.ledger.queries import note_use
 from outthink.serving.ledger.reservations import (
     INSERT,
     KEPT,
     ONCE,
-    Held,
+    HeldReservation,
+    ReservationRequest,
     Settlement,
-    Wanted,
-    freed,
+    free_key,
     release,
     reserve,
     settle,
@@ -35,10 +35,154 @@ from outthink.serving.ledger.reservations import (
 from outthink.serving.ledger.sums import Tally, dollars
 from outthink.serving.protocols import LedgerDown, OverBudget, Repeated, RequestRecord
 
-# Leases and age: what was reserved and never settled is charged, and what is old is deleted.
-#
-# Knows: a process renews the leases of its requests; those of one that was killed run out. Runs within
-# transactions of its own.
+_BATCH = 512
+_USED_EVERY = 60.0
+"""Seconds between two times that it is written down when a key was last used."""
+
+Work = Callable[[Database], Any]
+Future = asyncio.Future[Any]
+Job = tuple[Settlement | ReservationRequest | Work, Future | None]
+
+
+class Writer:
+    """The thread.
+
+    Args:
+        owner: names this process in leases.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, link: Link, offline: Offline, owner: str, rules: Rules, clock: Callable[[], float]) -> None:
+        self._link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
+        self.upkeep = Upkeep(link, offline, owner, rules, clock)
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="outthink-ledger", daemon=True)
+        self._last_used: dict[str, float] = {}
+        self._ended = False
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        self._thread.start()
+
+    def put(self, job: Settlement | ReservationRequest | Work, future: Future | None = None) -> None:
+        """Do something soon; the future gets its result, or LedgerDown once `stop` has been called."""
+        if not self._ended:
+            self._jobs.put((job, future))
+        elif future is not None:
+            future.set_exception(LedgerDown("the ledger is closed"))
+
+    def stop(self) -> None:
+        """Do what waits, disconnect and end; returns when that is done."""
+        self._ended = True
+        if self._thread.is_alive():
+            self._jobs.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            jobs, going = self._waiting()
+            if jobs:
+                self._serve(jobs)
+            if going and not self.upkeep.due:
+                self.upkeep.run()
+        self._offline.close()
+        self._link.close()
+
+    def _waiting(self) -> tuple[list[Job], bool]:
+        """Everything that waits, or nothing when it is time for something else; and whether to go on."""
+        jobs: list[Job] = []
+        try:
+            job = self._jobs.get(timeout=self.upkeep.due)
+            while job is not None:
+                jobs.append(job)
+                if len(jobs) == _BATCH:
+                    return jobs, True
+                job = self._jobs.get_nowait()
+        except queue.Empty:
+            return jobs, True
+        return jobs, False
+
+    def _serve(self, jobs: Sequence[Job]) -> None:
+        results: list[tuple[Future | None, Any]] = []
+        for together, group in groupby(jobs, lambda job: isinstance(job[0], (Settlement, ReservationRequest))):
+            if together:
+                results += self._together(list(group))
+            else:
+                results += [(future, self._alone(work)) for work, future in group]  # type: ignore[arg-type]
+        _deliver([(future, result) for future, result in results if future is not None])
+
+    def _together(self, batch: Sequence[Job]) -> list[tuple[Future | None, Any]]:
+        """Settlements and reservations in one transaction; one by one if any of them cannot be written."""
+        if not batch:
+            return []
+        settlements = [job for job, _ in batch if isinstance(job, Settlement)]
+        requests = [job for job, _ in batch if isinstance(job, ReservationRequest)]
+        try:
+            granted = iter(self._link.do(lambda database: self._commit(database, settlements, requests)))
+        except ConnectionLost:
+            self._offline.keep(settlements)
+            self.upkeep.unclear += [request for request in requests if request.terms is not None]
+            granted = iter([self._offline.refuse(request) for request in requests])
+        except Exception as error:  # noqa: BLE001 - one record that no database takes must not sink the others
+            if len(batch) == 1:
+                return [(batch[0][1], error)]
+            return [result for job in batch for result in self._together([job])]
+        return [(future, None if isinstance(job, Settlement) else next(granted)) for job, future in batch]
+
+    def _commit(
+        self, database: Database, settlements: Sequence[Settlement], requests: Sequence[ReservationRequest]
+    ) -> list[Any]:
+        now = self._clock()
+        names = sorted(
+            {settlement.record.key_id for settlement in settlements} | {request.key_id for request in requests}
+        )
+        database.begin(names)
+        if settlements:
+            settle(database, settlements, now, logs_content=self._rules.logs_content)
+        granted: list[Any] = []
+        for request in requests:
+            try:
+                granted.append(reserve(database, request, self._owner, now, self._rules.lease))
+            except (OverBudget, Repeated) as error:
+                granted.append(error)
+        noted = [name for name in names if now - self._last_used.get(name, 0.0) >= _USED_EVERY]
+        for name in noted:
+            note_use(database, name, now)
+        database.commit()
+        self._last_used.update(dict.fromkeys(noted, now))
+        return granted
+
+    def _alone(self, work: Work) -> Any:
+        try:
+            return self._link.do(work)
+        except ConnectionLost as error:
+            return LedgerDown("the ledger's database cannot be used now", str(error))
+        except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
+            return error
+
+
+def _deliver(results: Sequence[tuple[Future, Any]]) -> None:
+    """Hand results to the event loop, all in one step."""
+    if results:
+        try:
+            results[0][0].get_loop().call_soon_threadsafe(_resolve, results)
+        except RuntimeError:
+            pass  # the loop has ended, and nobody waits
+
+
+def _resolve(results: Sequence[tuple[Future, Any]]) -> None:
+    for future, result in results:
+        if future.done():
+            continue
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+# What was reserved and never settled is charged: a process renews the leases of its requests, and those of one that was
+# killed run out. What is old is deleted.
 
 LOST = "lost"
 """`stopped` of a request whose process ended, or lost touch, before it was settled."""
@@ -59,39 +203,41 @@ def renew(database: Database, owner: str, now: float, lease: float) -> None:
 
 def sweep(database: Database, now: float) -> int:
     """Charge leases that have run out at their reservations; returns how many."""
-    found = database.execute("SELECT id, key_id FROM reservations WHERE expires < ? LIMIT ?", (now, _PIECE)).fetchall()
-    if not found:
+    expired = database.execute(
+        "SELECT id, key_id FROM reservations WHERE expires < ? LIMIT ?", (now, _PIECE)
+    ).fetchall()
+    if not expired:
         return 0
-    database.begin(sorted({key_id for _, key_id in found}))
-    held = list(take(database, [number for number, _ in found], expired_at=now).values())
+    database.begin(sorted({key_id for _, key_id in expired}))
+    held = list(take(database, [number for number, _ in expired], expired_at=now).values())
     tally, rows = Tally(), []
-    for one in held:
-        record = _record(one)
+    for reservation in held:
+        record = _record(reservation)
         rows.append(row(record, swept=1))
-        tally.spent(one.day, record, None)
-        tally.released(one.day, one.key_id, one.amounts)
-        freed(database, one.id)
+        tally.spent(reservation.day, record, None)
+        tally.released(reservation.day, reservation.key_id, reservation.amounts)
+        free_key(database, reservation.id)
     insert(database, INSERT, rows, ONCE)
     tally.write(database)
     database.commit()
     return len(held)
 
 
-def _record(held: Held) -> RequestRecord:
+def _record(reservation: HeldReservation) -> RequestRecord:
     return RequestRecord(
-        held.id,
-        held.key_id,
+        reservation.id,
+        reservation.key_id,
         endpoint="",
         model="",
         backend_model="",
         strategy="",
         stopped=LOST,
-        started=held.created,
+        started=reservation.created,
         seconds=0.0,
         status=0,
         cancelled_tokens=None,
-        at_most_tokens=held.tokens,
-        at_most_usd=None if held.nanousd is None else dollars(held.nanousd),
+        at_most_tokens=reservation.tokens,
+        at_most_usd=None if reservation.nanousd is None else dollars(reservation.nanousd),
         samples=0,
         estimated=True,
         error="the process that served it ended before it was settled; charged as reserved",
@@ -128,13 +274,13 @@ def tidy(database: Database, now: float) -> None:
 def _pieces(database: Database, table: str, column: str, before: float, number: str = "id") -> int:
     deleted = 0
     while True:
-        found = database.execute(
+        rows = database.execute(
             f"SELECT {number} FROM {table} WHERE {column} < ? LIMIT ?",  # noqa: S608 - names of ours
             (before, _PIECE),
         ).fetchall()
-        if not found:
+        if not rows:
             return deleted
-        ids: Sequence[str] = [one for (one,) in found]
+        ids: Sequence[str] = [number for (number,) in rows]
         database.begin([])
         done = database.execute(f"DELETE FROM {table} WHERE {number} IN {marks(ids)}", ids).rowcount  # noqa: S608
         database.commit()
@@ -143,10 +289,6 @@ def _pieces(database: Database, table: str, column: str, before: float, number: 
             return deleted
         time.sleep(0.01)  # others want to write too
 
-
-# What the ledger does unasked: leases, records that wait on local disk, old rows.
-#
-# Knows: how often. Runs in the writer's thread, between batches.
 
 _log = logging.getLogger("outthink.serving.ledger")
 _HOUR, _DAY = 3600.0, 86_400.0
@@ -171,7 +313,7 @@ class Rules:
 
 
 class Upkeep:
-    """Of one process.
+    """What the ledger of one process does unasked, in the writer's thread: leases, records on local disk, old rows.
 
     Args:
         owner: names the process in leases.
@@ -181,7 +323,7 @@ class Upkeep:
     def __init__(self, link: Link, offline: Offline, owner: str, rules: Rules, clock: Callable[[], float]) -> None:
         self._link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
         self._next = self._tidied = 0.0
-        self.unclear: list[Wanted] = []
+        self.unclear: list[ReservationRequest] = []
         """Reservations that nobody uses, and that may have been written."""
 
     @property
@@ -229,13 +371,13 @@ class Upkeep:
 
     def load(self, database: Database) -> None:
         """Settle what waits on local disk."""
-        if count := self._offline.load(lambda some: self._settle(database, some)):
+        if count := self._offline.load(lambda batch: self._settle(database, batch)):
             _log.warning("%d records that waited for the ledger's database are now in it", count)
 
     def _settle(self, database: Database, settlements: Sequence[Settlement]) -> None:
         """Settle all, or each that can be: a record that no database takes must not hold up the others."""
         try:
-            database.begin(sorted({one.record.key_id for one in settlements}))
+            database.begin(sorted({settlement.record.key_id for settlement in settlements}))
             settle(database, settlements, self._clock(), logs_content=self._rules.logs_content)
             database.commit()
         except ConnectionLost:
@@ -245,147 +387,5 @@ class Upkeep:
             if len(settlements) == 1:
                 _log.exception("a record cannot be written: %s", settlements[0].record)
                 return
-            for one in settlements:
-                self._settle(database, [one])
-
-
-_BATCH = 512
-_USED = 60.0
-"""Seconds between notes of when a key was last used."""
-
-Work = Callable[[Database], Any]
-Future = asyncio.Future[Any]
-Job = tuple[Settlement | Wanted | Work, Future | None]
-
-
-class Writer:
-    """The thread.
-
-    Args:
-        owner: names this process in leases.
-        clock: seconds since the epoch.
-    """
-
-    def __init__(self, link: Link, offline: Offline, owner: str, rules: Rules, clock: Callable[[], float]) -> None:
-        self._link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
-        self.upkeep = Upkeep(link, offline, owner, rules, clock)
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="outthink-ledger", daemon=True)
-        self._used: dict[str, float] = {}
-        self._ended = False
-
-    def start(self) -> None:
-        """Begin to take jobs."""
-        self._thread.start()
-
-    def put(self, job: Settlement | Wanted | Work, future: Future | None = None) -> None:
-        """Do something soon; the future gets its result, or LedgerDown once `stop` has been called."""
-        if not self._ended:
-            self._jobs.put((job, future))
-        elif future is not None:
-            future.set_exception(LedgerDown("the ledger is closed"))
-
-    def stop(self) -> None:
-        """Do what waits, disconnect and end; returns when that is done."""
-        self._ended = True
-        if self._thread.is_alive():
-            self._jobs.put(None)
-            self._thread.join()
-
-    def _run(self) -> None:
-        going = True
-        while going:
-            jobs, going = self._waiting()
-            if jobs:
-                self._serve(jobs)
-            if going and not self.upkeep.due:
-                self.upkeep.run()
-        self._offline.close()
-        self._link.close()
-
-    def _waiting(self) -> tuple[list[Job], bool]:
-        """Everything that waits, or nothing when it is time for something else; and whether to go on."""
-        jobs: list[Job] = []
-        try:
-            job = self._jobs.get(timeout=self.upkeep.due)
-            while job is not None:
-                jobs.append(job)
-                if len(jobs) == _BATCH:
-                    return jobs, True
-                job = self._jobs.get_nowait()
-        except queue.Empty:
-            return jobs, True
-        return jobs, False
-
-    def _serve(self, jobs: Sequence[Job]) -> None:
-        results: list[tuple[Future | None, Any]] = []
-        for together, some in groupby(jobs, lambda job: isinstance(job[0], (Settlement, Wanted))):
-            if together:
-                results += self._together(list(some))
-            else:
-                results += [(future, self._alone(work)) for work, future in some]  # type: ignore[arg-type]
-        _deliver([(future, result) for future, result in results if future is not None])
-
-    def _together(self, batch: Sequence[Job]) -> list[tuple[Future | None, Any]]:
-        """Settlements and reservations in one transaction; one by one if any of them cannot be written."""
-        if not batch:
-            return []
-        settlements = [job for job, _ in batch if isinstance(job, Settlement)]
-        wanted = [job for job, _ in batch if isinstance(job, Wanted)]
-        try:
-            granted = iter(self._link.do(lambda database: self._commit(database, settlements, wanted)))
-        except ConnectionLost:
-            self._offline.keep(settlements)
-            self.upkeep.unclear += [one for one in wanted if one.terms is not None]
-            granted = iter([self._offline.refuse(one) for one in wanted])
-        except Exception as error:  # noqa: BLE001 - one record that no database takes must not sink the others
-            if len(batch) == 1:
-                return [(batch[0][1], error)]
-            return [result for one in batch for result in self._together([one])]
-        return [(future, None if isinstance(job, Settlement) else next(granted)) for job, future in batch]
-
-    def _commit(self, database: Database, settlements: Sequence[Settlement], wanted: Sequence[Wanted]) -> list[Any]:
-        now = self._clock()
-        names = sorted({one.record.key_id for one in settlements} | {one.key_id for one in wanted})
-        database.begin(names)
-        if settlements:
-            settle(database, settlements, now, logs_content=self._rules.logs_content)
-        granted: list[Any] = []
-        for one in wanted:
-            try:
-                granted.append(reserve(database, one, self._owner, now, self._rules.lease))
-            except (OverBudget, Repeated) as error:
-                granted.append(error)
-        noted = [name for name in names if now - self._used.get(name, 0.0) >= _USED]
-        for name in noted:
-            used(database, name, now)
-        database.commit()
-        self._used.update(dict.fromkeys(noted, now))
-        return granted
-
-    def _alone(self, work: Work) -> Any:
-        try:
-            return self._link.do(work)
-        except ConnectionLost as error:
-            return LedgerDown("the ledger's database cannot be used now", str(error))
-        except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
-            return error
-
-
-def _deliver(told: Sequence[tuple[Future, Any]]) -> None:
-    """Hand results to the event loop, all in one step."""
-    if told:
-        try:
-            told[0][0].get_loop().call_soon_threadsafe(_resolve, told)
-        except RuntimeError:
-            pass  # the loop has ended, and nobody waits
-
-
-def _resolve(told: Sequence[tuple[Future, Any]]) -> None:
-    for future, result in told:
-        if future.done():
-            continue
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+            for settlement in settlements:
+                self._settle(database, [settlement])

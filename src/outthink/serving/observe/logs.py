@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from outthink.core.errors import BadInput
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonObject, encode
 from outthink.http.secrets import scrub
-from outthink.serving.bodies import encode
 from outthink.serving.observe.watch import Watcher
 from outthink.serving.protocols import RequestRecord
 
