@@ -102,7 +102,7 @@ class App:
         if self._ledger_open:  # one that could not be opened has nothing to write
             await self.ledger.close()
 
-    def later(self, job: Coroutine[object, object, None]) -> asyncio.Task[None]:
+    def later(self, job: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Carry something out even if the client leaves."""
         task = asyncio.create_task(job)
         self._background.add(task)

@@ -54,7 +54,7 @@ class Failure(OutthinkError):
         if retry_after is not None:
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after)))
 
-    def object(self) -> dict[str, object]:
+    def object(self) -> dict[str, str | None]:
         """What stands under `error`."""
         return {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
 

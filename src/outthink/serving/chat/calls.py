@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from outthink.core.errors import EngineError
 from outthink.core.request import Message
@@ -280,7 +281,7 @@ class ClientFieldsEngine(OpenAIEngine):
         facts: Facts,
         *,
         messages: tuple[Message, ...],
-        raw: Sequence[object],
+        raw: Sequence[JsonObject],
         extra: JsonObject,
         top_logprobs: int | None,
         timeouts: Timeouts,

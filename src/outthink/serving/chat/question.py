@@ -189,7 +189,7 @@ class Question:
     """
 
     request: Request
-    raw: list[object]
+    raw: list[JsonObject]
     extra: JsonObject
     choices: int = 1
     stream: bool = False

@@ -287,7 +287,7 @@ def described(kind: type) -> tuple[str, dict[str, str]]:
     return head.splitlines()[0], meanings
 
 
-def toml(value: object) -> str:
+def toml(value: bool | float | str | Path | tuple[str, ...]) -> str:
     """A value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -296,7 +296,7 @@ def toml(value: object) -> str:
     return json.dumps(str(value), ensure_ascii=False) if isinstance(value, str | Path) else f"{value!r}"
 
 
-def _default(entry: Field[object]) -> str:
+def _default(entry: Field[str]) -> str:
     if entry.default is None or entry.default is MISSING:
         return f"{entry.name} ="
     return f"{entry.name} = {toml(entry.default)}"

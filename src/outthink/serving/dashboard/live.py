@@ -85,7 +85,7 @@ class LiveRequests(Watcher):
         self._running: OrderedDict[str, LiveRequest] = OrderedDict()
         self._work: dict[str, RequestProgress] = {}
         self._ended: OrderedDict[str, tuple[LiveRequest, RequestProgress]] = OrderedDict()
-        self._latest: deque[tuple[object, ...]] = deque(maxlen=FINISHED)
+        self._latest: deque[tuple[str | float | None, ...]] = deque(maxlen=FINISHED)
         self._backends: dict[str, bool] = {}
         self._unseen = 0
         self._total = 0

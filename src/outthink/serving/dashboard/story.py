@@ -6,7 +6,7 @@ cost. Does not know who asks, and draws nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from outthink.controller.policy.artefact import HeldOut, Policy, Task
 from outthink.evaluation.report.html import about, policy_remarks
@@ -42,7 +42,7 @@ LETTERS = 20_000
 
 def finished_story(
     record: RequestRecord,
-    remembered: Mapping[str, object] | None,
+    remembered: JsonObject | None,
     content: tuple[str | None, str | None] | None = None,
 ) -> JsonObject:
     """The story as JSON values.
@@ -67,7 +67,7 @@ def finished_story(
     }
 
 
-def running_story(remembered: Mapping[str, object]) -> JsonObject:
+def running_story(remembered: JsonObject) -> JsonObject:
     """The story so far of a request that has not ended."""
     return {"record": None, "remembered": remembered, "done": False}
 

@@ -16,6 +16,8 @@ from outthink.core.errors import BadInput
 from outthink.http.fields import JsonObject, decode, encode
 from outthink.serving.protocols import RequestRecord
 
+SqlValue = str | int | float | bytes | Sequence[int] | None
+
 
 class ConnectionLost(Exception):
     """The database cannot be used now: locked, full, stopped or out of reach.
@@ -64,7 +66,7 @@ class Database(Protocol):
         """Undo everything since `begin`; never raises."""
         ...
 
-    def execute(self, statement: str, values: Sequence[object] = ()) -> QueryResult:
+    def execute(self, statement: str, values: Sequence[SqlValue] = ()) -> QueryResult:
         """Run a statement."""
         ...
 
@@ -77,7 +79,7 @@ Connect = Callable[[], Database]
 """Opens a connection. Raises ConnectionLost, or BadInput where there never can be one."""
 
 
-def insert(database: Database, head: str, rows: Sequence[Sequence[object]], tail: str = "") -> int:
+def insert(database: Database, head: str, rows: Sequence[Sequence[SqlValue]], tail: str = "") -> int:
     """Insert many rows with few statements; returns how many were inserted.
 
     One statement for every row would take and leave the interpreter's lock for each of them, and stall
@@ -93,7 +95,7 @@ def insert(database: Database, head: str, rows: Sequence[Sequence[object]], tail
     return done
 
 
-def marks(values: Sequence[object]) -> str:
+def marks(values: Sequence[SqlValue]) -> str:
     """`(?, ?, ?)` for a list of values."""
     return "(" + ", ".join("?" * len(values)) + ")"
 
@@ -258,7 +260,7 @@ def read(record: str | bytes) -> RequestRecord:
     return unpacked(loaded(record))
 
 
-def row(record: RequestRecord, swept: int = 0) -> Sequence[object]:
+def row(record: RequestRecord, swept: int = 0) -> Sequence[SqlValue]:
     """The columns of `requests`, in their order."""
     return (
         record.id,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from outthink.core.errors import BadInput
-from outthink.serving.ledger.database import ConnectionLost, QueryResult
+from outthink.serving.ledger.database import ConnectionLost, QueryResult, SqlValue
 
 if TYPE_CHECKING:
     import psycopg
@@ -65,7 +65,7 @@ class PostgresDatabase:
         except self._errors.Error:
             pass  # the server undoes it when the connection ends
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> QueryResult:
+    def execute(self, statement: str, values: Sequence[SqlValue] = ()) -> QueryResult:
         """Run a statement."""
         text = self._texts.get(statement)
         if text is None:

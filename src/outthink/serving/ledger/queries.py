@@ -18,7 +18,7 @@ from typing import TypeVar
 from outthink.core.errors import BadInput
 from outthink.core.request import Budget
 from outthink.http.fields import JsonObject
-from outthink.serving.ledger.database import Connect, ConnectionLost, Database, clean, read
+from outthink.serving.ledger.database import Connect, ConnectionLost, Database, SqlValue, clean, read
 from outthink.serving.ledger.sums import SUMS, Sums, day_of
 from outthink.serving.protocols import (
     GroupBy,
@@ -37,8 +37,6 @@ _GROUPS: dict[GroupBy, str] = {"key": "key_id", "model": "model", "strategy": "s
 _SUMS = ", ".join(
     f"CAST(SUM({name}) AS {'DOUBLE PRECISION' if name in ('seconds', 'joules') else 'BIGINT'})" for name in SUMS
 )
-_FIELDS = {"key": "key_id = ?", "model": "model = ?", "strategy": "strategy = ?", "stopped": "stopped = ?"}
-_BOUNDS = {"since": "started >= ?", "until": "started < ?"}
 _LIKE = "LIKE LOWER(?) ESCAPE '!'"
 _TEXT = (
     f"(LOWER(id) {_LIKE} OR LOWER(model) {_LIKE} OR LOWER(strategy) {_LIKE} OR LOWER(error) {_LIKE} "  # noqa: S608
@@ -58,11 +56,16 @@ def search(database: Database, terms: SearchTerms) -> Sequence[RequestRecord]:
     limit = terms.get("limit", 100)
     if not 1 <= limit <= _MOST:
         raise BadInput("limit", limit, "is out of range", f"give 1 to {_MOST}")
-    where, values = ["1 = 1"], list[object]()
-    for name, condition in (*_FIELDS.items(), *_BOUNDS.items()):
-        if (value := terms.get(name)) is not None:
-            where.append(condition)
-            values.append(value)
+    conditions: dict[str, SqlValue] = {
+        "key_id = ?": terms.get("key"),
+        "model = ?": terms.get("model"),
+        "strategy = ?": terms.get("strategy"),
+        "stopped = ?": terms.get("stopped"),
+        "started >= ?": terms.get("since"),
+        "started < ?": terms.get("until"),
+    }
+    asked = {condition: value for condition, value in conditions.items() if value is not None}
+    where, values = ["1 = 1", *asked], list(asked.values())
     if text := terms.get("text"):
         where.append(_TEXT)
         for mark in "!%_":

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from outthink.core.errors import Unsupported
 from outthink.core.request import Budget
-from outthink.serving.ledger.database import Database, insert, marks, read, row, text_of
+from outthink.serving.ledger.database import Database, SqlValue, insert, marks, read, row, text_of
 from outthink.serving.ledger.sums import Amounts, Tally, day_of, dollars, ends_in, month_of
 from outthink.serving.protocols import Idempotency, OverBudget, Repeated, RequestRecord, Reservation, Terms
 
@@ -91,7 +91,7 @@ def _take(database: Database, request: ReservationRequest, owner: str, now: floa
         (key_id, periods[0], key_id, periods[1]),
     )
     budgets = (Budget(), Budget()) if request.terms is None else (request.terms.day, request.terms.month)
-    values: list[object] = [*amounts, key_id]
+    values: list[SqlValue] = [*amounts, key_id]
     for period, budget in zip(periods, budgets, strict=True):
         limit = Amounts.limits(budget)
         values += [period, amounts.tokens, limit.tokens, amounts.nanousd, limit.nanousd]

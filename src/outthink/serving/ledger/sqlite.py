@@ -13,10 +13,9 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from outthink.core.errors import BadInput
-from outthink.serving.ledger.database import ConnectionLost, QueryResult
+from outthink.serving.ledger.database import ConnectionLost, QueryResult, SqlValue
 from outthink.session.store import use_log
 
 # Moves SQLite's write-ahead log into its file, beside the thread that writes.
@@ -40,7 +39,7 @@ class Checkpoints:
         self._next = time.monotonic() + _EVERY
         self._moved = False
         self._ended = False
-        self._wanted = threading.Event()
+        self._requested = threading.Event()
         self._thread: threading.Thread | None = None
 
     def committed(self, connection: sqlite3.Connection) -> None:
@@ -53,14 +52,14 @@ class Checkpoints:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="outthink-ledger-checkpoint", daemon=True)
                 self._thread.start()
-            self._wanted.set()
+            self._requested.set()
 
     def _run(self) -> None:
         connection = sqlite3.connect(self._path, isolation_level=None)
         try:
             while True:
-                self._wanted.wait()
-                self._wanted.clear()
+                self._requested.wait()
+                self._requested.clear()
                 if self._ended:
                     return
                 try:
@@ -74,7 +73,7 @@ class Checkpoints:
     def close(self) -> None:
         """End the thread."""
         self._ended = True
-        self._wanted.set()
+        self._requested.set()
         if self._thread is not None:
             self._thread.join()
 
@@ -130,7 +129,7 @@ class SqliteDatabase:
         except sqlite3.Error:
             pass  # it was undone by the error itself
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> QueryResult:
+    def execute(self, statement: str, values: Sequence[SqlValue] = ()) -> QueryResult:
         """Run a statement."""
         try:
             return self._connection.execute(statement, values)

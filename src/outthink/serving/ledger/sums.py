@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from outthink.core.request import Budget
-from outthink.serving.ledger.database import Database, clean, insert
+from outthink.serving.ledger.database import Database, SqlValue, clean, insert
 from outthink.serving.protocols import RequestRecord, Spend
 
 _NANO = 1_000_000_000
@@ -190,6 +190,6 @@ class Tally:
 
     def write(self, database: Database) -> None:
         """Add everything to the tables."""
-        periods: list[Sequence[object]] = [(*of, *sums) for of, sums in sorted(self._periods.items())]
+        periods: list[Sequence[SqlValue]] = [(*of, *sums) for of, sums in sorted(self._periods.items())]
         insert(database, _PERIODS, periods, _ADD)
         insert(database, _SPEND, [(*of, *_columns(sums)) for of, sums in sorted(self._spend.items())], _SUM)
