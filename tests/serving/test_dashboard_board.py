@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink.serving.dashboard.live import FINISHED, KEPT, LETTERS, REQUESTS, SAMPLES, VOTES, LiveRequests
-from outthink.serving.observe.watch import LiveRequest
 from outthink.serving.protocols import RequestRecord
+from outthink.serving.watch import LiveRequest
 
 
 def begun(id: str) -> LiveRequest:

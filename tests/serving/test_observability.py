@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from outthink.http.secrets import scrub
 from outthink.serving.chat.backends import Policies
 from outthink.serving.observe import logs, metrics
-from outthink.serving.observe.watch import Watcher
+from outthink.serving.watch import Watcher
 from support.chat_server import ChatServer, Hang, chat, models, refusal, stream, whole
 from support.proxy_server import CHAT, ProxyServer
 

@@ -14,9 +14,9 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from outthink.serving.observe.watch import LiveRequest, Watcher
 from outthink.serving.pool import BackendSettings
 from outthink.serving.protocols import RequestRecord
+from outthink.serving.watch import LiveRequest, Watcher
 from support.chat_server import ChatServer, Reply, Seen, chat, models, whole
 from support.proxy_server import CHAT, ProxyServer
 from support.waiting import until

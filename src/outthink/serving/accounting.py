@@ -15,8 +15,8 @@ from aiohttp import web
 from outthink.core.receipt import Receipt
 from outthink.economics.tariff import Tariff
 from outthink.http.fields import JsonObject, Usage
-from outthink.serving.observe.watch import LiveRequest, Watchers
 from outthink.serving.protocols import Idempotency, Key, Ledger, RequestRecord, Reservation, new_id
+from outthink.serving.watch import LiveRequest, Watchers
 
 PASS = "pass-through"  # noqa: S105 - the name of a strategy
 

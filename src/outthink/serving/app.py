@@ -17,9 +17,9 @@ from aiohttp.web_protocol import RequestHandler
 from outthink.core.errors import BadInput
 from outthink.serving.admission import Admission, AdmissionSettings, Limits, check_origin, is_loopback
 from outthink.serving.failure import Failure, failure_of, wrong_method
-from outthink.serving.observe.watch import Watchers
 from outthink.serving.pool.protocols import Pool, Wire
 from outthink.serving.protocols import Key, Ledger
+from outthink.serving.watch import Watchers
 
 Route = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("outthink.serving")

@@ -28,9 +28,9 @@ from outthink.serving.config.sections import BackendConfig
 from outthink.serving.endpoints import Endpoints
 from outthink.serving.ledger import open_ledger
 from outthink.serving.observe import logs, metrics, telemetry
-from outthink.serving.observe.watch import Watchers
 from outthink.serving.pool import BackendPool, BackendSettings
 from outthink.serving.pool.transport import AiohttpTransport
+from outthink.serving.watch import Watchers
 
 _SLOTS = 8
 _CONTEXT = 4096

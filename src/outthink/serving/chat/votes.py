@@ -19,7 +19,7 @@ from outthink.core.sample import Sample
 from outthink.http.fields import JsonObject
 from outthink.serving.chat.calls import CALLS_MARK
 from outthink.serving.failure import Failure, bad_field
-from outthink.serving.observe.watch import Watchers
+from outthink.serving.watch import Watchers
 from outthink.session.calls import RunningCall
 
 Check = Callable[[object], bool]

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from outthink.http.fields import JsonObject
-from outthink.serving.observe.watch import LiveRequest, Watcher
 from outthink.serving.protocols import RequestRecord
+from outthink.serving.watch import LiveRequest, Watcher
 
 REQUESTS, KEPT, FINISHED = 256, 200, 20
 """Running requests that are followed, ended ones whose samples are kept, and ended ones that are listed."""

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, TextIO
 from outthink.core.errors import BadInput
 from outthink.http.fields import JsonObject, encode
 from outthink.http.secrets import scrub
-from outthink.serving.observe.watch import Watcher
 from outthink.serving.protocols import RequestRecord
+from outthink.serving.watch import Watcher
 
 if TYPE_CHECKING:
     from outthink.serving.app import App

@@ -20,8 +20,8 @@ from outthink.core.request import CURRENCIES
 from outthink.serving.accounting import PASS
 from outthink.serving.chat.backends import Policies
 from outthink.serving.failure import check_admin
-from outthink.serving.observe.watch import LiveRequest, Watcher
 from outthink.serving.protocols import Key, RequestRecord
+from outthink.serving.watch import LiveRequest, Watcher
 from outthink.strategies import strategies
 
 if TYPE_CHECKING:

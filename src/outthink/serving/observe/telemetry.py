@@ -10,8 +10,8 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from outthink.core.errors import BadInput
-from outthink.serving.observe.watch import LiveRequest, Watcher
 from outthink.serving.protocols import RequestRecord
+from outthink.serving.watch import LiveRequest, Watcher
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
