@@ -142,6 +142,7 @@ def _once(
     generated = cancelled = samples = 0
     prompt = judged = others = elsewhere = 0.0
     tariff = session.tariff
+    model = tariff.model
     for entry in session.ledger.entries:
         if entry.role == "verifier":  # another model, at its own price
             result.judged = True
@@ -154,7 +155,7 @@ def _once(
         generated += made
         cancelled += lost
         prompt += read
-        if entry.model != tariff.model:
+        if entry.model != model:
             others += _UNKNOWN if entry.flops is None else entry.flops
             elsewhere += read + made + lost
     if session.ledger.notes:

@@ -77,13 +77,13 @@ class OpenSession:
         options: SessionOptions,
     ) -> None:
         self.sources, self._budget, self._seed, self._options = sources, budget, seed, options
-        self._runner: LiveRunner | VirtualRunner
         simulated = [source.engine for source in sources if is_simulated(source.engine)]
         if len(simulated) == len(sources):
-            self._runner, began = VirtualRunner(simulated[0]), 0.0
+            self._runner: LiveRunner | VirtualRunner = VirtualRunner(simulated[0])
+            self._began = 0.0
         else:
             self._runner = LiveRunner(sources[0].engine, places=sources[0].places)
-        self._began = self._runner.now() if began is None else began
+            self._began = self._runner.now() if began is None else began
         self._session: Session | None = None
         self.late = False
 

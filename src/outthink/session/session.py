@@ -26,6 +26,7 @@ from outthink.session.stream import Order, Stream
 from outthink.verifiers.protocol import Score, Verifier
 
 T = TypeVar("T")
+_UNLIMITED, _RETRIES = Budget(), Retries()  # shared: replay makes hundreds of thousands of sessions
 _HOPELESS = 3
 """Calls that may fail for good before any has succeeded; then the engine counts as down."""
 
@@ -62,14 +63,14 @@ class Session:
         verifier: Verifier | None = None,
         pool: Sequence[Member] = (),
     ) -> None:
-        budget = budget or Budget()
+        budget = budget or _UNLIMITED
         self.pool: dict[str, Member] = parent.pool if parent else by_name([Member(runner, tariff, cache), *pool])
         for member in [self.pool[tariff.model]] if parent else self.pool.values():
             check_budget(budget, member.tariff)
         self.runner, self.ahead, self.seed = runner, ahead, seed
         self.tariff: Tariff = tariff
         self.confidence_window = confidence_window
-        self.retries, self.cache, self.observer = retries or Retries(), cache, observer
+        self.retries, self.cache, self.observer = retries or _RETRIES, cache, observer
         self.parent = parent
         self.verifier: Verifier | None = verifier or (parent.verifier if parent else None)
         self.account: BudgetAccount = BudgetAccount(budget, parent.account if parent else None)
@@ -166,7 +167,7 @@ class Session:
     async def together(self, *branches: Callable[[Session], Coroutine[Any, Any, T]]) -> list[T]:
         """Run branches side by side, each on a session of its own; results in the order given."""
         self._close_stream()
-        children = [self._child(Budget(), hand_driven=True) for _ in branches]
+        children = [self._child(_UNLIMITED, hand_driven=True) for _ in branches]
         try:
             return await side_by_side(
                 self, [(child, branch(child)) for child, branch in zip(children, branches, strict=True)]
@@ -190,7 +191,7 @@ class Session:
             member = self.pool[model]
             for account in base.account.chain():
                 check_budget(account.budget, member.tariff)
-            view = base._views[model] = base._child(Budget(), hand_driven=base.hand_driven, member=member)
+            view = base._views[model] = base._child(_UNLIMITED, hand_driven=base.hand_driven, member=member)
             view._base = base
         return base._views[model]
 
