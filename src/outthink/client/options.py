@@ -96,10 +96,10 @@ class Costs(NamedTuple):
 
 def check_names(options: Mapping[str, object], allowed: type) -> None:
     """Refuse an option that does not exist. Raises BadInput."""
-    known = sorted(allowed.__annotations__)  # those of the bases included
+    known = allowed.__annotations__  # those of the bases included
     for name in options:
         if name not in known:
-            raise BadInput("option", name, "is not known", f"use any of {', '.join(known)}")
+            raise BadInput("option", name, "is not known", f"use any of {', '.join(sorted(known))}")
 
 
 def request_of(prompt: Prompt, options: Options) -> Request:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from outthink.core.errors import BadInput
@@ -57,6 +58,7 @@ _ACTIVE = {
 _PATTERNS = [(re.compile(rf"(?<![a-z0-9]){name}(?![a-z0-9])"), count) for name, count in _ACTIVE.items()]
 
 
+@lru_cache(256)
 def active_parameters(model: str) -> int | None:
     """Weights read per token; accepts trace stems, GGUF files, hub ids and Ollama names in any case.
 
