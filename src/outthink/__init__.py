@@ -18,7 +18,17 @@ from outthink.core.former import FormerModules
 
 if TYPE_CHECKING:
     from outthink import strategies
-    from outthink.client import AskEvent, BatchResult, Client, Options, SyncClient, ask, ask_batch, ask_sync
+    from outthink.client import (
+        AskEvent,
+        BatchOptions,
+        BatchResult,
+        Client,
+        Options,
+        SyncClient,
+        ask,
+        ask_batch,
+        ask_sync,
+    )
     from outthink.controller.allocation import split as split_budget
     from outthink.controller.cascade import Cascade, Stage, least_threshold
     from outthink.controller.difficulty import Difficulty, Probe
@@ -60,7 +70,7 @@ if TYPE_CHECKING:
     from outthink.evaluation.routing.difficulty import outcomes as difficulty_outcomes
     from outthink.evaluation.routing.difficulty_run import for_policy as difficulty_for_policy
     from outthink.evaluation.routing.difficulty_run import train as train_difficulty
-    from outthink.session.asking import Asking
+    from outthink.session.scoring import Asking
     from outthink.session.session import Session
     from outthink.strategies import Spec, Votes, strategy
     from outthink.strategies.voting import allocate
@@ -68,7 +78,7 @@ if TYPE_CHECKING:
     from outthink.verifiers import ConfidenceVerifier, ExactVerifier, FunctionVerifier, JudgeVerifier, Score, Verifier
 
 _HOMES = {
-    "client": "AskEvent BatchResult Client Options SyncClient ask ask_batch ask_sync",
+    "client": "AskEvent BatchOptions BatchResult Client Options SyncClient ask ask_batch ask_sync",
     "controller.allocation": "split=split_budget",
     "controller.cascade": "Cascade Stage least_threshold",
     "controller.difficulty": "Difficulty Probe load=load_difficulty",
@@ -122,6 +132,7 @@ __all__ = [
     "AskEvent",
     "Asking",
     "BadInput",
+    "BatchOptions",
     "BatchResult",
     "Budget",
     "CalibrationRecipe",

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from outthink.answers import reader_for
-from outthink.client.options import Options, Prompt
-from outthink.controller.allocation import Allocation, Belief, Checked, GainTable, Voted
+from outthink.client.options import BatchOptions, Options, Prompt
+from outthink.controller.allocation import Allocation, Belief, Checked, Voted
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Entry, Receipt, Result
 from outthink.core.request import AnswerKind, AnswerReader, Budget, Request, Sampling
@@ -47,19 +47,17 @@ class BatchPlan:
     budget: Budget
     worth: float | None
     exact: bool
+    journal: Path | None
 
 
-def plan_batch(
-    prompts: Sequence[Prompt],
-    options: Options,
-    *,
-    gains: GainTable | None,
-    prior: tuple[float, float],
-    at_most: int,
-    worth: float | None,
-    ids: Sequence[str] | None,
-) -> BatchPlan:
-    """Check what a batch was told, before anything is opened. Raises BadInput."""
+def plan_batch(prompts: Sequence[Prompt], options: Options, batch: BatchOptions) -> BatchPlan:
+    """Check what a batch was told, before anything is opened. Raises BadInput.
+
+    Args:
+        options: its own with those of the client.
+        batch: its own.
+    """
+    ids, at_most = batch.get("ids"), batch.get("at_most", 32)
     names = [str(i) for i in range(len(prompts))] if ids is None else list(ids)
     answer, verifier = options.get("answer", "number"), options.get("verifier")
     _check(prompts, names, at_most, answer, verifier)
@@ -69,26 +67,26 @@ def plan_batch(
         Request.of(prompt, system=system, answer=_own(answer), sampling=sampling, seed=seed, problem=name)
         for prompt, name in zip(prompts, names, strict=True)
     )
+    gains, prior = batch.get("gains"), batch.get("prior", (1.0, 1.0))
     beliefs = tuple(Voted(gains, at_most) if verifier is None else Checked(prior, at_most) for _ in requests)
-    return BatchPlan(requests, beliefs, Budget.of(options.get("budget")), worth, verifier is not None)
+    budget = Budget.of(options.get("budget"))
+    return BatchPlan(requests, beliefs, budget, batch.get("worth"), verifier is not None, batch.get("journal"))
 
 
 async def run_batch(
     opened: OpenSession,
     plan: BatchPlan,
     tell: Callable[[Session], None] | None = None,
-    journal: Path | None = None,
 ) -> BatchResult:
     """Draw samples until nothing pays or the budget ends, on the engine's own clock.
 
     Args:
         tell: receives the session of the whole batch before it starts.
-        journal: keeps finished samples.
     """
     engine, judge = opened.sources[0].engine, opened.verifier
     if judge is not None and judge.kind != "exact":
         raise BadInput("verifier", judge.id, "is no exact check", "use exact, schema or code, or leave it out to vote")
-    store = None if journal is None else _open(journal, engine.model, plan.requests)
+    store = None if plan.journal is None else _open(plan.journal, engine.model, plan.requests)
     try:
         await opened.prepare(plan.requests[0])
         if opened.late:

@@ -11,13 +11,21 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self, Unpack
 
 from outthink.client.batch import BatchResult, plan_batch, run_batch
-from outthink.client.options import BatchOptions, Costs, Model, Options, Prompt, check_names, models_of, request_of
+from outthink.client.options import (
+    BatchOptions,
+    CommonOptions,
+    Costs,
+    Model,
+    Options,
+    Prompt,
+    check_names,
+    models_of,
+    request_of,
+)
 from outthink.client.progress import AskEvent, EventQueue
-from outthink.controller.allocation import GainTable
 from outthink.controller.decide import Auto, Runnable, StrategyFunction, decide, name_of, read_strategy
 from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput
@@ -68,6 +76,7 @@ class Client:
 
         Raises BadInput, Unsupported or EngineError; never for a budget that ends: the result says so.
         """
+        check_names(options, Options)
         chosen = self._chosen(options)
         began = time.monotonic()
         request = request_of(prompt, chosen)
@@ -90,6 +99,7 @@ class Client:
 
         Leaving the loop cancels the request.
         """
+        check_names(options, Options)
         chosen = self._chosen(options)
         queue, opened = EventQueue(chosen.get("observer")), chosen.get("opened")
 
@@ -109,18 +119,7 @@ class Client:
             task.cancel()
             await asyncio.wait([task])
 
-    async def ask_batch(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        gains: GainTable | None = None,
-        prior: tuple[float, float] = (1.0, 1.0),
-        at_most: int = 32,
-        worth: float | None = None,
-        ids: Sequence[str] | None = None,
-        journal: Path | None = None,
-        **options: Unpack[BatchOptions],
-    ) -> BatchResult:
+    async def ask_batch(self, prompts: Sequence[Prompt], **options: Unpack[BatchOptions]) -> BatchResult:
         """Answer many requests within one budget for all of them.
 
         Each request is answered by majority vote, or, with an exact verifier, by the first sample that
@@ -128,17 +127,7 @@ class Client:
 
         Args:
             prompts: questions, or messages in OpenAI's form.
-            gains: what samples gain, measured on recorded ones (`evaluation.gains.measure_gains`); without
-                it the answer that the model prefers is taken to be right.
-            prior: pseudo-counts (passed, failed) of the Beta prior over each request's success, with a verifier.
-            at_most: samples a request.
-            worth: the most that one more right answer may cost, in the budget's currency; requests that
-                promise less are closed. None: the budget is spent as long as anything can gain.
-            ids: a name for each request; samples are saved and replayed under it. Default: its number.
-            journal: file that keeps finished samples: the same call goes on from there after a kill, and
-                what was spent before counts against the budget.
-            options: see `BatchOptions`; the budget is for the whole batch, an exact check (see `--verifier`)
-                takes the place of votes.
+            options: see `BatchOptions`; they win over the client's.
 
         Raises BadInput, Unsupported or EngineError; never for a budget that ends: the results say so.
         """
@@ -146,13 +135,13 @@ class Client:
         chosen = self._chosen(options)
         chosen.setdefault("answer", "number")
         began = time.monotonic()
-        plan = plan_batch(prompts, chosen, gains=gains, prior=prior, at_most=at_most, worth=worth, ids=ids)
+        plan = plan_batch(prompts, chosen, options)
         sources = self._sources(chosen)
         if len(sources) > 1:
             raise BadInput("model", len(sources), "models are given", "a batch draws from one")
         opened = await self._open(sources, plan.requests[0], chosen, began, budget=plan.budget)
         with self._in_flight(opened):
-            return await run_batch(opened, plan, chosen.get("opened"), journal)
+            return await run_batch(opened, plan, chosen.get("opened"))
 
     @asynccontextmanager
     async def session(self, **options: Unpack[Options]) -> AsyncIterator[Session]:
@@ -161,6 +150,7 @@ class Client:
         `async with client.session(budget={"tokens": 500}) as session` gives what a strategy gets; its calls
         are awaited where they stand. `session.receipt()` tells what they took, after the block too.
         """
+        check_names(options, Options)
         chosen = self._chosen(options)
         request = request_of("Hello", chosen)
         opened = await self._open(self._sources(chosen), request, chosen, time.monotonic())
@@ -196,12 +186,11 @@ class Client:
 
     # What requests share
 
-    def _chosen(self, options: BatchOptions) -> Options:
+    def _chosen(self, options: CommonOptions) -> Options:
         """The client's options with those of one call."""
         if self._closed:
             raise BadInput("client", self, "is closed", "make a new one")
         self._check_loop()
-        check_names(options, Options)
         return {**self._options, **options}
 
     def _check_loop(self) -> None:
@@ -366,19 +355,7 @@ async def ask(prompt: Prompt, **options: Unpack[Options]) -> Result:
         return await client.ask(prompt, **options)
 
 
-async def ask_batch(
-    prompts: Sequence[Prompt],
-    *,
-    gains: GainTable | None = None,
-    prior: tuple[float, float] = (1.0, 1.0),
-    at_most: int = 32,
-    worth: float | None = None,
-    ids: Sequence[str] | None = None,
-    journal: Path | None = None,
-    **options: Unpack[BatchOptions],
-) -> BatchResult:
+async def ask_batch(prompts: Sequence[Prompt], **options: Unpack[BatchOptions]) -> BatchResult:
     """Answer many requests within one budget for all of them; see `Client.ask_batch`."""
     async with Client() as client:
-        return await client.ask_batch(
-            prompts, gains=gains, prior=prior, at_most=at_most, worth=worth, ids=ids, journal=journal, **options
-        )
+        return await client.ask_batch(prompts, **options)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
+from outthink.controller.allocation import GainTable
 from outthink.controller.decide import StrategyFunction
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan
@@ -28,7 +29,7 @@ Model = str | Engine | Callable[[], Engine]
 """What `--model` takes, an engine, or a function that opens one."""
 
 
-class BatchOptions(TypedDict, total=False):
+class CommonOptions(TypedDict, total=False):
     """Options of `ask` and `ask_batch` alike.
 
     Args:
@@ -62,7 +63,7 @@ class BatchOptions(TypedDict, total=False):
     opened: Callable[[Session], None] | None
 
 
-class Options(BatchOptions, total=False):
+class Options(CommonOptions, total=False):
     """Options of `ask`.
 
     Args:
@@ -85,6 +86,29 @@ class Options(BatchOptions, total=False):
     policy: Policy | Path | str | None
     planned: Callable[[Plan], None] | None
     learn: Path | str | None
+
+
+class BatchOptions(CommonOptions, total=False):
+    """Options of `ask_batch`; its budget is for the whole batch, and an exact check takes the place of votes.
+
+    Args:
+        gains: what samples gain, measured on recorded ones (`evaluation.gains.measure_gains`); without it the
+            answer that the model prefers is taken to be right.
+        prior: pseudo-counts (passed, failed) of the Beta prior over each request's success, with a verifier (1, 1).
+        at_most: samples a request (32).
+        worth: the most that one more right answer may cost, in the budget's currency; requests that promise less
+            are closed. None: the budget is spent as long as anything can gain.
+        ids: a name for each request; samples are saved and replayed under it. Default: its number.
+        journal: file that keeps finished samples: the same call goes on from there after a kill, and what was
+            spent before counts against the budget.
+    """
+
+    gains: GainTable | None
+    prior: tuple[float, float]
+    at_most: int
+    worth: float | None
+    ids: Sequence[str] | None
+    journal: Path | None
 
 
 class Costs(NamedTuple):
@@ -119,7 +143,7 @@ def request_of(prompt: Prompt, options: Options) -> Request:
     )
 
 
-def models_of(options: BatchOptions) -> list[tuple[Model, Costs]]:
+def models_of(options: CommonOptions) -> list[tuple[Model, Costs]]:
     """The models to draw from with what each costs. Raises BadInput for a number of prices that is not theirs."""
     given = options.get("model", "embedded")
     models: list[Model] = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)

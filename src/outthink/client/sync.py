@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from outthink.client.batch import BatchResult
 from outthink.client.client import Client, ask
-from outthink.client.options import Options, Prompt
+from outthink.client.options import BatchOptions, Options, Prompt
 from outthink.client.progress import AskEvent
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Result
@@ -30,8 +30,8 @@ class SyncClient:
         """Answer one request; see `Client.ask`."""
         return self._wait(self._client.ask(prompt, **options))
 
-    def ask_batch(self, prompts: Sequence[Prompt], **options: Any) -> BatchResult:
-        """Answer many requests within one budget; the options are those of `Client.ask_batch`."""
+    def ask_batch(self, prompts: Sequence[Prompt], **options: Unpack[BatchOptions]) -> BatchResult:
+        """Answer many requests within one budget; see `Client.ask_batch`."""
         return self._wait(self._client.ask_batch(prompts, **options))
 
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Iterator[AskEvent]:

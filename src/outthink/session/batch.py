@@ -6,15 +6,15 @@ ledger of its own. Does not know who gets a sample next: an `Order` decides.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from outthink.core.errors import EngineError, OutthinkError
 from outthink.core.receipt import Receipt
 from outthink.core.request import Budget, Request
 from outthink.core.sample import Sample
 from outthink.session.budget import EntryLog
-from outthink.session.runner import FOREIGN, Member, SampleCache, by_name
+from outthink.session.runner import FOREIGN, Job, Member, SampleCache, by_name
 from outthink.session.session import Session
 
 _HOPELESS = 3
@@ -71,7 +71,7 @@ class Batch:
 
     async def run(self, order: Order, ahead: int) -> None:
         """Draw samples, `ahead` at a time, until the order or the budget ends."""
-        running: list[tuple[int, Coroutine[Any, Any, Drawn]]] = []
+        running: list[tuple[int, Job[Drawn]]] = []
         root = self.root
         try:
             while True:
@@ -100,7 +100,7 @@ class Batch:
         ledger = self.sessions[i].ledger
         return Receipt(tuple(ledger.entries), self._ended[i], tuple(ledger.notes))
 
-    def _resume(self, i: int, draw: Coroutine[Any, Any, Drawn]) -> Drawn | None:
+    def _resume(self, i: int, draw: Job[Drawn]) -> Drawn | None:
         """Let a sample go on; its outcome if it has ended."""
         try:
             if draw.send(None) is not None:

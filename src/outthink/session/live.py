@@ -10,10 +10,10 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from outthink.answers import LocalReader, Reading, reader_for
 from outthink.core.errors import EngineError
@@ -22,7 +22,7 @@ from outthink.core.sample import Sample
 from outthink.engines.protocol import Call, Engine, Features, Finish
 from outthink.session.budget import byte_bound
 from outthink.session.calls import Arrived, RunningCall
-from outthink.session.runner import DrivenSession, Places, Work
+from outthink.session.runner import DrivenSession, Job, Places, Work
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ class LiveRunner:
                 return running
         return None
 
-    def perform(self, job: Coroutine[Any, Any, T]) -> Work[T]:
+    def perform(self, job: Job[T]) -> Work[T]:
         """Start something that is no call to the engine, in a task of its own."""
         work: Work[T] = Work()
 
@@ -374,7 +374,7 @@ class LiveRunner:
         )
 
 
-async def drive(strategy: Coroutine[Any, Any, T], session: DrivenSession, runner: LiveRunner) -> T:
+async def drive(strategy: Job[T], session: DrivenSession, runner: LiveRunner) -> T:
     """Await a strategy; whatever happens, nothing stays in flight and everything is settled."""
     try:
         return await strategy

@@ -8,10 +8,10 @@ know strategies, how an engine is chosen, or what its model costs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from outthink.core.errors import OutthinkError
 from outthink.core.receipt import Receipt, Stopped, Verdict
@@ -22,7 +22,7 @@ from outthink.engines.simulated import is_simulated
 from outthink.session.calls import Retries
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
-from outthink.session.runner import Member, Observer, Places, Runner, SampleCache
+from outthink.session.runner import Job, Member, Observer, Places, Runner, SampleCache
 from outthink.session.session import Session
 from outthink.session.virtual import VirtualRunner
 from outthink.session.virtual import drive as drive_virtual
@@ -126,13 +126,13 @@ class OpenSession:
             return None
         return self._began + self._budget.seconds - self._runner.now()
 
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+    async def run(self, work: Job[T]) -> T:
         """Carry a strategy out, live, or virtual inside an event loop; nothing stays in flight behind it."""
         if isinstance(self._runner, VirtualRunner):
             return self.run_now(work)
         return await drive_live(work, self.session, self._runner)
 
-    def run_now(self, work: Coroutine[Any, Any, T]) -> T:
+    def run_now(self, work: Job[T]) -> T:
         """Carry a strategy out on the virtual clock, in plain Python without an event loop."""
         if isinstance(self._runner, LiveRunner):
             raise OutthinkError("engines that run in real time are awaited: use `run`")

@@ -22,6 +22,8 @@ from outthink.engines.protocol import Call, Features
 from outthink.session.calls import Prompt, RunningCall
 
 T = TypeVar("T")
+Job = Coroutine[Any, Any, T]
+"""What a driver resumes: a strategy, a branch of one, or a verifier at work."""
 
 
 class Runner(Protocol):
@@ -47,7 +49,7 @@ class Runner(Protocol):
         """End a call at once and settle what it has consumed."""
         ...
 
-    def perform(self, job: Coroutine[Any, Any, T]) -> Work[T]:
+    def perform(self, job: Job[T]) -> Work[T]:
         """Start something that is no call to the engine, such as a verifier."""
         ...
 
@@ -177,9 +179,7 @@ class DrivenSession(Protocol):
         ...
 
 
-async def side_by_side(
-    parent: DrivenSession, branches: Sequence[tuple[DrivenSession, Coroutine[Any, Any, T]]]
-) -> list[T]:
+async def side_by_side(parent: DrivenSession, branches: Sequence[tuple[DrivenSession, Job[T]]]) -> list[T]:
     """Drive every branch to its end; results in order. One that raises closes the others."""
     results: dict[int, T] = {}
     running = dict(enumerate(branches))

@@ -7,10 +7,10 @@ runner carries out the calls and keeps time, live or virtual. Does not know any 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar, Unpack
 
 from outthink.answers import Reading
 from outthink.core.errors import BadInput, EngineError, Unsupported
@@ -20,7 +20,7 @@ from outthink.core.sample import Candidate, Sample
 from outthink.economics.tariff import Tariff
 from outthink.session.budget import BudgetAccount, EntryLog, check_budget
 from outthink.session.calls import Retries, RunningCall, Watch, reread
-from outthink.session.runner import PAUSE, Member, Observer, Runner, SampleCache, by_name, side_by_side
+from outthink.session.runner import PAUSE, Job, Member, Observer, Runner, SampleCache, by_name, side_by_side
 from outthink.session.scoring import judge
 from outthink.session.stream import Order, Stream
 from outthink.verifiers.protocol import Score, Verifier
@@ -29,6 +29,17 @@ T = TypeVar("T")
 _UNLIMITED, _RETRIES = Budget(), Retries()  # shared: replay makes hundreds of thousands of sessions
 _HOPELESS = 3
 """Calls that may fail for good before any has succeeded; then the engine counts as down."""
+
+
+class SampleOptions(TypedDict, total=False):
+    """Options of `Session.sample`, where they stand."""
+
+    n: int
+    ahead: int | None
+    watch: Watch | None
+    order: Order
+    role: Role
+    top_logprobs: int | None
 
 
 class Session:
@@ -130,7 +141,7 @@ class Session:
         stream.closed = self.stopped is not None
         return stream
 
-    def extend(self, request: Request, prefix: str, **options: Any) -> Stream:
+    def extend(self, request: Request, prefix: str, **options: Unpack[SampleOptions]) -> Stream:
         """Like `sample`, continuing the assistant text `prefix`.
 
         Samples hold only what is new; their answers are read from prefix and new text together.
@@ -164,7 +175,7 @@ class Session:
         assert work.result is not None
         return work.result
 
-    async def together(self, *branches: Callable[[Session], Coroutine[Any, Any, T]]) -> list[T]:
+    async def together(self, *branches: Callable[[Session], Job[T]]) -> list[T]:
         """Run branches side by side, each on a session of its own; results in the order given."""
         self._close_stream()
         children = [self._child(_UNLIMITED, hand_driven=True) for _ in branches]

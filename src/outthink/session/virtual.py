@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from outthink.answers import LocalReader, Reading, reader_for
 from outthink.core.errors import OutthinkError
@@ -22,7 +22,7 @@ from outthink.engines.protocol import Call, Features
 from outthink.engines.simulated import CHUNK, Outcome, Simulated
 from outthink.session.budget import byte_bound
 from outthink.session.calls import RunningCall, reread
-from outthink.session.runner import FOREIGN, DrivenSession, Work
+from outthink.session.runner import FOREIGN, DrivenSession, Job, Work
 
 T = TypeVar("T")
 _NOTHING = "the strategy waits although nothing is in flight; it may await only the session"
@@ -132,7 +132,7 @@ class VirtualRunner:
         speed = self.speed
         self._rate = speed.stream if active * speed.stream <= speed.total else speed.total / active
 
-    def perform(self, job: Coroutine[Any, Any, T]) -> Work[T]:
+    def perform(self, job: Job[T]) -> Work[T]:
         """Carry out something that is no call to the engine, in no time; it may await nothing real."""
         work: Work[T] = Work(finished=True)
         try:
@@ -282,7 +282,7 @@ class VirtualRunner:
             heapq.heappush(self._heap, (running.begin + tokens + CHUNK, order, tokens + CHUNK, running))
 
 
-def drive(strategy: Coroutine[Any, Any, T], session: DrivenSession, runner: VirtualRunner) -> T:
+def drive(strategy: Job[T], session: DrivenSession, runner: VirtualRunner) -> T:
     """Resume a strategy by hand until it returns, moving virtual time whenever it waits."""
     try:
         while True:
