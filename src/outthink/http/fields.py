@@ -15,7 +15,7 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]
 
-JsonObject = dict[str, Any]
+JsonDict = dict[str, Any]
 """A decoded JSON object: what a server or client has put into it is not known before it is looked at."""
 
 decode: Callable[[bytes], Any] = json.loads if orjson is None else orjson.loads

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from outthink.core.receipt import Receipt
 from outthink.economics.tariff import Tariff
-from outthink.http.fields import JsonObject, Usage
+from outthink.http.fields import JsonDict, Usage
 from outthink.serving.protocols import Idempotency, Key, Ledger, RequestRecord, Reservation, new_id
 from outthink.serving.watch import LiveRequest, Watchers
 
@@ -37,7 +37,7 @@ class Account:
     """The reply is kept: for an idempotency key, or because content is logged."""
     id: str = field(default_factory=new_id)
     began: float = field(default_factory=time.time)
-    _clock: float = field(default_factory=time.perf_counter)
+    _clock: float = field(default_factory=time.perf_counter)  # the wall clock may be set back meanwhile
     settled: bool = False
     first: float | None = None
     watchers: Watchers = field(default_factory=Watchers)
@@ -73,6 +73,7 @@ class Account:
         idempotency = None
         if idempotency_key is not None:
             self.keep = True
+            # The same body sent to another endpoint is another request.
             idempotency = Idempotency(
                 idempotency_key, sha256(self.endpoint.encode() + b"\n" + self.content).hexdigest()
             )
@@ -141,7 +142,7 @@ class Account:
         return record
 
     def spent(
-        self, receipt: Receipt, backend_model: str, strategy: str, status: int, client_receipt: JsonObject
+        self, receipt: Receipt, backend_model: str, strategy: str, status: int, client_receipt: JsonDict
     ) -> RequestRecord:
         """The record of a strategy's request."""
         record = self._record(backend_model, strategy, str(client_receipt["stopped"]), status)

@@ -86,7 +86,7 @@ class Admission:
             async with asyncio.timeout(self.settings.queue_seconds):
                 await place
         except TimeoutError:
-            if self._places.came(key, place):
+            if self._places.came(key, place):  # in the very moment in which its time was over
                 return
             waited = f"no place came free within {self.settings.queue_seconds:g} s"
             raise Busy(f"{waited}; try again later", retry_after=self.retry_after()) from None

@@ -74,6 +74,7 @@ class App:
 
     async def start(self, host: str, port: int) -> int:
         """Open the ledger, meet the backends and listen; returns the port."""
+        # Whether there are keys decides where we may listen, so the ledger is opened before anything else.
         await self.ledger.open()
         self._ledger_open = True
         if not is_loopback(host) and not self.ledger.guarded:
@@ -90,6 +91,7 @@ class App:
         """Be not ready, take no more requests, let running ones end within the limit, then close everything."""
         self.stopping = True
         if self._runner is not None:
+            # Load balancers see that we are not ready, and send nothing more, before anything is refused.
             await asyncio.sleep(self.limits.drain_seconds)
             self.closed = True
             self.admission.refuse(_stopping())
@@ -154,7 +156,7 @@ class App:
         if bearer is not None:
             scheme, _, bearer = bearer.partition(" ")
             bearer = bearer.strip() if scheme.lower() == "bearer" else ""
-        if not self.ledger.guarded:
+        if not self.ledger.guarded:  # without keys nothing but the origin tells a web page from a program
             check_origin(request.headers)
         key = await self.ledger.authorise(bearer)
         if key is None and path not in self._public:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from outthink.economics.tariff import Tariff
 from outthink.http.fields import (
     LENGTH_FIELDS,
-    JsonObject,
+    JsonDict,
     Usage,
     decode,
     encode,
@@ -37,7 +37,7 @@ class CappedRequest(NamedTuple):
 
 
 def cap_request(
-    key: Key, path: str, content: bytes, body: JsonObject, default_tokens: int, tariff: Tariff
+    key: Key, path: str, content: bytes, body: JsonDict, default_tokens: int, tariff: Tariff
 ) -> CappedRequest:
     """The request as this key may send it. Raises Failure where its ceilings leave no room.
 
@@ -57,8 +57,9 @@ def cap_request(
     usd = tariff.usd_bound(prompt, generated)
     _check(key.budget.usd, usd, "dollars", tariff)
     _check(key.budget.joules, tariff.joules_bound(prompt, generated), "joules", tariff)
+    # A ceiling of seconds is kept by the clock, and needs no cap on tokens.
     limited = key.limited or any(currency != "seconds" for currency in key.budget.limited)
-    changes: JsonObject = {}
+    changes: JsonDict = {}
     if limited and cap != asked:
         changes[name or length_field(path)] = cap
     options = body.get("stream_options")
@@ -141,7 +142,7 @@ def usage_in(content: bytes) -> Usage:
     return UNKNOWN
 
 
-def _decoded(text: bytes) -> JsonObject:
+def _decoded(text: bytes) -> JsonDict:
     try:
         value = decode(text)
     except ValueError:

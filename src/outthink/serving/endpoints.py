@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from outthink.http.fields import JsonObject, decode, encode
+from outthink.http.fields import JsonDict, decode, encode
 from outthink.serving.admission import Limits
 from outthink.serving.chat.backends import Backends, Policies
 from outthink.serving.chat.handler import Chats, model_list, model_row, unknown_model
@@ -73,7 +73,7 @@ class Endpoints:
             raise bad_field(field, value, f"asks for a strategy or a budget, and {path} has none", f"use {CHAT}")
         return await self._forwarded(request, key, path, content, body)
 
-    async def _body(self, request: web.BaseRequest) -> tuple[bytes, JsonObject]:
+    async def _body(self, request: web.BaseRequest) -> tuple[bytes, JsonDict]:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Failure(
                 415, "Content-Encoding: is not supported; send plain JSON", param="Content-Encoding", code="encoding"
@@ -86,7 +86,7 @@ class Endpoints:
         return content, body
 
     async def _forwarded(
-        self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: JsonObject
+        self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: JsonDict
     ) -> web.StreamResponse:
         names = self.app.pool.names()
         if body["model"] not in names:
@@ -141,7 +141,7 @@ class Endpoints:
         return _json(document())
 
 
-async def _receipt_for(ledger: Ledger, number: str, key: Key) -> JsonObject:
+async def _receipt_for(ledger: Ledger, number: str, key: Key) -> JsonDict:
     """A receipt. Raises Failure 404 for one that does not exist or belongs to another key: nobody can tell which."""
     record = await ledger.receipt(number) if legal_id(number) else None
     if record is None or (record.key_id != key.id and not key.admin):
@@ -152,7 +152,7 @@ async def _receipt_for(ledger: Ledger, number: str, key: Key) -> JsonObject:
     return values
 
 
-def receipt_json(record: RequestRecord) -> JsonObject:
+def receipt_json(record: RequestRecord) -> JsonDict:
     """The record, and within it the full receipt where there is one."""
     values = {name: value for name, value in asdict(record).items() if name not in _HIDDEN}
     return {"object": "receipt", **values, "receipt": record.receipt}
@@ -162,7 +162,7 @@ def _below(request: web.BaseRequest, start: str) -> str:
     return request.raw_path.partition("?")[0][len(start) :]
 
 
-def _json(value: JsonObject) -> web.Response:
+def _json(value: JsonDict) -> web.Response:
     return web.Response(body=encode(value), content_type="application/json")
 
 
@@ -200,7 +200,7 @@ async def _receive(request: web.BaseRequest, limits: Limits) -> bytes:
     return b"".join(pieces)
 
 
-def _decode_body(content: bytes) -> JsonObject:
+def _decode_body(content: bytes) -> JsonDict:
     """The JSON object of a body. Raises Failure that says what is wrong with it."""
     try:
         value = decode(content)

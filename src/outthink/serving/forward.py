@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from outthink.economics.tariff import Tariff
-from outthink.http.fields import JsonObject, decode
+from outthink.http.fields import JsonDict, decode
 from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.serving.accounting import PASS, RECEIPT, Account, replayed
 from outthink.serving.ceilings import TAIL, UNKNOWN, UsageFilter, cap_request, usage_in
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Reply = Response | Whole
 _FORWARDED = ("accept", "openai-beta", "x-request-id", "traceparent", "tracestate")
+# Headers that belong to one connection, or tell of the backend's own server: ours are set anew.
 _OWN_TO_HOP = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server", "set-cookie", "trailer"}
     | {"upgrade", "proxy-authenticate", "alt-svc", "strict-transport-security", "access-control-allow-origin"}
@@ -63,7 +64,7 @@ class Forwarder:
         self._timeouts = Timeouts(limits.connect_seconds, limits.backend_seconds)
 
     async def __call__(
-        self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: JsonObject
+        self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: JsonDict
     ) -> web.StreamResponse:
         """Forward a request for one of the backends' models."""
         model = str(body["model"])
@@ -71,6 +72,7 @@ class Forwarder:
             self.app.ledger, key, path, model, body.get("stream") is True, content=content, watchers=self.app.watchers
         )
         idempotency = request.headers.get("Idempotency-Key")
+        # Compressed bytes could not be looked at on their way.
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         headers |= {name: value for name in _FORWARDED if (value := request.headers.get(name)) is not None}
         passed = _PassedRequest(account, path, content, headers)
@@ -111,13 +113,14 @@ class Forwarder:
                 return await wire.open("POST", url, headers, content, self._timeouts)
             return await wire.fetch("POST", url, headers, content, self._timeouts)
 
+        # Chats that begin alike meet the backend whose cache has that beginning.
         failover = Failover(self.app.pool, account.model, zlib.crc32(content[:512]))
         reply, lease, place = await failover.send(send, discard=_discard, complete=_complete, garbled=is_garbled)
         head = {name: value for name, value in reply.headers.items() if name.lower() not in _OWN_TO_HOP}
         head[RECEIPT] = account.id
         tariff = self.tariffs.of(account.model, lease.url)
         if isinstance(reply, Whole):
-            place.close()
+            place.close()  # the backend has done its part: its place is not held while the ledger writes
             return await deliver(reply, head, account, tariff)
         with place:
             return await forward_stream(request, reply, head, account, tariff, lease, passed.usage_filter)
@@ -248,10 +251,11 @@ async def forward_stream(
             if not tail and not begins_events(piece):
                 raise TransportFault("dropped", "no events")
             account.first_token()
-            tail = (tail + piece)[-TAIL:]
+            tail = (tail + piece)[-TAIL:]  # counts come last, and a long stream must not be kept for them
             shown = piece if usage_filter is None else usage_filter.feed(piece)
             if kept is not None:
                 kept += shown
+            # The record comes first: who has read the end may ask for the receipt at once.
             if b"[DONE]" in piece:
                 body = _kept_body(kept, usage_filter)
                 await account.settle(account.passed(usage_in(tail), tariff, "finished", reply.status, body=body))

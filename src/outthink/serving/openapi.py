@@ -6,12 +6,12 @@ from functools import cache
 
 from outthink.core import __version__
 from outthink.core.request import ANSWER_KINDS
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonDict
 from outthink.serving.chat.question import VERIFIERS
 
-_TEXT: JsonObject = {"type": "string"}
+_TEXT: JsonDict = {"type": "string"}
 _NULLABLE = {"type": ["string", "null"]}
-_OPEN: JsonObject = {"type": "object", "additionalProperties": True}
+_OPEN: JsonDict = {"type": "object", "additionalProperties": True}
 _HEADERS = {"x-outthink-receipt": {"schema": _TEXT, "description": "Identifier of the receipt."}}
 _ERRORS = {
     "400": "A field of the request cannot be used; `error.param` names it.",
@@ -120,11 +120,11 @@ _RECEIPT = {
 }
 
 
-def _json(schema: JsonObject) -> JsonObject:
+def _json(schema: JsonDict) -> JsonDict:
     return {"application/json": {"schema": schema}}
 
 
-def _errors(*statuses: str) -> JsonObject:
+def _errors(*statuses: str) -> JsonDict:
     headers = {"Retry-After": {"schema": {"type": "integer"}}}
     return {
         status: {"description": _ERRORS[status], "content": _json(_ERROR)}
@@ -133,7 +133,7 @@ def _errors(*statuses: str) -> JsonObject:
     }
 
 
-def _posted(summary: str, body: JsonObject, reply: JsonObject, optional: bool) -> JsonObject:
+def _posted(summary: str, body: JsonDict, reply: JsonDict, optional: bool) -> JsonDict:
     names = ("x-outthink-strategy", "x-outthink-budget") if optional else ()
     parameters = [{"name": name, "in": "header", "schema": _TEXT} for name in (*names, "Idempotency-Key")]
     return {
@@ -151,7 +151,7 @@ def _posted(summary: str, body: JsonObject, reply: JsonObject, optional: bool) -
     }
 
 
-def _got(summary: str, reply: JsonObject, *errors: str, public: bool = False, **more: JsonObject) -> JsonObject:
+def _got(summary: str, reply: JsonDict, *errors: str, public: bool = False, **more: JsonDict) -> JsonDict:
     return {
         "summary": summary,
         **({"security": []} if public else {}),
@@ -160,15 +160,15 @@ def _got(summary: str, reply: JsonObject, *errors: str, public: bool = False, **
     }
 
 
-def _part(name: str, text: str) -> JsonObject:
+def _part(name: str, text: str) -> JsonDict:
     return {"parameters": [{"name": name, "in": "path", "required": True, "schema": _TEXT, "description": text}]}
 
 
 @cache
-def document() -> JsonObject:
+def document() -> JsonDict:
     """The document; the same object every time, not to be changed."""
     chat = _posted("Answer a chat, passed through or by a strategy.", _CHAT, _OPEN, True)
-    paths: JsonObject = {
+    paths: JsonDict = {
         "/v1/chat/completions": {"post": chat},
         "/v1/models": {"get": _got("What can be asked for.", _LIST, "401")},
         "/v1/models/{model}": {"get": _got("One model.", _ROW, "401", "404", **_part("model", "Its name."))},

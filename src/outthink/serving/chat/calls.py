@@ -20,7 +20,7 @@ from outthink.engines.openai.reading import CompletionParser
 from outthink.engines.protocol import Call, Delta
 from outthink.http.errors import ErrorBody, ServerErrors
 from outthink.http.events import Decoder
-from outthink.http.fields import JsonObject, decode, encode
+from outthink.http.fields import JsonDict, decode, encode
 from outthink.http.server import Address, Server
 from outthink.http.transport import Timeouts, Transport
 
@@ -44,17 +44,17 @@ class RawChoice:
 
     def __init__(self) -> None:
         self.text = ""
-        self.calls: dict[int, JsonObject] = {}
-        self.function: JsonObject | None = None
+        self.calls: dict[int, JsonDict] = {}
+        self.function: JsonDict | None = None
         self.refusal = self.reasoning = ""
-        self.logprobs: list[JsonObject] = []
+        self.logprobs: list[JsonDict] = []
         self.finish: str | None = None
-        self.extra: JsonObject = {}
+        self.extra: JsonDict = {}
         """Unknown fields of the message."""
-        self.more: JsonObject = {}
+        self.more: JsonDict = {}
         """Unknown fields of the choice."""
 
-    def add(self, chunk: JsonObject) -> None:
+    def add(self, chunk: JsonDict) -> None:
         """Add a chunk of the reply."""
         choices = chunk.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
@@ -74,7 +74,7 @@ class RawChoice:
             if name not in _CHOICE_FIELDS and value is not None:
                 self.more[name] = value
 
-    def _add_message(self, piece: JsonObject) -> None:
+    def _add_message(self, piece: JsonDict) -> None:
         for position, call in enumerate(piece.get("tool_calls") or ()):
             if isinstance(call, dict):
                 index = call.get("index")
@@ -87,14 +87,14 @@ class RawChoice:
             if name not in _MESSAGE_FIELDS and value is not None:
                 self.extra[name] = value
 
-    def _add_call(self, index: int, piece: JsonObject) -> None:
+    def _add_call(self, index: int, piece: JsonDict) -> None:
         call = self.calls.setdefault(index, {})
         for name, value in piece.items():
             if name != "index" and value is not None:
                 call[name] = _continued(call.get(name) or {}, value) if isinstance(value, dict) else value
 
     @property
-    def tool_calls(self) -> list[JsonObject]:
+    def tool_calls(self) -> list[JsonDict]:
         """The calls in the order of their indices."""
         return [{"type": "function", **self.calls[index]} for index in sorted(self.calls)]
 
@@ -106,10 +106,10 @@ class RawChoice:
             calls.append(self.function)
         return CALLS_MARK + json.dumps(calls, sort_keys=True) if calls else ""
 
-    def message(self, content: str) -> JsonObject:
+    def message(self, content: str) -> JsonDict:
         """The message as one object, in OpenAI's layout."""
         called = bool(self.calls or self.function)
-        message: JsonObject = {"role": "assistant", "content": content or (None if called else "")}
+        message: JsonDict = {"role": "assistant", "content": content or (None if called else "")}
         message["refusal"] = self.refusal or None
         if self.refusal and content == self.refusal:
             message["content"] = None  # the engine reads a refusal as text
@@ -122,7 +122,7 @@ class RawChoice:
         return {**message, **self.extra}
 
 
-def _continued(known: JsonObject, piece: JsonObject) -> JsonObject:
+def _continued(known: JsonDict, piece: JsonDict) -> JsonDict:
     """Texts are continued, except names, which servers may repeat; other values replace."""
     joined = dict(known)
     for name, value in piece.items():
@@ -140,14 +140,14 @@ _PLAIN = frozenset({"index", "delta", "finish_reason", "logprobs"})
 _BESIDE = ("usage", "timings", "error")
 
 
-def join_text(chunks: list[JsonObject]) -> tuple[list[JsonObject], int]:
+def join_text(chunks: list[JsonDict]) -> tuple[list[JsonDict], int]:
     """The chunks, runs of plain text made one, and how many held text before."""
     if len(chunks) < 2:
         return chunks, len(chunks)
-    joined: list[JsonObject] = []
+    joined: list[JsonDict] = []
     texts: list[str] = []
-    entries: list[JsonObject] = []
-    last: JsonObject | None = None
+    entries: list[JsonDict] = []
+    last: JsonDict | None = None
     count = 0
     for chunk in chunks:
         choice = _plain_choice(chunk)
@@ -171,7 +171,7 @@ def join_text(chunks: list[JsonObject]) -> tuple[list[JsonObject], int]:
     return joined, count
 
 
-def _plain_choice(chunk: JsonObject) -> JsonObject | None:
+def _plain_choice(chunk: JsonDict) -> JsonDict | None:
     """The choice of a chunk that holds text and nothing that could matter besides."""
     choices = chunk.get("choices")
     if type(choices) is not list or len(choices) != 1:
@@ -191,7 +191,7 @@ def _plain_choice(chunk: JsonObject) -> JsonObject | None:
     return choice if choice.get("index") in (0, None) else None
 
 
-def _joined(chunk: JsonObject, texts: list[str], entries: list[JsonObject]) -> JsonObject:
+def _joined(chunk: JsonDict, texts: list[str], entries: list[JsonDict]) -> JsonDict:
     """The last chunk with the text of all."""
     choice = chunk["choices"][0]
     logprobs = {**choice["logprobs"], "content": entries} if entries else choice.get("logprobs")
@@ -220,7 +220,7 @@ class ChatCall(Call):
         )
 
 
-OnChunk = Callable[[RawChoice, Call, JsonObject], None]
+OnChunk = Callable[[RawChoice, Call, JsonDict], None]
 """Gets the choice, its call, and a chunk that has just been added to it."""
 
 
@@ -231,7 +231,7 @@ class _ChatReader(CompletionParser):
         super().__init__(call, repeats=repeats)
         self._call, self._on_chunk = call, on_chunk
 
-    def take(self, chunk: JsonObject) -> Delta | None:
+    def take(self, chunk: JsonDict) -> Delta | None:
         """What a chunk adds."""
         choice = self._call.choice
         choice.add(chunk)
@@ -281,8 +281,8 @@ class ClientFieldsEngine(OpenAIEngine):
         facts: Facts,
         *,
         messages: tuple[Message, ...],
-        raw: Sequence[JsonObject],
-        extra: JsonObject,
+        raw: Sequence[JsonDict],
+        extra: JsonDict,
         top_logprobs: int | None,
         timeouts: Timeouts,
         on_chunk: OnChunk | None,
@@ -294,7 +294,7 @@ class ClientFieldsEngine(OpenAIEngine):
         self._on_chunk = on_chunk
         self._ready = True  # the pool knows the model, and the facts are shared
 
-    def body(self, call: Call) -> JsonObject:
+    def body(self, call: Call) -> JsonDict:
         """A call's body with the client's own fields; what the engine decides wins."""
         own: dict[str, Any] = super().body(call)
         if call.messages == self._messages:
@@ -314,7 +314,7 @@ class ClientFieldsEngine(OpenAIEngine):
         assert isinstance(call, ChatCall)
         return _ChatReader(call, self.facts.repeats, self._on_chunk)
 
-    def parse(self, chunks: list[JsonObject], reading: CompletionParser) -> tuple[Delta | None, EngineError | None]:
+    def parse(self, chunks: list[JsonDict], reading: CompletionParser) -> tuple[Delta | None, EngineError | None]:
         """What chunks that came together say."""
         if self._on_chunk is not None:
             return super().parse(chunks, reading)

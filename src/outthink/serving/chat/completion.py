@@ -16,7 +16,7 @@ from outthink.core.errors import EngineError
 from outthink.core.receipt import Receipt, Verdict
 from outthink.engines.openai.reading import finish_reason
 from outthink.engines.protocol import Call
-from outthink.http.fields import JsonObject, encode
+from outthink.http.fields import JsonDict, encode
 from outthink.serving.chat.calls import CALLS_MARK, RawChoice
 from outthink.serving.chat.question import Progress
 from outthink.strategies import Streams
@@ -40,11 +40,11 @@ class Layout:
         self.id, self.model, self.created = "chatcmpl-" + receipt_id.removeprefix("rcpt-"), model, int(time.time())
         self._logprobs, self._top = logprobs, top or 0
 
-    def completion(self, choices: list[JsonObject], usage: JsonObject, receipt: JsonObject) -> JsonObject:
+    def completion(self, choices: list[JsonDict], usage: JsonDict, receipt: JsonDict) -> JsonDict:
         """The reply as one object."""
         return {**self._head("chat.completion"), "choices": choices, "usage": usage, "outthink": {"receipt": receipt}}
 
-    def choice(self, index: int, text: str, sample: RawChoice | None, *, cut: bool) -> JsonObject:
+    def choice(self, index: int, text: str, sample: RawChoice | None, *, cut: bool) -> JsonDict:
         """One choice; `cut`: the budget ended before it was finished."""
         return {
             "index": index,
@@ -54,22 +54,22 @@ class Layout:
             **(sample.more if sample is not None else {}),
         }
 
-    def logprobs(self, entries: Sequence[JsonObject]) -> JsonObject | None:
+    def logprobs(self, entries: Sequence[JsonDict]) -> JsonDict | None:
         """The log-probabilities that the client asked for, None if it did not."""
         if not self._logprobs:
             return None
         return {"content": [self._entry(entry) for entry in entries], "refusal": None}
 
-    def chunk(self, delta: JsonObject, *, index: int = 0, logprobs: JsonObject | None = None) -> bytes:
+    def chunk(self, delta: JsonDict, *, index: int = 0, logprobs: JsonDict | None = None) -> bytes:
         """An event with a piece of a choice."""
         return self._event([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}])
 
-    def last(self, index: int, reason: str, receipt: JsonObject | None) -> bytes:
+    def last(self, index: int, reason: str, receipt: JsonDict | None) -> bytes:
         """The event that ends a choice; the receipt rides on it."""
         beside = {} if receipt is None else {"outthink": {"receipt": receipt}}
         return self._event([{"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}], beside)
 
-    def usage(self, usage: JsonObject) -> bytes:
+    def usage(self, usage: JsonDict) -> bytes:
         """The event that `include_usage` asks for."""
         return self._event([], {"usage": usage})
 
@@ -84,22 +84,22 @@ class Layout:
         entries = self.logprobs(sample.logprobs) if sample is not None else None
         return self.chunk(delta, index=index, logprobs=entries)
 
-    def _event(self, choices: list[JsonObject], beside: JsonObject | None = None) -> bytes:
+    def _event(self, choices: list[JsonDict], beside: JsonDict | None = None) -> bytes:
         return (
             b"data: " + encode({**self._head("chat.completion.chunk"), "choices": choices, **(beside or {})}) + b"\n\n"
         )
 
-    def _head(self, kind: str) -> JsonObject:
+    def _head(self, kind: str) -> JsonDict:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def _entry(self, entry: JsonObject) -> JsonObject:
+    def _entry(self, entry: JsonDict) -> JsonDict:
         if not isinstance(entry, dict):  # a backend may send anything
             return entry
         top = entry.get("top_logprobs")
         return {**entry, "top_logprobs": top[: self._top] if isinstance(top, list) else []}
 
 
-def _message(text: str, sample: RawChoice | None) -> JsonObject:
+def _message(text: str, sample: RawChoice | None) -> JsonDict:
     """A sample's message; thinking that a strategy has written into the text goes where clients expect it."""
     if sample is not None:
         return sample.message(text.rpartition(CALLS_MARK)[0] if sample.tail else text)
@@ -118,7 +118,7 @@ def finish_reason_of(sample: RawChoice | None, *, cut: bool) -> str:
     return "stop" if reason == "unknown" else "function_call" if sample.function else reason
 
 
-def usage_of(receipt: Receipt) -> JsonObject:
+def usage_of(receipt: Receipt) -> JsonDict:
     """Everything that was spent; what no server has counted stands at its upper bound, as in the budget."""
     prompt = completion = cached = 0
     for entry in receipt.entries:
@@ -165,7 +165,7 @@ class Streaming:
         self._first: RawChoice | None = None
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 
-    def on_chunk(self, sample: RawChoice, call: Call, chunk: JsonObject) -> None:
+    def on_chunk(self, sample: RawChoice, call: Call, chunk: JsonDict) -> None:
         """A chunk has come from a backend."""
         if self.mode == "progress":
             return
@@ -209,7 +209,7 @@ class Streaming:
                 await self.write(request, self._sign_of_life(progress()))
                 continue
             pieces = []
-            while event is not None:
+            while event is not None:  # what has come meanwhile goes out in one write
                 pieces.append(event)
                 if self._queue.empty():
                     break

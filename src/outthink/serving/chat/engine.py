@@ -17,7 +17,7 @@ from outthink.engines.openai.engine import drain
 from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
 from outthink.http.events import Decoder, NotJson
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonDict
 from outthink.http.transport import TransportFault
 from outthink.serving.chat.calls import ChatCall, ClientFieldsEngine, RawChoice
 
@@ -71,7 +71,7 @@ class ChatEngine(Engine):
         async with aclosing(self.client.generate(chat_call) if shared is None else shared.events()) as events:
             async for event in events:
                 if isinstance(event, Finish):
-                    if tail := choice.tail:
+                    if tail := choice.tail:  # calls become text, so that strategies can vote on them
                         pieces.append(tail)
                         yield Delta(tail, "", event.completion_tokens)
                     choice.text = "".join(pieces)
@@ -261,9 +261,9 @@ class SharedCall:
             await reply.aclose()
         return decoder
 
-    def _deal(self, chunks: list[JsonObject], decoder: Decoder) -> None:
+    def _deal(self, chunks: list[JsonDict], decoder: Decoder) -> None:
         """Deal out chunks that came together, and end the samples whose tokens are counted."""
-        by_choice: dict[int, list[JsonObject]] = {}
+        by_choice: dict[int, list[JsonDict]] = {}
         for chunk in chunks:
             usage, choices = chunk.pop("usage", None), chunk.get("choices")
             if isinstance(usage, dict):
@@ -284,12 +284,13 @@ class SharedCall:
                 if choice.reading.ended and not choice.ended and counts.entries and not counts.gaps:
                     choice.finish(decoder, 0, 0, counts.entries)
 
-    def _receive(self, choice: SharedChoice, chunks: list[JsonObject]) -> None:
+    def _receive(self, choice: SharedChoice, chunks: list[JsonDict]) -> None:
         if choice.ended:
             return
         choice.received = True
         delta, broken = self._engine.parse(chunks, choice.reading)
         if delta is not None:
+            # The prompt was read once, so one sample answers for it: the last, which the call cannot end without.
             delta.prompt_tokens = self._totals.prompt if choice is self.choices[-1] else 0
             choice.put(delta)
         if broken is not None:

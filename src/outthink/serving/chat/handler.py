@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from outthink.core.receipt import Verdict
-from outthink.http.fields import JsonObject, encode
+from outthink.http.fields import JsonDict, encode
 from outthink.serving.accounting import RECEIPT, Account, replayed
 from outthink.serving.chat.backends import Backends
 from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, finish_reason_of, usage_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _CREATED = int(time.time())
 
 
-def model_list(names: Sequence[str]) -> JsonObject:
+def model_list(names: Sequence[str]) -> JsonDict:
     """`/v1/models`: backend models first, then `outthink/auto` and the strategies."""
     own = (f"outthink/{name}" for name in ("auto", *strategies()))
     owners = [*((name, "backend") for name in names), *((name, "outthink") for name in own)]
@@ -39,7 +39,7 @@ def model_list(names: Sequence[str]) -> JsonObject:
     return {"object": "list", "data": rows}
 
 
-def model_row(name: str, names: Sequence[str]) -> JsonObject:
+def model_row(name: str, names: Sequence[str]) -> JsonDict:
     """A row of the list. Raises Failure for a name that is not in it."""
     for row in model_list(names)["data"]:
         if row["id"] == name:
@@ -64,9 +64,7 @@ class Chats:
     def __init__(self, app: App, backends: Backends) -> None:
         self.app, self.backends = app, backends
 
-    async def __call__(
-        self, request: web.BaseRequest, key: Key, content: bytes, body: JsonObject
-    ) -> web.StreamResponse:
+    async def __call__(self, request: web.BaseRequest, key: Key, content: bytes, body: JsonDict) -> web.StreamResponse:
         """Answer one chat."""
         exchange = _Exchange(self.app, self.backends, request, key, content, body)
         try:
@@ -86,7 +84,7 @@ class _Exchange:
         request: web.BaseRequest,
         key: Key,
         content: bytes,
-        body: JsonObject,
+        body: JsonDict,
     ) -> None:
         self.app, self.request, self.content = app, request, content
         options = read_options(body, request.headers, key)
@@ -104,6 +102,7 @@ class _Exchange:
             options.progress,
             account.first_token,
         )
+        # The first two messages are what requests of one application have in common.
         prefix = zlib.crc32(encode(question.raw[:2])[:4096])
         on_chunk = self.streaming.on_chunk if question.stream else None
         self.run = StrategyRun(backends, question, options, model, account.id, prefix, on_chunk, app.watchers)
@@ -139,7 +138,7 @@ class _Exchange:
     async def _reply(self, work: asyncio.Task[Verdict]) -> web.StreamResponse:
         """The answer as one object."""
         try:
-            verdict = await asyncio.shield(work)
+            verdict = await asyncio.shield(work)  # a client that leaves ends this handler; `abandon` sees to the work
         except Exception as error:
             raise await self._failed(error) from error
         receipt = self.run.client_receipt(self.account.id, verdict)
@@ -169,7 +168,7 @@ class _Exchange:
         await self._settle(receipt, 200, kept)
         return await streaming.end(self.request, events)
 
-    def _last_events(self, receipt: JsonObject, texts: Sequence[str]) -> bytes:
+    def _last_events(self, receipt: JsonDict, texts: Sequence[str]) -> bytes:
         """What is left to be said when the work has ended: the other choices, reasons, receipt and usage."""
         layout, events = self.layout, b""
         for index, text in enumerate(texts):
@@ -184,7 +183,7 @@ class _Exchange:
     def _texts(self, verdict: Verdict) -> list[str]:
         return self.run.votes.ranked(verdict.text, verdict.answer, self.run.question.choices)
 
-    def _completion(self, receipt: JsonObject, texts: Sequence[str]) -> bytes:
+    def _completion(self, receipt: JsonDict, texts: Sequence[str]) -> bytes:
         """The whole reply as one object."""
         cut = _is_cut(receipt)
         choices = [self.layout.choice(at, text, self.run.sample(text), cut=cut) for at, text in enumerate(texts)]
@@ -208,9 +207,7 @@ class _Exchange:
         await self._settle(receipt, failure.status, None, failure)
         return failure
 
-    async def _settle(
-        self, receipt: JsonObject, status: int, body: bytes | None, failure: Failure | None = None
-    ) -> None:
+    async def _settle(self, receipt: JsonDict, status: int, body: bytes | None, failure: Failure | None = None) -> None:
         record = self.account.spent(self.run.receipt(), self.run.model, self.run.name, status, receipt)
         if self.run.shadowed is not None:  # for the operator: clients get the receipt without it
             record.receipt = {**receipt, "shadow": self.run.shadowed}
@@ -244,6 +241,6 @@ def _backend_model(backends: Backends, options: RequestOptions, field: str) -> s
     return model
 
 
-def _is_cut(receipt: JsonObject) -> bool:
+def _is_cut(receipt: JsonDict) -> bool:
     """Whether the budget ended before the answer was finished."""
     return str(receipt["stopped"]).startswith("budget:")

@@ -15,7 +15,7 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import loaded
 from outthink.core.request import ANSWER_KINDS, CURRENCIES, Budget, Message, Request, Sampling
 from outthink.core.sample import MEASURES
-from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonObject
+from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict
 from outthink.serving.admission import Limits
 from outthink.serving.chat.votes import answer_reader
 from outthink.serving.failure import Failure, bad_field
@@ -56,7 +56,7 @@ class RequestOptions:
     progress: Progress = "comments"
 
 
-def beyond_forwarding(body: JsonObject, headers: Mapping[str, str]) -> str | None:
+def beyond_forwarding(body: JsonDict, headers: Mapping[str, str]) -> str | None:
     """The field by which a request asks for more than to be passed through, if it does."""
     model = body.get("model")
     if isinstance(model, str) and model.startswith(PREFIX):
@@ -66,7 +66,7 @@ def beyond_forwarding(body: JsonObject, headers: Mapping[str, str]) -> str | Non
     return next((name for name in (STRATEGY_HEADER, BUDGET_HEADER) if name in headers), None)
 
 
-def read_options(body: JsonObject, headers: Mapping[str, str], key: Key) -> RequestOptions:
+def read_options(body: JsonDict, headers: Mapping[str, str], key: Key) -> RequestOptions:
     """Everything that a request asks of the proxy. Raises BadInput or Failure that names the field."""
     own = body.get("outthink", {})
     if not isinstance(own, dict):
@@ -142,21 +142,21 @@ def read_budget(field: str, value: object) -> Budget:
 
 def stricter(first: Budget, second: Budget) -> Budget:
     """The lower ceiling of two in every currency."""
-    lowest: JsonObject = {}
+    lowest: JsonDict = {}
     for name in CURRENCIES:
         ceilings = [ceiling for budget in (first, second) if (ceiling := budget.get(name)) is not None]
         lowest[name] = min(ceilings, default=None)
     return Budget(**lowest)
 
 
-def _text(own: JsonObject, name: str) -> str | None:
+def _text(own: JsonDict, name: str) -> str | None:
     value = own.get(name)
     if value is not None and (not isinstance(value, str) or not value):
         raise bad_field(f"outthink.{name}", value, "is no text", "leave it out or name one")
     return value
 
 
-def _chosen(own: JsonObject, name: str, known: tuple[str, ...]) -> str | None:
+def _chosen(own: JsonDict, name: str, known: tuple[str, ...]) -> str | None:
     value = _text(own, name)
     if value is not None and value not in known:
         raise bad_field(f"outthink.{name}", value, "is not known", f"use one of {', '.join(known)}")
@@ -189,8 +189,8 @@ class Question:
     """
 
     request: Request
-    raw: list[JsonObject]
-    extra: JsonObject
+    raw: list[JsonDict]
+    extra: JsonDict
     choices: int = 1
     stream: bool = False
     usage: bool = False
@@ -199,7 +199,7 @@ class Question:
     notes: tuple[str, ...] = ()
 
 
-def read_question(body: JsonObject, options: RequestOptions, limits: Limits) -> Question:
+def read_question(body: JsonDict, options: RequestOptions, limits: Limits) -> Question:
     """Raises Failure or BadInput that names the field."""
     raw = body.get("messages")
     if not isinstance(raw, list) or not raw:
@@ -248,6 +248,7 @@ def fitted(question: Question, spec: Spec | None, limits: Limits, where: str = "
     if spec is not None and spec.n > limits.samples:
         raise BadInput(where, str(spec), "draws too many samples", f"ask for at most {limits.samples}")
     sampling = question.request.sampling
+    # Votes need samples that differ; a single answer stays as it was asked for.
     if sampling.temperature == 0 and (spec is None or spec.n > 1):
         sampling = replace(sampling, temperature=_DEFAULT.temperature)
         notes.append(f"temperature: 0 would make all samples equal; {_DEFAULT.temperature:g} was used")
@@ -265,7 +266,7 @@ def _message(at: int, value: object) -> Message:
     return Message.of(value)
 
 
-def _sampling(body: JsonObject, limits: Limits) -> Sampling:
+def _sampling(body: JsonDict, limits: Limits) -> Sampling:
     caps = [_integer(body, name, None, 1, 10**9) for name in reversed(CHAT_LENGTH_FIELDS)]  # the new name wins
     cap = next(filter(None, caps), limits.max_tokens)
     effort = body.get("reasoning_effort")
@@ -291,14 +292,14 @@ def _stops(value: object) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _flag(body: JsonObject, name: str) -> bool:
+def _flag(body: JsonDict, name: str) -> bool:
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
         raise bad_field(name, value, "is neither true nor false", "send one of them or leave it out")
     return bool(value)
 
 
-def _integer(body: JsonObject, name: str, default: int | None, least: int, most: int) -> int | None:
+def _integer(body: JsonDict, name: str, default: int | None, least: int, most: int) -> int | None:
     value = body.get(name)
     if value is None:
         return default
@@ -307,7 +308,7 @@ def _integer(body: JsonObject, name: str, default: int | None, least: int, most:
     return value
 
 
-def _number(body: JsonObject, name: str, default: float, least: float, most: float) -> float:
+def _number(body: JsonDict, name: str, default: float, least: float, most: float) -> float:
     value = body.get(name)
     if value is None:
         return default

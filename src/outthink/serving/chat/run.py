@@ -20,7 +20,7 @@ from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import Budget, Request
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonDict
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.chat.backends import predicted
 from outthink.serving.chat.calls import ClientFieldsEngine, OnChunk, RawChoice
@@ -68,7 +68,7 @@ class StrategyRun:
         self._request_id, self._prefix, self._on_chunk = request_id, prefix, on_chunk
         self._original = question
         self._chosen = backends.policies.choose(request_id)
-        self.shadowed: JsonObject | None = None
+        self.shadowed: JsonDict | None = None
         """What a policy that is tried in the shadow would have done."""
         self.headers: dict[str, str] = {}
         """Sent with every call, besides what the engine sends."""
@@ -110,8 +110,10 @@ class StrategyRun:
         request = self.question.request
         budget = request.budget if ceiling is None else stricter(request.budget, Budget(tokens=ceiling))
         request = replace(request, budget=budget)
+        # Only where all samples count the same can it be told from outside that a vote is decided.
         known = self.plan.strategy if isinstance(self.plan, Spec) else Traits()
         plain = known.votes == "answers" and not known.stops_early
+        # A shared call ends for all of its samples at once, so nothing that stops some of them early may share.
         if known.shares_call and self.n > 1:
             self.engine.share_calls(self.backends.call_sharing(self.model))
         reporter = SessionReporter(self._watchers, self._request_id) if self._watchers else None
@@ -150,7 +152,7 @@ class StrategyRun:
         """Everything spent so far."""
         return Receipt((), 0.0) if self.session is None else self.session.receipt()
 
-    def client_receipt(self, receipt_id: str, verdict: Verdict | None) -> JsonObject:
+    def client_receipt(self, receipt_id: str, verdict: Verdict | None) -> JsonDict:
         """The receipt as the client gets it."""
         receipt = self.receipt()
         stopped = self.session.stopped if self.session is not None else None

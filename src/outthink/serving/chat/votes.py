@@ -16,7 +16,7 @@ from outthink.answers import read_sync
 from outthink.answers.kinds import canonical_json
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonDict
 from outthink.serving.chat.calls import CALLS_MARK
 from outthink.serving.failure import Failure, bad_field
 from outthink.serving.watch import Watchers
@@ -30,7 +30,7 @@ NO_CALL = "(no tool call)"
 """The vote of a sample that answers in free words where it could have called a tool."""
 
 
-def answer_reader(body: JsonObject, kind: str | None) -> AnswerKind | AnswerReader:
+def answer_reader(body: JsonDict, kind: str | None) -> AnswerKind | AnswerReader:
     """The reader for a request: by its tools, else its response format, else the kind that it names, else text."""
     if body.get("tools") or body.get("functions"):
         choice = body.get("tool_choice")
@@ -47,7 +47,7 @@ def answer_reader(body: JsonObject, kind: str | None) -> AnswerKind | AnswerRead
     return kind or "text"  # type: ignore[return-value]
 
 
-def _structured(form: JsonObject) -> AnswerReader:
+def _structured(form: JsonDict) -> AnswerReader:
     inner = form.get("json_schema")
     schema = inner.get("schema", {}) if isinstance(inner, dict) else None
     if not isinstance(schema, dict):
@@ -61,7 +61,7 @@ def _structured(form: JsonObject) -> AnswerReader:
     return read
 
 
-def _tools(body: JsonObject, kind: str | None) -> AnswerReader:
+def _tools(body: JsonDict, kind: str | None) -> AnswerReader:
     checks = _checks(body)
 
     def words(text: str) -> str | None:
@@ -79,7 +79,7 @@ def _tools(body: JsonObject, kind: str | None) -> AnswerReader:
     return read
 
 
-def _checks(body: JsonObject) -> dict[str, Check | None]:
+def _checks(body: JsonDict) -> dict[str, Check | None]:
     """What the arguments of each tool must be like, None for anything."""
     checks: dict[str, Check | None] = {}
     tools = body.get("tools") or []
@@ -224,7 +224,7 @@ class _TooManySteps(Exception):
     """The check has taken all its steps."""
 
 
-def schema_check(schema: JsonObject, field: str) -> Check:
+def schema_check(schema: JsonDict, field: str) -> Check:
     """A check by a schema. Raises Failure where the schema is none."""
     if len(json.dumps(schema)) > _SIZE:
         raise bad_field(field, "...", f"is longer than {_SIZE} characters", "send a smaller schema")
@@ -273,7 +273,7 @@ class _CountedDraft:
         """Another check: all steps anew."""
         self._left = _STEPS
 
-    def validator(self, schema: JsonObject, registry: Any) -> Any:
+    def validator(self, schema: JsonDict, registry: Any) -> Any:
         """A validator that fetches nothing."""
         return self._class(schema, registry=registry)
 

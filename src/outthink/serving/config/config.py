@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 
 from outthink.core.errors import BadInput
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonDict
 from outthink.http.secrets import masked_url
 from outthink.serving.admission import AdmissionSettings, Limits
 from outthink.serving.config.sections import (
@@ -103,7 +103,7 @@ def from_flags(settings: Sequence[str], sections: Mapping[str, type]) -> Table:
     return table
 
 
-def _table(path: Path, place: str, table: JsonObject, section: type) -> dict[str, Setting]:
+def _table(path: Path, place: str, table: JsonDict, section: type) -> dict[str, Setting]:
     known = keys_of(section)
     settings: dict[str, Setting] = {}
     for key, value in table.items():
@@ -202,7 +202,7 @@ def read_config(
             flag = "--price" if price else "--energy"
             raise BadInput(flag, cost, "goes with --model", "write it under [[backends]] in the file")
         backends = tuple(build(BackendConfig, row, f"{file}: backends[{at}]") for at, row in enumerate(rows))
-    parts: JsonObject = {name: build(SECTIONS[name], keys, name) for name, keys in table.items()}
+    parts: JsonDict = {name: build(SECTIONS[name], keys, name) for name, keys in table.items()}
     origins = {f"{name}.{key}": setting.where for name, keys in table.items() for key, setting in keys.items()}
     return Config(backends=backends, origins=origins, **parts)
 

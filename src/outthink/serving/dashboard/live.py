@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonDict
 from outthink.serving.protocols import RequestRecord
 from outthink.serving.watch import LiveRequest, Watcher
 
@@ -30,7 +30,7 @@ _ENDED = frozenset({"finished", "cancelled", "failed"})
 class RequestProgress:
     """Samples and votes of one request."""
 
-    samples: dict[int, JsonObject] = field(default_factory=dict)
+    samples: dict[int, JsonDict] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     votes: list[tuple[str, float]] = field(default_factory=list)
     answers: int = 0
@@ -56,7 +56,7 @@ class RequestProgress:
         self.votes = [(short(answer) or "", float(weight)) for answer, weight in best[:VOTES]]
         self.answers, self.leader = len(votes), short(leader)
 
-    def json(self) -> JsonObject:
+    def json(self) -> JsonDict:
         """As JSON values."""
         return {
             "samples": list(self.samples.values()),
@@ -113,7 +113,7 @@ class LiveRequests(Watcher):
         self._total += 1
         running, work = self._running.pop(record.id, None), self._work.pop(record.id, None)
         if running is None:
-            self._unseen = max(0, self._unseen - 1)
+            self._unseen = max(0, self._unseen - 1)  # one of those that were dropped, or refused before it began
         elif work is not None:
             self._ended[record.id] = running, work
             if len(self._ended) > KEPT:
@@ -124,14 +124,14 @@ class LiveRequests(Watcher):
         """A backend's health has changed."""
         self._backends[url] = healthy
 
-    def story(self, id: str) -> JsonObject | None:
+    def story(self, id: str) -> JsonDict | None:
         """Samples and votes of a request, None where they have been forgotten."""
         if (running := self._running.get(id)) is not None:
             return _row(running, self._work.get(id, _NONE))
         ended = self._ended.get(id)
         return None if ended is None else _row(*ended)
 
-    def json(self, most: int = 40) -> JsonObject:
+    def json(self, most: int = 40) -> JsonDict:
         """The present as JSON values, the newest requests first."""
         newest = itertools.islice(reversed(self._running.values()), most)
         return {
@@ -151,7 +151,7 @@ class LiveRequests(Watcher):
         }
 
 
-def _row(running: LiveRequest, work: RequestProgress) -> JsonObject:
+def _row(running: LiveRequest, work: RequestProgress) -> JsonDict:
     return {
         "id": running.id,
         "key": running.key_id,

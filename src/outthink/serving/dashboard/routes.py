@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from aiohttp import web
 
 from outthink.controller.policy.artefact import Policy
-from outthink.http.fields import JsonObject, encode
+from outthink.http.fields import JsonDict, encode
 from outthink.serving.dashboard import story
 from outthink.serving.dashboard.live import LiveRequests
 from outthink.serving.dashboard.story import frontier
@@ -57,7 +57,7 @@ GUARD = {
 }
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
-DataHandler = Callable[[web.BaseRequest], Awaitable[JsonObject]]
+DataHandler = Callable[[web.BaseRequest], Awaitable[JsonDict]]
 DATA = "/dashboard/api"
 _REQUESTS = f"{DATA}/requests"
 _ROW = (
@@ -104,34 +104,34 @@ class Data:
     def __init__(self, app: App, live: LiveRequests, active: Callable[[], Policy | None]) -> None:
         self.app, self._live, self._active = app, live, active
 
-    async def live(self, request: web.BaseRequest) -> JsonObject:
+    async def live(self, request: web.BaseRequest) -> JsonDict:
         """The present."""
         return {**self._live.json(), "problem": self.app.ledger.problem}
 
-    async def keys(self, request: web.BaseRequest) -> JsonObject:
+    async def keys(self, request: web.BaseRequest) -> JsonDict:
         """Names of the keys by their ids; never a secret."""
         rows = await self.app.ledger.list_keys()
         return {"keys": [{"id": row.id, "name": row.name, "revoked": row.revoked is not None} for row in rows]}
 
-    async def spend(self, request: web.BaseRequest) -> JsonObject:
+    async def spend(self, request: web.BaseRequest) -> JsonDict:
         """Sums by key, model, strategy or day."""
         by = group_of(request.query)
         rows = await self.app.ledger.spend(by, **times_of(request.query))
         return {"by": by, "rows": [asdict(row) for row in rows]}
 
-    async def policy(self, request: web.BaseRequest) -> JsonObject:
+    async def policy(self, request: web.BaseRequest) -> JsonDict:
         """The frontier of the active policy, None without one."""
         policy = self._active()
         return {"policy": None if policy is None else frontier(policy)}
 
-    async def requests(self, request: web.BaseRequest) -> JsonObject:
+    async def requests(self, request: web.BaseRequest) -> JsonDict:
         """A page of requests, newest first, and whether there are older ones."""
         terms = terms_of(request.query)
         terms["limit"] = PAGE + 1
         records = await self.app.ledger.search(**terms)
         return {"rows": [_row(record) for record in records[:PAGE]], "more": len(records) > PAGE}
 
-    async def request(self, request: web.BaseRequest) -> JsonObject:
+    async def request(self, request: web.BaseRequest) -> JsonDict:
         """One request's story. Raises Failure 404."""
         number = request.raw_path.partition("?")[0][len(_REQUESTS) + 1 :]
         remembered = self._live.story(number)
@@ -143,7 +143,7 @@ class Data:
         raise Failure(404, f"id: {number[:60]!r} is no request that is known here", param="id", code="not_found")
 
 
-def _row(record: RequestRecord) -> JsonObject:
+def _row(record: RequestRecord) -> JsonDict:
     return dict(zip(_ROW, _row_values(record), strict=True))
 
 
@@ -197,7 +197,7 @@ def times_of(query: Mapping[str, str]) -> dict[str, float]:
 
 def terms_of(query: Mapping[str, str]) -> SearchTerms:
     """Arguments of the ledger's search. Raises Failure."""
-    terms: JsonObject = {**times_of(query)}
+    terms: JsonDict = {**times_of(query)}
     for name in _WORDS:
         if text := query.get(name, "").strip():
             if len(text) > LONGEST or "\0" in text:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from outthink.controller.policy.artefact import HeldOut, Policy, Task
 from outthink.evaluation.report.html import about, policy_remarks
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonDict
 from outthink.serving.endpoints import receipt_json
 from outthink.serving.protocols import RequestRecord
 
@@ -42,9 +42,9 @@ LETTERS = 20_000
 
 def finished_story(
     record: RequestRecord,
-    remembered: JsonObject | None,
+    remembered: JsonDict | None,
     content: tuple[str | None, str | None] | None = None,
-) -> JsonObject:
+) -> JsonDict:
     """The story as JSON values.
 
     Args:
@@ -67,14 +67,14 @@ def finished_story(
     }
 
 
-def running_story(remembered: JsonObject) -> JsonObject:
+def running_story(remembered: JsonDict) -> JsonDict:
     """The story so far of a request that has not ended."""
     return {"record": None, "remembered": remembered, "done": False}
 
 
-def tree(entries: Iterable[JsonObject]) -> list[JsonObject]:
+def tree(entries: Iterable[JsonDict]) -> list[JsonDict]:
     """Calls grouped by role and model, each group with its counts; the order is the receipt's."""
-    groups: dict[tuple[str, str], JsonObject] = {}
+    groups: dict[tuple[str, str], JsonDict] = {}
     for number, entry in enumerate(entries):
         place = str(entry.get("role")), str(entry.get("model"))
         group = groups.setdefault(
@@ -89,7 +89,7 @@ def tree(entries: Iterable[JsonObject]) -> list[JsonObject]:
     return list(groups.values())
 
 
-def _sum(calls: list[JsonObject]) -> int | None:
+def _sum(calls: list[JsonDict]) -> int | None:
     """Tokens of some calls; one unknown part makes the whole unknown."""
     total = 0
     for call in calls:
@@ -104,7 +104,7 @@ def _cut(text: str | None) -> str | None:
     return text if text is None or len(text) <= LETTERS else f"{text[:LETTERS]}… ({len(text):,} letters)"
 
 
-def frontier(policy: Policy) -> JsonObject:
+def frontier(policy: Policy) -> JsonDict:
     """Facts, remarks, and a task's points in the order of its sizes; costs are means per problem."""
     return {
         "facts": [{"name": name, "value": value} for name, value in about(policy).items()],
@@ -113,7 +113,7 @@ def frontier(policy: Policy) -> JsonObject:
     }
 
 
-def _task(task: Task) -> JsonObject:
+def _task(task: Task) -> JsonDict:
     points = [_point("policy", arm.name, arm.n, arm.held_out, chosen=arm.n == task.chosen) for arm in task.arms]
     for control in task.other.get("controls", ()):
         name, held = f"{control['strategy']}@{control['n']}", HeldOut.of(control["held_out"])
@@ -121,7 +121,7 @@ def _task(task: Task) -> JsonObject:
     return {"model": task.model, "dataset": task.dataset, "points": points}
 
 
-def _point(series: str, name: str, n: int, held: HeldOut, *, chosen: bool) -> JsonObject:
+def _point(series: str, name: str, n: int, held: HeldOut, *, chosen: bool) -> JsonDict:
     return {
         "series": series,
         "name": name,

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from outthink.core.errors import BadInput
-from outthink.http.fields import JsonObject, decode, encode
+from outthink.http.fields import JsonDict, decode, encode
 from outthink.serving.protocols import RequestRecord
 
 SqlValue = str | int | float | bytes | Sequence[int] | None
@@ -242,7 +242,7 @@ def packed(record: RequestRecord) -> bytes:
     return encode(dict(zip(_NAMES, _values(record), strict=True)))
 
 
-def unpacked(value: JsonObject) -> RequestRecord:
+def unpacked(value: JsonDict) -> RequestRecord:
     """A record from its decoded JSON. Fields of other versions are left out."""
     return RequestRecord(**{name: item for name, item in value.items() if name in _KNOWN})
 

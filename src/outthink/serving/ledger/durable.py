@@ -166,7 +166,7 @@ class DurableLedger:
         future: asyncio.Future[Reservation] = self._loop.create_future()
         self._writer.put(request, future)
         try:
-            return await asyncio.shield(future)
+            return await asyncio.shield(future)  # a reservation that is written must be known, or it is never released
         except asyncio.CancelledError:  # the client has left, and the thread may be writing it just now
             self._writer.put(lambda database: release(database, request))
             raise

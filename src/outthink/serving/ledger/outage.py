@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from outthink.core.errors import BadInput
-from outthink.http.fields import JsonObject, encode
+from outthink.http.fields import JsonDict, encode
 from outthink.serving.ledger.database import Connect, ConnectionLost, Database, loaded, packed, unpacked
 from outthink.serving.ledger.reservations import ReservationRequest, Settlement
 from outthink.serving.protocols import Idempotency, LedgerDown, Reservation
@@ -118,7 +118,7 @@ def _there(path: Path, file: IO[bytes]) -> bool:
 
 
 def _line(settlement: Settlement) -> bytes:
-    reservation: JsonObject = asdict(settlement.reservation)
+    reservation: JsonDict = asdict(settlement.reservation)
     reservation.pop("replay")
     parts = {
         "reservation": reservation,
@@ -135,7 +135,7 @@ def _read(file: IO[bytes]) -> list[Settlement]:
     return [_settlement(loaded(line)) for line in complete.split(b"\n")] if mark else []
 
 
-def _settlement(value: JsonObject) -> Settlement:
+def _settlement(value: JsonDict) -> Settlement:
     reservation = value["reservation"]
     idempotency = None if reservation["idempotency"] is None else Idempotency(*reservation["idempotency"])
     record = unpacked(value["record"])

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from outthink.core.errors import BadInput
 from outthink.core.request import Budget
-from outthink.http.fields import JsonObject
+from outthink.http.fields import JsonDict
 from outthink.serving.ledger.database import Connect, ConnectionLost, Database, SqlValue, clean, read
 from outthink.serving.ledger.sums import SUMS, Sums, day_of
 from outthink.serving.protocols import (
@@ -204,7 +204,7 @@ def _key(
     )
 
 
-def _terms(value: JsonObject) -> Terms:
+def _terms(value: JsonDict) -> Terms:
     budgets = {name: Budget(**value[name]) for name in _BUDGETS}
     return Terms(**{**value, **budgets, "models": tuple(value["models"])})
 

@@ -54,6 +54,7 @@ def check_bounds(request: ReservationRequest) -> None:
 
 def reserve(database: Database, request: ReservationRequest, owner: str, now: float, lease: float) -> Reservation:
     """Set bounds aside. Raises OverBudget or Repeated, and then leaves no trace."""
+    # Others' reservations are in the same transaction, and must not be undone with this one.
     database.execute("SAVEPOINT reserving")
     try:
         before = None
@@ -162,6 +163,7 @@ def settle(database: Database, settlements: Sequence[Settlement], now: float, *,
         settlement.record.id: settlement for settlement in reversed(settlements)
     }  # the first of equals wins, as over time
     items = list(by_id.values())[::-1]
+    # Usually all of them are new. Only where some are not does it pay to look which.
     database.execute("SAVEPOINT settling")
     if insert(database, INSERT, [row(settlement.record) for settlement in items], ONCE) != len(items):
         database.execute("ROLLBACK TO SAVEPOINT settling")

@@ -96,7 +96,7 @@ class Writer:
             job = self._jobs.get(timeout=self.upkeep.due)
             while job is not None:
                 jobs.append(job)
-                if len(jobs) == _BATCH:
+                if len(jobs) == _BATCH:  # a transaction that is too long keeps replicas waiting
                     return jobs, True
                 job = self._jobs.get_nowait()
         except queue.Empty:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from outthink.core.errors import BadInput
-from outthink.http.fields import JsonObject, encode
+from outthink.http.fields import JsonDict, encode
 from outthink.http.secrets import scrub
 from outthink.serving.protocols import RequestRecord
 from outthink.serving.watch import Watcher
@@ -46,7 +46,7 @@ Waiting = RequestRecord | logging.LogRecord
 
 def json_line(waiting: Waiting) -> str:
     """A line of JSON: time (UTC), level, message, and of a request what it was and cost. Unknown is null."""
-    fields: JsonObject
+    fields: JsonDict
     if isinstance(waiting, RequestRecord):
         fields = {"time": _moment(waiting.started + waiting.seconds), "level": _level(waiting), "message": "request"}
         fields |= zip(_IDS, _ids(waiting), strict=True)

@@ -85,7 +85,7 @@ class Metrics(Watcher):
 
     def finished(self, record: RequestRecord) -> None:
         """Count a request."""
-        self._running = max(0, self._running - 1)
+        self._running = max(0, self._running - 1)  # requests that were refused end without having begun
         labels = self._labels(record)
         self._requests[(record.endpoint, *labels, str(record.status))] += 1
         self._stopped[labels.strategy, stopped_of(record.stopped)] += 1

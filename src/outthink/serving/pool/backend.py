@@ -75,6 +75,7 @@ class Breaker:
             return
         self._row += certain
         self._note(1)
+        # A share of few calls says little.
         many = self._count >= (self._settings.window + 1) // 2
         failed = self._past.bit_count()
         if self._row >= self._settings.failures or (many and failed >= self._settings.share * self._count):
@@ -193,7 +194,7 @@ class BackendLease:
         backend, self._reported = self._backend, True
         if retry_after is not None and status in (429, 503):
             backend.rest(retry_after)
-        if status == 429:
+        if status == 429:  # it is well, and busy
             return
         trial, self._trial = self._trial, False
         if ok or (status is not None and status < 500):

@@ -200,6 +200,7 @@ class _HealthChecks:
         while True:
             settings = self._settings
             pause = min(settings.interval, _SOON) if self._row else settings.interval
+            # At random, or else the replicas of a proxy would ask every backend in the same moment.
             await asyncio.sleep(pause * _random.uniform(0.8, 1.2))
             try:
                 await self.check()
@@ -209,7 +210,7 @@ class _HealthChecks:
     async def check(self) -> None:
         """Ask once, and draw the conclusion."""
         try:
-            async with asyncio.timeout(self._settings.timeout):
+            async with asyncio.timeout(self._settings.timeout):  # of the whole check, however slowly its bytes come
                 names = await self._ask()
         except (TransportFault, TimeoutError, _CheckFailed) as error:
             why = error.detail or error.kind if isinstance(error, TransportFault) else str(error)
