@@ -22,9 +22,9 @@ from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.serving.accounting import PASS, RECEIPT, Account, replayed
 from outthink.serving.ceilings import TAIL, UNKNOWN, UsageFilter, cap_request, usage_in
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.pool.failover import Failover
 from outthink.serving.pool.pool import Tariffs
 from outthink.serving.pool.protocols import Lease, Whole
+from outthink.serving.pool.transport import Failover
 from outthink.serving.protocols import Key
 from outthink.session.runner import Places
 
