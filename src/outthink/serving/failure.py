@@ -54,13 +54,10 @@ class Failure(OutthinkError):
         if retry_after is not None:
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after)))
 
-    def object(self) -> dict[str, str | None]:
-        """What stands under `error`."""
-        return {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-
     def body(self) -> bytes:
         """The error object as JSON."""
-        return json.dumps({"error": self.object()}).encode()
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return json.dumps({"error": error}).encode()
 
 
 def bad_field(name: str, value: object, problem: str, remedy: str, *, status: int = 400, code: str = "") -> Failure:

@@ -291,20 +291,16 @@ class Ledger(Protocol):
 
     async def open(self) -> None:
         """Connect and migrate. Raises LedgerDown."""
-        ...
 
     async def close(self) -> None:
         """Write what is queued and disconnect."""
-        ...
 
     @property
     def guarded(self) -> bool:
         """Whether a request needs a key."""
-        ...
 
     async def authorise(self, bearer: str | None) -> Key | None:
         """The key of a bearer token (None: the request came without), None if it has no rights here."""
-        ...
 
     async def reserve(
         self,
@@ -319,50 +315,38 @@ class Ledger(Protocol):
         Raises OverBudget, LedgerDown (limited keys only), Repeated, or Unsupported where the key has a
         budget in a currency for which the request has no bound: unknown is never zero.
         """
-        ...
 
     async def settle(self, reservation: Reservation, record: RequestRecord) -> None:
         """Replace the reservation by what was spent; returns when that is durable. Never raises LedgerDown."""
-        ...
 
     @property
     def logs_content(self) -> bool:
         """Whether requests and replies are stored."""
-        ...
 
     @property
     def problem(self) -> str | None:
         """What keeps records from the database now, in one line; None if nothing does."""
-        ...
 
     async def receipt(self, request_id: str) -> RequestRecord | None:
         """A request's record, None if it is not known."""
-        ...
 
     async def content(self, request_id: str) -> tuple[str | None, str | None] | None:
         """A request as it was sent and its reply; None where nothing is stored."""
-        ...
 
     async def forget(self, request_id: str) -> bool:
         """Delete them, and the reply kept for an `Idempotency-Key`; whether there was anything."""
-        ...
 
     async def search(self, **terms: Unpack[SearchTerms]) -> Sequence[RequestRecord]:
         """Records that fit, newest first."""
-        ...
 
     async def spend(self, group_by: GroupBy, since: float | None = None, until: float | None = None) -> Sequence[Spend]:
         """Sums over whole days (UTC), from that of `since` to that of `until`. Most tokens first; days in order."""
-        ...
 
     async def add_key(self, name: str, terms: Terms) -> tuple[StoredKey, str]:
         """Make a key; returns it and its secret, which is shown this once. Raises BadInput or LedgerDown."""
-        ...
 
     async def revoke_key(self, name: str) -> StoredKey:
         """Revoke a key by its id or name; it is refused within seconds everywhere. Raises BadInput or LedgerDown."""
-        ...
 
     async def list_keys(self) -> Sequence[StoredKey]:
         """All keys, revoked ones included, oldest first."""
-        ...

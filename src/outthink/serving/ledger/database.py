@@ -39,11 +39,9 @@ class QueryResult(Protocol):
     @property
     def rowcount(self) -> int:
         """Rows that were changed."""
-        ...
 
     def fetchall(self) -> list[Any]:
         """Rows that were found."""
-        ...
 
 
 class Database(Protocol):
@@ -52,27 +50,21 @@ class Database(Protocol):
     @property
     def name(self) -> str:
         """The address, without passwords."""
-        ...
 
     def begin(self, locks: Sequence[str]) -> None:
         """Begin to write: nobody else writes under any of these names until the end of the transaction."""
-        ...
 
     def commit(self) -> None:
         """Make everything since `begin` durable."""
-        ...
 
     def rollback(self) -> None:
         """Undo everything since `begin`; never raises."""
-        ...
 
     def execute(self, statement: str, values: Sequence[SqlValue] = ()) -> QueryResult:
         """Run a statement."""
-        ...
 
     def close(self) -> None:
         """Disconnect; never raises."""
-        ...
 
 
 Connect = Callable[[], Database]

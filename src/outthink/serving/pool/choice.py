@@ -43,27 +43,22 @@ class Loaded(Protocol):
     @property
     def active(self) -> int:
         """Calls in flight."""
-        ...
 
     @property
     def weight(self) -> float:
         """Its share."""
-        ...
 
     @property
     def inverse(self) -> float:
         """1 / weight."""
-        ...
 
     @property
     def passed(self) -> float:
         """Calls it has had, divided by its weight."""
-        ...
 
     @property
     def seed(self) -> int:
         """Its number in the hash."""
-        ...
 
 
 L = TypeVar("L", bound=Loaded)

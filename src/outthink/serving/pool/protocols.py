@@ -40,27 +40,22 @@ class Lease(Protocol):
     @property
     def url(self) -> str:
         """The backend's base URL with its version segment, for example http://127.0.0.1:8000/v1."""
-        ...
 
     @property
     def headers(self) -> Mapping[str, str]:
         """What it wants with every request (its own key); never what the client sent."""
-        ...
 
     def report(self, *, ok: bool, status: int | None = None, retry_after: float | None = None) -> None:
         """Report how it went; a refusal of the request (4xx) is no failure of the backend.
 
         `retry_after` is the pause in seconds that it has asked for with a 429 or 503.
         """
-        ...
 
     def __enter__(self) -> Self:
         """The lease itself."""
-        ...
 
     def __exit__(self, *error: object) -> None:
         """Give the place back."""
-        ...
 
 
 class Pool(Protocol):
@@ -123,14 +118,11 @@ class Wire(Protocol):
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
     ) -> Response:
         """Send a request and wait for the head of its reply. Raises TransportFault, never retries."""
-        ...
 
     async def fetch(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
     ) -> Whole:
         """Send a request and read its reply whole; cancelling closes the connection. Raises TransportFault."""
-        ...
 
     async def aclose(self) -> None:
         """Close every connection."""
-        ...

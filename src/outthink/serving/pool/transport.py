@@ -30,12 +30,10 @@ class Reply(Protocol):
     @property
     def status(self) -> int:
         """The HTTP status."""
-        ...
 
     @property
     def headers(self) -> Mapping[str, str]:
         """Headers under lower-case names."""
-        ...
 
 
 R = TypeVar("R", bound=Reply)
