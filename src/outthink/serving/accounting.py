@@ -44,11 +44,11 @@ class Account:
 
     @property
     def keeps(self) -> bool:
-        """Whether a streamed reply has to be gathered, because it is kept."""
+        """Whether a streamed reply has to be collected, because it is kept."""
         return self.keep or self.ledger.logs_content
 
     def admitted(self, strategy: str, traceparent: str | None = None) -> str | None:
-        """Tell the watchers that the request is going to be answered; `settle` tells them that it was.
+        """Let the watchers know that the request is going to be answered; `settle` does when it was.
 
         Returns the `traceparent` for its calls: the client's, or that of a watcher that follows it.
         """

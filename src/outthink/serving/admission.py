@@ -21,7 +21,7 @@ from outthink.serving.protocols import Busy
 from outthink.session.runner import Places
 
 _MEMORY = 15.0  # seconds over which the rate of finished requests is averaged
-_LONGEST = 60.0  # seconds; nobody is told to stay away for longer
+_LONGEST = 60.0  # seconds; nobody is asked to stay away for longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ class App:
         wire: moves bytes to them.
         ledger: keys, budgets and receipts.
         admission: how many requests come in at once.
-        watchers: are told what happens; more may be added.
+        watchers: of what happens; more may be added.
     """
 
     def __init__(

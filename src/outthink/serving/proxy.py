@@ -82,7 +82,7 @@ class Proxy:
         self._closing.append(logs.attach(app, config.logs.level, config.logs.file).close)  # below the first line
 
     async def _backend(self, backend: BackendConfig, key: str | None) -> BackendSettings:
-        """What the pool is told; a model of our own is started first."""
+        """As the pool takes it; a model of our own is started first."""
         if not backend.local:
             return backend.settings(key)
         child = EmbeddedBackend(None if backend.url == "embedded" else Path(backend.url), slots=backend.limit or _SLOTS)

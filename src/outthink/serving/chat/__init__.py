@@ -1,1 +1,1 @@
-"""Strategies over chats: what a request wishes, how it is run through a session, and what the client gets."""
+"""Strategies over chats: what a request asks for, how it is run through a session, and what the client gets."""

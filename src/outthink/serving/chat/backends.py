@@ -60,7 +60,7 @@ class Backends:
         return self._facts.setdefault(model, Facts())
 
     def places(self, model: str) -> Places:
-        """The queue for a model; it has as many places as its backends, or `limits.calls` where they do not say."""
+        """The queue for a model; it has as many places as its backends, or `limits.calls` where they have no limit."""
         places = self._places.get(model)
         if places is None:
             pool, most = self.pool, self.limits.calls
@@ -104,7 +104,7 @@ class Backends:
 
 
 class ChosenPolicy(NamedTuple):
-    """Who decides for a request, and who only says what it would have done."""
+    """The policy that decides for a request, and the one that is only asked what it would have done."""
 
     policy: Policy | None
     shadow: Policy | None = None

@@ -246,10 +246,10 @@ class _ChatErrors(ServerErrors):
     status_code: int | None = None
     message: str = ""
 
-    def refused(self, status: int, told: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
+    def refused(self, status: int, refusal: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
         """The error for a refusal."""
-        self.status_code, self.message = status, self.clean(told.message)
-        return super().refused(status, told, wait=wait, model=model)
+        self.status_code, self.message = status, self.clean(refusal.message)
+        return super().refused(status, refusal, wait=wait, model=model)
 
 
 class _ChatServer(Server):
@@ -315,7 +315,7 @@ class ClientFieldsEngine(OpenAIEngine):
         return _ChatReader(call, self.facts.repeats, self._on_chunk)
 
     def parse(self, chunks: list[JsonDict], reading: CompletionParser) -> tuple[Delta | None, EngineError | None]:
-        """What chunks that came together say."""
+        """What chunks that came together add."""
         if self._on_chunk is not None:
             return super().parse(chunks, reading)
         joined, texts = join_text(chunks)

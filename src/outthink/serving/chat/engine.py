@@ -297,7 +297,7 @@ class SharedCall:
             raise broken
 
     def _conclude(self, decoder: Decoder) -> None:
-        """End what has not ended: the tokens that nothing else tells of are shared, the prompt goes to the last."""
+        """End what has not ended: the tokens that nothing else counts are shared, the prompt goes to the last."""
         for choice in self._unfinished:
             if not choice.received:
                 choice.send_alone()

@@ -169,7 +169,7 @@ class _Exchange:
         return await streaming.end(self.request, events)
 
     def _last_events(self, receipt: JsonDict, texts: Sequence[str]) -> bytes:
-        """What is left to be said when the work has ended: the other choices, reasons, receipt and usage."""
+        """What is left to be sent when the work has ended: the other choices, reasons, receipt and usage."""
         layout, events = self.layout, b""
         for index, text in enumerate(texts):
             sample = self.run.sample(text)

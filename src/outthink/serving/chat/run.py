@@ -1,7 +1,7 @@
 """One strategy on one question: engines of the pool, a session over them, and what came of it.
 
 Knows: how a policy or a named strategy is set to work, and that everything is settled whatever
-happens. Does not know how the client is told.
+happens. Does not know how the client is answered.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class StrategyRun:
         request_id: of the receipt; the requests take turns on the backends by it.
         prefix: hash of the prompt, so that its samples meet one cache.
         on_chunk: gets every chunk of every call.
-        watchers: are told of its samples and votes.
+        watchers: of its samples and votes.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ class DurableLedger:
         self._keys = KeyCache(clock)
         self._loop: asyncio.AbstractEventLoop
         self._looked = 0.0
-        self._known = (-1, -1)
+        self._known_version = (-1, -1)
         self._looking: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -130,16 +130,16 @@ class DurableLedger:
 
     async def _look(self) -> None:
         self._looked = time.monotonic()
-        known = self._known
+        known = self._known_version
 
         def read(database: Database) -> tuple[tuple[int, int], Mapping[str, StoredKey] | None]:
             now = queries.changes(database)
             return now, None if now == known else queries.stored(database)
 
-        found, keys = await self._reader.ask(read)
+        version, keys = await self._reader.ask(read)
         if keys is not None:
             self._keys.put(keys)
-            self._known = found
+            self._known_version = version
 
     async def _look_again(self) -> None:
         while True:
