@@ -287,17 +287,20 @@ class Spend:
 
 
 class Ledger(Protocol):
-    """Who may ask, what is reserved and what was spent."""
+    """Who may ask, what is reserved and what was spent. One that keeps no keys and no content has defaults for them."""
 
     async def open(self) -> None:
         """Connect and migrate. Raises LedgerDown."""
+        return
 
     async def close(self) -> None:
         """Write what is queued and disconnect."""
+        return
 
     @property
     def guarded(self) -> bool:
         """Whether a request needs a key."""
+        return False
 
     async def authorise(self, bearer: str | None) -> Key | None:
         """The key of a bearer token (None: the request came without), None if it has no rights here."""
@@ -322,19 +325,23 @@ class Ledger(Protocol):
     @property
     def logs_content(self) -> bool:
         """Whether requests and replies are stored."""
+        return False
 
     @property
     def problem(self) -> str | None:
         """What keeps records from the database now, in one line; None if nothing does."""
+        return None
 
     async def receipt(self, request_id: str) -> RequestRecord | None:
         """A request's record, None if it is not known."""
 
     async def content(self, request_id: str) -> tuple[str | None, str | None] | None:
         """A request as it was sent and its reply; None where nothing is stored."""
+        return None
 
     async def forget(self, request_id: str) -> bool:
         """Delete them, and the reply kept for an `Idempotency-Key`; whether there was anything."""
+        return False
 
     async def search(self, **terms: Unpack[SearchTerms]) -> Sequence[RequestRecord]:
         """Records that fit, newest first."""
@@ -350,3 +357,4 @@ class Ledger(Protocol):
 
     async def list_keys(self) -> Sequence[StoredKey]:
         """All keys, revoked ones included, oldest first."""
+        return ()

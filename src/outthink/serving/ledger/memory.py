@@ -13,6 +13,7 @@ from outthink.serving.protocols import (
     GroupBy,
     Idempotency,
     Key,
+    Ledger,
     RequestRecord,
     Reservation,
     SearchTerms,
@@ -24,33 +25,12 @@ from outthink.serving.protocols import (
 _ANYONE = Key("anyone", admin=True)
 
 
-class MemoryLedger:
+class MemoryLedger(Ledger):
     """Keeps the last `size` records. There are no keys, no budgets by day or month and no replies to repeat."""
 
     def __init__(self, size: int = 10_000) -> None:
         self._size = size
         self.records: OrderedDict[str, RequestRecord] = OrderedDict()
-
-    async def open(self) -> None:
-        """Nothing to connect to."""
-
-    async def close(self) -> None:
-        """Nothing to write."""
-
-    @property
-    def guarded(self) -> bool:
-        """There are no keys."""
-        return False
-
-    @property
-    def logs_content(self) -> bool:
-        """Nothing is stored."""
-        return False
-
-    @property
-    def problem(self) -> str | None:
-        """Memory does not fail."""
-        return None
 
     async def authorise(self, bearer: str | None) -> Key | None:
         """Everyone may ask."""
@@ -76,14 +56,6 @@ class MemoryLedger:
     async def receipt(self, request_id: str) -> RequestRecord | None:
         """A record that has not been forgotten."""
         return self.records.get(request_id)
-
-    async def content(self, request_id: str) -> tuple[str | None, str | None] | None:
-        """Nothing is stored."""
-        return None
-
-    async def forget(self, request_id: str) -> bool:
-        """Nothing is stored."""
-        return False
 
     async def search(self, **terms: Unpack[SearchTerms]) -> Sequence[RequestRecord]:
         """Records that fit, newest first."""
@@ -111,10 +83,6 @@ class MemoryLedger:
     async def revoke_key(self, name: str) -> StoredKey:
         """Not possible here."""
         _no_keys()
-
-    async def list_keys(self) -> Sequence[StoredKey]:
-        """There are none."""
-        return []
 
 
 def _fits(record: RequestRecord, terms: SearchTerms) -> bool:
