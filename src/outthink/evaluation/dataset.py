@@ -266,7 +266,7 @@ def _regraded(problem: Recorded, kind: AnswerKind | AnswerReader, key: str) -> R
     answers = {sample.answer for sample in fresh.sampled if sample.answer is not None}
     if fresh.greedy is not None and fresh.greedy.answer is not None:
         answers.add(fresh.greedy.answer)
-    ordered = sorted(answers)
+    ordered = sorted(answers)  # distinct ones alone: grading is what takes the time
     verdicts = grade_many(kind, [(answer, key) for answer in ordered])
     fresh.right = {answer for answer, right in zip(ordered, verdicts, strict=True) if right}
     return fresh

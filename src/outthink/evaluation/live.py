@@ -55,7 +55,8 @@ async def live(
     Raises BadInput if a file is there already or its journal is of another run, EngineError where the
     engine dies: what was run is kept, run again.
     """
-    await engine.prepare(Call(_first(datasets, plan).messages, plan.sampling))
+    first = Request.of(datasets[0].problems[0].question, answer=plan.answer)
+    await engine.prepare(Call(first.messages, plan.sampling))
     model = re.sub(r"[^\w.+-]+", "-", engine.model)
     rows: list[Row] = []
     outs = []
@@ -79,10 +80,6 @@ async def live(
     for out in outs:  # a data set that is done stays resumable until all are
         remove_journal(out)
     return rows
-
-
-def _first(datasets: Sequence[Dataset], plan: ArenaPlan) -> Request:
-    return Request.of(datasets[0].problems[0].question, answer=plan.answer)
 
 
 def _rows(name: str, model: str, dataset: Dataset, fields: Sequence[Field], ahead: int) -> list[Row]:

@@ -143,6 +143,7 @@ async def _sample(
                 journal = Journal(store, problem.problem_id, saved)
                 await _sample_problem(problem, Source(engine, tariff, journal, places), plan)
 
+    # One problem more than the calls need, so that the engine does not idle while a problem ends.
     side_by_side = 1 + max(1, engine.concurrency) // max(1, plan.samples)
     try:
         async with asyncio.TaskGroup() as group:

@@ -1,7 +1,7 @@
-"""Runs strategies over recorded samples, problem by problem and seed by seed.
+"""Runs strategies over recorded samples, problem by problem and seed by seed, shared out over processes.
 
-Knows: how one replayed request is graded and what it consumed. Does not know intervals, reports
-or files; the loop is plain Python over the same strategies that run live.
+Knows: how one replayed request is graded and what it consumed, and what contenders and their samples are cut into. Does
+not know intervals, reports or files; the loop is plain Python over the same strategies that run live.
 """
 
 from __future__ import annotations
@@ -222,40 +222,40 @@ class _Job(NamedTuple):
     pool: tuple[Traces, ...]
 
 
-def replay(plans: Sequence[Lineup], settings: ReplaySettings, progress: Progress | None) -> list[list[Outcomes]]:
+def replay(lineups: Sequence[Lineup], settings: ReplaySettings, progress: Progress | None) -> list[list[Outcomes]]:
     """Share the problems of every file out over processes; small jobs are done here."""
-    jobs = [(place, job) for place, plan in enumerate(plans) for job in _cut(plan)]
-    draws = sum(len(plan.traces.problems) * one.n for plan in plans for one in plan.runs)
+    jobs = [(place, job) for place, lineup in enumerate(lineups) for job in _cut(lineup)]
+    draws = sum(len(lineup.traces.problems) * contender.n for lineup in lineups for contender in lineup.runs)
     workers = min(settings.workers or os.cpu_count() or 1, len(jobs))
-    parts: list[dict[int, list[Outcomes]]] = [{} for _ in plans]
-    tell = progress or (lambda done, total: None)
-    tell(0, len(jobs))
+    parts: list[dict[int, list[Outcomes]]] = [{} for _ in lineups]
+    notify = progress or (lambda done, total: None)
+    notify(0, len(jobs))
     shared = ReplaySettings(seeds=settings.seeds, ahead=settings.ahead, speed=settings.speed)
     if workers == 1 or draws * settings.seeds < _SMALL:
         for number, (place, job) in enumerate(jobs):
             parts[place][number] = _work(job, shared)
-            tell(number + 1, len(jobs))
+            notify(number + 1, len(jobs))
     else:
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             futures = {pool.submit(_work, job, shared): (place, number) for number, (place, job) in enumerate(jobs)}
             for done, future in enumerate(as_completed(futures), start=1):
                 place, number = futures[future]
                 parts[place][number] = future.result()
-                tell(done, len(jobs))
-    return [_join([found[number] for number in sorted(found)]) for found in parts]
+                notify(done, len(jobs))
+    return [_join([by_number[number] for number in sorted(by_number)]) for by_number in parts]
 
 
-def _cut(plan: Lineup) -> list[_Job]:
-    problems = list(plan.traces.problems.items())
+def _cut(lineup: Lineup) -> list[_Job]:
+    problems = list(lineup.traces.problems.items())
     size = -(-len(problems) // _PARTS)
-    names = [str(spec) for spec in plan.specs]
+    names = [str(spec) for spec in lineup.specs]
     parts = [dict(problems[start : start + size]) for start in range(0, len(problems), size)]
     return [
         _Job(
-            replace(plan.traces, problems=part),
+            replace(lineup.traces, problems=part),
             names,
-            [auto.take(list(part)) for auto in plan.autos],
-            tuple(replace(other, problems={name: other.problems[name] for name in part}) for other in plan.pool),
+            [auto.take(list(part)) for auto in lineup.autos],
+            tuple(replace(other, problems={name: other.problems[name] for name in part}) for other in lineup.pool),
         )
         for part in parts
     ]

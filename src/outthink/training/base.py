@@ -211,7 +211,7 @@ def write_verifier(folder: Path, model: Model, tokenizer: Tokenizer, artefact: A
     torch, _ = require()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        model = model.to("cpu").to(torch.bfloat16)
+        model = model.to("cpu").to(torch.bfloat16)  # half the bytes; bases are published in it too
         with quietly():
             # PEFT would look for the base's vocabulary to see whether the embeddings have changed; they never do.
             model.save_pretrained(folder, **({"save_embedding_layers": False} if artefact.adapter else {}))

@@ -91,11 +91,6 @@ class Examples:
         ]
 
 
-def _question_text(question: str) -> str:
-    """What stands before the first step."""
-    return question + "\n\n"
-
-
 def _tokenise(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, list[int]]:
     """Token ids of each distinct text, in bulk."""
     tokens: dict[str, list[int]] = {}
@@ -112,7 +107,7 @@ def encode_all(
 ) -> Examples:
     """Tokenise a collection. Solutions over `max_context` tokens are left out and counted, never cut."""
     targets = targets or Targets()
-    asked = {name: _question_text(collection.questions[name]) for name in collection.problems}
+    asked = {name: collection.questions[name] + "\n\n" for name in collection.problems}
     texts = [step for solution in collection.solutions for step in solution.steps]
     tokens = _tokenise(tokenizer, [*asked.values(), *texts])
     numbers = {name: number for number, name in enumerate(asked)}

@@ -306,9 +306,10 @@ class TrainingRun:
         torch.manual_seed(self.settings.seed * 1_000_003 + number)  # dropout does not depend on where a run was killed
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(number)
+        # Over the whole step, not a micro-batch: how examples are cut must not change what a token weighs.
         weight = sum(float(self.examples.batch(part)[2].sum()) for part in parts)
         pairs = sum(self._pairs(part).sum() for part in parts) if self.settings.rank_weight > 0 else 0
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros((), device=self.device)  # stays there: reading it would wait for the device at every step
         for part in parts:
             loss = self._loss(part, weight, float(pairs))
             loss.backward()

@@ -345,7 +345,7 @@ def _offer(source: Source, weak: Traces, target: Target, folds: int, seed: int, 
     cascade = _cascade(table, settings)
     crossed = [(tuple(names[fold == k].tolist()), _cascade(table.take(fold != k), settings)) for k in range(folds)]
     n = max(sum(stage.n for stage in fitted.stages) for fitted in (cascade, *(fitted for _, fitted in crossed)))
-    while n in taken:
+    while n in taken:  # an arm is found by its size alone
         n += 1
     (auto,) = lineup(source, FittedRules({n: cascade}, [(held, {n: fitted}) for held, fitted in crossed]))
     return Offer(cascade, auto, weak)

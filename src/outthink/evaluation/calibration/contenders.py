@@ -215,6 +215,7 @@ def lineup(source: Source, fitted: FittedRules, policy: str = "") -> list[AutoCo
     situations = _situations(source)
     regime = regime_of(source)
     plans: dict[int, dict[str, Plan]] = {n: {} for n in sorted(fitted.rules)}
+    # The plans need a task with arms; what these did is measured by this very replay, so nothing is known of it yet.
     unmeasured = accuracy_alone(np.zeros(1))
     for names, rules in fitted.folds:
         task = Task(

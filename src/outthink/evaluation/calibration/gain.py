@@ -141,7 +141,7 @@ class Ridge:
         """Coefficients of the standardised terms and, last, of 1, from these problems."""
         size = self._squares.shape[1]
         penalty = _RIDGE * problems.sum() * self._design.shape[1] * np.eye(size)
-        penalty[-1, -1] = 0
+        penalty[-1, -1] = 0  # the mean gain is not drawn towards zero
         squares, products = self._squares[problems].sum(axis=0), self._products[problems].sum(axis=0)
         return np.asarray(np.linalg.solve(squares + penalty, products))
 

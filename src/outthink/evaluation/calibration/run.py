@@ -106,6 +106,7 @@ def calibrate(
         for source, fitted, offer in zip(sources, fits, offered, strict=True)
     ]
     settings = ReplaySettings(seeds=recipe.orders, speed=recipe.speed, workers=recipe.workers)
+    # Controls and arms go through one replay: same orders, same ties, so that their differences are paired.
     results = replay(lineups, settings, progress)
     tasks = []
     for source, fitted, offer, outcomes in zip(sources, fits, offered, results, strict=True):

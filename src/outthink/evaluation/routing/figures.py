@@ -78,6 +78,7 @@ def curves(score: Floats, data: RoutingData, group: Ints | None = None, *, resam
     chosen = np.zeros((_POINTS, len(data)), dtype=bool)
     chosen[1:-1] = score >= np.quantile(score, DECILES)[::-1, None]
     chosen[-1] = True
+    # One product gives all means of a resample: the row of ones counts its requests, the second sums their extra cost.
     table = np.concatenate(
         [
             np.ones((1, len(data))),

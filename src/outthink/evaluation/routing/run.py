@@ -177,6 +177,7 @@ def _applied(
 ) -> tuple[Floats, float]:
     """Chances as requests would get them, one by one, and processor milliseconds a request."""
     began = time.process_time()
+    # Not in one batch: the time that is charged is what a single request pays.
     chances = np.array([model.probabilities(prompts[row], subjects[row] if subjects else "") for row in rows])
     return chances, 1000 * (time.process_time() - began) / max(1, len(chances))
 
