@@ -134,7 +134,7 @@ def test_a_hang_is_killed_and_later_reads_work(hanging: Path) -> None:
 def test_time_in_which_others_have_the_cores_does_not_count(waiting: Path, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    process = MathProcess(limit=0.2, command=[sys.executable, "-P", str(waiting), str(gate)])
+    process = MathProcess(limit=0.8, command=[sys.executable, "-P", str(waiting), str(gate)])
     try:
         reply = process.submit("match", answer="wait", against=[])
         with gate.open("wb"):  # opens when the operation has come to wait for it

@@ -184,5 +184,5 @@ def _forget() -> None:
 
 
 atexit.register(lambda: _shared.close())
-if hasattr(os, "register_at_fork"):
+if _POSIX:
     os.register_at_fork(after_in_child=_forget)

@@ -74,9 +74,6 @@ class Price:
 
 # Published prices.
 
-# Per-token prices that a text call meets; the catalogue's other units (audio, pages) never apply.
-_TEXT = ("input_mtok", "cache_read_mtok", "output_mtok")
-
 
 def _now() -> datetime:
     return datetime.now(tz=UTC)
@@ -114,8 +111,12 @@ class CataloguePrice:
         return float(self.model.calc_price(usage, self.provider, genai_request_timestamp=moment).total_price)
 
     def _corners(self, moment: datetime, prompt: int) -> set[int]:
+        from genai_prices.types import TieredPrices
+
         prices = self.model.get_prices(moment)
-        tiers = [tier for name in _TEXT for tier in getattr(getattr(prices, name), "tiers", ())]
+        # What a text call meets; the catalogue's other units (audio, pages) never apply.
+        of_text = (prices.input_mtok, prices.cache_read_mtok, prices.output_mtok)
+        tiers = [tier for price in of_text if isinstance(price, TieredPrices) for tier in price.tiers]
         return {prompt} | {tier.start for tier in tiers if tier.start < prompt}
 
     def _moments(self) -> list[datetime]:

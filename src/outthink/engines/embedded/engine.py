@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -308,6 +309,6 @@ async def _template_has_effort(client: OpenAIEngine) -> bool | None:
 
 def _cores() -> int:
     """Processors that this process may use (a container's share is not visible on every system)."""
-    if hasattr(os, "sched_getaffinity"):
+    if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

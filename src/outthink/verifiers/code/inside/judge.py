@@ -89,7 +89,7 @@ def _exception(kinds: list[str], message: str) -> BaseException:
     if "Exception" not in kinds:
         return Ended(f"{kinds[0]}: {message}")
     for name in kinds:
-        kind = getattr(builtins, name, None)
+        kind = vars(builtins).get(name)
         if isinstance(kind, type) and issubclass(kind, Exception):
             try:
                 return kind(message)
