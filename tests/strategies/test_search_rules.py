@@ -178,7 +178,7 @@ def grow(seed: int, simulations: int, width: int = 4, **options: Any) -> tuple[T
     trees: list[Tree] = []
 
     async def strategy(session: Session, request: Request) -> Any:
-        search = Search.open(session, request, "mcts", step_tokens=512)
+        search = Search.open(session, request, "mcts", "auto", 512, "auto")
         trees.append(Tree(search, width, 40, options.get("by_logprob", False), options.get("noise", 0.0)))
         for _ in range(simulations):
             await trees[0].simulate()
@@ -237,7 +237,7 @@ def test_priors_from_the_step_s_own_log_probability() -> None:
     trees: list[Tree] = []
 
     async def strategy(session: Session, request: Request) -> None:
-        trees.append(Tree(Search.open(session, request, "mcts", step_tokens=99), 2, 9, True, 0.0))
+        trees.append(Tree(Search.open(session, request, "mcts", "auto", 99, "auto"), 2, 9, True, 0.0))
         await trees[0].simulate()
 
     assert virtual(strategy, ScriptedEngine(write, speed=WIDE), verifier=ToyVerifier()).error is None

@@ -1,7 +1,7 @@
-"""Prompt styles: how the model is asked to think. Composable with every strategy.
+"""Prompt styles, composable with every strategy, and requests under other words.
 
-Knows: the wording of each style. The words are part of the prompt and charged like any other
-prompt tokens. Does not know which strategy runs.
+Knows: the wording of each style, which is part of the prompt and charged like any other prompt tokens, and where
+the user's question stands in a chat. Does not know which strategy runs, or why it asks differently.
 """
 
 from __future__ import annotations
@@ -62,8 +62,6 @@ def apply_style(name: str, request: Request) -> Request:
 
 
 # Requests made from a request: the same task under other words.
-#
-# Knows: where the user's question stands in a chat. Does not know why anyone asks differently.
 
 
 def question(request: Request) -> str:

@@ -1,7 +1,7 @@
-"""Counting votes on canonical answers.
+"""Counting votes on canonical answers, and what their weights are made of: confidence or a verifier's scores.
 
-Knows: weights, ties and how sure the leader is. Does not know where samples come from; an
-unreadable sample is counted and never votes.
+Knows: ties, how sure the leader is, which score needs which log-probabilities, and what a candidate without a
+score weighs. An unreadable sample is counted and never votes. Does not know where samples come from.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Literal
 from outthink.core.errors import BadInput, Unsupported
 from outthink.core.receipt import Stopped, Verdict
 from outthink.core.request import Request
-from outthink.core.sample import MEASURES as SCORES
-from outthink.core.sample import TOP, Candidate, Sample, alternatives, certainty
+from outthink.core.sample import Candidate, Sample, alternatives, certainty
 from outthink.session.session import Session
 from outthink.verifiers.protocol import AGGREGATIONS, Score, Verifier
 
@@ -115,10 +114,6 @@ class Votes:
 
 
 # Confidence scores of a finished sample.
-#
-# Knows: the names of the scores and what each needs. Does not know how a score is used.
-
-__all__ = ["SCORES", "TOP", "alternatives", "scored", "scorer"]
 
 
 def scorer(session: Session, score: str, window: int) -> Callable[[Sample], float]:
@@ -167,9 +162,6 @@ async def scored(
 
 
 # From a verifier's scores to the weights of votes.
-#
-# Knows: which verifier a session has, how its step scores become one number, and what a candidate
-# without a score weighs. Does not know who votes.
 
 
 def verifier_of(session: Session, name: str) -> Verifier:

@@ -1,4 +1,8 @@
-"""One sample, taken as it is."""
+"""One sample, and votes of equal weight: all at once, until the leader is sure, or the first to finish.
+
+Knows: when each strategy of the family stops, and how any stopping rule is carried out (`allocate`, behind `auto`).
+Does not know how votes are counted, or how a rule decides.
+"""
 
 from __future__ import annotations
 
@@ -89,10 +93,7 @@ async def short_m_of_k(
     return votes.winner()
 
 
-# Buys samples one step at a time, as a rule says; the strategy behind `auto`.
-#
-# Knows: steps, and that every sample is counted once. Does not know how a rule decides, which models
-# there are or what they cost.
+# Samples one step at a time, as a rule says: the strategy behind `auto`.
 
 
 class Step(NamedTuple):

@@ -1,4 +1,8 @@
-"""Borda voting on self-certainty (Kang et al., arXiv 2502.18581): rank by certainty, vote by rank."""
+"""Votes that weigh: by the rank or the size of the model's own confidence, or by a verifier's scores.
+
+Knows: each paper's weights, and which samples lose their vote. Does not know how confidence is measured or how a
+verifier judges.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from outthink.core.sample import TOP, Decision, Progress, Sample
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy
 from outthink.strategies.votes import Ties, Votes, aggregation_of, judged, scored, scorer, verifier_of, weights
+
+# Borda voting on self-certainty (Kang et al., arXiv 2502.18581): rank by certainty, vote by rank.
 
 _by_certainty = partial(strategy, needs="top-k log-probabilities", votes="scores", alternatives=TOP)
 

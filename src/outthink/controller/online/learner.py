@@ -1,7 +1,8 @@
 """Learns which arm to take from what came of earlier choices.
 
-Knows: the log and the posterior that follows from it, line by line; replaying the log gives the same
-state as having lived through it. Does not know how an arm is run or who says that an answer was right.
+Knows: the log (JSON lines, durable, with several writers) and the posterior that follows from it, line by line;
+replaying the log gives the same state as having lived through it. Does not know how an arm is run or who says that
+an answer was right.
 """
 
 from __future__ import annotations
@@ -17,12 +18,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from outthink.controller.online.arms import Arm, Posterior, Settings, arms_of
+from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 
-# The append-only log of choices and outcomes.
-#
-# Knows: JSON lines, durability, and several writers. Nothing is ever deleted or changed: an undo is a
-# line, too. Does not know what a line teaches.
+# The append-only log of choices and outcomes. Nothing is ever deleted or changed: an undo is a line, too.
 
 Kind = Literal["policy", "choice", "cost", "outcome", "revert"]
 SCHEMA = 1
@@ -55,7 +54,7 @@ class LogLine:
     outcome: bool | None = None
     cost: float | None = None
     to: int | None = None
-    about: dict[str, Any] | None = None
+    about: JsonObject | None = None
 
     def text(self) -> str:
         """The line as it is written, without its end."""
@@ -308,7 +307,7 @@ class Learner:
             raise BadInput("undo", to, "is no line of the log", f"give a number from 0 to {self.count - 1}")
         self._append("revert", to=to)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         """Everything that decides; equal for a log that was lived through and one that was replayed."""
         return {
             "policy": self.policy,

@@ -193,11 +193,6 @@ def _block(kind: Kind, card: JsonObject, rows: list[list[Any]]) -> Block:
 
 
 # A router as a folder: `router.json`, `terms.json` and `prompts.json`.
-#
-# Knows: what a router's card holds beyond its model. Does not know how a router decides, nor the format
-# (`folder`).
-
-__all__ = ["DIGITS", "load", "load_choice", "prompt_hash", "read_card", "save", "trained_on"]
 
 _FOLDER = Folder("router", "`outthink router train`", "train the router again with `outthink router train`")
 

@@ -1,7 +1,7 @@
 """A linear model of text with several calibrated heads, and the router made of it.
 
 Knows: how hand features, TF-IDF terms and a subject become one probability per head. Does not know how
-coefficients were found (`outthink.evaluation.routing`) nor where they are stored (`artefact`). Uses neither
+coefficients were found (`outthink.evaluation.routing`) nor where they are stored (`folder`). Uses neither
 numpy nor scikit-learn: one prompt is too little work to pay for their import.
 """
 
@@ -184,8 +184,6 @@ def sigmoid(value: float) -> float:
 
 
 # A router over any number of models: their chances on one prompt, and the model that a way of routing takes.
-#
-# Knows: chances and mean costs. Does not know how the ways weigh them (`controller.routing_rules`).
 
 
 @dataclass(frozen=True, slots=True)

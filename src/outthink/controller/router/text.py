@@ -1,7 +1,8 @@
-"""Hand features of a prompt: how long it is, what it is made of.
+"""What a prompt is made of: hand features, and terms with their TF-IDF weights, in plain Python.
 
-Knows: plain counts that are read off the text in microseconds. Does not know their weights, nor which
-task the prompt belongs to; the features of answer options are zero where there are none.
+Knows: counts that are read off the text in microseconds (those of answer options are zero where there are none),
+words with their pairs, character n-grams, and how known terms are found fast. Does not know coefficients, nor which
+task the prompt belongs to.
 """
 
 from __future__ import annotations
@@ -113,10 +114,7 @@ def _value(number: str) -> float:
         return 0.0
 
 
-# Terms of a prompt and their TF-IDF weights, in plain Python.
-#
-# Knows: words with their pairs, character n-grams within words, scikit-learn's weighting of them (sublinear
-# counts, smoothed inverse document frequency, L2 norm), and how to find them fast. Does not know coefficients.
+# Terms, weighted as scikit-learn does: sublinear counts, smoothed inverse document frequency, L2 norm.
 
 Kind = Literal["word", "char"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

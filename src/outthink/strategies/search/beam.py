@@ -1,4 +1,9 @@
-"""Beam search over steps, guided by a verifier (Snell et al., arXiv 2408.03314)."""
+"""Searches that grow level by level: beams, beams that look ahead, subtrees side by side, and REBASE.
+
+Knows: how many children each unfinished path gets, from the verifier's values alone. Does not know how paths are
+continued and judged, or how the finished ones vote. Sources: Snell et al. (arXiv 2408.03314), Beeching et al.
+(search-and-learn), Wu et al. (arXiv 2408.00724).
+"""
 
 from __future__ import annotations
 
@@ -36,15 +41,7 @@ async def beam(
     aggregation: str = "auto",
 ) -> Verdict:
     """Keep the best n/m of n paths after every step and expand each m times; finished ones vote by score."""
-    search = Search.open(
-        session,
-        request,
-        "beam",
-        separator=separator,
-        step_tokens=step_tokens,
-        aggregation=aggregation,
-        guarded=m > 1,
-    )
+    search = Search.open(session, request, "beam", separator, step_tokens, aggregation, guarded=m > 1)
     return await climb(search, best(m), n, depth)
 
 
@@ -82,15 +79,7 @@ async def lookahead(
     aggregation: str = "auto",
 ) -> Verdict:
     """Beam search that writes k more steps at temperature 0 before it scores a path; k=0 is beam."""
-    search = Search.open(
-        session,
-        request,
-        "lookahead",
-        separator=separator,
-        step_tokens=step_tokens,
-        aggregation=aggregation,
-        guarded=m > 1,
-    )
+    search = Search.open(session, request, "lookahead", separator, step_tokens, aggregation, guarded=m > 1)
     return await climb(search, best(m), n, depth, rollout=k)
 
 
@@ -113,9 +102,7 @@ async def dvts(
     aggregation: str = "auto",
 ) -> Verdict:
     """n/m subtrees side by side, each following the best of m children; the last children vote by score."""
-    search = Search.open(
-        session, request, "dvts", separator=separator, step_tokens=step_tokens, aggregation=aggregation, guarded=m > 1
-    )
+    search = Search.open(session, request, "dvts", separator, step_tokens, aggregation, guarded=m > 1)
     sizes = [min(m, n - start) for start in range(0, n, m)]
 
     def grow(size: int) -> Callable[[Session], Run[Leaves]]:
@@ -165,9 +152,7 @@ async def rebase(
     aggregation: str = "auto",
 ) -> Verdict:
     """Share n - finished children among all paths by softmax(score / temperature); finished ones vote by score."""
-    search = Search.open(
-        session, request, "rebase", separator=separator, step_tokens=step_tokens, aggregation=aggregation, guarded=n > 1
-    )
+    search = Search.open(session, request, "rebase", separator, step_tokens, aggregation, guarded=n > 1)
 
     def plan(live: list[Path], active: int) -> list[tuple[Path, int]]:
         known = [path.value for path in live if path.value is not None]

@@ -1,4 +1,8 @@
-"""Monte Carlo tree search over steps with PUCT (as in AlphaZero; for language models rStar-Math 2501.04519)."""
+"""Monte Carlo tree search over steps with PUCT (as in AlphaZero; for language models rStar-Math 2501.04519).
+
+Knows: the PUCT rule, mean backup, priors and their noise, and which leaves are completed before the vote. Does not
+know how steps are written or judged.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,6 @@ from outthink.core.request import Request
 from outthink.session.session import Session
 from outthink.strategies.search.beam import guided
 from outthink.strategies.search.search import ROOT, Path, Search
-
-# A node of a search tree: a path with visits.
-#
-# Knows: the PUCT rule and mean backup. Does not know where children or values come from.
 
 _BASE, _START = 19652, 1.25
 """Constants of PUCT (Silver et al. 2017; strategies specification S14)."""
@@ -96,9 +96,7 @@ async def mcts(
             raise BadInput(f"mcts:{parameter}", value, "is not known", f"use {' or '.join(known)}")
     if not 0 <= noise <= 1:
         raise BadInput("mcts:noise", noise, "is no share", "give 0 for none and at most 1")
-    search = Search.open(
-        session, request, "mcts", separator=separator, step_tokens=step_tokens, aggregation=aggregation, exact=True
-    )
+    search = Search.open(session, request, "mcts", separator, step_tokens, aggregation, exact=True)
     tree = Tree(search, m, depth, priors == "logprob", noise)
     for _ in range(n):
         if tree.passed is not None or not await tree.simulate() or search.saturated(tree.done):

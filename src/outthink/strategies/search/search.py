@@ -1,6 +1,6 @@
-"""What searches over steps have in common: scored children, guards, and the vote at the end.
+"""What searches over steps have in common: paths, their continuation, scored children, and the vote at the end.
 
-Knows: how paths get their values, when looking further is no use, and what is answered if the
+Knows: where a step ends, how paths get their values, when looking further is no use, and what is answered if the
 budget or the verifier ends first. Does not know which path a search extends next.
 """
 
@@ -17,11 +17,6 @@ from outthink.core.sample import Candidate, Sample
 from outthink.session.session import Session
 from outthink.strategies.registry import Run
 from outthink.strategies.votes import Votes, aggregation_of, judged, verifier_of, weights
-
-# A path of a search: the steps of one whole or partial solution.
-#
-# Knows: its text, what it has cost to write, and what the verifier said. Does not know how it was
-# found or where the search goes next.
 
 _LETTERS = 4
 """Characters a token, for servers that tell no counts: it limits lengths and never enters a receipt."""
@@ -103,10 +98,7 @@ ROOT = Path()
 """Where every search begins: nothing written."""
 
 
-# Continues many prefixes by one step each, side by side.
-#
-# Knows: where a step ends, when a path is finished, and which steps are worth no more. Does not know
-# verifiers, or which path deserves a step.
+# Continuing many prefixes by one step each, side by side. Nothing here knows verifiers.
 
 SHORTEST = 5
 """Tokens below which a step is no progress (short loops win verifiers, Snell et al. 2408.03314)."""
@@ -238,10 +230,10 @@ class Search:
         session: Session,
         request: Request,
         name: str,
-        *,
-        separator: str = "auto",
+        separator: str,
         step_tokens: int,
-        aggregation: str = "auto",
+        aggregation: str,
+        *,
         guarded: bool = True,
         exact: bool = False,
     ) -> Search:

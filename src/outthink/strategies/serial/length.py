@@ -1,7 +1,8 @@
-"""Budget forcing (s1, Muennighoff et al., arXiv 2501.19393): think no longer than a cap, and no shorter than asked.
+"""How long one trace thinks: forced to a budget, or left early where trial answers agree.
 
-Knows: when a stop is ignored, when thinking is closed by force, and when forcing no longer helps. Does
-not know how a trace is continued.
+Knows: when a stop is ignored, when thinking is closed by force, and when an exit is safe. Does not know how a trace
+is continued or a trial decoded. Sources: s1 (Muennighoff et al., arXiv 2501.19393), DEER (arXiv 2504.15895), Dynasor
+(arXiv 2412.20993).
 """
 
 from __future__ import annotations
@@ -69,10 +70,7 @@ def _hopeless(trace: Trace, context: int | None) -> str:
     return ""
 
 
-# Early exit by trial answers (DEER, arXiv 2504.15895; Dynasor, arXiv 2412.20993).
-#
-# Knows: when to try, and that an exit needs trial answers that agree and are confident. Does not know
-# how a trial is decoded.
+# Early exit by trial answers.
 
 At = Literal["tokens", "transitions"]
 Mode = Literal["both", "confidence", "consensus"]

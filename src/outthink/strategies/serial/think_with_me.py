@@ -1,8 +1,8 @@
 """Think-with-Me (arXiv 2601.11252): pause where a trace turns, ask a judge, then go on, redirect or stop.
 
-Knows: where to pause, what each opinion leads to, and the controls (other pauses, other judges). Does
-not know how a judge decides. The paper's prompts and thresholds are not published: m, the number of
-interventions and all words are ours.
+Knows: where to pause, who judges and how a reply is read, and what each opinion leads to. Does not know how a trace
+is continued. The paper's prompts and thresholds are not published: m, the number of interventions and all words are
+ours.
 """
 
 from __future__ import annotations
@@ -31,10 +31,8 @@ from outthink.strategies.serial.thinking import (
     looping,
 )
 
-# Who decides at a pause of Think-with-Me: rules, the model itself, a verifier or person, chance, or nobody.
-#
-# Knows: each judge's question and how its reply is read. Does not know when a pause comes or what
-# follows from an opinion. A note is one sentence and never tells the answer.
+# Who decides at a pause: rules, the model itself, a verifier or person, chance, or nobody. A note is one sentence
+# and never tells the answer.
 
 STATED = frozenset({"boxed", "answer-is", "function"})
 """Rules of the answer readers that need a statement, not just a number that stands somewhere."""
