@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
+from outthink.cli.main import main
 from outthink.controller.plugins import load_plugins
 from outthink.core import plugins
 from outthink.strategies import registry
@@ -97,6 +98,14 @@ def test_a_client_names_what_has_been_loaded(proxy: ProxyServer) -> None:
     receipt = got.json["outthink"]["receipt"]
     assert (receipt["strategy"], receipt["answer"]) == ("plugged:n=1", "2")
     assert proxy.chat("outthink/auto", outthink={"answer": "broken"}).status == 400
+
+
+def test_a_key_may_name_one_and_no_module(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    assert main(["keys", "add", "k", "--ledger", ledger, "--strategy", "plugged:n=1"]) == 0
+    assert main(["keys", "add", "other", "--ledger", ledger, "--strategy", "python:bait_code:run"]) == 2
+    assert "is no strategy" in capsys.readouterr().err
+    assert "bait_code" not in sys.modules
 
 
 def test_the_command_loads_them_at_its_start_and_names_what_it_refuses(site: Path, tmp_path: Path) -> None:

@@ -216,11 +216,13 @@ def _budget(name: str, text: str | None) -> Budget:
 
 
 def _strategy(text: str | None) -> str | None:
+    from outthink.controller.plugins import load_plugins
     from outthink.serving.chat.question import read_strategy
     from outthink.serving.failure import Failure
 
     if text is None:
         return None
+    load_plugins()  # as the proxy does at its start
     try:
         read_strategy("--strategy", text)
     except Failure:

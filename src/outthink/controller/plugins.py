@@ -5,7 +5,6 @@ Knows: which names are our own, in each group. Does not know what a plugin does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.metadata import version
 
 from outthink.controller.verifier import CHOICES
@@ -16,16 +15,17 @@ from outthink.engines.locate import SCHEMES
 from outthink.strategies import Spec, strategies
 
 
-def load_plugins() -> Iterator[tuple[Plugin, str]]:
+def load_plugins() -> list[tuple[Plugin, str]]:
     """Each plugin with what is wrong with it in one line, empty where nothing is; names that are taken are refused."""
     own = (name for name, known in strategies().items() if known.function.__module__.startswith("outthink."))
     ours: dict[Group, frozenset[str]] = {
-        "strategies": frozenset(own),
+        "strategies": frozenset(own) | {"auto", "python"},
         "verifiers": frozenset(choice.partition(":")[0].partition("[")[0] for choice in CHOICES),
         "engines": frozenset(SCHEMES),
         "answers": frozenset(ANSWER_KINDS),
     }
-    for plugin in list(installed()):
+    plugins = []
+    for plugin in installed():
         problem = ""
         try:
             if plugin.name in ours[plugin.group]:
@@ -36,4 +36,5 @@ def load_plugins() -> Iterator[tuple[Plugin, str]]:
                 load(plugin.group, plugin.name)
         except OutthinkError as error:
             problem = str(error)
-        yield plugin, problem
+        plugins.append((plugin, problem))
+    return plugins

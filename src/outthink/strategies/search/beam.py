@@ -15,7 +15,7 @@ from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.session.session import Session
 from outthink.strategies.registry import Run, strategy
-from outthink.strategies.search.search import ROOT, SILENT, Path, Plan, Search, climb, distinct
+from outthink.strategies.search.search import ROOT, SILENT, LevelPlan, Path, Search, climb, distinct
 
 guided = partial(
     strategy,
@@ -45,7 +45,7 @@ async def beam(
     return await climb(search, best(m), n, depth)
 
 
-def best(m: int) -> Plan:
+def best(m: int) -> LevelPlan:
     """The best ceil(active / m) paths, m children each, `active` children in all.
 
     Unfinished paths of one text count once where something has to go (as in search-and-learn).

@@ -203,7 +203,7 @@ def distinct(paths: Sequence[Path]) -> list[Path]:
 SATURATED = 0.99
 """Score from which more search only finds what deceives the verifier, if all answers agree."""
 SILENT = "the verifier gave no score for a whole level; its paths are completed without it"
-Plan = Callable[[list[Path], int], list[tuple[Path, int]]]
+LevelPlan = Callable[[list[Path], int], list[tuple[Path, int]]]
 """From the scored unfinished paths and the active budget to (path, children) of the next level."""
 Rollout = int | Literal["end"]
 
@@ -369,7 +369,7 @@ class Search:
         return Verdict(None, best.text)
 
 
-async def climb(search: Search, plan: Plan, n: int, depth: int, rollout: Rollout = 0) -> Verdict:
+async def climb(search: Search, plan: LevelPlan, n: int, depth: int, rollout: Rollout = 0) -> Verdict:
     """Level by level: extend, score, release the budget of what has finished, let `plan` choose the rest."""
     done: list[Path] = []
     left: list[Path] = []
