@@ -1,4 +1,8 @@
-"""`outthink ask`: one question, one answer, one receipt."""
+"""`outthink ask`: one question, one answer, one receipt.
+
+Knows flags, a view of what runs, how an answer is printed, and a person at the terminal as a verifier. Does not know
+how a strategy is chosen or run.
+"""
 
 from __future__ import annotations
 

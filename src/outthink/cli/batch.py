@@ -1,4 +1,8 @@
-"""`outthink batch`: many questions under one budget, the next sample where it gains most."""
+"""`outthink batch` and `feedback`: many questions under one budget, and what came of single answers.
+
+Knows files of questions and results, and the table of a log. Does not know who gets the next sample, or how a log
+learns.
+"""
 
 from __future__ import annotations
 

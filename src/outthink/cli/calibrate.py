@@ -1,4 +1,7 @@
-"""`outthink calibrate`: learn from recorded samples when more compute pays, and check that it still holds."""
+"""`outthink calibrate` and `policy`: learn from recorded samples when more compute pays, check it, show it.
+
+Knows flags and what is printed. Does not know how a policy is fitted or decides.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from outthink.cli.options import passing_bar, write_whole
 from outthink.core.errors import BadInput
 
 _EPILOG = """outthink calibrate TRACES... --out policy.json
@@ -47,7 +51,6 @@ def run_calibrate(chosen: argparse.Namespace) -> int:
 
 def _calibrate(chosen: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.progress import Progress
 
     from outthink.economics.price import Price
     from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
@@ -63,16 +66,7 @@ def _calibrate(chosen: argparse.Namespace) -> int:
     )
     if not chosen.out.parent.is_dir():
         raise BadInput("--out", str(chosen.out), "is in a folder that does not exist", "make it first")
-    notes = Console(stderr=True, highlight=False)
-    with Progress(console=notes, transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("calibrating", total=None)
-
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        def say(line: str) -> None:
-            notes.print(line, markup=False, soft_wrap=True)
-
+    with passing_bar("calibrating") as (progress, say):
         policy = calibrate(chosen.traces, recipe, progress=progress, say=say)
     policy.save(chosen.out)
     show(policy, Console())
@@ -132,7 +126,6 @@ def run_policy(chosen: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    from outthink.cli.options import write_whole
     from outthink.evaluation.report.terminal import terminal_plot
 
     policy = Policy.load(chosen.policy)

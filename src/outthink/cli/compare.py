@@ -1,4 +1,8 @@
-"""`outthink compare`: what accuracy costs, from recorded samples or live on an engine."""
+"""`outthink compare`: what accuracy costs, from recorded samples or live on an engine.
+
+Knows flags, which of them go together, and where rows are shown or written. Does not know how strategies are replayed
+or run, nor what a row means.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,33 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, write_whole
+from outthink.cli.options import (
+    ANSWERS,
+    Progress,
+    chosen_engine,
+    engine_arguments,
+    passing_bar,
+    progress_bars,
+    refuse_below_one,
+    write_whole,
+)
 from outthink.core.errors import BadInput, EngineError
 
 if TYPE_CHECKING:
     from outthink.engines.protocol import Engine
     from outthink.evaluation.arena import ArenaPlan
     from outthink.evaluation.dataset import Dataset
-
+    from outthink.evaluation.rows import Row
+    from outthink.verifiers.protocol import Verifier
 
 # `outthink compare --live`: the flags of a live comparison and how it is carried out.
 
 _ONLY = {"live": False, "budgets": None, "out": None, "limit": None, "jobs": 1}
 
 
-def live_arguments(parser: argparse.ArgumentParser) -> None:
+def _live_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that go with --live."""
     engine_arguments(parser)
     add = parser.add_argument_group("live comparison").add_argument
@@ -41,26 +55,23 @@ def live_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="every request has seeds of its own, derived from it (default 0)")
 
 
-def refuse_live_only(chosen: argparse.Namespace) -> None:
+def _refuse_live_only(chosen: argparse.Namespace) -> None:
     """BadInput for flags that mean nothing in a replay."""
     for name, default in _ONLY.items():
-        if getattr(chosen, name) != default:
-            raise BadInput(f"--{name}", getattr(chosen, name), "goes with --live", "add --live or leave it out")
+        if (value := vars(chosen)[name]) != default:
+            raise BadInput(f"--{name}", value, "goes with --live", "add --live or leave it out")
 
 
-def run_live(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def _run_live(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     """Rows of all data sets, and what a report must say about the run."""
     from outthink.core.request import Sampling
     from outthink.evaluation.arena import ArenaPlan
     from outthink.evaluation.dataset import open_dataset
 
-    for name in ("limit", "jobs"):
-        value = getattr(chosen, name)
-        if value is not None and value < 1:
-            raise BadInput(f"--{name}", value, "is below 1", "give at least 1")
+    refuse_below_one(chosen, "limit", "jobs")
     for name in ("regrade", "speed", "concurrency", "problems"):
-        if getattr(chosen, name) is not None:
-            raise BadInput(f"--{name}", str(getattr(chosen, name)), "is for recorded samples", "leave out --live or it")
+        if (value := vars(chosen)[name]) is not None:
+            raise BadInput(f"--{name}", str(value), "is for recorded samples", "leave out --live or it")
     plan = ArenaPlan(
         answer=chosen.answer or "text",
         sampling=Sampling(temperature=chosen.temperature, max_tokens=chosen.max_tokens),
@@ -84,24 +95,13 @@ def budgets(text: str | None) -> tuple[int, ...]:
     return tuple(sorted(set(found)))
 
 
-async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: ArenaPlan) -> list[dict[str, Any]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bars = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: ArenaPlan) -> list[Row]:
     engine = chosen_engine(chosen)
     try:
-        with Progress(*bars, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        with progress_bars() as bar:
 
-            def progress(name: str) -> Callable[[int, int], None]:
-                task = bar.add_task(name, total=None)
-
-                def tell(done: int, total: int) -> None:
-                    bar.update(task, completed=done, total=total)
-                    if not sys.stderr.isatty():
-                        print(f"{name}: {done} of {total} requests", file=sys.stderr, flush=True)
-
-                return tell
+            def progress(name: str) -> Progress:
+                return bar(name, f"{name}:", " requests")
 
             return await _contests(chosen, datasets, plan, engine, progress)
     except EngineError as error:
@@ -115,8 +115,8 @@ async def _contests(
     datasets: list[Dataset],
     plan: ArenaPlan,
     engine: Engine,
-    progress: Callable[[str], Callable[[int, int], None]],
-) -> list[dict[str, Any]]:
+    progress: Callable[[str], Progress],
+) -> list[Row]:
     from outthink.controller.verifier import open_verifier
     from outthink.evaluation.live import live
     from outthink.strategies import Spec
@@ -124,7 +124,7 @@ async def _contests(
 
     specs = [Spec.parse(text, importing=True) for text in chosen.strategy or COMPARED_LIVE]
 
-    def judge(dataset: Dataset) -> Any:
+    def judge(dataset: Dataset) -> Verifier | None:
         if not chosen.verifier:
             return None
         keys = {problem.problem_id: problem.answer for problem in dataset.problems}
@@ -165,18 +165,15 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write the rows")
     add("--html", type=Path, metavar="FILE", help="write an interactive report")
     add("--plot", action="store_true", help="draw accuracy against tokens in the terminal")
-    live_arguments(parser)
+    _live_arguments(parser)
 
 
 def run_compare(chosen: argparse.Namespace) -> int:
     """Replay, or run on an engine; print the table, write the files."""
-    for name in ("seeds", "ahead", "concurrency"):
-        value = getattr(chosen, name)
-        if value is not None and value < 1:
-            raise BadInput(f"--{name}", value, "is below 1", "give at least 1")
+    refuse_below_one(chosen, "seeds", "ahead", "concurrency")
     _check_policy(chosen)
     if chosen.live:
-        rows, about = run_live(chosen)
+        rows, about = _run_live(chosen)
     else:
         rows, about = _replay(chosen)
     _print(chosen, rows, about)
@@ -202,10 +199,7 @@ def _check_policy(chosen: argparse.Namespace) -> None:
         raise BadInput("--strategy", "auto", "is compared on recorded samples", "leave out --live")
 
 
-def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
+def _replay(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     from outthink.controller.policy.artefact import Policy
     from outthink.engines.simulated import Speed
     from outthink.evaluation.calibration.contenders import NAME
@@ -214,22 +208,13 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
     from outthink.strategies import Spec
     from outthink.strategies.defaults import COMPARED
 
-    refuse_live_only(chosen)
+    _refuse_live_only(chosen)
     speed = Speed.parse(chosen.speed) if chosen.speed else Speed()
     if chosen.concurrency is not None:
         speed = replace(speed, concurrency=chosen.concurrency)
     specs = [Spec.parse(text, importing=True) for text in chosen.strategy or COMPARED if text != NAME]
     policy = Policy.load(chosen.policy) if chosen.policy else None
-    notes = Console(stderr=True, highlight=False)
-    with Progress(console=notes, transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("replaying", total=None)
-
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        def say(line: str) -> None:
-            notes.print(line, markup=False, soft_wrap=True)
-
+    with passing_bar("replaying") as (progress, say):
         scoring = None
         if chosen.verifier:
             engine = chosen_engine(chosen) if chosen.verifier == "judge" else None
@@ -254,7 +239,7 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
     return rows, settings.about()
 
 
-def _print(chosen: argparse.Namespace, rows: list[dict[str, Any]], about: dict[str, str]) -> None:
+def _print(chosen: argparse.Namespace, rows: list[Row], about: dict[str, str]) -> None:
     from rich.console import Console
 
     from outthink.evaluation.report.table import show

@@ -1,4 +1,7 @@
-"""`outthink doctor [URL]`: what a server, or this installation, can do."""
+"""`outthink doctor`, `pull`, `cache` and `strategies`: what is here, and what a server can do.
+
+Knows flags and tables. Does not know how a server is examined, a model fetched or a strategy run.
+"""
 
 from __future__ import annotations
 

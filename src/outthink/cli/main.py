@@ -1,7 +1,7 @@
 """The command line: one verb, or a few that belong together, a file.
 
-Knows: which verbs there are and how errors become one line and an exit code. Does not know what
-any verb does; their modules are imported when called, so that `--version` stays instant.
+Knows which verbs there are and how errors become one line and an exit code. Does not know what any verb does; their
+modules are imported when called, so that `--version` stays instant.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
             description=summary[0].upper() + summary[1:] + ".",
             formatter_class=argparse.RawTextHelpFormatter,
         )
-        getattr(_home(name), f"{name}_arguments")(sub)
+        vars(_home(name))[f"{name}_arguments"](sub)
     return top
 
 
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or what docs/contracts.md says of failures."""
     chosen = parser().parse_args(arguments)
     try:
-        code = getattr(_home(chosen.verb), f"run_{chosen.verb}")(chosen)
+        code = vars(_home(chosen.verb))[f"run_{chosen.verb}"](chosen)
     except OutthinkError as error:
         print(f"outthink {chosen.verb}: {error}", file=sys.stderr)
         return error.exit_code

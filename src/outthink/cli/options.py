@@ -1,9 +1,15 @@
-"""The flags that choose an engine, shared by every verb that needs one. Knows no engine."""
+"""What several verbs share: the flags of an engine, refusals, progress on a terminal, and files written whole.
+
+Knows flags, standard error and rich's bars. Does not know an engine, or what is counted or written.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +51,60 @@ class Answers(tuple[str, ...]):
 ANSWERS = Answers(ANSWER_KINDS)
 
 
-# Writing result files. Knows how to write a file whole or not at all; does not know what is in it.
+def refuse_below_one(chosen: argparse.Namespace, *names: str) -> None:
+    """BadInput for a flag that is given and below 1."""
+    for name in names:
+        value = vars(chosen)[name]
+        if value is not None and value < 1:
+            raise BadInput(f"--{name.replace('_', '-')}", value, "is below 1", "give at least 1")
+
+
+Progress = Callable[[int, int], None]
+"""Takes (parts done, parts in all)."""
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[..., Progress]]:
+    """Bars on a terminal; elsewhere a line for each step, or for each tenth, so that a log stays readable.
+
+    What it yields takes the name of a bar, and what comes before and after the counts in a line.
+    """
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = rich.BarColumn(), rich.MofNCompleteColumn(), rich.TimeRemainingColumn()
+    drawn = sys.stderr.isatty()
+    with rich.Progress("{task.description}", *columns, console=Console(stderr=True), disable=not drawn) as bar:
+
+        def add(name: str, before: str = "", after: str = "", *, tenths: bool = False) -> Progress:
+            task, last = bar.add_task(name, total=None), -1
+
+            def progress(done: int, total: int) -> None:
+                nonlocal last
+                bar.update(task, completed=done, total=total)
+                step = 10 * done // total if tenths else done
+                if not drawn and (step != last or not tenths):
+                    last = step
+                    print(f"{before or name} {done} of {total}{after}", file=sys.stderr, flush=True)
+
+            return progress
+
+        yield add
+
+
+@contextmanager
+def passing_bar(name: str) -> Iterator[tuple[Progress, Callable[[str], None]]]:
+    """A bar on a terminal that is gone afterwards, and a way to say a line above it."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True, highlight=False)
+    with Bars(console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(name, total=None)
+        yield (
+            lambda done, total: bar.update(task, completed=done, total=total),
+            lambda line: console.print(line, markup=False, soft_wrap=True),
+        )
 
 
 def write_whole(path: Path, text: str) -> None:

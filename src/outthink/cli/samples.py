@@ -1,4 +1,8 @@
-"""`outthink record`: sample a data set into a file that compare can replay."""
+"""`outthink record`, `label` and `verify`: files of samples, made, labelled and scored.
+
+Each of them, interrupted or killed, goes on where it was when the same command runs again. Knows flags and progress;
+does not know how samples are drawn, judged or kept.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments
+from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, progress_bars, refuse_below_one
 from outthink.core.errors import BadInput, EngineError
 
 if TYPE_CHECKING:
@@ -22,12 +26,12 @@ if TYPE_CHECKING:
     from outthink.verifiers.protocol import Verifier
 
 
-_RECORD_EPILOG = "DATASET: JSONL or Parquet with question and answer columns, or reasoning-gym:TASK?size=20&seed=1"
+_DATASETS = "DATASET: JSONL or Parquet with question and answer columns, or reasoning-gym:TASK?size=20&seed=1"
 
 
 def record_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
-    parser.epilog = _RECORD_EPILOG
+    parser.epilog = _DATASETS
     add = parser.add_argument
     add("dataset", metavar="DATASET", help="where the questions come from")
     engine_arguments(parser)
@@ -49,14 +53,11 @@ def run_record(chosen: argparse.Namespace) -> int:
     from outthink.core.request import Sampling
     from outthink.evaluation.dataset import open_dataset
     from outthink.evaluation.record import Recording
-    from outthink.strategies.prompts import STYLES
 
     if chosen.samples < 0 or chosen.samples + chosen.greedy < 1:
         raise BadInput("--samples", chosen.samples, "leaves nothing to record", "give at least 1")
-    if chosen.limit is not None and chosen.limit < 1:
-        raise BadInput("--limit", chosen.limit, "is below 1", "give at least 1")
-    if chosen.style is not None and chosen.style not in STYLES:
-        raise BadInput("--style", chosen.style, "is not known", f"use one of {', '.join(STYLES)}")
+    refuse_below_one(chosen, "limit")
+    _check_style(chosen.style)
     plan = Recording(
         samples=chosen.samples,
         greedy=chosen.greedy,
@@ -74,35 +75,29 @@ def run_record(chosen: argparse.Namespace) -> int:
 
 
 async def _record(chosen: argparse.Namespace, dataset: Dataset, plan: Recording) -> int:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from outthink.evaluation.record import record
 
     engine = chosen_engine(chosen)
-    columns = TextColumn("saved"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
-        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task("saved", total=None)
-
-            def progress(done: int, total: int) -> None:
-                bar.update(task, completed=done, total=total)
-                if not sys.stderr.isatty():
-                    print(f"saved {done} of {total}", file=sys.stderr, flush=True)
-
-            return await record(dataset, engine, chosen.out, plan, progress=progress)
+        with progress_bars() as bar:
+            return await record(dataset, engine, chosen.out, plan, progress=bar("saved"))
     finally:
         await engine.aclose()
 
 
-# `outthink label`: process labels for recorded samples.
+def _check_style(style: str | None) -> None:
+    from outthink.strategies.prompts import STYLES
 
-_LABEL_EPILOG = "interrupted or killed, the same command goes on where it was"
+    if style is not None and style not in STYLES:
+        raise BadInput("--style", style, "is not known", f"use one of {', '.join(STYLES)}")
+
+
+# `outthink label`: process labels for recorded samples.
 
 
 def label_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
-    parser.epilog = _LABEL_EPILOG
+    parser.epilog = "interrupted or killed, the same command goes on where it was"
     add = parser.add_argument
     add("samples", type=Path, metavar="SAMPLES.parquet", help="recorded samples (outthink record)")
     add("--problems", type=Path, required=True, metavar="FILE", help="their questions and gold answers")
@@ -124,15 +119,10 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
 def run_label(chosen: argparse.Namespace) -> int:
     """Label, with a progress bar."""
     from outthink.core.request import Sampling
-    from outthink.strategies.prompts import STYLES
     from outthink.training.label import Labelling
 
-    for name in ("completions", "steps", "solutions", "limit"):
-        value = getattr(chosen, name)
-        if value is not None and value < 1:
-            raise BadInput(f"--{name}", value, "is below 1", "give at least 1")
-    if chosen.style is not None and chosen.style not in STYLES:
-        raise BadInput("--style", chosen.style, "is not known", f"use one of {', '.join(STYLES)}")
+    refuse_below_one(chosen, "completions", "steps", "solutions", "limit")
+    _check_style(chosen.style)
     plan = Labelling(
         completions=chosen.completions,
         steps=chosen.steps,
@@ -149,9 +139,6 @@ def run_label(chosen: argparse.Namespace) -> int:
 
 
 async def _label(chosen: argparse.Namespace, plan: Labelling) -> int:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from outthink.evaluation.dataset import open_dataset
     from outthink.training.label import label
     from outthink.training.solutions import read_samples
@@ -160,17 +147,9 @@ async def _label(chosen: argparse.Namespace, plan: Labelling) -> int:
     questions = {problem.problem_id: problem.question for problem in dataset.problems}
     collection = read_samples(chosen.samples, questions, limit=chosen.limit, per_problem=chosen.solutions)
     engine = chosen_engine(chosen)
-    columns = TextColumn("saved"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
-        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task("saved", total=None)
-
-            def progress(done: int, total: int) -> None:
-                bar.update(task, completed=done, total=total)
-                if not sys.stderr.isatty():
-                    print(f"saved {done} of {total}", file=sys.stderr, flush=True)
-
-            return await label(dataset, collection.solutions, engine, chosen.out, plan, progress=progress)
+        with progress_bars() as bar:
+            return await label(dataset, collection.solutions, engine, chosen.out, plan, progress=bar("saved"))
     finally:
         await engine.aclose()
 
@@ -225,24 +204,11 @@ async def _verify(
     kind: AnswerKind,
     engine: Engine | None,
 ) -> VerifyReport:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from outthink.evaluation.verify import close, verify
 
-    columns = TextColumn("scored"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
-        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task("scored", total=None)
-            tenth = -1
-
-            def progress(done: int, total: int) -> None:
-                nonlocal tenth
-                bar.update(task, completed=done, total=total)
-                if not sys.stderr.isatty() and 10 * done // total != tenth:
-                    tenth = 10 * done // total
-                    print(f"scored {done} of {total}", file=sys.stderr, flush=True)
-
+        with progress_bars() as bar:
+            progress = bar("scored", tenths=True)
             return await verify(samples, problems, verifier, chosen.out, kind=kind, progress=progress)
     except EngineError as error:
         raise EngineError(f"{error}; what is scored is kept: run the same command again to go on") from error
@@ -258,10 +224,10 @@ def _agreement(samples: SampleFile, report: VerifyReport) -> None:
         if name not in samples.names:
             continue
         both = [
-            (bool(told), one.score == 1)
-            for told, one in zip(samples.column(name), report.judged, strict=True)
-            if told is not None and one.score is not None
+            (bool(recorded), sample.score == 1)
+            for recorded, sample in zip(samples.column(name), report.judged, strict=True)
+            if recorded is not None and sample.score is not None
         ]
         if both:
-            same = sum(told == found for told, found in both)
+            same = sum(recorded == judged for recorded, judged in both)
             print(f"agrees with `{name}` on {same:,} of {len(both):,} samples ({same / len(both):.2%})")

@@ -1,4 +1,8 @@
-"""`outthink serve`: the proxy."""
+"""`outthink serve` and `keys`: the proxy, and who may use it.
+
+Knows flags, what is printed when the proxy is there, and the table of keys. Does not know the configuration's keys,
+how requests are served or where keys lie.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +65,7 @@ def run_serve(chosen: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=_loop()) as runner:
         if chosen.check:
             return runner.run(_check(config))
-        runner.run(serve(config, _told))
+        runner.run(serve(config, _announce))
     return 0
 
 
@@ -109,7 +113,7 @@ async def _check(config: Config) -> int:
     return 1 if wrong else 0
 
 
-def _told(proxy: Proxy) -> None:
+def _announce(proxy: Proxy) -> None:
     listen = proxy.config.listen
     host = f"[{listen.host}]" if ":" in listen.host else listen.host
     names = ", ".join(proxy.pool.names()) or "no model yet"
@@ -118,8 +122,8 @@ def _told(proxy: Proxy) -> None:
         print(f"outthink serve: {problem}", file=sys.stderr)
     for backend in proxy.pool.backends:
         if backend.trouble is not None:
-            told = f"{backend.url} is not there ({backend.trouble}); it is asked again"
-            print(f"outthink serve: {told}", file=sys.stderr)
+            trouble = f"{backend.url} is not there ({backend.trouble}); it is asked again"
+            print(f"outthink serve: {trouble}", file=sys.stderr)
 
 
 # `outthink keys`: who may use the proxy, and how much of it.
@@ -250,9 +254,9 @@ def _show(keys: Sequence[StoredKey]) -> None:
             key.id,
             key.name,
             _state(key),
-            _told_keys(terms.day),
-            _told_keys(terms.month),
-            _told_keys(terms.ceiling),
+            _budget_text(terms.day),
+            _budget_text(terms.month),
+            _budget_text(terms.ceiling),
             terms.strategy or "",
             " ".join(terms.models),
             _date(key.created),
@@ -272,7 +276,7 @@ def _state(key: StoredKey) -> str:
     return "admin" if key.terms.admin else "active"
 
 
-def _told_keys(budget: Budget) -> str:
+def _budget_text(budget: Budget) -> str:
     return ",".join(f"{name}={budget.get(name):.15g}" for name in budget.limited)
 
 

@@ -1,4 +1,8 @@
-"""`outthink train`: a verifier from recorded samples."""
+"""`outthink train` and `router`: a verifier from recorded samples, a router from recorded outcomes.
+
+Knows flags, which values make no sense, and the tables of a router's figures. Does not know how anything is trained
+or judged.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ import argparse
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from outthink.cli.options import passing_bar, refuse_below_one
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -62,7 +68,7 @@ def run_train(chosen: argparse.Namespace) -> int:
     """Train, saying how it goes."""
     from outthink.training.prm import train_prm
 
-    train_prm(plan_of(chosen, "outthink train " + shlex.join(_given())), say=lambda line: print(line, flush=True))
+    train_prm(plan_of(chosen, "outthink train " + shlex.join(sys.argv[2:])), say=lambda line: print(line, flush=True))
     return 0
 
 
@@ -73,13 +79,10 @@ def plan_of(chosen: argparse.Namespace, command: str) -> TrainingPlan:
     from outthink.training.loop import TrainingSettings
     from outthink.training.prm import TrainingPlan, as_smoke_test
 
-    for name in ("epochs", "batch_tokens", "micro_tokens", "max_context", "limit", "max_steps", "delta"):
-        value = getattr(chosen, name)
-        if value is not None and value < 1:
-            raise BadInput(f"--{name.replace('_', '-')}", value, "is below 1", "give at least 1")
+    refuse_below_one(chosen, "epochs", "batch_tokens", "micro_tokens", "max_context", "limit", "max_steps", "delta")
     for name in ("outcome_weight", "step_weight", "rank_weight", "weight_decay", "save_seconds"):
-        if not getattr(chosen, name) >= 0:
-            raise BadInput(f"--{name.replace('_', '-')}", getattr(chosen, name), "is below 0", "give 0 or more")
+        if not (value := vars(chosen)[name]) >= 0:
+            raise BadInput(f"--{name.replace('_', '-')}", value, "is below 0", "give 0 or more")
     if chosen.delta is not None and not chosen.full:
         raise BadInput("--delta", chosen.delta, "goes with --full only", "add --full, or use --lora")
     rank = None if chosen.full else chosen.lora
@@ -114,11 +117,6 @@ def plan_of(chosen: argparse.Namespace, command: str) -> TrainingPlan:
         command=command,
     )
     return as_smoke_test(plan) if chosen.tiny else plan
-
-
-def _given() -> list[str]:
-    """The arguments after the verb, as typed."""
-    return sys.argv[2:]
 
 
 # `outthink router`: train a router on recorded outcomes, and say what it is worth beside its controls.
@@ -162,7 +160,7 @@ def _train(chosen: argparse.Namespace) -> int:
     from outthink.evaluation.routing.training import RouterRecipe
 
     if _several(chosen):
-        return train_several(chosen)
+        return _train_several(chosen)
     identity, report = train(chosen.data, chosen.out, RouterRecipe(subject=chosen.subject, seed=chosen.seed))
     _show(report)
     print(f"wrote {chosen.out}, router {identity[:12]}; the figures are those of its held-out training prompts")
@@ -170,16 +168,11 @@ def _train(chosen: argparse.Namespace) -> int:
 
 
 def _eval(chosen: argparse.Namespace) -> int:
-    from dataclasses import replace
-
-    from rich.console import Console
-    from rich.progress import Progress
-
     from outthink.evaluation.routing.run import cross_fitted, held_out, recipe_of
     from outthink.evaluation.routing.training import RouterRecipe
 
     if _several(chosen):
-        return judge_several(chosen)
+        return _judge_several(chosen)
     if not chosen.cross_fit:
         if chosen.router is None:
             raise BadInput("--router", None, "is missing", "give the folder of `router train`, or --cross-fit")
@@ -188,15 +181,9 @@ def _eval(chosen: argparse.Namespace) -> int:
         report = held_out(chosen.data, chosen.router, gold=chosen.gold)
     else:
         recipe = recipe_of(chosen.router) if chosen.router else RouterRecipe(subject=chosen.subject)
-        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task("training", total=None)
-            report = cross_fitted(
-                chosen.data,
-                replace(recipe, seed=chosen.seed),
-                folds=chosen.folds,
-                gold=chosen.gold,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
+        recipe = replace(recipe, seed=chosen.seed)
+        with passing_bar("training") as (progress, _):
+            report = cross_fitted(chosen.data, recipe, folds=chosen.folds, gold=chosen.gold, progress=progress)
     if chosen.json:
         print(json.dumps(report, allow_nan=False))
         return 0
@@ -249,7 +236,7 @@ def _cell(value: float | None, digits: int) -> str:
 _TWO = "is for a weak and a strong model only"
 
 
-def train_several(chosen: argparse.Namespace) -> int:
+def _train_several(chosen: argparse.Namespace) -> int:
     """Train, write, and show what held-out training prompts say."""
     from outthink.evaluation.routing.run import train_many
     from outthink.evaluation.routing.training import RouterRecipe
@@ -262,7 +249,7 @@ def train_several(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def judge_several(chosen: argparse.Namespace) -> int:
+def _judge_several(chosen: argparse.Namespace) -> int:
     """Evaluate a stored router, or the recipe by cross-fitting."""
     from outthink.evaluation.routing.run import cross_fitted_many, held_out_many
     from outthink.evaluation.routing.training import RouterRecipe
