@@ -45,7 +45,7 @@ from auto_ways import (
 from common import NO_TRACES, RESULTS, Table, interval, load_average, parser, save, show, skip, target, traces
 from outthink.engines.traces import load
 from outthink.evaluation.calibration.fit import orders_for
-from outthink.evaluation.calibration.gain import SWAY
+from outthink.evaluation.calibration.votes import SWAY
 from outthink.evaluation.report.plot import draw
 from outthink.evaluation.rows import intervals, resampled_means
 from stopping import HeldOutRule

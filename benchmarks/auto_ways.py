@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from boosted import Boosted
 from outthink.engines.traces import Recorded, Traces, load
-from outthink.evaluation.calibration.dealt import Array, deal_one
-from outthink.evaluation.calibration.dealt import Table as Samples
 from outthink.evaluation.calibration.fit import SWAYS, StoppingSettings, certainty, fit, sure_after
-from outthink.evaluation.calibration.gain import SWAY, Ridge, Spent, Walk, outcome, scale_of, walk
+from outthink.evaluation.calibration.votes import SWAY, Array, Ridge, Spent, Walk, deal_one, outcome, scale_of, walk
+from outthink.evaluation.calibration.votes import Table as Samples
 from stopping import (
     HeldOutRule,
     RuleLearner,

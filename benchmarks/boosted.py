@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from outthink.evaluation.calibration.dealt import Array
-from outthink.evaluation.calibration.gain import Mask, Walk
+from outthink.evaluation.calibration.votes import Array, Mask, Walk
 
 _PATHS = 4000
 """Orders times problems that are fitted on: more took longer and won nothing."""

@@ -37,12 +37,12 @@ from common import NO_TRACES, RESULTS, Table, interval, load_average, parser, sa
 from outthink.controller.cascade import least_threshold, risk
 from outthink.engines.traces import load
 from outthink.evaluation.calibration.cascade import CascadeChoice, CascadeSettings, Fitter, baseline, leaders
-from outthink.evaluation.calibration.dealt import Array, deal
-from outthink.evaluation.calibration.dealt import Table as Samples
+from outthink.evaluation.calibration.votes import Array, deal
+from outthink.evaluation.calibration.votes import Table as Samples
 from outthink.evaluation.dataset import Problems
-from outthink.evaluation.replay import POOLED, replay_pool
 from outthink.evaluation.report.plot import draw
 from outthink.evaluation.rows import intervals, resampled_means
+from pooled import POOLED, replay_pool
 
 SETS = {"GSM8K": ("GSM8K 0.5B", "GSM8K 1.5B"), "MATH": ("MATH 0.5B", "MATH 1.5B")}
 ORDERS = {"GSM8K": 8, "MATH": 24}

@@ -19,8 +19,7 @@ from outthink.evaluation.calibration.cascade import (
     baseline,
     operating_point,
 )
-from outthink.evaluation.calibration.dealt import Array, Dealt, Table
-from outthink.evaluation.calibration.gain import Mask, scale_of, walk
+from outthink.evaluation.calibration.votes import Array, Dealt, Mask, Table, scale_of, walk
 
 THRESHOLDS = tuple(float(value) for value in np.arange(0.5, 2.6, 0.1))
 _SWAYS = ((1e-6, 0.0), (0.25, 0.25))

@@ -34,7 +34,7 @@ from outthink.evaluation.calibration.contenders import AutoContender, fit_source
 from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.compare import CompareSettings
-from outthink.evaluation.dataset import Source, open_source
+from outthink.evaluation.dataset import SampleSet, open_source
 from outthink.evaluation.replay import Lineup, replay
 from outthink.evaluation.rows import interval
 
@@ -62,11 +62,11 @@ print(json.dumps([kilobytes() - before, sorted({"numpy", "sklearn", "lightgbm"} 
 
 
 @lru_cache(maxsize=1)
-def _source(path: Path) -> Source:
+def _source(path: Path) -> SampleSet:
     return open_source(path)
 
 
-def _measured(source: Source, autos: list[AutoContender]) -> np.ndarray:
+def _measured(source: SampleSet, autos: list[AutoContender]) -> np.ndarray:
     settings = CompareSettings(seeds=ORDERS, workers=1)
     (outcomes,) = replay([Lineup(source.traces, [], autos)], settings, None)
     return outcomes[0].values
@@ -102,7 +102,7 @@ def vars_of(found: Any) -> dict[str, Any]:
     return {name: getattr(found, name) for name in found.__dataclass_fields__}
 
 
-def choosing(policy: Policy, source: Source) -> dict[str, float]:
+def choosing(policy: Policy, source: SampleSet) -> dict[str, float]:
     """Processor milliseconds a request: the plan, the text's features and every decision of its rule."""
     model = source.traces.model
     taken, decisions = [], []

@@ -30,10 +30,17 @@ from outthink.controller.routing_rules import Routing, Way
 from outthink.core.errors import BadInput
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import load as load_traces
-from outthink.evaluation.dataset import Problems, Source, open_source
+from outthink.evaluation.dataset import Problems, SampleSet, open_source
 from outthink.evaluation.routing.data import groups
-from outthink.evaluation.routing.difficulty import DifficultyRecipe, ModelOutcomes, fit, outcomes
-from outthink.evaluation.routing.difficulty_run import cross_fitted, for_policy, train
+from outthink.evaluation.routing.difficulty import (
+    DifficultyRecipe,
+    ModelOutcomes,
+    cross_fitted,
+    fit,
+    for_policy,
+    outcomes,
+    train,
+)
 from outthink.evaluation.routing.figures import drawn, ordering, success_figures
 from outthink.evaluation.routing.report import route_row, routed
 from outthink.evaluation.routing.training import Corpus
@@ -119,7 +126,7 @@ def training_set(folder: Path) -> ModelOutcomes | None:
         return None
     known, samples = Problems.read(problems), load_traces(file)
     questions = {name: known.question(name) for name in samples.problems}
-    return replace(outcomes([Source(samples, questions, "number", {})]), models=(MODELS[0],))
+    return replace(outcomes([SampleSet(samples, questions, "number", {})]), models=(MODELS[0],))
 
 
 def states_of(name: str, data: ModelOutcomes, folder: Path | None) -> dict[str, Any] | None:
@@ -190,7 +197,7 @@ def probed(
     return rows, paired, by_layer
 
 
-def routes(name: str, data: ModelOutcomes, sources: list[Source]) -> list[Row]:
+def routes(name: str, data: ModelOutcomes, sources: list[SampleSet]) -> list[Row]:
     """Both ways of routing one answer between the models, in FLOPs, by held-out chances and by those of length."""
     prompts = {
         source.questions[key]: problem.sampled[0].prompt_tokens or 0

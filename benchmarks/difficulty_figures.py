@@ -15,13 +15,15 @@ from outthink.evaluation.routing.data import Floats, Ints, fold_of, groups
 from outthink.evaluation.routing.difficulty import (
     DifficultyRecipe,
     ModelOutcomes,
+    Predicted,
     Reads,
     States,
     check_states,
+    cross_fitted,
     inner_predictions,
+    model_figures,
     ridge_paths,
 )
-from outthink.evaluation.routing.difficulty_run import Predicted, cross_fitted, model_figures
 from outthink.evaluation.routing.figures import drawn, interval_columns, ordering, platt
 from outthink.evaluation.routing.training import Corpus
 

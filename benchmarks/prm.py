@@ -43,11 +43,10 @@ import pyarrow.parquet as parquet
 from common import MODELS, NO_TRACES, ROOT, Table, interval, load_average, parser, save, show, skip, target
 from outthink.cli.train import plan_of, train_arguments
 from outthink.training.base import HISTORY, tokenizer_of
-from outthink.training.examples import encode_all
+from outthink.training.examples import Collection, encode_all, read_solutions
 from outthink.training.judgement import curve, scored, solution_metrics, solution_scores, step_logits
 from outthink.training.metrics import ScoredProblem
 from outthink.training.prm import train_prm
-from outthink.training.solutions import Collection, read_solutions
 from outthink.verifiers.reward_model.opening import Artefact, read_artefact
 from verifier_figures import equal_flops, load_verifier
 

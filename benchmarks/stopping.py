@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded
-from outthink.evaluation.calibration.dealt import Array
 from outthink.evaluation.calibration.fit import LEADS, leading
-from outthink.evaluation.calibration.gain import Mask, Spent, Walk, below, cheapest_kept, outcome
+from outthink.evaluation.calibration.votes import Array, Mask, Spent, Walk, below, cheapest_kept, outcome
 
 
 class RuleLearner(Protocol):

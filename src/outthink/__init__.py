@@ -57,19 +57,19 @@ if TYPE_CHECKING:
     from outthink.engines.traces import ReplayEngine, Traces
     from outthink.engines.traces import load as load_traces
     from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
-    from outthink.evaluation.calibration.source import open_source as open_samples
     from outthink.evaluation.calibration.target import Target
     from outthink.evaluation.compare import CompareSettings, compare
     from outthink.evaluation.dataset import Dataset, open_dataset
+    from outthink.evaluation.dataset import open_source as open_samples
     from outthink.evaluation.gains import accuracy_by_cap
     from outthink.evaluation.record import Recording, record
     from outthink.evaluation.report.html import render as report_html
     from outthink.evaluation.report.plot import draw as report_svg
     from outthink.evaluation.report.terminal import terminal_plot as report_text
     from outthink.evaluation.routing.difficulty import fit_probe as fit_difficulty_probe
+    from outthink.evaluation.routing.difficulty import for_policy as difficulty_for_policy
     from outthink.evaluation.routing.difficulty import outcomes as difficulty_outcomes
-    from outthink.evaluation.routing.difficulty_run import for_policy as difficulty_for_policy
-    from outthink.evaluation.routing.difficulty_run import train as train_difficulty
+    from outthink.evaluation.routing.difficulty import train as train_difficulty
     from outthink.session.scoring import Asking
     from outthink.session.session import Session
     from outthink.strategies import Spec, Votes, strategy
@@ -110,8 +110,8 @@ _HOMES = {
     "evaluation.report.html": "render=report_html",
     "evaluation.report.plot": "draw=report_svg",
     "evaluation.report.terminal": "terminal_plot=report_text",
-    "evaluation.routing.difficulty": "fit_probe=fit_difficulty_probe outcomes=difficulty_outcomes",
-    "evaluation.routing.difficulty_run": "for_policy=difficulty_for_policy train=train_difficulty",
+    "evaluation.routing.difficulty": "fit_probe=fit_difficulty_probe for_policy=difficulty_for_policy "
+    "outcomes=difficulty_outcomes train=train_difficulty",
     "session.scoring": "Asking",
     "session.session": "Session",
     "strategies": "Spec Votes strategy",

@@ -26,10 +26,10 @@ from outthink.evaluation.calibration.cascade import (
     operating_point,
     stops,
 )
-from outthink.evaluation.calibration.dealt import Array, Table, deal
-from outthink.evaluation.calibration.gain import SWAY, scale_of, walk
-from outthink.evaluation.replay import MEASURES, POOLED, replay_pool, rerun
+from outthink.evaluation.calibration.votes import SWAY, Array, Table, deal, scale_of, walk
+from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
+from pooled import POOLED, replay_pool
 from support.pools import read_rule
 
 DEMO = Path(__file__).parents[2] / "data" / "demo"

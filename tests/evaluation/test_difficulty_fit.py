@@ -14,7 +14,7 @@ from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces
-from outthink.evaluation.dataset import Source
+from outthink.evaluation.dataset import SampleSet
 from outthink.evaluation.routing.data import Floats, groups
 from outthink.evaluation.routing.difficulty import ModelOutcomes, fit_probe, outcomes
 from outthink.evaluation.routing.figures import drawn, ordering, success_figures
@@ -36,7 +36,7 @@ def made(count: int = 200, *, noise: bool = False) -> ModelOutcomes:
     return ModelOutcomes("made", ("small", "big"), questions, right, tokens, 0)
 
 
-def source(data: ModelOutcomes, place: int, questions: bool = True) -> Source:
+def source(data: ModelOutcomes, place: int, questions: bool = True) -> SampleSet:
     """Samples with these outcomes."""
     problems, texts = {}, {}
     for row, text in enumerate(data.questions):
@@ -45,7 +45,7 @@ def source(data: ModelOutcomes, place: int, questions: bool = True) -> Source:
         drawn_ = [Sample(i, "", "1" if i < good else "2", "boxed", length, "stop", 10) for i in range(32)]
         problems[f"p{row}"] = Recorded(f"p{row}", drawn_, None, {"1"})
         texts[f"p{row}"] = text
-    return Source(
+    return SampleSet(
         Traces(Path(f"{data.models[place]}--made.parquet"), problems), texts if questions else None, "number", {}
     )
 
@@ -111,8 +111,7 @@ def test_heads_find_what_is_in_the_question_and_nothing_else(noise: bool) -> Non
 
 def test_trained_heads_are_the_loaded_ones(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    from outthink.evaluation.routing.difficulty import DifficultyRecipe
-    from outthink.evaluation.routing.difficulty_run import train
+    from outthink.evaluation.routing.difficulty import DifficultyRecipe, train
 
     data = made(120)
     heads = train(data, tmp_path / "heads", DifficultyRecipe(strengths=(1.0,)))
@@ -126,7 +125,7 @@ def test_trained_heads_are_the_loaded_ones(tmp_path: Path) -> None:
 
 def test_a_policy_gets_heads_only_where_they_help() -> None:
     pytest.importorskip("sklearn")
-    from outthink.evaluation.routing.difficulty_run import for_policy
+    from outthink.evaluation.routing.difficulty import for_policy
 
     data = made(150)
     longer = tuple(text + " Show every step." * (i % 2) for i, text in enumerate(data.questions))

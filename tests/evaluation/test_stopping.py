@@ -11,9 +11,20 @@ import pytest
 from outthink.controller.policy.rules import Lead, LinearGain, rule_from_json
 from outthink.core.errors import BadInput
 from outthink.engines.traces import ReplayEngine, Traces, load
-from outthink.evaluation.calibration.dealt import Array, Table, deal_one
 from outthink.evaluation.calibration.fit import certainty, leading, sure_after
-from outthink.evaluation.calibration.gain import SWAY, Mask, Ridge, Spent, below, outcome, scale_of, walk
+from outthink.evaluation.calibration.votes import (
+    SWAY,
+    Array,
+    Mask,
+    Ridge,
+    Spent,
+    Table,
+    below,
+    deal_one,
+    outcome,
+    scale_of,
+    walk,
+)
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from outthink.strategies.voting import Rule

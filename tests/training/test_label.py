@@ -17,8 +17,8 @@ from outthink.core.sample import split_steps
 from outthink.engines.protocol import Call
 from outthink.evaluation.dataset import Dataset, Problem, open_dataset
 from outthink.session.store import SampleStore
+from outthink.training.examples import Solution, read_labels
 from outthink.training.label import Labelling, label
-from outthink.training.solutions import Solution, read_labels
 
 FAST = Speed(stream=1e6, total=1e8, prefill=1e8, concurrency=32)
 RIGHT, WRONG = "so the answer is \\boxed{7}", "so the answer is \\boxed{3}"

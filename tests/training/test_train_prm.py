@@ -16,11 +16,10 @@ from outthink import BadInput, Request
 from outthink.cli.main import main
 from outthink.core.sample import Candidate
 from outthink.training.base import BaseShape, active_parameters, build, compress
-from outthink.training.examples import Targets, encode_all
+from outthink.training.examples import Targets, encode_all, read_solutions
 from outthink.training.judgement import probabilities, step_logits
 from outthink.training.loop import TrainingSettings
 from outthink.training.prm import TrainingPlan, train_prm
-from outthink.training.solutions import read_solutions
 from outthink.verifiers.reward_model import open_reward_model
 from verifier_figures import load_verifier
 

@@ -10,10 +10,9 @@ import pyarrow.parquet as parquet
 import pytest
 
 from outthink import BadInput
-from outthink.training.examples import Examples, Targets, encode_all
+from outthink.training.examples import Collection, Examples, Solution, Targets, encode_all, read_labels, read_solutions
 from outthink.training.loop import epoch_plan, micro_batches
 from outthink.training.prm import split
-from outthink.training.solutions import Collection, Solution, read_labels, read_solutions
 from outthink.verifiers.reward_model.formats import encode
 
 

@@ -140,8 +140,8 @@ def run_label(chosen: argparse.Namespace) -> int:
 
 async def _label(chosen: argparse.Namespace, plan: Labelling) -> int:
     from outthink.evaluation.dataset import open_dataset
+    from outthink.training.examples import read_samples
     from outthink.training.label import label
-    from outthink.training.solutions import read_samples
 
     dataset = open_dataset(str(chosen.problems), chosen.answer)
     questions = {problem.problem_id: problem.question for problem in dataset.problems}

@@ -1,7 +1,7 @@
 """Difficulty before any token is decoded: how likely each model is right, and how much it will write.
 
 Knows: which head of a text model means what, their folder of JSON, and a probe on a hidden state. Does not know
-how heads are fitted (`outthink.evaluation.routing.difficulty_run`) or what a policy does with them. Applying them
+how heads are fitted (`outthink.evaluation.routing.difficulty`) or what a policy does with them. Applying them
 needs the standard library only.
 """
 
@@ -110,8 +110,8 @@ def heads(models: Sequence[str]) -> tuple[str, ...]:
 
 # Difficulty heads as a folder of JSON, or as a few plain values inside another artefact.
 
-_AGAIN = "train it again with outthink.evaluation.routing.difficulty_run"
-_FOLDER = Folder("difficulty", "outthink.evaluation.routing.difficulty_run", _AGAIN)
+_AGAIN = "train it again with outthink.evaluation.routing.difficulty"
+_FOLDER = Folder("difficulty", "outthink.evaluation.routing.difficulty", _AGAIN)
 
 
 def save(folder: Path, difficulty: Difficulty, about: JsonObject, prompts: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from outthink.core.errors import BadInput
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.contenders import NAME, AutoContender, add_columns, contenders, crossed, pool_of
 from outthink.evaluation.calibration.regime import drift_values
-from outthink.evaluation.dataset import Source, open_source, regrade, replayable
+from outthink.evaluation.dataset import SampleSet, open_source, regrade, replayable
 from outthink.evaluation.replay import Lineup, Outcomes, Progress, ReplaySettings, replay, rerun
 from outthink.evaluation.rows import Measured, Row, rows_of, rungs_of
 from outthink.evaluation.sample_file import JsonObject
@@ -178,7 +178,7 @@ def _same_data(tasks: Sequence[Task], dataset: str | None) -> Sequence[Task]:
     return [task for task in tasks if task.dataset == dataset] or tasks
 
 
-def _drift(task: Task, source: Source) -> list[str]:
+def _drift(task: Task, source: SampleSet) -> list[str]:
     """Where the samples are unlike those of the calibration, in words."""
     lines = []
     for name, values in drift_values(source).items():

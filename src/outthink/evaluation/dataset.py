@@ -277,7 +277,7 @@ _SAMPLERS = ("temperature", "top_p", "top_k", "min_p", "sampler", "sampling")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SampleSet:
     """One file of samples.
 
     Args:
@@ -315,13 +315,13 @@ class Source:
             return {}
         return {name: prompt_hash(self.questions[name]) for name in self.traces.problems}
 
-    def take(self, names: Sequence[str]) -> Source:
+    def take(self, names: Sequence[str]) -> SampleSet:
         """Some of its problems."""
         part = Traces(self.traces.path, {name: self.traces.problems[name] for name in names}, self.traces.scoring)
-        return Source(part, self.questions, self.answer, self.about)
+        return SampleSet(part, self.questions, self.answer, self.about)
 
 
-def open_source(path: Path, traces: Traces | None = None) -> Source:
+def open_source(path: Path, traces: Traces | None = None) -> SampleSet:
     """Read a file of samples with what lies beside it; BadInput as `load`, or for rows of more than one sampler."""
     traces = traces or load(path)
     _one_sampler(path)
@@ -331,10 +331,10 @@ def open_source(path: Path, traces: Traces | None = None) -> Source:
         known = all(name in problems for name in traces.problems)
         questions = {name: problems.question(name) for name in traces.problems} if known else None
     except BadInput:
-        return Source(traces, None, None, about)
+        return SampleSet(traces, None, None, about)
     keys = problems.keys or {}
     graded = Problems(problems.path, {name: problems.rows[name] for name in traces.problems if name in keys})
-    return Source(traces, questions, graded.kind if graded.rows else None, about)
+    return SampleSet(traces, questions, graded.kind if graded.rows else None, about)
 
 
 def replayable(paths: Sequence[Path], say: Callable[[str], None], problem: str) -> list[Path]:

@@ -16,7 +16,7 @@ from outthink.core.errors import EngineError
 from outthink.evaluation.rows import interval, paired_interval
 from outthink.evaluation.sample_file import JsonObject
 from outthink.training.base import Model, require
-from outthink.training.examples import Examples, Floats
+from outthink.training.examples import Collection, Examples, Floats
 from outthink.training.loop import Dtype, autocast, device_of, micro_batches, micro_tokens, moved
 from outthink.training.metrics import (
     METHODS,
@@ -29,7 +29,6 @@ from outthink.training.metrics import (
     first_error_accuracy,
     number_answers,
 )
-from outthink.training.solutions import Collection
 from outthink.verifiers.protocol import AGGREGATIONS, Aggregation, aggregate
 
 

@@ -26,7 +26,7 @@ from outthink.session.runner import Places
 from outthink.session.session import Session
 from outthink.session.store import Journal, SampleStore
 from outthink.strategies.prompts import apply_style
-from outthink.training.solutions import Solution
+from outthink.training.examples import Solution
 
 _COLUMNS = (
     ("problem_id", "string"),

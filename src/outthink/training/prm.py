@@ -16,7 +16,16 @@ import numpy as np
 from outthink.core.errors import BadInput
 from outthink.evaluation.sample_file import JsonObject
 from outthink.training.base import BaseShape, Model, active_parameters, build, compress, require, write_verifier
-from outthink.training.examples import Examples, Floats, Targets, encode_all
+from outthink.training.examples import (
+    SEPARATOR,
+    Collection,
+    Examples,
+    Floats,
+    Labels,
+    Targets,
+    encode_all,
+    read_solutions,
+)
 from outthink.training.judgement import (
     choose,
     curve,
@@ -27,7 +36,6 @@ from outthink.training.judgement import (
     step_metrics,
 )
 from outthink.training.loop import Checkpoint, TrainingRun, TrainingSettings
-from outthink.training.solutions import SEPARATOR, Collection, Labels, read_solutions
 from outthink.verifiers.protocol import Aggregation
 from outthink.verifiers.reward_model.opening import FILE, Artefact
 

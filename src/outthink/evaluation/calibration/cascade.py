@@ -21,11 +21,10 @@ from outthink.controller.policy.rules import LinearGain, rule_from_json
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.contenders import AutoContender, lineup
-from outthink.evaluation.calibration.dealt import Array, Table, deal
 from outthink.evaluation.calibration.fit import FittedRules, orders_for
-from outthink.evaluation.calibration.gain import SWAY, Mask, Ridge, Walk, scale_of, walk
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.dataset import Source
+from outthink.evaluation.calibration.votes import SWAY, Array, Mask, Ridge, Table, Walk, deal, scale_of, walk
+from outthink.evaluation.dataset import SampleSet
 from outthink.evaluation.replay import MEASURES
 from outthink.evaluation.rows import paired_interval
 
@@ -291,7 +290,12 @@ class Offer:
 
 
 def offers(
-    sources: Sequence[Source], target: Target, folds: int, seed: int, taken: Sequence[int], say: Callable[[str], None]
+    sources: Sequence[SampleSet],
+    target: Target,
+    folds: int,
+    seed: int,
+    taken: Sequence[int],
+    say: Callable[[str], None],
 ) -> list[Offer | None]:
     """For each source the cascade from the nearest smaller model on the same problems, None where there is none.
 
@@ -314,7 +318,7 @@ def offers(
     return offered
 
 
-def _smaller(source: Source, sources: Sequence[Source]) -> Source | None:
+def _smaller(source: SampleSet, sources: Sequence[SampleSet]) -> SampleSet | None:
     """The largest of the smaller models with samples of the same problems."""
     parameters = active_parameters(source.traces.model)
     if parameters is None or len(source.traces.problems) < _FEW:
@@ -329,7 +333,7 @@ def _smaller(source: Source, sources: Sequence[Source]) -> Source | None:
     return max(fitting, key=lambda item: item[0])[1] if fitting else None
 
 
-def _offer(source: Source, weak: Traces, target: Target, folds: int, seed: int, taken: Sequence[int]) -> Offer:
+def _offer(source: SampleSet, weak: Traces, target: Target, folds: int, seed: int, taken: Sequence[int]) -> Offer:
     names = np.array(list(weak.problems))
     depth = min(weak.depth, source.traces.depth, int(target.value))
     table = deal([weak, source.traces], orders=orders_for(len(names)), depth=depth)

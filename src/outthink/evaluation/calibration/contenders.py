@@ -25,7 +25,7 @@ from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.fit import FittedRules, StoppingSettings, fit
 from outthink.evaluation.calibration.regime import regime_of
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.dataset import Source
+from outthink.evaluation.dataset import SampleSet
 from outthink.evaluation.replay import MEASURES, Array
 from outthink.evaluation.rows import LADDER, Row, intervals
 from outthink.session.session import Session
@@ -54,7 +54,7 @@ class AutoContender:
         return AutoContender(self.n, {name: self.plans[name] for name in problems}, self.expected, self.policy)
 
 
-def contenders(policy: Policy, source: Source, say: Callable[[str], None]) -> list[AutoContender]:
+def contenders(policy: Policy, source: SampleSet, say: Callable[[str], None]) -> list[AutoContender]:
     """A policy on samples that it has not seen, one contender a rung.
 
     BadInput where it has seen one of the problems, or was calibrated on another revision of the model.
@@ -87,7 +87,7 @@ def contenders(policy: Policy, source: Source, say: Callable[[str], None]) -> li
     return [AutoContender(n, of_size, _expected(of_size), policy.id) for n, of_size in plans.items()]
 
 
-def _elsewhere(tasks: Sequence[Task], source: Source) -> str | None:
+def _elsewhere(tasks: Sequence[Task], source: SampleSet) -> str | None:
     """Why the file as a whole is outside what was calibrated; None where a task fits, or no task is of this model."""
     reasons = []
     for task in tasks:
@@ -103,7 +103,7 @@ def _elsewhere(tasks: Sequence[Task], source: Source) -> str | None:
     return reasons[0] if reasons else None
 
 
-def _situations(source: Source) -> dict[str, Situation]:
+def _situations(source: SampleSet) -> dict[str, Situation]:
     """What a request for each problem would know before it starts."""
     questions = source.questions
     return {
@@ -117,7 +117,7 @@ def _situations(source: Source) -> dict[str, Situation]:
     }
 
 
-def _refuse_seen(task: Task, source: Source) -> None:
+def _refuse_seen(task: Task, source: SampleSet) -> None:
     """BadInput where a task was calibrated on one of these problems."""
     seen, marks = task.problems, source.problem_marks
     if source.question_marks and task.questions:
@@ -193,7 +193,7 @@ def add_columns(rows: Sequence[Row], autos: Sequence[AutoContender], notes: Mapp
 # Cross-fitted rules: their held-out figures come from the same replay as those of every strategy.
 
 
-def fit_source(source: Source, target: Target, folds: int, seed: int, sizes: Sequence[int] = LADDER) -> FittedRules:
+def fit_source(source: SampleSet, target: Target, folds: int, seed: int, sizes: Sequence[int] = LADDER) -> FittedRules:
     """Rules for one file of samples at every size it allows: for new problems, and for each fold without it."""
     depth = source.traces.depth
     aim = int(target.value) if target.kind == "match" else LADDER[-1]
@@ -210,7 +210,7 @@ def fit_source(source: Source, target: Target, folds: int, seed: int, sizes: Seq
     return fit(source.traces, settings)
 
 
-def lineup(source: Source, fitted: FittedRules, policy: str = "") -> list[AutoContender]:
+def lineup(source: SampleSet, fitted: FittedRules, policy: str = "") -> list[AutoContender]:
     """One contender a rung whose rule for a problem was fitted on the other folds."""
     situations = _situations(source)
     regime = regime_of(source)
@@ -238,7 +238,7 @@ def lineup(source: Source, fitted: FittedRules, policy: str = "") -> list[AutoCo
     ]
 
 
-def crossed(policy: Policy, source: Source, say: Callable[[str], None]) -> list[AutoContender]:
+def crossed(policy: Policy, source: SampleSet, say: Callable[[str], None]) -> list[AutoContender]:
     """The policy's recipe on its own problems: fitted anew without each fold, and replayed there.
 
     What the policy states of its arms stands beside it; on the same problems that is no prediction.

@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from outthink.controller.cascade import StageRule
 from outthink.controller.policy.rules import SURE, Adaptive, Fixed, Lead, LinearGain, Scale
 from outthink.engines.traces import Traces
-from outthink.evaluation.calibration.dealt import Array, Table, deal_one
-from outthink.evaluation.calibration.gain import (
+from outthink.evaluation.calibration.votes import (
     SWAY,
+    Array,
     Mask,
     Ridge,
     Spent,
+    Table,
     Walk,
     below,
     cheapest_kept,
+    deal_one,
     outcome,
     scale_of,
     walk,

@@ -19,7 +19,7 @@ from outthink.controller.policy.regime import FAR, PROBES, Regime
 from outthink.controller.router.text import hand_features
 from outthink.core.errors import BadInput
 from outthink.engines.traces import Recorded, Traces
-from outthink.evaluation.dataset import Source
+from outthink.evaluation.dataset import SampleSet
 from outthink.evaluation.replay import Array
 from outthink.evaluation.sample_file import JsonObject
 
@@ -42,11 +42,11 @@ def fingerprint(traces: Traces) -> str:
     return "sha256:" + state.hexdigest()
 
 
-def refuse_unusable(sources: Sequence[Source]) -> None:
+def refuse_unusable(sources: Sequence[SampleSet]) -> None:
     """BadInput for samples that nothing can be learned from, or that must not be mixed."""
     for source in sources:
         _refuse_one(source)
-    by_model: dict[str, list[Source]] = {}
+    by_model: dict[str, list[SampleSet]] = {}
     for source in sources:
         by_model.setdefault(source.traces.model, []).append(source)
     apart = "calibrate them apart"
@@ -61,7 +61,7 @@ def refuse_unusable(sources: Sequence[Source]) -> None:
         _refuse_shared(files)
 
 
-def _refuse_one(source: Source) -> None:
+def _refuse_one(source: SampleSet) -> None:
     traces = source.traces
     if len(traces.problems) < 2:
         raise BadInput("traces", str(traces.path), "holds one problem only", "record more problems")
@@ -81,7 +81,7 @@ def _refuse_one(source: Source) -> None:
         marks[mark] = name
 
 
-def _refuse_shared(sources: Sequence[Source]) -> None:
+def _refuse_shared(sources: Sequence[SampleSet]) -> None:
     """The same problem in two files of one model would stand on both sides of a split."""
     seen: dict[str, Path] = {}
     for source in sources:
@@ -95,7 +95,7 @@ def _without_limits(sampling: JsonObject) -> JsonObject:
     return {key: value for key, value in sampling.items() if key not in _ANY_LENGTH}
 
 
-def drift_values(source: Source) -> dict[str, list[float]]:
+def drift_values(source: SampleSet) -> dict[str, list[float]]:
     """What is compared with new samples, one value a problem."""
     problems = source.traces.problems.values()
     return {
@@ -123,7 +123,7 @@ _LEAST_SPREAD = 0.1
 _DIGITS = 6
 
 
-def regime_of(source: Source) -> Regime:
+def regime_of(source: SampleSet) -> Regime:
     """The regime of one file of samples."""
     problems = list(source.traces.problems.values())
     prompts = np.array([float(problem.sampled[0].prompt_tokens or 0) for problem in problems])

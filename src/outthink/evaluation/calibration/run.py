@@ -31,9 +31,9 @@ from outthink.evaluation.calibration.contenders import (
 from outthink.evaluation.calibration.fit import FittedRules
 from outthink.evaluation.calibration.regime import drift_values, fingerprint, refuse_unusable, regime_of
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.dataset import Source, open_source, replayable
+from outthink.evaluation.dataset import SampleSet, open_source, replayable
 from outthink.evaluation.replay import Array, Lineup, Outcomes, ReplaySettings, replay
-from outthink.evaluation.routing.difficulty_run import for_policy
+from outthink.evaluation.routing.difficulty import for_policy
 from outthink.evaluation.rows import LADDER
 from outthink.evaluation.sample_file import JsonObject
 from outthink.strategies import Spec
@@ -152,7 +152,7 @@ class _HeldOutFigures:
 
 
 def _task(
-    source: Source,
+    source: SampleSet,
     fitted: FittedRules,
     offer: Offer | None,
     recipe: CalibrationRecipe,
@@ -207,7 +207,7 @@ def _task(
     }
 
 
-def _notes(source: Source) -> list[str]:
+def _notes(source: SampleSet) -> list[str]:
     notes = []
     if source.questions is None:
         notes.append("no problems file beside the samples, so only lengths and votes decide")
@@ -232,7 +232,7 @@ def _coverage(values: Array, recipe: CalibrationRecipe) -> JsonObject:
     return {"splits": _SPLITS, "covered": covered, "stated": 0.95}
 
 
-def _drift(source: Source, widest: HeldOut) -> JsonObject:
+def _drift(source: SampleSet, widest: HeldOut) -> JsonObject:
     """What new samples should look like: means over problems with their spreads, and when to raise an alarm."""
     return {
         **{name: _expected(np.mean(values), np.std(values)) for name, values in drift_values(source).items()},
@@ -245,7 +245,7 @@ def _expected(mean: SupportsFloat, spread: SupportsFloat) -> dict[str, float]:
     return {"mean": round(float(mean), 6), "spread": round(float(spread), 6)}
 
 
-def _content(sources: Sequence[Source], recipe: CalibrationRecipe, tasks: list[JsonObject]) -> JsonObject:
+def _content(sources: Sequence[SampleSet], recipe: CalibrationRecipe, tasks: list[JsonObject]) -> JsonObject:
     models = list(dict.fromkeys(source.traces.model for source in sources))
     price = recipe.price
     today = datetime.datetime.now(datetime.UTC).date()
@@ -266,7 +266,7 @@ def _content(sources: Sequence[Source], recipe: CalibrationRecipe, tasks: list[J
     }
 
 
-def _model(model: str, sources: Sequence[Source]) -> JsonObject:
+def _model(model: str, sources: Sequence[SampleSet]) -> JsonObject:
     about = next((source.about for source in sources if source.about), {})
     return {
         "model": model,

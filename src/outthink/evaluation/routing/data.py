@@ -9,12 +9,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from outthink import __version__
 from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.evaluation.sample_file import JsonObject
@@ -112,7 +112,7 @@ def provenance(recipe: JsonObject) -> JsonObject:
     """When and with what something was trained, for its card."""
     return {
         "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "outthink": __version__,
+        "outthink": version("outthink"),
         "recipe": recipe,
     }
 
