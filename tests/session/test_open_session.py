@@ -110,14 +110,8 @@ def test_a_timeout_inside_the_deadline_is_not_taken_for_it() -> None:
 
 def test_a_tariff_may_wait_for_the_name_that_the_engine_tells() -> None:
     class Named(RealTimeEngine):
-        name = "unknown"
-
-        @property
-        def model(self) -> str:
-            return self.name
-
         async def prepare(self, call: Call) -> None:
-            self.name = "told"
+            self.model = "told"
 
     async def run() -> str:
         named = Named(engine())

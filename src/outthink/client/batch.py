@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from outthink.answers import reader_for
@@ -167,7 +167,7 @@ def _open(journal: Path, model: str, requests: Sequence[Request]) -> SampleStore
         {
             "model": model,
             "requests": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
-            "sampling": {name: getattr(sampling, name) for name in sampling.__slots__},
+            "sampling": asdict(sampling),
             "seed": requests[0].seed,
         },
         sort_keys=True,

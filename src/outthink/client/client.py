@@ -33,7 +33,7 @@ from outthink.core.receipt import Result, Verdict
 from outthink.core.request import AnswerKind, AnswerReader, Budget, Request
 from outthink.economics.tariff import Tariff
 from outthink.engines.locate import locate
-from outthink.engines.protocol import Engine
+from outthink.engines.protocol import Engine, complete
 from outthink.session.open import OpenSession, SessionOptions, Source, open_session
 from outthink.session.runner import Places
 from outthink.session.session import Session
@@ -178,9 +178,9 @@ class Client:
         await self._idle.wait()
         for task in self._verifiers.values():
             task.cancel()
-            for verifier in await asyncio.gather(task, return_exceptions=True):
-                if (close := getattr(verifier, "aclose", None)) is not None:
-                    await close()
+            await asyncio.wait([task])
+            if not task.cancelled() and task.exception() is None:
+                await task.result().aclose()
         for held in self._engines.values():
             await held.aclose()
 
@@ -221,7 +221,7 @@ class Client:
         held = self._engines.get(key)
         if held is None:
             owned = isinstance(model, str) or callable(model)
-            engine = locate(model) if isinstance(model, str) else model() if callable(model) else model
+            engine = locate(model) if isinstance(model, str) else complete(model() if callable(model) else model)
             # A given one is kept too: its number must not become that of another while it is known by it.
             held = self._engines[key] = _Held(engine, model, owned, engine.model)
         return held

@@ -19,7 +19,6 @@ from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import Request
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine
-from outthink.engines.simulated import is_simulated
 from outthink.session.session import Session
 from outthink.strategies import Spec
 from outthink.strategies.defaults import fallback
@@ -140,11 +139,11 @@ async def situation_of(
     users = [message.text for message in request.messages if message.role == "user"]
     return Situation(
         model=engine.model,
-        revision=getattr(engine, "revision", None),
+        revision=engine.revision,
         tariff=tariff,
         prompt_tokens=counted,
         question=users[-1] if users else None,
-        prefill=engine.speed.prefill if is_simulated(engine) else None,
+        prefill=engine.speed.prefill if engine.speed is not None else None,
         ahead=ahead,
         concurrency=engine.concurrency,
         pool=tuple(pool),

@@ -26,7 +26,7 @@ from outthink.session.runner import Job, Member, Observer, Places, Runner, Sampl
 from outthink.session.session import Session
 from outthink.session.virtual import VirtualRunner
 from outthink.session.virtual import drive as drive_virtual
-from outthink.verifiers.protocol import Verifier
+from outthink.verifiers.protocol import Verifier, complete
 
 T = TypeVar("T")
 _LATE = "the engine was not ready before the deadline"
@@ -66,7 +66,7 @@ class SessionOptions:
 class OpenSession:
     """A session with its runners. Made by `open_session`."""
 
-    __slots__ = ("_began", "_budget", "_options", "_runner", "_seed", "_session", "late", "sources")
+    __slots__ = ("_began", "_budget", "_options", "_runner", "_seed", "_session", "late", "sources", "verifier")
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class OpenSession:
         options: SessionOptions,
     ) -> None:
         self.sources, self._budget, self._seed, self._options = sources, budget, seed, options
+        self.verifier = None if options.verifier is None else complete(options.verifier)
         simulated = [source.engine for source in sources if is_simulated(source.engine)]
         if len(simulated) == len(sources):
             self._runner: LiveRunner | VirtualRunner = VirtualRunner(simulated[0])
@@ -104,8 +105,8 @@ class OpenSession:
         async with self.deadline():
             for source in self.sources:
                 await source.engine.prepare(Call(request.messages, request.sampling))
-            if (ready := getattr(self._options.verifier, "prepare", None)) is not None:
-                await ready()  # a judge learns its model's name, by which it is charged
+            if self.verifier is not None:
+                await self.verifier.prepare()  # a judge learns its model's name, by which it is charged
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
@@ -155,11 +156,6 @@ class OpenSession:
                 await self._runner.drain()
 
     @property
-    def verifier(self) -> Verifier | None:
-        """Judges its candidates."""
-        return self._options.verifier
-
-    @property
     def partial(self) -> str:
         """The longest text of a call that was cancelled: what is left where nothing has finished."""
         return self._runner.partial if isinstance(self._runner, LiveRunner) else ""
@@ -195,8 +191,9 @@ class OpenSession:
     def _notes(self) -> Iterator[str]:
         if isinstance(self._runner, LiveRunner):
             for source in self.sources:
-                yield from getattr(source.engine, "notes", ())
-        yield from getattr(self._options.verifier, "notes", ())
+                yield from source.engine.notes
+        if self.verifier is not None:
+            yield from self.verifier.notes
 
     def _build(self) -> Session:
         first, *others = self.sources
@@ -212,7 +209,7 @@ class OpenSession:
             cache=first.cache,
             observer=options.observer,
             began=self._began,
-            verifier=options.verifier,
+            verifier=self.verifier,
             pool=[Member(self._beside(source), source.read_tariff(), source.cache) for source in others],
         )
 

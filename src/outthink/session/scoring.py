@@ -19,7 +19,7 @@ from outthink.core.receipt import Entry, Stopped
 from outthink.core.request import Message, Request, Sampling
 from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.economics.tariff import Tariff, active_parameters
-from outthink.engines.protocol import Call, Delta, Engine, Finish
+from outthink.engines.protocol import Call, Delta, Engine, Finish, complete
 from outthink.engines.simulated import Simulated, is_simulated
 from outthink.session.budget import BudgetAccount, EntryLog
 from outthink.session.calls import Retries
@@ -199,7 +199,7 @@ class Asking:
     def __init__(
         self, engine: Engine, *, owned: bool = False, seed: int | None = None, retries: Retries | None = None
     ) -> None:
-        self.engine, self.owned, self.seed = engine, owned, seed
+        self.engine, self.owned, self.seed = complete(engine), owned, seed
         self._retries = retries or Retries()
         self._numbers = itertools.count()
         self._slots: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
@@ -212,8 +212,7 @@ class Asking:
     @property
     def parameters(self) -> int | None:
         """Its weights: the engine's own count, else the known one of this name."""
-        told: int | None = getattr(self.engine, "parameters", None)
-        return told or active_parameters(self.engine.model)
+        return self.engine.parameters or active_parameters(self.engine.model)
 
     @property
     def concurrency(self) -> int:
@@ -248,8 +247,7 @@ class Asking:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the engine has to say about itself."""
-        told: tuple[str, ...] = getattr(self.engine, "notes", ())
-        return told
+        return self.engine.notes
 
     async def prepare(self) -> None:
         """Get the engine ready, so that its model's name is known before its first reply. Generates nothing."""

@@ -23,7 +23,7 @@ from outthink.session.calls import Retries, RunningCall, Watch, reread
 from outthink.session.runner import PAUSE, Job, Member, Observer, Runner, SampleCache, by_name, side_by_side
 from outthink.session.scoring import judge
 from outthink.session.stream import Order, Stream
-from outthink.verifiers.protocol import Score, Verifier
+from outthink.verifiers.protocol import Score, Verifier, complete
 
 T = TypeVar("T")
 _UNLIMITED, _RETRIES = Budget(), Retries()  # shared: replay makes hundreds of thousands of sessions
@@ -83,7 +83,7 @@ class Session:
         self.confidence_window = confidence_window
         self.retries, self.cache, self.observer = retries or _RETRIES, cache, observer
         self.parent = parent
-        self.verifier: Verifier | None = verifier or (parent.verifier if parent else None)
+        self.verifier: Verifier | None = complete(verifier) if verifier else parent.verifier if parent else None
         self.account: BudgetAccount = BudgetAccount(budget, parent.account if parent else None)
         self.ledger: EntryLog = parent.ledger if parent else EntryLog()
         self.stopped: Stopped | None = parent.stopped if parent else None
@@ -128,8 +128,8 @@ class Session:
         ahead = self.ahead if ahead is None else ahead
         if ahead < 1:
             raise BadInput("ahead", ahead, "is below 1", "allow at least one call in flight")
-        if top_logprobs is not None:  # verifiers that read confidences say how many alternatives they need
-            top_logprobs = max(top_logprobs, getattr(self.verifier, "top_logprobs", 0))
+        if top_logprobs is not None and self.verifier is not None:  # one that reads confidences needs alternatives
+            top_logprobs = max(top_logprobs, self.verifier.top_logprobs)
         prefix = prefix if request.opening is None else request.opening + (prefix or "")
         if prefix is not None and self.runner.features.prefix is False:
             raise Unsupported(f"{self.tariff.model} cannot continue a prefix; use an engine that can (see doctor)")
@@ -160,7 +160,7 @@ class Session:
         Raises BadInput where there is no verifier, or it is misused.
         """
         self._close_stream()
-        verifier = verifier or self.verifier
+        verifier = complete(verifier) if verifier else self.verifier
         if verifier is None:
             raise BadInput("verifier", None, "is missing", "give one (--verifier NAME|PATH|URL)")
         return await judge(self, request, candidates, verifier)
