@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -181,8 +182,6 @@ def test_the_deadline_covers_opening_the_engine() -> None:
 
 
 def test_the_deadline_covers_opening_the_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     go_on = threading.Event()
 
     def open_verifier(text: str, **options: Any) -> Any:
@@ -218,6 +217,27 @@ def test_closing_stops_what_runs() -> None:
             await client.aclose()
             result = await task
             assert (result.stopped, result.answer) == ("interrupted", "391")
+
+        run(test)
+
+
+def test_closing_does_not_wait_for_an_engine_that_is_not_ready() -> None:
+    asked = threading.Event()
+
+    def slow(_: Seen) -> Any:
+        asked.set()
+        return stream(Hang())
+
+    with ChatServer(chat("391"), routes={"/v1/models": slow}) as server:
+
+        async def test() -> None:
+            client = ot.Client(model=server.url)
+            task = asyncio.create_task(client.ask(PROMPT))
+            await asyncio.to_thread(asked.wait)
+            await client.aclose()
+            result = await task
+            assert (result.stopped, result.receipt.entries) == ("interrupted", ())
+            assert result.receipt.notes == ("the engine was not ready when the request was ended",)
 
         run(test)
 

@@ -188,10 +188,13 @@ class Client:
 
     def _chosen(self, options: CommonOptions) -> Options:
         """The client's options with those of one call."""
-        if self._closed:
-            raise BadInput("client", self, "is closed", "make a new one")
+        self._check_open()
         self._check_loop()
         return {**self._options, **options}
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BadInput("client", self, "is closed", "make a new one")
 
     def _check_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -203,6 +206,7 @@ class Client:
     @contextmanager
     def _in_flight(self, opened: OpenSession) -> Iterator[None]:
         """What `aclose` stops and waits for."""
+        self._check_open()  # it may have been closed while a verifier was opened
         self._running.add(opened)
         self._idle.clear()
         try:

@@ -30,6 +30,7 @@ from outthink.verifiers.protocol import Verifier, complete
 
 T = TypeVar("T")
 _LATE = "the engine was not ready before the deadline"
+_ENDED = "the engine was not ready when the request was ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,19 @@ class SessionOptions:
 class OpenSession:
     """A session with its runners. Made by `open_session`."""
 
-    __slots__ = ("_began", "_budget", "_options", "_runner", "_seed", "_session", "late", "sources", "verifier")
+    __slots__ = (
+        "_began",
+        "_budget",
+        "_ended",
+        "_limit",
+        "_options",
+        "_runner",
+        "_seed",
+        "_session",
+        "late",
+        "sources",
+        "verifier",
+    )
 
     def __init__(
         self,
@@ -86,6 +99,8 @@ class OpenSession:
             self._runner = LiveRunner(sources[0].engine, places=sources[0].places)
             self._began = self._runner.now() if began is None else began
         self._session: Session | None = None
+        self._limit: asyncio.Timeout | None = None
+        self._ended: Stopped = "budget:seconds"
         self.late = False
 
     @property
@@ -110,16 +125,19 @@ class OpenSession:
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
-        """What is awaited in the block ends at the session's deadline; `late` and `stopped` say so then."""
-        left = self._left()
+        """What is awaited in the block ends at the session's deadline, or by `stop`; `late` and `stopped` say so."""
+        limit = self._limit = asyncio.timeout(self._left())
         try:
-            async with asyncio.timeout(left) as limit:
+            async with limit:
                 yield
         except TimeoutError:
             if not limit.expired():
                 raise
+            self.late = True
+        finally:
+            self._limit = None
         left = self._left()  # what never waits is not interrupted
-        self.late = left is not None and left <= 0
+        self.late = self.late or (left is not None and left <= 0)
 
     def _left(self) -> float | None:
         """Seconds to the deadline, None where there is none to be kept by the wall clock."""
@@ -140,8 +158,12 @@ class OpenSession:
         return drive_virtual(work, self.session, self._runner)
 
     def stop(self, reason: Stopped) -> None:
-        """End now; finished samples still count."""
-        self.session.stop(reason)
+        """End now; finished samples still count. What is not ready yet is not waited for."""
+        if self._limit is None:
+            self.session.stop(reason)
+        else:
+            self._ended = reason
+            self._limit.reschedule(0.0)
 
     @asynccontextmanager
     async def awaited(self) -> AsyncIterator[Session]:
@@ -178,12 +200,13 @@ class OpenSession:
     @property
     def stopped(self) -> Stopped | None:
         """Why the session was ended, None where the strategy has come to its own end."""
-        return "budget:seconds" if self.late else self.session.stopped
+        return self._ended if self.late else self.session.stopped
 
     def receipt(self) -> Receipt:
         """Everything spent, with what engines and verifier have to say."""
         if self.late:
-            return Receipt((), self._runner.now() - self._began, (_LATE,))
+            note = _LATE if self._ended == "budget:seconds" else _ENDED
+            return Receipt((), self._runner.now() - self._began, (note,))
         for note in self._notes():
             self.session.note(note)
         return self.session.receipt()
