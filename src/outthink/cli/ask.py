@@ -74,10 +74,10 @@ def run_ask(chosen: argparse.Namespace) -> int:
     """Ask, show, and answer with 0, 3 (nothing readable) or 130 (interrupted); the worst of several questions."""
     if chosen.explain and chosen.strategy != "auto":
         raise BadInput("--explain", chosen.strategy, "goes with --strategy auto", "leave it out, or ask for auto")
-    return _ask_lines(chosen) if chosen.prompt == "-" else _tell(chosen, asyncio.run(_ask(chosen)))
+    return _ask_lines(chosen) if chosen.prompt == "-" else _print_result(chosen, asyncio.run(_ask(chosen)))
 
 
-def _tell(chosen: argparse.Namespace, result: Result) -> int:
+def _print_result(chosen: argparse.Namespace, result: Result) -> int:
     if chosen.json:
         print(json.dumps(result.json()), flush=True)
     else:
@@ -138,7 +138,7 @@ def _ask_lines(chosen: argparse.Namespace) -> int:
                         print(json.dumps({"error": str(error)}), flush=True)
                     codes.add(1)
                 else:
-                    codes.add(_tell(chosen, result))
+                    codes.add(_print_result(chosen, result))
                 running.clear()
                 if 130 in codes:
                     break

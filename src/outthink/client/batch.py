@@ -76,12 +76,12 @@ def plan_batch(prompts: Sequence[Prompt], options: Options, batch: BatchOptions)
 async def run_batch(
     opened: OpenSession,
     plan: BatchPlan,
-    tell: Callable[[Session], None] | None = None,
+    on_open: Callable[[Session], None] | None = None,
 ) -> BatchResult:
     """Draw samples until nothing pays or the budget ends, on the engine's own clock.
 
     Args:
-        tell: receives the session of the whole batch before it starts.
+        on_open: receives the session of the whole batch before it starts.
     """
     engine, judge = opened.sources[0].engine, opened.verifier
     if judge is not None and judge.kind != "exact":
@@ -94,8 +94,8 @@ async def run_batch(
             none = tuple(Result(None, "", NAME, opened.model, "budget:seconds", late) for _ in plan.requests)
             return BatchResult(none, late)
         root = opened.session
-        if tell is not None:
-            tell(root)
+        if on_open is not None:
+            on_open(root)
         tariff = root.tariff
         currency = next((name for name in ("usd", "joules") if plan.budget.limited == (name,)), "tokens")
         order = Allocation(plan.beliefs, lambda sample: _costs(sample, tariff)[currency], worth=plan.worth)

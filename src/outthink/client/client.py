@@ -157,8 +157,8 @@ class Client:
         with self._in_flight(opened):
             await opened.prepare(request)
             async with opened.awaited() as session:
-                if (tell := chosen.get("opened")) is not None:
-                    tell(session)
+                if (on_open := chosen.get("opened")) is not None:
+                    on_open(session)
                 yield session
 
     async def __aenter__(self) -> Self:
@@ -265,7 +265,7 @@ class Client:
         if not task.done():
             return None
         if task.exception() is not None:
-            del self._verifiers[key]
+            self._verifiers.pop(key, None)  # several requests may have waited for it
         return task.result()
 
 
@@ -329,8 +329,8 @@ async def _answer(
     if opened.late:
         return Verdict(None, ""), runs
     session = opened.session
-    if (tell := options.get("opened")) is not None:
-        tell(session)
+    if (on_open := options.get("opened")) is not None:
+        on_open(session)
     verdict = await opened.run(decided(session, request))
     if verdict.answer is None and not verdict.text:
         verdict = opened.salvage(request) or verdict

@@ -245,16 +245,13 @@ class ResultSource(Protocol):
     @property
     def model(self) -> str:
         """Models that could be drawn from."""
-        ...
 
     @property
     def stopped(self) -> Stopped | None:
         """Why the session was ended, None where the strategy has come to its own end."""
-        ...
 
     def receipt(self) -> Receipt:
         """Everything that was spent."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, repr=False)

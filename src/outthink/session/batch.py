@@ -33,11 +33,9 @@ class Order(Protocol):
 
     def next(self) -> int | None:
         """The request, None while no open one waits."""
-        ...
 
     def add(self, i: int, sample: Sample | None, passed: bool | None = None) -> None:
         """What came of it."""
-        ...
 
 
 class Batch:

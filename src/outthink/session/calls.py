@@ -30,7 +30,6 @@ class CallOwner(Protocol):
 
     def notify(self, event: str, running: RunningCall, sample: Sample | None = None) -> None:
         """Something has happened to a call."""
-        ...
 
     def settle(
         self,
@@ -43,19 +42,15 @@ class CallOwner(Protocol):
         error: str | None = None,
     ) -> Entry:
         """Write a call's entry and turn its reservation into spending."""
-        ...
 
     def release(self, running: RunningCall) -> None:
         """A call was never sent: give its reservation back."""
-        ...
 
     def deliver(self, running: RunningCall, sample: Sample | None) -> None:
         """A settled call has given a sample, or None where its watch has stopped it."""
-        ...
 
     def failed(self, running: RunningCall, error: EngineError) -> None:
         """A settled call has failed."""
-        ...
 
 
 class CallStream(Protocol):
@@ -74,15 +69,12 @@ class CallStream(Protocol):
 
     def deliver(self, running: RunningCall, sample: Sample | None) -> None:
         """A call has ended: with a sample that may vote, or with None."""
-        ...
 
     def uncapped(self, call: Call) -> Call:
         """The same call under the request's own limit instead of the budget's."""
-        ...
 
     def close(self) -> None:
         """Cancel what is in flight."""
-        ...
 
 
 class Prompt:

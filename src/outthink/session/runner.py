@@ -35,47 +35,36 @@ class Runner(Protocol):
     @property
     def features(self) -> Features:
         """What the engine behind it can do."""
-        ...
 
     def now(self) -> float:
         """Seconds on this runner's clock."""
-        ...
 
     def launch(self, running: RunningCall, delay: float = 0.0) -> None:
         """Start a call, after `delay` seconds."""
-        ...
 
     def cancel(self, running: RunningCall) -> None:
         """End a call at once and settle what it has consumed."""
-        ...
 
     def perform(self, job: Job[T]) -> Work[T]:
         """Start something that is no call to the engine, such as a verifier."""
-        ...
 
     def read(self, kind: AnswerKind | AnswerReader, text: str) -> Work[Reading]:
         """Read the answer in a text."""
-        ...
 
     def alarm(self, seconds: float, ring: Callable[[], None]) -> Callable[[], None]:
         """Call `ring` after so many seconds; returns a function that takes the alarm back."""
-        ...
 
     def prompt_bound(self, call: Call) -> int | None:
         """Upper bound on a prompt's tokens, None while it is being found out."""
-        ...
 
     def reader(self, kind: AnswerKind | AnswerReader) -> LocalReader:
         """The answer reader of this request, one for all its samples."""
-        ...
 
     def wake(self) -> None:
         """Make `wait` return: something has happened outside the runner."""
-        ...
 
     async def wait(self) -> None:
         """Return when something has happened."""
-        ...
 
 
 @dataclass(slots=True)
@@ -98,7 +87,6 @@ class Observer(Protocol):
 
     def __call__(self, event: str, running: RunningCall, sample: Sample | None) -> None:
         """`event` is launched, delta, finished, stopped, cancelled, failed or cached."""
-        ...
 
 
 class SampleCache(Protocol):
@@ -106,11 +94,9 @@ class SampleCache(Protocol):
 
     def get(self, call: Call) -> Sample | None:
         """The sample this call gave before, None if it is not known."""
-        ...
 
     def put(self, call: Call, sample: Sample) -> None:
         """Keep a finished sample."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -172,11 +158,9 @@ class DrivenSession(Protocol):
 
     async def pause(self) -> None:
         """Wait until something has happened to one of the calls."""
-        ...
 
     def close(self) -> None:
         """Close what is open."""
-        ...
 
 
 async def side_by_side(parent: DrivenSession, branches: Sequence[tuple[DrivenSession, Job[T]]]) -> list[T]:

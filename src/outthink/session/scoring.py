@@ -38,15 +38,12 @@ class JudgingSession(Protocol):
 
     def note(self, text: str) -> None:
         """Say something in the receipt."""
-        ...
 
     def out_of_budget(self) -> None:
         """No further call is admitted."""
-        ...
 
     async def pause(self) -> None:
         """Wait until something has happened."""
-        ...
 
 
 async def judge(

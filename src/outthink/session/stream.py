@@ -32,15 +32,12 @@ class StreamOwner(CallOwner, Protocol):
 
     def out_of_budget(self) -> None:
         """No further call is admitted."""
-        ...
 
     def check_failure(self, stream: Stream) -> None:
         """Raise the engine's error if nothing has succeeded."""
-        ...
 
     def from_cache(self, running: RunningCall, sample: Sample) -> None:
         """A sample of an earlier run takes the place of a call."""
-        ...
 
 
 class Stream:
