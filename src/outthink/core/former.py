@@ -18,18 +18,23 @@ else:
     Loader = object  # importing it takes 35 ms, and nothing needs it
 
 FORMER = {
+    "outthink.api": {"ask": "ask"},
+    "outthink.batch": {"BatchResult": "BatchResult", "ask_batch": "ask_batch"},
     "outthink.controller.conformal": {"least_threshold": "least_threshold"},
     "outthink.controller.exchange": {"exchange_value": "exchange_value"},
     "outthink.controller.hardware": {"H200": "H200", "Hardware": "Hardware", "Shape": "Shape"},
     "outthink.core.candidate": {"Candidate": "Candidate"},
     "outthink.core.entry": {"Entry": "Entry"},
     "outthink.core.result": {"Result": "Result", "Verdict": "Verdict"},
+    "outthink.evaluation.calibration.source": {"open_source": "open_samples"},
     "outthink.evaluation.caps": {"accuracy_by_cap": "accuracy_by_cap"},
     "outthink.evaluation.difficulty": {},
     "outthink.evaluation.difficulty.data": {"outcomes": "difficulty_outcomes"},
     "outthink.evaluation.difficulty.probe": {"fit_probe": "fit_difficulty_probe"},
     "outthink.evaluation.difficulty.run": {"for_policy": "difficulty_for_policy", "train": "train_difficulty"},
+    "outthink.session.asking": {"Asking": "Asking"},
     "outthink.strategies.allocate": {"allocate": "allocate"},
+    "outthink.sync": {"ask_sync": "ask_sync"},
 }
 """Old modules: their names, and what those are called in `outthink`."""
 
