@@ -14,7 +14,7 @@ pytest.importorskip("aiohttp")
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
 from outthink.economics.tariff import Energy
-from outthink.http.secrets import masked_url
+from outthink.http.errors import masked_url
 from outthink.serving.config import Config, read_config, read_store
 from outthink.serving.config.config import SECTIONS, described, effective, example
 from outthink.serving.config.sections import BackendConfig, Setting, keys_of

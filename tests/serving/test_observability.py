@@ -15,7 +15,7 @@ pytest.importorskip("prometheus_client")
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from outthink.http.secrets import scrub
+from outthink.http.errors import scrub
 from outthink.serving.chat.backends import Policies
 from outthink.serving.observe import logs, metrics
 from outthink.serving.watch import Watcher

@@ -4,8 +4,7 @@ Knows what counts as the answer of a completion. Does not know strategies, engin
 Importing it loads neither sympy nor math-verify: these live in a worker process of their own.
 """
 
-from outthink.answers.grade import canonical_key, grade, grade_many
-from outthink.answers.reader import LocalReader, read_sync, reader_for
+from outthink.answers.reader import LocalReader, canonical_key, grade, grade_many, read_sync, reader_for
 from outthink.answers.reading import Reader, Reading
 
 __all__ = [

@@ -1,7 +1,8 @@
 """Failures of a server as errors a user can act on.
 
 Knows: the shapes of error bodies, HTTP statuses, and what to do about each. Every message is one line that names the
-server, what was wrong and what to do, and never the key. Does not know what was asked for, and sends nothing.
+server, what was wrong and what to do, and never the key: what API keys look like, the words that secrets stand behind
+and where a URL holds them is known here, for logs and addresses too. Does not know what was asked for; sends nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -18,8 +19,38 @@ from urllib.parse import urlsplit
 
 from outthink.core.errors import EngineError
 from outthink.http.events import Json, is_html
-from outthink.http.secrets import scrub
 from outthink.http.transport import Timeouts, TransportFault
+
+_SHAPED = re.compile(r"\b(?:ot|sk|pk|key|hf|gsk|xai)[-_][\w*.~+/=-]{6,}", re.IGNORECASE)
+_LABELLED = re.compile(
+    r"(?P<label>\bBearer\s+|(?:key|token|password|secret)[\"']?\s*[=:]\s*[\"']?|://[^/\s:@]*:(?=[^/\s@]*@))"
+    r"[^\s\"'&,;@]{6,}",
+    re.IGNORECASE,
+)
+
+
+def scrub(text: str, known: Iterable[str] = (), *, labelled: bool = False) -> str:
+    """Text without secrets: three stars stand for each.
+
+    Args:
+        known: secrets that must not appear, whoever repeats them.
+        labelled: also take out what stands behind `Bearer`, `token=` and the like, at the risk of taking too much.
+    """
+    for secret in known:
+        text = text.replace(secret, "***")
+    text = _SHAPED.sub("***", text)
+    return _LABELLED.sub(lambda match: match["label"] + "***", text) if labelled else text
+
+
+def masked_url(url: str) -> str:
+    """A URL as it may be shown: without its password and its query."""
+    bare, _, query = url.partition("?")
+    start, mark, rest = bare.partition("://")
+    login, at, host = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    shown = f"{start}{mark}{user}{':***' if colon else ''}{at}{host}" if at else bare
+    return shown + ("?***" if query else "")
+
 
 _CONTEXT = re.compile(
     r"context[ _-]?(?:length|size|window|limit)|exceed_context|maximum (?:model|sequence) length|max_model_len"

@@ -14,7 +14,7 @@ from pathlib import Path
 from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import OutthinkError
 from outthink.engines.embedded import find_model, read_gguf
-from outthink.http.secrets import masked_url
+from outthink.http.errors import masked_url
 from outthink.serving.admission import is_loopback
 from outthink.serving.config.config import Config
 from outthink.serving.ledger import LedgerAddress, open_ledger

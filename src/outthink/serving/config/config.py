@@ -16,8 +16,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 
 from outthink.core.errors import BadInput
+from outthink.http.errors import masked_url
 from outthink.http.fields import JsonDict
-from outthink.http.secrets import masked_url
 from outthink.serving.admission import AdmissionSettings, Limits
 from outthink.serving.config.sections import (
     BackendConfig,

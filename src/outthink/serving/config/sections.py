@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
 from outthink.economics.tariff import Energy
-from outthink.http.secrets import masked_url
+from outthink.http.errors import masked_url
 from outthink.http.server import Address
 from outthink.serving.ledger import Rules, usual_url
 from outthink.serving.pool.choice import BackendSettings

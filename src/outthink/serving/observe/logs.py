@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from outthink.core.errors import BadInput
+from outthink.http.errors import scrub
 from outthink.http.fields import JsonDict, encode
-from outthink.http.secrets import scrub
 from outthink.serving.protocols import RequestRecord
 from outthink.serving.watch import Watcher
 
