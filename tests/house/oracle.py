@@ -58,8 +58,8 @@ MAY_DIFFER: dict[str, str] = {
     "errors/Unwell/*": "the class is _CheckFailed now; nobody sees its name",
     "errors/_CheckFailed/*": "the class was Unwell",
     "errors/_NoSuchApi/*": "the same words, written without a variable",
-    "help/outthink ask/13": "ask - answers a question a line",
-    "help/outthink ask/48": "ask - answers a question a line",
+    "help/outthink ask/*": "--parameters is new, ask - answers a question a line",
+    "help/outthink batch/*": "--parameters is new",
     "help/outthink serve --print-config/86": "comments of the configuration, reworded",
     "help/outthink serve --print-config/117": "comments of the configuration, reworded",
     "errors/BadInput/'arms', {}, 'cannot be read*": "raised by controller/stored.py in the same words",
@@ -78,7 +78,6 @@ MAY_DIFFER: dict[str, str] = {
     "errors/Unsupported/'{} {}: *the plugin failed ({})'": "plugins are new",
     "errors/Unsupported/'{} {}: entry point *": "plugins are new",
     "errors/helper of BadInput/{}, {}, 'outthink {}', {}": "plugins are new",
-    "help/outthink ask/23": "python:MODULE:FUNCTION is new",
     "help/outthink compare/18": "python:MODULE:FUNCTION is new",
     "help/outthink strategies/*": "--json is new",
 }

@@ -66,6 +66,7 @@ def ask_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ahead", type=int, default=4, help="calls in flight of stopping strategies (default 4)")
     add("--price", metavar="IN,OUT", help="dollars per million tokens; wins over published prices")
     add("--energy", metavar="PROMPT,COMPLETION", help="joules a token, bounds from above; needed for a joule budget")
+    add("--parameters", type=int, metavar="N", help="weights read per token, for FLOPs; wins over what is known of it")
     add("--cache", action="store_true", help="reuse samples of earlier runs")
     add("--json", action="store_true", help="print one JSON object a question")
 
@@ -172,6 +173,7 @@ def _options(chosen: argparse.Namespace) -> Options:
         "ahead": chosen.ahead,
         "price": [Price.parse(chosen.price) if chosen.price else None, *unstated],
         "energy": [Energy.parse(chosen.energy) if chosen.energy else None, *unstated],
+        "parameters": [chosen.parameters, *unstated],
         "cache": chosen.cache,
         "verifier": TerminalJudge.here() if chosen.verifier == "person" else chosen.verifier,
         "reasoning_effort": chosen.reasoning_effort,

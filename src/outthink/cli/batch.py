@@ -59,6 +59,7 @@ def batch_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="sample i is drawn with seed + i")
     add("--price", metavar="IN,OUT", help="dollars per million tokens; wins over published prices")
     add("--energy", metavar="PROMPT,COMPLETION", help="joules a token, bounds from above; needed for a joule budget")
+    add("--parameters", type=int, metavar="N", help="weights read per token, for FLOPs; wins over what is known of it")
     add("--out", type=Path, metavar="FILE.jsonl", help="where the results go (default standard output)")
 
 
@@ -115,6 +116,7 @@ async def _ask(chosen: argparse.Namespace, names: list[str], prompts: list[Any],
         seed=chosen.seed,
         price=Price.parse(chosen.price) if chosen.price else None,
         energy=Energy.parse(chosen.energy) if chosen.energy else None,
+        parameters=chosen.parameters,
         journal=journal,
         opened=opened,
     )

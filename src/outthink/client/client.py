@@ -291,7 +291,7 @@ class _Held:
             self.responses = ResponseCache.default(self.name)
         return Source(
             engine,
-            lambda: Tariff.of_engine(engine, price=costs.price, energy=costs.energy),
+            lambda: Tariff.of_engine(engine, price=costs.price, energy=costs.energy, parameters=costs.parameters),
             self.responses if cached else None,
             self.places,
         )

@@ -43,6 +43,7 @@ class CommonOptions(TypedDict, total=False):
         seed: sample i is drawn with seed + i.
         price: dollars per million tokens; wins over published prices. A list for a pool.
         energy: joules per token, bounds from above. A list for a pool.
+        parameters: weights read per token, for FLOPs; wins over what the model's name or file says. A list for a pool.
         verifier: judges candidates for strategies that need one: a verifier, or what `--verifier` takes
             (docs/verifiers.md).
         observer: sees every event of every call.
@@ -58,6 +59,7 @@ class CommonOptions(TypedDict, total=False):
     seed: int | None
     price: Pricing | Sequence[Pricing | None] | None
     energy: Energy | Sequence[Energy | None] | None
+    parameters: int | Sequence[int | None] | None
     verifier: Verifier | str | None
     observer: Observer | None
     opened: Callable[[Session], None] | None
@@ -116,6 +118,7 @@ class Costs(NamedTuple):
 
     price: Pricing | None
     energy: Energy | None
+    parameters: int | None
 
 
 def check_names(options: Mapping[str, object], allowed: type) -> None:
@@ -144,18 +147,25 @@ def request_of(prompt: Prompt, options: Options) -> Request:
 
 
 def models_of(options: CommonOptions) -> list[tuple[Model, Costs]]:
-    """The models to draw from with what each costs. Raises BadInput for a number of prices that is not theirs."""
+    """The models to draw from with what each costs.
+
+    Raises BadInput for a number of prices that is not theirs, and for parameters that are no count.
+    """
     given = options.get("model", "embedded")
     models: list[Model] = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
     if not models:
         raise BadInput("model", [], "is empty", "give at least one")
     prices = _each(options.get("price"), "price", len(models))
     energies = _each(options.get("energy"), "energy", len(models))
-    return [(model, Costs(*costs)) for model, *costs in zip(models, prices, energies, strict=True)]
+    sizes = _each(options.get("parameters"), "parameters", len(models))
+    for size in sizes:
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise BadInput("parameters", size, "is no number of weights", "give a whole number above 0")
+    return [(model, Costs(*costs)) for model, *costs in zip(models, prices, energies, sizes, strict=True)]
 
 
 def _each(given: Any, field: str, count: int) -> list[Any]:
-    values = list(given) if isinstance(given, Sequence) else [given]
+    values = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if given is None:
         values *= count
     if len(values) != count:
