@@ -1,7 +1,8 @@
 """What the benchmarks share: where data lies, how a result is written, how replay is spread over cores.
 
-Knows: result files (`results/NAME.json`: date, machine, versions, settings, targets, tables). Does
-not know what any benchmark measures.
+Knows: result files in two forms. `save` writes date, machine, versions, settings, targets and tables;
+`save_evidence` the form that docs/contracts.md promises (rows, and targets with intervals and a state), which
+every benchmark takes when it is run again. Does not know what any benchmark measures.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import multiprocessing
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -74,6 +76,60 @@ def target(name: str, limit: str, measured: object, met: bool) -> dict[str, Any]
     return {"target": name, "limit": limit, "measured": measured, "met": bool(met)}
 
 
+def judged(
+    name: str,
+    value: float,
+    limit: float,
+    *,
+    better: str = "lower",
+    low: float | None = None,
+    high: float | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    """One target of `save_evidence`: `met` needs the whole interval on the right side of the limit.
+
+    An interval that holds the limit is `consistent` with it, no more. `reason` says why a target is missed.
+    """
+    sign = 1 if better == "lower" else -1
+    ends = sorted(sign * end for end in (value if low is None else low, value if high is None else high))
+    state = "met" if ends[1] <= sign * limit else "consistent" if ends[0] <= sign * limit else "missed"
+    reason = None if state == "met" else reason
+    keys = ("name", "value", "low", "high", "limit", "better", "state", "reason")
+    return dict(zip(keys, (name, value, low, high, limit, better, state, reason), strict=True))
+
+
+def save_evidence(name: str, *, rows: Table, targets: Sequence[Mapping[str, Any]], load_before: float) -> None:
+    """Print the targets and write `results/NAME.json` in the form of docs/contracts.md."""
+    for line in targets:
+        interval = "" if line["low"] is None else f" [{line['low']:.4g}, {line['high']:.4g}]"
+        print(f"{line['state']:10}  {line['name']}: {line['value']:.6g}{interval} ({_limit(line)})")
+    machine = {"cpu": _processor(), "gpu": None, "cores": os.cpu_count()}
+    whole = {
+        "benchmark": name,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": {**machine, "load": [round(load_before, 2), round(os.getloadavg()[0], 2)]},
+        "rows": rows,
+        "targets": list(targets),
+    }
+    _write(name, whole)
+
+
+def _limit(line: Mapping[str, Any]) -> str:
+    return f"at {'most' if line['better'] == 'lower' else 'least'} {line['limit']:,.12g}"
+
+
+def commit() -> str | None:
+    """The commit that is measured, with `+` where the work tree differs from it; None outside a checkout."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+    if head.returncode:
+        return None
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "src"]).returncode
+    return head.stdout.strip() + ("+" if changed else "")
+
+
 def save(
     name: str,
     *,
@@ -94,7 +150,10 @@ def save(
         },
         "versions": versions(),
     }
-    whole = {"benchmark": name, **about, "settings": dict(settings), "targets": list(targets), **tables}
+    _write(name, {"benchmark": name, **about, "settings": dict(settings), "targets": list(targets), **tables})
+
+
+def _write(name: str, whole: Mapping[str, Any]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(rounded(whole), indent=1, ensure_ascii=False) + "\n")
 

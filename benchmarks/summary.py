@@ -39,19 +39,24 @@ def generated() -> str:
     lines = ["| script | what it does |", "|---|---|"]
     lines += [f"| `{name}.py` | {first} |" for name, first in scripts().items()]
     lines += ["", "| benchmark | target | limit | measured | |", "|---|---|---|---|---|"]
-    for result in results():
-        for line in result["targets"]:
-            verdict = "met" if line["met"] else "**missed**"
-            lines.append(
-                f"| `{result['benchmark']}` | {line['target']} | {line['limit']} | {line['measured']} | {verdict} |"
-            )
+    lines += [f"| `{result['benchmark']}` | {_target(line)} |" for result in results() for line in result["targets"]]
     lines += ["", "| benchmark | when | cores | load before, after | settings |", "|---|---|---|---|---|"]
     for result in results():
         machine = result["machine"]
-        settings = ", ".join(f"{name} {_short(value)}" for name, value in result["settings"].items())
+        settings = ", ".join(f"{name} {_short(value)}" for name, value in result.get("settings", {}).items())
         load = ", ".join(str(value) for value in machine["load"])
         lines.append(f"| `{result['benchmark']}` | {result['date']} | {machine['cores']} | {load} | {settings} |")
     return "\n".join(lines)
+
+
+def _target(line: dict[str, Any]) -> str:
+    """Target, limit, what was measured, verdict, from either form of a result."""
+    if "met" in line:
+        return f"{line['target']} | {line['limit']} | {line['measured']} | {'met' if line['met'] else '**missed**'}"
+    interval = "" if line["low"] is None else f" [{line['low']:.4g}, {line['high']:.4g}]"
+    sign = "<=" if line["better"] == "lower" else ">="
+    state = {"met": "met", "consistent": "consistent"}.get(line["state"], f"**missed**: {line['reason']}")
+    return f"{line['name']} | {sign} {line['limit']:,.12g} | {line['value']:,.12g}{interval} | {state}"
 
 
 def _short(value: Any) -> str:

@@ -74,6 +74,8 @@ class Figure:
             "what": self.what,
             "value": self.value,
             "target": self.target,
+            "most": self.most,
+            "least": self.least,
             "met": self.met,
             "found": list(self.found),
         }
