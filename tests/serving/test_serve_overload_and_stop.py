@@ -107,6 +107,30 @@ def test_who_waits_in_line_is_told_when_it_stops() -> None:
         assert sorted(one.status for one in got) == [200, 503, 503]
 
 
+@pytest.mark.parametrize("already", [True, False])
+def test_a_second_signal_ends_the_wait_for_load_balancers_and_for_requests(already: bool) -> None:
+    slow, limits = stream(b'data: {"choices": []}\n\n', Hang()), {"stop_seconds": 3600.0, "drain_seconds": 3600.0}
+    with ChatServer(slow) as backend, ProxyServer(backend.url, limits=limits) as proxy:
+
+        def ask() -> None:
+            with suppress(OSError, HTTPException):
+                proxy.chat("toy", stream=True)
+
+        client, stop = threading.Thread(target=ask), threading.Thread(target=proxy.stop)
+        client.start()
+        until(lambda: backend.calls)
+        if already:
+            stop.start()
+            until(lambda: proxy.app.stopping)
+        proxy.hurry()
+        if not already:  # the signal comes before anything waits
+            stop.start()
+        stop.join()
+        assert proxy.app.closed
+        client.join()
+        assert [record.stopped for record in proxy.ledger.records.values()] == ["interrupted"]  # type: ignore[attr-defined]
+
+
 def test_what_does_not_end_in_time_is_ended_and_settled() -> None:
     with (
         ChatServer(stream(b'data: {"choices": []}\n\n', Hang())) as backend,

@@ -94,6 +94,10 @@ class ProxyServer:
         """End it as its operator would."""
         self.do(self.app.stop())
 
+    def hurry(self) -> None:
+        """End it as a second signal does."""
+        self._loop.call_soon_threadsafe(self.app.hurry)
+
     def __exit__(self, *_: object) -> None:
         if not self.app.closed:
             self.stop()

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -61,6 +62,7 @@ class App:
         self._trees: dict[str, dict[str, Route]] = {}
         self._runner: web.ServerRunner | None = None
         self._ledger_open = False
+        self._hurried = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
 
     def route(self, method: str, path: str, handler: Route, *, public: bool = False) -> None:
@@ -92,10 +94,13 @@ class App:
         self.stopping = True
         if self._runner is not None:
             # Load balancers see that we are not ready, and send nothing more, before anything is refused.
-            await asyncio.sleep(self.limits.drain_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.limits.drain_seconds):
+                    await self._hurried.wait()
             self.closed = True
             self.admission.refuse(_stopping())
-            await self.admission.empty(self.limits.stop_seconds)
+            # A second signal may have come while nobody waited in `empty` yet; it must not be lost.
+            await self.admission.empty(0 if self._hurried.is_set() else self.limits.stop_seconds)
             await self._runner.cleanup()
         if self._background:
             await asyncio.wait(self._background, timeout=self.limits.stop_seconds)
@@ -103,6 +108,11 @@ class App:
         await self.wire.aclose()
         if self._ledger_open:  # one that could not be opened has nothing to write
             await self.ledger.close()
+
+    def hurry(self) -> None:
+        """Let `stop`, running or still to come, wait for nobody."""
+        self._hurried.set()
+        self.admission.give_up()
 
     def later(self, job: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Carry something out even if the client leaves."""

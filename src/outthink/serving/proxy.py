@@ -106,9 +106,9 @@ class Proxy:
             self._app.later(self.policies.reload(all=True))
 
     def stop_waiting(self) -> None:
-        """Wait for running requests no longer."""
+        """Wait neither for load balancers nor for running requests any longer."""
         if self._app is not None:
-            self._app.admission.give_up()
+            self._app.hurry()
 
 
 class EmbeddedBackend:
