@@ -100,6 +100,17 @@ def test_a_client_names_what_has_been_loaded(proxy: ProxyServer) -> None:
     assert proxy.chat("outthink/auto", outthink={"answer": "broken"}).status == 400
 
 
+def test_the_served_document_lists_what_has_been_loaded_behind_our_own(proxy: ProxyServer) -> None:
+    def enums() -> dict[str, list[str]]:
+        body = proxy.get("/openapi.json").json["paths"]["/v1/chat/completions"]["post"]["requestBody"]
+        options = body["content"]["application/json"]["schema"]["properties"]["outthink"]["properties"]
+        return {name: options[name]["enum"] for name in ("verifier", "answer")}
+
+    before = enums()
+    load_plugins()
+    assert enums() == {"verifier": [*before["verifier"], "liked"], "answer": [*before["answer"], "roman"]}
+
+
 def test_a_key_may_name_one_and_no_module(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
     assert main(["keys", "add", "k", "--ledger", ledger, "--strategy", "plugged:n=1"]) == 0

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from outthink.core.plugins import loaded
 from outthink.http.fields import JsonDict, decode, encode
 from outthink.serving.admission import Limits
 from outthink.serving.chat.backends import Backends, Policies
@@ -138,7 +139,7 @@ class Endpoints:
 
     async def openapi(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """What is served, for programs."""
-        return _json(document())
+        return _json(document(loaded("verifiers"), loaded("answers")))
 
 
 async def _receipt_for(ledger: Ledger, number: str, key: Key) -> JsonDict:

@@ -57,37 +57,20 @@ _BUDGET = {
         },
     ],
 }
-_OPTIONS = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "strategy": {"type": "string", "description": "NAME[@n][:k=v,...], as in `outthink strategies`"},
-        "budget": _BUDGET,
-        "verifier": {"enum": list(VERIFIERS)},
-        "answer": {"enum": list(ANSWER_KINDS), "description": "What votes are taken on."},
-        "progress": {"enum": ["comments", "reasoning"]},
-        "model": {"type": "string", "description": "Backend model, where `model` names a strategy."},
+_CHAT_FIELDS: JsonDict = {
+    "model": {"type": "string", "minLength": 1},
+    "messages": {
+        "type": "array",
+        "minItems": 1,
+        "items": {"type": "object", "required": ["role"], "properties": {"role": _TEXT}},
     },
+    "stream": {"type": ["boolean", "null"]},
+    "n": {"type": ["integer", "null"], "minimum": 1, "maximum": 128},
+    "temperature": {"type": ["number", "null"], "minimum": 0},
+    "max_tokens": {"type": ["integer", "null"], "minimum": 1},
+    "seed": {"type": ["integer", "null"]},
 }
-_CHAT = {
-    "type": "object",
-    "required": ["model", "messages"],
-    "additionalProperties": True,
-    "properties": {
-        "model": {"type": "string", "minLength": 1},
-        "messages": {
-            "type": "array",
-            "minItems": 1,
-            "items": {"type": "object", "required": ["role"], "properties": {"role": _TEXT}},
-        },
-        "stream": {"type": ["boolean", "null"]},
-        "n": {"type": ["integer", "null"], "minimum": 1, "maximum": 128},
-        "temperature": {"type": ["number", "null"], "minimum": 0},
-        "max_tokens": {"type": ["integer", "null"], "minimum": 1},
-        "seed": {"type": ["integer", "null"]},
-        "outthink": _OPTIONS,
-    },
-}
+_CHAT: JsonDict = {"type": "object", "required": ["model", "messages"], "additionalProperties": True}
 _NAMED = {
     "type": "object",
     "required": ["model"],
@@ -164,10 +147,31 @@ def _part(name: str, text: str) -> JsonDict:
     return {"parameters": [{"name": name, "in": "path", "required": True, "schema": _TEXT, "description": text}]}
 
 
+def _chat(verifiers: tuple[str, ...], answers: tuple[str, ...]) -> JsonDict:
+    """The body of a chat, with the names that plugins add behind our own."""
+    options = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "strategy": {"type": "string", "description": "NAME[@n][:k=v,...], as in `outthink strategies`"},
+            "budget": _BUDGET,
+            "verifier": {"enum": [*VERIFIERS, *verifiers]},
+            "answer": {"enum": [*ANSWER_KINDS, *answers], "description": "What votes are taken on."},
+            "progress": {"enum": ["comments", "reasoning"]},
+            "model": {"type": "string", "description": "Backend model, where `model` names a strategy."},
+        },
+    }
+    return {**_CHAT, "properties": {**_CHAT_FIELDS, "outthink": options}}
+
+
 @cache
-def document() -> JsonDict:
-    """The document; the same object every time, not to be changed."""
-    chat = _posted("Answer a chat, passed through or by a strategy.", _CHAT, _OPEN, True)
+def document(verifiers: tuple[str, ...] = (), answers: tuple[str, ...] = ()) -> JsonDict:
+    """The document; the same object every time, not to be changed.
+
+    Args:
+        verifiers: names that plugins add; `answers` the kinds of answer.
+    """
+    chat = _posted("Answer a chat, passed through or by a strategy.", _chat(verifiers, answers), _OPEN, True)
     paths: JsonDict = {
         "/v1/chat/completions": {"post": chat},
         "/v1/models": {"get": _got("What can be asked for.", _LIST, "401")},
