@@ -31,7 +31,7 @@ from common import NO_TRACES, Table, interval, load_average, parser, save, show,
 from outthink.client import ask_batch
 from outthink.controller.allocation import Allocation, Belief, Checked, GainTable, Planned, Voted, split
 from outthink.core.sample import Sample
-from outthink.engines.simulated import Speed
+from outthink.engines.protocol import Speed
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.gains import Courses, courses, dealt, measure_gains, table_of
 from outthink.evaluation.rows import paired_interval

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from outthink.engines.simulated import Speed
+from outthink.engines.protocol import Speed
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec

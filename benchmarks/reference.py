@@ -20,7 +20,7 @@ from typing import Any
 from common import NO_TRACES, Replay, Table, load_average, parser, save, show, skip, target, traces
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.engines.simulated import Speed
+from outthink.engines.protocol import Speed
 from outthink.evaluation.compare import CompareSettings, compare
 from outthink.session.session import Session
 from outthink.strategies import Spec, Votes, strategy

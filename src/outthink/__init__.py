@@ -51,9 +51,8 @@ if TYPE_CHECKING:
     from outthink.economics.tariff import Energy
     from outthink.engines.embedded import EmbeddedEngine
     from outthink.engines.openai import OpenAIEngine
-    from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
+    from outthink.engines.protocol import Call, Delta, Engine, Event, Fault, Features, Finish, Speed
     from outthink.engines.scripted import Completion, ScriptedEngine
-    from outthink.engines.simulated import Fault, Speed
     from outthink.engines.traces import ReplayEngine, Traces
     from outthink.engines.traces import load as load_traces
     from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
@@ -97,9 +96,8 @@ _HOMES = {
     "economics.tariff": "Energy",
     "engines.embedded": "EmbeddedEngine",
     "engines.openai": "OpenAIEngine",
-    "engines.protocol": "Call Delta Engine Event Features Finish",
+    "engines.protocol": "Call Delta Engine Event Fault Features Finish Speed",
     "engines.scripted": "Completion ScriptedEngine",
-    "engines.simulated": "Fault Speed",
     "engines.traces": "ReplayEngine Traces load=load_traces",
     "evaluation.calibration.run": "CalibrationRecipe calibrate",
     "evaluation.calibration.target": "Target",
@@ -236,7 +234,9 @@ if not TYPE_CHECKING:  # to a type checker, a name that is not listed above is a
         if name not in _PLACES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module, inner = _PLACES[name]
-        return getattr(import_module(f"{__name__}.{module}"), inner)
+        value = getattr(import_module(f"{__name__}.{module}"), inner)
+        globals()[name] = value  # found without this function from now on
+        return value
 
 
 def __dir__() -> list[str]:

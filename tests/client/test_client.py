@@ -13,8 +13,7 @@ import pytest
 import outthink as ot
 from outthink.client.options import Options
 from outthink.core.receipt import Verdict
-from outthink.engines.protocol import Call
-from outthink.engines.simulated import RealTimeEngine
+from outthink.engines.protocol import Call, RealTimeEngine
 from support.chat_server import ChatServer, Hang, Seen, chat, chunk, models, stream
 
 PROMPT = "What is 17 * 23?"

@@ -10,8 +10,7 @@ import pytest
 
 from outthink import Completion, Request, ScriptedEngine, Speed
 from outthink.core.sample import Candidate
-from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish, complete
-from outthink.engines.simulated import is_simulated
+from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish, complete, is_simulated
 from outthink.verifiers import protocol as verifiers
 from outthink.verifiers.protocol import Score, Verifier
 

@@ -11,8 +11,8 @@ import pytest
 
 from outthink import BadInput, ScriptedEngine
 from outthink.core.errors import EngineError
+from outthink.engines.protocol import Fault, Speed
 from outthink.engines.scripted import Completion
-from outthink.engines.simulated import Fault, Speed
 from outthink.evaluation.arena import ArenaPlan
 from outthink.evaluation.compare import CompareSettings, compare
 from outthink.evaluation.dataset import open_dataset

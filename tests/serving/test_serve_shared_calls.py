@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from outthink.engines.openai.facts import Facts, file_for, remember
+from outthink.engines.openai.body import Facts, file_for, remember
 from outthink.serving.pool import BackendSettings
 from support.chat_server import (
     DONE,

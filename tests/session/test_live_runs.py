@@ -11,8 +11,7 @@ import pytest
 import outthink as ot
 from outthink import Budget, Completion, EngineError, Fault, Request, ScriptedEngine, Session, Speed
 from outthink.core.receipt import Verdict
-from outthink.engines.protocol import Call, Delta, Event, Finish
-from outthink.engines.simulated import RealTimeEngine, is_simulated
+from outthink.engines.protocol import Call, Delta, Event, Finish, RealTimeEngine, is_simulated
 from support.runs import PROMPT, answers, collect, live, question
 from support.waiting import eventually
 

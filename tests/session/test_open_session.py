@@ -11,8 +11,7 @@ from outthink import BadInput, Budget, Completion, Request, Result, ScriptedEngi
 from outthink.core.errors import OutthinkError
 from outthink.core.receipt import Verdict
 from outthink.economics.tariff import Tariff
-from outthink.engines.protocol import Call
-from outthink.engines.simulated import RealTimeEngine
+from outthink.engines.protocol import Call, RealTimeEngine
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.runner import Places
 from support.runs import question

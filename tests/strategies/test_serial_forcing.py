@@ -8,8 +8,7 @@ import pytest
 
 from outthink import BadInput, Budget, Completion, ScriptedEngine, Unsupported
 from outthink.core.request import Sampling
-from outthink.engines.protocol import Call, Features
-from outthink.engines.simulated import Outcome
+from outthink.engines.protocol import Call, Features, Outcome
 from outthink.strategies import Spec
 from outthink.strategies.serial.length import budget_forcing
 from outthink.strategies.serial.thinking import CLOSE, Trace, looping

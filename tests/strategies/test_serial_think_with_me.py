@@ -13,8 +13,7 @@ import pytest
 from outthink import BadInput, Completion, Request, ScriptedEngine, Speed
 from outthink.cli.ask import TerminalJudge
 from outthink.core.sample import Candidate
-from outthink.engines.protocol import Call
-from outthink.engines.simulated import Outcome
+from outthink.engines.protocol import Call, Outcome
 from outthink.strategies import Spec
 from outthink.strategies.serial.think_with_me import JUDGES, parsed
 from outthink.strategies.serial.thinking import CLOSE

@@ -19,10 +19,8 @@ from outthink.core.errors import OutthinkError, Unsupported
 from outthink.core.receipt import Entry, Receipt, Verdict, total
 from outthink.core.sample import Decision, Progress
 from outthink.economics.tariff import Energy, Tariff
-from outthink.engines.protocol import Call, Delta, Event
-from outthink.engines.simulated import Outcome, RealTimeEngine
-from outthink.session.budget import EntryLog
-from outthink.session.calls import Retries, RunningCall
+from outthink.engines.protocol import Call, Delta, Event, Outcome, RealTimeEngine
+from outthink.session.calls import EntryLog, Retries, RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
 from outthink.session.virtual import VirtualRunner, drive

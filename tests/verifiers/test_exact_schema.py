@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from outthink.answers import kinds as json_value
+from outthink.answers import reader as json_value
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
 from outthink.core.sample import Candidate

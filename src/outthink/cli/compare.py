@@ -201,7 +201,7 @@ def _check_policy(chosen: argparse.Namespace) -> None:
 
 def _replay(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     from outthink.controller.policy.artefact import Policy
-    from outthink.engines.simulated import Speed
+    from outthink.engines.protocol import Speed
     from outthink.evaluation.calibration.contenders import NAME
     from outthink.evaluation.compare import CompareSettings, compare
     from outthink.evaluation.verify import Prescoring

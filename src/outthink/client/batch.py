@@ -22,7 +22,7 @@ from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call
 from outthink.session.batch import Batch
-from outthink.session.budget import byte_bound
+from outthink.session.calls import byte_bound
 from outthink.session.open import OpenSession
 from outthink.session.session import Session
 from outthink.session.store import Journal, SampleStore

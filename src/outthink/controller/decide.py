@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,12 @@ def default_strategy(request: Request) -> Spec:
 
     Free text has no canonical form that two completions are likely to share, so votes cannot pay.
     """
-    return Spec.parse(fallback(request.answer))
+    return _default(request.answer == "text")
+
+
+@cache  # every request without a strategy asks for it
+def _default(text: bool) -> Spec:
+    return Spec.parse(fallback("text" if text else None))
 
 
 def read_strategy(

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.sample import ConfidenceTrace, Sample
-from outthink.engines.protocol import Call, Features
-from outthink.engines.simulated import CHUNK, Fault, Outcome, RealTimeEngine, Simulated, Speed
+from outthink.engines.protocol import CHUNK, Call, Fault, Features, Outcome, RealTimeEngine, Simulated, Speed
 
 EVERYTHING = Features(logprobs=True, top_logprobs=20, full_logprobs=True, prefix=True, seed=True)
 

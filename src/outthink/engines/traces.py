@@ -16,8 +16,7 @@ from typing import Any
 from outthink.core.display import Displayed, Rows
 from outthink.core.errors import BadInput
 from outthink.core.sample import ConfidenceTrace, Sample
-from outthink.engines.protocol import Call, Features
-from outthink.engines.simulated import CHUNK, Outcome, Simulated, Speed
+from outthink.engines.protocol import CHUNK, Call, Features, Outcome, Simulated, Speed
 
 REQUIRED = ("problem_id", "sample_idx", "n_tokens", "answer", "correct")
 _OPTIONAL = ("finish_reason", "prompt_tokens", "mean_logprob", "chunk_conf", "extraction", "self_certainty")

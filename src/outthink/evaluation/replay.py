@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from outthink.core.receipt import Verdict
 from outthink.core.request import Message, Request, Sampling
 from outthink.economics.tariff import Tariff
-from outthink.engines.simulated import Speed
+from outthink.engines.protocol import Speed
 from outthink.engines.traces import ReplayEngine, Scoring, Traces
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session

@@ -17,7 +17,7 @@ from typing import Any
 
 from outthink.core.errors import BadInput
 from outthink.core.sample import ConfidenceTrace, Sample
-from outthink.engines.simulated import CHUNK
+from outthink.engines.protocol import CHUNK
 from outthink.engines.traces import SCORE_COLUMNS, VERIFIER_KEY
 
 JsonObject = dict[str, Any]

@@ -13,7 +13,7 @@ from outthink.core.errors import EngineError, OutthinkError
 from outthink.core.receipt import Receipt
 from outthink.core.request import Budget, Request
 from outthink.core.sample import Sample
-from outthink.session.budget import EntryLog
+from outthink.session.calls import EntryLog
 from outthink.session.runner import FOREIGN, Job, Member, SampleCache, by_name
 from outthink.session.session import Session
 

@@ -20,8 +20,7 @@ from outthink.core.errors import EngineError
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call, Engine, Features, Finish
-from outthink.session.budget import byte_bound
-from outthink.session.calls import Arrived, RunningCall
+from outthink.session.calls import Arrived, RunningCall, byte_bound
 from outthink.session.runner import DrivenSession, Job, Places, Work
 
 T = TypeVar("T")

@@ -17,8 +17,7 @@ from outthink.core.errors import OutthinkError
 from outthink.core.receipt import Receipt, Stopped, Verdict
 from outthink.core.request import Budget, Request
 from outthink.economics.tariff import Tariff
-from outthink.engines.protocol import Call, Engine
-from outthink.engines.simulated import is_simulated
+from outthink.engines.protocol import Call, Engine, is_simulated
 from outthink.session.calls import Retries
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live

@@ -19,10 +19,8 @@ from outthink.core.receipt import Entry, Stopped
 from outthink.core.request import Message, Request, Sampling
 from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.economics.tariff import Tariff, active_parameters
-from outthink.engines.protocol import Call, Delta, Engine, Finish, complete
-from outthink.engines.simulated import Simulated, is_simulated
-from outthink.session.budget import BudgetAccount, EntryLog
-from outthink.session.calls import Retries
+from outthink.engines.protocol import Call, Delta, Engine, Finish, Simulated, complete, is_simulated
+from outthink.session.calls import BudgetAccount, EntryLog, Retries
 from outthink.session.runner import Runner
 from outthink.verifiers.judge import JudgeReply
 from outthink.verifiers.protocol import Score, Verifier

@@ -18,8 +18,7 @@ from outthink.core.receipt import Entry, Receipt, Role, Status, Stopped
 from outthink.core.request import Budget, Request
 from outthink.core.sample import Candidate, Sample
 from outthink.economics.tariff import Tariff
-from outthink.session.budget import BudgetAccount, EntryLog, check_budget
-from outthink.session.calls import Retries, RunningCall, Watch, reread
+from outthink.session.calls import BudgetAccount, EntryLog, Retries, RunningCall, Watch, check_budget, reread
 from outthink.session.runner import PAUSE, Job, Member, Observer, Runner, SampleCache, by_name, side_by_side
 from outthink.session.scoring import judge
 from outthink.session.stream import Order, Stream

@@ -15,8 +15,7 @@ from outthink.core.receipt import Role
 from outthink.core.request import Request
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call
-from outthink.session.budget import BudgetAccount
-from outthink.session.calls import CallOwner, Prompt, RunningCall, Watch
+from outthink.session.calls import BudgetAccount, CallOwner, Prompt, RunningCall, Watch
 from outthink.session.runner import PAUSE, Runner, SampleCache
 
 Order = Literal["launch", "finished"]

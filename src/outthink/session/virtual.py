@@ -18,10 +18,8 @@ from outthink.core.errors import OutthinkError
 from outthink.core.receipt import Status
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Progress
-from outthink.engines.protocol import Call, Features
-from outthink.engines.simulated import CHUNK, Outcome, Simulated
-from outthink.session.budget import byte_bound
-from outthink.session.calls import RunningCall, reread
+from outthink.engines.protocol import CHUNK, Call, Features, Outcome, Simulated
+from outthink.session.calls import RunningCall, byte_bound, reread
 from outthink.session.runner import FOREIGN, DrivenSession, Job, Work
 
 T = TypeVar("T")

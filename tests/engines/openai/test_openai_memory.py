@@ -11,7 +11,7 @@ import pytest
 from openai_runs import ask, collect
 
 from outthink.engines.openai import Facts, OpenAIEngine
-from outthink.engines.openai.facts import EXPIRES, file_for, recall, remember
+from outthink.engines.openai.body import EXPIRES, file_for, recall, remember
 from support.chat_server import ChatServer, Reply, Seen, chat, refusal, refusing
 
 URL, MODEL = "http://h/v1", "toy"

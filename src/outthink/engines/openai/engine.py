@@ -14,8 +14,7 @@ from typing import Literal
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.paths import cache_dir
-from outthink.engines.openai.body import SAMPLING, Thinking, adapt, body
-from outthink.engines.openai.facts import Facts, file_for, recall, remember
+from outthink.engines.openai.body import SAMPLING, Facts, Thinking, adapt, body, file_for, recall, remember
 from outthink.engines.openai.reading import CompletionParser, decisive
 from outthink.engines.openai.tokens import Tokenizer
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish

@@ -8,8 +8,7 @@ deltas are not tokens.
 from __future__ import annotations
 
 from outthink.core.errors import EngineError
-from outthink.engines.openai.body import template
-from outthink.engines.openai.facts import Facts
+from outthink.engines.openai.body import Facts, template
 from outthink.engines.protocol import Call
 from outthink.http.events import Json, JsonObject
 from outthink.http.fields import read_count, read_timings, read_usage

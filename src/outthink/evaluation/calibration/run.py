@@ -19,7 +19,7 @@ from outthink.controller.policy.artefact import SCHEMA, HeldOut, Policy
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
 from outthink.economics.tariff import active_parameters
-from outthink.engines.simulated import Speed
+from outthink.engines.protocol import Speed
 from outthink.evaluation.calibration.cascade import Offer, offers, pays_off
 from outthink.evaluation.calibration.contenders import (
     AutoContender,

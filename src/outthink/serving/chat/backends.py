@@ -20,7 +20,7 @@ from outthink.core.errors import BadInput
 from outthink.core.paths import cache_dir
 from outthink.core.request import Budget
 from outthink.economics.tariff import Tariff
-from outthink.engines.openai.facts import Facts, file_for, recall
+from outthink.engines.openai.body import Facts, file_for, recall
 from outthink.http.server import Address
 from outthink.serving.admission import Limits
 from outthink.serving.chat.engine import CallSharing

@@ -14,8 +14,8 @@ from typing import Any
 
 from outthink.core.errors import EngineError
 from outthink.core.request import Message
+from outthink.engines.openai.body import Facts
 from outthink.engines.openai.engine import OpenAIEngine
-from outthink.engines.openai.facts import Facts
 from outthink.engines.openai.reading import CompletionParser
 from outthink.engines.protocol import Call, Delta
 from outthink.http.errors import ErrorBody, ServerErrors
