@@ -135,11 +135,7 @@ def figures(*arguments: str) -> dict[str, dict[str, Any]]:
 
 
 REASONS = {
-    "files": "three small files are seams that the next rooms need (time model, plugins, stored artefacts)",
-    "code": "merging saved 1,070 lines and the new client, traits and plugins cost 900; simplification is not done yet",
-    "object": "values read from JSON and exit handlers are object where they were Any before",
-    "asked_with_an_engine": "six files are entered for one function that could be asked once per source",
-    "asked_through_the_proxy": "three files are entered for one function each",
+    "code": "merging saved 1,070 lines, new client, traits and plugins cost 900; little of the rest stands twice",
 }
 
 
@@ -152,8 +148,6 @@ def sizes(before: Path) -> tuple[Table, list[dict[str, Any]]]:
     targets = []
     for key, row in new.items():
         most, least = row["most"], row["least"]
-        if key in ("object", "cast"):
-            most = old[key]["value"]
         if most is not None:
             targets.append(judged(row["what"], row["value"], most, reason=REASONS.get(key)))
         if least is not None:

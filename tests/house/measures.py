@@ -137,8 +137,8 @@ def names(files: Sequence[SourceFile]) -> Iterator[Figure]:
     count = sum(file.any_names() for file in files)
     yield Figure("any", "uses of Any, import statements not counted", count, 250)
     yield Figure("any_lines", "lines with the word Any, imports included", sum(file.any_lines() for file in files), 250)
-    yield Figure("object", "uses of object as a type", sum(file.object_types() for file in files))
-    yield Figure("cast", "calls of cast", sum(file.calls("cast") for file in files))
+    yield Figure("object", "uses of object as a type", sum(file.object_types() for file in files), 40)
+    yield Figure("cast", "calls of cast", sum(file.calls("cast") for file in files), 4)
     asked = {f"{name} calls": sum(file.calls(name) for file in files) for name in ("getattr", "hasattr")}
     asked["except AttributeError"] = sum(file.handlers("AttributeError") for file in files)
     found = tuple(f"{count} {name}" for name, count in asked.items())

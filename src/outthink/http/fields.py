@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from outthink.http.events import Json
+
 try:
     import orjson
 except ImportError:
@@ -44,7 +46,7 @@ def length_field(path: str) -> str:
     return RESPONSES_LENGTH_FIELD if path.endswith("/responses") else CHAT_LENGTH_FIELDS[0]
 
 
-def read_count(value: object) -> int | None:
+def read_count(value: Json) -> int | None:
     """A count: a non-negative whole number, however it is written, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
         return None
@@ -80,5 +82,5 @@ def read_timings(timings: Mapping[str, Any]) -> Usage:
     return Usage(total, cached, generated or None)
 
 
-def _detail(details: object) -> int | None:
+def _detail(details: Json) -> int | None:
     return read_count(details.get("cached_tokens")) if isinstance(details, dict) else None

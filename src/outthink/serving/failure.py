@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
+from outthink.http.events import Json
 from outthink.http.transport import TransportFault
 from outthink.serving.pool.protocols import NoBackend, Resting
 from outthink.serving.protocols import Busy, Key, LedgerDown, OverBudget, Repeated
@@ -60,7 +61,7 @@ class Failure(OutthinkError):
         return json.dumps({"error": error}).encode()
 
 
-def bad_field(name: str, value: object, problem: str, remedy: str, *, status: int = 400, code: str = "") -> Failure:
+def bad_field(name: str, value: Json, problem: str, remedy: str, *, status: int = 400, code: str = "") -> Failure:
     """A field of the request that cannot be used."""
     return Failure(status, str(BadInput(name, value, problem, remedy)), param=name, code=code or "invalid_value")
 

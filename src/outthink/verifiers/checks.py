@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from outthink.core.errors import BadInput, Unsupported
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, alternatives, certainty
+from outthink.http.events import Json
 from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier
 
 Check = Callable[[Request, str], bool | Awaitable[bool]]
@@ -76,7 +77,7 @@ class SchemaVerifier(WithoutTokens):
     model = "schema"
     id: str
 
-    def __init__(self, schema: object, *, read: Callable[[str], str | None], id: str = "schema") -> None:
+    def __init__(self, schema: Json, *, read: Callable[[str], str | None], id: str = "schema") -> None:
         try:
             import jsonschema
             import referencing

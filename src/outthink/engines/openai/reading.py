@@ -39,7 +39,7 @@ _REASONS = {
 _KNOWN = {name: reason for reason, names in _REASONS.items() for name in names}
 
 
-def finish_reason(word: object) -> str:
+def finish_reason(word: Json) -> str:
     """One of stop, length, tool_calls, content_filter, unknown."""
     if not isinstance(word, str):
         return "unknown"
@@ -70,7 +70,7 @@ FLOOR = -40.0
 every mean it enters, so none counts for less than this."""
 
 
-def _value(entry: object) -> float | None:
+def _value(entry: Json) -> float | None:
     logprob = entry.get("logprob") if isinstance(entry, dict) else None
     if isinstance(logprob, bool) or not isinstance(logprob, int | float) or logprob != logprob:
         return None
@@ -213,7 +213,7 @@ class CompletionParser:
         """The server gave a finish reason."""
         self.over = False
         """More tokens came than were allowed: the rest is not worth waiting for."""
-        self.reason: object = None
+        self.reason: Json = None
         self.text = self.thought = False
         self.unstreamed = False
         """The reply came as one object and not as a stream."""
@@ -300,7 +300,7 @@ class CompletionParser:
         if isinstance(details, dict) and (tokens := read_count(details.get("reasoning_tokens"))):
             self.thought_tokens = tokens
 
-    def _switch_to_object(self, message: object) -> None:
+    def _switch_to_object(self, message: Json) -> None:
         if isinstance(message, dict) and not self.unstreamed:
             self.unstreamed = True
             if self.stripper is not None:
@@ -319,7 +319,7 @@ class CompletionParser:
         return _string(text) or _string(piece.get("refusal")), thought
 
 
-def _first(choices: object) -> JsonObject | None:
+def _first(choices: Json) -> JsonObject | None:
     """The choice that was asked for, also of a server that sends several."""
     if not isinstance(choices, list):
         return None
@@ -329,7 +329,7 @@ def _first(choices: object) -> JsonObject | None:
     return None
 
 
-def _string(value: object) -> str:
+def _string(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 

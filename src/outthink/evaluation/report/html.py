@@ -17,6 +17,7 @@ from outthink.controller.policy.artefact import HeldOut, Policy, Task
 from outthink.evaluation.report.axis import METRICS, style
 from outthink.evaluation.report.plot import draw
 from outthink.evaluation.report.table import COLUMNS, NEEDED, Row, cell, panels, remarks
+from outthink.http.events import Json
 from outthink.strategies.defaults import BASELINE
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _about(about: Mapping[str, Any]) -> str:
     return "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(_words(value))}</dd></div>" for key, value in shown)
 
 
-def _words(value: object) -> str:
+def _words(value: Json) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):

@@ -19,7 +19,7 @@ from outthink.engines.openai.engine import OpenAIEngine
 from outthink.engines.openai.reading import CompletionParser
 from outthink.engines.protocol import Call, Delta
 from outthink.http.errors import ErrorBody, ServerErrors
-from outthink.http.events import Decoder
+from outthink.http.events import Decoder, Json
 from outthink.http.fields import JsonDict, decode, encode
 from outthink.http.server import Address, Server
 from outthink.http.transport import Timeouts, Transport
@@ -259,7 +259,7 @@ class _ChatServer(Server):
         super().__init__(_ADDRESS, None, transport, timeouts)
         self.errors = errors
 
-    def encode(self, body: Mapping[str, object]) -> bytes:
+    def encode(self, body: Mapping[str, Json]) -> bytes:
         """A body as JSON."""
         return encode(body)
 

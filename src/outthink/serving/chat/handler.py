@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from outthink.core.receipt import Verdict
+from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.accounting import RECEIPT, Account, replayed
 from outthink.serving.chat.backends import Backends
@@ -47,7 +48,7 @@ def model_row(name: str, names: Sequence[str]) -> JsonDict:
     raise unknown_model(name, names)
 
 
-def unknown_model(name: object, names: Sequence[str], field: str = "model") -> Failure:
+def unknown_model(name: Json, names: Sequence[str], field: str = "model") -> Failure:
     """The error for a model that nobody serves."""
     served = ", ".join(names[:8]) or "none"
     return Failure(

@@ -15,6 +15,7 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import loaded
 from outthink.core.request import ANSWER_KINDS, CURRENCIES, Budget, Message, Request, Sampling
 from outthink.core.sample import MEASURES
+from outthink.http.events import Json
 from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict
 from outthink.serving.admission import Limits
 from outthink.serving.chat.votes import answer_reader
@@ -256,7 +257,7 @@ def fitted(question: Question, spec: Spec | None, limits: Limits, where: str = "
     return replace(question, request=request, notes=(*question.notes, *notes)), spec
 
 
-def _message(at: int, value: object) -> Message:
+def _message(at: int, value: Json) -> Message:
     if not isinstance(value, dict) or not isinstance(value.get("role"), str):
         raise bad_field(f"messages[{at}]", value, "has no role", "use {'role': 'user', 'content': '...'}")
     content = value.get("content")
@@ -283,13 +284,13 @@ def _sampling(body: JsonDict, limits: Limits) -> Sampling:
     )
 
 
-def _stops(value: object) -> tuple[str, ...]:
+def _stops(value: Json) -> tuple[str, ...]:
     stops = [value] if isinstance(value, str) else value
     if stops is None:
         return ()
     if not isinstance(stops, list) or len(stops) > 64 or not all(isinstance(stop, str) and stop for stop in stops):
         raise bad_field("stop", value, "is neither a text nor a list of texts", "send at most 64 of them")
-    return tuple(stops)
+    return tuple(str(stop) for stop in stops)
 
 
 def _flag(body: JsonDict, name: str) -> bool:

@@ -16,13 +16,14 @@ from outthink.answers import read_sync
 from outthink.answers.reader import canonical_json
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
+from outthink.http.events import Json
 from outthink.http.fields import JsonDict
 from outthink.serving.chat.calls import CALLS_MARK
 from outthink.serving.failure import Failure, bad_field
 from outthink.serving.watch import Watchers
 from outthink.session.calls import RunningCall
 
-Check = Callable[[object], bool]
+Check = Callable[[Json], bool]
 _STEPS = 10_000
 _SIZE = 200_000  # characters of a schema
 _SLOW = ("pattern", "patternProperties", "format")
@@ -244,7 +245,7 @@ def schema_check(schema: JsonDict, field: str) -> Check:
     validator = counted.validator(schema, referencing.Registry())
     missing = referencing.exceptions.Unresolvable
 
-    def check(value: object) -> bool:
+    def check(value: Json) -> bool:
         counted.begin()
         try:
             return next(validator.iter_errors(value), None) is None
