@@ -9,7 +9,7 @@ import pytest
 
 from outthink import BadInput, Result, ask_sync
 from outthink.controller.online import Arm, Learner
-from outthink.controller.online.lessons import price_of
+from outthink.controller.online.feedback import price_of
 from outthink.engines.scripted import Completion, ScriptedEngine
 from support.policies import policy
 from support.samples import question

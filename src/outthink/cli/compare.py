@@ -87,12 +87,12 @@ def _run_live(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
 
 def budgets(text: str | None) -> tuple[int, ...]:
     """Read `1000,2000`; BadInput for anything but whole numbers above 0."""
-    found = []
+    sizes = []
     for part in filter(None, (text or "").split(",")):
         if not part.strip().isdecimal() or int(part) < 1:
             raise BadInput("--budgets", text, f"{part!r} is no number of tokens", "give for example 1000,2000,4000")
-        found.append(int(part))
-    return tuple(sorted(set(found)))
+        sizes.append(int(part))
+    return tuple(sorted(set(sizes)))
 
 
 async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: ArenaPlan) -> list[Row]:

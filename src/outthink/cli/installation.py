@@ -52,9 +52,9 @@ async def _server(chosen: argparse.Namespace) -> tuple[str, list[tuple[str, str,
         report = await examine(engine)
     finally:
         await engine.aclose()
-    found = [(finding.name, finding.state, finding.detail) for finding in report.findings]
+    rows = [(finding.name, finding.state, finding.detail) for finding in report.findings]
     about = f"{report.url} · {report.model} · {report.requests} requests, {report.seconds:.1f} s"
-    return about, [(str(name), str(state), detail) for name, state, detail in found]
+    return about, [(str(name), str(state), detail) for name, state, detail in rows]
 
 
 def _installation() -> tuple[str, list[tuple[str, str, str]]]:
@@ -63,16 +63,16 @@ def _installation() -> tuple[str, list[tuple[str, str, str]]]:
     from outthink.core.paths import cache_dir
 
     models = sorted((cache_dir() / "models").glob("*.gguf"))
-    found = [("Python", "yes", sys.version.split()[0]), ("cache folder", "yes", str(cache_dir()))]
+    rows = [("Python", "yes", sys.version.split()[0]), ("cache folder", "yes", str(cache_dir()))]
     for extra, module in _EXTRAS.items():
         present = find_spec(module) is not None
         remedy = "" if present else f"pip install 'outthink[{extra}]'"
-        found.append((f"extra {extra}", "yes" if present else "no", remedy))
+        rows.append((f"extra {extra}", "yes" if present else "no", remedy))
     names = ", ".join(path.name for path in models)
-    found.append(("embedded model", "yes" if models else "no", names or "outthink pull"))
+    rows.append(("embedded model", "yes" if models else "no", names or "outthink pull"))
     for plugin, problem in load_plugins():
-        found.append((f"{plugin.field} {plugin.name}", "no" if problem else "yes", problem or plugin.distribution))
-    return f"outthink {__version__}", found
+        rows.append((f"{plugin.field} {plugin.name}", "no" if problem else "yes", problem or plugin.distribution))
+    return f"outthink {__version__}", rows
 
 
 # `outthink pull`: fetch the embedded model, or another GGUF from a hub.
@@ -133,12 +133,12 @@ def table() -> list[tuple[str, str, str, str, str]]:
     return [
         (
             name,
-            found.summary,
-            ", ".join(f"{key}={'auto' if value is None else value}" for key, value in found.defaults.items()) or "-",
-            found.needs,
-            found.source,
+            strategy.summary,
+            ", ".join(f"{key}={'auto' if value is None else value}" for key, value in strategy.defaults.items()) or "-",
+            strategy.needs,
+            strategy.source,
         )
-        for name, found in strategies().items()
+        for name, strategy in strategies().items()
     ]
 
 

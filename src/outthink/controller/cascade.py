@@ -155,12 +155,12 @@ class Cascade(StageRule):
         with reading("policy", "calibrate again", value=cls.kind):
             return cls(tuple(Stage.of(stage, inner) for stage in values["stages"]))
 
-    def start(self, n: int, features: Sequence[float] | None) -> Descent:
+    def start(self, n: int, features: Sequence[float] | None) -> CascadeRun:
         """The rule for one request of at most n samples over all stages."""
-        return Descent(self.stages, n, features)
+        return CascadeRun(self.stages, n, features)
 
 
-class Descent:
+class CascadeRun:
     """A cascade on one request."""
 
     def __init__(self, stages: Sequence[Stage], n: int, features: Sequence[float] | None) -> None:

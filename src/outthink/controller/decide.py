@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from outthink.controller.online.lessons import Lessons
+from outthink.controller.online.feedback import RequestFeedback
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan, Situation, plan
 from outthink.core.errors import BadInput, EngineError
@@ -37,22 +37,22 @@ class Auto:
 
     Args:
         planned: receives what was decided, with its reasons.
-        lessons: log of earlier outcomes that draws among the policy's arms.
+        feedback: log of earlier outcomes that draws among the policy's arms.
     """
 
     policy: Policy
     planned: Callable[[Plan], None] | None = None
-    lessons: Lessons | None = None
+    feedback: RequestFeedback | None = None
 
     def spent(self, receipt: Receipt) -> None:
         """Tell the log what the request has cost."""
-        if self.lessons is not None:
-            self.lessons.spent(receipt)
+        if self.feedback is not None:
+            self.feedback.spent(receipt)
 
     def close(self) -> None:
         """Close the log."""
-        if self.lessons is not None:
-            self.lessons.close()
+        if self.feedback is not None:
+            self.feedback.close()
 
 
 def default_strategy(request: Request) -> Spec:
@@ -89,8 +89,8 @@ def read_strategy(
     if strategy == AUTO:
         if policy is None:
             raise BadInput("policy", None, "is missing, and auto needs one", "make one with `outthink calibrate`")
-        lessons = None if learn is None else Lessons(Path(learn))
-        return Auto(policy if isinstance(policy, Policy) else Policy.load(policy), planned, lessons)
+        feedback = None if learn is None else RequestFeedback(Path(learn))
+        return Auto(policy if isinstance(policy, Policy) else Policy.load(policy), planned, feedback)
     if policy is not None:
         name = policy.id if isinstance(policy, Policy) else policy
         raise BadInput("policy", str(name), "goes with the strategy auto", "ask for auto")
@@ -127,8 +127,8 @@ async def decide(
     if not isinstance(asked, Auto):
         return asked
     decided = plan(asked.policy, request, await situation_of(request, engine, tariff, ahead=ahead, pool=pool))
-    if asked.lessons is not None:
-        decided = asked.lessons.choose(asked.policy, decided)
+    if asked.feedback is not None:
+        decided = asked.feedback.choose(asked.policy, decided)
     if asked.planned is not None:
         asked.planned(decided)
     return decided

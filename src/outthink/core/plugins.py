@@ -58,12 +58,12 @@ def load(group: Group, name: str) -> Factory | None:
     Raises BadInput where two distributions offer the name, Unsupported where it cannot be loaded.
     """
     if (group, name) not in _loaded:
-        found = [plugin for plugin in installed(group) if plugin.name == name]
-        if not found:
+        offers = [plugin for plugin in installed(group) if plugin.name == name]
+        if not offers:
             return None
-        if len(found) > 1:
-            raise taken(FIELDS[group], name, found[0].distribution, found[1].distribution)
-        _loaded[group, name] = _load(found[0])
+        if len(offers) > 1:
+            raise taken(FIELDS[group], name, offers[0].distribution, offers[1].distribution)
+        _loaded[group, name] = _load(offers[0])
     return _loaded[group, name]
 
 
@@ -130,8 +130,8 @@ def _load(plugin: Plugin) -> Factory:
         if callable(value):
             return value
         problem = "is no function"
-    told = f"{plugin.field} {plugin.name!r}: entry point {plugin.target} of {plugin.distribution} {problem}"
-    raise Unsupported(f"{told}; mend or uninstall it")
+    entry_point = f"{plugin.field} {plugin.name!r}: entry point {plugin.target} of {plugin.distribution} {problem}"
+    raise Unsupported(f"{entry_point}; mend or uninstall it")
 
 
 def _line(error: BaseException) -> str:

@@ -93,15 +93,15 @@ def rerun(
         pool: recorded samples of further models on the same problems, for contenders that use them.
     """
     results = [Outcomes(spec, np.zeros((len(MEASURES), len(problems)))) for spec in specs]
-    sources = [Source(one, Tariff.of(one.model)) for one in (engine, *pool)]
+    sources = [Source(replayed, Tariff.of(replayed.model)) for replayed in (engine, *pool)]
     options = SessionOptions(ahead=ahead, confidence_window=WINDOW, verifier=recorded(engine.traces.scoring))
     sampling = Sampling(max_tokens=1 << 20)
     for column, problem in enumerate(problems):
-        right = set().union(*(one.traces.problems[problem].right for one in (engine, *pool)))
+        right = set().union(*(replayed.traces.problems[problem].right for replayed in (engine, *pool)))
         request = Request(messages=(Message("user", problem),), problem=problem, sampling=sampling)
         for seed in range(seeds):
-            for one in (engine, *pool):
-                one.reseed(seed)
+            for replayed in (engine, *pool):
+                replayed.reseed(seed)
             for result in results:
                 result.values[:, column] += _once(sources, options, result, request, right, seed)
     for result in results:

@@ -238,8 +238,8 @@ async def _scores(batch: list[Item], verifier: Verifier) -> list[Score]:
     if verifier.score_many is None:
         return await verifier.score(batch[0].request, [item.candidate for item in batch])
     groups = [(request, [item.candidate for item in items]) for request, items in _by_request(batch)]
-    found = await asyncio.to_thread(verifier.score_many, groups)
-    return [score for scores in found for score in scores]
+    by_group = await asyncio.to_thread(verifier.score_many, groups)
+    return [score for scores in by_group for score in scores]
 
 
 def _by_request(batch: list[Item]) -> Iterator[tuple[Request, list[Item]]]:

@@ -368,14 +368,14 @@ class EntryLog:
         error: str | None = None,
     ) -> Entry:
         """Append what one call consumed; None counts stay None and mark the entry `estimated`."""
-        whole = status in ("finished", "stopped")
+        ended_well = status in ("finished", "stopped")
         entry = Entry(
             running.role,
             tariff.model,
             status,
             prompt,
-            generated if whole else 0,
-            0 if whole else generated,
+            generated if ended_well else 0,
+            0 if ended_well else generated,
             prefix_cached,
             seconds,
         )

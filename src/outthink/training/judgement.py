@@ -47,7 +47,7 @@ def step_logits(
     model = model.to(where).eval()
     by_example: list[Floats] = [np.zeros(0, np.float32)] * len(examples)
     batches = micro_batches(examples.lengths, 4 * micro_tokens(where, micro))
-    began, tokens, said = time.monotonic(), 0, time.monotonic()
+    began, tokens, reported = time.monotonic(), 0, time.monotonic()
     with torch.no_grad():
         for number, chosen in enumerate(batches):
             ids, _, _, lengths = examples.batch(chosen)
@@ -57,9 +57,9 @@ def step_logits(
             for place, steps in zip(chosen.tolist(), examples.step_scores(values, chosen), strict=True):
                 by_example[place] = steps
             tokens += int(lengths.sum())
-            if time.monotonic() - said > 10:
-                said = time.monotonic()
-                say(f"scored {number + 1}/{len(batches)} batches, {tokens / (said - began):,.0f} tokens/s")
+            if time.monotonic() - reported > 10:
+                reported = time.monotonic()
+                say(f"scored {number + 1}/{len(batches)} batches, {tokens / (reported - began):,.0f} tokens/s")
     if not all(np.isfinite(steps).all() for steps in by_example):
         raise EngineError("the model gives scores that are no numbers", fatal=True)
     return by_example

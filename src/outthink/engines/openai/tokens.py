@@ -29,17 +29,17 @@ class Counts:
         self._timed: int | None = None
         self._used: int | None = None
 
-    def timings(self, told: JsonObject) -> None:
+    def timings(self, sent: JsonObject) -> None:
         """llama.cpp's counts of a chunk."""
-        timed = read_timings(told)
+        timed = read_timings(sent)
         if timed.completion is not None:
             self._timed = max(timed.completion, self._timed or 0)
         self.cached = self.cached if timed.cached is None else timed.cached
         self.prompt = timed.prompt or self.prompt
 
-    def usage(self, told: JsonObject) -> None:
+    def usage(self, sent: JsonObject) -> None:
         """OpenAI: cumulative where it comes with every chunk, as vLLM can do."""
-        usage = read_usage(told)
+        usage = read_usage(sent)
         if usage.completion is not None:
             self._used = max(usage.completion, self._used or 0)
         self.cached = self.cached if usage.cached is None else usage.cached

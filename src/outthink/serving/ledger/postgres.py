@@ -31,14 +31,14 @@ class PostgresDatabase:
         self.name, self._errors = name, psycopg
         self._texts: dict[str, str] = {}
         try:
-            theirs = psycopg.conninfo.conninfo_to_dict(url).get("options") or ""
+            given = psycopg.conninfo.conninfo_to_dict(url).get("options") or ""
             self._connection: psycopg.Connection[Any] = psycopg.connect(
                 url,
                 autocommit=True,
                 connect_timeout=_WAIT,
                 tcp_user_timeout=5000,
                 keepalives_idle=5,
-                options=f"{_OPTIONS} {theirs}",
+                options=f"{_OPTIONS} {given}",
                 application_name="outthink",
                 client_encoding="UTF8",
             )

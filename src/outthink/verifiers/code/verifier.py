@@ -99,11 +99,11 @@ async def check_all(
     """Verdicts of (problem, completion) pairs, in order; the first error ends what still runs and is raised."""
     gate = asyncio.Semaphore(workers)
 
-    async def one(problem: CodeProblem, text: str) -> CodeVerdict:
+    async def check(problem: CodeProblem, text: str) -> CodeVerdict:
         async with gate:
             return await sandbox.check(problem, extract_code(text, problem.entry_point))
 
-    running = [asyncio.ensure_future(one(problem, text)) for problem, text in tasks]
+    running = [asyncio.ensure_future(check(problem, text)) for problem, text in tasks]
     try:
         return list(await asyncio.gather(*running))
     finally:

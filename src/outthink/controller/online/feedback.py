@@ -19,7 +19,7 @@ from outthink.controller.policy.plan import Plan
 from outthink.core.receipt import Receipt
 
 
-class Lessons:
+class RequestFeedback:
     """The log that one request's choice is written to.
 
     Args:
