@@ -319,15 +319,15 @@ async def _answer(
     opened: OpenSession, request: Request, asked: Spec | StrategyFunction | Auto, options: Options
 ) -> tuple[Verdict, Runnable | Auto]:
     """Decide what runs and carry it out."""
-    first, *others = opened.sources
-    runs: Runnable | Auto = asked
     await opened.prepare(request)
-    async with opened.deadline():
-        pool = [source.engine.model for source in others]
-        ahead = options.get("ahead", 4)
-        decided = await decide(request, asked, first.engine, first.read_tariff(), ahead=ahead, pool=pool)
-    if opened.late:
-        return Verdict(None, ""), runs
+    decided: Runnable | None = None if isinstance(asked, Auto) else asked
+    if isinstance(asked, Auto):  # a policy looks at the engine, and what is awaited is under the deadline
+        first, *others = opened.sources
+        pool, ahead = [source.engine.model for source in others], options.get("ahead", 4)
+        async with opened.deadline():
+            decided = await decide(request, asked, first.engine, first.read_tariff(), ahead=ahead, pool=pool)
+    if opened.late or decided is None:
+        return Verdict(None, ""), asked
     session = opened.session
     if (on_open := options.get("opened")) is not None:
         on_open(session)
