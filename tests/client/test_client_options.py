@@ -30,3 +30,10 @@ def test_stated_parameters_decide_the_flops() -> None:
 def test_parameters_are_a_count(size: Any) -> None:
     with pytest.raises(ot.BadInput, match=r"parameters: .* is no number of weights; give a whole number above 0"):
         asyncio.run(ot.ask(PROMPT, model=scripted(), parameters=size))
+
+
+def test_the_model_may_stand_first_without_its_name() -> None:
+    with ot.SyncClient(scripted(), answer="number") as client:
+        assert client.ask(PROMPT).answer == "391"
+    with pytest.raises(ot.BadInput, match="model: 'embedded' is a second one; give several as one list"):
+        ot.Client("data/model.gguf", model="embedded")

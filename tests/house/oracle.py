@@ -48,6 +48,7 @@ MAY_DIFFER: dict[str, str] = {
     "errors/BadInput/'data {}', {}, 'is an empty prompt*": "raised in one place for two and for several models",
     "errors/BadInput/'data {}', {}, 'is no column*": "raised in one place for two and for several models",
     "errors/BadInput/'data', {}, 'does not exist'*": "raised in one place for two and for several models",
+    "errors/BadInput/'model', {}, 'is a second one', *": "Client is new",
     "errors/BadInput/'model', {}, 'models are given', *": "Client is new",
     "errors/BadInput/'option', {}, *": "Client is new",
     "errors/BadInput/'parameters', {}, 'is no number of weights'*": "--parameters is new",

@@ -50,11 +50,16 @@ class Client:
     engine's places, in turns by request. A client belongs to one event loop.
 
     Args:
+        model: the option of that name, which may stand first without it.
         options: see `Options`; they hold for every call that does not say otherwise.
     """
 
-    def __init__(self, **options: Unpack[Options]) -> None:
+    def __init__(self, model: Model | Sequence[Model] | None = None, /, **options: Unpack[Options]) -> None:
         check_names(options, Options)
+        if model is not None:
+            if "model" in options:
+                raise BadInput("model", options["model"], "is a second one", "give several as one list")
+            options = {"model": model, **options}
         self._options = options
         self._engines: dict[str | int, _Held] = {}
         self._verifiers: dict[tuple[object, ...], asyncio.Task[Verifier]] = {}

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from outthink.client.batch import BatchResult
 from outthink.client.client import Client, ask
-from outthink.client.options import BatchOptions, Options, Prompt
+from outthink.client.options import BatchOptions, Model, Options, Prompt
 from outthink.client.progress import AskEvent
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Result
@@ -20,8 +20,8 @@ T = TypeVar("T")
 class SyncClient:
     """A `Client` whose calls wait for their results; works inside a running event loop too (notebooks)."""
 
-    def __init__(self, **options: Unpack[Options]) -> None:
-        self._client = Client(**options)
+    def __init__(self, model: Model | Sequence[Model] | None = None, /, **options: Unpack[Options]) -> None:
+        self._client = Client(model, **options)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="outthink-client", daemon=True)
         self._thread.start()
