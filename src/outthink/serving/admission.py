@@ -116,7 +116,7 @@ class Admission:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
         except TimeoutError:
-            pass
+            pass  # whoever is still here is counted below
         return not self.active
 
     def give_up(self) -> None:

@@ -82,7 +82,7 @@ class PostgresDatabase:
         try:
             self._connection.close()
         except self._errors.Error:
-            pass
+            pass  # nothing is left to save: what was committed is durable, and the server undoes the rest
 
 
 def _line(error: Exception) -> str:
