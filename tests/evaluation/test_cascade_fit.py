@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -155,6 +156,15 @@ def test_no_cheaper_candidate_is_as_accurate_as_the_operating_point() -> None:
     best = operating_point(candidates, fitter().aim, SMALL)
     accuracy, cost = np.array(candidates.accuracy).mean(axis=1), np.array(candidates.cost).mean(axis=1)
     assert (accuracy[cost < cost[best]] < accuracy[best]).all()
+
+
+@pytest.mark.parametrize("margin", [0.0, 1e-9, 0.005, 0.2])
+def test_every_allowed_margin_has_an_operating_point_within_it(margin: float) -> None:
+    """`--margin 0` leaves no room to step through; the most accurate stands in where nothing reaches the aim."""
+    candidates, aim = fitter().candidates, fitter().aim
+    means = np.array(candidates.accuracy).mean(axis=1)
+    chosen = operating_point(candidates, aim, replace(SMALL, margin=margin))
+    assert means[chosen] >= min(aim.mean() - margin, means.max()) - 1e-12
 
 
 def test_files_of_other_problems_are_refused() -> None:

@@ -23,7 +23,18 @@ from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.contenders import AutoContender, lineup
 from outthink.evaluation.calibration.fit import FittedRules, orders_for
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.calibration.votes import SWAY, Array, Mask, Ridge, Table, Walk, deal, scale_of, walk
+from outthink.evaluation.calibration.votes import (
+    SWAY,
+    Array,
+    Mask,
+    Ridge,
+    Table,
+    Walk,
+    aims_above,
+    deal,
+    scale_of,
+    walk,
+)
 from outthink.evaluation.dataset import SampleSet
 from outthink.evaluation.replay import MEASURES
 from outthink.evaluation.rows import paired_interval
@@ -250,7 +261,7 @@ def operating_point(candidates: Candidates, aim: Array, settings: CascadeSetting
     rng = np.random.default_rng(settings.seed)
     folds = [rng.permutation(len(aim)) % settings.folds for _ in range(settings.partitions)]
     masks = [fold == k for fold in folds for k in range(settings.folds)]
-    for slack in np.arange(settings.margin, -2 * settings.margin - 1e-9, -settings.margin / 5):
+    for slack in aims_above(settings.margin):
         held = [
             (accuracy[_cheapest(accuracy, cost, aim, ~mask, float(slack)), mask] - aim[mask]).sum() for mask in masks
         ]
