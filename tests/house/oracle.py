@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
@@ -63,10 +64,6 @@ MAY_DIFFER: dict[str, str] = {
     "errors/Unwell/*": "the class is _CheckFailed now; nobody sees its name",
     "errors/_CheckFailed/*": "the class was Unwell",
     "errors/_NoSuchApi/*": "the same words, written without a variable",
-    "help/outthink ask/*": "--parameters is new, ask - answers a question a line",
-    "help/outthink batch/*": "--parameters is new",
-    "help/outthink serve --print-config/86": "comments of the configuration, reworded",
-    "help/outthink serve --print-config/117": "comments of the configuration, reworded",
     "errors/BadInput/'arms', {}, 'cannot be read*": "raised by controller/stored.py in the same words",
     "errors/BadInput/'difficulty', {}, *": "raised by controller/stored.py in the same words",
     "errors/BadInput/'gains', {}, 'cannot be read*": "raised by controller/stored.py in the same words",
@@ -83,10 +80,25 @@ MAY_DIFFER: dict[str, str] = {
     "errors/Unsupported/'{} {}: *the plugin failed ({})'": "plugins are new",
     "errors/Unsupported/'{} {}: entry point *": "plugins are new",
     "errors/helper of BadInput/{}, {}, 'outthink {}', {}": "plugins are new",
-    "help/outthink compare/18": "python:MODULE:FUNCTION is new",
-    "help/outthink strategies/*": "--json is new",
+    "help/outthink ask/[[]--cache] [[]--json]": "--parameters is new",
+    "help/outthink ask/[[]--parameters N] [[]--cache] [[]--json]": "--parameters is new",
+    "help/outthink ask/--parameters N *": "--parameters is new",
+    "help/outthink ask/prompt *": "ask - answers a question a line",
+    "help/outthink ask/--json *": "ask - answers a question a line",
+    "help/outthink ask/auto, *or see `outthink strategies` (default by kind*": "python:MODULE:FUNCTION is new",
+    "help/outthink batch/[[]--price IN,OUT] [[]--energy PROMPT,COMPLETION] *": "--parameters is new",
+    "help/outthink batch/[[]--out FILE.jsonl]": "--parameters is new",
+    "help/outthink batch/--parameters N *": "--parameters is new",
+    "help/outthink compare/repeatable*; default: the usual ones": "python:MODULE:FUNCTION is new",
+    "help/outthink serve --print-config/# Sizes and times*": "a comment, reworded",
+    "help/outthink serve --print-config/# endpoint: of an OpenTelemetry collector *": "a comment, reworded",
+    "help/outthink strategies/usage: outthink strategies [[]-h] [[]--markdown]*": "--json is new",
+    "help/outthink strategies/--json *": "--json is new",
 }
-"""Pattern of `part/path` (fnmatch: `[[]` for a bracket) -> why it may differ from the baseline."""
+"""Pattern of `part/path` (fnmatch: `[[]` for a bracket) -> why it may differ from the baseline.
+
+A line of help is its own path, with its count as the value: `counted`.
+"""
 
 IGNORED: dict[str, str] = {
     "benchmarks/*/date": "when it ran",
@@ -353,8 +365,15 @@ def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+def counted(helped: Mapping[str, Sequence[str]]) -> dict[str, Counter[str]]:
+    """How often each line stands in the help of a verb: one that is new must not shift all that follow it."""
+    return {verb: Counter(filter(None, map(str.strip, lines))) for verb, lines in helped.items()}
+
+
 def differences(part: str, old: Any, new: Any, used: dict[str, int]) -> list[str]:
     """Lines `path: old -> new`; those that may differ are counted by their pattern instead."""
+    if part == "help":
+        old, new = counted(old), counted(new)
     before, after = dict(leaves(old, part)), dict(leaves(new, part))
     lines = []
     for path in dict.fromkeys([*before, *after]):
