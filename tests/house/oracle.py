@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from oracle_errors import errors
+from oracle_measured import CLOSE, IGNORED
 from oracle_proxy import metrics, openapi
 
 MAY_DIFFER: dict[str, str] = {
@@ -99,29 +100,6 @@ MAY_DIFFER: dict[str, str] = {
 
 A line of help is its own path, with its count as the value: `counted`.
 """
-
-IGNORED: dict[str, str] = {
-    "benchmarks/*/date": "when it ran",
-    "benchmarks/*/machine": "where it ran, and how busy that was",
-    "benchmarks/*/versions": "of what is installed",
-    "benchmarks/*/cost/*_ms": "measured time",
-    "benchmarks/*/cost/resident_mb": "measured memory",
-    "benchmarks/*/targets/processor time *": "measured time",
-    "benchmarks/*/targets/memory *": "measured memory",
-    "benchmarks/router/rows/*/router_cost_share": "measured time",
-    "benchmarks/router/router.svg": "drawn over costs that hold measured time",
-    "policy/file/created": "the day it was made",
-    "policy/file/expires": "a year after that day",
-    "policy/file/id": "a digest over the days, too",
-}
-"""Pattern of `part/path` -> why it is not recorded."""
-
-CLOSE: dict[str, tuple[float, str]] = {
-    "benchmarks/router/rows/*/auc_cost": (1e-4, "the router's measured time is charged"),
-    "benchmarks/router/curves/*/cost_share": (1e-4, "the router's measured time is charged"),
-    "benchmarks/router/cost/files_mb": (1e-3, "a router's file holds the day it was made"),
-}
-"""Pattern of `part/path` -> how far a number may be from the baseline, and why."""
 
 NOT_REPLAYED = {
     "weighted-vote": "needs a verifier's scores; replayed with --verifier",
