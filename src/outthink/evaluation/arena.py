@@ -6,7 +6,6 @@ which samples a replay may use. Does not know intervals, rows or how a strategy 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +19,7 @@ from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
-from outthink.evaluation.record import open_journal
+from outthink.evaluation.record import open_journal, side_by_side
 from outthink.evaluation.sample_file import JsonObject, journal_of
 from outthink.session.calls import RunningCall
 from outthink.session.open import SessionOptions, Source, open_session
@@ -146,12 +145,7 @@ class Arena:
                 ran[problem.problem_id, str(spec), budget] = await self.run(problem, spec, budget)
                 progress(len(ran), len(jobs))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self.plan.jobs):
-                    group.create_task(work())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        await side_by_side(work, self.plan.jobs)
         names = [problem.problem_id for problem in self.dataset.problems]
         return [Field(spec, budget, tuple(ran[name, str(spec), budget] for name in names)) for spec, budget in fields]
 

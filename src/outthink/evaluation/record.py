@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -144,10 +144,14 @@ async def _sample(
                 await _sample_problem(problem, Source(engine, tariff, journal, places), plan)
 
     # One problem more than the calls need, so that the engine does not idle while a problem ends.
-    side_by_side = 1 + max(1, engine.concurrency) // max(1, plan.samples)
+    await side_by_side(work, 2 + max(1, engine.concurrency) // max(1, plan.samples))
+
+
+async def side_by_side(work: Callable[[], Coroutine[None, None, None]], count: int) -> None:
+    """So many workers on one queue; the first failure ends them all, and is raised alone."""
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(side_by_side + 1):
+            for _ in range(count):
                 group.create_task(work())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None  # they all say the same: the engine is down

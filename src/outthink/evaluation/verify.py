@@ -26,6 +26,7 @@ from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.engines.protocol import Engine
 from outthink.engines.traces import Traces, load
 from outthink.evaluation.dataset import Problems, problem_file
+from outthink.evaluation.record import side_by_side
 from outthink.evaluation.sample_file import JsonObject, JudgedSample, SampleFile, journal_of, remove_journal
 from outthink.session.store import use_log
 from outthink.verifiers.protocol import Score, Verifier, complete
@@ -209,12 +210,7 @@ async def _judge_all(
             judged = await _judge(batch, verifier)
             saved([(item.row, sample) for item, sample in zip(batch, judged, strict=True)])
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_SIDE_BY_SIDE if verifier.score_many is None and verifier.kind != "exact" else 1):
-                group.create_task(work())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    await side_by_side(work, _SIDE_BY_SIDE if verifier.score_many is None and verifier.kind != "exact" else 1)
 
 
 async def _judge(batch: list[Item], verifier: Verifier) -> list[JudgedSample]:

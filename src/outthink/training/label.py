@@ -6,7 +6,6 @@ engine; a whole solution is graded, never completed.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
-from outthink.evaluation.record import open_journal
+from outthink.evaluation.record import open_journal, side_by_side
 from outthink.evaluation.sample_file import JsonObject, remove_journal, write_table
 from outthink.session.open import Source, open_session
 from outthink.session.runner import Places
@@ -204,12 +203,7 @@ async def _complete(
             request = _request(problems[prefix.problem_id], plan, _seed(prefix, plan))
             await opened.run(_draw(opened.session, request, prefix.text, plan.completions))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(2 + max(1, engine.concurrency) // plan.completions):
-                group.create_task(work())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # they all say the same: the engine is down
+    await side_by_side(work, 2 + max(1, engine.concurrency) // plan.completions)
 
 
 async def _draw(session: Session, request: Request, prefix: str, n: int) -> None:
