@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from outthink.controller.stored import write_file
 from outthink.core.request import Request
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call, Engine
 from outthink.evaluation.arena import Arena, ArenaPlan, Field, Ran
 from outthink.evaluation.dataset import Dataset
 from outthink.evaluation.record import trace_row, write_traces
-from outthink.evaluation.replay import Array
-from outthink.evaluation.rows import Difference, Frontier, Row, columns, intervals
+from outthink.evaluation.replay import MEASURES, Array
+from outthink.evaluation.rows import Difference, Frontier, Row, columns, in_flight, intervals
 from outthink.evaluation.sample_file import JsonObject, remove_journal
 from outthink.evaluation.verify import close
 from outthink.session.store import SampleStore
@@ -108,7 +109,7 @@ def _rows(name: str, model: str, dataset: Dataset, fields: Sequence[Field], ahea
         row |= {"accuracy_low": float(low[place]), "accuracy_high": float(high[place])} | means[place]
         row |= {
             "verifier": next((ran.verifier for ran in field.ran if ran.verifier), None),
-            "ahead": _ahead(spec, ahead),
+            "ahead": in_flight(spec, ahead),
             "seeds": 1,
             "problems": len(dataset.problems),
         }
@@ -130,21 +131,9 @@ def _accuracy(dataset: Dataset, fields: Sequence[Field]) -> Array:
 
 def _means(ran: Sequence[Ran]) -> dict[str, float | None]:
     """Means over the problems, None where one of them is not known."""
-    quantities: dict[str, list[float | None]] = {
-        "tokens": [request.tokens for request in ran],
-        "prompt_tokens": [request.prompt_tokens for request in ran],
-        "cancelled_tokens": [request.cancelled_tokens for request in ran],
-        "flops": [request.flops for request in ran],
-        "seconds": [request.seconds for request in ran],
-        "samples": [request.samples for request in ran],
-        "verifier_tokens": [request.verifier_tokens for request in ran],
-    }
-    known = {name: [value for value in values if value is not None] for name, values in quantities.items()}
-    return {name: float(np.mean(values)) if len(values) == len(ran) else None for name, values in known.items()}
-
-
-def _ahead(spec: Spec, ahead: int) -> int:
-    return min(ahead, spec.n) if spec.waits else spec.n
+    requests = [asdict(request) for request in ran]
+    columns = {name: [request[name] for request in requests] for name in MEASURES[1:]}
+    return {name: None if None in values else float(np.mean(values)) for name, values in columns.items()}
 
 
 def _notes(ran: Sequence[Ran]) -> list[str]:
@@ -179,7 +168,5 @@ def write_samples(out: Path, store: SampleStore, dataset: Dataset, described: Js
     write_traces(out, rows, described)
     if parts:
         beside = out.with_suffix(".parts.jsonl")
-        draft = beside.with_name(f".{beside.name}.{os.getpid()}")
-        draft.write_text("".join(json.dumps(part, ensure_ascii=False) + "\n" for part in parts), encoding="utf-8")
-        os.replace(draft, beside)
+        write_file(beside, "".join(json.dumps(part, ensure_ascii=False) + "\n" for part in parts))
     return len(rows), len(parts)

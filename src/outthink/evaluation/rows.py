@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from outthink.core.errors import BadInput
 from outthink.engines.traces import Traces
-from outthink.evaluation.replay import MEASURES, Array, Outcomes
+from outthink.evaluation.replay import MEASURES, Array, Contender, Outcomes
 from outthink.evaluation.sample_file import JsonObject
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, GREEDY, ORACLE
@@ -218,6 +218,11 @@ def _check(spec: Spec, traces: Traces) -> None:
 Row = JsonObject
 
 
+def in_flight(contender: Contender, ahead: int) -> int:
+    """Its calls in flight, `ahead` where it may stop early."""
+    return min(ahead, contender.n) if contender.waits else contender.n
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One strategy at one size on one file: `values[measure, problem]` and how it was run."""
@@ -233,8 +238,9 @@ class Measured:
     def of(cls, result: Outcomes, ahead: int) -> Measured:
         """What was replayed, with `ahead` calls in flight where it may stop early."""
         spec = result.spec
-        in_flight = min(ahead, spec.n) if spec.waits else spec.n
-        return cls(spec.canonical, spec.n, result.values, in_flight, result.judged, tuple(sorted(result.notes)))
+        return cls(
+            spec.canonical, spec.n, result.values, in_flight(spec, ahead), result.judged, tuple(sorted(result.notes))
+        )
 
     def mean(self, measure: str) -> float:
         """Mean over the problems, NaN where unknown."""
