@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments
+from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, write_whole
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ def batch_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_batch(chosen: argparse.Namespace) -> int:
     """Answer them all; 0, or 130 where interrupted (with what there is)."""
-    from outthink.cli.options import write_whole
+    from outthink.evaluation.sample_file import journal_of, remove_journal
 
     names, prompts = _questions(chosen.file)
     out: Path | None = chosen.out
     if out is not None and out.exists():
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
-    journal = None if out is None else out.with_name(out.name + ".journal")
+    journal = None if out is None else journal_of(out)
     batch = asyncio.run(_ask(chosen, names, prompts, journal))
     interrupted = any(result.stopped == "interrupted" for result in batch.results)
     lines = [
@@ -82,8 +82,7 @@ def run_batch(chosen: argparse.Namespace) -> int:
         print("\n".join(lines))
     elif not interrupted:
         write_whole(out, "\n".join(lines) + "\n")
-        for suffix in ("", "-wal", "-shm"):
-            out.with_name(f"{out.name}.journal{suffix}").unlink(missing_ok=True)
+        remove_journal(out)
     print(_summary(batch), file=sys.stderr)
     return 130 if interrupted else 0
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from outthink.controller.stored import write_file
 from outthink.core.errors import BadInput
 from outthink.core.plugins import installed
 from outthink.core.request import ANSWER_KINDS
@@ -109,10 +110,7 @@ def passing_bar(name: str) -> Iterator[tuple[Progress, Callable[[str], None]]]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file at once or not at all; BadInput where it cannot be written."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(text)
-        os.replace(draft, path)
+        write_file(path, text)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise BadInput("file", str(path), f"cannot be written ({error.strerror})", "check the folder") from None

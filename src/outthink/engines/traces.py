@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,17 +101,24 @@ class Traces(Displayed):
         return f"samples of {self.path}", rows
 
 
+@contextmanager
+def reading_parquet(field: str, path: Path, remedy: str) -> Iterator[None]:
+    """BadInput for whatever is raised inside, where a Parquet file is read."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise BadInput(field, str(path), "does not exist", "check the path") from None
+    except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
+        line = str(error).splitlines()[0]
+        raise BadInput(field, str(path), f"is not a readable Parquet file ({line})", remedy) from None
+
+
 def columns(path: Path) -> list[str]:
     """Column names of a Parquet file; BadInput if it cannot be read as one."""
     import pyarrow.parquet as parquet
 
-    try:
+    with reading_parquet("traces", path, "record it again"):
         return list(parquet.read_schema(path).names)
-    except FileNotFoundError:
-        raise BadInput("traces", str(path), "does not exist", "check the path") from None
-    except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
-        line = str(error).splitlines()[0]
-        raise BadInput("traces", str(path), f"is not a readable Parquet file ({line})", "record it again") from None
 
 
 def missing(path: Path) -> list[str]:

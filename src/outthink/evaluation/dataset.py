@@ -22,7 +22,7 @@ from outthink.core.plugins import load as load_plugin
 from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces, columns, load, missing
-from outthink.evaluation.sample_file import JsonObject, is_jsonl, read_rows, read_table
+from outthink.evaluation.sample_file import JsonObject, is_jsonl, parse_rows, read_rows, read_table
 
 _IDS = ("problem_id", "id")
 _GYM = "reasoning-gym:"
@@ -66,7 +66,8 @@ def open_dataset(source: str, kind: AnswerKind, *, limit: int | None = None) -> 
     path = Path(source)
     if not path.is_file():
         raise BadInput("dataset", source, "does not exist", f"give a JSONL or Parquet file, or {_GYM}TASK")
-    rows = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
+    parquet = path.suffix == ".parquet"
+    rows = read_table("dataset", path, "write it again").to_pylist() if parquet else _jsonl(path)
     problems = tuple(_problem(path, number, row) for number, row in enumerate(rows[:limit]))
     if not problems:
         raise BadInput("dataset", source, "has no rows", "give at least one question")
@@ -92,33 +93,11 @@ def _problem(path: Path, number: int, row: JsonObject) -> Problem:
 
 
 def _jsonl(path: Path) -> list[JsonObject]:
-    rows: list[JsonObject] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise BadInput("dataset", str(path), "is neither JSONL nor Parquet", "convert it first") from None
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BadInput("dataset", str(path), f"line {number + 1} is not JSON ({error})", "mend the line") from None
-        if not isinstance(row, dict):
-            raise BadInput("dataset", str(path), f"line {number + 1} is no JSON object", 'use {"question": ...}')
-        rows.append(row)
-    return rows
-
-
-def _parquet(path: Path) -> list[JsonObject]:
-    import pyarrow.parquet as parquet
-
-    try:
-        rows: list[JsonObject] = parquet.read_table(path).to_pylist()
-    except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
-        line = str(error).splitlines()[0]
-        raise BadInput("dataset", str(path), f"is not a readable Parquet file ({line})", "write it again") from None
-    return rows
+    return parse_rows("dataset", path, text, '{"question": ...}')
 
 
 def _gym(source: str, limit: int | None) -> Dataset:

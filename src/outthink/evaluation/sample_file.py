@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from outthink.core.errors import BadInput
 from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.protocol import CHUNK
-from outthink.engines.traces import SCORE_COLUMNS, VERIFIER_KEY
+from outthink.engines.traces import SCORE_COLUMNS, VERIFIER_KEY, reading_parquet
 
 JsonObject = dict[str, Any]
 """A JSON object, or a row of a table: what stands under a key is told by the format that it comes from."""
@@ -52,13 +53,19 @@ def is_jsonl(path: Path) -> bool:
 def read_rows(field: str, path: Path) -> list[JsonObject]:
     """All rows of a JSONL file; BadInput names the line that is none."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BadInput(field, str(path), "does not exist", "check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(field, str(path), f"cannot be read ({error})", "give JSONL or Parquet") from None
+    return parse_rows(field, path, text, '{"problem_id": ...}')
+
+
+def parse_rows(field: str, path: Path, text: str, example: str) -> list[JsonObject]:
+    """The objects in the text of a JSONL file; BadInput names the line that is none, and shows an example."""
     rows = []
-    for number, line in enumerate(lines, start=1):
+    # Not `splitlines`: within a text JSON allows U+2028 and others that it takes for the end of a line.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -66,22 +73,31 @@ def read_rows(field: str, path: Path) -> list[JsonObject]:
         except ValueError as error:
             raise BadInput(field, str(path), f"line {number} is not JSON ({error})", "mend the line") from None
         if not isinstance(row, dict):
-            raise BadInput(field, str(path), f"line {number} is no JSON object", 'use {"problem_id": ...}')
+            raise BadInput(field, str(path), f"line {number} is no JSON object", f"use {example}")
         rows.append(row)
     return rows
 
 
-def read_table(field: str, path: Path) -> Table:
+def read_table(field: str, path: Path, remedy: str = "give JSONL or Parquet") -> Table:
     """A Parquet file as a pyarrow table; BadInput where it cannot be read as one."""
     import pyarrow.parquet as parquet
 
-    try:
+    with reading_parquet(field, path, remedy):
+        # Not `read_table`: that takes `name=value` in the names of folders for columns.
         return parquet.ParquetFile(path).read()
-    except FileNotFoundError:
-        raise BadInput(field, str(path), "does not exist", "check the path") from None
-    except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
-        line = str(error).splitlines()[0]
-        raise BadInput(field, str(path), f"is not a readable Parquet file ({line})", "give JSONL or Parquet") from None
+
+
+@contextmanager
+def _draft(out: Path) -> Iterator[Path]:
+    """A file beside OUT that takes its place at the end; BadInput where that cannot be written."""
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        yield draft
+        os.replace(draft, out)
+    except OSError as error:
+        raise BadInput("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def write_table(out: Path, rows: Sequence[JsonObject], columns: Sequence[tuple[str, str]], about: JsonObject) -> None:
@@ -96,13 +112,8 @@ def write_table(out: Path, rows: Sequence[JsonObject], columns: Sequence[tuple[s
 
     fields = [(name, pa.list_(pa.float16()) if kind == "halves" else pa.type_for_alias(kind)) for name, kind in columns]
     schema = pa.schema(fields, metadata={"outthink": json.dumps({**about, "version": version("outthink")})})
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
+    with _draft(out) as draft:
         parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), draft, compression="zstd")
-        os.replace(draft, out)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise BadInput("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None
 
 
 def journal_of(out: Path) -> Path:
@@ -192,17 +203,11 @@ class SampleFile:
 
         Raises BadInput where OUT cannot be written.
         """
-        draft = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
+        with _draft(out) as draft:
             if is_jsonl(out):
                 self._write_jsonl(draft, judged, str(verifier["id"]))
             else:
                 self._write_parquet(draft, judged, verifier)
-            os.replace(draft, out)
-        except OSError as error:
-            raise BadInput("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None
-        finally:
-            draft.unlink(missing_ok=True)
 
     def _write_jsonl(self, draft: Path, judged: Sequence[JudgedSample], name: str) -> None:
         rows = self.rows if self.rows is not None else self.table.to_pylist()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
+from outthink.engines.traces import reading_parquet
 from outthink.evaluation.sample_file import JsonObject
 
 Floats = npt.NDArray[np.float64]
@@ -132,11 +133,8 @@ def columns_of(path: Path) -> list[str]:
 
     if not path.is_file():
         raise BadInput("data", str(path), "does not exist", "give a Parquet file")
-    try:
+    with reading_parquet("data", path, "write it again"):
         return list(parquet.ParquetFile(path).schema_arrow.names)
-    except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
-        line = str(error).splitlines()[0]
-        raise BadInput("data", str(path), f"is not a readable Parquet file ({line})", "write it again") from None
 
 
 def read_columns(path: Path, needed: Sequence[str], optional: Sequence[str]) -> list[JsonObject]:
