@@ -10,6 +10,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,27 +153,30 @@ def router_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_router(chosen: argparse.Namespace) -> int:
     """Train or evaluate."""
-    return _train(chosen) if chosen.step == "train" else _eval(chosen)
+    from outthink.evaluation.routing.data import names_models
+
+    several = names_models(chosen.data)
+    for flag, given in (("--subject", chosen.subject or None), ("--gold", vars(chosen).get("gold"))):
+        if several and given is not None:
+            raise BadInput(flag, given, "is for a weak and a strong model only", "leave it out")
+    show = _show_several if several else _show
+    return _train(chosen, show) if chosen.step == "train" else _eval(chosen, show)
 
 
-def _train(chosen: argparse.Namespace) -> int:
+def _train(chosen: argparse.Namespace, show: Callable[[Report], None]) -> int:
     from outthink.evaluation.routing.run import train
     from outthink.evaluation.routing.training import RouterRecipe
 
-    if _several(chosen):
-        return _train_several(chosen)
     identity, report = train(chosen.data, chosen.out, RouterRecipe(subject=chosen.subject, seed=chosen.seed))
-    _show(report)
+    show(report)
     print(f"wrote {chosen.out}, router {identity[:12]}; the figures are those of its held-out training prompts")
     return 0
 
 
-def _eval(chosen: argparse.Namespace) -> int:
+def _eval(chosen: argparse.Namespace, show: Callable[[Report], None]) -> int:
     from outthink.evaluation.routing.run import cross_fitted, held_out, recipe_of
     from outthink.evaluation.routing.training import RouterRecipe
 
-    if _several(chosen):
-        return _judge_several(chosen)
     if not chosen.cross_fit:
         if chosen.router is None:
             raise BadInput("--router", None, "is missing", "give the folder of `router train`, or --cross-fit")
@@ -186,16 +190,9 @@ def _eval(chosen: argparse.Namespace) -> int:
             report = cross_fitted(chosen.data, recipe, folds=chosen.folds, gold=chosen.gold, progress=progress)
     if chosen.json:
         print(json.dumps(report, allow_nan=False))
-        return 0
-    _show(report)
+    else:
+        show(report)
     return 0
-
-
-def _several(chosen: argparse.Namespace) -> bool:
-    """Whether DATA is about models by name rather than a weak and a strong one."""
-    from outthink.evaluation.routing.data import LABELS, columns_of, models_of
-
-    return not set(LABELS) & set(columns_of(chosen.data)) and bool(models_of(chosen.data))
 
 
 def _show(report: Report) -> None:
@@ -229,45 +226,6 @@ def _with(row: Report, name: str, digits: int) -> str:
 
 def _cell(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
-
-
-# `outthink router` for files of several models by name: the same two steps, other figures.
-
-_TWO = "is for a weak and a strong model only"
-
-
-def _train_several(chosen: argparse.Namespace) -> int:
-    """Train, write, and show what held-out training prompts say."""
-    from outthink.evaluation.routing.run import train_many
-    from outthink.evaluation.routing.training import RouterRecipe
-
-    if chosen.subject:
-        raise BadInput("--subject", True, _TWO, "leave it out")
-    identity, report = train_many(chosen.data, chosen.out, RouterRecipe(seed=chosen.seed))
-    _show_several(report)
-    print(f"wrote {chosen.out}, router {identity[:12]}; the figures are those of its held-out training prompts")
-    return 0
-
-
-def _judge_several(chosen: argparse.Namespace) -> int:
-    """Evaluate a stored router, or the recipe by cross-fitting."""
-    from outthink.evaluation.routing.run import cross_fitted_many, held_out_many
-    from outthink.evaluation.routing.training import RouterRecipe
-
-    for flag, given in (("--subject", chosen.subject or None), ("--gold", chosen.gold)):
-        if given is not None:
-            raise BadInput(flag, given, _TWO, "leave it out")
-    if chosen.cross_fit:
-        report = cross_fitted_many(chosen.data, RouterRecipe(seed=chosen.seed), folds=chosen.folds)
-    elif chosen.router is None:
-        raise BadInput("--router", None, "is missing", "give the folder of `router train`, or --cross-fit")
-    else:
-        report = held_out_many(chosen.data, chosen.router)
-    if chosen.json:
-        print(json.dumps(report, allow_nan=False))
-    else:
-        _show_several(report)
-    return 0
 
 
 def _show_several(report: Report) -> None:

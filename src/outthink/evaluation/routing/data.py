@@ -24,7 +24,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 LABELS = ("weak_correct", "strong_correct")
 COSTS = ("weak_cost", "strong_cost")
-_COLUMNS = ("prompt", *LABELS)
 CORE_HOUR = 0.05
 """Dollars of an hour of one processor core, by which the router's own time is charged."""
 _CHARACTER = 2.5e-6
@@ -59,6 +58,21 @@ class RoutingData:
         return len(self.prompts)
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """The two models, by what they are called in a router."""
+        return "weak", "strong"
+
+    @property
+    def right(self) -> Floats:
+        """(rows, models), 1.0 where that model was right."""
+        return np.stack([self.weak, self.strong], axis=1)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that say which models were right."""
+        return LABELS
+
+    @property
     def gain(self) -> Floats:
         """+1 where only the strong model is right, -1 where only the weak one is."""
         return self.strong - self.weak
@@ -86,22 +100,24 @@ def read_routing(path: Path) -> RoutingData:
     Raises BadInput for a missing file or column, an empty prompt, a label other than true and false,
     a cost that is no number, or no rows.
     """
-    rows = read_columns(path, _COLUMNS, ("subject", "contaminated", *COSTS))
-    field = f"data {path.name}"
-    kept = [(place, row) for place, row in enumerate(rows, start=1) if not row.get("contaminated")]
-    if not kept:
-        state = "has only contaminated rows" if rows else "has no rows"
-        raise BadInput("data", str(path), state, "give a file with rows to learn from")
-    for place, row in kept:
-        _check(field, place, row)
+    rows = read_columns(path, ("prompt", *LABELS), ("subject", "contaminated", *COSTS))
+    kept = _kept(path, rows, "has only contaminated rows" if rows else "has no rows")
+    right = _table(path, kept, LABELS, "grade the row", labels=True)
     priced = all(name in kept[0][1] for name in COSTS)
-    extra, source = _extra(field, kept) if priced else _lengths(kept)
+    if priced:
+        costs = _table(path, kept, COSTS, "give a number of dollars", labels=False)
+        extra, source = costs[:, 1] - costs[:, 0], "columns weak_cost and strong_cost"
+        if extra.sum() <= 0:
+            field, remedy = f"data {path.name}", "swap the two models: there is no trade"
+            raise BadInput(field, "strong_cost", "is no more than weak_cost", remedy)
+    else:  # the cost of a request is its length: the share of cost is then that of characters
+        extra, source = np.array([float(len(row["prompt"])) for _, row in kept]), "characters of the prompt"
     return RoutingData(
         path.stem,
         tuple(row["prompt"] for _, row in kept),
         tuple(str(row.get("subject") or "") for _, row in kept),
-        np.array([float(row["weak_correct"]) for _, row in kept]),
-        np.array([float(row["strong_correct"]) for _, row in kept]),
+        right[:, 0],
+        right[:, 1],
         extra,
         source,
         len(rows) - len(kept),
@@ -118,7 +134,7 @@ def provenance(recipe: JsonObject) -> JsonObject:
     }
 
 
-def need_subjects(data: RoutingData) -> None:
+def need_subjects(data: RoutingData | ManyData) -> None:
     """BadInput where a row has no subject."""
     empty = sum(not subject for subject in data.subjects)
     if empty:
@@ -150,33 +166,16 @@ def read_columns(path: Path, needed: Sequence[str], optional: Sequence[str]) -> 
     return rows
 
 
-def _check(field: str, place: int, row: JsonObject) -> None:
-    _check_prompt(field, place, row["prompt"])
-    for label in LABELS:
-        if row[label] is None or row[label] not in (0, 1):
-            raise BadInput(f"{field}, {label}", row[label], f"is neither true nor false (row {place})", "grade the row")
-
-
-def _check_prompt(field: str, place: int, prompt: str | None) -> None:
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise BadInput(field, prompt, f"is an empty prompt (row {place})", "remove the row")
-
-
-def _lengths(kept: Sequence[tuple[int, JsonObject]]) -> tuple[Floats, str]:
-    """Without prices the cost of a request is its length: the share of cost is then that of characters."""
-    return np.array([float(len(row["prompt"])) for _, row in kept]), "characters of the prompt"
-
-
-def _extra(field: str, kept: Sequence[tuple[int, JsonObject]]) -> tuple[Floats, str]:
+def _kept(path: Path, rows: Sequence[JsonObject], empty: str) -> list[tuple[int, JsonObject]]:
+    """Rows that are not contaminated with their numbers; BadInput, saying `empty`, where there are none."""
+    kept = [(place, row) for place, row in enumerate(rows, start=1) if not row.get("contaminated")]
+    if not kept:
+        raise BadInput("data", str(path), empty, "give a file with rows to learn from")
     for place, row in kept:
-        for name in COSTS:
-            value = row[name]
-            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise BadInput(f"{field}, {name}", value, f"is no cost (row {place})", "give a number of dollars")
-    extra = np.array([float(row["strong_cost"]) - float(row["weak_cost"]) for _, row in kept])
-    if extra.sum() <= 0:
-        raise BadInput(field, "strong_cost", "is no more than weak_cost", "swap the two models: there is no trade")
-    return extra, "columns weak_cost and strong_cost"
+        prompt = row["prompt"]
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise BadInput(f"data {path.name}", prompt, f"is an empty prompt (row {place})", "remove the row")
+    return kept
 
 
 _CORRECT, _COST = "_correct", "_cost"
@@ -202,9 +201,24 @@ class ManyData:
         return len(self.prompts)
 
     @property
-    def labels(self) -> dict[str, Floats]:
-        """Whether each model was right, by its column."""
-        return {f"{model}{_CORRECT}": self.right[:, place] for place, model in enumerate(self.models)}
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that say which models were right."""
+        return tuple(f"{model}{_CORRECT}" for model in self.models)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Routers over several models read no subject."""
+        return ()
+
+
+def names_models(path: Path) -> bool:
+    """Whether a file is about models by name rather than a weak and a strong one; BadInput if it cannot be read."""
+    return not set(LABELS) & set(columns_of(path)) and bool(models_of(path))
+
+
+def read_data(path: Path) -> RoutingData | ManyData:
+    """Read either kind of file: `read_routing` or `read_many`."""
+    return read_many(path) if names_models(path) else read_routing(path)
 
 
 def models_of(path: Path) -> tuple[str, ...]:
@@ -227,13 +241,9 @@ def read_many(path: Path) -> ManyData:
         raise BadInput("data", str(path), f"has outcomes of {len(models)} model", "give NAME_correct of two or more")
     needed = ("prompt", *(f"{model}{end}" for model in models for end in (_CORRECT, _COST)))
     rows = read_columns(path, needed, ("contaminated",))
-    kept = [(place, row) for place, row in enumerate(rows, start=1) if not row.get("contaminated")]
-    if not kept:
-        raise BadInput("data", str(path), "has no rows that count", "give a file with rows to learn from")
-    for place, row in kept:
-        _check_prompt(f"data {path.name}", place, row["prompt"])
-    right = _table(path.name, kept, [f"{model}{_CORRECT}" for model in models], labels=True)
-    costs = _table(path.name, kept, [f"{model}{_COST}" for model in models], labels=False)
+    kept = _kept(path, rows, "has no rows that count")
+    right = _table(path, kept, [f"{model}{_CORRECT}" for model in models], "grade it", labels=True)
+    costs = _table(path, kept, [f"{model}{_COST}" for model in models], "give a number", labels=False)
     order = np.argsort(costs.mean(axis=0), kind="stable")
     return ManyData(
         path.stem,
@@ -245,14 +255,17 @@ def read_many(path: Path) -> ManyData:
     )
 
 
-def _table(name: str, kept: Sequence[tuple[int, JsonObject]], columns: Sequence[str], *, labels: bool) -> Floats:
+def _table(
+    path: Path, kept: Sequence[tuple[int, JsonObject]], columns: Sequence[str], remedy: str, *, labels: bool
+) -> Floats:
+    """Columns of labels, true or false, or of costs; BadInput with this remedy for a value that is neither."""
     for place, row in kept:
         for column in columns:
-            value = row[column]
+            value, field = row[column], f"data {path.name}, {column}"
             if labels and (value is None or value not in (0, 1)):
-                raise BadInput(f"data {name}, {column}", value, f"is neither true nor false (row {place})", "grade it")
+                raise BadInput(field, value, f"is neither true nor false (row {place})", remedy)
             if not labels and (not isinstance(value, int | float) or not 0 <= value < float("inf")):
-                raise BadInput(f"data {name}, {column}", value, f"is no cost (row {place})", "give a number")
+                raise BadInput(field, value, f"is no cost (row {place})", remedy)
     return np.array([[float(row[column]) for column in columns] for _, row in kept])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.data import Floats, Ints, RoutingData
+from outthink.evaluation.routing.data import Floats, Ints, ManyData, RoutingData
 from outthink.evaluation.routing.figures import Curves, auc, curves, defined, ece, interval, reliability
 from outthink.evaluation.rows import RESAMPLES
 from outthink.evaluation.sample_file import JsonObject
@@ -47,7 +47,7 @@ def evaluate(
     """
     if not np.isfinite(beliefs).all():
         raise BadInput("beliefs", "NaN or infinity", "is no probability", "train the router again")
-    labels = np.stack([data.weak, data.strong], axis=1)
+    targets = target_figures(data, beliefs)
     gain = beliefs[:, 1] - beliefs[:, 0]
     length = np.array([float(len(prompt)) for prompt in data.prompts])
     curve = curves(gain, data)
@@ -61,7 +61,7 @@ def evaluate(
         "weak": float(data.weak.mean()),
         "strong": float(data.strong.mean()),
         **_figures(curve, drawn, constant, charge),
-        "ece": float(np.mean([ece(beliefs[:, head], labels[:, head]) for head in (0, 1)])),
+        "ece": float(np.mean([target["ece"] for target in targets.values()])),
         "router_ms": router_ms,
         "router_cost_share": None if router_ms is None else charge,
         "paired_low": paired[0],
@@ -71,14 +71,15 @@ def evaluate(
         "prompts": int(group.max()) + 1,
         "cost": data.cost_source,
         "curve": _points(curve, charge),
-        "targets": {
-            name: {
-                "auc": auc(beliefs[:, head], labels[:, head]),
-                "ece": ece(beliefs[:, head], labels[:, head]),
-                "reliability": reliability(beliefs[:, head], labels[:, head]),
-            }
-            for head, name in enumerate(("weak", "strong"))
-        },
+        "targets": targets,
+    }
+
+
+def target_figures(data: RoutingData | ManyData, chances: Floats) -> JsonObject:
+    """For each model how well its chances, (rows, models), order the rows and mean what they say."""
+    return {
+        model: {"auc": auc(chance, right), "ece": ece(chance, right), "reliability": reliability(chance, right)}
+        for model, chance, right in zip(data.models, chances.T, data.right.T, strict=True)
     }
 
 

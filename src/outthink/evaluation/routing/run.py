@@ -27,15 +27,17 @@ from outthink.evaluation.routing.data import (
     RoutingData,
     fold_of,
     groups,
+    names_models,
     need_subjects,
     provenance,
     read_columns,
+    read_data,
     read_many,
     read_routing,
 )
-from outthink.evaluation.routing.figures import auc, drawn, ece, reliability
-from outthink.evaluation.routing.report import Report, evaluate, route_row, routed
-from outthink.evaluation.routing.training import Corpus, RouterRecipe, fit, fit_heads
+from outthink.evaluation.routing.figures import drawn
+from outthink.evaluation.routing.report import Report, evaluate, route_row, routed, target_figures
+from outthink.evaluation.routing.training import Corpus, RouterRecipe, fit
 from outthink.evaluation.sample_file import JsonObject
 
 PARAMETERS: dict[Way, tuple[float, ...]] = {
@@ -47,29 +49,80 @@ PRICES = (*np.linspace(0.0, 1.0, 41).tolist(), 2.0)
 """Of `penalised`, for the area over cost."""
 
 
-def train_many(path: Path, out: Path, recipe: RouterRecipe) -> tuple[str, Report]:
+_HELD_OUT = ("apgr", "apgr_low", "apgr_high", "cpt50", "cpt80", "ece", "paired_low", "paired_high")
+_HELD_OUT_MANY = ("accuracy", "auc_cost", "paired_low", "paired_high", "ece")
+
+
+def train(path: Path, out: Path, recipe: RouterRecipe) -> tuple[str, Report]:
     """Train on a file and write the router; its id, and what its held-out training prompts say of it.
 
-    Raises BadInput for unusable data, a folder that cannot be written, or where scikit-learn is missing.
+    Raises BadInput for unusable data, a folder that holds something else, or where scikit-learn is missing.
     """
-    data = read_many(path)
+    if out.exists() and not out.is_dir():
+        raise BadInput("--out", str(out), "is a file", "give a folder")
+    data = read_data(path)
     group = groups(data.prompts)
-    corpus = Corpus(data.prompts)
-    fitted = fit_heads(data.name, data.models, data.labels, corpus, np.arange(len(data)), group, recipe)
-    report = evaluate_many(data, fitted.held_out, router_ms=None)
+    fitted = fit(data, Corpus(data.prompts), np.arange(len(data)), group, recipe)
+    report = _report(data, fitted.held_out, None)
     lengths = [len(prompt) for prompt in data.prompts]
-    about: JsonObject = {
-        **provenance(asdict(recipe)),
-        "data": {"name": data.name, "n": len(data), "dropped_contaminated": data.dropped},
-        "costs": data.costs.mean(axis=0).tolist(),
-        "held_out": {key: report[key] for key in ("accuracy", "auc_cost", "paired_low", "paired_high", "ece")},
-        "regime": {"characters": [min(lengths), max(lengths)]},
-    }
+    regime = {"characters": [min(lengths), max(lengths)]}
+    about: JsonObject
+    if isinstance(data, ManyData):
+        about = {
+            "data": {"name": data.name, "n": len(data), "dropped_contaminated": data.dropped},
+            "costs": data.costs.mean(axis=0).tolist(),
+            "held_out": {key: report[key] for key in _HELD_OUT_MANY},
+            "regime": regime,
+        }
+    else:
+        gains = np.quantile(fitted.held_out[:, 1] - fitted.held_out[:, 0], np.linspace(0, 1, 101))
+        about = {
+            "data": {
+                "name": data.name,
+                "n": len(data),
+                "prompts": report["prompts"],
+                "dropped_contaminated": data.dropped,
+                "weak": report["weak"],
+                "strong": report["strong"],
+            },
+            "held_out": {
+                **{key: report[key] for key in _HELD_OUT},
+                "length_apgr": report["controls"]["length"]["apgr"],
+                "random_apgr_sd": report["controls"]["random"]["apgr_sd"],
+                "targets": report["targets"],
+            },
+            "regime": regime,
+            "gains": gains.tolist(),
+        }
+    about = {**provenance(asdict(recipe)), **about}
     return save(out, fitted.model, about, map(prompt_hash, data.prompts)), report
 
 
-def held_out_many(path: Path, folder: Path) -> Report:
-    """Evaluate a stored router on prompts that it was not trained on; BadInput where it was, or has other models."""
+def held_out(path: Path, folder: Path, *, gold: Path | None = None) -> Report:
+    """Evaluate a stored router on prompts that it was not trained on.
+
+    Args:
+        gold: problems with gold answers: figures on labels read from the responses stand beside.
+
+    Raises BadInput where a prompt was trained on, for an unusable router, unusable data or other models.
+    """
+    if names_models(path):
+        return _held_out_many(path, folder)
+    router = load(folder)
+    data = read_routing(path)
+    _refuse_trained(path, data.prompts, folder)
+    if router.reads_subject:
+        need_subjects(data)
+    began = time.process_time()
+    believed = [router.believe(prompt, subject) for prompt, subject in zip(data.prompts, data.subjects, strict=True)]
+    seconds = time.process_time() - began
+    beliefs = np.array([(belief.weak, belief.strong) for belief in believed])
+    flagged = sum(bool(belief.flags) for belief in believed)
+    report = _with_regraded(path, data, beliefs, 1000 * seconds / len(data), gold)
+    return {**report, "router": router.id, "trained_on": read_card(folder)["data"]["name"], "out_of_regime": flagged}
+
+
+def _held_out_many(path: Path, folder: Path) -> Report:
     router, data = load_choice(folder), read_many(path)
     if set(router.models) != set(data.models):
         raise BadInput("data", ", ".join(data.models), f"are not the router's {', '.join(router.models)}", "train anew")
@@ -79,25 +132,50 @@ def held_out_many(path: Path, folder: Path) -> Report:
     return {**evaluate_many(data, chances[:, order], router_ms=milliseconds), "router": router.id}
 
 
-def cross_fitted_many(
-    path: Path, recipe: RouterRecipe, *, folds: int = 5, progress: Callable[[int, int], None] | None = None
+def cross_fitted(
+    path: Path,
+    recipe: RouterRecipe,
+    *,
+    folds: int = 5,
+    gold: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Evaluate the recipe: each fold's prompts by a router trained on the other folds, calibration included."""
-    data = read_many(path)
+    data = read_data(path)
     group, corpus = groups(data.prompts), Corpus(data.prompts)
     fold = fold_of(group, folds, recipe.seed)
-    chances, spent = np.empty_like(data.right), 0.0
+    chances, spent = np.empty((len(data), len(data.models))), 0.0
     for part in range(folds):
         rows = np.flatnonzero(fold == part)
-        model = fit_heads(
-            data.name, data.models, data.labels, corpus, np.flatnonzero(fold != part), group, recipe
-        ).model
-        chances[rows], milliseconds = _applied(model, data.prompts, rows)
+        model = fit(data, corpus, np.flatnonzero(fold != part), group, recipe).model
+        chances[rows], milliseconds = _applied(model, data.prompts, rows, data.subjects)
         spent += milliseconds * len(rows)
         if progress is not None:
             progress(part + 1, folds)
-    report = evaluate_many(data, chances, router_ms=spent / len(data))
+    report = _with_regraded(path, data, chances, spent / len(data), gold)
     return {**report, "folds": folds, "seed": recipe.seed, "recipe": asdict(recipe)}
+
+
+def recipe_of(folder: Path) -> RouterRecipe:
+    """How a stored router was trained."""
+    return RouterRecipe(**read_card(folder)["recipe"])
+
+
+def _report(data: RoutingData | ManyData, chances: Floats, router_ms: float | None) -> Report:
+    if isinstance(data, ManyData):
+        return evaluate_many(data, chances, router_ms=router_ms)
+    return evaluate(data, chances, groups(data.prompts), router_ms=router_ms)
+
+
+def _with_regraded(
+    path: Path, data: RoutingData | ManyData, chances: Floats, router_ms: float, gold: Path | None
+) -> Report:
+    report = _report(data, chances, router_ms)
+    if gold is not None and isinstance(data, RoutingData):
+        part, rows = _regraded(data, path, gold)
+        report["regraded"] = _report(part, chances[rows], router_ms)
+        report["same_rows_as_given"] = _report(data.take(rows), chances[rows], router_ms)
+    return report
 
 
 def evaluate_many(
@@ -125,7 +203,7 @@ def evaluate_many(
     mix, drawn_mix = (_mixes(data, weight) for weight in (everyone, counts))
     low, high = np.quantile(drawn_area, [0.025, 0.975])
     paired = np.quantile(drawn_area - drawn_mix, [0.025, 0.975])
-    errors = {model: ece(chances[:, at], data.right[:, at]) for at, model in enumerate(data.models)}
+    targets = target_figures(data, chances)
     return {
         "n": len(data),
         "models": list(data.models),
@@ -136,7 +214,7 @@ def evaluate_many(
         "auc_cost_high": float(high),
         "paired_low": float(paired[0]),
         "paired_high": float(paired[1]),
-        "ece": float(np.mean(list(errors.values()))),
+        "ece": float(np.mean([target["ece"] for target in targets.values()])),
         "router_ms": router_ms,
         "dropped_contaminated": data.dropped,
         "controls": {
@@ -147,14 +225,7 @@ def evaluate_many(
             },
         },
         "routes": _routes(data, chances, mean, router, counts),
-        "targets": {
-            model: {
-                "auc": auc(chances[:, at], data.right[:, at]),
-                "ece": errors[model],
-                "reliability": reliability(chances[:, at], data.right[:, at]),
-            }
-            for at, model in enumerate(data.models)
-        },
+        "targets": targets,
     }
 
 
@@ -267,104 +338,3 @@ def _refuse_trained(path: Path, prompts: Sequence[str], folder: Path) -> None:
             f"and {len(again) - 1} more of {len(prompts)} prompts were trained on by {folder}",
             "give other prompts, or --cross-fit",
         )
-
-
-_HELD_OUT = ("apgr", "apgr_low", "apgr_high", "cpt50", "cpt80", "ece", "paired_low", "paired_high")
-
-
-def train(path: Path, out: Path, recipe: RouterRecipe) -> tuple[str, Report]:
-    """Train on a file and write the router; its id, and what its held-out training prompts say of it.
-
-    Raises BadInput for unusable data, a folder that holds something else, or where scikit-learn is missing.
-    """
-    if out.exists() and not out.is_dir():
-        raise BadInput("--out", str(out), "is a file", "give a folder")
-    data = read_routing(path)
-    group = groups(data.prompts)
-    every = np.arange(len(data))
-    fitted = fit(data, Corpus(data.prompts), every, group, recipe)
-    report = evaluate(data, fitted.held_out, group, router_ms=None)
-    lengths = [len(prompt) for prompt in data.prompts]
-    gains = np.quantile(fitted.held_out[:, 1] - fitted.held_out[:, 0], np.linspace(0, 1, 101))
-    about: JsonObject = {
-        **provenance(asdict(recipe)),
-        "data": {
-            "name": data.name,
-            "n": len(data),
-            "prompts": report["prompts"],
-            "dropped_contaminated": data.dropped,
-            "weak": report["weak"],
-            "strong": report["strong"],
-        },
-        "held_out": {
-            **{key: report[key] for key in _HELD_OUT},
-            "length_apgr": report["controls"]["length"]["apgr"],
-            "random_apgr_sd": report["controls"]["random"]["apgr_sd"],
-            "targets": report["targets"],
-        },
-        "regime": {"characters": [min(lengths), max(lengths)]},
-        "gains": gains.tolist(),
-    }
-    return save(out, fitted.model, about, map(prompt_hash, data.prompts)), report
-
-
-def held_out(path: Path, folder: Path, *, gold: Path | None = None) -> Report:
-    """Evaluate a stored router on prompts that it was not trained on.
-
-    Args:
-        gold: problems with gold answers: figures on labels read from the responses stand beside.
-
-    Raises BadInput where a prompt was trained on, for an unusable router or unusable data.
-    """
-    router = load(folder)
-    data = read_routing(path)
-    _refuse_trained(path, data.prompts, folder)
-    if router.reads_subject:
-        need_subjects(data)
-    began = time.process_time()
-    believed = [router.believe(prompt, subject) for prompt, subject in zip(data.prompts, data.subjects, strict=True)]
-    seconds = time.process_time() - began
-    beliefs = np.array([(belief.weak, belief.strong) for belief in believed])
-    flagged = sum(bool(belief.flags) for belief in believed)
-    report = _reported(path, data, beliefs, 1000 * seconds / len(data), gold)
-    return {**report, "router": router.id, "trained_on": read_card(folder)["data"]["name"], "out_of_regime": flagged}
-
-
-def cross_fitted(
-    path: Path,
-    recipe: RouterRecipe,
-    *,
-    folds: int = 5,
-    gold: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Report:
-    """Evaluate the recipe: each fold's prompts by a router trained on the other folds, calibration included."""
-    data = read_routing(path)
-    group = groups(data.prompts)
-    fold = fold_of(group, folds, recipe.seed)
-    corpus = Corpus(data.prompts)
-    beliefs, spent = np.empty((len(data), 2)), 0.0
-    for part in range(folds):
-        rows = np.flatnonzero(fold == part)
-        model = fit(data, corpus, np.flatnonzero(fold != part), group, recipe).model
-        beliefs[rows], milliseconds = _applied(model, data.prompts, rows, data.subjects)
-        spent += milliseconds * len(rows)
-        if progress is not None:
-            progress(part + 1, folds)
-    report = _reported(path, data, beliefs, spent / len(data), gold)
-    return {**report, "folds": folds, "seed": recipe.seed, "recipe": asdict(recipe)}
-
-
-def recipe_of(folder: Path) -> RouterRecipe:
-    """How a stored router was trained."""
-    return RouterRecipe(**read_card(folder)["recipe"])
-
-
-def _reported(path: Path, data: RoutingData, beliefs: Floats, router_ms: float, gold: Path | None) -> Report:
-    report = evaluate(data, beliefs, groups(data.prompts), router_ms=router_ms)
-    if gold is not None:
-        part, rows = _regraded(data, path, gold)
-        group = groups(part.prompts)
-        report["regraded"] = evaluate(part, beliefs[rows], group, router_ms=router_ms)
-        report["same_rows_as_given"] = evaluate(data.take(rows), beliefs[rows], group, router_ms=router_ms)
-    return report

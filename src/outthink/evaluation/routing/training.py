@@ -8,7 +8,7 @@ imported only when used); and the cross-fitted logits that Platt's scaling is fi
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from outthink.controller.router.folder import DIGITS
 from outthink.controller.router.model import CLIP, Block, TextModel
 from outthink.controller.router.text import KINDS, NAMES, Kind, hand_features, idf, read, terms
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.data import LABELS, Floats, Ints, RoutingData, fold_of, need_subjects
+from outthink.evaluation.routing.data import Floats, Ints, ManyData, RoutingData, fold_of, need_subjects
 from outthink.evaluation.routing.figures import platt
 
 Matrix = Any
@@ -181,9 +181,6 @@ class Space:
         )
 
 
-_HEADS = ("weak", "strong")
-
-
 @dataclass(frozen=True, slots=True)
 class RouterRecipe:
     """How a router is trained. The defaults were chosen by grouped cross-validation on GSM8K and MMLU rows.
@@ -215,68 +212,48 @@ class FittedRouter:
     held_out: Floats
 
 
-def fit(data: RoutingData, corpus: Corpus, rows: Ints, group: Ints, recipe: RouterRecipe) -> FittedRouter:
-    """Train on some rows of a file; `corpus` and `group` are of the whole file.
+def fit(data: RoutingData | ManyData, corpus: Corpus, rows: Ints, group: Ints, recipe: RouterRecipe) -> FittedRouter:
+    """Train on some rows of a file, one regression a model, on the same features.
+
+    Args:
+        corpus, group: of the whole file.
 
     Raises BadInput where one model is always right or always wrong, for too few prompts, for rows
     without the subject that the recipe wants, or where scikit-learn is missing.
     """
+    logistic_regression()  # a missing library is said before any work
     if recipe.subject:
         need_subjects(data)
-    subjects = data.subjects if recipe.subject else ()
-    labels = dict(zip(LABELS, (data.weak, data.strong), strict=True))
-    return fit_heads(data.name, _HEADS, labels, corpus, rows, group, recipe, subjects)
-
-
-def fit_heads(
-    name: str,
-    heads: tuple[str, ...],
-    labels: Mapping[str, Floats],
-    corpus: Corpus,
-    rows: Ints,
-    group: Ints,
-    recipe: RouterRecipe,
-    subjects: Sequence[str] = (),
-) -> FittedRouter:
-    """One regression a head, on the same features.
-
-    Args:
-        name: of the file, for refusals.
-        labels: by column, in the order of the heads; 1.0 where that model was right.
-        subjects: of all prompts of the file, empty to read the prompts alone.
-    """
-    logistic_regression()  # a missing library is said before any work
-    right = np.stack(list(labels.values()), axis=1)
-    columns = tuple(labels)
-    _check_classes(name, columns, right[rows])
+    right = data.right[rows]
+    _check_classes(data, right)
     fold = fold_of(np.unique(group[rows], return_inverse=True)[1], recipe.folds, recipe.seed)
-    space = Space(corpus, rows, recipe.hand_weight, subjects=subjects)
+    space = Space(corpus, rows, recipe.hand_weight, subjects=data.subjects if recipe.subject else ())
     matrix = space.matrix()
-    logits = np.empty((len(rows), len(heads)))
+    logits = np.empty(right.shape)
     for part in range(recipe.folds):
         inside, outside = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
-        _check_classes(name, columns, right[rows[inside]])
+        _check_classes(data, right[inside])
         # Only terms and scales are those of all training rows: they know no labels.
         known, asked = matrix[inside], matrix[outside]
-        for head in range(len(heads)):
-            solved = _solve(known, right[rows[inside], head], recipe)
+        for head, labels in enumerate(right[inside].T):
+            solved = _solve(known, labels, recipe)
             logits[outside, head] = asked @ solved.coef_[0] + solved.intercept_[0]
-    scalings = tuple(platt(logits[:, head], right[rows, head]) for head in range(len(heads)))
+    scalings = tuple(platt(logits[:, head], labels) for head, labels in enumerate(right.T))
     held_out = np.stack(
         [1 / (1 + np.exp(-(slope * logits[:, head] + shift))) for head, (slope, shift) in enumerate(scalings)], axis=1
     )
-    solutions = [_solve(matrix, right[rows, head], recipe) for head in range(len(heads))]
+    solutions = [_solve(matrix, labels, recipe) for labels in right.T]
     coefficients = np.stack([solution.coef_[0] for solution in solutions])
     biases = [float(solution.intercept_[0]) for solution in solutions]
-    return FittedRouter(space.model(heads, coefficients, biases, scalings), held_out)
+    return FittedRouter(space.model(data.models, coefficients, biases, scalings), held_out)
 
 
-def _check_classes(name: str, columns: Sequence[str], labels: Floats) -> None:
-    for column, values in zip(columns, labels.T, strict=True):
+def _check_classes(data: RoutingData | ManyData, labels: Floats) -> None:
+    for column, values in zip(data.columns, labels.T, strict=True):
         if values.min() == values.max():
             state = "true" if values[0] else "false"
             raise BadInput(
-                f"data {name}",
+                f"data {data.name}",
                 column,
                 f"is {state} in every row that is learnt from",
                 "give rows with right and wrong answers of each model",
