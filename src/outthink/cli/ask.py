@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments
+from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, sampling_arguments
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Result
 from outthink.core.request import Request
@@ -57,8 +57,7 @@ def ask_arguments(parser: argparse.ArgumentParser) -> None:
     add("--budget", metavar="tokens=N,seconds=S,...", help="hard ceilings in tokens, seconds, usd, joules")
     add("--answer", choices=ANSWERS, default="text", help="kind of answer (default text)")
     add("--system", help="system prompt")
-    add("--max-tokens", type=int, default=512, help="cap of one completion (default 512)")
-    add("--temperature", type=float, default=0.8, help="default 0.8")
+    sampling_arguments(add)
     add("--reasoning-effort", metavar="LEVEL", help="low, medium, high, ... for servers that have it")
     add("--thinking-tokens", type=int, metavar="N", help="cap of the thinking alone, for servers that have it")
     add("--verifier", metavar="NAME|PATH|URL", help="judges candidates; person asks at the terminal")

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, write_whole
+from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, sampling_arguments, write_whole
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def batch_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--verifier", metavar="NAME", help="an exact check (schema:FILE); the first sample that passes is the answer")
     add("--system", help="system prompt")
-    add("--max-tokens", type=int, default=512, help="cap of one completion (default 512)")
-    add("--temperature", type=float, default=0.8, help="default 0.8")
+    sampling_arguments(add)
     add("--seed", type=int, help="sample i is drawn with seed + i")
     add("--price", metavar="IN,OUT", help="dollars per million tokens; wins over published prices")
     add("--energy", metavar="PROMPT,COMPLETION", help="joules a token, bounds from above; needed for a joule budget")

@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,16 +19,17 @@ from outthink.cli.options import (
     ANSWERS,
     Progress,
     chosen_engine,
+    chosen_sampling,
     engine_arguments,
     passing_bar,
     progress_bars,
     refuse_below_one,
+    sampling_arguments,
     write_whole,
 )
 from outthink.core.errors import BadInput, EngineError
 
 if TYPE_CHECKING:
-    from outthink.engines.protocol import Engine
     from outthink.evaluation.arena import ArenaPlan
     from outthink.evaluation.dataset import Dataset
     from outthink.evaluation.rows import Row
@@ -50,8 +51,7 @@ def _live_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--jobs", type=int, default=1, metavar="N", help="requests at once (default 1, so that seconds are a request's)"
     )
-    add("--max-tokens", type=int, default=512, help="cap of one completion (default 512)")
-    add("--temperature", type=float, default=0.8, help="default 0.8")
+    sampling_arguments(add)
     add("--seed", type=int, default=0, help="every request has seeds of its own, derived from it (default 0)")
 
 
@@ -64,7 +64,6 @@ def _refuse_live_only(chosen: argparse.Namespace) -> None:
 
 def _run_live(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     """Rows of all data sets, and what a report must say about the run."""
-    from outthink.core.request import Sampling
     from outthink.evaluation.arena import ArenaPlan
     from outthink.evaluation.dataset import open_dataset
 
@@ -74,7 +73,7 @@ def _run_live(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
             raise BadInput(f"--{name}", str(value), "is for recorded samples", "leave out --live or it")
     plan = ArenaPlan(
         answer=chosen.answer or "text",
-        sampling=Sampling(temperature=chosen.temperature, max_tokens=chosen.max_tokens),
+        sampling=chosen_sampling(chosen),
         budgets=budgets(chosen.budgets),
         seed=chosen.seed,
         ahead=chosen.ahead or 4,
@@ -96,44 +95,34 @@ def budgets(text: str | None) -> tuple[int, ...]:
 
 
 async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: ArenaPlan) -> list[Row]:
-    engine = chosen_engine(chosen)
-    try:
-        with progress_bars() as bar:
-
-            def progress(name: str) -> Progress:
-                return bar(name, f"{name}:", " requests")
-
-            return await _contests(chosen, datasets, plan, engine, progress)
-    except EngineError as error:
-        raise EngineError(f"{error}; what was run is kept: run the same command again to go on") from error
-    finally:
-        await engine.aclose()
-
-
-async def _contests(
-    chosen: argparse.Namespace,
-    datasets: list[Dataset],
-    plan: ArenaPlan,
-    engine: Engine,
-    progress: Callable[[str], Progress],
-) -> list[Row]:
     from outthink.controller.verifier import open_verifier
     from outthink.evaluation.live import live
     from outthink.strategies import Spec
     from outthink.strategies.defaults import COMPARED_LIVE
 
     specs = [Spec.parse(text, importing=True) for text in chosen.strategy or COMPARED_LIVE]
-
-    def judge(dataset: Dataset) -> Verifier | None:
-        if not chosen.verifier:
-            return None
-        keys = {problem.problem_id: problem.answer for problem in dataset.problems}
-        return open_verifier(chosen.verifier, answer=plan.answer, keys=keys, engine=engine)
+    folder = chosen.out or Path()
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    return await live(datasets, engine, specs, plan, chosen.out or Path(), judge, progress=progress, say=say)
+    async with aclosing(chosen_engine(chosen)) as engine:
+
+        def judge(dataset: Dataset) -> Verifier | None:
+            if not chosen.verifier:
+                return None
+            keys = {problem.problem_id: problem.answer for problem in dataset.problems}
+            return open_verifier(chosen.verifier, answer=plan.answer, keys=keys, engine=engine)
+
+        try:
+            with progress_bars() as bar:
+
+                def progress(name: str) -> Progress:
+                    return bar(name, f"{name}:", " requests")
+
+                return await live(datasets, engine, specs, plan, folder, judge, progress=progress, say=say)
+        except EngineError as error:
+            raise EngineError(f"{error}; what was run is kept: run the same command again to go on") from error
 
 
 _EPILOG = """defaults of the time model: stream=50,total=2000,prefill=5000 tokens a second, concurrency 8

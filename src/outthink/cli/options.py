@@ -10,15 +10,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from outthink.controller.stored import write_file
 from outthink.core.errors import BadInput
 from outthink.core.plugins import installed
-from outthink.core.request import ANSWER_KINDS
+from outthink.core.request import ANSWER_KINDS, Sampling
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from outthink.engines.protocol import Engine
 
 
@@ -40,6 +43,22 @@ def chosen_engine(chosen: argparse.Namespace) -> Engine:
     model = chosen.model or os.environ.get("OUTTHINK_MODEL") or os.environ.get("OPENAI_BASE_URL") or "embedded"
     key = os.environ.get(chosen.api_key_env)
     return locate(model, name=chosen.model_name, api_key=key, idle_timeout=chosen.idle_timeout)
+
+
+def flags_of(kind: type[DataclassInstance], chosen: argparse.Namespace) -> dict[str, Any]:
+    """The values of the flags that are called like fields of a dataclass."""
+    return {field.name: vars(chosen)[field.name] for field in fields(kind) if field.name in vars(chosen)}
+
+
+def sampling_arguments(add: Callable[..., argparse.Action], max_tokens: int = 512) -> None:
+    """Flags of `chosen_sampling`, for `add_argument` of a parser or of a group."""
+    add("--max-tokens", type=int, default=max_tokens, help=f"cap of one completion (default {max_tokens})")
+    add("--temperature", type=float, default=0.8, help="default 0.8")
+
+
+def chosen_sampling(chosen: argparse.Namespace) -> Sampling:
+    """How completions are drawn, by these flags."""
+    return Sampling(temperature=chosen.temperature, max_tokens=chosen.max_tokens)
 
 
 class Answers(tuple[str, ...]):

@@ -9,22 +9,28 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, progress_bars, refuse_below_one
+from outthink.cli.options import (
+    ANSWERS,
+    Progress,
+    chosen_engine,
+    chosen_sampling,
+    engine_arguments,
+    flags_of,
+    progress_bars,
+    refuse_below_one,
+    sampling_arguments,
+)
 from outthink.core.errors import BadInput, EngineError
 
 if TYPE_CHECKING:
-    from outthink.core.request import AnswerKind
     from outthink.engines.protocol import Engine
-    from outthink.evaluation.dataset import Dataset, Problems
-    from outthink.evaluation.record import Recording
     from outthink.evaluation.sample_file import SampleFile
     from outthink.evaluation.verify import VerifyReport
-    from outthink.training.label import Labelling
-    from outthink.verifiers.protocol import Verifier
-
 
 _DATASETS = "DATASET: JSONL or Parquet with question and answer columns, or reasoning-gym:TASK?size=20&seed=1"
 
@@ -42,47 +48,35 @@ def record_arguments(parser: argparse.ArgumentParser) -> None:
     add("--style", metavar="NAME", help="prompt style, see `outthink strategies`")
     add("--system", help="system prompt")
     add("--limit", type=int, metavar="N", help="only the first N problems")
-    add("--max-tokens", type=int, default=512, help="cap of one completion (default 512)")
-    add("--temperature", type=float, default=0.8, help="default 0.8")
+    sampling_arguments(add)
     add("--seed", type=int, default=0, help="sample i is drawn with seed + i (default 0)")
     add("--top-logprobs", type=int, default=20, help="alternatives a token for confidences (default 20)")
 
 
 def run_record(chosen: argparse.Namespace) -> int:
     """Record, with a progress bar; interrupted or killed, the same command goes on where it was."""
-    from outthink.core.request import Sampling
     from outthink.evaluation.dataset import open_dataset
-    from outthink.evaluation.record import Recording
+    from outthink.evaluation.record import Recording, record
 
     if chosen.samples < 0 or chosen.samples + chosen.greedy < 1:
         raise BadInput("--samples", chosen.samples, "leaves nothing to record", "give at least 1")
     refuse_below_one(chosen, "limit")
     _check_style(chosen.style)
-    plan = Recording(
-        samples=chosen.samples,
-        greedy=chosen.greedy,
-        answer=chosen.answer,
-        sampling=Sampling(temperature=chosen.temperature, max_tokens=chosen.max_tokens),
-        seed=chosen.seed,
-        top_logprobs=chosen.top_logprobs,
-        style=chosen.style,
-        system=chosen.system,
-    )
+    plan = Recording(**flags_of(Recording, chosen), sampling=chosen_sampling(chosen))
     dataset = open_dataset(chosen.dataset, chosen.answer, limit=chosen.limit)
-    rows = asyncio.run(_record(chosen, dataset, plan))
-    print(f"wrote {rows} rows to {chosen.out}")
+    return _written(chosen, lambda engine, progress: record(dataset, engine, chosen.out, plan, progress=progress))
+
+
+def _written(chosen: argparse.Namespace, work: Callable[[Engine, Progress], Coroutine[None, None, int]]) -> int:
+    """Let an engine write OUT under a progress bar, and say how many rows it has."""
+
+    async def run() -> int:
+        async with aclosing(chosen_engine(chosen)) as engine:
+            with progress_bars() as bar:
+                return await work(engine, bar("saved"))
+
+    print(f"wrote {asyncio.run(run())} rows to {chosen.out}")
     return 0
-
-
-async def _record(chosen: argparse.Namespace, dataset: Dataset, plan: Recording) -> int:
-    from outthink.evaluation.record import record
-
-    engine = chosen_engine(chosen)
-    try:
-        with progress_bars() as bar:
-            return await record(dataset, engine, chosen.out, plan, progress=bar("saved"))
-    finally:
-        await engine.aclose()
 
 
 def _check_style(style: str | None) -> None:
@@ -111,47 +105,23 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
     add("--style", metavar="NAME", help="prompt style the samples were drawn with, see `outthink strategies`")
     add("--system", help="system prompt the samples were drawn with")
     add("--instruction", metavar="TEXT", help="line added to each question when the samples were drawn")
-    add("--max-tokens", type=int, default=256, help="cap of one completion (default 256)")
-    add("--temperature", type=float, default=0.8, help="default 0.8")
+    sampling_arguments(add, max_tokens=256)
     add("--seed", type=int, default=0, help="default 0")
 
 
 def run_label(chosen: argparse.Namespace) -> int:
     """Label, with a progress bar."""
-    from outthink.core.request import Sampling
-    from outthink.training.label import Labelling
+    from outthink.evaluation.dataset import open_dataset
+    from outthink.training.examples import read_samples
+    from outthink.training.label import Labelling, label
 
     refuse_below_one(chosen, "completions", "steps", "solutions", "limit")
     _check_style(chosen.style)
-    plan = Labelling(
-        completions=chosen.completions,
-        steps=chosen.steps,
-        answer=chosen.answer,
-        sampling=Sampling(temperature=chosen.temperature, max_tokens=chosen.max_tokens),
-        seed=chosen.seed,
-        style=chosen.style,
-        system=chosen.system,
-        instruction=chosen.instruction,
-    )
-    rows = asyncio.run(_label(chosen, plan))
-    print(f"wrote {rows} rows to {chosen.out}")
-    return 0
-
-
-async def _label(chosen: argparse.Namespace, plan: Labelling) -> int:
-    from outthink.evaluation.dataset import open_dataset
-    from outthink.training.examples import read_samples
-    from outthink.training.label import label
-
+    plan = Labelling(**flags_of(Labelling, chosen), sampling=chosen_sampling(chosen))
     dataset = open_dataset(str(chosen.problems), chosen.answer)
     questions = {problem.problem_id: problem.question for problem in dataset.problems}
-    collection = read_samples(chosen.samples, questions, limit=chosen.limit, per_problem=chosen.solutions)
-    engine = chosen_engine(chosen)
-    try:
-        with progress_bars() as bar:
-            return await label(dataset, collection.solutions, engine, chosen.out, plan, progress=bar("saved"))
-    finally:
-        await engine.aclose()
+    solutions = read_samples(chosen.samples, questions, limit=chosen.limit, per_problem=chosen.solutions).solutions
+    return _written(chosen, lambda engine, saved: label(dataset, solutions, engine, chosen.out, plan, progress=saved))
 
 
 # `outthink verify`: score recorded samples, so that any search or vote can be replayed on them.
@@ -179,6 +149,7 @@ def run_verify(chosen: argparse.Namespace) -> int:
     from outthink.controller.verifier import open_verifier
     from outthink.evaluation.dataset import Problems
     from outthink.evaluation.sample_file import JSONL, SampleFile
+    from outthink.evaluation.verify import close, verify
 
     if chosen.out.suffix.lower() not in (".parquet", *JSONL):
         raise BadInput("--out", str(chosen.out), "is neither Parquet nor JSONL", "name it .parquet or .jsonl")
@@ -187,35 +158,26 @@ def run_verify(chosen: argparse.Namespace) -> int:
     kind = chosen.answer or problems.kind
     engine = chosen_engine(chosen) if chosen.verifier == "judge" else None
     verifier = open_verifier(chosen.verifier, answer=kind, keys=problems.keys, code=problems.code, engine=engine)
-    report = asyncio.run(_verify(chosen, samples, problems, verifier, kind, engine))
+
+    async def judged() -> VerifyReport:
+        try:
+            with progress_bars() as bar:
+                progress = bar("scored", tenths=True)
+                return await verify(samples, problems, verifier, chosen.out, kind=kind, progress=progress)
+        except EngineError as error:
+            raise EngineError(f"{error}; what is scored is kept: run the same command again to go on") from error
+        finally:
+            await close(verifier)
+            if engine is not None:
+                await engine.aclose()
+
+    report = asyncio.run(judged())
     for reason, count in report.unscored.items():
         print(f"{count} of {report.rows} samples have no score: {reason}", file=sys.stderr)
     if verifier.kind == "exact":
         _agreement(samples, report)
     print(f"wrote {report.rows} rows to {chosen.out}, scored by {verifier.id}")
     return 0
-
-
-async def _verify(
-    chosen: argparse.Namespace,
-    samples: SampleFile,
-    problems: Problems,
-    verifier: Verifier,
-    kind: AnswerKind,
-    engine: Engine | None,
-) -> VerifyReport:
-    from outthink.evaluation.verify import close, verify
-
-    try:
-        with progress_bars() as bar:
-            progress = bar("scored", tenths=True)
-            return await verify(samples, problems, verifier, chosen.out, kind=kind, progress=progress)
-    except EngineError as error:
-        raise EngineError(f"{error}; what is scored is kept: run the same command again to go on") from error
-    finally:
-        await close(verifier)
-        if engine is not None:
-            await engine.aclose()
 
 
 def _agreement(samples: SampleFile, report: VerifyReport) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outthink.cli.options import passing_bar, refuse_below_one
+from outthink.cli.options import flags_of, passing_bar, refuse_below_one
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -89,32 +89,10 @@ def plan_of(chosen: argparse.Namespace, command: str) -> TrainingPlan:
     rank = None if chosen.full else chosen.lora
     rate = chosen.lr if chosen.lr is not None else (1e-4 if rank is None else 5e-4)
     plan = TrainingPlan(
-        samples=chosen.samples,
-        problems=chosen.problems,
-        steps=chosen.steps,
-        out=chosen.out,
-        labels=chosen.labels,
-        holdout=chosen.holdout,
-        limit=chosen.limit,
-        max_context=chosen.max_context,
+        **flags_of(TrainingPlan, chosen),
         targets=Targets(chosen.outcome_at, chosen.outcome_weight, chosen.step_weight),
-        shape=BaseShape(base=chosen.base, layers=chosen.layers, rank=rank, dropout=chosen.dropout, seed=chosen.seed),
-        settings=TrainingSettings(
-            epochs=chosen.epochs,
-            lr=rate,
-            batch_tokens=chosen.batch_tokens,
-            micro_tokens=chosen.micro_tokens,
-            rank_weight=chosen.rank_weight,
-            weight_decay=chosen.weight_decay,
-            device=chosen.device,
-            dtype=chosen.dtype,
-            compile=chosen.compile,
-            seed=chosen.seed,
-            save_seconds=chosen.save_seconds,
-            max_steps=chosen.max_steps,
-        ),
-        base_name=chosen.base_name,
-        delta=chosen.delta,
+        shape=BaseShape(**flags_of(BaseShape, chosen), rank=rank),
+        settings=TrainingSettings(**flags_of(TrainingSettings, chosen) | {"lr": rate}),
         command=command,
     )
     return as_smoke_test(plan) if chosen.tiny else plan
