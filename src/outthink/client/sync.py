@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from typing import Any, Self, TypeVar, Unpack
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar, Unpack
 
 from outthink.client.batch import BatchResult
-from outthink.client.client import Client, ask
+from outthink.client.client import Client
 from outthink.client.options import BatchOptions, Model, Options, Prompt
 from outthink.client.progress import AskEvent
 from outthink.core.errors import BadInput
@@ -17,7 +18,7 @@ from outthink.core.receipt import Result
 T = TypeVar("T")
 
 
-class SyncClient:
+class SyncClient(AbstractContextManager["SyncClient", None]):
     """A `Client` whose calls wait for their results; works inside a running event loop too (notebooks)."""
 
     def __init__(self, model: Model | Sequence[Model] | None = None, /, **options: Unpack[Options]) -> None:
@@ -53,9 +54,6 @@ class SyncClient:
         self._thread.join()
         self._loop.close()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
@@ -77,9 +75,5 @@ async def _following(events: AsyncIterator[AskEvent]) -> AskEvent | None:
 
 def ask_sync(prompt: Prompt, **options: Unpack[Options]) -> Result:
     """`ask` for code without async; works inside a running event loop too (notebooks)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(ask(prompt, **options))
     with SyncClient() as client:
         return client.ask(prompt, **options)
