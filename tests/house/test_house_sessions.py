@@ -18,3 +18,7 @@ def test_only_open_session_builds_runners_and_sessions(root: Path) -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in _BUILT:
                 found += [f"{name}:{node.lineno}"] if name not in _ALLOWED else []
     assert not found
+
+
+def test_the_client_without_async_is_no_second_implementation(root: Path) -> None:
+    assert len((root / "src/outthink/client/sync.py").read_text().splitlines()) <= 80

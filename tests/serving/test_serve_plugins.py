@@ -119,6 +119,17 @@ def test_a_key_may_name_one_and_no_module(site: Path, tmp_path: Path, capsys: py
     assert "bait_code" not in sys.modules
 
 
+def test_the_check_lists_them_and_those_that_are_refused(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ChatServer(chat(["II"])) as backend:
+        assert main(["serve", "--check", "--model", backend.url]) == 0, "a refused plugin keeps nothing from working"
+    lines = capsys.readouterr().out.splitlines()
+    assert "verifier liked: of served 1.0" in lines
+    (refused,) = [line for line in lines if line.startswith("strategy single: is refused")]
+    assert "is offered by outthink 0." in refused
+    (failed,) = [line for line in lines if line.startswith("answer broken: is refused")]
+    assert "entry point missing_code:read of served 1.0 cannot be loaded" in failed
+
+
 def test_the_command_loads_them_at_its_start_and_names_what_it_refuses(site: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from outthink.cli.main import entry; entry()", "serve", "--port", "0"]
     path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])

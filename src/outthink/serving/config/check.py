@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from outthink.controller.plugins import load_plugins
 from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import OutthinkError
 from outthink.engines.embedded import find_model, read_gguf
@@ -42,7 +43,7 @@ async def check(config: Config) -> AsyncIterator[ConfigFinding]:
     if config.policy.shadow is not None:
         yield _policy("shadow policy", config.policy.shadow)
     yield await _ledger(config)
-    for finding in _watching(config):
+    for finding in (*_watching(config), *_plugins()):
         yield finding
 
 
@@ -103,6 +104,13 @@ def _watching(config: Config) -> Iterator[ConfigFinding]:
         installed = importlib.util.find_spec("opentelemetry") is not None
         message = "would be told" if installed else "needs OpenTelemetry; pip install 'outthink[telemetry]'"
         yield ConfigFinding(f"telemetry {masked_url(endpoint)}", installed, message)
+
+
+def _plugins() -> Iterator[ConfigFinding]:
+    """What is installed beside; a plugin that is refused keeps nothing else from working."""
+    for plugin, problem in load_plugins():
+        message = f"is refused, and the rest works without it: {problem}" if problem else f"of {plugin.distribution}"
+        yield ConfigFinding(f"{plugin.field} {plugin.name}", True, message)
 
 
 async def _ledger(config: Config) -> ConfigFinding:
