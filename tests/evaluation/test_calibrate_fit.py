@@ -15,7 +15,7 @@ from outthink.evaluation.calibration.target import Target
 from support.samples import write_samples
 
 SIZES = (1, 4, 16)
-SETTINGS = StoppingSettings(sizes=SIZES, target=16)
+SETTINGS = StoppingSettings(sizes=SIZES)
 
 
 @pytest.fixture(scope="module")

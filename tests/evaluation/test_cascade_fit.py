@@ -25,9 +25,8 @@ from outthink.evaluation.calibration.cascade import (
     carried_votes,
     first_exits,
     operating_point,
-    stops,
 )
-from outthink.evaluation.calibration.votes import SWAY, Array, Table, deal, scale_of, walk
+from outthink.evaluation.calibration.votes import SWAY, Array, Table, below, deal, scale_of, walk
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from pooled import POOLED, replay_pool
@@ -104,7 +103,7 @@ def in_arrays(
     first, other = np.triu_indices(TERMS)
     terms = np.concatenate([found.terms, found.terms[..., first] * found.terms[..., other]], axis=-1)
     gains = second.coefficients[0] + terms @ np.array(second.coefficients[1:])
-    at = stops(gains, second.price, cap)[..., None]
+    at = below(gains[..., : cap - 1], second.price)[..., None]
     right, cost = (np.take_along_axis(one, at, 2)[..., 0] for one in (found.right, dealt.models[1].spent()))
     spent = exit.spent + np.where(exit.left, 0, cost)
     return np.where(exit.left, exit.right, right).mean(axis=1), spent.mean(axis=1)

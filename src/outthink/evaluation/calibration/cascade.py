@@ -8,7 +8,6 @@ it is left out. Does not know how a stage decides, nor what a policy says.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -16,7 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from outthink.controller.cascade import Cascade, Signal, Stage, StageRule
+from outthink.controller.cascade import NEVER, Cascade, Signal, Stage, StageRule
 from outthink.controller.policy.rules import LinearGain, rule_from_json
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Traces
@@ -31,6 +30,7 @@ from outthink.evaluation.calibration.votes import (
     Table,
     Walk,
     aims_above,
+    below,
     deal,
     scale_of,
     walk,
@@ -39,7 +39,6 @@ from outthink.evaluation.dataset import SampleSet
 from outthink.evaluation.replay import MEASURES
 from outthink.evaluation.rows import paired_interval
 
-NEVER = math.inf
 TIES = (1e-6, 0.0)
 """Sway that does no more than break ties by confidence."""
 
@@ -208,7 +207,7 @@ class Fitter:
         settings, spent = self.settings, self.table.models[1].spent()
         exits = first_exits(self.table, first, keep) if first else [StageExit.never(gains.shape[:2])]
         for price, cap in product(settings.prices, settings.caps):
-            at = stops(gains, price, cap)[..., None]
+            at = below(gains[..., : cap - 1], price)[..., None]
             right = np.take_along_axis(votes.right, at, 2)[..., 0]
             cost = np.take_along_axis(spent, at, 2)[..., 0]
             for stage in exits:
@@ -243,12 +242,6 @@ def assemble(table: Table, choice: CascadeChoice, second: StageRule) -> Cascade:
 def _walks(settings: CascadeSettings) -> list[tuple[int, float]]:
     """First sizes and kept weights that need votes of their own; without kept votes all sizes share one."""
     return [(0, 0.0), *((first, keep) for first in settings.firsts if first for keep in settings.keeps if keep)]
-
-
-def stops(gains: Array, price: float, cap: int) -> NDArray[np.intp]:
-    """Samples at which the second stage stops, over (problem, order)."""
-    enough = np.concatenate([gains[..., : cap - 1] <= price, np.ones((*gains.shape[:2], 1), dtype=bool)], axis=2)
-    return np.asarray(enough.argmax(axis=2) + 1)
 
 
 def operating_point(candidates: Candidates, aim: Array, settings: CascadeSettings) -> int:

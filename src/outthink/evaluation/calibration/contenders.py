@@ -17,7 +17,6 @@ import numpy as np
 from outthink.controller.cascade import Cascade
 from outthink.controller.policy.artefact import HeldOut, Policy, PolicyArm, Task
 from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, at_size, drawn_otherwise, fallback, find_task
-from outthink.controller.router.text import hand_features
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
@@ -196,18 +195,8 @@ def add_columns(rows: Sequence[Row], autos: Sequence[AutoContender], notes: Mapp
 def fit_source(source: SampleSet, target: Target, folds: int, seed: int, sizes: Sequence[int] = LADDER) -> FittedRules:
     """Rules for one file of samples at every size it allows: for new problems, and for each fold without it."""
     depth = source.traces.depth
-    aim = int(target.value) if target.kind == "match" else LADDER[-1]
-    questions = source.questions or {}
-    settings = StoppingSettings(
-        target=min(aim, depth),
-        margin=target.margin,
-        by=target.by,
-        folds=folds,
-        seed=seed,
-        sizes=tuple(n for n in sizes if n <= depth),
-        features={name: hand_features(text) for name, text in questions.items()},
-    )
-    return fit(source.traces, settings)
+    fitting = tuple(n for n in sizes if n <= depth)
+    return fit(source.traces, StoppingSettings(margin=target.margin, folds=folds, seed=seed, sizes=fitting))
 
 
 def lineup(source: SampleSet, fitted: FittedRules, policy: str = "") -> list[AutoContender]:

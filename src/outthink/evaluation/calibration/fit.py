@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,19 +218,13 @@ class StoppingSettings:
     """How to fit.
 
     Args:
-        target: samples of the self-consistency whose accuracy the rule of this size keeps; a smaller
-            rule keeps that of its own size.
-        margin: accuracy that may be lost.
-        features: hand features of the questions, by problem.
+        margin: accuracy that may be lost, against self-consistency of a rule's own size.
     """
 
-    target: int = 32
     margin: float = 0.005
-    by: str = "tokens"
     folds: int = 5
     seed: int = 0
     sizes: Sequence[int] = (1, 2, 4, 8, 16, 32)
-    features: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
