@@ -34,7 +34,8 @@ _FLAGS = {"policy": "policy.file", "host": "listen.host", "port": "listen.port",
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     add = parser.add_argument
-    add("--model", metavar="URL[,URL...]", help="backends: servers' URLs, `embedded`, or GGUF files ($OUTTHINK_MODEL)")
+    models = "backends: servers' URLs, `embedded`, GGUF files, or SCHEME:REST of plugins ($OUTTHINK_MODEL)"
+    add("--model", metavar="URL[,URL...]", help=models)
     add("--policy", metavar="FILE", help="file of `outthink calibrate`, for outthink/auto")
     add("--host", help="address to listen on (default 127.0.0.1)")
     add("--port", help="port to listen on, 0 for any (default 8000)")

@@ -23,6 +23,7 @@ from outthink.engines.protocol import Call
 from outthink.serving import dashboard
 from outthink.serving.app import App
 from outthink.serving.chat.backends import Policies
+from outthink.serving.chat.engine_server import EngineServer
 from outthink.serving.config import Config
 from outthink.serving.config.sections import BackendConfig
 from outthink.serving.endpoints import Endpoints
@@ -45,7 +46,7 @@ class Proxy:
         policy = config.policy
         self.policies = Policies(policy.file, policy.shadow, policy.share)
         self._keys = [backend.secret() for backend in config.backends]
-        self._children: list[EmbeddedBackend] = []
+        self._children: list[EmbeddedBackend | EngineServer] = []
         self._app: App | None = None
         self._closing: list[Callable[[], None]] = []
         self.refused: list[str] = []
@@ -85,7 +86,12 @@ class Proxy:
         """As the pool takes it; a model of our own is started first."""
         if not backend.local:
             return backend.settings(key)
-        child = EmbeddedBackend(None if backend.url == "embedded" else Path(backend.url), slots=backend.limit or _SLOTS)
+        child: EmbeddedBackend | EngineServer
+        if backend.plugin is not None:
+            child = EngineServer(backend.url, slots=backend.limit)
+        else:
+            model = None if backend.url == "embedded" else Path(backend.url)
+            child = EmbeddedBackend(model, slots=backend.limit or _SLOTS)
         self._children.append(child)
         url, key = await child.start()
         return replace(backend.settings(key), url=url, limit=child.slots)

@@ -14,6 +14,7 @@ from pathlib import Path
 from outthink.controller.plugins import load_plugins
 from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import OutthinkError
+from outthink.core.plugins import load
 from outthink.engines.embedded import find_model, read_gguf
 from outthink.http.errors import masked_url
 from outthink.serving.admission import is_loopback
@@ -50,6 +51,9 @@ async def check(config: Config) -> AsyncIterator[ConfigFinding]:
 async def _backends(config: Config) -> AsyncIterator[ConfigFinding]:
     settings = []
     for configured in config.backends:
+        if configured.plugin is not None:
+            yield _plugged(configured.url, configured.plugin)
+            continue
         if configured.local:
             yield _own(configured.url)
             continue
@@ -82,6 +86,15 @@ def _own(model: str) -> ConfigFinding:
     except OutthinkError as error:
         return ConfigFinding(what, False, str(error))
     return ConfigFinding(what, True, "would run here")
+
+
+def _plugged(url: str, scheme: str) -> ConfigFinding:
+    """An engine that a plugin would make; it is loaded, but not asked for one."""
+    try:
+        load("engines", scheme)
+    except OutthinkError as error:
+        return ConfigFinding(f"backend {masked_url(url)}", False, str(error))
+    return ConfigFinding(f"backend {masked_url(url)}", True, "a plugin's engine would run here")
 
 
 def _policy(what: str, file: Path | None) -> ConfigFinding:

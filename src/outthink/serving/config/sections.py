@@ -16,8 +16,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from outthink.core.errors import BadInput
+from outthink.core.plugins import installed
 from outthink.economics.price import Price
 from outthink.economics.tariff import Energy
+from outthink.engines.locate import SCHEMES
 from outthink.http.errors import masked_url
 from outthink.http.server import Address
 from outthink.serving.ledger import Rules, usual_url
@@ -50,7 +52,7 @@ class BackendConfig:
     """One model server. Repeat the section for each.
 
     Args:
-        url: of the server, `embedded` for the small model that comes with us, or the path of a GGUF file.
+        url: of the server, `embedded` for the small model of ours, the path of a GGUF file, or a plugin's SCHEME:REST.
         key_env: variable of the environment that holds the key it wants.
         key_file: file that holds the key it wants.
         weight: its share of the requests, relative to the other backends of the same model.
@@ -81,8 +83,15 @@ class BackendConfig:
 
     @property
     def local(self) -> bool:
-        """Whether it runs in a child process of ours."""
-        return self.url == "embedded" or self.url.endswith(".gguf")
+        """Whether it runs here: in a child process of ours, or as a plugin makes it."""
+        return self.url == "embedded" or self.url.endswith(".gguf") or self.plugin is not None
+
+    @property
+    def plugin(self) -> str | None:
+        """The scheme of a plugin's engine, None for any other model. Imports nothing."""
+        scheme, colon, _ = self.url.partition(":")
+        known = colon and scheme not in SCHEMES and any(plugin.name == scheme for plugin in installed("engines"))
+        return scheme if known else None
 
     def settings(self, key: str | None = None) -> BackendSettings:
         """As the pool takes it."""
