@@ -14,11 +14,11 @@ import subprocess
 import sys
 import threading
 import weakref
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from outthink.core.errors import EngineError
 from outthink.core.paths import cache_dir
+from outthink.engines.embedded.server import Plan, ServerOptions
 
 _LOGS = 8  # log files that are kept
 _CACHE_MIB = 256  # memory for prompts whose slot was needed otherwise; llama.cpp's default is 8 GiB
@@ -29,27 +29,6 @@ processes: 61, 47 and 50 tokens a second asleep, 18, 12 and 9 spinning, 67, 26 a
 _WAIT = 5.0  # seconds for the kernel to end a killed process
 _SERVER = Path(__file__).with_name("server.py")
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """How a server is to run.
-
-    Args:
-        model: the GGUF file, already checked.
-        alias: the model's name in replies.
-        slots: requests that are worked on at once.
-        slot_context: tokens of one slot, prompt and completion together.
-        threads: for a single running completion.
-        batch_threads: for reading prompts, and for several completions at once.
-    """
-
-    model: Path
-    alias: str
-    slots: int
-    slot_context: int
-    threads: int
-    batch_threads: int
 
 
 class Child:
@@ -102,10 +81,9 @@ class Child:
 
     async def ready(self) -> None:
         """Hand over the plan and wait until the model is loaded. Raises EngineError if that fails."""
-        plan, process = self.plan, self._process
-        sent = {
-            **asdict(plan),
-            "model": str(plan.model),
+        process = self._process
+        sent: Plan = {
+            **self.plan,
             "cache_mib": _CACHE_MIB,
             "slot_folder": f"{self.folder}{os.sep}",  # llama.cpp puts the file's name right behind it
             "key": self.key,
@@ -207,5 +185,5 @@ def _lives(pid: str) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        return True
+        pass  # somebody else's
     return True

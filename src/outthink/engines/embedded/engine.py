@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from outthink.core.errors import BadInput, EngineError
-from outthink.engines.embedded.child import Child, ServerOptions
+from outthink.engines.embedded.child import Child
 from outthink.engines.embedded.fetch import SMOLLM2, pull
 from outthink.engines.embedded.gguf import GGUFInfo, read_gguf
 from outthink.engines.embedded.prompts import PromptReader
+from outthink.engines.embedded.server import ServerOptions
 from outthink.engines.openai import Facts, OpenAIEngine
 from outthink.engines.protocol import Call, Engine, Event, Features, Finish
 from outthink.http.transport import HttpxTransport, Response, Timeouts
@@ -228,16 +229,15 @@ class EmbeddedEngine(Engine):
 
     def _fitting(self, bound: int) -> OpenAIEngine | None:
         child = self._child
-        if child is None or not child.alive or bound > child.plan.slot_context:
+        if child is None or not child.alive or bound > child.plan["slot_context"]:
             return None
         return self._client
 
     async def _model_file(self) -> GGUFInfo:
         if self._info is None:
             stop = threading.Event()
-            reference = self._wanted
             try:
-                path = await asyncio.to_thread(pull, reference, progress=self._progress, stop=stop)
+                path = await asyncio.to_thread(pull, self._wanted, progress=self._progress, stop=stop)
             finally:
                 stop.set()  # cancelled: the thread ends its download and goes
             self._info = await asyncio.to_thread(read_gguf, path)
@@ -256,7 +256,7 @@ class EmbeddedEngine(Engine):
                 f"({prompt} of prompt, {call.sampling.max_tokens} to generate): shorten one, or take another model",
                 fatal=True,
             )
-        if need > self._child.plan.slot_context:
+        if need > self._child.plan["slot_context"]:
             await self._idle.wait()
             await self._restart(info, need)
 
@@ -264,7 +264,7 @@ class EmbeddedEngine(Engine):
         await self.aclose()
         cores = _cores()
         plan = ServerOptions(
-            model=info.path.resolve(),
+            model=str(info.path.resolve()),
             alias=self.model,
             slots=self._slots,
             slot_context=window(max(need, self._context), info.context),
@@ -285,7 +285,7 @@ class EmbeddedEngine(Engine):
             logprobs=True, top_logprobs=_TOP, prefix=True, seed=True, tokenizer="llama.cpp", n=True, usage_sums=False
         )
         self._child = child
-        self._context = plan.slot_context  # it grows on demand and never shrinks, not even where the child has died
+        self._context = plan["slot_context"]  # it grows on demand and never shrinks, not even where the child has died
         self._client = OpenAIEngine(
             child.url,
             self.model,

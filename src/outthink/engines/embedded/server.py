@@ -24,8 +24,17 @@ _PR_SET_PDEATHSIG = 1
 _POLL = 0.5  # seconds between two looks at the parent
 
 
-class Plan(TypedDict):
-    """What the parent wants, see `ServerOptions` there."""
+class ServerOptions(TypedDict):
+    """How a server is to run.
+
+    Args:
+        model: path of the GGUF file, already checked.
+        alias: the model's name in replies.
+        slots: requests that are worked on at once.
+        slot_context: tokens of one slot, prompt and completion together.
+        threads: for a single running completion.
+        batch_threads: for reading prompts, and for several completions at once.
+    """
 
     model: str
     alias: str
@@ -33,6 +42,11 @@ class Plan(TypedDict):
     slot_context: int
     threads: int
     batch_threads: int
+
+
+class Plan(ServerOptions):
+    """The line of JSON that the parent sends: the options, and what `Child` knows besides."""
+
     cache_mib: int
     slot_folder: str
     key: str
