@@ -93,10 +93,12 @@ class HttpxTransport:
         concurrency: idle connections worth keeping; how many may be open at once is not limited.
         secure: False for http:// servers, which spares loading the certificate store.
         proxies: read proxy settings from the environment; off for servers on this machine.
+        reuse: keep connections; otherwise every request has one of its own, and says so to the server.
     """
 
-    def __init__(self, concurrency: int, *, secure: bool = True, proxies: bool = True) -> None:
+    def __init__(self, concurrency: int, *, secure: bool = True, proxies: bool = True, reuse: bool = True) -> None:
         self._concurrency, self._secure, self._proxies = concurrency, secure, proxies
+        self._headers = {} if reuse else {"connection": "close"}
         self._clients: dict[asyncio.AbstractEventLoop, tuple[httpx2.AsyncClient, AsyncGenerator[None]]] = {}
 
     async def open(
@@ -110,7 +112,9 @@ class HttpxTransport:
         tries = _STALE
         while True:
             try:
-                request = client.build_request(method, url, headers=dict(headers), content=body, timeout=limits)
+                request = client.build_request(
+                    method, url, headers={**headers, **self._headers}, content=body, timeout=limits
+                )
                 return HttpxResponse(await client.send(request, stream=True), httpx2.HTTPError)
             except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
                 # Some servers (llama.cpp after a stream) close a kept connection without having said so,

@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -23,29 +23,7 @@ from outthink.engines.embedded.prompts import PromptReader
 from outthink.engines.embedded.server import ServerOptions
 from outthink.engines.openai import Facts, OpenAIEngine
 from outthink.engines.protocol import Call, Engine, Event, Features, Finish
-from outthink.http.transport import HttpxTransport, Response, Timeouts
-
-
-class OneShot:
-    """The default transport, with a connection of its own for every request.
-
-    llama.cpp closes the connection behind every streamed reply without saying so (no `Connection: close`). A client
-    that keeps it loses the race with that end-of-file sooner or later, and with it the next request.
-    """
-
-    def __init__(self, concurrency: int) -> None:
-        self._inner = HttpxTransport(concurrency, secure=False, proxies=False)
-
-    async def open(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
-    ) -> Response:
-        """Send a request and wait for the head of its reply."""
-        return await self._inner.open(method, url, {**headers, "connection": "close"}, body, timeouts)
-
-    async def aclose(self) -> None:
-        """Close what this event loop opened."""
-        await self._inner.aclose()
-
+from outthink.http.transport import HttpxTransport
 
 STEP = 256  # llama.cpp rounds a slot up to this
 LEAST = 1024  # one default call (512 tokens) and a usual prompt: most callers never restart the server
@@ -291,7 +269,9 @@ class EmbeddedEngine(Engine):
             self.model,
             api_key=child.key,
             concurrency=self._slots,
-            transport=OneShot(self._slots),
+            # llama.cpp closes the connection behind every streamed reply without saying so. A client that keeps
+            # it loses the race with that end-of-file sooner or later, and with it the next request.
+            transport=HttpxTransport(self._slots, secure=False, proxies=False, reuse=False),
             idle_timeout=_IDLE,
             memory=None,
             facts=facts,
