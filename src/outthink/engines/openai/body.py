@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from outthink.engines.protocol import Call
 from outthink.http.errors import ErrorBody
@@ -83,19 +84,9 @@ EXPIRES = 7 * 86_400.0
 """Seconds after which a fact must be found out again: servers are upgraded and restarted with other flags."""
 
 _TYPES: dict[str, type] = {
-    "length_name": str,
-    "top_k_off": int,
-    "logprobs": bool,
-    "top_logprobs": int,
-    "top_logprobs_limit": int,
-    "prefix": bool,
-    "repeats": bool,
-    "seed": bool,
-    "tokenizer": str,
-    "counts_chats": bool,
-    "n": bool,
-    "usage_sums": bool,
+    name: get_args(hint)[0] for name, hint in get_type_hints(Facts).items() if type(None) in get_args(hint)
 }
+"""What a file may hold, beside `refused`: the facts that may be None."""
 
 
 def file_for(folder: Path, url: str, model: str) -> Path:
