@@ -33,7 +33,7 @@ from outthink.controller.allocation import Allocation, Belief, Checked, GainTabl
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Speed
 from outthink.engines.traces import ReplayEngine, Traces, load
-from outthink.evaluation.gains import Courses, courses, dealt, measure_gains, table_of
+from outthink.evaluation.gains import Courses, courses, measure_gains, table_of
 from outthink.evaluation.rows import paired_interval
 from outthink.strategies.votes import leader_probability
 
@@ -59,7 +59,7 @@ class Bench:
         """Read a file and count its votes."""
         recorded = load(path)
         names = list(recorded.problems)
-        samples = [[dealt(recorded.problems[name], seed)[:MOST] for seed in range(orders)] for name in names]
+        samples = [[recorded.problems[name].dealt(seed)[:MOST] for seed in range(orders)] for name in names]
         cost = np.array([[[price(one) for one in order] for order in problem] for problem in samples])
         folds = np.random.default_rng(0).permutation(len(names)) % FOLDS
         return cls(recorded, names, samples, cost, courses(recorded, names, orders=orders, at_most=MOST), folds)

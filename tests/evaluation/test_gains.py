@@ -11,7 +11,7 @@ from outthink.controller.allocation import State, assumed_gain
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces
-from outthink.evaluation.gains import accuracy_by_cap, courses, dealt, measure_gains
+from outthink.evaluation.gains import accuracy_by_cap, courses, measure_gains
 
 
 def sample(index: int, answer: str | None, tokens: int = 100, logprob: float | None = None) -> Sample:
@@ -32,7 +32,7 @@ def test_courses_are_what_replay_would_count() -> None:
     toy = traces(recorded("p", ["1", "1", "2", None], {"1"}))
     found = courses(toy, ["p"], orders=3)
     for order in range(3):
-        votes = [one.answer for one in dealt(toy.problems["p"], order)]
+        votes = [one.answer for one in toy.problems["p"].dealt(order)]
         for n, state in enumerate(found.states[0][order]):
             drawn = votes[:n]
             counts = sorted((drawn.count(name) for name in ("1", "2")), reverse=True)

@@ -39,6 +39,12 @@ class Recorded:
     greedy: Sample | None = None
     right: set[str] = field(default_factory=set)
 
+    def dealt(self, seed: int) -> list[Sample]:
+        """The sampled ones in the order of a seed."""
+        order = list(self.sampled)
+        random.Random(f"{seed}:{self.problem}").shuffle(order)
+        return order
+
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
@@ -127,6 +133,17 @@ def missing(path: Path) -> list[str]:
     return [name for name in REQUIRED if name not in names]
 
 
+def metadata(path: Path, key: bytes) -> dict[str, Any]:
+    """The JSON object under a key of a Parquet file's metadata, empty where there is none."""
+    import pyarrow.parquet as parquet
+
+    try:
+        kept = json.loads((parquet.read_schema(path).metadata or {}).get(key, b"{}"))
+    except ValueError:
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
 def load(path: Path, *, text: bool = False) -> Traces:
     """Read a file of samples.
 
@@ -159,18 +176,13 @@ def load(path: Path, *, text: bool = False) -> Traces:
 
 def _scoring(path: Path, rows: _Columns) -> Scoring | None:
     """The one verifier of a file; scores of two are never mixed."""
-    import pyarrow.parquet as parquet
-
     names = sorted(set(rows.get("verifier", ())) - {None})
     if len(names) > 1:
         raise BadInput("traces", names, f"are verifiers of one file, {path}", "score it with one: outthink verify")
     if not names:
         return None
-    try:
-        described = json.loads((parquet.read_schema(path).metadata or {}).get(VERIFIER_KEY, b"{}"))
-    except ValueError:
-        described = {}
-    if not isinstance(described, dict) or described.get("id") != names[0]:
+    described = metadata(path, VERIFIER_KEY)
+    if described.get("id") != names[0]:
         described = {}
     known = {name: described.get(name) for name in ("kind", "model", "parameters", "aggregation")}
     return Scoring(str(names[0]), **known)
@@ -305,9 +317,7 @@ class ReplayEngine(Simulated):
 
     def _deal(self, key: str | None) -> list[Outcome]:
         recorded = self._problem(key)
-        order = [_outcome(sample) for sample in recorded.sampled]
-        random.Random(f"{self.seed}:{key}").shuffle(order)
-        self._dealt[recorded.problem] = order
+        order = self._dealt[recorded.problem] = [_outcome(sample) for sample in recorded.dealt(self.seed)]
         return order
 
     async def count_prompt(self, call: Call) -> int | None:

@@ -21,7 +21,7 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import load as load_plugin
 from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
 from outthink.core.sample import Sample
-from outthink.engines.traces import Recorded, Traces, columns, load, missing
+from outthink.engines.traces import Recorded, Traces, columns, load, metadata, missing
 from outthink.evaluation.sample_file import JsonObject, is_jsonl, parse_rows, read_rows, read_table
 
 _IDS = ("problem_id", "id")
@@ -304,7 +304,7 @@ def open_source(path: Path, traces: Traces | None = None) -> SampleSet:
     """Read a file of samples with what lies beside it; BadInput as `load`, or for rows of more than one sampler."""
     traces = traces or load(path)
     _one_sampler(path)
-    about = _about(path)
+    about = metadata(path, b"outthink")
     try:
         problems = Problems.read(problem_file(traces))
         known = all(name in problems for name in traces.problems)
@@ -342,13 +342,3 @@ def _one_sampler(path: Path) -> None:
         if len(values) > 1:
             shown = ", ".join(sorted(values)[:4])
             raise BadInput("traces", str(path), f"mixes samplers ({name}: {shown})", "give samples of one")
-
-
-def _about(path: Path) -> JsonObject:
-    import pyarrow.parquet as parquet
-
-    try:
-        about = json.loads((parquet.read_schema(path).metadata or {}).get(b"outthink", b"{}"))
-    except ValueError:
-        return {}
-    return about if isinstance(about, dict) else {}

@@ -7,7 +7,6 @@ that a sample longer than a cap has not stated its answer yet. Does not know bud
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,8 +14,7 @@ import numpy as np
 
 from outthink.controller.allocation import GainTable, Key, State, Voted, assumed_gain, keys
 from outthink.core.errors import BadInput
-from outthink.core.sample import Sample
-from outthink.engines.traces import Recorded, Traces
+from outthink.engines.traces import Traces
 from outthink.evaluation.replay import Array
 from outthink.strategies.votes import Votes
 
@@ -35,13 +33,6 @@ class Courses:
     right: Array
 
 
-def dealt(recorded: Recorded, seed: int) -> list[Sample]:
-    """A problem's samples in the order in which replay deals them out."""
-    order = list(recorded.sampled)
-    random.Random(f"{seed}:{recorded.problem}").shuffle(order)
-    return order
-
-
 def courses(traces: Traces, problems: Sequence[str], *, orders: int = ORDERS, at_most: int = 32) -> Courses:
     """Count the votes of every problem in several orders."""
     depth = min(at_most, traces.depth)
@@ -52,7 +43,7 @@ def courses(traces: Traces, problems: Sequence[str], *, orders: int = ORDERS, at
         every = []
         for order in range(orders):
             vote, course = Voted(at_most=depth), [State(0, 0, 0, None)]
-            for drawn, sample in enumerate(dealt(recorded, order)[:depth], start=1):
+            for drawn, sample in enumerate(recorded.dealt(order)[:depth], start=1):
                 vote.add(sample)
                 course.append(vote.state)
                 right[row, order, drawn] = vote.votes.winner().answer in recorded.right
@@ -161,7 +152,7 @@ def accuracy_by_cap(
     right: dict[tuple[int, int], float] = dict.fromkeys(((b, c) for b in branches for c in caps), 0.0)
     for recorded in traces.problems.values():
         for order in range(orders):
-            samples = dealt(recorded, order)[: max(branches)]
+            samples = recorded.dealt(order)[: max(branches)]
             for cap in caps:
                 votes = Votes()
                 for n, sample in enumerate(samples, start=1):
