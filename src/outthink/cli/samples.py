@@ -149,7 +149,7 @@ def run_verify(chosen: argparse.Namespace) -> int:
     from outthink.controller.verifier import open_verifier
     from outthink.evaluation.dataset import Problems
     from outthink.evaluation.sample_file import JSONL, SampleFile
-    from outthink.evaluation.verify import close, verify
+    from outthink.evaluation.verify import verify
 
     if chosen.out.suffix.lower() not in (".parquet", *JSONL):
         raise BadInput("--out", str(chosen.out), "is neither Parquet nor JSONL", "name it .parquet or .jsonl")
@@ -167,7 +167,7 @@ def run_verify(chosen: argparse.Namespace) -> int:
         except EngineError as error:
             raise EngineError(f"{error}; what is scored is kept: run the same command again to go on") from error
         finally:
-            await close(verifier)
+            await verifier.aclose()
             if engine is not None:
                 await engine.aclose()
 

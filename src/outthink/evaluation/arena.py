@@ -15,7 +15,7 @@ from pathlib import Path
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import AnswerKind, Budget, Request, Sampling
-from outthink.core.sample import Candidate, Sample, split_steps
+from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
@@ -24,6 +24,7 @@ from outthink.evaluation.sample_file import JsonObject, journal_of
 from outthink.session.calls import RunningCall
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.runner import Observer, Places
+from outthink.session.scoring import cut
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, PILOT
 from outthink.verifiers import protocol as verifiers
@@ -184,9 +185,8 @@ class Arena:
         """Tokens that the verifier would reserve for this text, 0 where it would not take it."""
         if self.verifier is None or not text.strip():
             return 0
-        steps = split_steps(text, self.verifier.separator) if self.verifier.kind == "process" else (text,)
         try:
-            return self.verifier.bound(request, Candidate(steps))
+            return self.verifier.bound(request, cut(text, self.verifier))
         except BadInput:
             return 0
 

@@ -25,7 +25,6 @@ from outthink.evaluation.record import trace_row, write_traces
 from outthink.evaluation.replay import MEASURES, Array
 from outthink.evaluation.rows import Difference, Frontier, Row, columns, in_flight, intervals
 from outthink.evaluation.sample_file import JsonObject, remove_journal
-from outthink.evaluation.verify import close
 from outthink.session.store import SampleStore
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE
@@ -73,7 +72,7 @@ async def live(
         finally:
             arena.close()
             if verifier is not None:
-                await close(verifier)
+                await complete(verifier).aclose()
         more = f" and {parts} unfinished or other texts to {out.stem}.parts.jsonl" if parts else ""
         say(f"wrote {written} samples to {out}{more}")
         rows += _rows(out.stem, engine.model, dataset, fields, plan.ahead)

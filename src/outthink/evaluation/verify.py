@@ -13,6 +13,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -48,34 +49,6 @@ class Item:
     row: int
     request: Request
     candidate: Candidate
-
-
-class _Saving:
-    """Scores go to the journal at once, those of a quick check a few times a second: a commit takes
-    longer than the check. Progress is reported of what has been saved."""
-
-    def __init__(self, journal: _ScoreJournal, done: dict[int, JudgedSample], notify: Callable[[], None]) -> None:
-        self.journal, self.done, self.notify = journal, done, notify
-        self.waiting: dict[int, JudgedSample] = {}
-        self.last = 0.0
-
-    def __enter__(self) -> _Saving:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.flush()
-
-    def __call__(self, batch: Sequence[tuple[int, JudgedSample]]) -> None:
-        self.waiting.update(batch)
-        if monotonic() - self.last > _COMMIT:
-            self.flush()
-
-    def flush(self) -> None:
-        self.journal.save(self.waiting.items())
-        self.done.update(self.waiting)
-        self.waiting.clear()
-        self.last = monotonic()
-        self.notify()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +110,19 @@ async def verify(
     if missing is not None:
         raise BadInput("problem_id", missing, f"is not in {problems.path}", "give the problems of these samples")
     await verifier.prepare()  # it then knows its model's name, which is part of its id
-    journal = _ScoreJournal(out, fingerprint(samples, problems, verifier, kind))
-    useless, done = False, dict[int, JudgedSample]()
+    journal = _ScoreJournal(out, fingerprint(samples, problems, verifier, kind), lambda n: progress(n, len(rows)))
+    useless, saved = False, journal.saved
     try:
-        done |= journal.read()
-        progress(len(done), len(rows))
-        blank = [row for row, (_, sample) in enumerate(rows) if not sample.text.strip()]
-        # Nothing is no right answer: an exact check says 0, as of any other. A model cannot judge it.
-        silent = [] if verifier.kind == "exact" else [(row, JudgedSample(None, reason=NO_TEXT)) for row in blank]
-        journal.save(silent)
-        done = dict(silent) | done
-        batches = _batches(_items(rows, problems, verifier, kind, done), verifier)
-
-        with _Saving(journal, done, lambda: progress(len(done), len(rows))) as saved:
-            await _judge_all(batches, verifier, saved)
-        judged = tuple(done[row] for row in range(len(rows)))
+        progress(len(saved), len(rows))
+        if verifier.kind != "exact":  # nothing is no right answer for a check; a model cannot judge it
+            blank = [row for row, (_, sample) in enumerate(rows) if row not in saved and not sample.text.strip()]
+            journal.waiting = {row: JudgedSample(None, reason=NO_TEXT) for row in blank}
+        batches = _batches(_items(rows, problems, verifier, kind, {*saved, *journal.waiting}), verifier)
+        try:
+            await _judge_all(batches, verifier, journal.add)
+        finally:
+            journal.flush()
+        judged = tuple(saved[row] for row in range(len(rows)))
         unscored = Counter(sample.reason for sample in judged if sample.score is None)
         if unscored.total() == len(rows) and set(unscored) != {NO_TEXT}:
             reason = unscored.most_common(1)[0][0]
@@ -160,7 +131,7 @@ async def verify(
         samples.write(out, judged, _describe(verifier))
     finally:
         journal.close()
-        if useless or not any(sample.score is not None or sample.tokens for sample in done.values()):
+        if useless or not any(sample.score is not None or sample.tokens for sample in saved.values()):
             remove_journal(out)  # nothing to go on from; it would only stand in the way of another verifier
     remove_journal(out)
     return VerifyReport(len(rows), unscored, judged)
@@ -256,11 +227,6 @@ def _judged(score: Score, verifier: Verifier) -> JudgedSample:
     return JudgedSample(score.value(verifier.aggregation), steps, tokens)
 
 
-async def close(verifier: Verifier) -> None:
-    """Release what a verifier holds, if it holds anything."""
-    await complete(verifier).aclose()
-
-
 # The journal of scores: one a file, a commit each batch.
 
 _PATIENCE = 30.0
@@ -270,15 +236,18 @@ _PATIENCE = 30.0
 class _ScoreJournal:
     """Scores by row; a commit each batch, after which nothing of it can be lost.
 
+    Those of a quick check are committed a few times a second: a commit takes longer than the check.
+
     Args:
         out: the file that will be written; the journal lies beside it.
         run: fingerprint of everything that decides the scores.
+        notify: receives the number of scores after each commit.
 
     Raises BadInput for a file that is no journal, or the journal of another run.
     """
 
-    def __init__(self, out: Path, run: str) -> None:
-        self.path = journal_of(out)
+    def __init__(self, out: Path, run: str, notify: Callable[[int], None]) -> None:
+        self.path, self._notify = journal_of(out), notify
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
@@ -298,21 +267,32 @@ class _ScoreJournal:
         if kept != run:
             self._database.close()
             raise BadInput("--out", str(self.path), "is the journal of another run", "remove it or change --out")
-
-    def read(self) -> dict[int, JudgedSample]:
-        """All that is saved, by row."""
-        by_row = {}
-        for row, value in self._database.execute("SELECT row, value FROM scores"):
+        self.saved: dict[int, JudgedSample] = {}
+        self.waiting: dict[int, JudgedSample] = {}
+        self._committed = 0.0
+        for row, value in execute("SELECT row, value FROM scores"):
             score, steps, tokens, reason = json.loads(value)
-            by_row[int(row)] = JudgedSample(score, None if steps is None else tuple(steps), tokens, reason)
-        return by_row
+            self.saved[int(row)] = JudgedSample(score, None if steps is None else tuple(steps), tokens, reason)
 
-    def save(self, judged: Iterable[tuple[int, JudgedSample]]) -> None:
-        """Save a batch; it is safe when this returns. What was saved before stays as it is."""
-        rows = [(row, json.dumps([sample.score, sample.steps, sample.tokens, sample.reason])) for row, sample in judged]
+    def add(self, judged: Iterable[tuple[int, JudgedSample]]) -> None:
+        """Take in a batch of rows without a score so far."""
+        self.waiting.update(judged)
+        if monotonic() - self._committed > _COMMIT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what waits; it is safe when this returns."""
+        rows = [
+            (row, json.dumps([sample.score, sample.steps, sample.tokens, sample.reason]))
+            for row, sample in self.waiting.items()
+        ]
         self._database.execute("BEGIN")
         self._database.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
         self._database.execute("COMMIT")
+        self.saved.update(self.waiting)
+        self.waiting.clear()
+        self._committed = monotonic()
+        self._notify(len(self.saved))
 
     def close(self) -> None:
         """Close the file."""
@@ -353,32 +333,26 @@ def prescored(traces: Traces, scoring: Prescoring) -> Traces:
     verifier = open_verifier(
         scoring.verifier, answer=kind, keys=problems.keys, code=problems.code, engine=scoring.engine
     )
-    asyncio.run(verifier.prepare())  # it then knows its model's name, which is part of its id
-    if traces.verifier == verifier.id:
-        asyncio.run(close(verifier))
+
+    async def scored() -> Path | None:
+        """The scored file, None where the samples carry these scores already."""
+        async with aclosing(verifier):
+            await verifier.prepare()  # it then knows its model's name, which is part of its id
+            if traces.verifier == verifier.id:
+                return None
+            samples = SampleFile(traces.path, rescore=True)
+            run = fingerprint(samples, problems, verifier, kind)
+            out = cache_dir() / "scored" / run[:32] / traces.path.name
+            if out.exists():
+                remove_journal(out)  # of a run that was killed after it had written the file
+                return out
+            report = await verify(samples, problems, verifier, out, kind=kind, progress=scoring.progress)
+            for reason, count in report.unscored.items():
+                scoring.say(f"{traces.path.name}: {count} samples have no score: {reason}")
+            return out
+
+    out = asyncio.run(scored())
+    if out is None:
         return traces
-    samples = SampleFile(traces.path, rescore=True)
-    run = fingerprint(samples, problems, verifier, kind)
-    out = cache_dir() / "scored" / run[:32] / traces.path.name
-    if out.exists():
-        remove_journal(out)  # of a run that was killed after it had written the file
-    else:
-        report = asyncio.run(_closing(verifier, samples, problems, out, kind, scoring.progress))
-        for reason, count in report.unscored.items():
-            scoring.say(f"{traces.path.name}: {count} samples have no score: {reason}")
     kept_text = any(sample.text for problem in traces.problems.values() for sample in problem.sampled[:1])
     return replace(load(out, text=kept_text), path=traces.path)
-
-
-async def _closing(
-    verifier: Verifier,
-    samples: SampleFile,
-    problems: Problems,
-    out: Path,
-    kind: AnswerKind,
-    progress: Callable[[int, int], None],
-) -> VerifyReport:
-    try:
-        return await verify(samples, problems, verifier, out, kind=kind, progress=progress)
-    finally:
-        await close(verifier)

@@ -49,7 +49,7 @@ async def judge(
 ) -> list[Score | None]:
     """Scores in order, None for what has none (see `Session.score`)."""
     unscored: list[Score | None] = [None] * len(given)
-    candidates = [_candidate(item, verifier) for item in given]
+    candidates = [cut(item, verifier) for item in given]
     places = [place for place, candidate in enumerate(candidates) if candidate.steps]
     if len(places) < len(candidates):
         session.note(f"{verifier.id}: an empty text has no score")
@@ -62,7 +62,7 @@ async def judge(
     return unscored
 
 
-def _candidate(given: Candidate | Sample | str, verifier: Verifier) -> Candidate:
+def cut(given: Candidate | Sample | str, verifier: Verifier) -> Candidate:
     """Cut into steps as the verifier wants them; the empty candidate for text without a step."""
     if isinstance(given, Candidate):
         return given
