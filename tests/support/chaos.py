@@ -20,7 +20,7 @@ from outthink.core.receipt import Entry, Receipt, Verdict, total
 from outthink.core.sample import Decision, Progress
 from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.protocol import Call, Delta, Event, Outcome, RealTimeEngine
-from outthink.session.calls import EntryLog, Retries, RunningCall
+from outthink.session.calls import Retries, RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
 from outthink.session.virtual import VirtualRunner, drive
@@ -89,19 +89,19 @@ class ChaosEngine(ScriptedEngine):
                 yield event
 
 
-class Account(EntryLog):
-    """A ledger that also remembers which call each entry belongs to, and every second settlement."""
+class AccountedSession(Session):
+    """A session that also remembers which call each entry belongs to, and every second settlement."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.by_call: dict[RunningCall, Entry] = {}
-        self.twice: list[RunningCall] = []
+    def __init__(self, *arguments: Any, parent: AccountedSession | None = None, **options: Any) -> None:
+        super().__init__(*arguments, parent=parent, **options)
+        self.by_call: dict[RunningCall, Entry] = parent.by_call if parent else {}
+        self.twice: list[RunningCall] = parent.twice if parent else []
 
-    def record(self, running: RunningCall, *arguments: Any, **options: Any) -> Entry:
+    def settle(self, running: RunningCall, *arguments: Any, **options: Any) -> Entry:
         """Write the entry; a call must come here once."""
         if running in self.by_call:
             self.twice.append(running)
-        self.by_call[running] = entry = super().record(running, *arguments, **options)
+        self.by_call[running] = entry = super().settle(running, *arguments, **options)
         return entry
 
 
@@ -180,16 +180,16 @@ class Chaos:
 
     # What must hold
 
-    def check(self, session: Session, account: Account, receipt: Receipt) -> None:
+    def check(self, session: AccountedSession, receipt: Receipt) -> None:
         """Everything that holds for virtual and live runs alike."""
-        if account.twice:
+        if session.twice:
             self.broken.append("a call was settled twice")
         if any(not running.settled for running in self.launched):
             self.broken.append("a call was never settled")
         for owner in (session, *(nested for nested, _ in self.nested)):
             if owner.account.outstanding or any(owner.account.reserved.values()):
                 self.broken.append(f"still reserved: {owner.account.reserved}")
-            entries = [e for running, e in account.by_call.items() if _belongs(running, owner)]
+            entries = [e for running, e in session.by_call.items() if _belongs(running, owner)]
             self._check_budget(owner.account.budget, Receipt(tuple(entries), 0.0))
         first = [r for r in self.launched if r.attempt == 1]
         numbers = Counter(key_of(running.call) for running in first)
@@ -222,13 +222,13 @@ class Chaos:
         if summed.at_most is None or summed.known > summed.at_most:
             self.broken.append("known exceeds at_most")
 
-    def check_virtual(self, engine: ChaosEngine, account: Account) -> None:
+    def check_virtual(self, engine: ChaosEngine, session: AccountedSession) -> None:
         """Entries against what the engine was asked for and the time that each call had."""
         started = {running for running in self.launched if running.started is not None}
         promised = {id(running.outcome) for running in started}
-        if started != set(account.by_call) or promised != {id(outcome) for outcome in engine.given}:
+        if started != set(session.by_call) or promised != {id(outcome) for outcome in engine.given}:
             self.broken.append("calls started and entries written differ")
-        for running, entry in account.by_call.items():
+        for running, entry in session.by_call.items():
             outcome = running.outcome
             assert outcome is not None
             fault = outcome.fault
@@ -246,9 +246,9 @@ class Chaos:
             if entry.prompt_tokens != prompt or (generated != wanted if exact else generated > wanted):
                 self.broken.append(f"{entry} should have {prompt} + {wanted}")
 
-    def check_live(self, engine: ChaosEngine, account: Account) -> None:
+    def check_live(self, engine: ChaosEngine, session: AccountedSession) -> None:
         """Entries against what the engine handed out."""
-        for running, entry in account.by_call.items():
+        for running, entry in session.by_call.items():
             generated = entry.cancelled_tokens if entry.status in ("cancelled", "failed") else entry.completion_tokens
             if generated is None:
                 continue
@@ -305,11 +305,12 @@ def run(plan: Plan) -> Report:
 
     runner, request = Runner(engine), _request(plan, plan.budget)
     try:
-        session = Session(runner, _tariff(plan), budget=plan.budget, ahead=3, seed=plan.seed, retries=Retries())
+        session = AccountedSession(
+            runner, _tariff(plan), budget=plan.budget, ahead=3, seed=plan.seed, retries=Retries()
+        )
     except Unsupported:
         refusable = (plan.budget.usd and not plan.priced) or (plan.budget.joules and not plan.metered)
         return Report([] if refusable and not engine.calls else ["refused for no reason"], "refused", 0, 0.0)
-    session.ledger = account = Account()
     if plan.interrupt is not None:
         runner.alarm(plan.interrupt, lambda: session.stop("interrupted"))
     outcome = "finished"
@@ -319,8 +320,8 @@ def run(plan: Plan) -> Report:
     except (Abandoned, OutthinkError) as error:
         outcome = type(error).__name__
     receipt = session.receipt()
-    chaos.check(session, account, receipt)
-    chaos.check_virtual(engine, account)
+    chaos.check(session, receipt)
+    chaos.check_virtual(engine, session)
     if plan.budget.seconds is not None and receipt.seconds > plan.budget.seconds:
         chaos.broken.append(f"deadline {plan.budget.seconds} passed: {receipt.seconds}")
     return Report(chaos.broken, outcome, len(engine.given), chaos.overspend, receipt.json())
@@ -350,8 +351,7 @@ async def run_live(plan: Plan) -> Report:
 
     runner, request = Runner(RealTimeEngine(engine)), _request(plan, budget)
     retries = Retries(first=0.25 * LIVE_SCALE, longest=30 * LIVE_SCALE)
-    session = Session(runner, _tariff(plan), budget=budget, ahead=3, seed=plan.seed, retries=retries)
-    session.ledger = account = Account()
+    session = AccountedSession(runner, _tariff(plan), budget=budget, ahead=3, seed=plan.seed, retries=retries)
     task = asyncio.create_task(drive_live(chaos.strategy(session, request), session, runner))
     if plan.interrupt is not None:
         asyncio.get_running_loop().call_later(plan.interrupt * LIVE_SCALE, task.cancel)
@@ -364,6 +364,6 @@ async def run_live(plan: Plan) -> Report:
     except (Abandoned, OutthinkError) as error:
         outcome = type(error).__name__
     receipt = session.receipt()
-    chaos.check(session, account, receipt)
-    chaos.check_live(engine, account)
+    chaos.check(session, receipt)
+    chaos.check_live(engine, session)
     return Report(chaos.broken, outcome, len(engine.given), chaos.overspend, receipt.json())

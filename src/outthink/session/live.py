@@ -200,7 +200,7 @@ class LiveRunner:
                 await asyncio.wait(late, timeout=self.grace / 3)
         for running in list(self._tasks):
             if not running.settled:
-                self._settle(running, "cancelled", running.tokens)
+                running.owner.settle(running, "cancelled", self._prompt_of(running), running.tokens)
 
     async def _work(self, running: RunningCall, delay: float) -> None:
         """Carry out a call, then those that wait for its place, on the connection that is still warm.
@@ -225,7 +225,7 @@ class LiveRunner:
         except Exception as error:  # noqa: BLE001 - raised again where the strategy waits
             self._common.crash = error
             if not running.settled:
-                self._settle(running, "failed", running.tokens, error=repr(error))
+                running.owner.settle(running, "failed", self._prompt_of(running), running.tokens, error=repr(error))
         finally:
             del self._tasks[running]
             self._common.happened.set()
@@ -268,7 +268,7 @@ class LiveRunner:
             else:
                 raise EngineError(f"{self.engine.model}: the stream ended without saying that it was finished")
         generated = running.tokens if running.tokens is not None else await self._recount(running)
-        self._settle(running, "stopped", generated, finish_reason="stopped")
+        owner.settle(running, "stopped", self._prompt_of(running), generated, finish_reason="stopped")
         owner.deliver(running, None)
         return None
 
@@ -280,7 +280,7 @@ class LiveRunner:
         prompt = finish.prompt_tokens if finish.prompt_tokens is not None else running.prompt_tokens
         running.prompt_tokens = prompt
         reason = finish.finish_reason
-        self._settle(running, "finished", generated, prefix_cached=finish.cached_tokens, finish_reason=reason)
+        owner.settle(running, "finished", self._prompt_of(running), generated, finish.cached_tokens, reason)
         arrived = running.arrived or Arrived()
         text = "".join(arrived.text)
         reading = await self.reader(running.stream.request.answer).read(running.stream.before + text)
@@ -337,7 +337,7 @@ class LiveRunner:
         except (TimeoutError, asyncio.CancelledError):
             pass  # what is still unknown stays unknown in the receipt
         if not running.settled:
-            self._settle(running, "cancelled", running.tokens)
+            running.owner.settle(running, "cancelled", self._prompt_of(running), running.tokens)
 
     def _settle_failed(self, running: RunningCall, error: EngineError) -> None:
         """An error before any output costs nothing; one in mid-stream costs what has arrived."""
@@ -345,32 +345,16 @@ class LiveRunner:
         if running.arrived is None:
             running.owner.settle(running, "failed", 0, 0, error=message)
         else:
-            self._settle(running, "failed", running.tokens, error=message)
+            running.owner.settle(running, "failed", self._prompt_of(running), running.tokens, error=message)
 
-    def _settle(
-        self,
-        running: RunningCall,
-        status: str,
-        generated: int | None,
-        *,
-        prefix_cached: int | None = None,
-        finish_reason: str | None = None,
-        error: str | None = None,
-    ) -> None:
+    def _prompt_of(self, running: RunningCall) -> int | None:
+        """Tokens of a call's prompt; the same prompt may have been counted before."""
         prompt = running.prompt_tokens
-        if prompt is None:  # the same prompt may have been counted before
+        if prompt is None:
             prompt = running.stream.prompt.tokens
         if prompt is None:
             prompt = self._counts.get((id(running.call.messages), running.call.prefix))
-        running.owner.settle(
-            running,
-            status,  # type: ignore[arg-type]
-            prompt,
-            generated,
-            prefix_cached,
-            finish_reason,
-            error,
-        )
+        return prompt
 
 
 async def drive(strategy: Job[T], session: DrivenSession, runner: LiveRunner) -> T:

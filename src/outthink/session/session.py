@@ -18,7 +18,16 @@ from outthink.core.receipt import Entry, Receipt, Role, Status, Stopped
 from outthink.core.request import Budget, Request
 from outthink.core.sample import Candidate, Sample
 from outthink.economics.tariff import Tariff
-from outthink.session.calls import BudgetAccount, EntryLog, Retries, RunningCall, Watch, check_budget, reread
+from outthink.session.calls import (
+    BudgetAccount,
+    EntryLog,
+    Retries,
+    RunningCall,
+    Watch,
+    byte_bound,
+    check_budget,
+    reread,
+)
 from outthink.session.runner import PAUSE, Job, Member, Observer, Runner, SampleCache, by_name, side_by_side
 from outthink.session.scoring import judge
 from outthink.session.stream import Order, Stream
@@ -274,7 +283,10 @@ class Session:
     def from_cache(self, running: RunningCall, sample: Sample) -> None:
         """A sample of an earlier run: an entry that costs nothing, and a vote."""
         sample = reread(sample, self.runner.reader(running.stream.request.answer), running.stream.before)
-        self.ledger.cached(running, self.tariff.model)
+        entry = Entry(
+            running.role, self.tariff.model, "cached", cached=True, seconds=0.0, flops=0.0, usd=0.0, joules=0.0
+        )
+        self.ledger.entries.append(entry)
         self.ledger.succeeded += 1
         self.notify("cached", running, sample)
         running.stream.deliver(running, sample)
@@ -289,13 +301,32 @@ class Session:
         finish_reason: str | None = None,
         error: str | None = None,
     ) -> Entry:
-        """Write a call's entry and turn its reservation into spending."""
+        """Write a call's entry and turn its reservation into spending; None counts mark the entry `estimated`."""
         if prompt:  # a call that failed at the door reports 0, which is not the prompt's length
             running.stream.prompt.tokens = prompt
         seconds = 0.0 if running.started is None else self.runner.now() - running.started
-        entry = self.ledger.record(
-            running, status, self.tariff, seconds, prompt, generated, prefix_cached, finish_reason, error
+        tariff, ended_well = self.tariff, status in ("finished", "stopped")
+        entry = Entry(
+            running.role,
+            tariff.model,
+            status,
+            prompt,
+            generated if ended_well else 0,
+            0 if ended_well else generated,
+            prefix_cached,
+            seconds,
         )
+        if prompt is None or generated is None:
+            entry.estimated = True
+            read, cap = running.prompt_bound or byte_bound(running.call), running.call.sampling.max_tokens
+            entry.reserved_tokens = read + cap
+            entry.reserved_usd = tariff.usd_bound(read, cap)
+            entry.reserved_joules = tariff.joules_bound(read, cap)
+            entry.seen_tokens = running.seen
+        else:
+            entry.flops, entry.usd, entry.joules = tariff.charge(prompt, prefix_cached or 0, generated)
+        entry.finish_reason, entry.error = finish_reason, error
+        self.ledger.entries.append(entry)
         self.release(running, entry)
         return entry
 
@@ -376,7 +407,7 @@ class Session:
         return True
 
     def _child(self, budget: Budget, *, hand_driven: bool, member: Member | None = None) -> Session:
-        child = Session(
+        child = type(self)(
             member.runner if member else self.runner,
             member.tariff if member else self.tariff,
             budget=budget,

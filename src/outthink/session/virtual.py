@@ -154,7 +154,6 @@ class VirtualRunner:
             return
         generated = min(outcome.tokens, max(0, int(self._service - running.begin + 1e-9)))
         self._settle(running, "cancelled", outcome, generated)
-        self._set_active(self._active - 1)
 
     def _settle(
         self,
@@ -171,6 +170,7 @@ class VirtualRunner:
         else:
             running.seen = -(-generated // CHUNK)  # pieces of text, as live
             owner.settle(running, status, None, None, None, reason, error)
+        self._set_active(self._active - 1)
 
     def _admit_queued(self) -> None:
         """Start queued calls where places are free; not earlier, so that no call starts while others are cancelled."""
@@ -257,11 +257,10 @@ class VirtualRunner:
                 self._settle(running, "failed", outcome, fault.after, error=fault.message)
             else:  # refused at the door: nothing was read or generated
                 owner.settle(running, "failed", 0, 0, error=fault.message)
-            self._set_active(self._active - 1)
+                self._set_active(self._active - 1)
             owner.failed(running, fault.error)
             return
         self._settle(running, "finished", outcome, outcome.tokens, sample.finish_reason)
-        self._set_active(self._active - 1)
         if outcome.read:
             sample = reread(sample, self.reader(running.stream.request.answer), running.stream.before)
         owner.deliver(running, sample)
@@ -274,7 +273,6 @@ class VirtualRunner:
         progress = Progress(running.call.index, tokens, shown, trace.stride if trace else 1, (text,))
         if watch is not None and watch(progress) == "stop":
             self._settle(running, "stopped", outcome, tokens, "stopped")
-            self._set_active(self._active - 1)
             running.owner.deliver(running, None)
         elif tokens + CHUNK < outcome.tokens:
             heapq.heappush(self._heap, (running.begin + tokens + CHUNK, order, tokens + CHUNK, running))
