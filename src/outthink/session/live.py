@@ -15,30 +15,29 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from outthink.answers import LocalReader, Reading, reader_for
+from outthink.answers import Reading
 from outthink.core.errors import EngineError
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
-from outthink.engines.protocol import Call, Engine, Features, Finish
+from outthink.engines.protocol import Call, Engine, Finish
 from outthink.session.calls import Arrived, RunningCall, byte_bound
-from outthink.session.runner import DrivenSession, Job, Places, Work
+from outthink.session.runner import DrivenSession, Job, Places, Readers, Runner, Work
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
 class Common:
-    """What the runners of one request share: its number, what wakes it, its readers, its longest unfinished text."""
+    """What the runners of one request share: its number, what wakes it, its longest unfinished text."""
 
     number: int = field(default_factory=itertools.count().__next__)
     happened: asyncio.Event = field(default_factory=asyncio.Event)
     crash: Exception | None = None
-    readers: dict[AnswerKind | AnswerReader, LocalReader] = field(default_factory=dict)
     partial: str = ""
     runners: list[LiveRunner] = field(default_factory=list)
 
 
-class LiveRunner:
+class LiveRunner(Runner):
     """Carries out calls on an engine within one event loop.
 
     Args:
@@ -60,6 +59,7 @@ class LiveRunner:
         self.engine, self.grace = engine, grace
         self._common: Common = beside._common if beside else Common()
         self._common.runners.append(self)
+        self.readers: Readers = beside.readers if beside else {}
         self._counted = bool(engine.features.counted)
         self._places = places
         self._tasks: dict[RunningCall, asyncio.Task[None]] = {}
@@ -68,11 +68,6 @@ class LiveRunner:
         self._works: set[asyncio.Task[None]] = set()
         self._asking: dict[tuple[int, str | None], asyncio.Task[None]] = {}
         self._counts: dict[tuple[int, str | None], int | None] = {}
-
-    @property
-    def features(self) -> Features:
-        """What the engine can do."""
-        return self.engine.features
 
     @property
     def partial(self) -> str:
@@ -300,13 +295,6 @@ class LiveRunner:
             finish.stop,
         )
         owner.deliver(running, sample)
-
-    def reader(self, kind: AnswerKind | AnswerReader) -> LocalReader:
-        """The reader of this request: it merges equivalent answers over all samples."""
-        readers = self._common.readers
-        if kind not in readers:
-            readers[kind] = reader_for(kind)
-        return readers[kind]
 
     def read(self, kind: AnswerKind | AnswerReader, text: str) -> Work[Reading]:
         """Read the answer in a text."""

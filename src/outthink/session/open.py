@@ -66,20 +66,6 @@ class SessionOptions:
 class OpenSession:
     """A session with its runners. Made by `open_session`."""
 
-    __slots__ = (
-        "_began",
-        "_budget",
-        "_ended",
-        "_limit",
-        "_options",
-        "_runner",
-        "_seed",
-        "_session",
-        "late",
-        "sources",
-        "verifier",
-    )
-
     def __init__(
         self,
         sources: Sequence[Source],

@@ -13,12 +13,12 @@ from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from outthink.answers import LocalReader, Reading
+from outthink.answers import LocalReader, Reading, reader_for
 from outthink.core.errors import BadInput, OutthinkError
 from outthink.core.request import AnswerKind, AnswerReader, Request
 from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
-from outthink.engines.protocol import Call, Features
+from outthink.engines.protocol import Call, Engine, Features
 from outthink.session.calls import Prompt, RunningCall
 
 T = TypeVar("T")
@@ -26,15 +26,22 @@ Job = Coroutine[Any, Any, T]
 """What a driver resumes: a strategy, a branch of one, or a verifier at work."""
 
 
+Readers = dict[AnswerKind | AnswerReader, LocalReader]
+"""Of one request, whose runners share them: each merges equivalent answers over all samples."""
+
+
 class Runner(Protocol):
     """Carries out calls and keeps the clock. Every launched call ends in exactly one settlement."""
 
     hand_driven: bool
     """True where a strategy is resumed by hand from an event heap instead of by asyncio."""
+    engine: Engine
+    readers: Readers
 
     @property
     def features(self) -> Features:
         """What the engine behind it can do."""
+        return self.engine.features
 
     def now(self) -> float:
         """Seconds on this runner's clock."""
@@ -59,6 +66,10 @@ class Runner(Protocol):
 
     def reader(self, kind: AnswerKind | AnswerReader) -> LocalReader:
         """The answer reader of this request, one for all its samples."""
+        readers = self.readers
+        if kind not in readers:
+            readers[kind] = reader_for(kind)
+        return readers[kind]
 
     def wake(self) -> None:
         """Make `wait` return: something has happened outside the runner."""

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from outthink.answers import LocalReader, Reading, reader_for
+from outthink.answers import Reading
 from outthink.core.errors import OutthinkError
 from outthink.core.receipt import Status
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Progress
-from outthink.engines.protocol import CHUNK, Call, Features, Outcome, Simulated
+from outthink.engines.protocol import CHUNK, Call, Outcome, Simulated
 from outthink.session.calls import RunningCall, byte_bound, reread
-from outthink.session.runner import FOREIGN, DrivenSession, Job, Work
+from outthink.session.runner import FOREIGN, DrivenSession, Job, Readers, Runner, Work
 
 T = TypeVar("T")
 _NOTHING = "the strategy waits although nothing is in flight; it may await only the session"
@@ -28,16 +28,15 @@ _NOTHING = "the strategy waits although nothing is in flight; it may await only 
 
 @dataclass(slots=True, eq=False)
 class Clock:
-    """What the runners of one request have in common: the time, its timers, one order of launches, answer readers."""
+    """What the runners of one request have in common: the time, its timers, one order of launches."""
 
     time: float = 0.0
     order: int = 0
     timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
-    readers: dict[AnswerKind | AnswerReader, LocalReader] = field(default_factory=dict)
     runners: list[VirtualRunner] = field(default_factory=list)
 
 
-class VirtualRunner:
+class VirtualRunner(Runner):
     """Serves every active stream of an engine at the same rate, so one counter of service orders its events.
 
     A stream that starts when the counter stands at s has generated s' - s - prefill tokens at s',
@@ -48,21 +47,18 @@ class VirtualRunner:
     """
 
     hand_driven = True
+    engine: Simulated
 
     def __init__(self, engine: Simulated, *, beside: VirtualRunner | None = None) -> None:
         self.engine, self.speed = engine, engine.speed
         self._clock: Clock = beside._clock if beside else Clock()
         self._clock.runners.append(self)
+        self.readers: Readers = beside.readers if beside else {}
         self._service = 0.0
         self._rate = self.speed.stream
         self._heap: list[tuple[float, int, int, RunningCall]] = []
         self._active = 0
         self._queue: deque[RunningCall] = deque()
-
-    @property
-    def features(self) -> Features:
-        """What the engine can do."""
-        return self.engine.features
 
     def now(self) -> float:
         """Virtual seconds since the runner was made."""
@@ -74,13 +70,6 @@ class VirtualRunner:
     async def wait(self) -> None:
         """Move to the next event: only where a session is awaited instead of driven by hand."""
         self.advance()
-
-    def reader(self, kind: AnswerKind | AnswerReader) -> LocalReader:
-        """The reader of this request: it merges equivalent answers over all samples."""
-        readers = self._clock.readers
-        if kind not in readers:
-            readers[kind] = reader_for(kind)
-        return readers[kind]
 
     def read(self, kind: AnswerKind | AnswerReader, text: str) -> Work[Reading]:
         """Read the answer in a text, in no time."""
