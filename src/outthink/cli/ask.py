@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, sampling_arguments
+from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, flags_of, sampling_arguments
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Result
 from outthink.core.request import Request
@@ -156,29 +156,19 @@ def _lines() -> Iterator[str]:
 
 def _options(chosen: argparse.Namespace) -> Options:
     """The flags as what a client takes."""
+    from outthink.client import Options
     from outthink.economics.price import Price
     from outthink.economics.tariff import Energy
 
+    flags: Options = flags_of(Options, chosen)
     unstated = [None] * len(chosen.also)
     return {
+        **flags,
         "model": [lambda: chosen_engine(chosen), *chosen.also],
-        "strategy": chosen.strategy,
-        "budget": chosen.budget,
-        "answer": chosen.answer,
-        "system": chosen.system,
-        "max_tokens": chosen.max_tokens,
-        "temperature": chosen.temperature,
-        "seed": chosen.seed,
-        "ahead": chosen.ahead,
         "price": [Price.parse(chosen.price) if chosen.price else None, *unstated],
         "energy": [Energy.parse(chosen.energy) if chosen.energy else None, *unstated],
         "parameters": [chosen.parameters, *unstated],
-        "cache": chosen.cache,
         "verifier": TerminalJudge.here() if chosen.verifier == "person" else chosen.verifier,
-        "reasoning_effort": chosen.reasoning_effort,
-        "thinking_tokens": chosen.thinking_tokens,
-        "policy": chosen.policy,
-        "learn": chosen.learn,
         "planned": explain if chosen.explain else None,
     }
 

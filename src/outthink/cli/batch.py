@@ -14,7 +14,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, sampling_arguments, write_whole
+from outthink.cli.options import (
+    ANSWERS,
+    chosen_engine,
+    engine_arguments,
+    flags_of,
+    print_table,
+    sampling_arguments,
+    write_whole,
+)
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -87,7 +95,7 @@ def run_batch(chosen: argparse.Namespace) -> int:
 
 
 async def _ask(chosen: argparse.Namespace, names: list[str], prompts: list[Any], journal: Path | None) -> BatchResult:
-    from outthink.client import ask_batch
+    from outthink.client import BatchOptions, ask_batch
     from outthink.economics.price import Price
     from outthink.economics.tariff import Energy
     from outthink.engines.traces import load
@@ -98,26 +106,19 @@ async def _ask(chosen: argparse.Namespace, names: list[str], prompts: list[Any],
     def opened(session: Session) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, session.stop, "interrupted")
 
-    return await ask_batch(
-        prompts,
-        ids=names,
-        model=lambda: chosen_engine(chosen),
-        budget=chosen.budget,
-        answer=chosen.answer,
-        gains=gains,
-        verifier=chosen.verifier,
-        at_most=chosen.n,
-        worth=chosen.worth,
-        system=chosen.system,
-        max_tokens=chosen.max_tokens,
-        temperature=chosen.temperature,
-        seed=chosen.seed,
-        price=Price.parse(chosen.price) if chosen.price else None,
-        energy=Energy.parse(chosen.energy) if chosen.energy else None,
-        parameters=chosen.parameters,
-        journal=journal,
-        opened=opened,
-    )
+    flags: BatchOptions = flags_of(BatchOptions, chosen)
+    options: BatchOptions = {
+        **flags,
+        "ids": names,
+        "model": lambda: chosen_engine(chosen),
+        "gains": gains,
+        "at_most": chosen.n,
+        "price": Price.parse(chosen.price) if chosen.price else None,
+        "energy": Energy.parse(chosen.energy) if chosen.energy else None,
+        "journal": journal,
+        "opened": opened,
+    }
+    return await ask_batch(prompts, **options)
 
 
 def _questions(path: Path) -> tuple[list[str], list[Any]]:
@@ -193,30 +194,26 @@ def run_feedback(chosen: argparse.Namespace) -> int:
 
 
 def _show(learner: Learner) -> None:
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    for name in ("arm", "right", "wrong", "mean", "calibrated", "cost", "next"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
     right = dict.fromkeys((arm.name for arm in learner.arms), 0)
     wrong = dict(right)
     for line in learner.outcomes.values():
         counts = right if line.outcome else wrong
         counts[line.arm or ""] += 1
-    for row in learner.beliefs():
-        arm = row.arm
-        table.add_row(
-            escape(arm.name),
-            str(right[arm.name]),
-            str(wrong[arm.name]),
+    rows = [
+        (
+            escape(row.arm.name),
+            str(right[row.arm.name]),
+            str(wrong[row.arm.name]),
             f"{row.mean:.1%}",
-            f"{arm.mean:.1%} [{arm.low:.1%}, {arm.high:.1%}]",
+            f"{row.arm.mean:.1%} [{row.arm.low:.1%}, {row.arm.high:.1%}]",
             f"{row.cost:.4g}",
             f"{row.propensity:.1%}",
         )
-    Console().print(table)
+        for row in learner.beliefs()
+    ]
+    print_table(("arm", "right", "wrong", "mean", "calibrated", "cost", "next"), rows)
     print(
         f"policy {learner.policy}; {learner.count} lines, {len(learner.choices)} requests, "
         f"{len(learner.outcomes)} outcomes; `next` is the probability that the next request gets the arm"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,6 @@ from outthink.core.plugins import installed
 from outthink.core.request import ANSWER_KINDS, Sampling
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
     from outthink.engines.protocol import Engine
 
 
@@ -45,9 +43,10 @@ def chosen_engine(chosen: argparse.Namespace) -> Engine:
     return locate(model, name=chosen.model_name, api_key=key, idle_timeout=chosen.idle_timeout)
 
 
-def flags_of(kind: type[DataclassInstance], chosen: argparse.Namespace) -> dict[str, Any]:
-    """The values of the flags that are called like fields of a dataclass."""
-    return {field.name: vars(chosen)[field.name] for field in fields(kind) if field.name in vars(chosen)}
+def flags_of(kind: type, chosen: argparse.Namespace) -> Any:
+    """The values of the flags that are called like fields of a dataclass, or keys of a typed dictionary."""
+    names = [field.name for field in fields(kind)] if is_dataclass(kind) else kind.__annotations__
+    return {name: vars(chosen)[name] for name in names if name in vars(chosen)}
 
 
 def sampling_arguments(add: Callable[..., argparse.Action], max_tokens: int = 512) -> None:
@@ -125,6 +124,19 @@ def passing_bar(name: str) -> Iterator[tuple[Progress, Callable[[str], None]]]:
             lambda done, total: bar.update(task, completed=done, total=total),
             lambda line: console.print(line, markup=False, soft_wrap=True),
         )
+
+
+def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table without lines: its first column to the left, numbers to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for place, name in enumerate(names):
+        table.add_column(name, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outthink.cli.options import flags_of, passing_bar, refuse_below_one
+from outthink.cli.options import flags_of, passing_bar, print_table, refuse_below_one
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -174,17 +174,11 @@ def _eval(chosen: argparse.Namespace, show: Callable[[Report], None]) -> int:
 
 
 def _show(report: Report) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("", "APGR", "CPT50, %", "CPT80, %", "AUC over cost"):
-        table.add_column(name, justify="right" if name else "left")
-    for name, row in {"router": report, **report["controls"]}.items():
-        table.add_row(
-            name, _with(row, "apgr", 3), _with(row, "cpt50", 1), _with(row, "cpt80", 1), _cell(row["auc_cost"], 4)
-        )
-    Console().print(table)
+    rows = [
+        (name, _with(row, "apgr", 3), _with(row, "cpt50", 1), _with(row, "cpt80", 1), _cell(row["auc_cost"], 4))
+        for name, row in {"router": report, **report["controls"]}.items()
+    ]
+    print_table(("", "APGR", "CPT50, %", "CPT80, %", "AUC over cost"), rows)
     print(
         f"{report['n']} rows, {report['prompts']} prompts, {report['dropped_contaminated']} contaminated rows dropped; "
         f"weak {report['weak']:.1%}, strong {report['strong']:.1%}"
@@ -207,18 +201,13 @@ def _cell(value: float | None, digits: int) -> str:
 
 
 def _show_several(report: Report) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("way", "parameter", "accuracy", "cost", *report["models"], "over the best mix"):
-        table.add_column(name, justify="right" if name != "way" else "left")
+    rows = []
     for row in report["routes"]:
         shares = [f"{share:.0%}" for share in row["shares"]]
         gain = f"{100 * row['gain']:+.1f} [{100 * row['gain_low']:+.1f}, {100 * row['gain_high']:+.1f}]"
         accuracy, cost = f"{row['accuracy']:.1%}", f"{row['cost']:.4g}"
-        table.add_row(row["way"], f"{row['parameter']:.2g}", accuracy, cost, *shares, gain)
-    Console().print(table)
+        rows.append((row["way"], f"{row['parameter']:.2g}", accuracy, cost, *shares, gain))
+    print_table(("way", "parameter", "accuracy", "cost", *report["models"], "over the best mix"), rows)
     alone = ", ".join(
         f"{name} {report['accuracy'][name]:.1%} at {report['cost'][name]:.4g}" for name in report["models"]
     )
