@@ -10,7 +10,7 @@ import pytest
 from openai_runs import NOT_FOUND
 
 from outthink.core.errors import EngineError
-from outthink.engines.openai import Facts, OpenAIEngine, Report, examine
+from outthink.engines.openai import Facts, Finding, OpenAIEngine, Report, examine
 from support.chat_server import (
     DONE,
     Answer,
@@ -99,6 +99,10 @@ def report(
         return found, server, engine
 
 
+def of(found: Report, name: str) -> Finding:
+    return next(finding for finding in found.findings if finding.name == name)
+
+
 def states(found: Report) -> dict[str, str]:
     return {finding.name: finding.state for finding in found.findings}
 
@@ -111,12 +115,12 @@ TOKENIZE: dict[str, Answer] = {
 def test_a_server_that_can_do_everything() -> None:
     found, _, engine = report(Toy(sums=True), routes=TOKENIZE, model=None)
     assert {name for name, state in states(found).items() if state != "yes"} == {"prefix repeated", "reasoning field"}
-    assert found.finding("prefix repeated").state == "no"
-    assert found.finding("prompt counts").detail == "9 tokens, as its usage says"
+    assert of(found, "prefix repeated").state == "no"
+    assert of(found, "prompt counts").detail == "9 tokens, as its usage says"
     features = engine.features
     assert (features.logprobs, features.top_logprobs, features.prefix, features.seed) == (True, 20, True, True)
     assert found.model == "toy"
-    assert found.json()["findings"][0] == {"name": "reachable", "state": "yes", "detail": found.url}
+    assert found.findings[0] == Finding("reachable", "yes", found.url)
 
 
 @pytest.mark.parametrize(
@@ -140,8 +144,8 @@ def test_a_server_that_can_do_everything() -> None:
 )
 def test_what_a_server_lacks(switch: dict[str, Any], name: str, state: str, detail: str) -> None:
     found, _, _ = report(Toy(**switch))
-    assert found.finding(name).state == state
-    assert detail in found.finding(name).detail
+    assert of(found, name).state == state
+    assert detail in of(found, name).detail
 
 
 def test_the_doctor_leaves_what_it_found_to_later_runs(tmp_path: Path) -> None:
@@ -172,22 +176,22 @@ def test_the_doctor_leaves_what_it_found_to_later_runs(tmp_path: Path) -> None:
 )
 def test_a_server_that_answers_nothing_useful(reply: Reply, said: str) -> None:
     found, _, _ = report(reply)
-    assert found.finding("reachable").state == "yes"
+    assert of(found, "reachable").state == "yes"
     assert any(said in finding.detail for finding in found.findings)
-    assert found.finding("seed").state in ("unknown", "no")
+    assert of(found, "seed").state in ("unknown", "no")
 
 
 @pytest.mark.parametrize("listed", [NOT_FOUND, models("other"), refusal("bad key", 401)])
 def test_the_list_of_models_is_not_needed(listed: Reply) -> None:
     found, _, _ = report(Toy(), routes={"/v1/models": listed})
-    assert found.finding("models").state in ("yes", "no", "unknown")
-    assert found.finding("completion").state == "yes"
+    assert of(found, "models").state in ("yes", "no", "unknown")
+    assert of(found, "completion").state == "yes"
 
 
 def test_a_refused_key_without_a_model() -> None:
     found, _, _ = report(Toy(), routes={"/v1/models": refusal("bad key", 401)}, model=None)
-    assert "OPENAI_API_KEY" in found.finding("models").detail
-    assert found.finding("completion").state == "unknown"
+    assert "OPENAI_API_KEY" in of(found, "models").detail
+    assert of(found, "completion").state == "unknown"
 
 
 def test_single_probes_may_fail() -> None:
@@ -199,32 +203,27 @@ def test_single_probes_may_fail() -> None:
         return refusal("boom", 500) if seen.body.get("n") else toy(seen)
 
     found, _, engine = report(answer)
-    assert found.finding("prefix").state == "no"
-    assert found.finding("n").state == "unknown"
-    assert found.finding("seed").state == "yes"
+    assert of(found, "prefix").state == "no"
+    assert of(found, "n").state == "unknown"
+    assert of(found, "seed").state == "yes"
     assert engine.features.prefix is False
 
 
 def test_a_server_that_refuses_several_choices() -> None:
     toy = Toy()
     found, _, _ = report(lambda seen: refusal("n must be 1") if seen.body.get("n") else toy(seen))
-    assert found.finding("n").state == "no"
-    assert "n must be 1" in found.finding("n").detail
-    assert found.finding("usage sums choices").state == "unknown"
+    assert of(found, "n").state == "no"
+    assert "n must be 1" in of(found, "n").detail
+    assert of(found, "usage sums choices").state == "unknown"
 
 
 def test_a_hanging_completion_does_not_hang_the_doctor() -> None:
     found, _, _ = report(stream(Hang()), idle_timeout=0.1)
-    assert found.finding("completion").state == "unknown"
-    assert "sent nothing" in found.finding("completion").detail
+    assert of(found, "completion").state == "unknown"
+    assert "sent nothing" in of(found, "completion").detail
 
 
 def test_a_server_that_is_not_there() -> None:
     engine = OpenAIEngine("http://127.0.0.1:9", memory=None)
     with pytest.raises(EngineError, match="is it running"):
         asyncio.run(examine(engine))
-
-
-def test_names_that_no_report_has() -> None:
-    with pytest.raises(KeyError):
-        report(Toy())[0].finding("nonsense")

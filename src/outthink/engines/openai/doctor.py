@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from outthink.core.errors import EngineError
@@ -47,17 +47,6 @@ class Report:
     findings: tuple[Finding, ...]
     requests: int
     seconds: float
-
-    def finding(self, name: str) -> Finding:
-        """The finding of that name; KeyError for a name that no report has."""
-        for line in self.findings:
-            if line.name == name:
-                return line
-        raise KeyError(name)
-
-    def json(self) -> JsonObject:
-        """All of it as plain values."""
-        return {**asdict(self), "findings": [asdict(line) for line in self.findings]}
 
 
 @dataclass(slots=True)
