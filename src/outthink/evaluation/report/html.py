@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -147,16 +148,8 @@ def _row(task: Task, strategy: str, n: int, held: HeldOut) -> Row:
         "model": task.model,
         "strategy": strategy,
         "n": n,
-        "accuracy": held.accuracy,
-        "accuracy_low": held.accuracy_low,
-        "accuracy_high": held.accuracy_high,
-        "tokens": held.tokens,
-        "prompt_tokens": held.prompt_tokens,
+        **asdict(held),
         "cancelled_tokens": None,
-        "flops": held.flops,
-        "seconds": held.seconds,
-        "samples": held.samples,
-        "problems": held.problems,
         "difference": None,
     }
 
