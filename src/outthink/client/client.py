@@ -81,8 +81,7 @@ class Client:
 
         Raises BadInput, Unsupported or EngineError; never for a budget that ends: the result says so.
         """
-        check_names(options, Options)
-        chosen = self._chosen(options)
+        chosen = self._chosen(options, Options)
         began = time.monotonic()
         request = request_of(prompt, chosen)
         asked = _asked(request, chosen)
@@ -104,8 +103,7 @@ class Client:
 
         Leaving the loop cancels the request.
         """
-        check_names(options, Options)
-        chosen = self._chosen(options)
+        chosen = self._chosen(options, Options)
         queue, opened = EventQueue(chosen.get("observer")), chosen.get("opened")
 
         def watch(session: Session) -> None:
@@ -136,8 +134,7 @@ class Client:
 
         Raises BadInput, Unsupported or EngineError; never for a budget that ends: the results say so.
         """
-        check_names(options, BatchOptions)
-        chosen = self._chosen(options)
+        chosen = self._chosen(options, BatchOptions)
         chosen.setdefault("answer", "number")
         began = time.monotonic()
         plan = plan_batch(prompts, chosen, options)
@@ -155,8 +152,7 @@ class Client:
         `async with client.session(budget={"tokens": 500}) as session` gives what a strategy gets; its calls
         are awaited where they stand. `session.receipt()` tells what they took, after the block too.
         """
-        check_names(options, Options)
-        chosen = self._chosen(options)
+        chosen = self._chosen(options, Options)
         request = request_of("Hello", chosen)
         opened = await self._open(self._sources(chosen), request, chosen, time.monotonic())
         with self._in_flight(opened):
@@ -191,8 +187,9 @@ class Client:
 
     # What requests share
 
-    def _chosen(self, options: CommonOptions) -> Options:
+    def _chosen(self, options: CommonOptions, allowed: type) -> Options:
         """The client's options with those of one call."""
+        check_names(options, allowed)
         self._check_open()
         self._check_loop()
         return {**self._options, **options}
