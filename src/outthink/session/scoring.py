@@ -157,25 +157,21 @@ def _in_one_line(error: BaseException) -> str:
 def _entry(tariff: Tariff, scores: Sequence[Score], seconds: float, bound: int, *, complete: bool) -> Entry:
     """One entry for all candidates judged together."""
     entry = Entry("verifier", tariff.model, "finished" if complete else "cancelled", seconds=seconds)
-    prompts = [score.prompt_tokens for score in scores]
-    generated = [score.completion_tokens for score in scores]
-    if complete and None not in prompts and None not in generated:
-        entry.prompt_tokens = sum(count or 0 for count in prompts)
-        entry.completion_tokens = sum(count or 0 for count in generated)
-        entry.cached_tokens = sum(score.cached_tokens or 0 for score in scores)
-        if entry.tokens:
-            amounts = tariff.charge(entry.prompt_tokens, entry.cached_tokens, entry.completion_tokens)
-            entry.flops, entry.usd, entry.joules = amounts
-        else:  # no model has run
-            entry.flops = entry.usd = entry.joules = 0.0
-    elif bound or complete:
+    prompts = [score.prompt_tokens for score in scores if complete]
+    generated = [score.completion_tokens for score in scores if complete]
+    if None in prompts or None in generated or (bound and not complete):
         entry.prompt_tokens = entry.completion_tokens = None
         entry.estimated = True
         entry.reserved_tokens = bound or None
         if bound:
             entry.reserved_usd, entry.reserved_joules = tariff.usd_bound(bound, 0), tariff.joules_bound(bound, 0)
-    else:
-        entry.flops = entry.usd = entry.joules = 0.0
+        return entry
+    read, made = sum(count or 0 for count in prompts), sum(count or 0 for count in generated)
+    cached = sum(score.cached_tokens or 0 for score in scores if complete)
+    entry.prompt_tokens, entry.completion_tokens, entry.cached_tokens = read, made, cached
+    entry.flops = entry.usd = entry.joules = 0.0
+    if read + made:  # else no model has run
+        entry.flops, entry.usd, entry.joules = tariff.charge(read, cached, made)
     return entry
 
 
