@@ -138,7 +138,7 @@ class OpenSession:
 
     def run_now(self, work: Job[T]) -> T:
         """Carry a strategy out on the virtual clock, in plain Python without an event loop."""
-        if isinstance(self._runner, LiveRunner):
+        if not isinstance(self._runner, VirtualRunner):
             raise OutthinkError("engines that run in real time are awaited: use `run`")
         return drive_virtual(work, self.session, self._runner)
 
