@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -188,30 +188,10 @@ def _scoring(path: Path, rows: _Columns) -> Scoring | None:
     return Scoring(str(names[0]), **known)
 
 
-def _scores(score: float | None, steps: Sequence[float] | None) -> tuple[float, ...]:
-    """Step scores where there are any, else the one of the whole; empty for a sample without."""
-    if steps:
-        return tuple(steps)
-    return () if score is None else (score,)
-
-
 def _group(rows: _Columns) -> dict[str, Recorded]:
-    count = len(rows["problem_id"])
-    nothing = [None] * count
-    scored = "verifier" in rows
-    cells = zip(
-        rows["problem_id"],
-        rows["sample_idx"],
-        rows["n_tokens"],
-        rows["answer"],
-        rows["correct"],
-        *(rows.get(name, nothing) for name in _OPTIONAL),
-        rows.get("text", nothing),
-        rows.get("score", nothing) if scored else nothing,
-        rows.get("steps", nothing) if scored else nothing,
-        rows.get("verifier_tokens", nothing) if scored else nothing,
-        strict=True,
-    )
+    nothing = [None] * len(rows["problem_id"])
+    names = (*REQUIRED, *_OPTIONAL, "text", "score", "steps", "verifier_tokens")
+    cells = zip(*(rows.get(name, nothing) for name in names), strict=True)
     problems: dict[str, Recorded] = {}
     for (
         key, index, tokens, answer, correct, reason, prompt, logprob, conf, rule, certainty, text, score, steps, spent
@@ -231,7 +211,7 @@ def _group(rows: _Columns) -> dict[str, Recorded]:
             logprob,
             trace,
             certainty,
-            scores=_scores(score, steps) if scored else (),
+            scores=tuple(steps) if steps else () if score is None else (score,),
             verifier_tokens=spent,
         )
         if index == 0:

@@ -20,9 +20,9 @@ from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.core.plugins import load as load_plugin
 from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
-from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces, columns, load, metadata, missing
 from outthink.evaluation.sample_file import JsonObject, is_jsonl, parse_rows, read_rows, read_table
+from outthink.session.calls import reread
 
 _IDS = ("problem_id", "id")
 _GYM = "reasoning-gym:"
@@ -49,10 +49,15 @@ class Dataset:
 
     def right(self, problem_id: str, answers: Iterable[str | None]) -> set[str]:
         """Which of these answers are right."""
-        distinct = sorted({answer for answer in answers if answer is not None})
-        if not distinct:
-            return set()
-        return {answer for answer, right in zip(distinct, self.grade(problem_id, distinct), strict=True) if right}
+        return _right(answers, lambda distinct: self.grade(problem_id, distinct))
+
+
+def _right(answers: Iterable[str | None], grade: Callable[[list[str]], list[bool]]) -> set[str]:
+    """Which answers are right; each is graded once, since grading is what takes the time."""
+    distinct = sorted({answer for answer in answers if answer is not None})
+    if not distinct:
+        return set()
+    return {answer for answer, right in zip(distinct, grade(distinct), strict=True) if right}
 
 
 def open_dataset(source: str, kind: AnswerKind, *, limit: int | None = None) -> Dataset:
@@ -235,20 +240,11 @@ def regrade(traces: Traces, kind: str) -> Traces:
 
 def _regraded(problem: Recorded, kind: AnswerKind | AnswerReader, key: str) -> Recorded:
     reader = reader_for(kind)  # one a problem: equivalent answers of its samples merge
-
-    def read(sample: Sample) -> Sample:
-        reading = reader.read_now(sample.text)
-        return replace(sample, answer=reading.answer, rule=reading.rule)
-
-    fresh = Recorded(problem.problem, [read(sample) for sample in problem.sampled])
-    fresh.greedy = read(problem.greedy) if problem.greedy is not None else None
-    answers = {sample.answer for sample in fresh.sampled if sample.answer is not None}
-    if fresh.greedy is not None and fresh.greedy.answer is not None:
-        answers.add(fresh.greedy.answer)
-    ordered = sorted(answers)  # distinct ones alone: grading is what takes the time
-    verdicts = grade_many(kind, [(answer, key) for answer in ordered])
-    fresh.right = {answer for answer, right in zip(ordered, verdicts, strict=True) if right}
-    return fresh
+    sampled = [reread(sample, reader) for sample in problem.sampled]
+    greedy = reread(problem.greedy, reader) if problem.greedy is not None else None
+    answers = [sample.answer for sample in (*sampled, greedy) if sample is not None]
+    right = _right(answers, lambda distinct: grade_many(kind, [(answer, key) for answer in distinct]))
+    return Recorded(problem.problem, sampled, greedy, right)
 
 
 _SAMPLERS = ("temperature", "top_p", "top_k", "min_p", "sampler", "sampling")

@@ -204,15 +204,10 @@ async def _judge(batch: list[Item], verifier: Verifier) -> list[JudgedSample]:
 async def _scores(batch: list[Item], verifier: Verifier) -> list[Score]:
     if verifier.score_many is None:
         return await verifier.score(batch[0].request, [item.candidate for item in batch])
-    groups = [(request, [item.candidate for item in items]) for request, items in _by_request(batch)]
+    by_request = groupby(batch, key=lambda item: item.request)
+    groups = [(request, [item.candidate for item in items]) for request, items in by_request]
     by_group = await asyncio.to_thread(verifier.score_many, groups)
     return [score for scores in by_group for score in scores]
-
-
-def _by_request(batch: list[Item]) -> Iterator[tuple[Request, list[Item]]]:
-    for _, items in groupby(batch, key=lambda item: item.request.problem):
-        together = list(items)
-        yield together[0].request, together
 
 
 def _judged(score: Score, verifier: Verifier) -> JudgedSample:
