@@ -21,7 +21,7 @@ from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call, Engine, Finish
 from outthink.session.calls import Arrived, RunningCall, byte_bound
-from outthink.session.runner import DrivenSession, Job, Places, Readers, Runner, Work
+from outthink.session.runner import HostSession, Job, Places, Readers, Runner, Work
 
 T = TypeVar("T")
 
@@ -345,7 +345,7 @@ class LiveRunner(Runner):
         return prompt
 
 
-async def drive(strategy: Job[T], session: DrivenSession, runner: LiveRunner) -> T:
+async def drive(strategy: Job[T], session: HostSession, runner: LiveRunner) -> T:
     """Await a strategy; whatever happens, nothing stays in flight and everything is settled."""
     try:
         return await strategy

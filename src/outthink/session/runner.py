@@ -1,8 +1,8 @@
 """The seam between a session and time: what carries out its calls, and what is shared between requests.
 
-Knows: what a session asks of a runner, of which two exist: `live` (asyncio, real engines) and `virtual`
-(an event heap over engines whose outcomes are known); branches that are resumed by hand; and the places
-on an engine, which requests take in turns. Does not know budgets, engines or strategies.
+Knows: what a session asks of a runner, of which two exist: `live` (asyncio, real engines) and `virtual` (an event
+heap over engines whose outcomes are known); what of a session is seen by all that works within it; branches that are
+resumed by hand; and the places on an engine, which requests take in turns. Does not know engines or strategies.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from outthink.answers import LocalReader, Reading, reader_for
 from outthink.core.errors import BadInput, OutthinkError
+from outthink.core.receipt import Stopped
 from outthink.core.request import AnswerKind, AnswerReader, Request
 from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, Features
-from outthink.session.calls import Prompt, RunningCall
+from outthink.session.calls import BudgetAccount, CallOwner, CallStream, EntryLog, Prompt, RunningCall
 
 T = TypeVar("T")
 Job = Coroutine[Any, Any, T]
@@ -110,6 +111,35 @@ class SampleCache(Protocol):
         """Keep a finished sample."""
 
 
+class HostSession(CallOwner, Protocol):
+    """A session, of a whole request or of one branch, as its streams, its verifiers and its driver see it."""
+
+    runner: Runner
+    cache: SampleCache | None
+    account: BudgetAccount
+    ledger: EntryLog
+    stopped: Stopped | None
+    hand_driven: bool
+
+    def note(self, text: str) -> None:
+        """Say something in the receipt."""
+
+    def out_of_budget(self) -> None:
+        """No further call is admitted."""
+
+    def check_failure(self, stream: CallStream) -> None:
+        """Raise the engine's error if nothing has succeeded."""
+
+    def from_cache(self, running: RunningCall, sample: Sample) -> None:
+        """A sample of an earlier run takes the place of a call."""
+
+    async def pause(self) -> None:
+        """Wait until something has happened to one of the calls."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """A model of a session's pool.
@@ -164,17 +194,7 @@ class Pause:
 PAUSE = Pause()
 
 
-class DrivenSession(Protocol):
-    """What a driver needs of a session: of a whole request, or of one branch."""
-
-    async def pause(self) -> None:
-        """Wait until something has happened to one of the calls."""
-
-    def close(self) -> None:
-        """Close what is open."""
-
-
-async def side_by_side(parent: DrivenSession, branches: Sequence[tuple[DrivenSession, Job[T]]]) -> list[T]:
+async def side_by_side(parent: HostSession, branches: Sequence[tuple[HostSession, Job[T]]]) -> list[T]:
     """Drive every branch to its end; results in order. One that raises closes the others."""
     results: dict[int, T] = {}
     running = dict(enumerate(branches))

@@ -12,40 +12,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from numbers import Real
-from typing import Protocol
 
 from outthink.core.errors import BadInput, EngineError, OutthinkError
-from outthink.core.receipt import Entry, Stopped
+from outthink.core.receipt import Entry
 from outthink.core.request import Message, Request, Sampling
 from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.economics.tariff import Tariff, active_parameters
 from outthink.engines.protocol import Call, Delta, Engine, Finish, Simulated, complete, is_simulated
-from outthink.session.calls import BudgetAccount, EntryLog, Retries
-from outthink.session.runner import Runner
+from outthink.session.calls import Retries
+from outthink.session.runner import HostSession
 from outthink.verifiers.judge import JudgeReply
 from outthink.verifiers.protocol import Score, Verifier
 
 
-class JudgingSession(Protocol):
-    """What judging needs of its session."""
-
-    runner: Runner
-    account: BudgetAccount
-    ledger: EntryLog
-    stopped: Stopped | None
-
-    def note(self, text: str) -> None:
-        """Say something in the receipt."""
-
-    def out_of_budget(self) -> None:
-        """No further call is admitted."""
-
-    async def pause(self) -> None:
-        """Wait until something has happened."""
-
-
 async def judge(
-    session: JudgingSession, request: Request, given: Sequence[Candidate | Sample | str], verifier: Verifier
+    session: HostSession, request: Request, given: Sequence[Candidate | Sample | str], verifier: Verifier
 ) -> list[Score | None]:
     """Scores in order, None for what has none (see `Session.score`)."""
     unscored: list[Score | None] = [None] * len(given)
@@ -76,7 +57,7 @@ def cut(given: Candidate | Sample | str, verifier: Verifier) -> Candidate:
 
 
 async def _judge(
-    session: JudgingSession, request: Request, candidates: list[Candidate], verifier: Verifier
+    session: HostSession, request: Request, candidates: list[Candidate], verifier: Verifier
 ) -> Sequence[Score | None]:
     unscored: list[Score | None] = [None] * len(candidates)
     judged, bound = _within_reach(session, request, candidates, verifier)
@@ -117,7 +98,7 @@ async def _judge(
 
 
 def _within_reach(
-    session: JudgingSession, request: Request, candidates: list[Candidate], verifier: Verifier
+    session: HostSession, request: Request, candidates: list[Candidate], verifier: Verifier
 ) -> tuple[list[int], int]:
     """Which candidates the verifier can take, and a bound on the tokens of all of them.
 
@@ -138,7 +119,7 @@ def _within_reach(
     return places, bound
 
 
-def _usable(session: JudgingSession, verifier: Verifier, score: Score) -> Score | None:
+def _usable(session: HostSession, verifier: Verifier, score: Score) -> Score | None:
     """The score, or None with a note where a step has none between 0 and 1 (NaN included)."""
     wrong = [step for step in score.steps if not (isinstance(step, Real) and 0 <= step <= 1)]
     if score.steps and not wrong:

@@ -20,6 +20,7 @@ from outthink.core.sample import Candidate, Sample
 from outthink.economics.tariff import Tariff
 from outthink.session.calls import (
     BudgetAccount,
+    CallStream,
     EntryLog,
     Retries,
     RunningCall,
@@ -363,7 +364,7 @@ class Session:
         if error.fatal or (not self.ledger.succeeded and self.ledger.failed >= _HOPELESS):
             stream.close()
 
-    def check_failure(self, stream: Stream) -> None:
+    def check_failure(self, stream: CallStream) -> None:
         """Raise the engine's error if nothing has succeeded; else note that samples are missing.
 
         A session that was stopped does not raise: its end has another reason, and the first holds.

@@ -8,35 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from outthink.core.errors import EngineError
 from outthink.core.receipt import Role
 from outthink.core.request import Request
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call
-from outthink.session.calls import BudgetAccount, CallOwner, Prompt, RunningCall, Watch
-from outthink.session.runner import PAUSE, Runner, SampleCache
+from outthink.session.calls import Prompt, RunningCall, Watch
+from outthink.session.runner import PAUSE, HostSession, SampleCache
 
 Order = Literal["launch", "finished"]
-
-
-class StreamOwner(CallOwner, Protocol):
-    """What a stream needs of its session."""
-
-    runner: Runner
-    cache: SampleCache | None
-    account: BudgetAccount
-    hand_driven: bool
-
-    def out_of_budget(self) -> None:
-        """No further call is admitted."""
-
-    def check_failure(self, stream: Stream) -> None:
-        """Raise the engine's error if nothing has succeeded."""
-
-    def from_cache(self, running: RunningCall, sample: Sample) -> None:
-        """A sample of an earlier run takes the place of a call."""
 
 
 class Stream:
@@ -48,7 +30,7 @@ class Stream:
 
     def __init__(
         self,
-        session: StreamOwner,
+        session: HostSession,
         request: Request,
         prompt: Prompt,
         n: int,

@@ -20,7 +20,7 @@ from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Progress
 from outthink.engines.protocol import CHUNK, Call, Outcome, Simulated
 from outthink.session.calls import RunningCall, byte_bound, reread
-from outthink.session.runner import FOREIGN, DrivenSession, Job, Readers, Runner, Work
+from outthink.session.runner import FOREIGN, HostSession, Job, Readers, Runner, Work
 
 T = TypeVar("T")
 _NOTHING = "the strategy waits although nothing is in flight; it may await only the session"
@@ -267,7 +267,7 @@ class VirtualRunner(Runner):
             heapq.heappush(self._heap, (running.begin + tokens + CHUNK, order, tokens + CHUNK, running))
 
 
-def drive(strategy: Job[T], session: DrivenSession, runner: VirtualRunner) -> T:
+def drive(strategy: Job[T], session: HostSession, runner: VirtualRunner) -> T:
     """Resume a strategy by hand until it returns, moving virtual time whenever it waits."""
     try:
         while True:
