@@ -59,20 +59,6 @@ class ProbeReply:
     kind: str
 
 
-def question(
-    text: str,
-    *,
-    most: int,
-    temperature: float,
-    seed: int | None = None,
-    prefix: str | None = None,
-    top_logprobs: int | None = None,
-) -> Call:
-    """A call with one user message."""
-    sampling = Sampling(temperature=temperature, max_tokens=most)
-    return Call((Message("user", text),), sampling, seed, prefix=prefix, top_logprobs=top_logprobs)
-
-
 async def listen(engine: OpenAIEngine, call: Call) -> ProbeReply:
     """Run a call to its end, adapting as `generate` does.
 
@@ -107,7 +93,6 @@ async def listen(engine: OpenAIEngine, call: Call) -> ProbeReply:
 # The single questions. Each is cheap, looks at one kind of evidence, and states what it cannot tell.
 
 _MOST = 16
-_ASKING_FOR_NAMES = "Write unusual first names, separated by commas."  # every sample differs, unless the seed is kept
 # Longer than the completion may be, so that a reply which contains all of it has it from the server.
 _PREFIX = "Let me first say that everybody I have ever asked agrees that the capital of France is"
 _PREFIX_MOST = 8
@@ -125,13 +110,14 @@ COMPLETION = (
 )
 
 
+def names_call(seed: int | None = None, top_logprobs: int | None = None) -> Call:
+    """A question to which every sample differs, unless the seed is kept."""
+    messages = (Message("user", "Write unusual first names, separated by commas."),)
+    return Call(messages, Sampling(temperature=1.0, max_tokens=_MOST), seed, top_logprobs=top_logprobs)
+
+
 def _state(yes: bool) -> State:
     return "yes" if yes else "no"
-
-
-async def probe_listen_first(engine: OpenAIEngine) -> ProbeReply:
-    """The completion that most findings are read from."""
-    return await listen(engine, question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0, seed=7, top_logprobs=20))
 
 
 def probe_completion(engine: OpenAIEngine, reply: ProbeReply) -> list[Finding]:
@@ -177,7 +163,7 @@ async def probe_tokenizer(engine: OpenAIEngine, first: ProbeReply) -> list[Findi
     if await engine.count_text("The capital of France") is None:
         return [Finding("tokenizer", "no", "no /tokenize"), Finding("prompt counts", "no", "no /tokenize")]
     tokenizer = Finding("tokenizer", "yes", engine.facts.tokenizer or "")
-    count = await engine.count_prompt(question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0))
+    count = await engine.count_prompt(names_call())
     if count is None:
         return [tokenizer, Finding("prompt counts", "no", "texts only, no chats")]
     usage = first.reading.counts.prompt
@@ -192,7 +178,8 @@ async def probe_tokenizer(engine: OpenAIEngine, first: ProbeReply) -> list[Findi
 async def probe_prefix(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
     """Whether a partial answer is continued, and whether the reply repeats it."""
     facts = engine.facts
-    call = question("What is the capital of France?", most=_PREFIX_MOST, temperature=0.0, prefix=_PREFIX)
+    sampling = Sampling(temperature=0.0, max_tokens=_PREFIX_MOST)
+    call = Call((Message("user", "What is the capital of France?"),), sampling, prefix=_PREFIX)
     try:
         reply = await listen(engine, call)
     except EngineError as error:
@@ -219,7 +206,7 @@ async def probe_prefix(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]
 
 async def probe_choices(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
     """Whether `n` gives several choices, and whether usage then counts them all."""
-    call = question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0, seed=8, top_logprobs=0)
+    call = names_call(8, 0)
     sent: JsonObject = {**body(call, engine.model, engine.facts), "n": 2, "stream": False}
     sent.pop("stream_options", None)
     answer = await engine.server.fetch(CHAT, sent)
@@ -261,11 +248,11 @@ async def probe_seed(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
     if "seed" in engine.facts.refused:
         engine.facts.learn(again=True, seed=False)
         return [Finding("seed", "no", "the parameter is refused")]
-    again = await listen(engine, question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0, seed=7, top_logprobs=20))
+    again = await listen(engine, names_call(7, 20))
     if again.text != first.text:
         engine.facts.learn(again=True, seed=False)
         return [Finding("seed", "no", "the same seed gave another text")]
-    other = await listen(engine, question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0, seed=8, top_logprobs=20))
+    other = await listen(engine, names_call(8, 20))
     if other.text == first.text:
         return [Finding("seed", "unknown", "every seed gives the same text: is sampling switched off?")]
     engine.facts.learn(again=True, seed=True)
@@ -274,7 +261,7 @@ async def probe_seed(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
 
 async def probe_cancellation(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
     """Whether a running completion can be given up at once."""
-    reply = await engine.start(question(_ASKING_FOR_NAMES, most=_MOST, temperature=1.0))
+    reply = await engine.start(names_call())
     try:
         await anext(reply)
     except StopAsyncIteration:
@@ -313,7 +300,7 @@ async def examine(engine: OpenAIEngine) -> Report:
     first = None
     if not why:
         try:
-            first = await probe_listen_first(engine)
+            first = await listen(engine, names_call(7, 20))
         except EngineError as error:
             if isinstance(error.__cause__, TransportFault) and error.__cause__.kind in ("connect", "tls"):
                 raise
