@@ -166,11 +166,8 @@ class OpenAIEngine(Engine):
         )
         return refused + self._thinking.notes(self.url, self.facts.refused)
 
-    async def prepare(self, call: Call) -> None:
+    async def prepare(self, call: Call | None = None) -> None:
         """Find the model's name and what is remembered about it. Generates nothing."""
-        await self._prepare()
-
-    async def _prepare(self) -> None:
         if self._ready:
             return
         loop = asyncio.get_running_loop()
@@ -206,7 +203,7 @@ class OpenAIEngine(Engine):
 
     async def generate(self, call: Call) -> AsyncGenerator[Event]:
         """Produce one completion; closing the iterator closes its connection."""
-        await self._prepare()
+        await self.prepare()
         if call.prefix and self.facts.prefix is False:
             raise self._no_prefix("")
         reply = await self.start(call)
@@ -251,14 +248,14 @@ class OpenAIEngine(Engine):
 
     async def count_prompt(self, call: Call) -> int | None:
         """Exact prompt tokens by the server's tokeniser, None where it offers none."""
-        await self._prepare()
+        await self.prepare()
         count = await Tokenizer(self.server, self.facts).prompt(call, self.model)
         self.save()
         return count
 
     async def count_text(self, text: str) -> int | None:
         """Tokens of a text by the server's tokeniser, None where it offers none."""
-        await self._prepare()
+        await self.prepare()
         count = await Tokenizer(self.server, self.facts).text(text, self.model)
         self.save()
         return count
