@@ -234,12 +234,8 @@ def _rounded(tokens: float) -> int:
 
 def _sum(values: Iterable[int | None]) -> int | None:
     """None where one of them is unknown."""
-    total = 0
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total
+    counts = list(values)
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _summary(verdict: Verdict, receipt: Receipt, stopped: str, judge: str | None) -> JsonObject:

@@ -184,11 +184,6 @@ def _colour(row: Row, column: Column) -> str:
     return "dim" if column.key in ("prompt_tokens", "cancelled_tokens") else ""
 
 
-def _grouped(rows: Sequence[Row]) -> list[tuple[str, list[list[Row]]]]:
-    """Per traces file, the rows of each strategy by rising n."""
-    return [(p.traces, [[point.row for point in s.points] for s in p.series]) for p in panels(rows)]
-
-
 def remarks(rows: Sequence[Row]) -> list[str]:
     """What rows say about how they were measured, each remark once a strategy."""
     return list(dict.fromkeys(f"{row['strategy']}: {note}" for row in rows for note in row.get("notes") or ()))
@@ -217,16 +212,18 @@ def show(rows: Sequence[Row], console: Console) -> None:
     from rich.text import Text
 
     columns = _fitting(rows, console.width) if rows else []
-    for traces, groups in _grouped(rows):
-        table = Table(title=Text(traces), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for panel in panels(rows):
+        table = Table(
+            title=Text(panel.traces), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        )
         for column in columns:
             table.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=True)
-        for group in groups:
-            for place, row in enumerate(group):
+        for points in (series.points for series in panel.series):
+            for place, row in enumerate(point.row for point in points):
                 cells = [Text(cell(row, column), style=_colour(row, column)) for column in columns]
                 if place:
                     cells[0] = Text("")
-                table.add_row(*cells, end_section=place == len(group) - 1 and len(group) > 1)
+                table.add_row(*cells, end_section=place == len(points) - 1 and len(points) > 1)
         console.print(table)
     for remark in remarks(rows):
         console.print(Text(remark, style="dim"))
