@@ -244,7 +244,9 @@ class LiveRunner(Runner):
                 return  # cancelled, and this is how the engine says so
             if running.started is None:
                 running.started = self.now()
-            self._settle_failed(running, error)
+            # Before any output it costs nothing; in mid-stream, what has arrived.
+            prompt, generated = (0, 0) if running.arrived is None else (self._prompt_of(running), running.tokens)
+            running.owner.settle(running, "failed", prompt, generated, error=str(error))
             running.owner.failed(running, error)
 
     async def _generate(self, running: RunningCall) -> Finish | None:
@@ -326,14 +328,6 @@ class LiveRunner(Runner):
             pass  # what is still unknown stays unknown in the receipt
         if not running.settled:
             running.owner.settle(running, "cancelled", self._prompt_of(running), running.tokens)
-
-    def _settle_failed(self, running: RunningCall, error: EngineError) -> None:
-        """An error before any output costs nothing; one in mid-stream costs what has arrived."""
-        message = str(error)
-        if running.arrived is None:
-            running.owner.settle(running, "failed", 0, 0, error=message)
-        else:
-            running.owner.settle(running, "failed", self._prompt_of(running), running.tokens, error=message)
 
     def _prompt_of(self, running: RunningCall) -> int | None:
         """Tokens of a call's prompt; the same prompt may have been counted before."""
