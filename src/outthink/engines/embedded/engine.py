@@ -90,11 +90,6 @@ class EmbeddedEngine(Engine):
         return Path(self._wanted or SMOLLM2.file).name.removesuffix(".gguf")
 
     @property
-    def info(self) -> GGUFInfo | None:
-        """The model file's header, once it has been read."""
-        return self._info
-
-    @property
     def parameters(self) -> int | None:
         """Weights of the file, once its header has been read."""
         return None if self._info is None else self._info.parameters
