@@ -151,9 +151,8 @@ async def wall_time(pairs: int) -> Table:
     engine = EmbeddedEngine(concurrency=IN_FLIGHT, context=128)
     try:
         await engine.prepare(Call(request.messages, sampling))
-        client_engine, child = engine._client, engine._child
-        assert client_engine is not None
-        assert child is not None
+        assert engine._server is not None
+        child, client_engine, _ = engine._server
         bodies = requests(engine.model, request, IN_FLIGHT, client_engine.facts)
         async with httpx2.AsyncClient(timeout=300, trust_env=False) as client:
             measured = await alternate(
@@ -161,7 +160,7 @@ async def wall_time(pairs: int) -> Table:
                 lambda: bare(client, child.url, child.key, bodies, True),
                 pairs,
             )
-        assert engine._child is child, "the server was restarted in between"
+        assert engine._server.child is child, "the server was restarted in between"
     finally:
         await engine.aclose()
     return [

@@ -116,9 +116,9 @@ class TestRealModel:
             events = engine.generate(call("Tell a long story.", tokens=900))
             await anext(events)
             await events.aclose()
-            assert engine._client is not None
+            assert engine._server is not None
             while any(
-                slot["is_processing"] for slot in (await engine._client.server.fetch("/slots", root=True)).json()
+                slot["is_processing"] for slot in (await engine._server.client.server.fetch("/slots", root=True)).json()
             ):
                 await asyncio.sleep(0)
 
@@ -126,8 +126,8 @@ class TestRealModel:
 
     def test_strangers_are_turned_away(self, engine: EmbeddedEngine) -> None:
         run(engine.prepare(call("hi")))
-        assert engine._child is not None
-        reply = httpx2.post(engine._child.url + "/chat/completions", json={"messages": []}, trust_env=False)
+        assert engine._server is not None
+        reply = httpx2.post(engine._server.child.url + "/chat/completions", json={"messages": []}, trust_env=False)
         assert reply.status_code == 401
 
     def test_killed_server_is_an_error_and_then_replaced(self, engine: EmbeddedEngine) -> None:

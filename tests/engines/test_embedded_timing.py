@@ -44,9 +44,9 @@ def test_leaving_frees_the_slot_before_the_story_would_have_ended() -> None:
             await anext(events)
             await events.aclose()
             began = time.monotonic()
-            assert engine._client is not None
+            assert engine._server is not None
             while any(
-                slot["is_processing"] for slot in (await engine._client.server.fetch("/slots", root=True)).json()
+                slot["is_processing"] for slot in (await engine._server.client.server.fetch("/slots", root=True)).json()
             ):
                 await asyncio.sleep(0.01)
             return hundred, time.monotonic() - began

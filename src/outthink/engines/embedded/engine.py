@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.engines.embedded.child import Child
@@ -45,6 +46,14 @@ _IDLE = 600.0  # seconds without a byte; the child's death closes its connection
 _TOP = 20  # alternatives a token: llama.cpp has no limit, no strategy asks for more
 
 
+class _Running(NamedTuple):
+    """A server process and what speaks to it."""
+
+    child: Child
+    client: OpenAIEngine
+    prompts: PromptReader
+
+
 class EmbeddedEngine(Engine):
     """A GGUF model on this machine. Nothing is fetched or started before the first `prepare`.
 
@@ -71,9 +80,7 @@ class EmbeddedEngine(Engine):
         self._wanted = None if model is None else os.fspath(model)
         self._slots, self._context, self._threads, self._progress = concurrency, context, threads, progress
         self._info: GGUFInfo | None = None
-        self._child: Child | None = None
-        self._client: OpenAIEngine | None = None
-        self._reader: PromptReader | None = None
+        self._server: _Running | None = None
         self._effort: bool | None = None
         self._running = 0
         self._restarting = False
@@ -107,7 +114,7 @@ class EmbeddedEngine(Engine):
     @property
     def notes(self) -> tuple[str, ...]:
         """Wishes about thinking that the server refused, or that the model's chat template has no place for."""
-        notes = () if self._client is None else self._client.notes
+        notes = () if self._server is None else self._server.client.notes
         if self._effort is False:
             notes += (f"reasoning_effort: the chat template of {self.model} knows none; it changes nothing",)
         return notes
@@ -115,13 +122,14 @@ class EmbeddedEngine(Engine):
     @property
     def pid(self) -> int | None:
         """The child process, None while there is none."""
-        return self._child.pid if self._child is not None and self._child.alive else None
+        server = self._fitting(0)
+        return None if server is None else server.child.pid
 
     @property
     def address(self) -> tuple[str, str] | None:
         """URL and key of the running server, None while there is none; a new server has others."""
-        child = self._child
-        return (child.url, child.key) if child is not None and child.alive else None
+        server = self._fitting(0)
+        return None if server is None else (server.child.url, server.child.key)
 
     async def prepare(self, call: Call) -> None:
         """Fetch the model and start the server, or enlarge it, so that this call fits.
@@ -134,16 +142,13 @@ class EmbeddedEngine(Engine):
 
     async def generate(self, call: Call) -> AsyncGenerator[Event]:
         """Produce one completion; closing the iterator frees its slot."""
-        client = await self._ready(call)
-        reader, child = self._reader, self._child
-        assert reader is not None
-        assert child is not None
+        child, client, prompts = await self._ready(call)
         if call.sampling.reasoning_effort is not None and self._effort is None:
             self._effort = await _template_has_effort(client)
         self._running += 1
         self._idle.clear()
         try:
-            async with reader.place(call) as cached, aclosing(client.generate(call)) as events:
+            async with prompts.place(call) as cached, aclosing(client.generate(call)) as events:
                 async for event in events:
                     if isinstance(event, Finish) and cached is not None:
                         event = replace(event, cached_tokens=cached)
@@ -159,52 +164,45 @@ class EmbeddedEngine(Engine):
 
     async def count_prompt(self, call: Call) -> int | None:
         """Exact prompt tokens."""
-        client = await self._ready(call)
-        return await client.count_prompt(call)
+        return await (await self._ready(call)).client.count_prompt(call)
 
     async def count_text(self, text: str) -> int | None:
         """Tokens of a text."""
-        client = await self._ready(None)
-        return await client.count_text(text)
+        return await (await self._ready(None)).client.count_text(text)
 
     async def aclose(self) -> None:
         """End the child process. The engine may be used again, and then starts a new one."""
-        client, child = self._client, self._child
-        self._client = self._child = self._reader = None
-        if child is not None:
-            child.stop()
-        if client is not None:
-            await client.aclose()
+        server, self._server = self._server, None
+        if server is not None:
+            server.child.stop()
+            await server.client.aclose()
 
-    async def _ready(self, call: Call | None) -> OpenAIEngine:
-        """The client of a running server whose slots hold this call."""
+    async def _ready(self, call: Call | None) -> _Running:
+        """A running server whose slots hold this call."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # event loops come one after another: nothing of the last one runs any more
             self._loop, self._lock, self._idle, self._running = loop, asyncio.Lock(), asyncio.Event(), 0
             self._idle.set()
         bound = 0 if call is None else prompt_bound(call) + call.sampling.max_tokens
-        if not self._restarting and (client := self._fitting(bound)) is not None:
-            return client
+        if not self._restarting and (server := self._fitting(bound)) is not None:
+            return server
         async with self._lock:
             self._restarting = True
             try:
                 info = await self._model_file()
-                if (client := self._fitting(bound)) is not None:
-                    return client
-                if self._child is None or not self._child.alive:
-                    await self._restart(info, bound)
+                server = self._fitting(0) or await self._restart(info, bound)
                 if call is not None and self._fitting(bound) is None:
-                    await self._enlarge(info, call)
-                assert self._client is not None
-                return self._client
+                    server = await self._enlarge(server, info, call)
+                return server
             finally:
                 self._restarting = False
 
-    def _fitting(self, bound: int) -> OpenAIEngine | None:
-        child = self._child
-        if child is None or not child.alive or bound > child.plan["slot_context"]:
+    def _fitting(self, bound: int) -> _Running | None:
+        """The server if it lives and its slots hold so many tokens."""
+        server = self._server
+        if server is None or not server.child.alive or bound > server.child.plan["slot_context"]:
             return None
-        return self._client
+        return server
 
     async def _model_file(self) -> GGUFInfo:
         if self._info is None:
@@ -216,11 +214,9 @@ class EmbeddedEngine(Engine):
             self._info = await asyncio.to_thread(read_gguf, path)
         return self._info
 
-    async def _enlarge(self, info: GGUFInfo, call: Call) -> None:
+    async def _enlarge(self, server: _Running, info: GGUFInfo, call: Call) -> _Running:
         """The bound does not fit, so count exactly, and restart only if that does not fit either."""
-        assert self._client is not None
-        assert self._child is not None
-        count = await self._client.count_prompt(call)
+        count = await server.client.count_prompt(call)
         prompt = prompt_bound(call) if count is None else count
         need = prompt + call.sampling.max_tokens
         if need > info.context:
@@ -229,11 +225,12 @@ class EmbeddedEngine(Engine):
                 f"({prompt} of prompt, {call.sampling.max_tokens} to generate): shorten one, or take another model",
                 fatal=True,
             )
-        if need > self._child.plan["slot_context"]:
-            await self._idle.wait()
-            await self._restart(info, need)
+        if need <= server.child.plan["slot_context"]:
+            return server
+        await self._idle.wait()
+        return await self._restart(info, need)
 
-    async def _restart(self, info: GGUFInfo, need: int) -> None:
+    async def _restart(self, info: GGUFInfo, need: int) -> _Running:
         await self.aclose()
         cores = _cores()
         plan = ServerOptions(
@@ -257,9 +254,8 @@ class EmbeddedEngine(Engine):
         facts = Facts(
             logprobs=True, top_logprobs=_TOP, prefix=True, seed=True, tokenizer="llama.cpp", n=True, usage_sums=False
         )
-        self._child = child
         self._context = plan["slot_context"]  # it grows on demand and never shrinks, not even where the child has died
-        self._client = OpenAIEngine(
+        client = OpenAIEngine(
             child.url,
             self.model,
             api_key=child.key,
@@ -271,7 +267,8 @@ class EmbeddedEngine(Engine):
             memory=None,
             facts=facts,
         )
-        self._reader = PromptReader(self._client, child.folder, self._slots)
+        self._server = _Running(child, client, PromptReader(client, child.folder, self._slots))
+        return self._server
 
 
 async def _template_has_effort(client: OpenAIEngine) -> bool | None:
