@@ -15,7 +15,6 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -186,10 +185,7 @@ def read_prompt(given: str | None) -> str:
         return given
     if sys.stdin.isatty():
         raise BadInput("prompt", "", "is missing", "write a question or pipe one in")
-    try:
-        return sys.stdin.read().strip()
-    except UnicodeDecodeError:
-        raise BadInput("prompt", "standard input", "is no UTF-8 text", "convert it first") from None
+    return "".join(_lines()).strip()
 
 
 # How an answer and its receipt are printed. Knows columns and units; derives nothing new.
@@ -260,9 +256,7 @@ class LiveView:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
 
