@@ -65,6 +65,10 @@ class EmbeddedEngine(Engine):
         progress: show a bar while the model is fetched, if standard error is a terminal.
     """
 
+    features = Features(logprobs=True, top_logprobs=_TOP, prefix=True, seed=True, counted=True)
+    """What llama.cpp's server can do (measured)."""
+    concurrency: int
+
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
@@ -78,7 +82,7 @@ class EmbeddedEngine(Engine):
             if value is not None and value < least:
                 raise BadInput(name, value, f"is below {least}", f"give at least {least}")
         self._wanted = None if model is None else os.fspath(model)
-        self._slots, self._context, self._threads, self._progress = concurrency, context, threads, progress
+        self.concurrency, self._context, self._threads, self._progress = concurrency, context, threads, progress
         self._info: GGUFInfo | None = None
         self._server: _Running | None = None
         self._effort: bool | None = None
@@ -89,7 +93,7 @@ class EmbeddedEngine(Engine):
         self._idle: asyncio.Event
 
     def __repr__(self) -> str:
-        return f"EmbeddedEngine({self.model!r}, concurrency={self._slots})"
+        return f"EmbeddedEngine({self.model!r}, concurrency={self.concurrency})"
 
     @property
     def model(self) -> str:
@@ -100,16 +104,6 @@ class EmbeddedEngine(Engine):
     def parameters(self) -> int | None:
         """Weights of the file, once its header has been read."""
         return None if self._info is None else self._info.parameters
-
-    @property
-    def features(self) -> Features:
-        """What llama.cpp's server can do (measured)."""
-        return Features(logprobs=True, top_logprobs=_TOP, prefix=True, seed=True, counted=True)
-
-    @property
-    def concurrency(self) -> int:
-        """Slots of the server."""
-        return self._slots
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -236,7 +230,7 @@ class EmbeddedEngine(Engine):
         plan = ServerOptions(
             model=str(info.path.resolve()),
             alias=self.model,
-            slots=self._slots,
+            slots=self.concurrency,
             slot_context=window(max(need, self._context), info.context),
             # A single completion is read from memory and its threads meet after every layer: one core
             # stays free for whatever else runs. Measured on two cores, beside 0, 1 and 2 busy processes:
@@ -259,15 +253,15 @@ class EmbeddedEngine(Engine):
             child.url,
             self.model,
             api_key=child.key,
-            concurrency=self._slots,
+            concurrency=self.concurrency,
             # llama.cpp closes the connection behind every streamed reply without saying so. A client that keeps
             # it loses the race with that end-of-file sooner or later, and with it the next request.
-            transport=HttpxTransport(self._slots, secure=False, proxies=False, reuse=False),
+            transport=HttpxTransport(self.concurrency, secure=False, proxies=False, reuse=False),
             idle_timeout=_IDLE,
             memory=None,
             facts=facts,
         )
-        self._server = _Running(child, client, PromptReader(client, child.folder, self._slots))
+        self._server = _Running(child, client, PromptReader(client, child.folder, self.concurrency))
         return self._server
 
 

@@ -210,8 +210,7 @@ async def probe_choices(engine: OpenAIEngine, first: ProbeReply) -> list[Finding
     sent: JsonObject = {**body(call, engine.model, engine.facts), "n": 2, "stream": False}
     sent.pop("stream_options", None)
     answer = await engine.server.fetch(CHAT, sent)
-    reply = answer.json()
-    if answer.status != 200 or not isinstance(reply, dict):
+    if (reply := answer.object()) is None:
         error = engine.server.errors.status(answer.status, answer.headers, answer.content)
         if not error.fatal:
             raise error

@@ -92,6 +92,11 @@ class OpenAIEngine(Engine):
         facts: what is known about the server beforehand (the embedded engine knows its own).
     """
 
+    parameters_told = True
+    """Nothing else is known of a server's model here."""
+    parameters: int | None
+    concurrency: int
+
     def __init__(
         self,
         url: str,
@@ -115,10 +120,11 @@ class OpenAIEngine(Engine):
         self.facts = facts if facts is not None else Facts()
         self._given = facts is not None
         self._model = model
-        self._parameters: int | None = None
+        self.parameters: int | None = None
+        """What the server's list of models tells (llama.cpp's does), where that was asked for a name."""
         self._thinking = Thinking()
         self._ready = False
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._memory = cache_dir() / "servers" if memory == "auto" else memory
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
@@ -136,26 +142,11 @@ class OpenAIEngine(Engine):
         return self.server.address.base
 
     @property
-    def parameters(self) -> int | None:
-        """What the server's list of models tells (llama.cpp's does), where that was asked for a name."""
-        return self._parameters
-
-    @property
-    def parameters_told(self) -> bool:
-        """Always: nothing else is known of a server's model here."""
-        return True
-
-    @property
     def features(self) -> Features:
         """What refusals, replies and `doctor` have shown so far."""
         facts = self.facts
         top = facts.top_logprobs if facts.top_logprobs is not None else facts.top_logprobs_limit
         return Features(logprobs=facts.logprobs, top_logprobs=top, prefix=facts.prefix, seed=facts.seed)
-
-    @property
-    def concurrency(self) -> int:
-        """How many calls may run at once."""
-        return self._concurrency
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -190,7 +181,7 @@ class OpenAIEngine(Engine):
                 raise self.server.errors.error("serves no model; load one, or name it", fatal=True)
             self._model = next(iter(listed)) if listed else "default"
         if listed is not None:
-            self._parameters = listed.get(self._model)
+            self.parameters = listed.get(self._model)
         return None if listed is None else list(listed)
 
     async def begin_anew(self) -> list[str] | None:

@@ -166,9 +166,7 @@ class Stripper:
 
     def feed(self, text: str) -> str:
         """The new text in this piece; text that could still be the prefix is held back."""
-        if self.repeated is False:
-            return text
-        if self._at >= len(self.prefix):
+        if self.repeated is False or self._at >= len(self.prefix):
             return text
         self._held += text
         return self._compare(text)
