@@ -310,6 +310,11 @@ class Simulated(Engine, Protocol):
 
     speed: Speed
 
+    @offered
+    def concurrency(self) -> int:
+        """Calls that the simulated server runs at once; more wait."""
+        return self.speed.concurrency
+
     @abstractmethod
     def outcome(self, call: Call) -> Outcome:
         """The completion of this call, the same one every time."""

@@ -103,11 +103,6 @@ class ScriptedEngine(Simulated):
 
         return cls(script, **options)  # type: ignore[arg-type]
 
-    @property
-    def concurrency(self) -> int:
-        """Calls that run at once; more wait."""
-        return self.speed.concurrency
-
     def live(self) -> RealTimeEngine:
         """The same engine in real time, through the ordinary protocol."""
         return RealTimeEngine(self)

@@ -254,11 +254,6 @@ class ReplayEngine(Simulated):
         """The recorded model."""
         return self.traces.model
 
-    @property
-    def concurrency(self) -> int:
-        """Calls that the simulated server runs at once."""
-        return self.speed.concurrency
-
     def outcome(self, call: Call) -> Outcome:
         """Sample number `call.index` of this seed's order; BadInput for what was not recorded."""
         key = call.problem

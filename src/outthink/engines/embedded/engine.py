@@ -67,6 +67,8 @@ class EmbeddedEngine(Engine):
 
     features = Features(logprobs=True, top_logprobs=_TOP, prefix=True, seed=True, counted=True)
     """What llama.cpp's server can do (measured)."""
+    model: str
+    parameters: int | None = None
     concurrency: int
 
     def __init__(
@@ -82,6 +84,7 @@ class EmbeddedEngine(Engine):
             if value is not None and value < least:
                 raise BadInput(name, value, f"is below {least}", f"give at least {least}")
         self._wanted = None if model is None else os.fspath(model)
+        self.model = Path(self._wanted or SMOLLM2.file).name.removesuffix(".gguf")
         self.concurrency, self._context, self._threads, self._progress = concurrency, context, threads, progress
         self._info: GGUFInfo | None = None
         self._server: _Running | None = None
@@ -94,16 +97,6 @@ class EmbeddedEngine(Engine):
 
     def __repr__(self) -> str:
         return f"EmbeddedEngine({self.model!r}, concurrency={self.concurrency})"
-
-    @property
-    def model(self) -> str:
-        """The file's name without its ending."""
-        return Path(self._wanted or SMOLLM2.file).name.removesuffix(".gguf")
-
-    @property
-    def parameters(self) -> int | None:
-        """Weights of the file, once its header has been read."""
-        return None if self._info is None else self._info.parameters
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -206,6 +199,7 @@ class EmbeddedEngine(Engine):
             finally:
                 stop.set()  # cancelled: the thread ends its download and goes
             self._info = await asyncio.to_thread(read_gguf, path)
+            self.parameters = self._info.parameters
         return self._info
 
     async def _enlarge(self, server: _Running, info: GGUFInfo, call: Call) -> _Running:
