@@ -29,18 +29,19 @@ async def judge(
     session: HostSession, request: Request, given: Sequence[Candidate | Sample | str], verifier: Verifier
 ) -> list[Score | None]:
     """Scores in order, None for what has none (see `Session.score`)."""
-    unscored: list[Score | None] = [None] * len(given)
-    candidates = [cut(item, verifier) for item in given]
-    places = [place for place, candidate in enumerate(candidates) if candidate.steps]
-    if len(places) < len(candidates):
+    scores: list[Score | None] = [None] * len(given)
+    candidates = {place: cut(item, verifier) for place, item in enumerate(given)}
+    candidates = {place: candidate for place, candidate in candidates.items() if candidate.steps}
+    if len(candidates) < len(given):
         session.note(f"{verifier.id}: an empty text has no score")
-    if not places or session.stopped is not None:
-        return unscored
-    for place, score in zip(
-        places, await _judge(session, request, [candidates[place] for place in places], verifier), strict=True
-    ):
-        unscored[place] = score
-    return unscored
+    if not candidates or session.stopped is not None:
+        return scores
+    within, bound = _within_reach(session, request, candidates, verifier)
+    if within:
+        judged = await _judge(session, request, list(within.values()), bound, verifier)
+        for place, score in zip(within, judged, strict=True):
+            scores[place] = score
+    return scores
 
 
 def cut(given: Candidate | Sample | str, verifier: Verifier) -> Candidate:
@@ -57,12 +58,9 @@ def cut(given: Candidate | Sample | str, verifier: Verifier) -> Candidate:
 
 
 async def _judge(
-    session: HostSession, request: Request, candidates: list[Candidate], verifier: Verifier
-) -> Sequence[Score | None]:
+    session: HostSession, request: Request, candidates: list[Candidate], bound: int, verifier: Verifier
+) -> list[Score | None]:
     unscored: list[Score | None] = [None] * len(candidates)
-    judged, bound = _within_reach(session, request, candidates, verifier)
-    if not judged:
-        return unscored
     account, tariff = session.account, Tariff.of(verifier.model)
     tariff = replace(tariff, parameters=verifier.parameters)
     while bound and not account.unlimited and account.admit(1, bound, 0, 0, tariff)[0] == 0:
@@ -72,14 +70,14 @@ async def _judge(
         await session.pause()
     reservation = account.reserve(bound, 0, tariff)
     began = session.runner.now()
-    work = session.runner.perform(verifier.score(request, [candidates[place] for place in judged]))
+    work = session.runner.perform(verifier.score(request, candidates))
     try:
         while not work.finished and session.stopped is None:
             await session.pause()
     finally:  # also where the strategy is closed meanwhile
         work.cancel()
         scores = work.result or []
-        entry = _entry(tariff, scores, session.runner.now() - began, bound, complete=len(scores) == len(judged))
+        entry = _entry(tariff, scores, session.runner.now() - began, bound, complete=len(scores) == len(candidates))
         if work.error is not None:
             entry.status, entry.error = "failed", str(work.error)
         session.ledger.entries.append(entry)
@@ -89,34 +87,34 @@ async def _judge(
             raise work.error  # misused
         session.note(f"{verifier.id} failed, its scores are missing: {_in_one_line(work.error)}")
         return unscored
-    if work.finished and len(scores) != len(judged):
-        session.note(f"{verifier.id} gave {len(scores)} scores for {len(judged)} candidates; none is used")
-    if len(scores) == len(judged):
-        for place, score in zip(judged, scores, strict=True):
-            unscored[place] = _usable(session, verifier, score)
+    if len(scores) == len(candidates):
+        return [_usable(session, verifier, score) for score in scores]
+    if work.finished:
+        session.note(f"{verifier.id} gave {len(scores)} scores for {len(candidates)} candidates; none is used")
     return unscored
 
 
 def _within_reach(
-    session: HostSession, request: Request, candidates: list[Candidate], verifier: Verifier
-) -> tuple[list[int], int]:
+    session: HostSession, request: Request, candidates: dict[int, Candidate], verifier: Verifier
+) -> tuple[dict[int, Candidate], int]:
     """Which candidates the verifier can take, and a bound on the tokens of all of them.
 
     One that is too long for it loses only its own score.
     """
-    places, bound, refusal = [], 0, None
-    for place, candidate in enumerate(candidates):
+    within: dict[int, Candidate] = {}
+    bound, refusal = 0, None
+    for place, candidate in candidates.items():
         try:
             bound += verifier.bound(request, candidate)
         except BadInput as error:
             refusal = error
         else:
-            places.append(place)
-    if refusal is not None and not places and all(entry.role != "verifier" for entry in session.ledger.entries):
+            within[place] = candidate
+    if refusal is not None and not within and all(entry.role != "verifier" for entry in session.ledger.entries):
         raise refusal  # the first it ever sees, and refuses: a wrong use rather than a path grown too long
     if refusal is not None:
-        session.note(f"{verifier.id}: {len(candidates) - len(places)} candidates are unscored: {refusal}")
-    return places, bound
+        session.note(f"{verifier.id}: {len(candidates) - len(within)} candidates are unscored: {refusal}")
+    return within, bound
 
 
 def _usable(session: HostSession, verifier: Verifier, score: Score) -> Score | None:
