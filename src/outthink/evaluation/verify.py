@@ -14,7 +14,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from time import monotonic
@@ -25,7 +25,7 @@ from outthink.core.paths import cache_dir
 from outthink.core.request import AnswerKind, Request
 from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.engines.protocol import Engine
-from outthink.engines.traces import Traces, load
+from outthink.engines.traces import Scoring, Traces, load
 from outthink.evaluation.dataset import Problems, problem_file
 from outthink.evaluation.record import side_by_side
 from outthink.evaluation.sample_file import JsonObject, JudgedSample, SampleFile, journal_of, remove_journal
@@ -68,13 +68,7 @@ class VerifyReport:
 
 def _describe(verifier: Verifier) -> JsonObject:
     """What a replay must know of the verifier; kept in the metadata of the scored file."""
-    return {
-        "id": verifier.id,
-        "kind": verifier.kind,
-        "model": verifier.model,
-        "parameters": verifier.parameters,
-        "aggregation": verifier.aggregation,
-    }
+    return asdict(Scoring(verifier.id, verifier.kind, verifier.model, verifier.parameters, verifier.aggregation))
 
 
 def fingerprint(samples: SampleFile, problems: Problems, verifier: Verifier, kind: AnswerKind) -> str:
