@@ -23,7 +23,7 @@ from outthink.evaluation.record import open_journal, side_by_side
 from outthink.evaluation.sample_file import JsonObject, journal_of
 from outthink.session.calls import RunningCall
 from outthink.session.open import SessionOptions, Source, open_session
-from outthink.session.runner import Observer, Places
+from outthink.session.runner import Places
 from outthink.session.scoring import cut
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, PILOT
@@ -174,8 +174,11 @@ class Arena:
                 place = [running.call.index, running.call.prefix, prompt]
                 self.store.put(json.dumps([*name, *place]), sample)
 
-        verdict, receipt, stopped = await self._ask(request, spec, keep)
-        summary = _summary(verdict, receipt, stopped, judge)
+        options = SessionOptions(ahead=self.plan.ahead, observer=keep, verifier=self.verifier)
+        opened = open_session([self.source], budget=request.budget, seed=request.seed, options=options)
+        session = opened.session
+        verdict = await opened.run(spec(session, request))
+        summary = _summary(verdict, session.receipt(), session.stopped or verdict.stopped, judge)
         if budget is None:
             summary["judging"] = self._judging(request, verdict.text)
         value = json.dumps(summary)
@@ -189,13 +192,6 @@ class Arena:
             return self.verifier.bound(request, cut(text, self.verifier))
         except BadInput:
             return 0
-
-    async def _ask(self, request: Request, spec: Spec, keep: Observer) -> tuple[Verdict, Receipt, str]:
-        options = SessionOptions(ahead=self.plan.ahead, observer=keep, verifier=self.verifier)
-        opened = open_session([self.source], budget=request.budget, seed=request.seed, options=options)
-        session = opened.session
-        verdict = await opened.run(spec(session, request))
-        return verdict, session.receipt(), session.stopped or verdict.stopped
 
     def close(self) -> None:
         """Close the journal; it stays for the next run."""
