@@ -162,7 +162,7 @@ class OpenAIEngine(Engine):
         if self._ready:
             return
         loop = asyncio.get_running_loop()
-        if self._lock is None or self._lock[0] is not loop:
+        if self._lock is None or self._lock[0] is not loop:  # a lock belongs to the event loop that waited for it
             self._lock = loop, asyncio.Lock()
         async with self._lock[1]:
             if self._ready:
@@ -298,17 +298,14 @@ class OpenAIEngine(Engine):
         deltas, broken = [], None
         try:
             for chunk in chunks:
-                if (delta := self._take(chunk, reading)) is not None:
+                self.check(chunk)
+                if (delta := reading.take(chunk)) is not None:
                     deltas.append(delta)
                 if reading.over:
                     break
         except EngineError as error:
             broken = error
         return Delta.of(deltas), broken
-
-    def _take(self, chunk: JsonObject, reading: CompletionParser) -> Delta | None:
-        self.check(chunk)
-        return reading.take(chunk)
 
     def check(self, chunk: JsonObject) -> None:
         """Raise EngineError for a chunk that tells of a failure."""
