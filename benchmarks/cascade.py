@@ -31,10 +31,11 @@ from cascade_controls import (
     passing,
     quintiles,
     random_mix,
+    risk,
     tuned_adaptive,
 )
 from common import NO_TRACES, RESULTS, Table, interval, load_average, parser, save, show, skip, target, traces
-from outthink.controller.cascade import least_threshold, risk
+from outthink.controller.cascade import least_threshold
 from outthink.engines.traces import load
 from outthink.evaluation.calibration.cascade import CascadeChoice, CascadeSettings, Fitter, baseline, leaders
 from outthink.evaluation.calibration.votes import Array, deal

@@ -171,3 +171,8 @@ def quintiles(table: Table, skip: int) -> list[tuple[str, Mask]]:
     rank = np.argsort(np.argsort(-share, kind="stable"), kind="stable")
     names = ("easiest fifth", "second", "third", "fourth", "hardest fifth")
     return [(name, rank * 5 // len(rank) == k) for k, name in enumerate(names)]
+
+
+def risk(signals: Sequence[float], losses: Sequence[bool], threshold: float) -> float:
+    """Share of all problems that are left at this threshold and lose by it."""
+    return sum(loss for signal, loss in zip(signals, losses, strict=True) if signal >= threshold) / len(signals)

@@ -9,9 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink import BadInput
-from outthink.controller.cascade import NEVER, least_threshold, risk
+from outthink.controller.cascade import NEVER, least_threshold
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=1, max_size=60)
+
+
+def risk(signals: list[float], losses: list[bool], threshold: float) -> float:
+    """Share of all problems that are left at this threshold and lose by it."""
+    return sum(loss for signal, loss in zip(signals, losses, strict=True) if signal >= threshold) / len(signals)
 
 
 @given(PAIRS, st.sampled_from([0.02, 0.05, 0.1, 0.3, 0.6]))

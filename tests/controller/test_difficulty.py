@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outthink.controller.difficulty import Difficulty, Probe, heads, load, of, plain, save, trained_on
+from outthink.controller.difficulty import Difficulty, Probe, heads, load, of, plain, save
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Situation, explained, plan
 from outthink.controller.router.folder import prompt_hash
@@ -93,7 +93,7 @@ def test_a_folder_round_trip_is_byte_identical(tmp_path: Path) -> None:
     save(tmp_path / "one", made(terms=True), ABOUT, [prompt_hash("a proof")])
     found = load(tmp_path / "one")
     assert replace(found, id="unsaved") == made(terms=True)
-    assert save(tmp_path / "two", found, ABOUT, trained_on(tmp_path / "one")) == found.id
+    assert save(tmp_path / "two", found, ABOUT, [prompt_hash("a proof")]) == found.id
     for name in ("difficulty.json", "terms.json", "prompts.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     text = (tmp_path / "one" / "difficulty.json").read_text()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from difficulty_figures import judged, judged_probe
-from outthink.controller.difficulty import load, of, trained_on
+from outthink.controller.difficulty import load, of
 from outthink.controller.router.folder import prompt_hash
 from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
@@ -116,7 +117,8 @@ def test_trained_heads_are_the_loaded_ones(tmp_path: Path) -> None:
     data = made(120)
     heads = train(data, tmp_path / "heads", DifficultyRecipe(strengths=(1.0,)))
     assert heads == load(tmp_path / "heads")
-    assert trained_on(tmp_path / "heads") == {prompt_hash(text) for text in data.questions}
+    marks = json.loads((tmp_path / "heads" / "prompts.json").read_text())
+    assert marks == sorted({prompt_hash(text) for text in data.questions})
     hard, easy = (heads.forecast(f"A {topic} about red door lamp tree blue red, case 7.") for topic in ("proof", "sum"))
     for model in data.models:
         assert hard.of(model).right < 0.4 < 0.6 < easy.of(model).right

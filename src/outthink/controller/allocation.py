@@ -15,7 +15,6 @@ from functools import lru_cache
 from math import comb, exp, lgamma
 from typing import NamedTuple, Protocol
 
-from outthink.controller.stored import JsonObject, reading
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Stopped, Verdict
 from outthink.core.sample import Sample
@@ -173,17 +172,6 @@ class Checked:
             return 0.0
         return self.a / (self.a + self.b + self.failures)
 
-    def ahead(self, n: int) -> float:
-        """Gain of sample n + 1 (n from 0) of those planned now, without waiting for the outcomes of the first n.
-
-        E[p (1 - p)^n] = B(a + 1, b + n) / B(a, b); p (1 - p)^n for a known p.
-        """
-        a, b = self.a, self.b + self.failures
-        value = 0.0 if self.solved is not None else a / (a + b)
-        for k in range(n):
-            value *= (b + k) / (a + b + k + 1)
-        return value
-
     def add(self, sample: Sample, passed: bool | None = None) -> None:
         """Count a failure, or keep the first sample that passed."""
         self.first = self.first or sample
@@ -272,7 +260,6 @@ class Voted:
 
 # What one more sample has gained so far, by the state of a vote.
 
-_SCHEMA = 1
 _AHEAD = (1, 2, 3, 4, 6, 8, 12, 16)
 _MOST = 40
 """Votes beyond which the posterior is taken at the same shares: it is settled by then."""
@@ -312,16 +299,12 @@ class GainTable:
         edges: limits between classes of certainty (mean log-probability), empty to leave it out.
         slope: gain per assumed gain, for states that were not seen.
         at_most: samples a request that the recorded ones tell of.
-        source: the files it was measured on.
-        problems: how many problems they hold.
     """
 
     cells: Mapping[Key, float]
     edges: tuple[float, ...]
     slope: float
     at_most: int
-    source: tuple[str, ...] = ()
-    problems: int = 0
 
     def gain(self, state: State) -> float:
         """Of the finest cell that was seen; 0 beyond what was recorded."""
@@ -331,30 +314,6 @@ class GainTable:
             if (gain := self.cells.get(key)) is not None:
                 return gain
         return self.slope * assumed_gain(state)
-
-    def json(self) -> JsonObject:
-        """Plain values; `of` reads them back."""
-        return {
-            "schema_version": _SCHEMA,
-            "source": list(self.source),
-            "problems": self.problems,
-            "at_most": self.at_most,
-            "slope": self.slope,
-            "edges": list(self.edges),
-            "cells": [[*key, gain] for key, gain in sorted(self.cells.items())],
-        }
-
-    @classmethod
-    def of(cls, value: JsonObject) -> GainTable:
-        """Read what `json` gave; BadInput for another version or a damaged table."""
-        version = value.get("schema_version")
-        if version != _SCHEMA:
-            raise BadInput("gains schema_version", version, f"is not {_SCHEMA}", "measure the gains again")
-        with reading("gains", "measure them again", "cannot be read"):
-            cells = {tuple(int(part) for part in row[:-1]): float(row[-1]) for row in value["cells"]}
-            edges = tuple(float(edge) for edge in value["edges"])
-            source, problems = tuple(value["source"]), int(value["problems"])
-            return cls(cells, edges, float(value["slope"]), int(value["at_most"]), source, problems)
 
 
 def assumed_gain(state: State) -> float:

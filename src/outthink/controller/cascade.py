@@ -251,8 +251,3 @@ def least_threshold(signals: Sequence[float], losses: Sequence[bool], alpha: flo
             return threshold
         threshold, i = signal, j
     return min(0.0, threshold)
-
-
-def risk(signals: Sequence[float], losses: Sequence[bool], threshold: float) -> float:
-    """Share of all problems that are left at this threshold and lose by it."""
-    return sum(loss for signal, loss in zip(signals, losses, strict=True) if signal >= threshold) / len(signals)

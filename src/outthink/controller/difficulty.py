@@ -132,11 +132,6 @@ def load(folder: Path) -> Difficulty:
     return _difficulty(card["id"], card, _FOLDER.model(folder, card))
 
 
-def trained_on(folder: Path) -> frozenset[str]:
-    """`prompt_hash` of every training prompt; BadInput as for `load`."""
-    return _FOLDER.trained_on(folder)
-
-
 def plain(difficulty: Difficulty) -> JsonObject:
     """Plain values for a policy. BadInput where it reads terms: their coefficients would be most of the policy."""
     if difficulty.text.blocks:
