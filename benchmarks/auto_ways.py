@@ -16,18 +16,20 @@ from numpy.typing import NDArray
 
 from boosted import Boosted
 from outthink.engines.traces import Recorded, Traces, load
-from outthink.evaluation.calibration.fit import SWAYS, StoppingSettings, certainty, fit, sure_after
-from outthink.evaluation.calibration.votes import SWAY, Array, Ridge, Spent, Walk, deal_one, outcome, scale_of, walk
+from outthink.evaluation.calibration.fit import SWAYS, StoppingSettings, certainty, fit
+from outthink.evaluation.calibration.votes import SWAY, Array, Ridge, Walk, deal_one, reached, scale_of, walk
 from outthink.evaluation.calibration.votes import Table as Samples
 from stopping import (
     HeldOutRule,
     RuleLearner,
+    Spent,
     Sweep,
     at_random,
     held_out,
     in_orders,
     nested_gains,
     oracle,
+    outcome,
     per_cost,
     priced,
     thresholds,
@@ -128,7 +130,7 @@ def compare(path: Path, orders: int, folds: int, partition: int, *, trees: bool,
     found = Found()
     ways, codes = found.ways, data.model.codes[..., :DEPTH]
     ways["self-consistency@32"] = data.size(DEPTH)
-    ways["adaptive-consistency"] = data.fixed(sure_after(certainty(codes), 0.95))
+    ways["adaptive-consistency"] = data.fixed(reached(certainty(codes), 0.95))
     ways["esc"] = data.fixed(esc_after(codes))
     walks = {sway: data.walk(sway) for sway in TUNED}
     tuned = Sweep.joined([thresholds(one, data.spent, weight(sway)) for sway, one in walks.items()])

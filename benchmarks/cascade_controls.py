@@ -19,7 +19,7 @@ from outthink.evaluation.calibration.cascade import (
     baseline,
     operating_point,
 )
-from outthink.evaluation.calibration.votes import Array, Dealt, Mask, Table, scale_of, walk
+from outthink.evaluation.calibration.votes import Array, Dealt, Mask, Table, after, reached, scale_of, walk
 
 THRESHOLDS = tuple(float(value) for value in np.arange(0.5, 2.6, 0.1))
 _SWAYS = ((1e-6, 0.0), (0.25, 0.25))
@@ -39,10 +39,8 @@ def tuned_adaptive(table: Table, settings: CascadeSettings, train: Mask) -> tupl
         found = walk(table, 1, scale_of(table.models[1].take(train), np.ones(train.sum(), dtype=bool), sway), sway,
                      depth=settings.depth)  # fmt: skip
         for threshold, cap in product(THRESHOLDS, settings.caps):
-            enough = found.lead[..., 1:cap] >= threshold
-            ends = np.ones((*enough.shape[:2], 1), dtype=bool)
-            at = np.concatenate([enough, ends], axis=2).argmax(axis=2)[..., None] + 1
-            right, cost = (np.take_along_axis(values, at, 2)[..., 0] for values in (found.right, spent))
+            stop = reached(found.lead[..., 1 : cap + 1], threshold)
+            right, cost = after(found.right, stop), after(spent, stop)
             choice = CascadeChoice(0, 0.0, sway[1], threshold, cap)
             inside.add(choice, right[train], cost[train])
             outside.add(choice, right[~train], cost[~train])

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded
-from outthink.evaluation.calibration.fit import LEADS, leading
-from outthink.evaluation.calibration.votes import Array, Mask, Spent, Walk, below, cheapest_kept, outcome
+from outthink.evaluation.calibration.fit import LEADS
+from outthink.evaluation.calibration.votes import Array, Mask, Walk, after, below, cheapest_kept, reached
 
 
 class RuleLearner(Protocol):
@@ -53,6 +53,19 @@ class Sweep:
         points = tuple(point for one in sweeps for point in one.points)
         parts = ([getattr(one, name) for one in sweeps] for name in ("accuracy", "cost", "tokens"))
         return cls(points, *(np.concatenate(part) for part in parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Totals after 0, 1, ... samples, over (problem, order, samples): all that is charged, generated tokens."""
+
+    cost: Array
+    tokens: Array
+
+
+def outcome(right: Array, spent: Spent, stop: NDArray[np.intp]) -> tuple[Array, Array, Array]:
+    """Accuracy, cost and tokens over (problem, order) of stopping after `stop` samples."""
+    return after(right, stop), after(spent.cost, stop), after(spent.tokens, stop)
 
 
 def priced(found: Walk, gains: Array, spent: Spent, prices: Sequence[float], name: str) -> Sweep:
@@ -132,7 +145,7 @@ def operating_point(
 
 def thresholds(found: Walk, spent: Spent, name: str, leads: Sequence[float] = LEADS) -> Sweep:
     """Adaptive-consistency at every threshold, on votes of one weight."""
-    ways = [outcome(found.right, spent, leading(found, limit)) for limit in leads]
+    ways = [outcome(found.right, spent, reached(found.lead[..., 1:], limit)) for limit in leads]
     return Sweep.of([f"{name} lead {limit:.1f}" for limit in leads], ways)
 
 
@@ -142,7 +155,7 @@ def oracle(right: Array, spent: Spent, points: int = 60) -> Sweep:
     """
     hits = right[..., 1:] > 0
     first = np.where(hits.any(axis=2), hits.argmax(axis=2) + 1, 1)
-    extra = np.take_along_axis(spent.cost, first[..., None], 2)[..., 0] - spent.cost[..., 1]
+    extra = after(spent.cost, first) - spent.cost[..., 1]
     bought = np.sort(extra[first > 1])
     limits = [-1.0, *np.quantile(bought, np.linspace(0, 1, points))] if bought.size else [-1.0]
     ways = [outcome(right, spent, np.where(extra <= limit, first, 1)) for limit in limits]

@@ -26,7 +26,7 @@ from outthink.evaluation.calibration.cascade import (
     first_exits,
     operating_point,
 )
-from outthink.evaluation.calibration.votes import SWAY, Array, Table, below, deal, scale_of, walk
+from outthink.evaluation.calibration.votes import SWAY, Array, Table, after, below, deal, scale_of, walk
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from pooled import POOLED, replay_pool
@@ -103,8 +103,8 @@ def in_arrays(
     first, other = np.triu_indices(TERMS)
     terms = np.concatenate([found.terms, found.terms[..., first] * found.terms[..., other]], axis=-1)
     gains = second.coefficients[0] + terms @ np.array(second.coefficients[1:])
-    at = below(gains[..., : cap - 1], second.price)[..., None]
-    right, cost = (np.take_along_axis(one, at, 2)[..., 0] for one in (found.right, dealt.models[1].spent()))
+    stop = below(gains[..., : cap - 1], second.price)
+    right, cost = after(found.right, stop), after(dealt.models[1].spent(), stop)
     spent = exit.spent + np.where(exit.left, 0, cost)
     return np.where(exit.left, exit.right, right).mean(axis=1), spent.mean(axis=1)
 

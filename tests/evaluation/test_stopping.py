@@ -11,24 +11,24 @@ import pytest
 from outthink.controller.policy.rules import Lead, LinearGain, rule_from_json
 from outthink.core.errors import BadInput
 from outthink.engines.traces import ReplayEngine, Traces, load
-from outthink.evaluation.calibration.fit import certainty, leading, sure_after
+from outthink.evaluation.calibration.fit import certainty
 from outthink.evaluation.calibration.votes import (
     SWAY,
     Array,
     Mask,
     Ridge,
-    Spent,
     Table,
+    after,
     below,
     deal_one,
-    outcome,
+    reached,
     scale_of,
     walk,
 )
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from outthink.strategies.voting import Rule
-from stopping import Sweep, at_random, held_out, in_orders, nested_gains, oracle
+from stopping import Spent, Sweep, at_random, held_out, in_orders, nested_gains, oracle
 
 DEMO = Path(__file__).parents[2] / "data/demo/qwen2.5-coder-1.5b-instruct-q4--demo.parquet"
 ORDERS, DEPTH = 2, 16
@@ -65,8 +65,8 @@ def test_weighted_thresholds_stop_as_the_arrays_say(sway: tuple[float, float]) -
     scale = scale_of(table().models[0], np.ones(len(table().names), dtype=bool), sway)
     found = walk(table(), 0, scale, sway, depth=DEPTH)
     for limit in (0.55, 1.05, 1.55):
-        stop = leading(found, limit)
-        right = np.take_along_axis(found.right, stop[..., None], 2)[..., 0]
+        stop = reached(found.lead[..., 1:], limit)
+        right = after(found.right, stop)
         rule = rule_from_json(Lead(scale, DEPTH, sway, limit).json())
         for row, name in enumerate(table().names):
             for order in range(ORDERS):
@@ -91,8 +91,8 @@ def test_a_learned_rule_stops_as_the_arrays_say() -> None:
 
 
 def test_equal_votes_are_as_sure_as_adaptive_consistency() -> None:
-    stop = sure_after(certainty(table().models[0].codes), 0.95)
-    _, cost, _ = outcome(np.zeros((*stop.shape, DEPTH + 1)), spent(), stop)
+    stop = reached(certainty(table().models[0].codes), 0.95)
+    cost = after(table().models[0].spent(), stop)
     spec = Spec.parse(f"adaptive-consistency:n={DEPTH}")
     run = rerun(ReplayEngine(traces()), [spec], list(table().names), ORDERS, 1)[0].values
     row = dict(zip(MEASURES, run, strict=True))

@@ -29,6 +29,7 @@ from outthink.evaluation.calibration.votes import (
     Ridge,
     Table,
     Walk,
+    after,
     aims_above,
     below,
     deal,
@@ -78,7 +79,7 @@ def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
                 lost = possible < votes
                 stop = np.where(lost.any(axis=2), lost.argmax(axis=2) + 1, first)
             leaves = counts[..., -1] >= votes
-            exits.append(StageExit(tau, leaves, right, np.take_along_axis(spent, stop[..., None], 2)[..., 0]))
+            exits.append(StageExit(tau, leaves, right, after(spent, stop)))
     if keep:
         exits.append(StageExit(NEVER, np.zeros(right.shape, dtype=bool), right, spent[..., first]))
     return exits
@@ -207,9 +208,8 @@ class Fitter:
         settings, spent = self.settings, self.table.models[1].spent()
         exits = first_exits(self.table, first, keep) if first else [StageExit.never(gains.shape[:2])]
         for price, cap in product(settings.prices, settings.caps):
-            at = below(gains[..., : cap - 1], price)[..., None]
-            right = np.take_along_axis(votes.right, at, 2)[..., 0]
-            cost = np.take_along_axis(spent, at, 2)[..., 0]
+            stop = below(gains[..., : cap - 1], price)
+            right, cost = after(votes.right, stop), after(spent, stop)
             for stage in exits:
                 choice = CascadeChoice(first, stage.tau, keep, price, cap)
                 spent_all = stage.spent + np.where(stage.left, 0, cost)

@@ -24,13 +24,13 @@ from outthink.evaluation.calibration.votes import (
     Array,
     Mask,
     Ridge,
-    Spent,
     Table,
     Walk,
+    after,
     below,
     cheapest_kept,
     deal_one,
-    outcome,
+    reached,
     scale_of,
     walk,
 )
@@ -39,16 +39,6 @@ from outthink.strategies import leader_probability
 
 LEADS = tuple(float(value) for value in np.arange(0.3, 3.05, 0.1))
 """Leads of the leader in standard deviations; at the last ones a vote of 32 hardly ever stops early."""
-
-
-def leading(votes: Walk, limit: float) -> NDArray[np.intp]:
-    """Samples after which the leader leads by so many standard deviations.
-
-    The lead, (a - b) / sqrt(a + b + 1), is what adaptive-consistency's probability depends on.
-    """
-    enough = votes.lead[..., 1:] >= limit
-    enough[..., -1] = True
-    return np.asarray(enough.argmax(axis=2) + 1)
 
 
 THRESHOLDS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 2.0)
@@ -76,14 +66,13 @@ class _Rung:
         self._aims = _aims(margin)
         self._gains: dict[bytes, Array] = {}
         dealt = table.models[0]
-        total = dealt.spent()[..., : n + 1]
-        self._spent = Spent(total, total)
+        self._spent = dealt.spent()[..., : n + 1]
         everyone = np.ones(len(table.names), dtype=bool)
         plain = walk(table, 0, scale_of(dealt, everyone, (0.0, 0.0)), (1e-6, 0.0), depth=max(n, 2))
         self._aim = plain.right[..., n].mean(axis=1)
         certain = certainty(dealt.codes[..., :n])
         equal: list[tuple[StageRule, Array, Array]] = [
-            (Fixed() if limit > 1 else Adaptive(limit), *self._outcome(plain.right, sure_after(certain, limit)))
+            (Fixed() if limit > 1 else Adaptive(limit), *self._outcome(plain.right, reached(certain, limit)))
             for limit in THRESHOLDS
         ]
         self._tuned, self._usual = equal, False
@@ -94,8 +83,9 @@ class _Rung:
         for sway in SWAYS:
             scale = scale_of(dealt, everyone, sway)
             votes = walk(table, 0, scale, sway, depth=n)
-            rules = [Lead(scale, n, sway, limit) for limit in LEADS]
-            self._tuned += [(rule, *self._outcome(votes.right, leading(votes, rule.limit))) for rule in rules]
+            for limit in LEADS:
+                outcome = self._outcome(votes.right, reached(votes.lead[..., 1:], limit))
+                self._tuned.append((Lead(scale, n, sway, limit), *outcome))
             if sway == SWAY and self.learns:
                 self._learned = scale, votes, Ridge(votes)
 
@@ -167,9 +157,8 @@ class _Rung:
 
     def _outcome(self, right: Array, stop: NDArray[np.intp], problems: Mask | None = None) -> tuple[Array, Array]:
         """Accuracy and tokens a problem of stopping after `stop` samples; of these problems, or all of them."""
-        spent = self._spent if problems is None else Spent(self._spent.cost[problems], self._spent.tokens[problems])
-        accuracy, tokens, _ = outcome(right, spent, stop)
-        return accuracy.mean(axis=1), tokens.mean(axis=1)
+        spent = self._spent if problems is None else self._spent[problems]
+        return after(right, stop).mean(axis=1), after(spent, stop).mean(axis=1)
 
     def _best(self, problems: Mask, outcomes: Sequence[tuple[Array, Array]]) -> tuple[int, Array]:
         """The cheapest within the margin, with its tokens on each of the problems."""
@@ -197,13 +186,6 @@ def certainty(codes: NDArray[np.int64]) -> Array:
         top = np.partition(votes, -2, axis=2)
         certain[..., k] = known[top[..., -1], top[..., -2]]
     return certain
-
-
-def sure_after(certain: Array, limit: float) -> NDArray[np.intp]:
-    """Samples after which the leader is sure enough, over (problem, order)."""
-    enough = certain >= limit
-    enough[..., -1] = True
-    return np.asarray(enough.argmax(axis=2) + 1)
 
 
 _PATHS = 8000

@@ -315,19 +315,16 @@ class Ridge:
 # Stopping rules over the votes, and the choice among their operating points.
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Totals after 0, 1, ... samples, over (problem, order, samples): all that is charged, generated tokens."""
-
-    cost: Array
-    tokens: Array
+def after(totals: Array, stop: NDArray[np.intp]) -> Array:
+    """Of totals after 0, 1, ... samples, (problem, order, samples), those after `stop` samples, (problem, order)."""
+    return np.asarray(np.take_along_axis(totals, stop[..., None], 2)[..., 0])
 
 
-def outcome(right: Array, spent: Spent, stop: NDArray[np.intp]) -> tuple[Array, Array, Array]:
-    """Accuracy, cost and tokens over (problem, order) of stopping after `stop` samples."""
-    at = stop[..., None]
-    accuracy, cost, tokens = (np.take_along_axis(total, at, 2)[..., 0] for total in (right, spent.cost, spent.tokens))
-    return accuracy, cost, tokens
+def reached(values: Array, limit: float) -> NDArray[np.intp]:
+    """Samples after which a value is at least the limit, all of them where it never is; values after 1, 2, ..."""
+    enough = values >= limit
+    enough[..., -1] = True
+    return np.asarray(enough.argmax(axis=2) + 1)
 
 
 def below(gains: Array, price: float) -> NDArray[np.intp]:
