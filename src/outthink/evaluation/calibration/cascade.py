@@ -30,8 +30,8 @@ from outthink.evaluation.calibration.votes import (
     Table,
     Walk,
     after,
-    aims_above,
     below,
+    cheapest_kept,
     deal,
     scale_of,
     walk,
@@ -245,31 +245,10 @@ def _walks(settings: CascadeSettings) -> list[tuple[int, float]]:
 
 
 def operating_point(candidates: Candidates, aim: Array, settings: CascadeSettings) -> int:
-    """The cheapest candidate, aimed high enough that the choice itself holds up on other problems.
-
-    Choosing the cheapest of many that seem to reach the aim favours lucky ones. So the aim is raised
-    until candidates that were chosen on some folds are within the margin on the others, on average.
-    """
-    accuracy, cost = np.array(candidates.accuracy), np.array(candidates.cost)
-    rng = np.random.default_rng(settings.seed)
-    folds = [rng.permutation(len(aim)) % settings.folds for _ in range(settings.partitions)]
-    masks = [fold == k for fold in folds for k in range(settings.folds)]
-    for slack in aims_above(settings.margin):
-        held = [
-            (accuracy[_cheapest(accuracy, cost, aim, ~mask, float(slack)), mask] - aim[mask]).sum() for mask in masks
-        ]
-        if sum(held) / (len(aim) * settings.partitions) >= -settings.margin:
-            break
-    everyone = np.ones(len(aim), dtype=bool)
-    return _cheapest(accuracy, cost, aim, everyone, float(slack))
-
-
-def _cheapest(accuracy: Array, cost: Array, aim: Array, problems: Mask, slack: float) -> int:
-    mean = accuracy[:, problems].mean(axis=1)
-    enough = mean >= aim[problems].mean() - slack
-    if not enough.any():
-        return int(mean.argmax())
-    return int(np.where(enough, cost[:, problems].mean(axis=1), np.inf).argmin())
+    """The cheapest candidate that keeps the accuracy of the aim, as `cheapest_kept` chooses it."""
+    lost, cost = np.array(candidates.accuracy) - aim, np.array(candidates.cost)
+    folds, partitions = settings.folds, settings.partitions
+    return cheapest_kept(lost, cost, settings.margin, settings.seed, folds=folds, partitions=partitions)
 
 
 # Cascades for a policy, where samples of a smaller model on the same problems are at hand, too.

@@ -333,14 +333,6 @@ def below(gains: Array, price: float) -> NDArray[np.intp]:
     return np.asarray(enough.argmax(axis=2) + 1)
 
 
-def aims_above(margin: float) -> Array:
-    """What may be lost on the problems at hand, from the margin down to a gain of twice as much, strictest last.
-
-    A margin of 0 leaves nothing to step through: the aim itself is the only one.
-    """
-    return np.arange(margin, -2 * margin - 1e-9, -max(margin, 1e-4) / 5)
-
-
 def cheapest_kept(lost: Array, cost: Array, margin: float, seed: int, *, folds: int, partitions: int) -> int:
     """The cheapest operating point within the margin, aimed high enough that the choice itself holds up.
 
@@ -357,8 +349,8 @@ def cheapest_kept(lost: Array, cost: Array, margin: float, seed: int, *, folds: 
     sums, costs, sizes = lost @ masks.T, cost @ masks.T, masks.sum(axis=1)
     kept = (lost.sum(axis=1)[:, None] - sums) / (count - sizes)
     rest = cost.sum(axis=1)[:, None] - costs
-    slack = margin
-    for slack in aims_above(margin):
+    # From the margin down to a gain of twice as much. A margin of 0 leaves nothing to step through: it stays alone.
+    for slack in np.arange(margin, -2 * margin - 1e-9, -max(margin, 1e-4) / 5):
         chosen = _cheapest(kept, rest, float(slack))
         if sums[chosen, np.arange(len(masks))].sum() / sizes.sum() >= -margin:
             break
