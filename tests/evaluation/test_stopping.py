@@ -150,3 +150,5 @@ def test_the_oracle_is_never_beaten_and_chance_costs_what_it_is_told() -> None:
 def test_a_broken_weighted_rule_is_refused() -> None:
     with pytest.raises(BadInput, match="malformed"):
         rule_from_json({"kind": "weighted-adaptive", "scale": {}, "horizon": 4, "sway": [0, 0], "limit": 1.0})
+    with pytest.raises(BadInput, match=r"'adaptive' is malformed.*threshold"):
+        rule_from_json({"kind": "adaptive"})

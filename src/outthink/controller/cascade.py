@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, get_args
 
-from outthink.controller.stored import JsonObject, reading
+from outthink.controller.stored import JsonObject, reading, typed
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
 from outthink.core.sample import Sample
@@ -84,14 +84,8 @@ class Stage:
     @classmethod
     def of(cls, values: JsonObject, inner: Callable[[JsonObject], StageRule]) -> Stage:
         """From plain values, `inner` reading its rule; KeyError, TypeError or ValueError for what is malformed."""
-        return cls(
-            None if values["model"] is None else str(values["model"]),
-            int(values["n"]),
-            inner(values["rule"]),
-            math.inf if values["tau"] is None else float(values["tau"]),
-            values["signal"],
-            float(values["keep"]),
-        )
+        tau = math.inf if values["tau"] is None else values["tau"]
+        return typed(cls, {**values, "tau": tau, "rule": inner(values["rule"])})
 
     @property
     def pointless(self) -> bool:

@@ -8,13 +8,13 @@ needs the standard library only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import exp, log
 from pathlib import Path
 
 from outthink.controller.router.folder import Folder, card_of, model_of, reads_alike
 from outthink.controller.router.model import TextModel, sigmoid
-from outthink.controller.stored import JsonObject, reading
+from outthink.controller.stored import JsonObject, plain_values, reading, typed
 from outthink.core.errors import BadInput
 
 _MOST = log(1e7)
@@ -199,12 +199,10 @@ class Probe:
 
     def json(self) -> JsonObject:
         """Plain values."""
-        return asdict(self) | {"direction": list(self.direction)}
+        return plain_values(self)
 
     @classmethod
     def of(cls, values: JsonObject) -> Probe:
         """From plain values; BadInput for what is malformed."""
         with reading("probe", "fit it again"):
-            direction = tuple(float(value) for value in values["direction"])
-            numbers = int(values["layer"]), direction, float(values["bias"]), float(values["flops"])
-            return cls(str(values["model"]), str(values["reader"]), *numbers)
+            return typed(cls, values)

@@ -1,18 +1,26 @@
 """What the controller's artefacts on disk have in common: plain JSON values, read strictly and written whole.
 
-Knows: JSON objects, how a malformed one is refused in one line, and how a file appears all at once. Does not
-know what any artefact holds.
+Knows: JSON objects, how one becomes a dataclass and is refused in one line where it is malformed, and how a file
+appears all at once. Does not know what any artefact holds.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from outthink.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 JsonObject = Mapping[str, Any]
 """A JSON object that was read, or is about to be written."""
@@ -35,6 +43,33 @@ def reading(
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         shown, reason = (type(error).__name__, str(error)) if value is None else (value, repr(error))
         raise BadInput(field, shown, f"{problem} ({reason})", remedy) from None
+
+
+def plain_values(instance: DataclassInstance) -> JsonObject:
+    """Plain values of a dataclass as they will be read again: lists for tuples."""
+    values: JsonObject = json.loads(json.dumps(asdict(instance)))
+    return values
+
+
+def typed(kind: type[T], values: JsonObject) -> T:
+    """A dataclass from plain values, each as the type of its field; further keys are passed over.
+
+    Raises KeyError, TypeError or ValueError for what is malformed.
+    """
+    hints = get_type_hints(kind)
+    return kind(**{field.name: _typed(hints[field.name], values[field.name]) for field in fields(kind)})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    parts = get_args(hint)
+    if get_origin(hint) is UnionType:
+        return None if value is None else _typed(parts[0], value)
+    if get_origin(hint) is tuple:
+        kinds = parts[:1] * len(value) if parts[-1] is ... else parts
+        return tuple(_typed(part, item) for part, item in zip(kinds, value, strict=True))
+    if isinstance(hint, type) and is_dataclass(hint):
+        return typed(hint, value)
+    return hint(value) if hint in (str, int, float) else value  # a Literal is checked by what holds it
 
 
 def write_file(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from outthink.controller.stored import JsonObject, reading
+from outthink.controller.stored import JsonObject, reading, typed
 from outthink.core.errors import BadInput
 
 _Z = 1.959963984540054
@@ -54,9 +54,8 @@ class Arm:
 
 def arms_of(rows: Sequence[JsonObject]) -> tuple[Arm, ...]:
     """Arms from plain values; BadInput for fewer than one, two of a name, or a damaged one."""
-    numbers = ("mean", "low", "high", "cost")
     with reading("arms", "give name, mean, low, high, cost", "cannot be read"):
-        return checked([Arm(str(row["name"]), *(float(row[key]) for key in numbers)) for row in rows])
+        return checked([typed(Arm, row) for row in rows])
 
 
 def checked(arms: Sequence[Arm]) -> tuple[Arm, ...]:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 from outthink.controller.cascade import StageRule
 from outthink.controller.policy.regime import Regime
@@ -118,13 +117,12 @@ class HeldOut:
     @classmethod
     def of(cls, values: JsonObject) -> HeldOut:
         """From plain values. BadInput for a missing key, or a value that is no number."""
-        known: dict[str, Any] = {}
+        known: JsonObject = {field.name: values.get(field.name) for field in fields(cls)}
         for field in fields(cls):
-            value = values.get(field.name)
+            value = known[field.name]
             unknown = value is None and "None" in str(field.type)
             if not unknown and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise BadInput("policy", value, f"is no {field.name} of an arm", "calibrate again")
-            known[field.name] = value
         return cls(**known)
 
 

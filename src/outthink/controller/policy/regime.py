@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
-from typing import Any
 
 from outthink.controller.router.text import NAMES, hand_features
-from outthink.controller.stored import JsonObject
+from outthink.controller.stored import JsonObject, typed
 from outthink.core.errors import BadInput
 from outthink.strategies.defaults import Answer
 
@@ -116,18 +115,12 @@ class Regime:
     @classmethod
     def of(cls, values: JsonObject) -> Regime:
         """From plain values; BadInput where it reads other features than this version has."""
-        fields: dict[str, Any] = dict(values)
-        for key in ("mean", "spread"):
-            column = fields.get(key)
-            if column is not None:
-                if set(column) != set(NAMES):
-                    raise BadInput("policy", key, "has other features than this version reads", "calibrate again")
-                fields[key] = tuple(float(column[name]) for name in NAMES)
-        for key in ("characters", "prompt_tokens", "sample_tokens", "prompts"):
-            if fields.get(key) is not None:
-                low, high = fields[key]
-                fields[key] = float(low), float(high)
-        return cls(**fields)
+        columns = {key: values[key] for key in ("mean", "spread") if values.get(key) is not None}
+        for key, column in columns.items():
+            if set(column) != set(NAMES):
+                raise BadInput("policy", key, "has other features than this version reads", "calibrate again")
+            columns[key] = [column[name] for name in NAMES]
+        return typed(cls, {**asdict(cls()), **values, **columns})
 
 
 def _moved(column: Sequence[float], mean: float, spread: float) -> float:

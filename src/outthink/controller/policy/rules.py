@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 from outthink.controller.cascade import Cascade, StageRule
 from outthink.controller.policy.regime import PROBES, Regime
-from outthink.controller.stored import JsonObject, reading
+from outthink.controller.stored import JsonObject, plain_values, reading, typed
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Stopped, Verdict
 from outthink.core.sample import TOP, Sample
@@ -28,31 +28,20 @@ TERMS = 15
 COEFFICIENTS = 1 + TERMS + TERMS * (TERMS + 1) // 2
 
 
-def rule_from_json(values: JsonObject) -> StageRule:
-    """The rule that plain values describe; BadInput for anything else."""
-    kind = values.get("kind")
-    if kind == Fixed.kind:
-        return Fixed()
-    if kind == Adaptive.kind and isinstance(values.get("threshold"), float):
-        return Adaptive(values["threshold"])
-    if kind == Lead.kind:
-        return Lead.of(values)
-    if kind == LinearGain.kind:
-        return LinearGain.of(values)
-    if kind == Cascade.kind:
-        return Cascade.of(values, rule_from_json)
-    raise BadInput("policy", kind, "is no kind of rule", "calibrate again")
-
-
 @dataclass(frozen=True, slots=True)
-class Fixed(StageRule):
-    """Self-consistency at a fixed size."""
-
-    kind: ClassVar[str] = "fixed"
+class PlainRule(StageRule):
+    """A rule whose fields are plain values."""
 
     def json(self) -> JsonObject:
         """Plain values."""
-        return {"kind": self.kind}
+        return {"kind": self.kind, **plain_values(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed(PlainRule):
+    """Self-consistency at a fixed size."""
+
+    kind: ClassVar[str] = "fixed"
 
     def start(self, n: int, features: Sequence[float] | None) -> Rule:
         """The rule for one request."""
@@ -60,15 +49,11 @@ class Fixed(StageRule):
 
 
 @dataclass(frozen=True, slots=True)
-class Adaptive(StageRule):
+class Adaptive(PlainRule):
     """Adaptive-consistency with a threshold of its own."""
 
     threshold: float
     kind: ClassVar[str] = "adaptive"
-
-    def json(self) -> JsonObject:
-        """Plain values."""
-        return {"kind": self.kind, "threshold": self.threshold}
 
     def start(self, n: int, features: Sequence[float] | None) -> Rule:
         """The rule for one request."""
@@ -163,12 +148,6 @@ class Scale:
     weight: float = 1.0
     """Mean of the unscaled vote weights."""
 
-    @classmethod
-    def of(cls, values: JsonObject) -> Self:
-        """From plain values; KeyError, TypeError or ValueError for what is malformed."""
-        logprob, confidence, tokens = (_pair(values[name]) for name in ("logprob", "confidence", "tokens"))
-        return cls(logprob, confidence, tokens, float(values["weight"]))
-
 
 class VoteShape:
     """The votes of one request as a rule sees them.
@@ -228,7 +207,7 @@ def _standardised(value: float | None, of: tuple[float, float]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class ShapeRule(StageRule):
+class ShapeRule(PlainRule):
     """A rule that stops by the shape of the vote.
 
     Args:
@@ -244,12 +223,6 @@ class ShapeRule(StageRule):
     def enough(self, shape: VoteShape) -> bool:
         """Whether to stop."""
         raise NotImplementedError
-
-    def json(self) -> JsonObject:
-        """Plain values."""
-        values = asdict(self) | {"kind": self.kind}
-        values["scale"] = {name: list(v) if isinstance(v, tuple) else v for name, v in values["scale"].items()}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def start(self, n: int, features: Sequence[float] | None) -> Stopping:
         """The rule for one request of at most n samples; features of the question are not used."""
@@ -267,12 +240,6 @@ class Lead(ShapeRule):
     def enough(self, shape: VoteShape) -> bool:
         """Whether the leader is far enough ahead."""
         return shape.drawn >= self.horizon or shape.lead >= self.limit
-
-    @classmethod
-    def of(cls, values: JsonObject) -> Lead:
-        """From plain values; BadInput for what is malformed."""
-        with reading("policy", "calibrate again", value=cls.kind):
-            return cls(*_seen_alike(values), float(values["limit"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,13 +277,6 @@ class LinearGain(ShapeRule):
         """Whether going on is worth less than its price."""
         return shape.drawn >= self.horizon or self.gain(shape) <= self.price
 
-    @classmethod
-    def of(cls, values: JsonObject) -> LinearGain:
-        """From plain values; BadInput for what is malformed."""
-        with reading("policy", "calibrate again", value=cls.kind):
-            coefficients = tuple(float(value) for value in values["coefficients"])
-            return cls(*_seen_alike(values), coefficients, float(values["price"]))
-
 
 class Stopping:
     """A rule on the vote's shape, on one request."""
@@ -349,12 +309,15 @@ class Stopping:
         return self._shape.votes.winner(self._stopped)
 
 
-def _seen_alike(values: JsonObject) -> tuple[Scale, int, tuple[float, float]]:
-    """Scale, horizon and sway of a rule."""
-    return Scale.of(values["scale"]), int(values["horizon"]), _pair(values["sway"])
+_RULES: dict[str, type[PlainRule]] = {rule.kind: rule for rule in (Fixed, Adaptive, Lead, LinearGain)}
 
 
-def _pair(values: Sequence[float]) -> tuple[float, float]:
-    """Two numbers; TypeError or ValueError for anything else."""
-    first, second = values
-    return float(first), float(second)
+def rule_from_json(values: JsonObject) -> StageRule:
+    """The rule that plain values describe; BadInput for anything else."""
+    kind = values.get("kind")
+    if kind == Cascade.kind:
+        return Cascade.of(values, rule_from_json)
+    if kind not in _RULES:
+        raise BadInput("policy", kind, "is no kind of rule", "calibrate again")
+    with reading("policy", "calibrate again", value=kind):
+        return typed(_RULES[kind], values)
