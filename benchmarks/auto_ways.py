@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from boosted import Boosted
 from outthink.engines.traces import Recorded, Traces, load
 from outthink.evaluation.calibration.fit import SWAYS, StoppingSettings, certainty, fit
-from outthink.evaluation.calibration.votes import SWAY, Array, Ridge, Walk, deal_one, reached, scale_of, walk
+from outthink.evaluation.calibration.votes import SWAY, TIES, Array, Ridge, Walk, deal_one, reached, walk
 from outthink.evaluation.calibration.votes import Table as Samples
 from stopping import (
     HeldOutRule,
@@ -37,12 +37,10 @@ from stopping import (
 
 DEPTH = 32
 MARGIN = 0.005
-PLAIN = (1e-6, 0.0)
-"""Ties go to the surer answer, and confidence weighs nothing."""
 HALF = (0.5, 0.0)
-TUNED = (PLAIN, *SWAYS)
+TUNED = (TIES, *SWAYS)
 """Vote weights that the tuned control chooses among."""
-SCORED = tuple((w or PLAIN[0], 0.0) for w in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0))
+SCORED = tuple((w or TIES[0], 0.0) for w in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0))
 SCORED_LEARNED = ((0.5, 0.0), (1.0, 0.0), (1.5, 0.0))
 PRICES = tuple(float(price) for price in np.geomspace(2e-4, 0.3, 64))
 ESC_WINDOW = 5
@@ -78,13 +76,12 @@ class Set:
 
     def walk(self, sway: tuple[float, float]) -> Walk:
         """Votes under these weights."""
-        everyone = np.ones(len(self.samples.names), dtype=bool)
-        return walk(self.samples, 0, scale_of(self.model, everyone, sway), sway, depth=DEPTH)
+        return walk(self.samples, 0, sway, depth=DEPTH)
 
     @cached_property
     def plain(self) -> Walk:
         """Votes of equal weight."""
-        return self.walk(PLAIN)
+        return self.walk(TIES)
 
     @property
     def aim(self) -> Array:
@@ -137,7 +134,7 @@ def compare(path: Path, orders: int, folds: int, partition: int, *, trees: bool,
     ways[CONTROL] = held_out([tuned] * folds, fold, data.aim, MARGIN)
     half = thresholds(walks[HALF], data.spent, weight(HALF))
     found.curves[f"{CONTROL}, votes exp(0.5 z)"] = half.accuracy, half.tokens
-    for sway in (PLAIN, HALF, SWAY):
+    for sway in (TIES, HALF, SWAY):
         learned(data, found, f"{LINEAR}, {weight(sway)}", Ridge(walks[sway]), walks[sway], fold)
     if trees:
         for sway in (HALF, SWAY):
@@ -156,7 +153,7 @@ def compare(path: Path, orders: int, folds: int, partition: int, *, trees: bool,
 
 def weight(sway: tuple[float, float]) -> str:
     """A vote weight in words: z is the standardised mean log-probability, c the confidence."""
-    if sway == PLAIN:
+    if sway == TIES:
         return "equal votes"
     return f"votes exp({sway[0]:g} z)" if not sway[1] else f"votes exp({sway[0]:g} z + {sway[1]:g} c)"
 

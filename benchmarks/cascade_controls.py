@@ -19,10 +19,10 @@ from outthink.evaluation.calibration.cascade import (
     baseline,
     operating_point,
 )
-from outthink.evaluation.calibration.votes import Array, Dealt, Mask, Table, after, reached, scale_of, walk
+from outthink.evaluation.calibration.votes import TIES, Array, Dealt, Mask, Table, after, reached, scale_of, walk
 
 THRESHOLDS = tuple(float(value) for value in np.arange(0.5, 2.6, 0.1))
-_SWAYS = ((1e-6, 0.0), (0.25, 0.25))
+_SWAYS = (TIES, (0.25, 0.25))
 LADDER = (1, 2, 4, 8, 16)
 
 
@@ -36,8 +36,7 @@ def tuned_adaptive(table: Table, settings: CascadeSettings, train: Mask) -> tupl
     inside, outside = Candidates(), Candidates()
     spent = table.models[1].spent()
     for sway in _SWAYS:
-        found = walk(table, 1, scale_of(table.models[1].take(train), np.ones(train.sum(), dtype=bool), sway), sway,
-                     depth=settings.depth)  # fmt: skip
+        found = walk(table, 1, sway, depth=settings.depth, scale=scale_of(table.models[1].take(train), sway))
         for threshold, cap in product(THRESHOLDS, settings.caps):
             stop = reached(found.lead[..., 1 : cap + 1], threshold)
             right, cost = after(found.right, stop), after(spent, stop)
@@ -95,8 +94,7 @@ def oracle(table: Table) -> tuple[Array, Array]:
 
 
 def _votes(table: Table, place: int, n: int) -> Array:
-    everyone = np.ones(len(table.names), dtype=bool)
-    return walk(table, place, scale_of(table.models[place], everyone, _SWAYS[0]), _SWAYS[0], depth=n).right
+    return walk(table, place, TIES, depth=n).right
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +138,7 @@ def passing(table: Table, bins: Sequence[tuple[str, Mask]], skip: int) -> list[P
     sizes = [n for n in LADDER if n <= rest.models[0].codes.shape[2]]
     depth = max(2, *sizes)
     weak, strong = _votes(rest, 0, depth), _votes(rest, 1, 2)
-    rows, _ = rest.grid
+    rows = np.arange(len(rest.names))[:, None]
     codes = rest.models[0].codes
     hits = np.stack([rest.right[rows, np.maximum(code, 0)] & (code >= 0) for code in np.moveaxis(codes, 2, 0)], axis=2)
     any_right = np.maximum.accumulate(hits, axis=2)

@@ -26,7 +26,7 @@ from outthink.evaluation.calibration.cascade import (
     first_exits,
     operating_point,
 )
-from outthink.evaluation.calibration.votes import SWAY, Array, Table, after, below, deal, scale_of, walk
+from outthink.evaluation.calibration.votes import SWAY, Array, Table, after, below, deal, walk
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from pooled import POOLED, replay_pool
@@ -99,7 +99,7 @@ def in_arrays(
     dealt: Table, exit: StageExit, second: LinearGain, cap: int, carried: Array | None
 ) -> tuple[Array, Array]:
     """Accuracy and FLOPs of a cascade, computed from the arrays alone."""
-    found = walk(dealt, 1, second.scale, second.sway, depth=second.horizon, carried=carried)
+    found = walk(dealt, 1, second.sway, depth=second.horizon, carried=carried, scale=second.scale)
     first, other = np.triu_indices(TERMS)
     terms = np.concatenate([found.terms, found.terms[..., first] * found.terms[..., other]], axis=-1)
     gains = second.coefficients[0] + terms @ np.array(second.coefficients[1:])
@@ -140,11 +140,10 @@ def test_the_fit_reads_back_from_json(forced: bool) -> None:
 def test_the_terms_over_arrays_are_those_of_the_rule() -> None:
     """The same votes through `Shape` and through `walk`: the same numbers after every sample."""
     dealt = table(orders=1)
-    scale = scale_of(dealt.models[1], np.ones(len(dealt.names), dtype=bool), SWAY)
-    found = walk(dealt, 1, scale, SWAY, depth=12)
+    found = walk(dealt, 1, SWAY, depth=12)
     engine = ReplayEngine(demo()[1], seed=0)
     for row, name in enumerate(dealt.names[:15]):
-        shape = VoteShape(scale, 12, SWAY)
+        shape = VoteShape(found.scale, 12, SWAY)
         for k, outcome in enumerate(engine._deal(name)[:11]):
             shape.add(outcome.sample)
             assert shape.terms() == pytest.approx(found.terms[row, 0, k].tolist(), rel=1e-9, abs=1e-9)

@@ -14,6 +14,7 @@ from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.fit import certainty
 from outthink.evaluation.calibration.votes import (
     SWAY,
+    TIES,
     Array,
     Mask,
     Ridge,
@@ -22,7 +23,6 @@ from outthink.evaluation.calibration.votes import (
     below,
     deal_one,
     reached,
-    scale_of,
     walk,
 )
 from outthink.evaluation.replay import MEASURES, rerun
@@ -62,12 +62,11 @@ def fed(rule: Rule, name: str, order: int) -> tuple[bool, int]:
 
 @pytest.mark.parametrize("sway", [(0.5, 0.0), SWAY])
 def test_weighted_thresholds_stop_as_the_arrays_say(sway: tuple[float, float]) -> None:
-    scale = scale_of(table().models[0], np.ones(len(table().names), dtype=bool), sway)
-    found = walk(table(), 0, scale, sway, depth=DEPTH)
+    found = walk(table(), 0, sway, depth=DEPTH)
     for limit in (0.55, 1.05, 1.55):
         stop = reached(found.lead[..., 1:], limit)
         right = after(found.right, stop)
-        rule = rule_from_json(Lead(scale, DEPTH, sway, limit).json())
+        rule = rule_from_json(Lead(found.scale, DEPTH, sway, limit).json())
         for row, name in enumerate(table().names):
             for order in range(ORDERS):
                 assert fed(rule.start(DEPTH, None), name, order) == (right[row, order] == 1, stop[row, order])
@@ -75,12 +74,11 @@ def test_weighted_thresholds_stop_as_the_arrays_say(sway: tuple[float, float]) -
 
 def test_a_learned_rule_stops_as_the_arrays_say() -> None:
     everyone = np.ones(len(table().names), dtype=bool)
-    scale = scale_of(table().models[0], everyone, SWAY)
-    found = walk(table(), 0, scale, SWAY, depth=DEPTH)
+    found = walk(table(), 0, SWAY, depth=DEPTH)
     ridge = Ridge(found)
     coefficients = ridge.fit(everyone)
     stop = below(ridge.gains(coefficients, everyone), 0.02)
-    rule = LinearGain(scale, DEPTH, SWAY, ridge.plain(coefficients), 0.02)
+    rule = LinearGain(found.scale, DEPTH, SWAY, ridge.plain(coefficients), 0.02)
     same = [
         fed(rule.start(DEPTH, None), name, order)[1] == stop[row, order]
         for row, name in enumerate(table().names)
@@ -133,8 +131,7 @@ def test_the_operating_point_is_that_of_the_other_folds() -> None:
 
 
 def test_the_oracle_is_never_beaten_and_chance_costs_what_it_is_told() -> None:
-    found = walk(table(), 0, scale_of(table().models[0], np.ones(len(table().names), dtype=bool), (0.0, 0.0)),
-                 (1e-6, 0.0), depth=DEPTH)  # fmt: skip
+    found = walk(table(), 0, TIES, depth=DEPTH)
     best = oracle(found.right, spent())
     whole = found.right[..., DEPTH].mean()
     assert best.accuracy[-1].mean() >= found.right.mean(axis=(0, 1)).max() >= whole

@@ -24,6 +24,7 @@ from outthink.evaluation.calibration.fit import FittedRules, orders_for
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.calibration.votes import (
     SWAY,
+    TIES,
     Array,
     Mask,
     Ridge,
@@ -32,6 +33,7 @@ from outthink.evaluation.calibration.votes import (
     after,
     below,
     cheapest_kept,
+    count,
     deal,
     scale_of,
     walk,
@@ -39,9 +41,6 @@ from outthink.evaluation.calibration.votes import (
 from outthink.evaluation.dataset import SampleSet
 from outthink.evaluation.replay import MEASURES
 from outthink.evaluation.rows import paired_interval
-
-TIES = (1e-6, 0.0)
-"""Sway that does no more than break ties by confidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +61,8 @@ class StageExit:
 def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
     """The first stage's thresholds: every agreement it can have, or quantiles of one sample's confidence."""
     dealt = table.models[0]
-    everyone = np.ones(len(table.names), dtype=bool)
-    votes_of = walk(table, 0, scale_of(dealt, everyone, TIES), TIES, depth=max(2, first))
     counts = leaders(table, 0, first)
-    right, spent = votes_of.right[..., first], dealt.spent()
+    right, spent = walk(table, 0, TIES, depth=max(2, first)).right[..., first], dealt.spent()
     exits = []
     if first == 1:
         sure = np.where(dealt.codes[..., 0] >= 0, np.exp(np.nan_to_num(dealt.logprob[..., 0], nan=-np.inf)), 0.0)
@@ -96,12 +93,10 @@ def carried_votes(table: Table, first: int, keep: float) -> Array | None:
     """Weight that the first stage's answers take along, over (problem, order, answer); None for none."""
     if not first or not keep:
         return None
-    rows, columns = table.grid
-    votes = np.zeros((*rows.shape, table.right.shape[1]))
+    codes = table.models[0].codes
+    votes = np.zeros((*codes.shape[:2], table.right.shape[1]))
     for k in range(first):
-        code = table.models[0].codes[:, :, k]
-        readable = code >= 0
-        votes[rows[readable], columns[readable], code[readable]] += keep
+        count(votes, codes[..., k], keep)
     return votes
 
 
@@ -179,8 +174,7 @@ class CascadeFit:
 
 def baseline(table: Table, place: int, n: int) -> tuple[Array, Array]:
     """Accuracy and FLOPs a problem of plain self-consistency with n samples."""
-    everyone = np.ones(len(table.names), dtype=bool)
-    votes = walk(table, place, scale_of(table.models[place], everyone, (0.0, 0.0)), TIES, depth=n)
+    votes = walk(table, place, TIES, depth=n)
     return votes.right[..., n].mean(axis=1), table.models[place].spent()[..., n].mean(axis=1)
 
 
@@ -190,15 +184,14 @@ class Fitter:
     def __init__(self, table: Table, settings: CascadeSettings) -> None:
         self.table, self.settings = table, settings
         self.candidates = Candidates()
-        self.aim, self.cost = baseline(table, 1, settings.target)
+        self.aim, _ = baseline(table, 1, settings.target)
         everyone = np.ones(len(table.names), dtype=bool)
-        self._scale = scale_of(table.models[1], everyone, SWAY)
         fold = np.random.default_rng(settings.seed).permutation(len(table.names)) % settings.folds
         self._coefficients: dict[tuple[int, float], tuple[float, ...]] = {}
         for first, keep in _walks(settings):
-            votes = walk(table, 1, self._scale, SWAY, depth=settings.depth, carried=carried_votes(table, first, keep))
+            votes = walk(table, 1, SWAY, depth=settings.depth, carried=carried_votes(table, first, keep))
             ridge = Ridge(votes)
-            self._coefficients[first if keep else 0, keep] = ridge.plain(ridge.fit(everyone))
+            self._coefficients[first, keep] = ridge.plain(ridge.fit(everyone))
             gains = ridge.crossed(np.arange(len(table.names)), fold)
             for n in [first] if keep else settings.firsts:
                 self._try(votes, gains, n, keep)
@@ -226,7 +219,7 @@ class Fitter:
             candidates = candidates.only([i for i, choice in enumerate(candidates.choices) if choice.first])
         choice = candidates.choices[operating_point(candidates, self.aim, self.settings)]
         coefficients = self._coefficients[choice.first if choice.keep else 0, choice.keep]
-        gain = LinearGain(self._scale, self.settings.depth, SWAY, coefficients, choice.price)
+        gain = LinearGain(scale_of(self.table.models[1], SWAY), self.settings.depth, SWAY, coefficients, choice.price)
         return CascadeFit(assemble(self.table, choice, gain), choice)
 
 

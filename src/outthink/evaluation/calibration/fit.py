@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outthink.controller.cascade import StageRule
-from outthink.controller.policy.rules import SURE, Adaptive, Fixed, Lead, LinearGain, Scale
+from outthink.controller.policy.rules import SURE, Adaptive, Fixed, Lead, LinearGain
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.votes import (
     SWAY,
+    TIES,
     Array,
     Mask,
     Ridge,
@@ -29,9 +30,9 @@ from outthink.evaluation.calibration.votes import (
     after,
     below,
     cheapest_kept,
+    count,
     deal_one,
     reached,
-    scale_of,
     walk,
 )
 from outthink.evaluation.rows import paired_interval
@@ -67,8 +68,7 @@ class _Rung:
         self._gains: dict[bytes, Array] = {}
         dealt = table.models[0]
         self._spent = dealt.spent()[..., : n + 1]
-        everyone = np.ones(len(table.names), dtype=bool)
-        plain = walk(table, 0, scale_of(dealt, everyone, (0.0, 0.0)), (1e-6, 0.0), depth=max(n, 2))
+        plain = walk(table, 0, TIES, depth=max(n, 2))
         self._aim = plain.right[..., n].mean(axis=1)
         certain = certainty(dealt.codes[..., :n])
         equal: list[tuple[StageRule, Array, Array]] = [
@@ -77,17 +77,16 @@ class _Rung:
         ]
         self._tuned, self._usual = equal, False
         self.learns = len(table.names) >= _FEW and self._aim.sum() >= _FEW_RIGHT
-        self._learned: tuple[Scale, Walk, Ridge] | None = None
+        self._learned: tuple[Walk, Ridge] | None = None
         if n < LEAST or len(table.names) < _FEW:
             return
         for sway in SWAYS:
-            scale = scale_of(dealt, everyone, sway)
-            votes = walk(table, 0, scale, sway, depth=n)
+            votes = walk(table, 0, sway, depth=n)
             for limit in LEADS:
                 outcome = self._outcome(votes.right, reached(votes.lead[..., 1:], limit))
-                self._tuned.append((Lead(scale, n, sway, limit), *outcome))
+                self._tuned.append((Lead(votes.scale, n, sway, limit), *outcome))
             if sway == SWAY and self.learns:
-                self._learned = scale, votes, Ridge(votes)
+                self._learned = votes, Ridge(votes)
 
     def rule(self, problems: Mask) -> StageRule:
         """The rule fitted on these problems alone."""
@@ -126,7 +125,7 @@ class _Rung:
     def _lost(self, rule: StageRule, problems: Mask) -> Array:
         """Accuracy that a rule loses on each of these problems, which it was not fitted on."""
         if isinstance(rule, LinearGain) and self._learned is not None:
-            _, walked, ridge = self._learned
+            walked, ridge = self._learned
             gains = ridge.gains_without(~problems, problems)
             accuracy, _ = self._outcome(walked.right[problems], below(gains, rule.price), problems)
         else:
@@ -136,11 +135,11 @@ class _Rung:
     def _regressed(self, problems: Mask, tokens: Array) -> tuple[LinearGain, bool]:
         """The linear gain at its best price, and whether it needs fewer tokens than the tuned threshold."""
         assert self._learned is not None
-        scale, walked, ridge = self._learned
+        walked, ridge = self._learned
         gains, right = self._crossed(ridge, problems), walked.right[problems]
         outcomes = [self._outcome(right, below(gains, price), problems) for price in PRICES]
         best, learned_tokens = self._best(problems, outcomes)
-        rule = LinearGain(scale, self._n, SWAY, ridge.plain(ridge.fit(problems)), PRICES[best])
+        rule = LinearGain(walked.scale, self._n, SWAY, ridge.plain(ridge.fit(problems)), PRICES[best])
         _, high = paired_interval(learned_tokens - tokens, resamples=500, seed=self._seed)
         keeps = outcomes[best][0].mean() >= self._aim[problems].mean() - self._aims[0]
         return rule, bool(high < 0 and keeps)
@@ -176,13 +175,11 @@ def _aims(margin: float) -> list[float]:
 def certainty(codes: NDArray[np.int64]) -> Array:
     """Adaptive-consistency's probability of the leader of equal votes after 1, 2, ... samples."""
     problems, orders, n = codes.shape
-    rows, columns = np.meshgrid(np.arange(problems), np.arange(orders), indexing="ij")
     votes = np.zeros((problems, orders, max(2, int(codes.max()) + 1)), dtype=np.int64)
     known = np.array([[leader_probability(a, b) if a else 0.0 for b in range(n + 1)] for a in range(n + 1)])
     certain = np.zeros(codes.shape)
     for k in range(n):
-        readable = codes[..., k] >= 0
-        votes[rows[readable], columns[readable], codes[..., k][readable]] += 1
+        count(votes, codes[..., k], 1)
         top = np.partition(votes, -2, axis=2)
         certain[..., k] = known[top[..., -1], top[..., -2]]
     return certain

@@ -22,6 +22,7 @@ from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Recorded, Traces
 
 Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Dealt:
     """
 
     model: str
-    codes: NDArray[np.int64]
+    codes: Codes
     tokens: Array
     prompt: Array
     logprob: Array
@@ -73,13 +74,6 @@ class Table:
         """Some of the problems."""
         names = tuple(name for name, taken in zip(self.names, problems, strict=True) if taken)
         return Table(names, self.right[problems], tuple(model.take(problems) for model in self.models))
-
-    @property
-    def grid(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Indices of (problem, order)."""
-        problems, orders, _ = self.models[0].codes.shape
-        first, second = np.meshgrid(np.arange(problems), np.arange(orders), indexing="ij")
-        return first, second
 
 
 def deal(traces: Sequence[Traces], *, orders: int, depth: int = 32) -> Table:
@@ -159,6 +153,8 @@ def _columns(recorded: Recorded, codes: dict[str, int]) -> Array:
 SWAY = (0.25, 0.25)
 """exp(0.5 z), shared between log-probability and confidence. It is not fitted. It was the first weight tried here,
 and kept after others had been tried on the recorded sets (benchmarks/auto.py reports some of them)."""
+TIES = (1e-6, 0.0)
+"""Sway that does no more than break ties by confidence."""
 _RIDGE = 0.2
 """Ridge penalty a row, on standardised terms."""
 Mask = NDArray[np.bool_]
@@ -169,11 +165,13 @@ class Walk:
     """Votes sample by sample, over (problem, order, samples so far).
 
     Args:
+        scale: by which the votes are weighed.
         terms: after 1 ... depth - 1 samples, (..., TERMS).
         lead: the leader's lead, (weight1 - weight2) / sqrt(weight1 + weight2 + 1), after 0 ... depth samples.
         right: whether the leader is right, after 0 ... depth samples.
     """
 
+    scale: Scale
     terms: Array
     lead: Array
     right: Array
@@ -184,13 +182,11 @@ class Walk:
         return np.asarray(self.right[..., -1:] - self.right[..., 1:-1])
 
 
-def scale_of(dealt: Dealt, problems: Mask, sway: tuple[float, float]) -> Scale:
-    """Means and spreads over the samples of these problems."""
-    logprob, confidence, tokens = (
-        _spread(values[problems]) for values in (dealt.logprob, dealt.confidence, dealt.tokens)
-    )
+def scale_of(dealt: Dealt, sway: tuple[float, float]) -> Scale:
+    """Means and spreads over the samples."""
+    logprob, confidence, tokens = map(_spread, (dealt.logprob, dealt.confidence, dealt.tokens))
     scale = Scale(logprob, confidence, tokens)
-    return replace(scale, weight=float(_weights(dealt, scale, sway)[problems].mean()))
+    return replace(scale, weight=float(_weights(dealt, scale, sway).mean()))
 
 
 def _spread(values: Array) -> tuple[float, float]:
@@ -209,18 +205,33 @@ def _weights(dealt: Dealt, scale: Scale, sway: tuple[float, float]) -> Array:
     return np.asarray(np.exp(sway[0] * logprob + sway[1] * confidence) / scale.weight)
 
 
+def count(votes: Array | Codes, code: Codes, weight: float | Array) -> tuple[NDArray[np.intp], ...]:
+    """Add one sample of every order to votes, (problem, order, answer); where they went, unreadable ones nowhere."""
+    readable = code >= 0
+    at = (*np.nonzero(readable), code[readable])
+    votes[at] += np.broadcast_to(weight, code.shape)[readable]
+    return at
+
+
 def walk(
-    table: Table, place: int, scale: Scale, sway: tuple[float, float], *, depth: int, carried: Array | None = None
+    table: Table,
+    place: int,
+    sway: tuple[float, float],
+    *,
+    depth: int,
+    carried: Array | None = None,
+    scale: Scale | None = None,
 ) -> Walk:
     """Votes of the model at `place`.
 
     Args:
         carried: weight that answers have from elsewhere, (problem, order, answer).
+        scale: None for that of these very samples.
     """
     dealt = table.models[place]
+    scale = scale or scale_of(dealt, sway)
     codes, weights = dealt.codes, _weights(dealt, scale, sway)
-    rows, columns = table.grid
-    problems, orders = rows.shape
+    problems, orders = codes.shape[:2]
     votes = np.zeros((problems, orders, max(2, table.right.shape[1])))
     if carried is not None:
         votes[..., : carried.shape[2]] += carried
@@ -232,16 +243,13 @@ def walk(
     lead, right = np.zeros((problems, orders, depth + 1)), np.zeros((problems, orders, depth + 1))
     for k in range(depth + 1):
         if k:
-            code = codes[:, :, k - 1]
-            readable = code >= 0
-            at = rows[readable], columns[readable], code[readable]
-            votes[at] += weights[:, :, k - 1][readable]
-            seen[at] = True
-            unreadable += ~readable
+            seen[count(votes, codes[..., k - 1], weights[..., k - 1])] = True
+            unreadable += codes[..., k - 1] < 0
         top = np.partition(votes, -2, axis=2)
         leader, second, winner = top[..., -1], top[..., -2], votes.argmax(axis=2)
         lead[..., k] = (leader - second) / np.sqrt(leader + second + 1)
-        right[..., k] = table.right[rows, np.minimum(winner, table.right.shape[1] - 1)] & (leader > 0)
+        known = np.minimum(winner, table.right.shape[1] - 1)
+        right[..., k] = table.right[np.arange(problems)[:, None], known] & (leader > 0)
         if 0 < k < depth:
             left = np.sqrt(1 - k / (depth + 1))
             sure = lead[..., k] / left
@@ -249,7 +257,7 @@ def walk(
             shape += [mean[..., k - 1] / k for mean in means]
             shape += [seen.sum(axis=2) / k, unreadable / k, np.full(sure.shape, 1 / k), np.full(sure.shape, left)]
             terms[:, :, k - 1] = np.stack([*shape, np.exp(-sure), np.exp(-2 * sure)], axis=2)
-    return Walk(terms, lead, right)
+    return Walk(scale, terms, lead, right)
 
 
 def _expanded(terms: Array) -> NDArray[np.float32]:
