@@ -228,14 +228,10 @@ class Voted:
     @property
     def state(self) -> State:
         """What the gain is looked up by."""
-        weights = self.votes.weights
-        if not weights:
-            return State(self.n, 0, 0, None)
-        winner = self.votes.winner().answer or ""
-        votes = weights[winner]
-        second = max((weight for answer, weight in weights.items() if answer != winner), default=0.0)
-        certainty = None if self._unknown else self._logprob[winner] / votes
-        return State(self.n, int(votes), int(second), certainty)
+        winner = self.votes.winner().answer
+        leader, second = self.votes.top()
+        certainty = None if winner is None or self._unknown else self._logprob[winner] / leader
+        return State(self.n, int(leader), int(second), certainty)
 
     @property
     def gain(self) -> float:

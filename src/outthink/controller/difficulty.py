@@ -13,7 +13,7 @@ from math import exp, log
 from pathlib import Path
 
 from outthink.controller.router.folder import Folder, card_of, model_of, reads_alike
-from outthink.controller.router.model import TextModel, sigmoid
+from outthink.controller.router.model import TextModel, sigmoid, unlike
 from outthink.controller.stored import JsonObject, plain_values, reading, typed
 from outthink.core.errors import BadInput
 
@@ -89,18 +89,12 @@ class Difficulty:
 
     def forecast(self, prompt: str) -> Forecast:
         """What to expect of each model on a prompt."""
-        values = [
-            slope * logit + shift
-            for logit, (slope, shift) in zip(self.text.logits(prompt), self.text.platt, strict=True)
-        ]
+        values = self.text.scaled(prompt)
         models = []
         for place, (model, (low, high)) in enumerate(zip(self.models, self.spread, strict=True)):
             tokens = exp(min(values[2 * place + 1], _MOST))
             models.append(Expected(model, sigmoid(values[2 * place]), tokens, low * tokens, high * tokens))
-        size = len(prompt)
-        if self.shortest <= size <= self.longest:
-            return Forecast(tuple(models))
-        return Forecast(tuple(models), (f"{size} characters, trained on {self.shortest} to {self.longest}",))
+        return Forecast(tuple(models), unlike(prompt, self.shortest, self.longest))
 
 
 def heads(models: Sequence[str]) -> tuple[str, ...]:

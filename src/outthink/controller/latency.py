@@ -7,6 +7,7 @@ from recorded samples.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -182,8 +183,5 @@ def shed(fit: Fit, load: Load, left: float, *, drafting: Draft | None = None) ->
 
 def _longest(load: Load, seconds: float, cap: int) -> int:
     """The largest cap up to `cap` that one plain branch ends in time; at least 1."""
-    low, high = 1, cap
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if load.seconds(1, middle) <= seconds else (low, middle - 1)
-    return low
+    fitting = bisect_right(range(1, cap + 1), seconds, key=lambda tokens: load.seconds(1, tokens))
+    return max(1, fitting)

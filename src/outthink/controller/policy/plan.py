@@ -55,6 +55,11 @@ class Situation:
     concurrency: int = 1
     pool: tuple[str, ...] = ()
 
+    @property
+    def features(self) -> list[float] | None:
+        """Hand features of the question."""
+        return None if self.question is None else hand_features(self.question)
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -155,8 +160,7 @@ def find_task(policy: Policy, situation: Situation, answer: defaults.Answer = No
     inside = [(reason, task) for reason, task in reasons if reason is None]
     same_kind = [(reason, task) for reason, task in reasons if answer in (None, task.regime.answer)]
     near = inside or same_kind or reasons
-    if situation.question is not None and len(near) > 1:
-        features = hand_features(situation.question)
+    if len(near) > 1 and (features := situation.features) is not None:
         near = [min(near, key=lambda item: item[1].regime.far(features))]
     reason, task = near[0]
     return task, reason
@@ -164,8 +168,7 @@ def find_task(policy: Policy, situation: Situation, answer: defaults.Answer = No
 
 def at_size(task: Task, n: int, situation: Situation, policy: str = "") -> Plan:
     """The arm of size n of a task, for comparisons; BadInput for a size that was not calibrated."""
-    features = None if situation.question is None else hand_features(situation.question)
-    return Plan(policy=policy, arm=task.arm(n), n=n, why="it was asked for", task=task, features=features)
+    return Plan(policy=policy, arm=task.arm(n), n=n, why="it was asked for", task=task, features=situation.features)
 
 
 def fallback(policy: Policy, reason: str, n: int, answer: defaults.Answer = None) -> Plan:
@@ -177,7 +180,7 @@ def fallback(policy: Policy, reason: str, n: int, answer: defaults.Answer = None
 
 def _within(policy: Policy, task: Task, request: Request, situation: Situation) -> Plan:
     """The choice among the arms of a task whose regime holds the request."""
-    features = None if situation.question is None else hand_features(situation.question)
+    features = situation.features
     at_hand = {task.model, situation.model, *situation.pool}
     arms = [arm for arm in task.arms if set(arm.rule.models) <= at_hand]
     if not arms:

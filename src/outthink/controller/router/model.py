@@ -101,12 +101,20 @@ class TextModel:
             sums[head] += coefficient
         return sums
 
+    def scaled(self, prompt: str, subject: str = "") -> list[float]:
+        """One calibrated logit a head."""
+        logits = zip(self.logits(prompt, subject), self.platt, strict=True)
+        return [slope * logit + shift for logit, (slope, shift) in logits]
+
     def probabilities(self, prompt: str, subject: str = "") -> list[float]:
         """One calibrated probability a head."""
-        return [
-            sigmoid(slope * logit + shift)
-            for logit, (slope, shift) in zip(self.logits(prompt, subject), self.platt, strict=True)
-        ]
+        return [sigmoid(logit) for logit in self.scaled(prompt, subject)]
+
+
+def unlike(prompt: str, shortest: int, longest: int) -> tuple[str, ...]:
+    """A flag where a prompt is shorter or longer than those of the training."""
+    size = len(prompt)
+    return () if shortest <= size <= longest else (f"{size} characters, trained on {shortest} to {longest}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +161,10 @@ class Router:
     def believe(self, prompt: str, subject: str = "") -> RouterPrediction:
         """P(weak right), P(strong right), and whether the prompt is like those of the training."""
         weak, strong = self.model.probabilities(prompt, subject)
-        flags = []
-        if not self.shortest <= len(prompt) <= self.longest:
-            flags.append(f"{len(prompt)} characters, trained on {self.shortest} to {self.longest}")
+        flags = unlike(prompt, self.shortest, self.longest)
         if self.reads_subject and subject not in self.model.subjects:
-            flags.append(f"subject {subject!r} is new")
-        return RouterPrediction(weak, strong, tuple(flags))
+            flags = (*flags, f"subject {subject!r} is new")
+        return RouterPrediction(weak, strong, flags)
 
     def threshold(self, share: float) -> float:
         """The gain from which requests go to the strong model, so that about `share` (0 to 1) of them do.
@@ -224,7 +230,5 @@ class ModelRouter:
     def choose(self, prompt: str, way: Way, parameter: float) -> RoutedModel:
         """The model for a prompt; BadInput for an unknown way."""
         chances = self.text.probabilities(prompt)
-        model, size = self.routing(way, parameter).choose(chances), len(prompt)
-        if self.shortest <= size <= self.longest:
-            return RoutedModel(model, tuple(chances))
-        return RoutedModel(model, tuple(chances), (f"{size} characters, trained on {self.shortest} to {self.longest}",))
+        model = self.routing(way, parameter).choose(chances)
+        return RoutedModel(model, tuple(chances), unlike(prompt, self.shortest, self.longest))
