@@ -59,6 +59,21 @@ def _scalar(value: Json) -> str:
 _Z = 1.959964  # of the normal distribution, 95 % two-sided
 
 
+def prediction(accuracy: float, spread: float, here: int, there: int) -> tuple[float, float]:
+    """95 % prediction interval for the mean accuracy over `there` new problems, from what `here` ones gave.
+
+    It covers the error of both means: spread x sqrt(1/here + 1/there), with Student's quantile.
+    Two problems, one right and one wrong, are added to the spread, so that a perfect record does
+    not promise perfection.
+    """
+    mean = (accuracy * here + 1) / (here + 2)
+    variance = (here * (spread**2 + (accuracy - mean) ** 2) + (1 - mean) ** 2 + mean**2) / (here + 2)
+    freedom = max(here - 1, 1)
+    quantile = _Z + (_Z**3 + _Z) / (4 * freedom)
+    half = quantile * sqrt(variance * (1 / there + 1 / here))
+    return max(0.0, accuracy - half), min(1.0, accuracy + half)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
     """Means per problem over held-out problems; None where a quantity is unknown.
@@ -92,21 +107,10 @@ class HeldOut:
         return {"flops": self.flops, "usd": self.usd, "seconds": self.seconds}[currency]
 
     def predicted(self, problems: int) -> tuple[float, float]:
-        """95 % prediction interval for the mean accuracy over so many new problems.
-
-        It covers the error of both means: spread x sqrt(1/here + 1/there), with Student's quantile.
-        Two problems, one right and one wrong, are added to the spread, so that a perfect record does
-        not promise perfection.
-        """
+        """95 % prediction interval for the mean accuracy over so many new problems."""
         if problems < 1:
             raise BadInput("problems", problems, "is below 1", "predict for at least one problem")
-        here = self.problems
-        mean = (self.accuracy * here + 1) / (here + 2)
-        variance = (here * (self.spread**2 + (self.accuracy - mean) ** 2) + (1 - mean) ** 2 + mean**2) / (here + 2)
-        freedom = max(here - 1, 1)
-        quantile = _Z + (_Z**3 + _Z) / (4 * freedom)
-        half = quantile * sqrt(variance * (1 / problems + 1 / here))
-        return max(0.0, self.accuracy - half), min(1.0, self.accuracy + half)
+        return prediction(self.accuracy, self.spread, self.problems, problems)
 
     def json(self) -> JsonObject:
         """Plain values, six significant digits."""
@@ -278,11 +282,8 @@ class Policy(Displayed):
 
     def of_model(self, model: str) -> list[Task]:
         """The tasks that were calibrated on this model, by its name in the samples or on its server."""
-        names = {model}
-        for member in self.content["pool"]:
-            if member.get("served_as") == model:
-                names.add(member["model"])
-        return [task for task in self.tasks if task.model in names]
+        served = {member["model"] for member in self.content["pool"] if member.get("served_as") == model}
+        return [task for task in self.tasks if task.model == model or task.model in served]
 
     def display(self) -> tuple[str, Rows]:
         """What it chooses by task, and what that did on held-out problems."""

@@ -205,7 +205,7 @@ def lineup(source: SampleSet, fitted: FittedRules, policy: str = "") -> list[Aut
     regime = regime_of(source)
     plans: dict[int, dict[str, Plan]] = {n: {} for n in sorted(fitted.rules)}
     # The plans need a task with arms; what these did is measured by this very replay, so nothing is known of it yet.
-    unmeasured = accuracy_alone(np.zeros(1))
+    unmeasured = held_out(np.zeros((len(MEASURES), 1)))
     for names, rules in fitted.folds:
         task = Task(
             model=source.traces.model,
@@ -267,23 +267,4 @@ def held_out(values: Array, prices: Callable[[float, float], float] | None = Non
         seconds=mean("seconds"),
         flops=mean("flops"),
         usd=None if prices is None or prompt is None else prices(prompt, float(tokens.mean())),
-    )
-
-
-def accuracy_alone(accuracy: Array) -> HeldOut:
-    """Accuracy and its spread over problems, for a prediction; nothing else is measured."""
-    mean, zero = float(accuracy.mean()), 0.0
-    return HeldOut(
-        problems=len(accuracy),
-        accuracy=mean,
-        accuracy_low=mean,
-        accuracy_high=mean,
-        spread=float(accuracy.std()),
-        tokens=zero,
-        tokens_low=zero,
-        tokens_high=zero,
-        prompt_tokens=None,
-        samples=zero,
-        seconds=None,
-        flops=None,
     )

@@ -15,19 +15,13 @@ from typing import SupportsFloat
 
 import numpy as np
 
-from outthink.controller.policy.artefact import SCHEMA, HeldOut, Policy
+from outthink.controller.policy.artefact import SCHEMA, HeldOut, Policy, prediction
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
 from outthink.economics.tariff import active_parameters
 from outthink.engines.protocol import Speed
 from outthink.evaluation.calibration.cascade import Offer, offers, pays_off
-from outthink.evaluation.calibration.contenders import (
-    AutoContender,
-    accuracy_alone,
-    fit_source,
-    held_out,
-    lineup,
-)
+from outthink.evaluation.calibration.contenders import AutoContender, fit_source, held_out, lineup
 from outthink.evaluation.calibration.fit import FittedRules
 from outthink.evaluation.calibration.regime import drift_values, fingerprint, refuse_unusable, regime_of
 from outthink.evaluation.calibration.target import Target
@@ -227,7 +221,7 @@ def _coverage(values: Array, recipe: CalibrationRecipe) -> JsonObject:
     for _ in range(_SPLITS):
         order = rng.permutation(len(accuracy))
         here, there = accuracy[order[:half]], accuracy[order[half:]]
-        low, high = accuracy_alone(here).predicted(len(there))
+        low, high = prediction(float(here.mean()), float(here.std()), len(here), len(there))
         covered += bool(low <= there.mean() <= high)
     return {"splits": _SPLITS, "covered": covered, "stated": 0.95}
 
