@@ -20,7 +20,13 @@ def data(weak: np.ndarray, strong: np.ndarray, extra: np.ndarray | None = None) 
     size = len(weak)
     prompts = tuple("p" * (1 + i % 7) + str(i) for i in range(size))
     return RoutingData(
-        "made-up", prompts, ("",) * size, weak * 1.0, strong * 1.0, np.ones(size) if extra is None else extra, "", 0
+        name="made-up",
+        prompts=prompts,
+        subjects=("",) * size,
+        right=np.stack([weak * 1.0, strong * 1.0], axis=1),
+        dropped=0,
+        extra=np.ones(size) if extra is None else extra,
+        cost_source="",
     )
 
 

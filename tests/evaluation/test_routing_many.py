@@ -129,7 +129,8 @@ def test_areas_over_cost_are_those_worked_out_by_hand() -> None:
 
     right = np.array([[1.0, 1.0], [0.0, 1.0]] * 20)
     costs = np.tile([1.0, 3.0], (40, 1))
-    data = ManyData("made", ("a", "b"), tuple(f"prompt {i}" for i in range(40)), right, costs, 0)
+    prompts = tuple(f"prompt {i}" for i in range(40))
+    data = ManyData(name="made", models=("a", "b"), prompts=prompts, right=right, dropped=0, costs=costs)
     report = evaluate_many(data, right, router_ms=None, resamples=50)
     # Perfect knowledge: all right at half of the extra cost; a mix goes straight from 0.5 to 1.
     assert report["auc_cost"] == pytest.approx(0.5 * 0.75 + 0.5 * 1.0)

@@ -22,6 +22,7 @@ from outthink.evaluation.sample_file import JsonObject
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+_CORRECT, _COST = "_correct", "_cost"
 LABELS = ("weak_correct", "strong_correct")
 COSTS = ("weak_cost", "strong_cost")
 CORE_HOUR = 0.05
@@ -30,47 +31,58 @@ _CHARACTER = 2.5e-6
 """Dollars of a character of prompt where a file has no costs: 10 dollars a million tokens of four characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingData:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRows:
     """Rows that count, in the file's order.
 
     Args:
         name: of the file.
-        prompts, subjects: texts; a subject is empty where the file has none.
-        weak, strong: 1.0 where that model was right, else 0.0.
-        extra: what the strong call costs more than the weak one, in one unit for all rows.
-        cost_source: where `extra` comes from, in words.
+        models: by what they are called in a router.
+        prompts, subjects: texts; a subject is empty where the file has none, and none is read for several models.
+        right: (rows, models), 1.0 where that model was right, else 0.0.
         dropped: rows left out because they are marked as contaminated.
-        dollars: of one unit of `extra`, to charge the router's time in.
     """
 
     name: str
+    models: tuple[str, ...]
     prompts: tuple[str, ...]
-    subjects: tuple[str, ...]
-    weak: Floats
-    strong: Floats
-    extra: Floats
-    cost_source: str
+    subjects: tuple[str, ...] = ()
+    right: Floats
     dropped: int
-    dollars: float = 1.0
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     @property
-    def models(self) -> tuple[str, ...]:
-        """The two models, by what they are called in a router."""
-        return "weak", "strong"
-
-    @property
-    def right(self) -> Floats:
-        """(rows, models), 1.0 where that model was right."""
-        return np.stack([self.weak, self.strong], axis=1)
-
-    @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that say which models were right."""
-        return LABELS
+        return tuple(f"{model}{_CORRECT}" for model in self.models)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingData(ModelRows):
+    """Rows of a weak and a strong model.
+
+    Args:
+        extra: what the strong call costs more than the weak one, in one unit for all rows.
+        cost_source: where `extra` comes from, in words.
+        dollars: of one unit of `extra`, to charge the router's time in.
+    """
+
+    models: tuple[str, ...] = ("weak", "strong")
+    extra: Floats
+    cost_source: str
+    dollars: float = 1.0
+
+    @property
+    def weak(self) -> Floats:
+        """1.0 where the weak model was right, else 0.0."""
+        return self.right[:, 0]
+
+    @property
+    def strong(self) -> Floats:
+        """1.0 where the strong model was right, else 0.0."""
+        return self.right[:, 1]
 
     @property
     def gain(self) -> Floats:
@@ -83,8 +95,7 @@ class RoutingData:
             self,
             prompts=tuple(self.prompts[row] for row in rows),
             subjects=tuple(self.subjects[row] for row in rows),
-            weak=self.weak[rows],
-            strong=self.strong[rows],
+            right=self.right[rows],
             extra=self.extra[rows],
         )
 
@@ -113,15 +124,14 @@ def read_routing(path: Path) -> RoutingData:
     else:  # the cost of a request is its length: the share of cost is then that of characters
         extra, source = np.array([float(len(row["prompt"])) for _, row in kept]), "characters of the prompt"
     return RoutingData(
-        path.stem,
-        tuple(row["prompt"] for _, row in kept),
-        tuple(str(row.get("subject") or "") for _, row in kept),
-        right[:, 0],
-        right[:, 1],
-        extra,
-        source,
-        len(rows) - len(kept),
-        1.0 if priced else _CHARACTER,
+        name=path.stem,
+        prompts=tuple(row["prompt"] for _, row in kept),
+        subjects=tuple(str(row.get("subject") or "") for _, row in kept),
+        right=right,
+        dropped=len(rows) - len(kept),
+        extra=extra,
+        cost_source=source,
+        dollars=1.0 if priced else _CHARACTER,
     )
 
 
@@ -134,7 +144,7 @@ def provenance(recipe: JsonObject) -> JsonObject:
     }
 
 
-def need_subjects(data: RoutingData | ManyData) -> None:
+def need_subjects(data: ModelRows) -> None:
     """BadInput where a row has no subject."""
     empty = sum(not subject for subject in data.subjects)
     if empty:
@@ -178,37 +188,15 @@ def _kept(path: Path, rows: Sequence[JsonObject], empty: str) -> list[tuple[int,
     return kept
 
 
-_CORRECT, _COST = "_correct", "_cost"
-
-
-@dataclass(frozen=True, slots=True)
-class ManyData:
-    """Rows that count, in the file's order; models from the cheapest to the dearest.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManyData(ModelRows):
+    """Rows of several models, from the cheapest to the dearest.
 
     Args:
-        right, costs: (rows, models).
-        dropped: rows left out because they are marked as contaminated.
+        costs: (rows, models).
     """
 
-    name: str
-    models: tuple[str, ...]
-    prompts: tuple[str, ...]
-    right: Floats
     costs: Floats
-    dropped: int
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns that say which models were right."""
-        return tuple(f"{model}{_CORRECT}" for model in self.models)
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Routers over several models read no subject."""
-        return ()
 
 
 def names_models(path: Path) -> bool:
@@ -246,12 +234,12 @@ def read_many(path: Path) -> ManyData:
     costs = _table(path, kept, [f"{model}{_COST}" for model in models], "give a number", labels=False)
     order = np.argsort(costs.mean(axis=0), kind="stable")
     return ManyData(
-        path.stem,
-        tuple(models[place] for place in order),
-        tuple(row["prompt"] for _, row in kept),
-        right[:, order],
-        costs[:, order],
-        len(rows) - len(kept),
+        name=path.stem,
+        models=tuple(models[place] for place in order),
+        prompts=tuple(row["prompt"] for _, row in kept),
+        right=right[:, order],
+        dropped=len(rows) - len(kept),
+        costs=costs[:, order],
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.data import Floats, Ints, ManyData, RoutingData
+from outthink.evaluation.routing.data import Floats, Ints, ModelRows, RoutingData
 from outthink.evaluation.routing.figures import Curves, auc, curves, defined, ece, interval, reliability
 from outthink.evaluation.rows import RESAMPLES
 from outthink.evaluation.sample_file import JsonObject
@@ -75,7 +75,7 @@ def evaluate(
     }
 
 
-def target_figures(data: RoutingData | ManyData, chances: Floats) -> JsonObject:
+def target_figures(data: ModelRows, chances: Floats) -> JsonObject:
     """For each model how well its chances, (rows, models), order the rows and mean what they say."""
     return {
         model: {"auc": auc(chance, right), "ece": ece(chance, right), "reliability": reliability(chance, right)}

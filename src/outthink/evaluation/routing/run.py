@@ -318,7 +318,7 @@ def _regraded(data: RoutingData, source: Path, gold: Path) -> tuple[RoutingData,
     for side in _RESPONSES:
         pairs = [(_last_number(responses[prompt][side]), keys[prompt]) for prompt in part.prompts]
         labels.append(np.array(grade_many("number", pairs), dtype=np.float64))
-    return replace(part, weak=labels[0], strong=labels[1]), rows
+    return replace(part, right=np.stack(labels, axis=1)), rows
 
 
 def _last_number(text: str) -> str | None:

@@ -18,7 +18,7 @@ from outthink.controller.router.folder import DIGITS
 from outthink.controller.router.model import CLIP, Block, TextModel
 from outthink.controller.router.text import KINDS, NAMES, Kind, hand_features, idf, read, terms
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.data import Floats, Ints, ManyData, RoutingData, fold_of, need_subjects
+from outthink.evaluation.routing.data import Floats, Ints, ModelRows, fold_of, need_subjects
 from outthink.evaluation.routing.figures import platt
 
 Matrix = Any
@@ -212,7 +212,7 @@ class FittedRouter:
     held_out: Floats
 
 
-def fit(data: RoutingData | ManyData, corpus: Corpus, rows: Ints, group: Ints, recipe: RouterRecipe) -> FittedRouter:
+def fit(data: ModelRows, corpus: Corpus, rows: Ints, group: Ints, recipe: RouterRecipe) -> FittedRouter:
     """Train on some rows of a file, one regression a model, on the same features.
 
     Args:
@@ -248,7 +248,7 @@ def fit(data: RoutingData | ManyData, corpus: Corpus, rows: Ints, group: Ints, r
     return FittedRouter(space.model(data.models, coefficients, biases, scalings), held_out)
 
 
-def _check_classes(data: RoutingData | ManyData, labels: Floats) -> None:
+def _check_classes(data: ModelRows, labels: Floats) -> None:
     for column, values in zip(data.columns, labels.T, strict=True):
         if values.min() == values.max():
             state = "true" if values[0] else "false"
