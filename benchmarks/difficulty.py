@@ -98,7 +98,7 @@ def within(name: str, data: ModelOutcomes) -> tuple[list[dict[str, Any]], list[d
 def across(name: str, train_on: ModelOutcomes, other: ModelOutcomes) -> list[dict[str, Any]]:
     """Rows of heads that were trained on another set."""
     every = np.arange(len(train_on))
-    heads = fit(train_on, Corpus(train_on.questions), every, groups(train_on.questions), DifficultyRecipe()).difficulty
+    heads, _ = fit(train_on, Corpus(train_on.questions), every, groups(train_on.questions), DifficultyRecipe())
     forecasts = [heads.forecast(question) for question in other.questions]
     counts = drawn(groups(other.questions))
     rows = []

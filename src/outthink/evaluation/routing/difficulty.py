@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from outthink.core.errors import BadInput
 from outthink.evaluation.dataset import SampleSet
 from outthink.evaluation.routing.data import Floats, Ints, fold_of, groups, provenance
 from outthink.evaluation.routing.figures import drawn, ordering, platt, success_figures, token_figures
-from outthink.evaluation.routing.training import Corpus, Matrix, Space, logistic_regression
+from outthink.evaluation.routing.training import Corpus, Matrix, Solve, Space, cross_predicted, logistic_regression
 from outthink.evaluation.sample_file import JsonObject
 
 
@@ -84,8 +85,8 @@ def outcomes(sources: Sequence[SampleSet]) -> ModelOutcomes:
     return ModelOutcomes(name, models, tuple(kept), table[..., 0], table[..., 1], len(by_question) - len(kept))
 
 
-Solve = Callable[[Ints, float], tuple[Floats, float]]
-"""Coefficients and intercept fitted on some rows with an inverse penalty."""
+Judged = tuple[float, tuple[float, float], Floats]
+"""Loss of held-out values, their scaling, and the scaled values."""
 Reads = Literal["length", "counts", "terms", "all"]
 """What of a prompt: its length alone, the hand features, TF-IDF terms, or both of these."""
 _SPREAD = (0.1, 0.9)
@@ -110,12 +111,13 @@ class DifficultyRecipe:
 
 
 @dataclass(frozen=True, slots=True)
-class FittedDifficulty:
-    """Heads, with their held-out values on their own training rows: (rows, models) of right and of tokens."""
+class Predicted:
+    """What heads said of questions that they were not trained on, (questions, models)."""
 
-    difficulty: Difficulty
     right: Floats
     tokens: Floats
+    inside: Floats | None
+    """Whether the true mean tokens lay within the stated spread, 1.0 or 0.0; None where that was fitted on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,10 @@ class _Head:
     held_out: Floats
 
 
-def fit(data: ModelOutcomes, corpus: Corpus, rows: Ints, group: Ints, recipe: DifficultyRecipe) -> FittedDifficulty:
-    """Train on some rows; `corpus` and `group` are of all of them.
+def fit(
+    data: ModelOutcomes, corpus: Corpus, rows: Ints, group: Ints, recipe: DifficultyRecipe
+) -> tuple[Difficulty, Predicted]:
+    """Train on some rows, and what is held out of them was told; `corpus` and `group` are of all rows.
 
     Raises BadInput for too few questions, or where scikit-learn is missing.
     """
@@ -162,7 +166,7 @@ def fit(data: ModelOutcomes, corpus: Corpus, rows: Ints, group: Ints, recipe: Di
         longest=max(sizes),
     )
     right = 1 / (1 + np.exp(-np.stack([head.held_out for head in fitted[::2]], axis=1)))
-    return FittedDifficulty(difficulty, right, expected)
+    return difficulty, Predicted(right, expected, None)
 
 
 def _space_of(corpus: Corpus, rows: Ints, recipe: DifficultyRecipe) -> Space:
@@ -178,23 +182,19 @@ def _fit_right(matrix: Matrix, share: Floats, fold: Ints, strengths: Sequence[fl
     """Every question counts once as right and once as wrong, weighted by how often it was either."""
     from scipy.sparse import vstack
 
-    def solve(rows: Ints, strength: float) -> tuple[Floats, float]:
+    def solve(rows: Ints, *, strength: float) -> tuple[Floats, float]:
         labels = np.repeat([1.0, 0.0], len(rows))
         weight = np.concatenate([share[rows], 1 - share[rows]])
         model = logistic_regression()(C=strength, max_iter=1000)
         model.fit(vstack([matrix[rows], matrix[rows]]), labels, sample_weight=weight)
         return model.coef_[0], float(model.intercept_[0])
 
-    def tried(strength: float) -> tuple[float, tuple[float, float], Floats]:
-        logits = _cross_fitted(matrix, fold, strength, solve)
+    def judge(logits: Floats) -> Judged:
         slope, shift = platt(logits, share)
         scaled = slope * logits + shift
         return float((np.logaddexp(0.0, scaled) - share * scaled).sum()), (slope, shift), scaled
 
-    by_strength = {strength: tried(strength) for strength in strengths}
-    best = min(by_strength, key=lambda strength: by_strength[strength][0])
-    _, scaling, held_out = by_strength[best]
-    return _Head(*solve(np.arange(len(share)), best), scaling, held_out)
+    return _least_loss(matrix, fold, {strength: partial(solve, strength=strength) for strength in strengths}, judge)
 
 
 def _fit_tokens(matrix: Matrix, tokens: Floats, fold: Ints, strengths: Sequence[float]) -> _Head:
@@ -203,28 +203,26 @@ def _fit_tokens(matrix: Matrix, tokens: Floats, fold: Ints, strengths: Sequence[
 
     target = np.log(tokens)
 
-    def solve(rows: Ints, strength: float) -> tuple[Floats, float]:
+    def solve(rows: Ints, *, strength: float) -> tuple[Floats, float]:
         model = Ridge(alpha=1 / strength, tol=1e-8).fit(matrix[rows], target[rows])
         return model.coef_, float(model.intercept_)
 
-    by_strength = {strength: _cross_fitted(matrix, fold, strength, solve) for strength in strengths}
-    best = min(by_strength, key=lambda strength: float(((by_strength[strength] - target) ** 2).sum()))
-    values = by_strength[best]
-    spread = float(values.var())
-    slope = float(np.cov(values, target)[0, 1] / spread) if spread > 1e-12 else 0.0
-    slope = max(slope, 0.0)
-    shift = float(np.log(tokens.sum() / np.exp(slope * values).sum()))
-    return _Head(*solve(np.arange(len(tokens)), best), (slope, shift), slope * values + shift)
+    def judge(values: Floats) -> Judged:
+        spread = float(values.var())
+        slope = float(np.cov(values, target)[0, 1] / spread) if spread > 1e-12 else 0.0
+        slope = max(slope, 0.0)
+        shift = float(np.log(tokens.sum() / np.exp(slope * values).sum()))
+        return float(((values - target) ** 2).sum()), (slope, shift), slope * values + shift
+
+    return _least_loss(matrix, fold, {strength: partial(solve, strength=strength) for strength in strengths}, judge)
 
 
-def _cross_fitted(matrix: Matrix, fold: Ints, strength: float, solve: Solve) -> Floats:
-    """What a regression says of each row when it was fitted without that row's fold."""
-    held_out = np.empty(len(fold))
-    for part in range(int(fold.max()) + 1):
-        inside, outside = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
-        coefficients, bias = solve(inside, strength)
-        held_out[outside] = matrix[outside] @ coefficients + bias
-    return held_out
+def _least_loss(matrix: Matrix, fold: Ints, solvers: Mapping[float, Solve], judge: Callable[[Floats], Judged]) -> _Head:
+    """The regression of the strength that loses least on held-out rows, on all rows."""
+    judged = {strength: judge(cross_predicted(matrix, fold, solve)) for strength, solve in solvers.items()}
+    best = min(judged, key=lambda strength: judged[strength][0])
+    _, scaling, held_out = judged[best]
+    return _Head(*solvers[best](np.arange(len(fold))), scaling, held_out)
 
 
 # Linear probes on hidden states: ridge regression, layer and penalty chosen on inner folds. They need numpy only.
@@ -307,16 +305,6 @@ _FEW = 100
 """Questions below which a policy gets no difficulty head."""
 
 
-@dataclass(frozen=True, slots=True)
-class Predicted:
-    """What heads said of questions that they were not trained on, (questions, models)."""
-
-    right: Floats
-    tokens: Floats
-    inside: Floats | None
-    """Whether the true mean tokens lay within the stated spread, 1.0 or 0.0; None where that was fitted on them."""
-
-
 def train(data: ModelOutcomes, out: Path, recipe: DifficultyRecipe | None = None) -> Difficulty:
     """Train on all questions and write the heads to a folder; as they are loaded from it.
 
@@ -324,13 +312,13 @@ def train(data: ModelOutcomes, out: Path, recipe: DifficultyRecipe | None = None
     """
     recipe = recipe or DifficultyRecipe()
     group = groups(data.questions)
-    fitted = fit(data, Corpus(data.questions), np.arange(len(data)), group, recipe)
+    difficulty, predicted = fit(data, Corpus(data.questions), np.arange(len(data)), group, recipe)
     about: JsonObject = {
         **provenance(asdict(recipe)),
         "data": {"name": data.name, "n": len(data), "dropped": data.dropped},
-        "held_out": model_figures(data, Predicted(fitted.right, fitted.tokens, None), drawn(group)),
+        "held_out": model_figures(data, predicted, drawn(group)),
     }
-    save(out, fitted.difficulty, about, map(prompt_hash, data.questions))
+    save(out, difficulty, about, map(prompt_hash, data.questions))
     return load(out)
 
 
@@ -343,7 +331,7 @@ def cross_fitted(
     corpus = corpus or Corpus(data.questions)
     right, tokens, inside = (np.empty_like(data.right) for _ in range(3))
     for part in range(folds):
-        heads = fit(data, corpus, np.flatnonzero(fold != part), group, recipe).difficulty
+        heads, _ = fit(data, corpus, np.flatnonzero(fold != part), group, recipe)
         for row in np.flatnonzero(fold == part):
             for place, forecast in enumerate(heads.forecast(data.questions[row]).models):
                 right[row, place], tokens[row, place] = forecast.right, forecast.tokens
@@ -370,7 +358,7 @@ def for_policy(source: SampleSet, *, folds: int = 5, seed: int = 0) -> JsonObjec
         gained = counts @ error / counts.sum(axis=1)
         if np.quantile(gained, 0.975) >= 0:
             return None
-        heads = fit(data, corpus, np.arange(len(data)), group, recipe).difficulty
+        heads, _ = fit(data, corpus, np.arange(len(data)), group, recipe)
     except BadInput:
         return None
     (figures,) = model_figures(data, predicted, counts)

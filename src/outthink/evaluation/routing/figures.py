@@ -138,16 +138,11 @@ def ece(probability: Floats, right: Floats, bins: int = BINS) -> float:
 
 def auc(score: Floats, right: Floats) -> float | None:
     """Probability that a right one scores above a wrong one, ties half; None for one class only."""
-    order = np.argsort(score, kind="stable")
-    ranks = np.empty(len(score))
-    ranks[order] = np.arange(1, len(score) + 1)
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.bincount(inverse, weights=ranks) / counts)[inverse]
     positives = right.sum()
     negatives = len(right) - positives
     if not positives or not negatives:
         return None
-    return float((ranks[right == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float((_ranks(score)[right == 1].sum() - positives * (positives - 1) / 2) / (positives * negatives))
 
 
 def platt(logit: Floats, right: Floats, rounds: int = 50) -> tuple[float, float]:

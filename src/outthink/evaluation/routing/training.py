@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from outthink.evaluation.routing.figures import platt
 
 Matrix = Any
 """A sparse matrix of scipy, which has no types."""
+Solve = Callable[[Ints], tuple[Floats, float]]
+"""Coefficients and intercept fitted on some rows."""
 LEAST: dict[Kind, int] = {"word": 2, "char": 3}
 """Training prompts that must hold a term before it gets a coefficient."""
 MOST = 20_000
@@ -229,23 +232,28 @@ def fit(data: ModelRows, corpus: Corpus, rows: Ints, group: Ints, recipe: Router
     fold = fold_of(np.unique(group[rows], return_inverse=True)[1], recipe.folds, recipe.seed)
     space = Space(corpus, rows, recipe.hand_weight, subjects=data.subjects if recipe.subject else ())
     matrix = space.matrix()
-    logits = np.empty(right.shape)
     for part in range(recipe.folds):
-        inside, outside = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
-        _check_classes(data, right[inside])
-        # Only terms and scales are those of all training rows: they know no labels.
-        known, asked = matrix[inside], matrix[outside]
-        for head, labels in enumerate(right[inside].T):
-            solved = _solve(known, labels, recipe)
-            logits[outside, head] = asked @ solved.coef_[0] + solved.intercept_[0]
+        _check_classes(data, right[fold != part])
+    solvers = [partial(_solve, matrix, labels, recipe) for labels in right.T]
+    # Only terms and scales are those of all training rows: they know no labels.
+    logits = np.stack([cross_predicted(matrix, fold, solve) for solve in solvers], axis=1)
     scalings = tuple(platt(logits[:, head], labels) for head, labels in enumerate(right.T))
     held_out = np.stack(
         [1 / (1 + np.exp(-(slope * logits[:, head] + shift))) for head, (slope, shift) in enumerate(scalings)], axis=1
     )
-    solutions = [_solve(matrix, labels, recipe) for labels in right.T]
-    coefficients = np.stack([solution.coef_[0] for solution in solutions])
-    biases = [float(solution.intercept_[0]) for solution in solutions]
+    solutions = [solve(np.arange(len(rows))) for solve in solvers]
+    coefficients, biases = np.stack([slopes for slopes, _ in solutions]), [bias for _, bias in solutions]
     return FittedRouter(space.model(data.models, coefficients, biases, scalings), held_out)
+
+
+def cross_predicted(matrix: Matrix, fold: Ints, solve: Solve) -> Floats:
+    """What a regression says of each row when it was fitted without that row's fold."""
+    held_out = np.empty(len(fold))
+    for part in range(int(fold.max()) + 1):
+        inside, outside = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
+        coefficients, bias = solve(inside)
+        held_out[outside] = matrix[outside] @ coefficients + bias
+    return held_out
 
 
 def _check_classes(data: ModelRows, labels: Floats) -> None:
@@ -260,13 +268,13 @@ def _check_classes(data: ModelRows, labels: Floats) -> None:
             )
 
 
-def _solve(matrix: Matrix, right: Floats, recipe: RouterRecipe) -> Any:
-    """One fitted regression."""
+def _solve(matrix: Matrix, right: Floats, recipe: RouterRecipe, rows: Ints) -> tuple[Floats, float]:
     from threadpoolctl import threadpool_limits
 
     regression = logistic_regression()(C=recipe.strength, solver="lbfgs", max_iter=1000)
     with threadpool_limits(1):  # the vectors are short: more threads only wait for each other
-        return regression.fit(matrix, right)
+        regression.fit(matrix[rows], right[rows])
+    return regression.coef_[0], float(regression.intercept_[0])
 
 
 def logistic_regression() -> Callable[..., Any]:
