@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from outthink.controller.router import load, trained_on
-from outthink.controller.router.folder import prompt_hash, save
+from outthink.controller.router import load
+from outthink.controller.router.folder import ROUTERS, prompt_hash
 from outthink.controller.router.model import Block, Router, TextModel
 from outthink.controller.router.text import NAMES
 from outthink.core.errors import BadInput
@@ -39,7 +39,7 @@ def model(subjects: dict[str, tuple[float, float]] | None = None) -> TextModel:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    save(tmp_path / "router", model(), ABOUT, [prompt_hash("Write a proof.")])
+    ROUTERS.save(tmp_path / "router", model(), ABOUT, [prompt_hash("Write a proof.")])
     return tmp_path / "router"
 
 
@@ -47,7 +47,7 @@ def test_round_trip_is_byte_identical(folder: Path, tmp_path: Path) -> None:
     router = load(folder)
     assert router.model == model()
     again = tmp_path / "again"
-    assert save(again, router.model, ABOUT, trained_on(folder)) == router.id
+    assert ROUTERS.save(again, router.model, ABOUT, ROUTERS.trained_on(folder)) == router.id
     for name in ("router.json", "terms.json", "prompts.json"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
@@ -78,7 +78,7 @@ def test_one_changed_digit_is_refused(folder: Path, name: str) -> None:
     place = next(i for i, c in enumerate(text) if c.isdigit() and '"schema_version"' not in text[i - 20 : i])
     (folder / name).write_text(text[:place] + ("1" if text[place] != "1" else "2") + text[place + 1 :])
     with pytest.raises(BadInput, match=r"changed after it was written.*train the router again"):
-        trained_on(folder) if name == "prompts.json" else load(folder)
+        ROUTERS.trained_on(folder) if name == "prompts.json" else load(folder)
 
 
 def test_another_version_is_refused(folder: Path) -> None:

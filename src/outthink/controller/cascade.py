@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import ClassVar, Literal, Protocol, get_args
 
 from outthink.controller.stored import JsonObject, reading, typed
@@ -232,16 +233,13 @@ def least_threshold(signals: Sequence[float], losses: Sequence[bool], alpha: flo
         raise BadInput("signals", "nan", "is no signal", "leave that problem out")
     n = len(signals)
     allowed = alpha * (n + 1) - 1
-    pairs = sorted(zip(signals, losses, strict=True), key=lambda pair: -pair[0])
-    lost, threshold, i = 0, NEVER, 0
     if allowed < 0:
         return NEVER  # so few problems bound nothing
-    while i < n:
-        signal, j = pairs[i][0], i
-        while j < n and pairs[j][0] == signal:
-            lost += pairs[j][1]
-            j += 1
+    pairs = sorted(zip(signals, losses, strict=True), key=lambda pair: -pair[0])
+    lost, threshold = 0, NEVER
+    for signal, tied in groupby(pairs, key=lambda pair: pair[0]):
+        lost += sum(loss for _, loss in tied)
         if lost > allowed + 1e-9:
             return threshold
-        threshold, i = signal, j
+        threshold = signal
     return min(0.0, threshold)

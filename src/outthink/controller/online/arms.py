@@ -136,7 +136,8 @@ class Posterior:
     def beta(self, i: int) -> tuple[float, float]:
         """Parameters of arm i now."""
         (a, b), (right, wrong) = self.prior[i], self.counts[i]
-        keep = 1.0 if self.settings.memory is None else _kept(right + wrong, self.settings.memory)
+        memory = self.settings.memory  # calibration fades as outcomes come in
+        keep = 1.0 if memory is None else max(0.0, 1 - (right + wrong) / memory)
         return keep * a + right, keep * b + wrong
 
     def cost(self, i: int) -> float:
@@ -165,7 +166,8 @@ class Posterior:
         with `floor`. Choices are drawn from these very numbers: what is logged is exact.
         """
         if self._propensities is None:
-            chances = _largest([self.beta(i) for i in self.admitted], [self._handicap(i) for i in self.admitted])
+            handicaps = [self.settings.price * self.cost(i) for i in self.admitted]
+            chances = _largest([self.beta(i) for i in self.admitted], handicaps)
             floor = min(self.settings.floor, 1 / len(self.admitted))
             mixed = [floor + (1 - floor * len(chances)) * chance for chance in chances]
             by_name = dict.fromkeys(self.place, 0.0)
@@ -189,14 +191,6 @@ class Posterior:
             "counts": {arm.name: list(self.counts[i]) for i, arm in enumerate(self.arms)},
             "costs": {arm.name: list(self.costs[i]) for i, arm in enumerate(self.arms)},
         }
-
-    def _handicap(self, i: int) -> float:
-        return self.settings.price * self.cost(i)
-
-
-def _kept(weight: float, memory: float) -> float:
-    """How much calibration still counts after outcomes of this faded weight: it fades as they come in."""
-    return max(0.0, 1 - weight / memory)
 
 
 def _largest(betas: Sequence[tuple[float, float]], handicaps: Sequence[float]) -> list[float]:

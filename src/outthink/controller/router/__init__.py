@@ -3,17 +3,6 @@
 Applying a router needs the standard library only. Training is in `outthink.evaluation.routing`.
 """
 
-from outthink.controller.router.folder import load, load_choice, read_card, trained_on
-from outthink.controller.router.model import ModelRouter, RoutedModel, Router, RouterPrediction, TextModel
+from outthink.controller.router.folder import load, load_choice
 
-__all__ = [
-    "ModelRouter",
-    "RoutedModel",
-    "Router",
-    "RouterPrediction",
-    "TextModel",
-    "load",
-    "load_choice",
-    "read_card",
-    "trained_on",
-]
+__all__ = ["load", "load_choice"]

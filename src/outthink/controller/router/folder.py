@@ -194,37 +194,22 @@ def _block(kind: Kind, card: JsonObject, rows: list[list[Any]]) -> Block:
 
 # A router as a folder: `router.json`, `terms.json` and `prompts.json`.
 
-_FOLDER = Folder("router", "`outthink router train`", "train the router again with `outthink router train`")
-
-
-def save(folder: Path, model: TextModel, about: JsonObject, prompts: Iterable[str]) -> str:
-    """Write a router; returns its id. `about` holds `created`, `data`, `regime`, `gains`, ...; see `Folder.save`."""
-    return _FOLDER.save(folder, model, about, prompts)
+ROUTERS = Folder("router", "`outthink router train`", "train the router again with `outthink router train`")
 
 
 def load(folder: Path) -> Router:
     """The router in a folder; BadInput for a missing file, another schema version or a changed character."""
-    card = read_card(folder)
+    card = ROUTERS.read_card(folder)
     if "gains" not in card:
         raise BadInput("router", str(folder), f"chooses among {', '.join(card['model']['heads'])}", "use load_choice")
     shortest, longest = card["regime"]["characters"]
-    return Router(card["id"], _FOLDER.model(folder, card), shortest, longest, tuple(card["gains"]))
+    return Router(card["id"], ROUTERS.model(folder, card), shortest, longest, tuple(card["gains"]))
 
 
 def load_choice(folder: Path) -> ModelRouter:
     """The router over several models in a folder; refusals as for `load`."""
-    card = read_card(folder)
+    card = ROUTERS.read_card(folder)
     if "costs" not in card:
         raise BadInput("router", str(folder), "is one between a weak and a strong model", "use load")
     shortest, longest = card["regime"]["characters"]
-    return ModelRouter(card["id"], _FOLDER.model(folder, card), tuple(card["costs"]), shortest, longest)
-
-
-def read_card(folder: Path) -> JsonObject:
-    """`router.json`, checked; the same refusals as `load`."""
-    return _FOLDER.read_card(folder)
-
-
-def trained_on(folder: Path) -> frozenset[str]:
-    """`prompt_hash` of every training prompt; BadInput as for `load`."""
-    return _FOLDER.trained_on(folder)
+    return ModelRouter(card["id"], ROUTERS.model(folder, card), tuple(card["costs"]), shortest, longest)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from outthink.answers import canonical_key, grade_many
-from outthink.controller.router.folder import load, load_choice, prompt_hash, read_card, save, trained_on
+from outthink.controller.router.folder import ROUTERS, load, load_choice, prompt_hash
 from outthink.controller.router.model import TextModel
 from outthink.controller.routing_rules import Routing, Way
 from outthink.core.errors import BadInput
@@ -95,7 +95,7 @@ def train(path: Path, out: Path, recipe: RouterRecipe) -> tuple[str, Report]:
             "gains": gains.tolist(),
         }
     about = {**provenance(asdict(recipe)), **about}
-    return save(out, fitted.model, about, map(prompt_hash, data.prompts)), report
+    return ROUTERS.save(out, fitted.model, about, map(prompt_hash, data.prompts)), report
 
 
 def held_out(path: Path, folder: Path, *, gold: Path | None = None) -> Report:
@@ -119,7 +119,8 @@ def held_out(path: Path, folder: Path, *, gold: Path | None = None) -> Report:
     beliefs = np.array([(belief.weak, belief.strong) for belief in believed])
     flagged = sum(bool(belief.flags) for belief in believed)
     report = _with_regraded(path, data, beliefs, 1000 * seconds / len(data), gold)
-    return {**report, "router": router.id, "trained_on": read_card(folder)["data"]["name"], "out_of_regime": flagged}
+    name = ROUTERS.read_card(folder)["data"]["name"]
+    return {**report, "router": router.id, "trained_on": name, "out_of_regime": flagged}
 
 
 def _held_out_many(path: Path, folder: Path) -> Report:
@@ -158,7 +159,7 @@ def cross_fitted(
 
 def recipe_of(folder: Path) -> RouterRecipe:
     """How a stored router was trained."""
-    return RouterRecipe(**read_card(folder)["recipe"])
+    return RouterRecipe(**ROUTERS.read_card(folder)["recipe"])
 
 
 def _report(data: RoutingData | ManyData, chances: Floats, router_ms: float | None) -> Report:
@@ -329,7 +330,7 @@ def _last_number(text: str) -> str | None:
 
 def _refuse_trained(path: Path, prompts: Sequence[str], folder: Path) -> None:
     """BadInput where a router in a folder was trained on one of the prompts of a file."""
-    seen = trained_on(folder)
+    seen = ROUTERS.trained_on(folder)
     again = [prompt for prompt in prompts if prompt_hash(prompt) in seen]
     if again:
         raise BadInput(

@@ -132,19 +132,17 @@ class Space:
         self._subject_of = subjects
         self._subjects = sorted({subjects[row] for row in rows}) if subjects else []
 
-    def matrix(self, rows: Ints | None = None) -> Matrix:
-        """The training rows, or others of the corpus, as a sparse matrix."""
+    def matrix(self) -> Matrix:
+        """The training rows as a sparse matrix."""
         from scipy.sparse import csr_matrix, hstack
 
-        rows = self._rows if rows is None else rows
+        rows = self._rows
         hand = self._corpus.standardised(rows, self._mean, self._scale, self._weight)
         parts = [csr_matrix(hand), *(self._corpus.weights(vocabulary, rows) for vocabulary in self._vocabularies)]
         if self._subjects:
             places = {name: place for place, name in enumerate(self._subjects)}
             table = np.zeros((len(rows), len(places)))
-            for line, row in enumerate(rows):
-                if (place := places.get(self._subject_of[row])) is not None:
-                    table[line, place] = _SUBJECT_WEIGHT
+            table[np.arange(len(rows)), [places[self._subject_of[row]] for row in rows]] = _SUBJECT_WEIGHT
             parts.append(csr_matrix(table))
         return hstack(parts).tocsr()
 
