@@ -6,7 +6,6 @@ controls tuned thresholds, chance and an oracle. Does not know how a gain is fit
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -185,9 +184,4 @@ def at_random(right: Array, spent: Spent, cost: float) -> tuple[Array, Array, Ar
 
 def in_orders(problem: Recorded, orders: int) -> list[list[Sample]]:
     """The problem's samples in the orders of replay."""
-    found = []
-    for seed in range(orders):
-        samples = list(problem.sampled)
-        random.Random(f"{seed}:{problem.problem}").shuffle(samples)
-        found.append(samples)
-    return found
+    return [[problem.sampled[place] for place in problem.order(seed)] for seed in range(orders)]

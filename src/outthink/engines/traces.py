@@ -39,11 +39,15 @@ class Recorded:
     greedy: Sample | None = None
     right: set[str] = field(default_factory=set)
 
+    def order(self, seed: int) -> list[int]:
+        """Places of the samples as they are dealt out under a seed: the same for every strategy and size."""
+        places = list(range(len(self.sampled)))
+        random.Random(f"{seed}:{self.problem}").shuffle(places)
+        return places
+
     def dealt(self, seed: int) -> list[Sample]:
         """The sampled ones in the order of a seed."""
-        order = list(self.sampled)
-        random.Random(f"{seed}:{self.problem}").shuffle(order)
-        return order
+        return [self.sampled[place] for place in self.order(seed)]
 
 
 @dataclass(frozen=True, slots=True)

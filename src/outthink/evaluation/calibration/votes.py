@@ -9,7 +9,6 @@ cascades.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -124,14 +123,9 @@ def _dealt(
     prompt = np.zeros(len(names))
     for row, name in enumerate(names):
         recorded = traces.problems[name]
-        columns = _columns(recorded, codes[row])
         prompt[row] = recorded.sampled[0].prompt_tokens or 0
-        for seed in range(orders):
-            order = list(range(len(recorded.sampled)))
-            random.Random(f"{seed}:{name}").shuffle(order)
-            chosen = columns[:, order[:depth]]
-            answer[row, seed], tokens[row, seed] = chosen[0], chosen[1]
-            logprob[row, seed], confidence[row, seed] = chosen[2], chosen[3]
+        places = [recorded.order(seed)[:depth] for seed in range(orders)]
+        answer[row], tokens[row], logprob[row], confidence[row] = _columns(recorded, codes[row])[:, places]
     return Dealt(traces.model, answer, tokens, prompt, logprob, confidence, flops)
 
 
