@@ -73,11 +73,15 @@ class Routing:
 
     def choose(self, chances: Sequence[float]) -> str:
         """The model for a request whose chances of success are these, in the order of the models."""
+        return self.models[self.place(chances)]
+
+    def place(self, chances: Sequence[float]) -> int:
+        """The place of that model."""
         if self.way == "strong-weak":
             _check(chances, self.costs)
-            return self.models[strong_weak(chances[1] - chances[0], self.parameter)]
+            return strong_weak(chances[1] - chances[0], self.parameter)
         rule = smallest_likely if self.way == "smallest-likely" else penalised
-        return self.models[rule(chances, self.costs, self.parameter)]
+        return rule(chances, self.costs, self.parameter)
 
 
 def _check(chances: Sequence[float], costs: Sequence[float]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
 from outthink.evaluation.routing.data import Floats, Ints, ModelRows, RoutingData
-from outthink.evaluation.routing.figures import Curves, auc, curves, defined, ece, interval, reliability
+from outthink.evaluation.routing.figures import Curves, auc, curves, defined, ece, interval_columns, reliability
 from outthink.evaluation.rows import RESAMPLES
 from outthink.evaluation.sample_file import JsonObject
 
@@ -55,7 +55,7 @@ def evaluate(
     drawn_length = curves(length, data, group, resamples=resamples, seed=seed)
     constant = bool(gain.min() == gain.max())
     charge = data.share_of_cost(router_ms or 0.0)
-    paired = (None, None) if constant else interval(drawn.apgr() - drawn_length.apgr())
+    paired = drawn.apgr() - drawn_length.apgr()
     return {
         "n": len(data),
         "weak": float(data.weak.mean()),
@@ -64,8 +64,7 @@ def evaluate(
         "ece": float(np.mean([target["ece"] for target in targets.values()])),
         "router_ms": router_ms,
         "router_cost_share": None if router_ms is None else charge,
-        "paired_low": paired[0],
-        "paired_high": paired[1],
+        **interval_columns("paired", np.full_like(paired, np.nan) if constant else paired),
         "controls": _controls(data, group, length, drawn_length, seed),
         "dropped_contaminated": data.dropped,
         "prompts": int(group.max()) + 1,
@@ -90,8 +89,8 @@ def _figures(curve: Curves, drawn: Curves | None, constant: bool = False, charge
     for name, read in (("apgr", Curves.apgr), ("cpt50", lambda c: c.cpt(0.5)), ("cpt80", lambda c: c.cpt(0.8))):
         report[name] = None if constant else defined(read(curve)[0])
         if drawn is not None:
-            low, high = (None, None) if constant else interval(read(drawn))
-            report |= {f"{name}_low": low, f"{name}_high": high}
+            values = read(drawn)
+            report |= interval_columns(name, np.full_like(values, np.nan) if constant else values)
     report["auc_cost"] = None if constant else defined(curve.auc_cost(charge)[0])
     return report
 
@@ -152,11 +151,7 @@ def routed(routing: Routing, chances: Floats, right: Floats, costs: Floats, *, r
         chances, right, costs: (questions, models): predicted, true and realised.
         router: cost of predicting for one question; charged where the routing looks at it.
     """
-    if routing.looks:
-        names = {name: place for place, name in enumerate(routing.models)}
-        model = np.array([names[routing.choose(row)] for row in chances.tolist()], dtype=np.int64)
-    else:
-        model = np.full(len(chances), routing.models.index(routing.choose(chances[0].tolist())), dtype=np.int64)
+    model = np.array([routing.place(row) for row in chances.tolist()], dtype=np.int64)
     every = np.arange(len(model))
     return Routed(model, right[every, model], costs[every, model] + (router if routing.looks else 0.0))
 
@@ -172,7 +167,6 @@ def route_row(routed: Routed, right: Floats, costs: Floats, counts: Floats) -> J
     """
     everyone = np.ones((1, len(right)))
     (gain, mix), (drawn, _) = (_gains(routed, right, costs, weight) for weight in (everyone, counts))
-    low, high = interval(drawn)
     return {
         "accuracy": float(routed.right.mean()),
         "cost": float(routed.cost.mean()),
@@ -180,8 +174,7 @@ def route_row(routed: Routed, right: Floats, costs: Floats, counts: Floats) -> J
         "shares": [float((routed.model == place).mean()) for place in range(right.shape[1])],
         "mix": float(mix[0]),
         "gain": float(gain[0]),
-        "gain_low": low,
-        "gain_high": high,
+        **interval_columns("gain", drawn),
     }
 
 
