@@ -35,8 +35,8 @@ from outthink.evaluation.routing.data import (
     read_many,
     read_routing,
 )
-from outthink.evaluation.routing.figures import drawn
-from outthink.evaluation.routing.report import Report, evaluate, route_row, routed, target_figures
+from outthink.evaluation.routing.figures import drawn, interval_columns
+from outthink.evaluation.routing.report import Report, Routed, evaluate, route_row, routed, target_figures
 from outthink.evaluation.routing.training import Corpus, RouterRecipe, fit
 from outthink.evaluation.sample_file import JsonObject
 
@@ -200,10 +200,8 @@ def evaluate_many(
     if mean[0] >= mean[-1]:
         raise BadInput(f"data {data.name}", mean[0], "is the cost of every model: there is no trade", "check the costs")
     everyone = np.ones((1, len(data)))
-    area, drawn_area = (_area(data, chances, mean, router, weight) for weight in (everyone, counts))
+    area, drawn_area = (_area(data, chances, router, weight) for weight in (everyone, counts))
     mix, drawn_mix = (_mixes(data, weight) for weight in (everyone, counts))
-    low, high = np.quantile(drawn_area, [0.025, 0.975])
-    paired = np.quantile(drawn_area - drawn_mix, [0.025, 0.975])
     targets = target_figures(data, chances)
     return {
         "n": len(data),
@@ -211,37 +209,36 @@ def evaluate_many(
         "accuracy": dict(zip(data.models, data.right.mean(axis=0).tolist(), strict=True)),
         "cost": dict(zip(data.models, mean, strict=True)),
         "auc_cost": float(area[0]),
-        "auc_cost_low": float(low),
-        "auc_cost_high": float(high),
-        "paired_low": float(paired[0]),
-        "paired_high": float(paired[1]),
+        **interval_columns("auc_cost", drawn_area),
+        **interval_columns("paired", drawn_area - drawn_mix),
         "ece": float(np.mean([target["ece"] for target in targets.values()])),
         "router_ms": router_ms,
         "dropped_contaminated": data.dropped,
         "controls": {
             "random": {"auc_cost": float(mix[0])},
             "oracle": {
-                "auc_cost": float(_area(data, data.right, mean, 0.0, everyone)[0]),
+                "auc_cost": float(_area(data, data.right, 0.0, everyone)[0]),
                 "accuracy": float(data.right.max(axis=1).mean()),
             },
         },
-        "routes": _routes(data, chances, mean, router, counts),
+        "routes": _routes(data, chances, router, counts),
         "targets": targets,
     }
 
 
-def _routes(
-    data: ManyData, chances: Floats, mean: tuple[float, ...], router: float, counts: Floats
-) -> list[JsonObject]:
+def _routes(data: ManyData, chances: Floats, router: float, counts: Floats) -> list[JsonObject]:
     """A row for each way and parameter."""
     rows = []
     for way, parameters in PARAMETERS.items():
         for parameter in parameters:
-            routing = Routing(way, parameter, data.models, mean)
-            outcome = routed(routing, chances, data.right, data.costs, router=router)
-            row = route_row(outcome, data.right, data.costs, counts)
+            row = route_row(_routed(data, chances, way, parameter, router), data.right, data.costs, counts)
             rows.append({"way": way, "parameter": parameter, **row})
     return rows
+
+
+def _routed(data: ManyData, chances: Floats, way: Way, parameter: float, router: float) -> Routed:
+    mean = tuple(data.costs.mean(axis=0).tolist())
+    return routed(Routing(way, parameter, data.models, mean), chances, data.right, data.costs, router=router)
 
 
 def _applied(
@@ -254,12 +251,9 @@ def _applied(
     return chances, 1000 * (time.process_time() - began) / max(1, len(chances))
 
 
-def _area(data: ManyData, chances: Floats, mean: tuple[float, ...], router: float, weight: Floats) -> Floats:
+def _area(data: ManyData, chances: Floats, router: float, weight: Floats) -> Floats:
     """Area under accuracy over cost, from the cheapest model alone to the dearest alone, for each row of weights."""
-    outcomes = [
-        routed(Routing("penalised", price, data.models, mean), chances, data.right, data.costs, router=router)
-        for price in PRICES
-    ]
+    outcomes = [_routed(data, chances, "penalised", price, router) for price in PRICES]
     right = np.stack([data.right[:, 0], data.right[:, -1], *(outcome.right for outcome in outcomes)])
     costs = np.stack([data.costs[:, 0], data.costs[:, -1], *(outcome.cost for outcome in outcomes)])
     total = weight.sum(axis=1)
