@@ -47,10 +47,6 @@ class Arm:
         strength = min(most, max(1.0, self.mean * (1 - self.mean) / spread**2 - 1))
         return self.mean * strength + 0.5, (1 - self.mean) * strength + 0.5
 
-    def json(self) -> JsonObject:
-        """Plain values."""
-        return asdict(self)
-
 
 def arms_of(rows: Sequence[JsonObject]) -> tuple[Arm, ...]:
     """Arms from plain values; BadInput for fewer than one, two of a name, or a damaged one."""
@@ -107,10 +103,6 @@ class Settings:
         for name, (value, fine) in checks.items():
             if not fine:
                 raise BadInput(f"online {name}", value, "is out of range", "see docs/online.md")
-
-    def json(self) -> JsonObject:
-        """Plain values."""
-        return asdict(self)
 
 
 class Posterior:
@@ -186,8 +178,8 @@ class Posterior:
     def state(self) -> JsonObject:
         """Everything that decides: equal states choose equally."""
         return {
-            "arms": [arm.json() for arm in self.arms],
-            "settings": self.settings.json(),
+            "arms": [asdict(arm) for arm in self.arms],
+            "settings": asdict(self.settings),
             "counts": {arm.name: list(self.counts[i]) for i, arm in enumerate(self.arms)},
             "costs": {arm.name: list(self.costs[i]) for i, arm in enumerate(self.arms)},
         }

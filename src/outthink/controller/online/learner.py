@@ -223,11 +223,10 @@ class Learner:
             about = {"schema_version": SCHEMA, **{name: fresh.state()[name] for name in ("arms", "settings")}}
             self._append("policy", about=about, policy=policy or "")
         assert self.posterior is not None
-        state = self.posterior.state()
         asked = {
             "policy": (policy, self.policy),
-            "arms": (None if arms is None else [arm.json() for arm in arms], state["arms"]),
-            "settings": (None if settings is None else settings.json(), state["settings"]),
+            "arms": (None if arms is None else tuple(arms), self.posterior.arms),
+            "settings": (settings, self.posterior.settings),
         }
         for name, (wanted, stored) in asked.items():
             if wanted is not None and wanted != stored:

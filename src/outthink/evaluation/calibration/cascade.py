@@ -35,6 +35,7 @@ from outthink.evaluation.calibration.votes import (
     cheapest_kept,
     count,
     deal,
+    reached,
     scale_of,
     walk,
 )
@@ -73,8 +74,7 @@ def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
             tau, stop = votes / first, np.full(right.shape, first)
             if not keep:  # what cannot agree any more is left at once, as Stage.lost says
                 possible = counts + (first - np.arange(1, first + 1))
-                lost = possible < votes
-                stop = np.where(lost.any(axis=2), lost.argmax(axis=2) + 1, first)
+                stop = reached(possible < votes, True)
             leaves = counts[..., -1] >= votes
             exits.append(StageExit(tau, leaves, right, after(spent, stop)))
     if keep:

@@ -322,7 +322,7 @@ def after(totals: Array, stop: NDArray[np.intp]) -> Array:
     return np.asarray(np.take_along_axis(totals, stop[..., None], 2)[..., 0])
 
 
-def reached(values: Array, limit: float) -> NDArray[np.intp]:
+def reached(values: Array | Mask, limit: float) -> NDArray[np.intp]:
     """Samples after which a value is at least the limit, all of them where it never is; values after 1, 2, ..."""
     enough = values >= limit
     enough[..., -1] = True
