@@ -112,7 +112,7 @@ class Stage:
         """Whether the samples still to come cannot lift its agreement to tau any more."""
         if self.signal != "agreement" or self.keep:
             return False
-        left = self.n - len(samples)
+        left = self.n - len(samples)  # at best all of them go to the leader
         return (self.measure(samples) * len(samples) + left) / self.n < self.tau - 1e-9
 
     def json(self) -> JsonObject:

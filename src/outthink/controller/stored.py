@@ -74,6 +74,7 @@ def _typed(hint: Any, value: Any) -> Any:
 
 def write_file(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises OSError."""
+    # The process's number keeps two writers of one file apart: each replaces it by a draft of its own.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_text(text, encoding="utf-8")

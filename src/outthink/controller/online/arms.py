@@ -43,6 +43,7 @@ class Arm:
 
         The spread is (high - low) / (2 x 1.96); a mean of 0 or 1 is moved inside by half an outcome.
         """
+        # An interval of no width would be worth infinitely many outcomes.
         spread = max((self.high - self.low) / (2 * _Z), 1e-9)
         strength = min(most, max(1.0, self.mean * (1 - self.mean) / spread**2 - 1))
         return self.mean * strength + 0.5, (1 - self.mean) * strength + 0.5

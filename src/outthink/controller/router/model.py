@@ -43,6 +43,7 @@ class Block:
     _inverse: array[float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # Derived once, since every prompt needs them; the class is frozen, hence `__setattr__`.
         inverse = {count: idf(self.documents, count) for count in set(self.frequencies)}
         object.__setattr__(self, "_find", Finder(self.kind, {term: place for place, term in enumerate(self.terms)}))
         object.__setattr__(self, "_inverse", array("d", map(inverse.__getitem__, self.frequencies)))

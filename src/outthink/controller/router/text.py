@@ -118,7 +118,6 @@ def _value(number: str) -> float:
 
 Kind = Literal["word", "char"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_TERM = re.compile(r"\w\w+")
 _CHAR = (2, 4)
 _WORDS, _LONG = 8192, 40
 """Words that are remembered, and the longest of them: a few megabytes at most."""
@@ -129,7 +128,7 @@ def terms(text: str, kind: Kind) -> Counter[str]:
     two to four characters within words, edges as spaces (`char`, scikit-learn's `char_wb`)."""
     lowered = text.lower()
     if kind == "word":
-        words = _TERM.findall(lowered)
+        words = _WORD.findall(lowered)
         counts = Counter(words)
         counts.update(map(" ".join, pairwise(words)))
         return counts

@@ -65,7 +65,7 @@ class _Rung:
     def __init__(self, table: Table, n: int, *, margin: float, folds: int, seed: int) -> None:
         self._n, self._margin, self._folds, self._seed = n, margin, folds, seed
         self._aims = _aims(margin)
-        self._gains: dict[bytes, Array] = {}
+        self._gains: dict[bytes, Array] = {}  # by problems: every step back asks for the same folds again
         dealt = table.models[0]
         self._spent = dealt.spent()[..., : n + 1]
         plain = walk(table, 0, TIES, depth=max(n, 2))
@@ -175,6 +175,7 @@ def _aims(margin: float) -> list[float]:
 def certainty(codes: NDArray[np.int64]) -> Array:
     """Adaptive-consistency's probability of the leader of equal votes after 1, 2, ... samples."""
     problems, orders, n = codes.shape
+    # A second answer always has a place, if only with no votes: the leader is compared with it.
     votes = np.zeros((problems, orders, max(2, int(codes.max()) + 1)), dtype=np.int64)
     known = np.array([[leader_probability(a, b) if a else 0.0 for b in range(n + 1)] for a in range(n + 1)])
     certain = np.zeros(codes.shape)

@@ -226,6 +226,7 @@ def walk(
     scale = scale or scale_of(dealt, sway)
     codes, weights = dealt.codes, _weights(dealt, scale, sway)
     problems, orders = codes.shape[:2]
+    # A second answer always has a place, if only with no votes: the leader's lead is over it.
     votes = np.zeros((problems, orders, max(2, table.right.shape[1])))
     if carried is not None:
         votes[..., : carried.shape[2]] += carried
@@ -268,7 +269,7 @@ class Ridge:
     """Sums over each problem, from which the regression on any subset of problems follows at once."""
 
     def __init__(self, votes: Walk) -> None:
-        rows = _expanded(votes.terms)
+        rows = _expanded(votes.terms)  # single precision: there are 135 columns a problem, order and sample
         problems = rows.shape[0]
         rows = rows.reshape(problems, -1, rows.shape[-1])
         self._shape = votes.gains.shape

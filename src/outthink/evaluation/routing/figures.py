@@ -157,6 +157,7 @@ def platt(logit: Floats, right: Floats, rounds: int = 50) -> tuple[float, float]
     fitted = np.array(constant)
     for _ in range(rounds):
         chance = 1 / (1 + np.exp(-np.clip(design @ fitted, -30, 30)))
+        # The last term keeps it solvable where all logits are equal: then slope and intercept are one unknown.
         hessian = (design * (chance * (1 - chance))[:, None]).T @ design + 1e-6 * np.eye(2)
         step = np.linalg.solve(hessian, design.T @ (right - chance))
         # A full step may overshoot where the logits are large: halve it until the likelihood does not fall.

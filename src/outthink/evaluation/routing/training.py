@@ -154,7 +154,7 @@ class Space:
         scalings: tuple[tuple[float, float], ...],
     ) -> TextModel:
         """The same columns as a model of `controller.router`, coefficients (heads, columns) rounded as stored."""
-        coefficients = np.round(coefficients, DIGITS) + 0.0
+        coefficients = np.round(coefficients, DIGITS) + 0.0  # -0.0 becomes 0.0: equal models are equal bytes
         edges = np.cumsum([len(self._mean), *(len(vocabulary.names) for vocabulary in self._vocabularies)])
         hand, *blocks, subjects = np.split(coefficients, edges, axis=1)
         return TextModel(
