@@ -115,7 +115,7 @@ def test_fitted_rules_do_in_replay_what_the_arrays_say(first: int, keep: float) 
     dealt = table()
     second = fitter().fit().cascade.stages[-1].rule
     assert isinstance(second, LinearGain)
-    exits = first_exits(dealt, first, keep) if first else [StageExit.never((len(dealt.names), 2))]
+    exits = first_exits(dealt, first, keep)
     left = 0.0
     for one in exits:
         cascade = read_rule(assemble(dealt, CascadeChoice(first, one.tau, keep, second.price, 6), second).json())

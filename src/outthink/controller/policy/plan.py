@@ -236,14 +236,11 @@ def drawn_otherwise(calibrated: JsonObject | None, here: JsonObject | None) -> t
 def _option(arm: PolicyArm, request: Request, situation: Situation) -> Option:
     """An arm at the session's calls in flight; at more where only so the deadline holds, before a smaller arm."""
     seconds = request.budget.seconds
-    ahead = situation.ahead
-    while (
-        seconds is not None
-        and ahead < min(situation.concurrency, arm.n)
-        and (predicted_usage(arm, situation, ahead)["seconds"] or 0.0) > seconds
-    ):
-        ahead = min(2 * ahead, situation.concurrency)
+    ahead, most = situation.ahead, min(situation.concurrency, arm.n)
     usage = predicted_usage(arm, situation, ahead)
+    while seconds is not None and ahead < most and (usage["seconds"] or 0.0) > seconds:
+        ahead = min(2 * ahead, situation.concurrency)
+        usage = predicted_usage(arm, situation, ahead)
     exceeds = tuple(
         name
         for name in CURRENCIES

@@ -53,15 +53,16 @@ class StageExit:
     right: Array
     spent: Array
 
-    @classmethod
-    def never(cls, shape: tuple[int, ...]) -> StageExit:
-        """No first stage."""
-        return cls(NEVER, np.zeros(shape, dtype=bool), np.zeros(shape), np.zeros(shape))
-
 
 def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
-    """The first stage's thresholds: every agreement it can have, or quantiles of one sample's confidence."""
+    """The first stage's thresholds: every agreement it can have, or quantiles of one sample's confidence.
+
+    Without a first stage nobody leaves, and nothing is spent.
+    """
     dealt = table.models[0]
+    nobody = np.zeros(dealt.codes.shape[:2], dtype=bool)
+    if not first:
+        return [StageExit(NEVER, nobody, nobody.astype(float), nobody.astype(float))]
     counts = leaders(table, 0, first)
     right, spent = walk(table, 0, TIES, depth=max(2, first)).right[..., first], dealt.spent()
     exits = []
@@ -78,7 +79,7 @@ def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
             leaves = counts[..., -1] >= votes
             exits.append(StageExit(tau, leaves, right, after(spent, stop)))
     if keep:
-        exits.append(StageExit(NEVER, np.zeros(right.shape, dtype=bool), right, spent[..., first]))
+        exits.append(StageExit(NEVER, nobody, right, spent[..., first]))
     return exits
 
 
@@ -199,7 +200,7 @@ class Fitter:
     def _try(self, votes: Walk, gains: Array, first: int, keep: float) -> None:
         """All second stages behind one first stage."""
         settings, spent = self.settings, self.table.models[1].spent()
-        exits = first_exits(self.table, first, keep) if first else [StageExit.never(gains.shape[:2])]
+        exits = first_exits(self.table, first, keep)
         for price, cap in product(settings.prices, settings.caps):
             stop = below(gains[..., : cap - 1], price)
             right, cost = after(votes.right, stop), after(spent, stop)
