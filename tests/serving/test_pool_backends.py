@@ -14,7 +14,7 @@ pytest.importorskip("aiohttp")
 
 from outthink.core.errors import BadInput
 from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
-from outthink.serving.pool.protocols import NoBackend, Resting
+from outthink.serving.pool.pool import NoBackend, Resting
 from outthink.serving.pool.transport import AiohttpTransport
 from support.chat_server import ChatServer, Drop, Hang, Reply, chat, models, refusal, stream, whole
 from support.proxy_server import CHAT, ProxyServer

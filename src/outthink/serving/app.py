@@ -18,7 +18,8 @@ from aiohttp.web_protocol import RequestHandler
 from outthink.core.errors import BadInput
 from outthink.serving.admission import Admission, AdmissionSettings, Limits, check_origin, is_loopback
 from outthink.serving.failure import Failure, failure_of, wrong_method
-from outthink.serving.pool.protocols import Pool, Wire
+from outthink.serving.pool import BackendPool
+from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Key, Ledger
 from outthink.serving.watch import Watchers
 
@@ -41,8 +42,8 @@ class App:
 
     def __init__(
         self,
-        pool: Pool,
-        wire: Wire,
+        pool: BackendPool,
+        wire: AiohttpTransport,
         ledger: Ledger,
         limits: Limits | None = None,
         admission: AdmissionSettings | None = None,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
 from outthink.http.events import Json
 from outthink.http.transport import TransportFault
-from outthink.serving.pool.protocols import NoBackend, Resting
+from outthink.serving.pool.pool import NoBackend, Resting
 from outthink.serving.protocols import Busy, Key, LedgerDown, OverBudget, Repeated
 
 KINDS = {

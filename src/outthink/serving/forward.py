@@ -22,16 +22,16 @@ from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.serving.accounting import PASS, RECEIPT, Account, replayed
 from outthink.serving.ceilings import TAIL, UNKNOWN, UsageFilter, cap_request, usage_in
 from outthink.serving.failure import Failure, failure_of
+from outthink.serving.pool.backend import BackendLease
+from outthink.serving.pool.failover import Failover
 from outthink.serving.pool.pool import Tariffs
-from outthink.serving.pool.protocols import Lease, Whole
-from outthink.serving.pool.transport import Failover
+from outthink.serving.pool.transport import Reply, Whole
 from outthink.serving.protocols import Key
 from outthink.session.runner import Places
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
 
-Reply = Response | Whole
 _FORWARDED = ("accept", "openai-beta", "x-request-id", "traceparent", "tracestate")
 # Headers that belong to one connection, or tell of the backend's own server: ours are set anew.
 _OWN_TO_HOP = frozenset(
@@ -107,7 +107,7 @@ class Forwarder:
         """The reply of the first backend that gives one, streamed or whole."""
         account, wire, content = passed.account, self.app.wire, passed.content
 
-        async def send(lease: Lease) -> Reply:
+        async def send(lease: BackendLease) -> Reply:
             url, headers = lease.url + passed.path.removeprefix("/v1"), {**passed.headers, **lease.headers}
             if account.stream:
                 return await wire.open("POST", url, headers, content, self._timeouts)
@@ -234,7 +234,7 @@ async def forward_stream(
     head: Mapping[str, str],
     account: Account,
     tariff: Tariff,
-    lease: Lease,
+    lease: BackendLease,
     usage_filter: UsageFilter | None = None,
 ) -> web.StreamResponse:
     """Forward a stream piece by piece, untouched; its end is held until the ledger has the record.

@@ -25,8 +25,9 @@ from outthink.http.server import Address
 from outthink.serving.admission import Limits
 from outthink.serving.chat.engine import CallSharing
 from outthink.serving.failure import unknown_cost
-from outthink.serving.pool.pool import Tariffs
-from outthink.serving.pool.protocols import NoBackend, Pool, Wire
+from outthink.serving.pool import BackendPool
+from outthink.serving.pool.pool import NoBackend, Tariffs
+from outthink.serving.pool.transport import AiohttpTransport
 from outthink.session.runner import Places
 
 _log = logging.getLogger("outthink.serving")
@@ -42,8 +43,8 @@ class Backends:
 
     def __init__(
         self,
-        pool: Pool,
-        wire: Wire,
+        pool: BackendPool,
+        wire: AiohttpTransport,
         limits: Limits,
         tariffs: Tariffs,
         policies: Policies | None = None,

@@ -28,7 +28,7 @@ from outthink.serving.chat.engine import ChatEngine
 from outthink.serving.chat.question import Question, RequestOptions, fitted, stricter
 from outthink.serving.chat.votes import SessionReporter, VoteProgress
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.pool.transport import Failover, PooledTransport
+from outthink.serving.pool.failover import Failover, PooledTransport
 from outthink.serving.watch import Watchers
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session

@@ -181,7 +181,11 @@ class Backend:
 
 
 class BackendLease:
-    """A place on a backend. Taken by `with`, given back at its end."""
+    """A place on a backend. Taken by `with`, given back at its end.
+
+    Its headers are what the backend wants with every request (its own key), never what the client sent. What is not
+    reported is no verdict on the backend, but for a TransportFault at the end.
+    """
 
     __slots__ = ("_backend", "_reported", "_trial", "headers", "url")
 

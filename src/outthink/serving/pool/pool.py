@@ -20,7 +20,7 @@ from outthink.economics.tariff import Energy, Tariff
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.pool.backend import ENDLESS, Backend, BackendLease
 from outthink.serving.pool.choice import BackendSettings, PoolSettings, least_busy, preferred
-from outthink.serving.pool.protocols import Full, NoBackend, Pool, Resting, Wire
+from outthink.serving.pool.transport import AiohttpTransport
 
 _log = logging.getLogger("outthink.serving")
 _SOON = 1.0  # seconds until the next check while the verdict is about to change
@@ -29,6 +29,22 @@ _random = random.Random()  # of its own: nobody's seed is touched, and none make
 
 OnHealthChange = Callable[[str, bool], None]
 """Called with a backend's URL and whether it is healthy, whenever that changes."""
+
+
+class NoBackend(OutthinkError):
+    """No backend for the model is healthy now; `retry_after` in seconds, None if nobody knows."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Resting(NoBackend):
+    """The backends for the model are well, but have asked for a pause or have all the calls they take."""
+
+
+class Full(Resting):
+    """The backends for the model are well, but have all the calls they take: wait for `BackendPool.room`."""
 
 
 class BackendPool:
@@ -40,7 +56,7 @@ class BackendPool:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: AiohttpTransport,
         backends: Sequence[BackendSettings],
         settings: PoolSettings | None = None,
         on_health_change: OnHealthChange | None = None,
@@ -106,7 +122,16 @@ class BackendPool:
     def choose(
         self, model: str, prefix: int | None = None, avoid: Sequence[str] = (), *, brief: bool = False
     ) -> BackendLease:
-        """A place on the backend to use now. Raises NoBackend, or Resting or Full where waiting is all it takes."""
+        """A place on the backend to use now; it is not taken before it is entered.
+
+        Args:
+            model: one of `names`.
+            prefix: hash of the prompt's beginning; equal ones prefer one backend.
+            avoid: base URLs that have just failed this request.
+            brief: the call generates nothing, so it may go to a backend that has all the calls it takes.
+
+        Raises NoBackend, Resting where a moment's patience is all it takes, Full where a place is.
+        """
         serving = self._by_model.get(model)
         if serving is None:
             raise NoBackend(f"no backend serves {model}")
@@ -188,7 +213,7 @@ class _HealthChecks:
     """
 
     def __init__(
-        self, backend: Backend, wire: Wire, settings: PoolSettings, changed: Callable[[Backend], None]
+        self, backend: Backend, wire: AiohttpTransport, settings: PoolSettings, changed: Callable[[Backend], None]
     ) -> None:
         self._backend, self._wire, self._settings, self._changed = backend, wire, settings, changed
         self._timeouts = Timeouts(settings.timeout, settings.timeout)
@@ -294,7 +319,7 @@ class DearestPrice:
 class Tariffs:
     """What the models cost; looked up once each."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: BackendPool) -> None:
         self._pool = pool
         self._known: dict[tuple[str, str], Tariff] = {}
         self._bounds: dict[tuple[str, tuple[str, ...]], Tariff] = {}
