@@ -40,25 +40,16 @@ def preference(prefix: int, seed: int, weight: float) -> float:
 class Loaded(Protocol):
     """What the choice looks at."""
 
-    @property
-    def active(self) -> int:
-        """Calls in flight."""
-
-    @property
-    def weight(self) -> float:
-        """Its share."""
-
-    @property
-    def inverse(self) -> float:
-        """1 / weight."""
-
-    @property
-    def passed(self) -> float:
-        """Calls it has had, divided by its weight."""
-
-    @property
-    def seed(self) -> int:
-        """Its number in the hash."""
+    active: int
+    """Calls in flight."""
+    weight: float
+    """Its share."""
+    inverse: float
+    """1 / weight."""
+    passed: float
+    """Calls it has had, divided by its weight."""
+    seed: int
+    """Its number in the hash."""
 
 
 L = TypeVar("L", bound=Loaded)

@@ -136,19 +136,11 @@ class BackendPool:
         if serving is None:
             raise NoBackend(f"no backend serves {model}")
         now = monotonic()
-        if len(serving) == 1:
-            only = serving[0]
-            if (only.usable(now) if brief else only.available(now)) and only.url not in avoid:
-                return BackendLease(only)
-            raise self._none_available(model, serving, avoid, now)
-        candidates = [
-            backend
-            for backend in serving
-            if (backend.usable(now) if brief else backend.available(now)) and backend.url not in avoid
-        ]
+        free = Backend.usable if brief else Backend.available
+        candidates = [backend for backend in serving if free(backend, now) and backend.url not in avoid]
         if not candidates:
             raise self._none_available(model, serving, avoid, now)
-        if prefix is None or not self._settings.affinity:
+        if prefix is None or not self._settings.affinity or len(candidates) == 1:
             return BackendLease(least_busy(candidates))
         return BackendLease(preferred(candidates, prefix, self._settings.overload, self._settings.slack))
 
