@@ -1,33 +1,17 @@
-"""One call of a chat: the client's own fields in its body, and the choice kept as its backend has sent it.
+"""One call of a chat, and its choice kept as its backend has sent it.
 
-Knows: what the OpenAI engine leaves to be replaced, how streamed pieces make one message, and which chunks may be read
-as one. A session sees texts; what a text leaves out (tool calls, log-probabilities, reasons, unknown fields) is kept
-here. Does not know which backend answers, the other calls of a request, or strategies.
+Knows: how streamed pieces make one message, and which chunks may be read as one. A session sees texts; what a text
+leaves out (tool calls, log-probabilities, reasons, unknown fields) is kept here. Does not know what is sent, which
+backend answers, or the other calls of a request.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from outthink.core.errors import EngineError
-from outthink.core.request import Message
-from outthink.engines.openai.body import Facts
-from outthink.engines.openai.engine import OpenAIEngine
-from outthink.engines.openai.reading import CompletionParser
-from outthink.engines.protocol import Call, Delta
-from outthink.http.errors import ErrorBody, ServerErrors
-from outthink.http.events import Decoder, Json
-from outthink.http.fields import JsonDict, decode, encode
-from outthink.http.server import Address, Server
-from outthink.http.transport import Timeouts, Transport
-
-ROOT = "http://backend.invalid"
-"""What the engine believes its server to be; the transport puts the chosen backend's address in its place."""
-BASE = ROOT + "/v1"
-_ADDRESS = Address.parse(BASE)
+from outthink.engines.protocol import Call
+from outthink.http.fields import JsonDict
 
 CALLS_MARK = "<tool_calls>"
 """Stands in a sample's text between its content and its tool calls."""
@@ -218,114 +202,3 @@ class ChatCall(Call):
             call.problem,
             call.alternatives,
         )
-
-
-OnChunk = Callable[[RawChoice, Call, JsonDict], None]
-"""Gets the choice, its call, and a chunk that has just been added to it."""
-
-
-class _ChatReader(CompletionParser):
-    """Reads a completion, and keeps what was read."""
-
-    def __init__(self, call: ChatCall, repeats: bool | None, on_chunk: OnChunk | None) -> None:
-        super().__init__(call, repeats=repeats)
-        self._call, self._on_chunk = call, on_chunk
-
-    def take(self, chunk: JsonDict) -> Delta | None:
-        """What a chunk adds."""
-        choice = self._call.choice
-        choice.add(chunk)
-        if self._on_chunk is not None:
-            self._on_chunk(choice, self._call, chunk)
-        return super().take(chunk)
-
-
-class _ChatErrors(ServerErrors):
-    """Names no address, and remembers the last refusal for the client's error object."""
-
-    status_code: int | None = None
-    message: str = ""
-
-    def refused(self, status: int, refusal: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
-        """The error for a refusal."""
-        self.status_code, self.message = status, self.clean(refusal.message)
-        return super().refused(status, refusal, wait=wait, model=model)
-
-
-class _ChatServer(Server):
-    """Encodes quickly: one request may send dozens of bodies."""
-
-    def __init__(self, errors: _ChatErrors, transport: Transport, timeouts: Timeouts) -> None:
-        super().__init__(_ADDRESS, None, transport, timeouts)
-        self.errors = errors
-
-    def encode(self, body: Mapping[str, Json]) -> bytes:
-        """A body as JSON."""
-        return encode(body)
-
-
-class ClientFieldsEngine(OpenAIEngine):
-    """Sends the client's own messages and fields with every call of one request.
-
-    Args:
-        messages: the chat as `Message`s, and `raw` as it came.
-        extra: fields of the request's body that are sent along untouched.
-        top_logprobs: alternatives that the client wants with every token, None for none.
-        on_chunk: gets every chunk of every call as it comes.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        transport: Transport,
-        facts: Facts,
-        *,
-        messages: tuple[Message, ...],
-        raw: Sequence[JsonDict],
-        extra: JsonDict,
-        top_logprobs: int | None,
-        timeouts: Timeouts,
-        on_chunk: OnChunk | None,
-    ) -> None:
-        super().__init__(BASE, model, transport=transport, memory=None, facts=facts)
-        self.errors = _ChatErrors(f"the backend of {model}", (), timeouts)
-        self.server = _ChatServer(self.errors, transport, timeouts)
-        self._messages, self._raw, self._extra, self._top = messages, raw, extra, top_logprobs
-        self._on_chunk = on_chunk
-        self._ready = True  # the pool knows the model, and the facts are shared
-
-    def body(self, call: Call) -> JsonDict:
-        """A call's body with the client's own fields; what the engine decides wins."""
-        own: dict[str, Any] = super().body(call)
-        if call.messages == self._messages:
-            own["messages"] = [*self._raw, *own["messages"][len(self._raw) :]]
-        if self._top is not None and own.get("logprobs") and self._top > own.get("top_logprobs", 0):
-            own["top_logprobs"] = self._top
-        if isinstance(call, ChatCall) and call.choices > 1:
-            own["n"] = call.choices
-        return {**self._extra, **own}
-
-    def decoder(self) -> Decoder:
-        """What reads a reply's bytes."""
-        return Decoder(decode)
-
-    def reader(self, call: Call) -> CompletionParser:
-        """What reads a completion."""
-        assert isinstance(call, ChatCall)
-        return _ChatReader(call, self.facts.repeats, self._on_chunk)
-
-    def parse(self, chunks: list[JsonDict], reading: CompletionParser) -> tuple[Delta | None, EngineError | None]:
-        """What chunks that came together add."""
-        if self._on_chunk is not None:
-            return super().parse(chunks, reading)
-        joined, texts = join_text(chunks)
-        delta, broken = super().parse(joined, reading)
-        if delta is not None:
-            delta.pieces = max(delta.pieces, texts)
-        return delta, broken
-
-    async def count_prompt(self, call: Call) -> int | None:
-        """Exact prompt tokens, None where the server offers no tokeniser or tools and images are not counted by it."""
-        if self._extra.get("tools") or any(not isinstance(message.content, str) for message in self._messages):
-            return None
-        return await super().count_prompt(call)

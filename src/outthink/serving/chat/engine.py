@@ -1,74 +1,132 @@
 """The engine of one chat request: its samples are calls of their own, or choices of calls that they share.
 
-Knows: how a session's call becomes a call of the chat, which calls may share a request, and whose choice a chunk
-belongs to. Does not know sessions, votes, or how it is found out that servers count the choices of a call.
+Knows: what the OpenAI engine leaves to be replaced, which calls may share a request, and whose choice a chunk belongs
+to. Does not know sessions, votes, or how it is found out that servers count the choices of a call.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 from outthink.core.errors import EngineError
-from outthink.engines.openai.engine import drain
+from outthink.core.request import Message
+from outthink.engines.openai.body import Facts
+from outthink.engines.openai.engine import OpenAIEngine, drain
+from outthink.engines.openai.reading import CompletionParser
 from outthink.engines.openai.tokens import Counts
-from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
-from outthink.http.events import Decoder, NotJson
-from outthink.http.fields import JsonDict
-from outthink.http.transport import TransportFault
-from outthink.serving.chat.calls import ChatCall, ClientFieldsEngine, RawChoice
+from outthink.engines.protocol import Call, Delta, Event, Finish
+from outthink.http.errors import ErrorBody, ServerErrors
+from outthink.http.events import Decoder, Json, NotJson
+from outthink.http.fields import JsonDict, decode, encode
+from outthink.http.server import Address, Server
+from outthink.http.transport import Timeouts, Transport, TransportFault
+from outthink.serving.chat.calls import ChatCall, RawChoice, join_text
+from outthink.serving.pool.failover import BASE
+
+_ADDRESS = Address.parse(BASE)
+_IN_FLIGHT = 64
+"""Calls of one request at once."""
+
+OnChunk = Callable[[RawChoice, Call, JsonDict], None]
+"""Gets the choice, its call, and a chunk that has just been added to it."""
 
 
-class ChatEngine(Engine):
-    """Calls of one request to one model.
+class _ChatReader(CompletionParser):
+    """Reads a completion, and keeps what was read."""
+
+    def __init__(self, call: ChatCall, repeats: bool | None, on_chunk: OnChunk | None) -> None:
+        super().__init__(call, repeats=repeats)
+        self._call, self._on_chunk = call, on_chunk
+
+    def take(self, chunk: JsonDict) -> Delta | None:
+        """What a chunk adds."""
+        choice = self._call.choice
+        choice.add(chunk)
+        if self._on_chunk is not None:
+            self._on_chunk(choice, self._call, chunk)
+        return super().take(chunk)
+
+
+class _ChatErrors(ServerErrors):
+    """Names no address, and remembers the last refusal for the client's error object."""
+
+    status_code: int | None = None
+    message: str = ""
+
+    def refused(self, status: int, refusal: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
+        """The error for a refusal."""
+        self.status_code, self.message = status, self.clean(refusal.message)
+        return super().refused(status, refusal, wait=wait, model=model)
+
+
+class _ChatServer(Server):
+    """Encodes quickly: one request may send dozens of bodies."""
+
+    def __init__(self, errors: _ChatErrors, transport: Transport, timeouts: Timeouts) -> None:
+        super().__init__(_ADDRESS, None, transport, timeouts)
+        self.errors = errors
+
+    def encode(self, body: Mapping[str, Json]) -> bytes:
+        """A body as JSON."""
+        return encode(body)
+
+
+class ChatEngine(OpenAIEngine):
+    """Sends the client's own messages and fields with every call of one request to one model.
 
     Args:
-        client: sends them.
-        concurrency: calls that may be in flight for this request.
+        messages: the chat as `Message`s, and `raw` as it came.
+        extra: fields of the request's body that are sent along untouched.
+        top_logprobs: alternatives that the client wants with every token, None for none.
+        on_chunk: gets every chunk of every call as it comes.
     """
 
-    concurrency: int
-
-    def __init__(self, client: ClientFieldsEngine, *, concurrency: int = 64) -> None:
-        self.client, self.concurrency = client, concurrency
+    def __init__(
+        self,
+        model: str,
+        transport: Transport,
+        facts: Facts,
+        *,
+        messages: tuple[Message, ...],
+        raw: Sequence[JsonDict],
+        extra: JsonDict,
+        top_logprobs: int | None,
+        timeouts: Timeouts,
+        on_chunk: OnChunk | None,
+    ) -> None:
+        super().__init__(BASE, model, concurrency=_IN_FLIGHT, transport=transport, memory=None, facts=facts)
+        self.errors = _ChatErrors(f"the backend of {model}", (), timeouts)
+        self.server = _ChatServer(self.errors, transport, timeouts)
+        self._messages, self._raw, self._extra, self._top = messages, raw, extra, top_logprobs
+        self._on_chunk = on_chunk
+        self._ready = True  # the pool knows the model, and the facts are shared
         self.samples: dict[str, RawChoice] = {}
         """Finished samples by their texts; the first of equal ones."""
         self._sharing: CallSharing | None = None
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self.client.model
-
-    @property
-    def features(self) -> Features:
-        """What is known of the backends of this model."""
-        return self.client.features
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused or ignored, in words."""
         shared = self._sharing is not None and self._sharing.used
         note = ("samples of one prompt shared a call, which read the prompt once",) if shared else ()
-        return self.client.notes + note
+        return super().notes + note
 
     def share_calls(self, sharing: CallSharing | None) -> None:
         """From now on samples that start together may share a call."""
         self._sharing = sharing
-
-    async def prepare(self, call: Call) -> None:
-        """Nothing to get ready: the pool knows the model."""
 
     async def generate(self, call: Call) -> AsyncGenerator[Event]:
         """Produce one completion; closing the iterator closes its connection."""
         chat_call = ChatCall.of(call)
         choice = chat_call.choice
         pieces: list[str] = []
-        shared = self._sharing.join(self.client, chat_call) if self._sharing is not None else None
-        async with aclosing(self.client.generate(chat_call) if shared is None else shared.events()) as events:
+        shared = self._sharing.join(self, chat_call) if self._sharing is not None else None
+        async with aclosing(self.generate_alone(chat_call) if shared is None else shared.events()) as events:
             async for event in events:
                 if isinstance(event, Finish):
                     if tail := choice.tail:  # calls become text, so that strategies can vote on them
@@ -80,16 +138,45 @@ class ChatEngine(Engine):
                     pieces.append(event.text)
                 yield event
 
+    def generate_alone(self, call: ChatCall) -> AsyncGenerator[Event]:
+        """The completion of a call that shares nothing, as its backend sends it."""
+        return super().generate(call)
+
+    def body(self, call: Call) -> JsonDict:
+        """A call's body with the client's own fields; what the engine decides wins."""
+        own: dict[str, Any] = super().body(call)
+        if call.messages == self._messages:
+            own["messages"] = [*self._raw, *own["messages"][len(self._raw) :]]
+        if self._top is not None and own.get("logprobs") and self._top > own.get("top_logprobs", 0):
+            own["top_logprobs"] = self._top
+        if isinstance(call, ChatCall) and call.choices > 1:
+            own["n"] = call.choices
+        return {**self._extra, **own}
+
+    def decoder(self) -> Decoder:
+        """What reads a reply's bytes."""
+        return Decoder(decode)
+
+    def reader(self, call: Call) -> CompletionParser:
+        """What reads a completion."""
+        assert isinstance(call, ChatCall)
+        return _ChatReader(call, self.facts.repeats, self._on_chunk)
+
+    def parse(self, chunks: list[JsonDict], reading: CompletionParser) -> tuple[Delta | None, EngineError | None]:
+        """What chunks that came together add."""
+        if self._on_chunk is not None:
+            return super().parse(chunks, reading)
+        joined, texts = join_text(chunks)
+        delta, broken = super().parse(joined, reading)
+        if delta is not None:
+            delta.pieces = max(delta.pieces, texts)
+        return delta, broken
+
     async def count_prompt(self, call: Call) -> int | None:
-        """Exact prompt tokens by the server's own tokeniser, None where it cannot count them."""
-        return await self.client.count_prompt(call)
-
-    async def count_text(self, text: str) -> int | None:
-        """Tokens of a text by the server's own tokeniser."""
-        return await self.client.count_text(text)
-
-    async def aclose(self) -> None:
-        """Connections belong to the proxy."""
+        """Exact prompt tokens, None where the server offers no tokeniser or tools and images are not counted by it."""
+        if self._extra.get("tools") or any(not isinstance(message.content, str) for message in self._messages):
+            return None
+        return await super().count_prompt(call)
 
 
 # Samples of one prompt in one call of `n` choices, where the backends are known to count each of them. The prompt is
@@ -110,7 +197,7 @@ class CallSharing:
         self.used = False
         self._open: dict[Hashable, SharedCall] = {}
 
-    def join(self, engine: ClientFieldsEngine, call: ChatCall) -> SharedChoice | None:
+    def join(self, engine: ChatEngine, call: ChatCall) -> SharedChoice | None:
         """A choice of a call that is about to be sent, None for a call that must go by itself."""
         if call.seed is not None or call.top_logprobs is None:  # a seed is for one sample; tokens must be counted
             return None
@@ -130,7 +217,7 @@ class CallSharing:
 class SharedChoice:
     """One sample of a shared call."""
 
-    def __init__(self, engine: ClientFieldsEngine, call: ChatCall, shared: SharedCall) -> None:
+    def __init__(self, engine: ChatEngine, call: ChatCall, shared: SharedCall) -> None:
         self.call = call
         self.reading = engine.reader(call)
         self.received = self.ended = self.abandoned = False
@@ -158,7 +245,7 @@ class SharedChoice:
         finally:
             self.abandoned = True
             await self._shared.close_if_abandoned()
-        async with aclosing(self._engine.generate(self.call)) as events:
+        async with aclosing(self._engine.generate_alone(self.call)) as events:
             async for event in events:
                 if self._refused and isinstance(event, Finish):
                     self._shared.sharing.disproved()  # it was `n` that was refused, and not what the client asks
@@ -200,7 +287,7 @@ class SharedChoice:
 class SharedCall:
     """A call that several samples share; each of them reads one of its choices."""
 
-    def __init__(self, sharing: CallSharing, engine: ClientFieldsEngine) -> None:
+    def __init__(self, sharing: CallSharing, engine: ChatEngine) -> None:
         self.sharing = sharing
         self.choices: list[SharedChoice] = []
         self._engine = engine

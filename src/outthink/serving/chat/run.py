@@ -23,8 +23,8 @@ from outthink.core.request import Budget, Request
 from outthink.http.fields import JsonDict
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.chat.backends import predicted
-from outthink.serving.chat.calls import ClientFieldsEngine, OnChunk, RawChoice
-from outthink.serving.chat.engine import ChatEngine
+from outthink.serving.chat.calls import RawChoice
+from outthink.serving.chat.engine import ChatEngine, OnChunk
 from outthink.serving.chat.question import Question, RequestOptions, fitted, stricter
 from outthink.serving.chat.votes import SessionReporter, VoteProgress
 from outthink.serving.failure import Failure, failure_of
@@ -169,7 +169,7 @@ class StrategyRun:
         """The client's error object for an engine that failed; a refusal of the request is the client's to mend."""
         if not isinstance(error, EngineError):
             return None
-        errors = self.engine.client.errors
+        errors = self.engine.errors
         status = errors.status_code
         if status in (400, 404, 409, 413, 415, 422):
             message = errors.message or str(error)
@@ -196,7 +196,7 @@ class StrategyRun:
         transport = PooledTransport(
             failover, backends.wire, backends.places(model), request=self._request_id, headers=self.headers
         )
-        client = ClientFieldsEngine(
+        return ChatEngine(
             model,
             transport,
             backends.facts(model),
@@ -207,7 +207,6 @@ class StrategyRun:
             timeouts=Timeouts(backends.limits.connect_seconds, backends.limits.backend_seconds),
             on_chunk=None if plain else self._on_chunk,
         )
-        return ChatEngine(client)
 
     def _sources(self) -> list[Source]:
         models = self.plan.models if isinstance(self.plan, Plan) else ()
