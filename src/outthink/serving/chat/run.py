@@ -26,7 +26,7 @@ from outthink.serving.chat.backends import predicted
 from outthink.serving.chat.calls import RawChoice
 from outthink.serving.chat.engine import ChatEngine, OnChunk
 from outthink.serving.chat.question import Question, RequestOptions, fitted, stricter
-from outthink.serving.chat.votes import SessionReporter, VoteProgress
+from outthink.serving.chat.votes import VoteProgress
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.failover import Failover, PooledTransport
 from outthink.serving.watch import Watchers
@@ -116,8 +116,8 @@ class StrategyRun:
         # A shared call ends for all of its samples at once, so nothing that stops some of them early may share.
         if known.shares_call and self.n > 1:
             self.engine.share_calls(self.backends.call_sharing(self.model))
-        reporter = SessionReporter(self._watchers, self._request_id) if self._watchers else None
-        self.votes = VoteProgress(self.n if plain and self.question.choices == 1 else None, self._enough, reporter)
+        n = self.n if plain and self.question.choices == 1 else None
+        self.votes = VoteProgress(n, self._enough, self._watchers, self._request_id)
         judge = None
         if self.options.verifier is not None:
             asked = self._engine(self.model, plain=True)

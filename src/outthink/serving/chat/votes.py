@@ -118,34 +118,53 @@ def _calls(text: str, checks: Mapping[str, Check | None]) -> str | None:
     return "; ".join(sorted(votes)) or None
 
 
+_STATES = {
+    "launched": "started",
+    "finished": "finished",
+    "cached": "finished",
+    "stopped": "cancelled",
+    "cancelled": "cancelled",
+    "failed": "failed",
+}
+
+
 class VoteProgress:
     """An observer of one session.
 
     Args:
         n: samples of a plain majority vote, None where the strategy decides by itself.
         decided: called once when the vote is beyond change.
-        reporter: gets every event after this observer has noted it.
+        watchers: of the samples and votes.
+        id: of the request's receipt.
     """
 
-    def __init__(self, n: int | None, decided: Callable[[], None], reporter: SessionReporter | None = None) -> None:
-        self._n, self._decided, self._reporter = n, decided, reporter
+    def __init__(self, n: int | None, decided: Callable[[], None], watchers: Watchers, id: str) -> None:
+        self._n, self._decided, self._watchers, self._id = n, decided, watchers, id
         self.samples: list[Sample] = []
-        self.launched = self.ended = 0
+        self.launched = 0
         self._votes: Counter[str] = Counter()
+        self._numbers: dict[RunningCall, int] = {}
 
     def __call__(self, event: str, running: RunningCall, sample: Sample | None) -> None:
-        """Take note, and pass it on."""
-        self._note(event, running, sample)
-        if self._reporter is not None:
-            self._reporter(event, running, sample, self._votes)
-
-    def _note(self, event: str, running: RunningCall, sample: Sample | None) -> None:
-        if event == "launched":
+        """Take note, and let the watchers know."""
+        state = _STATES.get(event)
+        if state is None:
+            return
+        if state == "started":
             self.launched += 1
-        elif event in ("finished", "stopped", "cancelled", "failed", "cached"):
-            self.ended += 1
-            if sample is not None and running.role == "policy":
-                self._add(sample)
+        elif sample is not None and running.role == "policy":
+            self._add(sample)
+        if self._watchers:
+            self._report(state, running, sample)
+
+    def _report(self, state: str, running: RunningCall, sample: Sample | None) -> None:
+        """Tell of a call, and of the votes where they have changed."""
+        index = self._numbers.setdefault(running, len(self._numbers))
+        answer = None if sample is None or running.role != "policy" else sample.answer
+        tokens = running.tokens if sample is None else sample.tokens
+        self._watchers.sampled(self._id, index, state, answer, tokens, running.model)
+        if answer is not None:
+            self._watchers.voted(self._id, dict(self._votes), self._votes.most_common(1)[0][0])
 
     def _add(self, sample: Sample) -> None:
         self.samples.append(sample)
@@ -181,40 +200,6 @@ class VoteProgress:
         if self._votes:
             line += f", the leading answer has {self._votes.most_common(1)[0][1]} votes"
         return line
-
-
-_STATES = {
-    "launched": "started",
-    "finished": "finished",
-    "cached": "finished",
-    "stopped": "cancelled",
-    "cancelled": "cancelled",
-    "failed": "failed",
-}
-
-
-class SessionReporter:
-    """Passes the moments of one request on.
-
-    Args:
-        id: of the request's receipt.
-    """
-
-    def __init__(self, watchers: Watchers, id: str) -> None:
-        self._watchers, self._id = watchers, id
-        self._numbers: dict[RunningCall, int] = {}
-
-    def __call__(self, event: str, running: RunningCall, sample: Sample | None, votes: Counter[str]) -> None:
-        """Tell of a call, and of the votes where they have changed."""
-        state = _STATES.get(event)
-        if state is None:
-            return
-        index = self._numbers.setdefault(running, len(self._numbers))
-        answer = None if sample is None or running.role != "policy" else sample.answer
-        tokens = running.tokens if sample is None else sample.tokens
-        self._watchers.sampled(self._id, index, state, answer, tokens, running.model)
-        if answer is not None and votes:
-            self._watchers.voted(self._id, dict(votes), votes.most_common(1)[0][0])
 
 
 # A hostile client's JSON schema must do no harm: references fetch nothing, regular expressions are left out (they can
