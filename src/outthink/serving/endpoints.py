@@ -17,7 +17,7 @@ from outthink.core.plugins import loaded
 from outthink.http.fields import JsonDict, decode, encode
 from outthink.serving.admission import Limits
 from outthink.serving.chat.backends import Backends, Policies
-from outthink.serving.chat.handler import Chats, model_list, model_row, unknown_model
+from outthink.serving.chat.handler import answer_chat, model_list, model_row, unknown_model
 from outthink.serving.chat.question import beyond_forwarding, check_allowed
 from outthink.serving.failure import Failure, bad_field, wrong_method
 from outthink.serving.forward import Forwarder
@@ -42,7 +42,6 @@ class Endpoints:
         self.app, tariffs = app, Tariffs(app.pool)
         self.backends = Backends(app.pool, app.wire, app.limits, tariffs, policies)
         self.forward = Forwarder(app, tariffs, self.backends.places)
-        self.chats = Chats(app, self.backends)
         app.route("POST", CHAT, self.chat)
         for path in PASSED:
             app.route("POST", path, self.passed)
@@ -58,7 +57,7 @@ class Endpoints:
         """A chat: passed through by a backend's own name, else answered by a strategy."""
         content, body = await self._body(request)
         if beyond_forwarding(body, request.headers) is not None:
-            return await self.chats(request, key, content, body)
+            return await answer_chat(self.app, self.backends, request, key, content, body)
         messages = body.get("messages")
         if isinstance(messages, list) and len(messages) > self.app.limits.messages:
             remedy = f"send at most {self.app.limits.messages}"

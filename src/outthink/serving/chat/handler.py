@@ -59,20 +59,16 @@ def unknown_model(name: Json, names: Sequence[str], field: str = "model") -> Fai
     )
 
 
-class Chats:
-    """Answers chats by strategies."""
-
-    def __init__(self, app: App, backends: Backends) -> None:
-        self.app, self.backends = app, backends
-
-    async def __call__(self, request: web.BaseRequest, key: Key, content: bytes, body: JsonDict) -> web.StreamResponse:
-        """Answer one chat."""
-        exchange = _Exchange(self.app, self.backends, request, key, content, body)
-        try:
-            return await exchange.answer()
-        except BaseException:
-            exchange.abandon()
-            raise
+async def answer_chat(
+    app: App, backends: Backends, request: web.BaseRequest, key: Key, content: bytes, body: JsonDict
+) -> web.StreamResponse:
+    """Answer one chat by a strategy."""
+    exchange = _Exchange(app, backends, request, key, content, body)
+    try:
+        return await exchange.answer()
+    except BaseException:
+        exchange.abandon()
+        raise
 
 
 class _Exchange:
