@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from outthink.core.errors import BadInput
 from outthink.core.plugins import loaded
@@ -34,6 +34,8 @@ Progress = Literal["comments", "reasoning"]
 VERIFIERS = (*MEASURES, "judge")
 """What a client may name, besides plugins; anything else (folders, addresses) only its operator can open."""
 _FIELDS = ("strategy", "budget", "verifier", "answer", "progress", "model")
+N = TypeVar("N", int, float)
+D = TypeVar("D")
 _SIZED = re.compile(r"([^@:]+)@([^@:]*)(?::(.*))?\Z", re.DOTALL)
 
 
@@ -217,18 +219,18 @@ def read_question(body: JsonDict, options: RequestOptions, limits: Limits) -> Qu
         answer=answer_reader(body, options.answer),
         budget=options.budget,
         sampling=_sampling(body, limits),
-        seed=_integer(body, "seed", None, -(2**63), 2**63 - 1),
+        seed=_number(body, "seed", int, -(2**63), 2**63 - 1, None),
     )
     logprobs = _flag(body, "logprobs")
     return Question(
         request=request,
         raw=raw,
         extra=extra,
-        choices=_integer(body, "n", 1, 1, _MOST_CHOICES) or 1,
+        choices=_number(body, "n", int, 1, _MOST_CHOICES, 1),
         stream=_flag(body, "stream"),
         usage=bool((streamed or {}).get("include_usage")),
         logprobs=logprobs,
-        top_logprobs=_integer(body, "top_logprobs", None, 0, 20) if logprobs else None,
+        top_logprobs=_number(body, "top_logprobs", int, 0, 20, None) if logprobs else None,
     )
 
 
@@ -268,16 +270,16 @@ def _message(at: int, value: Json) -> Message:
 
 
 def _sampling(body: JsonDict, limits: Limits) -> Sampling:
-    caps = [_integer(body, name, None, 1, 10**9) for name in reversed(CHAT_LENGTH_FIELDS)]  # the new name wins
+    caps = [_number(body, name, int, 1, 10**9, None) for name in reversed(CHAT_LENGTH_FIELDS)]  # the new name wins
     cap = next(filter(None, caps), limits.max_tokens)
     effort = body.get("reasoning_effort")
     if effort is not None and not isinstance(effort, str):
         raise bad_field("reasoning_effort", effort, "is no text", "use low, medium or high")
     return Sampling(
-        temperature=_number(body, "temperature", _DEFAULT.temperature, 0, 100),
-        top_p=_number(body, "top_p", _DEFAULT.top_p, 0, 1),
-        top_k=_integer(body, "top_k", 0, -1, 10**9) or 0 if body.get("top_k") != -1 else 0,
-        min_p=_number(body, "min_p", 0.0, 0, 1),
+        temperature=_number(body, "temperature", float, 0, 100, _DEFAULT.temperature),
+        top_p=_number(body, "top_p", float, 0, 1, _DEFAULT.top_p),
+        top_k=_number(body, "top_k", int, -1, 10**9, 0) if body.get("top_k") != -1 else 0,
+        min_p=_number(body, "min_p", float, 0, 1, 0.0),
         max_tokens=cap,
         stop=_stops(body.get("stop")),
         reasoning_effort=effort,
@@ -300,19 +302,11 @@ def _flag(body: JsonDict, name: str) -> bool:
     return bool(value)
 
 
-def _integer(body: JsonDict, name: str, default: int | None, least: int, most: int) -> int | None:
+def _number(body: JsonDict, name: str, kind: type[N], least: int, most: int, default: D) -> N | D:
     value = body.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise bad_field(name, value, f"is no whole number from {least} to {most}", "change it or leave it out")
-    return value
-
-
-def _number(body: JsonDict, name: str, default: float, least: float, most: float) -> float:
-    value = body.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise bad_field(name, value, f"is no number from {least:g} to {most:g}", "change it or leave it out")
-    return float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not least <= value <= most:
+        what = "whole number" if kind is int else "number"
+        raise bad_field(name, value, f"is no {what} from {least} to {most}", "change it or leave it out")
+    return kind(value)
