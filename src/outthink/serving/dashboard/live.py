@@ -28,8 +28,9 @@ _ENDED = frozenset({"finished", "cancelled", "failed"})
 
 @dataclass(slots=True)
 class RequestProgress:
-    """Samples and votes of one request."""
+    """One request with its samples and votes."""
 
+    request: LiveRequest
     samples: dict[int, JsonDict] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     votes: list[tuple[str, float]] = field(default_factory=list)
@@ -58,16 +59,21 @@ class RequestProgress:
 
     def json(self) -> JsonDict:
         """As JSON values."""
+        request = self.request
         return {
+            "id": request.id,
+            "key": request.key_id,
+            "endpoint": request.endpoint,
+            "model": short(request.model),
+            "stream": request.stream,
+            "started": request.started,
+            "strategy": short(request.strategy),
             "samples": list(self.samples.values()),
             "counts": dict(self.counts),
             "votes": [{"answer": answer, "weight": weight} for answer, weight in self.votes],
             "answers": self.answers,
             "leader": self.leader,
         }
-
-
-_NONE = RequestProgress()
 
 
 def short(text: str | None) -> str | None:
@@ -82,9 +88,8 @@ class LiveRequests(Watcher):
     """
 
     def __init__(self) -> None:
-        self._running: OrderedDict[str, LiveRequest] = OrderedDict()
-        self._work: dict[str, RequestProgress] = {}
-        self._ended: OrderedDict[str, tuple[LiveRequest, RequestProgress]] = OrderedDict()
+        self._running: OrderedDict[str, RequestProgress] = OrderedDict()
+        self._ended: OrderedDict[str, RequestProgress] = OrderedDict()
         self._latest: deque[tuple[str | float | None, ...]] = deque(maxlen=FINISHED)
         self._backends: dict[str, bool] = {}
         self._unseen = 0
@@ -93,29 +98,28 @@ class LiveRequests(Watcher):
     def began(self, request: LiveRequest) -> None:
         """A request has been admitted."""
         if len(self._running) >= REQUESTS:  # the oldest may never end; the newest are what one looks at
-            oldest, _ = self._running.popitem(last=False)
-            self._work.pop(oldest, None)
+            self._running.popitem(last=False)
             self._unseen += 1
-        self._running[request.id] = request
+        self._running[request.id] = RequestProgress(request)
 
     def sampled(self, id: str, index: int, state: str, answer: str | None, tokens: int | None, backend: str) -> None:
         """A sample has begun or ended."""
-        if id in self._running:
-            self._work.setdefault(id, RequestProgress()).sampled(index, state, answer, tokens, backend)
+        if (running := self._running.get(id)) is not None:
+            running.sampled(index, state, answer, tokens, backend)
 
     def voted(self, id: str, votes: Mapping[str, float], leader: str | None) -> None:
         """The votes have changed."""
-        if id in self._running:
-            self._work.setdefault(id, RequestProgress()).voted(votes, leader)
+        if (running := self._running.get(id)) is not None:
+            running.voted(votes, leader)
 
     def finished(self, record: RequestRecord) -> None:
         """A request has ended; its samples are kept for a while."""
         self._total += 1
-        running, work = self._running.pop(record.id, None), self._work.pop(record.id, None)
+        running = self._running.pop(record.id, None)
         if running is None:
             self._unseen = max(0, self._unseen - 1)  # one of those that were dropped, or refused before it began
-        elif work is not None:
-            self._ended[record.id] = running, work
+        elif running.samples:
+            self._ended[record.id] = running
             if len(self._ended) > KEPT:
                 self._ended.popitem(last=False)
         self._latest.appendleft(_ENDING(record))
@@ -126,19 +130,17 @@ class LiveRequests(Watcher):
 
     def story(self, id: str) -> JsonDict | None:
         """Samples and votes of a request, None where they have been forgotten."""
-        if (running := self._running.get(id)) is not None:
-            return _row(running, self._work.get(id, _NONE))
-        ended = self._ended.get(id)
-        return None if ended is None else _row(*ended)
+        followed = self._running.get(id) or self._ended.get(id)
+        return None if followed is None else followed.json()
 
     def json(self, most: int = 40) -> JsonDict:
         """The present as JSON values, the newest requests first."""
         newest = itertools.islice(reversed(self._running.values()), most)
         return {
             "now": time.time(),
-            "running": [_row(running, self._work.get(running.id, _NONE)) for running in newest],
+            "running": [running.json() for running in newest],
             "count": len(self._running) + self._unseen,
-            "calls": sum(work.counts.get("started", 0) for work in self._work.values()),
+            "calls": sum(running.counts.get("started", 0) for running in self._running.values()),
             "finished": [
                 {
                     name: short(value) if isinstance(value, str) else value
@@ -149,16 +151,3 @@ class LiveRequests(Watcher):
             "total": self._total,
             "backends": [{"url": url, "healthy": healthy} for url, healthy in self._backends.items()],
         }
-
-
-def _row(running: LiveRequest, work: RequestProgress) -> JsonDict:
-    return {
-        "id": running.id,
-        "key": running.key_id,
-        "endpoint": running.endpoint,
-        "model": short(running.model),
-        "stream": running.stream,
-        "started": running.started,
-        "strategy": short(running.strategy),
-        **work.json(),
-    }
