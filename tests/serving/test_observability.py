@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pytest
 
@@ -232,13 +232,13 @@ def test_spans_follow_the_clients_trace_and_reach_the_backend(backend: ChatServe
 
 
 def test_nothing_waits_for_a_slow_log(proxy: ProxyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put, free = logs._put, threading.Event()
+    write, free = logs.Logs._write_out, threading.Event()
 
-    def slow(stream: TextIO, text: str) -> None:
+    def slow(self: logs.Logs, text: str) -> None:
         free.wait()
-        put(stream, text)
+        write(self, text)
 
-    monkeypatch.setattr(logs, "_put", slow)
+    monkeypatch.setattr(logs.Logs, "_write_out", slow)
     written = logs.attach(proxy.app, "info", tmp_path / "log")
     for _ in range(20):
         assert proxy.chat("tiny").status == 200

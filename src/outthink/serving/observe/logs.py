@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import nullcontext
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from outthink.core.errors import BadInput
 from outthink.http.errors import scrub
@@ -166,11 +167,10 @@ class Logs(Watcher):
     def _write_out(self, text: str) -> None:
         """One write; a disk that is full costs lines, not the thread."""
         try:
-            if self._file is None:
-                _put(sys.stderr, text)
-            else:
-                with self._file.open("a", encoding="utf-8") as stream:
-                    _put(stream, text)
+            opened = nullcontext(sys.stderr) if self._file is None else self._file.open("a", encoding="utf-8")
+            with opened as stream:
+                stream.write(text)
+                stream.flush()
         except (OSError, ValueError):
             self._dropped += text.count("\n")
 
@@ -180,11 +180,6 @@ def attach(app: App, level: str = "info", file: Path | None = None) -> Logs:
     logs = Logs(level, file)
     app.watchers.add(logs)
     return logs
-
-
-def _put(stream: TextIO, text: str) -> None:
-    stream.write(text)
-    stream.flush()
 
 
 def _masked(text: str) -> str:
