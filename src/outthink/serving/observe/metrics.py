@@ -8,8 +8,8 @@ adds nothing to a sum.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,6 +36,10 @@ _TOKENS = ("prompt", "completion", "cancelled")
 _COSTS = {"usd": "dollars", "joules": "joules", "flops": "floating-point operations"}
 _STOPPED = frozenset({"finished", "consensus", "first-m", "gave-up", "interrupted", "error"})
 _OTHER = "other"
+
+
+Counts = tuple[str, str, tuple[str, ...], Iterable[tuple[tuple[str, ...], float]]]
+"""A counter's name and meaning, its labels, and what was counted by their values."""
 
 
 class Labels(NamedTuple):
@@ -72,11 +76,11 @@ class Metrics(Watcher):
         self._requests: Counter[tuple[str, ...]] = Counter()
         self._stopped: Counter[tuple[str, ...]] = Counter()
         self._tokens: Counter[tuple[str, ...]] = Counter()
-        self._costs: dict[tuple[str, str, str], float] = {}
+        self._costs: defaultdict[tuple[str, str, str], float] = defaultdict(float)
         self._unknown: Counter[tuple[str, ...]] = Counter()
-        self._seconds: dict[Labels, Histogram] = {}
-        self._first: dict[Labels, Histogram] = {}
-        self._samples: dict[Labels, Histogram] = {}
+        self._seconds: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SECONDS))
+        self._first: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SECONDS))
+        self._samples: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SAMPLES))
         self._running = 0
 
     def began(self, request: LiveRequest) -> None:
@@ -89,10 +93,10 @@ class Metrics(Watcher):
         labels = self._labels(record)
         self._requests[(record.endpoint, *labels, str(record.status))] += 1
         self._stopped[labels.strategy, stopped_of(record.stopped)] += 1
-        _histogram(self._seconds, labels, SECONDS).add(record.seconds)
-        _histogram(self._samples, labels, SAMPLES).add(record.samples)
+        self._seconds[labels].add(record.seconds)
+        self._samples[labels].add(record.samples)
         if record.first_seconds is not None:
-            _histogram(self._first, labels, SECONDS).add(record.first_seconds)
+            self._first[labels].add(record.first_seconds)
         tokens = (record.prompt_tokens, record.completion_tokens, record.cancelled_tokens)
         for kind, count in zip(_TOKENS, tokens, strict=True):
             if count is None:
@@ -103,8 +107,7 @@ class Metrics(Watcher):
             if cost is None:
                 self._unknown[(*labels, currency)] += 1
             elif cost:
-                place = (*labels, currency)
-                self._costs[place] = self._costs.get(place, 0.0) + cost
+                self._costs[(*labels, currency)] += cost
 
     def _labels(self, record: RequestRecord) -> Labels:
         model = record.backend_model
@@ -114,90 +117,60 @@ class Metrics(Watcher):
         """Everything, as Prometheus' client wants it."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-        pair = Labels._fields
-        counters: list[tuple[str, str, tuple[str, ...], Mapping[tuple[str, ...], float]]] = [
-            ("requests", "Requests answered.", ("endpoint", *pair, "status"), self._requests),
-            ("stopped", "Why requests ended.", ("strategy", "reason"), self._stopped),
-            (
-                "tokens",
-                "Tokens read, written, and written for samples that were cancelled.",
-                (*pair, "kind"),
-                self._tokens,
-            ),
-            ("unknown", "Requests of which an amount is not known; sums lack it.", (*pair, "amount"), self._unknown),
-        ]
-        for name, about, labels, counted in counters:
-            family = CounterMetricFamily(f"outthink_{name}", about, labels=labels)
-            for values, count in counted.items():
-                family.add_metric(values, count)
-            yield family
-        for currency, unit in _COSTS.items():
-            family = CounterMetricFamily(f"outthink_{currency}", f"Spent in {unit}, where it is known.", labels=pair)
-            for (*own_labels, kind), cost in self._costs.items():
-                if kind == currency:
-                    family.add_metric(own_labels, cost)
-            yield family
+        for name, about, names, counted in self._counters():
+            counter = CounterMetricFamily(f"outthink_{name}", about, labels=names)
+            for values, count in counted:
+                counter.add_metric(values, count)
+            yield counter
         spreads = [
             ("request_seconds", "Seconds to the end of a reply.", self._seconds),
             ("first_token_seconds", "Seconds to the first token of a stream.", self._first),
             ("request_samples", "Samples drawn for a request.", self._samples),
         ]
         for name, about, spread in spreads:
-            histogram = HistogramMetricFamily(f"outthink_{name}", about, labels=pair)
-            for values, counted_values in spread.items():
-                histogram.add_metric(values, counted_values.buckets(), counted_values.sum)
+            histogram = HistogramMetricFamily(f"outthink_{name}", about, labels=Labels._fields)
+            for labels, observed in spread.items():
+                histogram.add_metric(labels, observed.buckets(), observed.sum)
             yield histogram
         for name, about, value in self._now():
             yield GaugeMetricFamily(f"outthink_{name}", about, value=value)
-        yield self._errors()
-        yield self._backends()
-        yield from self._shadow()
+        health = GaugeMetricFamily("outthink_backend_up", "Whether a backend is healthy.", labels=("url",))
+        for url, healthy in self._app.pool.health():
+            health.add_metric((url,), healthy)
+        yield health
+
+    def _counters(self) -> Iterator[Counts]:
+        """What was counted since the start."""
+        pair = Labels._fields
+        yield "requests", "Requests answered.", ("endpoint", *pair, "status"), self._requests.items()
+        yield "stopped", "Why requests ended.", ("strategy", "reason"), self._stopped.items()
+        about = "Tokens read, written, and written for samples that were cancelled."
+        yield "tokens", about, (*pair, "kind"), self._tokens.items()
+        about = "Requests of which an amount is not known; sums lack it."
+        yield "unknown", about, (*pair, "amount"), self._unknown.items()
+        for currency, unit in _COSTS.items():
+            costs = {place[:2]: cost for place, cost in self._costs.items() if place[2] == currency}
+            yield currency, f"Spent in {unit}, where it is known.", pair, costs.items()
+        about = "Error objects that clients have got, those of requests that were refused at the door included."
+        failed = {(str(status), code): count for (status, code), count in self._app.failed.items()}
+        yield "errors", about, ("status", "code"), failed.items()
+        # What a policy that is tried in the shadow would have done.
+        shadow = self._policies.compared
+        choices = {("yes",): shadow.agreed, ("no",): shadow.differed, ("refused",): shadow.refused}
+        yield "shadow_choices", "Choices of the shadow policy.", ("same",), choices.items()
+        about = "Tokens predicted for the requests that both policies have decided."
+        tokens = {("active",): shadow.active_tokens, ("shadow",): shadow.shadow_tokens}
+        yield "shadow_predicted_tokens", about, ("policy",), tokens.items()
 
     def _now(self) -> Iterator[tuple[str, str, float]]:
         app = self._app
         yield "running_requests", "Requests that are being answered.", self._running
         yield "admitted_requests", "Requests that have a place.", app.admission.active
         yield "waiting_requests", "Requests that stand in line for a place.", app.admission.waiting
-        yield (
-            "ready",
-            "1 where some backend is healthy and the proxy is not stopping.",
-            (app.pool.ready and not app.stopping),
-        )
+        ready = app.pool.ready and not app.stopping
+        yield "ready", "1 where some backend is healthy and the proxy is not stopping.", ready
         yield "policy_ok", "0 while a changed policy file cannot be used.", self._policies.problem is None
         yield "ledger_ok", "0 while records cannot reach the database.", app.ledger.problem is None
-
-    def _errors(self) -> Metric:
-        from prometheus_client.core import CounterMetricFamily
-
-        about = "Error objects that clients have got, those of requests that were refused at the door included."
-        family = CounterMetricFamily("outthink_errors", about, labels=("status", "code"))
-        for (status, code), count in self._app.failed.items():
-            family.add_metric((str(status), code), count)
-        return family
-
-    def _backends(self) -> Metric:
-        from prometheus_client.core import GaugeMetricFamily
-
-        family = GaugeMetricFamily("outthink_backend_up", "Whether a backend is healthy.", labels=("url",))
-        for url, healthy in self._app.pool.health():
-            family.add_metric((url,), healthy)
-        return family
-
-    def _shadow(self) -> Iterator[Metric]:
-        """What a policy that is tried in the shadow would have done."""
-        from prometheus_client.core import CounterMetricFamily
-
-        compared = self._policies.compared
-        choices = CounterMetricFamily("outthink_shadow_choices", "Choices of the shadow policy.", labels=("same",))
-        choices.add_metric(("yes",), compared.agreed)
-        choices.add_metric(("no",), compared.differed)
-        choices.add_metric(("refused",), compared.refused)
-        yield choices
-        about = "Tokens predicted for the requests that both policies have decided."
-        tokens = CounterMetricFamily("outthink_shadow_predicted_tokens", about, labels=("policy",))
-        tokens.add_metric(("active",), compared.active_tokens)
-        tokens.add_metric(("shadow",), compared.shadow_tokens)
-        yield tokens
 
     async def handle(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """GET /metrics, for admins."""
@@ -227,10 +200,3 @@ def strategy_of(name: str) -> str:
 def stopped_of(reason: str) -> str:
     """Why it ended, in few words: budgets by their currency, everything rare as `other`."""
     return reason if reason in _STOPPED or reason.partition("budget:")[2] in CURRENCIES else _OTHER
-
-
-def _histogram(table: dict[Labels, Histogram], labels: Labels, bounds: tuple[float, ...]) -> Histogram:
-    histogram = table.get(labels)
-    if histogram is None:
-        histogram = table[labels] = Histogram(bounds)
-    return histogram
