@@ -7,6 +7,7 @@ gets again. Does not know protocols or strategies.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -147,9 +148,9 @@ class Account:
         """The record of a strategy's request."""
         record = self._record(backend_model, strategy, str(client_receipt["stopped"]), status)
         entries = receipt.entries
-        record.prompt_tokens = _sum([entry.prompt_tokens for entry in entries])
-        record.completion_tokens = _sum([entry.completion_tokens for entry in entries])
-        record.cancelled_tokens = _sum([entry.cancelled_tokens for entry in entries])
+        record.prompt_tokens = known_sum(entry.prompt_tokens for entry in entries)
+        record.completion_tokens = known_sum(entry.completion_tokens for entry in entries)
+        record.cancelled_tokens = known_sum(entry.cancelled_tokens for entry in entries)
         record.tokens, record.usd = receipt.tokens, receipt.usd
         record.joules, record.flops = receipt.joules, receipt.flops
         bound = receipt.total("tokens").at_most
@@ -161,7 +162,7 @@ class Account:
         return record
 
 
-def _sum(values: list[int | None]) -> int | None:
+def known_sum(values: Iterable[int | None]) -> int | None:
     """A sum in which one unknown part makes the whole unknown."""
     total = 0
     for value in values:

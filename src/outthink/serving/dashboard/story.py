@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from outthink.controller.policy.artefact import HeldOut, Policy, Task
 from outthink.evaluation.report.html import about, policy_remarks
 from outthink.http.fields import JsonDict
+from outthink.serving.accounting import known_sum
 from outthink.serving.endpoints import receipt_json
 from outthink.serving.protocols import RequestRecord
 
@@ -36,6 +37,7 @@ REASONS = {
 """Why a request stopped, by the receipt's word for it."""
 
 
+_TOKENS = ("prompt_tokens", "completion_tokens", "cancelled_tokens")
 LETTERS = 20_000
 """Of a stored request or reply; an image may be a hundred times as long."""
 
@@ -85,19 +87,8 @@ def tree(entries: Iterable[JsonDict]) -> list[JsonDict]:
         group["counts"][status] = group["counts"].get(status, 0) + 1
         group["calls"].append({"number": number + 1, **entry})
     for group in groups.values():
-        group["tokens"] = _sum(group["calls"])
+        group["tokens"] = known_sum(call.get(name) for call in group["calls"] for name in _TOKENS)
     return list(groups.values())
-
-
-def _sum(calls: list[JsonDict]) -> int | None:
-    """Tokens of some calls; one unknown part makes the whole unknown."""
-    total = 0
-    for call in calls:
-        for name in ("prompt_tokens", "completion_tokens", "cancelled_tokens"):
-            if call.get(name) is None:
-                return None
-            total += call[name]
-    return total
 
 
 def _cut(text: str | None) -> str | None:
