@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
+from typing import get_type_hints
 
 from outthink.core.errors import BadInput
 from outthink.http.errors import masked_url
@@ -42,10 +43,12 @@ _SHORT = {"LEDGER": "LEDGER_URL", "POLICY": "POLICY_FILE"}
 Table = dict[str, dict[str, Setting]]
 
 
-def from_file(
-    path: Path, sections: Mapping[str, type], rows: Mapping[str, type]
-) -> tuple[Table, list[dict[str, Setting]]]:
+def from_file(path: Path | None) -> tuple[Table, list[dict[str, Setting]]]:
     """What a file says: its sections, and its backends. Raises BadInput."""
+    tables_read: Table = {}
+    backends: list[dict[str, Setting]] = []
+    if path is None:
+        return tables_read, backends
     try:
         with path.open("rb") as source:
             tables = tomllib.load(source)
@@ -53,26 +56,24 @@ def from_file(
         raise BadInput("config", str(path), f"cannot be read ({error.strerror})", "give a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput("config", str(path), f"is no TOML ({error})", "mend that place") from None
-    tables_read: Table = {}
-    backends: list[dict[str, Setting]] = []
     for name, table in tables.items():
-        if name in rows:
+        if name == "backends":
             if not isinstance(table, list) or not all(isinstance(row, dict) for row in table):
                 raise BadInput(f"{path}: {name}", table, "is no list of sections", f"write [[{name}]] above each")
-            backends = [_table(path, f"{name}[{at}]", row, rows[name]) for at, row in enumerate(table)]
-        elif name not in sections:
-            raise unknown(str(path), name, [*sections, *rows], "is no section")
+            backends = [_table(path, f"{name}[{at}]", row, BackendConfig) for at, row in enumerate(table)]
+        elif name not in SECTIONS:
+            raise unknown(str(path), name, [*SECTIONS, "backends"], "is no section")
         elif not isinstance(table, dict):
             raise BadInput(f"{path}: {name}", table, "is no section", f"write [{name}] above its keys")
         else:
-            tables_read[name] = _table(path, name, table, sections[name])
+            tables_read[name] = _table(path, name, table, SECTIONS[name])
     return tables_read, backends
 
 
-def from_environment(environ: Mapping[str, str], sections: Mapping[str, type]) -> Table:
+def from_environment(environ: Mapping[str, str]) -> Table:
     """What variables say: OUTTHINK_SERVE_SECTION_KEY. Raises BadInput."""
     table: Table = {}
-    names = {f"{name}_{key}".upper(): (name, key) for name, section in sections.items() for key in keys_of(section)}
+    names = {f"{name}_{key}".upper(): (name, key) for name, section in SECTIONS.items() for key in keys_of(section)}
     for variable, value in environ.items():
         if not variable.startswith(PREFIX) or variable in (FILE, PREFIX + "BACKENDS"):
             continue
@@ -87,7 +88,7 @@ def from_environment(environ: Mapping[str, str], sections: Mapping[str, type]) -
     return table
 
 
-def from_flags(settings: Sequence[str], sections: Mapping[str, type]) -> Table:
+def from_flags(settings: Sequence[str]) -> Table:
     """What `--set SECTION.KEY=VALUE` says. Raises BadInput."""
     table: Table = {}
     for setting in settings:
@@ -95,10 +96,10 @@ def from_flags(settings: Sequence[str], sections: Mapping[str, type]) -> Table:
         name, _, key = path.strip().partition(".")
         if not mark or not key:
             raise BadInput("--set", masked_url(setting), "names no key and value", "write SECTION.KEY=VALUE")
-        if name not in sections:
-            raise unknown("--set", name, list(sections), "is no section")
-        if key not in keys_of(sections[name]):
-            raise unknown(f"--set {name}", key, list(keys_of(sections[name])), "is no key")
+        if name not in SECTIONS:
+            raise unknown("--set", name, list(SECTIONS), "is no section")
+        if key not in keys_of(SECTIONS[name]):
+            raise unknown(f"--set {name}", key, list(keys_of(SECTIONS[name])), "is no key")
         table.setdefault(name, {})[key] = Setting(value.strip(), f"--set {name}.{key}", "flag")
     return table
 
@@ -117,20 +118,6 @@ def _table(path: Path, place: str, table: JsonDict, section: type) -> dict[str, 
             raise BadInput(where, masked_url(value), "holds a secret", f"take it out of the file, and use {what}")
         settings[key] = Setting(value, where, "file", path.parent)
     return settings
-
-
-SECTIONS: dict[str, type] = {
-    "listen": Listen,
-    "pool": PoolSettings,
-    "ledger": Store,
-    "policy": PolicyFile,
-    "admission": AdmissionSettings,
-    "limits": Limits,
-    "telemetry": TelemetryConfig,
-    "logs": LogsConfig,
-    "content": Content,
-}
-ROWS: dict[str, type] = {"backends": BackendConfig}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +147,10 @@ class Config:
             raise BadInput("model", "", "is missing", remedy)
 
 
+_TYPES = get_type_hints(Config)
+SECTIONS: dict[str, type] = {name: _TYPES[name] for name in _TYPES if name not in ("backends", "origins")}
+
+
 def read_config(
     file: Path | None = None,
     *,
@@ -181,17 +172,13 @@ def read_config(
         environ: variables, those of the process if left out.
     """
     environ = os.environ if environ is None else environ
-    if file is None and environ.get(FILE):
-        file = Path(environ[FILE])
-    table: Table = {}
-    rows: list[dict[str, Setting]] = []
-    if file is not None:
-        table, rows = from_file(file, SECTIONS, ROWS)
+    file = _file(file, environ)
+    table, rows = from_file(file)
     named: Table = {}
     for path, setting in (flags or {}).items():
         name, _, key_name = path.partition(".")
         named.setdefault(name, {})[key_name] = setting
-    for source in (from_environment(environ, SECTIONS), from_flags(settings, SECTIONS), named):
+    for source in (from_environment(environ), from_flags(settings), named):
         for name, keys in source.items():
             table[name] = _over(table.get(name, {}), keys)
     line = models or environ.get(PREFIX + "BACKENDS") or (None if rows else environ.get("OUTTHINK_MODEL"))
@@ -210,10 +197,12 @@ def read_config(
 def read_store(file: Path | None, environ: Mapping[str, str] | None = None) -> Store:
     """The ledger that the proxy would open, for those who serve nothing. Raises BadInput."""
     environ = os.environ if environ is None else environ
-    file = file or (Path(environ[FILE]) if environ.get(FILE) else None)
-    in_file = {} if file is None else from_file(file, SECTIONS, ROWS)[0].get("ledger", {})
-    in_environment = from_environment(environ, SECTIONS).get("ledger", {})
-    return build(Store, _over(in_file, in_environment), "ledger")
+    in_file, in_environment = from_file(_file(file, environ))[0], from_environment(environ)
+    return build(Store, _over(in_file.get("ledger", {}), in_environment.get("ledger", {})), "ledger")
+
+
+def _file(named: Path | None, environ: Mapping[str, str]) -> Path | None:
+    return Path(environ[FILE]) if named is None and environ.get(FILE) else named
 
 
 def _over(below: dict[str, Setting], above: dict[str, Setting]) -> dict[str, Setting]:
@@ -263,9 +252,9 @@ def effective(config: Config) -> str:
 def example() -> str:
     """A file with every key at its default, explained and commented out."""
     lines = ["# outthink serve --config FILE; flags win over the environment, the environment over this file.", ""]
-    for section, kind in {**ROWS, **SECTIONS}.items():
+    for section, kind in {"backends": BackendConfig, **SECTIONS}.items():
         summary, keys = described(kind)
-        row = section in ROWS
+        row = kind is BackendConfig
         lines += [f"# {summary}", f"[[{section}]]" if row else f"[{section}]"]
         for entry in fields(kind):
             if entry.name not in keys_of(kind):
