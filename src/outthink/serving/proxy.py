@@ -86,12 +86,8 @@ class Proxy:
         """As the pool takes it; a model of our own is started first."""
         if not backend.local:
             return backend.settings(key)
-        child: EmbeddedBackend | EngineServer
-        if backend.plugin is not None:
-            child = EngineServer(backend.url, slots=backend.limit)
-        else:
-            model = None if backend.url == "embedded" else Path(backend.url)
-            child = EmbeddedBackend(model, slots=backend.limit or _SLOTS)
+        kind: type[EmbeddedBackend | EngineServer] = EmbeddedBackend if backend.plugin is None else EngineServer
+        child = kind(backend.url, slots=backend.limit)
         self._children.append(child)
         url, key = await child.start()
         return replace(backend.settings(key), url=url, limit=child.slots)
@@ -121,18 +117,14 @@ class EmbeddedBackend:
     """A llama.cpp server in a child process, which goes through the same pool and protocol as any other backend.
 
     Args:
-        model: path of a GGUF file, None for the published small one.
-        slots: calls at once; each has `context` tokens for its prompt and its completion.
+        model: path of a GGUF file, `embedded` for the published small one.
+        slots: calls at once, None for 8; each has 4,096 tokens for its prompt and its completion.
     """
 
-    def __init__(self, model: Path | None = None, *, slots: int = _SLOTS, context: int = _CONTEXT) -> None:
-        self.slots = slots
-        self._engine = EmbeddedEngine(model, concurrency=slots, context=context)
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self._engine.model
+    def __init__(self, model: str, *, slots: int | None = None) -> None:
+        self.slots = slots or _SLOTS
+        path = None if model == "embedded" else Path(model)
+        self._engine = EmbeddedEngine(path, concurrency=self.slots, context=_CONTEXT)
 
     async def start(self) -> tuple[str, str]:
         """Start the server; returns its URL and key. Raises EngineError where the model or the extra is missing."""
