@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -112,11 +113,9 @@ class Admission:
         self._empty = asyncio.Event()
         if not self.active:
             return True
-        try:
+        with suppress(TimeoutError):  # whoever is still here is counted below
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
-        except TimeoutError:
-            pass  # whoever is still here is counted below
         return not self.active
 
     def give_up(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from outthink.core.errors import BadInput
@@ -60,10 +61,8 @@ class PostgresDatabase:
 
     def rollback(self) -> None:
         """Undo everything since `begin`."""
-        try:
+        with suppress(self._errors.Error):  # the server undoes it when the connection ends
             self._connection.execute("ROLLBACK")
-        except self._errors.Error:
-            pass  # the server undoes it when the connection ends
 
     def execute(self, statement: str, values: Sequence[SqlValue] = ()) -> QueryResult:
         """Run a statement."""
@@ -79,10 +78,9 @@ class PostgresDatabase:
 
     def close(self) -> None:
         """Disconnect."""
-        try:
+        # Nothing is left to save: what was committed is durable, and the server undoes the rest.
+        with suppress(self._errors.Error):
             self._connection.close()
-        except self._errors.Error:
-            pass  # nothing is left to save: what was committed is durable, and the server undoes the rest
 
 
 def _line(error: Exception) -> str:

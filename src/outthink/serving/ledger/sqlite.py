@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from outthink.core.errors import BadInput
@@ -62,10 +63,8 @@ class Checkpoints:
                 self._requested.clear()
                 if self._ended:
                     return
-                try:
+                with suppress(sqlite3.Error):  # the writer meets the same and says so
                     connection.execute(_MOVE)
-                except sqlite3.Error:
-                    pass  # the writer meets the same and says so
                 self._moved = True
         finally:
             connection.close()
@@ -116,18 +115,14 @@ class SqliteDatabase:
     def commit(self) -> None:
         """Make everything since `begin` durable."""
         self.execute("COMMIT")
-        try:
+        with suppress(sqlite3.Error):  # what was committed is safe in the log
             self._checkpoints.committed(self._connection)
-        except sqlite3.Error:
-            pass  # what was committed is safe in the log
 
     def rollback(self) -> None:
         """Undo everything since `begin`."""
-        try:
+        with suppress(sqlite3.Error):  # it was undone by the error itself
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            pass  # it was undone by the error itself
 
     def execute(self, statement: str, values: Sequence[SqlValue] = ()) -> QueryResult:
         """Run a statement."""
@@ -143,10 +138,8 @@ class SqliteDatabase:
     def close(self) -> None:
         """Close the file."""
         self._checkpoints.close()
-        try:
+        with suppress(sqlite3.Error):
             self._connection.close()
-        except sqlite3.Error:
-            pass
 
 
 def _create(path: Path) -> None:
@@ -156,7 +149,5 @@ def _create(path: Path) -> None:
     connections hold on it (POSIX), and two writers would damage it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        pass

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -165,10 +166,8 @@ class Writer:
 def _deliver(results: Sequence[tuple[Future, Any]]) -> None:
     """Hand results to the event loop, all in one step."""
     if results:
-        try:
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
             results[0][0].get_loop().call_soon_threadsafe(_resolve, results)
-        except RuntimeError:
-            pass  # the loop has ended, and nobody waits
 
 
 def _resolve(results: Sequence[tuple[Future, Any]]) -> None:
