@@ -212,9 +212,7 @@ class Offline:
         """What a request gets that asks for a reservation now."""
         if request.terms is not None:
             return LedgerDown("the ledger's database cannot be used now, and this key has a budget; try again")
-        return Reservation(
-            request.request_id, request.key_id, request.tokens, request.usd, held=True, idempotency=request.idempotency
-        )
+        return request.granted
 
     def load(self, settle: Callable[[Sequence[Settlement]], None]) -> int:
         """Settle everything that waits, orphans of ended processes included; returns how many records.

@@ -40,6 +40,11 @@ class ReservationRequest(NamedTuple):
     terms: Terms | None
     idempotency: Idempotency | None
 
+    @property
+    def granted(self) -> Reservation:
+        """What it gets where nothing stands against it."""
+        return Reservation(self.request_id, self.key_id, self.tokens, self.usd, held=True, idempotency=self.idempotency)
+
 
 def check_bounds(request: ReservationRequest) -> None:
     """Raises Unsupported for a request without a bound in a currency that its key has a budget in."""
@@ -67,9 +72,7 @@ def reserve(database: Database, request: ReservationRequest, owner: str, now: fl
         database.execute("RELEASE SAVEPOINT reserving")
         raise
     database.execute("RELEASE SAVEPOINT reserving")
-    return before or Reservation(
-        request.request_id, request.key_id, request.tokens, request.usd, held=True, idempotency=request.idempotency
-    )
+    return before or request.granted
 
 
 def _take(database: Database, request: ReservationRequest, owner: str, now: float, lease: float) -> None:
@@ -159,9 +162,8 @@ class HeldReservation(NamedTuple):
 
 def settle(database: Database, settlements: Sequence[Settlement], now: float, *, logs_content: bool) -> None:
     """Write records, sums and replies."""
-    by_id = {
-        settlement.record.id: settlement for settlement in reversed(settlements)
-    }  # the first of equals wins, as over time
+    # The first of equals wins, as over time.
+    by_id = {settlement.record.id: settlement for settlement in reversed(settlements)}
     items = list(by_id.values())[::-1]
     # Usually all of them are new. Only where some are not does it pay to look which.
     database.execute("SAVEPOINT settling")
@@ -172,30 +174,23 @@ def settle(database: Database, settlements: Sequence[Settlement], now: float, *,
     database.execute("RELEASE SAVEPOINT settling")
     held = take(database, [settlement.record.id for settlement in items if settlement.reservation.held])
     tally = Tally()
-    for settlement in items:
-        kept = held.get(settlement.record.id)
-        tally.spent(
-            day_of(settlement.record.started) if kept is None else kept.day,
-            settlement.record,
-            _reserved(settlement.reservation),
-        )
+    for reservation, record in items:
+        kept = held.get(record.id)
+        day = day_of(record.started) if kept is None else kept.day
+        tally.spent(day, record, Amounts.of(reservation.tokens, reservation.usd))
         if kept is not None:
             tally.released(kept.day, kept.key_id, kept.amounts)
     tally.write(database)
-    for settlement in items:
-        if settlement.reservation.idempotency is not None:
-            keep_reply(database, settlement.record)
+    for reservation, record in items:
+        if reservation.idempotency is not None:
+            keep_reply(database, record)
     if logs_content:
         stored = [
-            (settlement.record.id, now, text_of(settlement.record.content), text_of(settlement.record.body))
-            for settlement in items
-            if settlement.record.content is not None or settlement.record.body is not None
+            (record.id, now, text_of(record.content), text_of(record.body))
+            for _, record in items
+            if record.content is not None or record.body is not None
         ]
         insert(database, "INSERT INTO contents (id, stored, request, reply)", stored, "ON CONFLICT (id) DO NOTHING")
-
-
-def _reserved(reservation: Reservation) -> Amounts | None:
-    return Amounts.of(reservation.tokens, reservation.usd)
 
 
 def _unknown(database: Database, items: Sequence[Settlement]) -> list[Settlement]:
@@ -225,12 +220,8 @@ def take(database: Database, ids: Sequence[str], expired_at: float | None = None
             f"DELETE FROM reservations WHERE id IN {marks(batch)} AND expires < ? "  # noqa: S608 - question marks
             "RETURNING id, key_id, day, tokens, nanousd, created"
         )
-        taken.update(
-            {
-                held_row[0]: HeldReservation(*held_row)
-                for held_row in database.execute(statement, [*batch, until]).fetchall()
-            }
-        )
+        for held in database.execute(statement, [*batch, until]).fetchall():
+            taken[held[0]] = HeldReservation(*held)
     return taken
 
 

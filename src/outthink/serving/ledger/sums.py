@@ -7,6 +7,7 @@ where its spend is not known, and the calendar of budgets (UTC). Does not know r
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -162,18 +163,14 @@ class Tally:
     """What a batch of requests adds to the sums of its keys, periods and groups; one statement a sum writes them."""
 
     def __init__(self) -> None:
-        self._periods: dict[tuple[str, str], list[int]] = {}
-        self._spend: dict[tuple[str, str, str, str], Sums] = {}
+        self._periods: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+        self._spend: defaultdict[tuple[str, str, str, str], Sums] = defaultdict(Sums)
 
     def spent(self, day: str, record: RequestRecord, reserved: Amounts | None, sign: int = 1) -> None:
         """Count a request on a day; with sign -1 take it out again."""
         tokens, nanousd = charged(record, reserved)
         self._add(day, record.key_id, sign * tokens, sign * nanousd, 0, 0)
-        group = day, record.key_id, clean(record.model), clean(record.strategy)
-        sums = self._spend.get(group)
-        if sums is None:
-            sums = self._spend[group] = Sums()
-        sums.add(record, sign)
+        self._spend[day, record.key_id, clean(record.model), clean(record.strategy)].add(record, sign)
 
     def released(self, day: str, key_id: str, reserved: Amounts) -> None:
         """A reservation is over."""
@@ -181,12 +178,9 @@ class Tally:
 
     def _add(self, day: str, key_id: str, *amounts: int) -> None:
         for period in (day, month_of(day)):
-            sums = self._periods.get((key_id, period))
-            if sums is None:
-                self._periods[key_id, period] = list(amounts)
-            else:
-                for at, amount in enumerate(amounts):
-                    sums[at] += amount
+            sums = self._periods[key_id, period]
+            for at, amount in enumerate(amounts):
+                sums[at] += amount
 
     def write(self, database: Database) -> None:
         """Add everything to the tables."""
