@@ -20,12 +20,13 @@ from outthink.engines.locate import locate
 from outthink.engines.protocol import Call, Delta, Event, Finish
 from outthink.http.fields import JsonDict, decode, encode
 from outthink.serving.admission import Limits
+from outthink.serving.app import error_response
+from outthink.serving.chat.completion import DONE
 from outthink.serving.chat.question import Question, RequestOptions, read_question
 from outthink.serving.failure import Failure, bad_field, failure_of
 
 _UNABLE = ("tools", "functions", "response_format")
 """Fields that change what comes back, so that leaving them out would answer another request."""
-_DONE = b"data: [DONE]\n\n"
 
 
 class EngineServer:
@@ -83,9 +84,7 @@ class EngineServer:
         except Exception as error:
             if (failure := _failure(error)) is None:
                 raise
-            return web.Response(
-                status=failure.status, body=failure.body(), headers=failure.headers, content_type="application/json"
-            )
+            return error_response(failure)
 
     def _call(self, question: Question) -> Call:
         messages, prefix = question.request.messages, None
@@ -121,7 +120,7 @@ class EngineServer:
             async for event in _chain(first, events):
                 if isinstance(event, Finish):
                     usage = await self._usage(call, tokens, event)
-                    await response.write(reply.last(event, usage) + _DONE)
+                    await response.write(reply.last(event, usage) + DONE)
                     break
                 tokens = event.tokens
                 await response.write(reply.chunk(event))
