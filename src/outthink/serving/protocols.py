@@ -168,6 +168,10 @@ class Key:
     models: tuple[str, ...] = ()
 
 
+ANYONE = Key("anyone", admin=True)
+"""Who asks where there are no keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """Upper bounds set aside for one request; None in a currency without a budget.

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import NoReturn, Unpack
 
 from outthink.core.errors import BadInput
-from outthink.serving.ledger.sums import Sums, day_of
+from outthink.serving.ledger.sums import Sums, day_of, ranked
 from outthink.serving.protocols import (
+    ANYONE,
     GroupBy,
     Idempotency,
     Key,
@@ -22,8 +23,6 @@ from outthink.serving.protocols import (
     Terms,
 )
 
-_ANYONE = Key("anyone", admin=True)
-
 
 class MemoryLedger(Ledger):
     """Keeps the last `size` records. There are no keys, no budgets by day or month and no replies to repeat."""
@@ -34,7 +33,7 @@ class MemoryLedger(Ledger):
 
     async def authorise(self, bearer: str | None) -> Key | None:
         """Everyone may ask."""
-        return _ANYONE
+        return ANYONE
 
     async def reserve(
         self,
@@ -73,8 +72,7 @@ class MemoryLedger(Ledger):
             if (since is None or day >= day_of(since)) and (until is None or day <= day_of(until)):
                 groups = {"key": record.key_id, "model": record.model, "strategy": record.strategy, "day": day}
                 sums.setdefault(groups[group_by], Sums()).add(record)
-        spent = [total.spend(group) for group, total in sums.items()]
-        return sorted(spent, key=lambda row: row.group if group_by == "day" else (-row.known_tokens, row.group))
+        return ranked(sums, group_by)
 
     async def add_key(self, name: str, terms: Terms) -> tuple[StoredKey, str]:
         """Not possible here."""

@@ -19,8 +19,9 @@ from outthink.core.errors import BadInput
 from outthink.core.request import Budget
 from outthink.http.fields import JsonDict
 from outthink.serving.ledger.database import Connect, ConnectionLost, Database, SqlValue, clean, read
-from outthink.serving.ledger.sums import SUMS, Sums, day_of
+from outthink.serving.ledger.sums import SUMS, Sums, day_of, ranked
 from outthink.serving.protocols import (
+    ANYONE,
     GroupBy,
     Key,
     LedgerDown,
@@ -93,8 +94,7 @@ def spend(database: Database, group_by: GroupBy, since: float | None, until: flo
         f"SELECT {column}, {_SUMS} FROM spend WHERE day >= ? AND day <= ? GROUP BY {column} HAVING SUM(requests) > 0",  # noqa: S608
         ("0" if since is None else day_of(since), "9" if until is None else day_of(until)),
     ).fetchall()
-    spent = [Sums(*sums).spend(group) for group, *sums in rows]
-    return sorted(spent, key=lambda row: row.group if group_by == "day" else (-row.known_tokens, row.group))
+    return ranked({group: Sums(*sums) for group, *sums in rows}, group_by)
 
 
 T = TypeVar("T")
@@ -212,8 +212,6 @@ def _terms(value: JsonDict) -> Terms:
 # A request is authorised without a look at the database. A look every few seconds makes a revoked key useless; while
 # the database is gone, the keys that were known go on working.
 
-_ANYONE = Key("anyone", admin=True)
-
 
 class KeyCache:
     """Keys by the digest of their secret.
@@ -239,7 +237,7 @@ class KeyCache:
     def find(self, bearer: str | None) -> Key | None:
         """The key of a secret; None if there is none, or it has expired."""
         if not self.guarded:
-            return _ANYONE
+            return ANYONE
         if not bearer:
             return None
         key, expires = self._keys.get(digest(bearer), (None, None))

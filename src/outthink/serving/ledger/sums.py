@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from outthink.core.request import Budget
 from outthink.serving.ledger.database import Database, SqlValue, clean, insert
-from outthink.serving.protocols import RequestRecord, Spend
+from outthink.serving.protocols import GroupBy, RequestRecord, Spend
 
 _NANO = 1_000_000_000
 _MOST_TOKENS, _MOST_NANO = 1 << 50, 1 << 58
@@ -114,6 +114,12 @@ class Sums:
             self.joules,
             self.unknown_joules,
         )
+
+
+def ranked(sums: Mapping[str, Sums], group_by: GroupBy) -> list[Spend]:
+    """What the groups spent: days in order, of others the most tokens first."""
+    spent = [total.spend(group) for group, total in sums.items()]
+    return sorted(spent, key=lambda row: row.group if group_by == "day" else (-row.known_tokens, row.group))
 
 
 SUMS = tuple(field.name for field in fields(Sums))

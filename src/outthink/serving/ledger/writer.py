@@ -265,11 +265,6 @@ def forget(database: Database, request_id: str) -> bool:
     return count > 0
 
 
-def tidy(database: Database, now: float) -> None:
-    """Drop replies whose idempotency keys may be used anew."""
-    _pieces(database, "idempotency", "created", now - KEPT, "request_id")
-
-
 def _pieces(database: Database, table: str, column: str, before: float, number: str = "id") -> int:
     deleted = 0
     while True:
@@ -354,7 +349,8 @@ class Upkeep:
             pass
         if now - self._tidied >= _HOUR:
             self._tidied = now
-            tidy(database, now)
+            # Replies whose idempotency keys may be used anew.
+            _pieces(database, "idempotency", "created", now - KEPT, "request_id")
             if self._rules.keep_content is not None:
                 prune(database, now - self._rules.keep_content, content_only=True)
             if self._rules.keep is not None:
