@@ -111,26 +111,6 @@ ENDLESS = 1 << 60
 class Backend:
     """A server and what is known of it now."""
 
-    __slots__ = (
-        "_settings",
-        "active",
-        "address",
-        "breaker",
-        "headers",
-        "health",
-        "inverse",
-        "limit",
-        "models",
-        "named",
-        "passed",
-        "rests_until",
-        "seed",
-        "trouble",
-        "url",
-        "waiting",
-        "weight",
-    )
-
     def __init__(self, given: BackendSettings, settings: PoolSettings) -> None:
         self._settings = settings
         self.address = Address.parse(given.url)
