@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from outthink.engines.protocol import Call
 from outthink.http.fields import JsonDict
@@ -129,30 +130,27 @@ def join_text(chunks: list[JsonDict]) -> tuple[list[JsonDict], int]:
     if len(chunks) < 2:
         return chunks, len(chunks)
     joined: list[JsonDict] = []
-    texts: list[str] = []
-    entries: list[JsonDict] = []
-    last: JsonDict | None = None
     count = 0
-    for chunk in chunks:
-        choice = _plain_choice(chunk)
-        if choice is None:
-            if last is not None:
-                joined.append(_joined(last, texts, entries))
-                texts, entries, last = [], [], None
-            joined.append(chunk)
-            continue
-        logprobs = choice.get("logprobs")
-        new = logprobs.get("content") if logprobs is not None else None
-        if last is not None and bool(new) != bool(entries):  # counted differently, so not to be mixed
-            joined.append(_joined(last, texts, entries))
-            texts, entries = [], []
-        texts.append(choice["delta"]["content"])
-        if new:
-            entries += new
-        last, count = chunk, count + 1
-    if last is not None:
-        joined.append(_joined(last, texts, entries))
+    for logprobs, run in groupby(chunks, _plain_logprobs):
+        if logprobs is None:
+            joined += run
+        else:
+            plain = list(run)
+            joined.append(_joined(plain))
+            count += len(plain)
     return joined, count
+
+
+def _plain_logprobs(chunk: JsonDict) -> bool | None:
+    """Whether a chunk of plain text has log-probabilities, None for any other chunk.
+
+    Tokens with and without them are counted differently, so they are not to be mixed.
+    """
+    choice = _plain_choice(chunk)
+    if choice is None:
+        return None
+    logprobs = choice.get("logprobs")
+    return logprobs is not None and bool(logprobs["content"])
 
 
 def _plain_choice(chunk: JsonDict) -> JsonDict | None:
@@ -175,11 +173,15 @@ def _plain_choice(chunk: JsonDict) -> JsonDict | None:
     return choice if choice.get("index") in (0, None) else None
 
 
-def _joined(chunk: JsonDict, texts: list[str], entries: list[JsonDict]) -> JsonDict:
+def _joined(plain: list[JsonDict]) -> JsonDict:
     """The last chunk with the text of all."""
-    choice = chunk["choices"][0]
-    logprobs = {**choice["logprobs"], "content": entries} if entries else choice.get("logprobs")
-    return {**chunk, "choices": [{**choice, "delta": {"content": "".join(texts)}, "logprobs": logprobs}]}
+    choices = [chunk["choices"][0] for chunk in plain]
+    last = choices[-1]
+    logprobs = last.get("logprobs")
+    if logprobs is not None and logprobs["content"]:
+        logprobs = {**logprobs, "content": [entry for choice in choices for entry in choice["logprobs"]["content"]]}
+    text = "".join([choice["delta"]["content"] for choice in choices])
+    return {**plain[-1], "choices": [{**last, "delta": {"content": text}, "logprobs": logprobs}]}
 
 
 @dataclass(slots=True)
