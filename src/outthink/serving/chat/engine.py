@@ -7,7 +7,6 @@ to. Does not know sessions, votes, or how it is found out that servers count the
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -222,26 +221,18 @@ class SharedChoice:
         self.reading = engine.reader(call)
         self.received = self.ended = self.abandoned = False
         self._engine, self._shared = engine, shared
-        self._queue: deque[Event] = deque()
-        self._error: Exception | None = None
-        self._alone = self._refused = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
+        self._refused = False
 
     async def events(self) -> AsyncGenerator[Event]:
         """The sample's events; those of a call of its own where the shared one has nothing for it."""
         try:
-            while True:
-                while self._queue:
-                    event = self._queue.popleft()
-                    yield event
-                    if isinstance(event, Finish):
-                        return
-                if self._error is not None:
-                    raise self._error
-                if self._alone:
-                    break
-                self._waiter = asyncio.get_running_loop().create_future()
-                await self._waiter
+            while (event := await self._queue.get()) is not None:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+                if isinstance(event, Finish):
+                    return
         finally:
             self.abandoned = True
             await self._shared.close_if_abandoned()
@@ -253,19 +244,17 @@ class SharedChoice:
 
     def put(self, event: Event) -> None:
         """Hand an event to whoever reads."""
-        self._queue.append(event)
-        self._wake()
+        self._queue.put_nowait(event)
 
     def fail(self, error: Exception) -> None:
         """The shared call is over, and this sample is not."""
-        self.ended, self._error = True, error
-        self._wake()
+        self.ended = True
+        self._queue.put_nowait(error)
 
     def send_alone(self, *, refused: bool = False) -> None:
         """The shared call has nothing for this sample, or was refused."""
-        self.ended = self._alone = True
-        self._refused = refused
-        self._wake()
+        self.ended, self._refused = True, refused
+        self._queue.put_nowait(None)
 
     def finish(self, decoder: Decoder, prompt: int | None, cached: int | None, tokens: int | None) -> None:
         """The end, with what is counted for this sample."""
@@ -278,10 +267,6 @@ class SharedChoice:
             self.fail(error)
         else:
             self.put(replace(end, prompt_tokens=prompt, cached_tokens=cached, completion_tokens=tokens))
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class SharedCall:
