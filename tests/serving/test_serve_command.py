@@ -110,6 +110,24 @@ def test_it_starts_without_its_backend_and_serves_when_that_comes() -> None:
             until(lambda: ready(root) == 200)
 
 
+def test_watchers_hear_of_a_backend_that_comes(tmp_path: Path) -> None:
+    with ChatServer(chat(["Hello"])) as gone:
+        port = gone.port
+    backend, log = f"http://127.0.0.1:{port}/v1", tmp_path / "log"
+    every = ("--set", "pool.interval=0.1", "--set", f"logs.file={log}")
+    with serving("--model", backend, "--ledger", "memory:", *every) as (_, url):
+
+        def shown() -> list[dict[str, object]]:
+            with urllib.request.urlopen(f"{url.removesuffix('/v1')}/dashboard/api/live", timeout=10) as reply:
+                backends: list[dict[str, object]] = json.load(reply)["backends"]
+                return backends
+
+        assert shown() == [{"url": backend, "healthy": False}]
+        with ChatServer(chat(["Hello"]), port=port):
+            until(lambda: shown() == [{"url": backend, "healthy": True}])
+            until(lambda: log.exists() and f"backend {backend} is healthy" in log.read_text())
+
+
 def test_it_reads_a_file_and_flags_win(tmp_path: Path) -> None:
     with ChatServer(chat(["Hello"])) as backend:
         file = tmp_path / "outthink.toml"

@@ -52,7 +52,7 @@ class App:
         self.pool, self.wire, self.ledger = pool, wire, ledger
         self.limits = limits or Limits()
         self.admission = Admission(admission)
-        self.watchers = watchers or Watchers()
+        self.watchers = Watchers() if watchers is None else watchers  # an empty one is false
         self.failed: Counter[tuple[int, str]] = Counter()
         """Error objects by status and code."""
         self.stopping = False
