@@ -192,11 +192,10 @@ async def _receive(request: web.BaseRequest, limits: Limits) -> bytes:
                     raise _too_long(limits)
                 pieces.append(piece)
     except TimeoutError:
-        raise Failure(
-            408, f"body: not received within its time ({size} bytes came); send it faster", param="body", code="timeout"
-        ) from None
+        what = f"not received within its time ({size} bytes came); send it faster"
+        raise _bad_body(408, what, "timeout") from None
     except web.RequestPayloadError as error:
-        raise Failure(400, f"body: {error}; send it again", param="body", code="invalid_body") from None
+        raise _bad_body(400, f"{error}; send it again", "invalid_body") from None
     return b"".join(pieces)
 
 
@@ -211,11 +210,9 @@ def _decode_body(content: bytes) -> JsonDict:
             what = f"is not valid UTF-8 (byte {wrong.start})"
         else:
             what = "is empty" if not content.strip() else f"is not JSON ({_line(error)})"
-        raise Failure(400, f"body: {what}; send one JSON object", param="body", code="invalid_json") from None
+        raise _bad_body(400, f"{what}; send one JSON object", "invalid_json") from None
     if not isinstance(value, dict):
-        raise Failure(
-            400, f"body: is a JSON {type(value).__name__}; send one JSON object", param="body", code="invalid_json"
-        )
+        raise _bad_body(400, f"is a JSON {type(value).__name__}; send one JSON object", "invalid_json")
     return value
 
 
@@ -225,6 +222,8 @@ def _line(error: Exception) -> str:
 
 def _too_long(limits: Limits) -> Failure:
     most = limits.body / (1 << 20)
-    return Failure(
-        413, f"body: is longer than {most:g} MiB; send less, or raise the limit", param="body", code="body_too_large"
-    )
+    return _bad_body(413, f"is longer than {most:g} MiB; send less, or raise the limit", "body_too_large")
+
+
+def _bad_body(status: int, what: str, code: str) -> Failure:
+    return Failure(status, f"body: {what}", param="body", code=code)

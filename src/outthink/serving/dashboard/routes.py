@@ -25,15 +25,13 @@ from outthink.serving.failure import Failure, bad_field, check_admin
 from outthink.serving.protocols import GroupBy, Key, RequestRecord, SearchTerms, legal_id
 
 if TYPE_CHECKING:
-    from outthink.serving.app import App
+    from outthink.serving.app import App, Route
 
 
 PAGE, LONGEST = 50, 200
 """Rows of a page, and letters of a term."""
 _WORDS = ("text", "key", "model", "strategy", "stopped")
 _TIMES = ("since", "until")
-
-Handler = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
 
 POLICY = "; ".join(
     (
@@ -87,7 +85,7 @@ def attach(app: App, active: Callable[[], Policy | None] = lambda: None) -> Live
     return live
 
 
-def _guarded(handler: DataHandler) -> Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]:
+def _guarded(handler: DataHandler) -> Route:
     """A route whose data only admins get, as JSON that nobody stores."""
 
     async def handle(request: web.BaseRequest, key: Key) -> web.StreamResponse:
@@ -151,7 +149,7 @@ def _row(record: RequestRecord) -> JsonDict:
 # can be asked for.
 
 
-def pages() -> Iterator[tuple[str, Handler]]:
+def pages() -> Iterator[tuple[str, Route]]:
     """Every path with its handler; the page itself is at `/`."""
     for file in sorted((files("outthink.serving.dashboard") / "static").iterdir(), key=lambda file: file.name):
         ending = file.name.rpartition(".")[2]
@@ -160,7 +158,7 @@ def pages() -> Iterator[tuple[str, Handler]]:
             yield path, _handler(file.read_bytes(), _TYPES[ending])
 
 
-def _handler(content: bytes, kind: str) -> Handler:
+def _handler(content: bytes, kind: str) -> Route:
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     head = {**GUARD, "etag": tag, "cache-control": "no-cache", "content-type": f"{kind}; charset=utf-8"}
 
