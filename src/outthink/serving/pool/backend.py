@@ -7,6 +7,7 @@ not know how its health is checked, or which other backends there are.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Literal, Self
@@ -15,7 +16,6 @@ from outthink.http.server import Address
 from outthink.http.transport import TransportFault
 from outthink.serving.pool.choice import BackendSettings, PoolSettings, seed_of
 
-State = Literal["closed", "open", "half-open"]
 _LONGEST = 12.0
 """An open breaker waits at most this many times its first wait."""
 
@@ -27,21 +27,13 @@ class Breaker:
     call may try; success closes it, failure opens it for twice as long.
     """
 
-    __slots__ = ("_count", "_mask", "_past", "_row", "_settings", "_trying", "_wait", "opened_until")
-
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
-        self._mask = (1 << settings.window) - 1
-        self._past = self._count = self._row = 0  # outcomes as bits, a failure is 1
+        self._last: deque[bool] = deque(maxlen=settings.window)  # whether each of the last calls failed
+        self._row = 0  # failures one after the other
         self._wait = settings.open_seconds
         self.opened_until: float | None = None
         self._trying = False
-
-    def state(self, now: float) -> State:
-        """What it is at this moment."""
-        if self.opened_until is None:
-            return "closed"
-        return "open" if now < self.opened_until else "half-open"
 
     def passes(self, now: float) -> bool:
         """Whether a call may go through."""
@@ -62,7 +54,7 @@ class Breaker:
         """A call went well. Only the trial closes a breaker; others began before it opened."""
         if self.opened_until is None:
             self._row = 0
-            self._note(0)
+            self._last.append(False)
         elif trial:
             self.reset()
 
@@ -74,11 +66,11 @@ class Breaker:
                 self._open(now)
             return
         self._row += certain
-        self._note(1)
+        self._last.append(True)
         # A share of few calls says little.
-        many = self._count >= (self._settings.window + 1) // 2
-        failed = self._past.bit_count()
-        if self._row >= self._settings.failures or (many and failed >= self._settings.share * self._count):
+        many = len(self._last) >= (self._settings.window + 1) // 2
+        share_failed = sum(self._last) >= self._settings.share * len(self._last)
+        if self._row >= self._settings.failures or (many and share_failed):
             self._open(now)
 
     def try_now(self, now: float) -> None:
@@ -88,18 +80,14 @@ class Breaker:
 
     def reset(self) -> None:
         """Close, and forget."""
-        self._past = self._count = self._row = 0
+        self._last.clear()
+        self._row = 0
         self._wait = self._settings.open_seconds
         self.opened_until, self._trying = None, False
 
     def _open(self, now: float) -> None:
         self._trying = False
         self.opened_until = now + self._wait
-
-    def _note(self, outcome: int) -> None:
-        self._past = (self._past << 1 | outcome) & self._mask
-        if self._count < self._settings.window:
-            self._count += 1
 
 
 Health = Literal["unknown", "up", "down"]
@@ -138,11 +126,7 @@ class Backend:
 
     def usable(self, now: float) -> bool:
         """Whether it would take a call if it had a place for it."""
-        return (
-            self.health == "up"
-            and self.rests_until <= now
-            and (self.breaker.opened_until is None or self.breaker.passes(now))
-        )
+        return self.health == "up" and self.rests_until <= now and self.breaker.passes(now)
 
     def available(self, now: float) -> bool:
         """Whether it may be asked now."""
@@ -190,14 +174,12 @@ class BackendLease:
         backend = self._backend
         backend.active += 1
         backend.passed += backend.inverse
-        if backend.breaker.opened_until is not None:
-            self._trial = backend.breaker.enter()
+        self._trial = backend.breaker.enter()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._backend.active -= 1
-        if self._backend.waiting:
-            self._backend.wake()
+        self._backend.wake()
         if not self._reported and isinstance(error[1], TransportFault):
             self.report(ok=False)
         if self._trial:
