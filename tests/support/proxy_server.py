@@ -20,6 +20,7 @@ from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Ledger
+from outthink.serving.watch import Watchers
 from support.waiting import until
 
 CHAT = "/v1/chat/completions"
@@ -108,7 +109,7 @@ class ProxyServer:
     async def _start(self) -> None:
         wire = AiohttpTransport()
         self.pool = BackendPool(wire, self._backends, self._watched)
-        self.app = App(self.pool, wire, self.ledger, self.limits, self._admission)
+        self.app = App(self.pool, wire, self.ledger, self.limits, self._admission, Watchers())
         self.endpoints = Endpoints(self.app, **self._more)
         self.port = await self.app.start("127.0.0.1", 0)
 

@@ -58,8 +58,8 @@ class Admission:
     The line is bounded. Where it is full, the newest request of the key that waits with the most makes room.
     """
 
-    def __init__(self, settings: AdmissionSettings | None = None) -> None:
-        self.settings = settings or AdmissionSettings()
+    def __init__(self, settings: AdmissionSettings) -> None:
+        self.settings = settings
         self._places = Places(self.settings.concurrency, each=self.settings.per_key)
         self._rate = Rate(monotonic())
         self._empty: asyncio.Event | None = None

@@ -45,14 +45,12 @@ class App:
         pool: BackendPool,
         wire: AiohttpTransport,
         ledger: Ledger,
-        limits: Limits | None = None,
-        admission: AdmissionSettings | None = None,
-        watchers: Watchers | None = None,
+        limits: Limits,
+        admission: AdmissionSettings,
+        watchers: Watchers,
     ) -> None:
-        self.pool, self.wire, self.ledger = pool, wire, ledger
-        self.limits = limits or Limits()
+        self.pool, self.wire, self.ledger, self.limits, self.watchers = pool, wire, ledger, limits, watchers
         self.admission = Admission(admission)
-        self.watchers = Watchers() if watchers is None else watchers  # an empty one is false
         self.failed: Counter[tuple[int, str]] = Counter()
         """Error objects by status and code."""
         self.stopping = False

@@ -40,7 +40,7 @@ class Endpoints:
 
     def __init__(self, app: App, policies: Policies | None = None) -> None:
         self.app, tariffs = app, Tariffs(app.pool)
-        self.backends = Backends(app.pool, app.wire, app.limits, tariffs, policies)
+        self.backends = Backends(app.pool, app.wire, app.limits, tariffs, policies or Policies())
         self.forward = Forwarder(app, tariffs, self.backends.places)
         app.route("POST", CHAT, self.chat)
         for path in PASSED:

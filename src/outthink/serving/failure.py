@@ -43,13 +43,12 @@ class Failure(OutthinkError):
         *,
         param: str | None = None,
         code: str | None = None,
-        kind: str | None = None,
         retry_after: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
-        self.kind = kind or KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        self.kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
         self.retry_after = retry_after
         self.headers = dict(headers or {})
         if retry_after is not None:
@@ -61,9 +60,9 @@ class Failure(OutthinkError):
         return json.dumps({"error": error}).encode()
 
 
-def bad_field(name: str, value: Json, problem: str, remedy: str, *, status: int = 400, code: str = "") -> Failure:
+def bad_field(name: str, value: Json, problem: str, remedy: str, *, code: str = "invalid_value") -> Failure:
     """A field of the request that cannot be used."""
-    return Failure(status, str(BadInput(name, value, problem, remedy)), param=name, code=code or "invalid_value")
+    return Failure(400, str(BadInput(name, value, problem, remedy)), param=name, code=code)
 
 
 def check_admin(key: Key) -> None:

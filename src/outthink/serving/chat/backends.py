@@ -47,9 +47,9 @@ class Backends:
         wire: AiohttpTransport,
         limits: Limits,
         tariffs: Tariffs,
-        policies: Policies | None = None,
+        policies: Policies,
     ) -> None:
-        self.pool, self.wire, self.limits, self.policies = pool, wire, limits, policies or Policies()
+        self.pool, self.wire, self.limits, self.policies = pool, wire, limits, policies
         self._tariffs = tariffs
         self._facts: dict[str, Facts] = {}
         self._places: dict[str, Places] = {}
