@@ -22,7 +22,6 @@ from outthink.serving.chat.question import beyond_forwarding, check_allowed
 from outthink.serving.failure import Failure, bad_field, wrong_method
 from outthink.serving.forward import Forwarder
 from outthink.serving.openapi import document
-from outthink.serving.pool.pool import Tariffs
 from outthink.serving.protocols import Key, Ledger, RequestRecord, legal_id
 
 if TYPE_CHECKING:
@@ -39,9 +38,8 @@ class Endpoints:
     """Handlers of one proxy."""
 
     def __init__(self, app: App, policies: Policies | None = None) -> None:
-        self.app, tariffs = app, Tariffs(app.pool)
-        self.backends = Backends(app.pool, app.wire, app.limits, tariffs, policies or Policies())
-        self.forward = Forwarder(app, tariffs, self.backends.places)
+        self.app, self.backends = app, Backends(app, policies or Policies())
+        self.forward = Forwarder(app, self.backends)
         app.route("POST", CHAT, self.chat)
         for path in PASSED:
             app.route("POST", path, self.passed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,10 +21,10 @@ from outthink.http.fields import JsonDict, decode
 from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.serving.accounting import PASS, RECEIPT, Account, replayed
 from outthink.serving.ceilings import TAIL, UNKNOWN, UsageFilter, cap_request, usage_in
+from outthink.serving.chat.backends import Backends
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.failover import Failover
-from outthink.serving.pool.pool import Tariffs
 from outthink.serving.pool.transport import Reply, Whole
 from outthink.serving.protocols import Key
 from outthink.session.runner import Places
@@ -52,14 +52,10 @@ class _PassedRequest:
 
 
 class Forwarder:
-    """Passes requests through.
+    """Passes requests through."""
 
-    Args:
-        places: the queue for a model, where its backends take only so many calls.
-    """
-
-    def __init__(self, app: App, tariffs: Tariffs, places: Callable[[str], Places]) -> None:
-        self.app, self.tariffs, self._places = app, tariffs, places
+    def __init__(self, app: App, backends: Backends) -> None:
+        self.app, self.tariffs, self._places = app, backends.tariffs, backends.places
         limits = app.limits
         self._timeouts = Timeouts(limits.connect_seconds, limits.backend_seconds)
 

@@ -12,23 +12,22 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan
 from outthink.core.errors import BadInput
 from outthink.core.paths import cache_dir
 from outthink.core.request import Budget
-from outthink.economics.tariff import Tariff
 from outthink.engines.openai.body import Facts, file_for, recall
 from outthink.http.server import Address
-from outthink.serving.admission import Limits
 from outthink.serving.chat.engine import CallSharing
 from outthink.serving.failure import unknown_cost
-from outthink.serving.pool import BackendPool
 from outthink.serving.pool.pool import NoBackend, Tariffs
-from outthink.serving.pool.transport import AiohttpTransport
 from outthink.session.runner import Places
+
+if TYPE_CHECKING:
+    from outthink.serving.app import App
 
 _log = logging.getLogger("outthink.serving")
 _EVERY = 2.0
@@ -41,16 +40,9 @@ _FRESH = 60.0
 class Backends:
     """One proxy's, for every model that its pool serves."""
 
-    def __init__(
-        self,
-        pool: BackendPool,
-        wire: AiohttpTransport,
-        limits: Limits,
-        tariffs: Tariffs,
-        policies: Policies,
-    ) -> None:
-        self.pool, self.wire, self.limits, self.policies = pool, wire, limits, policies
-        self._tariffs = tariffs
+    def __init__(self, app: App, policies: Policies) -> None:
+        self.pool, self.wire, self.limits, self.policies = app.pool, app.wire, app.limits, policies
+        self.tariffs = Tariffs(app.pool)
         self._facts: dict[str, Facts] = {}
         self._places: dict[str, Places] = {}
         self._counting: dict[str, tuple[float, bool]] = {}
@@ -83,13 +75,9 @@ class Backends:
             self._counting[model] = now + _FRESH, counting
         return CallSharing(lambda: self._disproved.add(model)) if counting else None
 
-    def tariff(self, model: str) -> Tariff:
-        """What a model's calls cost, at the dearest of its backends where they differ."""
-        return self._tariffs.bound(model)
-
     def check_budget(self, model: str, budget: Budget) -> None:
         """Refuse a budget in a currency that nobody can count for a model. Raises Failure."""
-        tariff = self.tariff(model)
+        tariff = self.tariffs.bound(model)
         if budget.usd is not None and tariff.price is None:
             raise unknown_cost("outthink.budget", model, "dollars", "the budget limits them")
         if budget.joules is not None and tariff.energy is None:

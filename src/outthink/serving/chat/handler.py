@@ -124,9 +124,9 @@ class _Exchange:
     async def _reserve(self, idempotency: str | None) -> int | None:
         """Set upper bounds aside; the tokens that the request may use where its key has a budget."""
         question, account = self.run.question, self.account
-        bound = self.run.n * (len(self.content) + question.request.sampling.max_tokens)
+        bound = self.run.plan.n * (len(self.content) + question.request.sampling.max_tokens)
         tokens = min(bound, question.request.budget.tokens or bound)
-        usd = self.run.backends.tariff(self.run.model).usd_bound(tokens, tokens)
+        usd = self.run.backends.tariffs.bound(self.run.model).usd_bound(tokens, tokens)
         if question.request.budget.usd is not None:
             usd = question.request.budget.usd if usd is None else min(usd, question.request.budget.usd)
         await account.reserve(tokens, usd, idempotency)
@@ -138,7 +138,7 @@ class _Exchange:
             verdict = await asyncio.shield(work)  # a client that leaves ends this handler; `abandon` sees to the work
         except Exception as error:
             raise await self._failed(error) from error
-        receipt = self.run.client_receipt(self.account.id, verdict)
+        receipt = self.run.client_receipt(verdict)
         content = self._completion(receipt, self._texts(verdict))
         await self._settle(receipt, 200, content)
         return web.Response(body=content, headers={"content-type": "application/json", RECEIPT: self.account.id})
@@ -154,7 +154,7 @@ class _Exchange:
             if streaming.response is None:
                 raise failure from error
             return await streaming.end(self.request, b"data: " + failure.body() + b"\n\n" + DONE)
-        receipt, texts = run.client_receipt(self.account.id, verdict), self._texts(verdict)
+        receipt, texts = run.client_receipt(verdict), self._texts(verdict)
         events = self._last_events(receipt, texts)
         kept = None
         if self.account.keep:  # for a repetition: the same reply in fewer events
@@ -200,7 +200,7 @@ class _Exchange:
         if failure is None:
             raise error
         failure.headers[RECEIPT] = self.account.id
-        receipt = self.run.client_receipt(self.account.id, None) | {"stopped": "error"}
+        receipt = self.run.client_receipt(None) | {"stopped": "error"}
         await self._settle(receipt, failure.status, None, failure)
         return failure
 
@@ -223,7 +223,7 @@ class _Exchange:
         await asyncio.wait([work])
         if not work.cancelled():
             work.exception()  # seen
-        receipt = self.run.client_receipt(self.account.id, self.verdict) | {"stopped": "interrupted"}
+        receipt = self.run.client_receipt(self.verdict) | {"stopped": "interrupted"}
         await self._settle(receipt, 499, None)
 
 

@@ -100,11 +100,6 @@ class StrategyRun:
         """What ran."""
         return str(self.plan) if isinstance(self.plan, Spec) else f"auto ({self.plan.name})"
 
-    @property
-    def n(self) -> int:
-        """Samples that may be drawn."""
-        return self.plan.n
-
     async def go(self, decided: Callable[[Verdict], None], ceiling: int | None = None) -> Verdict:
         """Carry it out; `decided` gets the verdict before what is still in flight has been closed."""
         request = self.question.request
@@ -114,9 +109,9 @@ class StrategyRun:
         known = self.plan.strategy if isinstance(self.plan, Spec) else Traits()
         plain = known.votes == "answers" and not known.stops_early
         # A shared call ends for all of its samples at once, so nothing that stops some of them early may share.
-        if known.shares_call and self.n > 1:
+        if known.shares_call and self.plan.n > 1:
             self.engine.share_calls(self.backends.call_sharing(self.model))
-        n = self.n if plain and self.question.choices == 1 else None
+        n = self.plan.n if plain and self.question.choices == 1 else None
         self.votes = VoteProgress(n, self._enough, self._watchers, self._request_id)
         judge = None
         if self.options.verifier is not None:
@@ -152,12 +147,12 @@ class StrategyRun:
         """Everything spent so far."""
         return Receipt((), 0.0) if self.session is None else self.session.receipt()
 
-    def client_receipt(self, receipt_id: str, verdict: Verdict | None) -> JsonDict:
+    def client_receipt(self, verdict: Verdict | None) -> JsonDict:
         """The receipt as the client gets it."""
         receipt = self.receipt()
         stopped = self.session.stopped if self.session is not None else None
         return {
-            "id": receipt_id,
+            "id": self._request_id,
             "strategy": self.name,
             "model": self.model,
             "answer": verdict.answer if verdict is not None else None,
@@ -211,13 +206,13 @@ class StrategyRun:
     def _sources(self) -> list[Source]:
         models = self.plan.models if isinstance(self.plan, Plan) else ()
         self.others = [self._engine(name) for name in models if name != self.model]
-        return [Source(engine, self.backends.tariff(engine.model)) for engine in (self.engine, *self.others)]
+        return [Source(engine, self.backends.tariffs.bound(engine.model)) for engine in (self.engine, *self.others)]
 
     async def _planned(self) -> Plan:
         request, policy = self.question.request, self._chosen.policy
         assert policy is not None
         others = [name for name in self.backends.pool.names() if name != self.model]
-        situation = await situation_of(request, self.engine, self.backends.tariff(self.model), pool=others)
+        situation = await situation_of(request, self.engine, self.backends.tariffs.bound(self.model), pool=others)
         effort = request.sampling.reasoning_effort
         if effort is not None:
             return self._by_effort(policy, effort, situation)

@@ -257,11 +257,6 @@ class Link:
         self.retry_at = 0.0
         """When to probe again, by the monotonic clock."""
 
-    @property
-    def up(self) -> bool:
-        """Whether the database worked the last time."""
-        return self._offline.problem is None
-
     def do(self, work: Callable[[Database], T]) -> T:
         """Do some work. Raises ConnectionLost (at once where that is known already), or what the work raises."""
         if (problem := self._offline.problem) is not None:

@@ -323,7 +323,8 @@ class Upkeep:
     @property
     def due(self) -> float:
         """Seconds until `run` is to be called."""
-        return max(0.0, (self._next if self._link.up else self._link.retry_at) - time.monotonic())
+        moment = self._next if self._offline.problem is None else self._link.retry_at
+        return max(0.0, moment - time.monotonic())
 
     def run(self) -> None:
         """Do what is due; never raises."""
