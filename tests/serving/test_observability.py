@@ -164,7 +164,7 @@ def test_a_line_of_json_for_every_request_and_no_secret(
     backend: ChatServer, proxy: ProxyServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "log.jsonl"
-    written = logs.attach(proxy.app, "info", path)
+    written = proxy.app.watchers.add(logs.Logs("info", path))
     proxy.chat("tiny", "my prompt is private", headers={"Authorization": "Bearer sk-verysecret123"})
     backend.routes[CHAT] = refusal(500, "key sk-anothersecret is wrong")
     proxy.chat("outthink/single", "my prompt is private")
@@ -194,9 +194,9 @@ def test_secrets_are_masked(text: str, gone: str) -> None:
     assert "***" in scrub(text, labelled=True)
 
 
-def test_a_log_that_cannot_be_written_is_refused(proxy: ProxyServer, tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be written"):
-        logs.attach(proxy.app, "info", tmp_path / "none" / "log")
+        logs.Logs("info", tmp_path / "none" / "log")
 
 
 def test_spans_follow_the_clients_trace_and_reach_the_backend(backend: ChatServer, proxy: ProxyServer) -> None:
@@ -210,7 +210,7 @@ def test_spans_follow_the_clients_trace_and_reach_the_backend(backend: ChatServe
     kept = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(kept))
-    telemetry.attach(proxy.app, provider)
+    proxy.app.watchers.add(telemetry.Telemetry(provider))
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     proxy.chat("outthink/self-consistency@2", headers={"traceparent": parent}, seed=0)
     proxy.chat("tiny", headers={"traceparent": parent})
@@ -239,7 +239,7 @@ def test_nothing_waits_for_a_slow_log(proxy: ProxyServer, tmp_path: Path, monkey
         write(self, text)
 
     monkeypatch.setattr(logs.Logs, "_write_out", slow)
-    written = logs.attach(proxy.app, "info", tmp_path / "log")
+    written = proxy.app.watchers.add(logs.Logs("info", tmp_path / "log"))
     for _ in range(20):
         assert proxy.chat("tiny").status == 200
     free.set()

@@ -71,8 +71,8 @@ class Proxy:
         dashboard.attach(app, lambda: self.policies.active)
         metrics.attach(app, self.policies)
         if (endpoint := config.telemetry.endpoint) is not None:
-            traces = telemetry.attach(app, telemetry.provider_for(endpoint, config.telemetry.service))
-            self._closing.append(traces.close)
+            provider = telemetry.provider_for(endpoint, config.telemetry.service)
+            self._closing.append(watchers.add(telemetry.Telemetry(provider)).close)
         await prices
         host, port = config.listen.host, config.listen.port
         try:
@@ -80,7 +80,7 @@ class Proxy:
         except OSError as error:
             what = error.strerror or str(error)
             raise BadInput("port", port, f"cannot be used on {host} ({what})", "give another one") from None
-        self._closing.append(logs.attach(app, config.logs.level, config.logs.file).close)  # below the first line
+        self._closing.append(watchers.add(logs.Logs(config.logs.level, config.logs.file)).close)  # below the first line
 
     async def _backend(self, backend: BackendConfig, key: str | None) -> BackendSettings:
         """As the pool takes it; a model of our own is started first."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from outthink.serving.protocols import RequestRecord
 
@@ -53,6 +54,9 @@ class Watcher:
         """A backend's health has changed."""
 
 
+W = TypeVar("W", bound=Watcher)
+
+
 class Watchers(Watcher):
     """All of them; empty and false until one is added. One that fails is dropped, and the request goes on."""
 
@@ -65,9 +69,10 @@ class Watchers(Watcher):
     def __iter__(self) -> Iterator[Watcher]:
         return iter(self._all)
 
-    def add(self, watcher: Watcher) -> None:
-        """From now on call this one, too."""
+    def add(self, watcher: W) -> W:
+        """From now on call this one, too; returns it."""
         self._all = (*self._all, watcher)
+        return watcher
 
     def began(self, request: LiveRequest) -> None:
         self._call(lambda watcher: watcher.began(request))

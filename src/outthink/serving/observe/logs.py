@@ -16,17 +16,12 @@ from contextlib import nullcontext
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from outthink.core.errors import BadInput
 from outthink.http.errors import scrub
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.protocols import RequestRecord
 from outthink.serving.watch import Watcher
-
-if TYPE_CHECKING:
-    from outthink.serving.app import App
-
 
 NAME = "outthink.serving"
 _IDS = ("id", "key_id")
@@ -95,6 +90,8 @@ class Logs(Watcher):
     Args:
         level: debug, info, warning or error; requests are `info`, those that failed here are `warning`.
         file: to add to, standard error for None. It may be moved away under us, as logrotate does it.
+
+    `close` it when the proxy has stopped. Raises BadInput for a file that cannot be written.
     """
 
     def __init__(self, level: str, file: Path | None) -> None:
@@ -173,13 +170,6 @@ class Logs(Watcher):
                 stream.flush()
         except (OSError, ValueError):
             self._dropped += text.count("\n")
-
-
-def attach(app: App, level: str = "info", file: Path | None = None) -> Logs:
-    """Write from now on; `close` it when the proxy has stopped. Raises BadInput for a file that cannot be written."""
-    logs = Logs(level, file)
-    app.watchers.add(logs)
-    return logs
 
 
 def _masked(text: str) -> str:

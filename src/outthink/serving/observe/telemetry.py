@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-    from outthink.serving.app import App
-
 
 _OPERATIONS = {
     "/v1/chat/completions": "chat",
@@ -36,6 +34,8 @@ class Telemetry(Watcher):
 
     Args:
         provider: of tracers; it exports what has ended by itself, in a thread.
+
+    `close` it when the proxy has stopped.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -152,10 +152,3 @@ def provider_for(endpoint: str, service: str) -> TracerProvider:
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=5)))
     return provider
-
-
-def attach(app: App, provider: TracerProvider) -> Telemetry:
-    """Make spans from now on; `close` it when the proxy has stopped."""
-    telemetry = Telemetry(provider)
-    app.watchers.add(telemetry)
-    return telemetry
