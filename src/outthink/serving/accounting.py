@@ -109,8 +109,7 @@ class Account:
         try:
             await self.ledger.settle(reservation, record)
         finally:
-            if self.watchers:
-                self.watchers.finished(record)
+            self.watchers.finished(record)
 
     def passed(
         self,

@@ -7,7 +7,7 @@ makes of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -65,9 +65,6 @@ class Watchers(Watcher):
 
     def __bool__(self) -> bool:
         return bool(self._all)
-
-    def __iter__(self) -> Iterator[Watcher]:
-        return iter(self._all)
 
     def add(self, watcher: W) -> W:
         """From now on call this one, too; returns it."""
