@@ -66,10 +66,6 @@ class _ChatErrors(ServerErrors):
 class _ChatServer(Server):
     """Encodes quickly: one request may send dozens of bodies."""
 
-    def __init__(self, errors: _ChatErrors, transport: Transport, timeouts: Timeouts) -> None:
-        super().__init__(_ADDRESS, None, transport, timeouts)
-        self.errors = errors
-
     def encode(self, body: Mapping[str, Json]) -> bytes:
         """A body as JSON."""
         return encode(body)
@@ -99,32 +95,29 @@ class ChatEngine(OpenAIEngine):
         on_chunk: OnChunk | None,
     ) -> None:
         super().__init__(BASE, model, concurrency=_IN_FLIGHT, transport=transport, memory=None, facts=facts)
-        self.errors = _ChatErrors(f"the backend of {model}", (), timeouts)
-        self.server = _ChatServer(self.errors, transport, timeouts)
+        self.server = _ChatServer(_ADDRESS, None, transport, timeouts)
+        self.server.errors = self.errors = _ChatErrors(f"the backend of {model}", (), timeouts)
         self._messages, self._raw, self._extra, self._top = messages, raw, extra, top_logprobs
         self._on_chunk = on_chunk
         self._ready = True  # the pool knows the model, and the facts are shared
         self.samples: dict[str, RawChoice] = {}
         """Finished samples by their texts; the first of equal ones."""
-        self._sharing: CallSharing | None = None
+        self.sharing: CallSharing | None = None
+        """Where samples that start together meet in one call, None where each goes by itself."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused or ignored, in words."""
-        shared = self._sharing is not None and self._sharing.used
+        shared = self.sharing is not None and self.sharing.used
         note = ("samples of one prompt shared a call, which read the prompt once",) if shared else ()
         return super().notes + note
-
-    def share_calls(self, sharing: CallSharing | None) -> None:
-        """From now on samples that start together may share a call."""
-        self._sharing = sharing
 
     async def generate(self, call: Call) -> AsyncGenerator[Event]:
         """Produce one completion; closing the iterator closes its connection."""
         chat_call = ChatCall.of(call)
         choice = chat_call.choice
         pieces: list[str] = []
-        shared = self._sharing.join(self, chat_call) if self._sharing is not None else None
+        shared = self.sharing.join(self, chat_call) if self.sharing is not None else None
         async with aclosing(self.generate_alone(chat_call) if shared is None else shared.events()) as events:
             async for event in events:
                 if isinstance(event, Finish):
@@ -345,7 +338,7 @@ class SharedCall:
                 self._engine.check(chunk)
             for row in rows:
                 index = row.get("index") or 0
-                row["index"] = 0
+                row["index"] = 0  # whoever reads one sample heeds the first choice alone
                 if type(index) is int and 0 <= index < len(self.choices):
                     by_choice.setdefault(index, []).append(chunk if len(rows) == 1 else {**chunk, "choices": [row]})
         for index, own_chunks in by_choice.items():

@@ -110,7 +110,7 @@ class StrategyRun:
         plain = known.votes == "answers" and not known.stops_early
         # A shared call ends for all of its samples at once, so nothing that stops some of them early may share.
         if known.shares_call and self.plan.n > 1:
-            self.engine.share_calls(self.backends.call_sharing(self.model))
+            self.engine.sharing = self.backends.call_sharing(self.model)
         n = self.plan.n if plain and self.question.choices == 1 else None
         self.votes = VoteProgress(n, self._enough, self._watchers, self._request_id)
         judge = None

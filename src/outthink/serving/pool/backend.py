@@ -94,6 +94,7 @@ Health = Literal["unknown", "up", "down"]
 _REQUESTS_OWN = frozenset({500})
 """Statuses that a request may bring about by itself."""
 ENDLESS = 1 << 60
+"""A limit that no number of calls reaches, so that every backend is compared in the same way."""
 
 
 class Backend:

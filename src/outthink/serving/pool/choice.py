@@ -25,7 +25,7 @@ _WORD = (1 << 64) - 1
 
 def seed_of(url: str) -> int:
     """The number that stands for a backend; the same in every process and replica."""
-    raw = url.encode()
+    raw = url.encode()  # two checksums of 32 bits make one of 64; `hash` differs in every process
     return crc32(raw) | crc32(raw[::-1], 0x9E3779B9) << 32
 
 
