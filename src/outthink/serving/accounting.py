@@ -35,7 +35,7 @@ class Account:
     content: bytes = b""
     """The request as it was sent."""
     keep: bool = False
-    """The reply is kept: for an idempotency key, or because content is logged."""
+    """The reply is kept for an idempotency key."""
     id: str = field(default_factory=new_id)
     began: float = field(default_factory=time.time)
     _clock: float = field(default_factory=time.perf_counter)  # the wall clock may be set back meanwhile
@@ -45,7 +45,7 @@ class Account:
 
     @property
     def keeps(self) -> bool:
-        """Whether a streamed reply has to be collected, because it is kept."""
+        """Whether the reply is kept, for an idempotency key or because content is logged."""
         return self.keep or self.ledger.logs_content
 
     def admitted(self, strategy: str, traceparent: str | None = None) -> str | None:
@@ -82,8 +82,6 @@ class Account:
 
     def _record(self, backend_model: str, strategy: str, stopped: str, status: int) -> RequestRecord:
         """The record of what happened, without what it cost."""
-        if self.ledger.logs_content:
-            self.keep = True
         return RequestRecord(
             self.id,
             self.key.id,
@@ -124,7 +122,7 @@ class Account:
         """The record of a request that was passed through."""
         record = self._record(tariff.model, PASS, stopped, status)
         record.error = error
-        record.body = body if self.keep else None
+        record.body = body if self.keeps else None
         prompt, completion = usage.prompt, usage.completion
         if prompt is not None and completion is not None:
             record.prompt_tokens, record.completion_tokens = prompt, completion
