@@ -16,13 +16,11 @@ from outthink.serving.pool.pool import NoBackend, Resting
 from outthink.serving.protocols import Busy, Key, LedgerDown, OverBudget, Repeated
 
 KINDS = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
-    404: "invalid_request_error",
     429: "rate_limit_error",
 }
-"""`error.type` by status; other 4xx are `invalid_request_error`, 5xx `server_error`."""
+"""`error.type` by status; all other 4xx are `invalid_request_error`, 5xx `server_error`."""
 
 
 class Failure(OutthinkError):
@@ -49,7 +47,6 @@ class Failure(OutthinkError):
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        self.retry_after = retry_after
         self.headers = dict(headers or {})
         if retry_after is not None:
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after)))
