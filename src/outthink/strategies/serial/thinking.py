@@ -24,17 +24,14 @@ from outthink.session.session import Session
 CLOSE = "</think>"
 CUE = "Final Answer:"
 ANSWER_TOKENS = 256
-VALIDATE = ("so", "therefore", "thus")
-EXPLORE = ("wait", "but", "alternatively", "hmm", "however")
 SENTENCE_ENDS = (". ", ".\n", "? ", "?\n", "! ", "!\n", "\n\n")
 MARKERS = tuple(
     f"{before}{word.capitalize()}{after}"
-    for word in (*VALIDATE, *EXPLORE)
+    for word in ("so", "therefore", "thus", "wait", "but", "alternatively", "hmm", "however")
     for before in ("\n", ". ", "? ", "! ")
     for after in (" ", ",")
 )
 """Stop sequences for a marker word at the start of a sentence or paragraph."""
-_MARKER = re.compile(rf"\s*({'|'.join((*VALIDATE, *EXPLORE))})\b", re.IGNORECASE)
 _HESITATION = re.compile(r"\b(?:wait|hmm|but)\b", re.IGNORECASE)
 _PEEK = 8  # tokens that show what a silent server has stopped at
 _GRAM, _TIMES = 64, 3
@@ -71,8 +68,8 @@ class Trace:
     Args:
         limit: tokens that the thinking may have, inserted text included.
 
-    `pause` is where the text before the current marker word ends, `marker` that word. Raises
-    Unsupported at once for an engine that is known not to continue a prefix.
+    `pause` is where the text before the current marker word ends. Raises Unsupported at once for an
+    engine that is known not to continue a prefix.
     """
 
     def __init__(self, session: Session, request: Request, limit: int) -> None:
@@ -81,7 +78,7 @@ class Trace:
         if limit < 1:
             raise BadInput("max_think", limit, "is below 1", "give the tokens that the thinking may have")
         self.session, self.request, self.limit = session, request, limit
-        self.text, self.pause, self.marker = "", 0, ""
+        self.text, self.pause = "", 0
         self.last: Sample | None = None
         self.bare: int | None = None
         """Tokens of the prompt without any thinking, None until told."""
@@ -121,7 +118,7 @@ class Trace:
                 return "closed"
             if sample.stop in stop:
                 self.text += sample.stop
-                self._mark(len(self.text) - len(sample.stop.lstrip(".?! \n")))
+                self.pause = len(self.text) - len(sample.stop.lstrip(".?! \n"))
                 return "paused"
         if end == "ended" and sample.stop is None and sample.finish_reason == "stop" and sample.text:
             return await self._peek()
@@ -138,12 +135,8 @@ class Trace:
         end = self._add(sample, room)
         if end == "closed" or not sample.text.strip():
             return "closed" if end == "closed" else "ended"
-        self._mark(seam)
+        self.pause = seam
         return "paused"
-
-    def _mark(self, at: int) -> None:
-        match = _MARKER.match(self.text, at)
-        self.pause, self.marker = at, match.group(1).lower() if match else ""
 
     def _add(self, sample: Sample, room: int) -> End:
         before = sample.prompt_tokens
@@ -158,7 +151,7 @@ class Trace:
         self.generated += counted
         self.last = sample
         self.text += sample.text
-        self.pause, self.marker = len(self.text), ""
+        self.pause = len(self.text)
         closing = self.text.find(CLOSE)
         if closing >= 0:  # written in two pieces; what follows is paid for and written again
             self.text = self.text[:closing]
