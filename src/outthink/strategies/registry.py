@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from outthink.core.errors import BadInput, OutthinkError
 from outthink.core.plugins import load, owner, resolve_beside, taken
@@ -130,52 +130,44 @@ class Strategy(Traits):
         return self.function(session, request, **parameters)
 
 
+class TraitFields(TypedDict, total=False):
+    """The fields of `Traits`, as `strategy` takes them."""
+
+    streams: Streams
+    votes: VotesBy
+    judges: JudgesWhen
+    alternatives: int
+    stops_early: bool
+    waits: bool
+    extends: bool
+    rewrites: bool
+    shares_call: bool
+    serial: bool
+
+
 def strategy(
     name: str,
     *,
     source: str,
     needs: str = "any engine",
-    streams: Streams = "progress",
-    votes: VotesBy = "none",
-    judges: JudgesWhen = "never",
-    alternatives: int = 0,
-    stops_early: bool = False,
-    waits: bool | None = None,
-    extends: bool = False,
-    rewrites: bool = False,
-    shares_call: bool = False,
-    serial: bool = False,
     zero: tuple[str, ...] = (),
     verifier: bool = False,
+    **traits: Unpack[TraitFields],
 ) -> Callable[[StrategyFunction], StrategyFunction]:
     """Register a function `(session, request, *, parameters...) -> Verdict` under a name.
 
     The other arguments are those of `Strategy` and `Traits`; `waits` is `stops_early` unless given, and
     `verifier` is the old form of `judges="always"`.
     """
+    traits.setdefault("waits", traits.get("stops_early", False))
     if verifier:
         warnings.warn("verifier=True is now judges='always'", DeprecationWarning, stacklevel=2)
+        traits["judges"] = "always"
 
     def register(function: StrategyFunction) -> StrategyFunction:
         if (other := _REGISTRY.get(name)) is not None and _place(other.function) != _place(function):
             raise taken("strategy", name, owner(other.function.__module__), owner(function.__module__))
-        _REGISTRY[name] = Strategy(
-            name=name,
-            function=function,
-            needs=needs,
-            source=source,
-            streams=streams,
-            votes=votes,
-            judges="always" if verifier else judges,
-            alternatives=alternatives,
-            stops_early=stops_early,
-            waits=stops_early if waits is None else waits,
-            extends=extends,
-            rewrites=rewrites,
-            shares_call=shares_call,
-            serial=serial,
-            zero=zero,
-        )
+        _REGISTRY[name] = Strategy(name=name, function=function, needs=needs, source=source, zero=zero, **traits)
         return function
 
     return register
