@@ -10,7 +10,7 @@ from outthink.core.request import Budget, Request
 from outthink.core.sample import MEASURES, Sample, alternatives
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy
-from outthink.strategies.votes import Votes, aggregation_of, judged, scorer, values, verifier_of
+from outthink.strategies.votes import Votes, aggregation_of, judged, ranked, scorer, values, verifier_of
 
 PASS = 1.0
 """Score of an exact verifier for a right solution."""
@@ -81,7 +81,7 @@ def _highest(session: Session, request: Request, samples: Sequence[Sample], scor
     """The highest score, ties to the surer, then to the shorter; the majority where nothing has a score."""
     scored = [(score, sample) for sample, score in zip(samples, scores, strict=True) if score is not None]
     if scored:
-        chosen = max(scored, key=_rank)[1]
+        _, chosen = max(scored, key=lambda pair: ranked(pair[0], pair[1].certainty, pair[1].tokens))
         return Verdict(chosen.answer, chosen.text)
     if not samples:
         return Verdict(None, "")
@@ -93,13 +93,3 @@ def _highest(session: Session, request: Request, samples: Sequence[Sample], scor
     for sample in samples:
         votes.add(sample)
     return votes.winner()
-
-
-def _rank(pair: tuple[float, Sample]) -> tuple[float, float, float]:
-    score, sample = pair
-    certainty, tokens = sample.certainty, sample.tokens
-    return (
-        score,
-        float("-inf") if certainty is None else certainty,
-        float("-inf") if tokens is None else -tokens,
-    )

@@ -113,6 +113,12 @@ class Votes:
         return max(tied, key=strength)
 
 
+def ranked(score: float, certainty: float | None, tokens: int | None) -> tuple[float, float, float]:
+    """What the best candidate has most of: score, then certainty, then brevity; what is unknown comes last."""
+    last = float("-inf")
+    return score, last if certainty is None else certainty, last if tokens is None else -tokens
+
+
 # Confidence scores of a finished sample.
 
 

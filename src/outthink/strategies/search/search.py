@@ -16,7 +16,7 @@ from outthink.core.request import Request
 from outthink.core.sample import Candidate, Sample
 from outthink.session.session import Session
 from outthink.strategies.registry import Run
-from outthink.strategies.votes import Votes, aggregation_of, judged, verifier_of, weights
+from outthink.strategies.votes import Votes, aggregation_of, judged, ranked, verifier_of, weights
 
 _LETTERS = 4
 """Characters a token, for servers that tell no counts: it limits lengths and never enters a receipt."""
@@ -59,14 +59,9 @@ class Path:
         return None if self.logprob is None or not self.tokens else self.logprob / self.tokens
 
     @property
-    def rank(self) -> tuple[float, float, int]:
-        """What the best path has most of: value, then certainty, then brevity."""
-        certainty = self.certainty
-        return (
-            -1.0 if self.value is None else self.value,
-            float("-inf") if certainty is None else certainty,
-            -self.tokens,
-        )
+    def rank(self) -> tuple[float, float, float]:
+        """See `ranked`; a path without a value stands behind all others."""
+        return ranked(-1.0 if self.value is None else self.value, self.certainty, self.tokens)
 
     def grown(self, sample: Sample, text: str, *, finished: bool) -> Path:
         """With a sample's text behind it: a step, or blank text that opens the next one."""

@@ -7,7 +7,7 @@ know how a verifier judges.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outthink.core.errors import BadInput
@@ -16,7 +16,7 @@ from outthink.core.request import Request
 from outthink.core.sample import Sample
 from outthink.session.session import Session
 from outthink.strategies.prompts import asking, question
-from outthink.strategies.registry import Run, strategy
+from outthink.strategies.registry import strategy
 from outthink.strategies.votes import Ties, Votes
 
 SHOWN = 4
@@ -79,14 +79,10 @@ async def revision(
                 sample = grown[-1][-1].sample
                 return Verdict(sample.answer, sample.text, "consensus")
     else:
-        grown = await session.together(*[_starter(request, revisions) for _ in range(count)])
+        grown = await session.together(*[lambda branch: _chain(branch, request, revisions)] * count)
     winners = [winner for chain in grown if (winner := select(session, chain, ties)) is not None]
     best = select(session, winners, ties)
     return Verdict(best.sample.answer, best.sample.text) if best else Verdict(None, "")
-
-
-def _starter(request: Request, revisions: int) -> Callable[[Session], Run[list[Attempt]]]:
-    return lambda session: _chain(session, request, revisions)
 
 
 async def _chain(session: Session, request: Request, revisions: int) -> list[Attempt]:
