@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from outthink.answers.latex import expression, light
 from outthink.answers.math_process import MathProcess, shared
 from outthink.answers.number import far_apart, last_number, stated_number, value_of
-from outthink.answers.reading import Reading, last_boxed, stated
+from outthink.answers.reading import Reading, offered
 
 _PAIRS = 64  # representatives that a newcomer is compared with; past them only equal strings merge
 _HANGS = 2  # comparisons that may hang before a reader merges equal strings only
@@ -24,15 +24,7 @@ _Reply = tuple[int, list[int]] | None
 
 def candidates(text: str) -> Iterator[tuple[str, str]]:
     """(expression, rule) in the order of the rules; the first readable one is the answer."""
-    box = last_boxed(text)
-    if box is not None and (answer := light(box)) is not None:
-        yield answer, "boxed"
-    for statement in stated(text):
-        if (answer := expression(statement) or stated_number(statement)) is not None:
-            yield answer, "answer-is"
-            break
-    if (answer := last_number(text)) is not None:
-        yield answer, "last-number"
+    return offered(text, light, lambda piece: expression(piece) or stated_number(piece), last_number, "last-number")
 
 
 class MathReader:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 
-from outthink.answers.reading import Reading, last_boxed, sentence, stated
+from outthink.answers.reading import Reading, first, offered, sentence
 
 LONGEST = 1000  # characters of a literal and of a canonical number: beyond, a number is unreadable
 _EXPONENT = 300  # largest power of ten: beyond, a number is unreadable
@@ -181,11 +181,4 @@ def stated_number(statement: str) -> str | None:
 
 def read_number(text: str) -> Reading:
     """Read a number: boxed (the last number in the box), stated, or the last one of the text."""
-    box = last_boxed(text)
-    if box is not None and (answer := last_number(box)) is not None:
-        return Reading(answer, "boxed")
-    for statement in stated(text):
-        if (answer := stated_number(statement)) is not None:
-            return Reading(answer, "answer-is")
-    answer = last_number(text)
-    return Reading(answer, "none" if answer is None else "last-number")
+    return first(offered(text, last_number, stated_number, last_number, "last-number"))

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn, Protocol, TypeAlias
 
 from outthink.answers.latex import light
 from outthink.answers.number import canonical_number, far_apart, read_number
-from outthink.answers.reading import Reader, Reading, closing, hashed, last_boxed, sentence, stated
+from outthink.answers.reading import Reader, Reading, closing, first, hashed, last_boxed, offered, sentence
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader, answer_named
 
@@ -52,14 +52,9 @@ def canonical_text(text: str) -> str | None:
 
 def read_text(text: str) -> Reading:
     """Read text: boxed, stated (up to the end of the sentence), or the whole of it."""
-    box = last_boxed(text)
-    if box is not None and (answer := canonical_text(box)) is not None:
-        return Reading(answer, "boxed")
-    for statement in stated(text):
-        if (answer := canonical_text(sentence(statement))) is not None:
-            return Reading(answer, "answer-is")
-    answer = canonical_text(text)
-    return Reading(answer, "none" if answer is None else "whole-text")
+    return first(
+        offered(text, canonical_text, lambda piece: canonical_text(sentence(piece)), canonical_text, "whole-text")
+    )
 
 
 # Choices: letters A to J.
@@ -107,24 +102,15 @@ def last_letter(text: str) -> str | None:
     return None
 
 
-def _found(text: str) -> Iterator[tuple[str | None, str]]:
-    box = last_boxed(text)
-    if box is not None:
-        yield letter(box), "boxed"
-    for statement in stated(text):
-        yield letter(statement), "answer-is"
-    if len(text) < _SHORT:
-        yield letter(text), "letter"
-    yield last_letter(text), "letter"
+def _letter_of(text: str) -> str | None:
+    """The letter that a short text starts with, else the last one named."""
+    short = letter(text) if len(text) < _SHORT else None
+    return last_letter(text) if short is None else short
 
 
 def read_choice(text: str) -> Reading:
     """Read a choice: boxed, stated, the whole of a short text, or the last letter that the text names."""
-    for answer, rule in _found(text):
-        if answer is not None:
-            # Several letters are an answer that cannot be read, not an excuse to guess one.
-            return Reading(answer, rule) if answer else Reading(None, "none")
-    return Reading(None, "none")
+    return first(offered(text, letter, letter, _letter_of, "letter"))
 
 
 # JSON.

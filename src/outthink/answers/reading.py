@@ -7,7 +7,7 @@ Does not know any kind of answer: it offers statements, the last one first, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -136,3 +136,32 @@ def last_boxed(text: str) -> str | None:
         # A box that opens earlier cannot close behind one that stays open: this keeps the search linear.
         end = match.start()
     return None
+
+
+# What a text gives, by the places above.
+
+Find = Callable[[str], str | None]
+"""From a piece of text to the canonical answer in it: None where it holds none, empty where it holds several."""
+
+
+def offered(text: str, boxed: Find, statement: Find, whole: Find, rule: str) -> Iterator[tuple[str, str]]:
+    """At most one (answer, rule) by each rule, the most trusted first: the last box, a statement, the whole text.
+
+    Args:
+        rule: what an answer found by `whole` is said to rest on.
+    """
+    box = last_boxed(text)
+    if box is not None and (answer := boxed(box)) is not None:
+        yield answer, "boxed"
+    for piece in stated(text):
+        if (answer := statement(piece)) is not None:
+            yield answer, "answer-is"
+            break
+    if (answer := whole(text)) is not None:
+        yield answer, rule
+
+
+def first(offers: Iterator[tuple[str, str]]) -> Reading:
+    """The most trusted offer; several answers are one that cannot be read, not an excuse to guess."""
+    answer, rule = next(offers, ("", "none"))
+    return Reading(answer, rule) if answer else Reading(None, "none")
