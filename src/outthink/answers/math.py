@@ -7,7 +7,7 @@ mathematics: what cannot be decided on exact numbers is asked of the worker proc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 
 from outthink.answers.latex import expression, light
@@ -18,8 +18,8 @@ from outthink.answers.reading import Reading, offered
 _PAIRS = 64  # representatives that a newcomer is compared with; past them only equal strings merge
 _HANGS = 2  # comparisons that may hang before a reader merges equal strings only
 
-_Call = tuple[str, list[str]]
 _Reply = tuple[int, list[int]] | None
+_Wait = Callable[[Future[_Reply]], Awaitable[_Reply]]
 
 
 def candidates(text: str) -> Iterator[tuple[str, str]]:
@@ -41,34 +41,22 @@ class MathReader:
 
     async def read(self, text: str) -> Reading:
         """Read one completion; several may be read at once."""
-        steps = self._steps(text)
-        try:
-            call = next(steps)
-            while True:
-                call = steps.send(await asyncio.wrap_future(self._submit(call)))
-        except StopIteration as done:
-            reading: Reading = done.value
-            return reading
+        return await self._read(text, asyncio.wrap_future)
 
     def read_now(self, text: str) -> Reading:
         """The same without an event loop; blocks while the worker thinks."""
-        steps = self._steps(text)
+        reading = self._read(text, _waited)
         try:
-            call = next(steps)
             while True:
-                call = steps.send(self._submit(call).result())
+                reading.send(None)  # it is never suspended: a reply is there when it is awaited
         except StopIteration as done:
-            reading: Reading = done.value
-            return reading
+            result: Reading = done.value
+            return result
 
-    def _submit(self, call: _Call) -> Future[_Reply]:
-        answer, against = call
-        return (self._process or shared()).submit("match", answer=answer, against=against)
-
-    def _steps(self, text: str) -> Generator[_Call, _Reply, Reading]:
+    async def _read(self, text: str, reply: _Wait) -> Reading:
         for answer, rule in candidates(text):
             if answer not in self._known:
-                yield from self._learn(answer)
+                await self._learn(answer, reply)
             known = self._known[answer]
             if known is not None:
                 return Reading(known, rule)
@@ -76,9 +64,12 @@ class MathReader:
                 break  # a boxed answer that cannot be parsed is unreadable, not an excuse to guess
         return Reading(None, "none")
 
-    def _learn(self, answer: str) -> Generator[_Call, _Reply, None]:
+    def _match(self, answer: str, against: list[str]) -> Future[_Reply]:
+        return (self._process or shared()).submit("match", answer=answer, against=against)
+
+    async def _learn(self, answer: str, reply: _Wait) -> None:
         """Find out what `answer` equals and remember it."""
-        if value_of(answer) is None and (yield answer, []) is None:
+        if value_of(answer) is None and await reply(self._match(answer, [])) is None:
             self._known[answer] = None
             return
         compared: set[str] = set()
@@ -90,12 +81,12 @@ class MathReader:
             compared.update(new)
             if not close:
                 break
-            reply = yield answer, close
-            if reply is None:  # not even the worker's own limits helped
+            matched = await reply(self._match(answer, close))
+            if matched is None:  # not even the worker's own limits helped
                 self._hangs += 1
                 comparable = False
                 continue
-            index, slow = reply
+            index, slow = matched
             if index >= 0:
                 self._known[answer] = close[index]
                 return
@@ -113,3 +104,7 @@ class MathReader:
             if other in self._distinct:
                 self._distinct.remove(other)
         return True
+
+
+async def _waited(future: Future[_Reply]) -> _Reply:
+    return future.result()
