@@ -16,7 +16,7 @@ from typing import Any
 
 from outthink import Budget, Completion, Fault, Message, Price, Request, Sampling, ScriptedEngine, Session, Speed
 from outthink.core.errors import OutthinkError, Unsupported
-from outthink.core.receipt import Entry, Receipt, Verdict, total
+from outthink.core.receipt import Entry, Receipt, Verdict
 from outthink.core.sample import Decision, Progress
 from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.protocol import Call, Delta, Event, Outcome, RealTimeEngine
@@ -218,7 +218,7 @@ class Chaos:
         for entry in entries:
             if entry.tokens is None and not (entry.estimated and entry.known_tokens <= (entry.reserved_tokens or 0)):
                 self.broken.append(f"an unknown count without bounds: {entry}")
-        summed = total(entries, lambda e: e.tokens, lambda e: e.known_tokens, lambda e: e.reserved_tokens)
+        summed = receipt.total("tokens")
         if summed.at_most is None or summed.known > summed.at_most:
             self.broken.append("known exceeds at_most")
 

@@ -7,7 +7,6 @@ what is known and an upper bound. Does not know budgets, prices, or why a call w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any, Literal, Protocol
@@ -68,6 +67,16 @@ class Entry:
         generated = (self.completion_tokens or 0) + (self.cancelled_tokens or 0)
         return (self.prompt_tokens or 0) + max(generated, self.seen_tokens)
 
+    def amounts(self, currency: str) -> tuple[float | None, float, float | None]:
+        """What it took of one currency: exactly, at least and at most; None where that is unknown."""
+        if currency == "tokens":
+            return self.tokens, self.known_tokens, self.reserved_tokens
+        if currency == "usd":
+            return self.usd, 0.0, self.reserved_usd
+        if currency == "joules":
+            return self.joules, 0.0, self.reserved_joules
+        return self.flops, 0.0, None
+
     def json(self) -> dict[str, Any]:
         """All fields as plain values."""
         return {name: getattr(self, name) for name in self.__slots__}  # all are plain: `asdict` takes 50 times as long
@@ -85,31 +94,6 @@ class Total:
     at_most: float | None
 
 
-def total(
-    entries: Sequence[Entry],
-    exact: Callable[[Entry], float | None],
-    lower: Callable[[Entry], float],
-    upper: Callable[[Entry], float | None],
-) -> Total:
-    """Add up one quantity; one unknown entry makes the value unknown, never zero."""
-    known, at_most, complete = 0.0, 0.0, True
-    bounded = True
-    for entry in entries:
-        value = exact(entry)
-        if value is not None:
-            known += value
-            at_most += value
-            continue
-        complete = False
-        known += lower(entry)
-        bound = upper(entry)
-        if bound is None:
-            bounded = False
-        else:
-            at_most += bound
-    return Total(known if complete else None, known, at_most if bounded else None)
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Receipt(Displayed):
     """The ledger of one request, its wall-clock `seconds` and a note of what was unusual."""
@@ -122,13 +106,17 @@ class Receipt(Displayed):
         """Sum of `tokens`, `usd`, `joules` or `flops`; `seconds` is the elapsed wall-clock."""
         if currency == "seconds":
             return Total(self.elapsed, self.elapsed, self.elapsed)
-        if currency == "tokens":
-            return total(self.entries, lambda e: e.tokens, lambda e: e.known_tokens, lambda e: e.reserved_tokens)
-        if currency == "flops":
-            return total(self.entries, lambda e: e.flops, lambda e: 0.0, lambda e: None)
-        if currency == "usd":
-            return total(self.entries, lambda e: e.usd, lambda e: 0.0, lambda e: e.reserved_usd)
-        return total(self.entries, lambda e: e.joules, lambda e: 0.0, lambda e: e.reserved_joules)
+        known, complete = 0.0, True
+        at_most: float | None = 0.0
+        for entry in self.entries:
+            exact, lower, upper = entry.amounts(currency)
+            if exact is None:
+                complete = False
+            else:
+                lower = upper = exact
+            known += lower
+            at_most = None if at_most is None or upper is None else at_most + upper
+        return Total(known if complete else None, known, at_most)
 
     @property
     def tokens(self) -> int | None:
