@@ -13,7 +13,7 @@ from outthink import BadInput
 from outthink.training.examples import Collection, Examples, Solution, Targets, encode_all, read_labels, read_solutions
 from outthink.training.loop import epoch_plan, micro_batches
 from outthink.training.prm import split
-from outthink.verifiers.reward_model.formats import encode
+from outthink.verifiers.reward_model.formats import Newline
 
 
 class Letters:
@@ -72,9 +72,9 @@ def test_labels_of_other_texts_are_refused(tmp_path, labels) -> None:
 def test_tokens_are_those_of_the_format() -> None:
     solution = Solution("p3", 1, ("One.\n", "\nTwo.\n", "End"), True, (0.5, None, None))
     examples = encode_all(collection(solution), Letters())
-    ids, ends = encode(Letters(), "Q3?", solution.steps)
-    assert examples.ids.tolist() == list(ids)
-    assert examples.ends.tolist() == list(ends)
+    encoded = Newline(Letters()).encode("Q3?", solution.steps)
+    assert examples.ids.tolist() == list(encoded.ids)
+    assert examples.ends.tolist() == list(encoded.positions)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_later_text_changes_no_earlier_score(verifier) -> None:
         other = (*STEPS[:count], "Nonsense - but + long enough to matter.\n", "No")
         fresh = make(verifier.format.name, cache_bytes=0)
         assert full(verifier, other)[:count] == pytest.approx(full(verifier, STEPS)[:count], abs=1e-5)
-        assert fresh.score_now(REQUEST, [Candidate(other)])[0].steps[:count] == pytest.approx(
+        assert fresh.score_many([(REQUEST, [Candidate(other)])])[0][0].steps[:count] == pytest.approx(
             full(verifier, STEPS)[:count], abs=1e-3
         )
 
@@ -95,7 +95,7 @@ def test_alone_and_in_a_padded_batch(verifier) -> None:
     candidates = [STEPS, STEPS[:1], ("Short.",), (*STEPS[:3], "Wrong turn.\n", "x" * 60), STEPS[:1]]
     wanted = [full(verifier, steps) for steps in candidates]
     for scores in (
-        verifier.score_now(REQUEST, [Candidate(steps) for steps in candidates]),
+        verifier.score_many([(REQUEST, [Candidate(steps) for steps in candidates])])[0],
         ask(verifier, *candidates),
         ask(verifier, *candidates),
     ):
@@ -187,7 +187,7 @@ def test_long_inputs_are_refused() -> None:
     short = make("newline", max_context=70)
     assert len(ask(short, ("1234",))[0].steps) == 1
     with pytest.raises(BadInput, match="takes 71 tokens"):
-        short.score_now(REQUEST, [Candidate(("12345",))])
+        short.score_many([(REQUEST, [Candidate(("12345",))])])
 
 
 def test_nan_is_passed_on() -> None:

@@ -12,12 +12,12 @@ from outthink.core.request import Request  # noqa: E402
 from outthink.core.sample import Candidate  # noqa: E402
 from outthink.verifiers.reward_model import FORMATS, RewardModelVerifier  # noqa: E402
 from outthink.verifiers.reward_model.formats import (  # noqa: E402
+    Encoded,
     MathShepherd,
     Newline,
     QwenPRM,
     RLHFlow,
     Skywork,
-    encode,
 )
 from support.tiny_models import CHATML, LLAMA, WithHead, tiny_model, tiny_tokenizer  # noqa: E402
 
@@ -37,7 +37,7 @@ def ids_of(tokenizer, text: str) -> list[int]:
 
 
 def scores(verifier, steps=STEPS) -> tuple[float, ...]:
-    return verifier.score_now(REQUEST, [Candidate(steps)])[0].steps
+    return verifier.score_many([(REQUEST, [Candidate(steps)])])[0][0].steps
 
 
 def test_math_shepherd() -> None:
@@ -115,7 +115,7 @@ def test_newline() -> None:
     model = tiny_model("TokenClassification", tokenizer)
     ids = ids_of(tokenizer, "What is 2+2?\n\n" + "".join(STEPS))  # bytes: pieces and the whole are the same
     ends = [13 + len("".join(STEPS[: count + 1])) for count in range(3)]
-    assert encode(tokenizer, "What is 2+2?", STEPS) == (ids, ends)
+    assert Newline(tokenizer).encode("What is 2+2?", STEPS) == Encoded(tuple(ids), tuple(ends))
     with torch.inference_mode():
         logits = model(torch.tensor([ids])).logits[0, ends, 0]
     verifier = RewardModelVerifier(model, tokenizer, "newline")
@@ -129,7 +129,7 @@ def test_outcome_is_the_last_score_of_the_same_steps() -> None:
     model = tiny_model("TokenClassification", tokenizer)
     process = RewardModelVerifier(model, tokenizer, "newline")
     outcome = RewardModelVerifier(model, tokenizer, "newline", kind="outcome")
-    whole = outcome.score_now(REQUEST, [Candidate(("".join(STEPS),))])[0]
+    whole = outcome.score_many([(REQUEST, [Candidate(("".join(STEPS),))])])[0][0]
     assert whole.steps == pytest.approx(scores(process)[-1:], abs=1e-6)
 
 
@@ -163,13 +163,6 @@ def test_published_ids() -> None:
         MathShepherd(Mistral())
 
 
-def test_expected_ids_are_checked() -> None:
-    tokenizer = tiny_tokenizer("<extra_0>", template=CHATML)
-    QwenPRM(tokenizer, {"<extra_0>": 256})
-    with pytest.raises(BadInput, match="has the id 256 for the token '<extra_0>', expected 151651"):
-        QwenPRM(tokenizer, {"<extra_0>": 151651})
-
-
 @pytest.mark.parametrize(("format", "token"), [(MathShepherd, "ки"), (QwenPRM, "<extra_0>")])
 def test_a_vocabulary_without_the_step_token(format, token) -> None:
     with pytest.raises(BadInput, match=f"has no token '{token}'"):
@@ -193,7 +186,7 @@ def test_steps_without_text(steps: tuple[str, ...]) -> None:
     tokenizer = tiny_tokenizer()
     verifier = RewardModelVerifier(tiny_model("TokenClassification", tokenizer), tokenizer, "newline")
     with pytest.raises(BadInput, match=r"holds no step|no text in step 2"):
-        verifier.score_now(REQUEST, [Candidate(steps)])
+        verifier.score_many([(REQUEST, [Candidate(steps)])])
 
 
 def test_unknown_format() -> None:

@@ -29,7 +29,7 @@ CANDIDATE = Candidate(("Two and two\n", "is four"))
 
 
 def scores(verifier: RewardModelVerifier) -> tuple[float, ...]:
-    return verifier.score_now(REQUEST, [CANDIDATE])[0].steps
+    return verifier.score_many([(REQUEST, [CANDIDATE])])[0][0].steps
 
 
 def save(folder: Path, model, tokenizer, **fields) -> Path:

@@ -70,11 +70,6 @@ def name_of(model: object) -> str:
     return str(getattr(model, "name_or_path", "") or "")
 
 
-def published(tokenizer: Tokenizer, known: Mapping[range, Mapping[str, int]]) -> Mapping[str, int]:
-    """The token ids of the published model whose vocabulary has this one's size; none for other sizes."""
-    return next((ids for sizes, ids in known.items() if len(tokenizer) in sizes), {})
-
-
 def token_id(tokenizer: Tokenizer, text: str, expected: Mapping[str, int]) -> int:
     """The one id that a format's token has in this vocabulary.
 
@@ -104,12 +99,17 @@ def token_id(tokenizer: Tokenizer, text: str, expected: Mapping[str, int]) -> in
     return number
 
 
-def index_at(offsets: Sequence[tuple[int, int]], character: int, start: int = 0) -> int:
-    """Index of the token that holds a character of the text, looked for from `start` on."""
-    for index in range(start, len(offsets)):
-        if offsets[index][0] <= character < offsets[index][1]:
-            return index
-    raise BadInput("steps", character, "is a character that no token covers", "use a tokenizer that keeps offsets")
+def indices(offsets: Sequence[tuple[int, int]], characters: Sequence[int]) -> list[int]:
+    """Index of the token that holds each of these characters of the text, a later one each time."""
+    places: list[int] = []
+    for character in characters:
+        rest = range(places[-1] + 1 if places else 0, len(offsets))
+        place = next((at for at in rest if offsets[at][0] <= character < offsets[at][1]), None)
+        if place is None:
+            problem = "is a character that no token covers"
+            raise BadInput("steps", character, problem, "use a tokenizer that keeps offsets")
+        places.append(place)
+    return places
 
 
 def tokens(tokenizer: Tokenizer, text: str, *, special: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
@@ -122,6 +122,34 @@ def tokens(tokenizer: Tokenizer, text: str, *, special: bool = False) -> tuple[l
     return list(encoded["input_ids"]), list(encoded["offset_mapping"])
 
 
+class _WithTokens:
+    """A format with tokens of its own, which are looked up in the vocabulary. Raises BadInput where they are not in it.
+
+    `special` are these tokens, and `known` the ids that they have in the published vocabularies, by the sizes of
+    those. `answers` are the rows of the language-model head that are read, right before wrong.
+    """
+
+    special: tuple[str, ...]
+    known: Mapping[range, Mapping[str, int]]
+    answers: tuple[str, ...] = ()
+    chat = False
+    separator = "\n\n"
+    aggregation: Aggregation = "last"
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        expected = next((ids for sizes, ids in self.known.items() if len(tokenizer) in sizes), {})
+        self._tokenizer = tokenizer
+        self._ids = {token: token_id(tokenizer, token, expected) for token in self.special}
+        self.outputs = tuple(self._ids[token] for token in self.answers)
+        if self.chat and not tokenizer.chat_template:
+            name = name_of(tokenizer)
+            raise BadInput("model", name, "has no chat template", "choose the format it was made for")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Softmax over right and wrong."""
+        return logits.softmax(-1)[:, 0]
+
+
 # Math-Shepherd (Mistral 7B): a marker after each step, judged by two tokens of the vocabulary.
 
 _MARKER, _GOOD, _BAD = "ки", "+", "-"
@@ -129,24 +157,15 @@ _MARKER, _GOOD, _BAD = "ки", "+", "-"
 _MATH_SHEPHERD_PUBLISHED = {range(32_000, 32_100): {_MARKER: 12902, _GOOD: 648, _BAD: 387}}
 
 
-class MathShepherd:
-    """`question step ки`, steps on lines of their own; P(`+`) against `-` at each marker.
-
-    Args:
-        expected: token ids the vocabulary must have; default: those of the published model if the
-            vocabulary has its size.
-    """
+class MathShepherd(_WithTokens):
+    """`question step ки`, steps on lines of their own; P(`+`) against `-` at each marker."""
 
     name = "math-shepherd"
-    separator = "\n\n"
     aggregation: Aggregation = "min"
     readout: Readout = "tokens"
-
-    def __init__(self, tokenizer: Tokenizer, expected: Mapping[str, int] | None = None) -> None:
-        wanted = published(tokenizer, _MATH_SHEPHERD_PUBLISHED) if expected is None else expected
-        self._tokenizer = tokenizer
-        self._marker = token_id(tokenizer, _MARKER, wanted)
-        self.outputs = tuple(token_id(tokenizer, token, wanted) for token in (_GOOD, _BAD))
+    special = (_MARKER, _GOOD, _BAD)
+    answers = (_GOOD, _BAD)
+    known = _MATH_SHEPHERD_PUBLISHED
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
         """The whole text at once, for SentencePiece reads a piece differently at the start of a text."""
@@ -155,14 +174,8 @@ class MathShepherd:
             text += (" " if number == 0 else "\n") + step.strip() + " " + _MARKER
             ends.append(len(text) - 1)
         ids, offsets = tokens(self._tokenizer, text, special=True)
-        positions: list[int] = []
-        for end in ends:
-            positions.append(index_at(offsets, end, positions[-1] + 1 if positions else 0))
+        positions = indices(offsets, ends)
         return Encoded(tuple(ids[: positions[-1] + 1]), tuple(positions))
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Softmax over the two tokens."""
-        return logits.softmax(-1)[:, 0]
 
 
 # Our own format: question, blank line, solution; one logit at the last token of each step.
@@ -171,22 +184,6 @@ class MathShepherd:
 # others, without tokens that open or close a text. So step ends are token ends, and adding a step never
 # changes the tokens before it. The steps are those of `split_steps(text, separator)` and keep their
 # newlines; whitespace is scored as it was written.
-
-
-def encode(tokenizer: Tokenizer, question: str, steps: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Token ids of a question and steps, and the index of the last token of each step.
-
-    Raises BadInput for no steps, or a step without visible text.
-    """
-    ids: list[int] = list(tokenizer.encode(question + "\n\n", add_special_tokens=False))
-    ends = []
-    for step in visible(steps):
-        piece = tokenizer.encode(step, add_special_tokens=False)
-        if not piece:
-            raise BadInput("steps", step, "has no token in this vocabulary", "use the model's own tokenizer")
-        ids += piece
-        ends.append(len(ids) - 1)
-    return ids, ends
 
 
 class Newline:
@@ -208,8 +205,15 @@ class Newline:
         self._tokenizer, self.separator, self.temperature = tokenizer, separator, temperature
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
-        """See `encode`."""
-        ids, ends = encode(self._tokenizer, question, steps)
+        """Question and steps, and the index of the last token of each step."""
+        ids: list[int] = list(self._tokenizer.encode(question + "\n\n", add_special_tokens=False))
+        ends = []
+        for step in visible(steps):
+            piece = self._tokenizer.encode(step, add_special_tokens=False)
+            if not piece:
+                raise BadInput("steps", step, "has no token in this vocabulary", "use the model's own tokenizer")
+            ids += piece
+            ends.append(len(ids) - 1)
         return Encoded(tuple(ids), tuple(ends))
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -225,26 +229,14 @@ SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}
 _QWEN_PRM_PUBLISHED = {range(151_643, 152_065): {MARKER: 151651}}
 
 
-class QwenPRM:
-    """Chat of system, question and `step<extra_0>step<extra_0>`; P(class 1) at each marker.
-
-    Args:
-        expected: token ids the vocabulary must have; default: Qwen2.5's if the vocabulary has its size.
-    """
+class QwenPRM(_WithTokens):
+    """Chat of system, question and `step<extra_0>step<extra_0>`; P(class 1) at each marker."""
 
     name = "qwen-prm"
-    separator = "\n\n"
-    aggregation: Aggregation = "last"
     readout: Readout = "classes"
-    outputs: tuple[int, ...] = ()
-
-    def __init__(self, tokenizer: Tokenizer, expected: Mapping[str, int] | None = None) -> None:
-        wanted = published(tokenizer, _QWEN_PRM_PUBLISHED) if expected is None else expected
-        self._tokenizer = tokenizer
-        self._marker = token_id(tokenizer, MARKER, wanted)
-        if not tokenizer.chat_template:
-            name = name_of(tokenizer)
-            raise BadInput("model", name, "has no chat template", "choose the format it was made for")
+    special = (MARKER,)
+    known = _QWEN_PRM_PUBLISHED
+    chat = True
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
         """The chat up to the last marker: what the template adds after it cannot change a score."""
@@ -259,12 +251,11 @@ class QwenPRM:
         if at < 0:
             raise BadInput("model", self.name, "has a chat template that changes the reply", "use its own template")
         ids, offsets = tokens(self._tokenizer, text[: at + len(reply)])
-        positions: list[int] = []
+        ends = []
         for step in steps:
-            at += len(step.strip())
-            positions.append(index_at(offsets, at, positions[-1] + 1 if positions else 0))
-            at += len(MARKER)
-        return Encoded(tuple(ids), tuple(positions))
+            ends.append(at + len(step.strip()))
+            at = ends[-1] + len(MARKER)
+        return Encoded(tuple(ids), tuple(indices(offsets, ends)))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax over the two classes."""
@@ -280,26 +271,14 @@ _RLHFLOW_PUBLISHED = {
 }
 
 
-class RLHFlow:
-    """User: question and first step, then one step a turn; P(`+`) against `-` where the answer is predicted.
-
-    Args:
-        expected: token ids the vocabulary must have; default: those of the published models if the
-            vocabulary has the size of theirs.
-    """
+class RLHFlow(_WithTokens):
+    """User: question and first step, then one step a turn; P(`+`) against `-` where the answer is predicted."""
 
     name = "rlhflow"
-    separator = "\n\n"
-    aggregation: Aggregation = "last"
     readout: Readout = "tokens"
-
-    def __init__(self, tokenizer: Tokenizer, expected: Mapping[str, int] | None = None) -> None:
-        wanted = published(tokenizer, _RLHFLOW_PUBLISHED) if expected is None else expected
-        self._tokenizer = tokenizer
-        self.outputs = tuple(token_id(tokenizer, token, wanted) for token in (_PLUS, _MINUS))
-        if not tokenizer.chat_template:
-            name = name_of(tokenizer)
-            raise BadInput("model", name, "has no chat template", "choose the format it was made for")
+    special = answers = (_PLUS, _MINUS)
+    known = _RLHFLOW_PUBLISHED
+    chat = True
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
         """The chat up to where the last answer is predicted."""
@@ -314,17 +293,11 @@ class RLHFlow:
             text = longer
             places.append(text.rindex(_PLUS))  # only end markers follow the assistant's text
         ids, offsets = tokens(self._tokenizer, text)
-        positions: list[int] = []
-        for place in places:
-            at = index_at(offsets, place, positions[-1] + 1 if positions else 0)
+        answers = indices(offsets, places)
+        for at in answers:
             if ids[at] != self.outputs[0]:
                 raise BadInput("model", self.name, f"reads the answer {_PLUS!r} as token {ids[at]}", "use its template")
-            positions.append(at - 1)
-        return Encoded(tuple(ids[: positions[-1] + 1]), tuple(positions))
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Softmax over the two tokens."""
-        return logits.softmax(-1)[:, 0]
+        return Encoded(tuple(ids[: answers[-1]]), tuple(at - 1 for at in answers))
 
 
 # Skywork-o1-Open-PRM (Qwen2.5 1.5B and 7B): plain text, a value at the newline that ends each step.
@@ -334,23 +307,14 @@ _END = "\n"
 _SKYWORK_PUBLISHED = {range(151_643, 152_065): {_END: 198}}
 
 
-class Skywork:
-    """`question newline step newline ...`; the sigmoid of the value at each step's newline.
-
-    Args:
-        expected: token ids the vocabulary must have; default: Qwen2.5's if the vocabulary has its size.
-    """
+class Skywork(_WithTokens):
+    """`question newline step newline ...`; the sigmoid of the value at each step's newline."""
 
     name = "skywork"
     separator = "\n"
-    aggregation: Aggregation = "last"
     readout: Readout = "value"
-    outputs: tuple[int, ...] = ()
-
-    def __init__(self, tokenizer: Tokenizer, expected: Mapping[str, int] | None = None) -> None:
-        wanted = published(tokenizer, _SKYWORK_PUBLISHED) if expected is None else expected
-        self._tokenizer = tokenizer
-        self._end = token_id(tokenizer, _END, wanted)
+    special = (_END,)
+    known = _SKYWORK_PUBLISHED
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
         """Question and steps are read apart, so that a step's newline never joins the text before it."""
@@ -359,7 +323,7 @@ class Skywork:
         positions = []
         for step in visible(steps):
             ids += self._tokenizer.encode(step.strip("\n"), add_special_tokens=False)
-            ids.append(self._end)
+            ids.append(self._ids[_END])
             positions.append(len(ids) - 1)
         return Encoded(tuple(ids), tuple(positions))
 
@@ -368,21 +332,21 @@ class Skywork:
         return logits[:, 0].sigmoid()
 
 
-FORMATS = ("newline", "math-shepherd", "rlhflow", "skywork", "qwen-prm")
+_MADE: dict[str, Callable[[Tokenizer], Format]] = {
+    "newline": Newline,
+    "math-shepherd": MathShepherd,
+    "rlhflow": RLHFlow,
+    "skywork": Skywork,
+    "qwen-prm": QwenPRM,
+}
+FORMATS = tuple(_MADE)
 
 
 def make_format(name: str, tokenizer: Tokenizer) -> Format:
     """A format by name, its tokens looked up in the vocabulary. Raises BadInput for an unknown name."""
-    made: dict[str, Callable[[Tokenizer], Format]] = {
-        "newline": Newline,
-        "math-shepherd": MathShepherd,
-        "rlhflow": RLHFlow,
-        "skywork": Skywork,
-        "qwen-prm": QwenPRM,
-    }
-    if name not in made:
+    if name not in _MADE:
         raise BadInput("format", name, "is not known", f"use one of {', '.join(FORMATS)}")
-    return made[name](tokenizer)
+    return _MADE[name](tokenizer)
 
 
 __all__ = ["FORMATS", "Encoded", "Format", "MathShepherd", "Newline", "QwenPRM", "RLHFlow", "Skywork", "make_format"]

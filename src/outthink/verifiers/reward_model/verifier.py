@@ -86,10 +86,6 @@ class RewardModelVerifier(Verifier):
             cancelled.set()  # the thread ends after the batch that it is reading
             raise
 
-    def score_now(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
-        """Scores at once, without an event loop. Raises as `score` does."""
-        return self.score_many([(request, candidates)])[0]
-
     def score_many(self, work: Sequence[tuple[Request, Sequence[Candidate]]]) -> list[list[Score]]:
         """Scores for many questions in full batches, blocking; keeps no candidate for later.
 
