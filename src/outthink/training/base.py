@@ -25,7 +25,6 @@ Module = Any
 Model = Any
 Tokenizer = Any
 Tensor = Any
-Device = Any
 EMBEDDED = "embedded"
 _EXTRA = "pip install 'outthink[train]'"
 

@@ -22,10 +22,9 @@ import numpy.typing as npt
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.evaluation.sample_file import JsonObject
-from outthink.training.base import Device, Model, Tensor, require
-from outthink.training.examples import Examples, Floats
-
-Ints = npt.NDArray[np.int64]
+from outthink.training.base import Model, Tensor, require
+from outthink.training.examples import Examples, Floats, Ints
+from outthink.verifiers.reward_model.formats import Device
 
 
 def micro_batches(lengths: Ints, budget: int, groups: Ints | None = None, order: Ints | None = None) -> list[Ints]:

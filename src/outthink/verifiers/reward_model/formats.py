@@ -16,6 +16,7 @@ from outthink.verifiers.protocol import Aggregation
 # torch and transformers are extras: where they are missing nothing can check their types.
 Tensor: TypeAlias = Any
 Module: TypeAlias = Any
+Device: TypeAlias = Any
 Tokenizer: TypeAlias = Any  # a fast one
 Config: TypeAlias = Any
 

@@ -140,10 +140,9 @@ def open_reward_model(
     name = format or _detect(str(path_or_name), config)
     tokenizer = load("AutoTokenizer", path_or_name)
     chosen = make_format(name, tokenizer)
-    model = _published(path_or_name, chosen, dtype, config)
-    weights = model.to(place) if not isinstance(model, Weights) else _moved(model, place)
+    model = _published(path_or_name, chosen, dtype, config).to(place)
     label = folder.resolve().name if folder.is_dir() else str(path_or_name)
-    return RewardModelVerifier(weights, tokenizer, chosen, aggregation=aggregation, **({"name": label} | settings))
+    return RewardModelVerifier(model, tokenizer, chosen, aggregation=aggregation, **({"name": label} | settings))
 
 
 def _own(
@@ -178,8 +177,7 @@ def _own(
         "max_context": artefact.max_context,
         "aggregation": aggregation or artefact.aggregation,
     }
-    weights = model.to(place) if not isinstance(model, Weights) else _moved(model, place)
-    return RewardModelVerifier(weights, tokenizer, chosen, **(known | settings))
+    return RewardModelVerifier(model.to(place), tokenizer, chosen, **(known | settings))
 
 
 def _base(folder: Path, artefact: Artefact, embedded: Path | None) -> str | Path:
@@ -236,10 +234,6 @@ def _published(source: str | Path, format: Format, dtype: torch.dtype | str, con
         layers += [layer, torch.nn.ReLU()]
     body = load("AutoModel", source, dtype=dtype)
     return Weights(body, torch.nn.Sequential(*layers[:-1]).to(next(body.parameters()).dtype))
-
-
-def _moved(weights: Weights, place: torch.device) -> Weights:
-    return Weights(weights.body.to(place), weights.head)
 
 
 def _detect(name: str, config: Config) -> str:

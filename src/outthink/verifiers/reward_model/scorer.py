@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from outthink.core.errors import BadInput
-from outthink.verifiers.reward_model.formats import Encoded, Format, Module, Tensor
+from outthink.verifiers.reward_model.formats import Device, Encoded, Format, Module, Tensor
 
 # Memory: at most `budget` tokens are kept, each held once however many texts share it, so at most
 # budget x (bytes of keys and values a token) stay allocated. What a reader takes out is a copy; nothing
@@ -202,6 +202,10 @@ class Weights:
             name = type(model).__name__
             raise BadInput("model", name, f"has no head that format {format.name} reads", "choose another format")
         return cls(model.base_model, head)
+
+    def to(self, device: Device) -> Weights:
+        """The same on a device."""
+        return Weights(self.body.to(device), self.head)
 
     def read(self, rows: Sequence[Row], *, keep: bool) -> list[tuple[Tensor, Layers]]:
         """Logits at each row's positions, and the keys and values of its tokens (empty unless kept).
