@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -195,6 +195,8 @@ _CHUNK = 20_000  # texts tokenised at a time
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Int32s = npt.NDArray[np.int32]
+T = TypeVar("T", np.int32, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +221,9 @@ class Examples:
     own start) `ends[firsts[i]:firsts[i + 1]]`; `targets` and `weights` go with `ids`, `labels` with `ends`
     (NaN where unknown); `problem` numbers `names`; `source` is the place in the collection."""
 
-    ids: npt.NDArray[np.int32]
+    ids: Int32s
     starts: Ints
-    ends: npt.NDArray[np.int32]
+    ends: Int32s
     firsts: Ints
     targets: Floats
     weights: Floats
@@ -285,37 +287,39 @@ def encode_all(
     texts = [step for solution in collection.solutions for step in solution.steps]
     tokens = _tokenise(tokenizer, [*asked.values(), *texts])
     numbers = {name: number for number, name in enumerate(asked)}
-    parts: list[_Part] = []
-    too_long = 0
+    rows: list[_Row] = []
+    source: list[int] = []
     for place, solution in enumerate(collection.solutions):
         head = tokens[asked[solution.problem_id]]
         pieces = [tokens[step] for step in solution.steps]
-        if len(head) + sum(map(len, pieces)) > max_context:
-            too_long += 1
-            continue
-        parts.append(_part(solution, head, pieces, targets, numbers[solution.problem_id], place))
-    return _join(parts, tuple(asked), too_long)
+        if len(head) + sum(map(len, pieces)) <= max_context:
+            rows.append(_row(solution, head, pieces, targets))
+            source.append(place)
+    ids, ends, goals, weights, labels = zip(*rows, strict=True) if rows else ((),) * 5
+    kept = [collection.solutions[place] for place in source]
+    return Examples(
+        _joined(ids, np.int32),
+        _offsets(ids),
+        _joined(ends, np.int32),
+        _offsets(ends),
+        _joined(goals, np.float32),
+        _joined(weights, np.float32),
+        _joined(labels, np.float32),
+        np.array([numbers[solution.problem_id] for solution in kept], np.int64),
+        np.array([solution.correct for solution in kept], np.bool_),
+        np.array(source, np.int64),
+        tuple(asked),
+        len(collection.solutions) - len(kept),
+    )
 
 
-@dataclass(slots=True)
-class _Part:
-    ids: list[int]
-    ends: Ints
-    targets: Floats
-    weights: Floats
-    labels: Floats
-    problem: int
-    correct: bool
-    source: int
+_Row = tuple[Int32s, Int32s, Floats, Floats, Floats]
+"""Token ids, step ends, targets, weights and labels of one example."""
 
 
-def _part(
-    solution: Solution, head: list[int], pieces: list[list[int]], targets: Targets, problem: int, place: int
-) -> _Part:
-    ids = list(head)
-    for piece in pieces:
-        ids += piece
-    ends = len(head) + np.cumsum([len(piece) for piece in pieces]) - 1
+def _row(solution: Solution, head: list[int], pieces: list[list[int]], targets: Targets) -> _Row:
+    ids = np.array([token for part in (head, *pieces) for token in part], np.int32)
+    ends = (len(head) + np.cumsum([len(piece) for piece in pieces]) - 1).astype(np.int32)
     goal = np.full(len(ids), float(solution.correct), np.float32)
     weight = np.zeros(len(ids), np.float32)
     if targets.outcome_at == "tokens":
@@ -329,27 +333,12 @@ def _part(
         goal[known] = labels[~np.isnan(labels)]
         weight[known] = targets.step_weight
     goal[ends[-1]], weight[ends[-1]] = float(solution.correct), 1.0
-    return _Part(ids, ends, goal, weight, labels, problem, solution.correct, place)
+    return ids, ends, goal, weight, labels
 
 
-def _join(parts: list[_Part], names: tuple[str, ...], too_long: int) -> Examples:
-    def offsets(sizes: list[int]) -> Ints:
-        return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+def _joined(arrays: Sequence[npt.NDArray[T]], kind: type[T]) -> npt.NDArray[T]:
+    return np.concatenate([np.zeros(0, kind), *arrays])
 
-    def floats(arrays: list[Floats]) -> Floats:
-        return np.concatenate([np.zeros(0, np.float32), *arrays])
 
-    return Examples(
-        np.fromiter((token for part in parts for token in part.ids), np.int32, sum(len(part.ids) for part in parts)),
-        offsets([len(part.ids) for part in parts]),
-        np.concatenate([np.zeros(0, np.int32), *(part.ends for part in parts)]).astype(np.int32),
-        offsets([len(part.ends) for part in parts]),
-        floats([part.targets for part in parts]),
-        floats([part.weights for part in parts]),
-        floats([part.labels for part in parts]),
-        np.array([part.problem for part in parts], np.int64),
-        np.array([part.correct for part in parts], np.bool_),
-        np.array([part.source for part in parts], np.int64),
-        names,
-        too_long,
-    )
+def _offsets(arrays: Sequence[Int32s]) -> Ints:
+    return np.cumsum([0, *map(len, arrays)], dtype=np.int64)

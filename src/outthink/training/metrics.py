@@ -7,7 +7,7 @@ or files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,14 +77,9 @@ def calibration(scores: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 10) ->
     return error, rows
 
 
-def first_error(labels: Sequence[float]) -> int | None:
-    """The first step from which no completion came right (label 0), None without one."""
-    return next((place for place, label in enumerate(labels) if label <= 0), None)
-
-
-def _first_below(scores: Sequence[float], threshold: float) -> int | None:
-    """The first step that scores below the threshold, None without one."""
-    return next((place for place, score in enumerate(scores) if score < threshold), None)
+def _first(steps: Sequence[float], wrong: Callable[[float], bool]) -> int | None:
+    """The first wrong step, None without one."""
+    return next((place for place, step in enumerate(steps) if wrong(step)), None)
 
 
 def first_error_accuracy(
@@ -97,8 +92,8 @@ def first_error_accuracy(
     """
     hits: dict[bool, list[bool]] = {True: [], False: []}
     for step_scores, step_labels in zip(scores, labels, strict=True):
-        wrong = first_error(step_labels)
-        hits[wrong is not None].append(_first_below(step_scores, threshold) == wrong)
+        wrong = _first(step_labels, lambda label: label <= 0)  # no completion came right from there
+        hits[wrong is not None].append(_first(step_scores, lambda score: score < threshold) == wrong)
     erroneous, clean = (float(np.mean(hits[kind])) if hits[kind] else None for kind in (True, False))
     f1 = None
     if erroneous is not None and clean is not None:
@@ -115,7 +110,6 @@ def best_threshold(
 
 # Best-of-N and weighted votes against majority and oracle, problem by problem.
 
-METHODS = ("majority", "best_of_n", "weighted", "oracle")
 _SUBSETS = 200
 
 
@@ -182,6 +176,15 @@ def _best(answers: npt.NDArray[np.int64], correct: npt.NDArray[np.bool_], scores
     return float(((top & correct & (answers >= 0)).sum(axis=1) / top.sum(axis=1)).mean())
 
 
+_METHODS: dict[str, Callable[[npt.NDArray[np.int64], npt.NDArray[np.bool_], Array], float]] = {
+    "majority": lambda answers, correct, scores: _voted(answers, correct, np.ones_like(scores)),
+    "best_of_n": _best,
+    "weighted": _voted,
+    "oracle": lambda answers, correct, scores: float(correct.any(axis=1).mean()),
+}
+METHODS = tuple(_METHODS)
+
+
 def accuracies(
     data: ScoredProblem, n: int, *, methods: Sequence[str] = METHODS, count: int = _SUBSETS, seed: int = 0
 ) -> dict[str, Array]:
@@ -189,21 +192,13 @@ def accuracies(
 
     All methods see the same random subsets. Ties are split evenly; empty answers never win.
     """
+    for method in methods:
+        if method not in _METHODS:
+            raise BadInput("method", method, "is not known", f"use one of {', '.join(METHODS)}")
     chosen = subsets(data.answers.shape[1], n, count, seed)
     by_method = {method: np.zeros(len(data.answers)) for method in methods}
     for row in range(len(data.answers)):
-        answers, correct = data.answers[row][chosen], data.correct[row][chosen]
-        scores = data.scores[row][chosen]
+        votes = data.answers[row][chosen], data.correct[row][chosen], data.scores[row][chosen]
         for method in methods:
-            if method == "majority":
-                value = _voted(answers, correct, np.ones_like(scores))
-            elif method == "weighted":
-                value = _voted(answers, correct, scores)
-            elif method == "best_of_n":
-                value = _best(answers, correct, scores)
-            elif method == "oracle":
-                value = float(correct.any(axis=1).mean())
-            else:
-                raise BadInput("method", method, "is not known", f"use one of {', '.join(METHODS)}")
-            by_method[method][row] = value
+            by_method[method][row] = _METHODS[method](*votes)
     return by_method
