@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from outthink.controller.stored import write_file
 from outthink.core.errors import BadInput
 from outthink.evaluation.sample_file import JsonObject
 from outthink.verifiers.reward_model.checkpoint import keep_layers, load, quietly
@@ -220,9 +220,7 @@ def write_verifier(folder: Path, model: Model, tokenizer: Tokenizer, artefact: A
             tokenizer.save_pretrained(folder)
         described = asdict(artefact) | {"id": f"{artefact.id}@{_digest(folder)}"}
         for name, content in ((HISTORY, history), (FILE, described)):
-            draft = folder / f".{name}.{os.getpid()}"
-            draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(draft, folder / name)
+            write_file(folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         files = [path for path in folder.iterdir() if path.is_file() and path.suffix != _CHECKPOINT]
         return sum(path.stat().st_size for path in files)
     except OSError as error:

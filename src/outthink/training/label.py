@@ -72,15 +72,8 @@ class Labelling:
             "completer": engine.model,
             "dataset": dataset.name,
             "solutions": digest.hexdigest()[:16],
-            "completions": self.completions,
-            "steps": self.steps,
-            "answer": self.answer,
+            **asdict(self),
             "temperature": self.sampling.temperature,
-            "sampling": asdict(self.sampling),
-            "seed": self.seed,
-            "style": self.style,
-            "system": self.system,
-            "instruction": self.instruction,
         }
 
 
@@ -212,12 +205,9 @@ async def _draw(session: Session, request: Request, prefix: str, n: int) -> None
 
 
 def _keys(prefix: _Prefix, plan: Labelling) -> set[str]:
-    return {_key(prefix, plan, number) for number in range(plan.completions)}
-
-
-def _key(prefix: _Prefix, plan: Labelling, index: int) -> str:
-    """As `Journal` writes them."""
-    return f"{0 if plan.sampling.temperature == 0 else index + 1}:{prefix.key}"
+    """Keys of its completions, as `Journal` writes them."""
+    numbers = {0} if plan.sampling.temperature == 0 else range(1, plan.completions + 1)
+    return {f"{number}:{prefix.key}" for number in numbers}
 
 
 async def _rows(

@@ -350,9 +350,6 @@ class TrainingRun:
         self.curve.append({**point, "tokens": self.tokens, "seconds": round(self.seconds, 2)})
         self.say(f"step {self.done}/{self.total}  loss {loss:.4f}  {speed:,.0f} tokens/s  {self.seconds:.0f} s")
 
-    def _trainable(self) -> JsonObject:
-        return {name: p.detach().cpu() for name, p in self.model.named_parameters() if p.requires_grad}
-
     def _save(self) -> None:
         assert self.checkpoint is not None
         self.checkpoint.save(
@@ -360,7 +357,7 @@ class TrainingRun:
             seconds=self.seconds,
             tokens=self.tokens,
             curve=self.curve,
-            weights=self._trainable(),
+            weights={name: p.detach().cpu() for name, p in self.model.named_parameters() if p.requires_grad},
             optimiser=self.optimiser.state_dict(),
         )
 
