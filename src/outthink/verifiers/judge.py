@@ -12,7 +12,7 @@ import math
 import random
 import re
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeVar
 
 from outthink.core import defaults
@@ -317,15 +317,7 @@ class JudgeVerifier(Verifier):
     async def _ask(self, request: Request, candidates: Sequence[Candidate]) -> _Ruling:
         words, replies = words_for(candidates), []
         for again, cap in zip((False, True), self._caps, strict=True):
-            sampling = Sampling(
-                temperature=self._sampling.temperature,
-                top_p=self._sampling.top_p,
-                top_k=self._sampling.top_k,
-                min_p=self._sampling.min_p,
-                max_tokens=cap,
-                thinking_tokens=self._sampling.thinking_tokens,
-                reasoning_effort=self._sampling.reasoning_effort,
-            )
+            sampling = replace(self._sampling, max_tokens=cap, stop=())  # a stop sequence could cut the verdict off
             reply = await self.complete(question(request, candidates, again=again), sampling, _TOP)
             replies.append(reply)
             if (word := verdict(reply.text, words)) is not None:

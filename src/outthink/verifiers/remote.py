@@ -18,6 +18,7 @@ from outthink.core.request import Request
 from outthink.core.sample import Candidate
 from outthink.http.errors import ServerErrors
 from outthink.http.events import Json, JsonObject
+from outthink.http.fields import read_count, read_usage
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Timeouts, TransportFault
 from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, question_of
@@ -157,7 +158,7 @@ class RemoteRewardModel(Verifier):
         if not isinstance(first, dict) or not isinstance(name := first.get("id"), str):
             raise self._strange("v1/models", reply, "names no model")
         self._name = name
-        self.max_context = _count(first.get("max_model_len"))
+        self.max_context = read_count(first.get("max_model_len"))
 
     async def aclose(self) -> None:
         """Close the connections of this event loop."""
@@ -208,7 +209,7 @@ class RemoteRewardModel(Verifier):
         rows = [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
         if not isinstance(data, list) or not data or len(rows) < len(data):
             raise self._strange(api, reply, "holds no list of results")
-        rows.sort(key=lambda row: _count(row.get("index")) or 0)
+        rows.sort(key=lambda row: read_count(row.get("index")) or 0)
         field = {"pooling": "data", "score": "score", "classify": "probs"}[api]
         values = rows[0].get(field) if api == "pooling" else [row.get(field) for row in rows]
         if not isinstance(values, list):
@@ -218,11 +219,9 @@ class RemoteRewardModel(Verifier):
             scores = scores[-1:]  # a value a token: the last one has seen the whole text
         if len(scores) != wanted:
             raise self._strange(api, reply, f"gives {len(scores)} scores for {wanted} steps")
-        usage = reply.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
-        details = usage.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        return Score(tuple(scores), _count(usage.get("prompt_tokens")), 0, _count(cached))
+        counts = reply.get("usage")
+        usage = read_usage(counts if isinstance(counts, dict) else {})
+        return Score(tuple(scores), usage.prompt, 0, usage.cached)
 
     def _number(self, api: Api, reply: JsonObject, value: Json) -> float:
         """A number, or that of the class `right` in a list of one or two."""
@@ -236,8 +235,7 @@ class RemoteRewardModel(Verifier):
         return 1 / (1 + math.exp(-min(max(value, -700), 700))) if self.sigmoid else float(value)
 
     def _strange(self, api: str, reply: JsonObject, problem: str) -> EngineError:
-        shown = json.dumps(reply, ensure_ascii=False)
-        shown = shown if len(shown) <= 200 else shown[:200] + "..."
+        shown = _cut(json.dumps(reply, ensure_ascii=False))
         return EngineError(f"{self._where}: the reply of /{api} {problem}: {shown}", again=False)
 
     async def _send(self, path: str, body: JsonObject | None = None) -> JsonObject:
@@ -261,8 +259,8 @@ def _place(url: str) -> str:
     return f"reward model at {parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
 
-def _count(value: Json) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _cut(text: str) -> str:
+    return text if len(text) <= 200 else text[:200] + "..."
 
 
 def _reason(text: str) -> str:
@@ -273,5 +271,4 @@ def _reason(text: str) -> str:
         message = inner.get("message", inner.get("detail", text)) if isinstance(inner, dict) else inner
     except ValueError:
         message = text
-    line = " ".join(str(message).split()) or "nothing"
-    return line if len(line) <= 200 else line[:200] + "..."
+    return _cut(" ".join(str(message).split()) or "nothing")
