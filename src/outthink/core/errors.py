@@ -6,6 +6,8 @@ Does not know: who raises them or how they are shown.
 
 from __future__ import annotations
 
+import math
+
 
 class OutthinkError(Exception):
     """Base of every error this package raises on purpose."""
@@ -29,6 +31,13 @@ class BadInput(OutthinkError, ValueError):
     def __reduce__(self) -> tuple[type[BadInput], tuple[str, object, str, str]]:
         """Errors travel between processes."""
         return type(self), (self.field, self.value, self.problem, self.remedy)
+
+
+def need_amount(field: str, value: float, problem: str, remedy: str, *, zero: bool = True) -> None:
+    """Raise BadInput for what is no finite number of 0 or more; `zero` False: above 0. A truth value is none."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < 0 or (value == 0 and not zero):
+        raise BadInput(field, value, problem, remedy)
 
 
 class Unsupported(OutthinkError):

@@ -8,17 +8,16 @@ from pathlib import Path
 
 def cache_dir() -> Path:
     """`$OUTTHINK_CACHE`, else `$XDG_CACHE_HOME/outthink`, else `~/.cache/outthink`."""
-    if own := os.environ.get("OUTTHINK_CACHE"):
-        return Path(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "outthink"
-    return Path.home() / ".cache" / "outthink"
+    return _folder("OUTTHINK_CACHE", "XDG_CACHE_HOME", ".cache")
 
 
 def state_dir() -> Path:
     """`$OUTTHINK_STATE`, else `$XDG_STATE_HOME/outthink`, else `~/.local/state/outthink`."""
-    if own := os.environ.get("OUTTHINK_STATE"):
-        return Path(own)
-    if shared := os.environ.get("XDG_STATE_HOME"):
-        return Path(shared) / "outthink"
-    return Path.home() / ".local" / "state" / "outthink"
+    return _folder("OUTTHINK_STATE", "XDG_STATE_HOME", ".local/state")
+
+
+def _folder(own: str, shared: str, usual: str) -> Path:
+    """The folder that one variable names, ours in the one that another names, else ours in its usual place."""
+    if folder := os.environ.get(own):
+        return Path(folder)
+    return Path(os.environ.get(shared) or Path.home() / usual) / "outthink"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict, Unpack
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, need_amount
 from outthink.core.plugins import load
 
 Fields = Mapping[str, Any]
@@ -110,8 +110,8 @@ class Budget:
         for name, value in self._ceilings().items():
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-                raise BadInput(f"budget {name}", value, "is not a positive number", "give more than 0 or leave it out")
+            remedy = "give more than 0 or leave it out"
+            need_amount(f"budget {name}", value, "is not a positive number", remedy, zero=False)
             if name == "tokens":
                 if value != int(value):
                     raise BadInput("budget tokens", value, "is not a whole number", "round it")

@@ -8,15 +8,14 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, need_amount
 
 
 def _check(name: str, value: Hardware | Shape, zero: tuple[str, ...] = ()) -> None:
     """Raise BadInput for a number that is not above 0, or not 0 where that is allowed."""
     for field, number in asdict(value).items():
-        fine = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
-        if not fine or number < 0 or (number == 0 and field not in zero):
-            raise BadInput(f"{name} {field}", number, "is not a positive number", "give what the device does")
+        problem, remedy = "is not a positive number", "give what the device does"
+        need_amount(f"{name} {field}", number, problem, remedy, zero=field in zero)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

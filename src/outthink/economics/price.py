@@ -6,13 +6,12 @@ what the installed snapshot lacks is unknown.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, need_amount
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider
@@ -43,10 +42,8 @@ class Price:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value is None and name == "cached_input":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-                raise BadInput(f"price {name}", value, "is not a price", _REMEDY)
+            if value is not None or name != "cached_input":
+                need_amount(f"price {name}", value, "is not a price", _REMEDY)
 
     @classmethod
     def parse(cls, text: str) -> Price:

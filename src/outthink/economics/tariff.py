@@ -6,13 +6,12 @@ the ledger, and never puts 0 in place of what is unknown.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Literal, Protocol
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, need_amount
 from outthink.economics.price import Pricing, lookup
 
 
@@ -25,8 +24,7 @@ class Energy:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-                raise BadInput(f"energy {name}", value, "is not an energy", "give joules per token")
+            need_amount(f"energy {name}", value, "is not an energy", "give joules per token")
 
     @classmethod
     def parse(cls, text: str) -> Energy:
