@@ -7,6 +7,7 @@ Does not know: who raises them or how they are shown.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 
 class OutthinkError(Exception):
@@ -31,6 +32,12 @@ class BadInput(OutthinkError, ValueError):
     def __reduce__(self) -> tuple[type[BadInput], tuple[str, object, str, str]]:
         """Errors travel between processes."""
         return type(self), (self.field, self.value, self.problem, self.remedy)
+
+
+def need_known(field: str, value: str, known: Collection[str]) -> None:
+    """Raise BadInput for a name that is none of the known ones."""
+    if value not in known:
+        raise BadInput(field, value, "is not known", f"use one of {', '.join(known)}")
 
 
 def need_amount(field: str, value: float, problem: str, remedy: str, *, zero: bool = True) -> None:

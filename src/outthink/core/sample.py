@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import need_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +156,7 @@ TOP = 20
 
 def alternatives(measure: str) -> int:
     """How many alternatives a token the engine must return for this measure. Raises BadInput for an unknown one."""
-    if measure not in MEASURES:
-        raise BadInput("score", measure, "is not known", f"use one of {', '.join(MEASURES)}")
+    need_known("score", measure, MEASURES)
     return 0 if measure == "logprob" else TOP
 
 
@@ -176,13 +175,8 @@ def certainty(sample: Sample, measure: str, window: int) -> float | None:
     trace = sample.confidence
     if trace is None:
         return None
-    if measure == "tail":
-        return trace.tail(window)
-    if measure == "bottom":
-        return trace.bottom(window)
-    if measure == "lowest":
-        return trace.lowest(window)
-    return trace.mean()
+    windowed = {"tail": trace.tail, "bottom": trace.bottom, "lowest": trace.lowest}.get(measure)
+    return trace.mean() if windowed is None else windowed(window)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
-from outthink.core.errors import BadInput, OutthinkError
+from outthink.core.errors import BadInput, OutthinkError, need_known
 from outthink.core.plugins import load, owner, resolve_beside, taken
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
@@ -203,7 +203,8 @@ class Spec:
             key, sign, value = part.partition("=")
             key = key.strip()
             if sign and key == "style":
-                style = _style(value.strip())
+                style = value.strip()
+                need_known("style", style, STYLES)
             elif not sign or key not in defaults:
                 known = ", ".join([*defaults, "style"])
                 raise BadInput(f"strategy {name}", part, "is no parameter of it", f"use k=v with {known}")
@@ -318,12 +319,6 @@ def _shown(value: Parameter) -> str:
     """Short, and the same value again when read back."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return short if not isinstance(value, float) or float(short) == value else repr(value)
-
-
-def _style(name: str) -> str:
-    if name not in STYLES:
-        raise BadInput("style", name, "is not known", f"use one of {', '.join(STYLES)}")
-    return name
 
 
 def _value(field: str, text: str, default: Parameter, zero: bool) -> Parameter:

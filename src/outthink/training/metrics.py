@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, need_known
 from outthink.evaluation.sample_file import JsonObject
 
 Array = npt.NDArray[np.float64]
@@ -193,8 +193,7 @@ def accuracies(
     All methods see the same random subsets. Ties are split evenly; empty answers never win.
     """
     for method in methods:
-        if method not in _METHODS:
-            raise BadInput("method", method, "is not known", f"use one of {', '.join(METHODS)}")
+        need_known("method", method, METHODS)
     chosen = subsets(data.answers.shape[1], n, count, seed)
     by_method = {method: np.zeros(len(data.answers)) for method in methods}
     for row in range(len(data.answers)):

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from outthink.core import defaults
 from outthink.core.defaults import offered
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, need_known
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
 
@@ -30,15 +30,14 @@ def aggregate(steps: Sequence[float], how: str) -> float:
     """
     if not steps:
         raise BadInput("steps", steps, "holds no score", "score at least one step")
+    need_known("aggregation", how, AGGREGATIONS)
     if how == "last":
         return steps[-1]
     if how == "min":
         return min(steps)
     if how == "prod":
         return math.prod(steps)
-    if how == "mean":
-        return sum(steps) / len(steps)
-    raise BadInput("aggregation", how, "is not known", f"use one of {', '.join(AGGREGATIONS)}")
+    return sum(steps) / len(steps)
 
 
 @dataclass(frozen=True, slots=True)

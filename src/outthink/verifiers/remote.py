@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import urlsplit
 
-from outthink.core.errors import BadInput, EngineError
+from outthink.core.errors import BadInput, EngineError, need_known
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
 from outthink.http.errors import ServerErrors
@@ -89,8 +89,8 @@ class RemoteRewardModel(Verifier):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BadInput("verifier", url, "is no address of a server", "give http://HOST:PORT")
         for field, value, known in (("format", format, _FORMATS), ("api", api, _APIS)):
-            if value is not None and value not in known:
-                raise BadInput(field, value, "is not known", f"use one of {', '.join(known)}")
+            if value is not None:
+                need_known(field, value, known)
         address = Address.parse(url)
         self.url, self._where = address.root, _place(url)
         transport = HttpxTransport(concurrency, secure=parts.scheme == "https", proxies=not address.local)

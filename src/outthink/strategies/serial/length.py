@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from outthink.core.errors import BadInput, Unsupported
+from outthink.core.errors import BadInput, Unsupported, need_known
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.session.session import Session
@@ -87,8 +87,7 @@ class Exit:
     """
 
     def __init__(self, model: str, consensus: int, threshold: float, mode: str) -> None:
-        if mode not in MODES:
-            raise BadInput("mode", mode, "is not known", f"use one of {', '.join(MODES)}")
+        need_known("mode", mode, MODES)
         if consensus < 1 or not 0 < threshold <= 1:
             raise BadInput(
                 "consensus/threshold", (consensus, threshold), "is out of range", "use 1 or more probes, 0 to 1"

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, need_known
 from outthink.core.receipt import Verdict
 from outthink.core.request import Message, Request
 from outthink.session.session import Session
@@ -75,6 +75,7 @@ def judge_named(name: str, session: Session, request: Request, *, chance: float 
     Args:
         chance: probability of `complete`, and of `unsound`, of the random judge.
     """
+    need_known("judge", name, JUDGES)
     if name == "rules":
         return _Rules(session, request)
     if name == "self":
@@ -85,9 +86,7 @@ def judge_named(name: str, session: Session, request: Request, *, chance: float 
         return _prober(session, probe_tokens)
     if name == "random":
         return _random(session, chance)
-    if name in ("always-continue", "none"):
-        return _constant(Opinion(silent=name == "none"))
-    raise BadInput("judge", name, "is not known", f"use one of {', '.join(JUDGES)}")
+    return _constant(Opinion(silent=name == "none"))
 
 
 class _Rules:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, need_known
 from outthink.verifiers.protocol import Aggregation
 
 # torch and transformers are extras: where they are missing nothing can check their types.
@@ -345,8 +345,7 @@ FORMATS = tuple(_MADE)
 
 def make_format(name: str, tokenizer: Tokenizer) -> Format:
     """A format by name, its tokens looked up in the vocabulary. Raises BadInput for an unknown name."""
-    if name not in _MADE:
-        raise BadInput("format", name, "is not known", f"use one of {', '.join(FORMATS)}")
+    need_known("format", name, FORMATS)
     return _MADE[name](tokenizer)
 
 

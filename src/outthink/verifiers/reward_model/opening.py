@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, need_known
 from outthink.http.events import Json
 from outthink.verifiers.protocol import AGGREGATIONS, Aggregation, Kind
 from outthink.verifiers.reward_model.checkpoint import (
@@ -126,10 +126,10 @@ def open_reward_model(
     require_transformers()
     import torch
 
-    if aggregation is not None and aggregation not in AGGREGATIONS:
-        raise BadInput("aggregation", aggregation, "is not known", f"use one of {', '.join(AGGREGATIONS)}")
-    if format is not None and format not in FORMATS:
-        raise BadInput("format", format, "is not known", f"use one of {', '.join(FORMATS)}")
+    if aggregation is not None:
+        need_known("aggregation", aggregation, AGGREGATIONS)
+    if format is not None:
+        need_known("format", format, FORMATS)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     folder = Path(path_or_name)
     if (folder / FILE).is_file():
