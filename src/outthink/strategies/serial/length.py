@@ -148,8 +148,6 @@ async def early_exit(
         end = await (trace.grow(every) if at == "tokens" else trace.grow(stop=MARKERS))
         if end not in ("piece", "paused"):
             return await trace.finish(end, cue, answer_tokens)
-        rest, trace.text = trace.text[trace.pause :], trace.text[: trace.pause]  # without the turning word
         probe = await trace.probe(cue, probe_tokens)
         if probe is not None and rule.after(probe):
-            return Verdict(probe.answer, trace.closed(cue) + probe.text, "consensus")
-        trace.text += rest
+            return Verdict(probe.answer, trace.closed(cue, trace.pause) + probe.text, "consensus")

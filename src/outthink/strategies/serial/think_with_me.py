@@ -77,7 +77,7 @@ def judge_named(name: str, session: Session, request: Request, *, chance: float 
     """
     need_known("judge", name, JUDGES)
     if name == "rules":
-        return _Rules(session, request)
+        return _rules(session, request)
     if name == "self":
         return _itself(session, request)
     if name == "verifier":
@@ -89,24 +89,23 @@ def judge_named(name: str, session: Session, request: Request, *, chance: float 
     return _constant(Opinion(silent=name == "none"))
 
 
-class _Rules:
+def _rules(session: Session, request: Request) -> Judge:
     """Complete once the same answer has been stated between two different pauses; unsound while in a loop."""
+    judged, stated = 0, set[str]()
 
-    def __init__(self, session: Session, request: Request) -> None:
-        self.session, self.request = session, request
-        self.read = 0
-        self.stated: set[str] = set()
-
-    async def __call__(self, trace: Trace) -> Opinion:
-        fresh, self.read = trace.text[self.read : trace.pause], trace.pause
+    async def ask(trace: Trace) -> Opinion:
+        nonlocal judged
+        fresh, judged = trace.text[judged : trace.pause], trace.pause
         if looping(trace.text[: trace.pause]):
             return Opinion(rational=False, note="it repeats itself")
-        reading = await self.session.read(self.request, fresh)
+        reading = await session.read(request, fresh)
         if reading.answer is None or reading.rule not in STATED:
             return Opinion()
-        again = reading.answer in self.stated
-        self.stated.add(reading.answer)
+        again = reading.answer in stated
+        stated.add(reading.answer)
         return Opinion(complete=again)
+
+    return ask
 
 
 def _itself(session: Session, request: Request) -> Judge:
@@ -171,9 +170,7 @@ def _prober(session: Session, tokens: int) -> Judge:
     rule = Exit(session.tariff.model, 2, 0.95, "both")
 
     async def ask(trace: Trace) -> Opinion | None:
-        rest, trace.text = trace.text[trace.pause :], trace.text[: trace.pause]
         probe = await trace.probe(CUE, tokens)
-        trace.text += rest
         return Opinion(silent=True, complete=probe is not None and rule.after(probe), probe=probe)
 
     return ask
@@ -274,7 +271,9 @@ async def think_with_me(
             end = await trace.grow()
         if end == "piece":
             continue
-        opinion = await _opinion(ask, trace, tally) if end == "paused" else None
+        opinion = await ask(trace) if end == "paused" else None
+        if end == "paused" and opinion is None and session.stopped is None:  # nonsense: the trace goes on unchanged
+            tally["without a usable opinion"] += 1
         if end != "paused" or (opinion is not None and opinion.complete):
             break
         if opinion is not None and not opinion.silent:
@@ -293,20 +292,11 @@ async def think_with_me(
     return await trace.answer(cue, answer_tokens, "consensus")
 
 
-async def _opinion(ask: Judge, trace: Trace, tally: dict[str, int]) -> Opinion | None:
-    """The judge's opinion; where it gives nonsense the trace goes on unchanged, and that is counted."""
-    opinion = await ask(trace)
-    if opinion is None and trace.session.stopped is None:
-        tally["without a usable opinion"] += 1
-    return opinion
-
-
 def _insert(trace: Trace, opinion: Opinion, step: int) -> None:
     """Put the feedback before the turning word, or in its place; it counts against the trace's limit."""
+    note = f": {opinion.note}" if opinion.note else ""
     if opinion.rational:
-        feedback = f"sound, continue{': ' + opinion.note if opinion.note else ''}"
-        trace.insert(f"\n<feedback>{feedback}</feedback>\n", trace.pause)
+        trace.insert(f"\n<feedback>sound, continue{note}</feedback>\n", trace.pause)
     else:
-        feedback = f"step {step} unsound{': ' + opinion.note if opinion.note else ''}"
         trace.text = trace.text[: trace.pause]
-        trace.insert(f"\n<feedback>{feedback}</feedback>\nWait,")
+        trace.insert(f"\n<feedback>step {step} unsound{note}</feedback>\nWait,")

@@ -176,12 +176,13 @@ class Trace:
             return sample
         return None
 
-    def closed(self, cue: str) -> str:
-        """The trace with its thinking closed and, where we close it, on a line of its own and with a cue."""
+    def closed(self, cue: str, at: int | None = None) -> str:
+        """The trace, up to a place, with its thinking closed; where we close it, on its own line and with a cue."""
+        text = self.text[:at]
         if not cue:
-            return self.text + CLOSE
-        newline = "" if not self.text or self.text.endswith("\n") else "\n"
-        return f"{self.text}{newline}{CLOSE}\n\n{cue}"
+            return text + CLOSE
+        newline = "" if not text or text.endswith("\n") else "\n"
+        return f"{text}{newline}{CLOSE}\n\n{cue}"
 
     async def answer(self, cue: str = "", tokens: int = ANSWER_TOKENS, stopped: Stopped = "finished") -> Verdict:
         """Close the thinking and have the answer written under a limit of its own."""
@@ -195,8 +196,8 @@ class Trace:
         return Verdict(answer, head + sample.text, stopped)
 
     async def probe(self, cue: str, tokens: int) -> TrialAnswer | None:
-        """A greedy trial answer, charged as role `probe`; the trace stays as it is. None where the budget ends."""
-        sample = await self._call(self.closed(cue), tokens, ("\n\n",), probe=True)
+        """A greedy trial answer at the pause, charged as role `probe`. None where the budget ends."""
+        sample = await self._call(self.closed(cue, self.pause), tokens, ("\n\n",), probe=True)
         if sample is None:
             return None
         # Of the trial alone: an answer that stands in the thinking would be read from every probe.
