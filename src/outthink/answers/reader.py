@@ -180,9 +180,7 @@ def read_json(text: str) -> Reading:
     for match in reversed(list(_FENCE.finditer(text))):
         if (answer := canonical_json(match.group(1))) is not None:
             return Reading(answer, "json-block")
-    answer = canonical_json(text)
-    if answer is None:
-        answer = last_json(text)
+    answer = canonical_json(text) or last_json(text)
     return Reading(answer, "none" if answer is None else "json")
 
 
@@ -258,17 +256,12 @@ _BATCH = 16  # pairs of one worker call: together they must fit its time limit
 
 def canonical_key(kind: AnswerKind | AnswerReader, key: str) -> str:
     """The canonical form of a gold key; BadInput if it cannot be read as `kind`."""
-    kind, answer = answer_named(kind), None
-    if kind == "math":
-        answer = light(last_boxed(key) or hashed(key) or key)
-    elif callable(kind):
-        # A user's function reads completions; a key is more often the bare answer.
-        answer = read_sync(kind, key).answer or key
-    else:
-        answer = read_sync(kind, key).answer
+    kind = answer_named(kind)
+    if callable(kind):  # it reads completions; a key is more often the bare answer
+        return read_sync(kind, key).answer or key
+    answer = light(last_boxed(key) or hashed(key) or key) if kind == "math" else read_sync(kind, key).answer
     if answer is None:
-        name = "function" if callable(kind) else kind
-        raise BadInput("key", key, f"cannot be read as {name}", "give the gold answer alone")
+        raise BadInput("key", key, f"cannot be read as {kind}", "give the gold answer alone")
     return answer
 
 

@@ -45,33 +45,34 @@ def apply_style(name: str, request: Request) -> Request:
     A style with an opening adds a partial assistant message, which engines continue.
     """
     style = STYLES[name]
-    messages = list(request.messages)
-    for i in range(len(messages) - 1, -1, -1):
-        message = messages[i]
-        if message.role != "user":
-            continue
-        if isinstance(message.content, str):
-            content: Content = f"{message.content}\n\n{style.instruction}"
-        else:
-            content = [*(message.content or ()), {"type": "text", "text": style.instruction}]
-        messages[i] = Message("user", content, message.extra)
-        break
-    else:
+    messages, at = list(request.messages), _last_user(request)
+    if at is None:
         messages.append(Message("user", style.instruction))
+    else:
+        asked = messages[at]
+        if isinstance(asked.content, str):
+            content: Content = f"{asked.content}\n\n{style.instruction}"
+        else:
+            content = [*(asked.content or ()), {"type": "text", "text": style.instruction}]
+        messages[at] = Message("user", content, asked.extra)
     return replace(request, messages=tuple(messages), opening=style.opening or request.opening, unstyled=request.asked)
 
 
 # Requests made from a request: the same task under other words.
 
 
+def _last_user(request: Request) -> int | None:
+    """Where the last message of a user stands, None where no user speaks."""
+    return max((at for at, message in enumerate(request.messages) if message.role == "user"), default=None)
+
+
 def question(request: Request) -> str:
     """The text of the last user message, of the last message where no user speaks."""
-    users = [message for message in request.messages if message.role == "user"]
-    return (users or list(request.messages))[-1].text
+    at = _last_user(request)
+    return request.messages[-1 if at is None else at].text
 
 
 def asking(request: Request, text: str) -> Request:
     """The request with the last user message's text replaced; what stands before it stays."""
-    places = [i for i, message in enumerate(request.messages) if message.role == "user"]
-    before = request.messages[: places[-1]] if places else request.messages
+    before = request.messages[: _last_user(request)]
     return replace(request, messages=(*before, Message("user", text)), unstyled=None)

@@ -194,7 +194,8 @@ class Spec:
             importing: the text comes from whoever runs this process, never over the wire. Then plugins are
                 looked for, and `python:package.module:function[,k=v,...]` imports a function.
         """
-        name, rest = _split(text, importing)
+        # The name of a function to import holds colons of its own.
+        name, _, rest = text.partition("," if importing and text.startswith(PYTHON) else ":")
         chosen = _find(name.strip(), importing)
         defaults = chosen.defaults
         parameters: dict[str, Parameter] = {}
@@ -264,12 +265,6 @@ class Spec:
         if self.style:
             request = apply_style(self.style, request)
         return await self.strategy(session, request, **self.parameters)
-
-
-def _split(text: str, importing: bool) -> tuple[str, str]:
-    """Name and settings; the name of a function to import holds colons of its own."""
-    name, _, rest = text.partition("," if importing and text.startswith(PYTHON) else ":")
-    return name, rest
 
 
 def _find(name: str, importing: bool) -> Strategy:
