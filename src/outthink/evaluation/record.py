@@ -47,17 +47,35 @@ _TOP = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recording:
+class Drawing:
+    """How the problems of a data set are asked, and their samples drawn."""
+
+    answer: AnswerKind = "text"
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    style: str | None = None
+    system: str | None = None
+
+    def request(self, problem: Problem, seed: int | None = None) -> Request:
+        """What is asked of a problem; with the seed of all where it has none of its own."""
+        request = Request.of(
+            problem.question,
+            system=self.system,
+            answer=self.answer,
+            sampling=self.sampling,
+            seed=self.seed if seed is None else seed,
+            problem=problem.problem_id,
+        )
+        return apply_style(self.style, request) if self.style else request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording(Drawing):
     """What to record: `samples` sampled rows a problem (1...N), and row 0 where `greedy`."""
 
     samples: int
     greedy: bool = False
-    answer: AnswerKind = "text"
-    sampling: Sampling = field(default_factory=Sampling)
-    seed: int = 0
     top_logprobs: int = _TOP
-    style: str | None = None
-    system: str | None = None
 
     def describe(self, engine: Engine, dataset: Dataset) -> JsonObject:
         """Everything that makes two recordings the same; kept in the journal and the file's metadata."""
@@ -92,7 +110,7 @@ async def record(
     engine = complete(engine)
     if out.exists():  # noqa: ASYNC240 - one stat before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
-    await engine.prepare(Call(_request(dataset.problems[0], plan).messages, plan.sampling))
+    await engine.prepare(Call(plan.request(dataset.problems[0]).messages, plan.sampling))
     store = open_journal(out, "recording", plan.describe(engine, dataset), synchronous="FULL")
     try:
         total = len(dataset.problems) * (plan.samples + plan.greedy)
@@ -160,7 +178,7 @@ async def side_by_side(work: Callable[[], Coroutine[None, None, None]], count: i
 async def _sample_problem(problem: Problem, source: Source, plan: Recording) -> None:
     opened = open_session([source])
     session = opened.session
-    request = _request(problem, plan)
+    request = plan.request(problem)
     top = plan.top_logprobs
 
     async def draw() -> None:
@@ -172,18 +190,6 @@ async def _sample_problem(problem: Problem, source: Source, plan: Recording) -> 
                 pass
 
     await opened.run(draw())
-
-
-def _request(problem: Problem, plan: Recording) -> Request:
-    request = Request.of(
-        problem.question,
-        system=plan.system,
-        answer=plan.answer,
-        sampling=plan.sampling,
-        seed=plan.seed,
-        problem=problem.problem_id,
-    )
-    return apply_style(plan.style, request) if plan.style else request
 
 
 def _numbers(plan: Recording) -> list[int]:

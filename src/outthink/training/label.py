@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from outthink.answers import Reading, reader_for
@@ -18,13 +18,12 @@ from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
-from outthink.evaluation.record import open_journal, side_by_side
+from outthink.evaluation.record import Drawing, open_journal, side_by_side
 from outthink.evaluation.sample_file import JsonObject, remove_journal, write_table
 from outthink.session.open import Source, open_session
 from outthink.session.runner import Places
 from outthink.session.session import Session
 from outthink.session.store import Journal, SampleStore
-from outthink.strategies.prompts import apply_style
 from outthink.training.examples import Solution
 
 _COLUMNS = (
@@ -48,7 +47,7 @@ metadata under `outthink`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labelling:
+class Labelling(Drawing):
     """How to label: `completions` of each prefix, of the first `steps` steps of a solution.
 
     `style`, `system` and `instruction` (a line after the question) are those the samples were drawn with.
@@ -58,9 +57,6 @@ class Labelling:
     steps: int = 24
     answer: AnswerKind = "number"
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, max_tokens=256))
-    seed: int = 0
-    style: str | None = None
-    system: str | None = None
     instruction: str | None = None
 
     def about(self, engine: Engine, dataset: Dataset, solutions: Sequence[Solution]) -> JsonObject:
@@ -134,13 +130,14 @@ async def label(
     engine = complete(engine)
     if out.exists():  # noqa: ASYNC240 - one stat before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
-    problems = {problem.problem_id: problem for problem in dataset.problems}
+    line = f"\n{plan.instruction}" if plan.instruction else ""
+    problems = {p.problem_id: replace(p, question=p.question + line) for p in dataset.problems}
     wanted = places(solutions, plan.steps)
     strangers = sorted({place.solution.problem_id for place in wanted} - set(problems))
     if strangers or not wanted:
         raise BadInput("--problems", (strangers or ["no solution"])[0], "is not among them", "give their problems")
     prefixes = list(dict.fromkeys(place.prefix for place in wanted if not place.final))
-    await engine.prepare(Call(_request(next(iter(problems.values())), plan, 0).messages, plan.sampling))
+    await engine.prepare(Call(plan.request(next(iter(problems.values()))).messages, plan.sampling))
     about = plan.about(engine, dataset, solutions)
     store = open_journal(out, "labelling", about)  # survives a kill; what a power cut loses is sampled again
     try:
@@ -151,18 +148,6 @@ async def label(
     write_table(out, rows, _COLUMNS, about)
     remove_journal(out)
     return len(rows)
-
-
-def _request(problem: Problem, plan: Labelling, seed: int) -> Request:
-    request = Request.of(
-        problem.question + (f"\n{plan.instruction}" if plan.instruction else ""),
-        system=plan.system,
-        answer=plan.answer,
-        sampling=plan.sampling,
-        seed=seed,
-        problem=problem.problem_id,
-    )
-    return apply_style(plan.style, request) if plan.style else request
 
 
 def _seed(prefix: _Prefix, plan: Labelling) -> int:
@@ -193,7 +178,7 @@ async def _complete(
     async def work() -> None:
         for prefix in waiting:
             opened = open_session([Source(engine, tariff, Journal(store, prefix.key, one_more), shared)])
-            request = _request(problems[prefix.problem_id], plan, _seed(prefix, plan))
+            request = plan.request(problems[prefix.problem_id], _seed(prefix, plan))
             await opened.run(_draw(opened.session, request, prefix.text, plan.completions))
 
     await side_by_side(work, 2 + max(1, engine.concurrency) // plan.completions)
