@@ -242,13 +242,13 @@ class Examples:
         """Tokens of each example."""
         return np.diff(self.starts)
 
-    def batch(self, chosen: Ints, multiple: int = 8) -> tuple[Ints, Floats, Floats, Ints]:
+    def batch(self, chosen: Ints) -> tuple[Ints, Floats, Floats, Ints]:
         """Padded (ids, targets, weights) of some examples, each (examples, longest), and their lengths.
 
         Padding stands on the right, where a causal model cannot see it from any real token.
         """
         lengths = self.lengths[chosen]
-        width = int(-(-lengths.max() // multiple) * multiple)
+        width = int(-(-lengths.max() // 8) * 8)
         column = np.arange(width)[None, :]
         inside = column < lengths[:, None]
         place = np.where(inside, self.starts[chosen][:, None] + column, 0)

@@ -123,7 +123,7 @@ def choose(
     return best["aggregation"], best["temperature"], tried
 
 
-def step_metrics(examples: Examples, logits: Sequence[Floats], temperature: float = 1.0) -> JsonObject:
+def step_metrics(examples: Examples, logits: Sequence[Floats]) -> JsonObject:
     """Ranking, calibration and first wrong step where process labels are known; empty without any.
 
     `step_auc` counts a soft label by its share. The threshold of the first wrong step is chosen on half of
@@ -133,7 +133,7 @@ def step_metrics(examples: Examples, logits: Sequence[Floats], temperature: floa
     known = [i for i, marks in enumerate(labels) if not np.isnan(marks).all()]
     if not known:
         return {}
-    scores = [probabilities(logits[i], temperature)[~np.isnan(labels[i])] for i in known]
+    scores = [probabilities(logits[i])[~np.isnan(labels[i])] for i in known]
     gold = [labels[i][~np.isnan(labels[i])].astype(np.float64) for i in known]
     flat, right = np.concatenate(scores), np.concatenate(gold)
     groups = np.concatenate([np.full(len(marks), examples.problem[i]) for i, marks in zip(known, gold, strict=True)])

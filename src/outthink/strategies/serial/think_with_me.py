@@ -39,6 +39,8 @@ STATED = frozenset({"boxed", "answer-is", "function"})
 COMPLETE, UNSOUND = 0.5, 0.1
 """A verifier's score from which a trace counts as complete, and below which as unsound (our choice)."""
 _NOTE = 160
+_PROBE = 32
+"""The most tokens of a trial answer."""
 _OBJECT = re.compile(r"\{[^{}]*\}")
 JUDGE_PROMPT = """You check reasoning while it is being written. Do not solve the task and do not tell any answer.
 Reply with one JSON object and nothing else: {{"rational": 0 or 1, "complete": 0 or 1, "note": "one short sentence"}}
@@ -69,7 +71,7 @@ Judge = Callable[[Trace], Awaitable[Opinion | None]]
 JUDGES = ("rules", "self", "verifier", "probe", "random", "always-continue", "none")
 
 
-def judge_named(name: str, session: Session, request: Request, *, chance: float = 0.1, probe_tokens: int = 32) -> Judge:
+def judge_named(name: str, session: Session, request: Request, chance: float) -> Judge:
     """A judge by name. Raises BadInput for an unknown name, and for `verifier` on a session without one.
 
     Args:
@@ -83,7 +85,7 @@ def judge_named(name: str, session: Session, request: Request, *, chance: float 
     if name == "verifier":
         return _verifier(session, request)
     if name == "probe":
-        return _prober(session, probe_tokens)
+        return _prober(session)
     if name == "random":
         return _random(session, chance)
     return _constant(Opinion(silent=name == "none"))
@@ -165,12 +167,12 @@ def _verifier(session: Session, request: Request) -> Judge:
     return ask
 
 
-def _prober(session: Session, tokens: int) -> Judge:
+def _prober(session: Session) -> Judge:
     """Early exit at the same pauses: no judge, a trial answer that must agree with the last and be confident."""
     rule = Exit(session.tariff.model, 2, 0.95, "both")
 
     async def ask(trace: Trace) -> Opinion | None:
-        probe = await trace.probe(CUE, tokens)
+        probe = await trace.probe(CUE, _PROBE)
         return Opinion(silent=True, complete=probe is not None and rule.after(probe), probe=probe)
 
     return ask
@@ -261,7 +263,7 @@ async def think_with_me(
 ) -> Verdict:
     """One trace that pauses at turning words, where a judge lets it go on, redirects or stops it."""
     trace = Trace(session, request, request.sampling.max_tokens if max_think is None else max_think)
-    ask = judge_named(judge, session, request, chance=chance)
+    ask = judge_named(judge, session, request, chance)
     pacer = Pacer(session, trace, pauses, m, gap)
     tally = {"redirected": 0, "without a usable opinion": 0}
     while True:

@@ -41,11 +41,11 @@ End = Literal["closed", "paused", "piece", "ended", "spent", "cut"]
 own decision, at the trace's cap, or because the session admits no further call."""
 
 
-def looping(text: str, size: int = _GRAM, times: int = _TIMES) -> bool:
-    """Whether the same run of `size` words occurs `times` times or more (overlapping runs count)."""
+def looping(text: str) -> bool:
+    """Whether the same run of 64 words occurs three times or more (overlapping runs count)."""
     words = text.split()
-    seen: Counter[int] = Counter(hash(tuple(words[i : i + size])) for i in range(len(words) - size + 1))
-    return bool(seen) and max(seen.values()) >= times
+    seen = Counter(hash(tuple(words[i : i + _GRAM])) for i in range(len(words) - _GRAM + 1))
+    return max(seen.values(), default=0) >= _TIMES
 
 
 @dataclass(frozen=True, slots=True)
