@@ -36,29 +36,19 @@ def micro_batches(lengths: Ints, budget: int, groups: Ints | None = None, order:
     """
     if budget < 1:
         raise BadInput("--batch-tokens", budget, "is below 1", "give the tokens of a batch")
-    count = len(lengths)
-    names = np.arange(count) if groups is None else groups
-    order = np.arange(count) if order is None else order
-    longest = np.zeros(int(names.max()) + 1 if count else 0, np.int64)
-    np.maximum.at(longest, names, lengths)
-    rank = np.empty(count, np.int64)
-    rank[order] = np.arange(count)
-    first = np.full(len(longest), count, np.int64)
-    np.minimum.at(first, names, rank)
-    ordered = np.lexsort((rank, first[names], longest[names]))
-    batches: list[Ints] = []
-    start = 0
-    cuts = np.flatnonzero(np.diff(names[ordered])) + 1
-    edge = 0
-    for stop in [*cuts.tolist(), count]:  # whole groups join the batch while it fits; the last one is the longest
-        width = int(longest[names[ordered[stop - 1]]]) if stop else 0
-        if edge > start and (stop - start) * width > budget:
-            batches.append(ordered[start:edge])
-            start = edge
-        edge = stop
-    if count > start:
-        batches.append(ordered[start:])
-    return batches
+    names = np.arange(len(lengths)) if groups is None else groups
+    together: dict[int, list[int]] = {}
+    for place in (np.arange(len(lengths)) if order is None else order).tolist():
+        together.setdefault(int(names[place]), []).append(place)
+    longest = {name: int(lengths[places].max()) for name, places in together.items()}
+    batches: list[list[int]] = []
+    for name in sorted(together, key=longest.__getitem__):  # so that the last one of a batch is the longest
+        places = together[name]
+        if batches and (len(batches[-1]) + len(places)) * longest[name] <= budget:
+            batches[-1] += places
+        else:
+            batches.append(list(places))
+    return [np.array(batch, np.int64) for batch in batches]
 
 
 def epoch_plan(
