@@ -152,11 +152,8 @@ def _costs(sample: Sample, tariff: Tariff) -> dict[str, float | None]:
     prompt, generated = sample.prompt_tokens, sample.tokens
     if prompt is None or generated is None:
         return {"tokens": None, "usd": None, "joules": None}
-    return {
-        "tokens": float(prompt + generated),
-        "usd": tariff.usd(prompt, 0, generated),
-        "joules": tariff.joules(prompt, 0, generated),
-    }
+    _, usd, joules = tariff.charge(prompt, 0, generated)
+    return {"tokens": float(prompt + generated), "usd": usd, "joules": joules}
 
 
 def _open(journal: Path, model: str, requests: Sequence[Request]) -> SampleStore:

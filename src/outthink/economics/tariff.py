@@ -157,17 +157,9 @@ class Tariff:
             return ()
         return (f"flops count the {self.parameters:,} parameters that the server of {self.model} tells",)
 
-    def usd(self, prompt: int, cached: int, generated: int) -> float | None:
-        """Dollars of a call."""
-        return None if self.price is None else self.price.cost(prompt, cached, generated)
-
     def usd_bound(self, prompt: int, generated: int) -> float | None:
         """Dollars that a call within these counts cannot exceed."""
         return None if self.price is None else self.price.bound(prompt, generated)
-
-    def joules(self, prompt: int, cached: int, generated: int) -> float | None:
-        """Joules of a call."""
-        return None if self.energy is None else self.energy.cost(prompt, cached, generated)
 
     def joules_bound(self, prompt: int, generated: int) -> float | None:
         """Joules that a call within these counts cannot exceed."""
