@@ -5,11 +5,10 @@ Importing it loads neither sympy nor math-verify: these live in a worker process
 """
 
 from outthink.answers.reader import LocalReader, canonical_key, grade, grade_many, read_sync, reader_for
-from outthink.answers.reading import Reader, Reading
+from outthink.answers.reading import Reading
 
 __all__ = [
     "LocalReader",
-    "Reader",
     "Reading",
     "canonical_key",
     "grade",

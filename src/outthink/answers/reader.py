@@ -17,7 +17,7 @@ from typing import NoReturn, Protocol, TypeAlias
 
 from outthink.answers.latex import light
 from outthink.answers.number import canonical_number, far_apart, read_number
-from outthink.answers.reading import Reader, Reading, closing, first, hashed, last_boxed, offered, sentence
+from outthink.answers.reading import Reading, closing, first, hashed, last_boxed, offered, sentence
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader, answer_named
 
@@ -194,11 +194,15 @@ _KINDS: dict[str, Callable[[str], Reading]] = {
 }
 
 
-class LocalReader(Reader, Protocol):
-    """A reader that also works without an event loop."""
+class LocalReader(Protocol):
+    """Extracts and canonicalises the answers of one request; equal answers become equal strings."""
+
+    async def read(self, text: str) -> Reading:
+        """Read one completion. Never raises for odd text: unreadable is a Reading too."""
+        ...
 
     def read_now(self, text: str) -> Reading:
-        """Read one completion; blocks, for `math` until the worker has answered."""
+        """The same without an event loop; blocks, for `math` until the worker has answered."""
         ...
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +17,6 @@ class Reading:
 
     answer: str | None
     rule: str
-
-
-class Reader(Protocol):
-    """Extracts and canonicalises the answers of one request; equal answers become equal strings."""
-
-    async def read(self, text: str) -> Reading:
-        """Read one completion. Never raises for odd text: unreadable is a Reading too."""
-        ...
 
 
 # Where a text states its answer: `the answer is ...`, `Answer: ...`, `#### ...`.
