@@ -168,7 +168,7 @@ class _Ruling:
 
     share: float | None
     replies: list[JudgeReply]
-    told: bool = False
+    by_token: bool = False
 
 
 class JudgeVerifier(Verifier):
@@ -288,7 +288,7 @@ class JudgeVerifier(Verifier):
         if not shares:
             return _score((), replies, "the judge gave no verdict, asked twice")
         value = sum(shares) / len(shares)
-        by_token = all(ruling.told for ruling in rulings if ruling.share is not None)
+        by_token = all(ruling.by_token for ruling in rulings if ruling.share is not None)
         kind = "probability at the verdict token" if by_token else "share of yes"
         how = f"{kind}, {len(shares)} of {len(rulings)} verdicts"
         return _score((value,), replies, how)
