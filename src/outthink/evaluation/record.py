@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import AnswerKind, Request, Sampling
@@ -23,6 +24,7 @@ from outthink.evaluation.dataset import Dataset, Problem
 from outthink.evaluation.sample_file import JsonObject, journal_of, remove_journal, write_table
 from outthink.session.open import Source, open_session
 from outthink.session.runner import Places
+from outthink.session.session import Session
 from outthink.session.store import Journal, SampleStore
 from outthink.strategies.prompts import apply_style
 
@@ -114,15 +116,11 @@ async def record(
     store = open_journal(out, "recording", plan.describe(engine, dataset), synchronous="FULL")
     try:
         total = len(dataset.problems) * (plan.samples + plan.greedy)
-        saved = len(store)
-        progress(saved, total)
-
-        def one_more() -> None:
-            nonlocal saved
-            saved += 1
-            progress(saved, total)
-
-        await _sample(dataset, engine, store, plan, one_more)
+        draws = []
+        for problem in dataset.problems:
+            keys = {f"{number}:{problem.problem_id}" for number in _numbers(plan)}
+            draws.append(Draw(problem.problem_id, keys, partial(_sample, plan.request(problem), plan)))
+        await fill(store, engine, draws, plan.samples, total, progress)
         rows = _rows(dataset, store, plan)
         if len(rows) < total:
             raise EngineError(f"{total - len(rows)} of {total} samples are missing; run the same command again")
@@ -146,23 +144,45 @@ def open_journal(
     return store
 
 
-async def _sample(
-    dataset: Dataset, engine: Engine, store: SampleStore, plan: Recording, saved: Callable[[], None]
+class Draw(NamedTuple):
+    """Samples that are drawn in one session: their name and keys in the journal, and how to draw them."""
+
+    name: str
+    keys: set[str]
+    run: Callable[[Session], Coroutine[None, None, None]]
+
+
+async def fill(
+    store: SampleStore,
+    engine: Engine,
+    draws: Sequence[Draw],
+    calls: int,
+    total: int,
+    progress: Callable[[int, int], None],
 ) -> None:
-    """Work on as many problems side by side as keep the engine busy."""
+    """Draw what is not in the journal yet, as much side by side as keeps the engine busy.
+
+    Args:
+        calls: that each draw has in flight.
+        total: samples that there will be.
+    """
+    saved, done = len(store), {key for key, _ in store}
     places, tariff = Places(lambda: max(1, engine.concurrency)), Tariff.of(engine.model)
-    waiting = iter(dataset.problems)
-    done = {key for key, _ in store}
+    waiting = iter([draw for draw in draws if not draw.keys <= done])
+    progress(saved, total)
+
+    def one_more() -> None:
+        nonlocal saved
+        saved += 1
+        progress(saved, total)
 
     async def work() -> None:
-        for problem in waiting:
-            numbers = {f"{number}:{problem.problem_id}" for number in _numbers(plan)}
-            if not numbers <= done:
-                journal = Journal(store, problem.problem_id, saved)
-                await _sample_problem(problem, Source(engine, tariff, journal, places), plan)
+        for draw in waiting:
+            opened = open_session([Source(engine, tariff, Journal(store, draw.name, one_more), places)])
+            await opened.run(draw.run(opened.session))
 
-    # One problem more than the calls need, so that the engine does not idle while a problem ends.
-    await side_by_side(work, 2 + max(1, engine.concurrency) // max(1, plan.samples))
+    # One draw more than the calls need, so that the engine does not idle while another ends.
+    await side_by_side(work, 2 + max(1, engine.concurrency) // max(1, calls))
 
 
 async def side_by_side(work: Callable[[], Coroutine[None, None, None]], count: int) -> None:
@@ -175,21 +195,14 @@ async def side_by_side(work: Callable[[], Coroutine[None, None, None]], count: i
         raise errors.exceptions[0] from None  # they all say the same: the engine is down
 
 
-async def _sample_problem(problem: Problem, source: Source, plan: Recording) -> None:
-    opened = open_session([source])
-    session = opened.session
-    request = plan.request(problem)
+async def _sample(request: Request, plan: Recording, session: Session) -> None:
     top = plan.top_logprobs
-
-    async def draw() -> None:
-        if plan.greedy:
-            async for _ in session.sample(request.greedy, n=1, top_logprobs=top):
-                pass
-        if plan.samples:
-            async for _ in session.sample(request, n=plan.samples, ahead=plan.samples, top_logprobs=top):
-                pass
-
-    await opened.run(draw())
+    if plan.greedy:
+        async for _ in session.sample(request.greedy, n=1, top_logprobs=top):
+            pass
+    if plan.samples:
+        async for _ in session.sample(request, n=plan.samples, ahead=plan.samples, top_logprobs=top):
+            pass
 
 
 def _numbers(plan: Recording) -> list[int]:

@@ -9,21 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from outthink.answers import Reading, reader_for
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import AnswerKind, Request, Sampling
 from outthink.core.sample import Sample
-from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
-from outthink.evaluation.dataset import Dataset, Problem
-from outthink.evaluation.record import Drawing, open_journal, side_by_side
+from outthink.evaluation.dataset import Dataset
+from outthink.evaluation.record import Draw, Drawing, fill, open_journal
 from outthink.evaluation.sample_file import JsonObject, remove_journal, write_table
-from outthink.session.open import Source, open_session
-from outthink.session.runner import Places
 from outthink.session.session import Session
-from outthink.session.store import Journal, SampleStore
+from outthink.session.store import SampleStore
 from outthink.training.examples import Solution
 
 _COLUMNS = (
@@ -141,7 +139,12 @@ async def label(
     about = plan.about(engine, dataset, solutions)
     store = open_journal(out, "labelling", about)  # survives a kill; what a power cut loses is sampled again
     try:
-        await _complete(prefixes, problems, engine, store, plan, progress)
+        requests = [plan.request(problems[prefix.problem_id], _seed(prefix, plan)) for prefix in prefixes]
+        draws = [
+            Draw(prefix.key, _keys(prefix, plan), partial(_complete, request, prefix.text, plan.completions))
+            for prefix, request in zip(prefixes, requests, strict=True)
+        ]
+        await fill(store, engine, draws, plan.completions, len(prefixes) * plan.completions, progress)
         rows = await _rows(wanted, dataset, engine, store, plan)
     finally:
         store.close()
@@ -155,36 +158,7 @@ def _seed(prefix: _Prefix, plan: Labelling) -> int:
     return (plan.seed * 1_000_003 + int(prefix.key[:7], 16)) % 2**31
 
 
-async def _complete(
-    prefixes: Sequence[_Prefix],
-    problems: dict[str, Problem],
-    engine: Engine,
-    store: SampleStore,
-    plan: Labelling,
-    progress: Callable[[int, int], None],
-) -> None:
-    """Work on as many prefixes side by side as keep the engine busy."""
-    total, saved = len(prefixes) * plan.completions, len(store)
-    done = {key for key, _ in store}
-    shared, tariff = Places(lambda: max(1, engine.concurrency)), Tariff.of(engine.model)
-    waiting = iter([prefix for prefix in prefixes if not _keys(prefix, plan) <= done])
-    progress(saved, total)
-
-    def one_more() -> None:
-        nonlocal saved
-        saved += 1
-        progress(saved, total)
-
-    async def work() -> None:
-        for prefix in waiting:
-            opened = open_session([Source(engine, tariff, Journal(store, prefix.key, one_more), shared)])
-            request = plan.request(problems[prefix.problem_id], _seed(prefix, plan))
-            await opened.run(_draw(opened.session, request, prefix.text, plan.completions))
-
-    await side_by_side(work, 2 + max(1, engine.concurrency) // plan.completions)
-
-
-async def _draw(session: Session, request: Request, prefix: str, n: int) -> None:
+async def _complete(request: Request, prefix: str, n: int, session: Session) -> None:
     async for _ in session.extend(request, prefix, n=n, ahead=n, top_logprobs=None):
         pass
 
