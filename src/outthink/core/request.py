@@ -6,6 +6,7 @@ anything costs, or how the request is met.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,16 @@ class Message:
         if isinstance(self.content, str):
             return self.content
         return "".join(str(part.get("text", "")) for part in self.content or ())
+
+
+def chat_bound(messages: Sequence[Message]) -> int:
+    """UTF-8 bytes + 16 a message + 64 (docs/contracts.md, Budgets): no common tokeniser needs more tokens."""
+    size = 64
+    for message in messages:
+        text = message.content if isinstance(message.content, str) else json.dumps(message.content, default=str)
+        extra = json.dumps(dict(message.extra), default=str) if message.extra else ""
+        size += len(text.encode()) + len(extra.encode()) + 16
+    return size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ session), any engine, or what a call is for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -17,7 +16,7 @@ from typing import Protocol
 from outthink.answers import LocalReader
 from outthink.core.errors import EngineError, Unsupported
 from outthink.core.receipt import Entry, Role, Status
-from outthink.core.request import Budget, Currency, Request
+from outthink.core.request import Budget, Currency, Request, chat_bound
 from outthink.core.sample import ConfidenceTrace, Decision, Progress, Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Delta, Outcome
@@ -326,13 +325,8 @@ def check_budget(budget: Budget, tariff: Tariff) -> None:
 
 
 def byte_bound(call: Call) -> int:
-    """UTF-8 bytes + 16 a message + 64 (docs/contracts.md, Budgets): no common tokeniser needs more."""
-    size = len((call.prefix or "").encode())
-    for message in call.messages:
-        text = message.content if isinstance(message.content, str) else json.dumps(message.content, default=str)
-        extra = json.dumps(dict(message.extra), default=str) if message.extra else ""
-        size += len(text.encode()) + len(extra.encode()) + 16
-    return size + 64
+    """The most tokens that a call's prompt can have, what it continues included."""
+    return chat_bound(call.messages) + len((call.prefix or "").encode())
 
 
 class EntryLog:

@@ -18,7 +18,7 @@ from typing import Literal, Protocol, TypeVar
 from outthink.core import defaults
 from outthink.core.defaults import offered
 from outthink.core.errors import BadInput
-from outthink.core.request import Message, Request, Sampling
+from outthink.core.request import Message, Request, Sampling, chat_bound
 from outthink.core.sample import Candidate
 from outthink.verifiers.protocol import Kind, Score, Verifier
 
@@ -260,7 +260,7 @@ class JudgeVerifier(Verifier):
         empty = Candidate(("",))
         frame = 0
         for again in (False, True):
-            frame += _bytes(question(request, (empty, empty) if pairwise else (empty,), again=again))
+            frame += chat_bound(question(request, (empty, empty) if pairwise else (empty,), again=again))
         asked = 2 * self.rounds if pairwise else self.votes  # both orders
         text = len(candidate.text.encode()) * 2 * (2 if pairwise else 1)
         return asked * (frame + text + sum(self._caps))
@@ -379,11 +379,6 @@ def _score(steps: tuple[float, ...], replies: list[JudgeReply], message: str) ->
 def _sum(counts: list[int | None]) -> int | None:
     """Unknown as soon as one of them is."""
     return None if None in counts else sum(count or 0 for count in counts)
-
-
-def _bytes(messages: Sequence[Message]) -> int:
-    """UTF-8 bytes + 16 a message + 64 (docs/contracts.md, Budgets): no common tokeniser needs more."""
-    return sum(len(message.text.encode()) + 16 for message in messages) + 64
 
 
 __all__ = ["PAIR", "Complete", "JudgeReply", "JudgeVerifier", "Mode"]
