@@ -106,65 +106,56 @@ class Steps:
     """How the paths of one request grow.
 
     Args:
-        separator: text that ends a step. The server takes it off; here it is put back.
+        separator: text that ends a step, None to continue to the end. The server takes it off; here it is put back.
         tokens: the most tokens of one step. The request's own limit holds for the whole path.
     """
 
     request: Request
-    separator: str
+    separator: str | None
     tokens: int
 
-    async def advance(
-        self, session: Session, plans: Sequence[tuple[Path, int]], *, whole: bool = False
-    ) -> list[list[Path]]:
+    async def advance(self, session: Session, plans: Sequence[tuple[Path, int]]) -> list[list[Path]]:
         """For every (path, count) that many continuations, all in flight at once.
-
-        Args:
-            whole: continue to the end instead of by one step.
 
         Families are in order; what the budget does not reach is missing from them.
         """
         if session.stopped is not None or not plans:
             return [[] for _ in plans]
-        separator = None if whole else self.separator
         if len(plans) == 1:
-            return [await self._children(session, *plans[0], separator)]
-        return await session.together(*(self._branch(path, count, separator) for path, count in plans))
+            return [await self._children(session, *plans[0])]
+        return await session.together(*(self._branch(path, count) for path, count in plans))
 
-    def _branch(self, path: Path, count: int, separator: str | None) -> Callable[[Session], Run[list[Path]]]:
-        return lambda session: self._children(session, path, count, separator)
+    def _branch(self, path: Path, count: int) -> Callable[[Session], Run[list[Path]]]:
+        return lambda session: self._children(session, path, count)
 
-    async def _children(
-        self, session: Session, path: Path, count: int, separator: str | None, blanks: int = _BLANKS
-    ) -> list[Path]:
-        """`separator` None: not one step, but all the rest."""
+    async def _children(self, session: Session, path: Path, count: int, blanks: int = _BLANKS) -> list[Path]:
         children: list[Path] = []
         blank: list[Path] = []
-        for child in await self._calls(session, path, count, separator):
+        for child in await self._calls(session, path, count):
             (blank if child.opening and not child.finished else children).append(child)
         if not blanks:
             return children + [replace(child, finished=True) for child in blank]
         for opening in distinct(blank):  # a blank line opens the next step; it is none itself
             if session.stopped is None:
                 again = sum(child.text == opening.text for child in blank)
-                children += await self._children(session, opening, again, separator, blanks - 1)
+                children += await self._children(session, opening, again, blanks - 1)
         return children
 
-    async def _calls(self, session: Session, path: Path, count: int, separator: str | None) -> list[Path]:
+    async def _calls(self, session: Session, path: Path, count: int) -> list[Path]:
         sampling = self.request.sampling
         room = max(1, sampling.max_tokens - path.tokens)
-        if separator is not None:
-            stop = tuple(dict.fromkeys((separator, *sampling.stop)))
+        if self.separator is not None:
+            stop = tuple(dict.fromkeys((self.separator, *sampling.stop)))
             sampling = replace(sampling, stop=stop, max_tokens=min(room, self.tokens))
         else:
             sampling = replace(sampling, max_tokens=room)
         request = replace(self.request, sampling=sampling)
         prefix = path.text or None  # the first step is an ordinary sample
         stream = session.sample(request, n=count, ahead=count, prefix=prefix)
-        return [self._grown(path, sample, separator) async for sample in stream]
+        return [self._grown(path, sample) async for sample in stream]
 
-    def _grown(self, path: Path, sample: Sample, separator: str | None) -> Path:
-        text, blank = sample.text, not sample.text.strip()
+    def _grown(self, path: Path, sample: Sample) -> Path:
+        separator, text, blank = self.separator, sample.text, not sample.text.strip()
         limit = self.request.sampling.max_tokens
         if sample.finish_reason == "length":
             cut = path.grown(sample, text, finished=False)
@@ -310,24 +301,21 @@ class Search:
 
     async def _previews(self, paths: list[Path], rollout: Rollout) -> list[Path]:
         """A path whose rollout fails stands for itself."""
-        places = [place for place, path in enumerate(paths) if not path.finished]
         previews = list(paths)
         if rollout == "end":
-            families = await self.steps.advance(self.session, [(paths[place], 1) for place in places], whole=True)
-            for place, family in zip(places, families, strict=True):
-                previews[place] = family[0] if family else paths[place]
-            return previews
-        greedy = replace(self.steps, request=self.request.greedy)
-        for _ in range(rollout):
-            places = [place for place in places if not previews[place].finished]
-            families = await greedy.advance(self.session, [(previews[place], 1) for place in places])
+            rounds, steps = 1, replace(self.steps, separator=None)
+        else:
+            rounds, steps = rollout, replace(self.steps, request=self.request.greedy)
+        for _ in range(rounds):
+            places = [place for place, path in enumerate(previews) if not path.finished]
+            families = await steps.advance(self.session, [(previews[place], 1) for place in places])
             for place, family in zip(places, families, strict=True):
                 previews[place] = family[0] if family else previews[place]
         return previews
 
     async def completed(self, paths: Sequence[Path]) -> list[Path]:
         """Unfinished paths written to their end, one call each, and scored."""
-        families = await self.steps.advance(self.session, [(path, 1) for path in paths], whole=True)
+        families = await replace(self.steps, separator=None).advance(self.session, [(path, 1) for path in paths])
         return await self.scored([path for family in families for path in family])
 
     def saturated(self, done: Sequence[Path]) -> bool:
