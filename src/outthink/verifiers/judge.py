@@ -257,12 +257,10 @@ class JudgeVerifier(Verifier):
         those that it begins and those that others begin with it.
         """
         pairwise = self.mode == "pairwise"
-        empty = Candidate(("",))
-        frame = 0
-        for again in (False, True):
-            frame += chat_bound(question(request, (empty, empty) if pairwise else (empty,), again=again))
+        empty = (Candidate(("",)),) * (2 if pairwise else 1)
+        frame = sum(chat_bound(question(request, empty, again=again)) for again in (False, True))
         asked = 2 * self.rounds if pairwise else self.votes  # both orders
-        text = len(candidate.text.encode()) * 2 * (2 if pairwise else 1)
+        text = len(candidate.text.encode()) * 2 * len(empty)
         return asked * (frame + text + sum(self._caps))
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
