@@ -7,14 +7,14 @@ continued and judged, or how the finished ones vote. Sources: Snell et al. (arXi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from math import ceil, exp, fsum
 
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.session.session import Session
-from outthink.strategies.registry import Run, strategy
+from outthink.strategies.registry import strategy
 from outthink.strategies.search.search import ROOT, SILENT, LevelPlan, Path, Search, climb, distinct
 
 guided = partial(
@@ -104,17 +104,14 @@ async def dvts(
     """n/m subtrees side by side, each following the best of m children; the last children vote by score."""
     search = Search.open(session, request, "dvts", separator, step_tokens, aggregation, guarded=m > 1)
     sizes = [min(m, n - start) for start in range(0, n, m)]
-
-    def grow(size: int) -> Callable[[Session], Run[Leaves]]:
-        return lambda branch: _subtree(search.on(branch), size, depth)
-
-    subtrees = await session.together(*(grow(size) for size in sizes))
+    subtrees = await session.together(*(partial(_subtree, search=search, size=size, depth=depth) for size in sizes))
     done = [path for finished, _ in subtrees for path in finished]
     return await search.verdict(done, [path for _, left in subtrees for path in left])
 
 
-async def _subtree(search: Search, size: int, depth: int) -> Leaves:
+async def _subtree(branch: Session, search: Search, size: int, depth: int) -> Leaves:
     """Down along the best child until that is finished; then its finished siblings are output too."""
+    search = search.on(branch)
     path, spare = ROOT, list[Path]()
     for _ in range(depth):
         (children,), fallback = await search.families([(path, size)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from outthink.core.errors import BadInput, Unsupported
@@ -15,7 +16,6 @@ from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, Sample
 from outthink.session.session import Session
-from outthink.strategies.registry import Run
 from outthink.strategies.votes import Votes, aggregation_of, judged, ranked, verifier_of, weights
 
 _LETTERS = 4
@@ -123,10 +123,7 @@ class Steps:
             return [[] for _ in plans]
         if len(plans) == 1:
             return [await self._children(session, *plans[0])]
-        return await session.together(*(self._branch(path, count) for path, count in plans))
-
-    def _branch(self, path: Path, count: int) -> Callable[[Session], Run[list[Path]]]:
-        return lambda session: self._children(session, path, count)
+        return await session.together(*(partial(self._children, path=path, count=count) for path, count in plans))
 
     async def _children(self, session: Session, path: Path, count: int, blanks: int = _BLANKS) -> list[Path]:
         children: list[Path] = []
