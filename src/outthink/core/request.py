@@ -234,7 +234,8 @@ class Request:
     unstyled: tuple[Message, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not any(_says_something(message) for message in self.messages):
+        # Parts other than text (images, tool calls) say something, too.
+        if not any(m.text.strip() or (m.content and not isinstance(m.content, str)) for m in self.messages):
             raise BadInput("prompt", "", "is empty", _NO_PROMPT)
         object.__setattr__(self, "answer", answer_named(self.answer))
         if self.min_tokens < 1:
@@ -265,9 +266,3 @@ class Request:
     def greedy(self) -> Request:
         """The same request at temperature 0."""
         return replace(self, sampling=self.sampling.greedy)
-
-
-def _says_something(message: Message) -> bool:
-    """Text that is not blank, or parts other than text (images, tool calls)."""
-    content = message.content
-    return bool(message.text.strip()) or (not isinstance(content, str) and bool(content))

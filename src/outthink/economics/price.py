@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from outthink.core.errors import BadInput, need_amount
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice, Provider
+    from genai_prices.types import ModelInfo, Provider
 
 
 _REMEDY = "give dollars per million tokens as IN,OUT, for example 0.15,0.60"
@@ -135,10 +135,6 @@ class CataloguePrice:
         return moments
 
 
-def _sells_text(prices: ModelPrice) -> bool:
-    return prices.input_mtok is not None and prices.output_mtok is not None
-
-
 @lru_cache(maxsize=256)
 def lookup(model: str, url: str | None = None) -> CataloguePrice | None:
     """Find the published price of a model.
@@ -159,6 +155,6 @@ def lookup(model: str, url: str | None = None) -> CataloguePrice | None:
     except LookupError:
         return None
     prices = [info.prices] if isinstance(info.prices, ModelPrice) else [item.prices for item in info.prices]
-    if not prices or not all(_sells_text(price) for price in prices):
+    if not prices or not all(price.input_mtok is not None and price.output_mtok is not None for price in prices):
         return None
     return CataloguePrice(provider, info)

@@ -89,6 +89,7 @@ class Votes:
         if not self.weights:
             return Verdict(None, self.first.text if self.first else "", stopped)
         most = max(self.weights.values())
+        # Sums of the same weights in another order differ in rounding, which must not decide.
         tied = [answer for answer, weight in self.weights.items() if weight >= most - 1e-12 * abs(most)]
         answer = tied[0] if len(tied) == 1 else self._break(tied)
         text = next(sample.text for sample in self.samples if sample.answer == answer)

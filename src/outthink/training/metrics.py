@@ -165,7 +165,7 @@ def _voted(answers: npt.NDArray[np.int64], correct: npt.NDArray[np.bool_], weigh
     present = np.bincount(cell, minlength=rows * width).reshape(rows, width) > 0
     right = np.bincount(cell, correct[valid], rows * width).reshape(rows, width) > 0
     best = np.where(present, total, -1.0).max(axis=1, keepdims=True)
-    winners = present & (total >= best * (1 - 1e-9))
+    winners = present & (total >= best * (1 - 1e-9))  # rounding of sums must not decide
     return float(np.where(winners.any(axis=1), (winners & right).sum(axis=1) / winners.sum(axis=1).clip(1), 0).mean())
 
 
