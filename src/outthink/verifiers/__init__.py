@@ -4,20 +4,15 @@ Those which need an extra or a tool of their own are imported from their modules
 `reward_model`, `remote`.
 """
 
-from outthink.verifiers.checks import ConfidenceVerifier, ExactVerifier, FunctionVerifier, RecordedVerifier
+from outthink.verifiers.checks import ConfidenceVerifier, ExactVerifier, FunctionVerifier
 from outthink.verifiers.judge import JudgeVerifier
-from outthink.verifiers.protocol import AGGREGATIONS, Aggregation, Kind, Score, Verifier, aggregate
+from outthink.verifiers.protocol import Score, Verifier
 
 __all__ = [
-    "AGGREGATIONS",
-    "Aggregation",
     "ConfidenceVerifier",
     "ExactVerifier",
     "FunctionVerifier",
     "JudgeVerifier",
-    "Kind",
-    "RecordedVerifier",
     "Score",
     "Verifier",
-    "aggregate",
 ]
