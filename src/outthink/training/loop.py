@@ -200,7 +200,6 @@ class TrainingRun:
 
     Args:
         model: gives `.logits` (examples, longest, 1); trained in place.
-        checkpoint: None to keep nothing.
         say: gets a line now and then.
         after_epoch: gets the number of epochs done; what it returns joins the curve.
     """
@@ -211,9 +210,9 @@ class TrainingRun:
         examples: Examples,
         settings: TrainingSettings,
         *,
-        checkpoint: Checkpoint | None = None,
-        say: Callable[[str], None] = lambda line: None,
-        after_epoch: Callable[[int], JsonObject] = lambda epoch: {},
+        checkpoint: Checkpoint,
+        say: Callable[[str], None],
+        after_epoch: Callable[[int], JsonObject],
     ) -> None:
         torch, _ = require()
         if settings.epochs < 1 or not settings.lr > 0:
@@ -278,7 +277,7 @@ class TrainingRun:
                 if self.done % every == 0 or self.done in (1, last):
                     self._log(epoch, losses)
                     losses = []
-                if self.checkpoint is not None and time.monotonic() - saved >= self.settings.save_seconds:
+                if time.monotonic() - saved >= self.settings.save_seconds:
                     self._save()
                     saved = time.monotonic()
             boundary += len(plan)
@@ -286,8 +285,7 @@ class TrainingRun:
                 figures = self.after_epoch(epoch)
                 self.curve.append({"epoch_done": epoch, "step": self.done, **figures})
                 self.model.train()
-        if self.checkpoint is not None:
-            self._save()
+        self._save()
         return self.curve
 
     def _step(self, number: int, parts: list[Ints]) -> Tensor:
@@ -341,7 +339,6 @@ class TrainingRun:
         self.say(f"step {self.done}/{self.total}  loss {loss:.4f}  {speed:,.0f} tokens/s  {self.seconds:.0f} s")
 
     def _save(self) -> None:
-        assert self.checkpoint is not None
         self.checkpoint.save(
             done=self.done,
             seconds=self.seconds,
@@ -353,7 +350,7 @@ class TrainingRun:
 
     def _resume(self) -> None:
         torch, _ = require()
-        state = self.checkpoint.load() if self.checkpoint is not None else None
+        state = self.checkpoint.load()
         if state is None:
             return
         own = dict(self.model.named_parameters())
