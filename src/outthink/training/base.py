@@ -18,14 +18,13 @@ from outthink.controller.stored import write_file
 from outthink.core.errors import BadInput
 from outthink.evaluation.sample_file import JsonObject
 from outthink.verifiers.reward_model.checkpoint import keep_layers, load, quietly
-from outthink.verifiers.reward_model.opening import FILE, Artefact
+from outthink.verifiers.reward_model.opening import EMBEDDED, FILE, Artefact
 
 Module = Any
 """A module of torch or transformers: without the `train` extra nothing has their types."""
 Model = Any
 Tokenizer = Any
 Tensor = Any
-EMBEDDED = "embedded"
 _EXTRA = "pip install 'outthink[train]'"
 
 

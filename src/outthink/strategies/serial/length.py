@@ -44,7 +44,7 @@ async def budget_forcing(
         raise BadInput("n_ignore", n_ignore, "is below 0", "give the stops to ignore, 0 for none")
     if max_think is None and not n_ignore:
         return await single(session, request)  # nothing to force
-    trace = Trace(session, request, request.sampling.max_tokens if max_think is None else max_think)
+    trace = Trace(session, request, max_think)
     ignored = 0
     while True:
         end = await trace.grow()
@@ -142,7 +142,7 @@ async def early_exit(
         raise BadInput("at", at, "is not known", "use tokens or transitions")
     if every < 1:
         raise BadInput("every", every, "is below 1", "give the tokens between two trial answers")
-    trace = Trace(session, request, request.sampling.max_tokens if max_think is None else max_think)
+    trace = Trace(session, request, max_think)
     rule = Exit(session.tariff.model, consensus, threshold, mode)
     while True:
         end = await (trace.grow(every) if at == "tokens" else trace.grow(stop=MARKERS))

@@ -262,7 +262,7 @@ async def think_with_me(
     answer_tokens: int = ANSWER_TOKENS,
 ) -> Verdict:
     """One trace that pauses at turning words, where a judge lets it go on, redirects or stops it."""
-    trace = Trace(session, request, request.sampling.max_tokens if max_think is None else max_think)
+    trace = Trace(session, request, max_think)
     ask = judge_named(judge, session, request, chance)
     pacer = Pacer(session, trace, pauses, m, gap)
     tally = {"redirected": 0, "without a usable opinion": 0}

@@ -66,15 +66,16 @@ class Trace:
     """The thinking of one request so far.
 
     Args:
-        limit: tokens that the thinking may have, inserted text included.
+        max_think: tokens that the thinking may have, inserted text included; None for those of the request.
 
     `pause` is where the text before the current marker word ends. Raises Unsupported at once for an
     engine that is known not to continue a prefix.
     """
 
-    def __init__(self, session: Session, request: Request, limit: int) -> None:
+    def __init__(self, session: Session, request: Request, max_think: int | None) -> None:
         if session.runner.features.prefix is False:
             raise Unsupported(f"{session.tariff.model} cannot continue a prefix; use an engine that can (see doctor)")
+        limit = request.sampling.max_tokens if max_think is None else max_think
         if limit < 1:
             raise BadInput("max_think", limit, "is below 1", "give the tokens that the thinking may have")
         self.session, self.request, self.limit = session, request, limit
