@@ -34,10 +34,10 @@ class BadInput(OutthinkError, ValueError):
         return type(self), (self.field, self.value, self.problem, self.remedy)
 
 
-def need_known(field: str, value: str, known: Collection[str]) -> None:
-    """Raise BadInput for a name that is none of the known ones."""
+def need_known(field: str, value: str, known: Collection[str], remedy: str = "") -> None:
+    """Raise BadInput for a name that is none of the known ones, which are the remedy unless another is given."""
     if value not in known:
-        raise BadInput(field, value, "is not known", f"use one of {', '.join(known)}")
+        raise BadInput(field, value, "is not known", remedy or f"use one of {', '.join(known)}")
 
 
 def need_amount(field: str, value: float, problem: str, remedy: str, *, zero: bool = True) -> None:

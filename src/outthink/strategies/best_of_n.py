@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import need_known
 from outthink.core.receipt import Verdict
 from outthink.core.request import Budget, Request
 from outthink.core.sample import MEASURES, Sample, alternatives
@@ -35,8 +35,7 @@ async def best_of_n(
     """The sample of n that the verifier scores highest, without one the surest; an exact verifier's first pass."""
     if score == "auto":
         score = "logprob" if session.verifier is None else "verifier"
-    if score != "verifier" and score not in MEASURES:
-        raise BadInput("score", score, "is not known", f"use auto, verifier, {', '.join(MEASURES)}")
+    need_known("score", score, ("verifier", *MEASURES), f"use auto, verifier, {', '.join(MEASURES)}")
     if score != "verifier":
         return await _surest(session, request, n, score, window)
     verifier = verifier_of(session, "best-of-n:score=verifier")

@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import comb, fsum
 from typing import Literal
 
-from outthink.core.errors import BadInput, Unsupported
+from outthink.core.errors import BadInput, Unsupported, need_known
 from outthink.core.receipt import Stopped, Verdict
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, Sample, alternatives, certainty
@@ -38,8 +38,7 @@ class Votes:
     __slots__ = ("_ties", "first", "random", "samples", "unreadable", "weights")
 
     def __init__(self, ties: Ties = "confidence", randomness: random.Random | None = None) -> None:
-        if ties not in ("confidence", "random"):
-            raise BadInput("ties", ties, "is not known", "use confidence or random")
+        need_known("ties", ties, ("confidence", "random"), "use confidence or random")
         self._ties = ties
         self.random = randomness
         self.weights: dict[str, float] = {}
@@ -182,8 +181,7 @@ def aggregation_of(verifier: Verifier, aggregation: str) -> str:
     """How step scores become one number, `auto` as the verifier was calibrated; BadInput for an unknown way."""
     if aggregation == "auto":
         return verifier.aggregation
-    if aggregation not in AGGREGATIONS:
-        raise BadInput("aggregation", aggregation, "is not known", f"use auto, {', '.join(AGGREGATIONS)}")
+    need_known("aggregation", aggregation, AGGREGATIONS, f"use auto, {', '.join(AGGREGATIONS)}")
     return aggregation
 
 

@@ -17,7 +17,7 @@ from typing import Literal, Protocol, TypeVar
 
 from outthink.core import defaults
 from outthink.core.defaults import offered
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, need_known
 from outthink.core.request import Message, Request, Sampling, chat_bound
 from outthink.core.sample import Candidate
 from outthink.verifiers.protocol import Kind, Score, Verifier
@@ -205,8 +205,7 @@ class JudgeVerifier(Verifier):
         max_tokens: int = 256,
         sampling: Sampling | None = None,
     ) -> None:
-        if mode not in ("yes-no", "pairwise"):
-            raise BadInput("mode", mode, "is not known", "use yes-no or pairwise")
+        need_known("mode", mode, ("yes-no", "pairwise"), "use yes-no or pairwise")
         for name, value in (("votes", votes), ("rounds", rounds), ("max_tokens", max_tokens)):
             if value < 1:
                 raise BadInput(name, value, "is below 1", "give at least 1")

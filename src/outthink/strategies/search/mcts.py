@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
 
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, need_known
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.session.session import Session
@@ -92,8 +92,7 @@ async def mcts(
     judges a sampled completion of each leaf, and its first pass is the answer.
     """
     for parameter, value, known in (("priors", priors, ("uniform", "logprob")), ("choice", choice, ("vote", "visits"))):
-        if value not in known:
-            raise BadInput(f"mcts:{parameter}", value, "is not known", f"use {' or '.join(known)}")
+        need_known(f"mcts:{parameter}", value, known, f"use {' or '.join(known)}")
     if not 0 <= noise <= 1:
         raise BadInput("mcts:noise", noise, "is no share", "give 0 for none and at most 1")
     search = Search.open(session, request, "mcts", separator, step_tokens, aggregation, exact=True)

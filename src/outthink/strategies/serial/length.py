@@ -138,8 +138,7 @@ async def early_exit(
     answer_tokens: int = ANSWER_TOKENS,
 ) -> Verdict:
     """One trace that is left as soon as trial answers on the way agree and are confident."""
-    if at not in ("tokens", "transitions"):
-        raise BadInput("at", at, "is not known", "use tokens or transitions")
+    need_known("at", at, ("tokens", "transitions"), "use tokens or transitions")
     if every < 1:
         raise BadInput("every", every, "is below 1", "give the tokens between two trial answers")
     trace = Trace(session, request, max_think)

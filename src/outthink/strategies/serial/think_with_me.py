@@ -210,8 +210,7 @@ class Pacer:
     """
 
     def __init__(self, session: Session, trace: Trace, pauses: str, m: int, gap: int) -> None:
-        if pauses not in ("conjunctions", "random", "every"):
-            raise BadInput("pauses", pauses, "is not known", "use conjunctions, random or every")
+        need_known("pauses", pauses, ("conjunctions", "random", "every"), "use conjunctions, random or every")
         if m < 1 or gap < 1:
             raise BadInput("m/gap", (m, gap), "is below 1", "give tokens")
         self.session, self.trace, self.pauses, self.m, self.gap = session, trace, pauses, m, gap
