@@ -140,7 +140,7 @@ def open_reward_model(
     name = format or _detect(str(path_or_name), config)
     tokenizer = load("AutoTokenizer", path_or_name)
     chosen = make_format(name, tokenizer)
-    model = _published(path_or_name, chosen, dtype, config).to(place)
+    model = _published(path_or_name, chosen, dtype).to(place)
     label = folder.resolve().name if folder.is_dir() else str(path_or_name)
     return RewardModelVerifier(model, tokenizer, chosen, aggregation=aggregation, **({"name": label} | settings))
 
@@ -164,12 +164,9 @@ def _own(
         if artefact.format == "newline"
         else make_format(artefact.format, tokenizer)
     )
-    if artefact.adapter:
-        model = _adapted(folder, source, chosen, artefact.layers)
-    else:
-        import torch
-
-        model = _published(source, chosen, torch.float32, load("AutoConfig", source))
+    model = (
+        _adapted(folder, source, chosen, artefact.layers) if artefact.adapter else _published(source, chosen, "float32")
+    )
     known: dict[str, Any] = {
         "name": artefact.id,
         "id": artefact.id,
@@ -215,7 +212,7 @@ def _adapted(folder: Path, source: str | Path, format: Format, layers: int | Non
         return PeftModel.from_pretrained(model, str(folder)).float().merge_and_unload()
 
 
-def _published(source: str | Path, format: Format, dtype: torch.dtype | str, config: Config) -> Module:
+def _published(source: str | Path, format: Format, dtype: torch.dtype | str) -> Module:
     """A whole model with the head that the format reads."""
     import torch
 
