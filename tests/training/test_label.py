@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 import pytest
 
-from outthink import BadInput, Completion, EngineError, Fault, ScriptedEngine, Speed
+from outthink import BadInput, Completion, EngineError, Fault, Sampling, ScriptedEngine, Speed
 from outthink.core.sample import split_steps
 from outthink.engines.protocol import Call
 from outthink.evaluation.dataset import Dataset, Problem, open_dataset
@@ -120,6 +120,21 @@ def test_unreadable_completions_are_wrong_and_counted(dataset, tmp_path) -> None
     assert first["mean_tokens"] == pytest.approx(8.5)
     assert final["n_unparsed"] == 8
     assert (first["prefix_end"], final["prefix_end"]) == (7, 11)
+
+
+def test_without_temperature_one_completion_is_drawn_and_counted(dataset, tmp_path) -> None:
+    calls: list[Call] = []
+
+    def script(call: Call) -> Completion:
+        calls.append(call)
+        return Completion(text=RIGHT, tokens=5)
+
+    greedy = Sampling(temperature=0, max_tokens=64)
+    solutions = [solution("p0", "Think.\nEnd.")]
+    first, final = labelled(dataset, solutions, script, tmp_path / "steps.parquet", sampling=greedy, completions=8)
+    assert len(calls) == 1
+    assert (first["n_correct"], first["n_completions"], first["n_stop"]) == (1, 1, 1)
+    assert (final["n_correct"], final["n_completions"]) == (0, 1)
 
 
 def test_long_solutions_are_labelled_in_part_and_broken_steps_not_at_all(dataset, tmp_path) -> None:

@@ -48,7 +48,8 @@ metadata under `outthink`."""
 class Labelling(Drawing):
     """How to label: `completions` of each prefix, of the first `steps` steps of a solution.
 
-    `style`, `system` and `instruction` (a line after the question) are those the samples were drawn with.
+    `style`, `system` and `instruction` (a line after the question) are those the samples were drawn with. Temperature 0
+    makes one completion of any number.
     """
 
     completions: int = 8
@@ -56,6 +57,10 @@ class Labelling(Drawing):
     answer: AnswerKind = "number"
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, max_tokens=256))
     instruction: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampling.temperature == 0:  # all would be the same one, and each would be paid for
+            object.__setattr__(self, "completions", 1)
 
     def about(self, engine: Engine, dataset: Dataset, solutions: Sequence[Solution]) -> JsonObject:
         """Everything that makes two labellings the same; kept in the journal and the file's metadata."""
