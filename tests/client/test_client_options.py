@@ -37,3 +37,21 @@ def test_the_model_may_stand_first_without_its_name() -> None:
         assert client.ask(PROMPT).answer == "391"
     with pytest.raises(ot.BadInput, match="model: 'embedded' is a second one; give several as one list"):
         ot.Client("data/model.gguf", model="embedded")
+
+
+def test_how_to_draw_is_said_alike_to_one_question_and_to_a_batch() -> None:
+    drawn: list[ot.Sampling] = []
+
+    def script(call: ot.Call) -> ot.Completion:
+        drawn.append(call.sampling)
+        return ot.Completion(answer="391", tokens=5)
+
+    how = {"temperature": 0.5, "max_tokens": 60, "reasoning_effort": "low", "thinking_tokens": 20}
+    with ot.SyncClient(ot.ScriptedEngine(script), answer="number", **how) as client:
+        client.ask(PROMPT, strategy="single")
+        client.ask_batch([PROMPT], at_most=1)
+        client.ask_batch([PROMPT], at_most=1, thinking_tokens=10)
+    first, batch, other = drawn
+    assert (batch.reasoning_effort, batch.thinking_tokens, batch.temperature) == ("low", 20, 0.5)
+    assert first == batch
+    assert other.thinking_tokens == 10

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from outthink.answers import reader_for
-from outthink.client.options import BatchOptions, Options, Prompt
+from outthink.client.options import BatchOptions, Options, Prompt, sampling_of
 from outthink.controller.allocation import Allocation, Belief, Checked, Voted
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Entry, Receipt, Result
-from outthink.core.request import AnswerKind, AnswerReader, Budget, Request, Sampling
+from outthink.core.request import AnswerKind, AnswerReader, Budget, Request
 from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call
@@ -61,8 +61,7 @@ def plan_batch(prompts: Sequence[Prompt], options: Options, batch: BatchOptions)
     names = [str(i) for i in range(len(prompts))] if ids is None else list(ids)
     answer, verifier = options.get("answer", "number"), options.get("verifier")
     _check(prompts, names, at_most, answer, verifier)
-    sampling = Sampling(temperature=options.get("temperature", 0.8), max_tokens=options.get("max_tokens", 512))
-    system, seed = options.get("system"), options.get("seed")
+    sampling, system, seed = sampling_of(options), options.get("system"), options.get("seed")
     requests = tuple(
         Request.of(prompt, system=system, answer=_own(answer), sampling=sampling, seed=seed, problem=name)
         for prompt, name in zip(prompts, names, strict=True)

@@ -40,6 +40,8 @@ class CommonOptions(TypedDict, total=False):
         system: system prompt.
         max_tokens: cap of one completion (512).
         temperature: 0.8 unless given.
+        reasoning_effort: low, medium, high or what the server calls it, where it has that.
+        thinking_tokens: cap of the thinking alone, 0 for none, where the server has that.
         seed: sample i is drawn with seed + i.
         price: dollars per million tokens; wins over published prices. A list for a pool.
         energy: joules per token, bounds from above. A list for a pool.
@@ -56,6 +58,8 @@ class CommonOptions(TypedDict, total=False):
     system: str | None
     max_tokens: int
     temperature: float
+    reasoning_effort: str | None
+    thinking_tokens: int | None
     seed: int | None
     price: Pricing | Sequence[Pricing | None] | None
     energy: Energy | Sequence[Energy | None] | None
@@ -73,8 +77,6 @@ class Options(CommonOptions, total=False):
             decide, or None for the default of the answer kind.
         ahead: calls in flight for strategies that may stop early (4).
         cache: reuse samples of earlier runs with the same prompt, parameters and seed.
-        reasoning_effort: low, medium, high or what the server calls it, where it has that.
-        thinking_tokens: cap of the thinking alone, 0 for none, where the server has that.
         policy: what `outthink calibrate` made, or its file; for the strategy `auto` (docs/policy.md).
         planned: receives what `auto` decided, with its reasons, before the first call.
         learn: log of earlier outcomes that draws among the policy's arms (docs/online.md).
@@ -83,8 +85,6 @@ class Options(CommonOptions, total=False):
     strategy: str | Spec | StrategyFunction | None
     ahead: int
     cache: bool
-    reasoning_effort: str | None
-    thinking_tokens: int | None
     policy: Policy | Path | str | None
     planned: Callable[[Plan], None] | None
     learn: Path | str | None
@@ -136,13 +136,18 @@ def request_of(prompt: Prompt, options: Options) -> Request:
         system=options.get("system"),
         answer=options.get("answer", "text"),
         budget=Budget.of(options.get("budget")),
-        sampling=Sampling(
-            temperature=options.get("temperature", 0.8),
-            max_tokens=options.get("max_tokens", 512),
-            reasoning_effort=options.get("reasoning_effort"),
-            thinking_tokens=options.get("thinking_tokens"),
-        ),
+        sampling=sampling_of(options),
         seed=options.get("seed"),
+    )
+
+
+def sampling_of(options: CommonOptions) -> Sampling:
+    """How samples are drawn with these options. Raises BadInput."""
+    return Sampling(
+        temperature=options.get("temperature", 0.8),
+        max_tokens=options.get("max_tokens", 512),
+        reasoning_effort=options.get("reasoning_effort"),
+        thinking_tokens=options.get("thinking_tokens"),
     )
 
 
