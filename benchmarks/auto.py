@@ -36,7 +36,7 @@ from auto_ways import (
     MARGIN,
     PAID,
     SHIPPED,
-    Found,
+    Comparison,
     Set,
     compare,
     compare_scored,
@@ -59,11 +59,11 @@ KNOWN = {"GSM8K 1.5B": 0.31, "MATH 1.5B": 0.47}
 PAID_GOALS = {"GSM8K 0.5B": 0.40, "GSM8K 1.5B": 0.25}
 SHOWN = (f"{CONTROL}, votes exp(0.5 z)", BEST, "oracle")
 Means = dict[str, HeldOutRule]
-Judged = dict[tuple[str, int], Found]
+Judged = dict[tuple[str, int], Comparison]
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def together(parts: list[Found]) -> tuple[Means, Curves]:
+def together(parts: list[Comparison]) -> tuple[Means, Curves]:
     """Means over partitions; a way that only one of them has is taken as it is."""
     ways: Means = {}
     for name in dict.fromkeys(name for part in parts for name in part.ways):
@@ -77,7 +77,7 @@ def together(parts: list[Found]) -> tuple[Means, Curves]:
     return ways, curves
 
 
-def rows_of(name: str, ways: Means, parts: list[Found], control: str) -> Table:
+def rows_of(name: str, ways: Means, parts: list[Comparison], control: str) -> Table:
     """Every way against self-consistency@32 and against the control, paired over problems."""
     base, tuned = ways[BASE], ways[control]
     paid = control.endswith(PAID)

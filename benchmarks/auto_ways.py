@@ -52,7 +52,7 @@ Fold = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Comparison:
     """Held-out values of every way over problems, and curves: accuracy and tokens over (point, problem)."""
 
     ways: dict[str, HeldOutRule] = field(default_factory=dict)
@@ -88,10 +88,10 @@ class Set:
         """Accuracy of self-consistency over problems."""
         return np.asarray(self.plain.right[..., DEPTH].mean(axis=1))
 
-    def fixed(self, stop: NDArray[np.intp], found: Walk | None = None, *, free: bool = True) -> HeldOutRule:
+    def fixed(self, stop: NDArray[np.intp], votes: Walk | None = None, *, free: bool = True) -> HeldOutRule:
         """Stopping after so many samples, by a rule that learns nothing."""
         spent = self.free if free else self.spent
-        right = (found or self.plain).right
+        right = (votes or self.plain).right
         accuracy, cost, tokens = (one.mean(axis=1) for one in outcome(right, spent, stop))
         return HeldOutRule(accuracy, cost, tokens, ())
 
@@ -120,12 +120,12 @@ def folds_of(problems: int, partition: int, folds: int) -> Fold:
     return np.random.default_rng(1000 + partition).permutation(problems) % folds
 
 
-def compare(path: Path, orders: int, folds: int, partition: int, *, trees: bool, shipped: bool) -> Found:
+def compare(path: Path, orders: int, folds: int, partition: int, *, trees: bool, shipped: bool) -> Comparison:
     """All ways that need no verifier."""
     data = Set(load(path), orders)
     fold = folds_of(len(data.samples.names), partition, folds)
-    found = Found()
-    ways, codes = found.ways, data.model.codes[..., :DEPTH]
+    comparison = Comparison()
+    ways, codes = comparison.ways, data.model.codes[..., :DEPTH]
     ways["self-consistency@32"] = data.size(DEPTH)
     ways["adaptive-consistency"] = data.fixed(reached(certainty(codes), 0.95))
     ways["esc"] = data.fixed(esc_after(codes))
@@ -133,22 +133,22 @@ def compare(path: Path, orders: int, folds: int, partition: int, *, trees: bool,
     tuned = Sweep.joined([thresholds(one, data.spent, weight(sway)) for sway, one in walks.items()])
     ways[CONTROL] = held_out([tuned] * folds, fold, data.aim, MARGIN)
     half = thresholds(walks[HALF], data.spent, weight(HALF))
-    found.curves[f"{CONTROL}, votes exp(0.5 z)"] = half.accuracy, half.tokens
+    comparison.curves[f"{CONTROL}, votes exp(0.5 z)"] = half.accuracy, half.tokens
     for sway in (TIES, HALF, SWAY):
-        learned(data, found, f"{LINEAR}, {weight(sway)}", Ridge(walks[sway]), walks[sway], fold)
+        learned(data, comparison, f"{LINEAR}, {weight(sway)}", Ridge(walks[sway]), walks[sway], fold)
     if trees:
         for sway in (HALF, SWAY):
-            learned(data, found, f"{BOOSTED}, {weight(sway)}", Boosted(walks[sway]), walks[sway], fold)
+            learned(data, comparison, f"{BOOSTED}, {weight(sway)}", Boosted(walks[sway]), walks[sway], fold)
     if shipped:
         ways[SHIPPED] = as_shipped(data, fold)
     best = oracle(data.plain.right, data.spent)
     ways["oracle stopper"] = HeldOutRule(best.accuracy[-1], best.cost[-1], best.tokens[-1], ())
     ways["oracle, no more accurate"] = held_out([best] * folds, fold, data.aim, MARGIN)
-    found.curves["oracle"] = best.accuracy, best.tokens
+    comparison.curves["oracle"] = best.accuracy, best.tokens
     same = ways[f"{LINEAR}, {weight(SWAY)}"]
     chance = at_random(data.plain.right, data.spent, float(same.cost.mean()))
     ways["random stopping, same cost"] = HeldOutRule(*(one.mean(axis=1) for one in chance), ())
-    return found
+    return comparison
 
 
 def weight(sway: tuple[float, float]) -> str:
@@ -158,14 +158,14 @@ def weight(sway: tuple[float, float]) -> str:
     return f"votes exp({sway[0]:g} z)" if not sway[1] else f"votes exp({sway[0]:g} z + {sway[1]:g} c)"
 
 
-def learned(data: Set, found: Found, name: str, learner: RuleLearner, votes: Walk, fold: Fold) -> None:
+def learned(data: Set, comparison: Comparison, name: str, learner: RuleLearner, votes: Walk, fold: Fold) -> None:
     """A regression: fit, cross-fitted prices, and the held-out curve; trees per expected token."""
     gains = nested_gains(learner, fold)
     if isinstance(learner, Boosted):
         gains = [per_cost(one, data.spent) for one in gains]
     sweeps = [priced(votes, one, data.spent, PRICES, name) for one in gains]
-    found.ways[name] = held_out(sweeps, fold, data.aim, MARGIN)
-    found.curves[name] = stitched(sweeps, fold)
+    comparison.ways[name] = held_out(sweeps, fold, data.aim, MARGIN)
+    comparison.curves[name] = stitched(sweeps, fold)
 
 
 def stitched(sweeps: Sequence[Sweep], fold: Fold) -> tuple[Array, Array]:
@@ -205,7 +205,7 @@ def followed(rule: object, problem: Recorded, orders: int) -> tuple[float, float
     return right / orders, cost / orders, tokens / orders
 
 
-def compare_scored(path: Path, scores: Path, read: float, orders: int, folds: int, partition: int) -> Found:
+def compare_scored(path: Path, scores: Path, read: float, orders: int, folds: int, partition: int) -> Comparison:
     """The ways whose votes a verifier's scores weigh, its reading charged.
 
     Args:
@@ -216,13 +216,13 @@ def compare_scored(path: Path, scores: Path, read: float, orders: int, folds: in
     data = Set(with_scores(whole, scores), orders, read)
     fold = folds_of(len(data.samples.names), partition, folds)
     plain = Set(data.traces, orders)
-    found = Found()
-    found.ways["self-consistency@32"] = plain.size(DEPTH)
+    comparison = Comparison()
+    comparison.ways["self-consistency@32"] = plain.size(DEPTH)
     walks = {sway: data.walk(sway) for sway in SCORED}
     full = np.full(data.model.codes.shape[:2], DEPTH)
-    found.ways[f"weighted vote@32, {PAID}"] = data.fixed(full, walks[1.0, 0.0], free=False)
+    comparison.ways[f"weighted vote@32, {PAID}"] = data.fixed(full, walks[1.0, 0.0], free=False)
     tuned = Sweep.joined([thresholds(one, data.spent, f"exp({sway[0]:.2g} s)") for sway, one in walks.items()])
-    found.ways[f"{CONTROL}, {PAID}"] = held_out([tuned] * folds, fold, data.aim, MARGIN)
+    comparison.ways[f"{CONTROL}, {PAID}"] = held_out([tuned] * folds, fold, data.aim, MARGIN)
     gains = [nested_gains(Ridge(walks[sway]), fold) for sway in SCORED_LEARNED]
     sweeps = [
         Sweep.joined(
@@ -234,8 +234,8 @@ def compare_scored(path: Path, scores: Path, read: float, orders: int, folds: in
         for outer in range(folds)
     ]
     name = f"{LINEAR}, {PAID}"
-    found.ways[name] = held_out(sweeps, fold, data.aim, MARGIN)
-    return found
+    comparison.ways[name] = held_out(sweeps, fold, data.aim, MARGIN)
+    return comparison
 
 
 def with_scores(traces: Traces, scores: Path) -> Traces:

@@ -147,7 +147,7 @@ class _Connection(asyncio.Protocol):
             return
         chunks = server.stream(*wanted)
         if server.pause:
-            self._task = asyncio.get_running_loop().create_task(self._pour(chunks))
+            self._task = asyncio.get_running_loop().create_task(self._stream(chunks))
         else:
             self._transport.write(chunks[0])
 
@@ -155,7 +155,7 @@ class _Connection(asyncio.Protocol):
         await asyncio.sleep(self._server.pause * len(TOKENS))
         self._transport.write(reply)
 
-    async def _pour(self, chunks: list[bytes]) -> None:
+    async def _stream(self, chunks: list[bytes]) -> None:
         self._transport.write(_HEAD)
         for chunk in chunks:
             self._transport.write(chunk)

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.skipif(not TRACES.is_dir(), reason=f"no recorded sample
 
 def rows(name: str, *columns: str) -> list[dict[str, Any]]:
     parquet = pytest.importorskip("pyarrow.parquet")
-    found: list[dict[str, Any]] = parquet.read_table(TRACES / f"{name}.parquet", columns=list(columns)).to_pylist()
-    return found
+    result: list[dict[str, Any]] = parquet.read_table(TRACES / f"{name}.parquet", columns=list(columns)).to_pylist()
+    return result
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -69,9 +69,9 @@ def log(tmp_path: Path) -> Path:
 
 
 def test_feedback_is_learned_shown_and_taken_back(cli, log) -> None:
-    told = cli("feedback", log, "r1", "right", "--json")
-    assert told.code == 0, told.err
-    assert told.json["outcomes"] == {"r1": True}
+    received = cli("feedback", log, "r1", "right", "--json")
+    assert received.code == 0, received.err
+    assert received.json["outcomes"] == {"r1": True}
     shown = cli("feedback", log)
     assert "1 outcomes" in shown.out
     assert "large" in shown.out

@@ -24,9 +24,9 @@ def test_every_strategy_is_in_the_table_with_its_parameters(cli) -> None:
 def test_doctor_examines_a_server(cli, server) -> None:
     done = cli("doctor", server.url, "--json")
     assert done.code == 0
-    found = {finding["name"]: finding["state"] for finding in done.json["findings"]}
-    assert found["reachable"] == "yes"
-    assert found["streaming"] == "yes"
+    result = {finding["name"]: finding["state"] for finding in done.json["findings"]}
+    assert result["reachable"] == "yes"
+    assert result["streaming"] == "yes"
 
 
 def test_doctor_says_what_a_dead_server_is(cli) -> None:

@@ -141,8 +141,8 @@ def test_compare_live_runs_writes_and_refuses(cli, costly, tmp_path) -> None:
     rows = tmp_path / "rows.json"
     done = cli(*live, "--budgets", "300,600", "--out", tmp_path, "--json", rows)
     assert done.code == 0, done.err
-    found = json.loads(rows.read_text())
-    assert [(row["strategy"], row["budget_tokens"]) for row in found] == [
+    result = json.loads(rows.read_text())
+    assert [(row["strategy"], row["budget_tokens"]) for row in result] == [
         ("self-consistency", 300), ("self-consistency", 600), ("esc", 300), ("esc", 600),
     ]  # fmt: skip
     (traces,) = tmp_path.glob("*--sums.parquet")

@@ -52,16 +52,16 @@ def made(*, terms: bool = False) -> Difficulty:
 def test_a_forecast_is_the_formula() -> None:
     prompt = "x" * 50
     length = made().text.standardised(prompt)[0]
-    found = made().forecast(prompt)
-    small, big = found.models
+    result = made().forecast(prompt)
+    small, big = result.models
     assert small.right == pytest.approx(sigmoid(-length))
     assert small.tokens == pytest.approx(exp(5.1 + 0.5 * length))
     assert (small.tokens_low, small.tokens_high) == pytest.approx((0.5 * small.tokens, 2 * small.tokens))
     assert big.right == pytest.approx(sigmoid(2 * (1 - 0.5 * length)))
-    assert found.gain("small", "big") == big.right - small.right
-    assert found.chances == [small.right, big.right]
+    assert result.gain("small", "big") == big.right - small.right
+    assert result.chances == [small.right, big.right]
     with pytest.raises(BadInput, match="huge"):
-        found.of("huge")
+        result.of("huge")
 
 
 def test_terms_count_and_strange_lengths_are_flagged() -> None:
@@ -76,9 +76,9 @@ def test_terms_count_and_strange_lengths_are_flagged() -> None:
 @settings(deadline=None)
 @given(st.text(max_size=3000))
 def test_every_prompt_has_a_forecast(prompt: str) -> None:
-    for one in made(terms=True).forecast(prompt).models:
-        assert 0 <= one.right <= 1
-        assert 0 < one.tokens_low < one.tokens < one.tokens_high < inf
+    for model in made(terms=True).forecast(prompt).models:
+        assert 0 <= model.right <= 1
+        assert 0 < model.tokens_low < model.tokens < model.tokens_high < inf
 
 
 def test_routing_over_any_number_of_models_chooses_by_it() -> None:
@@ -91,9 +91,9 @@ def test_routing_over_any_number_of_models_chooses_by_it() -> None:
 
 def test_a_folder_round_trip_is_byte_identical(tmp_path: Path) -> None:
     save(tmp_path / "one", made(terms=True), ABOUT, [prompt_hash("a proof")])
-    found = load(tmp_path / "one")
-    assert replace(found, id="unsaved") == made(terms=True)
-    assert save(tmp_path / "two", found, ABOUT, [prompt_hash("a proof")]) == found.id
+    result = load(tmp_path / "one")
+    assert replace(result, id="unsaved") == made(terms=True)
+    assert save(tmp_path / "two", result, ABOUT, [prompt_hash("a proof")]) == result.id
     for name in ("difficulty.json", "terms.json", "prompts.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     text = (tmp_path / "one" / "difficulty.json").read_text()

@@ -27,8 +27,8 @@ def test_a_request_draws_an_arm_and_its_cost_and_outcome_are_learned(tmp_path: P
     log = tmp_path / "log.jsonl"
     for _ in range(12):
         result = answered(log)
-        told = next(note for note in result.receipt.notes if " drew " in note)
-        request, _, arm = told.split()[:3]
+        received = next(note for note in result.receipt.notes if " drew " in note)
+        request, _, arm = received.split()[:3]
         learner = Learner(log)
         assert learner.choices[request].arm == arm
         assert learner.costs[request] == result.receipt.tokens

@@ -44,7 +44,7 @@ def test_propensities_are_those_of_thompson_sampling() -> None:
     draw = random.Random(0)
     wins: Counter[str] = Counter()
     for _ in range(20_000):
-        values = {one.name: draw.betavariate(*posterior.beta(i)) - 0.01 * one.cost for i, one in enumerate(arms)}
+        values = {item.name: draw.betavariate(*posterior.beta(i)) - 0.01 * item.cost for i, item in enumerate(arms)}
         wins[max(values, key=values.__getitem__)] += 1
     for name, chance in posterior.propensities().items():
         assert chance == pytest.approx(wins[name] / 20_000, abs=0.012)  # three standard errors

@@ -151,10 +151,10 @@ def test_a_declared_name_that_is_ours_is_refused_by_distribution(site: Path) -> 
     install(site, "alpha", {"strategies": {"other": "esc_code:first"}}, modules={"esc_code": source})
     with pytest.raises(Unsupported) as caught:
         Spec.parse("other", importing=True)
-    told = str(caught.value)
-    assert "'esc' is offered by outthink 0." in told
-    assert "entry point esc_code:first of alpha 1.0" in told
-    assert "alpha 1.0;" in told or "by alpha 1.0" in told
+    received = str(caught.value)
+    assert "'esc' is offered by outthink 0." in received
+    assert "entry point esc_code:first of alpha 1.0" in received
+    assert "alpha 1.0;" in received or "by alpha 1.0" in received
     assert strategies()["esc"].source == "Li et al. 2401.10480"
 
 
@@ -175,10 +175,10 @@ def test_one_that_cannot_be_loaded_costs_one_line_where_it_is_asked_for(site: Pa
     install(site, "gamma", entries, modules=modules)
     with pytest.raises(Unsupported) as caught:
         Spec.parse("bad", importing=True)
-    told = str(caught.value)
-    assert told.startswith(f"strategy 'bad': entry point {target} of gamma 1.0 ")
-    assert part in told
-    assert "\n" not in told
+    received = str(caught.value)
+    assert received.startswith(f"strategy 'bad': entry point {target} of gamma 1.0 ")
+    assert part in received
+    assert "\n" not in received
     assert Spec.parse("single", importing=True).n == 1
     assert locate("parrot:1").model
 
@@ -229,10 +229,10 @@ def test_doctor_lists_them(site: Path, capsys: pytest.CaptureFixture[str]) -> No
     entries = {"strategies": {"plugged-first": "alpha_code:first"}, "answers": {"worse": "nowhere_code:read"}}
     install(site, "alpha", entries, version="2.1", modules=modules)
     assert main(["doctor", "--json"]) == 0
-    found = {row["name"]: row for row in json.loads(capsys.readouterr().out)["findings"]}
-    assert found["strategy plugged-first"] == {"name": "strategy plugged-first", "state": "yes", "detail": "alpha 2.1"}
-    assert found["answer worse"]["state"] == "no"
-    assert "of alpha 2.1 cannot be loaded" in found["answer worse"]["detail"]
+    result = {row["name"]: row for row in json.loads(capsys.readouterr().out)["findings"]}
+    assert result["strategy plugged-first"] == {"name": "strategy plugged-first", "state": "yes", "detail": "alpha 2.1"}
+    assert result["answer worse"]["state"] == "no"
+    assert "of alpha 2.1 cannot be loaded" in result["answer worse"]["detail"]
 
 
 def test_the_command_line_takes_them(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

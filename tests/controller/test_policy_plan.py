@@ -37,10 +37,10 @@ def planned(budget: Budget | None = None, answer: Any = "number", made: Policy |
 
 
 def test_without_a_budget_it_meets_the_target() -> None:
-    found = planned()
-    assert (found.name, found.flags) == ("fixed@4", ())
-    assert [option.usage["tokens"] for option in found.options] == [120.0, 240.0, 480.0, 960.0]
-    assert [option.usage["usd"] for option in found.options] == pytest.approx([0.0022 * n for n in (1, 2, 4, 8)])
+    result = planned()
+    assert (result.name, result.flags) == ("fixed@4", ())
+    assert [option.usage["tokens"] for option in result.options] == [120.0, 240.0, 480.0, 960.0]
+    assert [option.usage["usd"] for option in result.options] == pytest.approx([0.0022 * n for n in (1, 2, 4, 8)])
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_without_a_budget_it_meets_the_target() -> None:
     ],
 )
 def test_the_most_accurate_arm_within_every_ceiling(budget: Budget, name: str) -> None:
-    found = planned(budget)
-    assert (found.name, found.flags) == (name, ())
+    result = planned(budget)
+    assert (result.name, result.flags) == (name, ())
 
 
 @given(st.integers(120, 3000))
@@ -69,31 +69,31 @@ def test_more_budget_is_never_less_accurate(tokens: int) -> None:
 
 
 def test_a_budget_that_no_arm_meets_takes_the_cheapest_and_says_so() -> None:
-    found = planned(Budget(tokens=100, seconds=1.0))
-    assert found.name == "fixed@1"
-    assert found.flags == (
+    result = planned(Budget(tokens=100, seconds=1.0))
+    assert result.name == "fixed@1"
+    assert result.flags == (
         "no arm of the policy fits the budget (tokens, seconds); the cheapest runs under the hard ceiling",
     )
 
 
 def test_unknown_prices_are_unknown_and_not_zero() -> None:
-    found = planned(tariff=Tariff("tiny"))
-    assert all(option.usage["usd"] is None and option.usage["joules"] is None for option in found.options)
-    assert "usd unknown" in explained(found)[-2]
+    result = planned(tariff=Tariff("tiny"))
+    assert all(option.usage["usd"] is None and option.usage["joules"] is None for option in result.options)
+    assert "usd unknown" in explained(result)[-2]
 
 
 def test_a_ceiling_in_a_currency_that_is_unknown_is_not_said_to_hold() -> None:
-    found = planned(Budget(tokens=480, usd=1.0), tariff=Tariff("tiny"))
-    assert "what it takes of the budget in usd is unknown" in found.why
-    assert "within the budget" not in found.why
+    result = planned(Budget(tokens=480, usd=1.0), tariff=Tariff("tiny"))
+    assert "what it takes of the budget in usd is unknown" in result.why
+    assert "within the budget" not in result.why
     assert planned(Budget(tokens=480, usd=1.0)).why.endswith("within the budget")
 
 
 def test_samples_drawn_otherwise_are_flagged() -> None:
     pool = [{"model": "tiny", "revision": None, "sampling": {"temperature": 0.6, "top_p": 1.0, "max_tokens": 64}}]
-    found = planned(made=policy(pool=pool))
-    assert found.name == "fixed@4"
-    (flag,) = found.flags
+    result = planned(made=policy(pool=pool))
+    assert result.name == "fixed@4"
+    (flag,) = result.flags
     assert "temperature 0.8 instead of 0.6" in flag
 
 
@@ -107,11 +107,11 @@ def test_samples_drawn_otherwise_are_flagged() -> None:
     ],
 )
 def test_outside_the_regime(situation: dict[str, Any], part: str) -> None:
-    found = planned(**situation)
-    assert found.arm is None
-    assert found.name == "adaptive-consistency:n=4"
-    assert found.flags[0].startswith(OUTSIDE)
-    assert part in found.flags[0]
+    result = planned(**situation)
+    assert result.arm is None
+    assert result.name == "adaptive-consistency:n=4"
+    assert result.flags[0].startswith(OUTSIDE)
+    assert part in result.flags[0]
 
 
 def test_the_kind_of_answer_belongs_to_the_regime() -> None:
@@ -125,9 +125,9 @@ def test_a_model_is_known_by_its_name_on_a_server() -> None:
 
 
 def test_without_the_question_it_goes_by_lengths_and_says_so() -> None:
-    found = planned(question=None)
-    assert found.name == "fixed@4"
-    assert "not at hand" in found.flags[0]
+    result = planned(question=None)
+    assert result.name == "fixed@4"
+    assert "not at hand" in result.flags[0]
 
 
 def test_another_revision_is_refused() -> None:
@@ -143,9 +143,9 @@ def test_a_deadline_shorter_than_reading_the_prompt_is_refused() -> None:
 
 
 def test_idle_places_are_filled_before_the_size_is_cut() -> None:
-    found = planned(Budget(seconds=2.5), concurrency=8)
-    assert (found.name, found.ahead) == ("fixed@4", 4)
-    assert found.why.endswith("with 4 calls in flight for the deadline")
+    result = planned(Budget(seconds=2.5), concurrency=8)
+    assert (result.name, result.ahead) == ("fixed@4", 4)
+    assert result.why.endswith("with 4 calls in flight for the deadline")
     assert planned(Budget(seconds=2.5), concurrency=2).name == "fixed@2"
     assert planned(concurrency=8).ahead is None
 
@@ -163,9 +163,9 @@ def test_the_nearer_of_two_tasks_is_taken() -> None:
     other = dict(values["tasks"][0], dataset="proofs", answer=None, chosen=2)
     other["regime"] = regime(mean=tuple(value + 1 for value in regime().mean or ()), distance=1e9).json()
     both = policy(tasks=[other, values["tasks"][0]])
-    found = planned(made=both)
-    assert found.task is not None
-    assert found.task.dataset == "sums"
+    result = planned(made=both)
+    assert result.task is not None
+    assert result.task.dataset == "sums"
 
 
 def cascade(model: str) -> dict[str, Any]:
@@ -177,15 +177,15 @@ def cascade(model: str) -> dict[str, Any]:
 def test_the_reason_is_that_of_the_task_with_this_kind_of_answer() -> None:
     other = content(regime=regime(answer="math", characters=(1000.0, 2000.0)))["tasks"]
     both = content()
-    found = planned(made=Policy.of(both | {"tasks": [*both["tasks"], *other]}), answer="math")
-    assert "outside the calibrated 1,000 to 2,000" in found.flags[0]
+    result = planned(made=Policy.of(both | {"tasks": [*both["tasks"], *other]}), answer="math")
+    assert "outside the calibrated 1,000 to 2,000" in result.flags[0]
 
 
 def test_arms_whose_models_are_not_at_hand_are_not_considered() -> None:
     made = policy(rule=cascade("large"))
     assert planned(made=made).flags[0].endswith("its models are not all in the pool; adaptive-consistency instead")
-    found = planned(made=made, pool=("large",))
-    assert (found.name, found.models) == ("cascade@4", ("large",))
+    result = planned(made=made, pool=("large",))
+    assert (result.name, result.models) == ("cascade@4", ("large",))
 
 
 def test_ask_draws_from_the_pool() -> None:
@@ -218,14 +218,14 @@ def answered(model: Any, **options: Any) -> Result:
 
 @pytest.mark.parametrize("live", [False, True])
 def test_ask_carries_it_out(live: bool) -> None:
-    heard: list[Plan] = []
+    received: list[Plan] = []
     scripted = engine(tokens=3)
     made = policy(regime=regime(sample_tokens=(1.0, 200.0)))
-    result = answered(scripted.live() if live else scripted, policy=made, planned=heard.append)
+    result = answered(scripted.live() if live else scripted, policy=made, planned=received.append)
     assert (result.answer, result.strategy, result.stopped) == ("7", "auto", "finished")
     assert len(result.receipt.entries) == 4
     assert result.receipt.notes == (f"policy {made.id}: fixed@4",)
-    assert heard[0].name == "fixed@4"
+    assert received[0].name == "fixed@4"
 
 
 def test_the_receipt_says_where_the_policy_was_not_followed() -> None:

@@ -32,16 +32,16 @@ def test_weights_are_those_of_scikit_learn(kind: Kind) -> None:
     theirs = text.TfidfVectorizer(sublinear_tf=True, min_df=2, **settings)
     matrix = theirs.fit_transform(TEXTS).toarray()
     names = theirs.get_feature_names_out()
-    counted = [terms(one, kind) for one in TEXTS]
+    counted = [terms(text, kind) for text in TEXTS]
     frequency = {name: sum(name in counts for counts in counted) for name in {n for c in counted for n in c}}
     known = sorted(name for name, count in frequency.items() if count >= 2)
     inverse = [idf(len(TEXTS), frequency[name]) for name in known]
     find = Finder(kind, {name: place for place, name in enumerate(known)})
     assert known == names.tolist()
-    for row, one in zip(matrix, TEXTS, strict=True):
-        counts = find(one)
-        found, length = weights(counts, inverse)
-        mine = {place: weight / length for place, weight in zip(counts, found, strict=True)}
+    for row, item in zip(matrix, TEXTS, strict=True):
+        counts = find(item)
+        result, length = weights(counts, inverse)
+        mine = {place: weight / length for place, weight in zip(counts, result, strict=True)}
         assert [mine.get(place, 0.0) for place in range(len(known))] == pytest.approx(row.tolist(), abs=1e-12)
 
 
@@ -67,12 +67,12 @@ def test_hand_features_are_finite_for_every_text() -> None:
 
 
 def test_hand_features_count_what_they_say() -> None:
-    found = dict(zip(NAMES, hand_features("It is NOT 5% of $40.\nA. 20\nB. none"), strict=True))
-    assert found["distinct_numbers"] == 3
-    assert found["percent_signs"] == found["dollar_signs"] == found["negation"] == 1
-    assert found["options_with_numbers"] == 1
-    assert found["log_longest_option"] == pytest.approx(np.log1p(4))
-    assert found["log_largest_number"] == pytest.approx(np.log1p(40))
+    result = dict(zip(NAMES, hand_features("It is NOT 5% of $40.\nA. 20\nB. none"), strict=True))
+    assert result["distinct_numbers"] == 3
+    assert result["percent_signs"] == result["dollar_signs"] == result["negation"] == 1
+    assert result["options_with_numbers"] == 1
+    assert result["log_longest_option"] == pytest.approx(np.log1p(4))
+    assert result["log_largest_number"] == pytest.approx(np.log1p(40))
 
 
 def test_very_long_prompts_are_read_at_both_ends() -> None:

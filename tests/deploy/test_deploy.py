@@ -51,16 +51,16 @@ def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
 
 
 def test_compose_wires_services_that_exist() -> None:
-    found = read("compose.yaml")
-    services = found["services"]
+    result = read("compose.yaml")
+    services = result["services"]
     assert set(services) == {"vllm", "postgres", "outthink"}
     for name, service in services.items():
         assert "build" in service or re.search(r":[\w.-]*\d", service["image"]), f"{name} names no version"
         assert set(service.get("depends_on", ())) <= set(services)
         for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]
-            assert source in found["volumes"] or (DEPLOY / source).exists()
-        assert set(service["networks"]) <= {*found["networks"], "default"}
+            assert source in result["volumes"] or (DEPLOY / source).exists()
+        assert set(service["networks"]) <= {*result["networks"], "default"}
     proxy = services["outthink"]
     assert (DEPLOY / proxy["build"]["context"] / proxy["build"]["dockerfile"]).resolve() == DEPLOY / "Containerfile"
     environment = {name: value.replace("${POSTGRES_PASSWORD}", "x") for name, value in proxy["environment"].items()}
@@ -112,8 +112,8 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     score = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", str(unit)], capture_output=True, text=True, timeout=60
     )
-    if found := re.search(r"exposure level for \S+: ([\d.]+)", score.stdout):
-        assert float(found[1]) < 2.0
+    if result := re.search(r"exposure level for \S+: ([\d.]+)", score.stdout):
+        assert float(result[1]) < 2.0
 
 
 def test_the_unit_gives_running_requests_time_to_end() -> None:

@@ -204,8 +204,8 @@ def test_missing_model_file() -> None:
 
 @pytest.mark.skipif(MODEL is None, reason="needs `outthink pull`")
 def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "xllamacpp" else found(name, *a))
+    result = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "xllamacpp" else result(name, *a))
     with pytest.raises(EngineError, match=r"outthink\[local\]"):
         run(EmbeddedEngine().prepare(call("hi")))
 

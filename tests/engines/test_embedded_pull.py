@@ -46,7 +46,7 @@ def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tools:
     """Put tools in the place of pip: each runs a piece of Python with `to`, the folder to fill."""
 
     def install(**scripts: str) -> None:
-        found = []
+        result = []
         for number, (name, script) in enumerate(scripts.items()):
             file = tmp_path / f"tool{number}.py"
             file.write_text(
@@ -54,8 +54,8 @@ def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tools:
                 "to = pathlib.Path(sys.argv[sys.argv.index('--dest' if '--dest' in sys.argv else '--target') + 1])\n"
                 f"(pathlib.Path({str(tmp_path)!r}) / 'runs').open('a').write('x')\n" + script
             )
-            found.append(fetch.Tool(name, (sys.executable, str(file))))
-        monkeypatch.setattr(fetch, "tools", lambda: found)
+            result.append(fetch.Tool(name, (sys.executable, str(file))))
+        monkeypatch.setattr(fetch, "tools", lambda: result)
 
     return install
 

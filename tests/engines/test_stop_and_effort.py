@@ -52,7 +52,7 @@ def run(answer: Answer, *calls: Call, facts: Facts | None = None) -> tuple[list[
 
         async def main() -> list[list[Event]]:
             try:
-                return [[event async for event in engine.generate(one)] for one in calls or (call(),)]
+                return [[event async for event in engine.generate(item)] for item in calls or (call(),)]
             finally:
                 await engine.aclose()
 
@@ -305,7 +305,7 @@ class TestJudgeOverHttp:
 def test_the_embedded_engine_tells_for_sure() -> None:
     async def main() -> tuple[list[tuple[str, str | None]], tuple[str, ...]]:
         engine = EmbeddedEngine(threads=1)
-        found = []
+        result = []
         try:
             for stops in (("3",), ("QQQ",)):
                 wanted = Call(
@@ -315,13 +315,13 @@ def test_the_embedded_engine_tells_for_sure() -> None:
                 events = [event async for event in engine.generate(wanted)]
                 finish = events[-1]
                 assert isinstance(finish, Finish)
-                found.append(("".join(one.text for one in events if isinstance(one, Delta)), finish.stop))
-            return found, engine.notes
+                result.append(("".join(item.text for item in events if isinstance(item, Delta)), finish.stop))
+            return result, engine.notes
         finally:
             await engine.aclose()
 
-    found, notes = asyncio.run(main())
-    assert found[0][0].startswith("1, 2")
-    assert [stop for _, stop in found] == ["3", ""]
+    result, notes = asyncio.run(main())
+    assert result[0][0].startswith("1, 2")
+    assert [stop for _, stop in result] == ["3", ""]
     assert len(notes) == 1
     assert "reasoning_effort" in notes[0]

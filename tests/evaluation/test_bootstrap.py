@@ -96,9 +96,9 @@ def test_the_frontier_is_linear_between_its_rungs_and_ends_with_them() -> None:
 def test_a_rung_differs_from_itself_by_nothing() -> None:
     frontier = Frontier([100, 200, 400], RUNGS)
     for tokens, row in zip([100, 200, 400], RUNGS, strict=True):
-        (found,) = frontier.differences([tokens], [row])
-        assert found is not None
-        assert (found.value, found.low, found.high) == (0, 0, 0)
+        (result,) = frontier.differences([tokens], [row])
+        assert result is not None
+        assert (result.value, result.low, result.high) == (0, 0, 0)
 
 
 def test_differences_are_paired_over_problems() -> None:
@@ -106,13 +106,13 @@ def test_differences_are_paired_over_problems() -> None:
     rungs = np.sort(rng.random((4, 200)), axis=0)
     frontier = Frontier([1, 2, 4, 8], rungs)
     row = (rungs[1] + rungs[2]) / 2 + 0.05
-    outside, found, tied = frontier.differences([9, 3, 3], [row, row, row])
+    outside, result, tied = frontier.differences([9, 3, 3], [row, row, row])
     assert outside is None
-    assert found is not None
-    assert found == tied
-    assert found.value == pytest.approx(0.05)
-    assert found.low == pytest.approx(0.05)
-    assert columns("difference", found).keys() == {"difference", "difference_low", "difference_high"}
+    assert result is not None
+    assert result == tied
+    assert result.value == pytest.approx(0.05)
+    assert result.low == pytest.approx(0.05)
+    assert columns("difference", result).keys() == {"difference", "difference_low", "difference_high"}
 
 
 def test_one_rung_is_a_point() -> None:

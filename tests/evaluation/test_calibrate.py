@@ -114,9 +114,9 @@ def test_without_questions_the_names_of_problems_are_compared(policy: Policy, tm
 
 def test_without_questions_it_still_works_and_says_so(unseen: Path, tmp_path: Path) -> None:
     bare = write_samples(tmp_path, questions=False)
-    heard: list[str] = []
-    policy = calibrate([bare], recipe(), say=heard.append)
-    assert any("no problems file" in line for line in heard)
+    received: list[str] = []
+    policy = calibrate([bare], recipe(), say=received.append)
+    assert any("no problems file" in line for line in received)
     assert any("no problems file" in note for note in policy.tasks[0].other["notes"])
     assert policy.tasks[0].answer is None
     assert rows_of([unseen], policy)[-1]["fallback_rate"] <= 0.1

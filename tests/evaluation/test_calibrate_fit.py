@@ -34,16 +34,16 @@ def policy(path: Path) -> Policy:
 
 
 def test_folds_hold_every_problem_once(traces: Traces) -> None:
-    found = fit(traces, SETTINGS)
-    held = [name for names, _ in found.folds for name in names]
+    result = fit(traces, SETTINGS)
+    held = [name for names, _ in result.folds for name in names]
     assert sorted(held) == sorted(traces.problems)
-    assert all(set(rules) == set(SIZES) for _, rules in [("", found.rules), *found.folds])
-    assert found.rules[1].kind == "fixed"
+    assert all(set(rules) == set(SIZES) for _, rules in [("", result.rules), *result.folds])
+    assert result.rules[1].kind == "fixed"
 
 
 def test_a_fitted_rule_saves_tokens_and_keeps_the_accuracy(policy: Policy) -> None:
     arm = policy.tasks[0].arm(16)
-    controls = {(one["strategy"], one["n"]): one["held_out"] for one in policy.tasks[0].other["controls"]}
+    controls = {(item["strategy"], item["n"]): item["held_out"] for item in policy.tasks[0].other["controls"]}
     whole, plain = controls["self-consistency", 16], controls["adaptive-consistency", 16]
     assert arm.rule.kind in ("linear-gain", "weighted-adaptive")
     assert arm.held_out.tokens < 0.8 * plain["tokens"] < 0.8 * whole["tokens"]
@@ -53,9 +53,9 @@ def test_a_fitted_rule_saves_tokens_and_keeps_the_accuracy(policy: Policy) -> No
 
 def test_few_problems_are_not_learned_from(traces: Traces) -> None:
     few = replace(traces, problems=dict(list(traces.problems.items())[:60]))
-    found = fit(few, SETTINGS)
-    assert found.rules[16].kind in ("adaptive", "fixed")
-    assert "kept" in found.notes[0]
+    result = fit(few, SETTINGS)
+    assert result.rules[16].kind in ("adaptive", "fixed")
+    assert "kept" in result.notes[0]
 
 
 def test_few_right_answers_are_not_learned_from(traces: Traces, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_cascade_that_pays_is_chosen_and_read_back(policy: Policy) -> None:
     arm = strong.arm(strong.chosen)
     assert arm.rule.kind == "cascade"
     assert arm.rule.models == (WEAK,)
-    alone = min(one.held_out.flops or 0 for one in strong.arms if one.rule.kind != "cascade" and one.n >= 8)
+    alone = min(arm.held_out.flops or 0 for arm in strong.arms if arm.rule.kind != "cascade" and arm.n >= 8)
     assert (arm.held_out.flops or 0) < alone
     assert any("takes its place" in note for note in strong.other["notes"])
     assert Policy.read(policy.text) == policy
@@ -72,9 +72,9 @@ def test_a_cascade_that_is_no_cheaper_stays_out() -> None:
     worse[MEASURES.index("flops")] *= 0.5
     worse[0] = 0.9
     for offer in (dearer, same, worse):
-        better, told = pays_off(offer, arm, 1.0, 0.005)
+        better, received = pays_off(offer, arm, 1.0, 0.005)
         assert not better
-        assert "did not pay" in told
+        assert "did not pay" in received
     cheaper = arm.copy()
     cheaper[MEASURES.index("flops")] *= 0.9
     assert pays_off(cheaper, arm, 1.0, 0.005)[0]

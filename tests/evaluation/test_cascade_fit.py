@@ -43,7 +43,7 @@ def demo(problems: int = 40) -> tuple[Traces, Traces]:
     """The first problems of the demo files of both models."""
     whole = [load(DEMO / f"{model}--demo.parquet") for model in MODELS]
     names = list(whole[0].problems)[:problems]
-    weak, strong = (Traces(one.path, {name: one.problems[name] for name in names}, one.scoring) for one in whole)
+    weak, strong = (Traces(item.path, {name: item.problems[name] for name in names}, item.scoring) for item in whole)
     return weak, strong
 
 
@@ -99,12 +99,12 @@ def in_arrays(
     dealt: Table, exit: StageExit, second: LinearGain, cap: int, carried: Array | None
 ) -> tuple[Array, Array]:
     """Accuracy and FLOPs of a cascade, computed from the arrays alone."""
-    found = walk(dealt, 1, second.sway, depth=second.horizon, carried=carried, scale=second.scale)
+    result = walk(dealt, 1, second.sway, depth=second.horizon, carried=carried, scale=second.scale)
     first, other = np.triu_indices(TERMS)
-    terms = np.concatenate([found.terms, found.terms[..., first] * found.terms[..., other]], axis=-1)
+    terms = np.concatenate([result.terms, result.terms[..., first] * result.terms[..., other]], axis=-1)
     gains = second.coefficients[0] + terms @ np.array(second.coefficients[1:])
     stop = below(gains[..., : cap - 1], second.price)
-    right, cost = after(found.right, stop), after(dealt.models[1].spent(), stop)
+    right, cost = after(result.right, stop), after(dealt.models[1].spent(), stop)
     spent = exit.spent + np.where(exit.left, 0, cost)
     return np.where(exit.left, exit.right, right).mean(axis=1), spent.mean(axis=1)
 
@@ -117,16 +117,16 @@ def test_fitted_rules_do_in_replay_what_the_arrays_say(first: int, keep: float) 
     assert isinstance(second, LinearGain)
     exits = first_exits(dealt, first, keep)
     left = 0.0
-    for one in exits:
-        cascade = read_rule(assemble(dealt, CascadeChoice(first, one.tau, keep, second.price, 6), second).json())
+    for item in exits:
+        cascade = read_rule(assemble(dealt, CascadeChoice(first, item.tau, keep, second.price, 6), second).json())
         values = replay_pool(demo(), lambda name, rule=cascade: rule, list(dealt.names), orders=2)
-        accuracy, flops = in_arrays(dealt, one, second, 6, carried_votes(dealt, first, keep))
+        accuracy, flops = in_arrays(dealt, item, second, 6, carried_votes(dealt, first, keep))
         assert flops.tolist() == pytest.approx(values[1].tolist(), rel=1e-12)
         unsure = np.zeros(len(dealt.names), dtype=bool)  # votes of the first stage that tie go by other confidences
-        if first == 4 and one.tau <= 0.5:
+        if first == 4 and item.tau <= 0.5:
             unsure[:] = True
         assert accuracy[~unsure].tolist() == values[0][~unsure].tolist()
-        left += one.left.mean()
+        left += item.left.mean()
     assert left > 0 or not first
 
 
@@ -140,13 +140,13 @@ def test_the_fit_reads_back_from_json(forced: bool) -> None:
 def test_the_terms_over_arrays_are_those_of_the_rule() -> None:
     """The same votes through `Shape` and through `walk`: the same numbers after every sample."""
     dealt = table(orders=1)
-    found = walk(dealt, 1, SWAY, depth=12)
+    result = walk(dealt, 1, SWAY, depth=12)
     engine = ReplayEngine(demo()[1], seed=0)
     for row, name in enumerate(dealt.names[:15]):
-        shape = VoteShape(found.scale, 12, SWAY)
+        shape = VoteShape(result.scale, 12, SWAY)
         for k, outcome in enumerate(engine._deal(name)[:11]):
             shape.add(outcome.sample)
-            assert shape.terms() == pytest.approx(found.terms[row, 0, k].tolist(), rel=1e-9, abs=1e-9)
+            assert shape.terms() == pytest.approx(result.terms[row, 0, k].tolist(), rel=1e-9, abs=1e-9)
 
 
 def test_no_cheaper_candidate_is_as_accurate_as_the_operating_point() -> None:

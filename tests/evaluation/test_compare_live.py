@@ -90,8 +90,8 @@ def test_every_sample_is_kept_and_can_be_replayed(source, tmp_path) -> None:
         numbers = [row["sample_idx"] for row in table if row["problem_id"] == problem]
         assert numbers == list(range(1, len(numbers) + 1))
     parts = path.with_suffix(".parts.jsonl")
-    told = len(parts.read_text().splitlines()) if parts.exists() else 0
-    assert len(table) + told <= len(played.calls)  # some calls were cancelled
+    received = len(parts.read_text().splitlines()) if parts.exists() else 0
+    assert len(table) + received <= len(played.calls)  # some calls were cancelled
     assert len(table) >= 5 * 6
     assert list((tmp_path / "out").glob("*.journal*")) == []
     rows = compare([path], [Spec.parse("self-consistency:n=4")], CompareSettings(seeds=1))

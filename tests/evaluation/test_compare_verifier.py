@@ -111,17 +111,17 @@ def test_strategies_that_the_samples_cannot_serve_are_refused(path) -> None:
 def test_samples_are_scored_once_and_the_scores_are_kept(path, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("OUTTHINK_CACHE", str(tmp_path / "cache"))
     write(path, scored=False)
-    before, told = path.read_bytes(), []
-    scoring = Prescoring(verifier="exact", progress=lambda done, total: told.append((done, total)))
+    before, received = path.read_bytes(), []
+    scoring = Prescoring(verifier="exact", progress=lambda done, total: received.append((done, total)))
     rows = replay(path, "weighted-vote:n=4", scoring=scoring)
     vote = rows["weighted-vote", 4]
     assert (vote["accuracy"], vote["verifier"], vote["verifier_tokens"]) == (1.0, "exact-number", 0.0)
     assert vote["flops"] == rows["self-consistency", 4]["flops"]  # no model has judged
     assert vote["traces"] == path.stem
-    assert told[-1] == (20, 20)
-    told.clear()
+    assert received[-1] == (20, 20)
+    received.clear()
     assert replay(path, "weighted-vote:n=4", scoring=scoring)["weighted-vote", 4] == vote
-    assert told == []
+    assert received == []
     assert path.read_bytes() == before
     assert list(path.parent.glob("*.journal*")) == []
 
@@ -135,9 +135,11 @@ def test_scores_of_the_same_verifier_are_not_made_again_and_those_of_another_giv
     table = parquet.read_table(path)
     names = pa.array(["exact-number"] * table.num_rows)
     parquet.write_table(table.set_column(table.column_names.index("verifier"), "verifier", names), path)
-    told: list[object] = []
-    replay(path, "weighted-vote:n=4", scoring=Prescoring(verifier="exact", progress=lambda *seen: told.append(seen)))
-    assert told == []
+    received: list[object] = []
+    replay(
+        path, "weighted-vote:n=4", scoring=Prescoring(verifier="exact", progress=lambda *seen: received.append(seen))
+    )
+    assert received == []
 
 
 def test_an_exact_verifier_stops_at_its_first_pass(path, tmp_path, monkeypatch) -> None:

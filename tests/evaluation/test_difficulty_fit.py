@@ -53,10 +53,10 @@ def source(data: ModelOutcomes, place: int, questions: bool = True) -> SampleSet
 
 def test_outcomes_are_shares_and_mean_lengths() -> None:
     data = made(40)
-    found = outcomes([source(data, 0), source(data, 1)])
-    assert found.models == ("small", "big")
-    assert found.right == pytest.approx(data.right)
-    assert found.tokens == pytest.approx(data.tokens, abs=1)
+    result = outcomes([source(data, 0), source(data, 1)])
+    assert result.models == ("small", "big")
+    assert result.right == pytest.approx(data.right)
+    assert result.tokens == pytest.approx(data.tokens, abs=1)
     with pytest.raises(BadInput, match="no problems beside it"):
         outcomes([source(data, 0, questions=False)])
     never = ModelOutcomes(data.name, data.models, data.questions, 0 * data.right, data.tokens, 0)
@@ -67,9 +67,9 @@ def test_outcomes_are_shares_and_mean_lengths() -> None:
 def test_areas_and_ranks_are_those_worked_out_by_hand() -> None:
     right, counts = np.array([1.0, 0.0, 0.5]), np.ones((1, 3))
     # Right samples: question 1 (twice as many as question 3); wrong ones: question 2 (twice as many as 3).
-    found = ordering(np.array([3.0, 1.0, 2.0]), right, counts, right)
-    assert found.auc == pytest.approx((1 * 1 + 1 * 0.5 + 0.5 * 1 + 0.25 * 0.5) / (1.5 * 1.5))
-    assert found.spearman == pytest.approx(1.0)
+    result = ordering(np.array([3.0, 1.0, 2.0]), right, counts, right)
+    assert result.auc == pytest.approx((1 * 1 + 1 * 0.5 + 0.5 * 1 + 0.25 * 0.5) / (1.5 * 1.5))
+    assert result.spearman == pytest.approx(1.0)
     assert ordering(-right, right, counts, right).spearman == pytest.approx(-1.0)
     constant = ordering(np.zeros(3), right, counts, right)
     assert (constant.auc, constant.spearman) == (0.5, None)
@@ -78,12 +78,12 @@ def test_areas_and_ranks_are_those_worked_out_by_hand() -> None:
 def test_the_chance_error_is_that_of_calibrated_predictions() -> None:
     rng = np.random.default_rng(3)
     truth = rng.random(400)
-    found = [
+    result = [
         success_figures(truth, (rng.random(400) < truth) * 1.0, ordering(truth, truth, np.ones((1, 400))))
         for _ in range(30)
     ]
-    mean = np.mean([one["ece"] for one in found])
-    assert mean == pytest.approx(np.mean([one["ece_by_chance"] for one in found]), rel=0.2)
+    mean = np.mean([item["ece"] for item in result])
+    assert mean == pytest.approx(np.mean([item["ece_by_chance"] for item in result]), rel=0.2)
 
 
 def test_bootstrap_samples_hold_whole_groups() -> None:
@@ -132,32 +132,34 @@ def test_a_policy_gets_heads_only_where_they_help() -> None:
     data = made(150)
     longer = tuple(text + " Show every step." * (i % 2) for i, text in enumerate(data.questions))
     hard = np.where(np.arange(150) % 2, 0.1, 0.9)[:, None] * np.ones((1, 2))
-    told = ModelOutcomes("made", data.models, longer, np.random.default_rng(5).binomial(32, hard) / 32, data.tokens, 0)
-    values = for_policy(source(told, 0))
+    received = ModelOutcomes(
+        "made", data.models, longer, np.random.default_rng(5).binomial(32, hard) / 32, data.tokens, 0
+    )
+    values = for_policy(source(received, 0))
     assert values is not None
     assert values["held_out"]["right"]["auc_low"] > 0.8
     heads = of(values)
     assert heads.forecast(longer[1]).of("small").right < heads.forecast(longer[0]).of("small").right
     assert for_policy(source(made(150, noise=True), 0)) is None
-    assert for_policy(source(told, 0, questions=False)) is None
+    assert for_policy(source(received, 0, questions=False)) is None
     assert for_policy(source(made(50), 0)) is None, "too few questions"
 
 
 def states(share: Floats) -> np.ndarray:
     """Three layers: noise, the success rate in one direction, a fainter copy of it."""
-    found = np.random.default_rng(6).normal(size=(len(share), 3, 8)).astype(np.float32)
-    found[:, 1, 2] += 20 * share.astype(np.float32)
-    found[:, 2, 5] += 3 * share.astype(np.float32)
-    return found
+    result = np.random.default_rng(6).normal(size=(len(share), 3, 8)).astype(np.float32)
+    result[:, 1, 2] += 20 * share.astype(np.float32)
+    result[:, 2, 5] += 3 * share.astype(np.float32)
+    return result
 
 
 def test_the_probe_chooses_the_layer_that_knows() -> None:
     share = np.random.default_rng(7).random(150)
     group, held = np.arange(150), states(share)
-    found = judged_probe(held, np.stack([share, np.log(100 + share)], axis=1), group, [0, 1, 2])
-    assert (found.layers == 1).all()
+    result = judged_probe(held, np.stack([share, np.log(100 + share)], axis=1), group, [0, 1, 2])
+    assert (result.layers == 1).all()
     counts = np.ones((1, 150))
-    rho = [ordering(found.by_layer[layer, :, 0], share, counts).spearman or 0.0 for layer in range(3)]
+    rho = [ordering(result.by_layer[layer, :, 0], share, counts).spearman or 0.0 for layer in range(3)]
     assert rho[0] < 0.3 < rho[2] < rho[1]
     probe = fit_probe(held, share, group, [0, 1, 2], {"model": "small", "reader": "made", "flops": lambda at: 1e6 * at})
     assert (probe.layer, probe.flops) == (1, 1e6)
@@ -170,8 +172,8 @@ def test_the_probe_chooses_the_layer_that_knows() -> None:
 def test_a_probe_finds_nothing_in_noise() -> None:
     share = np.random.default_rng(7).random(150)
     noise = np.random.default_rng(8).normal(size=(150, 2, 8)).astype(np.float32)
-    found = judged_probe(noise, share[:, None], groups([str(i) for i in range(150)]), [0, 1])
-    assert abs(ordering(found.chosen[:, 0], share, np.ones((1, 150))).spearman or 0.0) < 0.25
+    result = judged_probe(noise, share[:, None], groups([str(i) for i in range(150)]), [0, 1])
+    assert abs(ordering(result.chosen[:, 0], share, np.ones((1, 150))).spearman or 0.0) < 0.25
 
 
 def test_the_ends_of_a_routing_are_the_single_models_cost_included() -> None:
@@ -179,9 +181,9 @@ def test_the_ends_of_a_routing_are_the_single_models_cost_included() -> None:
     chances, right, costs = rng.random((3, 100, 3))
     for tau, place in ((0.0, 0), (1.0001, 2)):
         end = Routing("smallest-likely", tau, ("a", "b", "c"), (1.0, 2.0, 3.0))
-        found = routed(end, chances, right, costs, router=0.5)
-        assert (found.right == right[:, place]).all()
-        assert (found.cost == costs[:, place]).all(), "no router has to run"
+        result = routed(end, chances, right, costs, router=0.5)
+        assert (result.right == right[:, place]).all()
+        assert (result.cost == costs[:, place]).all(), "no router has to run"
     looked = routed(Routing("penalised", 0.5, ("a", "b", "c"), (1.0, 2.0, 3.0)), chances, right, costs, router=0.5)
     assert looked.cost == pytest.approx(costs[np.arange(100), looked.model] + 0.5)
 

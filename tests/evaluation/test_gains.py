@@ -30,15 +30,15 @@ def traces(*problems: Recorded) -> Traces:
 
 def test_courses_are_what_replay_would_count() -> None:
     toy = traces(recorded("p", ["1", "1", "2", None], {"1"}))
-    found = courses(toy, ["p"], orders=3)
+    result = courses(toy, ["p"], orders=3)
     for order in range(3):
-        votes = [one.answer for one in toy.problems["p"].dealt(order)]
-        for n, state in enumerate(found.states[0][order]):
+        votes = [item.answer for item in toy.problems["p"].dealt(order)]
+        for n, state in enumerate(result.states[0][order]):
             drawn = votes[:n]
             counts = sorted((drawn.count(name) for name in ("1", "2")), reverse=True)
             assert state == State(n, *counts, None)
-    assert found.right[0, :, 4].tolist() == [1.0, 1.0, 1.0]
-    assert found.right[0, :, 0].tolist() == [0.0, 0.0, 0.0]
+    assert result.right[0, :, 4].tolist() == [1.0, 1.0, 1.0]
+    assert result.right[0, :, 0].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_what_never_helps_gains_less_than_what_does() -> None:

@@ -85,9 +85,9 @@ def test_a_reader_can_use_the_report(report_rows: list[dict[str, Any]], tmp_path
     page.write_text(render(report_rows, {"title": "Test"}).replace("</body>", f"{READER}</body>"), encoding="utf-8")
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)
-    assert found is not None, done.stderr[-2000:]
-    seen = json.loads(unescape(found[1]))
+    result = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)
+    assert result is not None, done.stderr[-2000:]
+    seen = json.loads(unescape(result[1]))
     assert seen["errors"] == []
     assert (seen["first"], seen["second"]) == ("tokens log", "seconds linear")
     assert seen["pressed"] == ["Seconds", "Linear"]

@@ -66,8 +66,8 @@ def test_ends_are_the_two_models() -> None:
 
 def test_ties_go_together() -> None:
     rows, score = fixable()
-    found = set(np.round(curves((score >= 0.5) * 1.0, rows).share[:, 0], 6))
-    assert found == {0.0, 0.5, 1.0}
+    result = set(np.round(curves((score >= 0.5) * 1.0, rows).share[:, 0], 6))
+    assert result == {0.0, 0.5, 1.0}
 
 
 def test_area_over_cost_is_not_area_over_calls() -> None:
@@ -181,7 +181,7 @@ def test_equal_prompts_share_a_fold() -> None:
     group = groups(prompts)
     assert group.max() == 39
     fold = fold_of(group, 5, seed=1)
-    assert all(len(set(fold[group == one])) == 1 for one in range(40))
+    assert all(len(set(fold[group == index])) == 1 for index in range(40))
     assert fold[3] == fold[100]
     assert sorted(np.bincount(fold_of(np.arange(40), 5, 0))) == [8] * 5
     with pytest.raises(BadInput, match="different prompts cannot fill"):

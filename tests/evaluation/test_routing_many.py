@@ -22,7 +22,7 @@ _CHANCES = {"proof": (0.05, 0.1, 0.9), "sum": (0.9, 0.92, 0.95), "poem": (0.1, 0
 def several(count: int, seed: int = 0, *, noise: bool = False) -> list[dict[str, Any]]:
     """The topic says which models are right: all for sums, the two larger for poems, the largest for proofs."""
     draw = random.Random(seed)
-    found = []
+    result = []
     for row in rows(count, seed):
         chances = draw.choice(list(_CHANCES.values())) if noise else _CHANCES[row["subject"]]
         made = {"prompt": row["prompt"]}
@@ -31,8 +31,8 @@ def several(count: int, seed: int = 0, *, noise: bool = False) -> list[dict[str,
                 f"{model}_correct": draw.random() < chance,
                 f"{model}_cost": 0.001 * 3**place * draw.uniform(0.8, 1.2),
             }
-        found.append(made)
-    return found
+        result.append(made)
+    return result
 
 
 def test_models_go_from_cheap_to_dear_and_rows_are_checked(tmp_path: Path) -> None:

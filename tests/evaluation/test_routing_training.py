@@ -123,11 +123,11 @@ def test_subjects_are_read_when_asked_for(tmp_path: Path) -> None:
     data = read_routing(write(tmp_path / "rows.parquet", table))
     group, every = groups(data.prompts), np.arange(len(data))
     blind = fit(data, Corpus(data.prompts), every, group, RouterRecipe()).held_out
-    told = fit(data, Corpus(data.prompts), every, group, RouterRecipe(subject=True))
+    received = fit(data, Corpus(data.prompts), every, group, RouterRecipe(subject=True))
     from outthink.evaluation.routing.figures import curves
 
-    assert set(told.model.subjects) == {"proof", "sum", "poem", "date"}
-    areas = [curves(held[:, 1] - held[:, 0], data).apgr()[0] for held in (blind, told.held_out)]
+    assert set(received.model.subjects) == {"proof", "sum", "poem", "date"}
+    areas = [curves(held[:, 1] - held[:, 0], data).apgr()[0] for held in (blind, received.held_out)]
     assert areas[1] > areas[0] + 0.1
 
 

@@ -62,11 +62,11 @@ def fed(rule: Rule, name: str, order: int) -> tuple[bool, int]:
 
 @pytest.mark.parametrize("sway", [(0.5, 0.0), SWAY])
 def test_weighted_thresholds_stop_as_the_arrays_say(sway: tuple[float, float]) -> None:
-    found = walk(table(), 0, sway, depth=DEPTH)
+    result = walk(table(), 0, sway, depth=DEPTH)
     for limit in (0.55, 1.05, 1.55):
-        stop = reached(found.lead[..., 1:], limit)
-        right = after(found.right, stop)
-        rule = rule_from_json(Lead(found.scale, DEPTH, sway, limit).json())
+        stop = reached(result.lead[..., 1:], limit)
+        right = after(result.right, stop)
+        rule = rule_from_json(Lead(result.scale, DEPTH, sway, limit).json())
         for row, name in enumerate(table().names):
             for order in range(ORDERS):
                 assert fed(rule.start(DEPTH, None), name, order) == (right[row, order] == 1, stop[row, order])
@@ -74,11 +74,11 @@ def test_weighted_thresholds_stop_as_the_arrays_say(sway: tuple[float, float]) -
 
 def test_a_learned_rule_stops_as_the_arrays_say() -> None:
     everyone = np.ones(len(table().names), dtype=bool)
-    found = walk(table(), 0, SWAY, depth=DEPTH)
-    ridge = Ridge(found)
+    result = walk(table(), 0, SWAY, depth=DEPTH)
+    ridge = Ridge(result)
     coefficients = ridge.fit(everyone)
     stop = below(ridge.gains(coefficients, everyone), 0.02)
-    rule = LinearGain(found.scale, DEPTH, SWAY, ridge.plain(coefficients), 0.02)
+    rule = LinearGain(result.scale, DEPTH, SWAY, ridge.plain(coefficients), 0.02)
     same = [
         fed(rule.start(DEPTH, None), name, order)[1] == stop[row, order]
         for row, name in enumerate(table().names)
@@ -124,24 +124,24 @@ def test_the_operating_point_is_that_of_the_other_folds() -> None:
     accuracy = np.stack([aim, lucky])
     cost = np.stack([np.full(200, 10.0), np.full(200, 1.0)]) + rng.random((2, 200)) / 100
     sweep = Sweep(("dear", "lucky"), accuracy, cost, cost)
-    found = held_out([sweep, sweep], fold, aim, 0.005)
-    assert found.chosen == ("dear", "lucky")
-    assert found.accuracy[fold == 0].mean() == 0.5
-    assert found.accuracy[fold == 1].mean() == 0.0
+    result = held_out([sweep, sweep], fold, aim, 0.005)
+    assert result.chosen == ("dear", "lucky")
+    assert result.accuracy[fold == 0].mean() == 0.5
+    assert result.accuracy[fold == 1].mean() == 0.0
 
 
 def test_the_oracle_is_never_beaten_and_chance_costs_what_it_is_told() -> None:
-    found = walk(table(), 0, TIES, depth=DEPTH)
-    best = oracle(found.right, spent())
-    whole = found.right[..., DEPTH].mean()
-    assert best.accuracy[-1].mean() >= found.right.mean(axis=(0, 1)).max() >= whole
+    result = walk(table(), 0, TIES, depth=DEPTH)
+    best = oracle(result.right, spent())
+    whole = result.right[..., DEPTH].mean()
+    assert best.accuracy[-1].mean() >= result.right.mean(axis=(0, 1)).max() >= whole
     for rising in (best.cost, best.accuracy):
         assert (np.diff(rising.mean(axis=1)) >= 0).all()
     assert best.cost[0].mean() == pytest.approx(spent().cost[..., 1].mean())
     middle = float(spent().cost[..., DEPTH].mean() / 3)
-    accuracy, cost, _ = at_random(found.right, spent(), middle)
+    accuracy, cost, _ = at_random(result.right, spent(), middle)
     assert cost.mean() == pytest.approx(middle, rel=1e-6)
-    assert found.right[..., 1].mean() < accuracy.mean() < whole
+    assert result.right[..., 1].mean() < accuracy.mean() < whole
 
 
 def test_a_broken_weighted_rule_is_refused() -> None:

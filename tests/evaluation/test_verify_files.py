@@ -68,11 +68,11 @@ def test_json_lines_go_in_and_out_and_across(samples, tmp_path) -> None:
         score(lines, tmp_path / name, Judge(), problems)
     score(samples, tmp_path / "crossed.jsonl", Judge())
     for name in ("out.jsonl", "crossed.jsonl"):
-        found = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
-        assert [{key: row[key] for key in plain[0]} for row in found] == plain
-        assert [row["verifier_tokens"] for row in found] == [None] + [10] * 11
-        assert found[1]["steps"] == [0.5, 0.25]
-        assert found[1]["score"] == 0.25
+        result = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        assert [{key: row[key] for key in plain[0]} for row in result] == plain
+        assert [row["verifier_tokens"] for row in result] == [None] + [10] * 11
+        assert result[1]["steps"] == [0.5, 0.25]
+        assert result[1]["score"] == 0.25
     table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
     assert [{key: row[key] for key in plain[0]} for row in table] == plain
     assert table[1]["score"] == 0.25

@@ -63,11 +63,11 @@ def test_kill_9_loses_nothing_that_was_saved(files, tmp_path) -> None:
     saved = max([saved, *rest])
     assert 8 < saved < 48
     assert not files[2].exists()
-    judge, told = Judge(), []
-    run(files, judge, progress=lambda done, total: told.append((done, total)))
-    assert told[0][0] >= saved
-    assert len(judge.seen) == 48 - told[0][0]
-    assert told[-1] == (48, 48)
+    judge, received = Judge(), []
+    run(files, judge, progress=lambda done, total: received.append((done, total)))
+    assert received[0][0] >= saved
+    assert len(judge.seen) == 48 - received[0][0]
+    assert received[-1] == (48, 48)
     assert parquet.read_table(files[2]).to_pylist() == whole(files, tmp_path)
 
 

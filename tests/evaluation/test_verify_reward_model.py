@@ -36,15 +36,15 @@ def test_many_problems_a_batch_give_the_scores_of_one_at_a_time(folder, tmp_path
     report = asyncio.run(verify(samples, problems, verifier, out))
     assert report.unscored.total() == 1  # the empty text
     alone = open_verifier(str(folder))
-    for (problem, sample), found in zip(samples.samples(), report.judged, strict=True):
-        if found.score is None:
+    for (problem, sample), result in zip(samples.samples(), report.judged, strict=True):
+        if result.score is None:
             continue
         request = Request.of(problems.question(problem), problem=problem)
         (score,) = asyncio.run(alone.score(request, [candidate(sample, alone)]))
-        assert found.steps == pytest.approx(score.steps, abs=1e-4)
-        assert len(found.steps or ()) == sample.index + 1
-        assert found.tokens == score.prompt_tokens
-        assert found.score == pytest.approx(score.value(verifier.aggregation), abs=1e-4)
+        assert result.steps == pytest.approx(score.steps, abs=1e-4)
+        assert len(result.steps or ()) == sample.index + 1
+        assert result.tokens == score.prompt_tokens
+        assert result.score == pytest.approx(score.value(verifier.aggregation), abs=1e-4)
     assert set(parquet.read_table(out)["verifier"].to_pylist()) == {verifier.id}
 
 
@@ -53,7 +53,7 @@ def test_a_text_that_is_too_long_is_null_and_costs_nobody_else(folder, tmp_path)
     problems = Problems.read(write_problems(tmp_path / "problems.parquet", problems=1))
     samples = SampleFile(path)
     report = asyncio.run(verify(samples, problems, open_verifier(str(folder)), tmp_path / "scored.parquet"))
-    unscored = [place for place, one in enumerate(report.judged) if one.score is None]
+    unscored = [place for place, item in enumerate(report.judged) if item.score is None]
     assert unscored[0] == 0
     assert unscored[1:] == list(range(unscored[1], 120))
     assert 60 < unscored[1] < 110

@@ -46,12 +46,12 @@ class Watch:
     @contextmanager
     def noting(self) -> Iterator[set[str]]:
         """The files entered within the block, by their names below the folder, complete at its end."""
-        self._seen, found = set(), set[str]()
+        self._seen, result = set(), set[str]()
         try:
-            yield found
+            yield result
         finally:
             seen, self._seen = self._seen, None
-            found |= {name.removeprefix(self._prefix) for name in seen if name.startswith(self._prefix)}
+            result |= {name.removeprefix(self._prefix) for name in seen if name.startswith(self._prefix)}
 
 
 @contextmanager
@@ -69,10 +69,10 @@ def scripted_model() -> Iterator[str]:
 
 async def _asked(watch: Watch, model: Callable[[], str | outthink.OpenAIEngine]) -> set[str]:
     await outthink.ask(_QUESTION, model=model())
-    with watch.noting() as found:
+    with watch.noting() as result:
         await outthink.ask(_QUESTION, model=model())
         await asyncio.sleep(_REST)
-    return found
+    return result
 
 
 def asked_with_an_engine(watch: Watch, url: str) -> set[str]:
@@ -93,10 +93,10 @@ def asked_through_the_proxy(watch: Watch, url: str) -> set[str]:
     with ProxyServer(url) as proxy:
         for _ in range(3):  # samples in one call are tried, then left
             _through(proxy.chat("outthink/self-consistency@3").status)
-        with watch.noting() as found:
+        with watch.noting() as result:
             _through(proxy.chat("outthink/self-consistency@3").status)
             time.sleep(_REST)
-    return found
+    return result
 
 
 def _through(status: int) -> None:

@@ -95,19 +95,19 @@ def sizes(files: Sequence[SourceFile]) -> Iterator[Figure]:
     counted = (f"{comments:,} lines",)
     yield Figure("comments", "lines with a comment, % of the lines", _percent(comments, lines), found=counted)
     yield Figure("median", "lines of the median file", median(lengths.values()), 200, 120)
-    found = _most((count, name) for name, count in lengths.items() if count > LONGEST_FILE)
-    yield Figure("long_files", f"files of more than {LONGEST_FILE} lines", len(found), 0, found=found)
-    found = _most(
+    result = _most((count, name) for name, count in lengths.items() if count > LONGEST_FILE)
+    yield Figure("long_files", f"files of more than {LONGEST_FILE} lines", len(result), 0, found=result)
+    result = _most(
         (count, f"{file.name}:{line} {name}")
         for file in files
         for name, line, count in file.functions()
         if count > LONGEST_FUNCTION
     )
     what = f"functions of more than {LONGEST_FUNCTION} lines, docstring not counted"
-    yield Figure("long_functions", what, len(found), 0, found=found)
+    yield Figure("long_functions", what, len(result), 0, found=result)
     folders = Counter(name.rpartition("/")[0] or "." for name in lengths)
-    found = _most((count, name) for name, count in folders.items() if count > FULL_FOLDER)
-    yield Figure("full_folders", f"folders of more than {FULL_FOLDER} Python files", len(found), 0, found=found)
+    result = _most((count, name) for name, count in folders.items() if count > FULL_FOLDER)
+    yield Figure("full_folders", f"folders of more than {FULL_FOLDER} Python files", len(result), 0, found=result)
 
 
 def imports(files: Sequence[SourceFile], folder: Path) -> Iterator[Figure]:
@@ -118,8 +118,8 @@ def imports(files: Sequence[SourceFile], folder: Path) -> Iterator[Figure]:
     graph = module_graph({file.path.resolve(): file.tree for file in files}, base)
     alone = tuple(with_one_importer(graph))
     yield Figure("one_importer", "modules with exactly one importer", len(alone), found=alone)
-    found = tuple(f"{len(members)}: {', '.join(members)}" for members in circles(graph))
-    yield Figure("circles", "import circles, lazy and TYPE_CHECKING imports included", len(found), 0, found=found)
+    result = tuple(f"{len(members)}: {', '.join(members)}" for members in circles(graph))
+    yield Figure("circles", "import circles, lazy and TYPE_CHECKING imports included", len(result), 0, found=result)
     members = sum(len(members) for members in circles(graph))
     yield Figure("in_circles", "modules that are in an import circle", members)
 
@@ -132,8 +132,8 @@ def names(files: Sequence[SourceFile]) -> Iterator[Figure]:
             places[name].append(f"{file.name}:{line}")
     twice = {name: where for name, where in sorted(places.items()) if len(where) > 1}
     further = sum(len(where) - 1 for where in twice.values())
-    found = tuple(f"{name}: {', '.join(where)}" for name, where in twice.items())
-    yield Figure("class_names", "further definitions of a class name", further, 5, found=found)
+    result = tuple(f"{name}: {', '.join(where)}" for name, where in twice.items())
+    yield Figure("class_names", "further definitions of a class name", further, 5, found=result)
     count = sum(file.any_names() for file in files)
     yield Figure("any", "uses of Any, import statements not counted", count, 250)
     yield Figure("any_lines", "lines with the word Any, imports included", sum(file.any_lines() for file in files), 250)
@@ -141,8 +141,8 @@ def names(files: Sequence[SourceFile]) -> Iterator[Figure]:
     yield Figure("cast", "calls of cast", sum(file.calls("cast") for file in files), 4)
     asked = {f"{name} calls": sum(file.calls(name) for file in files) for name in ("getattr", "hasattr")}
     asked["except AttributeError"] = sum(file.handlers("AttributeError") for file in files)
-    found = tuple(f"{count} {name}" for name, count in asked.items())
-    yield Figure("attributes", "attributes asked for by name", sum(asked.values()), 50, found=found)
+    result = tuple(f"{count} {name}" for name, count in asked.items())
+    yield Figure("attributes", "attributes asked for by name", sum(asked.values()), 50, found=result)
 
 
 def entered() -> Iterator[Figure]:

@@ -68,8 +68,8 @@ def circles(graph: Graph) -> list[list[str]]:
     order = [name for start in sorted(graph) for name in _finished(graph, start, placed)]
     placed = set()
     components = [_finished(reverse, start, placed) for start in reversed(order)]
-    found = [sorted(component) for component in components if len(component) > 1]
-    return sorted(found, key=lambda members: (-len(members), members))
+    result = [sorted(component) for component in components if len(component) > 1]
+    return sorted(result, key=lambda members: (-len(members), members))
 
 
 def _finished(graph: Graph, start: str, placed: set[str]) -> list[str]:
@@ -81,7 +81,7 @@ def _finished(graph: Graph, start: str, placed: set[str]) -> list[str]:
     open_modules = [(start, iter(sorted(graph[start])))]
     while open_modules:
         name, targets = open_modules[-1]
-        target = next((one for one in targets if one not in placed), None)
+        target = next((target for target in targets if target not in placed), None)
         if target is None:
             open_modules.pop()
             left.append(name)

@@ -137,7 +137,7 @@ def compare(scratch: Path) -> dict[str, Any]:
     printed, _ = outthink(scratch, "strategies", "--markdown")
     names = [line.split("`")[1] for line in printed if line.startswith("| `")]
     all_of_them = [name for name in names if name not in NOT_REPLAYED]
-    told = {name: outthink(scratch, "compare", DEMO[0], "--strategy", name, code=2)[1] for name in NOT_REPLAYED}
+    received = {name: outthink(scratch, "compare", DEMO[0], "--strategy", name, code=2)[1] for name in NOT_REPLAYED}
     stopping = ("adaptive-consistency", "esc", "short-m-of-k", "deepconf-online")
     scored = ("best-of-n", "weighted-vote")
     return {
@@ -145,7 +145,7 @@ def compare(scratch: Path) -> dict[str, Any]:
         "ahead": replayed(scratch, stopping, "--seeds", "1", "--ahead", "4", "--concurrency", "4"),
         "exact": replayed(scratch, scored, "--seeds", "1", "--verifier", "exact", traces=DEMO[:1]),
         "confidence": replayed(scratch, scored, "--seeds", "1", "--verifier", "confidence"),
-        "refused": told,
+        "refused": received,
     }
 
 
@@ -175,15 +175,15 @@ def metric_families(scratch: Path) -> Any:
 
 def helps(scratch: Path) -> dict[str, list[str]]:
     """The help of all verbs and of their verbs, and the explained configuration."""
-    found = {"outthink serve --print-config": outthink(scratch, "serve", "--print-config")[0]}
+    results = {"outthink serve --print-config": outthink(scratch, "serve", "--print-config")[0]}
     waiting: list[list[str]] = [[]]
     while waiting:
         verb = waiting.pop()
         lines, _ = outthink(scratch, *verb, "--help")
-        found[" ".join(["outthink", *verb])] = lines
+        results[" ".join(["outthink", *verb])] = lines
         positional = "\n".join(lines).partition("positional arguments:\n")[2].partition("\n\n")[0]
         waiting += [[*verb, name] for name in _SUBVERB.findall(positional)]
-    return found
+    return results
 
 
 def strategies(scratch: Path) -> dict[str, list[str]]:
@@ -208,13 +208,13 @@ def benchmark(name: str, scratch: Path) -> dict[str, Any]:
 
 def result(name: str, folder: Path) -> dict[str, Any]:
     """What a benchmark has left in the folder of results."""
-    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    lines = [(f"{line['target']} ({line['limit']})", line) for line in found["targets"]]
-    found["targets"] = dict(lines)
-    assert len(found["targets"]) == len(lines)
+    results: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    lines = [(f"{line['target']} ({line['limit']})", line) for line in results["targets"]]
+    results["targets"] = dict(lines)
+    assert len(results["targets"]) == len(lines)
     if (plot := folder / f"{name}.svg").exists():
-        found[plot.name] = hashlib.sha256(plot.read_bytes()).hexdigest()
-    return found
+        results[plot.name] = hashlib.sha256(plot.read_bytes()).hexdigest()
+    return results
 
 
 def _give_way() -> None:

@@ -36,11 +36,11 @@ def errors(folder: Path) -> dict[str, dict[str, int]]:
     """
     trees = [ast.parse(path.read_text()) for path in sorted(folder.rglob("*.py"))]
     reader = _Reader(trees)
-    found: Counter[tuple[str, str]] = Counter()
+    result: Counter[tuple[str, str]] = Counter()
     for tree in trees:
-        found.update(reader.read(tree, [_scope(tree.body)]))
+        result.update(reader.read(tree, [_scope(tree.body)]))
     table: dict[str, dict[str, int]] = {}
-    for (name, message), count in sorted(found.items()):
+    for (name, message), count in sorted(result.items()):
         table.setdefault(name, {})[message] = count
     return table
 
@@ -69,10 +69,10 @@ def _helpers(trees: Sequence[ast.Module], classes: set[str]) -> dict[str, str]:
     """Functions of something that return nothing but errors, or only raise; by name what they make."""
     made: dict[str, set[str]] = {}
     for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, _Function)):
-        if {one.arg for one in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]} <= {"self", "cls"}:
+        if {item.arg for item in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]} <= {"self", "cls"}:
             continue
-        told = ast.unparse(node.returns).strip("'\"") if node.returns is not None else "?"
-        made.setdefault(node.name, set()).update(told.split(" | "))
+        received = ast.unparse(node.returns).strip("'\"") if node.returns is not None else "?"
+        made.setdefault(node.name, set()).update(received.split(" | "))
     fitting = classes | {"None", "NoReturn", "Never"}
     return {
         name: " | ".join(sorted(kinds - {"None"}))
@@ -123,7 +123,7 @@ class _Reader:
         if isinstance(node, _Function | ast.Lambda):
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
             own = _scope(node.body) if isinstance(node, _Function) else Scope()
-            own.opaque |= {one.arg for one in given if one is not None}
+            own.opaque |= {item.arg for item in given if item is not None}
             scopes = [*scopes, own]
         elif isinstance(node, ast.ClassDef):
             inside = node.name if node.name in self._classes else ""
@@ -138,8 +138,8 @@ class _Reader:
         name = _last(node.func)
         if isinstance(node.func, ast.Attribute) and "log" in _last(node.func.value).lower():
             return  # a line for the log
-        given = [self._argument(one, scopes) for one in node.args]
-        named = [f"{one.arg or '**'}={self._argument(one.value, scopes)}" for one in node.keywords]
+        given = [self._argument(arg, scopes) for arg in node.args]
+        named = [f"{keyword.arg or '**'}={self._argument(keyword.value, scopes)}" for keyword in node.keywords]
         message = ", ".join([*given, *sorted(named)])
         if name in self._classes:
             yield name, message
@@ -166,14 +166,14 @@ class _Reader:
             case ast.BinOp(left=left, op=ast.Add(), right=right):
                 return self._joined([left, right], scopes, seen, "")
             case ast.IfExp(body=body, orelse=orelse):
-                found = self._joined([body, orelse], scopes, seen, "|")
-                return found and f"({found})"
+                result = self._joined([body, orelse], scopes, seen, "|")
+                return result and f"({result})"
             case ast.Name(id=name) if name not in seen:
                 return self._named(name, scopes, seen)
         return None
 
     def _joined(self, nodes: Sequence[ast.expr], scopes: list[Scope], seen: frozenset[str], sign: str) -> str | None:
-        texts = [self._text(one, scopes, seen) for one in nodes]
+        texts = [self._text(node, scopes, seen) for node in nodes]
         return None if set(texts) == {None} else sign.join(_HOLE if text is None else text for text in texts)
 
     def _named(self, name: str, scopes: list[Scope], seen: frozenset[str]) -> str | None:

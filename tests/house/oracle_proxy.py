@@ -93,10 +93,10 @@ def _proxy(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[s
         try:
             assert process.stderr is not None
             line = process.stderr.readline()
-            found = re.search(r"(http://\S+)/v1", line)
-            if found is None:
+            result = re.search(r"(http://\S+)/v1", line)
+            if result is None:
                 raise RuntimeError(f"outthink serve did not start: {line}")
-            yield found[1]
+            yield result[1]
         finally:
             process.kill()
             process.communicate(timeout=10)
@@ -143,16 +143,16 @@ def metrics(command: Sequence[str], environment: Mapping[str, str]) -> dict[str,
 
 def families(text: str) -> dict[str, dict[str, Any]]:
     """What Prometheus' text format tells of each metric, values left out."""
-    found: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, Any]] = {}
     for line in text.splitlines():
         if line.startswith(("# HELP ", "# TYPE ")):
-            key, name, told = [*line[2:].split(" ", 2), ""][:3]
-            found.setdefault(name, {"labels": [], "bounds": []})[key.lower()] = told
+            key, name, received = [*line[2:].split(" ", 2), ""][:3]
+            result.setdefault(name, {"labels": [], "bounds": []})[key.lower()] = received
         elif (sample := _SAMPLE.match(line)) is not None:
-            name = sample[1] if sample[1] in found else _ADDED.sub("", sample[1])
-            one = found.setdefault(name, {"labels": [], "bounds": []})
+            name = sample[1] if sample[1] in result else _ADDED.sub("", sample[1])
+            one = result.setdefault(name, {"labels": [], "bounds": []})
             for label, value in _LABEL.findall(sample[2] or ""):
                 kept = one["bounds"] if label == "le" else one["labels"]
-                told = value if label == "le" else label
-                kept += [told] if told not in kept else []
-    return found
+                received = value if label == "le" else label
+                kept += [received] if received not in kept else []
+    return result

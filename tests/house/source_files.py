@@ -168,13 +168,13 @@ def _module_imports(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
     """Annotations of arguments, results and variables."""
     for node in ast.walk(tree):
-        found = None
+        result = None
         if isinstance(node, ast.arg | ast.AnnAssign):
-            found = node.annotation
+            result = node.annotation
         elif isinstance(node, Function):
-            found = node.returns
-        if found is not None:
-            yield found
+            result = node.returns
+        if result is not None:
+            yield result
 
 
 def _quoted(tree: ast.Module) -> Iterator[ast.expr]:

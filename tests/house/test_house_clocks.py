@@ -48,13 +48,13 @@ def _checked() -> list[Path]:
 
 
 def test_no_test_waits_for_seconds_or_judges_by_a_clock() -> None:
-    found = [
+    result = [
         f"{path.relative_to(TESTS)}:{line}"
         for path in _checked()
         if "pytest.mark.timing" not in (source := path.read_text())
         for line in looks_at_clocks(source)
     ]
-    assert not found, "wait with support.waiting, or move the test into a file marked timing:\n" + "\n".join(found)
+    assert not result, "wait with support.waiting, or move the test into a file marked timing:\n" + "\n".join(result)
 
 
 def test_clocks_are_seen() -> None:

@@ -22,7 +22,7 @@ def _key(name: str) -> str:
 
 def core() -> tuple[set[str], set[str]]:
     """Distributions of `pip install outthink`, itself included, and those of them that are not installed."""
-    found: set[str] = set()
+    result: set[str] = set()
     absent: set[str] = set()
     waiting: list[tuple[str, frozenset[str]]] = [("outthink", frozenset())]
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -31,7 +31,7 @@ def core() -> tuple[set[str], set[str]]:
         if (name, extras) in seen:
             continue
         seen.add((name, extras))
-        found.add(name)
+        result.add(name)
         try:
             lines = requires(name) or []
         except PackageNotFoundError:
@@ -41,14 +41,14 @@ def core() -> tuple[set[str], set[str]]:
             contexts = [default_environment() | {"extra": extra} for extra in (extras or {""})]
             if requirement.marker is None or any(map(requirement.marker.evaluate, contexts)):
                 waiting.append((_key(requirement.name), frozenset(requirement.extras)))
-    return found, absent
+    return result, absent
 
 
 def test_core_install_is_small() -> None:
-    found, absent = core()
+    result, absent = core()
     assert not absent, f"the environment lacks {sorted(absent)}"
-    assert len(found) <= MOST, f"{len(found)} distributions: {sorted(found)}"
-    assert not found & NEVER
+    assert len(result) <= MOST, f"{len(result)} distributions: {sorted(result)}"
+    assert not result & NEVER
 
 
 def test_litellm_is_in_no_extra() -> None:

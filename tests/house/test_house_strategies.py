@@ -26,14 +26,14 @@ def _quoted(path: Path) -> set[str]:
 def test_no_name_of_a_strategy_outside_its_room(root: Path) -> None:
     names = set(strategies()) - _OTHER_MEANING
     package = root / "src/outthink"
-    found = [
+    result = [
         f"{path.relative_to(root)}: {text!r}"
         for path in package.rglob("*.py")
         if path.parent != package / "strategies" and package / "strategies" not in path.parents
         for text in _quoted(path)
         if re.split("[:@]", text)[0] in names
     ]
-    assert not found, "declare a trait, or name it in strategies/defaults.py"
+    assert not result, "declare a trait, or name it in strategies/defaults.py"
 
 
 def test_the_table_holds_what_the_contract_says() -> None:

@@ -64,5 +64,5 @@ def test_a_module_that_never_was_is_not_found() -> None:
 
 
 def test_every_name_that_has_moved_is_in_the_changelog(root: Path) -> None:
-    told = (root / "CHANGELOG.md").read_text()
-    assert not [f"{module}.{name}" for module, names in FORMER.items() for name in names if module not in told]
+    received = (root / "CHANGELOG.md").read_text()
+    assert not [f"{module}.{name}" for module, names in FORMER.items() for name in names if module not in received]

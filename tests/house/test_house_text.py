@@ -16,14 +16,14 @@ _FORBIDDEN = {
 
 
 def test_no_private_text(files: list[Path], root: Path) -> None:
-    found = []
+    result = []
     for path in files:
         if path.suffix in _BINARY or path == Path(__file__):
             continue
         text = path.read_text(errors="replace")
         for what, pattern in _FORBIDDEN.items():
-            found += [f"{path.relative_to(root)}: {what}: {match[0]}" for match in pattern.finditer(text)]
-    assert not found
+            result += [f"{path.relative_to(root)}: {what}: {match[0]}" for match in pattern.finditer(text)]
+    assert not result
 
 
 def test_files_are_small(files: list[Path], root: Path) -> None:

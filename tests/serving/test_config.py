@@ -50,11 +50,11 @@ def test_flags_win_over_the_environment_and_that_over_the_file(file: Path) -> No
 
 def test_backends_on_one_line_replace_those_of_the_file(file: Path) -> None:
     environ = {"OUTTHINK_MODEL": "http://192.0.2.9/v1"}
-    assert [one.url for one in read(file, BACKEND, environ).backends] == ["http://192.0.2.1:8000/v1"]
+    assert [backend.url for backend in read(file, BACKEND, environ).backends] == ["http://192.0.2.1:8000/v1"]
     environ["OUTTHINK_SERVE_BACKENDS"] = "http://192.0.2.2/v1, embedded"
-    assert [one.url for one in read(file, BACKEND, environ).backends] == ["http://192.0.2.2/v1", "embedded"]
+    assert [backend.url for backend in read(file, BACKEND, environ).backends] == ["http://192.0.2.2/v1", "embedded"]
     config = read(file, BACKEND, environ, models="http://192.0.2.3/v1", key="sesame")
-    assert [(one.url, one.secret()) for one in config.backends] == [("http://192.0.2.3/v1", "sesame")]
+    assert [(backend.url, backend.secret()) for backend in config.backends] == [("http://192.0.2.3/v1", "sesame")]
 
 
 def test_the_environment_alone_is_enough(file: Path) -> None:
@@ -165,10 +165,10 @@ def test_variables_and_flags_are_named_as_well(
 
 
 def test_prices_are_stated_by_backend_or_for_those_of_the_line(file: Path) -> None:
-    told = read(file, BACKEND + 'price = "0.5,1.5"\nenergy = "0.01,0.3"\n').backends[0].settings()
-    assert (told.price, told.energy) == (Price(0.5, 1.5), Energy(0.01, 0.3))
+    received = read(file, BACKEND + 'price = "0.5,1.5"\nenergy = "0.01,0.3"\n').backends[0].settings()
+    assert (received.price, received.energy) == (Price(0.5, 1.5), Energy(0.01, 0.3))
     line = read_config(models="http://h/v1,embedded", price="1,2,0.5", energy="1,2", environ={}).backends
-    assert {(one.settings().price, one.settings().energy) for one in line} == {(Price(1, 2, 0.5), Energy(1, 2))}
+    assert {(item.settings().price, item.settings().energy) for item in line} == {(Price(1, 2, 0.5), Energy(1, 2))}
     with pytest.raises(BadInput, match=re.escape(f"{file}: backends[0].price: 'dear' does not hold two numbers")):
         read(file, BACKEND + 'price = "dear"\n')
     with pytest.raises(BadInput, match=r"--price: '1,2' goes with --model"):

@@ -87,10 +87,10 @@ def test_the_page_lets_no_foreign_code_in(proxy: ProxyServer) -> None:
 def test_no_script_ever_reads_markup() -> None:
     for file in (files("outthink.serving.dashboard") / "static").iterdir():
         if file.name.endswith(".js"):
-            found = re.search(
+            result = re.search(
                 r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\(", file.read_text()
             )
-            assert found is None, file.name
+            assert result is None, file.name
 
 
 def test_files_that_are_known_are_not_sent_again(proxy: ProxyServer) -> None:
@@ -111,10 +111,10 @@ def test_data_is_for_admins(guarded: ProxyServer, path: str) -> None:
     assert guarded.get(asked, authorization="Bearer wrong").status == 401
     refused = guarded.get(asked, authorization="Bearer plain")
     assert (refused.status, refused.error["code"]) == (403, "admin_only")
-    found = guarded.get(asked, authorization="Bearer admin")
-    assert found.status == (404 if "rcpt" in path else 200)
-    if found.status == 200:
-        assert found.headers["cache-control"] == "no-store"
+    result = guarded.get(asked, authorization="Bearer admin")
+    assert result.status == (404 if "rcpt" in path else 200)
+    if result.status == 200:
+        assert result.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", DATA)
@@ -202,9 +202,9 @@ def test_terms_that_cannot_be_used(proxy: ProxyServer, path: str, field: str) ->
 
 def test_spend_in_every_currency_with_what_is_unknown(backend: ChatServer, proxy: ProxyServer) -> None:
     proxy.chat("outthink/self-consistency@2:ties=random", seed=0)
-    told = data(proxy, "spend?by=strategy")
-    (row,) = told["rows"]
-    assert (told["by"], row["group"], row["requests"]) == ("strategy", "self-consistency:n=2,ties=random", 1)
+    received = data(proxy, "spend?by=strategy")
+    (row,) = received["rows"]
+    assert (received["by"], row["group"], row["requests"]) == ("strategy", "self-consistency:n=2,ties=random", 1)
     assert (row["tokens"], row["unknown_tokens"]) == (14, 0)
     assert (row["usd"], row["unknown_usd"]) == (None, 1)
     assert (row["joules"], row["unknown_joules"]) == (None, 1)
@@ -218,12 +218,12 @@ def test_spend_in_every_currency_with_what_is_unknown(backend: ChatServer, proxy
 
 
 def test_the_frontier_of_the_active_policy(proxy: ProxyServer, guarded: ProxyServer) -> None:
-    told = data(proxy, "policy")["policy"]
-    (task,) = told["tasks"]
+    received = data(proxy, "policy")["policy"]
+    (task,) = received["tasks"]
     assert (task["model"], task["dataset"]) == ("tiny", "sums")
     points = [(point["n"], point["accuracy"], point["tokens"], point["chosen"]) for point in task["points"]]
     assert points == [(1, 0.5, 100.0, False), (2, 0.55, 200.0, False), (4, 0.6, 400.0, True), (8, 0.65, 800.0, False)]
-    assert {fact["name"] for fact in told["facts"]} >= {"policy", "target", "created"}
+    assert {fact["name"] for fact in received["facts"]} >= {"policy", "target", "created"}
     assert data(guarded, "policy", authorization="Bearer admin") == {"policy": None}
 
 
@@ -248,7 +248,7 @@ def test_the_live_board_follows_a_request_whose_client_leaves(backend: ChatServe
     before = data(proxy, f"requests/{row['id']}")
     assert (before["done"], before["remembered"]["votes"]) == (False, row["votes"])
     client.close()
-    story = until(lambda: (found := data(proxy, f"requests/{row['id']}"))["done"] and found)
+    story = until(lambda: (result := data(proxy, f"requests/{row['id']}"))["done"] and result)
     assert (story["record"]["stopped"], story["record"]["status"]) == ("interrupted", 499)
     assert story["tree"][0]["counts"] == {"finished": 2, "cancelled": 4}
     assert story["remembered"]["counts"] == {"started": 0, "finished": 2, "cancelled": 4}

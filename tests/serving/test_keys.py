@@ -69,8 +69,8 @@ def test_keys_go_where_serve_would_look(
     monkeypatch.setenv("OUTTHINK_SERVE_LEDGER_URL_FILE", str(tmp_path / "url"))
     keys(capsys, "add", "b")
     keys(capsys, "add", "c", "--ledger", urls["named"])
-    found = {name: keys(capsys, "list", "--ledger", url) for name, url in urls.items()}
-    assert {name: [one["name"] for one in listed] for name, listed in found.items()} == {
+    result = {name: keys(capsys, "list", "--ledger", url) for name, url in urls.items()}
+    assert {name: [item["name"] for item in listed] for name, listed in result.items()} == {
         "file": ["a"],
         "secret": ["b"],
         "named": ["c"],
@@ -123,11 +123,11 @@ def test_a_revoked_key_stays_in_the_list_and_frees_its_name(url: str, capsys: py
     assert keys(capsys, "revoke", "a")["revoked"]
     second = keys(capsys, "add", "a")
     keys(capsys, "revoke", second["id"])
-    assert [(one["id"], one["revoked"] is not None) for one in keys(capsys, "list")] == [
+    assert [(key["id"], key["revoked"] is not None) for key in keys(capsys, "list")] == [
         (first["id"], True),
         (second["id"], True),
     ]
-    assert all("secret" not in one for one in keys(capsys, "list"))
+    assert all("secret" not in key for key in keys(capsys, "list"))
 
     async def closed(ledger: DurableLedger) -> None:
         assert ledger.guarded  # a ledger whose keys are all revoked is not open to everyone

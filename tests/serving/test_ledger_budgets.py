@@ -119,9 +119,9 @@ def test_absurd_bounds_and_counts_do_no_harm(ledger_url: str) -> None:
         with pytest.raises(OverBudget):
             await ledger.reserve(key, 10**40, 1e300, "r1")
         held = await ledger.reserve(key, 10, None, "r2")
-        told = record("r2", key.id, tokens=10**40, usd=1e300, error="half \ud83d of a pair\x00", model="m\x00")
-        await ledger.settle(held, told)
-        assert [one.id for one in await ledger.search(text="of a pair")] == ["r2"]
+        received = record("r2", key.id, tokens=10**40, usd=1e300, error="half \ud83d of a pair\x00", model="m\x00")
+        await ledger.settle(held, received)
+        assert [item.id for item in await ledger.search(text="of a pair")] == ["r2"]
 
     doing(ledger_url, job)
 
@@ -156,9 +156,9 @@ def test_a_lease_that_runs_out_is_charged_as_reserved(ledger_url: str) -> None:
     doing(ledger_url, lambda ledger: ledger.receipt("r1"), clock=clock)
     assert periods(ledger_url)[DAY] == (0, 0, 600, 250_000_000)
     clock.now += 2
-    found = doing(ledger_url, lambda ledger: ledger.receipt("r1"), clock=clock)
-    assert found is not None
-    assert (found.estimated, found.tokens, found.at_most_tokens, found.at_most_usd) == (True, None, 600, 0.25)
+    result = doing(ledger_url, lambda ledger: ledger.receipt("r1"), clock=clock)
+    assert result is not None
+    assert (result.estimated, result.tokens, result.at_most_tokens, result.at_most_usd) == (True, None, 600, 0.25)
     assert periods(ledger_url)[DAY] == (600, 250_000_000, 0, 0)
     doing(ledger_url, lambda ledger: ledger.receipt("r1"), clock=clock)
     assert periods(ledger_url)[DAY] == (600, 250_000_000, 0, 0)
@@ -173,10 +173,10 @@ def test_the_truth_replaces_what_was_charged_for_a_lost_lease(ledger_url: str) -
         clock.now += 100
         async with opened(ledger_url, clock):  # another process finds the lease expired
             assert periods(ledger_url)[DAY] == (600, 0, 0, 0)
-        told = record("r1", key.id, tokens=17)
-        await ledger.settle(held, told)
-        await ledger.settle(held, told)
-        assert await ledger.receipt("r1") == told
+        received = record("r1", key.id, tokens=17)
+        await ledger.settle(held, received)
+        await ledger.settle(held, received)
+        assert await ledger.receipt("r1") == received
         (spent,) = await ledger.spend("model")
         assert (spent.group, spent.requests, spent.tokens, spent.estimated) == ("tiny", 1, 17, 0)
 

@@ -59,7 +59,7 @@ def test_only_one_of_many_at_once_is_served(ledger_url: str) -> None:
         async with opened(ledger_url) as other:
             asked = [(ledger, other)[at % 2].reserve(ANYONE, 10, None, f"r{at}", ASKED) for at in range(20)]
             got = await asyncio.gather(*asked, return_exceptions=True)
-        assert sorted(type(one).__name__ for one in got) == ["Repeated"] * 19 + ["Reservation"]
+        assert sorted(type(item).__name__ for item in got) == ["Repeated"] * 19 + ["Reservation"]
 
     doing(ledger_url, job)
 

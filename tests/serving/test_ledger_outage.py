@@ -78,8 +78,8 @@ def test_records_wait_on_local_disk_and_are_counted_once(
         await ledger.settle(held, record("r0", limited.id, tokens=7))
         await ledger.settle(Reservation("r1", free.id), record("r1", free.id, tokens=1))  # told again
         for at in range(2, 40):
-            told = record(f"r{at}", free.id, tokens=1, error="ü\ud83d", body=b"\xff\x00", content=b"{}")
-            await ledger.settle(Reservation(f"r{at}", free.id), told)
+            received = record(f"r{at}", free.id, tokens=1, error="ü\ud83d", body=b"\xff\x00", content=b"{}")
+            await ledger.settle(Reservation(f"r{at}", free.id), received)
         with pytest.raises(LedgerDown, match="budget"):
             await ledger.reserve(limited, 1, None, "r90")
         assert (await ledger.reserve(free, 1, None, "r91", Idempotency("i", "d"))).replay is None
@@ -96,7 +96,7 @@ def test_records_wait_on_local_disk_and_are_counted_once(
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(job())
-    assert len([one for one in caplog.records if "cannot be used" in one.message]) == 1
+    assert len([item for item in caplog.records if "cannot be used" in item.message]) == 1
 
 
 def test_what_an_ended_process_left_is_taken_over(ledger_url: str, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_full_disk_crashes_nothing(ledger_url: str, tmp_path: Path, monkeypatc
         await ledger.settle(Reservation("r6", "a"), record("r6", "a", tokens=1))
         switch.gone = False
         await back(ledger)
-        assert [one.id for one in await ledger.search()] == [f"r{at}" for at in range(6, -1, -1)]
+        assert [item.id for item in await ledger.search()] == [f"r{at}" for at in range(6, -1, -1)]
         (spent,) = await ledger.spend("key")
         assert (spent.requests, spent.tokens) == (7, 7)
         await ledger.close()
@@ -276,11 +276,11 @@ def test_what_cannot_be_opened_says_so_without_passwords(tmp_path: Path) -> None
 
 def test_one_record_that_no_database_takes_does_not_sink_the_others(ledger_url: str) -> None:
     async def job(ledger: DurableLedger) -> None:
-        told = [record(f"r{at}", "a", tokens=1) for at in range(10)]
-        told[4] = replace(told[4], receipt={"what": object()})
-        settling = (ledger.settle(Reservation(one.id, "a"), one) for one in told)
+        received = [record(f"r{at}", "a", tokens=1) for at in range(10)]
+        received[4] = replace(received[4], receipt={"what": object()})
+        settling = (ledger.settle(Reservation(item.id, "a"), item) for item in received)
         got = await asyncio.gather(*settling, return_exceptions=True)
-        assert [type(one) for one in got] == [TypeError if at == 4 else type(None) for at in range(10)]
+        assert [type(item) for item in got] == [TypeError if at == 4 else type(None) for at in range(10)]
         assert len(await ledger.search()) == 9
         assert ledger.problem is None
 
@@ -298,8 +298,8 @@ def test_closing_writes_what_is_queued_and_ends_it(ledger_url: str) -> None:
     async def job() -> None:
         ledger = open_durable(ledger_url)
         await ledger.open()
-        told = [record(f"r{at}", "a", tokens=1) for at in range(1000)]
-        settling = [asyncio.create_task(ledger.settle(Reservation(one.id, "a"), one)) for one in told]
+        received = [record(f"r{at}", "a", tokens=1) for at in range(1000)]
+        settling = [asyncio.create_task(ledger.settle(Reservation(item.id, "a"), item)) for item in received]
         await asyncio.sleep(0)
         await ledger.close()
         await asyncio.wait_for(asyncio.gather(*settling), PATIENCE)

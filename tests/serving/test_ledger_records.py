@@ -16,8 +16,8 @@ DAY = 86_400.0
 
 
 async def settled(ledger: Ledger, *records: RequestRecord) -> None:
-    for one in records:
-        await ledger.settle(Reservation(one.id, one.key_id), one)
+    for item in records:
+        await ledger.settle(Reservation(item.id, item.key_id), item)
 
 
 def told() -> list[RequestRecord]:
@@ -79,7 +79,7 @@ def test_search(ledger_url: str, terms: dict[str, object], found: str, durable: 
     async def job(ledger: Ledger) -> None:
         await settled(ledger, *told())
         got = await ledger.search(**terms)  # type: ignore[arg-type]
-        assert "".join(one.id[1:] for one in got) == found
+        assert "".join(item.id[1:] for item in got) == found
 
     doing(ledger_url, job if durable else lambda _: job(MemoryLedger()))
 
@@ -117,7 +117,7 @@ def test_old_requests_go_and_their_sums_stay(ledger_url: str) -> None:
     async def job(ledger: DurableLedger) -> None:
         await settled(ledger, *told())
         assert await ledger.prune(NOON) == 2
-        assert [one.id for one in await ledger.search()] == ["r4", "r3", "r2"]
+        assert [item.id for item in await ledger.search()] == ["r4", "r3", "r2"]
         assert sum(row.requests for row in await ledger.spend("day")) == 5
 
     doing(ledger_url, job)
@@ -155,7 +155,7 @@ def test_stored_content_is_found_and_deleted(ledger_url: str) -> None:
         assert ledger.logs_content
         await settled(ledger, one, other)
         assert await ledger.content("x") == ("hello x", "the REPLY")
-        assert [found.id for found in await ledger.search(text="reply")] == ["y", "x"]
+        assert [result.id for result in await ledger.search(text="reply")] == ["y", "x"]
         assert await ledger.forget("x")
         assert not await ledger.forget("x")
         assert await ledger.content("x") is None

@@ -36,7 +36,7 @@ def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
         yield running
 
 
-class Heard(Watcher):
+class RecordingWatcher(Watcher):
     """Writes down what it is told."""
 
     def __init__(self) -> None:
@@ -69,27 +69,27 @@ def figures(proxy: ProxyServer) -> dict[tuple[str, tuple[str, ...]], float]:
 
 def test_a_strategy_is_told_sample_by_sample(backend: ChatServer, proxy: ProxyServer) -> None:
     backend.routes[CHAT] = lambda seen: stream(Hang()) if seen.body["seed"] == 2 else chat(["The answer is 4."])
-    heard = Heard()
-    proxy.app.watchers.add(heard)
+    messages = RecordingWatcher()
+    proxy.app.watchers.add(messages)
     got = proxy.chat("outthink/self-consistency@3", seed=0)
     receipt = got.headers["x-outthink-receipt"]
-    assert heard.told[0] == ("began", receipt, "self-consistency:n=3")
-    assert heard.told[-1] == ("end", receipt, "consensus")
-    states = [told[0] for told in heard.told]
+    assert messages.told[0] == ("began", receipt, "self-consistency:n=3")
+    assert messages.told[-1] == ("end", receipt, "consensus")
+    states = [received[0] for received in messages.told]
     assert states.count("started") == 3
     assert (states.count("finished"), states.count("cancelled")) == (2, 1)
-    assert ("voted", receipt, {"4": 2}, "4") in heard.told
+    assert ("voted", receipt, {"4": 2}, "4") in messages.told
 
 
 def test_a_request_that_fails_ends_for_its_watchers(backend: ChatServer, proxy: ProxyServer) -> None:
-    heard = Heard()
-    proxy.app.watchers.add(heard)
+    messages = RecordingWatcher()
+    proxy.app.watchers.add(messages)
     backend.routes[CHAT] = refusal(500, "broken")
     for model in ("tiny", "outthink/single"):
         proxy.chat(model)
-    began = [told[1] for told in heard.told if told[0] == "began"]
+    began = [received[1] for received in messages.told if received[0] == "began"]
     assert len(began) == 2
-    assert [told[1] for told in heard.told if told[0] == "end"] == began
+    assert [received[1] for received in messages.told if received[0] == "end"] == began
 
 
 def test_a_watcher_that_fails_is_dropped_and_the_request_served(proxy: ProxyServer) -> None:
@@ -97,12 +97,12 @@ def test_a_watcher_that_fails_is_dropped_and_the_request_served(proxy: ProxyServ
         def began(self, running: Any) -> None:
             raise RuntimeError("no")
 
-    heard = Heard()
+    received = RecordingWatcher()
     proxy.app.watchers.add(Broken())
-    proxy.app.watchers.add(heard)
+    proxy.app.watchers.add(received)
     assert proxy.chat("tiny").status == 200
-    assert proxy.app.watchers._all == (heard,)
-    assert heard.told[-1][0] == "end"
+    assert proxy.app.watchers._all == (received,)
+    assert received.told[-1][0] == "end"
 
 
 def test_metrics_count_what_was_spent_and_what_nobody_knows(backend: ChatServer, proxy: ProxyServer) -> None:
@@ -112,17 +112,17 @@ def test_metrics_count_what_was_spent_and_what_nobody_knows(backend: ChatServer,
     proxy.chat("tiny")
     backend.routes[CHAT] = whole({"choices": []})
     proxy.chat("tiny")
-    found = figures(proxy)
+    result = figures(proxy)
     labels = ("tiny", "pass-through")
-    assert found["outthink_requests_total", (CHAT, "tiny", "200", "pass-through")] == 3
-    assert found["outthink_tokens_total", ("prompt", *labels)] == 6
-    assert found["outthink_tokens_total", ("completion", *labels)] == 8
-    assert found["outthink_unknown_total", ("prompt tokens", *labels)] == 1
-    assert found["outthink_unknown_total", ("usd", *labels)] == 3
-    assert ("outthink_usd_total", labels) not in found
-    assert found["outthink_request_seconds_count", labels] == 3
-    assert found["outthink_running_requests", ()] == 0
-    assert found["outthink_backend_up", (proxy.pool.backends[0].url,)] == 1
+    assert result["outthink_requests_total", (CHAT, "tiny", "200", "pass-through")] == 3
+    assert result["outthink_tokens_total", ("prompt", *labels)] == 6
+    assert result["outthink_tokens_total", ("completion", *labels)] == 8
+    assert result["outthink_unknown_total", ("prompt tokens", *labels)] == 1
+    assert result["outthink_unknown_total", ("usd", *labels)] == 3
+    assert ("outthink_usd_total", labels) not in result
+    assert result["outthink_request_seconds_count", labels] == 3
+    assert result["outthink_running_requests", ()] == 0
+    assert result["outthink_backend_up", (proxy.pool.backends[0].url,)] == 1
 
 
 def test_clients_cannot_make_new_series(backend: ChatServer, proxy: ProxyServer) -> None:
@@ -131,10 +131,10 @@ def test_clients_cannot_make_new_series(backend: ChatServer, proxy: ProxyServer)
         proxy.chat(name)
     proxy.chat("outthink/self-consistency@2", seed=0)
     proxy.chat("outthink/self-consistency@3", seed=0)
-    found = figures(proxy)
-    strategies = {labels[3] for name, labels in found if name == "outthink_requests_total"}
+    result = figures(proxy)
+    strategies = {labels[3] for name, labels in result if name == "outthink_requests_total"}
     assert strategies == {"self-consistency"}
-    stopped = {labels: count for (name, labels), count in found.items() if name == "outthink_stopped_total"}
+    stopped = {labels: count for (name, labels), count in result.items() if name == "outthink_stopped_total"}
     assert {strategy for _, strategy in stopped} == {"self-consistency"}
     assert sum(stopped.values()) == 2
 
@@ -144,8 +144,8 @@ def test_refusals_are_counted_by_their_code_alone(proxy: ProxyServer) -> None:
     proxy.chat("no-such-model")
     proxy.get("/no/such/path")
     proxy.get("/no/other/path")
-    found = figures(proxy)
-    refused = {labels: count for (name, labels), count in found.items() if name == "outthink_errors_total"}
+    result = figures(proxy)
+    refused = {labels: count for (name, labels), count in result.items() if name == "outthink_errors_total"}
     assert refused[("not_found", "404")] == 2
     assert len(refused) == 2
     assert sum(refused.values()) == 3
@@ -155,9 +155,9 @@ def test_the_first_token_of_a_stream_is_timed(proxy: ProxyServer) -> None:
     metrics.attach(proxy.app, Policies())
     proxy.chat("tiny", stream=True)
     proxy.chat("outthink/single", stream=True)
-    found = figures(proxy)
+    result = figures(proxy)
     for strategy in ("pass-through", "single"):
-        assert found["outthink_first_token_seconds_count", ("tiny", strategy)] == 1
+        assert result["outthink_first_token_seconds_count", ("tiny", strategy)] == 1
 
 
 def test_a_line_of_json_for_every_request_and_no_secret(
@@ -224,9 +224,9 @@ def test_spans_follow_the_clients_trace_and_reach_the_backend(backend: ChatServe
     samples = [span for span in spans if span.parent is not None and span.parent.span_id == voted.context.span_id]
     assert len(samples) == 2
     assert all(dict(span.attributes or {})["outthink.sample.state"] == "finished" for span in samples)
-    told = dict(voted.attributes or {})
-    assert told["gen_ai.operation.name"] == "chat"
-    assert told["gen_ai.usage.input_tokens"] > 0
+    received = dict(voted.attributes or {})
+    assert received["gen_ai.operation.name"] == "chat"
+    assert received["gen_ai.usage.input_tokens"] > 0
     sent = {seen.headers["traceparent"] for seen in backend.calls}
     assert sent == {f"00-0af7651916cd43dd8448eb211c80319c-{span.context.span_id:016x}-01" for span in requests}
 

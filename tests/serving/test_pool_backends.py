@@ -129,8 +129,8 @@ def test_backends_come_go_and_change_their_models() -> None:
     with ChatServer(OK, routes={"/v1/models": models("late")}) as gone:
         port = gone.port
     with ChatServer(OK) as steady, ProxyServer(steady.url, f"http://127.0.0.1:{port}/v1", pool=QUICK) as proxy:
-        heard: list[tuple[str, bool]] = []
-        proxy.pool._on_health_change = lambda url, well: heard.append((url, well))
+        received: list[tuple[str, bool]] = []
+        proxy.pool._on_health_change = lambda url, well: received.append((url, well))
         assert proxy.get("/readyz").status == 200
         assert proxy.chat("late").status == 404
         with ChatServer(OK, routes={"/v1/models": models("late")}, port=port) as late:
@@ -138,11 +138,11 @@ def test_backends_come_go_and_change_their_models() -> None:
             assert proxy.chat("late").status == 200
             late.routes["/v1/models"] = models("late", "later")
             assert until(lambda: "later" in proxy.pool.names())
-        assert until(lambda: len(heard) == 2)
+        assert until(lambda: len(received) == 2)
         got = proxy.chat("late")
         assert (got.status, got.error["code"]) == (503, "no_backend")
         assert proxy.chat("toy").status == 200
-        assert heard == [(f"http://127.0.0.1:{port}/v1", True), (f"http://127.0.0.1:{port}/v1", False)]
+        assert received == [(f"http://127.0.0.1:{port}/v1", True), (f"http://127.0.0.1:{port}/v1", False)]
 
 
 def test_no_backend_is_not_ready_and_says_so() -> None:
@@ -282,15 +282,15 @@ def test_a_check_that_breaks_does_not_end_the_checks() -> None:
     with ChatServer(OK) as backend, ProxyServer(backend.url, pool=QUICK) as proxy:
 
         def heard(url: str, well: bool) -> None:
-            told.append(well)
+            received.append(well)
             raise RuntimeError("a listener of ours is broken")
 
-        told: list[bool] = []
+        received: list[bool] = []
         proxy.pool._on_health_change = heard
         backend.routes["/v1/models"] = refusal("no", 500)
-        assert until(lambda: told == [False])
+        assert until(lambda: received == [False])
         backend.routes["/v1/models"] = models("toy")
-        assert until(lambda: told == [False, True])
+        assert until(lambda: received == [False, True])
         assert proxy.chat("toy").status == 200
 
 

@@ -46,15 +46,15 @@ PREFIX = st.integers(0, (1 << 32) - 1)
 @given(SITES)
 def test_nobody_is_less_busy_than_the_least_busy(able: list[Site]) -> None:
     chosen = least_busy(able)
-    assert all(chosen.active * chosen.inverse <= one.active * one.inverse for one in able)
-    equals = [one for one in able if one.active * one.inverse == chosen.active * chosen.inverse]
-    assert chosen.passed == min(one.passed for one in equals)
+    assert all(chosen.active * chosen.inverse <= item.active * item.inverse for item in able)
+    equals = [item for item in able if item.active * item.inverse == chosen.active * chosen.inverse]
+    assert chosen.passed == min(equal.passed for equal in equals)
 
 
 @given(SITES, PREFIX, st.integers(0, 20))
 def test_affinity_overloads_nobody(able: list[Site], prefix: int, slack: int) -> None:
     chosen = preferred(able, prefix, 1.25, slack)
-    share = 1.25 * (sum(one.active for one in able) + 1) * chosen.weight / sum(one.weight for one in able)
+    share = 1.25 * (sum(item.active for item in able) + 1) * chosen.weight / sum(item.weight for item in able)
     assert chosen.active < max(slack, share)
     assert chosen.active + 1 <= max(slack, ceil(share))
 
@@ -64,7 +64,7 @@ def test_losing_a_backend_moves_only_its_own_prompts(count: int, prefix: int, da
     able = sites(count)
     lost = data.draw(st.sampled_from(able))
     before = preferred(able, prefix, 1.25, 16)
-    after = preferred([one for one in able if one is not lost], prefix, 1.25, 16)
+    after = preferred([item for item in able if item is not lost], prefix, 1.25, 16)
     assert after is not lost
     assert after is before or before is lost
 
@@ -96,7 +96,7 @@ def test_busy_backends_hold_calls_by_weight() -> None:
     able = sites(2, 3.0, 1.0)
     for _ in range(40):
         take(least_busy(able))
-    assert [one.active for one in able] == [30, 10]
+    assert [item.active for item in able] == [30, 10]
 
 
 def test_samples_of_one_prompt_meet_one_cache_until_it_is_overloaded() -> None:
@@ -105,5 +105,5 @@ def test_samples_of_one_prompt_meet_one_cache_until_it_is_overloaded() -> None:
     assert len(set(first)) == 1
     for _ in range(64):
         take(preferred(able, 7, 1.25, 16))
-    assert max(one.active for one in able) <= 1.25 * 80 / 4 + 1
-    assert able[first[0]].active == max(one.active for one in able)
+    assert max(item.active for item in able) <= 1.25 * 80 / 4 + 1
+    assert able[first[0]].active == max(item.active for item in able)

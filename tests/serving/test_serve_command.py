@@ -24,7 +24,7 @@ from outthink.cli.main import main
 from support.chat_server import ChatServer, Hang, chat, stream
 from support.waiting import PATIENCE, until
 
-Told = Callable[..., tuple[int, str, str]]
+Command = Callable[..., tuple[int, str, str]]
 COMMAND = [sys.executable, "-c", "from outthink.cli.main import entry; entry()", "serve"]
 
 
@@ -38,7 +38,7 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Told:
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs the command here; its exit code, output and errors."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -56,9 +56,9 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
-        found = re.search(r"http://\S+", line)
-        assert found is not None, line
-        yield process, found[0]
+        result = re.search(r"http://\S+", line)
+        assert result is not None, line
+        yield process, result[0]
     finally:
         process.kill()
         process.communicate(timeout=10)
@@ -153,13 +153,13 @@ def test_a_second_signal_does_not_wait_for_running_requests() -> None:
 
 
 def test_check_shows_what_holds_and_says_that_it_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     monkeypatch.setenv("TOY_KEY", "sesame-4711")
     with ChatServer(chat(["Hello"])) as backend:
         file = tmp_path / "outthink.toml"
         file.write_text(f'[[backends]]\nurl = "{backend.url}"\nkey_env = "TOY_KEY"\n[admission]\nqueue = 7\n')
-        code, out, err = told("--config", str(file), "--check", "--port", "8123")
+        code, out, err = command("--config", str(file), "--check", "--port", "8123")
     assert (code, err) == (0, "")
     assert "sesame" not in out
     assert tomllib.loads(out.partition("\nbackend ")[0])["admission"]["queue"] == 7
@@ -170,13 +170,13 @@ def test_check_shows_what_holds_and_says_that_it_works(
     assert not (tmp_path / "state").exists()
 
 
-def test_check_names_everything_that_is_wrong(tmp_path: Path, told: Told) -> None:
+def test_check_names_everything_that_is_wrong(tmp_path: Path, command: Command) -> None:
     with ChatServer(chat(["Hello"])) as backend:
         file = tmp_path / "outthink.toml"
         rows = "".join(f'[[backends]]\nurl = "{url}"\n' for url in (backend.url, "http://127.0.0.1:9/v1"))
         file.write_text(rows + 'key_env = "NOBODY_SETS_THIS"\n[[backends]]\nurl = "http://127.0.0.1:10/v1"\n')
         wrong = ("--policy", "no-such-file", "--host", "0.0.0.0", "--set", "logs.file=no-such-folder/log")
-        code, out, err = told("--config", str(file), "--check", *wrong)
+        code, out, err = command("--config", str(file), "--check", *wrong)
     assert code == 1
     lines = err.splitlines()
     parts = ("NOBODY_SETS_THIS", "127.0.0.1:10", "no-such-file", "API keys", "no-such-folder")
@@ -185,14 +185,14 @@ def test_check_names_everything_that_is_wrong(tmp_path: Path, told: Told) -> Non
     assert out.endswith("\n5 wrong\n")
 
 
-def test_check_looks_for_model_files(told: Told) -> None:
-    code, _, err = told("--model", "no-such.gguf", "--check")
+def test_check_looks_for_model_files(command: Command) -> None:
+    code, _, err = command("--model", "no-such.gguf", "--check")
     assert (code, len(err.splitlines())) == (1, 1)
     assert "no-such.gguf" in err
 
 
-def test_the_example_is_printed_and_can_be_read(told: Told) -> None:
-    code, out, _ = told("--print-config")
+def test_the_example_is_printed_and_can_be_read(command: Command) -> None:
+    code, out, _ = command("--print-config")
     assert code == 0
     assert tomllib.loads(out)["backends"][0]["url"]
 
@@ -209,15 +209,15 @@ def test_the_example_is_printed_and_can_be_read(told: Told) -> None:
         (["--config", "no-such-file"], "no-such-file"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(told: Told, arguments: list[str], part: str) -> None:
-    code, out, err = told(*arguments)
+def test_what_cannot_be_served_is_one_line(command: Command, arguments: list[str], part: str) -> None:
+    code, out, err = command(*arguments)
     assert (code, out) == (2, "")
     assert part in err
     assert len(err.strip().splitlines()) == 1
 
 
-def test_a_port_in_use_is_named(told: Told) -> None:
+def test_a_port_in_use_is_named(command: Command) -> None:
     with ChatServer(chat(["Hello"])) as backend:
-        code, _, err = told("--model", backend.url, "--port", str(backend.port))
+        code, _, err = command("--model", backend.url, "--port", str(backend.port))
     assert code == 2
     assert str(backend.port) in err

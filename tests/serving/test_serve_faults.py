@@ -94,9 +94,9 @@ def test_every_client_gets_an_answer_or_an_error_object(backend: ChatServer, pro
         correct(got, fault, model)
         receipt = got.headers.get("x-outthink-receipt")
         if receipt is not None:
-            told = proxy.get(f"/v1/receipts/{receipt}")
-            assert told.status == 200
-            assert told.json["stopped"]
+            received = proxy.get(f"/v1/receipts/{receipt}")
+            assert received.status == 200
+            assert received.json["stopped"]
     backend.routes[CHAT] = chat(["The answer is 4."])
     # A breaker may be open for a moment.
     until(lambda: proxy.chat("outthink/self-consistency@2", seed=0).status == 200, "an answer")

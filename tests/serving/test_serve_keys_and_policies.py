@@ -50,7 +50,7 @@ class Keyed(MemoryLedger):
         self.reserved.append(tokens)
         if key.limited and (tokens or 0) > self.left:
             raise OverBudget("this key's tokens of the day are used up", currency="tokens", period="day", retry_after=9)
-        before = next((one for one in self.records.values() if idempotency_key and one.body is not None), None)
+        before = next((record for record in self.records.values() if idempotency_key and record.body is not None), None)
         if before is not None:
             return Reservation(before.id, key.id, replay=before.body, status=before.status)
         return Reservation(request_id, key.id, tokens, usd)

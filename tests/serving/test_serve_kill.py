@@ -52,13 +52,13 @@ async def _books(url: str, key: str, ids: list[str]) -> tuple[int, int, dict[str
     ledger = open_ledger(url)
     await ledger.open()
     rows = [row for row in await ledger.spend("key", time.time() - DAY, time.time() + DAY) if row.group == key]
-    told = {}
+    received = {}
     for number in ids:
         record = await ledger.receipt(number)
         assert record is not None, f"{number} was answered and is not in the ledger"
-        told[number] = record.tokens or 0
+        received[number] = record.tokens or 0
     await ledger.close()
-    return sum(row.known_tokens for row in rows), sum(row.requests for row in rows), told
+    return sum(row.known_tokens for row in rows), sum(row.requests for row in rows), received
 
 
 def start(backend: ChatServer, url: str, environ: dict[str, str]) -> tuple[subprocess.Popen[str], int]:
@@ -66,9 +66,9 @@ def start(backend: ChatServer, url: str, environ: dict[str, str]) -> tuple[subpr
     arguments = ["--model", backend.url, "--ledger", url, "--set", "logs.level=error"]
     process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=environ)
     assert process.stderr is not None
-    found = re.search(r"http://[^:]+:(\d+)", process.stderr.readline())
-    assert found is not None
-    return process, int(found[1])
+    result = re.search(r"http://[^:]+:(\d+)", process.stderr.readline())
+    assert result is not None
+    return process, int(result[1])
 
 
 def load(port: int, secret: str, enough: threading.Event, answered: list[str]) -> None:
@@ -124,12 +124,12 @@ def test_killed_under_load(tmp_path: Path, replies: int) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
 
-    spent, requests, told = asyncio.run(_books(url, key, answered + again))
-    settled = sum(told.values())
+    spent, requests, received = asyncio.run(_books(url, key, answered + again))
+    settled = sum(received.values())
     # Settled once each: what is answered is in the sums exactly once. What was reserved when the proxy was
     # killed stays reserved until its lease ends, and is then charged at the reservation.
     assert spent >= settled
-    assert requests >= len(told)
+    assert requests >= len(received)
     reserved = _reserved(tmp_path / "ledger.sqlite", key)
     assert spent + reserved >= confirmed
     assert spent <= TOKENS * sum(1 for _ in backend.calls)

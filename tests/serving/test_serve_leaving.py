@@ -104,7 +104,7 @@ def test_nothing_is_kept_for_those_who_left(caplog: pytest.LogCaptureFixture) ->
         assert until(lambda: not proxy.app._background)
         assert until(lambda: not live.running)
         assert list(proxy.app.watchers) == [live], "a watcher that fails is dropped: finished without began"
-        assert [one.active for one in turns] == [0, 0]
+        assert [turn.active for turn in turns] == [0, 0]
         assert (only.active, only.waiting) == (0, [])
         assert until(lambda: all(seen.sent or seen.gone.is_set() for seen in backend.calls))
         assert until(lambda: connections(proxy) == (0, backend.open), "the end of a connection that nobody keeps")

@@ -90,5 +90,5 @@ def test_merged_chunks_say_the_same(chunks: list[dict[str, Any]], asked: int | N
 def test_a_run_of_text_is_one_chunk() -> None:
     chunks = [{"choices": [{"index": 0, "delta": {"content": letter}, "finish_reason": None}]} for letter in "abc"]
     fewer, count = join_text(chunks)
-    assert [one["choices"][0]["delta"]["content"] for one in fewer] == ["abc"]
+    assert [item["choices"][0]["delta"]["content"] for item in fewer] == ["abc"]
     assert count == 3

@@ -104,17 +104,19 @@ def test_responses_pass_through(client: Any, backend: ChatServer) -> None:
 def test_tool_calls_are_streamed(client: Any, backend: ChatServer, model: str) -> None:
     call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     backend.routes[CHAT] = stream(chunk(delta={"tool_calls": [call]}), chunk(finish="tool_calls"), usage(5, 2), DONE)
-    with client.chat.completions.stream(model=model, messages=HELLO, tools=[ADD]) as told:
-        message = told.get_final_completion().choices[0].message
-    assert [(one.function.name, one.function.arguments) for one in message.tool_calls] == [("add", '{"a": 1}')]
+    with client.chat.completions.stream(model=model, messages=HELLO, tools=[ADD]) as received:
+        message = received.get_final_completion().choices[0].message
+    assert [(tool_call.function.name, tool_call.function.arguments) for tool_call in message.tool_calls] == [
+        ("add", '{"a": 1}')
+    ]
 
 
 def test_several_choices_with_log_probabilities(client: Any, backend: ChatServer) -> None:
     pieces = [chunk(text, logprobs=[token(text, -0.25)]) for text in ("It is ", "4.")]
     backend.routes[CHAT] = stream(*pieces, chunk(finish="stop"), usage(5, 2), DONE)
     got = client.chat.completions.create(model="outthink/single", messages=HELLO, n=3, logprobs=True)
-    assert [one.index for one in got.choices] == [0, 1, 2]
-    assert [[entry.logprob for entry in one.logprobs.content] for one in got.choices] == [[-0.25, -0.25]] * 3
+    assert [choice.index for choice in got.choices] == [0, 1, 2]
+    assert [[entry.logprob for entry in choice.logprobs.content] for choice in got.choices] == [[-0.25, -0.25]] * 3
     assert got.usage.completion_tokens == 6
 
 

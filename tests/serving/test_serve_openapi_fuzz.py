@@ -65,7 +65,7 @@ def test_chats_that_reach_a_backend(proxy: ProxyServer, model: str) -> None:
     def check(case: Any) -> None:
         if isinstance(case.body, dict):
             case.body = {name: value for name, value in case.body.items() if name in PLAIN} | {"model": model}
-            case.body["messages"] = [{"role": "user", "content": str(told)} for told in case.body["messages"]]
+            case.body["messages"] = [{"role": "user", "content": str(received)} for received in case.body["messages"]]
         case.headers = {}
         reply = case.call(base_url=proxy.url.removesuffix("/v1"), timeout=10)
         case.validate_response(reply, checks=[schemathesis.checks.not_a_server_error])

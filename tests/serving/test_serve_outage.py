@@ -52,7 +52,8 @@ def test_only_admins_hear_where_the_database_is(tmp_path: Path) -> None:
     with backend, ProxyServer(backend.url, ledger=ledger) as proxy:
         terms = {"admin": Terms(admin=True), "free": Terms(), "daily": Terms(day=Budget(tokens=9_000))}
         keys = {
-            name: {"authorization": "Bearer " + proxy.do(ledger.add_key(name, told))[1]} for name, told in terms.items()
+            name: {"authorization": "Bearer " + proxy.do(ledger.add_key(name, received))[1]}
+            for name, received in terms.items()
         }
         assert proxy.chat("outthink/single", headers=keys["daily"]).status == 200
         switch.gone = True
@@ -68,6 +69,6 @@ def test_only_admins_hear_where_the_database_is(tmp_path: Path) -> None:
         probe, theirs, ours = (proxy.get("/readyz", **by) for by in ({}, keys["free"], keys["admin"]))
         assert probe.json == theirs.json == {"status": "ready", "ledger": "cannot be used now; see the log"}
         assert WHERE in ours.json["ledger"]
-        told = b"".join(got.content for got in (*refused, probe, theirs))
-        assert b"192.0.2.7" not in told
+        received = b"".join(got.content for got in (*refused, probe, theirs))
+        assert b"192.0.2.7" not in received
         switch.gone = False

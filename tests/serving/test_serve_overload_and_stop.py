@@ -43,11 +43,11 @@ def test_beyond_places_and_line_is_429_with_a_time_to_come_back() -> None:
     with ChatServer(held(gate)) as backend, ProxyServer(backend.url, admission=settings) as proxy:
         with sent(proxy, 7, gate) as got:
             until(lambda: len(got) == 3)
-        assert sorted(one.status for one in got) == [200] * 4 + [429] * 3
-        for one in got:
-            if one.status == 429:
-                assert one.error["code"] == "queue_full"
-                assert 1 <= int(one.headers["retry-after"]) <= 60
+        assert sorted(item.status for item in got) == [200] * 4 + [429] * 3
+        for entry in got:
+            if entry.status == 429:
+                assert entry.error["code"] == "queue_full"
+                assert 1 <= int(entry.headers["retry-after"]) <= 60
         assert proxy.chat("toy").status == 200
         assert proxy.app.admission.active == proxy.app.admission.waiting == 0
 
@@ -104,7 +104,7 @@ def test_who_waits_in_line_is_told_when_it_stops() -> None:
             stop.start()
             until(lambda: len(got) == 2)
         stop.join()
-        assert sorted(one.status for one in got) == [200, 503, 503]
+        assert sorted(item.status for item in got) == [200, 503, 503]
 
 
 @pytest.mark.parametrize("already", [True, False])
@@ -174,6 +174,6 @@ def test_a_backends_limit_is_shared_by_all_kinds_of_requests() -> None:
         for job in jobs:
             job.join(10)
         assert most == 3
-        assert [one.json["outthink"]["receipt"]["answer"] for one in got] == ["4"] * 3
-        for one in got:  # nobody was sent away only to come back
-            assert len(one.json["outthink"]["receipt"]["entries"]) <= 6
+        assert [item.json["outthink"]["receipt"]["answer"] for item in got] == ["4"] * 3
+        for entry in got:  # nobody was sent away only to come back
+            assert len(entry.json["outthink"]["receipt"]["entries"]) <= 6

@@ -31,7 +31,7 @@ class Crowd:
     def __call__(self, seen: Seen) -> Reply:
         """An answer after a moment."""
         self.calls.append(seen)
-        self.most = max(self.most, sum(one.at > seen.at - 0.9 * DELAY for one in self.calls))
+        self.most = max(self.most, sum(call.at > seen.at - 0.9 * DELAY for call in self.calls))
         text = f"The answer is {seen.body.get('seed', 0)}."
         if seen.body.get("stream") is True:
             return chat([text], delay=DELAY)
@@ -54,7 +54,7 @@ def crowd() -> Iterator[tuple[Crowd, ProxyServer]]:
 def together(jobs: list[Callable[[], Got]]) -> list[Got]:
     """Everybody at once."""
     with ThreadPoolExecutor(len(jobs)) as threads:
-        return [job.result(30) for job in [threads.submit(one) for one in jobs]]
+        return [job.result(30) for job in [threads.submit(job) for job in jobs]]
 
 
 @pytest.mark.parametrize("names", [MODELS[:1], MODELS], ids=["one-model", "two-models"])
@@ -68,7 +68,7 @@ def test_everybody_gets_a_place_in_the_end(crowd: tuple[Crowd, ProxyServer], nam
     drawn = [lambda model=model, n=n: strategy(model, n) for model, n in asked]
     passed = [lambda at=at: proxy.chat(names[at % len(names)], stream=at % 3 == 0) for at in range(12)]
     got = together([*drawn, *passed])
-    assert [one.status for one in got] == [200] * len(got)
+    assert [item.status for item in got] == [200] * len(got)
     for (_, n), reply in zip(asked, got, strict=False):
         assert len(reply.json["outthink"]["receipt"]["entries"]) == n
     assert len(seen.calls) == sum(n for _, n in asked) + len(passed)
@@ -80,12 +80,12 @@ def test_calls_of_a_broken_backend_wait_for_a_place_on_the_other() -> None:
     seen = Crowd()
     broken = Reply((), before=(0.002, Drop()))
     with ChatServer(broken) as bad, ChatServer(seen) as good:
-        sites = [BackendSettings(url=one.url, limit=LIMIT) for one in (bad, good)]
+        sites = [BackendSettings(url=item.url, limit=LIMIT) for item in (bad, good)]
         with ProxyServer(*sites) as proxy:
             asked = [lambda: proxy.chat("outthink/self-consistency@8", seed=100, outthink={"answer": "number"})] * 3
             got = together([*asked, *[lambda: proxy.chat("toy")] * 8])
-            assert [one.status for one in got] == [200] * len(got)
-            assert [len(one.json["outthink"]["receipt"]["entries"]) for one in got[:3]] == [8] * 3
+            assert [item.status for item in got] == [200] * len(got)
+            assert [len(item.json["outthink"]["receipt"]["entries"]) for item in got[:3]] == [8] * 3
             assert bad.calls
             assert seen.most <= LIMIT
 

@@ -72,12 +72,12 @@ def test_what_is_not_loaded_is_unknown_over_the_wire(
 ) -> None:
     monkeypatch.setattr(plugins, "installed", lambda *groups: pytest.fail("looked for plugins"))
     before = list(sys.path)
-    told = [
+    received = [
         proxy.chat(f"outthink/{text}"),
         proxy.chat("outthink/auto", outthink={"strategy": text}),
         proxy.chat("m", headers={"x-outthink-strategy": text}),
     ]
-    for got, field in zip(told, ("model", "outthink.strategy", "x-outthink-strategy"), strict=True):
+    for got, field in zip(received, ("model", "outthink.strategy", "x-outthink-strategy"), strict=True):
         assert got.status == 400
         assert (got.error["param"], got.error["code"]) == (field, "invalid_strategy")
         assert f"{text.partition(':')[0]!r} is not known" in got.error["message"]
@@ -92,8 +92,8 @@ def test_what_is_not_loaded_is_unknown_over_the_wire(
 def test_a_client_names_what_has_been_loaded(proxy: ProxyServer) -> None:
     problems = {plugin.name: problem for plugin, problem in load_plugins()}
     assert [name for name, problem in problems.items() if problem] == ["single", "broken"]
-    wished = {"strategy": "plugged:n=1", "verifier": "liked", "answer": "roman"}
-    got = proxy.chat("outthink/auto", outthink=wished)
+    wanted = {"strategy": "plugged:n=1", "verifier": "liked", "answer": "roman"}
+    got = proxy.chat("outthink/auto", outthink=wanted)
     assert (got.status, got.json["choices"][0]["message"]["content"]) == (200, "II")
     receipt = got.json["outthink"]["receipt"]
     assert (receipt["strategy"], receipt["answer"]) == ("plugged:n=1", "2")

@@ -38,8 +38,8 @@ TEXTS = ("The answer is ", "4", ".")
 
 def piece(at: int, text: str | None = None, finish: str | None = None, *, counted: bool = True) -> bytes:
     """A chunk of one choice."""
-    told = {"content": [token(text)]} if text and counted else None
-    choice = {"index": at, "delta": {"content": text} if text else {}, "finish_reason": finish, "logprobs": told}
+    received = {"content": [token(text)]} if text and counted else None
+    choice = {"index": at, "delta": {"content": text} if text else {}, "finish_reason": finish, "logprobs": received}
     return event({"id": "c", "object": "chat.completion.chunk", "choices": [choice]})
 
 
@@ -225,9 +225,9 @@ def test_a_budget_holds(backend: ChatServer, proxy: ProxyServer) -> None:
 def test_streamed_answers_and_whole_replies(backend: ChatServer, proxy: ProxyServer) -> None:
     got = proxy.chat("outthink/self-consistency@2", stream=True)
     assert got.text == "".join(TEXTS)
-    told = {"content": [token(text) for text in TEXTS]}
+    received = {"content": [token(text) for text in TEXTS]}
     rows = [
-        {"index": at, "message": {"content": "".join(TEXTS)}, "finish_reason": "stop", "logprobs": told}
+        {"index": at, "message": {"content": "".join(TEXTS)}, "finish_reason": "stop", "logprobs": received}
         for at in range(2)
     ]
     counts = {"prompt_tokens": PROMPT, "completion_tokens": 2 * len(TEXTS)}

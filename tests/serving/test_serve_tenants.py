@@ -55,7 +55,7 @@ def test_nothing_of_one_client_reaches_another(tmp_path: Path) -> None:
 
         def client(at: int) -> list[tuple[str, Any]]:
             draw = random.Random(at)
-            told = []
+            received = []
             for _ in range(ROUNDS):
                 strategy = draw.choice(("auto", STRATEGIES[at % len(STRATEGIES)]))
                 more = {"temperature": 0.5 + at / 100, "max_tokens": 20 + at, "stream": draw.random() < 0.3}
@@ -63,8 +63,8 @@ def test_nothing_of_one_client_reaches_another(tmp_path: Path) -> None:
                     f"outthink/{strategy}", f"Say word-{at}", headers={"Authorization": f"Bearer {keys[at][1]}"}, **more
                 )
                 assert got.status == 200, got.content
-                told.append((got.headers["x-outthink-receipt"], got))
-            return told
+                received.append((got.headers["x-outthink-receipt"], got))
+            return received
 
         with ThreadPoolExecutor(CLIENTS) as pool:
             replies = list(pool.map(client, range(CLIENTS)))

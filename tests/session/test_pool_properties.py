@@ -48,7 +48,7 @@ PLANS = st.builds(
 
 def _engine(seed: int, model: str) -> ScriptedEngine:
     detail = random.Random(f"{seed}:{model}")
-    told, faults = detail.random() < 0.7, detail.choice([0.0, 0.0, 0.3])
+    received, faults = detail.random() < 0.7, detail.choice([0.0, 0.0, 0.3])
 
     def script(call: Call) -> Completion:
         draw = random.Random(f"{seed}:{model}:{call.index}")
@@ -56,14 +56,14 @@ def _engine(seed: int, model: str) -> ScriptedEngine:
         return Completion(answer=draw.choice(["1", "2", None]), tokens=draw.randint(1, 300), fault=fault)
 
     speed = Speed(total=detail.choice([60.0, 1e9]), concurrency=detail.randint(1, 6))
-    return ScriptedEngine(script, model=model, told=told, speed=speed, prompt_tokens=detail.randint(1, 60))
+    return ScriptedEngine(script, model=model, told=received, speed=speed, prompt_tokens=detail.randint(1, 60))
 
 
 def _play(plan: Plan) -> PoolRun:
     async def steps(session: Session, request: Request, given: Any) -> None:
         for step in given:
             if isinstance(step, list):
-                await session.together(*(lambda child, one=one: steps(child, request, [one]) for one in step))
+                await session.together(*(lambda child, item=item: steps(child, request, [item]) for item in step))
                 continue
             model, n, ahead, leave = step
             taken = 0

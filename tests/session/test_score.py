@@ -84,7 +84,7 @@ def test_a_verifier_that_dies_of_anything_leaves_samples_and_receipt(error: Exce
         result = asyncio.run(asked)
         assert result.receipt.tokens == 3 * 15
         assert any(type(error).__name__ in note and str(error) in note for note in result.receipt.notes)
-        assert [one.status for one in result.receipt.entries if one.role == "verifier"] == ["failed"]
+        assert [entry.status for entry in result.receipt.entries if entry.role == "verifier"] == ["failed"]
     assert result.answer == "2"  # the majority's
 
 

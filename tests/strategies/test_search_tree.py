@@ -283,8 +283,8 @@ def test_when_the_budget_ends_before_any_path_the_best_partial_one_is_read(name:
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_searches_say_what_they_need(name: str) -> None:
-    found = strategies()[name]
-    assert (found.needs_verifier, found.extends, found.sized, found.stops_early) == (True, True, True, False)
+    result = strategies()[name]
+    assert (result.needs_verifier, result.extends, result.sized, result.stops_early) == (True, True, True, False)
     assert not strategies()["weighted-vote"].extends
     assert strategies()["weighted-vote"].needs_verifier
     assert not strategies()["best-of-n"].needs_verifier

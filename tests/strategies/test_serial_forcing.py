@@ -133,11 +133,11 @@ def test_a_server_that_does_not_name_its_stop_is_looked_behind() -> None:
             done = super().outcome(call)
             return replace(done, sample=replace(done.sample, stop=None))
 
-    told = force(max_think=8000)
+    received = force(max_think=8000)
     silent = Silent(MODEL.complete, model="scripted-reasoning", prompt_tokens=MODEL.engine().prompt_tokens)
     run = virtual(Spec.parse("budget-forcing:max_think=8000"), silent, question(problem="p3/0", max_tokens=8000))
-    assert run.value == told.value
-    assert len(run.calls) == len(told.calls) + 1
+    assert run.value == received.value
+    assert len(run.calls) == len(received.calls) + 1
 
 
 def test_inserted_text_counts_as_bytes_until_the_prompt_tells() -> None:

@@ -147,11 +147,11 @@ def test_a_note_that_tells_the_answer_is_left_out() -> None:
 
 
 def test_an_exact_checks_message_is_never_passed_on() -> None:
-    class Telling(FunctionVerifier):
+    class WithFeedback(FunctionVerifier):
         async def score(self, request: Request, candidates: Any) -> Any:
-            return [replace(one, message="expected 42") for one in await super().score(request, candidates)]
+            return [replace(item, message="expected 42") for item in await super().score(request, candidates)]
 
-    run = think("judge=verifier,interventions=1", verifier=Telling(lambda request, text: False, exact=True))
+    run = think("judge=verifier,interventions=1", verifier=WithFeedback(lambda request, text: False, exact=True))
     assert said(run) == ["step 1 unsound"]
 
 
@@ -210,8 +210,8 @@ def person(*lines: str) -> TerminalJudge:
 def ask(judge: TerminalJudge) -> Any:
     import asyncio
 
-    (found,) = asyncio.run(judge.score(question(), [Candidate(("so far",))]))
-    return found
+    (result,) = asyncio.run(judge.score(question(), [Candidate(("so far",))]))
+    return result
 
 
 def test_a_person_answers_y_n_or_w() -> None:

@@ -99,19 +99,19 @@ def test_an_exact_check_as_score_wins_whenever_anyone_is_right(answers: list[str
 
 
 def test_aggregations() -> None:
-    found = {how: round(aggregate([0.9, 0.5, 0.8], how), 4) for how in ("min", "last", "prod", "mean")}
-    assert found == {"min": 0.5, "last": 0.8, "prod": 0.36, "mean": 0.7333}
+    result = {how: round(aggregate([0.9, 0.5, 0.8], how), 4) for how in ("min", "last", "prod", "mean")}
+    assert result == {"min": 0.5, "last": 0.8, "prod": 0.36, "mean": 0.7333}
 
 
 @pytest.mark.parametrize("spec", VOTES)
 def test_aggregation_is_the_verifier_s_own_unless_named(spec: str) -> None:
     """Candidate 1 ends best, candidate 0 has no weak step."""
-    worth = {(0,): 0.6, (0, 0): 0.6, (1,): 0.1, (1, 0): 0.9}.__getitem__
+    gain = {(0,): 0.6, (0, 0): 0.6, (1,): 0.1, (1, 0): 0.9}.__getitem__
 
     def run(name: str, own: str) -> str | None:
-        found = virtual(Spec.parse(name), ToyTree(depth=2).engine, verifier=ToyVerifier(worth, aggregation=own))
-        assert found.error is None
-        return found.value.answer
+        result = virtual(Spec.parse(name), ToyTree(depth=2).engine, verifier=ToyVerifier(gain, aggregation=own))
+        assert result.error is None
+        return result.value.answer
 
     assert [run(f"{spec}:n=2", own) for own in ("last", "min")] == ["110", "100"]
     assert [run(f"{spec}:n=2,aggregation={how}", "last") for how in ("last", "min", "prod", "mean")] == [

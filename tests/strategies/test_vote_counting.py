@@ -20,8 +20,8 @@ def sample(answer: str | None, *, tokens: int | None = 100, logprob: float | Non
 
 def decide(*samples: Sample, ties: str = "confidence", seed: int = 0) -> str | None:
     votes = Votes(ties, random.Random(seed))  # type: ignore[arg-type]
-    for one in samples:
-        votes.add(one)
+    for item in samples:
+        votes.add(item)
     return votes.winner().answer
 
 

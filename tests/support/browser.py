@@ -98,11 +98,11 @@ class Visit:
 def chromium() -> Iterator[Any]:
     """A browser without a window. Skips where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
-    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
-    if found is None:
+    result = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if result is None:
         pytest.skip("needs Chromium")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        browser = driver.chromium.launch(executable_path=result, args=["--no-sandbox", "--disable-gpu"])
         try:
             yield browser
         finally:

@@ -171,7 +171,7 @@ def stream(*steps: Step, **more: Any) -> Reply:
 def whole(value: Any, status: int = 200, *, kind: str = "application/json", **headers: str) -> Reply:
     """One body: bytes as they are, text encoded, anything else as JSON. Headers: `retry_after="2"`."""
     content = value if isinstance(value, bytes) else value.encode() if isinstance(value, str) else json.dumps(value)
-    named = tuple((name.replace("_", "-"), told) for name, told in headers.items())
+    named = tuple((name.replace("_", "-"), received) for name, received in headers.items())
     return Reply((content if isinstance(content, bytes) else content.encode(),), status, named, kind)
 
 

@@ -50,9 +50,9 @@ class FakeTransport:
     ) -> FakeReply:
         """Answer from the script."""
         self.timeouts = timeouts
-        told = json.loads(body) if body else {}
-        self.sent.append((method, url, dict(headers), told))
-        reply = self.answer(method, url, told)
+        received = json.loads(body) if body else {}
+        self.sent.append((method, url, dict(headers), received))
+        reply = self.answer(method, url, received)
         self.replies.append(reply)
         return reply
 

@@ -89,5 +89,5 @@ def rows(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
 
 def periods(url: str) -> dict[str, tuple[int, int, int, int]]:
     """Tokens and billionths of a dollar that are spent, then reserved, by period; of the only key."""
-    found = rows(url, "SELECT period, tokens, nanousd, reserved_tokens, reserved_nanousd FROM periods")
-    return {period: (tokens, nanousd, held, held_nanousd) for period, tokens, nanousd, held, held_nanousd in found}
+    result = rows(url, "SELECT period, tokens, nanousd, reserved_tokens, reserved_nanousd FROM periods")
+    return {period: (tokens, nanousd, held, held_nanousd) for period, tokens, nanousd, held, held_nanousd in result}

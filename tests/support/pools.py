@@ -81,7 +81,7 @@ def live_pool(
 
     async def run() -> PoolRun:
         first = LiveRunner(engines[0].live())
-        others = [Member(LiveRunner(one.live(), beside=first), Tariff.of(one.model)) for one in engines[1:]]
+        others = [Member(LiveRunner(engine.live(), beside=first), Tariff.of(engine.model)) for engine in engines[1:]]
         session = Session(first, Tariff.of(engines[0].model), budget=request.budget, pool=others, **options)
         value = await drive_live(function(session, request), session, first)
         assert session.account.outstanding == 0

@@ -18,10 +18,10 @@ from support.waiting import until
 
 
 def _programs() -> Path | None:
-    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    result = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     if (named := shutil.which("initdb")) is not None:
-        found.append(Path(named).resolve().parent)
-    return next((folder for folder in sorted(found, reverse=True) if (folder / "postgres").exists()), None)
+        result.append(Path(named).resolve().parent)
+    return next((folder for folder in sorted(result, reverse=True) if (folder / "postgres").exists()), None)
 
 
 def _exists(user: str) -> bool:

@@ -68,7 +68,7 @@ class ProxyServer:
     """
 
     def __init__(self, *backends: str | BackendSettings, ledger: Ledger | None = None, **more: Any) -> None:
-        self._backends = [BackendSettings(url=one) if isinstance(one, str) else one for one in backends]
+        self._backends = [BackendSettings(url=backend) if isinstance(backend, str) else backend for backend in backends]
         self._watched = PoolSettings(**{"interval": 60.0, "timeout": 2.0, **more.pop("pool", {})})
         self.ledger = ledger or MemoryLedger()
         self.limits = Limits(**{"connect_seconds": 2.0, "stop_seconds": 2.0, **more.pop("limits", {})})

@@ -13,12 +13,12 @@ _WORDS = ["apple", "river", "seven", "window", "machine", "garden", "paper", "bl
 def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Distinct prompts whose first word decides how likely each model is to be right."""
     rng = random.Random(seed)
-    found = []
+    result = []
     for number in range(count):
         topic = rng.choice(list(_TOPICS))
         filler = " ".join(rng.choice(_WORDS) for _ in range(rng.randrange(3, 30)))
         weak, strong = _TOPICS[topic]
-        found.append(
+        result.append(
             {
                 "prompt": f"Write a {topic} about {filler}, case {seed}-{number}.",
                 "subject": topic,
@@ -27,7 +27,7 @@ def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
                 "contaminated": False,
             }
         )
-    return found
+    return result
 
 
 def write(path: Path, table: list[dict[str, Any]]) -> Path:

@@ -28,10 +28,10 @@ def test_states_do_not_depend_on_the_batch(base: Path) -> None:
 def test_reading_further_costs_more_and_a_long_prompt_is_cut(base: Path) -> None:
     from outthink.training.prompt_states import prompt_states
 
-    found = prompt_states(["x" * 90], base=str(base), limit=50)
-    assert found.tokens.tolist() == [50]
-    assert found.flops(3) == 2 * found.parameters * 50
-    assert found.flops(1) == pytest.approx(found.flops(3) / 3)
+    result = prompt_states(["x" * 90], base=str(base), limit=50)
+    assert result.tokens.tolist() == [50]
+    assert result.flops(3) == 2 * result.parameters * 50
+    assert result.flops(1) == pytest.approx(result.flops(3) / 3)
 
 
 def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -110,9 +110,9 @@ def test_an_adapter_scores_as_the_model_did(plan: TrainingPlan, base: Path, laye
     logits = step_logits(model, encode_all(collection, tokenizer), device="cpu")
     opened = open_reward_model(plan.out, device="cpu")
     some = [collection.solutions[i] for i in (0, 5, 9)]
-    for one, expected in zip(some, (logits[0], logits[5], logits[9]), strict=True):
-        request = Request.of(collection.questions[one.problem_id])
-        (score,) = asyncio.run(opened.score(request, [Candidate(one.steps)]))
+    for item, expected in zip(some, (logits[0], logits[5], logits[9]), strict=True):
+        request = Request.of(collection.questions[item.problem_id])
+        (score,) = asyncio.run(opened.score(request, [Candidate(item.steps)]))
         np.testing.assert_allclose(score.steps, probabilities(expected, artefact.temperature), atol=1e-4)
     assert opened.parameters == artefact.parameters
     ranked = [float(probabilities(steps)[-1]) for steps in logits]
@@ -137,8 +137,8 @@ def test_a_difference_of_full_rank_is_the_full_fine_tune(base: Path, recorded) -
     shares = {}
     for rank in (1, 2):
         small, shares[rank] = compress(trained, shape, rank)
-        found = np.concatenate(step_logits(small, examples, device="cpu"))
-        same = np.allclose(found, np.concatenate(wanted), atol=1e-3)
+        result = np.concatenate(step_logits(small, examples, device="cpu"))
+        same = np.allclose(result, np.concatenate(wanted), atol=1e-3)
         assert same == (rank == 2)  # what was added has rank 2
     assert 0.4 < shares[1] < 0.95
     assert shares[2] > 0.999

@@ -55,11 +55,11 @@ def files(tmp_path: Path, labels: list[tuple[int, int, int]]) -> tuple[Path, Pat
 
 def test_recorded_rows_become_solutions(tmp_path) -> None:
     samples, problems, steps = files(tmp_path, [(0, 6, 2), (1, 11, 0)])  # the first prefix ends in a blank line
-    found = read_solutions(samples, problems, steps)
-    assert [(s.problem_id, s.sample_idx) for s in found.solutions] == [("p0", 1), ("p1", 1)]
-    assert found.solutions[0].steps == ("One.\n", "\nTwo.\n", "Three.")
-    assert found.solutions[0].labels == (0.25, 0.0, None)
-    assert found.left_out == {"no text": 1, "no question": 1}
+    result = read_solutions(samples, problems, steps)
+    assert [(s.problem_id, s.sample_idx) for s in result.solutions] == [("p0", 1), ("p1", 1)]
+    assert result.solutions[0].steps == ("One.\n", "\nTwo.\n", "Three.")
+    assert result.solutions[0].labels == (0.25, 0.0, None)
+    assert result.left_out == {"no text": 1, "no question": 1}
     assert read_labels(steps, "hard")["p0", 1] == {0: (6, 1.0), 1: (11, 0.0)}
 
 
@@ -142,8 +142,8 @@ def test_plans_depend_on_seed_and_epoch_alone() -> None:
     lengths = some().lengths
 
     def plan(seed: int, epoch: int) -> list[list[list[int]]]:
-        found = epoch_plan(lengths, tokens=800, micro=400, seed=seed, epoch=epoch)
-        return [[part.tolist() for part in step] for step in found]
+        result = epoch_plan(lengths, tokens=800, micro=400, seed=seed, epoch=epoch)
+        return [[part.tolist() for part in step] for step in result]
 
     assert plan(1, 0) == plan(1, 0)
     assert plan(1, 0) != plan(1, 1)

@@ -62,15 +62,15 @@ def test_calibration() -> None:
 def test_first_error() -> None:
     scores = [[0.9, 0.1, 0.9], [0.9, 0.8], [0.3, 0.9]]
     labels = [[0.5, 0.0, 0.0], [0.5, 0.5], [0.5, 0.0]]
-    found = first_error_accuracy(scores, labels, 0.5)
-    assert found == {"erroneous": 0.5, "clean": 1.0, "f1": pytest.approx(2 / 3), "count": 3}
+    result = first_error_accuracy(scores, labels, 0.5)
+    assert result == {"erroneous": 0.5, "clean": 1.0, "f1": pytest.approx(2 / 3), "count": 3}
     assert best_threshold([[0.4, 0.2], [0.4, 0.3]], [[1, 0], [1, 1]], (0.1, 0.25, 0.5)) == 0.25
 
 
 def test_votes_on_a_known_problem() -> None:
     one = data([["7", "3", "3", ""]], "7", [[0.9, 0.2, 0.3, 1.0]])
-    found = {name: float(value[0]) for name, value in accuracies(one, 4).items()}
-    assert found == {"majority": 0.0, "best_of_n": 1.0, "weighted": 1.0, "oracle": 1.0}
+    result = {name: float(value[0]) for name, value in accuracies(one, 4).items()}
+    assert result == {"majority": 0.0, "best_of_n": 1.0, "weighted": 1.0, "oracle": 1.0}
     tied = data([["7", "3"]], "7", [[0.5, 0.5]])
     assert [float(value[0]) for value in accuracies(tied, 2).values()] == [0.5, 0.5, 0.5, 1.0]
     silent = data([["", ""]], "7", [[0.5, 0.5]])
@@ -81,12 +81,12 @@ def test_equal_scores_make_weighted_the_majority_and_exact_ones_the_oracle() -> 
     rng = np.random.default_rng(0)
     answers = rng.choice(["1", "2", "3", "4", ""], size=(40, 16), p=[0.3, 0.3, 0.2, 0.1, 0.1]).tolist()
     equal = data(answers, "2", np.full((40, 16), 0.3).tolist())
-    found = accuracies(equal, 8, count=50)
-    np.testing.assert_allclose(found["weighted"], found["majority"])
+    result = accuracies(equal, 8, count=50)
+    np.testing.assert_allclose(result["weighted"], result["majority"])
     exact = data(answers, "2", [[float(answer == "2") for answer in row] for row in answers])
-    found = accuracies(exact, 8, count=50)
-    np.testing.assert_allclose(found["weighted"], found["oracle"])
-    np.testing.assert_allclose(found["best_of_n"], found["oracle"])
+    result = accuracies(exact, 8, count=50)
+    np.testing.assert_allclose(result["weighted"], result["oracle"])
+    np.testing.assert_allclose(result["best_of_n"], result["oracle"])
 
 
 def test_random_subsets_have_the_right_size() -> None:

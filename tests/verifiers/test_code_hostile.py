@@ -82,32 +82,32 @@ class Host:
 
     def visitors(self) -> list[str]:
         """The listeners that somebody has called."""
-        found = []
+        result = []
         for name, listener in (("tcp", self.tcp), ("unix", self.named), ("abstract", self.hidden)):
             try:
                 listener.accept()[0].close()
-                found.append(name)
+                result.append(name)
             except BlockingIOError:
                 pass
         try:
             self.udp.recv(10)
-            found.append("udp")
+            result.append("udp")
         except BlockingIOError:
             pass
-        return found
+        return result
 
 
 def survivors() -> list[str]:
     """Processes of the sandboxes of this test."""
-    found = []
+    result = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_text().split("\0")
         except OSError:
             continue
         if str(LIMITS.memory) in line:
-            found.append(" ".join(line))
-    return found
+            result.append(" ".join(line))
+    return result
 
 
 async def _judge_all(programs: dict[str, str]) -> dict[str, CodeVerdict]:
@@ -192,6 +192,6 @@ def test_cancelling_at_any_moment_leaves_nothing_behind(turns: int, monkeypatch:
         warnings.simplefilter("always")
         asyncio.run(run())
         gc.collect()
-    assert [str(one.message) for one in caught] == []
+    assert [str(item.message) for item in caught] == []
     assert complaints == []
     until(lambda: not survivors())

@@ -39,7 +39,7 @@ def verdict(code: str, test: str, *, prompt: str = "", limits: CodeLimits | None
 def test_right_and_wrong() -> None:
     texts = [RIGHT, WRONG, "    return a + b\n", "I do not know.", ""]
     verdicts = check_code([(ADD, text) for text in texts], workers=2)
-    assert [one.passed for one in verdicts] == [True, False, True, False, False]
+    assert [item.passed for item in verdicts] == [True, False, True, False, False]
     assert verdicts[1].message == "AssertionError at line 2 of the test: assert candidate(1, 2) == 3"
     assert "SyntaxError" in verdicts[3].message
 
@@ -80,9 +80,9 @@ def test_honest_code_passes(code: str, test: str) -> None:
     ],
 )
 def test_what_must_not_pass(code: str, test: str) -> None:
-    found = verdict(code, test)
-    assert not found.passed
-    assert found.message
+    result = verdict(code, test)
+    assert not result.passed
+    assert result.message
 
 
 def test_a_test_uses_the_helpers_of_the_prompt() -> None:
@@ -94,10 +94,10 @@ def test_a_test_uses_the_helpers_of_the_prompt() -> None:
 
 
 def test_limits_of_time() -> None:
-    found = verdict("def f():\n    while True: pass\n", "candidate()", limits=CodeLimits(cpu=1, wall=60))
-    assert "killed" in found.message
-    found = verdict("import time\ndef f(): time.sleep(3600)", "candidate()", limits=CodeLimits(wall=0.3))
-    assert found == CodeVerdict(False, "not done after 0.3 s")
+    result = verdict("def f():\n    while True: pass\n", "candidate()", limits=CodeLimits(cpu=1, wall=60))
+    assert "killed" in result.message
+    result = verdict("import time\ndef f(): time.sleep(3600)", "candidate()", limits=CodeLimits(wall=0.3))
+    assert result == CodeVerdict(False, "not done after 0.3 s")
 
 
 def test_limits_of_memory() -> None:
@@ -117,8 +117,8 @@ def test_a_broken_test_is_not_a_wrong_answer(test: str) -> None:
 
 
 def test_a_value_that_hurts_the_test_fails() -> None:
-    found = verdict("def f(): return 10**9", "n = candidate()\nwhile n: n -= 1", limits=CodeLimits(cpu=1, wall=60))
-    assert found == CodeVerdict(False, "the test ended without a verdict: out of time or memory")
+    result = verdict("def f(): return 10**9", "n = candidate()\nwhile n: n -= 1", limits=CodeLimits(cpu=1, wall=60))
+    assert result == CodeVerdict(False, "the test ended without a verdict: out of time or memory")
 
 
 def test_scores_of_a_request() -> None:

@@ -39,14 +39,14 @@ WEIGHTED = ("--strategy", "weighted-vote:n=3", "--answer", "number", "--seed", "
 def test_a_judge_by_name_and_by_address(server: ChatServer, capsys: pytest.CaptureFixture[str], own: bool) -> None:
     name = "judge" if own else f"judge:{server.url}"
     code = main(["ask", "Six times seven?", "--model", server.url, *WEIGHTED, "--verifier", name, "--json"])
-    told = json.loads(capsys.readouterr().out)
+    received = json.loads(capsys.readouterr().out)
     assert code == 0
-    assert told["answer"] == "42"  # outvoted two to one, but believed
-    entries = [entry for entry in told["receipt"]["entries"] if entry["role"] == "verifier"]
+    assert received["answer"] == "42"  # outvoted two to one, but believed
+    entries = [entry for entry in received["receipt"]["entries"] if entry["role"] == "verifier"]
     assert [(entry["model"], entry["prompt_tokens"], entry["completion_tokens"]) for entry in entries] == [
         ("toy", 150, 12)
     ]
-    assert told["receipt"]["tokens"] == 3 * 12 + 162
+    assert received["receipt"]["tokens"] == 3 * 12 + 162
 
 
 def test_a_strategy_that_needs_a_verifier_is_refused_before_any_call(

@@ -23,7 +23,7 @@ def compare(choice: Choice, values: Sequence[int], **options: int) -> tuple[list
     async def complete(messages: tuple[ot.Message, ...], sampling: ot.Sampling, top_logprobs: int) -> JudgeReply:
         text = messages[-1].text
         asked.append(text)
-        a, b = (int(found) for found in re.findall(r"value (\d+)", text))
+        a, b = (int(result) for result in re.findall(r"value (\d+)", text))
         return JudgeReply(f"Verdict: {choice(a, b)}", 20, 5)
 
     verifier = JudgeVerifier(complete, mode="pairwise", **options)

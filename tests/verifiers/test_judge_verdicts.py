@@ -107,13 +107,13 @@ def test_a_single_verdict_is_greedy() -> None:
 
 
 def test_nonsense_is_asked_again_and_then_unscored_but_charged() -> None:
-    (lost, found), model, _ = judge(
+    (lost, result), model, _ = judge(
         lambda asked, number: said("Verdict: yes" if "good" in asked and "one line only" in asked else "Hm."),
         ["bad", "good"],
     )
-    assert (lost.steps, found.steps) == ((), (1.0,))
+    assert (lost.steps, result.steps) == ((), (1.0,))
     assert (lost.prompt_tokens, lost.completion_tokens) == (60, 14)
-    assert (found.prompt_tokens, found.completion_tokens) == (60, 14)
+    assert (result.prompt_tokens, result.completion_tokens) == (60, 14)
     assert len(model.asked) == 4
     assert model.asked[1][1].max_tokens == 16
 
@@ -138,7 +138,7 @@ def test_the_bound_holds_for_the_worst_reply() -> None:
             verifier = JudgeVerifier(worst, mode=mode, votes=2, max_tokens=50)
             candidates = [Candidate((f"{'ä' * (17 * at)}",)) for at in range(1, count + 1)]
             asyncio.run(verifier.score(REQUEST, candidates))
-            assert spent <= sum(verifier.bound(REQUEST, one) for one in candidates)
+            assert spent <= sum(verifier.bound(REQUEST, candidate) for candidate in candidates)
 
 
 def test_several_run_at_once_where_the_model_allows_it() -> None:

@@ -155,7 +155,7 @@ def test_published_ids() -> None:
             return [28705, self.ids[text]]
 
         def decode(self, ids: list[int]) -> str:
-            return next(text for text, found in self.ids.items() if [found] == ids)
+            return next(text for text, result in self.ids.items() if [result] == ids)
 
     assert MathShepherd(Mistral()).outputs == (648, 387)
     Mistral.ids = {"ки": 12902, "+": 648, "-": 388}

@@ -124,8 +124,8 @@ def test_the_cap_itself_is_no_excess() -> None:
 
 
 def test_a_completion_that_counts_its_end_too_is_no_excess() -> None:
-    told = {"prompt_tokens": 3, "completion_tokens": 3}
-    events, calls, _ = run(stream(chunk("AB"), chunk(finish="stop", usage=told), DONE), ask(most=2))
+    received = {"prompt_tokens": 3, "completion_tokens": 3}
+    events, calls, _ = run(stream(chunk("AB"), chunk(finish="stop", usage=received), DONE), ask(most=2))
     assert finish(events).finish_reason == "stop"
     assert finish(events).completion_tokens == 3
     assert calls[0].sent

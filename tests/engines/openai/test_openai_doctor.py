@@ -92,11 +92,11 @@ def report(
             finally:
                 await engine.aclose()
 
-        found = asyncio.run(main())
-        assert found.requests == len(server.seen) <= 12
-        names = [finding.name for finding in found.findings]
+        result = asyncio.run(main())
+        assert result.requests == len(server.seen) <= 12
+        names = [finding.name for finding in result.findings]
         assert len(set(names)) == len(names) == 19
-        return found, server, engine
+        return result, server, engine
 
 
 def of(found: Report, name: str) -> Finding:
@@ -113,14 +113,14 @@ TOKENIZE: dict[str, Answer] = {
 
 
 def test_a_server_that_can_do_everything() -> None:
-    found, _, engine = report(Toy(sums=True), routes=TOKENIZE, model=None)
-    assert {name for name, state in states(found).items() if state != "yes"} == {"prefix repeated", "reasoning field"}
-    assert of(found, "prefix repeated").state == "no"
-    assert of(found, "prompt counts").detail == "9 tokens, as its usage says"
+    result, _, engine = report(Toy(sums=True), routes=TOKENIZE, model=None)
+    assert {name for name, state in states(result).items() if state != "yes"} == {"prefix repeated", "reasoning field"}
+    assert of(result, "prefix repeated").state == "no"
+    assert of(result, "prompt counts").detail == "9 tokens, as its usage says"
     features = engine.features
     assert (features.logprobs, features.top_logprobs, features.prefix, features.seed) == (True, 20, True, True)
-    assert found.model == "toy"
-    assert found.findings[0] == Finding("reachable", "yes", found.url)
+    assert result.model == "toy"
+    assert result.findings[0] == Finding("reachable", "yes", result.url)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ def test_a_server_that_can_do_everything() -> None:
     ],
 )
 def test_what_a_server_lacks(switch: dict[str, Any], name: str, state: str, detail: str) -> None:
-    found, _, _ = report(Toy(**switch))
-    assert of(found, name).state == state
-    assert detail in of(found, name).detail
+    result, _, _ = report(Toy(**switch))
+    assert of(result, name).state == state
+    assert detail in of(result, name).detail
 
 
 def test_the_doctor_leaves_what_it_found_to_later_runs(tmp_path: Path) -> None:
@@ -175,23 +175,23 @@ def test_the_doctor_leaves_what_it_found_to_later_runs(tmp_path: Path) -> None:
     ],
 )
 def test_a_server_that_answers_nothing_useful(reply: Reply, said: str) -> None:
-    found, _, _ = report(reply)
-    assert of(found, "reachable").state == "yes"
-    assert any(said in finding.detail for finding in found.findings)
-    assert of(found, "seed").state in ("unknown", "no")
+    result, _, _ = report(reply)
+    assert of(result, "reachable").state == "yes"
+    assert any(said in finding.detail for finding in result.findings)
+    assert of(result, "seed").state in ("unknown", "no")
 
 
 @pytest.mark.parametrize("listed", [NOT_FOUND, models("other"), refusal("bad key", 401)])
 def test_the_list_of_models_is_not_needed(listed: Reply) -> None:
-    found, _, _ = report(Toy(), routes={"/v1/models": listed})
-    assert of(found, "models").state in ("yes", "no", "unknown")
-    assert of(found, "completion").state == "yes"
+    result, _, _ = report(Toy(), routes={"/v1/models": listed})
+    assert of(result, "models").state in ("yes", "no", "unknown")
+    assert of(result, "completion").state == "yes"
 
 
 def test_a_refused_key_without_a_model() -> None:
-    found, _, _ = report(Toy(), routes={"/v1/models": refusal("bad key", 401)}, model=None)
-    assert "OPENAI_API_KEY" in of(found, "models").detail
-    assert of(found, "completion").state == "unknown"
+    result, _, _ = report(Toy(), routes={"/v1/models": refusal("bad key", 401)}, model=None)
+    assert "OPENAI_API_KEY" in of(result, "models").detail
+    assert of(result, "completion").state == "unknown"
 
 
 def test_single_probes_may_fail() -> None:
@@ -202,25 +202,25 @@ def test_single_probes_may_fail() -> None:
             return refusal("prefill is not possible here")
         return refusal("boom", 500) if seen.body.get("n") else toy(seen)
 
-    found, _, engine = report(answer)
-    assert of(found, "prefix").state == "no"
-    assert of(found, "n").state == "unknown"
-    assert of(found, "seed").state == "yes"
+    result, _, engine = report(answer)
+    assert of(result, "prefix").state == "no"
+    assert of(result, "n").state == "unknown"
+    assert of(result, "seed").state == "yes"
     assert engine.features.prefix is False
 
 
 def test_a_server_that_refuses_several_choices() -> None:
     toy = Toy()
-    found, _, _ = report(lambda seen: refusal("n must be 1") if seen.body.get("n") else toy(seen))
-    assert of(found, "n").state == "no"
-    assert "n must be 1" in of(found, "n").detail
-    assert of(found, "usage sums choices").state == "unknown"
+    result, _, _ = report(lambda seen: refusal("n must be 1") if seen.body.get("n") else toy(seen))
+    assert of(result, "n").state == "no"
+    assert "n must be 1" in of(result, "n").detail
+    assert of(result, "usage sums choices").state == "unknown"
 
 
 def test_a_hanging_completion_does_not_hang_the_doctor() -> None:
-    found, _, _ = report(stream(Hang()), idle_timeout=0.1)
-    assert of(found, "completion").state == "unknown"
-    assert "sent nothing" in of(found, "completion").detail
+    result, _, _ = report(stream(Hang()), idle_timeout=0.1)
+    assert of(result, "completion").state == "unknown"
+    assert "sent nothing" in of(result, "completion").detail
 
 
 def test_a_server_that_is_not_there() -> None:

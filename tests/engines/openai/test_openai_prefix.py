@@ -22,8 +22,8 @@ LONG = "The capital of France is "
 def strip(prefix: str, reply: str, cuts: list[int], repeats: bool | None = None) -> tuple[str, Stripper]:
     stripper = Stripper(prefix, repeats)
     places = [0, *sorted(min(cut, len(reply)) for cut in cuts), len(reply)]
-    found = "".join(stripper.feed(reply[a:b]) for a, b in pairwise(places))
-    return found + stripper.close(), stripper
+    result = "".join(stripper.feed(reply[a:b]) for a, b in pairwise(places))
+    return result + stripper.close(), stripper
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_new_text_only(prefix: str, reply: str, new: str, cuts: list[int]) -> No
 @settings(max_examples=40, deadline=None)
 @given(st.text(max_size=30), st.text(max_size=30), st.lists(st.integers(0, 60), max_size=5))
 def test_a_repetition_leaves_what_follows(prefix: str, rest: str, cuts: list[int]) -> None:
-    found, stripper = strip(prefix, prefix + rest, cuts)
+    result, stripper = strip(prefix, prefix + rest, cuts)
     if prefix.strip():
         assert stripper.repeated
-        assert found == rest
+        assert result == rest
     else:
-        assert found == prefix + rest
+        assert result == prefix + rest
 
 
 def test_a_server_known_not_to_repeat_may_write_a_short_prefix_again() -> None:

@@ -21,8 +21,8 @@ DATA = [b"one", b'{"a":\n1}', b"bare", b" two blanks", b"\xc3\xa9", b"last"]
 
 def parse(pieces: list[bytes]) -> list[bytes]:
     events = Events()
-    found = [data for piece in pieces for data in events.feed(piece)]
-    return found + events.close()
+    result = [data for piece in pieces for data in events.feed(piece)]
+    return result + events.close()
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])

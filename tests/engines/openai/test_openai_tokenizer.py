@@ -37,24 +37,24 @@ def counts(routes: dict[str, Answer], *calls: Call | str) -> tuple[list[int | No
             return await engine.count_text(call) if isinstance(call, str) else await engine.count_prompt(call)
 
         async def main() -> list[int | None]:
-            found = [await count(call) for call in calls]
+            result = [await count(call) for call in calls]
             await engine.aclose()
-            return found
+            return result
 
         return asyncio.run(main()), [seen.path for seen in server.seen], engine
 
 
 def test_vllm_counts_texts_and_chats() -> None:
-    found, paths, engine = counts({"/tokenize": vllm}, "one two", ask("12345"), ask("12345", prefix="678"))
-    assert found == [2, 15, 13]
+    result, paths, engine = counts({"/tokenize": vllm}, "one two", ask("12345"), ask("12345", prefix="678"))
+    assert result == [2, 15, 13]
     assert paths == ["/tokenize"] * 3
     assert engine.facts.tokenizer == "vllm"
 
 
 def test_llama_cpp_counts_chats_by_its_template() -> None:
     routes: dict[str, Answer] = {"/tokenize": llama, "/apply-template": template}
-    found, paths, engine = counts(routes, "one two", ask("one two"), ask("one two", prefix="three"))
-    assert found == [2, 4, 6]
+    result, paths, engine = counts(routes, "one two", ask("one two"), ask("one two", prefix="three"))
+    assert result == [2, 4, 6]
     assert paths == ["/tokenize"] + ["/apply-template", "/tokenize"] * 2
     assert engine.facts.tokenizer == "llama.cpp"
 
@@ -68,8 +68,8 @@ ABSENT = [NOT_FOUND, refusal("no", 405), whole("<html>", 200), whole([1]), whole
 
 @pytest.mark.parametrize("reply", ABSENT)
 def test_the_absence_of_a_tokeniser_is_remembered(reply: Reply) -> None:
-    found, paths, engine = counts({"/tokenize": reply}, "one", ask(), "one", ask())
-    assert found == [None] * 4
+    result, paths, engine = counts({"/tokenize": reply}, "one", ask(), "one", ask())
+    assert result == [None] * 4
     assert len(paths) == 1
     assert engine.facts.tokenizer == "none"
 
@@ -79,16 +79,16 @@ def test_a_passing_failure_is_not(reply: Reply) -> None:
     def second(seen: Seen) -> Reply:
         return reply if seen.number == 0 else vllm(seen)
 
-    found, _, _ = counts({"/tokenize": second}, "one", "one")
-    assert found == [None, 1]
+    result, _, _ = counts({"/tokenize": second}, "one", "one")
+    assert result == [None, 1]
 
 
 def test_a_tokeniser_for_texts_alone() -> None:
     def sglang(seen: Seen) -> Reply:
         return refusal("prompt: field required") if "messages" in seen.body else vllm(seen)
 
-    found, paths, engine = counts({"/tokenize": sglang}, "one", ask(), ask(), "one two")
-    assert found == [1, None, None, 2]
+    result, paths, engine = counts({"/tokenize": sglang}, "one", ask(), ask(), "one two")
+    assert result == [1, None, None, 2]
     assert len(paths) == 3
     assert engine.facts.counts_chats is False
 
