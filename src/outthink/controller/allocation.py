@@ -86,6 +86,7 @@ class Allocation:
         if not self._known:
             return 1.0
         mean = self._total / self._known
+        # Gains are divided by this, and all samples may have cost nothing, as at a price of 0.
         return (self._spent[i] + _WEIGHT * mean) / (self.drawn[i] + _WEIGHT) or 1.0
 
     def rate(self, i: int) -> float:
@@ -100,11 +101,14 @@ class Allocation:
         heap = self._heap
         while heap:
             _, i, stamp = heapq.heappop(heap)
+            # A heap cannot move an entry: a changed one is pushed anew, and its older places are told by their stamp.
             if stamp != self._newest[i]:
                 continue
             rate = self.rate(i)
+            # What is in flight delays a request and must not close it; the cost of 1 before the first one is no price.
             if rate <= 0 or (self._known and rate * (1 + self.in_flight[i]) < self._least):
                 continue  # closed, unless what is in flight changes that
+            # The batch's mean cost has moved since it was pushed, so that another one may be ahead by now.
             if heap and (-rate, i) > heap[0][:2]:
                 self._push(i)
                 continue
@@ -170,7 +174,7 @@ class Checked:
         """P(the next sample passes), given that all so far have failed; 0 once one has passed."""
         if self.solved is not None or self.failures >= self.at_most:
             return 0.0
-        return self.a / (self.a + self.b + self.failures)
+        return self.a / (self.a + self.b + self.failures)  # mean of Beta(a, b + failures)
 
     def add(self, sample: Sample, passed: bool | None = None) -> None:
         """Count a failure, or keep the first sample that passed."""
@@ -245,7 +249,7 @@ class Voted:
         self.n += 1
         self.votes.add(sample)
         if sample.answer is not None:
-            self._unknown = self._unknown or sample.mean_logprob is None
+            self._unknown = self._unknown or sample.mean_logprob is None  # a sum with an unknown part is unknown
             self._logprob[sample.answer] = self._logprob.get(sample.answer, 0.0) + (sample.mean_logprob or 0.0)
 
     def verdict(self, stopped: Stopped | None) -> Verdict:
@@ -256,6 +260,8 @@ class Voted:
 
 # What one more sample has gained so far, by the state of a vote.
 
+# Where somebody leads, one more vote alone changes no winner, and would seem to gain nothing: the best mean gain
+# over several votes ahead is taken.
 _AHEAD = (1, 2, 3, 4, 6, 8, 12, 16)
 _MOST = 40
 """Votes beyond which the posterior is taken at the same shares: it is settled by then."""
@@ -274,6 +280,7 @@ class State(NamedTuple):
 
 def step(n: int) -> int:
     """Samples in classes: one each up to 8, then two a doubling."""
+    # The bounds are 8 x sqrt(2)^k, rounded up.
     return n if n <= 8 else 8 + sum(n >= bound for bound in (12, 16, 23, 32, 46, 64, 91, 128))
 
 

@@ -110,9 +110,11 @@ class Stage:
 
     def lost(self, samples: Sequence[Sample]) -> bool:
         """Whether the samples still to come cannot lift its agreement to tau any more."""
+        # The other signals may rise by any amount, and votes that are kept count later even where the stage is lost.
         if self.signal != "agreement" or self.keep:
             return False
         left = self.n - len(samples)  # at best all of them go to the leader
+        # Shares that are equal on paper differ in rounding, which must not decide (here and where a stage is left).
         return (self.measure(samples) * len(samples) + left) / self.n < self.tau - 1e-9
 
     def json(self) -> JsonObject:
@@ -159,6 +161,7 @@ class CascadeRun:
     """A cascade on one request."""
 
     def __init__(self, stages: Sequence[Stage], n: int, features: Sequence[float] | None) -> None:
+        # So the two ends of a threshold are the two single models, cost included (docs/cascades.md).
         self._stages = [stage for stage in stages[:-1] if not stage.pointless] + [stages[-1]]
         self._left, self._features = n, features
         self._kept: list[tuple[Sample, float]] = []
@@ -232,14 +235,15 @@ def least_threshold(signals: Sequence[float], losses: Sequence[bool], alpha: flo
     if any(math.isnan(signal) for signal in signals):
         raise BadInput("signals", "nan", "is no signal", "leave that problem out")
     n = len(signals)
-    allowed = alpha * (n + 1) - 1
+    allowed = alpha * (n + 1) - 1  # the bound above, solved for n * risk: how many problems may be lost
     if allowed < 0:
         return NEVER  # so few problems bound nothing
     pairs = sorted(zip(signals, losses, strict=True), key=lambda pair: -pair[0])
     lost, threshold = 0, NEVER
+    # A threshold lets all problems of an equal signal leave or none, so they are counted together.
     for signal, tied in groupby(pairs, key=lambda pair: pair[0]):
         lost += sum(loss for _, loss in tied)
         if lost > allowed + 1e-9:
             return threshold
         threshold = signal
-    return min(0.0, threshold)
+    return min(0.0, threshold)  # all may leave, those below the lowest signal seen here too

@@ -28,7 +28,7 @@ StrategyFunction = Callable[[Session, Request], Coroutine[Any, Any, Verdict]]
 Runnable = Spec | StrategyFunction | Plan
 """What is called with a session and a request."""
 AUTO = "auto"
-_AHEAD = 4
+_AHEAD = 4  # of stopping strategies, live; in replay it is 1 (docs/contracts.md, compare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,7 @@ def read_strategy(
         return default_strategy(request)
     if callable(strategy) and not isinstance(strategy, Spec):
         return strategy
+    # The proxy reads its texts by itself: what comes over the wire imports nothing (docs/contracts.md).
     spec = strategy if isinstance(strategy, Spec) else Spec.parse(strategy, importing=True)
     if verifier is None and spec.strategy.needs_verifier:
         name = spec.strategy.name
@@ -129,6 +130,7 @@ async def decide(
     decided = plan(asked.policy, request, await situation_of(request, engine, tariff, ahead=ahead, pool=pool))
     if asked.feedback is not None:
         decided = asked.feedback.choose(asked.policy, decided)
+    # After the draw, so that what is told is what runs.
     if asked.planned is not None:
         asked.planned(decided)
     return decided

@@ -108,7 +108,9 @@ class Load:
         gained = 1.0
         if draft and drafting is not None:
             gained = drafting.tokens_a_step(draft)
+            # A draft is written token by token: its cost is relative to a step of one token in each row.
             step += draft * drafting.cost * step_seconds(self.hardware, self.shape, rows, mean, rows)
+        # prefill + L t(B (1 + g)) / E[accepted + 1] (controller specification 8).
         return self.prefill + cap * step / gained
 
 
@@ -183,5 +185,6 @@ def shed(fit: Fit, load: Load, left: float, *, drafting: Draft | None = None) ->
 
 def _longest(load: Load, seconds: float, cap: int) -> int:
     """The largest cap up to `cap` that one plain branch ends in time; at least 1."""
+    # Time rises with the cap, so the largest one that fits can be bisected.
     fitting = bisect_right(range(1, cap + 1), seconds, key=lambda tokens: load.seconds(1, tokens))
     return max(1, fitting)

@@ -17,6 +17,7 @@ from outthink.strategies import Spec, strategies
 
 def load_plugins() -> list[tuple[Plugin, str]]:
     """Each plugin with what is wrong with it in one line, empty where nothing is; names that are taken are refused."""
+    # By module, since plugins that were loaded before stand in the same table.
     own = (name for name, known in strategies().items() if known.function.__module__.startswith("outthink."))
     ours: dict[Group, frozenset[str]] = {
         "strategies": frozenset(own) | {"auto", "python"},

@@ -32,7 +32,7 @@ def penalised(chances: Sequence[float], costs: Sequence[float], price: float) ->
     """
     _check(chances, costs)
     low, high = min(costs), max(costs)
-    span = high - low or 1.0
+    span = high - low or 1.0  # where all cost the same, the price decides nothing
     return max(range(len(costs)), key=lambda i: (chances[i] - price * (costs[i] - low) / span, -costs[i]))
 
 
@@ -69,7 +69,7 @@ class Routing:
         """Whether the chances matter: at its ends a threshold always takes the same model, and no router has to run."""
         if self.way == "smallest-likely":
             return 0 < self.parameter <= 1
-        return self.way == "penalised" or -1 < self.parameter <= 1
+        return self.way == "penalised" or -1 < self.parameter <= 1  # a gain is a difference of two chances
 
     def choose(self, chances: Sequence[float]) -> str:
         """The model for a request whose chances of success are these, in the order of the models."""

@@ -63,7 +63,7 @@ def typed(kind: type[T], values: JsonObject) -> T:
 def _typed(hint: Any, value: Any) -> Any:
     parts = get_args(hint)
     if get_origin(hint) is UnionType:
-        return None if value is None else _typed(parts[0], value)
+        return None if value is None else _typed(parts[0], value)  # the only unions of these fields are `X | None`
     if get_origin(hint) is tuple:
         kinds = parts[:1] * len(value) if parts[-1] is ... else parts
         return tuple(_typed(part, item) for part, item in zip(kinds, value, strict=True))

@@ -74,6 +74,7 @@ def open_verifier(
         from outthink.verifiers.reward_model import open_reward_model
 
         return open_reward_model(text, embedded=find_model())
+    # Last, so that no plugin takes over a name of ours.
     plugged: Verifier | None = make("verifiers", name, rest)
     if plugged is not None:
         return plugged
@@ -108,6 +109,7 @@ def _schema(path: Path) -> Verifier:
         raise BadInput("verifier", f"schema:{path}", f"cannot be read ({error.strerror})", "check the path") from None
     except ValueError as error:
         raise BadInput("verifier", f"schema:{path}", f"is not JSON ({error})", "mend the file") from None
+    # Part of the id: scores by another schema in a file of this name are never mixed with these.
     digest = hashlib.sha256(content).hexdigest()[:12]
     return SchemaVerifier(schema, read=lambda text: read_sync("json", text).answer, id=f"schema-{path.stem}@{digest}")
 

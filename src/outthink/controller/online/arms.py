@@ -45,6 +45,7 @@ class Arm:
         """
         # An interval of no width would be worth infinitely many outcomes.
         spread = max((self.high - self.low) / (2 * _Z), 1e-9)
+        # The variance of Beta(a, b) is mean (1 - mean) / (a + b + 1): solved for a + b.
         strength = min(most, max(1.0, self.mean * (1 - self.mean) / spread**2 - 1))
         return self.mean * strength + 0.5, (1 - self.mean) * strength + 0.5
 
@@ -161,7 +162,7 @@ class Posterior:
         if self._propensities is None:
             handicaps = [self.settings.price * self.cost(i) for i in self.admitted]
             chances = _largest([self.beta(i) for i in self.admitted], handicaps)
-            floor = min(self.settings.floor, 1 / len(self.admitted))
+            floor = min(self.settings.floor, 1 / len(self.admitted))  # the floors of all arms may not exceed 1 in all
             mixed = [floor + (1 - floor * len(chances)) * chance for chance in chances]
             by_name = dict.fromkeys(self.place, 0.0)
             by_name.update((self.arms[i].name, chance) for i, chance in zip(self.admitted, mixed, strict=True))
@@ -172,6 +173,7 @@ class Posterior:
         """The arm for a request and its propensity; equal for equal posteriors, seeds and requests."""
         chances = self.propensities()
         names = [self.arms[i].name for i in self.admitted]
+        # By request, not from a generator that goes on: several processes share a log and draw without each other.
         draw = random.Random(f"{self.settings.seed}:{request}")
         name = draw.choices(names, [chances[name] for name in names])[0]
         return name, chances[name]
@@ -190,6 +192,7 @@ def _largest(betas: Sequence[tuple[float, float]], handicaps: Sequence[float]) -
     """P(theta_i - handicap_i is the largest), theta_i ~ Beta, independent."""
     if len(betas) == 1:
         return [1.0]
+    # Not on top: requests without a log are decided without numpy (see the policy package).
     import numpy as np
 
     middle = (np.arange(_CELLS) + 0.5) / _CELLS
@@ -197,15 +200,17 @@ def _largest(betas: Sequence[tuple[float, float]], handicaps: Sequence[float]) -
     masses, cumulative = [], []
     for a, b in betas:
         logs = (a - 1) * np.log(middle) + (b - 1) * np.log1p(-middle)
-        mass = np.exp(logs - logs.max())
+        mass = np.exp(logs - logs.max())  # densities of hundreds of outcomes would underflow
         masses.append(mass / mass.sum())
         cumulative.append(np.concatenate([[0.0], masses[-1].cumsum()]))
     largest = []
+    # Arms are independent: the sum over x of f_i(x) times the product over j of F_j(x - handicap_i + handicap_j).
     for i, mass in enumerate(masses):
         chance = mass.copy()
         for j, below in enumerate(cumulative):
             if j != i:
                 chance *= np.interp(middle - handicaps[i] + handicaps[j], edges, below)
         largest.append(float(chance.sum()))
+    # The cells miss 1 by a little, and what is logged has to be a distribution.
     total = sum(largest)
     return [chance / total for chance in largest]

@@ -51,7 +51,7 @@ class RequestFeedback:
         name = f"{policy.id} {task.model} {task.dataset}"
         settings = Settings(price=price_of(arms, task.arm(task.chosen).name))
         self._learner = learner = Learner(self.log, name, arms, settings)
-        request = f"req-{secrets.token_hex(6)}"
+        request = f"req-{secrets.token_hex(6)}"  # at random: the draw is seeded by it
         choice = learner.choose(request)
         self._drawn = request, policy.by
         option = next(option for option in plan.options if option.arm.name == choice.arm)
@@ -61,7 +61,7 @@ class RequestFeedback:
             plan,
             arm=option.arm,
             n=option.arm.n,
-            ahead=None,
+            ahead=None,  # it was worked out for the other arm
             why=f"{self.log} drew it (policy's own: {plan.name})",
             flags=(*plan.flags, reminder, *learner.notes),
         )

@@ -97,6 +97,7 @@ class Log:
         content = os.pread(self._file, size - self._offset, self._offset)
         lines, end, rest = content.rpartition(b"\n")
         self._offset += len(lines) + len(end)
+        # What had no end at the last read is read again, from its start.
         self.torn = [text for text in self.torn if text.endswith("\n")]
         for text in lines.split(b"\n") if end else ():
             if (line := self._parsed(text)) is not None:
@@ -123,7 +124,8 @@ class Log:
             data = line.text().encode() + b"\n"
             if os.write(self._file, data) != len(data):
                 raise BadInput("log", str(self.path), "is on a full disk", "make room; the torn line is ignored")
-            os.fsync(self._file)
+            os.fsync(self._file)  # a choice is on disk before the request's first call (docs/contracts.md)
+            # Applied as it was read back, so that living through a log and replaying it give the same state.
             for written in self.read():
                 apply(written)
             return line
@@ -206,9 +208,11 @@ class Learner:
         self.choices: dict[str, LogLine] = {}
         self.costs: dict[str, float] = {}
         self.outcomes: dict[str, LogLine] = {}
+        # The outcomes that count after each line: the lists share their tails, so any line is cheap to go back to.
         self._effective: list[OutcomeList | None] = []
         try:
             self._open(policy, arms, settings)
+        # Nobody else can close the file of a learner that was never made.
         except BaseException:
             self._log.close()
             raise
@@ -340,6 +344,7 @@ class Learner:
 
     def _apply(self, line: LogLine) -> None:
         """One line of the log, lived or replayed."""
+        # Two processes may have opened the same empty log: the first policy holds.
         if line.kind == "policy" and self.posterior is None:
             about = line.about or {}
             if about.get("schema_version") != SCHEMA:
@@ -349,7 +354,7 @@ class Learner:
         self._learned()
         effective = self._effective[-1] if self._effective else None
         if line.kind == "choice" and line.request is not None:
-            self.choices.setdefault(line.request, line)
+            self.choices.setdefault(line.request, line)  # two processes may have drawn for it: the first draw holds
         elif line.kind == "cost" and line.request is not None and line.cost is not None:
             self.costs[line.request] = line.cost
         elif line.kind == "outcome" and line.request is not None and line.request not in self.outcomes:

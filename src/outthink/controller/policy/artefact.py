@@ -69,6 +69,7 @@ def prediction(accuracy: float, spread: float, here: int, there: int) -> tuple[f
     mean = (accuracy * here + 1) / (here + 2)
     variance = (here * (spread**2 + (accuracy - mean) ** 2) + (1 - mean) ** 2 + mean**2) / (here + 2)
     freedom = max(here - 1, 1)
+    # Student's quantile, expanded to first order in 1 / freedom: a policy is applied without scipy.
     quantile = _Z + (_Z**3 + _Z) / (4 * freedom)
     half = quantile * sqrt(variance * (1 / there + 1 / here))
     return max(0.0, accuracy - half), min(1.0, accuracy + half)
@@ -124,7 +125,7 @@ class HeldOut:
         known: JsonObject = {field.name: values.get(field.name) for field in fields(cls)}
         for field in fields(cls):
             value = known[field.name]
-            unknown = value is None and "None" in str(field.type)
+            unknown = value is None and "None" in str(field.type)  # annotations are texts in this module
             if not unknown and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise BadInput("policy", value, f"is no {field.name} of an arm", "calibrate again")
         return cls(**known)
@@ -194,7 +195,7 @@ class Policy(Displayed):
         with reading("policy", _AGAIN, "is no policy"):
             content = json.loads(canonical(content))  # as it will be read again: lists for tuples
             tasks = tuple(_task(task) for task in content["tasks"])
-            content["target"]["by"], content["pool"], content["seed"]
+            content["target"]["by"], content["pool"], content["seed"]  # missing ones are refused now, not at a request
         if not tasks:
             raise BadInput("policy", [], "has no tasks", _AGAIN)
         return cls(content, digest(content), tasks)
@@ -207,6 +208,7 @@ class Policy(Displayed):
             version, stated = content["schema_version"], content.pop("id")
         except (ValueError, KeyError, TypeError):
             raise BadInput("policy", source, "is no policy", _AGAIN) from None
+        # It fails closed: a policy of another version promises figures that nobody here has measured.
         if version != SCHEMA:
             raise BadInput("policy", source, f"has schema_version {version!r}, this version reads {SCHEMA}", _AGAIN)
         try:
@@ -312,5 +314,5 @@ def _task(values: JsonObject) -> Task:
         questions=frozenset(values["questions"]),
         other={key: value for key, value in values.items() if key not in known},
     )
-    task.arm(task.chosen)
+    task.arm(task.chosen)  # refused here where it is not among the arms
     return task

@@ -159,6 +159,7 @@ def find_task(policy: Policy, situation: Situation, answer: defaults.Answer = No
     reasons = [(task.regime.outside(situation.question, situation.prompt_tokens, answer), task) for task in tasks]
     inside = [(reason, task) for reason, task in reasons if reason is None]
     same_kind = [(reason, task) for reason, task in reasons if answer in (None, task.regime.answer)]
+    # Where no task holds it, the reason told is that of the nearest one, not of the first in the file.
     near = inside or same_kind or reasons
     if len(near) > 1 and (features := situation.features) is not None:
         near = [min(near, key=lambda item: item[1].regime.far(features))]
@@ -181,7 +182,7 @@ def fallback(policy: Policy, reason: str, n: int, answer: defaults.Answer = None
 def _within(policy: Policy, task: Task, request: Request, situation: Situation) -> Plan:
     """The choice among the arms of a task whose regime holds the request."""
     features = situation.features
-    at_hand = {task.model, situation.model, *situation.pool}
+    at_hand = {task.model, situation.model, *situation.pool}  # a server may know the model by another name
     arms = [arm for arm in task.arms if set(arm.rule.models) <= at_hand]
     if not arms:
         return fallback(policy, "its models are not all in the pool", task.chosen, request.answer)
@@ -202,6 +203,7 @@ def _within(policy: Policy, task: Task, request: Request, situation: Situation) 
         chosen = min(even, key=lambda option: option.usage["tokens"] or 0.0)
         why = "it is the most accurate one that the budget allows"
     else:
+        # Arms are sorted by size: the first needs the least.
         chosen, why = options[0], "no arm fits the budget, and this one needs the least"
         broken = ", ".join(dict.fromkeys(name for option in options for name in option.exceeds))
         flags = (*flags, f"no arm of the policy fits the budget ({broken}); the cheapest runs under the hard ceiling")
@@ -241,6 +243,7 @@ def _option(arm: PolicyArm, request: Request, situation: Situation) -> Option:
     while seconds is not None and ahead < most and (usage["seconds"] or 0.0) > seconds:
         ahead = min(2 * ahead, situation.concurrency)
         usage = predicted_usage(arm, situation, ahead)
+    # Unknown usage excludes no arm: `why` says so, and a budget that cannot be accounted for is refused by the session.
     exceeds = tuple(
         name
         for name in CURRENCIES

@@ -78,7 +78,7 @@ class Regime:
         if self.mean is None or self.spread is None or len(questions) < _FEW:
             return None
         columns = zip(*map(hand_features, questions), strict=True)
-        slack = _SHIFT + 4 / sqrt(len(questions))
+        slack = _SHIFT + 4 / sqrt(len(questions))  # four standard errors: the farthest of 27 means is judged
         moves = [
             (_moved(column, mean, spread), name)
             for column, mean, spread, name in zip(columns, self.mean, self.spread, NAMES, strict=True)

@@ -45,7 +45,7 @@ class Fixed(PlainRule):
 
     def start(self, n: int, features: Sequence[float] | None) -> Rule:
         """The rule for one request."""
-        return AdaptiveConsistency(n, [], sure=2.0)
+        return AdaptiveConsistency(n, [], sure=2.0)  # no probability reaches 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Guarded:
     ) -> None:
         self._rule, self._n, self._regime, self._tell, self._ahead = rule, n, regime, tell, ahead
         self._seen: list[Sample] = []
-        self._watching = n > PROBES
+        self._watching = n > PROBES  # else nothing is left that another rule could decide
 
     def next(self) -> Step | None:
         """What the rule in charge wants."""
@@ -125,7 +125,7 @@ class Guarded:
             self._watching = False
             lengths = [sample.tokens for sample in self._seen if sample.tokens is not None]
             if (reason := self._regime.odd(lengths)) is not None:
-                self._rule = AdaptiveConsistency(self._n, self._seen)
+                self._rule = AdaptiveConsistency(self._n, self._seen)  # probes are votes: none is thrown away
                 self._tell(reason)
                 return True
         return self._rule.add(sample, model)
@@ -295,6 +295,7 @@ class Stopping:
         left = self._n - self._shape.drawn
         if left <= 0 or self._stopped != "finished":
             return None
+        # Confidence is averaged over the alternatives; where it sways no vote, an engine need not return any.
         return Step(None, left, alternatives=TOP if self._rule.sway[1] else 0)
 
     def add(self, sample: Sample, model: str | None) -> bool:
@@ -316,7 +317,7 @@ def rule_from_json(values: JsonObject) -> StageRule:
     """The rule that plain values describe; BadInput for anything else."""
     kind = values.get("kind")
     if kind == Cascade.kind:
-        return Cascade.of(values, rule_from_json)
+        return Cascade.of(values, rule_from_json)  # handed over: importing it there would close a circle
     if kind not in _RULES:
         raise BadInput("policy", kind, "is no kind of rule", "calibrate again")
     with reading("policy", "calibrate again", value=kind):

@@ -60,6 +60,7 @@ class Folder:
 
         Raises BadInput where the folder cannot be written.
         """
+        # Sorted, so that equal routers are equal bytes.
         texts = {TERMS: _terms_text(model), PROMPTS: _lines(json.dumps(mark) for mark in sorted(set(prompts)))}
         card = {
             "schema_version": SCHEMA,
@@ -67,7 +68,7 @@ class Folder:
             "model": card_of(model),
             "files": {name: _hash(text) for name, text in texts.items()},
         }
-        card = {"id": _identity(card), **card}
+        card = {"id": _identity(card), **card}  # the card holds the other files' hashes: one id covers the folder
         texts[self.card] = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
         try:
             folder.mkdir(parents=True, exist_ok=True)

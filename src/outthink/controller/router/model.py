@@ -83,6 +83,7 @@ class TextModel:
     def standardised(self, prompt: str) -> list[float]:
         """Hand features as the heads see them."""
         values = zip(hand_features(prompt), self.mean, self.scale, strict=True)
+        # A feature that never varied in training has scale 0, and says nothing here either.
         return [
             self.hand_weight * max(-CLIP, min(CLIP, (value - mean) / scale if scale else 0.0))
             for value, mean, scale in values
