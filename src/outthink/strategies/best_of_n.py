@@ -43,6 +43,7 @@ async def best_of_n(
     if verifier.kind == "exact":
         return await _first_pass(session, request, n, how)
     samples = [sample async for sample in session.sample(request, n=n, ahead=n)]
+    # Unreadable candidates are not paid for at the verifier, unless there is nothing else.
     readable = [sample for sample in samples if sample.answer is not None] or samples
     scores = await judged(session, request, readable, how) if readable else []
     return _highest(session, request, readable, scores)
@@ -65,9 +66,11 @@ async def _first_pass(session: Session, request: Request, n: int, how: str) -> V
     samples: list[Sample] = []
     scores: list[float | None] = []
     with session.within(Budget()) as drawing:  # its stream goes on while this session checks
+        # A few in flight, not all n: what runs at the first pass is paid for.
         async for sample in drawing.sample(request, n=n):
             samples.append(sample)
             scores += values(await session.score(request, [sample]), how)
+            # The check reads the text itself: a pass needs no readable answer.
             if scores[-1] is not None and scores[-1] >= PASS:
                 return Verdict(sample.answer, sample.text)
     unchecked = [place for place, score in enumerate(scores) if score is None]  # better than a known failure

@@ -24,6 +24,7 @@ STYLES: dict[str, Style] = {
     "chain-of-thought": Style(
         "Think step by step. Finish with a line of the form: The answer is X.", None, "Wei et al. 2201.11903"
     ),
+    # The authors' prompts have no licence, hence our own words; the limit of words is a request there, too.
     "chain-of-draft": Style(
         "Think step by step, but write only a short draft of each step, five words at most. "
         "Give the final answer after ####.",
@@ -75,4 +76,5 @@ def question(request: Request) -> str:
 def asking(request: Request, text: str) -> Request:
     """The request with the last user message's text replaced; what stands before it stays."""
     before = request.messages[: _last_user(request)]
+    # This is another question: a verifier judges by it, not by the one that the user asked.
     return replace(request, messages=(*before, Message("user", text)), unstyled=None)

@@ -37,7 +37,7 @@ JudgesWhen = Literal["never", "always", "parameter"]
 
 @cache
 def _defaults(function: StrategyFunction) -> dict[str, Parameter]:
-    parameters = list(inspect.signature(function).parameters.values())[2:]
+    parameters = list(inspect.signature(function).parameters.values())[2:]  # behind session and request
     return {parameter.name: parameter.default for parameter in parameters}
 
 
@@ -277,6 +277,7 @@ def _find(name: str, importing: bool) -> Strategy:
             function = resolve_beside(target)
         except OutthinkError:
             raise
+        # An import runs whatever the module holds, and may fail in any way.
         except Exception as error:
             problem = f"cannot be imported ({type(error).__name__}: {error})"
             raise BadInput("strategy", name, problem, f"write {PYTHON}package.module:function") from error
@@ -317,6 +318,7 @@ def _shown(value: Parameter) -> str:
 
 
 def _value(field: str, text: str, default: Parameter, zero: bool) -> Parameter:
+    # What is worked out later where nobody gives it is a whole number everywhere: windows, caps, chains.
     kind: type[str | int | float] = type(default) if default is not None else int
     try:
         if kind is bool:

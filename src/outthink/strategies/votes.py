@@ -72,7 +72,7 @@ class Votes:
         leader, second = self.top()
         if not leader:
             return 0.0  # nobody leads before the first vote
-        return leader_probability(int(leader), int(second))
+        return leader_probability(int(leader), int(second))  # of votes that weigh 1; weighted ones have no such form
 
     def share(self) -> float:
         """The leader's share of all weight; 0 without votes."""
@@ -106,6 +106,7 @@ class Votes:
             samples = groups[answer]
             known = [value for sample in samples if (value := sample.certainty) is not None]
             lengths = [sample.tokens for sample in samples if sample.tokens is not None]
+            # Known in part is unknown, and never wins a tie; fsum, so that no rounding by order of arrival decides one.
             certainty = fsum(known) / len(known) if len(known) == len(samples) else float("-inf")
             length = sum(lengths) / len(lengths) if lengths else float("inf")
             return certainty, -length

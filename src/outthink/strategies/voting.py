@@ -72,6 +72,7 @@ async def esc(
         votes.add(sample)
         answers.append(sample.answer)
         newest = answers[-window:]
+        # Windows follow each other and do not overlap, as in the paper.
         if len(answers) % window == 0 and newest[0] is not None and len(set(newest)) == 1:
             return votes.winner("consensus")
     return votes.winner()
@@ -86,6 +87,7 @@ async def short_m_of_k(
 ) -> Verdict:
     """Launch n, let the first m readable finishers vote, cancel the rest."""
     votes = Votes(ties, session.random)
+    # In every other vote this order would be a bias towards short samples; here that is the algorithm.
     async for sample in session.sample(request, n=n, ahead=n, order="finished"):
         votes.add(sample)
         if len(votes.samples) >= m:

@@ -35,6 +35,7 @@ async def borda(
 ) -> Verdict:
     """Vote of n samples weighted (N - rank + 1)^power, rank 1 the most certain of the N readable ones."""
     readable, votes = await scored(session, request, n, score, None, ties)
+    # Ranks among readable samples alone: more unreadable ones would make all weights more alike.
     readable.sort(key=lambda pair: pair[0], reverse=True)
     for rank, (_, sample) in enumerate(readable):
         votes.add(sample, (len(readable) - rank) ** power)
@@ -57,6 +58,7 @@ async def confidence_vote(
 ) -> Verdict:
     """Vote of n samples weighted exp(z / temperature), z the score standardised over the samples."""
     readable, votes = await scored(session, request, n, score, window, ties)
+    # The paper takes a softmax of the scores; to standardise them first is our choice.
     values = [value for value, _ in readable]
     mean = sum(values) / len(values) if values else 0.0
     spread = sqrt(sum((v - mean) ** 2 for v in values) / len(values)) if values else 0.0
@@ -74,7 +76,7 @@ async def deepconf(
     request: Request,
     *,
     n: int = 16,
-    keep: float = 90.0,
+    keep: float = 90.0,  # 10 only where calibrated: confident wrong answers concentrate there (specification S9b)
     score: str = "confidence",
     window: int | None = None,
     ties: Ties = "confidence",
@@ -122,6 +124,7 @@ async def deepconf_online(
         return votes.winner("consensus")
     if first == n or not bars:
         return votes.winner()
+    # Unreadable samples count here, though they have no vote: the threshold is of traces, not of answers.
     bar = _percentile(sorted(bars), 100 - keep)
 
     def watch(progress: Progress) -> Decision:

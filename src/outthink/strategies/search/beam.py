@@ -34,7 +34,7 @@ async def beam(
     request: Request,
     *,
     n: int = 16,
-    m: int = 4,
+    m: int = 4,  # as Snell et al.; depth and step_tokens as in search-and-learn
     depth: int = 40,
     step_tokens: int = 2048,
     separator: str = "auto",
@@ -56,6 +56,7 @@ def best(m: int) -> LevelPlan:
         kept = sorted(live, key=lambda path: path.rank, reverse=True)
         if len(kept) > keep:
             kept = distinct(kept)[:keep]
+        # By identity: two children of one text are equal, and both have a share where nothing has to go.
         shares = {id(path): min(m, active - m * place) for place, path in enumerate(kept) if active > m * place}
         return [(path, shares[id(path)]) for path in live if id(path) in shares]  # in launch order
 
@@ -142,7 +143,7 @@ async def rebase(
     request: Request,
     *,
     n: int = 16,
-    temperature: float = 0.2,
+    temperature: float = 0.2,  # with depth and step_tokens, as in the authors' code
     depth: int = 50,
     step_tokens: int = 256,
     separator: str = "auto",
@@ -154,6 +155,7 @@ async def rebase(
     def plan(live: list[Path], active: int) -> list[tuple[Path, int]]:
         known = [path.value for path in live if path.value is not None]
         mean = fsum(known) / len(known) if known else 0.0
+        # Without a score a path counts as the others do on average, as in every vote.
         rewards = [mean if path.value is None else path.value for path in live]
         return list(zip(live, widths(rewards, active, temperature), strict=True))
 
@@ -166,7 +168,7 @@ def widths(rewards: Sequence[float], budget: int, temperature: float) -> list[in
     In descending reward, W_j = ceil(B_left * w_j / w_left) with w = softmax(rewards / temperature).
     """
     most = max(rewards)
-    shares = [exp((reward - most) / temperature) for reward in rewards]
+    shares = [exp((reward - most) / temperature) for reward in rewards]  # less the largest, which could overflow
     given = [0] * len(rewards)
     order = sorted(range(len(rewards)), key=lambda place: rewards[place], reverse=True)
     for at, place in enumerate(order):

@@ -153,7 +153,7 @@ class Tree:
         shares = [power / sum(powers) for power in powers]
         if node is not self.root or not self.noise:
             return shares
-        drawn = [self.search.session.random.gammavariate(_ALPHA, 1.0) for _ in paths]
+        drawn = [self.search.session.random.gammavariate(_ALPHA, 1.0) for _ in paths]  # over their sum: Dirichlet
         total = sum(drawn) or 1.0
         return [(1 - self.noise) * share + self.noise * draw / total for share, draw in zip(shares, drawn, strict=True)]
 

@@ -154,9 +154,11 @@ class Steps:
     def _grown(self, path: Path, sample: Sample) -> Path:
         separator, text, blank = self.separator, sample.text, not sample.text.strip()
         limit = self.request.sampling.max_tokens
+        # A step that its own cap has cut goes on where it was cut; at the request's limit its path ends.
         if sample.finish_reason == "length":
             cut = path.grown(sample, text, finished=False)
             return replace(cut, finished=separator is None or blank or cut.tokens >= limit)
+        # Ended by the model itself, or by a stop sequence of the user's.
         if separator is None or (sample.stop is not None and sample.stop != separator):
             return path.grown(sample, text, finished=True)
         if sample.stop is None and (blank or sample.rule == "boxed" or sample.finish_reason != "stop"):
@@ -169,7 +171,7 @@ def worthwhile(parent: Path, child: Path) -> bool:
     """Whether a step is more than a few tokens and no repetition. A finished path always is."""
     if child.finished:
         return True
-    if child.counted and child.tokens - parent.tokens < SHORTEST:
+    if child.counted and child.tokens - parent.tokens < SHORTEST:  # an estimate prunes nothing
         return False
     earlier = {step.strip() for step in parent.steps}
     return all(step.strip() not in earlier for step in child.steps[len(parent.steps) :])
@@ -367,6 +369,7 @@ async def climb(search: Search, plan: LevelPlan, n: int, depth: int, rollout: Ro
         if all(child.value is None for child in children):
             search.session.note(SILENT)
             break
+        # N_active = N - completed: what has finished keeps its vote and frees its place (strategies specification S10).
         plans = [(path, count) for path, count in plan(live, n - len(done)) if count]
         left = [path for path, _ in plans]
     return await search.verdict(done, [] if search.saturated(done) else left)

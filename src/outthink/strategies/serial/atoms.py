@@ -56,6 +56,7 @@ async def atom_of_thoughts(session: Session, request: Request, *, tries: int = 3
         session.note(f"atom-of-thoughts: the contracted question has {same} the direct one")
     if ensemble is None:
         return Verdict(direct.answer, direct.text)
+    # In this order, as in the released code: the first branch with the ensemble's answer wins.
     for name, sample in branches.items():
         if sample.answer is not None and sample.answer == ensemble.answer:
             session.note(f"atom-of-thoughts: {name} won")
@@ -80,7 +81,7 @@ async def _label(session: Session, request: Request, solution: Sample, tries: in
         "`depend` lists, counted from 0, the earlier sub-questions whose answers this one needs; it is empty for one "
         "that the question's own facts suffice for.",
     )
-    plain = replace(asked, answer="text")
+    plain = replace(asked, answer="text")  # a list of sub-questions: no answer is to be read from it
     for _ in range(tries):
         sample = await _sample(session, plain)
         if sample is None:

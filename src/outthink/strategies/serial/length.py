@@ -17,7 +17,7 @@ from outthink.strategies.registry import strategy
 from outthink.strategies.serial.thinking import ANSWER_TOKENS, CUE, MARKERS, Trace, TrialAnswer, looping
 from outthink.strategies.voting import single
 
-_CONTEXT_LEFT = 0.1
+_CONTEXT_LEFT = 0.1  # share of the context below which nothing is forced (strategies specification S2)
 
 
 @strategy(
@@ -33,7 +33,7 @@ async def budget_forcing(
     request: Request,
     *,
     max_think: int | None = None,
-    n_ignore: int = 0,
+    n_ignore: int = 0,  # more only where a gain was measured: thinking on also loses right answers
     inject: str = "Wait",
     cue: str = CUE,
     answer_tokens: int = ANSWER_TOKENS,
@@ -103,6 +103,7 @@ class Exit:
                 f"early-exit: {self.model} returned no log-probabilities; "
                 "use an engine that does (see `outthink doctor`) or mode=consensus"
             )
+        # Discarded as if it had not been made (Dynasor): the streak goes on behind it.
         if probe.hesitating:
             return False
         if probe.answer is None:
@@ -110,6 +111,7 @@ class Exit:
             return False
         self.streak = self.streak + 1 if probe.answer == self.answer else 1
         self.answer = probe.answer
+        # Both by default: agreement alone is reported to be often a repeated guess (strategies specification S3).
         agreed = self.streak >= self.consensus
         sure = probe.confidence is not None and probe.confidence >= self.threshold
         return {"both": agreed and sure, "confidence": sure, "consensus": agreed}[self.mode]

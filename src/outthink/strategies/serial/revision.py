@@ -19,7 +19,7 @@ from outthink.strategies.prompts import asking, question
 from outthink.strategies.registry import strategy
 from outthink.strategies.votes import Ties, Votes
 
-SHOWN = 4
+SHOWN = 4  # as in Snell et al.: earlier attempts are left out
 _RATIONALE = 400  # characters of an attempt that a revision gets to see, from its end
 
 
@@ -38,7 +38,7 @@ def grid(n: int, chains: int | None) -> tuple[int, int]:
     if n < 1:
         raise BadInput("n", n, "is below 1", "ask for at least one attempt")
     if chains is None:
-        chains = next(count for count in range(math.isqrt(n - 1) + 1, n + 1) if n % count == 0)
+        chains = next(count for count in range(math.isqrt(n - 1) + 1, n + 1) if n % count == 0)  # from ceil(sqrt(n))
     if chains < 1 or n % chains:
         raise BadInput("chains", chains, f"does not divide n = {n}", "choose chains x revisions = n")
     return chains, n // chains
@@ -80,6 +80,7 @@ async def revision(
                 return Verdict(sample.answer, sample.text, "consensus")
     else:
         grown = await session.together(*[lambda branch: _chain(branch, request, revisions)] * count)
+    # Never just the last of a chain: Snell et al. find some 38 % of right answers flipped by a revision.
     winners = [winner for chain in grown if (winner := select(session, chain, ties)) is not None]
     best = select(session, winners, ties)
     return Verdict(best.sample.answer, best.sample.text) if best else Verdict(None, "")
@@ -108,6 +109,7 @@ async def _judged(session: Session, request: Request, sample: Sample) -> Attempt
     if score is None:
         return Attempt(sample)
     value = score.value(verifier.aggregation)
+    # A learned score may be wrong: only what an exact check says is shown to the model.
     if verifier.kind != "exact":
         return Attempt(sample, value)
     return Attempt(sample, value, score.message or ("It passed." if value >= 1 else "It did not pass."))

@@ -145,7 +145,7 @@ async def _discreet(session: Session, request: Request, note: str) -> str:
     if first and (await session.read(request, first)).rule in STATED:
         session.note("a judge's note told an answer and was left out")
         return ""
-    return first.replace("<", "(").replace(">", ")")
+    return first.replace("<", "(").replace(">", ")")  # a note must not close the feedback's tags
 
 
 def _verifier(session: Session, request: Request) -> Judge:
@@ -179,7 +179,7 @@ def _prober(session: Session) -> Judge:
 
 
 def _random(session: Session, chance: float) -> Judge:
-    if not 0 <= chance <= 0.5:
+    if not 0 <= chance <= 0.5:  # each of its two verdicts has this chance
         raise BadInput("chance", chance, "is out of range", "use 0 to 0.5")
 
     async def ask(trace: Trace) -> Opinion:

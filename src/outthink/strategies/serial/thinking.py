@@ -34,7 +34,7 @@ MARKERS = tuple(
 """Stop sequences for a marker word at the start of a sentence or paragraph."""
 _HESITATION = re.compile(r"\b(?:wait|hmm|but)\b", re.IGNORECASE)
 _PEEK = 8  # tokens that show what a silent server has stopped at
-_GRAM, _TIMES = 64, 3
+_GRAM, _TIMES = 64, 3  # the guard of budget forcing against loops (strategies specification S2)
 
 End = Literal["closed", "paused", "piece", "ended", "spent", "cut"]
 """Why a piece ended: at the closing mark, at another stop sequence, at its own length, by the model's
@@ -44,6 +44,7 @@ own decision, at the trace's cap, or because the session admits no further call.
 def looping(text: str) -> bool:
     """Whether the same run of 64 words occurs three times or more (overlapping runs count)."""
     words = text.split()
+    # Hashes, since the tuples of a long trace would be 64 times as long as it.
     seen = Counter(hash(tuple(words[i : i + _GRAM])) for i in range(len(words) - _GRAM + 1))
     return max(seen.values(), default=0) >= _TIMES
 
@@ -144,6 +145,7 @@ class Trace:
         if before is not None:
             if self.bare is None and not self.text:
                 self.bare = before
+            # The prompt holds what was inserted: the server's count of it takes the place of the bound by bytes.
             elif self.bare is not None and before - self.bare >= self.generated:
                 self.inserted = min(self.inserted, before - self.bare - self.generated)
         counted = sample.tokens
@@ -158,7 +160,7 @@ class Trace:
             self.text = self.text[:closing]
             self.pause = len(self.text)
             return "closed"
-        unclear = sample.finish_reason == "unknown" and counted >= room
+        unclear = sample.finish_reason == "unknown" and counted >= room  # not told, and as long as it could be
         if sample.finish_reason == "length" or unclear:
             return "piece" if self.left > 0 else "spent"
         return "ended"
@@ -193,6 +195,7 @@ class Trace:
             return await self.unfinished()
         answer = sample.answer
         if cue:
+            # Behind its cue a bare value is a statement.
             answer = (await self.session.read(self.request, cue + sample.text)).answer or answer
         return Verdict(answer, head + sample.text, stopped)
 
