@@ -69,13 +69,14 @@ def step_seconds(hardware: Hardware, shape: Shape, tokens: float, context: float
         context: tokens that each branch attends to.
         branches: whose caches are read.
     """
+    # A bound from below: launches, sampling and the host add to every step (docs/latency.md).
     memory = (shape.weight_bytes + branches * context * shape.kv_bytes) / hardware.bandwidth
     return max(memory, 2 * shape.parameters * tokens / hardware.flops)
 
 
 def free_branches(hardware: Hardware, bytes_per_parameter: float = 2.0) -> float:
     """Tokens a step up to which arithmetic hides behind reading the weights: FLOPS / BW x bytes / 2."""
-    return hardware.flops / hardware.bandwidth * bytes_per_parameter / 2
+    return hardware.flops / hardware.bandwidth * bytes_per_parameter / 2  # 206 for an H200 in bf16
 
 
 def exchange_value(larger: float, ratio: float) -> float:

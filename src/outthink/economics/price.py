@@ -130,6 +130,7 @@ class CataloguePrice:
             if isinstance(rule, StartDateConstraint) and rule.start_date == days[1]:
                 moments.append(datetime.combine(days[1], time(), tzinfo=UTC))
             elif isinstance(rule, TimeOfDateConstraint):
+                # Times that have passed today come again tomorrow; in a bound from above they do no harm.
                 edges = (datetime.combine(day, at) for day in days for at in (rule.start_time, rule.end_time))
                 moments.extend(edge if edge.tzinfo else edge.replace(tzinfo=UTC) for edge in edges)
         return moments
@@ -147,6 +148,7 @@ def lookup(model: str, url: str | None = None) -> CataloguePrice | None:
         None where the provider or model is unknown, or has no price for tokens in and out (the
         catalogue also lists models without one, and unknown is not free).
     """
+    # Loaded on first use: `import outthink` has to stay quick, and local engines have no price to look up.
     from genai_prices.data_snapshot import get_snapshot
     from genai_prices.types import ModelPrice
 
