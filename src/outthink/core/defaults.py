@@ -40,7 +40,7 @@ class _WithDefaults:
         except AttributeError:
             if (default := self._defaults.get(name)) is None:
                 raise
-            return default.__get__(self, type(self))
+            return default.__get__(self, type(self))  # bound to this: a default may read what the plain object has
 
     def __repr__(self) -> str:
         return repr(self._plain)
@@ -48,6 +48,7 @@ class _WithDefaults:
 
 def complete(plain: object, protocol: Callable[..., P]) -> P:
     """An object as the whole protocol: as it is where it subclasses it, else with the defaults of what it lacks."""
+    # By its ancestors: isinstance raises TypeError for a protocol that is not runtime-checkable.
     if isinstance(plain, _WithDefaults) or protocol in type(plain).__mro__:
         return cast(P, plain)
     return cast(P, _WithDefaults(plain, vars(protocol)))

@@ -18,7 +18,7 @@ _LONGEST = 400
 class Displayed:
     """A value that shows its `display`; a dataclass needs `repr=False` beside it."""
 
-    __slots__ = ()
+    __slots__ = ()  # else its subclasses with slots would have a __dict__ all the same
 
     def display(self) -> tuple[str, Rows]:
         """A title, and the rows below it."""

@@ -26,6 +26,7 @@ class BadInput(OutthinkError, ValueError):
         if len(shown) > 200:
             shown = shown[:120] + "..." + shown[-60:]
         line = f"{field}: {shown} {problem}; {remedy}"
+        # Control characters of an input may neither break the line nor reach a terminal.
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
         self.field, self.value, self.problem, self.remedy = field, value, problem, remedy
 

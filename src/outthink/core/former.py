@@ -56,7 +56,7 @@ class FormerModules(Loader):
     @classmethod
     def find_spec(cls, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """How to make a module that is gone; None for one that never was."""
-        package = any(former.startswith(f"{name}.") for former in FORMER)
+        package = any(former.startswith(f"{name}.") for former in FORMER)  # else none below it could be imported
         return ModuleSpec(name, cls(), is_package=package) if name in FORMER else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:

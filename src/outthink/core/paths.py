@@ -20,4 +20,4 @@ def _folder(own: str, shared: str, usual: str) -> Path:
     """The folder that one variable names, ours in the one that another names, else ours in its usual place."""
     if folder := os.environ.get(own):
         return Path(folder)
-    return Path(os.environ.get(shared) or Path.home() / usual) / "outthink"
+    return Path(os.environ.get(shared) or Path.home() / usual) / "outthink"  # empty counts as unset, as XDG has it

@@ -115,6 +115,7 @@ def resolve_beside(target: str) -> Any:
     try:
         return resolve(target)
     except ModuleNotFoundError as error:
+        # A module that was found and itself imports what is missing is not to be looked for elsewhere.
         if error.name != target.partition(":")[0].partition(".")[0] or os.getcwd() in sys.path:
             raise
     sys.path.append(os.getcwd())  # at the end: nothing there may stand before an installed module

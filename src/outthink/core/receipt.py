@@ -75,7 +75,7 @@ class Entry:
             return self.usd, 0.0, self.reserved_usd
         if currency == "joules":
             return self.joules, 0.0, self.reserved_joules
-        return self.flops, 0.0, None
+        return self.flops, 0.0, None  # no budget is kept in FLOPs, so nothing was reserved
 
     def json(self) -> dict[str, Any]:
         """All fields as plain values."""
@@ -256,6 +256,7 @@ class Result(Displayed):
     @classmethod
     def of(cls, verdict: Verdict, strategy: str, session: ResultSource) -> Result:
         """What a strategy has decided, with what its session has to say about it."""
+        # A strategy whose stream the budget has ended takes that for its own end: the session's reason goes first.
         stopped = session.stopped or verdict.stopped
         return cls(verdict.answer, verdict.text, strategy, session.model, stopped, session.receipt())
 

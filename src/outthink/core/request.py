@@ -69,6 +69,7 @@ class Sampling:
     calls it) asks for more or less of it, on servers that have them; None leaves both to the server.
     """
 
+    # These four are sent explicitly (docs/contracts.md, ask): left out, each server would use its own.
     temperature: float = 0.8
     top_p: float = 1.0
     top_k: int = 0
@@ -126,7 +127,7 @@ class Budget:
             if name == "tokens":
                 if value != int(value):
                     raise BadInput("budget tokens", value, "is not a whole number", "round it")
-                object.__setattr__(self, name, int(value))
+                object.__setattr__(self, name, int(value))  # read as a float: 4e3 is 4000; the class is frozen
 
     @classmethod
     def parse(cls, text: str) -> Budget:
