@@ -110,7 +110,7 @@ class SchemaVerifier(WithoutTokens):
             raise BadInput(
                 "schema", self._schema, f"refers to something it does not hold ({missing})", "put it under $defs"
             ) from missing
-        except (ValueError, RecursionError) as unreadable:
+        except (ValueError, RecursionError) as unreadable:  # a completion may nest deeper than Python can follow
             return Score((0.0,), message=f"not readable as JSON: {unreadable}"[:_LONG])
         if error is None:
             return Score((1.0,))
@@ -200,7 +200,7 @@ class ConfidenceVerifier(WithoutTokens):
     id: str
     top_logprobs: int
 
-    def __init__(self, name: str = "confidence", *, window: int = 2048) -> None:
+    def __init__(self, name: str = "confidence", *, window: int = 2048) -> None:  # DeepConf's window
         self.top_logprobs = alternatives(name)
         self.name, self.window = name, window
         windowed = name in ("tail", "bottom", "lowest")

@@ -80,6 +80,7 @@ def words_for(candidates: Sequence[Candidate]) -> tuple[str, str]:
 def verdict(text: str, words: tuple[str, str]) -> str | None:
     """The last verdict line's word, or a reply's only word; None for anything else."""
     either = "|".join(words)
+    # A reply that only repeats what was asked for ("Verdict: yes or no") holds none.
     verdicts = re.findall(rf"\bverdict\b\W*({either})\b(?!\W*(?:or|/)\W*\w)", text, re.IGNORECASE)
     if not verdicts:
         verdicts = re.findall(rf"\A\W*({either})\W*\Z", text, re.IGNORECASE)
@@ -92,6 +93,7 @@ def probability(reply: JudgeReply, words: tuple[str, str]) -> float | None:
     if at is None:
         return None
     mass = dict.fromkeys(words, 0.0)
+    # " yes" and "Yes" are one verdict; rounding may lift a log-probability just over 0.
     for text, logprob in reply.tokens[at][1].items():
         if (word := _word(text)) in mass:
             mass[word] += math.exp(min(0.0, logprob))
@@ -107,7 +109,7 @@ def _verdict_token(reply: JudgeReply, words: tuple[str, str]) -> int | None:
             alone = at
             if re.search(r"\bverdict\b\W*\Z", written, re.IGNORECASE):
                 after = at
-        written = (written + text)[-40:]
+        written = (written + text)[-40:]  # enough to hold the word before; the whole would be searched for every token
     return alone if after is None else after
 
 
@@ -298,7 +300,7 @@ class JudgeVerifier(Verifier):
         won: list[list[float]] = [[] for _ in candidates]
         agreed = [0] * len(candidates)
         for (first, _), ruling in zip(orders, rulings, strict=True):
-            replies[first] += ruling.replies
+            replies[first] += ruling.replies  # each is charged once, to the candidate that stands first in it
         for (a, b), forth, back in zip(pairs, rulings[::2], rulings[1::2], strict=True):
             if forth.share is None or back.share is None:
                 continue  # one order alone would keep the judge's liking of a place
@@ -329,7 +331,7 @@ class JudgeVerifier(Verifier):
                 return [await job for job in jobs]
             finally:
                 for job in jobs:
-                    job.close()
+                    job.close()  # those behind a failed one were never awaited, and would warn
         tasks = [asyncio.ensure_future(job) for job in jobs]
         try:
             return list(await asyncio.gather(*tasks))
@@ -352,7 +354,7 @@ def _ring(candidates: Sequence[Candidate], rounds: int) -> list[tuple[int, int]]
         for at, first in enumerate(places):
             other = places[(at + step) % len(places)]
             if other != first:
-                pairs.setdefault(frozenset((first, other)), (first, other))
+                pairs.setdefault(frozenset((first, other)), (first, other))  # a small ring meets a pair twice
     return list(pairs.values())
 
 

@@ -145,7 +145,7 @@ class RemoteRewardModel(Verifier):
             async with asyncio.TaskGroup() as group:
                 jobs = [group.create_task(self._judge(places, request, candidate)) for candidate in candidates[1:]]
         except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            raise errors.exceptions[0] from None  # a failure is one line, however many candidates met it
         return first + [job.result() for job in jobs]
 
     async def prepare(self) -> None:
@@ -176,7 +176,7 @@ class RemoteRewardModel(Verifier):
                     refusal = refusal or error
                     continue
                 score = self._read(api, reply, candidate)
-                self._api = api
+                self._api = api  # only once its reply could be read
                 return score
         raise refusal or EngineError(f"{self._where}: has none of the APIs {', '.join(_APIS)}")
 
@@ -195,6 +195,7 @@ class RemoteRewardModel(Verifier):
             return body | {"input": [f"{question}\n\n{text}" for text in self._texts(candidate)]}
         steps = [step.strip() for step in candidate.steps]
         if self.format == "math-shepherd":
+            # The marker that this model was trained on, behind each step (Math-Shepherd, arXiv 2312.08935).
             return body | {"input": f"{question} " + "\n".join(f"{step} ки" for step in steps)}
         marked = self.format == "qwen-prm"
         answer = "".join(step + MARKER for step in steps) if marked else candidate.text
@@ -232,6 +233,7 @@ class RemoteRewardModel(Verifier):
             return math.nan
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._strange(api, reply, "holds no list of numbers")
+        # exp overflows beyond 709.
         return 1 / (1 + math.exp(-min(max(value, -700), 700))) if self.sigmoid else float(value)
 
     def _strange(self, api: str, reply: JsonObject, problem: str) -> EngineError:
@@ -244,6 +246,7 @@ class RemoteRewardModel(Verifier):
         text = answer.content.decode("utf-8", "replace")
         if answer.status >= 300:
             line = f"{self._where}: /{path} answered {answer.status}: {_reason(text)}"
+            # vLLM has the route and answers 400 where the model is of another task.
             if answer.status in _ABSENT or (answer.status == 400 and "not support" in text):
                 raise _NoSuchApi(line, fatal=True)
             raise EngineError(line, fatal=answer.status in _HELPLESS)
