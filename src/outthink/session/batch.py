@@ -87,7 +87,7 @@ class Batch:
                 running = waiting
                 for i, drawn in ended:
                     order.add(i, drawn.sample, drawn.passed)
-                if not ended:
+                if not ended:  # else the order is asked first: what has ended left a place and a part of the budget
                     await root.pause()
         finally:
             for _, draw in running:
@@ -108,6 +108,7 @@ class Batch:
             drawn: Drawn = end.value
         except EngineError as error:
             self._lost += 1
+            # Once a sample has come the engine works, and a failure is that of one request.
             if not self._drawn and (error.fatal or self._lost >= min(_HOPELESS, len(self.requests))):
                 raise
             self.sessions[i].note(f"no sample came: {error}")
@@ -120,6 +121,7 @@ class Batch:
     async def _draw(self, i: int) -> Drawn:
         """One sample of request i, and what the check says of it."""
         request = self.requests[i]
+        # A session of its own: another draw of the same request would close this one's stream.
         with self.sessions[i].within(Budget()) as session:
             async for sample in session.sample(request, n=1, ahead=1):
                 if not self.exact:

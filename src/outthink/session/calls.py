@@ -169,6 +169,7 @@ class RunningCall:
             arrived.confidences.extend(delta.confidences)
         if delta.text or delta.reasoning:
             arrived.pieces += delta.pieces
+        # Pieces are no count: llama.cpp was seen to send 75 tokens in 25 of them.
         self.seen = max(self.seen, arrived.pieces, len(arrived.logprobs), len(arrived.confidences))
         if delta.tokens is not None:
             self.tokens = self.seen = delta.tokens
@@ -253,6 +254,7 @@ class BudgetAccount:
             for name in SPENT
             if (left := account.left(name)) is not None
         ]
+        # Equal shares of what is left, and fewer calls rather than any below min_tokens (docs/contracts.md).
         for count in range(wanted, 0, -1):
             tokens = cap
             for name, account, left, fixed, slope in limits:

@@ -53,7 +53,7 @@ class LiveRunner(Runner):
         engine: Engine,
         *,
         places: Places | None = None,
-        grace: float = 0.15,
+        grace: float = 0.15,  # and a third of it for late ones: within the 0.25 s after a deadline of docs/contracts.md
         beside: LiveRunner | None = None,
     ) -> None:
         self.engine, self.grace = engine, grace
@@ -189,10 +189,12 @@ class LiveRunner(Runner):
         tasks = {*self._tasks.values(), *others}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self.grace)
+            # The first cancellation lets a call count what came, which asks the server again; the second ends that.
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=self.grace / 3)
+        # An engine that does not let go must not hold up the deadline: its calls are settled with what is known.
         for running in list(self._tasks):
             if not running.settled:
                 running.owner.settle(running, "cancelled", self._prompt_of(running), running.tokens)
@@ -253,6 +255,7 @@ class LiveRunner(Runner):
         """Read the call to its end; None where watch has stopped it."""
         owner, watch = running.owner, running.stream.watch
         running.started = self.now()
+        # A watch may end the loop early, and only closing the iterator closes the connection at once.
         async with aclosing(self.engine.generate(running.call)) as events:  # type: ignore[type-var]
             async for event in events:
                 if isinstance(event, Finish):
@@ -277,6 +280,7 @@ class LiveRunner(Runner):
         prompt = finish.prompt_tokens if finish.prompt_tokens is not None else running.prompt_tokens
         running.prompt_tokens = prompt
         reason = finish.finish_reason
+        # Before the answer is read, which may take seconds: a deadline in between finds the call paid for.
         owner.settle(running, "finished", self._prompt_of(running), generated, finish.cached_tokens, reason)
         arrived = running.arrived or Arrived()
         text = "".join(arrived.text)
@@ -317,6 +321,7 @@ class LiveRunner(Runner):
         if running.settled:
             return
         try:
+            # Counting asks the server, and has to end before `_drain` stops waiting.
             async with asyncio.timeout(self.grace / 2):
                 if running.prompt_tokens is None and running.stream.prompt.tokens is None:
                     running.stream.prompt.tokens = await self._count_prompt(running.call)

@@ -116,7 +116,7 @@ class OpenSession:
             async with limit:
                 yield
         except TimeoutError:
-            if not limit.expired():
+            if not limit.expired():  # somebody's own timeout within the block
                 raise
             self.late = True
         finally:
@@ -148,6 +148,7 @@ class OpenSession:
             self.session.stop(reason)
         else:
             self._ended = reason
+            # There may be no session yet: an engine that is still being fetched is not waited for.
             self._limit.reschedule(0.0)
 
     @asynccontextmanager
@@ -172,6 +173,7 @@ class OpenSession:
         if not self.partial:
             return None
         reading = self._runner.reader(request.answer).read_now(self.partial)
+        # In a text that was cut off the last number is a step on the way, so only a stated answer counts.
         stated = request.answer == "text" or reading.rule in ("boxed", "answer-is")
         return Verdict(reading.answer if stated else None, self.partial)
 

@@ -160,9 +160,10 @@ class Member:
         """What is known of a prompt on this model, shared by all streams and branches."""
         sampling = request.sampling  # chat templates may write the kind of thinking into the prompt
         thinking = sampling.reasoning_effort, sampling.thinking_tokens
+        # Greedy samples have numbers of their own, as in a recording, where row 0 is the greedy one.
         known = self.prompts.setdefault((prefix, sampling.temperature == 0, *thinking), [])
         for prompt in known:
-            if prompt.request.messages == request.messages:
+            if prompt.request.messages == request.messages:  # by value: new objects may ask the same
                 return prompt
         known.append(Prompt(request))
         return known[-1]
@@ -257,7 +258,7 @@ class Places:
         try:
             await place
         except asyncio.CancelledError:
-            if self.came(who, place):
+            if self.came(who, place):  # it came in the very turn that ended the waiting: the next one gets it
                 self.give(who)
             raise
 

@@ -63,6 +63,7 @@ async def _judge(
     unscored: list[Score | None] = [None] * len(candidates)
     account, tariff = session.account, Tariff.of(verifier.model)
     tariff = replace(tariff, parameters=verifier.parameters)
+    # As for a call: wait for a settlement, and end where none is to come.
     while bound and not account.unlimited and account.admit(1, bound, 0, 0, tariff)[0] == 0:
         session.out_of_budget()
         if session.stopped is not None:
@@ -85,6 +86,7 @@ async def _judge(
     if work.error is not None:
         if isinstance(work.error, OutthinkError) and not isinstance(work.error, EngineError):
             raise work.error  # misused
+        # Whatever else it dies of, the samples that are paid for and their receipt are kept.
         session.note(f"{verifier.id} failed, its scores are missing: {_in_one_line(work.error)}")
         return unscored
     if len(scores) == len(candidates):
@@ -230,7 +232,7 @@ class Asking:
 
     def _place(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()
-        if self._slots is None or self._slots[0] is not loop:
+        if self._slots is None or self._slots[0] is not loop:  # a semaphore belongs to the loop that waited for it
             self._slots = loop, asyncio.Semaphore(self.engine.concurrency)
         return self._slots[1]
 

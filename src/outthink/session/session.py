@@ -283,6 +283,7 @@ class Session:
 
     def from_cache(self, running: RunningCall, sample: Sample) -> None:
         """A sample of an earlier run: an entry that costs nothing, and a vote."""
+        # The cache's key leaves the kind of answer out, so an earlier request may have read it as another kind.
         sample = reread(sample, self.runner.reader(running.stream.request.answer), running.stream.before)
         entry = Entry(
             running.role, self.tariff.model, "cached", cached=True, seconds=0.0, flops=0.0, usd=0.0, joules=0.0
@@ -319,6 +320,7 @@ class Session:
         )
         if prompt is None or generated is None:
             entry.estimated = True
+            # Where nothing is limited no bound was worked out at the launch.
             read, cap = running.prompt_bound or byte_bound(running.call), running.call.sampling.max_tokens
             entry.reserved_tokens = read + cap
             entry.reserved_usd = tariff.usd_bound(read, cap)
@@ -353,7 +355,7 @@ class Session:
         """A settled attempt failed: try again where that may help, else go on without this sample."""
         self.notify("failed", running)
         stream = running.stream
-        if stream.closed:
+        if stream.closed:  # nobody would take the sample, so the attempt is not repeated
             return
         delay = self.retries.delay(running.attempt, error)
         if delay is not None and self._relaunch(running, delay):
@@ -381,6 +383,7 @@ class Session:
 
     def out_of_budget(self) -> None:
         """No further call is admitted: wait for a settlement, or stop the session whose budget it is."""
+        # A call in flight may use less than it has reserved, and what it gives back may admit the next one.
         if self.account.refusal is None or self.account.refusal[1].outstanding:
             return
         currency, account = self.account.refusal

@@ -157,6 +157,7 @@ class Journal:
         self.saved()
 
     def _key(self, call: Call) -> str:
+        # As the rows of a recording: 0 is the greedy sample, the sampled ones begin at 1 (docs/contracts.md).
         number = 0 if call.sampling.temperature == 0 else call.index + 1
         return f"{number}:{self.problem}"
 
@@ -177,6 +178,7 @@ def use_log(connection: sqlite3.Connection, patience: float) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError as error:
+            # An extended code keeps the primary one in its low byte.
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
                 raise
         time.sleep(_PAUSE)

@@ -127,7 +127,7 @@ class Stream:
         bound = self.prompt.tokens
         if bound is None:
             bound = session.runner.prompt_bound(self.call(cap, self.prompt.next))
-        if bound is None:
+        if bound is None:  # the server is still counting; its answer ends the stream's wait
             return 0
         count, tokens = session.account.admit(max(wanted, share), bound, cap, self.request.min_tokens, session.tariff)
         for _ in range(min(count, wanted)):
@@ -169,7 +169,7 @@ class Stream:
     def deliver(self, running: RunningCall, sample: Sample | None) -> None:
         """A call has ended: with a sample that may vote, or with None (failed, or stopped by watch)."""
         self.in_flight.pop(running.place, None)
-        if self.in_order:
+        if self.in_order:  # by default: short samples that vote first bias the vote and cost accuracy
             self.done[running.place] = sample
         elif sample is not None:
             self.ready.append(sample)

@@ -110,6 +110,7 @@ class VirtualRunner(Runner):
         self._set_active(self._active + 1)
         tokens = outcome.tokens if outcome.fault is None else min(outcome.fault.after, outcome.tokens)
         self._clock.order = order = self._clock.order + 1
+        # The number of the launch breaks ties, so that equal plans give equal receipts.
         heapq.heappush(self._heap, (begin + tokens, order, 0, running))
         if running.stream.watch is not None and tokens > CHUNK:
             heapq.heappush(self._heap, (begin + CHUNK, order, CHUNK, running))
@@ -141,6 +142,7 @@ class VirtualRunner(Runner):
         if outcome is None:
             running.owner.release(running)  # never sent
             return
+        # The counter is a sum of floats: rounding must not take a token away that was complete.
         generated = min(outcome.tokens, max(0, int(self._service - running.begin + 1e-9)))
         self._settle(running, "cancelled", outcome, generated)
 
@@ -222,6 +224,7 @@ class VirtualRunner(Runner):
     def _ring(clock: Clock, when: float | None) -> bool:
         """Let the next timer ring if it comes before `when`."""
         timers = clock.timers
+        # At the same instant a timer comes first, so that a deadline holds exactly.
         if not timers or (when is not None and timers[0][0] > when):
             return False
         time, _, ring = heapq.heappop(timers)
@@ -267,6 +270,7 @@ class VirtualRunner(Runner):
             heapq.heappush(self._heap, (running.begin + tokens + CHUNK, order, tokens + CHUNK, running))
 
 
+# By hand and not as a task: an event of the loop takes several times as long, and replay has millions of them.
 def drive(strategy: Job[T], session: HostSession, runner: VirtualRunner) -> T:
     """Resume a strategy by hand until it returns, moving virtual time whenever it waits."""
     try:
