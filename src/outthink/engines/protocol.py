@@ -225,6 +225,7 @@ class Speed:
     Prefill is charged to its own stream at `prefill`; calls beyond `concurrency` queue.
     """
 
+    # The time model that docs/contracts.md states; every report of a replay names it.
     stream: float = 50.0
     total: float = 2000.0
     prefill: float = 5000.0

@@ -42,6 +42,7 @@ class Recorded:
     def order(self, seed: int) -> list[int]:
         """Places of the samples as they are dealt out under a seed: the same for every strategy and size."""
         places = list(range(len(self.sampled)))
+        # Seeded by text, which gives the same order in every process; hash() of a text does not.
         random.Random(f"{seed}:{self.problem}").shuffle(places)
         return places
 
@@ -316,6 +317,7 @@ def _cut(outcome: Outcome, cap: int) -> Outcome:
     text = sample.text[: len(sample.text) * cap // outcome.tokens]
     trace = sample.confidence
     if trace is not None:
+        # `_known` holds figures of the whole trace, which are not those of a part.
         trace = replace(trace, values=trace.values[: -(-cap // trace.stride)], tokens=cap, _known={})
     short = replace(sample, text=text, answer=None, rule="none", tokens=cap, finish_reason="length", confidence=trace)
     return replace(outcome, sample=short, tokens=cap)

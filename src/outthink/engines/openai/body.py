@@ -108,6 +108,7 @@ def recall(path: Path, *, now: Callable[[], float] = time.time) -> Facts:
 
     def fresh(key: str) -> bool:
         at = learnt.get(key)
+        # A date in the future, of a clock that was set back, would stay fresh for too long.
         return isinstance(at, int | float) and 0 <= now() - at < EXPIRES
 
     for name, kind in _TYPES.items():
@@ -189,6 +190,7 @@ def body(call: Call, model: str, facts: Facts) -> JsonObject:
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
+        # Sent even where they switch nothing on: left out, the server's own default would hold.
         "top_k": sampling.top_k or facts.top_k_off or 0,
         "min_p": sampling.min_p,
         facts.length_name or CHAT_LENGTH_FIELDS[0]: sampling.max_tokens,
@@ -239,6 +241,7 @@ def _leave_out(sent: JsonObject, refused: set[str]) -> None:
         sent.pop(name, None)
     if "continuous_usage_stats" in refused and "stream_options" in sent:
         sent["stream_options"] = {"include_usage": True}
+    # OpenAI refuses the options of a stream, and of log-probabilities, without what switches these on.
     if "stream" not in sent:
         sent.pop("stream_options", None)
     if "logprobs" not in sent:
@@ -282,6 +285,7 @@ def adapt(refusal: ErrorBody, sent: JsonObject, facts: Facts, *, status: int = 4
             _drop(refused, facts)
         return True
     extensions = names(sent).intersection((*EXTENSIONS, *THINKING))
+    # It names nothing, so all that OpenAI itself does not have is left out at once.
     if name is None and refusal.unknown and not refusal.param and extensions:
         for refused in (*EXTENSIONS, *extensions):
             facts.refuse(refused)
@@ -324,7 +328,7 @@ def _rename_length(refusal: ErrorBody, name: str, facts: Facts) -> bool:
     if used != name:
         # Another request has renamed it meanwhile; if both names were refused there is nothing left.
         return used == other
-    if f"refused:{other}" in facts.learnt:
+    if f"refused:{other}" in facts.learnt:  # both names were refused: renaming again would never end
         return False
     facts.learnt[f"refused:{name}"] = facts.now()
     facts.learn(length_name=other)

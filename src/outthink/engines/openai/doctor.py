@@ -206,7 +206,7 @@ async def probe_prefix(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]
 
 async def probe_choices(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
     """Whether `n` gives several choices, and whether usage then counts them all."""
-    call = names_call(8, 0)
+    call = names_call(8, 0)  # with log-probabilities, whose entries give each choice's length
     sent: JsonObject = {**body(call, engine.model, engine.facts), "n": 2, "stream": False}
     sent.pop("stream_options", None)
     answer = await engine.server.fetch(CHAT, sent)
@@ -251,6 +251,7 @@ async def probe_seed(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
     if again.text != first.text:
         engine.facts.learn(again=True, seed=False)
         return [Finding("seed", "no", "the same seed gave another text")]
+    # A server that always gives one text would seem to heed every seed.
     other = await listen(engine, names_call(8, 20))
     if other.text == first.text:
         return [Finding("seed", "unknown", "every seed gives the same text: is sampling switched off?")]
@@ -277,6 +278,7 @@ async def probe_cancellation(engine: OpenAIEngine, first: ProbeReply) -> list[Fi
 MOST_REQUESTS = 12
 Probe = Callable[[OpenAIEngine, ProbeReply], Awaitable[list[Finding]]]
 
+# Each with the requests that it may take, so that `examine` never exceeds its bound.
 _PROBES: tuple[tuple[Probe, int, tuple[str, ...]], ...] = (
     (probe_tokenizer, 3, ("tokenizer", "prompt counts")),
     (probe_prefix, 1, ("prefix", "prefix repeated")),

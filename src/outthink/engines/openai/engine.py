@@ -206,6 +206,7 @@ class OpenAIEngine(Engine):
                     delta, broken = self.parse(decoder.feed(piece), reading)
                     if delta is not None:
                         yield delta
+                    # What came before the failure has been handed on first: it was generated, and is charged.
                     if broken is not None:
                         raise broken
                     if reading.over or decoder.done:

@@ -256,6 +256,7 @@ class CompletionParser:
                 chosen, confidences, width = read_logprobs(entries, self._asked)
                 self.width = max(self.width, width)
         self.text, self.thought = self.text or bool(text), self.thought or bool(thought)
+        # As long as nothing but thinking has come, all tokens so far are of the thinking.
         if thought and not text and counts.tokens is not None:
             self.thought_tokens = counts.tokens
         if text and self.stripper is not None:

@@ -62,6 +62,7 @@ class Counts:
     def completion(self, *, text: bool) -> int | None:
         """Generated tokens of the finished completion: usage if plausible, else what was counted."""
         used, counted = self._used, max(self._timed or 0, self.entries)
+        # A usage below what was seen is wrong, and so is a 0 beside text.
         if used is not None and used >= counted and (used > 0 or not text):
             return used
         return self.tokens
@@ -135,6 +136,7 @@ class Tokenizer:
             if chat:
                 facts.learn(counts_chats=True)
             return value
+        # These may pass, and say nothing about whether the server has a tokeniser.
         if (answer.status >= 500 and answer.status != 501) or answer.status in (408, 409, 429):
             return None
         if chat and facts.counts_chats is None:
