@@ -96,6 +96,7 @@ async def run_batch(
         if on_open is not None:
             on_open(root)
         tariff = root.tariff
+        # A sample is weighed against what runs out: the one ceiling's currency, else tokens.
         currency = next((name for name in ("usd", "joules") if plan.budget.limited == (name,)), "tokens")
         order = Allocation(plan.beliefs, lambda sample: _costs(sample, tariff)[currency], worth=plan.worth)
         caches = None
@@ -137,6 +138,7 @@ def _result(plan: BatchPlan, batch: Batch, root: Session, tariff: Tariff) -> Bat
     entries: list[Entry] = []
     notes = list(root.receipt().notes)
     for i, belief in enumerate(plan.beliefs):
+        # One that could gain nothing more had ended by itself, whatever ended the batch.
         stopped = batch.sessions[i].stopped if belief.gain > 0 else None
         verdict = belief.verdict(stopped)
         receipt = batch.receipt(i)
@@ -168,7 +170,7 @@ def _open(journal: Path, model: str, requests: Sequence[Request]) -> SampleStore
         },
         sort_keys=True,
     )
-    store = SampleStore(journal, synchronous="FULL")
+    store = SampleStore(journal, synchronous="FULL")  # what was paid for survives a power loss
     if store.about("batch", described) != described:
         store.close()
         raise BadInput("journal", str(journal), "is of another batch", "remove it or give another file")

@@ -120,7 +120,7 @@ class Client:
             yield queue.answered(task.result())
         finally:
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task])  # unlike awaiting the task, this raises nothing of its end
 
     async def ask_batch(self, prompts: Sequence[Prompt], **options: Unpack[BatchOptions]) -> BatchResult:
         """Answer many requests within one budget for all of them.
@@ -177,6 +177,7 @@ class Client:
         for opened in self._running:
             opened.stop("interrupted")
         await self._idle.wait()
+        # Verifiers before engines: a judge asks one of these.
         for task in self._verifiers.values():
             task.cancel()
             await asyncio.wait([task])

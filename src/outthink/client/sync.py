@@ -49,7 +49,7 @@ class SyncClient(AbstractContextManager["SyncClient", None]):
         if self._loop.is_closed():
             return
         self._wait(self._client.aclose())
-        self._wait(self._loop.shutdown_default_executor())
+        self._wait(self._loop.shutdown_default_executor())  # in whose threads verifiers are opened
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -70,6 +70,7 @@ class SyncClient(AbstractContextManager["SyncClient", None]):
 
 
 async def _following(events: AsyncIterator[AskEvent]) -> AskEvent | None:
+    # run_coroutine_threadsafe takes a coroutine, and what anext returns is none.
     return await anext(events, None)
 
 
