@@ -116,6 +116,7 @@ def _ask_lines(chosen: argparse.Namespace) -> int:
         if not running:
             raise KeyboardInterrupt
         loop, session = running[-1]
+        # The session belongs to the client's loop, which runs in another thread.
         loop.call_soon_threadsafe(session.stop, "interrupted")
 
     before = signal.signal(signal.SIGINT, interrupt)
@@ -363,6 +364,7 @@ class TerminalJudge(WithoutTokens):
 
 def _read_line(gone: threading.Event) -> str:
     """A line of standard input; EOFError at its end, or once nobody waits for it any more."""
+    # A thread that waits in readline could not be ended when the request is.
     while not select.select([sys.stdin], [], [], _LOOK)[0]:
         if gone.is_set():
             raise EOFError

@@ -88,6 +88,7 @@ def run_batch(chosen: argparse.Namespace) -> int:
     if out is None:
         print("\n".join(lines))
     elif not interrupted:
+        # In this order: until the results stand in their file, the journal alone holds what was paid for.
         write_whole(out, "\n".join(lines) + "\n")
         remove_journal(out)
     print(_summary(batch), file=sys.stderr)

@@ -76,7 +76,7 @@ def _run_live(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
         sampling=chosen_sampling(chosen),
         budgets=budgets(chosen.budgets),
         seed=chosen.seed,
-        ahead=chosen.ahead or 4,
+        ahead=chosen.ahead or 4,  # docs/contracts.md: 4 live, 1 in a replay
         jobs=chosen.jobs,
     )
     datasets = [open_dataset(source, plan.answer, limit=chosen.limit) for source in chosen.traces]

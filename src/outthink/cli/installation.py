@@ -111,6 +111,7 @@ def run_cache(chosen: argparse.Namespace) -> int:
     if chosen.action == "path":
         print(path)
         return 0
+    # SQLite keeps a log beside the file, which may hold responses that the file lacks.
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     print(f"cleared {path}")

@@ -181,6 +181,7 @@ async def _run(chosen: argparse.Namespace) -> int:
             if chosen.json:
                 print(json.dumps(asdict(key) | {"secret": secret}))
             else:
+                # Standard output holds the secret alone, for programs that read it.
                 print(f"{key.id} {key.name}: this is shown once, keep it safe", file=sys.stderr)
                 print(secret)
         elif chosen.step == "revoke":
@@ -278,6 +279,7 @@ def _state(key: StoredKey) -> str:
 
 
 def _budget_text(budget: Budget) -> str:
+    # Six digits, the usual, would show 1234567 tokens as 1.23457e+06.
     return ",".join(f"{name}={budget.get(name):.15g}" for name in budget.limited)
 
 
