@@ -102,6 +102,7 @@ class Account:
         """Write the record; returns when it is durable."""
         if self.settled:
             return
+        # Before anything is awaited: a client that leaves meanwhile would have it settled again.
         self.settled = True
         reservation = self.reservation or Reservation(self.id, self.key.id)
         try:

@@ -131,6 +131,7 @@ class Admission:
         """Turn the newest request of the greediest key away, be it this one. Raises Busy."""
         busy = Busy("too many requests are waiting already; try again later", retry_after=self.retry_after())
         greediest = self._places.greediest()
+        # One more for the request that asks: among equals it is the newest, and goes itself.
         if greediest is None or self._places.queued(greediest) <= self._places.queued(key) + 1:
             raise busy
         self._places.turn_away(greediest, busy)
@@ -183,7 +184,7 @@ class Limits:
     idle_seconds: float = 75.0
     connect_seconds: float = 10.0
     backend_seconds: float = 300.0
-    progress_seconds: float = 4.0
+    progress_seconds: float = 4.0  # docs/contracts.md promises one every 5 s
     max_tokens: int = 1024
     samples: int = 256
     calls: int = 256

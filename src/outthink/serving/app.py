@@ -81,6 +81,7 @@ class App:
         if not is_loopback(host) and not self.ledger.guarded:
             remedy = "add a key first (outthink keys add), or listen on 127.0.0.1"
             raise BadInput("host", host, "is reachable from elsewhere, and there are no API keys", remedy)
+        # Before the port is open, so that the first client finds models.
         await self.pool.start()
         self._runner = web.ServerRunner(_Server(self.handle, self.limits), shutdown_timeout=_LAST_SECONDS)
         await self._runner.setup()
@@ -149,6 +150,7 @@ class App:
         path = request._message.path.partition("?")[0]
         route = self._find_route(path, request.method)
         key = await self._authorise(request, path)
+        # Probes, receipts and the dashboard take no place: they answer while all are taken.
         if request.method != "POST" or not path.startswith("/v1/"):
             return await route(request, key)
         if self.closed:

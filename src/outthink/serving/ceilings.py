@@ -64,6 +64,7 @@ def cap_request(
         changes[name or length_field(path)] = cap
     options = body.get("stream_options")
     wants_usage = isinstance(options, dict) and options.get("include_usage") is True
+    # A budget needs the counts; the Responses API tells them without being asked.
     hide = key.limited and body.get("stream") is True and not wants_usage and not path.endswith("/responses")
     if hide:
         changes["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}

@@ -49,6 +49,7 @@ class Failure(OutthinkError):
         self.kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
         self.headers = dict(headers or {})
         if retry_after is not None:
+            # The header takes whole seconds, and 0 would send clients back at once.
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after)))
 
     def body(self) -> bytes:
@@ -97,8 +98,9 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, Repeated):
         return Failure(409, str(error), param="Idempotency-Key", code="idempotency_conflict")
     if isinstance(error, LedgerDown):
+        # Clients get the public part alone: the other names the database.
         return Failure(503, error.public, code="ledger_unavailable", retry_after=5.0)
-    if isinstance(error, Resting):
+    if isinstance(error, Resting):  # before NoBackend, of which it is a kind
         return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
     if isinstance(error, NoBackend):
         return Failure(503, str(error), code="no_backend", retry_after=error.retry_after or 5.0)

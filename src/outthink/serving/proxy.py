@@ -97,10 +97,11 @@ class Proxy:
         await self.policies.stop()
         if self._app is not None:
             await self._app.stop()
+        # After the app, whose last requests they still answer.
         for child in self._children:
             await child.aclose()
         for close in self._closing:
-            await asyncio.to_thread(close)
+            await asyncio.to_thread(close)  # they export what waits and join their threads, which blocks
 
     def reload(self) -> None:
         """Read the policies again, changed or not."""

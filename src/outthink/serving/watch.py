@@ -91,5 +91,6 @@ class Watchers(Watcher):
             try:
                 event(watcher)
             except Exception:  # noqa: BLE001 - whatever a watcher does, the request goes on
+                # A new tuple: the loop goes on over the old one, and nobody is left out.
                 self._all = tuple(other for other in self._all if other is not watcher)
                 _log.exception("%s failed and is told nothing any more", type(watcher).__name__)

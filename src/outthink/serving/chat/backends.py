@@ -184,7 +184,7 @@ class Policies:
             mark = _mark(path)
             if mark == self._seen[name] and not all:
                 continue
-            self._seen[name] = mark
+            self._seen[name] = mark  # also of a file that turns out broken, which is then read and reported once
             try:
                 loaded = await asyncio.to_thread(Policy.load, path)
             except (BadInput, RecursionError) as error:
@@ -195,7 +195,7 @@ class Policies:
             if loaded.id != self._loaded[name].id:
                 _log.info("the %s policy is now %s", name, loaded.id)
                 self._loaded[name] = loaded
-                self.compared = Comparison()
+                self.compared = Comparison()  # the counts are of another pair of policies
 
     async def _watch(self) -> None:
         while True:

@@ -66,6 +66,7 @@ class Layout:
 
     def last(self, index: int, reason: str, receipt: JsonDict | None) -> bytes:
         """The event that ends a choice; the receipt rides on it."""
+        # Official clients break at named events and at empty choices, and never see what follows [DONE].
         beside = {} if receipt is None else {"outthink": {"receipt": receipt}}
         return self._event([{"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}], beside)
 
@@ -185,7 +186,7 @@ class Streaming:
         if self._first is None:
             self._first = sample
             self.shown = True
-        elif self._first is not sample:
+        elif self._first is not sample:  # another attempt would begin the answer anew behind the part that was sent
             raise EngineError("the backend broke off after a part of the answer had been sent; try again", fatal=True)
         logprobs = choice.get("logprobs")
         entries = logprobs.get("content") if isinstance(logprobs, dict) else None

@@ -39,7 +39,7 @@ class EngineServer:
 
     def __init__(self, model: str, *, slots: int | None = None) -> None:
         self._engine = locate(model)
-        self._key = secrets.token_urlsafe(24)
+        self._key = secrets.token_urlsafe(24)  # the pool alone knows it: other programs here must not get past it
         self._runner: web.AppRunner | None = None
         self.slots = slots or self._engine.concurrency
 

@@ -124,6 +124,7 @@ class _Exchange:
     async def _reserve(self, idempotency: str | None) -> int | None:
         """Set upper bounds aside; the tokens that the request may use where its key has a budget."""
         question, account = self.run.question, self.account
+        # Each sample reads the prompt, which has no more tokens than the request has bytes.
         bound = self.run.plan.n * (len(self.content) + question.request.sampling.max_tokens)
         tokens = min(bound, question.request.budget.tokens or bound)
         usd = self.run.backends.tariffs.bound(self.run.model).usd_bound(tokens, tokens)

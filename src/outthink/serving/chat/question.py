@@ -172,7 +172,7 @@ OWN = frozenset(
 )
 """Fields that the engine writes; all others are passed on."""
 _DEFAULT = Sampling()
-_MOST_CHOICES = 128
+_MOST_CHOICES = 128  # as OpenAI has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +278,7 @@ def _sampling(body: JsonDict, limits: Limits) -> Sampling:
     return Sampling(
         temperature=_number(body, "temperature", float, 0, 100, _DEFAULT.temperature),
         top_p=_number(body, "top_p", float, 0, 1, _DEFAULT.top_p),
+        # Some servers write -1 for no top-k.
         top_k=_number(body, "top_k", int, -1, 10**9, 0) if body.get("top_k") != -1 else 0,
         min_p=_number(body, "min_p", float, 0, 1, 0.0),
         max_tokens=cap,

@@ -240,6 +240,7 @@ class StrategyRun:
         if task is None or reason is not None:
             return plan_for(policy, request, situation)
         sizes = [arm.n for arm in task.arms]
+        # `low` is a quarter of the chosen size (docs/serve.md), or the next size below that.
         fewer = [n for n in sizes if n * 4 <= task.chosen] or sizes[:1]
         by_effort = {"none": sizes[0], "minimal": sizes[0], "low": fewer[-1], "medium": task.chosen}
         size = {**by_effort, "high": sizes[-1], "xhigh": sizes[-1], "max": sizes[-1]}.get(effort)

@@ -71,6 +71,7 @@ def _tools(body: JsonDict, kind: str | None) -> AnswerReader:
         reading = read_sync("text", text)
         if reading.answer is None:
             return None
+        # Free words never agree, so that not calling a tool could never win: they are one vote together.
         return reading.answer if reading.rule in ("boxed", "answer-is") else NO_CALL
 
     def read(text: str) -> str | None:

@@ -216,6 +216,7 @@ def _over(below: dict[str, Setting], above: dict[str, Setting]) -> dict[str, Set
 def _listed(line: str, key: str | None, price: str | None, energy: str | None) -> list[BackendConfig]:
     urls = (part.strip() for part in line.split(","))
     backends = [BackendConfig(url=url, price=price, energy=energy) for url in urls if url]
+    # The key belongs to the servers: what runs here gets one of its own.
     return [backend if backend.local else replace(backend, key=key) for backend in backends]
 
 

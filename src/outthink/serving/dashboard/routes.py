@@ -125,7 +125,7 @@ class Data:
     async def requests(self, request: web.BaseRequest) -> JsonDict:
         """A page of requests, newest first, and whether there are older ones."""
         terms = terms_of(request.query)
-        terms["limit"] = PAGE + 1
+        terms["limit"] = PAGE + 1  # one more than is shown tells whether there are older ones
         records = await self.app.ledger.search(**terms)
         return {"rows": [_row(record) for record in records[:PAGE]], "more": len(records) > PAGE}
 
@@ -198,7 +198,7 @@ def terms_of(query: Mapping[str, str]) -> SearchTerms:
     terms: JsonDict = {**times_of(query)}
     for name in _WORDS:
         if text := query.get(name, "").strip():
-            if len(text) > LONGEST or "\0" in text:
+            if len(text) > LONGEST or "\0" in text:  # PostgreSQL takes no NUL in a text
                 raise bad_field(name, f"{text[:40]}...", "cannot be searched for", f"use at most {LONGEST} letters")
             terms[name] = text
     if before := query.get("before"):

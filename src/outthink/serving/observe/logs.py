@@ -64,6 +64,7 @@ def text_line(waiting: Waiting) -> str:
         tokens = "unknown" if waiting.tokens is None else str(waiting.tokens)
         what = f"{waiting.status} {waiting.model[:80]}, {waiting.strategy[:80]}, {waiting.stopped}"
         line = _masked(f"{what}, {waiting.seconds:.3f} s, {tokens} tokens")
+        # A model's name is a client's text: no control character of it may reach the terminal.
         return f"{_moment(waiting.started + waiting.seconds)[11:19]} {_level(waiting):7} {ascii(line)[1:-1]}"
     line = _masked(waiting.getMessage()) + (f"\n{_masked(waiting.exc_text)}" if waiting.exc_text else "")
     return f"{_moment(waiting.created)[11:19]} {waiting.levelname.lower():7} {line}"
@@ -147,6 +148,7 @@ class Logs(Watcher):
         ending = False
         while not ending:
             ending = self._done.wait(_PAUSE)
+            # As many as wait now: requests go on adding, and nothing locks the deque.
             lines = [self._format(self._waiting.popleft()) for _ in range(len(self._waiting))]
             if self._dropped:
                 lost, self._dropped = self._dropped, 0
