@@ -96,6 +96,7 @@ class LiveRunner(Runner):
 
     def prompt_bound(self, call: Call) -> int | None:
         """The server's own count where it offers one (None until it has answered), else bytes."""
+        # An id stands for one prompt as long as the session's `Prompt` keeps the messages that it was made with.
         key = (id(call.messages), call.prefix)
         if key in self._counts:
             count = self._counts[key]
