@@ -141,6 +141,7 @@ def _low_rank(model: Model, rank: int, alpha: int | None = None) -> Model:
 def active_parameters(model: Model) -> int:
     """Weights read per token: all but the embedding table (one row is read), with adapters merged."""
     embedding = model.get_input_embeddings().weight.numel()
+    # PEFT keeps an untouched copy of the output (`original_module`), which would count twice.
     weights = sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name and "original_" not in name)
     return int(weights - embedding)
 
@@ -172,7 +173,9 @@ def compress(model: Model, shape: BaseShape, rank: int) -> tuple[Model, float]:
     torch, _ = require()
     base, _ = build(replace(shape, rank=None))
     trained = dict(model.cpu().named_modules())
+    # Read before the adapter is set in: PEFT changes this very model, and its layers then have other names.
     before = {name: part.weight.detach().clone() for name, part in base.named_modules() if hasattr(part, "weight")}
+    # PEFT scales by alpha / rank: 1 here, so that the product of the factors is the difference itself.
     adapted = _low_rank(base, rank, alpha=rank)
     kept = total = 0.0
     with torch.no_grad():
@@ -217,9 +220,11 @@ def write_verifier(folder: Path, model: Model, tokenizer: Tokenizer, artefact: A
             _without_machine(folder, artefact.base)
         else:
             tokenizer.save_pretrained(folder)
+        # Scores are kept and resumed by the id: without the digest a verifier trained anew was served the old ones.
         described = asdict(artefact) | {"id": f"{artefact.id}@{_digest(folder)}"}
         for name, content in ((HISTORY, history), (FILE, described)):
             write_file(folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        # The run's checkpoint still lies there, and is no part of the verifier.
         files = [path for path in folder.iterdir() if path.is_file() and path.suffix != _CHECKPOINT]
         return sum(path.stat().st_size for path in files)
     except OSError as error:
@@ -228,7 +233,7 @@ def write_verifier(folder: Path, model: Model, tokenizer: Tokenizer, artefact: A
 
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob("*.safetensors")):  # folders list their files in any order
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

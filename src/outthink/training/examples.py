@@ -284,6 +284,7 @@ def encode_all(
     """Tokenise a collection. Solutions over `max_context` tokens are left out and counted, never cut."""
     targets = targets or Targets()
     asked = {name: collection.questions[name] + "\n\n" for name in collection.problems}
+    # Step by step, as formats.py scores them: a step's tokens do not depend on what stands before or after it.
     texts = [step for solution in collection.solutions for step in solution.steps]
     tokens = _tokenise(tokenizer, [*asked.values(), *texts])
     numbers = {name: number for number, name in enumerate(asked)}
@@ -292,6 +293,7 @@ def encode_all(
     for place, solution in enumerate(collection.solutions):
         head = tokens[asked[solution.problem_id]]
         pieces = [tokens[step] for step in solution.steps]
+        # Scoring refuses what is too long, too (specs/verifiers.md, 5); cut, a solution would lose its graded end.
         if len(head) + sum(map(len, pieces)) <= max_context:
             rows.append(_row(solution, head, pieces, targets))
             source.append(place)
@@ -332,6 +334,7 @@ def _row(solution: Solution, head: list[int], pieces: list[list[int]], targets: 
         known = ends[~np.isnan(labels)]
         goal[known] = labels[~np.isnan(labels)]
         weight[known] = targets.step_weight
+    # Last, over any label: that of the whole solution is its grade (specs/verifiers.md, section 12, 6).
     goal[ends[-1]], weight[ends[-1]] = float(solution.correct), 1.0
     return ids, ends, goal, weight, labels
 

@@ -113,6 +113,7 @@ def choose(
     """
     tried: list[JsonObject] = []
     for how in AGGREGATIONS:
+        # Nearest to 1 first, since `max` takes the first of equals.
         for temperature in sorted(TEMPERATURES, key=lambda value: abs(np.log(value))):
             data = scored(collection, examples, solution_scores(logits, how, temperature))
             n = data.answers.shape[1]

@@ -52,7 +52,7 @@ class Labelling(Drawing):
     makes one completion of any number.
     """
 
-    completions: int = 8
+    completions: int = 8  # N of the paper
     steps: int = 24
     answer: AnswerKind = "number"
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.8, max_tokens=256))
@@ -139,9 +139,10 @@ async def label(
     strangers = sorted({place.solution.problem_id for place in wanted} - set(problems))
     if strangers or not wanted:
         raise BadInput("--problems", (strangers or ["no solution"])[0], "is not among them", "give their problems")
+    # A prefix that several solutions share is completed once (specs/verifiers.md, section 6).
     prefixes = list(dict.fromkeys(place.prefix for place in wanted if not place.final))
     await engine.prepare(Call(plan.request(next(iter(problems.values()))).messages, plan.sampling))
-    about = plan.about(engine, dataset, solutions)
+    about = plan.about(engine, dataset, solutions)  # after `prepare`, which may tell the model's name
     store = open_journal(out, "labelling", about)  # survives a kill; what a power cut loses is sampled again
     try:
         requests = [plan.request(problems[prefix.problem_id], _seed(prefix, plan)) for prefix in prefixes]

@@ -65,7 +65,9 @@ def epoch_plan(
     sizes = [int(lengths[part].max()) * len(part) for part in parts]
     steps: list[list[Ints]] = []
     filled = tokens
+    # Parts are sorted by length; in that order an epoch would go from short solutions to long ones.
     for place in rng.permutation(len(parts)).tolist():
+        # What overshoots by no more than half of its size still joins: steps hold `tokens` on average, not at most.
         if filled + sizes[place] > tokens and (filled >= tokens or filled > tokens - sizes[place] // 2):
             steps.append([])
             filled = 0
@@ -95,6 +97,7 @@ class Checkpoint:
         if not self.path.is_file():
             return None
         try:
+            # `weights_only`: nothing that the file holds is run.
             state: JsonObject = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
             raise BadInput("--out", str(self.path), f"is damaged ({type(error).__name__})", "remove it") from None
@@ -109,7 +112,7 @@ class Checkpoint:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             torch.save({"about": self.about, **state}, draft)
-            os.replace(draft, self.path)
+            os.replace(draft, self.path)  # a kill while it was written has left the previous one whole
         except (OSError, RuntimeError) as error:
             draft.unlink(missing_ok=True)
             raise BadInput("--out", str(self.path), f"cannot be written ({error})", "check the folder") from None
@@ -149,7 +152,7 @@ class TrainingSettings:
     rank_weight: float = 0.0
     warmup: float = 0.05
     weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[float, float] = (0.9, 0.95)  # Snell et al. (specs/verifiers.md, section 7)
     device: str | None = None
     dtype: Dtype = "auto"
     compile: bool = False
@@ -160,6 +163,7 @@ class TrainingSettings:
     def about(self) -> JsonObject:
         """What makes two runs the same."""
         chosen = asdict(self)
+        # These two say when a run saves and stops, not what it computes: it goes on with others.
         return {name: chosen[name] for name in chosen if name not in ("save_seconds", "max_steps")}
 
 
@@ -232,7 +236,9 @@ class TrainingRun:
             weight_decay=settings.weight_decay,
             fused=self.device.type == "cuda",
         )
+        # A pair counts only where both stand in one part.
         groups = examples.problem if settings.rank_weight > 0 else None
+        # All epochs at once: the learning rate of a step depends on the number of all steps.
         self.plans = [
             epoch_plan(
                 examples.lengths,
@@ -281,10 +287,11 @@ class TrainingRun:
                     self._save()
                     saved = time.monotonic()
             boundary += len(plan)
+            # Also where a killed run had done the epoch's last step and not yet measured it.
             if self.done == boundary and not any(point.get("epoch_done") == epoch for point in self.curve):
                 figures = self.after_epoch(epoch)
                 self.curve.append({"epoch_done": epoch, "step": self.done, **figures})
-                self.model.train()
+                self.model.train()  # measuring has put it into evaluation, without dropout
         self._save()
         return self.curve
 
@@ -318,12 +325,14 @@ class TrainingRun:
         functional = torch.nn.functional
         ids, targets, weights, lengths = self.examples.batch(part)
         with autocast(self.device, self.settings.dtype):
+            # No attention mask: padding stands on the right, where no real token sees it.
             logits = self.forward(input_ids=moved(ids, self.device), use_cache=False).logits
         logits = logits[..., 0].float()
         each = functional.binary_cross_entropy_with_logits(logits, moved(targets, self.device), reduction="none")
         loss = (each * moved(weights, self.device)).sum() / weight
         if pairs:
             final = logits[torch.arange(len(part), device=self.device), moved(lengths - 1, self.device)]
+            # -log sigmoid(right - wrong): the Bradley-Terry loss of each pair.
             apart = functional.softplus(final[None, :] - final[:, None])
             mask = moved(self._pairs(part).astype(np.float32), self.device)
             loss = loss + self.settings.rank_weight * (apart * mask).sum() / pairs
@@ -331,7 +340,7 @@ class TrainingRun:
 
     def _log(self, epoch: int, losses: list[Tensor]) -> None:
         loss = sum(float(value) for value in losses) / len(losses)
-        if not math.isfinite(loss):
+        if not math.isfinite(loss):  # looked at here only: at every step it would wait for the device
             raise EngineError(f"the loss is {loss} at step {self.done}: lower --lr", fatal=True)
         speed = self.tokens / self.seconds if self.seconds else 0.0
         point = {"step": self.done, "epoch": epoch, "loss": loss, "lr": self.rate(self.done - 1)}

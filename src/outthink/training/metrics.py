@@ -63,9 +63,9 @@ def calibration(scores: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 10) ->
     value, right = _pair(scores, labels)
     if len(value) == 0:
         raise BadInput("scores", 0, "are none", "score something first")
-    place = np.clip((value * bins).astype(int), 0, bins - 1)
+    place = np.clip((value * bins).astype(int), 0, bins - 1)  # a score of 1 belongs to the last bin
     counts = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # 0 / 0 in empty bins, which are left out below
         mean = np.bincount(place, value, bins) / counts
         share = np.bincount(place, right, bins) / counts
     full = np.flatnonzero(counts)
@@ -172,6 +172,7 @@ def _voted(answers: npt.NDArray[np.int64], correct: npt.NDArray[np.bool_], weigh
 def _best(answers: npt.NDArray[np.int64], correct: npt.NDArray[np.bool_], scores: Array) -> float:
     """Mean over subsets of the share of right ones among the samples with the highest score."""
     value = np.where(answers >= 0, scores, -1.0)
+    # Where no answer can be read all are at the top with -1; the mask below keeps them from winning.
     top = value >= value.max(axis=1, keepdims=True)
     return float(((top & correct & (answers >= 0)).sum(axis=1) / top.sum(axis=1)).mean())
 

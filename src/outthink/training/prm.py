@@ -40,7 +40,7 @@ from outthink.verifiers.protocol import Aggregation
 from outthink.verifiers.reward_model.opening import FILE, Artefact
 
 _SIZES = (1, 4, 8)
-_TINY_PROBLEMS, _TINY_SAMPLES = 30, 8
+_TINY_PROBLEMS, _TINY_SAMPLES = 30, 8  # 80 problems with all samples took minutes on two cores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class TrainingPlan:
     problems: Path
     out: Path
     steps: Path | None = None
-    labels: Labels = "soft"
+    labels: Labels = "soft"  # these converge to human labels, hard ones do not (specs/verifiers.md, 6)
     holdout: float = 0.05
     limit: int | None = None
     per_problem: int | None = None
@@ -107,6 +107,7 @@ def split(collection: Collection, share: float, seed: int) -> tuple[Collection, 
     count = round(share * len(problems))
     if not 0 < share <= 0.9 or not 0 < count < len(problems):
         raise BadInput("--holdout", share, f"leaves nothing of {len(problems)} problems", "give 0.05 and more problems")
+    # By problem, never by solution (specs/verifiers.md, section 7): solutions of one problem share its answer.
     drawn = np.random.default_rng(seed).permutation(len(problems))[:count]
     held = {problems[i] for i in drawn.tolist()}
     return collection.only(set(problems) - held), collection.only(held)
@@ -133,6 +134,7 @@ def train_prm(plan: TrainingPlan, *, say: Callable[[str], None] = print) -> Json
 
     def after(epoch: int) -> JsonObject:
         logits = step_logits(model, judged, device=settings.device, dtype=settings.dtype, micro=settings.micro_tokens)
+        # Aggregation and temperature are chosen once, on the weights that are stored: epochs are compared without.
         figures = _judge(held, judged, logits, "last", 1.0)
         say(f"epoch {epoch}: held out {_line(figures)}")
         return {name: figures[name] for name in ("auc", "auc_within", "step_auc") if name in figures}
@@ -154,7 +156,7 @@ def train_prm(plan: TrainingPlan, *, say: Callable[[str], None] = print) -> Json
     history["seconds"], history["tokens"] = round(run.seconds, 1), run.tokens
     description = _description(plan, model, how, temperature)
     size = write_verifier(plan.out, model, tokenizer, description, history)
-    checkpoint.remove()
+    checkpoint.remove()  # only now: a run that is killed while it writes goes on from there
     say(f"wrote {plan.out} ({size / 1e6:.1f} MB, {description.parameters:,} active parameters)")
     return history
 
@@ -177,6 +179,7 @@ def _description(plan: TrainingPlan, model: Model, how: Aggregation, temperature
 def _judge(held: Collection, judged: Examples, logits: Sequence[Floats], how: str, temperature: float) -> JsonObject:
     data = scored(held, judged, solution_scores(logits, how, temperature))
     sizes = sorted({size for size in (*_SIZES, data.answers.shape[1]) if size <= data.answers.shape[1]})
+    # Votes alone mix the policy's answers with the verifier's skill, so steps are judged too (specs/verifiers.md, 7).
     return {**solution_metrics(data), **step_metrics(judged, logits), "votes": curve(data, sizes)}
 
 

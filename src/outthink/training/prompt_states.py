@@ -74,9 +74,10 @@ def prompt_states(
 def _ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """Tokens of a chat whose answer is about to begin; the bare prompt where there is no template."""
     if tokenizer.chat_template is None:
-        return list(tokenizer(prompt)["input_ids"]) or [0]
+        return list(tokenizer(prompt)["input_ids"]) or [0]  # an empty prompt has a state, too
     chat = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    # The template has written the special tokens already.
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
