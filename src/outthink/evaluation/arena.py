@@ -114,12 +114,14 @@ class Arena:
 
     async def pilot(self) -> tuple[float, float]:
         """Tokens that one sample takes, prompt included, and judging it: means over a few problems without a budget."""
+        # Kept in the journal: a run that goes on must have the budgets it began with.
         known = self.store.about("pilot with judging")
         if known is None:
             spent, judging = [], []
             for problem in self.dataset.problems[:_PILOT]:
                 ran = await self.run(problem, Spec.parse(PILOT), None)
                 if ran.tokens is None or ran.prompt_tokens is None:
+                    # Unknown counts are taken high: all that may be generated, and a token a byte of the question.
                     spent.append(self.plan.sampling.max_tokens + len(problem.question.encode()))
                 else:
                     spent.append(ran.tokens + ran.prompt_tokens)
@@ -214,6 +216,7 @@ def fit(spec: Spec, budget: int, each: float, judging: float = 0.0) -> Spec:
     """The spec with as many samples as the budget pays for, with their judging if it judges, unless it names n."""
     if not spec.strategy.sized or "n" in spec.parameters:
         return spec
+    # Without its share the samples would spend all, and the verifier, which has to reserve, would judge none.
     return spec.sized(max(1, int(budget / (each + judging * spec.judges))))
 
 

@@ -128,6 +128,7 @@ def _gym(source: str, limit: int | None) -> Dataset:
 
     def grade(problem_id: str, answers: list[str]) -> list[bool]:
         entry = by_name[problem_id]
+        # reasoning-gym gives marks for parts of an answer, too.
         return [float(generated.score_answer(answer, entry)) >= _FULL_MARKS for answer in answers]
 
     problems = tuple(
@@ -195,6 +196,7 @@ class Problems:
     def kind(self) -> AnswerKind:
         """The kind of the gold answers: `number` if each of them is a bare number, else `math`."""
         keys = self.keys or {}
+        # GSM8K's gold answers stand behind `####`, after a worked solution.
         bare = all(_NUMBER.fullmatch(key.rpartition("####")[2].strip()) for key in keys.values())
         return "number" if keys and bare else "math"
 
@@ -334,6 +336,7 @@ def _one_sampler(path: Path) -> None:
         return
     rows = parquet.read_table(path, columns=["sample_idx", *present]).to_pylist()
     for name in present:
+        # Row 0 is the greedy one, which is drawn in another way by intention.
         values = {json.dumps(row[name], sort_keys=True, default=str) for row in rows if row["sample_idx"] != 0}
         if len(values) > 1:
             shown = ", ".join(sorted(values)[:4])

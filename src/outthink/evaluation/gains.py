@@ -120,6 +120,7 @@ def _shrunk(
     coarser: dict[Key, Key] = {}
     for problem, values, guessed in zip(chains, rates.tolist(), guesses.tolist(), strict=True):
         for course, course_values, course_guesses in zip(problem, values, guessed, strict=True):
+            # The last states have no rate: nothing is recorded so far ahead of them, hence not `strict`.
             for chain, value, guess in zip(course, course_values, course_guesses, strict=False):
                 for place, key in enumerate(chain):
                     if key not in sums:
@@ -130,7 +131,7 @@ def _shrunk(
                     total[1] += guess
                     total[2] += 1.0
     means: dict[Key, float] = {}
-    for key in sorted(sums, key=len):
+    for key in sorted(sums, key=len):  # coarser keys are shorter: their means have to be there first
         rate, guess, count = sums[key]
         towards = means[coarser[key]] if coarser[key] else guess / count
         means[key] = (rate + weight * towards) / (count + weight)

@@ -57,7 +57,7 @@ async def live(
     """
     first = Request.of(datasets[0].problems[0].question, answer=plan.answer)
     await engine.prepare(Call(first.messages, plan.sampling))
-    model = re.sub(r"[^\w.+-]+", "-", engine.model)
+    model = re.sub(r"[^\w.+-]+", "-", engine.model)  # a model's name may hold slashes, and the file is named after it
     rows: list[Row] = []
     outs = []
     for dataset in datasets:
@@ -160,6 +160,7 @@ def write_samples(out: Path, store: SampleStore, dataset: Dataset, described: Js
     rows = []
     for problem, drawn in by_problem.items():
         right = dataset.right(problem, [sample.answer for _, sample in drawn])
+        # Several strategies may have drawn it; a file has one row 0.
         greedy = [(0, sample) for kind, sample in drawn if kind == "greedy"][:1]
         sampled = [sample for kind, sample in drawn if kind == "sampled"]
         for number, sample in [*greedy, *enumerate(sampled, start=1)]:

@@ -112,6 +112,7 @@ async def record(
     engine = complete(engine)
     if out.exists():  # noqa: ASYNC240 - one stat before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
+    # `describe` names the model, which an engine may know only when it is prepared.
     await engine.prepare(Call(plan.request(dataset.problems[0]).messages, plan.sampling))
     store = open_journal(out, "recording", plan.describe(engine, dataset), synchronous="FULL")
     try:

@@ -95,12 +95,14 @@ def rerun(
     results = [Outcomes(spec, np.zeros((len(MEASURES), len(problems)))) for spec in specs]
     sources = [Source(replayed, Tariff.of(replayed.model)) for replayed in (engine, *pool)]
     options = SessionOptions(ahead=ahead, confidence_window=WINDOW, verifier=recorded(engine.traces.scoring))
-    sampling = Sampling(max_tokens=1 << 20)
+    sampling = Sampling(max_tokens=1 << 20)  # recorded samples have their lengths; no cap may cut them again
     for column, problem in enumerate(problems):
+        # A file tells which of its own answers are right; those of the pool may be written otherwise.
         right = set().union(*(replayed.traces.problems[problem].right for replayed in (engine, *pool)))
         request = Request(messages=(Message("user", problem),), problem=problem, sampling=sampling)
         for seed in range(seeds):
             for replayed in (engine, *pool):
+                # One permutation a problem and seed for all contenders, so that their differences are paired.
                 replayed.reseed(seed)
             for result in results:
                 result.values[:, column] += _once(sources, options, result, request, right, seed)
@@ -228,6 +230,7 @@ def replay(lineups: Sequence[Lineup], settings: ReplaySettings, progress: Progre
     parts: list[dict[int, list[Outcomes]]] = [{} for _ in lineups]
     notify = progress or (lambda done, total: None)
     notify(0, len(jobs))
+    # Without what a subclass adds: a policy and functions, which cannot go to another process.
     shared = ReplaySettings(seeds=settings.seeds, ahead=settings.ahead, speed=settings.speed)
     if workers == 1 or draws * settings.seeds < _SMALL:
         for number, (place, job) in enumerate(jobs):

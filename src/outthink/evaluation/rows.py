@@ -277,6 +277,7 @@ def _row(traces: Traces, result: Measured, low: float, high: float) -> Row:
 
 def _oracle(traces: Traces, baseline: Measured) -> Measured:
     """Unbiased pass@n, 1 - C(N - c, n) / C(N, n), at the cost of n samples."""
+    # The estimator of Chen et al. (arXiv 2107.03374); one draw of n samples would add noise.
     n = baseline.n
     values = baseline.values.copy()
     for column, problem in enumerate(traces.problems.values()):

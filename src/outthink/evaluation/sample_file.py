@@ -90,6 +90,7 @@ def read_table(field: str, path: Path, remedy: str = "give JSONL or Parquet") ->
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
     """A file beside OUT that takes its place at the end; BadInput where that cannot be written."""
+    # In the same folder, since a file replaces another at one stroke only within a file system.
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         yield draft
@@ -123,7 +124,7 @@ def journal_of(out: Path) -> Path:
 
 def remove_journal(out: Path) -> None:
     """Delete the journal of a finished file."""
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", "-wal", "-shm"):  # SQLite keeps up to two files beside it
         out.with_name(f"{out.name}.journal{suffix}").unlink(missing_ok=True)
 
 

@@ -73,6 +73,7 @@ def _describe(verifier: Verifier) -> JsonObject:
 
 def fingerprint(samples: SampleFile, problems: Problems, verifier: Verifier, kind: AnswerKind) -> str:
     """One text for everything that decides the scores: inputs, verifier and kind of answer."""
+    # Only checks go by the kind of answer: other scores stay valid whatever it is.
     parts = [samples.digest, problems.digest, _describe(verifier), kind if verifier.kind == "exact" else ""]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -96,6 +97,7 @@ async def verify(
     run or a verifier that can judge none of them; EngineError where the verifier dies (what is
     scored stays: run again).
     """
+    # With both there a run was killed after it had written the file: the same command just ends it.
     if out.exists() and not journal_of(out).exists():  # noqa: ASYNC240 - before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
     verifier = complete(verifier)
@@ -245,9 +247,10 @@ class _ScoreJournal:
         try:
             execute = self._database.execute
             use_log(self._database, _PATIENCE)
-            execute("PRAGMA synchronous=FULL")
+            execute("PRAGMA synchronous=FULL")  # progress shows a sample only when a power cut cannot lose it
             execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
             execute("CREATE TABLE IF NOT EXISTS scores (row INTEGER PRIMARY KEY, value TEXT NOT NULL)")
+            # Of two that start at once the second reads the first one's run.
             execute("INSERT OR IGNORE INTO about VALUES ('run', ?)", (run,))
             (kept,) = execute("SELECT value FROM about WHERE name = 'run'").fetchone()
         except sqlite3.DatabaseError as error:
@@ -344,4 +347,4 @@ def prescored(traces: Traces, scoring: Prescoring) -> Traces:
     if out is None:
         return traces
     kept_text = any(sample.text for problem in traces.problems.values() for sample in problem.sampled[:1])
-    return replace(load(out, text=kept_text), path=traces.path)
+    return replace(load(out, text=kept_text), path=traces.path)  # rows name the given file, not the one in the cache

@@ -67,17 +67,19 @@ def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
     right, spent = walk(table, 0, TIES, depth=max(2, first)).right[..., first], dealt.spent()
     exits = []
     if first == 1:
+        # Without a readable answer or a log-probability the confidence is 0, as `Stage.measure` has it at a request.
         sure = np.where(dealt.codes[..., 0] >= 0, np.exp(np.nan_to_num(dealt.logprob[..., 0], nan=-np.inf)), 0.0)
         for tau in (float(np.quantile(sure, share)) for share in (0.5, 0.7, 0.8, 0.9, 0.95)):
             exits.append(StageExit(tau, sure >= tau, right, spent[..., 1]))
     else:
-        for votes in range(first // 2 + 1, first + 1):
+        for votes in range(first // 2 + 1, first + 1):  # with half of the votes another answer could lead as well
             tau, stop = votes / first, np.full(right.shape, first)
             if not keep:  # what cannot agree any more is left at once, as Stage.lost says
                 possible = counts + (first - np.arange(1, first + 1))
                 stop = reached(possible < votes, True)
             leaves = counts[..., -1] >= votes
             exits.append(StageExit(tau, leaves, right, after(spent, stop)))
+    # With kept votes it is also worth drawing where nobody leaves: its votes go along.
     if keep:
         exits.append(StageExit(NEVER, nobody, right, spent[..., first]))
     return exits
@@ -202,7 +204,7 @@ class Fitter:
         settings, spent = self.settings, self.table.models[1].spent()
         exits = first_exits(self.table, first, keep)
         for price, cap in product(settings.prices, settings.caps):
-            stop = below(gains[..., : cap - 1], price)
+            stop = below(gains[..., : cap - 1], price)  # after `cap` samples the stage ends in any case
             right, cost = after(votes.right, stop), after(spent, stop)
             for stage in exits:
                 choice = CascadeChoice(first, stage.tau, keep, price, cap)
@@ -334,6 +336,7 @@ def _offer(source: SampleSet, weak: Traces, target: Target, folds: int, seed: in
 
 def _cascade(table: Table, settings: CascadeSettings) -> Cascade:
     """Fitted, with the strong model as the session's own."""
+    # Forced, because the policy's other arms are the model alone already; `pays_off` compares with them.
     stages = Fitter(table, settings).fit(forced=True).cascade.stages
     weak = table.models[0].model
     return Cascade((*(replace(stage, model=weak) for stage in stages[:-1]), replace(stages[-1], model=None)))

@@ -92,6 +92,7 @@ def _elsewhere(tasks: Sequence[Task], source: SampleSet) -> str | None:
     for task in tasks:
         regime = task.regime
         if source.questions is not None and regime.mean is not None:
+            # All at once: one word problem may be at home among competition problems, a file of them is not.
             reason = regime.shifted([source.questions[name] for name in source.traces.problems])
         else:
             prompts = [problem.sampled[0].prompt_tokens for problem in source.traces.problems.values()]
@@ -119,6 +120,7 @@ def _situations(source: SampleSet) -> dict[str, Situation]:
 def _refuse_seen(task: Task, source: SampleSet) -> None:
     """BadInput where a task was calibrated on one of these problems."""
     seen, marks = task.problems, source.problem_marks
+    # The question's text where both have it: the same question may bear another name in another file.
     if source.question_marks and task.questions:
         seen, marks = task.questions, source.question_marks
     both = [name for name, mark in marks.items() if mark in seen]
@@ -167,6 +169,7 @@ def pool_of(traces: Traces, autos: Sequence[AutoContender], files: Sequence[Trac
 def add_columns(rows: Sequence[Row], autos: Sequence[AutoContender], notes: Mapping[int, Counter[str]]) -> None:
     """Complete the policy's rows of one file: policy, prediction, fallback rate, ratio of tokens."""
     by_size = {auto.n: auto for auto in autos}
+    # `tokens_ratio` is over self-consistency at 32 samples of the same run (docs/contracts.md).
     baseline = next((row for row in rows if row["strategy"] == BASELINE and row["n"] == LADDER[-1]), None)
     for row in rows:
         if row["strategy"] != NAME:

@@ -246,7 +246,7 @@ def _fit(traces: Traces, settings: StoppingSettings) -> FittedRules:
         fitted = [rung.rule(~mask) for mask in held]
         while rung.step_back(fitted, held):
             fitted = [rung.rule(~mask) for mask in held]
-        rules[n] = rung.rule(everyone)
+        rules[n] = rung.rule(everyone)  # after the folds: by the aim that has held up on them
         learns = rung.learns
         for fold, rule in zip(folds, fitted, strict=True):
             fold[n] = rule

@@ -243,9 +243,11 @@ def walk(
         top = np.partition(votes, -2, axis=2)
         leader, second, winner = top[..., -1], top[..., -2], votes.argmax(axis=2)
         lead[..., k] = (leader - second) / np.sqrt(leader + second + 1)
+        # Without a vote the first answer would be the winner, so the leader needs one.
         known = np.minimum(winner, table.right.shape[1] - 1)
         right[..., k] = table.right[np.arange(problems)[:, None], known] & (leader > 0)
         if 0 < k < depth:
+            # The terms and their order are those of `VoteShape.terms`, by which a request is stopped.
             left = np.sqrt(1 - k / (depth + 1))
             sure = lead[..., k] / left
             shape = [lead[..., k], sure, leader / k, second / k, leader, second]

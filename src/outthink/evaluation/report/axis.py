@@ -33,7 +33,7 @@ METRICS = {
 def short(value: float) -> str:
     """A number in few characters: 1536 -> 1.5k, 3.1e12 -> 3.1T, 0.25 -> 0.25."""
     for size, prefix in _PREFIXES:
-        if abs(value) >= 0.9995 * size:
+        if abs(value) >= 0.9995 * size:  # 999.6 would be written as 1e+03
             return f"{value / size:.3g}{prefix}"
     return f"{value:.3g}"
 
@@ -53,7 +53,7 @@ class Axis:
         """An axis over all values with some air; a linear one of costs begins at zero."""
         low, high = min(values), max(values)
         if log:
-            width = max(math.log(high / low), 0.2)
+            width = max(math.log(high / low), 0.2)  # one value alone has no width
             return cls(low * math.exp(-margin * width), high * math.exp(margin * width), start, end, True)
         return cls(0.0, high * (1 + margin) or 1.0, start, end)
 

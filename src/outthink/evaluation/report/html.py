@@ -30,7 +30,7 @@ _NAMES = {"tokens": "Tokens", "flops": "FLOPs", "seconds": "Seconds"}
 
 def embed(value: object) -> str:
     """JSON that can stand inside a script element, whatever text it holds."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)  # the page's script cannot parse a NaN
     # An HTML parser looks for `</script` and `<!--` before any JSON parser sees the string.
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

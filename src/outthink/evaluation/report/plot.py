@@ -119,7 +119,7 @@ def _series(frame: _Frame, series: Series, clip: str, *, interactive: bool) -> I
         inner += f'<path class="line" d="{_path([spot for _, spot in known])}"/>'
     yield f"{inner}</g>"
     for point, (x, y) in known:
-        if y < frame.top - 1:
+        if y < frame.top - 1:  # an oracle that has left the panel: `_exit` names it
             continue
         label = escape(describe(point, frame.metric), quote=True)
         # A focusable mark needs a name of its own; a still picture has a native tooltip instead.

@@ -197,6 +197,7 @@ def _fitting(rows: Sequence[Row], width: int) -> list[Column]:
         columns.insert(2, _BUDGET)
     if any(row.get("verifier") is not None and row.get("flops_difference") is not None for row in rows):
         columns.append(_EQUAL_FLOPS)
+    # The empty key takes none away: all columns are tried first.
     for key in ("", "prompt_tokens", "cancelled_tokens", "samples", "seconds", *(["n"] if live else [])):
         columns = [column for column in columns if column.key != key]
         widths = [max(len(column.title), *(len(cell(row, column)) for row in rows)) + 3 for column in columns]

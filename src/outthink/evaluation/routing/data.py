@@ -262,6 +262,7 @@ def groups(prompts: Sequence[str]) -> Ints:
 
     Prompts are equal when they differ in case and spaces only, as everywhere in routers.
     """
+    # MMLU holds 89 repeated prompts: dealt out singly they would be learnt from and judged by.
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(prompt_hash(prompt), len(numbers)) for prompt in prompts], dtype=np.int64)
 

@@ -140,6 +140,7 @@ def fit(
     from threadpoolctl import threadpool_limits
 
     logistic_regression()
+    # Numbered anew: `fold_of` takes the highest number for the count of groups, and these are some of them.
     fold = fold_of(np.unique(group[rows], return_inverse=True)[1], recipe.folds, recipe.seed)
     space = _space_of(corpus, rows, recipe)
     matrix = space.matrix()
@@ -210,7 +211,7 @@ def _fit_tokens(matrix: Matrix, tokens: Floats, fold: Ints, strengths: Sequence[
     def judge(values: Floats) -> Judged:
         spread = float(values.var())
         slope = float(np.cov(values, target)[0, 1] / spread) if spread > 1e-12 else 0.0
-        slope = max(slope, 0.0)
+        slope = max(slope, 0.0)  # as in `platt`: a negative one would turn the order round
         shift = float(np.log(tokens.sum() / np.exp(slope * values).sum()))
         return float(((values - target) ** 2).sum()), (slope, shift), slope * values + shift
 
@@ -226,6 +227,7 @@ def _least_loss(matrix: Matrix, fold: Ints, solvers: Mapping[float, Solve], judg
 
 
 # Linear probes on hidden states: ridge regression, layer and penalty chosen on inner folds. They need numpy only.
+# The design is PIKA's (arXiv 2602.09924): the state at the end of the prompt, before anything is generated.
 
 States = npt.NDArray[np.float32]
 PENALTIES = (1e2, 1e3, 1e4, 1e5)
@@ -297,7 +299,7 @@ def _scaling(matrix: Floats) -> tuple[Floats, Floats]:
 
 def _eigen(matrix: Floats, targets: Floats) -> tuple[Floats, Floats, Floats]:
     """Eigenvalues and vectors of the features' products, and the targets' products turned into them."""
-    values, vectors = np.linalg.eigh(matrix.T @ matrix)
+    values, vectors = np.linalg.eigh(matrix.T @ matrix)  # decomposed once, whatever the number of penalties
     return np.maximum(values, 0.0), vectors, vectors.T @ (matrix.T @ targets)
 
 
@@ -354,6 +356,7 @@ def for_policy(source: SampleSet, *, folds: int = 5, seed: int = 0) -> JsonObjec
         group, corpus = groups(data.questions), Corpus(data.questions)
         predicted = cross_fitted(data, recipe, folds=folds, corpus=corpus)
         counts = drawn(group)
+        # The mean of the others, since the heads have not seen the question either.
         error = (predicted.right - data.right)[:, 0] ** 2 - _others_mean(data.right[:, 0], len(data)) ** 2
         gained = counts @ error / counts.sum(axis=1)
         if np.quantile(gained, 0.975) >= 0:

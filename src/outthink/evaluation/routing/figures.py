@@ -16,7 +16,7 @@ from outthink.evaluation.rows import COVERAGE, resampled_means
 from outthink.evaluation.sample_file import JsonObject
 
 DECILES = np.linspace(0.0, 1.0, 11)
-_POINTS = len(DECILES) + 2
+_POINTS = len(DECILES) + 2  # RouteLLM's eleven thresholds, and either model alone (docs/contracts.md)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Curves:
     def apgr(self) -> Floats:
         """Average performance gap recovered; NaN where the strong model is not better than the weak one."""
         weak, strong = self.accuracy[0], self.accuracy[-1]
+        # RouteLLM's definition (arXiv 2406.18665); a single model's area is its accuracy, the shares going from 0 to 1.
         area = np.trapezoid(self.accuracy, self.share, axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(np.where(strong > weak, (area - weak) / (strong - weak), np.nan))
@@ -142,6 +143,7 @@ def auc(score: Floats, right: Floats) -> float | None:
     negatives = len(right) - positives
     if not positives or not negatives:
         return None
+    # Mann and Whitney's count; the ranks begin at 0, hence `positives - 1`.
     return float((_ranks(score)[right == 1].sum() - positives * (positives - 1) / 2) / (positives * negatives))
 
 
@@ -152,7 +154,7 @@ def platt(logit: Floats, right: Floats, rounds: int = 50) -> tuple[float, float]
     result is (0, log-odds of the mean).
     """
     design = np.stack([logit, np.ones_like(logit)], axis=1)
-    mean = float(np.clip(right.mean(), 1e-6, 1 - 1e-6))
+    mean = float(np.clip(right.mean(), 1e-6, 1 - 1e-6))  # the log-odds of 0 and 1 are infinite
     constant = 0.0, float(np.log(mean / (1 - mean)))
     fitted = np.array(constant)
     for _ in range(rounds):
@@ -237,6 +239,7 @@ def _chance(right: Floats, truth: Floats) -> float:
     """Calibration error that a perfectly calibrated prediction would show on so few questions."""
     parts = np.array_split(np.argsort(right, kind="stable"), min(BINS, len(right)))
     spread = [len(part) * truth[part].std() / np.sqrt(len(part)) for part in parts]
+    # A normal variable is sqrt(2 / pi) of its spread away from its mean, on average.
     return float(np.sqrt(2 / np.pi) * sum(spread) / len(right))
 
 

@@ -48,6 +48,7 @@ def evaluate(
     if not np.isfinite(beliefs).all():
         raise BadInput("beliefs", "NaN or infinity", "is no probability", "train the router again")
     targets = target_figures(data, beliefs)
+    # By what the strong model adds: where only the weak one is doubted, the hopeless prompts go to the strong one, too.
     gain = beliefs[:, 1] - beliefs[:, 0]
     length = np.array([float(len(prompt)) for prompt in data.prompts])
     curve = curves(gain, data)
@@ -111,6 +112,7 @@ def _controls(data: RoutingData, group: Ints, length: Floats, drawn_length: Curv
             "cpt80": defined(float(np.mean([mix.cpt(0.8)[0] for mix in mixes]))),
             "auc_cost": float(np.mean([mix.auc_cost()[0] for mix in mixes])),
         },
+        # Untrained, the longest prompts first beat RouteLLM's matrix factorisation and BERT on GSM8K.
         "length": _figures(curves(length, data), drawn_length, same_length),
         "weak": {"apgr": 0.0 if gap else None, "cpt50": None, "cpt80": None, "auc_cost": weak, "accuracy": weak},
         "strong": {

@@ -42,6 +42,7 @@ from outthink.evaluation.sample_file import JsonObject
 
 PARAMETERS: dict[Way, tuple[float, ...]] = {
     "penalised": (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0001),
+    # Above 1 no chance is enough: the dearest model alone, whose row it has to reproduce, cost included.
     "smallest-likely": (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0001),
 }
 """What the table shows of each way."""
@@ -263,7 +264,7 @@ def _area(data: ManyData, chances: Floats, router: float, weight: Floats) -> Flo
     # What costs more than the dearest model alone gives way to that.
     late = share > 1
     share, accuracy = np.where(late, 1.0, share), np.where(late, accuracy[:, 1:2], accuracy)
-    order = np.argsort(share, axis=1, kind="stable")
+    order = np.argsort(share, axis=1, kind="stable")  # the ends come first, and cost falls as the price rises
     return np.asarray(np.trapezoid(np.take_along_axis(accuracy, order, 1), np.take_along_axis(share, order, 1), axis=1))
 
 
@@ -290,6 +291,7 @@ def _hull_area(cost: Floats, accuracy: Floats) -> float:
 
 # Labels read again from the responses; the last number of a response counts as its answer.
 
+# GSM8K's published labels compare strings: a quarter of the strong model's errors are only another format.
 _RESPONSES = ("weak_response", "strong_response")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 

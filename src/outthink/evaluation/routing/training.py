@@ -68,6 +68,7 @@ class Corpus:
         """TF-IDF weights (rows, terms) of some prompts, sparse."""
         table = self._counts[vocabulary.kind][rows][:, vocabulary.columns].tocsr()
         inverse = np.array([idf(vocabulary.documents, int(count)) for count in vocabulary.frequencies])
+        # As `controller.router.text.weights` has it for a single prompt: what is applied is what was trained.
         table.data = (1 + np.log(table.data)) * inverse[table.indices]
         lengths = np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
         table.data = table.data / np.repeat(lengths, np.diff(table.indptr))
@@ -231,7 +232,7 @@ def fit(data: ModelRows, corpus: Corpus, rows: Ints, group: Ints, recipe: Router
     space = Space(corpus, rows, recipe.hand_weight, subjects=data.subjects if recipe.subject else ())
     matrix = space.matrix()
     for part in range(recipe.folds):
-        _check_classes(data, right[fold != part])
+        _check_classes(data, right[fold != part])  # without a fold one class may be missing
     solvers = [partial(_solve, matrix, labels, recipe) for labels in right.T]
     # Only terms and scales are those of all training rows: they know no labels.
     logits = np.stack([cross_predicted(matrix, fold, solve) for solve in solvers], axis=1)
