@@ -94,5 +94,7 @@ def test_a_sample_longer_than_the_cap_has_no_answer() -> None:
     assert accuracy(3, 100) == accuracy(3, 299) == 0.5
     assert accuracy(2, 100) == accuracy(1, 100)
     assert accuracy(3, 50) == 0.0
+    repeated = accuracy_by_cap(toy, branches=(3, 3), caps=(100, 300, 100))
+    assert (repeated(3, 300), repeated(3, 100)) == (1.0, 0.5)
     with pytest.raises(BadInput, match="branches"):
         accuracy_by_cap(toy, branches=(4,), caps=(100,))

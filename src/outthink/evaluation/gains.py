@@ -154,7 +154,7 @@ def accuracy_by_cap(
     for recorded in traces.problems.values():
         for order in range(orders):
             samples = recorded.dealt(order)[: max(branches)]
-            for cap in caps:
+            for cap in set(caps):  # one that is given twice counts once
                 votes = Votes()
                 for n, sample in enumerate(samples, start=1):
                     cut = (sample.tokens or 0) > cap
