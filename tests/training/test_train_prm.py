@@ -86,6 +86,9 @@ def test_another_run_is_not_continued_and_nothing_is_overwritten(plan: TrainingP
     (plan.out / "checkpoint.pt").write_bytes(b"broken")
     with pytest.raises(BadInput, match="damaged"):
         train_prm(plan, say=lambda line: None)
+    pytest.importorskip("torch").save([1], plan.out / "checkpoint.pt")
+    with pytest.raises(BadInput, match="another run"):
+        train_prm(plan, say=lambda line: None)
     (plan.out / "verifier.json").write_text("{}")
     with pytest.raises(BadInput, match="holds a verifier"):
         train_prm(plan, say=lambda line: None)

@@ -101,7 +101,7 @@ class Checkpoint:
             state: JsonObject = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
             raise BadInput("--out", str(self.path), f"is damaged ({type(error).__name__})", "remove it") from None
-        if state.get("about") != self.about:
+        if not isinstance(state, dict) or state.get("about") != self.about:
             raise BadInput("--out", str(self.path), "is the checkpoint of another run", "remove it or change --out")
         return state
 
@@ -152,7 +152,7 @@ class TrainingSettings:
     rank_weight: float = 0.0
     warmup: float = 0.05
     weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.95)  # Snell et al. (specs/verifiers.md, section 7)
+    betas: tuple[float, float] = (0.9, 0.95)  # as Snell et al. (arXiv 2408.03314) train theirs
     device: str | None = None
     dtype: Dtype = "auto"
     compile: bool = False
