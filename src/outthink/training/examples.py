@@ -293,7 +293,7 @@ def encode_all(
     for place, solution in enumerate(collection.solutions):
         head = tokens[asked[solution.problem_id]]
         pieces = [tokens[step] for step in solution.steps]
-        # Scoring refuses what is too long, too (specs/verifiers.md, 5); cut, a solution would lose its graded end.
+        # Scoring refuses what is too long, too; cut, a solution would lose its graded end.
         if len(head) + sum(map(len, pieces)) <= max_context:
             rows.append(_row(solution, head, pieces, targets))
             source.append(place)
@@ -334,7 +334,7 @@ def _row(solution: Solution, head: list[int], pieces: list[list[int]], targets: 
         known = ends[~np.isnan(labels)]
         goal[known] = labels[~np.isnan(labels)]
         weight[known] = targets.step_weight
-    # Last, over any label: that of the whole solution is its grade (specs/verifiers.md, section 12, 6).
+    # Last, over any label: that of the whole solution is its grade.
     goal[ends[-1]], weight[ends[-1]] = float(solution.correct), 1.0
     return ids, ends, goal, weight, labels
 

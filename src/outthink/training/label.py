@@ -139,7 +139,7 @@ async def label(
     strangers = sorted({place.solution.problem_id for place in wanted} - set(problems))
     if strangers or not wanted:
         raise BadInput("--problems", (strangers or ["no solution"])[0], "is not among them", "give their problems")
-    # A prefix that several solutions share is completed once (specs/verifiers.md, section 6).
+    # A prefix that several solutions share is completed once.
     prefixes = list(dict.fromkeys(place.prefix for place in wanted if not place.final))
     await engine.prepare(Call(plan.request(next(iter(problems.values()))).messages, plan.sampling))
     about = plan.about(engine, dataset, solutions)  # after `prepare`, which may tell the model's name

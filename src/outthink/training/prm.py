@@ -63,7 +63,7 @@ class TrainingPlan:
     problems: Path
     out: Path
     steps: Path | None = None
-    labels: Labels = "soft"  # these converge to human labels, hard ones do not (specs/verifiers.md, 6)
+    labels: Labels = "soft"  # these converge to human labels, hard ones do not
     holdout: float = 0.05
     limit: int | None = None
     per_problem: int | None = None
@@ -107,7 +107,7 @@ def split(collection: Collection, share: float, seed: int) -> tuple[Collection, 
     count = round(share * len(problems))
     if not 0 < share <= 0.9 or not 0 < count < len(problems):
         raise BadInput("--holdout", share, f"leaves nothing of {len(problems)} problems", "give 0.05 and more problems")
-    # By problem, never by solution (specs/verifiers.md, section 7): solutions of one problem share its answer.
+    # By problem, never by solution: solutions of one problem share its answer.
     drawn = np.random.default_rng(seed).permutation(len(problems))[:count]
     held = {problems[i] for i in drawn.tolist()}
     return collection.only(set(problems) - held), collection.only(held)
@@ -179,7 +179,7 @@ def _description(plan: TrainingPlan, model: Model, how: Aggregation, temperature
 def _judge(held: Collection, judged: Examples, logits: Sequence[Floats], how: str, temperature: float) -> JsonObject:
     data = scored(held, judged, solution_scores(logits, how, temperature))
     sizes = sorted({size for size in (*_SIZES, data.answers.shape[1]) if size <= data.answers.shape[1]})
-    # Votes alone mix the policy's answers with the verifier's skill, so steps are judged too (specs/verifiers.md, 7).
+    # Votes alone mix the policy's answers with the verifier's skill, so steps are judged too.
     return {**solution_metrics(data), **step_metrics(judged, logits), "votes": curve(data, sizes)}
 
 

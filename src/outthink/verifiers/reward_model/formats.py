@@ -154,7 +154,7 @@ class _WithTokens:
 # Math-Shepherd (Mistral 7B): a marker after each step, judged by two tokens of the vocabulary.
 
 _MARKER, _GOOD, _BAD = "ки", "+", "-"
-# The vocabulary of Mistral 7B v0.1. 648 and 387: specs/verifiers.md 5; the marker's: the model's card.
+# The vocabulary of Mistral 7B v0.1: 648 is its plus, 387 its minus; the marker's: the model's card.
 _MATH_SHEPHERD_PUBLISHED = {range(32_000, 32_100): {_MARKER: 12902, _GOOD: 648, _BAD: 387}}
 
 
@@ -267,7 +267,7 @@ class QwenPRM(_WithTokens):
 
 _PLUS, _MINUS = "+", "-"
 _RLHFLOW_PUBLISHED = {
-    range(32_000, 32_100): {_PLUS: 648, _MINUS: 387},  # Mistral, as in specs/verifiers.md 5
+    range(32_000, 32_100): {_PLUS: 648, _MINUS: 387},  # Mistral
     range(128_000, 128_300): {_PLUS: 10, _MINUS: 12},  # Llama 3.1, where single bytes come first in the order of ASCII
 }
 
