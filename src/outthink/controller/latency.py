@@ -110,7 +110,7 @@ class Load:
             gained = drafting.tokens_a_step(draft)
             # A draft is written token by token: its cost is relative to a step of one token in each row.
             step += draft * drafting.cost * step_seconds(self.hardware, self.shape, rows, mean, rows)
-        # prefill + L t(B (1 + g)) / E[accepted + 1] (controller specification 8).
+        # prefill + L t(B (1 + g)) / E[accepted + 1].
         return self.prefill + cap * step / gained
 
 

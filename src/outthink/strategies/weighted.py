@@ -76,7 +76,7 @@ async def deepconf(
     request: Request,
     *,
     n: int = 16,
-    keep: float = 90.0,  # 10 only where calibrated: confident wrong answers concentrate there (specification S9b)
+    keep: float = 90.0,  # 10 only where calibrated: confident wrong answers concentrate there
     score: str = "confidence",
     window: int | None = None,
     ties: Ties = "confidence",

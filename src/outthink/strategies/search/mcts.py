@@ -18,7 +18,7 @@ from outthink.strategies.search.beam import guided
 from outthink.strategies.search.search import ROOT, Path, Search
 
 _BASE, _START = 19652, 1.25
-"""Constants of PUCT (Silver et al. 2017; strategies specification S14)."""
+"""Constants of PUCT (Silver et al. 2017)."""
 
 
 def exploration(visits: int) -> float:

@@ -369,7 +369,7 @@ async def climb(search: Search, plan: LevelPlan, n: int, depth: int, rollout: Ro
         if all(child.value is None for child in children):
             search.session.note(SILENT)
             break
-        # N_active = N - completed: what has finished keeps its vote and frees its place (strategies specification S10).
+        # N_active = N - completed: what has finished keeps its vote and frees its place.
         plans = [(path, count) for path, count in plan(live, n - len(done)) if count]
         left = [path for path, _ in plans]
     return await search.verdict(done, [] if search.saturated(done) else left)

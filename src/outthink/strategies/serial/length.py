@@ -17,7 +17,7 @@ from outthink.strategies.registry import strategy
 from outthink.strategies.serial.thinking import ANSWER_TOKENS, CUE, MARKERS, Trace, TrialAnswer, looping
 from outthink.strategies.voting import single
 
-_CONTEXT_LEFT = 0.1  # share of the context below which nothing is forced (strategies specification S2)
+_CONTEXT_LEFT = 0.1  # share of the context below which nothing is forced
 
 
 @strategy(
@@ -111,7 +111,7 @@ class Exit:
             return False
         self.streak = self.streak + 1 if probe.answer == self.answer else 1
         self.answer = probe.answer
-        # Both by default: agreement alone is reported to be often a repeated guess (strategies specification S3).
+        # Both by default: agreement alone is reported to be often a repeated guess.
         agreed = self.streak >= self.consensus
         sure = probe.confidence is not None and probe.confidence >= self.threshold
         return {"both": agreed and sure, "confidence": sure, "consensus": agreed}[self.mode]

@@ -34,7 +34,7 @@ MARKERS = tuple(
 """Stop sequences for a marker word at the start of a sentence or paragraph."""
 _HESITATION = re.compile(r"\b(?:wait|hmm|but)\b", re.IGNORECASE)
 _PEEK = 8  # tokens that show what a silent server has stopped at
-_GRAM, _TIMES = 64, 3  # the guard of budget forcing against loops (strategies specification S2)
+_GRAM, _TIMES = 64, 3  # the guard of budget forcing against loops
 
 End = Literal["closed", "paused", "piece", "ended", "spent", "cut"]
 """Why a piece ended: at the closing mark, at another stop sequence, at its own length, by the model's
