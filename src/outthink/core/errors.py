@@ -6,7 +6,6 @@ Does not know: who raises them or how they are shown.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 
 
@@ -39,13 +38,6 @@ def need_known(field: str, value: str, known: Collection[str], remedy: str = "")
     """Raise BadInput for a name that is none of the known ones, which are the remedy unless another is given."""
     if value not in known:
         raise BadInput(field, value, "is not known", remedy or f"use one of {', '.join(known)}")
-
-
-def need_amount(field: str, value: float, problem: str, remedy: str, *, zero: bool = True) -> None:
-    """Raise BadInput for what is no finite number of 0 or more; `zero` False: above 0. A truth value is none."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < 0 or (value == 0 and not zero):
-        raise BadInput(field, value, problem, remedy)
 
 
 class Unsupported(OutthinkError):

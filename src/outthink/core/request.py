@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict, Unpack
 
-from outthink.core.errors import BadInput, need_amount
+from outthink.core.errors import BadInput
 from outthink.core.plugins import load
 
 Fields = Mapping[str, Any]
@@ -48,6 +48,13 @@ class Message:
         if isinstance(self.content, str):
             return self.content
         return "".join(str(part.get("text", "")) for part in self.content or ())
+
+
+def need_amount(field: str, value: float, problem: str, remedy: str, *, zero: bool = True) -> None:
+    """Raise BadInput for what is no finite number of 0 or more; `zero` False: above 0. A truth value is none."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < 0 or (value == 0 and not zero):
+        raise BadInput(field, value, problem, remedy)
 
 
 def chat_bound(messages: Sequence[Message]) -> int:

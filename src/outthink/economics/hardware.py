@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from outthink.core.errors import BadInput, need_amount
+from outthink.core.errors import BadInput
+from outthink.core.request import need_amount
 
 
 def _check(name: str, value: Hardware | Shape, zero: tuple[str, ...] = ()) -> None:

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, time, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from outthink.core.errors import BadInput, need_amount
+from outthink.core.errors import BadInput
+from outthink.core.request import need_amount
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider

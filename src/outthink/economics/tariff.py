@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Literal, Protocol
 
-from outthink.core.errors import BadInput, need_amount
+from outthink.core.errors import BadInput
+from outthink.core.request import need_amount
 from outthink.economics.price import Pricing, lookup
 
 

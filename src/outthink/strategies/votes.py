@@ -38,7 +38,8 @@ class Votes:
     __slots__ = ("_ties", "first", "random", "samples", "unreadable", "weights")
 
     def __init__(self, ties: Ties = "confidence", randomness: random.Random | None = None) -> None:
-        need_known("ties", ties, ("confidence", "random"), "use confidence or random")
+        if ties not in ("confidence", "random"):
+            raise BadInput("ties", ties, "is not known", "use confidence or random")
         self._ties = ties
         self.random = randomness
         self.weights: dict[str, float] = {}
