@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outthink.serving.pool.backend import Breaker
-from outthink.serving.pool.choice import PoolSettings
+from outthink.serving.pool.backend import Breaker, PoolSettings
 
 pytestmark = pytest.mark.faults
 SETTINGS = PoolSettings(failures=3, window=20, share=0.5, open_seconds=2.0)

@@ -8,7 +8,7 @@ from math import ceil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outthink.serving.pool.choice import least_busy, preferred, seed_of
+from outthink.serving.pool.backend import least_busy, preferred, seed_of
 
 
 @dataclass

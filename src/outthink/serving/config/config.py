@@ -33,7 +33,7 @@ from outthink.serving.config.sections import (
     keys_of,
     unknown,
 )
-from outthink.serving.pool.choice import PoolSettings
+from outthink.serving.pool.backend import PoolSettings
 
 PREFIX = "OUTTHINK_SERVE_"
 FILE = PREFIX + "CONFIG"

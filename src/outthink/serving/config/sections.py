@@ -23,7 +23,7 @@ from outthink.engines.locate import SCHEMES
 from outthink.http.errors import masked_url
 from outthink.http.server import Address
 from outthink.serving.ledger import Rules, usual_url
-from outthink.serving.pool.choice import BackendSettings
+from outthink.serving.pool.backend import BackendSettings
 
 _LONGEST = 1 << 16
 _DAY = 86_400.0

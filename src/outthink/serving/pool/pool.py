@@ -18,8 +18,15 @@ from outthink.core.errors import BadInput, OutthinkError
 from outthink.economics.price import Pricing
 from outthink.economics.tariff import Energy, Tariff
 from outthink.http.transport import Timeouts, TransportFault
-from outthink.serving.pool.backend import ENDLESS, Backend, BackendLease
-from outthink.serving.pool.choice import BackendSettings, PoolSettings, least_busy, preferred
+from outthink.serving.pool.backend import (
+    ENDLESS,
+    Backend,
+    BackendLease,
+    BackendSettings,
+    PoolSettings,
+    least_busy,
+    preferred,
+)
 from outthink.serving.pool.transport import AiohttpTransport
 
 _log = logging.getLogger("outthink.serving")
