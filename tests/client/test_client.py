@@ -257,7 +257,7 @@ def test_a_stream_tells_what_happens_and_ends_with_the_result() -> None:
             assert (last.answer, last.result.answer, dict(last.votes)) == ("391", "391", {"391": 2})
             assert last.spent == last.result.receipt.known["tokens"]
             finished = next(event for event in events if event.kind == "finished")
-            assert str(finished).startswith("sample 1: 391 (")
+            assert str(finished).startswith(f"sample {finished.sample}: 391 (")
             assert finished.seconds > 0
             assert str(last) == "391"
 

@@ -103,12 +103,13 @@ def test_nothing_is_kept_for_those_who_left(caplog: pytest.LogCaptureFixture) ->
         assert until(lambda: proxy.app.admission.active == proxy.app.admission.waiting == 0)
         assert until(lambda: not proxy.app._background)
         assert until(lambda: not live.running)
-        assert list(proxy.app.watchers) == [live], "a watcher that fails is dropped: finished without began"
         assert [turn.active for turn in turns] == [0, 0]
         assert (only.active, only.waiting) == (0, [])
         assert until(lambda: all(seen.sent or seen.gone.is_set() for seen in backend.calls))
         assert until(lambda: connections(proxy) == (0, backend.open), "the end of a connection that nobody keeps")
-        assert not caplog.records, "a client that leaves is worth no complaint in the log"
+        assert not caplog.records, (
+            "a client that leaves is worth no complaint, and a watcher that fails is told of there"
+        )
         assert live.began_in_all > LEAVERS / 2, "hardly anybody was let in"
         assert ends.count(True) > 20, "hardly any call came to its end"
         assert ends.count(False) > 5, "hardly any call was left in its middle"
