@@ -33,7 +33,7 @@ def test_strong_or_weak() -> None:
     assert [strong_weak(score, 0.5) for score in (0.4, 0.5, 0.6)] == [0, 1, 1]
 
 
-def test_routing_chooses() -> None:
+def test_routing_chooses_and_survives_json() -> None:
     for way, parameter, wanted in (
         ("smallest-likely", 0.6, "big"),
         ("penalised", 3.0, "small"),
@@ -41,20 +41,23 @@ def test_routing_chooses() -> None:
     ):
         routing = Routing(way, parameter, ("small", "big"), (1.0, 3.0))  # type: ignore[arg-type]
         assert routing.choose([0.4, 0.8]) == wanted
+        assert Routing.of(routing.json()) == routing
 
 
 @pytest.mark.parametrize(
-    ("way", "models", "costs"),
+    "broken",
     [
-        ("guess", ("small", "big"), (1.0, 3.0)),
-        ("penalised", ("only",), (1.0,)),
-        ("penalised", ("small", "big"), (1.0,)),
-        ("strong-weak", ("a", "b", "c"), (1.0, 2.0, 3.0)),
+        {"way": "guess"},
+        {"models": ["only"], "costs": [1.0]},
+        {"costs": [1.0]},
+        {"parameter": "much"},
+        {"way": "strong-weak", "models": ["a", "b", "c"], "costs": [1, 2, 3]},
     ],
 )
-def test_malformed_routing_is_refused(way: str, models: tuple[str, ...], costs: tuple[float, ...]) -> None:
+def test_malformed_routing_is_refused(broken: dict[str, object]) -> None:
+    values = Routing("penalised", 0.5, ("small", "big"), (1.0, 3.0)).json()
     with pytest.raises(BadInput, match="routing"):
-        Routing(way, 0.5, models, costs)  # type: ignore[arg-type]
+        Routing.of(values | broken)
 
 
 def test_a_chance_for_each_model_is_needed() -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
+from outthink.controller.stored import JsonObject, reading
 from outthink.core.errors import BadInput
 
 Way = Literal["smallest-likely", "penalised", "strong-weak"]
@@ -55,6 +56,7 @@ class Routing:
     parameter: float
     models: tuple[str, ...]
     costs: tuple[float, ...]
+    kind: ClassVar[str] = "routing"
 
     def __post_init__(self) -> None:
         if self.way not in get_args(Way):
@@ -82,6 +84,23 @@ class Routing:
             return strong_weak(chances[1] - chances[0], self.parameter)
         rule = smallest_likely if self.way == "smallest-likely" else penalised
         return rule(chances, self.costs, self.parameter)
+
+    def json(self) -> JsonObject:
+        """Plain values."""
+        return {
+            "kind": self.kind,
+            "way": self.way,
+            "parameter": self.parameter,
+            "models": list(self.models),
+            "costs": list(self.costs),
+        }
+
+    @classmethod
+    def of(cls, values: JsonObject) -> Routing:
+        """From plain values; BadInput for what is malformed."""
+        with reading("routing", "calibrate again", value=dict(values)):
+            parameter, costs = float(values["parameter"]), tuple(float(cost) for cost in values["costs"])
+            return cls(values["way"], parameter, tuple(map(str, values["models"])), costs)
 
 
 def _check(chances: Sequence[float], costs: Sequence[float]) -> None:

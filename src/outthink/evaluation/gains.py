@@ -97,7 +97,7 @@ def table_of(
         steepest = max(steepest, slope)
         for key, rate in _shrunk(chains, rates, slope * assumed, _SHRINKAGE * orders):
             best[key] = max(best.get(key, 0.0), rate)
-    return GainTable(best, edges, steepest, depth)
+    return GainTable(best, edges, steepest, depth, source, len(rows))
 
 
 def _edges(votes: Courses, rows: Sequence[int]) -> tuple[float, ...]:
