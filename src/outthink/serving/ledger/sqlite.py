@@ -138,7 +138,7 @@ class SqliteDatabase:
     def close(self) -> None:
         """Close the file."""
         self._checkpoints.close()
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error):  # what was committed is in the file, and the rest was to be undone
             self._connection.close()
 
 
@@ -149,5 +149,5 @@ def _create(path: Path) -> None:
     connections hold on it (POSIX), and two writers would damage it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
+    with suppress(FileExistsError):  # another process was first
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
