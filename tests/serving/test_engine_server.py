@@ -18,20 +18,22 @@ pytest.importorskip("aiohttp")
 
 from outthink.cli.main import main
 from outthink.core import plugins
-from outthink.core.errors import EngineError
+from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Message, Sampling
 from outthink.engines.openai import OpenAIEngine
 from outthink.engines.protocol import Call, Delta, Event, Finish
+from outthink.serving.admission import Limits
 from outthink.serving.chat.engine_server import EngineServer
 from outthink.serving.config import read_config
 from support.plugins import install
 from support.waiting import eventually
 
+LIMITS = Limits(messages=2)
 CODE = '''
 import asyncio
 
 import outthink as ot
-from outthink.core.errors import EngineError
+from outthink.core.errors import BadInput, EngineError
 from outthink.engines.protocol import Delta, Features, Finish
 
 open_calls = []
@@ -89,7 +91,7 @@ def with_client(model: str, work: Callable[[OpenAIEngine], Coroutine[Any, Any, A
     """What some work with a client of the engine's server brings."""
 
     async def run() -> Any:
-        server = EngineServer(model)
+        server = EngineServer(model, LIMITS)
         url, key = await server.start()
         client = OpenAIEngine(url, api_key=key)
         try:
@@ -177,7 +179,7 @@ class Wire:
 
 def wired(model: str, work: Callable[[Wire], Any]) -> Any:
     async def serve() -> Any:
-        server = EngineServer(model)
+        server = EngineServer(model, LIMITS)
         url, key = await server.start()
         try:
             return await asyncio.to_thread(work, Wire(int(url.split(":")[2].partition("/")[0]), key))
@@ -198,6 +200,7 @@ SAID = [{"role": "user", "content": "one two"}]
         ({"messages": SAID, "response_format": {"type": "json_object"}}, 400, "response_format"),
         ({"messages": []}, 400, "messages"),
         ({"messages": SAID, "max_tokens": -1}, 400, "max_tokens"),
+        ({"messages": SAID * 3}, 400, "messages"),
         ([], 400, "body"),
         (b"{", 400, "body"),
         (b"\xff", 400, "body"),
@@ -266,5 +269,5 @@ def test_what_no_plugin_offers_is_an_address_as_before(
 def test_a_key_for_one_is_refused(site: Path, tmp_path: Path) -> None:
     file = tmp_path / "serve.toml"
     file.write_text('[[backends]]\nurl = "echo:a"\nkey_env = "A"\n')
-    with pytest.raises(Exception, match="is of no use here"):
+    with pytest.raises(BadInput, match="is of no use here"):
         read_config(file)

@@ -86,8 +86,11 @@ class Proxy:
         """As the pool takes it; a model of our own is started first."""
         if not backend.local:
             return backend.settings(key)
-        kind: type[EmbeddedBackend | EngineServer] = EmbeddedBackend if backend.plugin is None else EngineServer
-        child = kind(backend.url, slots=backend.limit)
+        child: EmbeddedBackend | EngineServer
+        if backend.plugin is None:
+            child = EmbeddedBackend(backend.url, slots=backend.limit)
+        else:
+            child = EngineServer(backend.url, self.config.limits, slots=backend.limit)
         self._children.append(child)
         url, key = await child.start()
         return replace(backend.settings(key), url=url, limit=child.slots)

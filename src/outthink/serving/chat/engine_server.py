@@ -34,11 +34,12 @@ class EngineServer:
 
     Args:
         model: SCHEME:REST of a plugin.
+        limits: the proxy's own: what it lets in must not be refused here.
         slots: calls at once, None for as many as the engine says.
     """
 
-    def __init__(self, model: str, *, slots: int | None = None) -> None:
-        self._engine = locate(model)
+    def __init__(self, model: str, limits: Limits, *, slots: int | None = None) -> None:
+        self._engine, self._limits = locate(model), limits
         self._key = secrets.token_urlsafe(24)  # the pool alone knows it: other programs here must not get past it
         self._runner: web.AppRunner | None = None
         self.slots = slots or self._engine.concurrency
@@ -46,7 +47,7 @@ class EngineServer:
     async def start(self) -> tuple[str, str]:
         """Prepare the engine and listen; returns URL and key. Raises EngineError."""
         await self._engine.prepare(Call((Message("user", "Hello"),), Sampling(max_tokens=16)))
-        app = web.Application(client_max_size=Limits().body)
+        app = web.Application(client_max_size=0)  # no bound: the proxy has one, and nobody else has the key
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/chat/completions", self._chat)
         # A client that leaves ends its call, which closes the engine's iterator.
@@ -73,7 +74,7 @@ class EngineServer:
             sent = request.headers.get("authorization", "").encode(errors="surrogateescape")
             if not hmac.compare_digest(sent, f"Bearer {self._key}".encode()):
                 raise Failure(401, "API key: is not this server's")
-            question = _read(await request.read())
+            question = _read(await request.read(), self._limits)
             call = self._call(question)
             async with aclosing(self._engine.generate(call)) as events:  # type: ignore[type-var]
                 first = await anext(events)  # before the head goes out, so that a refusal has a status
@@ -203,7 +204,7 @@ def _end(finish: Finish) -> JsonDict:
     return {"finish_reason": finish.finish_reason, **stop}
 
 
-def _read(content: bytes) -> Question:
+def _read(content: bytes, limits: Limits) -> Question:
     """Raises Failure or BadInput that names the field."""
     try:
         body = decode(content)
@@ -214,7 +215,7 @@ def _read(content: bytes) -> Question:
     for name in _UNABLE:
         if body.get(name) not in (None, [], {"type": "text"}):
             raise bad_field(name, body[name], "is beyond this engine", "leave it out", code="unsupported")
-    question = read_question(body, RequestOptions(), Limits())
+    question = read_question(body, RequestOptions(), limits)
     if question.choices > 1:
         raise bad_field("n", question.choices, "is beyond this engine", "ask for one choice", code="unsupported")
     return question
