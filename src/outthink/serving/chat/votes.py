@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from outthink.answers import read_sync
-from outthink.answers.reader import canonical_json
+from outthink.answers.text import canonical_json
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
 from outthink.http.events import Json
