@@ -28,6 +28,7 @@ from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Result
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, Sample
+from outthink.core.text import writable_json
 from outthink.session.calls import RunningCall
 from outthink.strategies import strategies
 from outthink.verifiers.checks import WithoutTokens
@@ -78,7 +79,7 @@ def run_ask(chosen: argparse.Namespace) -> int:
 
 def _print_result(chosen: argparse.Namespace, result: Result) -> int:
     if chosen.json:
-        print(json.dumps(result.json()), flush=True)
+        print(writable_json(json.dumps(result.json())), flush=True)
     else:
         show(result)
     if result.stopped == "interrupted":
@@ -135,7 +136,7 @@ def _ask_lines(chosen: argparse.Namespace) -> int:
                 except EngineError as error:
                     print(f"outthink ask: {error}", file=sys.stderr)
                     if chosen.json:
-                        print(json.dumps({"error": str(error)}), flush=True)
+                        print(writable_json(json.dumps({"error": str(error)})), flush=True)
                     codes.add(1)
                 else:
                     codes.add(_print_result(chosen, result))

@@ -24,6 +24,7 @@ from outthink.cli.options import (
     write_whole,
 )
 from outthink.core.errors import BadInput
+from outthink.core.text import writable
 
 if TYPE_CHECKING:
     from outthink.client import BatchResult
@@ -82,7 +83,7 @@ def run_batch(chosen: argparse.Namespace) -> int:
     batch = asyncio.run(_ask(chosen, names, prompts, journal))
     interrupted = any(result.stopped == "interrupted" for result in batch.results)
     lines = [
-        json.dumps({"id": name, **result.json()}, ensure_ascii=False)
+        writable(json.dumps({"id": name, **result.json()}, ensure_ascii=False))
         for name, result in zip(names, batch.results, strict=True)
     ]
     if out is None:

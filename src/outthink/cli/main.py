@@ -11,10 +11,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from types import ModuleType
 
 from outthink.core import __version__
 from outthink.core.errors import OutthinkError
+from outthink.core.text import REPLACED
 
 HOMES = {
     "batch": ("feedback",),
@@ -75,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or what docs/contracts.md says of failures."""
     chosen = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what a model wrote may hold half a surrogate pair
+            stream.reconfigure(errors=REPLACED)
     try:
         code = vars(_home(chosen.verb))[f"run_{chosen.verb}"](chosen)
     except OutthinkError as error:

@@ -16,6 +16,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from outthink.core.errors import BadInput
+from outthink.core.text import writable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -73,11 +74,11 @@ def _typed(hint: Any, value: Any) -> Any:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises OSError."""
+    """Write a file whole or not at all, each lone surrogate as U+FFFD. Raises OSError."""
     # The process's number keeps two writers of one file apart: each replaces it by a draft of its own.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(writable(text), encoding="utf-8")
         os.replace(draft, path)
     except OSError:
         draft.unlink(missing_ok=True)

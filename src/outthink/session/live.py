@@ -19,6 +19,7 @@ from outthink.answers import Reading
 from outthink.core.errors import EngineError
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
+from outthink.core.text import writable
 from outthink.engines.protocol import Call, Engine, Finish
 from outthink.session.calls import Arrived, RunningCall, byte_bound
 from outthink.session.runner import HostSession, Job, Places, Readers, Runner, Work
@@ -284,7 +285,7 @@ class LiveRunner(Runner):
         # Before the answer is read, which may take seconds: a deadline in between finds the call paid for.
         owner.settle(running, "finished", self._prompt_of(running), generated, finish.cached_tokens, reason)
         arrived = running.arrived or Arrived()
-        text = "".join(arrived.text)
+        text = writable("".join(arrived.text))  # half a surrogate pair could be neither shown nor kept
         reading = await self.reader(running.stream.request.answer).read(running.stream.before + text)
         sample = Sample(
             running.call.index,
@@ -297,7 +298,7 @@ class LiveRunner(Runner):
             arrived.mean_logprob,
             arrived.confidence,
             finish.self_certainty,
-            "".join(arrived.reasoning),
+            writable("".join(arrived.reasoning)),
             tuple(arrived.logprobs),
             finish.stop,
         )
