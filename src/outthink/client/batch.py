@@ -25,7 +25,7 @@ from outthink.session.batch import Batch
 from outthink.session.calls import byte_bound
 from outthink.session.open import OpenSession
 from outthink.session.session import Session
-from outthink.session.store import Journal, SampleStore
+from outthink.session.store import Journal, Questions, SampleStore, journal_key
 
 NAME = "allocation"
 
@@ -101,7 +101,7 @@ async def run_batch(
         order = Allocation(plan.beliefs, lambda sample: _costs(sample, tariff)[currency], worth=plan.worth)
         caches = None
         if store is not None:
-            caches = [Journal(store, request.problem or "") for request in plan.requests]
+            caches = [Journal(store, question) for question in _names(plan.requests).values()]
             _charge(root, store, plan.requests[0])
         batch = Batch(root, plan.requests, caches=caches, exact=plan.exact)
         await opened.run(batch.run(order, max(1, engine.concurrency)))
@@ -157,23 +157,33 @@ def _costs(sample: Sample, tariff: Tariff) -> dict[str, float | None]:
     return {"tokens": float(prompt + generated), "usd": usd, "joules": joules}
 
 
+def _names(requests: Sequence[Request]) -> dict[str, str]:
+    """Names of the questions in a journal, by the requests' own."""
+    return Questions.names_by_problem((request.problem or "", request) for request in requests)
+
+
 def _open(journal: Path, model: str, requests: Sequence[Request]) -> SampleStore:
     """The journal of this batch; BadInput where it belongs to another."""
     content = [[request.problem, [message.wire() for message in request.messages]] for request in requests]
-    sampling = requests[0].sampling
-    described = json.dumps(
-        {
-            "model": model,
-            "requests": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
-            "sampling": asdict(sampling),
-            "seed": requests[0].seed,
-        },
-        sort_keys=True,
-    )
+    described = {
+        "model": model,
+        "requests": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        "sampling": asdict(requests[0].sampling),
+        "seed": requests[0].seed,
+    }
     store = SampleStore(journal, synchronous="FULL")  # what was paid for survives a power loss
-    if store.about("batch", described) != described:
+    told = json.loads(json.dumps(described))
+    kept = json.loads(store.about("batch", json.dumps(described, sort_keys=True)) or "{}")
+    by_content = store.about("keys") is not None or not len(store)
+    # The questions may have been edited: samples belong to what was asked. One of 0.1 keeps them by their names.
+    free = {"requests"} if by_content else set()
+    if any(told[name] != kept.get(name) for name in told.keys() - free):
         store.close()
-        raise BadInput("journal", str(journal), "is of another batch", "remove it or give another file")
+        raise BadInput("journal", str(journal), "is of another batch", "run it as it was begun, or give another file")
+    if not by_content:
+        names = _names(requests)
+        store.rename(lambda key: journal_key(names[key.partition(":")[2]], int(key.partition(":")[0])))
+    store.about("keys", "content")
     return store
 
 

@@ -25,6 +25,7 @@ from outthink.session.calls import RunningCall
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.runner import Places
 from outthink.session.scoring import cut
+from outthink.session.store import Questions, SampleStore
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, PILOT
 from outthink.verifiers import protocol as verifiers
@@ -33,6 +34,8 @@ from outthink.verifiers.protocol import Verifier
 LADDER = (2, 4, 8, 16)
 """Default budgets: so many times what one sample takes, prompt included."""
 _PILOT = 4
+_FREE = ("dataset", "questions")
+"""What may differ between the runs of one journal: requests and samples belong to their question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class ArenaPlan:
         return {
             "model": engine.model,
             "dataset": dataset.name,
-            "questions": hashlib.sha256(questions.encode()).hexdigest(),
+            "questions": hashlib.sha256(questions.encode("utf-8", "surrogatepass")).hexdigest(),
             "answer": self.answer,
             "sampling": asdict(self.sampling),
             "seed": self.seed,
@@ -108,7 +111,11 @@ class Arena:
         self.verifier = None if verifier is None else verifiers.complete(verifier)
         if out.exists() and not journal_of(out).exists():
             raise BadInput("--out", str(out), "exists already", "give another folder or remove it")
-        self.store = open_journal(out, "run", plan.describe(engine, dataset))
+        self.questions = Questions.names_by_problem(
+            (problem.problem_id, self._request(problem, None, None)) for problem in dataset.problems
+        )
+        about = plan.describe(engine, dataset)
+        self.store = open_journal(out, "run", about, _FREE, lambda journal: self._adopt(journal, about))
         places = Places(lambda: max(1, self.engine.concurrency))
         self.source = Source(engine, Tariff.of_engine(self.engine), places=places)
 
@@ -155,23 +162,18 @@ class Arena:
     async def run(self, problem: Problem, spec: Spec, budget: int | None) -> Ran:
         """One request, from the journal or on the engine; its samples are saved as they finish."""
         judge = None if self.verifier is None else self.verifier.id
-        key = json.dumps(["request", problem.problem_id, str(spec), budget, judge])
+        question = self.questions[problem.problem_id]
+        key = json.dumps(["request", question, str(spec), budget, judge])
         known = self.store.about(key)
         if known is not None:
             return _read(known)
-        seed = int.from_bytes(hashlib.sha256(f"{self.plan.seed}:{key}".encode()).digest()[:4]) >> 1
-        request = Request.of(
-            problem.question,
-            answer=self.plan.answer,
-            budget=Budget(tokens=budget),
-            sampling=self.plan.sampling,
-            seed=seed,
-            problem=problem.problem_id,
-        )
+        drawn = json.dumps(["request", problem.problem_id, str(spec), budget, judge])
+        seed = int.from_bytes(hashlib.sha256(f"{self.plan.seed}:{drawn}".encode()).digest()[:4]) >> 1
+        request = self._request(problem, budget, seed)
 
         def keep(event: str, running: RunningCall, sample: Sample | None) -> None:
             if event == "finished" and sample is not None and running.role == "policy":
-                name = [problem.problem_id, sample_kind(running.call, sample, request), str(spec), budget, judge]
+                name = [question, sample_kind(running.call, sample, request), str(spec), budget, judge]
                 prompt = hashlib.sha256(repr((running.call.messages, running.call.sampling)).encode()).hexdigest()[:8]
                 place = [running.call.index, running.call.prefix, prompt]
                 self.store.put(json.dumps([*name, *place]), sample)
@@ -185,6 +187,31 @@ class Arena:
             summary["judging"] = self._judging(request, verdict.text)
         value = json.dumps(summary)
         return _read(self.store.about(key, value) or value)
+
+    def _request(self, problem: Problem, budget: int | None, seed: int | None) -> Request:
+        return Request.of(
+            problem.question,
+            answer=self.plan.answer,
+            budget=Budget(tokens=budget),
+            sampling=self.plan.sampling,
+            seed=seed,
+            problem=problem.problem_id,
+        )
+
+    def _adopt(self, journal: SampleStore, about: JsonObject) -> bool:
+        """Read a journal of 0.1, which tells its questions and keeps everything under their problems' ids."""
+        if json.loads(journal.about("run") or "{}").get("questions") != about["questions"]:
+            return False
+
+        def renamed(key: str, place: int) -> str:
+            parts = json.loads(key) if key.startswith("[") else []
+            if len(parts) > place and parts[place] in self.questions:
+                parts[place] = self.questions[parts[place]]
+                return json.dumps(parts)
+            return key
+
+        journal.rename(lambda key: renamed(key, 0), lambda name: renamed(name, 1))
+        return True
 
     def _judging(self, request: Request, text: str) -> int:
         """Tokens that the verifier would reserve for this text, 0 where it would not take it."""

@@ -25,7 +25,6 @@ from outthink.evaluation.record import trace_row, write_traces
 from outthink.evaluation.replay import MEASURES, Array
 from outthink.evaluation.rows import Difference, Frontier, Row, columns, in_flight, intervals
 from outthink.evaluation.sample_file import JsonObject, remove_journal
-from outthink.session.store import SampleStore
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE
 from outthink.verifiers.protocol import Verifier, complete
@@ -68,7 +67,7 @@ async def live(
         arena = Arena(dataset, engine, verifier, plan, out)
         try:
             fields = await arena.contest(specs, progress=progress(out.stem))
-            written, parts = write_samples(out, arena.store, dataset, plan.describe(engine, dataset))
+            written, parts = write_samples(out, arena, plan.describe(engine, dataset))
         finally:
             arena.close()
             if verifier is not None:
@@ -142,16 +141,21 @@ def _notes(ran: Sequence[Ran]) -> list[str]:
     return notes + ([f"the budget ended {ended} of {len(ran)} requests"] if ended else [])
 
 
-def write_samples(out: Path, store: SampleStore, dataset: Dataset, described: JsonObject) -> tuple[int, int]:
+def write_samples(out: Path, arena: Arena, described: JsonObject) -> tuple[int, int]:
     """Write whole samples to OUT (Parquet) and parts beside it (JSONL).
 
     Returns the number of each; a part is a continuation, a sample of another prompt than the plain
     question, or one that a budget has cut: replayed as samples they would mislead.
     """
+    dataset = arena.dataset
     by_problem: dict[str, list[tuple[str, Sample]]] = {problem.problem_id: [] for problem in dataset.problems}
+    names = {question: problem for problem, question in arena.questions.items()}
     parts = []
-    for key, sample in store:
-        problem, kind, strategy, budget, _, index, prefix, _ = json.loads(key)
+    for key, sample in arena.store:
+        question, kind, strategy, budget, _, index, prefix, _ = json.loads(key)
+        problem = names.get(question)
+        if problem is None:
+            continue  # of a question that the data set has no more
         if kind == "part":
             part = {"problem_id": problem, "strategy": strategy, "budget_tokens": budget, "sample": index}
             parts.append(part | {"prefix": prefix, "text": sample.text, "n_tokens": sample.tokens})

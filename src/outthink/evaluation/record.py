@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Sequence
+import math
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from outthink.answers import reader_for
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import AnswerKind, Request, Sampling
 from outthink.core.sample import Sample
+from outthink.core.text import writable
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset, Problem
 from outthink.evaluation.sample_file import JsonObject, journal_of, remove_journal, write_table
+from outthink.session.calls import reread
 from outthink.session.open import Source, open_session
 from outthink.session.runner import Places
 from outthink.session.session import Session
-from outthink.session.store import Journal, SampleStore
+from outthink.session.store import Journal, Questions, SampleStore, journal_key
 from outthink.strategies.prompts import apply_style
 
 _CHUNK = 16
@@ -112,64 +116,132 @@ async def record(
     engine = complete(engine)
     if out.exists():  # noqa: ASYNC240 - one stat before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
+    if plan.samples > _MOST:
+        raise BadInput("--samples", plan.samples, f"is more than {_MOST:,}", "record fewer")
     # `describe` names the model, which an engine may know only when it is prepared.
     await engine.prepare(Call(plan.request(dataset.problems[0]).messages, plan.sampling))
-    store = open_journal(out, "recording", plan.describe(engine, dataset), synchronous="FULL")
+    about = plan.describe(engine, dataset)
+    store = open_journal(out, "recording", about, _FREE, lambda journal: _adopt(journal, dataset, plan), "FULL")
     try:
+        if json.loads(store.about("recording") or "{}").get("answer") != plan.answer:
+            store.about("read anew", plan.answer)  # from now on its samples were read as more than one kind of answer
         total = len(dataset.problems) * (plan.samples + plan.greedy)
-        draws = []
-        for problem in dataset.problems:
-            keys = {f"{number}:{problem.problem_id}" for number in _numbers(plan)}
-            draws.append(Draw(problem.problem_id, keys, partial(_sample, plan.request(problem), plan)))
-        await fill(store, engine, draws, plan.samples, total, progress)
-        rows = _rows(dataset, store, plan)
-        if len(rows) < total:
-            raise EngineError(f"{total - len(rows)} of {total} samples are missing; run the same command again")
-        write_traces(out, rows, plan.describe(engine, dataset))
+        draws = (
+            Draw(question, _numbers(plan), partial(_sample, plan.request(problem), plan))
+            for problem, question in _questions(dataset, plan)
+        )
+        kept = (question for _, question in _questions(dataset, plan))
+        saved = sum(count_saved(store, question, _numbers(plan)) for question in kept) if len(store) else 0
+        await fill(store, engine, draws, plan.samples, (saved, total), progress)
+        rows = write_traces(out, _rows(dataset, store, plan), about)
     finally:
         store.close()
     remove_journal(out)
-    return len(rows)
+    return rows
+
+
+_MOST = 0xFFFF
+"""Samples a problem at most: what the column of their numbers holds."""
+_FREE = ("dataset", "answer")
+"""What may differ between the runs of one journal: a sample belongs to its question, and is read anew as another kind
+of answer."""
+
+
+def _questions(dataset: Dataset, plan: Drawing) -> Iterator[tuple[Problem, str]]:
+    """Every problem with its name in a journal; one at a time, since a data set may be large."""
+    names = Questions()
+    return ((problem, names.name(plan.request(problem))) for problem in dataset.problems)
+
+
+def _adopt(store: SampleStore, dataset: Dataset, plan: Recording) -> bool:
+    """Read a journal of 0.1, whose samples stand under their problem's id: whether they still fit the data set.
+
+    Ids that record gave are places of rows, and such a journal does not hold the questions themselves. So all its ids
+    must be there, and if every problem that it holds is complete, it must hold as many as the data set.
+    """
+    held: dict[str, set[int]] = {}
+    for key in store.kept():
+        number, _, problem = key.partition(":")
+        held.setdefault(problem, set()).add(int(number) if number.isdecimal() else -1)
+    names = {problem.problem_id: question for problem, question in _questions(dataset, plan)}
+    whole = all(set(_numbers(plan)) <= numbers for numbers in held.values())
+    if not held.keys() <= names.keys() or (whole and held and len(held) != len(names)):
+        return False
+    store.rename(lambda key: journal_key(names[key.partition(":")[2]], int(key.partition(":")[0])))
+    return True
 
 
 def open_journal(
-    out: Path, run: str, described: JsonObject, *, synchronous: Literal["FULL", "NORMAL"] = "NORMAL"
+    out: Path,
+    run: str,
+    described: JsonObject,
+    free: Collection[str],
+    adopt: Callable[[SampleStore], bool],
+    synchronous: Literal["FULL", "NORMAL"] = "NORMAL",
 ) -> SampleStore:
-    """The journal of samples beside OUT; BadInput where it is that of another `run`."""
+    """The journal of samples beside OUT; BadInput where it is that of another `run`.
+
+    Args:
+        described: what the run is told by; `free` are the parts that may differ between the runs of one journal.
+        adopt: turns a journal of 0.1 into one by content, or says that its questions are not these.
+    """
     journal = journal_of(out)
     store = SampleStore(journal, synchronous=synchronous)
-    text = json.dumps(described, sort_keys=True)
-    if store.about(run, text) != text:
+    try:
+        told = json.loads(json.dumps(described))
+        kept = json.loads(store.about(run, json.dumps(described, sort_keys=True)) or "{}")
+        others = sorted(name for name in {*told, *kept} - {*free} if told.get(name) != kept.get(name))
+        if others:
+            what = f"is the journal of another {run} ({', '.join(others)})"
+            raise BadInput("--out", str(journal), what, "run it as it was begun, or change --out")
+        if store.about("keys") is None:
+            if len(store) and not adopt(store):
+                what = f"is the journal of a {run} by version 0.1, and its questions are not these in number and order"
+                raise BadInput(
+                    "--out", str(journal), what, "go on with the data set it was begun with, or change --out"
+                )
+            store.about("keys", "content")
+    except BaseException:
         store.close()
-        raise BadInput("--out", str(journal), f"is the journal of another {run}", "remove it or change --out")
+        raise
     return store
 
 
 class Draw(NamedTuple):
-    """Samples that are drawn in one session: their name and keys in the journal, and how to draw them."""
+    """Samples that are drawn in one session: their question's name in the journal, their numbers, how to draw them."""
 
-    name: str
-    keys: set[str]
+    question: str
+    numbers: Collection[int]
     run: Callable[[Session], Coroutine[None, None, None]]
+
+
+def count_saved(store: SampleStore, question: str, numbers: Collection[int]) -> int:
+    """How many of a question's samples are in the journal."""
+    held = {int(key.rpartition(":")[2]) for key in store.kept(f"{question}:")}
+    return len(held.intersection(numbers))
 
 
 async def fill(
     store: SampleStore,
     engine: Engine,
-    draws: Sequence[Draw],
+    draws: Iterable[Draw],
     calls: int,
-    total: int,
+    counts: tuple[int, int],
     progress: Callable[[int, int], None],
 ) -> None:
     """Draw what is not in the journal yet, as much side by side as keeps the engine busy.
 
     Args:
+        draws: taken one at a time, so that a large data set need not be laid out.
         calls: that each draw has in flight.
-        total: samples that there will be.
+        counts: samples that are saved, and that there will be.
     """
-    saved, done = len(store), {key for key, _ in store}
+    saved, total = counts
     places, tariff = Places(lambda: max(1, engine.concurrency)), Tariff.of(engine.model)
-    waiting = iter([draw for draw in draws if not draw.keys <= done])
+    begun = len(store) > 0
+    waiting = (
+        draw for draw in draws if not begun or count_saved(store, draw.question, draw.numbers) < len(draw.numbers)
+    )
     progress(saved, total)
 
     def one_more() -> None:
@@ -179,7 +251,7 @@ async def fill(
 
     async def work() -> None:
         for draw in waiting:
-            opened = open_session([Source(engine, tariff, Journal(store, draw.name, one_more), places)])
+            opened = open_session([Source(engine, tariff, Journal(store, draw.question, one_more), places)])
             await opened.run(draw.run(opened.session))
 
     # One draw more than the calls need, so that the engine does not idle while another ends.
@@ -210,38 +282,49 @@ def _numbers(plan: Recording) -> list[int]:
     return [*([0] if plan.greedy else []), *range(1, plan.samples + 1)]
 
 
-def _rows(dataset: Dataset, store: SampleStore, plan: Recording) -> list[JsonObject]:
-    rows = []
-    for problem in dataset.problems:
-        samples = [
-            (number, sample)
-            for number in _numbers(plan)
-            if (sample := store.get(f"{number}:{problem.problem_id}")) is not None
-        ]
+def _rows(dataset: Dataset, store: SampleStore, plan: Recording) -> Iterator[JsonObject]:
+    """Rows of OUT, problem by problem; EngineError at their end if samples are missing."""
+    numbers, missing, total = _numbers(plan), 0, 0
+    anew = store.about("read anew") is not None
+    for problem, question in _questions(dataset, plan):
+        found = [(number, store.get(journal_key(question, number))) for number in numbers]
+        samples = [(number, sample) for number, sample in found if sample is not None]
+        missing, total = missing + len(found) - len(samples), total + len(found)
+        if anew:
+            reader = reader_for(plan.answer)
+            samples = [(number, reread(sample, reader)) for number, sample in samples]
         right = dataset.right(problem.problem_id, [sample.answer for _, sample in samples])
-        rows += [trace_row(problem.problem_id, number, sample, sample.answer in right) for number, sample in samples]
-    return rows
+        for number, sample in samples:
+            yield trace_row(problem.problem_id, number, sample, sample.answer in right)
+    if missing:
+        raise EngineError(f"{missing} of {total} samples are missing; run the same command again")
 
 
-def trace_row(problem_id: str, number: int, sample: Sample, correct: bool) -> JsonObject:
-    """One sample with the columns of the data card."""
+def trace_row(problem_id: str, number: int, sample: Sample, correct: bool | None) -> JsonObject:
+    """One sample with the columns of the data card; `correct` is None where nobody knows."""
     logprobs = list(sample.logprobs)
     values = list(sample.confidence.values) if sample.confidence is not None else []
     return {
-        "problem_id": problem_id,
+        "problem_id": writable(problem_id),
         "sample_idx": number,
-        "text": sample.text,
-        "n_tokens": sample.tokens,
-        "finish_reason": sample.finish_reason,
+        "text": writable(sample.text),
+        "n_tokens": _count(sample.tokens),
+        "finish_reason": writable(str(sample.finish_reason)),
         "logprob_sum": sum(logprobs) if logprobs else None,
         "mean_logprob": sample.mean_logprob,
         "chunk_logprob": _chunks(logprobs),
         "chunk_conf": _chunks(values),
-        "prompt_tokens": sample.prompt_tokens,
-        "answer": sample.answer or "",
+        "prompt_tokens": _count(sample.prompt_tokens),
+        "answer": writable(sample.answer or ""),
         "extraction": sample.rule,
         "correct": correct,
     }
+
+
+def _count(tokens: int | None) -> int | None:
+    """A count as the file holds it; None for what is none, since an engine's whim must not cost the samples."""
+    known = tokens is not None and math.isfinite(tokens) and 0 <= tokens < 1 << 32
+    return int(tokens) if known and tokens is not None else None
 
 
 def _chunks(values: list[float]) -> list[float] | None:
@@ -251,6 +334,6 @@ def _chunks(values: list[float]) -> list[float] | None:
     return [sum(part) / len(part) for i in range(0, len(values), _CHUNK) if (part := values[i : i + _CHUNK])]
 
 
-def write_traces(out: Path, rows: list[JsonObject], about: JsonObject) -> None:
-    """Write rows of `trace_row` whole or not at all; BadInput where OUT cannot be written."""
-    write_table(out, rows, _COLUMNS, about)
+def write_traces(out: Path, rows: Iterable[JsonObject], about: JsonObject) -> int:
+    """Write rows of `trace_row` whole or not at all, and say how many; BadInput where OUT cannot be written."""
+    return write_table(out, rows, _COLUMNS, about)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +97,26 @@ def _draft(out: Path) -> Iterator[Path]:
         yield draft
         os.replace(draft, out)
     except OSError as error:
-        raise BadInput("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None
+        # pyarrow's own text runs over several causes; the number, where it has one, says the same in a few words.
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        remedy = "check the folder and the space there, and run the same command again: nothing is lost"
+        raise BadInput("--out", str(out), f"cannot be written ({reason})", remedy) from None
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
-def write_table(out: Path, rows: Sequence[JsonObject], columns: Sequence[tuple[str, str]], about: JsonObject) -> None:
-    """Write a Parquet file whole or not at all; BadInput where it cannot be written.
+_PIECE = 256
+"""Rows that are turned into columns at a time."""
+_GROUP = 8 << 20
+"""Bytes of columns that make a row group: what is written need not be held."""
+
+
+def write_table(out: Path, rows: Iterable[JsonObject], columns: Sequence[tuple[str, str]], about: JsonObject) -> int:
+    """Write a Parquet file whole or not at all, and say how many rows it has; BadInput where it cannot be written.
 
     Args:
+        rows: taken one after the other; a group of them is held at a time.
         columns: names and types, as pyarrow calls them.
         about: what `outthink` in the file's metadata says beside our version.
     """
@@ -113,8 +125,25 @@ def write_table(out: Path, rows: Sequence[JsonObject], columns: Sequence[tuple[s
 
     fields = [(name, pa.list_(pa.float16()) if kind == "halves" else pa.type_for_alias(kind)) for name, kind in columns]
     schema = pa.schema(fields, metadata={"outthink": json.dumps({**about, "version": version("outthink")})})
-    with _draft(out) as draft:
-        parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), draft, compression="zstd")
+    written = 0
+    with _draft(out) as draft, parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
+        for table in _row_groups(rows, schema):
+            writer.write_table(table)
+            written += int(table.num_rows)
+    return written
+
+
+def _row_groups(rows: Iterable[JsonObject], schema: Table) -> Iterator[Table]:
+    import pyarrow as pa
+
+    pieces, left = [], iter(rows)
+    while piece := list(islice(left, _PIECE)):
+        pieces.append(pa.Table.from_pylist(piece, schema=schema))
+        if sum(table.nbytes for table in pieces) >= _GROUP:
+            yield pa.concat_tables(pieces)
+            pieces = []
+    if pieces:
+        yield pa.concat_tables(pieces)
 
 
 def journal_of(out: Path) -> Path:

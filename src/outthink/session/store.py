@@ -1,7 +1,7 @@
 """Finished samples on disk, by key, and the two keys in use: a cache of responses and a run's journal.
 
-Knows: SQLite, durability, how a sample becomes JSON, and what makes two calls the same. Does not know
-strategies: a sample found here is a vote that costs nothing.
+Knows: SQLite, durability, how a sample becomes JSON, and what makes two calls, or two questions, the same. Does not
+know strategies: a sample found here is a vote that costs nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from outthink.core.errors import BadInput
 from outthink.core.paths import cache_dir
+from outthink.core.request import Request, Sampling
 from outthink.core.sample import ConfidenceTrace, Sample
+from outthink.core.text import writable
 from outthink.engines.protocol import Call
 
 _PAUSE = 0.01
@@ -45,8 +48,14 @@ class SampleStore:
             self._database.execute(f"PRAGMA synchronous={synchronous}")
             self._database.execute("CREATE TABLE IF NOT EXISTS samples (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             self._database.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        except sqlite3.OperationalError as error:
+            raise BadInput(
+                "store", str(path), f"cannot be written ({error})", "check the folder, and the space there"
+            ) from None
         except sqlite3.DatabaseError as error:
-            raise BadInput("store", str(path), f"is no sample store ({error})", "remove the file") from None
+            raise BadInput(
+                "store", str(path), f"is no sample store ({error})", "give another name, or remove the file"
+            ) from None
 
     def get(self, key: str) -> Sample | None:
         """The sample kept under a key, None if there is none."""
@@ -54,15 +63,42 @@ class SampleStore:
         return None if row is None else _decode(json.loads(row[0]))
 
     def put(self, key: str, sample: Sample) -> None:
-        """Keep a sample; it is saved when this returns. The first one under a key stays."""
-        self._database.execute("INSERT OR IGNORE INTO samples VALUES (?, ?)", (key, json.dumps(_encode(sample))))
+        """Keep a sample; it is saved when this returns. The first one under a key stays.
+
+        Raises BadInput where it cannot be written; what was saved before stays.
+        """
+        self._write("INSERT OR IGNORE INTO samples VALUES (?, ?)", (key, json.dumps(_encode(sample), default=float)))
 
     def about(self, name: str, value: str | None = None) -> str | None:
         """Read a remark on the whole store, or keep one if there is none yet; returns what is kept."""
         if value is not None:
-            self._database.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (name, value))
+            self._write("INSERT OR IGNORE INTO about VALUES (?, ?)", (name, value))
         row = self._database.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
+
+    def kept(self, start: str = "") -> Iterator[str]:
+        """All keys in the order of saving, or those that begin so."""
+        # A range and not a pattern, so that the index of the keys is used.
+        rows = self._database.execute(
+            "SELECT key FROM samples WHERE key >= ? AND key < ? ORDER BY rowid", (start, start + "\U0010ffff")
+        )
+        return (str(key) for (key,) in rows)
+
+    def rename(self, samples: Callable[[str], str], about: Callable[[str], str] = lambda name: name) -> None:
+        """Give every sample, and every remark, another key at one stroke."""
+        for table, column, change in (("samples", "key", samples), ("about", "name", about)):
+            known = [str(key) for (key,) in self._database.execute(f"SELECT {column} FROM {table}")]  # noqa: S608
+            changed = [(change(key), key) for key in known]
+            with self._database:
+                self._database.execute("BEGIN")
+                self._database.executemany(f"UPDATE OR IGNORE {table} SET {column} = ? WHERE {column} = ?", changed)  # noqa: S608
+
+    def _write(self, statement: str, values: tuple[str, str]) -> None:
+        try:
+            self._database.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            remedy = "free space there and run the same command again: what is saved stays"
+            raise BadInput("store", str(self.path), f"cannot be written ({error})", remedy) from None
 
     def __iter__(self) -> Iterator[tuple[str, Sample]]:
         for key, value in self._database.execute("SELECT key, value FROM samples"):
@@ -78,6 +114,9 @@ class SampleStore:
 
 def _encode(sample: Sample) -> dict[str, Any]:
     value = asdict(sample)
+    for name in ("text", "answer", "reasoning", "stop"):
+        if value[name] is not None:
+            value[name] = writable(value[name])
     trace = sample.confidence
     value["confidence"] = None if trace is None else [list(trace.values), trace.stride, trace.tokens]
     return value
@@ -124,8 +163,10 @@ class ResponseCache:
         return self.store.get(call_key(self.engine, call))
 
     def put(self, call: Call, sample: Sample) -> None:
-        """Keep a finished sample."""
-        self.store.put(call_key(self.engine, call), sample)
+        """Keep a finished sample, where there is room for it."""
+        # An answer that cannot be kept is an answer all the same, and it is paid for.
+        with suppress(BadInput):
+            self.store.put(call_key(self.engine, call), sample)
 
     def close(self) -> None:
         """Close the store."""
@@ -137,15 +178,53 @@ def default_path() -> Path:
     return cache_dir() / "responses.sqlite"
 
 
+class Questions:
+    """Names of questions in a journal: by what is asked, wherever its row stands and whatever its problem is called.
+
+    Questions with equal content share nothing: their place among equal ones is part of the name.
+    """
+
+    def __init__(self) -> None:
+        # Hashes of 64 bits as numbers: a data set may hold a million questions.
+        self._seen: set[int] = set()
+        self._again: dict[int, int] = {}
+        self._sampling: tuple[Sampling, str] | None = None
+
+    def name(self, request: Request, prefix: str = "") -> str:
+        """The next question's name: a hash of messages and sampling, and its place among equal ones.
+
+        Args:
+            prefix: what its completions go on from.
+        """
+        if self._sampling is None or self._sampling[0] is not request.sampling:
+            self._sampling = request.sampling, json.dumps(asdict(request.sampling), sort_keys=True)
+        messages = json.dumps([message.wire() for message in request.messages], sort_keys=True, default=str)
+        content = "\0".join((messages, self._sampling[1], request.opening or "", prefix))
+        digest = hashlib.sha256(content.encode("utf-8", "surrogatepass"))
+        mark = int.from_bytes(digest.digest()[:8])
+        place = 0
+        if mark in self._seen:
+            place = self._again[mark] = self._again.get(mark, 0) + 1
+        self._seen.add(mark)
+        return f"{digest.hexdigest()[:32]}.{place}"
+
+    @classmethod
+    def names_by_problem(cls, requests: Iterable[tuple[str, Request]]) -> dict[str, str]:
+        """The name of each problem's question, in their order."""
+        questions = cls()
+        return {problem: questions.name(request) for problem, request in requests}
+
+
 class Journal:
-    """A session's cache for one problem of a run: samples are saved, and counted as saved, one commit each.
+    """A session's cache for one question of a run: samples are saved, and counted as saved, one commit each.
 
     Args:
+        question: its name among `Questions`.
         saved: called after each commit.
     """
 
-    def __init__(self, store: SampleStore, problem: str, saved: Callable[[], None] = lambda: None) -> None:
-        self.store, self.problem, self.saved = store, problem, saved
+    def __init__(self, store: SampleStore, question: str, saved: Callable[[], None] = lambda: None) -> None:
+        self.store, self.question, self.saved = store, question, saved
 
     def get(self, call: Call) -> Sample | None:
         """The sample saved under this number."""
@@ -158,8 +237,12 @@ class Journal:
 
     def _key(self, call: Call) -> str:
         # As the rows of a recording: 0 is the greedy sample, the sampled ones begin at 1 (docs/contracts.md).
-        number = 0 if call.sampling.temperature == 0 else call.index + 1
-        return f"{number}:{self.problem}"
+        return journal_key(self.question, 0 if call.sampling.temperature == 0 else call.index + 1)
+
+
+def journal_key(question: str, number: int) -> str:
+    """Where a journal keeps sample `number` of a question."""
+    return f"{question}:{number}"
 
 
 def use_log(connection: sqlite3.Connection, patience: float) -> None:

@@ -7,7 +7,8 @@ engine; a whole solution is graded, never completed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,10 @@ from outthink.core.request import AnswerKind, Request, Sampling
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset
-from outthink.evaluation.record import Draw, Drawing, fill, open_journal
+from outthink.evaluation.record import Draw, Drawing, count_saved, fill, open_journal
 from outthink.evaluation.sample_file import JsonObject, remove_journal, write_table
 from outthink.session.session import Session
-from outthink.session.store import SampleStore
+from outthink.session.store import Questions, SampleStore, journal_key
 from outthink.training.examples import Solution
 
 _COLUMNS = (
@@ -66,7 +67,8 @@ class Labelling(Drawing):
         """Everything that makes two labellings the same; kept in the journal and the file's metadata."""
         digest = hashlib.sha256()
         for solution in solutions:
-            digest.update(f"{solution.problem_id}:{solution.sample_idx}:{''.join(solution.steps)}\0".encode())
+            told = f"{solution.problem_id}:{solution.sample_idx}:{''.join(solution.steps)}\0"
+            digest.update(told.encode("utf-8", "surrogatepass"))
         return {
             "completer": engine.model,
             "dataset": dataset.name,
@@ -86,7 +88,7 @@ class _Prefix:
     @property
     def key(self) -> str:
         """Its hash: problem and text."""
-        return hashlib.sha256(f"{self.problem_id}\0{self.text}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{self.problem_id}\0{self.text}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,10 @@ def places(solutions: Iterable[Solution], steps: int) -> list[LabelPlace]:
             if number < steps and not (last and solution.cut):
                 labelled.append(LabelPlace(solution, number, _Prefix(solution.problem_id, text), last))
     return labelled
+
+
+_FREE = ("dataset", "solutions", "completions", "steps")
+"""What may differ between the runs of one journal: a completion belongs to its question and prefix."""
 
 
 async def label(
@@ -143,15 +149,31 @@ async def label(
     prefixes = list(dict.fromkeys(place.prefix for place in wanted if not place.final))
     await engine.prepare(Call(plan.request(next(iter(problems.values()))).messages, plan.sampling))
     about = plan.about(engine, dataset, solutions)  # after `prepare`, which may tell the model's name
-    store = open_journal(out, "labelling", about)  # survives a kill; what a power cut loses is sampled again
+    requests = {prefix: plan.request(problems[prefix.problem_id], _seed(prefix, plan)) for prefix in prefixes}
+    questions = Questions()
+    named = {prefix: questions.name(request, prefix.text) for prefix, request in requests.items()}
+
+    def adopt(journal: SampleStore) -> bool:
+        """A journal of 0.1: under the same solutions, which it tells, its keys are the prefixes' own."""
+        known = {prefix.key: question for prefix, question in named.items()}
+        keys = [key.partition(":")[::2] for key in journal.kept()]
+        told = json.loads(journal.about("labelling") or "{}")
+        if told.get("solutions") != about["solutions"] or not {key for _, key in keys} <= known.keys():
+            return False
+        journal.rename(lambda key: journal_key(known[key.partition(":")[2]], int(key.partition(":")[0])))
+        return True
+
+    # It survives a kill; what a power cut loses is sampled again.
+    store = open_journal(out, "labelling", about, _FREE, adopt)
     try:
-        requests = [plan.request(problems[prefix.problem_id], _seed(prefix, plan)) for prefix in prefixes]
+        numbers = _numbers(plan)
         draws = [
-            Draw(prefix.key, _keys(prefix, plan), partial(_complete, request, prefix.text, plan.completions))
-            for prefix, request in zip(prefixes, requests, strict=True)
+            Draw(named[prefix], numbers, partial(_complete, requests[prefix], prefix.text, plan.completions))
+            for prefix in prefixes
         ]
-        await fill(store, engine, draws, plan.completions, len(prefixes) * plan.completions, progress)
-        rows = await _rows(wanted, dataset, engine, store, plan)
+        saved = sum(count_saved(store, question, numbers) for question in named.values()) if len(store) else 0
+        await fill(store, engine, draws, plan.completions, (saved, len(prefixes) * plan.completions), progress)
+        rows = await _rows(wanted, dataset, engine, store, plan, named)
     finally:
         store.close()
     write_table(out, rows, _COLUMNS, about)
@@ -169,14 +191,18 @@ async def _complete(request: Request, prefix: str, n: int, session: Session) -> 
         pass
 
 
-def _keys(prefix: _Prefix, plan: Labelling) -> set[str]:
-    """Keys of its completions, as `Journal` writes them."""
-    numbers = {0} if plan.sampling.temperature == 0 else range(1, plan.completions + 1)
-    return {f"{number}:{prefix.key}" for number in numbers}
+def _numbers(plan: Labelling) -> Sequence[int]:
+    """Numbers of a prefix's completions, as `Journal` keeps them."""
+    return [0] if plan.sampling.temperature == 0 else range(1, plan.completions + 1)
 
 
 async def _rows(
-    wanted: Sequence[LabelPlace], dataset: Dataset, engine: Engine, store: SampleStore, plan: Labelling
+    wanted: Sequence[LabelPlace],
+    dataset: Dataset,
+    engine: Engine,
+    store: SampleStore,
+    plan: Labelling,
+    named: Mapping[_Prefix, str],
 ) -> list[JsonObject]:
     reader = reader_for(plan.answer)
     known: dict[_Prefix, JsonObject] = {}
@@ -189,7 +215,7 @@ async def _rows(
             counts = _finished(reading, bool(dataset.right(prefix.problem_id, [reading.answer])), plan.completions)
         else:
             if prefix not in known:
-                stored = [store.get(key) for key in sorted(_keys(prefix, plan))]
+                stored = [store.get(journal_key(named[prefix], number)) for number in _numbers(plan)]
                 samples = [sample for sample in stored if sample is not None]
                 missing += len(stored) - len(samples)
                 known[prefix] = _completed(dataset, prefix, samples)
