@@ -62,7 +62,7 @@ define install
 endef
 
 $(CORE): pyproject.toml | $(BIN)/python
-	$(call install,--editable '.[local]')
+	$(call install,--editable '.[local$(comma)calibrate]')
 
 $(TEST): pyproject.toml | $(BIN)/python
 	$(call install,--editable '.[local$(comma)datasets]' --group test --group lint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import outthink as ot
 
@@ -50,5 +51,5 @@ def test_the_cache_can_be_found_and_cleared(cli, server) -> None:
 
 
 def test_doctor_prints_remedies_with_their_brackets(cli, monkeypatch) -> None:
-    monkeypatch.setattr("outthink.cli.installation.find_spec", lambda name: None)
-    assert "outthink[local]" in cli("doctor").out
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    assert "'.[local]'" in cli("doctor").out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 import httpx2
 import pytest
-from embedded_files import MODEL, gguf, needs_model
+from embedded_files import gguf, needs_model
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Message, Sampling
@@ -202,11 +201,9 @@ def test_missing_model_file() -> None:
         run(EmbeddedEngine("/no/such.gguf").prepare(call("hi")))
 
 
-@pytest.mark.skipif(MODEL is None, reason="needs `outthink pull`")
 def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "xllamacpp" else result(name, *a))
-    with pytest.raises(EngineError, match=r"outthink\[local\]"):
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    with pytest.raises(BadInput, match=r"pip install '\.\[local\]'"):
         run(EmbeddedEngine().prepare(call("hi")))
 
 

@@ -246,7 +246,7 @@ def test_malformed_hub_reference(reference: str) -> None:
 
 def test_hub_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(EngineError, match=re.escape("outthink[hub]")):
+    with pytest.raises(BadInput, match=re.escape("pip install '.[hub]'")):
         pull("hf:owner/repo/file.gguf")
 
 

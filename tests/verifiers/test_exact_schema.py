@@ -82,5 +82,5 @@ def test_without_jsonschema_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch)
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", no_jsonschema)
-    with pytest.raises(BadInput, match=r"pip install 'outthink\[schema\]'"):
+    with pytest.raises(BadInput, match=r"pip install '\.\[schema\]'"):
         SchemaVerifier(PLACE, read=read)

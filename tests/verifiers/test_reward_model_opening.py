@@ -229,7 +229,7 @@ def test_models_that_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(BadInput, match=r"pip install 'outthink\[transformers\]'"):
+    with pytest.raises(BadInput, match=r"pip install '\.\[transformers\]'"):
         open_reward_model(tmp_path)
 
 

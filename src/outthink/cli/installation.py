@@ -10,9 +10,8 @@ import asyncio
 import json
 import os
 import sys
-from importlib.util import find_spec
 
-_EXTRAS = {"local": "xllamacpp", "datasets": "reasoning_gym", "hub": "huggingface_hub"}
+from outthink.core.plugins import EXTRAS, install_hint, missing
 
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +63,9 @@ def _installation() -> tuple[str, list[tuple[str, str, str]]]:
 
     models = sorted((cache_dir() / "models").glob("*.gguf"))
     rows = [("Python", "yes", sys.version.split()[0]), ("cache folder", "yes", str(cache_dir()))]
-    for extra, module in _EXTRAS.items():
-        present = find_spec(module) is not None
-        remedy = "" if present else f"pip install 'outthink[{extra}]'"
-        rows.append((f"extra {extra}", "yes" if present else "no", remedy))
+    for extra in EXTRAS:
+        absent = missing(extra)
+        rows.append((f"extra {extra}", "no" if absent else "yes", install_hint(extra) if absent else ""))
     names = ", ".join(path.name for path in models)
     rows.append(("embedded model", "yes" if models else "no", names or "outthink pull"))
     for plugin, problem in load_plugins():

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outthink.core.errors import BadInput
+from outthink.core.plugins import need_extra
 
 if TYPE_CHECKING:
     from outthink.core.request import Budget
@@ -52,9 +53,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(chosen: argparse.Namespace) -> int:
     """Serve until interrupted; with --check answer 0 if that would work."""
-    missing = [name for name in ("aiohttp",) if importlib.util.find_spec(name) is None]
-    if missing:
-        raise BadInput("serve", ", ".join(missing), "is not installed", "pip install 'outthink[serve]'")
+    need_extra("serve", "verb", "serve")
     if chosen.print_config:
         from outthink.serving.config.config import example
 
@@ -63,6 +62,8 @@ def run_serve(chosen: argparse.Namespace) -> int:
     from outthink.serving.proxy import serve
 
     config = _config(chosen)
+    if (endpoint := config.telemetry.endpoint) is not None and not chosen.check:
+        need_extra("telemetry", "telemetry.endpoint", endpoint)  # before a model is fetched or started
     with asyncio.Runner(loop_factory=_loop()) as runner:
         if chosen.check:
             return runner.run(_check(config))

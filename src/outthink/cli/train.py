@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from outthink.training.prm import TrainingPlan
 
 
-_TRAIN_EPILOG = "needs pip install 'outthink[train]'; a killed run goes on from its checkpoint when started again"
+_TRAIN_EPILOG = "needs the extra `train` (README.md); a killed run goes on from its checkpoint when started again"
 
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,13 +1,16 @@
-"""What other distributions add: strategies, verifiers, engines and kinds of answers, by entry point.
+"""What other distributions add: strategies, verifiers, engines and kinds of answers by entry point, and our extras.
 
 Knows: which plugins are installed, whose they are, and how one is loaded, at most once and only when it is
-asked for; a plugin that cannot be loaded costs one line there and nothing elsewhere. Does not know what a
-strategy, verifier, engine or answer is; whoever asks checks what it gets.
+asked for; a plugin that cannot be loaded costs one line there and nothing elsewhere. Of our extras the modules that
+each brings, and the one wording of how it is installed. Does not know what a strategy, verifier, engine or answer is;
+whoever asks checks what it gets.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
@@ -138,3 +141,62 @@ def _load(plugin: Plugin) -> Factory:
 def _line(error: BaseException) -> str:
     """An exception in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+# Extras of this distribution.
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "local": ("xllamacpp",),
+    "hub": ("huggingface_hub",),
+    "datasets": ("reasoning_gym",),
+    "schema": ("jsonschema", "referencing"),
+    "transformers": ("torch", "transformers", "peft"),
+    "train": ("torch", "transformers", "peft"),
+    "calibrate": ("sklearn", "scipy", "threadpoolctl"),
+    "serve": ("aiohttp", "jsonschema", "prometheus_client"),
+    "telemetry": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
+    "postgres": ("psycopg",),
+}
+"""Extra to the modules without which what it is for does not run."""
+_TORCH = ("transformers", "train")
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs an extra, as the remedy of an error."""
+    # No registry has this distribution yet, so it comes from a checkout.
+    command = f"pip install '.[{extra}]' in a checkout of outthink"
+    # pip's own choice of torch on Linux is a build for CUDA of several gigabytes.
+    first = ", after a CPU build of torch where there is no GPU (docs/verifiers.md)"
+    return command + first if extra in _TORCH else command
+
+
+def missing(extra: str) -> tuple[str, ...]:
+    """Modules of an extra that are not installed; at most the package around one is imported."""
+    return tuple(name for name in EXTRAS[extra] if not _found(name))
+
+
+def need_extra(extra: str, field: str, value: str, *, load: bool = True) -> None:
+    """Raise BadInput, which names what lacks and how to install it, where an extra cannot be used.
+
+    Args:
+        load: also import what is there, which an installation that is broken does not survive.
+    """
+    if absent := missing(extra):
+        problem = f"needs {', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed"
+        raise BadInput(field, value, problem, install_hint(extra))
+    for name in EXTRAS[extra] if load else ():
+        try:
+            __import__(name)
+        except (ImportError, OSError) as error:  # a shared library that is missing is an OSError
+            problem = f"needs {name}, which cannot be imported ({error})"
+            raise BadInput(field, value, problem, install_hint(extra)) from error
+
+
+def _found(name: str) -> bool:
+    """Whether a module, of a package perhaps that is missing itself, can be imported."""
+    try:
+        return find_spec(name) is not None
+    except ImportError:  # the package that it is in is missing
+        return False
+    except ValueError:  # a module that was put there without having been found
+        return sys.modules.get(name) is not None

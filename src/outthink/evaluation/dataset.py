@@ -19,6 +19,7 @@ from outthink.answers import grade_many, reader_for
 from outthink.controller.router.folder import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.core.plugins import load as load_plugin
+from outthink.core.plugins import need_extra
 from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
 from outthink.engines.traces import Recorded, Traces, columns, load, metadata, missing
 from outthink.evaluation.sample_file import JsonObject, is_jsonl, parse_rows, read_rows, read_table
@@ -107,10 +108,9 @@ def _jsonl(path: Path) -> list[JsonObject]:
 
 def _gym(source: str, limit: int | None) -> Dataset:
     """reasoning-gym's own problems and its own grader; full marks count as right."""
-    try:
-        import reasoning_gym
-    except ImportError:
-        raise BadInput("dataset", source, "needs reasoning-gym", "pip install 'outthink[datasets]'") from None
+    need_extra("datasets", "dataset", source)
+    import reasoning_gym
+
     task, _, query = source.removeprefix(_GYM).partition("?")
     options: JsonObject = {"size": 20, "seed": 0}
     for key, value in parse_qsl(query):

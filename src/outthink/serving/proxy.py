@@ -131,7 +131,7 @@ class EmbeddedBackend:
         self._engine = EmbeddedEngine(path, concurrency=self.slots, context=_CONTEXT)
 
     async def start(self) -> tuple[str, str]:
-        """Start the server; returns its URL and key. Raises EngineError where the model or the extra is missing."""
+        """Start the server; returns its URL and key. BadInput without the extra, EngineError without the model."""
         await self._engine.prepare(Call((Message("user", "Hello"),), Sampling(max_tokens=16)))
         address = self._engine.address
         if address is None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from outthink.controller.stored import write_file
 from outthink.core.errors import BadInput
+from outthink.core.plugins import install_hint
 from outthink.evaluation.sample_file import JsonObject
 from outthink.verifiers.reward_model.checkpoint import keep_layers, load, quietly
 from outthink.verifiers.reward_model.opening import EMBEDDED, FILE, Artefact
@@ -25,7 +26,6 @@ Module = Any
 Model = Any
 Tokenizer = Any
 Tensor = Any
-_EXTRA = "pip install 'outthink[train]'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def require() -> tuple[Module, Module]:
         import torch
         import transformers
     except ImportError as error:
-        raise BadInput("outthink train", error.name, f"cannot be imported ({error})", _EXTRA) from None
+        raise BadInput("module", error.name, f"cannot be imported ({error})", install_hint("train")) from None
     return torch, transformers
 
 
@@ -123,7 +123,7 @@ def _low_rank(model: Model, rank: int, alpha: int | None = None) -> Model:
     try:
         import peft
     except ImportError as error:
-        raise BadInput("--lora", rank, f"needs {error.name}", _EXTRA) from None
+        raise BadInput("--lora", rank, f"needs {error.name}", install_hint("train")) from None
     if rank < 1:
         raise BadInput("--lora", rank, "is below 1", "give a rank such as 16, or --full")
     config = peft.LoraConfig(

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from outthink.core.errors import BadInput
+from outthink.core.plugins import need_extra
 from outthink.evaluation.sample_file import JsonObject
 from outthink.training.base import BaseShape, Model, active_parameters, build, compress, require, write_verifier
 from outthink.training.examples import (
@@ -119,6 +120,7 @@ def train_prm(plan: TrainingPlan, *, say: Callable[[str], None] = print) -> Json
     A killed run goes on from its last checkpoint when called again with the same plan. Raises BadInput for
     a folder that holds a verifier already, another run's checkpoint, or unusable data.
     """
+    need_extra("train", "verb", "train")
     require()
     if (plan.out / FILE).exists():
         raise BadInput("--out", str(plan.out), "holds a verifier already", "give another name or remove it")

@@ -12,6 +12,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 
 from outthink.core.errors import BadInput, Unsupported
+from outthink.core.plugins import need_extra
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, alternatives, certainty
 from outthink.http.events import Json
@@ -56,7 +57,6 @@ class ExactVerifier(WithoutTokens):
         return scores
 
 
-_INSTALL = "pip install 'outthink[schema]'"
 _LONG = 300  # characters of an explanation
 
 
@@ -78,11 +78,10 @@ class SchemaVerifier(WithoutTokens):
     id: str
 
     def __init__(self, schema: Json, *, read: Callable[[str], str | None], id: str = "schema") -> None:
-        try:
-            import jsonschema
-            import referencing
-        except ImportError as error:
-            raise BadInput("verifier", "schema", "needs jsonschema, which is not installed", _INSTALL) from error
+        need_extra("schema", "verifier", "schema")
+        import jsonschema
+        import referencing
+
         if not isinstance(schema, dict | bool):
             raise BadInput("schema", schema, "is not a JSON schema", "give an object, or true or false")
         draft = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import itertools
 import json
 import os
@@ -43,8 +42,6 @@ class Child:
     """
 
     def __init__(self, plan: ServerOptions) -> None:
-        if importlib.util.find_spec("xllamacpp") is None:
-            raise EngineError("the embedded engine needs the extra: pip install 'outthink[local]'", fatal=True)
         self.plan, self.key, self.port = plan, secrets.token_hex(16), 0
         name = f"{os.getpid()}-{next(_numbers)}"
         try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from outthink.core.errors import BadInput, EngineError
+from outthink.core.plugins import need_extra
 from outthink.engines.embedded.child import Child
 from outthink.engines.embedded.fetch import SMOLLM2, pull
 from outthink.engines.embedded.gguf import GGUFInfo, read_gguf
@@ -122,8 +123,9 @@ class EmbeddedEngine(Engine):
         """Fetch the model and start the server, or enlarge it, so that this call fits.
 
         Raises:
-            EngineError: the model, the extra or memory is missing, or the call exceeds what the
-                model was trained for (fatal).
+            BadInput: there is no such model file, or the extra is not installed.
+            EngineError: the model or memory is missing, or the call exceeds what the model was trained
+                for (fatal).
         """
         await self._ready(call)
 
@@ -193,6 +195,7 @@ class EmbeddedEngine(Engine):
 
     async def _model_file(self) -> GGUFInfo:
         if self._info is None:
+            need_extra("local", "model", self._wanted or "embedded", load=False)  # before 98 MB are fetched for nothing
             stop = threading.Event()
             try:
                 path = await asyncio.to_thread(pull, self._wanted, progress=self._progress, stop=stop)

@@ -28,6 +28,7 @@ from typing import IO
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.paths import cache_dir
+from outthink.core.plugins import need_extra
 from outthink.engines.embedded.gguf import read_gguf
 
 
@@ -380,17 +381,16 @@ def weigh(folder: Path) -> int:
 def fetch_from_hub(reference: str, folder: Path) -> Path:
     """Download `hf:owner/repo/file.gguf` (or `hf:owner/repo@revision/file.gguf`) below `folder`.
 
-    Raises BadInput for a malformed reference, EngineError if the extra is missing or the hub refuses.
+    Raises BadInput for a malformed reference or if the extra is missing, EngineError if the hub refuses.
     """
     parts = reference.removeprefix(PREFIX).split("/", 2)
     if len(parts) < 3 or not all(parts) or not parts[2].endswith(".gguf") or ".." in parts[2].split("/"):
         raise BadInput("model", reference, "is no hub reference", f"write {PREFIX}owner/repo/file.gguf")
     owner, (repo, _, revision), file = parts[0], parts[1].partition("@"), parts[2]
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError
-    except ImportError:
-        raise EngineError("models from a hub need the extra: pip install 'outthink[hub]'", fatal=True) from None
+    need_extra("hub", "model", reference)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
         return Path(
             hf_hub_download(f"{owner}/{repo}", file, revision=revision or None, local_dir=folder / owner / repo)

@@ -17,6 +17,7 @@ import numpy as np
 
 from outthink.controller.policy.artefact import SCHEMA, HeldOut, Policy, prediction
 from outthink.core.errors import BadInput
+from outthink.core.plugins import need_extra
 from outthink.economics.price import Price
 from outthink.economics.tariff import active_parameters
 from outthink.engines.protocol import Speed
@@ -78,8 +79,10 @@ def calibrate(
         progress: called with (parts replayed, parts in all).
         say: receives one line for each file that is skipped and each thing worth knowing.
 
-    Raises BadInput for samples that nothing can be learned from, and for a target that cannot be met.
+    Raises BadInput for samples that nothing can be learned from, for a target that cannot be met, and without the
+    `calibrate` extra.
     """
+    need_extra("calibrate", "verb", "calibrate")  # difficulty heads are fitted last, minutes after the start
     sources = [open_source(path) for path in replayable(paths, say, "hold no usable samples")]
     refuse_unusable(sources)
     for source in sources:

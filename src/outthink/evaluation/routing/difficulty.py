@@ -137,9 +137,9 @@ def fit(
 
     Raises BadInput for too few questions, or where scikit-learn is missing.
     """
+    logistic_regression()
     from threadpoolctl import threadpool_limits
 
-    logistic_regression()
     # Numbered anew: `fold_of` takes the highest number for the count of groups, and these are some of them.
     fold = fold_of(np.unique(group[rows], return_inverse=True)[1], recipe.folds, recipe.seed)
     space = _space_of(corpus, rows, recipe)

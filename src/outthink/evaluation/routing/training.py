@@ -19,6 +19,7 @@ from outthink.controller.router.folder import DIGITS
 from outthink.controller.router.model import CLIP, Block, TextModel
 from outthink.controller.router.text import KINDS, NAMES, Kind, hand_features, idf, read, terms
 from outthink.core.errors import BadInput
+from outthink.core.plugins import need_extra
 from outthink.evaluation.routing.data import Floats, Ints, ModelRows, fold_of, need_subjects
 from outthink.evaluation.routing.figures import platt
 
@@ -44,9 +45,13 @@ class Vocabulary:
 
 
 class Corpus:
-    """All prompts of a file: hand features (rows, features) and counts of terms by kind."""
+    """All prompts of a file: hand features (rows, features) and counts of terms by kind.
+
+    Raises BadInput without the `calibrate` extra.
+    """
 
     def __init__(self, prompts: Sequence[str]) -> None:
+        need_extra("calibrate", "router", "train")
         self.hand: Floats = np.array([hand_features(prompt) for prompt in prompts], dtype=np.float64)
         self._names: dict[Kind, list[str]] = {}
         self._counts: dict[Kind, Matrix] = {}
@@ -278,8 +283,7 @@ def _solve(matrix: Matrix, right: Floats, recipe: RouterRecipe, rows: Ints) -> t
 
 def logistic_regression() -> Callable[..., Any]:
     """scikit-learn's class; BadInput where it is not installed."""
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError:
-        raise BadInput("router", "train", "needs scikit-learn", "pip install 'outthink[calibrate]'") from None
+    need_extra("calibrate", "router", "train")
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from typing import Any
 
 from outthink.answers import read_sync
 from outthink.answers.text import canonical_json
+from outthink.core.plugins import install_hint
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
 from outthink.http.events import Json
@@ -219,7 +220,7 @@ def schema_check(schema: JsonDict, field: str) -> Check:
         import jsonschema
         import referencing
     except ImportError:
-        raise Failure(501, f"{field}: this proxy lacks jsonschema; install outthink[serve]", param=field) from None
+        raise Failure(501, f"{field}: this proxy lacks jsonschema; {install_hint('serve')}", param=field) from None
     draft: Any = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     counted = _CountedDraft(draft)
     try:

@@ -5,7 +5,6 @@ Knows: the proxy's parts from outside, and what each of them needs. Listens nowh
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from outthink.controller.plugins import load_plugins
 from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import OutthinkError
-from outthink.core.plugins import load
+from outthink.core.plugins import install_hint, load, missing
 from outthink.engines.embedded import find_model, read_gguf
 from outthink.http.errors import masked_url
 from outthink.serving.admission import is_loopback
@@ -77,8 +76,8 @@ async def _backends(config: Config) -> AsyncIterator[ConfigFinding]:
 def _own(model: str) -> ConfigFinding:
     """A model that would run in a child process of ours."""
     what = f"backend {model}"
-    if importlib.util.find_spec("xllamacpp") is None:
-        return ConfigFinding(what, False, "needs llama.cpp; pip install 'outthink[local]'")
+    if missing("local"):
+        return ConfigFinding(what, False, f"needs llama.cpp; {install_hint('local')}")
     if model == "embedded":
         return ConfigFinding(what, True, "would run here" if find_model() else "is fetched by the first start")
     try:
@@ -114,8 +113,8 @@ def _watching(config: Config) -> Iterator[ConfigFinding]:
             f"log {file}", writable, "can be written" if writable else "cannot be written; give another file"
         )
     if (endpoint := config.telemetry.endpoint) is not None:
-        installed = importlib.util.find_spec("opentelemetry") is not None
-        message = "would be told" if installed else "needs OpenTelemetry; pip install 'outthink[telemetry]'"
+        installed = not missing("telemetry")
+        message = "would be told" if installed else f"needs OpenTelemetry; {install_hint('telemetry')}"
         yield ConfigFinding(f"telemetry {masked_url(endpoint)}", installed, message)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from outthink.core.errors import BadInput
+from outthink.core.plugins import need_extra
 from outthink.serving.ledger.database import ConnectionLost, QueryResult, SqlValue
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ class PostgresDatabase:
     """One connection. A server that hangs is noticed within seconds; a writer that hangs is disconnected by it."""
 
     def __init__(self, url: str, name: str) -> None:
-        if importlib.util.find_spec("psycopg") is None:
-            raise BadInput("ledger", name, "needs psycopg", "pip install 'outthink[postgres]'")
+        need_extra("postgres", "ledger", name)
         import psycopg
 
         self.name, self._errors = name, psycopg

@@ -6,10 +6,9 @@ named. Attribute names are written out: the conventions' package calls them unst
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
-from outthink.core.errors import BadInput
+from outthink.core.plugins import need_extra
 from outthink.serving.protocols import RequestRecord
 from outthink.serving.watch import LiveRequest, Watcher
 
@@ -141,8 +140,7 @@ class Telemetry(Watcher):
 
 def provider_for(endpoint: str, service: str) -> TracerProvider:
     """A provider that exports to a collector (OTLP over HTTP) in the background. Raises BadInput."""
-    if importlib.util.find_spec("opentelemetry") is None:
-        raise BadInput("telemetry.endpoint", endpoint, "needs OpenTelemetry", "pip install 'outthink[telemetry]'")
+    need_extra("telemetry", "telemetry.endpoint", endpoint)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider

@@ -19,19 +19,13 @@ from typing import Any
 
 from outthink.core.errors import BadInput
 from outthink.core.paths import cache_dir
+from outthink.core.plugins import install_hint, need_extra
 from outthink.verifiers.reward_model.formats import Module, Tensor
-
-_INSTALL = "pip install 'outthink[transformers]'"
 
 
 def require_transformers() -> None:
-    """Raises BadInput where torch, transformers or peft is not installed."""
-    try:
-        import peft  # noqa: F401
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise BadInput("verifier", error.name, "is not installed, and reward models need it", _INSTALL) from error
+    """Raises BadInput where torch, transformers or peft cannot be imported."""
+    need_extra("transformers", "verifier", "reward model")
 
 
 @contextlib.contextmanager
@@ -141,7 +135,7 @@ def expand_gguf(file: Path) -> Path:
     try:
         import gguf  # noqa: F401
     except ImportError as error:
-        remedy = "pip install 'outthink[transformers]' gguf"
+        remedy = install_hint("transformers")
         raise BadInput("verifier", "gguf", "is not installed, and expanding the base needs it", remedy) from error
     import transformers
 
