@@ -39,7 +39,7 @@ from outthink.session.runner import Places
 from outthink.session.session import Session
 from outthink.session.store import ResponseCache
 from outthink.strategies import Spec
-from outthink.verifiers.protocol import Verifier
+from outthink.verifiers.protocol import Verifier, in_thread
 
 
 class Client:
@@ -242,16 +242,21 @@ class Client:
         budget: Budget | None = None,
     ) -> OpenSession:
         budget = budget or request.budget
-        verifier = options.get("verifier")
+        verifier, unread = options.get("verifier"), None
         if isinstance(verifier, str):
-            answer, engine = options.get("answer", "text"), sources[0].engine
+            answer, engine, unread = options.get("answer", "text"), sources[0].engine, verifier
             verifier = await self._verifier(verifier, answer, engine, began, budget.seconds)
         return open_session(
             sources,
             budget=budget,
             seed=request.seed,
             began=began,
-            options=SessionOptions(ahead=options.get("ahead", 4), observer=options.get("observer"), verifier=verifier),
+            options=SessionOptions(
+                ahead=options.get("ahead", 4),
+                observer=options.get("observer"),
+                verifier=verifier,
+                unread=unread if verifier is None else None,
+            ),
         )
 
     async def _verifier(
@@ -260,7 +265,7 @@ class Client:
         """The verifier of this name, opened once; None where the deadline comes first, which ends the request too."""
         key = text, answer, id(engine)
         if key not in self._verifiers:  # reading a model's weights must not hold up the event loop
-            opening = asyncio.to_thread(open_verifier, text, answer=answer, engine=engine)
+            opening = in_thread(lambda: open_verifier(text, answer=answer, engine=engine))
             self._verifiers[key] = asyncio.create_task(opening)
         task = self._verifiers[key]
         left = None if seconds is None else max(0.0, began + seconds - time.monotonic())

@@ -113,7 +113,6 @@ def resolve(target: str) -> Any:
 def resolve_beside(target: str) -> Any:
     """`resolve`, and where no such module is installed look into the working directory too."""
     import os
-    import sys
 
     try:
         return resolve(target)

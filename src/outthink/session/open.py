@@ -29,6 +29,10 @@ from outthink.verifiers.protocol import Verifier, complete
 
 T = TypeVar("T")
 _LATE = "the engine was not ready before the deadline"
+_UNREAD = (
+    "the verifier {} was still being read; its first use unpacks its model for later ones, "
+    "so ask once without a limit in seconds"
+)
 _ENDED = "the engine was not ready when the request was ended"
 
 
@@ -54,13 +58,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """What a session may be told besides its sources; see `Session`."""
+    """What a session may be told besides its sources; see `Session`.
+
+    Args:
+        unread: name of a verifier that was still being read at the deadline, so that there is none.
+    """
 
     ahead: int = 4
     confidence_window: int = 2048
     verifier: Verifier | None = None
     observer: Observer | None = None
     retries: Retries | None = None
+    unread: str | None = None
 
 
 class OpenSession:
@@ -193,7 +202,8 @@ class OpenSession:
         """Everything spent, with what engines and verifier have to say."""
         if self.late:
             note = _LATE if self._ended == "budget:seconds" else _ENDED
-            return Receipt((), self._runner.now() - self._began, (note,))
+            notes = (note,) if self._options.unread is None else (note, _UNREAD.format(self._options.unread))
+            return Receipt((), self._runner.now() - self._began, notes)
         for note in self._notes():
             self.session.note(note)
         return self.session.receipt()

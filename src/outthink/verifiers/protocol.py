@@ -1,16 +1,20 @@
 """The seam between a session and whatever judges a candidate.
 
-Knows: step scores, how they become one number, and what judging consumed. Does not know budgets,
-strategies or how a score is used.
+Knows: step scores, how they become one number, what judging consumed, and that a thread which reads a model
+cannot be broken off. Does not know budgets, strategies or how a score is used.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from functools import partial
+from typing import Literal, Protocol, TypeVar
 
 from outthink.core import defaults
 from outthink.core.defaults import offered
@@ -18,6 +22,7 @@ from outthink.core.errors import BadInput, need_known
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
 
+T = TypeVar("T")
 Kind = Literal["exact", "outcome", "process", "generative", "confidence"]
 Aggregation = Literal["last", "min", "prod", "mean"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("last", "min", "prod", "mean")
@@ -143,6 +148,35 @@ def complete(verifier: object) -> Verifier:
     One that subclasses `Verifier` is returned as it is; a plain object gets the defaults of what it lacks.
     """
     return defaults.complete(verifier, Verifier)
+
+
+LEFT_BEHIND = "outthink: left behind"
+"""Name of threads that nobody may be waiting for any more."""
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """What a function returns that blocks and cannot be broken off, such as reading a model's weights.
+
+    Unlike `asyncio.to_thread`: once nobody awaits it, `asyncio.run` does not wait for its end either, so that a
+    deadline holds. The end of the interpreter does.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(tell: Callable[[], None]) -> None:
+        if not future.done():  # else nobody waits any more
+            tell()
+
+    def run() -> None:
+        try:
+            tell = partial(future.set_result, work())
+        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+            tell = partial(future.set_exception, error)
+        with suppress(RuntimeError):  # the event loop is closed
+            loop.call_soon_threadsafe(settle, tell)
+
+    threading.Thread(target=run, name=LEFT_BEHIND).start()
+    return await future
 
 
 def question_of(request: Request) -> str:

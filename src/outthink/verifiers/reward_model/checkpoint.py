@@ -11,11 +11,13 @@ import io
 import json
 import os
 import shutil
+import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from outthink.core.errors import BadInput
 from outthink.core.paths import cache_dir
@@ -28,6 +30,28 @@ def require_transformers() -> None:
     need_extra("transformers", "verifier", "reward model")
 
 
+class _OtherThreads(io.TextIOBase):
+    """A stream for all threads but the one that makes it, whose writing is dropped.
+
+    A model is read beside an event loop, and what that prints meanwhile must not be lost.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._silent = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.get_ident() == self._silent else self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """No progress bars, no report of heads that are about to be replaced, nothing on what will be renamed one day."""
@@ -38,7 +62,7 @@ def quietly() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        with contextlib.redirect_stderr(_OtherThreads(sys.stderr)), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of transformers, for how peft calls it
             yield
     finally:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, split_steps
-from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, question_of
+from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, in_thread, question_of
 from outthink.verifiers.reward_model.formats import Encoded, Format, Module, Tokenizer, make_format, name_of
 from outthink.verifiers.reward_model.scorer import PrefixCache, ScoredText, Scorer, Weights
 
@@ -81,7 +81,7 @@ class RewardModelVerifier(Verifier):
         texts = [self._encode(request, candidate) for candidate in candidates]
         cancelled = threading.Event()
         try:
-            return await asyncio.to_thread(self._score, [texts], self.kind == "process", cancelled)
+            return await in_thread(lambda: self._score([texts], self.kind == "process", cancelled))
         except asyncio.CancelledError:
             cancelled.set()  # the thread ends after the batch that it is reading
             raise
