@@ -223,6 +223,8 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
             scoring=scoring,
             policy=policy,
             cross_fit=chosen.cross_fit,
+            # Who names a strategy wants it; of the usual ones those are shown that the samples can serve.
+            unserved="refused" if chosen.strategy else "left out",
         )
         rows = compare([Path(name) for name in chosen.traces], specs, settings, progress=progress, say=say)
     return rows, settings.about()

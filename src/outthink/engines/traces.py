@@ -7,17 +7,18 @@ samples. Does not know time or strategies. `correct` and gold answers stay here,
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from outthink.core.display import Displayed, Rows
 from outthink.core.errors import BadInput
-from outthink.core.sample import ConfidenceTrace, Sample
-from outthink.engines.protocol import CHUNK, Call, Features, Outcome, Simulated, Speed
+from outthink.core.sample import Sample
+from outthink.engines.column_reader import ColumnReader
+from outthink.engines.protocol import Call, Features, Outcome, Simulated, Speed
+from outthink.engines.recorded import Recorded, RecordedProblems
 
 REQUIRED = ("problem_id", "sample_idx", "n_tokens", "answer", "correct")
 _OPTIONAL = ("finish_reason", "prompt_tokens", "mean_logprob", "chunk_conf", "extraction", "self_certainty")
@@ -25,30 +26,6 @@ SCORE_COLUMNS = ("score", "steps", "verifier", "verifier_tokens")
 """What `outthink verify` adds to a file of samples."""
 VERIFIER_KEY = b"outthink.verifier"
 """Key of the file's metadata that describes the verifier."""
-
-
-_Columns = dict[str, list[Any]]  # a table by columns, as pyarrow gives it
-
-
-@dataclass(slots=True)
-class Recorded:
-    """All samples of one problem: the greedy one (sample_idx 0), the sampled ones, and what is right."""
-
-    problem: str
-    sampled: list[Sample] = field(default_factory=list)
-    greedy: Sample | None = None
-    right: set[str] = field(default_factory=set)
-
-    def order(self, seed: int) -> list[int]:
-        """Places of the samples as they are dealt out under a seed: the same for every strategy and size."""
-        places = list(range(len(self.sampled)))
-        # Seeded by text, which gives the same order in every process; hash() of a text does not.
-        random.Random(f"{seed}:{self.problem}").shuffle(places)
-        return places
-
-    def dealt(self, seed: int) -> list[Sample]:
-        """The sampled ones in the order of a seed."""
-        return [self.sampled[place] for place in self.order(seed)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +43,17 @@ class Scoring:
 class Traces(Displayed):
     """One file of samples. `model` is the stem before `--`, `dataset` what follows it.
 
-    `scoring` is the verifier whose scores the samples carry, None where they carry none.
+    Args:
+        problems: by name. Those of a file are built from its columns when they are asked for.
+        scoring: the verifier whose scores the samples carry, None where they carry none.
+        answered: whether the samples have answers, which can be voted on. Without any, each sample is right or wrong
+            by itself, and stands as an answer of its own.
     """
 
     path: Path
-    problems: dict[str, Recorded]
+    problems: Mapping[str, Recorded]
     scoring: Scoring | None = None
+    answered: bool = True
 
     @property
     def name(self) -> str:
@@ -94,13 +76,65 @@ class Traces(Displayed):
         return None if self.scoring is None else self.scoring.id
 
     @property
+    def sampled(self) -> list[int]:
+        """Sampled completions of each problem."""
+        if isinstance(self.problems, RecordedProblems):
+            return [int(count) for count in self.problems.sampled]
+        return [len(problem.sampled) for problem in self.problems.values()]
+
+    @property
     def depth(self) -> int:
         """Sampled completions that every problem has."""
-        return min(len(problem.sampled) for problem in self.problems.values())
+        return min(self.sampled)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether every problem has a greedy sample."""
+        if isinstance(self.problems, RecordedProblems):
+            return self.problems.greedy
+        return all(problem.greedy is not None for problem in self.problems.values())
+
+    def ungraded(self) -> list[str]:
+        """Problems with rows that nobody has told to be right or wrong."""
+        if isinstance(self.problems, RecordedProblems):
+            if self.problems.wholly_graded:
+                return []
+            if not self.problems.graded:
+                return list(self.problems)
+        return [name for name, problem in self.problems.items() if problem.ungraded]
+
+    def need_answers(self) -> None:
+        """BadInput for samples that cannot be voted on."""
+        if not self.answered:
+            raise BadInput("traces", str(self.path), "has no answers to vote on", "give samples with answers")
+
+    def need_grades(self) -> None:
+        """BadInput where it is not known of every sample whether it is right."""
+        if ungraded := len(self.ungraded()):
+            what = f"does not say which samples of {ungraded} of its {len(self.problems)} problems are correct"
+            raise BadInput("traces", str(self.path), what, "grade them first: outthink verify")
+
+    def need_counts(self) -> None:
+        """BadInput where tokens of some rows are unknown: they are not 0, and nothing can be weighed against them."""
+        if isinstance(self.problems, RecordedProblems):
+            rows, tokens, prompts = self.problems.uncounted
+        else:
+            samples = [sample for problem in self.problems.values() for sample in problem.samples]
+            rows, tokens, prompts = len(samples), sum(sample.tokens is None for sample in samples), 0
+        for name, unknown in (("n_tokens", tokens), ("prompt_tokens", prompts)):
+            if unknown:
+                remedy = "record samples from a server that counts tokens"
+                raise BadInput("traces", str(self.path), f"lacks {name} in {unknown} of its {rows} rows", remedy)
+
+    def take(self, names: Sequence[str]) -> Traces:
+        """Some of the problems."""
+        if isinstance(self.problems, RecordedProblems):
+            return replace(self, problems=self.problems.part(names))
+        return replace(self, problems={name: self.problems[name] for name in names})
 
     def display(self) -> tuple[str, Rows]:
         """Model, data set and how much there is."""
-        samples = sum(len(problem.sampled) for problem in self.problems.values())
+        samples = sum(self.sampled)
         greedy = sum(problem.greedy is not None for problem in self.problems.values())
         rows = [
             ("model", self.model),
@@ -117,6 +151,8 @@ def reading_parquet(field: str, path: Path, remedy: str) -> Iterator[None]:
     """BadInput for whatever is raised inside, where a Parquet file is read."""
     try:
         yield
+    except BadInput:
+        raise
     except FileNotFoundError:
         raise BadInput(field, str(path), "does not exist", "check the path") from None
     except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for a damaged file
@@ -163,69 +199,26 @@ def load(path: Path, *, text: bool = False) -> Traces:
     absent = missing(path)
     if absent:
         raise BadInput("traces", str(path), f"lacks the columns {', '.join(absent)}", "record samples with them")
-    present = columns(path)
-    wanted = [*REQUIRED, *(name for name in _OPTIONAL if name in present)]
-    if "verifier" in present:
-        wanted += [name for name in SCORE_COLUMNS if name in present]
-    if text and "text" in present:
-        wanted.append("text")
-    try:
-        rows: _Columns = parquet.read_table(path, columns=wanted).to_pydict()
-    except OSError as error:
-        line = str(error).splitlines()[0]
-        raise BadInput("traces", str(path), f"cannot be read ({line})", "record it again") from None
-    if not rows["problem_id"]:
-        raise BadInput("traces", str(path), "has no rows", "record some samples")
-    return Traces(path, _group(rows), _scoring(path, rows))
+    scored = SCORE_COLUMNS if "verifier" in columns(path) else ()
+    wanted = [*REQUIRED, *_OPTIONAL, *scored, *(["text"] if text else [])]
+    with reading_parquet("traces", path, "record it again"), parquet.ParquetFile(path) as file:
+        problems, verifiers = ColumnReader(path, file, wanted).read()
+    return Traces(path, problems, _scoring(path, verifiers), problems.answered)
 
 
-def _scoring(path: Path, rows: _Columns) -> Scoring | None:
+def _scoring(path: Path, names: Sequence[str]) -> Scoring | None:
     """The one verifier of a file; scores of two are never mixed."""
-    names = sorted(set(rows.get("verifier", ())) - {None})
     if len(names) > 1:
-        raise BadInput("traces", names, f"are verifiers of one file, {path}", "score it with one: outthink verify")
+        raise BadInput(
+            "traces", list(names), f"are verifiers of one file, {path}", "score it with one: outthink verify"
+        )
     if not names:
         return None
     described = metadata(path, VERIFIER_KEY)
     if described.get("id") != names[0]:
         described = {}
     known = {name: described.get(name) for name in ("kind", "model", "parameters", "aggregation")}
-    return Scoring(str(names[0]), **known)
-
-
-def _group(rows: _Columns) -> dict[str, Recorded]:
-    nothing = [None] * len(rows["problem_id"])
-    names = (*REQUIRED, *_OPTIONAL, "text", "score", "steps", "verifier_tokens")
-    cells = zip(*(rows.get(name, nothing) for name in names), strict=True)
-    problems: dict[str, Recorded] = {}
-    for (
-        key, index, tokens, answer, correct, reason, prompt, logprob, conf, rule, certainty, text, score, steps, spent
-    ) in cells:  # fmt: skip
-        recorded = problems.get(key)
-        if recorded is None:
-            recorded = problems[key] = Recorded(key)
-        trace = ConfidenceTrace(tuple(conf), CHUNK, tokens) if conf else None
-        sample = Sample(
-            index,
-            text or "",
-            answer or None,
-            rule or ("recorded" if answer else "none"),
-            tokens,
-            reason or "unknown",
-            prompt,
-            logprob,
-            trace,
-            certainty,
-            scores=tuple(steps) if steps else () if score is None else (score,),
-            verifier_tokens=spent,
-        )
-        if index == 0:
-            recorded.greedy = sample
-        else:
-            recorded.sampled.append(sample)
-        if correct and answer:
-            recorded.right.add(answer)
-    return problems
+    return Scoring(names[0], **known)
 
 
 class ReplayEngine(Simulated):
@@ -280,7 +273,7 @@ class ReplayEngine(Simulated):
         greedy = self._problem(key).greedy
         if greedy is None:
             raise BadInput("greedy", key, "has no recorded greedy sample", "record with --greedy")
-        return _outcome(greedy)
+        return _outcome(greedy, self._problem(key))
 
     def reseed(self, seed: int) -> None:
         """Deal out every problem anew."""
@@ -297,7 +290,7 @@ class ReplayEngine(Simulated):
 
     def _deal(self, key: str | None) -> list[Outcome]:
         recorded = self._problem(key)
-        order = self._dealt[recorded.problem] = [_outcome(sample) for sample in recorded.dealt(self.seed)]
+        order = self._dealt[recorded.problem] = [_outcome(sample, recorded) for sample in recorded.dealt(self.seed)]
         return order
 
     async def count_prompt(self, call: Call) -> int | None:
@@ -307,8 +300,10 @@ class ReplayEngine(Simulated):
         return None if sample is None else sample.prompt_tokens
 
 
-def _outcome(sample: Sample) -> Outcome:
-    return Outcome(sample, sample.tokens or 0, sample.prompt_tokens or 0, told=sample.tokens is not None)
+def _outcome(sample: Sample, recorded: Recorded) -> Outcome:
+    told = sample.tokens is not None
+    tokens = sample.tokens if sample.tokens is not None else recorded.lengths.get(sample.index, 0)
+    return Outcome(sample, tokens, sample.prompt_tokens or 0, told=told)
 
 
 def _cut(outcome: Outcome, cap: int) -> Outcome:
@@ -319,5 +314,8 @@ def _cut(outcome: Outcome, cap: int) -> Outcome:
     if trace is not None:
         # `_known` holds figures of the whole trace, which are not those of a part.
         trace = replace(trace, values=trace.values[: -(-cap // trace.stride)], tokens=cap, _known={})
-    short = replace(sample, text=text, answer=None, rule="none", tokens=cap, finish_reason="length", confidence=trace)
+    tokens = cap if outcome.told else None
+    short = replace(
+        sample, text=text, answer=None, rule="none", tokens=tokens, finish_reason="length", confidence=trace
+    )
     return replace(outcome, sample=short, tokens=cap)

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from outthink.controller.policy.artefact import Policy, Task
-from outthink.core.errors import BadInput
+from outthink.core.errors import BadInput, Unsupported
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.contenders import NAME, AutoContender, add_columns, contenders, crossed, pool_of
 from outthink.evaluation.calibration.regime import drift_values
@@ -28,6 +29,9 @@ from outthink.evaluation.verify import Prescoring, prescored
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, GREEDY
 
+_FEW = 4
+"""Samples that show whether a strategy is served."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareSettings(ReplaySettings):
@@ -38,12 +42,14 @@ class CompareSettings(ReplaySettings):
         scoring: how to score samples for strategies that need it, None to take what is recorded.
         policy: a calibrated policy to replay beside the strategies.
         cross_fit: fit its rules anew on the samples without each fold in turn, and replay them there.
+        unserved: what becomes of a strategy that a file's samples cannot serve: refused, or left out in one line.
     """
 
     regrade: str | None = None
     scoring: Prescoring | None = None
     policy: Policy | None = None
     cross_fit: bool = False
+    unserved: Literal["refused", "left out"] = "refused"
 
     def about(self) -> dict[str, str]:
         """What a report must say about the run: time model, orders and calls in flight."""
@@ -72,10 +78,16 @@ def compare(
 
     Raises BadInput if no file can be replayed, or a given n exceeds what is recorded.
     """
-    files = [_load(path, settings) for path in replayable(paths, say, "hold no replayable samples")]
+    loaded = [_load(path, settings) for path in replayable(paths, say, "hold no replayable samples")]
+    files = [graded for traces in loaded if (graded := _graded(traces, say)) is not None]
+    if not files:
+        names = [str(traces.path) for traces in loaded]
+        raise BadInput("traces", names, "hold no graded samples", "grade them first: outthink verify")
     policies = [_autos(traces, settings, say) for traces in files]
     lineups = [
-        Lineup(traces, rungs_of(traces, specs, say), autos, pool_of(traces, autos, files))
+        Lineup(
+            traces, rungs_of(traces, _served(traces, specs, settings, say), say), autos, pool_of(traces, autos, files)
+        )
         for traces, autos in zip(files, policies, strict=True)
     ]
     results = replay(lineups, settings, progress)
@@ -89,9 +101,36 @@ def compare(
     return rows
 
 
+def _served(
+    traces: Traces, specs: Sequence[Spec], settings: CompareSettings, say: Callable[[str], None]
+) -> Sequence[Spec]:
+    """The strategies that the samples can serve, where others are to be left out."""
+    if settings.unserved == "refused":
+        return specs
+    # What a strategy needs of its samples it only says when it reads one: a few of a problem with answers tell.
+    problems = traces.problems
+    name = next((name for name in problems if any(s.answer for s in problems[name].sampled)), next(iter(problems)))
+    engine = ReplayEngine(traces.take([name]), speed=settings.speed)
+    kept, left = [], []
+    for spec in specs:
+        few = min(spec.n, len(problems[name].sampled), _FEW)
+        try:
+            if few and (traces.answered or spec.strategy.votes == "none"):
+                rerun(engine, [spec.sized(few) if spec.strategy.sized else spec], [name], 1, settings.ahead)
+            kept.append(spec)
+        except Unsupported:
+            left.append(f"{spec.canonical} (needs {spec.strategy.needs})")
+    if left:
+        say(f"{traces.path.name}: left out {', '.join(left)}")
+    return kept
+
+
 def _autos(traces: Traces, settings: CompareSettings, say: Callable[[str], None]) -> list[AutoContender]:
     """The policy's rungs on a file, none without a policy."""
     if settings.policy is None:
+        return []
+    if not traces.answered:
+        say(f"{traces.path.name}: its samples have no answers to vote on, which leaves out {NAME}")
         return []
     source = open_source(traces.path, traces)
     if settings.cross_fit:
@@ -107,9 +146,23 @@ def _load(path: Path, settings: CompareSettings) -> Traces:
     return traces if settings.regrade is None else regrade(traces, settings.regrade)
 
 
+def _graded(traces: Traces, say: Callable[[str], None]) -> Traces | None:
+    """The problems all of whose rows are known to be right or wrong, None where there is none."""
+    ungraded, count = traces.ungraded(), len(traces.problems)
+    command = f"outthink verify {traces.path} --problems FILE --verifier exact (or code)"
+    if len(ungraded) == count:
+        say(f"skipped {traces.path}: nobody has told which of its samples are correct; grade them first: {command}")
+        return None
+    if ungraded:
+        say(f"{traces.path.name}: left out {len(ungraded)} of {count} problems with ungraded samples; see {command}")
+        unknown = set(ungraded)
+        return traces.take([name for name in traces.problems if name not in unknown])
+    return traces
+
+
 def _greedy(traces: Traces, settings: CompareSettings) -> list[Outcomes]:
     """The greedy samples, where every problem has one."""
-    if any(problem.greedy is None for problem in traces.problems.values()):
+    if not traces.greedy:
         return []
     engine = ReplayEngine(traces, speed=settings.speed)
     return rerun(engine, [Spec.parse(GREEDY)], list(traces.problems), 1, 1)  # one seed: there is one sample

@@ -21,7 +21,8 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import load as load_plugin
 from outthink.core.plugins import need_extra
 from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
-from outthink.engines.traces import Recorded, Traces, columns, load, metadata, missing
+from outthink.engines.recorded import Recorded
+from outthink.engines.traces import Traces, columns, load, metadata, missing
 from outthink.evaluation.sample_file import JsonObject, is_jsonl, parse_rows, read_rows, read_table
 from outthink.session.calls import reread
 

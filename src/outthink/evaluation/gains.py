@@ -63,6 +63,9 @@ def measure_gains(
 
     Raises BadInput for no samples, or files without a single right answer.
     """
+    for file in traces:
+        file.need_answers()
+        file.need_grades()
     by_file = [courses(file, list(file.problems), orders=orders, at_most=at_most) for file in traces]
     names = tuple(file.name for file in traces)
     depth = min((course.right.shape[2] for course in by_file), default=0)
@@ -144,12 +147,13 @@ def accuracy_by_cap(
     """A lookup (branches, cap) -> mean accuracy of a majority over problems and orders.
 
     Asked for more branches or a larger cap than measured it takes the largest measured, for fewer than
-    the smallest it gives 0. Raises BadInput for more branches than are recorded.
+    the smallest it gives 0. Raises BadInput for more branches than are recorded, and for unknown lengths.
     """
     if not branches or not caps or max(branches) > traces.depth:
         raise BadInput(
             "branches", list(branches), f"are none, or more than the {traces.depth} recorded", "ask for fewer"
         )
+    traces.need_counts()  # a sample of unknown length may have been cut by any cap
     right: dict[tuple[int, int], float] = dict.fromkeys(((b, c) for b in branches for c in caps), 0.0)
     for recorded in traces.problems.values():
         for order in range(orders):

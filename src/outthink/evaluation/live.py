@@ -161,14 +161,14 @@ def write_samples(out: Path, arena: Arena, described: JsonObject) -> tuple[int, 
             parts.append(part | {"prefix": prefix, "text": sample.text, "n_tokens": sample.tokens})
         else:
             by_problem[problem].append((kind, sample))
-    rows = []
+    rows, graded = [], dataset.grade is not None
     for problem, drawn in by_problem.items():
         right = dataset.right(problem, [sample.answer for _, sample in drawn])
         # Several strategies may have drawn it; a file has one row 0.
         greedy = [(0, sample) for kind, sample in drawn if kind == "greedy"][:1]
         sampled = [sample for kind, sample in drawn if kind == "sampled"]
         for number, sample in [*greedy, *enumerate(sampled, start=1)]:
-            rows.append(trace_row(problem, number, sample, sample.answer in right))
+            rows.append(trace_row(problem, number, sample, sample.answer in right if graded else None))
     write_traces(out, rows, described)
     if parts:
         beside = out.with_suffix(".parts.jsonl")

@@ -11,7 +11,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -285,7 +285,7 @@ def _numbers(plan: Recording) -> list[int]:
 def _rows(dataset: Dataset, store: SampleStore, plan: Recording) -> Iterator[JsonObject]:
     """Rows of OUT, problem by problem; EngineError at their end if samples are missing."""
     numbers, missing, total = _numbers(plan), 0, 0
-    anew = store.about("read anew") is not None
+    anew, graded = store.about("read anew") is not None, dataset.grade is not None
     for problem, question in _questions(dataset, plan):
         found = [(number, store.get(journal_key(question, number))) for number in numbers]
         samples = [(number, sample) for number, sample in found if sample is not None]
@@ -293,9 +293,12 @@ def _rows(dataset: Dataset, store: SampleStore, plan: Recording) -> Iterator[Jso
         if anew:
             reader = reader_for(plan.answer)
             samples = [(number, reread(sample, reader)) for number, sample in samples]
-        right = dataset.right(problem.problem_id, [sample.answer for _, sample in samples])
+        if not graded:  # code: what a reader took for an answer is none
+            samples = [(number, replace(sample, answer=None, rule="none")) for number, sample in samples]
+        known = graded and problem.answer is not None
+        right = dataset.right(problem.problem_id, [sample.answer for _, sample in samples]) if known else set()
         for number, sample in samples:
-            yield trace_row(problem.problem_id, number, sample, sample.answer in right)
+            yield trace_row(problem.problem_id, number, sample, sample.answer in right if known else None)
     if missing:
         raise EngineError(f"{missing} of {total} samples are missing; run the same command again")
 

@@ -139,8 +139,8 @@ def _once(
     opened = open_session(sources, seed=seed, options=options)
     session = opened.session
     verdict = opened.run_now(result.spec(session, request))
-    generated = cancelled = samples = 0
-    prompt = judged = others = elsewhere = 0.0
+    samples = 0
+    generated = cancelled = prompt = judged = others = elsewhere = 0.0
     tariff = session.tariff
     model = tariff.model
     for entry in session.ledger.entries:
@@ -150,7 +150,8 @@ def _once(
             others += _UNKNOWN if entry.flops is None else entry.flops
             continue
         samples += 1
-        made, lost = entry.completion_tokens or 0, entry.cancelled_tokens or 0
+        made = _UNKNOWN if entry.completion_tokens is None else entry.completion_tokens
+        lost = _UNKNOWN if entry.cancelled_tokens is None else entry.cancelled_tokens
         read = _UNKNOWN if entry.prompt_tokens is None else entry.prompt_tokens
         generated += made
         cancelled += lost
@@ -161,6 +162,7 @@ def _once(
     if session.ledger.notes:
         result.notes.update(session.ledger.notes)
     total = generated + cancelled
+    timed = total + prompt == total + prompt  # reading and writing so many tokens takes nobody knows how long
     weights = tariff.parameters
     return (
         float(verdict.answer in right),
@@ -168,7 +170,7 @@ def _once(
         prompt,
         cancelled,
         _UNKNOWN if weights is None else 2.0 * weights * (prompt + total - elsewhere) + others,
-        session.runner.now(),
+        session.runner.now() if timed else _UNKNOWN,
         samples,
         judged,
     )
@@ -247,16 +249,16 @@ def replay(lineups: Sequence[Lineup], settings: ReplaySettings, progress: Progre
 
 
 def _cut(lineup: Lineup) -> list[_Job]:
-    problems = list(lineup.traces.problems.items())
+    problems = list(lineup.traces.problems)
     size = -(-len(problems) // _PARTS)
     names = [str(spec) for spec in lineup.specs]
-    parts = [dict(problems[start : start + size]) for start in range(0, len(problems), size)]
+    parts = [problems[start : start + size] for start in range(0, len(problems), size)]
     return [
         _Job(
-            replace(lineup.traces, problems=part),
+            lineup.traces.take(part),
             names,
-            [auto.take(list(part)) for auto in lineup.autos],
-            tuple(replace(other, problems={name: other.problems[name] for name in part}) for other in lineup.pool),
+            [auto.take(part) for auto in lineup.autos],
+            tuple(other.take(part) for other in lineup.pool),
         )
         for part in parts
     ]

@@ -171,10 +171,15 @@ def rungs_of(traces: Traces, specs: Sequence[Spec], say: Callable[[str], None]) 
     baseline = Spec.parse(BASELINE)
     if all(spec.canonical != BASELINE for spec in specs):
         specs = [*specs, baseline]
+    if not traces.answered and (voting := [spec.canonical for spec in specs if spec.strategy.votes != "none"]):
+        names = ", ".join(dict.fromkeys(voting))
+        say(f"{traces.path.name}: its samples have no answers to vote on, which leaves out {names}")
     if depth < LADDER[-1]:
         say(f"{traces.path.name}: {depth} samples a problem, so the ladder ends there")
     ladder: list[Spec] = []
     for spec in specs:
+        if not traces.answered and spec.strategy.votes != "none":
+            continue
         _check(spec, traces)
         if spec.strategy.name == GREEDY:
             continue  # always a row of its own
@@ -248,15 +253,22 @@ class Measured:
 
 
 def rows_of(traces: Traces, measured: Sequence[Measured], seeds: int) -> list[Row]:
-    """Rows of one file: what was measured, then the oracle at the sizes of self-consistency."""
+    """Rows of one file: what was measured, then the oracle at the sizes of self-consistency.
+
+    Where the samples have no answers there is no vote to compare with: self-consistency then only says what so many
+    samples cost.
+    """
     rungs = [result for result in measured if result.strategy == BASELINE]
-    every = [*measured, *(_oracle(traces, rung) for rung in rungs)]
+    if not traces.answered:
+        measured = [result for result in measured if result.strategy != BASELINE]
+    every = [*measured, *_oracles(traces, rungs)]
     accuracy = np.stack([result.values[0] for result in every])
     low, high = intervals(accuracy)
     differences = {}
     for name, measure in (("difference", "tokens"), ("flops_difference", "flops")):
         frontier = Frontier([rung.mean(measure) for rung in rungs], np.stack([rung.values[0] for rung in rungs]))
         of_measured = frontier.differences([result.mean(measure) for result in measured], accuracy[: len(measured)])
+        of_measured = of_measured if traces.answered else [None] * len(measured)
         differences[name] = [*of_measured, *(None for _ in rungs)]
     rows = []
     for i, result in enumerate(every):
@@ -275,13 +287,16 @@ def _row(traces: Traces, result: Measured, low: float, high: float) -> Row:
     return row | {"verifier": traces.verifier if result.judged else None}
 
 
-def _oracle(traces: Traces, baseline: Measured) -> Measured:
+def _oracles(traces: Traces, rungs: Sequence[Measured]) -> list[Measured]:
     """Unbiased pass@n, 1 - C(N - c, n) / C(N, n), at the cost of n samples."""
     # The estimator of Chen et al. (arXiv 2107.03374); one draw of n samples would add noise.
-    n = baseline.n
-    values = baseline.values.copy()
+    passed = np.zeros((len(rungs), len(traces.problems)))
     for column, problem in enumerate(traces.problems.values()):
         total = len(problem.sampled)
         right = sum(1 for sample in problem.sampled if sample.answer in problem.right)
-        values[0, column] = 1 - comb(total - right, n) / comb(total, n)
-    return Measured(ORACLE, n, values, n)
+        for row, rung in enumerate(rungs):
+            passed[row, column] = 1 - comb(total - right, rung.n) / comb(total, rung.n)
+    return [
+        Measured(ORACLE, rung.n, np.concatenate([accuracy[None], rung.values[1:]]), rung.n)
+        for rung, accuracy in zip(rungs, passed, strict=True)
+    ]

@@ -6,8 +6,10 @@ file is written whole or not at all. Does not know verifiers, problems or journa
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ from typing import Any
 
 from outthink.core.errors import BadInput
 from outthink.core.sample import ConfidenceTrace, Sample
+from outthink.core.text import REPLACED, writable
 from outthink.engines.protocol import CHUNK
 from outthink.engines.traces import SCORE_COLUMNS, VERIFIER_KEY, reading_parquet
 
@@ -228,6 +231,8 @@ class SampleFile:
     def write(self, out: Path, judged: Sequence[JudgedSample], verifier: JsonObject) -> None:
         """Write all rows with `score`, `steps`, `verifier` and `verifier_tokens`, whole or not at all.
 
+        What an exact verifier says fills `correct` where the file does not know.
+
         Args:
             verifier: its `id` and what else a replay must know; kept in the metadata of a Parquet file.
 
@@ -235,23 +240,39 @@ class SampleFile:
         """
         with _draft(out) as draft:
             if is_jsonl(out):
-                self._write_jsonl(draft, judged, str(verifier["id"]))
+                self._write_jsonl(draft, judged, verifier)
             else:
                 self._write_parquet(draft, judged, verifier)
 
-    def _write_jsonl(self, draft: Path, judged: Sequence[JudgedSample], name: str) -> None:
+    def _graded(self, judged: Sequence[JudgedSample], verifier: JsonObject) -> list[Any] | None:
+        """The column `correct` with its gaps filled, None where nothing is to be filled."""
+        told = self.column("correct")
+        if verifier.get("kind") != "exact" or not any(map(_untold, told)):
+            return None
+        # Of the type that the column has, so that it stays one.
+        kind = next((type(cell) for cell in told if not _untold(cell)), bool)
+        filled = [kind(sample.score == 1) if sample.score is not None else None for sample in judged]
+        return [fill if _untold(cell) else cell for cell, fill in zip(told, filled, strict=True)]
+
+    def _write_jsonl(self, draft: Path, judged: Sequence[JudgedSample], verifier: JsonObject) -> None:
         rows = self.rows if self.rows is not None else self.table.to_pylist()
-        with draft.open("w", encoding="utf-8") as file:
-            for row, sample in zip(rows, judged, strict=True):
-                steps = None if sample.steps is None else list(sample.steps)
-                more = {"score": sample.score, "steps": steps, "verifier": name, "verifier_tokens": sample.tokens}
-                file.write(json.dumps(row | more, ensure_ascii=False) + "\n")
+        graded = self._graded(judged, verifier)
+        with draft.open("w", encoding="utf-8", errors=REPLACED) as file:
+            for place, (row, sample) in enumerate(zip(rows, judged, strict=True)):
+                more = {} if graded is None else {"correct": graded[place]}
+                more |= {"score": sample.score, "steps": None if sample.steps is None else list(sample.steps)}
+                more |= {"verifier": verifier["id"], "verifier_tokens": sample.tokens}
+                file.write(json.dumps(_plain(row | more), ensure_ascii=False) + "\n")
 
     def _write_parquet(self, draft: Path, judged: Sequence[JudgedSample], verifier: JsonObject) -> None:
         import pyarrow as pa
         import pyarrow.parquet as parquet
 
         table = self.table if self.rows is None else _tabled(self.path, self.rows, self.names)
+        if (graded := self._graded(judged, verifier)) is not None:
+            place = table.schema.get_field_index("correct")
+            column = pa.array(graded, pa.bool_() if all(_untold(cell) for cell in graded) else None)
+            table = table.append_column("correct", column) if place < 0 else table.set_column(place, "correct", column)
         steps = [None if sample.steps is None else list(sample.steps) for sample in judged]
         table = table.append_column("score", pa.array([sample.score for sample in judged], pa.float32()))
         table = table.append_column("steps", pa.array(steps, pa.list_(pa.float32())))
@@ -270,11 +291,39 @@ class SampleFile:
             self.table = self.table.drop_columns(list(names))
 
 
+def _untold(cell: Any) -> bool:
+    """Null, or the NaN that tables make of it."""
+    return cell is None or cell != cell
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON has it: dates, decimals and bytes as text, what is no number as null."""
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.hex()
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value)
+
+
 def _tabled(path: Path, rows: Sequence[JsonObject], names: Sequence[str]) -> Table:
     import pyarrow as pa
 
     try:
         return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and Parquet cannot
+        clean = [json.loads(writable(json.dumps(row, ensure_ascii=False))) for row in rows]
+        return _tabled(path, clean, [writable(name) for name in names])
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         line = str(error).splitlines()[0]
         raise BadInput("samples", str(path), f"mixes types in a column ({line})", "use --out FILE.jsonl") from None

@@ -13,7 +13,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -278,9 +278,15 @@ class _ScoreJournal:
             (row, json.dumps([sample.score, sample.steps, sample.tokens, sample.reason]))
             for row, sample in self.waiting.items()
         ]
-        self._database.execute("BEGIN")
-        self._database.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
-        self._database.execute("COMMIT")
+        try:
+            self._database.execute("BEGIN")
+            self._database.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
+            self._database.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            remedy = "free space there and run the same command again: what is scored stays"
+            raise BadInput("--out", str(self.path), f"cannot be written ({error})", remedy) from None
         self.saved.update(self.waiting)
         self.waiting.clear()
         self._committed = monotonic()

@@ -160,7 +160,7 @@ class VirtualRunner(Runner):
             owner.settle(running, status, outcome.sample.prompt_tokens, generated, None, reason, error)
         else:
             running.seen = -(-generated // CHUNK)  # pieces of text, as live
-            owner.settle(running, status, None, None, None, reason, error)
+            owner.settle(running, status, outcome.sample.prompt_tokens, None, None, reason, error)
         self._set_active(self._active - 1)
 
     def _admit_queued(self) -> None:

@@ -185,11 +185,15 @@ def add_columns(rows: Sequence[Row], autos: Sequence[AutoContender], notes: Mapp
             "predicted_high": high,
             "predicted_problems": problems,
             "fallback_rate": outside_runs / runs,
-            "tokens_ratio": row["tokens"] / baseline["tokens"] if baseline and baseline["tokens"] else None,
+            "tokens_ratio": _ratio(row["tokens"], baseline["tokens"] if baseline else None),
         }
         row["notes"] = [note for note in counts if note not in outside and not note.startswith("policy ")]
         if outside:
             row["notes"].append(f"{outside_runs} of {runs} runs were {max(outside, key=outside.__getitem__)}")
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
 
 
 # Cross-fitted rules: their held-out figures come from the same replay as those of every strategy.
@@ -237,6 +241,7 @@ def crossed(policy: Policy, source: SampleSet, say: Callable[[str], None]) -> li
     """
     content = policy.content
     policy.check_revision(source.traces.model, source.revision)
+    source.traces.need_counts()
     fitted = fit_source(source, Target.of(content["target"]), int(content["folds"]), int(content["seed"]))
     for note in fitted.notes:
         say(f"{source.traces.path.name}: {note}")

@@ -18,7 +18,8 @@ import numpy as np
 from outthink.controller.policy.regime import FAR, PROBES, Regime
 from outthink.controller.router.text import hand_features
 from outthink.core.errors import BadInput
-from outthink.engines.traces import Recorded, Traces
+from outthink.engines.recorded import Recorded
+from outthink.engines.traces import Traces
 from outthink.evaluation.dataset import SampleSet
 from outthink.evaluation.replay import Array
 from outthink.evaluation.sample_file import JsonObject
@@ -67,6 +68,9 @@ def _refuse_one(source: SampleSet) -> None:
         raise BadInput("traces", str(traces.path), "holds one problem only", "record more problems")
     if traces.depth < 1:
         raise BadInput("traces", str(traces.path), "has a problem without sampled completions", "record some for each")
+    traces.need_answers()
+    traces.need_grades()
+    traces.need_counts()
     if not any(sample.answer in problem.right for problem in traces.problems.values() for sample in problem.sampled):
         raise BadInput("traces", str(traces.path), "has no correct answer anywhere", "check the gold answers")
     marks: dict[str, str] = {}
@@ -96,12 +100,17 @@ def _without_limits(sampling: JsonObject) -> JsonObject:
 
 
 def drift_values(source: SampleSet) -> dict[str, list[float]]:
-    """What is compared with new samples, one value a problem."""
+    """What is compared with new samples, one value a problem; lengths only where all of them are known."""
     problems = source.traces.problems.values()
-    return {
-        "agreement": [_agreement([sample.answer for sample in problem.sampled]) for problem in problems],
-        "sample_tokens": [float(np.mean([s.tokens or 0 for s in problem.sampled])) for problem in problems],
-    }
+    agreement, lengths = [], []
+    for problem in problems:
+        agreement.append(_agreement([sample.answer for sample in problem.sampled]))
+        lengths.append([sample.tokens for sample in problem.sampled])
+    known = [[tokens for tokens in of_problem if tokens is not None] for of_problem in lengths]
+    values = {"agreement": agreement}
+    if known == lengths:
+        values["sample_tokens"] = [float(np.mean(tokens)) for tokens in known]
+    return values
 
 
 def _agreement(answers: Sequence[str | None]) -> float:

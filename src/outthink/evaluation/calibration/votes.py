@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from outthink.controller.policy.rules import TERMS, Scale
 from outthink.core.errors import BadInput
 from outthink.economics.tariff import active_parameters
-from outthink.engines.traces import Recorded, Traces
+from outthink.engines.recorded import Recorded
+from outthink.engines.traces import Traces
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]

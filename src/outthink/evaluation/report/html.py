@@ -43,9 +43,9 @@ def _charts(rows: Sequence[Row]) -> tuple[str, str]:
     """All charts, one for each cost and scale, and the buttons for the costs that some row has."""
     charts: list[str] = []
     buttons: list[str] = []
-    for metric in METRICS:
-        if not any(row.get(metric) for row in rows):
-            continue
+    # Where no cost is known the first chart says so: the page is made for one.
+    shown = [metric for metric in METRICS if any(row.get(metric) for row in rows)] or list(METRICS)[:1]
+    for metric in shown:
         for log in (True, False):
             first = not charts
             svg = draw(rows, x=metric, log=log, interactive=True, prefix=f"{metric}-{'log' if log else 'linear'}")

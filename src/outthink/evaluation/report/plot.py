@@ -157,6 +157,10 @@ def _draw_panel(panel: Panel, frame: _Frame, clip: str, *, interactive: bool) ->
     box = f'x="{frame.left:.1f}" y="{frame.top:.1f}" width="{frame.width:.1f}" height="{frame.height:.1f}"'
     parts = [f'<g class="panel"><clipPath id="{clip}"><rect {box}/></clipPath>']
     parts.append(text(frame.left - 40, frame.top - 32, panel.traces.replace("--", " · "), "head"))
+    if not any(point.get(frame.metric) for series in panel.series for point in series.points):
+        content = f"{METRICS[frame.metric].title}: unknown"
+        middle = text(frame.left + frame.width / 2, frame.top + frame.height / 2, content, "muted", "middle")
+        return "".join(parts) + middle + "</g>"
     parts += _grid(frame)
     parts += _rungs(frame, panel.find(BASELINE))
     # References first, so that contenders lie on top of them, and lone marks where no line can hide them.

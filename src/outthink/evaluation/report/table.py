@@ -90,7 +90,8 @@ def strategies(rows: Sequence[Row]) -> list[str]:
 def panels(rows: Sequence[Row]) -> list[Panel]:
     """Group rows by traces file and strategy; BadInput names a row that lacks a key."""
     for place, row in enumerate(rows):
-        missing = [key for key in NEEDED if row.get(key) is None]
+        # Tokens may be unknown, which is null; a row that does not speak of them is none of `compare`.
+        missing = [key for key in NEEDED if row.get(key) is None and (key != "tokens" or key not in row)]
         if missing:
             raise BadInput(
                 f"row {place}", ", ".join(missing), "is missing", "use the rows of `outthink compare --json`"
@@ -110,6 +111,9 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
 
 
 MISSING = "–"
+UNKNOWN = "unknown"
+_COST = {"difference": "tokens", "flops_difference": "flops"}
+"""Amounts at which differences are taken; without one the difference is as unknown as the amount."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +162,10 @@ def _interval(row: Row, key: str, write: Callable[[float], str]) -> str:
 
 
 def cell(row: Row, column: Column) -> str:
-    """What stands in a cell; a dash for what is unknown."""
+    """What stands in a cell: `unknown` for an amount that nobody told, a dash where there is nothing to tell."""
     value = row.get(column.key)
     if value is None:
-        return MISSING
+        return UNKNOWN if row.get(_COST.get(column.key, column.key)) is None else MISSING
     match column.style:
         case "count":
             return f"{value:,.0f}"

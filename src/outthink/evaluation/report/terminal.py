@@ -73,10 +73,12 @@ def _sign(series: Series) -> tuple[str, int | None]:
 
 def _plot(panel: Panel, width: int, height: int, color: bool) -> list[str]:
     known = [point for series in panel.series for point in series.points if point.get("tokens")]
+    if not known:
+        return [" " * (_GUTTER + 1) + "generated tokens per problem: unknown"]
     ours = [point.accuracy for point in known if point.row["strategy"] != ORACLE] or [0.0, 1.0]
     span = max(max(ours) - min(ours), 0.04)
     columns = width - _GUTTER - 2
-    x = Axis.around([p.get("tokens") or 1.0 for p in known] or [1.0, 10.0], 0, 2 * columns - 1, log=True)
+    x = Axis.around([p.get("tokens") or 1.0 for p in known], 0, 2 * columns - 1, log=True)
     y = Axis(max(0.0, min(ours) - 0.08 * span), min(1.0, max(ours) + 0.15 * span), 4 * height - 1, 0)
     canvas = _Canvas(columns, height)
     # The baseline's marks come last: where a strategy falls on them it has gained nothing.

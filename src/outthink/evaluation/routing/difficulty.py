@@ -65,6 +65,8 @@ def outcomes(sources: Sequence[SampleSet]) -> ModelOutcomes:
     for source in sources:
         if source.questions is None:
             raise BadInput("traces", str(source.traces.path), "has no problems beside it", "add problems.parquet")
+        source.traces.need_grades()
+        source.traces.need_counts()
         for name, problem in source.traces.problems.items():
             grades = [sample.answer in problem.right for sample in problem.sampled]
             lengths = [sample.tokens for sample in problem.sampled if sample.tokens]
