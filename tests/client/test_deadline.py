@@ -1,4 +1,4 @@
-"""The seconds of a budget cover reading a verifier's model: the clock starts before it, and nobody waits for its end."""
+"""The seconds of a budget cover reading a verifier's model, and nobody waits for the end of that."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ session), any engine, or what a call is for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -268,6 +269,23 @@ class BudgetAccount:
                 return count, tokens
         return 0, 0
 
+    def shortage(self, prompt: int, cap: int, floor: int, tariff: Tariff) -> str | None:
+        """What the whole budget would have to be for one call; arguments as for `admit`.
+
+        None where it has room for one, or where something of it has been used already.
+        """
+        *_, whole = self.chain()
+        if any(whole.spent.values()) or any(whole.reserved.values()):
+            return None
+        short = []
+        for name in SPENT:
+            if (limit := whole.budget.get(name)) is None:
+                continue
+            need = _least(name, prompt, min(floor, cap), tariff)
+            if limit < need:
+                short.append(f"{name}={limit:.12g} is below the least that works here: {need:.12g}")
+        return "; ".join(short) or None
+
     def reserve(self, prompt: int, generated: int, tariff: Tariff) -> CallReservation:
         """Set aside the upper bound of one call on this account and all around it."""
         reservation = CallReservation(
@@ -310,6 +328,20 @@ def _linear(name: Currency, prompt: int, tariff: Tariff) -> tuple[float, float]:
     if fixed is None or more is None:
         raise Unsupported(f"budget {name}: model {tariff.model!r} cannot be bounded in it")  # see check_budget
     return fixed, (more - fixed) / 1000
+
+
+def _least(name: Currency, prompt: int, generated: int, tariff: Tariff) -> float:
+    """The least amount that admits a call: tokens exactly, money and energy to three digits and never less."""
+    fixed, slope = _linear(name, prompt, tariff)
+    need = fixed + slope * generated
+    if name == "tokens" or need <= 0:
+        return need
+    step = 10.0 ** (math.floor(math.log10(need)) - 2)
+    count = math.ceil(need / step)
+    # `admit` divides where this multiplies, and rounding may cost it a token.
+    while slope > 0 and int((float(f"{count * step:.12g}") - fixed) / slope) < generated:
+        count += 1
+    return float(f"{count * step:.12g}")
 
 
 def check_budget(budget: Budget, tariff: Tariff) -> None:

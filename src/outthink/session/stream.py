@@ -133,6 +133,9 @@ class Stream:
         for _ in range(min(count, wanted)):
             self._launch(tokens, bound)
         if count == 0:
+            short = session.account.shortage(bound, cap, self.request.min_tokens, session.tariff)
+            if short is not None:
+                session.note(f"budget {short}")
             session.out_of_budget()
         return count
 
