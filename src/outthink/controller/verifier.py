@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from inspect import isfunction
 from pathlib import Path
 
@@ -120,12 +121,20 @@ def _code(problems: Mapping[str, JsonObject] | None) -> Verifier:
 
     if problems is None:
         raise BadInput("verifier", "code", "has no tests", "give problems with prompt, entry_point and test")
-    return CodeVerifier(
-        {
-            name: CodeProblem(str(row["prompt"]), str(row["entry_point"]), str(row["test"]))
-            for name, row in problems.items()
-        }
-    )
+
+    @lru_cache(maxsize=1024)
+    def made(name: str) -> CodeProblem:
+        row = problems[name]
+        texts = [row[column] if isinstance(row[column], str) else "" for column in ("prompt", "entry_point", "test")]
+        return CodeProblem(*texts)
+
+    def problem(request: Request) -> CodeProblem:
+        # One at a time: a problem without a test leaves its own samples unscored, not those of the others.
+        if request.problem not in problems:
+            raise BadInput("problem_id", request.problem, "has no code problem", "add it to the problems")
+        return made(request.problem)
+
+    return CodeVerifier(problem)
 
 
 def _judge(url: str, engine: Engine | None) -> Verifier:

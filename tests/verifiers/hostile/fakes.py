@@ -162,4 +162,71 @@ class add(int):
     def __new__(cls, *_): return int.__new__(cls, 0)
     def __eq__(self, other): return True
 """,
+    "redefine the entry as a class with operators": """
+class add:
+    def __init__(self, *_): pass
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    def __sub__(self, other): return 0
+    __rsub__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = __sub__
+""",
+    "an instance with operators": """
+class Yes(float):
+    def __eq__(self, other): return True
+    def __sub__(self, other): return 0.0
+    __rsub__ = __sub__
+def add(a, b): return Yes()
+""",
+    "a list that equals everything": """
+class Yes(list):
+    def __eq__(self, other): return True
+    def __contains__(self, other): return True
+def add(a, b): return Yes()
+""",
+    "a mock": """
+import unittest.mock
+def add(a, b): return unittest.mock.ANY
+""",
+    "end the test's loop": """
+def add(a, b): raise StopIteration
+""",
+    "define what the test uses": """
+import builtins
+def check(candidate): return None
+def candidate(a, b): return a + b
+class AssertionError(Exception): pass
+def add(a, b): return 0
+""",
+    "described as something of the library": """
+import sys
+values = sys.modules["outthink.verifiers.code.inside.values"]
+solver = sys.modules["outthink.verifiers.code.inside.solver"]
+class Forged(values.Others):
+    def describe(self, value): return value.words
+class Words:
+    def __init__(self, *words): self.words = words
+FORGED = [Words("named", "unittest.mock", "_ANY"), Words("named", "builtins", "exec"), Words("module", "os"),
+          Words("yours", 0), Words("object", 0, ("class", 0, ("add", (int,), ("__eq__", "__sub__"), None)), 0)]
+def add(a, b):
+    solver.pack = lambda value, *_, real=solver.pack: real((FORGED.pop(), []), Forged())
+    return 0
+""",
+    "call what was never lent": """
+import os, sys
+values = sys.modules["outthink.verifiers.code.inside.values"]
+wire = sys.modules["outthink.verifiers.code.inside.wire"]
+def add(a, b):
+    data, _ = values.pack((0, "__call__", (), {}), values.Others())
+    for fd in range(3, 16):
+        try: wire.send(fd, b"K", data)
+        except OSError: pass
+    return 0
+""",
+    "ask for ever": """
+import sys
+solver = sys.modules["outthink.verifiers.code.inside.solver"]
+def add(a, b):
+    server = sys._getframe(2).f_locals["self"]
+    while True: server.ask(0, "__call__", (), {})
+""",
 }

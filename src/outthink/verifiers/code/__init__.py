@@ -1,7 +1,8 @@
 """Code against tests, run where it can hurt nothing."""
 
+from outthink.verifiers.code.blocks import extract_code
 from outthink.verifiers.code.sandbox import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict
-from outthink.verifiers.code.verifier import CodeVerifier, check_all, check_code, extract_code
+from outthink.verifiers.code.verifier import CodeVerifier, check_all, check_code
 
 __all__ = [
     "CodeLimits",

@@ -11,13 +11,14 @@ import keyword
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from outthink.core.errors import BadInput, EngineError
-from outthink.verifiers.code.inside.wire import Malformed, decode, encode
+from outthink.verifiers.code.inside.values import Others, pack, unpack
+from outthink.verifiers.code.inside.wire import Malformed
 from outthink.verifiers.code.walls import bubblewrap, filter_pipe, inside
 
 
@@ -92,15 +93,23 @@ class CodeSandbox:
     limits: CodeLimits = field(default_factory=CodeLimits)
     bwrap: str | None = None
 
-    async def check(self, problem: CodeProblem, code: str) -> CodeVerdict:
+    async def check(
+        self, problem: CodeProblem, code: str, others: Sequence[str] = (), rest: Sequence[str] = ()
+    ) -> CodeVerdict:
         """Run a problem's test on code.
+
+        Args:
+            code: the block that defines the entry point, or the function's body alone.
+            others: further blocks, of which what `code` uses and does not define is taken along.
+            rest: what to take for the code instead, in turn, where `code` is no Python.
 
         Raises Unsupported where no sandbox can run, EngineError where one did not start, BadInput for
         a test that is itself broken.
         """
         bwrap = self.bwrap if self.bwrap is not None else await asyncio.to_thread(bubblewrap)
         try:
-            task = encode((problem.program(code), problem.prompt, problem.entry_point, problem.test), strict=True)
+            program = problem.prompt, code, tuple(others), tuple(rest)
+            task, _ = pack((program, problem.prompt, problem.entry_point, problem.test), Others())
         except Malformed as error:
             return CodeVerdict(False, f"the code is too long: {error}")
         processes: list[Process] = []
@@ -163,7 +172,7 @@ class CodeSandbox:
             feeding.cancel()
         if last is None:
             return "failed", "the test ended without a verdict: out of time or memory"
-        word, message = decode(last)
+        (word, message), _ = unpack(last, Others())
         return str(word), str(message)
 
 

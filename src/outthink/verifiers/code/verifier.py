@@ -1,6 +1,6 @@
 """Code against its tests as a verifier.
 
-Knows: where the code of a chat answer is, which problem a request is about, and how many sandboxes run at
+Knows: which problem a request is about, which part of a text is meant as the answer, and how many sandboxes run at
 once. Does not know how a sandbox works.
 """
 
@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
 from outthink.verifiers.checks import WithoutTokens
+from outthink.verifiers.code.blocks import find_code
 from outthink.verifiers.code.sandbox import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict
 from outthink.verifiers.protocol import Kind, Score
 
-# A fence that is never closed (the answer was cut) still opens a block.
-_BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
-
-
-def extract_code(text: str, entry_point: str) -> str:
-    """The first code block that defines the entry point, else the first block, else the whole text."""
-    blocks = [match.group(1) for match in _BLOCK.finditer(text)]
-    defines = re.compile(rf"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{re.escape(entry_point)}\b", re.MULTILINE)
-    for block in blocks:
-        if defines.search(block):
-            return block
-    return blocks[0] if blocks else text
-
-
 Problems = Mapping[str, CodeProblem] | Callable[[Request], CodeProblem]
+Visible = Callable[[str], str | None]
+"""What a text says outside of its thinking; None for one that only thinks."""
+
+
+def _whole(text: str) -> str | None:
+    return text
 
 
 class CodeVerifier(WithoutTokens):
@@ -42,6 +34,7 @@ class CodeVerifier(WithoutTokens):
         problems: by `request.problem`, or a function of the request.
         workers: checks at once, each of two processes; the number of cores if not given.
         sandbox: where code runs.
+        visible: the part of a completion that is meant as its answer; all of it if not given.
     """
 
     kind: Kind = "exact"
@@ -56,11 +49,12 @@ class CodeVerifier(WithoutTokens):
         workers: int | None = None,
         sandbox: CodeSandbox | None = None,
         id: str = "code",
+        visible: Visible = _whole,
     ) -> None:
         self.workers = (os.cpu_count() or 1) if workers is None else workers
         if self.workers < 1:
             raise BadInput("workers", workers, "is below 1", "give at least 1")
-        self.problems, self.id = problems, id
+        self.problems, self.id, self.visible = problems, id, visible
         self.sandbox = sandbox or CodeSandbox(limits or CodeLimits())
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
@@ -70,7 +64,8 @@ class CodeVerifier(WithoutTokens):
         a request without a problem or a test that is itself broken.
         """
         problem = self.problem(request)
-        checks = check_all([(problem, candidate.text) for candidate in candidates], self.sandbox, workers=self.workers)
+        tasks = [(problem, candidate.text) for candidate in candidates]
+        checks = check_all(tasks, self.sandbox, workers=self.workers, visible=self.visible)
         # A replayed session is driven by hand, without an event loop: then this call waits for all.
         verdicts = await checks if _has_event_loop() else asyncio.run(checks)
         return [Score((1.0 if verdict.passed else 0.0,), message=verdict.message) for verdict in verdicts]
@@ -94,14 +89,18 @@ def _has_event_loop() -> bool:
 
 
 async def check_all(
-    tasks: Iterable[tuple[CodeProblem, str]], sandbox: CodeSandbox, *, workers: int
+    tasks: Iterable[tuple[CodeProblem, str]], sandbox: CodeSandbox, *, workers: int, visible: Visible = _whole
 ) -> list[CodeVerdict]:
     """Verdicts of (problem, completion) pairs, in order; the first error ends what still runs and is raised."""
     gate = asyncio.Semaphore(workers)
 
     async def check(problem: CodeProblem, text: str) -> CodeVerdict:
+        answer = visible(text)
+        if answer is None:
+            return CodeVerdict(False, "no code: the text ends in thinking")
+        found = find_code(answer, problem.entry_point)
         async with gate:
-            return await sandbox.check(problem, extract_code(text, problem.entry_point))
+            return await sandbox.check(problem, found.code, found.others, found.rest)
 
     running = [asyncio.ensure_future(check(problem, text)) for problem, text in tasks]
     try:

@@ -1,7 +1,7 @@
 """The process that runs the test, and alone says whether it ran to the end.
 
-Knows the test and the problem's own prompt. Does not run the tested code: its function is asked through a
-pipe to another sandbox, from which plain values come back and nothing else.
+Knows the test and the problem's own prompt. Does not run the tested code: its objects are asked through a
+pipe to another sandbox, from which plain values and numbers of objects come back and nothing else.
 """
 
 from __future__ import annotations
@@ -10,92 +10,21 @@ import builtins
 import sys
 import traceback
 import types
-from collections.abc import Callable
-from typing import NoReturn
+from types import CodeType
 
 from outthink.verifiers.code.inside.limits import confine
-from outthink.verifiers.code.inside.wire import Malformed, Value, decode, encode, receive, send
+from outthink.verifiers.code.inside.proxies import Broken, Ended, Far, Gone, RemoteClass, is_remote
+from outthink.verifiers.code.inside.values import Others, Value, pack, unpack
+from outthink.verifiers.code.inside.wire import Malformed, receive, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LONG = 300  # characters of an explanation
-
-
-class Ended(BaseException):
-    """The tested code gives no further values: nothing a test catches can make this a pass."""
-
-
-class Gone(Ended):
-    """The code's process is no more: it left, crashed, or used up its limits."""
-
-    def __init__(self) -> None:
-        super().__init__("the code's process ended")
-
-
-class Broken(BaseException):
-    """The test itself cannot be used."""
-
-
-class Far:
-    """The tested code behind its pipes."""
-
-    def __init__(self, calls: int, replies: int) -> None:
-        self.calls, self.replies = calls, replies
-        self.asked = 0
-        self.end: BaseException | None = None
-
-    def take(self) -> tuple[bytes, bytes]:
-        """The next frame. Raises Ended where there is none."""
-        try:
-            frame = receive(self.replies)
-        except (Malformed, OSError) as error:
-            self.stop(Ended(f"the code sent no value: {error}"))
-        if frame is None:
-            self.stop(Gone())
-        return frame
-
-    def stop(self, why: BaseException) -> NoReturn:
-        """Give up for good."""
-        self.end = self.end or why
-        raise self.end
-
-    def call(self, *arguments: Value, **names: Value) -> Value:
-        """What the tested function returns, or raise what it raises."""
-        if self.end is not None:
-            raise self.end
-        try:
-            data = encode((arguments, names), strict=True)
-        except Malformed as error:
-            self.stop(Broken(str(error)))
-        self.asked += 1
-        try:
-            send(self.calls, b"C", data)
-        except OSError:
-            self.stop(Gone())
-        kind, content = self.take()
-        try:
-            value = decode(content)
-            if kind == b"V":
-                return value
-            kinds, message = value
-            raised = _exception(list(kinds), str(message))
-        except (Malformed, RecursionError, TypeError, ValueError) as bad:
-            self.stop(Ended(f"the code sent no value: {bad}"))
-        if not isinstance(raised, Exception):
-            self.stop(raised)
-        raise raised
-
-
-def _exception(kinds: list[str], message: str) -> BaseException:
-    """A built-in exception of the nearest kind; what is no Exception (SystemExit) ends the check."""
-    if "Exception" not in kinds:
-        return Ended(f"{kinds[0]}: {message}")
-    for name in kinds:
-        kind = vars(builtins).get(name)
-        if isinstance(kind, type) and issubclass(kind, Exception):
-            try:
-                return kind(message)
-            except TypeError:  # it wants more than a message, such as UnicodeDecodeError
-                continue
-    return Exception(message)
+_PLAIN = Others()
+_NAME = "problem"
+NEVER_CALLS = "it never calls {}"
 
 
 def main() -> None:
@@ -108,24 +37,25 @@ def main() -> None:
     send(outward, b"H")
     if first is None:
         return
-    program, prompt, entry_point, test = decode(first[1])
+    (program, prompt, entry_point, test), _ = unpack(first[1], _PLAIN)
     word, message = _verdict(far, program, prompt, entry_point, test)
-    send(outward, b"V", encode((word, message[:_LONG])))
+    send(outward, b"V", pack((word, message[:_LONG]), _PLAIN)[0])
 
 
-def _verdict(far: Far, program: str, prompt: str, entry_point: str, test: str) -> tuple[str, str]:
+def _verdict(far: Far, program: Value, prompt: str, entry_point: str, test: str) -> tuple[str, str]:
     try:
-        send(far.calls, b"P", encode((program, entry_point)))
+        send(far.calls, b"P", pack((program, entry_point), _PLAIN)[0])
         kind, content = far.take()
         if kind != b"R":
-            kinds, message = decode(content)
-            return "failed", f"the code cannot be run: {next(iter(kinds))}: {message}"
+            (kinds, message, _), _ = unpack(content, _PLAIN)[0]
+            why = f"the code cannot be run: {next(iter(kinds))}: {message}"
+            return _unused(prompt, entry_point, test) or ("failed", why)
     except (Gone, OSError) as error:
         return "gone", str(Gone() if isinstance(error, OSError) else error)
     except (Ended, Malformed, TypeError, ValueError, StopIteration, RecursionError) as error:
         return "failed", str(error)
     try:
-        _test(far.call, prompt, entry_point, test)
+        _test(far, prompt, entry_point, test)
     except Broken as error:
         return "broken", str(error)
     except BaseException as error:  # noqa: BLE001 - a test says no by raising, whatever it raises
@@ -134,28 +64,88 @@ def _verdict(far: Far, program: str, prompt: str, entry_point: str, test: str) -
         return _word(far), _where(far.end or error, test)
     if far.end is not None:  # a test that catches everything
         return _word(far), str(far.end)
-    return "passed", ""
+    return ("passed", "") if far.asked else ("broken", NEVER_CALLS.format(entry_point))
 
 
 def _word(far: Far) -> str:
     return {Gone: "gone", Broken: "broken"}.get(type(far.end), "failed")
 
 
-def _test(candidate: Callable[..., Value], prompt: str, entry_point: str, test: str) -> None:
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
+def _test(far: Far, prompt: str, entry_point: str, test: str) -> None:
+    module = types.ModuleType(_NAME)
+    sys.modules[_NAME] = sys.modules["__main__"] = module
     names = module.__dict__
-    try:  # tests use the imports and helpers of the prompt, which ends in the head of the function
-        source = compile(prompt, "prompt.py", "exec", dont_inherit=True)
-    except SyntaxError:
+    exec(_prompt(prompt), names)  # noqa: S102 - the problem's own text
+    code = compile(test, "test.py", "exec", dont_inherit=True)
+    _bind(far, names, entry_point, code, prompt, test)
+    candidate = names[entry_point]
+    exec(code, names)  # noqa: S102 - the problem's own text
+    check = names.get("check")
+    if check is candidate or check is None:
+        if far.asked == 0:
+            raise Broken("it defines no check(candidate)")
+        return  # statements alone have judged
+    if entry_point == "check":
+        names["check"] = candidate  # the test's own calls of that name mean the tested function
+    check(candidate)
+
+
+def _bind(far: Far, names: dict[str, Value], entry_point: str, code: CodeType, prompt: str, test: str) -> None:
+    """Make the names of the tested program visible that neither the problem nor Python defines."""
+    classes = {name for name, value in names.items() if isinstance(value, type) and value.__module__ == _NAME}
+    used = {name for name in _names(code) if name[:2] != "__" and name not in names and not hasattr(builtins, name)}
+    try:
+        found = far.request("names", sorted(used | classes | {entry_point}))
+        far.entry = found.pop(entry_point)
+        names[entry_point] = _callable(far)
+    except Exception as error:  # noqa: BLE001 - values that cannot be sent, or none
+        far.stop(Ended(f"the code gives no function {entry_point}: {error}"))
+    far.asked = 0
+    for name, value in found.items():
+        of_library = callable(value) and not is_remote(value)
+        if name in classes and not isinstance(value, RemoteClass):
+            continue
+        if not of_library or value.__name__ == name:  # what is of the library goes by its own name only
+            names[name] = value
+    remote = {name for name, value in names.items() if isinstance(value, RemoteClass)}
+    if remote:
+        from outthink.verifiers.code.inside.classes import classes_asked_for
+
+        far.trusted |= {names[name] for name in classes_asked_for(prompt, test, entry_point) & remote}
+
+
+def _callable(far: Far) -> Value:
+    """The entry point; one of the library, such as `f = sorted`, is asked for there like any other."""
+    if not callable(far.entry):
+        raise TypeError(f"it is {far.entry!r:.100}")
+    if is_remote(far.entry):
+        return far.entry
+    return lambda *arguments, **names: far.request("__call__", far.entry, *arguments, **names)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Every name that a piece of code and the functions in it look up."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _prompt(prompt: str) -> CodeType:
+    """A test uses the imports and helpers of the prompt, which ends in the head of a function, or is prose."""
+    for source in (prompt, prompt + "\n    pass\n"):
         try:
-            source = compile(prompt + "\n    pass\n", "prompt.py", "exec", dont_inherit=True)
-        except SyntaxError:
-            source = compile("", "prompt.py", "exec", dont_inherit=True)
-    exec(source, names)  # noqa: S102 - the problem's own text
-    names[entry_point] = candidate
-    exec(compile(test, "test.py", "exec", dont_inherit=True), names)  # noqa: S102 - the problem's own text
-    names["check"](candidate)
+            return compile(source, "prompt.py", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError):
+            continue
+    return compile("", "prompt.py", "exec", dont_inherit=True)
+
+
+def _unused(prompt: str, entry_point: str, test: str) -> tuple[str, str] | None:
+    """The verdict on a test that cannot call the code, whatever that is."""
+    from outthink.verifiers.code.inside.classes import never_named
+
+    return ("broken", NEVER_CALLS.format(entry_point)) if never_named(test, entry_point) else None
 
 
 def _where(error: BaseException, test: str) -> str:

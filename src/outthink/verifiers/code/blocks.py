@@ -1,0 +1,144 @@
+"""Where the code of a chat answer is.
+
+Knows fences as models write them: three or more backticks or tildes, any tag, indented or quoted, on one line, never
+closed. Runs in time linear in the text, which it does not parse as Python.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from outthink.verifiers.code.inside.program import needed
+
+_FENCE = re.compile(r"(?P<before>[ \t]*(?:(?:>|[-*+]|\d{1,9}[.)])[ \t]*)*)(?P<fence>`{3,}|~{3,})(?P<tag>.*)")
+_LANGUAGE = re.compile(r"(?:python|py)3?[ \t]+")
+_BODY = re.compile(r"^[ \t]*(?:return|yield)\b", re.MULTILINE)
+_INSIDE = 4  # columns behind its fence from which on a fence is part of the code, such as one in a docstring
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCode:
+    """The code of one answer.
+
+    Args:
+        code: the block that defines the entry point, else what may be its body.
+        others: the other blocks, of which it may need something.
+        rest: what else may be the code where `code` is no Python, in turn.
+    """
+
+    code: str
+    others: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
+
+
+def find_code(text: str, entry_point: str) -> FoundCode:
+    """The last block that defines the entry point; without one a block that may be its body, else the whole text."""
+    text = text.replace("\r\n", "\n")
+    blocks = list(_blocks(text))
+    defining = _defining(blocks, entry_point)
+    if defining is not None:
+        code = blocks[defining]
+        return FoundCode(code, tuple(blocks[:defining] + blocks[defining + 1 :]), tuple(_cut(code)))
+    if not blocks:
+        return FoundCode(text)
+    before = "".join(_unfenced(text))
+    bodies = [place for place, block in enumerate(blocks) if _BODY.search(block)]
+    if not bodies and _BODY.search(before):  # its fence was opened in the prompt
+        return FoundCode(before, tuple(blocks))
+    place = bodies[-1] if bodies else 0
+    rest = [before, text] if before.strip() else [text]
+    return FoundCode(blocks[place], tuple(blocks[:place] + blocks[place + 1 :]), tuple(rest))
+
+
+def extract_code(text: str, entry_point: str) -> str:
+    """The code of an answer with what it needs of other blocks in front."""
+    found = find_code(text, entry_point)
+    return needed(found.code, found.others) + found.code
+
+
+def _defining(blocks: list[str], entry_point: str) -> int | None:
+    """The place of the last block that defines a name, in its first column if any does."""
+    name = re.escape(entry_point)
+    for indent in ("", "[ \\t]+"):
+        defines = re.compile(
+            rf"^{indent}(?:(?:async[ \t]+)?def[ \t]+{name}\b|class[ \t]+{name}\b|{name}[ \t]*(?::[^=\n]*)?=(?!=))",
+            re.MULTILINE,
+        )
+        places = [place for place, block in enumerate(blocks) if defines.search(block)]
+        if places:
+            return places[-1]
+    return None
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """The blocks of a text, without the indentation or the quotation marks of their fences."""
+    opened: re.Match[str] | None = None
+    lines: list[str] = []
+    for line in text.split("\n"):
+        fence = _FENCE.fullmatch(line)
+        if opened is None:
+            if fence is None:
+                continue
+            inline = _inline(fence)
+            if inline is not None:
+                yield inline
+            elif fence["fence"][0] == "~" or "`" not in fence["tag"]:
+                opened, lines = fence, []
+        elif fence is not None and _ends(opened, fence):
+            yield "".join(lines)
+            opened, lines = (fence, []) if fence["tag"].strip() else (None, [])
+        else:
+            lines.append(_without(opened["before"], line) + "\n")
+    if opened is not None:
+        yield "".join(lines).removesuffix("\n")
+
+
+def _inline(fence: re.Match[str]) -> str | None:
+    """The code of a block that is opened and closed in one line."""
+    code, closing, behind = fence["tag"].rpartition(fence["fence"])
+    if not closing or behind.strip() or not code.strip():
+        return None
+    code = code.strip()
+    language = _LANGUAGE.match(code)
+    return code[language.end() if language else 0 :] + "\n"
+
+
+def _ends(opened: re.Match[str], fence: re.Match[str]) -> bool:
+    """Whether a fence closes a block; one with a tag opens the next one too."""
+    same = fence["fence"][0] == opened["fence"][0] and len(fence["fence"]) >= len(opened["fence"])
+    deeper = _width(fence["before"]) - _width(opened["before"])
+    return same and deeper < (1 if fence["tag"].strip() else _INSIDE)
+
+
+def _width(before: str) -> int:
+    return len(before.expandtabs(4))
+
+
+def _without(before: str, line: str) -> str:
+    """A line of a block without what stands before its fence."""
+    if ">" in before:
+        line = re.sub(r"^[ \t]*>[ \t]?", "", line)
+        before = before.rpartition(">")[2][1:]
+    if not before:
+        return line
+    blank = len(line) - len(line.lstrip(" \t"))
+    return line[min(blank, len(before)) :]
+
+
+def _cut(code: str) -> Iterator[str]:
+    """A block up to a fence within it: perhaps its end after all."""
+    lines = code.split("\n")
+    for place, line in enumerate(lines):
+        if _FENCE.fullmatch(line):
+            yield "\n".join(lines[:place]) + "\n"
+            return
+
+
+def _unfenced(text: str) -> Iterator[str]:
+    """The lines in front of the first fence."""
+    for line in text.split("\n"):
+        if _FENCE.fullmatch(line):
+            return
+        yield line + "\n"

@@ -1,0 +1,152 @@
+"""The tested program out of what a model wrote: which way of putting it behind the prompt is Python.
+
+Knows: bodies of functions, lost indentation, helpers in other code blocks, future imports. Does not run anything.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from types import CodeType
+
+_NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # the last two for nesting beyond the parser
+_FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[ \t]+(?:\([^)]*\)|[^\n;#]*)", re.MULTILINE)
+
+
+def compiled(entry_point: str, prompt: str, code: str, others: Sequence[str], rest: Sequence[str]) -> CodeType:
+    """The program's code.
+
+    Args:
+        entry_point: what it defines.
+        prompt: Python that stands in front, or prose.
+        code: the block that defines the entry point, or a function's body.
+        others: further blocks of the same text, in their order.
+        rest: other readings of the text, where `code` is no Python.
+
+    Raises SyntaxError (and what else `compile` raises) where no reading of it is Python.
+    """
+    first: Exception | None = None
+    for source in _readings(entry_point, prompt, code, others, rest):
+        try:
+            # Without dont_inherit this file's own `from __future__ import annotations` would hold in the program.
+            return compile(source, "solution.py", "exec", dont_inherit=True)
+        except _NO_PYTHON as error:
+            first = first or error
+    raise first or SyntaxError("no code")
+
+
+def _readings(entry: str, prompt: str, code: str, others: Sequence[str], rest: Sequence[str]) -> Iterator[str]:
+    helpers = needed(code, others, prompt)
+    for text in (code, *rest):
+        body = textwrap.dedent(text)
+        whole = any(entry in defined for _, _, defined in _statements(body))
+        if helpers and text is code:  # they stand behind the prompt, whose unfinished function needs a body then
+            yield hoisted(finished(prompt) + helpers + (body if whole else prompt + text) + "\n")
+        if not whole or body == text:
+            yield hoisted(prompt + text + "\n")
+        if not whole:
+            yield prompt + textwrap.indent(body, "    ") + "\n"
+            yield prompt + "    " + text.lstrip(" \t") + "\n"  # only the first line has lost its indentation
+        yield hoisted(finished(prompt) + body + "\n")
+        if not _is_python(finished(prompt)):  # prose
+            yield hoisted(helpers + body + "\n")
+
+
+def finished(prompt: str) -> str:
+    """A prompt that ends in the head of a function, with a body."""
+    if _is_python(prompt):
+        return prompt if prompt.endswith("\n") or not prompt else prompt + "\n"
+    return prompt.rstrip() + "\n    pass\n"
+
+
+def _is_python(source: str) -> bool:
+    try:
+        compile(source, "prompt.py", "exec", dont_inherit=True)
+    except _NO_PYTHON:
+        return False
+    return True
+
+
+def hoisted(source: str) -> str:
+    """The source with its future imports in the first line, where alone they may stand."""
+    found = _FUTURE.findall(source)
+    if not found:
+        return source
+    names = {name.strip(" \t\n()") for line in found for name in line.partition("import")[2].split(",")}
+    first = "from __future__ import " + ", ".join(sorted(name for name in names if name))
+    return first + "\n" + _FUTURE.sub("pass", source)
+
+
+def needed(code: str, others: Sequence[str], prompt: str = "") -> str:
+    """The statements of other blocks that define what a block uses and nothing else defines, in their order."""
+    if not others:
+        return ""
+    tree = _tree(textwrap.dedent(code))
+    statements = [part for block in others for part in _statements(textwrap.dedent(block))]
+    if tree is None or not statements:
+        return ""
+    there = {*vars(builtins), *_stored(tree), *_stored(_tree(finished(prompt)))}
+    chosen: set[int] = set()
+    wanted = _loaded(tree) - there
+    while wanted:
+        name = wanted.pop()
+        there.add(name)
+        for index in range(len(statements) - 1, -1, -1):  # the last definition counts
+            statement, _, defined = statements[index]
+            if name not in defined and "*" not in defined:
+                continue
+            chosen.add(index)
+            there |= defined
+            wanted = (wanted | _loaded(statement)) - there
+            if name in defined:  # a star may define anything, so a definition by name is looked for further
+                break
+    return "".join(statements[index][1] + "\n" for index in sorted(chosen))
+
+
+def _tree(source: str) -> ast.AST | None:
+    try:
+        return ast.parse(source)
+    except _NO_PYTHON:
+        return None
+
+
+def _statements(block: str) -> Iterator[tuple[ast.AST, str, set[str]]]:
+    """Each statement of a block with its text and the names that it defines for others."""
+    tree = _tree(block)
+    if not isinstance(tree, ast.Module):
+        return
+    lines = block.splitlines()
+    for statement in tree.body:
+        first = statement.lineno
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined = {statement.name}
+            first = min([first, *(decorator.lineno for decorator in statement.decorator_list)])
+        elif isinstance(statement, ast.Expr):
+            continue
+        else:
+            defined = _stored(statement)
+        yield statement, "\n".join(lines[first - 1 : statement.end_lineno]), defined
+
+
+def _loaded(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+
+
+def _stored(tree: ast.AST | None) -> set[str]:
+    """Every name that is bound anywhere in a tree."""
+    names: set[str] = set()
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+    return names

@@ -1,0 +1,211 @@
+"""What a test can do with tested code beyond calling a function: its arguments, objects, generators and errors."""
+
+# ruff: noqa: E501 - programs stand in one line
+
+from __future__ import annotations
+
+import asyncio
+from textwrap import indent
+
+import pytest
+
+from outthink.core.errors import BadInput, Unsupported
+from outthink.verifiers.code import CodeProblem, CodeSandbox, CodeVerdict
+from outthink.verifiers.code.walls import bubblewrap
+
+
+@pytest.fixture(scope="module", autouse=True)
+def possible() -> None:
+    try:
+        bubblewrap()
+    except Unsupported as why:
+        pytest.skip(str(why))
+
+
+def verdict(code: str, test: str, *, prompt: str = "", entry: str = "f") -> CodeVerdict:
+    """The verdict on code whose test is the body of `check`."""
+    problem = CodeProblem(prompt, entry, "def check(candidate):\n" + indent(test, "    "))
+    return asyncio.run(CodeSandbox().check(problem, code))
+
+
+@pytest.mark.parametrize(
+    ("code", "test"),
+    [
+        ("def f(a): a.sort()", "a = [3, 1]\nassert candidate(a) is None and a == [1, 3]"),
+        ("def f(a): return sorted(a)", "a = [3, 1]\nassert candidate(a) == [1, 3] and a == [3, 1]"),
+        ("def f(a): a.append(3); return a", "a = []\nassert candidate(a) is a and candidate(a) == [3, 3]"),
+        ("def f(a): a[0].append(a)", "x = []\na = [x, {}]\ncandidate(a)\nassert x[0] is a and a[0] is x"),
+        ("def f(d): d['b'] = d.pop('a')", "d = {'a': [1]}\nold = d['a']\ncandidate(d)\nassert d == {'b': [1]} and d['b'] is old"),
+        ("def f(s, b): s.discard(1); b.extend(b'x')", "s, b = {1}, bytearray()\ncandidate(s, b=b)\nassert s == set() and b == b'x'"),
+        ("def f(q): q.rotate(1)", "from collections import deque\nq = deque([1, 2], 2)\ncandidate(q)\nassert list(q) == [2, 1]"),
+        ("def f(a): a.clear(); raise ValueError(a)", "a = [1]\ntry: candidate(a)\nexcept ValueError as e: assert e.args == ([],) and a == []"),
+        ("def f(a, b): return a is b", "a = [1]\nassert candidate(a, a) and not candidate(a, [1])"),
+        ("def f(a, t): return [x for x in a if isinstance(x, t)]", "assert candidate([1, 'a'], int) == [1]"),
+        ("def f(g, a): return [g(x) for x in a]", "seen = []\nassert candidate(seen.append, (1, 2)) == [None, None] and seen == [1, 2]"),
+        ("def f(it): return next(it) + sum(it)", "assert candidate(iter([1, 2, 3])) == 6"),
+    ],
+)  # fmt: skip
+def test_arguments_are_the_tests_own(code: str, test: str) -> None:
+    assert verdict(code, test) == CodeVerdict(True)
+
+
+def test_an_argument_that_should_not_change_and_did_fails() -> None:
+    test = "a = [2, 1]\nassert candidate(a) == 2\nassert a == [2, 1]"
+    assert "assert a == [2, 1]" in verdict("def f(a):\n    a.sort()\n    return a[-1]", test).message
+
+
+@pytest.mark.parametrize(
+    ("code", "test"),
+    [
+        ("def f():\n    n = 0\n    while True:\n        yield n\n        n += 1",
+         "g = candidate()\nassert [next(g), next(g)] == [0, 1] and next(g) == 2\n"
+         "import types\nassert isinstance(g, types.GeneratorType)"),
+        ("def f(log):\n    for n in (1, 2):\n        log.append(n)\n        yield n",
+         "g = candidate([])\nassert list(g) == [1, 2] and list(g) == []\ntry: next(g)\nexcept StopIteration: return\nassert 0"),
+        ("def f():\n    total = 0\n    while True:\n        total += yield total",
+         "g = candidate()\nnext(g)\nassert g.send(3) == 3 and g.send(4) == 7\ng.close()\nassert list(g) == []"),
+        ("def f(n):\n    def g(x): return x + n\n    return g", "assert candidate(2)(3) == 5 and callable(candidate(1))"),
+        ("def f(n):\n    def g():\n        nonlocal n\n        n += 1\n        return n\n    return g, g",
+         "a, b = candidate(1)\nassert a is b and (a(), b()) == (2, 3)"),
+        ("from functools import wraps\ndef f(g):\n    known = {}\n    @wraps(g)\n    def h(n):\n        if n not in known:\n"
+         "            known[n] = g(n)\n        return known[n]\n    return h",
+         "calls = []\n@candidate\ndef slow(n):\n    calls.append(n)\n    return n\n"
+         "assert slow(2) == slow(2) == 2 and calls == [2] and slow.__name__ == 'slow'"),
+        ("import re\ndef f(s): return re.match('a(b)', s)", "assert candidate('ab').group(1) == 'b' and candidate('x') is None"),
+        ("async def f(n): return n", "import asyncio\nassert asyncio.run(candidate(3)) == 3"),
+    ],
+)  # fmt: skip
+def test_generators_and_functions_stay_what_they_are(code: str, test: str) -> None:
+    assert verdict(code, test) == CodeVerdict(True)
+
+
+VECTOR = """
+class Vector:
+    def __init__(self, x, y): self.x, self.y = x, y
+    def __add__(self, other): return Vector(self.x + other.x, self.y + other.y)
+    def __mul__(self, k): return Vector(self.x * k, self.y * k)
+    __rmul__ = __mul__
+    def __eq__(self, other): return (self.x, self.y) == (other.x, other.y)
+    def __lt__(self, other): return self.x < other.x
+    def __hash__(self): return hash((self.x, self.y))
+    def __getitem__(self, i): return (self.x, self.y)[i]
+    def __neg__(self): return self * -1
+    def __repr__(self): return f"Vector({self.x}, {self.y})"
+"""
+STACK = """
+class Stack(list):
+    K = 7
+    def push(self, x): self.append(x)
+    @property
+    def top(self): return self[-1]
+    @classmethod
+    def of(cls, *items):
+        made = cls()
+        for item in items: made.push(item)
+        return made
+    def __enter__(self): return self
+    def __exit__(self, *error): self.clear(); return True
+    def __call__(self, x): return x in self
+"""
+
+
+@pytest.mark.parametrize(
+    ("entry", "code", "test"),
+    [
+        ("Vector", VECTOR, "v = candidate(1, 2)\nassert v + candidate(3, 4) == candidate(4, 6) and (3 * v).y == (v * 3).y == 6\n"
+         "assert v[1] == 2 and -v == Vector(-1, -2) and str(v) == 'Vector(1, 2)' == f'{v}'\n"
+         "assert sorted([Vector(2, 0), Vector(1, 0)])[0].x == 1 and len({v, Vector(1, 2)}) == 1\nv.x = 5\nassert v.x == 5\n"
+         "import copy\nw = copy.deepcopy(v)\nw.x = 6\nassert v.x == 5 and w.x == 6"),
+        ("Stack", STACK, "s = candidate()\ns.push(1)\ns.append(2)\nassert s.top == 2 and len(s) == 2 and s == [1, 2] and 1 in s\n"
+         "assert isinstance(s, Stack) and isinstance(s, list) and Stack.K == 7 and Stack.of(3).top == 3 and s(2)\n"
+         "with s as same: assert same is s; raise ValueError('x')\nassert not s and not hasattr(s, 'absent')\n"
+         "try: s.top = 3\nexcept AttributeError: return\nassert 0"),
+        ("P", "from dataclasses import dataclass, field\n@dataclass(order=True)\nclass P:\n    x: int\n    t: list = field(default_factory=list)",
+         "assert P(1) == P(1) < P(2) and repr(P(1)) == 'P(x=1, t=[])' and P(1).t == []"),
+        ("f", "from typing import NamedTuple\nclass P(NamedTuple):\n    x: int\n    y: int\ndef f(): return P(1, 2)",
+         "p = candidate()\nx, y = p\nassert p == (1, 2) and (x, y) == (p.x, p.y) and p._asdict() == {'x': 1, 'y': 2}"),
+        ("f", "from enum import Enum, IntEnum\nclass C(Enum):\n    A = 1\n    B = 2\nclass I(IntEnum):\n    A = 3\ndef f(): return C.A",
+         "assert candidate() is C.A and C(2) is C.B and [c.name for c in C] == ['A', 'B'] and C['B'].value == 2 and I.A + 1 == 4"),
+        ("Sq", "from abc import ABC, abstractmethod\nclass Shape(ABC):\n    @abstractmethod\n    def area(self): ...\n"
+         "class Sq(Shape):\n    def area(self): return 9",
+         "assert Sq().area() == 9 and issubclass(Sq, Shape) and isinstance(Sq(), Shape)\ntry: Shape()\nexcept TypeError: return\nassert 0"),
+        ("Money", "class Money:\n    def __init__(self, n): self.n = n\n    def __eq__(self, n): return self.n == n\n"
+         "    def __add__(self, n): return Money(self.n + n)", "assert (Money(2) + 3).n == 5 and Money(2) + 3 == 5"),
+        ("f", "class Pair:\n    def __init__(self, a, b): self.a, self.b = a, b\ndef f(pairs): return max(p.b for p in pairs)",
+         "assert candidate([Pair(1, 2), Pair(3, 4)]) == 4"),
+    ],
+)  # fmt: skip
+def test_classes_are_tested_as_they_are(entry: str, code: str, test: str) -> None:
+    assert verdict(code, test, entry=entry) == CodeVerdict(True)
+
+
+def test_a_class_of_the_prompt_may_say_what_it_equals() -> None:
+    prompt = "class Half:\n    '''Half of n; equal to numbers.'''\n"
+    code = "    def __init__(self, n): self.n = n / 2\n    def __eq__(self, n): return self.n == n\n"
+    assert verdict(code, "assert candidate(6) == 3", prompt=prompt, entry="Half").passed
+
+
+def test_a_tree_of_the_prompts_class_is_an_argument() -> None:
+    prompt = "class Node:\n    def __init__(self, v, left=None, right=None): self.v, self.left, self.right = v, left, right\n\n"
+    code = "def f(n): return 0 if n is None else n.v + f(n.left) + f(n.right)"
+    assert verdict(code, "n = Node(1, Node(2))\nn.right = Node(3)\nassert candidate(n) == 6", prompt=prompt).passed
+
+
+@pytest.mark.parametrize("where", ["prompt", "code"])
+def test_exceptions_of_their_own_are_caught_by_name(where: str) -> None:
+    error = (
+        "class Bad(ValueError):\n    def __init__(self, n):\n        super().__init__('bad')\n        self.n = n\n\n"
+    )
+    head = "def f(x):\n    '''Raises Bad.'''\n"
+    code = f"def f(x):\n    {'''class Worse(Bad): pass'''}\n    raise Worse(x)\n"
+    test = "try: candidate([7])\nexcept Bad as e: assert e.n == [7] and str(e) == 'bad' and isinstance(e, ValueError)\nelse: assert 0"
+    prompt = error + head if where == "prompt" else head
+    assert verdict(code if where == "prompt" else error + code, test, prompt=prompt) == CodeVerdict(True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "code", "test"),
+    [
+        ("area", "import math\nR = 2\ndef area(): return math.pi * R", "assert math.isclose(area(), 6.283185307) and R == 2"),
+        ("area", "from math import isclose\ndef area(): return 3.0", "assert isclose(area(), 3)"),
+        ("check", "def check(n): return n == n[::-1]", "assert check('aba') == True and candidate('ab') == False"),
+        ("f", "def f(): return 3\nif __name__ == '__main__':\n    raise SystemExit", "assert candidate() == 3"),
+        ("f", "x = 1\nfrom __future__ import annotations\ndef f(a: Absent): return 3", "assert candidate(1) == 3"),
+        ("f", "f = sorted", "assert candidate([2, 1]) == [1, 2]"),
+        ("f", "import pickle, doctest\nclass P: x = 3\ndef f(): return pickle.loads(pickle.dumps(P())).x + doctest.testmod().failed",
+         "assert candidate() == 3"),
+    ],
+)  # fmt: skip
+def test_names_and_modules_of_the_code(entry: str, code: str, test: str) -> None:
+    assert verdict(code, test, entry=entry) == CodeVerdict(True)
+
+
+def test_statements_alone_are_a_test() -> None:
+    problem = CodeProblem("", "f", "assert f(1) == 2\nassert f(2) == 3\n")
+    for code, passed in (("def f(x): return x + 1", True), ("def f(x): return 2", False)):
+        assert asyncio.run(CodeSandbox().check(problem, code)).passed is passed
+
+
+@pytest.mark.parametrize("code", ["def f(): return 3", "def f(:", ""])
+@pytest.mark.parametrize("test", ["pass", "assert True", "print('f')"])
+def test_a_test_that_never_calls_the_code_proves_nothing(code: str, test: str) -> None:
+    with pytest.raises(BadInput, match="it never calls f"):
+        verdict(code, test, prompt="import math\n")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "    y = x * x\n    return y\n",
+        "y = x * x\n    return y\n",
+        "y = x * x\nreturn y\n",
+        "    def square(x):\n        return x * x\n",
+        "def square(x):\n    return x * x\n",
+        "square = lambda x: x * x\n",
+    ],
+)
+@pytest.mark.parametrize("head", ['def square(x):\n    """ The square. """\n', "def square(x):\n"])
+def test_a_completion_stands_behind_its_prompt(head: str, body: str) -> None:
+    assert verdict(body, "assert candidate(4) == 16", prompt="import math\n" + head, entry="square") == CodeVerdict(
+        True
+    )
