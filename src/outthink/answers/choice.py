@@ -1,64 +1,436 @@
-"""Choices: the letter, A to J, that a text names.
+r"""Choices: the letter, A to J, that a text decides on.
 
-Knows `(b)`, `**B**`, `\\text{(B)}` and letters in sentences. Does not know what the options say; several letters
-(`A and C`) are unreadable.
+Knows how letters are written (`(b)`, `**B**`, `\text{(B)}`, full-width, circled, beside Chinese), which words speak for
+a letter, against it or in doubt, and where a text concludes. Does not know what the options say.
+
+A text becomes a string with one mark for each word, and every run of joined letters is judged by the marks around it.
+Phrases of English and some other languages help; a letter behind a colon, at the end, or the only one needs none.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from dataclasses import dataclass, field
 
-from outthink.answers.reading import Reading, first, offered
+from outthink.answers.reading import Reading, closing
 
-_SHORT = 40  # characters of a text that may be an answer and nothing else
-_LATEX = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|sf)|mbox)\s*\{|\\[()\[\]!,;]|\\ |[{}$*`_]")
-_LEAD = r"\s*(?i:(?:the|correct|answer|option|choice|letter|is)\s+|answer\s*[:：]\s*)*"
-# A bare A or I must not open a sentence ("A dog", "I think"); a bare small letter must stand alone.
-_AT_START = re.compile(
-    rf"""{_LEAD}(?:
-        [(\[]\s*([A-Ja-j])\s*[)\]]
-      | (?<=option\ |choice\ |letter\ |Option\ |Choice\ |Letter\ )([A-Ja-j])(?![\w'’])
-      | ([B-HJ])(?![\w'’])
-      | ([AI])(?![\w'’])(?!\s+(?!(?:because|since|is|and|or)\b)[a-z])
-      | ([a-j])(?=\s*(?:[).:,]|\Z))
-    )""",
+# How letters are spelled.
+
+_LETTERS = "ABCDEFGHIJ"
+_CIRCLED = (0x24B6, 0x24D0, 0x1F150, 0x1F170, 0x1F1E6)
+_STYLED = (*range(0xFF01, 0xFF5F), *range(0x249C, 0x24B6), *range(0x1F110, 0x1F14A), *range(0x1D400, 0x1D6A4))
+# Joiners and direction marks stand unseen between a colon and its letter.
+_UNSEEN = (0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFE0E, 0xFE0F, 0xFEFF)
+_PLAIN: dict[int, str] = {
+    **{code: unicodedata.normalize("NFKC", chr(code)) for code in _STYLED},
+    **{first + place: letter for first in _CIRCLED for place, letter in enumerate(_LETTERS)},
+    **dict.fromkeys(_UNSEEN, ""),
+}
+# Letters of scripts in which a Latin letter may be part of a word; beside all others it stands alone.
+_ALPHA = r"A-Za-z\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370-\u052f\u1e00-\u1fff"
+_W = rf"{_ALPHA}0-9_\u00b2\u00b3\u00b9\u0300-\u036f\u2032\u2070-\u209c"
+_HYPHEN = r"\-\u2010\u2011"
+_ALONE = (
+    rf"(?![{_W}^])(?![{_HYPHEN}][{_W}])(?!['’][A-Za-z])(?!\+\+|\#)(?!\.[A-Za-z](?![A-Za-z]))(?!/[K-Z])"
+    r"(?!\([A-Za-z0-9.,]{1,5}\))(?![ ]?[⊃∨∧∩∪⊂≡∈×≤≥]|[ ]<[ ])"
+)
+_UNDERLINE = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")
+_TAG = re.compile(r"<(/?)([^\W\d_][\w-]{0,30})[^<>\n]{0,80}>|\[(/?)([A-Z]{3,12})\]")
+_INLINE = re.compile(r"[abiu]|em|strong|span|mark|code|small|su[bp]|font|tt|kbd")
+_BLOCK = re.compile(r"p|div|[bht]r|li|[uo]l|t[dh]|table|tbody|pre|h[1-6]|html|body|center")
+_FORMULA = re.compile(r"\$([^$\n]+)\$|\\\(((?:[^\\\n]|\\(?![()]))+)\\\)|\\\[((?:[^\\]|\\(?![\[\]]))+)\\\]")
+_OPTION = re.compile(r"[\s({]*[A-Ja-j]\s*(?:[).:,;}].*)?|.*(?:box|\\text|\\math)", re.DOTALL)
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+
+
+def _without_formula(match: re.Match[str]) -> str:
+    """A formula as it is where it holds an option (`$B$`) or is none (`$5 and A for $6`), else a word for it."""
+    inner = match[match.lastindex or 0]
+    return match.group() if _OPTION.match(inner) or _PROSE.search(inner) else " 0 "
+
+
+def _untagged(match: re.Match[str]) -> str:
+    """What a tag means: nothing, a new line, or (`<answer>`) a colon before its content."""
+    name = (match[2] or match[4]).lower()
+    if _INLINE.fullmatch(name):
+        return ""
+    return "\n" if _BLOCK.fullmatch(name) or match[1] or match[3] else f"\n{name}: "
+
+
+# The marks: `a` answer, `o` option, `g` good, `f` final, `x` bad, `n` not, `b` is, `p` are, `c` therefore,
+# `k` actually, `v` choose, `h` in doubt, `r` because, `j` and, `z` none, `y` none of the above, `i` and `t` little
+# words, `w` any other word. Capitals are parts of phrases, which become one of these.
+
+_WORDS: dict[str, str] = {
+    word: mark
+    for mark, words in {
+        "a": "answer answers ans verdict respuesta réponse antwort risposta resposta ответ odpowiedź svar antwoord"
+        " cevap jawaban đáp 答案 正解 答え 回答 정답 답 الجواب الإجابة",
+        "o": "option options choice choices letter alternative statement opción opcion opção opzione lettre lettera"
+        " letra buchstabe вариант 选项 選項",
+        "g": "correct right best accurate appropriate better winner suitable correcta correcto richtig richtige korrekt"
+        " bonne correcte juste corretta correta certa правильный правильно верно верен верный 正确 正確 对 對 正しい",
+        "f": "final my",
+        "x": "wrong incorrect false invalid impossible irrelevant inaccurate unlikely implausible out fails failed"
+        " falsch faux fausse incorrecta incorrecto falsa falso incorrecte sbagliata errada errado неверно"
+        " неправильно неверен 错 錯 错误 錯誤 不对 不對 不正确 不正確 間違い 違う 誤り ではない ではなく じゃない",
+        "n": "not never nor without than cannot nicht kein keine pas não nao не nie niet inte ikke değil"
+        " 不 不是 而不是 而非 并非 不选 不選",
+        "b": "is be was equals seems looks appears ist lautet est es è é jest är er 是 为 為 は が 은 는 이 가",
+        "p": "are were sont sind sono são",
+        "c": "so therefore thus hence accordingly consequently conclusion overall ultimately finally donc luego"
+        " entonces daher deshalb somit folglich quindi dunque portanto logo поэтому значит więc 所以 因此 故 综上"
+        " よって したがって 따라서",
+        "k": "actually wait sorry correction",
+        "v": "choose chose chosen choosing pick picked picking select selected selecting prefer elijo escojo"
+        " choisis wähle scelgo escolho выбираю 选 選 选择 選擇",
+        "h": "maybe perhaps could might may possibly whether between if unless suppose assume",
+        "r": "because since as for while whereas but though although however weil denn car porque perché sondern mais"
+        " pero sino ma но 因为 因為 而",
+        "j": "and or plus und oder et ou y o e и или i oraz lub albo och eller og en ve veya dan atau và hoặc 和 与 與"
+        " 或 及 以及 跟 同 と か や および 및 와 과 또는 و أو और या",
+        "t": "the a an its clearly definitely likely probably most indeed simply exactly given both either of"
+        " again now very la le el il lo les l der die das de den 应该 應該 都",
+        "i": "it this that would will must should has have been being to does do did can",
+        "z": "none neither",
+        "A": "along together addition",
+        "G": "go going went stick stay agree",
+        "I": "instead rather opposed",
+        "M": "match matches matching corresponds correspond corresponding",
+        "N": "no non nein",
+        "O": "only",
+        "Q": "also",
+        "R": "rule rules ruled ruling",
+        "U": "on towards toward",
+        "V": "opt opted opting vote voted voting settle settled settling lean leaning",
+        "W": "well",
+        "X": "eliminate eliminates eliminated eliminating exclude excludes excluded excluding reject rejects rejected"
+        " discard discards discarded dismiss dismissed",
+        "Y": "all above",
+        "Z": "with",
+    }.items()
+    for word in words.split()
+}
+_PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), mark)
+    for pattern, mark in (
+        (r"rWr|AZ|iAi|rQ", "j"),  # as well as, along with, in addition to, but also
+        (r"It|Ii|In|R(?:x)(?=[to]{0,3}L)|X(?=[to]{0,3}L)|N(?=[to]{0,2}L)", "n"),  # instead of, rule out B, no B
+        (r"nO", "t"),
+        (r"Rx|X", "x"),
+        (r"GZ|aZ|V[rUZ]", "v"),
+        (r"M[ti]{0,2}(?=[to]{0,3}L)", "c"),
+        (r"N[,.:]+(?=[to]{0,2}L)", "k"),
+        (r"[Yz]t+Y", "y"),  # all of the above
+        (r"[OQ]", "t"),
+        (r"[A-KM-RT-Z]", "w"),
+    )
+)
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff"
+_KNOWN = sorted((word for word in _WORDS if re.match(f"[{_UNSPACED}]", word)), key=len, reverse=True)
+_TOKEN = re.compile(
+    rf"""
+      (?P<word>[{_W}]{{2,}}(?:['’{_HYPHEN}][{_W}]+)*)
+    | (?P<line>\n)
+    | (?P<letter>[A-J]{_ALONE}(?![ ]?=[^>]))
+    | (?P<small>[a-j]{_ALONE}(?![ ]?=[^>]))
+    | (?P<short>[{_W}](?:['’{_HYPHEN}][{_W}]+)*)
+    | (?P<stop>[!?。…]+|\.+(?![0-9]))
+    | (?P<comma>[,、،/&+])
+    | (?P<colon>:|=>?|->|[→⇒])
+    | (?P<bracket>[(\[]\s?[A-Ja-j]\s?[)\]])
+    | (?P<half>[;؛])
+    | (?P<dash>[-–—])
+    | \\[A-Za-z]+
+    | (?P<hash>\#{{4}}(?=[^\n#]{{1,80}}\Z))
+    | (?P<known>{"|".join(map(re.escape, _KNOWN))}|[{_UNSPACED}]|[^\W{_W}{_UNSPACED}]+)
+    """,
     re.VERBOSE,
 )
-_MORE = re.compile(r"\s*[).:,\]]?\s*(?:,|&|/|and|or)\s*[(\[]?\s*[A-Ja-j](?![\w'’])")
-_NAMED = re.compile(r"\b(?:option|choice)\s+[(\[]?([A-J])(?![\w'])", re.IGNORECASE)
-_MARKED = re.compile(r"\(([A-Ja-j])\)|\*\*\(?([A-J])\)?[.:]?\*\*|^[ \t]*([A-J])[).:]?[ \t]*$", re.MULTILINE)
-_BARE = re.compile(r"(?<![\w'’(.-])([B-HJ])(?![\w'’-])")
+_SIGNS = {"line": "|", "stop": ".", "colon": ":", "hash": "S", "comma": ",", "half": ";", "dash": "-"}
+_FOLLOWED = re.compile(
+    rf"[ \t\xa0]+[*`\"'“‘]{{0,3}}(as\s+well|rather\s+than|[0-9][^\s]{{0,12}}[ ][{_ALPHA}]{{3}}"
+    rf"|(?:would|must|should|could|may|might|will)\s+be|[{_ALPHA}][{_W}'’{_HYPHEN}]*)"
+)
+# Words with which even an opening `A` is a letter: `is`, and others that stand behind no article.
+_VERBS = frozenset(["because", "since", "but", "although", "whereas", "then", "fits", "matches", "does", "has"])
+_QUOTES = "\"'“‘«「『"
+_AROUND = f" \t\n\xa0*_`#>({{[\\$-•{_QUOTES}"
+_SENTENCE_END = re.compile(r"[.!?。…]\Z|\d\)\Z")
+_ROMAN = re.compile(r"(?<![A-Za-z])(?:II|III|IV|ii|iii|iv)(?![A-Za-z])")
+# No option: `e.g`, `f(A)`, `R. G.`, `25 °C`, `vitamin C`, `¬A`, and the initial of a name.
+_PART = re.compile(
+    rf"(?:(?<![{_W}])(?:[A-Za-z][.(]|[K-Z]\.[ ])|[0-9][ ]?°?[ ]?|[⊃∨∧∩∪⊂≡∈×≤≥¬∀∃][ ]?"
+    r"|\b(?i:vitamins?|hepatitis|influenza)[ ])\Z"
+)
+_NUMBERED = re.compile(r"\b(?i:article|section|type|war|part|phase|class|chapter|volume|act|title|stage|group)[ ]\Z")
+_LISTED = re.compile(r"[).:][ ]?[^\sA-Z]")
+_INITIAL = re.compile(r"([A-Z][a-z]+)[ ]\Z")
+_SURNAME = re.compile(r"\.[ ][A-Z][a-z]")
+_SAID = re.compile(r"(?:a[^.|L]{0,14}[bp:]|[ov:]|v[to]{0,2}|a[o:]{0,2}|c[,:]?|S)[|t]{0,2}\Z")
+_LINE_END = re.compile(r"[ \t*)\].:\"'”’`$}]*(?:\n|\Z)")
 
 
-def letter(text: str) -> str | None:
-    """The letter that `text` starts with, as a capital; None without one, empty with several."""
-    plain = _LATEX.sub(" ", text)
-    match = _AT_START.match(plain)
-    if match is None:
+def _opens(text: str, start: int) -> bool:
+    """Whether what stands at `start` opens a sentence, a line or a quotation."""
+    before = text[max(0, start - 24) : start]
+    rest = before.rstrip(_AROUND)
+    if not rest or "\n" in before[len(rest) :] or before[-1] in _QUOTES:
+        return True
+    return _SENTENCE_END.search(rest) is not None
+
+
+def _is_letter(text: str, match: re.Match[str]) -> bool:
+    """Whether a lone capital is an option's letter: no article, pronoun, unit or initial of a name."""
+    start, end = match.span()
+    before = text[max(0, start - 16) : start]
+    if _PART.search(before) and not (before[-1:] in " 0123456789" and _LISTED.match(text, end)):
+        return False
+    name = _INITIAL.search(before)
+    if name is not None and name[1].lower() not in _WORDS and _SURNAME.match(text, end):
+        return False
+    follows = _FOLLOWED.match(text, end) if match.group() in "AI" else None
+    if match.group() == "I":
+        return follows is None and not _NUMBERED.search(before)
+    if follows is None:
+        return True
+    word = follows[1]
+    verb = word in _LETTERS or word in _VERBS or (" " in word and not word[0].isdigit())
+    return verb or _mark(word) in tuple("bpnjA") or not _opens(text, start)
+
+
+def _is_small_letter(text: str, match: re.Match[str], marks: str) -> bool:
+    """Whether a lone small letter is an option's: alone in its line, marked as in a list, or asked for before."""
+    ends = _LINE_END.match(text, match.end()) is not None
+    if match.group() in "ai" and _FOLLOWED.match(text, match.end()) is not None:
+        return False
+    if marks.endswith("|"):
+        return ends or text[match.end()] in ").:"
+    return _SAID.search(marks) is not None and not text.endswith(("= ", "="), 0, match.start())
+
+
+def _mark(word: str) -> str:
+    """The mark of a word, two of one such as `answer's`."""
+    word = word.lower().replace("’", "'")
+    stem, _, tail = word.partition("'")
+    return _WORDS.get(word) or ("n" if tail == "t" else _WORDS.get(stem, "w") + "b" if tail == "s" else "w")
+
+
+@dataclass(frozen=True, slots=True)
+class _Marked:
+    """A text as marks, the letter at each mark `L`, the places of bold ones, and letters of lists (`A) ... B) ...`)."""
+
+    marks: str
+    letters: dict[int, str]
+    bold: set[int]
+    listed: set[str]
+
+
+def _marked(text: str) -> _Marked:
+    """The marks of a text; `L` is a letter, `)` behind it says that it is written as options are."""
+    roman = _ROMAN.search(text) is not None
+    marks, letters, listed = "|", [], set()
+    for match in _TOKEN.finditer(text):
+        kind = match.lastgroup
+        if kind == "word" or kind == "known" or kind == "short":
+            marks += _mark(match.group())
+            continue
+        letter = ""
+        if kind == "letter":
+            letter = match.group() if _is_letter(text, match) else ""
+        elif kind == "bracket":
+            function = _PART.search(text[max(0, match.start() - 2) : match.start() + 1])
+            letter = "" if function else match.group()[1:-1].strip()
+        elif kind == "small":
+            letter = match.group() if _is_small_letter(text, match, marks[-24:]) else ""
+        elif kind in _SIGNS:
+            marks += "?" * ("?" in match.group()) + _SIGNS[kind]
+            continue
+        if not letter or (letter in "Ii" and roman):
+            marks += "" if kind is None else _mark(match.group())
+            continue
+        letters.append((letter.upper(), text.endswith(("**", "**("), 0, match.start())))
+        in_list = kind != "bracket" and text.startswith(")", match.end())
+        marks += "L)" if kind == "bracket" or in_list else "L"
+        listed |= {letter.upper()} if in_list else set()
+    marks += "|"
+    for phrase, mark in _PHRASES:
+        marks = phrase.sub(mark, marks)
+    found = [(place.start(), *letter) for place, letter in zip(re.finditer("L", marks), letters, strict=True)]
+    bold = {place for place, _, is_bold in found if is_bold}
+    return _Marked(marks, {place: letter for place, letter, _ in found}, bold, listed)
+
+
+# What the marks before and behind a run of letters say of it. Slices of bounded length keep this linear.
+
+_RUN = re.compile(r"L\)?(?:[,;jto]{0,4}L\)?)*")
+_AGAINST = re.compile(r"[nz][tobgpif]{0,3}\Z")
+_REFUTED = re.compile(r"[bpthi]{0,4}(?:x|n(?![tobgpif]{0,3}L))")
+_HEAD = re.compile(r"[|.][to]{0,2}\Z")
+_REFUTED_HEAD = re.compile(r"[.:-]{1,2}t?x")
+_STATED = re.compile(r"(?:a[otgwvi]{0,14}[bp:]+|a[o:-]{0,3}|S)\|{0,3}[^.|Lr]{0,30}\Z")
+_CHOSEN = re.compile(r"(?:v[tog]{0,4}|k[,.:|-]{0,3}[thoib]{0,4}|(?<!b)[gf][owg]{0,2}[bp:]+\|{0,2}[to]{0,3})\Z")
+_IS_ANSWER = re.compile(r"b[tifg]{0,4}(?:a|g{1,2}o)")
+_IS_RIGHT = re.compile(r"(?:b[tifo]{0,4})?g")
+_CONCLUDED = re.compile(r"(?:c[,;:]?|i{1,3}b)[tofi]{0,3}\Z")
+_OFFERED = re.compile(r"(?:\A\||:\|?)[to]{0,2}\Z")
+_ENDS = re.compile(r"[|.r-]|[,;](?![jto]{0,3}L)")
+_LABELLED, _LABEL_ENDS = re.compile(r":\|{0,2}[tofi]{0,3}\Z"), re.compile(r"\.?\||[,;r]")
+_DOUBTED = re.compile(r"h[^.|;rcL]{0,30}\Z")
+_ALONE_BEFORE, _ALONE_BEHIND = re.compile(r"\|[to]{0,2}\Z"), re.compile(r"[.:]?\|")
+_LAST = re.compile(r"[|.][^L|.]{0,60}\Z")
+_NO_OPTION = re.compile(r"(?:a[otgwvi]{0,14}[bp:]+|c[,:]?|((?<![L)])[|.]))[thib]{0,3}[yz](?![^.|]{0,20}L)")
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a text says of letters: where its firm and its lesser conclusions are, the last one of each."""
+
+    firm: tuple[int, str, str] = (-1, "", "")
+    lesser: tuple[int, str] = (-1, "")
+    named: set[str] = field(default_factory=set)
+    right: set[str] = field(default_factory=set)
+    heads: set[str] = field(default_factory=set)
+    offered: set[str] = field(default_factory=set)
+    alone: set[str] = field(default_factory=set)
+    bold: set[str] = field(default_factory=set)
+    last: str = ""
+
+
+def _pieces(marks: str, start: int, end: int) -> list[tuple[int, int]]:
+    """A run of letters, its end apart where a verb speaks of that alone: `so C, A is wrong`."""
+    run = marks[start:end]
+    verb = marks[end : end + 1]
+    half, comma = run.rfind(";"), run.rfind(",")
+    if half > 0 and _REFUTED.match(marks[end : end + 12]):
+        place = half
+    elif comma > run.rfind("j") and ("j" in run or verb in tuple("bx")):
+        place = comma
+    else:
+        place = -1
+    return [(start, end)] if place < 0 else [(start, start + place), (start + place + 1, end)]
+
+
+_FIRST, _LATEST = 8, 100  # runs that are judged, from both ends; the letters of others are only named
+
+
+def _judge(marked: _Marked) -> _Found:
+    found, marks = _Found(heads=set(marked.listed)), marked.marks
+    seen, runs = list(marks), list(_RUN.finditer(marks))
+    for run in runs[_FIRST:-_LATEST]:
+        found.named |= {marked.letters[place] for place in range(*run.span()) if marks[place] == "L"}
+    for run in runs[:_FIRST] + runs[_FIRST:][-_LATEST:]:
+        for start, end in _pieces(marks, run.start(), run.end()):
+            before, behind = "".join(seen[max(0, start - 64) : start]), marks[end : end + 12]
+            places = [place for place in range(start, end) if marks[place] == "L"]
+            if (
+                _AGAINST.search(before[-5:])
+                or _REFUTED.match(behind)
+                or (_HEAD.search(before[-3:]) and _REFUTED_HEAD.match(behind))
+            ):
+                for place in places:
+                    seen[place] = "l"
+                continue
+            letters = {marked.letters[place] for place in places}
+            _weigh(found, start, before, behind, letters, marks[end - 1] == ")")
+            if len(letters) == 1 and places[0] in marked.bold:
+                found.bold |= letters
+            found.last = ""
+            if len(letters) == 1 and not behind.strip("|.") and len(marks) - end < 12:
+                (letter,) = letters
+                if _ALONE_BEFORE.search(before[-3:]):
+                    found.lesser = (start, letter) if found.alone == letters else found.lesser
+                elif _LAST.search(before) and not _DOUBTED.search(before[-32:]):
+                    found.last = letter
+    return found
+
+
+def _weigh(found: _Found, start: int, before: str, behind: str, letters: set[str], marked: bool) -> None:
+    """Enter one run of letters, none of them refuted; several are an empty letter."""
+    letter = next(iter(letters)) if len(letters) == 1 else ""
+    near = before[-12:]
+    doubted = behind[0] == "?" or _DOUBTED.search(before[-32:]) is not None
+    right = _IS_RIGHT.match(behind) is not None
+    if behind[0] != "?":
+        found.named |= letters
+    if _HEAD.search(near) and (marked or behind[0] in ".:-|"):
+        found.heads |= letters
+    if _ALONE_BEFORE.search(near) and _ALONE_BEHIND.match(behind):
+        found.alone |= letters
+    if _STATED.search(before) or (_IS_ANSWER.match(behind) and not doubted):
+        found.firm = (start, letter, "answer-is")
+    elif doubted:
+        return
+    elif _CHOSEN.search(near):
+        found.firm = (start, letter, "letter")
+    elif (_CONCLUDED.search(near) and (_ENDS.match(behind) or right)) or (
+        letter and _LABELLED.search(near) and _LABEL_ENDS.match(behind)
+    ):
+        found.lesser = (start, letter)
+    elif right:
+        found.right |= letters
+        found.lesser = (start, letter if found.right == letters else "")
+    elif letter and _OFFERED.search(near) and (marked or behind[0] == ":" or _ENDS.match(behind)):
+        found.offered.add(letter)
+
+
+def _decided(text: str) -> tuple[str, str] | None:
+    """The letter that a text decides on and the rule that found it; an empty letter in doubt, None without a letter."""
+    marked = _marked(text)
+    if not marked.letters:
         return None
-    return "" if _MORE.match(plain, match.end()) else next(part for part in match.groups() if part).upper()
+    found = _judge(marked)
+    named = max(marked.letters)
+    none = max(
+        (no.end() for no in _NO_OPTION.finditer(marked.marks) if no[1] is None or no.end() > named),
+        default=-1,
+    )
+    if none > max(found.firm[0], found.lesser[0]):
+        return "", "none"
+    if found.firm[0] >= 0 and (found.firm[1] or found.lesser[0] < found.firm[0]):
+        return found.firm[1:]
+    if found.lesser[0] >= 0:
+        return found.lesser[1], "letter"
+    offered = found.offered if len(found.heads) < 2 else set()
+    for letters in (found.named, found.alone, offered, found.bold, {found.last}):
+        if len(letters) == 1:
+            return next(iter(letters)), "letter"
+    return "", "none"
 
 
-def last_letter(text: str) -> str | None:
-    """The last letter that a text names: `option C`, else `(C)`, `**C**` or a line `C`, else a bare capital.
-
-    Bare `A` and `I` do not count here: they are words.
-    """
-    for pattern in (_NAMED, _MARKED, _BARE):
-        last = None
-        for match in pattern.finditer(text):
-            last = match
-        if last is not None:
-            return next(part for part in last.groups() if part).upper()
-    return None
+_JOINED = re.compile(r"\|[,;jto]*\|")
+_OPEN = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
-def _letter_of(text: str) -> str | None:
-    """The letter that a short text starts with, else the last one named."""
-    short = letter(text) if len(text) < _SHORT else None
-    return last_letter(text) if short is None else short
+def _last_boxes(text: str) -> list[str]:
+    """What the last complete box holds, and the boxes joined with it: `\\boxed{A} and \\boxed{B}`."""
+    boxes: list[str] = []
+    follows = end = len(text)
+    for match in reversed(list(_OPEN.finditer(text))):
+        stop = closing(text, match.end(), end)
+        end = match.start()
+        if stop is None:
+            continue
+        if boxes and not _JOINED.fullmatch(_marked(text[stop + 1 : follows][:41]).marks):
+            break
+        boxes.append(text[match.end() : stop])
+        follows = match.start()
+    return boxes
 
 
 def read_choice(text: str) -> Reading:
-    """Read a choice: boxed, stated, the whole of a short text, or the last letter that the text names."""
-    return first(offered(text, letter, letter, _letter_of, "letter"))
+    """Read a choice: boxed, stated, else the letter that the text concludes with, opens with or alone names."""
+    if not text.isascii():
+        text = text.translate(_PLAIN)
+    if "$" in text or "\\" in text:
+        text = _FORMULA.sub(_without_formula, text)
+    if "<" in text or "[" in text:
+        text = _TAG.sub(_untagged, text)
+    text = _UNDERLINE.sub(" ", text).strip()
+    boxes = [decided for box in _last_boxes(text) if (decided := _decided(box.strip())) is not None]
+    if boxes:
+        letters = {letter for letter, _ in boxes}
+        return Reading(letters.pop(), "boxed") if len(letters) == 1 and "" not in letters else Reading(None, "none")
+    letter, rule = _decided(text) or ("", "none")
+    return Reading(letter, rule) if letter else Reading(None, "none")
