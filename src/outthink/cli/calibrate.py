@@ -24,6 +24,7 @@ def calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("traces", nargs="+", type=Path, metavar="TRACES", help="Parquet files of recorded samples")
+    add("--problems", type=Path, metavar="FILE", help="their questions (default: a problems file beside them)")
     add("--out", type=Path, metavar="FILE", help="where the policy is written")
     add("--check", type=Path, metavar="POLICY", help="verify a policy on TRACES that it has not seen, and fit nothing")
     add("--target", default="match=self-consistency@32", metavar="AIM", help="default match=self-consistency@32")
@@ -67,7 +68,7 @@ def _calibrate(chosen: argparse.Namespace) -> int:
     if not chosen.out.parent.is_dir():
         raise BadInput("--out", str(chosen.out), "is in a folder that does not exist", "make it first")
     with passing_bar("calibrating") as (progress, say):
-        policy = calibrate(chosen.traces, recipe, progress=progress, say=say)
+        policy = calibrate(chosen.traces, recipe, problems=chosen.problems, progress=progress, say=say)
     policy.save(chosen.out)
     show(policy, Console())
     print(f"wrote {chosen.out}, {policy.id[:19]}")
@@ -81,7 +82,8 @@ def _check(chosen: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr)
 
-    report = check(Policy.load(chosen.check), chosen.traces, orders=chosen.orders, say=say)
+    policy = Policy.load(chosen.check)
+    report = check(policy, chosen.traces, orders=chosen.orders, problems=chosen.problems, say=say)
     if chosen.json:
         print(json.dumps(report, allow_nan=False))
     else:

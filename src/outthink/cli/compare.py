@@ -30,6 +30,7 @@ from outthink.cli.options import (
 from outthink.core.errors import BadInput, EngineError
 
 if TYPE_CHECKING:
+    from outthink.core.request import AnswerKind
     from outthink.evaluation.arena import ArenaPlan
     from outthink.evaluation.dataset import Dataset
     from outthink.evaluation.rows import Row
@@ -71,17 +72,29 @@ def _run_live(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     for name in ("regrade", "speed", "concurrency", "problems"):
         if (value := vars(chosen)[name]) is not None:
             raise BadInput(f"--{name}", str(value), "is for recorded samples", "leave out --live or it")
+    datasets = [open_dataset(source, chosen.answer, limit=chosen.limit) for source in chosen.traces]
     plan = ArenaPlan(
-        answer=chosen.answer or "text",
+        answer=_live_kind(datasets),
         sampling=chosen_sampling(chosen),
         budgets=budgets(chosen.budgets),
         seed=chosen.seed,
         ahead=chosen.ahead or 4,  # docs/contracts.md: 4 live, 1 in a replay
         jobs=chosen.jobs,
     )
-    datasets = [open_dataset(source, plan.answer, limit=chosen.limit) for source in chosen.traces]
     rows = asyncio.run(_run(chosen, datasets, plan))
     return rows, {"live": rows[0]["model"], "ahead of stopping strategies": str(plan.ahead), "jobs": str(plan.jobs)}
+
+
+def _live_kind(datasets: list[Dataset]) -> AnswerKind:
+    """The one kind of answer of all data sets; BadInput where there is none, or more than one."""
+    kinds = {dataset.kind for dataset in datasets if dataset.grade is not None}
+    ungraded = next((dataset.name for dataset in datasets if dataset.grade is None), None)
+    if ungraded is not None:
+        raise BadInput("--live", ungraded, "has no gold answers", "record it and verify the samples")
+    if len(kinds) > 1 or (kind := kinds.pop()) is None:
+        names = ", ".join(sorted(map(str, kinds)))
+        raise BadInput("--answer", None, f"is needed for data sets of several kinds ({names})", "name one")
+    return kind
 
 
 def budgets(text: str | None) -> tuple[int, ...]:
@@ -111,8 +124,7 @@ async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: ArenaP
         def judge(dataset: Dataset) -> Verifier | None:
             if not chosen.verifier:
                 return None
-            keys = {problem.problem_id: problem.answer for problem in dataset.problems}
-            return open_verifier(chosen.verifier, answer=plan.answer, keys=keys, engine=engine)
+            return open_verifier(chosen.verifier, answer=plan.answer, keys=dataset.keys, engine=engine)
 
         try:
             with progress_bars() as bar:
@@ -126,7 +138,7 @@ async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: ArenaP
 
 
 _EPILOG = """defaults of the time model: stream=50,total=2000,prefill=5000 tokens a second, concurrency 8
-with --live, TRACES are data sets: JSONL or Parquet with question and answer, or reasoning-gym:TASK?size=20&seed=1"""
+with --live, TRACES are data sets, as `outthink record` takes them"""
 
 
 def compare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -149,8 +161,8 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--speed", metavar="FILE|k=v,...", help="time model of the simulated server")
     add("--regrade", metavar="KIND", help="extract answers again as number|math|choice|json|text")
     add("--verifier", metavar="NAME|PATH|URL", help="scores samples for strategies that need it, see `outthink verify`")
-    add("--problems", type=Path, metavar="FILE", help="problems for --verifier (default: those beside the traces)")
-    add("--answer", choices=ANSWERS, help="kind of answer (default: by the gold answers; with --live text)")
+    add("--problems", type=Path, metavar="FILE", help="their problems (default: a problems file beside the traces)")
+    add("--answer", choices=ANSWERS, help="kind of answer (default: by the problems; with --live as record)")
     add("--json", type=Path, metavar="FILE", help="write the rows")
     add("--html", type=Path, metavar="FILE", help="write an interactive report")
     add("--plot", action="store_true", help="draw accuracy against tokens in the terminal")
@@ -220,6 +232,7 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
             ahead=chosen.ahead or 1,
             speed=speed,
             regrade=chosen.regrade,
+            problems=chosen.problems,
             scoring=scoring,
             policy=policy,
             cross_fit=chosen.cross_fit,

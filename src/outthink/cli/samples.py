@@ -29,10 +29,12 @@ from outthink.core.errors import BadInput, EngineError
 
 if TYPE_CHECKING:
     from outthink.engines.protocol import Engine
+    from outthink.evaluation.published.columns import Columns
     from outthink.evaluation.sample_file import SampleFile
     from outthink.evaluation.verify import VerifyReport
 
-_DATASETS = "DATASET: JSONL or Parquet with question and answer columns, or reasoning-gym:TASK?size=20&seed=1"
+_DATASETS = """DATASET: GSM8K, MATH, MMLU, HumanEval or MBPP as they are published (JSONL, a JSON array, CSV or Parquet,
+also .gz), any file with question and answer columns, or reasoning-gym:TASK?size=20&seed=1"""
 
 
 def record_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,17 +42,35 @@ def record_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _DATASETS
     add = parser.add_argument
     add("dataset", metavar="DATASET", help="where the questions come from")
+    add("--check", action="store_true", help="say what would be taken from DATASET, and ask nothing")
+    add("--skip-bad", action="store_true", help="go on without rows that cannot be used")
+    _column_arguments(parser)
     engine_arguments(parser)
     add("--samples", type=int, default=8, metavar="N", help="sampled completions a problem (default 8)")
     add("--greedy", action="store_true", help="add one completion at temperature 0 (row 0)")
-    add("--out", type=Path, required=True, metavar="FILE.parquet", help="<model>--<dataset>.parquet is a good name")
-    add("--answer", choices=ANSWERS, default="text", help="kind of answer (default text)")
+    add("--out", type=Path, metavar="FILE.parquet", help="<model>--<dataset>.parquet is a good name")
+    add("--answer", choices=ANSWERS, help="kind of answer (default: by the published form, else text; code has none)")
     add("--style", metavar="NAME", help="prompt style, see `outthink strategies`")
     add("--system", help="system prompt")
     add("--limit", type=int, metavar="N", help="only the first N problems")
     sampling_arguments(add)
     add("--seed", type=int, default=0, help="sample i is drawn with seed + i (default 0)")
     add("--top-logprobs", type=int, default=20, help="alternatives a token for confidences (default 20)")
+
+
+def _column_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `_columns`."""
+    add = parser.add_argument
+    add("--question", metavar="COL", help="column of the question (default: by the published form)")
+    add("--gold", metavar="COL", help="column of the gold answer (default: by the published form)")
+    add("--choices", metavar="COL", help="column of the choices, or A,B,C,D: a column each (default: by the form)")
+
+
+def _columns(chosen: argparse.Namespace) -> Columns:
+    """The columns that are named."""
+    from outthink.evaluation.published.columns import Columns
+
+    return Columns(chosen.question, chosen.gold, chosen.choices)
 
 
 def run_record(chosen: argparse.Namespace) -> int:
@@ -62,9 +82,41 @@ def run_record(chosen: argparse.Namespace) -> int:
         raise BadInput("--samples", chosen.samples, "leaves nothing to record", "give at least 1")
     refuse_below_one(chosen, "limit")
     _check_style(chosen.style)
-    plan = Recording(**flags_of(Recording, chosen), sampling=chosen_sampling(chosen))
-    dataset = open_dataset(chosen.dataset, chosen.answer, limit=chosen.limit)
-    return _written(chosen, lambda engine, progress: record(dataset, engine, chosen.out, plan, progress=progress))
+    if chosen.out is None and not chosen.check:
+        raise BadInput("--out", None, "is missing", "name the file, e.g. --out model--dataset.parquet")
+    dataset = open_dataset(
+        chosen.dataset,
+        chosen.answer,
+        limit=chosen.limit,
+        columns=_columns(chosen),
+        skip_bad=chosen.skip_bad or chosen.check,
+        say=_say,
+    )
+    if chosen.check:
+        print(f"{dataset.taken}\n{len(dataset.problems):,} rows can be used, {dataset.unusable:,} cannot")
+        return 0
+    plan = Recording(**flags_of(Recording, chosen) | {"answer": dataset.kind}, sampling=chosen_sampling(chosen))
+
+    def work(engine: Engine, progress: Progress) -> Coroutine[None, None, int]:
+        return record(dataset, engine, chosen.out, plan, progress=_saying(dataset.taken, progress))
+
+    return _written(chosen, work)
+
+
+def _saying(line: str, progress: Progress) -> Progress:
+    """The same progress, with a line before its first step: what is refused before that is one line alone."""
+    waiting = [line]
+
+    def step(done: int, total: int) -> None:
+        if waiting:
+            _say(waiting.pop())
+        progress(done, total)
+
+    return step
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _written(chosen: argparse.Namespace, work: Callable[[Engine, Progress], Coroutine[None, None, int]]) -> int:
@@ -101,7 +153,8 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=24, metavar="N", help="only the first N steps of a solution (default 24)")
     add("--solutions", type=int, default=4, metavar="N", help="only the first N samples of a problem (default 4)")
     add("--limit", type=int, metavar="N", help="only the first N problems")
-    add("--answer", choices=ANSWERS, default="number", help="kind of answer (default number)")
+    _column_arguments(parser)
+    add("--answer", choices=ANSWERS, help="kind of answer (default: by the published form, else number)")
     add("--style", metavar="NAME", help="prompt style the samples were drawn with, see `outthink strategies`")
     add("--system", help="system prompt the samples were drawn with")
     add("--instruction", metavar="TEXT", help="line added to each question when the samples were drawn")
@@ -112,14 +165,21 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
 def run_label(chosen: argparse.Namespace) -> int:
     """Label, with a progress bar."""
     from outthink.evaluation.dataset import open_dataset
+    from outthink.evaluation.published.lookup import columns_for
+    from outthink.evaluation.published.problems import open_problems
     from outthink.training.examples import read_samples
     from outthink.training.label import Labelling, label
 
     refuse_below_one(chosen, "completions", "steps", "solutions", "limit")
     _check_style(chosen.style)
-    plan = Labelling(**flags_of(Labelling, chosen), sampling=chosen_sampling(chosen))
-    dataset = open_dataset(str(chosen.problems), chosen.answer)
-    questions = {problem.problem_id: problem.question for problem in dataset.problems}
+    columns = columns_for(chosen.samples, _columns(chosen))
+    kind = chosen.answer or open_problems("--problems", chosen.problems, columns).taken.kind or "number"
+    # Only the samples' own problems have to be right: others may stand beside them.
+    dataset = open_dataset(str(chosen.problems), kind, columns=columns, skip_bad=True)
+    if dataset.grade is None:
+        raise BadInput("--problems", str(chosen.problems), "has no gold answers", "label samples of questions with one")
+    plan = Labelling(**flags_of(Labelling, chosen) | {"answer": kind}, sampling=chosen_sampling(chosen))
+    questions = {problem.problem_id: problem.text for problem in dataset.problems}
     solutions = read_samples(chosen.samples, questions, limit=chosen.limit, per_problem=chosen.solutions).solutions
     return _written(chosen, lambda engine, saved: label(dataset, solutions, engine, chosen.out, plan, progress=saved))
 
@@ -127,7 +187,7 @@ def run_label(chosen: argparse.Namespace) -> int:
 # `outthink verify`: score recorded samples, so that any search or vote can be replayed on them.
 
 _VERIFY_EPILOG = """SAMPLES: Parquet or JSONL with problem_id and text, as record writes them
-PROBLEMS: Parquet or JSONL with problem_id, question and answer; for code: prompt, entry_point, test
+PROBLEMS: the file that was recorded, or any with problem_id, question and answer; for code: prompt, entry_point, test
 --verifier: exact, code, schema:FILE, confidence, self-certainty, logprob, judge[:URL], a reward model's
 folder or a reward model server's URL"""
 
@@ -140,21 +200,22 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
     add("--problems", type=Path, required=True, metavar="PROBLEMS", help="the problems that they answer")
     add("--verifier", required=True, metavar="NAME|PATH|URL", help="what judges them")
     add("--out", type=Path, required=True, metavar="FILE", help="scored samples, .parquet or .jsonl")
-    add("--answer", choices=ANSWERS, help="kind of answer for exact (default: number or math, by the keys)")
+    _column_arguments(parser)
+    add("--answer", choices=ANSWERS, help="kind of answer for exact (default: by the published form, else by the keys)")
     engine_arguments(parser)
 
 
 def run_verify(chosen: argparse.Namespace) -> int:
     """Score, with a progress bar; interrupted or killed, the same command goes on where it was."""
     from outthink.controller.verifier import open_verifier
-    from outthink.evaluation.dataset import Problems
+    from outthink.evaluation.published.lookup import Problems
     from outthink.evaluation.sample_file import JSONL, SampleFile
     from outthink.evaluation.verify import verify
 
     if chosen.out.suffix.lower() not in (".parquet", *JSONL):
         raise BadInput("--out", str(chosen.out), "is neither Parquet nor JSONL", "name it .parquet or .jsonl")
     samples = SampleFile(chosen.samples)
-    problems = Problems.read(chosen.problems)
+    problems = Problems.read(chosen.problems, samples=chosen.samples, columns=_columns(chosen))
     kind = chosen.answer or problems.kind
     engine = chosen_engine(chosen) if chosen.verifier == "judge" else None
     verifier = open_verifier(chosen.verifier, answer=kind, keys=problems.keys, code=problems.code, engine=engine)

@@ -57,7 +57,7 @@ class ArenaPlan:
 
     def describe(self, engine: Engine, dataset: Dataset) -> JsonObject:
         """Everything that requests of two runs must share to stand in one journal."""
-        questions = "\0".join(f"{problem.problem_id}\0{problem.question}" for problem in dataset.problems)
+        questions = "\0".join(f"{problem.problem_id}\0{problem.text}" for problem in dataset.problems)
         return {
             "model": engine.model,
             "dataset": dataset.name,
@@ -129,7 +129,7 @@ class Arena:
                 ran = await self.run(problem, Spec.parse(PILOT), None)
                 if ran.tokens is None or ran.prompt_tokens is None:
                     # Unknown counts are taken high: all that may be generated, and a token a byte of the question.
-                    spent.append(self.plan.sampling.max_tokens + len(problem.question.encode()))
+                    spent.append(self.plan.sampling.max_tokens + len(problem.text.encode()))
                 else:
                     spent.append(ran.tokens + ran.prompt_tokens)
                 judging.append(ran.judging)

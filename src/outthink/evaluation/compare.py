@@ -39,6 +39,7 @@ class CompareSettings(ReplaySettings):
 
     Args:
         regrade: the kind of answer to extract anew, None to take what is recorded.
+        problems: file of the problems, None for the one beside each file of samples.
         scoring: how to score samples for strategies that need it, None to take what is recorded.
         policy: a calibrated policy to replay beside the strategies.
         cross_fit: fit its rules anew on the samples without each fold in turn, and replay them there.
@@ -46,6 +47,7 @@ class CompareSettings(ReplaySettings):
     """
 
     regrade: str | None = None
+    problems: Path | None = None
     scoring: Prescoring | None = None
     policy: Policy | None = None
     cross_fit: bool = False
@@ -132,7 +134,7 @@ def _autos(traces: Traces, settings: CompareSettings, say: Callable[[str], None]
     if not traces.answered:
         say(f"{traces.path.name}: its samples have no answers to vote on, which leaves out {NAME}")
         return []
-    source = open_source(traces.path, traces)
+    source = open_source(traces.path, traces, problems=settings.problems)
     if settings.cross_fit:
         return crossed(settings.policy, source, say)
     return contenders(settings.policy, source, say)
@@ -143,7 +145,7 @@ def _load(path: Path, settings: CompareSettings) -> Traces:
     traces = load(path, text=settings.regrade is not None)
     if settings.scoring is not None:
         traces = prescored(traces, settings.scoring)
-    return traces if settings.regrade is None else regrade(traces, settings.regrade)
+    return traces if settings.regrade is None else regrade(traces, settings.regrade, settings.problems)
 
 
 def _graded(traces: Traces, say: Callable[[str], None]) -> Traces | None:
@@ -189,6 +191,7 @@ def check(
     paths: Sequence[Path],
     *,
     orders: int = 5,
+    problems: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> JsonObject:
     """Replay a policy on samples of problems that it has not seen.
@@ -199,7 +202,8 @@ def check(
 
     Raises BadInput for problems the policy was calibrated on, and as `compare` does.
     """
-    rows = compare(paths, [Spec.parse(BASELINE)], CompareSettings(seeds=orders, policy=policy), say=say)
+    settings = CompareSettings(seeds=orders, policy=policy, problems=problems)
+    rows = compare(paths, [Spec.parse(BASELINE)], settings, say=say)
     checked, reasons = [], []
     for row in (row for row in rows if row["strategy"] == NAME):
         low, high = row["predicted_low"], row["predicted_high"]
@@ -213,7 +217,7 @@ def check(
     if not checked:
         raise BadInput("policy", policy.id, "has no arm for these samples", "calibrate on samples of this model")
     for path in paths:
-        source = open_source(path)
+        source = open_source(path, problems=problems)
         for task in _same_data(policy.of_model(source.traces.model), source.traces.dataset):
             reasons += [f"{source.traces.name}: {line}" for line in _drift(task, source)]
     if (today := datetime.datetime.now(datetime.UTC).date().isoformat()) > policy.content["expires"]:

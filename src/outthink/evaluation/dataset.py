@@ -1,17 +1,14 @@
 """Questions with gold answers: data sets to record, the problems beside recorded samples, and both together.
 
-Knows: JSONL and Parquet columns, reasoning-gym's generators, where the problems of a file of samples lie, and how
-samples are graded anew. Does not know how anything is sampled, how an answer is read, or verifiers.
+Knows reasoning-gym's generators, where the problems of a file of samples lie, which rows of a data set are usable, and
+how samples are graded anew. Does not know columns, how anything is sampled, how an answer is read, or verifiers.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -23,35 +20,67 @@ from outthink.core.plugins import need_extra
 from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
 from outthink.engines.recorded import Recorded
 from outthink.engines.traces import Traces, columns, load, metadata, missing
-from outthink.evaluation.sample_file import JsonObject, is_jsonl, parse_rows, read_rows, read_table
+from outthink.evaluation.published.cells import Question, extended, text_of
+from outthink.evaluation.published.columns import Columns
+from outthink.evaluation.published.lookup import Problems, problems_of
+from outthink.evaluation.published.problems import ProblemRow, RowFault, open_problems
+from outthink.evaluation.published.rows import JsonObject
 from outthink.session.calls import reread
 
-_IDS = ("problem_id", "id")
 _GYM = "reasoning-gym:"
 _FULL_MARKS = 0.999
+_SHOWN = 20
+"""Unusable rows that are named one by one."""
 _Grade = Callable[[str, list[str]], list[bool]]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question; `answer` is the gold answer as the data set writes it."""
+    """One question: its text, or the messages of a chat; `answer` is the gold answer, None for code."""
 
     problem_id: str
-    question: str
-    answer: str
+    question: Question
+    answer: str | None
+
+    @property
+    def text(self) -> str:
+        """The question as text."""
+        return text_of(self.question)
+
+    def asking(self, line: str) -> Problem:
+        """The same problem with one more line behind its question."""
+        return replace(self, question=extended(self.question, f"\n{line}"))
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Questions with a grader: grade(problem_id, canonical answers) -> which are right."""
+    """Questions with a grader.
+
+    Args:
+        grade: grade(problem_id, canonical answers) -> which are right; None where only tests tell.
+        kind: how its answers are read; None for code.
+        taken: what was taken from the file, in one line.
+        unusable: rows that were left out.
+        columns: those that the user has named.
+    """
 
     name: str
     problems: tuple[Problem, ...]
-    grade: _Grade
+    grade: _Grade | None
+    kind: AnswerKind | None = None
+    taken: str = ""
+    unusable: int = 0
+    columns: Columns = field(default_factory=Columns)
 
     def right(self, problem_id: str, answers: Iterable[str | None]) -> set[str]:
-        """Which of these answers are right."""
-        return _right(answers, lambda distinct: self.grade(problem_id, distinct))
+        """Which of these answers are right; none where nothing can be graded."""
+        grade = self.grade
+        return set() if grade is None else _right(answers, lambda distinct: grade(problem_id, distinct))
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Gold answers by problem."""
+        return {problem.problem_id: problem.answer for problem in self.problems if problem.answer is not None}
 
 
 def _right(answers: Iterable[str | None], grade: Callable[[list[str]], list[bool]]) -> set[str]:
@@ -62,52 +91,83 @@ def _right(answers: Iterable[str | None], grade: Callable[[list[str]], list[bool
     return {answer for answer, right in zip(distinct, grade(distinct), strict=True) if right}
 
 
-def open_dataset(source: str, kind: AnswerKind, *, limit: int | None = None) -> Dataset:
-    """Read JSONL or Parquet with the columns `question` and `answer` (and `problem_id` or `id`), or generate
-    `reasoning-gym:TASK?size=20&seed=1&key=value`.
+def open_dataset(
+    source: str,
+    kind: AnswerKind | None = None,
+    *,
+    limit: int | None = None,
+    columns: Columns | None = None,
+    skip_bad: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Dataset:
+    """Read a data file in its published form (docs/record.md), or one with the columns `question` and `answer`, or
+    generate `reasoning-gym:TASK?size=20&seed=1&key=value`.
 
-    Raises BadInput for a missing file or column, an empty data set, or a repeated problem_id.
+    Args:
+        kind: of the answers, None for what the form says, else text; code has none.
+        limit: only the first so many problems.
+        columns: those that the file has in place of the form's.
+        skip_bad: go on without rows that cannot be used.
+        say: receives one line for each such row.
+
+    Raises BadInput for a missing file or column, a data set without a usable row, or (unless `skip_bad`) a row that
+    cannot be used: its question or gold answer is missing or unreadable, or another row has its name.
     """
     if source.startswith(_GYM):
-        return _gym(source, limit)
+        return _gym(source, kind, limit)
     path = Path(source)
     if not path.is_file():
-        raise BadInput("dataset", source, "does not exist", f"give a JSONL or Parquet file, or {_GYM}TASK")
-    parquet = path.suffix == ".parquet"
-    rows = read_table("dataset", path, "write it again").to_pylist() if parquet else _jsonl(path)
-    problems = tuple(_problem(path, number, row) for number, row in enumerate(rows[:limit]))
-    if not problems:
+        raise BadInput("dataset", source, "does not exist", f"give a data file, or {_GYM}TASK")
+    file = open_problems("dataset", path, columns)
+    kind = kind or file.taken.kind or (None if file.taken.tests else "text")
+    rows, faults = _usable(file.read(kind), limit)
+    if faults and (not skip_bad or not rows):
+        raise faults[0].refusal("dataset", path, len(faults) - 1, "mend the row" if not rows else _MEND)
+    if not rows:
         raise BadInput("dataset", source, "has no rows", "give at least one question")
-    keys = {problem.problem_id: problem.answer for problem in problems}
-    if len(keys) < len(problems):
-        raise BadInput("dataset", source, "repeats a problem_id", "make each one unique")
+    for fault in faults[:_SHOWN]:
+        say(f"{path.name}: left out {fault}")
+    if len(faults) > _SHOWN:
+        say(f"{path.name}: left out {len(faults) - _SHOWN:,} more rows")
+    taken = file.taken.line(path, f"{file.numbered}-0000 and on", kind)
+    grade = None
+    if file.taken.gold is not None and kind is not None:
+        grade = _grader(kind, {problem.problem_id: problem.answer or "" for problem in rows})
+    return Dataset(file.numbered, tuple(rows), grade, kind, taken, len(faults), columns or Columns())
 
+
+_MEND = "mend the row, or leave such rows out with --skip-bad"
+
+
+def _usable(rows: Iterable[ProblemRow], limit: int | None) -> tuple[list[Problem], list[RowFault]]:
+    """Problems of the rows that can be used, and what is wrong with the others."""
+    problems: dict[str, Problem] = {}
+    faults: list[RowFault] = []
+    numbers: dict[str, int] = {}
+    for row in rows:
+        if row.fault is not None or row.name is None or row.question is None:
+            faults.append(row.fault or RowFault(row.number, "", f"row {row.number} asks nothing"))
+        elif row.name in numbers:
+            faults.append(row.twice(numbers[row.name]))
+            # Which of two is meant by a name is not known: then neither can be used.
+            if (problem := problems.get(row.name)) is not None and Problem(row.name, row.question, row.gold) != problem:
+                del problems[row.name]
+        else:
+            numbers[row.name] = row.number
+            problems[row.name] = Problem(row.name, row.question, row.gold)
+        if limit is not None and len(problems) >= limit:
+            break
+    return list(problems.values()), faults
+
+
+def _grader(kind: AnswerKind, keys: Mapping[str, str]) -> _Grade:
     def grade(problem_id: str, answers: list[str]) -> list[bool]:
         return grade_many(kind, [(answer, keys[problem_id]) for answer in answers])
 
-    return Dataset(path.stem, problems, grade)
+    return grade
 
 
-def _problem(path: Path, number: int, row: JsonObject) -> Problem:
-    for column in ("question", "answer"):
-        if row.get(column) is None:
-            known = ", ".join(row) or "none"
-            raise BadInput(f"dataset {path.name}", column, f"is no column of row {number + 1}", f"it has: {known}")
-    name = next((str(row[key]) for key in _IDS if row.get(key) is not None), f"{path.stem}-{number:04d}")
-    if not str(row["question"]).strip():
-        raise BadInput(f"dataset {path.name}", name, "has an empty question", "remove the row")
-    return Problem(name, str(row["question"]), str(row["answer"]))
-
-
-def _jsonl(path: Path) -> list[JsonObject]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise BadInput("dataset", str(path), "is neither JSONL nor Parquet", "convert it first") from None
-    return parse_rows("dataset", path, text, '{"question": ...}')
-
-
-def _gym(source: str, limit: int | None) -> Dataset:
+def _gym(source: str, kind: AnswerKind | None, limit: int | None) -> Dataset:
     """reasoning-gym's own problems and its own grader; full marks count as right."""
     need_extra("datasets", "dataset", source)
     import reasoning_gym
@@ -135,110 +195,27 @@ def _gym(source: str, limit: int | None) -> Dataset:
     problems = tuple(
         Problem(name, str(entry["question"]).strip(), str(entry["answer"])) for name, entry in by_name.items()
     )
-    return Dataset(task, problems, grade)
+    kind = kind or "text"
+    return Dataset(task, problems, grade, kind, f"{source}: graded by its own rules; kind of answer {kind}")
 
 
-_CODE = ("prompt", "entry_point", "test")
-_NUMBER = re.compile(r"[-+]?\$?(?:\d[\d,]*\.?\d*|\.\d+)(?:/\d+)?%?")
-_QUESTIONS = ("question", "prompt_used", "prompt")
+def regrade(traces: Traces, kind: str, problems: Path | None = None) -> Traces:
+    """The same samples with answers read anew as `kind` and graded against the gold answers.
 
-
-@dataclass
-class Problems:
-    """Rows of a file of problems by `problem_id`.
-
-    Raises BadInput for a file that cannot be read, an absent or repeated `problem_id`.
+    Args:
+        problems: their file, None for the one beside the samples.
     """
-
-    path: Path
-    rows: dict[str, JsonObject]
-
-    @classmethod
-    def read(cls, path: Path) -> Problems:
-        """Read Parquet or JSONL."""
-        rows = read_rows("problems", path) if is_jsonl(path) else read_table("problems", path).to_pylist()
-        if not rows:
-            raise BadInput("problems", str(path), "has no rows", "give at least one problem")
-        by_name: dict[str, JsonObject] = {}
-        for number, row in enumerate(rows, start=1):
-            key = row.get("problem_id")
-            if not isinstance(key, str):
-                raise BadInput("problems", str(path), f"row {number} has no problem_id", "name every problem")
-            if key in by_name:
-                raise BadInput("problems", key, f"stands twice in {path}", "make each problem_id unique")
-            by_name[key] = row
-        return cls(path, by_name)
-
-    def __contains__(self, problem: str) -> bool:
-        return problem in self.rows
-
-    def question(self, problem: str) -> str:
-        """What was asked: `question`, else `prompt_used`, else `prompt`; BadInput without any of them."""
-        row = self.rows[problem]
-        for name in _QUESTIONS:
-            if isinstance(row.get(name), str) and row[name].strip():
-                return str(row[name])
-        raise BadInput("problems", problem, f"has no question in {self.path}", f"give one of {', '.join(_QUESTIONS)}")
-
-    @cached_property
-    def keys(self) -> dict[str, str] | None:
-        """Gold answers by problem, None where the file has no column `answer`."""
-        if not any("answer" in row for row in self.rows.values()):
-            return None
-        return {name: str(row["answer"]) for name, row in self.rows.items() if row.get("answer") is not None}
-
-    @cached_property
-    def code(self) -> dict[str, JsonObject] | None:
-        """Rows of code problems, None where the columns `prompt`, `entry_point` and `test` are not all there."""
-        first = next(iter(self.rows.values()))
-        return dict(self.rows) if all(name in first for name in _CODE) else None
-
-    @property
-    def kind(self) -> AnswerKind:
-        """The kind of the gold answers: `number` if each of them is a bare number, else `math`."""
-        keys = self.keys or {}
-        # GSM8K's gold answers stand behind `####`, after a worked solution.
-        bare = all(_NUMBER.fullmatch(key.rpartition("####")[2].strip()) for key in keys.values())
-        return "number" if keys and bare else "math"
-
-    @property
-    def digest(self) -> str:
-        """Hash of what the problems say, whatever file holds them."""
-        return hashlib.sha256(json.dumps(self.rows, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def problem_file(traces: Traces, flag: str = "--regrade") -> Path:
-    """The problems of a file of samples; BadInput, naming the flag that needs them, where there are none beside it."""
-    folder = traces.path.parent
-    for name in (f"problems-{traces.dataset}.parquet", "problems.parquet"):
-        if (folder / name).exists():
-            return folder / name
-    raise BadInput(flag, str(traces.path), "has no problems file beside it", "put problems.parquet there")
-
-
-def _read_keys(path: Path) -> dict[str, str]:
-    """Gold answers by problem_id; BadInput without the columns problem_id and answer."""
-    import pyarrow.parquet as parquet
-
-    try:
-        rows = parquet.read_table(path, columns=["problem_id", "answer"]).to_pydict()
-    except Exception as error:  # noqa: BLE001 - pyarrow raises many kinds for damaged files and missing columns
-        line = str(error).splitlines()[0]
-        raise BadInput("problems", str(path), f"cannot be read ({line})", "it needs problem_id and answer") from None
-    return dict(zip(rows["problem_id"], rows["answer"], strict=True))
-
-
-def regrade(traces: Traces, kind: str) -> Traces:
-    """The same samples with answers read anew as `kind` and graded against the gold answers."""
     if kind not in ANSWER_KINDS and load_plugin("answers", kind) is None:
         raise BadInput("--regrade", kind, "is no kind of answer", f"use one of {', '.join(ANSWER_KINDS)}")
-    keys, reader = _read_keys(problem_file(traces)), answer_named(kind)
-    problems = {
-        name: _regraded(problem, reader, keys[name]) for name, problem in traces.problems.items() if name in keys
-    }
-    if not problems:
+    known: Problems = problems_of(traces, problems)
+    reader = answer_named(kind)
+    if known.keys is None:
+        raise BadInput("--regrade", str(known.path), "has no gold answers", "give problems with a column answer")
+    keys = known.graded(reader, traces.problems)
+    graded = {name: _regraded(problem, reader, keys[name]) for name, problem in traces.problems.items() if name in keys}
+    if not graded:
         raise BadInput("--regrade", str(traces.path), "shares no problem_id with its problems", "check the files")
-    return replace(traces, problems=problems)
+    return replace(traces, problems=graded)
 
 
 def _regraded(problem: Recorded, kind: AnswerKind | AnswerReader, key: str) -> Recorded:
@@ -247,7 +224,7 @@ def _regraded(problem: Recorded, kind: AnswerKind | AnswerReader, key: str) -> R
     greedy = reread(problem.greedy, reader) if problem.greedy is not None else None
     answers = [sample.answer for sample in (*sampled, greedy) if sample is not None]
     right = _right(answers, lambda distinct: grade_many(kind, [(answer, key) for answer in distinct]))
-    return Recorded(problem.problem, sampled, greedy, right)
+    return replace(problem, sampled=sampled, greedy=greedy, right=right, ungraded=0)
 
 
 _SAMPLERS = ("temperature", "top_p", "top_k", "min_p", "sampler", "sampling")
@@ -299,19 +276,26 @@ class SampleSet:
         return SampleSet(part, self.questions, self.answer, self.about)
 
 
-def open_source(path: Path, traces: Traces | None = None) -> SampleSet:
-    """Read a file of samples with what lies beside it; BadInput as `load`, or for rows of more than one sampler."""
+def open_source(path: Path, traces: Traces | None = None, *, problems: Path | None = None) -> SampleSet:
+    """Read a file of samples with its problems: those given, else what lies beside it.
+
+    Raises BadInput as `load`, for rows of more than one sampler, and for given problems that cannot be read or are not
+    those of the samples.
+    """
     traces = traces or load(path)
     _one_sampler(path)
     about = metadata(path, b"outthink")
     try:
-        problems = Problems.read(problem_file(traces))
-        known = all(name in problems for name in traces.problems)
-        questions = {name: problems.question(name) for name in traces.problems} if known else None
+        known = problems_of(traces, problems)
+        stranger = next((name for name in traces.problems if name not in known), None)
+        if stranger is not None and problems is not None:
+            raise BadInput("problem_id", stranger, f"is not in {problems}", "give the problems of these samples")
+        questions = {name: known.question(name) for name in traces.problems} if stranger is None else None
     except BadInput:
+        if problems is not None:
+            raise
         return SampleSet(traces, None, None, about)
-    keys = problems.keys or {}
-    graded = Problems(problems.path, {name: problems.rows[name] for name in traces.problems if name in keys})
+    graded = known.only(name for name in traces.problems if name in (known.keys or {}))
     return SampleSet(traces, questions, graded.kind if graded.rows else None, about)
 
 

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from outthink.answers import reader_for
 from outthink.core.errors import BadInput, EngineError
-from outthink.core.request import AnswerKind, Request, Sampling
+from outthink.core.request import AnswerKind, AnswerReader, Request, Sampling
 from outthink.core.sample import Sample
 from outthink.core.text import writable
 from outthink.economics.tariff import Tariff
@@ -52,22 +52,35 @@ _COLUMNS = (
 _TOP = 20
 
 
+def _unread(text: str) -> None:
+    """An answer without a kind."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """How the problems of a data set are asked, and their samples drawn."""
+    """How the problems of a data set are asked, and their samples drawn.
 
-    answer: AnswerKind = "text"
+    Args:
+        answer: None where answers cannot be read: of code, which only tests can judge.
+    """
+
+    answer: AnswerKind | None = "text"
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
     style: str | None = None
     system: str | None = None
+
+    @property
+    def read_as(self) -> AnswerKind | AnswerReader:
+        """What reads the answers; nothing is read where they have no kind."""
+        return self.answer or _unread
 
     def request(self, problem: Problem, seed: int | None = None) -> Request:
         """What is asked of a problem; with the seed of all where it has none of its own."""
         request = Request.of(
             problem.question,
             system=self.system,
-            answer=self.answer,
+            answer=self.read_as,
             sampling=self.sampling,
             seed=self.seed if seed is None else seed,
             problem=problem.problem_id,
@@ -124,7 +137,8 @@ async def record(
     store = open_journal(out, "recording", about, _FREE, lambda journal: _adopt(journal, dataset, plan), "FULL")
     try:
         if json.loads(store.about("recording") or "{}").get("answer") != plan.answer:
-            store.about("read anew", plan.answer)  # from now on its samples were read as more than one kind of answer
+            # From now on its samples were read as more than one kind of answer.
+            store.about("read anew", str(plan.answer))
         total = len(dataset.problems) * (plan.samples + plan.greedy)
         draws = (
             Draw(question, _numbers(plan), partial(_sample, plan.request(problem), plan))
@@ -133,7 +147,9 @@ async def record(
         kept = (question for _, question in _questions(dataset, plan))
         saved = sum(count_saved(store, question, _numbers(plan)) for question in kept) if len(store) else 0
         await fill(store, engine, draws, plan.samples, (saved, total), progress)
-        rows = write_traces(out, _rows(dataset, store, plan), about)
+        # Whoever looks questions and gold answers up again takes them from the same columns.
+        named = {"columns": dataset.columns.named} if dataset.columns.named else {}
+        rows = write_traces(out, _rows(dataset, store, plan), about | named)
     finally:
         store.close()
     remove_journal(out)
@@ -291,7 +307,7 @@ def _rows(dataset: Dataset, store: SampleStore, plan: Recording) -> Iterator[Jso
         samples = [(number, sample) for number, sample in found if sample is not None]
         missing, total = missing + len(found) - len(samples), total + len(found)
         if anew:
-            reader = reader_for(plan.answer)
+            reader = reader_for(plan.read_as)
             samples = [(number, reread(sample, reader)) for number, sample in samples]
         if not graded:  # code: what a reader took for an answer is none
             samples = [(number, replace(sample, answer=None, rule="none")) for number, sample in samples]

@@ -24,13 +24,15 @@ from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.core.text import REPLACED, writable
 from outthink.engines.protocol import CHUNK
 from outthink.engines.traces import SCORE_COLUMNS, VERIFIER_KEY, reading_parquet
+from outthink.evaluation.published import rows as data_rows
+from outthink.evaluation.published.cells import UnusableCell, empty, name_of, plain_text
+from outthink.evaluation.published.columns import NAMES
+from outthink.evaluation.published.rows import BadRow, Table, json_lines
 
-JsonObject = dict[str, Any]
-"""A JSON object, or a row of a table: what stands under a key is told by the format that it comes from."""
-Table = Any
-"""A pyarrow table, which has no types."""
-JSONL = (".jsonl", ".ndjson")
-_NEEDED = ("problem_id", "text")
+JsonObject = data_rows.JsonObject
+JSONL = data_rows.JSONL
+_TEXTS = ("text", "completion")
+"""Columns of a sample's text; the second is HumanEval's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +53,15 @@ class JudgedSample:
 
 def is_jsonl(path: Path) -> bool:
     """Whether a file's name says JSON lines; every other name is taken for Parquet."""
-    return path.suffix.lower() in JSONL
+    return data_rows.suffix(path) in JSONL
 
 
 def read_rows(field: str, path: Path) -> list[JsonObject]:
     """All rows of a JSONL file; BadInput names the line that is none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BadInput(field, str(path), "does not exist", "check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(field, str(path), f"cannot be read ({error})", "give JSONL or Parquet") from None
-    return parse_rows(field, path, text, '{"problem_id": ...}')
-
-
-def parse_rows(field: str, path: Path, text: str, example: str) -> list[JsonObject]:
-    """The objects in the text of a JSONL file; BadInput names the line that is none, and shows an example."""
     rows = []
-    # Not `splitlines`: within a text JSON allows U+2028 and others that it takes for the end of a line.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BadInput(field, str(path), f"line {number} is not JSON ({error})", "mend the line") from None
-        if not isinstance(row, dict):
-            raise BadInput(field, str(path), f"line {number} is no JSON object", f"use {example}")
+    for row in json_lines(field, path):
+        if isinstance(row, BadRow):
+            raise BadInput(field, str(path), row.problem, "mend the line")
         rows.append(row)
     return rows
 
@@ -172,9 +156,11 @@ class SampleFile:
         self.rows: list[JsonObject] | None = read_rows("samples", path) if is_jsonl(path) else None
         self.table: Table = None if self.rows is not None else read_table("samples", path)
         names = self.names
-        absent = [name for name in _NEEDED if name not in names]
         if len(self) == 0:
             raise BadInput("samples", str(path), "has no rows", "record some samples")
+        self._name = next((name for name in NAMES if name in names), NAMES[0])
+        self._text = next((name for name in _TEXTS if name in names), _TEXTS[0])
+        absent = [name for name in (self._name, self._text) if name not in names]
         if absent:
             raise BadInput("samples", str(path), f"lacks the columns {', '.join(absent)}", "record samples with them")
         scored = [name for name in SCORE_COLUMNS if name in names]
@@ -206,27 +192,48 @@ class SampleFile:
         return self.table[name].to_pylist() if name in self.table.column_names else [None] * len(self)
 
     def samples(self) -> list[tuple[str, Sample]]:
-        """Problem and sample of every row."""
+        """Problem and sample of every row. BadInput, naming the row, for a cell that is none of a sample."""
         cells = zip(
-            *(self.column(name) for name in ("problem_id", "sample_idx", "text", "answer", "extraction")),
+            *(self.column(name) for name in (self._name, "sample_idx", self._text, "answer", "extraction")),
             *(self.column(name) for name in ("n_tokens", "finish_reason", "prompt_tokens", "mean_logprob")),
             self.column("chunk_conf"),
             self.column("self_certainty"),
             strict=True,
         )
         samples = []
-        for row, (key, index, text, answer, rule, tokens, reason, prompt, logprob, conf, certainty) in enumerate(cells):
-            if not isinstance(key, str) or not (text is None or isinstance(text, str)):
-                what = "problem_id" if not isinstance(key, str) else "text"
-                raise BadInput("samples", str(self.path), f"row {row + 1}: {what} is no text", "mend the row")
+        for row, (key, index, text, answer, rule, told, reason, read, logprob, conf, certainty) in enumerate(cells):
+            if not (text is None or isinstance(text, str)):
+                raise self._refused(row, self._text, "is no text")
+            name = self._cell(row, self._name, key)
+            if name is None:
+                raise self._refused(row, self._name, "is no text")
+            number = self._whole(row, "sample_idx", index)
+            tokens, prompt = self._whole(row, "n_tokens", told), self._whole(row, "prompt_tokens", read)
             trace = ConfidenceTrace(tuple(conf), CHUNK, tokens or CHUNK * len(conf)) if conf else None
-            number = row if index is None else int(index)
             sample = Sample(
-                number, text or "", answer or None, rule or "none", tokens, reason or "unknown", prompt, logprob, trace,
-                certainty,
+                row if number is None else number, text or "", self._cell(row, "answer", answer), rule or "none",
+                tokens, reason or "unknown", prompt, logprob, trace, certainty,
             )  # fmt: skip
-            samples.append((key, sample))
+            samples.append((name, sample))
         return samples
+
+    def _cell(self, row: int, column: str, value: Any) -> str | None:
+        """A name or an answer: text, or a number as text; None where the cell is empty."""
+        try:
+            return None if empty(value) else plain_text(value) or None if column == "answer" else name_of(value)
+        except UnusableCell as error:
+            raise self._refused(row, column, str(error)) from None
+
+    def _whole(self, row: int, column: str, value: Any) -> int | None:
+        """A whole number, also as text or as the float that a table with a null makes of it."""
+        try:
+            name = name_of(value)
+            return None if name is None else int(name)
+        except (UnusableCell, ValueError):
+            raise self._refused(row, column, "is no whole number") from None
+
+    def _refused(self, row: int, column: str, problem: str) -> BadInput:
+        return BadInput("samples", str(self.path), f"row {row + 1}: {column} {problem}", "mend the row")
 
     def write(self, out: Path, judged: Sequence[JudgedSample], verifier: JsonObject) -> None:
         """Write all rows with `score`, `steps`, `verifier` and `verifier_tokens`, whole or not at all.

@@ -26,7 +26,7 @@ from outthink.core.request import AnswerKind, Request
 from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.engines.protocol import Engine
 from outthink.engines.traces import Scoring, Traces, load
-from outthink.evaluation.dataset import Problems, problem_file
+from outthink.evaluation.published.lookup import Problems, problems_of
 from outthink.evaluation.record import side_by_side
 from outthink.evaluation.sample_file import JsonObject, JudgedSample, SampleFile, journal_of, remove_journal
 from outthink.session.store import use_log
@@ -153,7 +153,7 @@ def _items(
             waiting.setdefault(key, []).append(row)
     by_problem = []
     for key, places in waiting.items():
-        request = Request.of(problems.question(key), answer=kind, problem=key)
+        request = Request.of(problems.asked(key), answer=kind, problem=key)
         by_problem.append([Item(row, request, candidate(rows[row][1], verifier)) for row in places])
     return by_problem
 
@@ -326,7 +326,7 @@ def prescored(traces: Traces, scoring: Prescoring) -> Traces:
 
     Raises BadInput and EngineError like `verify`; what is scored before a failure is kept.
     """
-    problems = Problems.read(scoring.problems or problem_file(traces, "--verifier"))
+    problems = problems_of(traces, scoring.problems, "--verifier")
     kind = scoring.answer or problems.kind
     verifier = open_verifier(
         scoring.verifier, answer=kind, keys=problems.keys, code=problems.code, engine=scoring.engine

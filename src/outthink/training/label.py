@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -139,8 +139,8 @@ async def label(
     engine = complete(engine)
     if out.exists():  # noqa: ASYNC240 - one stat before anything runs
         raise BadInput("--out", str(out), "exists already", "give another name or remove it")
-    line = f"\n{plan.instruction}" if plan.instruction else ""
-    problems = {p.problem_id: replace(p, question=p.question + line) for p in dataset.problems}
+    line = plan.instruction
+    problems = {p.problem_id: p.asking(line) if line else p for p in dataset.problems}
     wanted = places(solutions, plan.steps)
     strangers = sorted({place.solution.problem_id for place in wanted} - set(problems))
     if strangers or not wanted:

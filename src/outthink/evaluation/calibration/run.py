@@ -70,12 +70,14 @@ def calibrate(
     paths: Sequence[Path],
     recipe: CalibrationRecipe,
     *,
+    problems: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Policy:
     """Fit a policy and measure it on held-out problems.
 
     Args:
+        problems: file of the problems, None for the one beside each file of samples.
         progress: called with (parts replayed, parts in all).
         say: receives one line for each file that is skipped and each thing worth knowing.
 
@@ -83,7 +85,7 @@ def calibrate(
     `calibrate` extra.
     """
     need_extra("calibrate", "verb", "calibrate")  # difficulty heads are fitted last, minutes after the start
-    sources = [open_source(path) for path in replayable(paths, say, "hold no usable samples")]
+    sources = [open_source(path, problems=problems) for path in replayable(paths, say, "hold no usable samples")]
     refuse_unusable(sources)
     for source in sources:
         if len(source.traces.problems) < recipe.folds:

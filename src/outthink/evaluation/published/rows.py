@@ -1,0 +1,284 @@
+"""Rows of a data file, one after the other: JSON lines, a JSON array, CSV or Parquet, each of them also gzipped.
+
+Knows the containers, byte order marks, what ends a line, and how Arrow's values become plain ones. A row that cannot
+be read is told as such, so that whoever reads decides what becomes of the others. Does not know what a column means.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from io import BufferedReader, TextIOWrapper
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from outthink.core.errors import BadInput
+from outthink.engines.traces import reading_parquet
+
+JsonObject = dict[str, Any]
+"""A JSON object, or a row of a table: what stands under a key is told by the format that it comes from."""
+Table = Any
+"""What pyarrow gives, which has no types."""
+JSONL = (".jsonl", ".ndjson")
+PARQUET = (".parquet", ".pq")
+HEADERLESS = ("question", "A", "B", "C", "D", "answer")
+"""Columns of a CSV without a header: MMLU's."""
+_GIVE = "give JSONL, a JSON array, CSV or Parquet"
+_LETTERS = frozenset("ABCD")
+_BATCH = 1024  # rows of Parquet in memory at a time
+_PEEK = 100  # rows of JSON whose keys are taken for the columns
+_LONGEST_CELL = 2**31 - 1  # of a CSV, in characters; csv's own limit is 128 KiB
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be read, and why."""
+
+    problem: str
+
+
+ReadRow = JsonObject | BadRow
+
+
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """A data file whose columns are known; its rows are read once, as they are asked for.
+
+    Args:
+        columns: names of the columns, in order; of JSON those of the first rows.
+        first: the first row that can be read, empty without one.
+        rows: reads all rows, of Parquet only the named cells (None for all).
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    first: JsonObject
+    rows: Callable[[Collection[str] | None], Iterator[ReadRow]]
+    broken: BadRow | None = None
+    """One of the first rows that cannot be read."""
+
+    @property
+    def stem(self) -> str:
+        """The file's name without what says how it is packed."""
+        return stem(self.path)
+
+
+def suffix(path: Path) -> str:
+    """What a file's name says of its container, in small letters, `.gz` passed over."""
+    return (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def stem(path: Path) -> str:
+    """A file's name without the suffixes of its container."""
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
+
+
+def open_rows(field: str, path: Path, known: Collection[str] = ()) -> RowFile:
+    """Open a data file of any container, by its content and its name.
+
+    Args:
+        field: what errors call the file.
+        known: names of columns by which a CSV's first line is taken for a header.
+
+    Raises BadInput for a file that is missing or none of them; so does reading its rows.
+    """
+    with reading(field, path), _opened(path) as file:
+        head = file.read(4096)
+    kind, text = suffix(path), head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if kind in PARQUET or head.startswith(b"PAR1"):
+        return _parquet(field, path)
+    if kind == ".csv":
+        return _csv(field, path, known)
+    if text.startswith(b"["):
+        return _with_columns(path, _array(field, path))
+    if text and kind not in (*JSONL, ".json") and not text.startswith(b"{"):
+        raise BadInput(field, str(path), "is neither JSON, CSV nor Parquet", _GIVE)
+    if kind == ".json" and (whole := _single(field, path)) is not None:
+        return _with_columns(path, iter([whole]))
+    return _with_columns(path, json_lines(field, path))
+
+
+@contextmanager
+def reading(field: str, path: Path) -> Iterator[None]:
+    """BadInput for whatever keeps a file from being read."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise BadInput(field, str(path), "does not exist", "check the path") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(field, str(path), f"cannot be read ({error})", _GIVE) from None
+
+
+def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
+    """A file's bytes, unpacked where they are gzipped, whatever its name says."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if packed else path.open("rb")
+
+
+def _with_columns(path: Path, rows: Iterator[ReadRow]) -> RowFile:
+    head = list(islice(rows, _PEEK))
+    readable = [row for row in head if not isinstance(row, BadRow)]
+    broken = next((row for row in head if isinstance(row, BadRow)), None)
+    columns = dict.fromkeys(name for row in readable for name in row)
+    return RowFile(path, tuple(columns), readable[0] if readable else {}, lambda _: chain(head, rows), broken)
+
+
+# JSON.
+
+
+def json_lines(field: str, path: Path) -> Iterator[ReadRow]:
+    r"""The objects of a file of JSON lines; blank lines are passed over.
+
+    A line ends at `\n` alone (JSON passes over an `\r` before it): U+2028 and others are letters within a text.
+    """
+    with reading(field, path), _opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.strip():
+                yield _row(line, f"line {number}")
+
+
+def _row(text: bytes, name: str) -> ReadRow:
+    try:
+        row = json.loads(text.decode("utf-8"))
+    except UnicodeDecodeError:
+        return BadRow(f"{name} is not UTF-8")
+    except (ValueError, RecursionError) as error:
+        return BadRow(f"{name} is not JSON ({error})")
+    return row if isinstance(row, dict) else BadRow(f"{name} is no JSON object")
+
+
+def _array(field: str, path: Path) -> Iterator[ReadRow]:
+    """The objects of a JSON array, parsed one by one. BadInput where it breaks off: what follows is not known."""
+    with reading(field, path), _opened(path) as file:
+        text = file.read().decode("utf-8-sig")
+    decoder, place, number = json.JSONDecoder(), _blank(text, text.index("[") + 1), 0
+    if text.startswith("]", place):
+        yield BadRow("the array holds no JSON object")
+    while not text.startswith("]", place):
+        number += 1
+        try:
+            row, place = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            raise BadInput(field, str(path), f"row {number} is not JSON ({error})", "mend the file") from None
+        yield row if isinstance(row, dict) else BadRow(f"row {number} is no JSON object")
+        place = _blank(text, place)
+        if text.startswith(",", place):
+            place = _blank(text, place + 1)
+        elif not text.startswith("]", place):
+            problem = f"row {number} is followed by no comma and no end of the array"
+            raise BadInput(field, str(path), problem, "mend the file")
+    if text[place + 1 :].strip():
+        raise BadInput(field, str(path), f"its array ends at row {number}, and more follows", "mend the file")
+
+
+def _blank(text: str, place: int) -> int:
+    """The next place that holds no white space."""
+    while place < len(text) and text[place] in " \t\r\n":
+        place += 1
+    return place
+
+
+def _single(field: str, path: Path) -> JsonObject | None:
+    """The one object of a file that holds no more than that, over several lines perhaps; None for JSON lines."""
+    with reading(field, path), _opened(path) as file:
+        try:
+            whole = json.loads(file.read().decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            return None
+    return whole if isinstance(whole, dict) else None
+
+
+# CSV.
+
+
+def _csv(field: str, path: Path, known: Collection[str]) -> RowFile:
+    """The first line is a header unless it looks like a row of MMLU's files: six cells, the last one a letter."""
+    records = _records(field, path)
+    first = next(records, [])
+    headerless = len(first) == len(HEADERLESS) and first[-1].strip() in _LETTERS and not {*first} & {*known}
+    columns = HEADERLESS if headerless else tuple(name.strip() for name in first)
+    if len({*columns}) < len(columns):
+        raise BadInput(field, str(path), "names a column twice in its header", "give each its own name")
+    rows = _with_columns(path, _cells(columns, chain([first], records) if headerless else records))
+    return replace(rows, columns=columns)
+
+
+def _records(field: str, path: Path) -> Iterator[list[str]]:
+    csv.field_size_limit(_LONGEST_CELL)
+    # Only `\n` ends a line, as in JSON lines; csv itself takes `\r\n` for one end.
+    with reading(field, path), TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="\n") as text:
+        yield from (record for record in csv.reader(text, strict=True) if record)
+
+
+def _cells(columns: Sequence[str], records: Iterable[list[str]]) -> Iterator[ReadRow]:
+    for number, record in enumerate(records, start=1):
+        if len(record) == len(columns):
+            yield dict(zip(columns, record, strict=True))
+        else:
+            yield BadRow(f"row {number} has {len(record)} cells for {len(columns)} columns")
+
+
+# Parquet.
+
+
+def _parquet(field: str, path: Path) -> RowFile:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    with reading_parquet(field, path, _GIVE), _opened(path) as opened:
+        # A path is mapped, so that only what is read is in memory; what is gzipped has to be unpacked whole.
+        source = pa.BufferReader(opened.read()) if isinstance(opened, gzip.GzipFile) else path
+        # Not `read_table`: that takes `name=value` in the names of folders for columns.
+        file = parquet.ParquetFile(source)
+        columns = tuple(file.schema_arrow.names)
+        # Only texts: a value of another column that Python cannot hold must not keep the file from being read.
+        texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type) or _large(field.type)]
+        batches = file.iter_batches(batch_size=1, columns=texts)
+        first: JsonObject = next((row for batch in batches for row in batch.to_pylist()), {})
+    return RowFile(path, columns, first, partial(_batches, field, path, file))
+
+
+def _large(kind: Table) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind))
+
+
+def _batches(field: str, path: Path, file: Table, wanted: Collection[str] | None) -> Iterator[ReadRow]:
+    names = None if wanted is None else [name for name in file.schema_arrow.names if name in wanted]
+    batches = file.iter_batches(batch_size=_BATCH, columns=names)
+    while True:
+        with reading_parquet(field, path, _GIVE):
+            batch = next(batches, None)
+            if batch is None:
+                return
+            cells = {name: _plain(batch.column(name)) for name in batch.schema.names}
+        for place in range(batch.num_rows):
+            yield {name: values[place] for name, values in cells.items()}
+
+
+def _plain(column: Table) -> list[Any]:
+    """A column's values; a short float becomes the double of its own shortest decimal (0.1, not 0.10000000149)."""
+    import pyarrow as pa
+
+    if pa.types.is_float16(column.type) or pa.types.is_float32(column.type):
+        return [None if value is None else float(str(value)) for value in _shorts(column)]
+    return list(column.to_pylist())
+
+
+def _shorts(column: Table) -> Iterator[Any]:
+    """numpy's own scalars, whose text is the shortest that reads back as the same value."""
+    import numpy as np
+
+    kind = np.float16 if str(column.type) == "halffloat" else np.float32
+    return (None if value is None else kind(value) for value in column.to_pylist())
