@@ -127,3 +127,34 @@ def test_odd_text_never_raises(text: str) -> None:
     for wrapped in (text, f"answer: {text}"):
         reading = read_sync("math", wrapped)
         assert (reading.answer is None) == (reading.rule == "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"The largest $n$ is 34", "34"),
+        (r"The answer for $n$ is $34$", "34"),
+        (r"So $\frac{1+\sqrt5}{2}$.", r"\frac{1+\sqrt5}{2}"),
+        (r"the solution is $x \geq 5$", r"x \geq 5"),
+        (r"Hence $f(x)$ is $x^2+1$ for all $x$.", "x^2+1"),
+        (r"The probability is $\frac12$, since 3 of 6 win.", "0.5"),
+        (r"It costs $5 to $10.", "10"),
+        (r"\boxed{-2} and \boxed{1}", "-2, 1"),
+        (r"$\boxed{-2}$ or $\boxed{1}$.", "-2, 1"),
+        (r"\boxed{1}, \boxed{2} and \boxed{3}", "1, 2, 3"),
+        (r"First \boxed{3}. Then \boxed{4}", "4"),
+        (r"We get \boxed{3}, so the answer is \boxed{4}.", "4"),
+        ("The answer is 100, 200", "100, 200"),
+        (r"The answer is $3$ or $4$.", "3, 4"),
+        ("The answer is $x$.", "x"),
+        ("2x+3", "2x+3"),
+        ("No value", None),
+    ],
+)
+def test_which_formula_is_the_answer(text: str, answer: str | None) -> None:
+    assert read_sync("math", text).answer == answer
+
+
+def test_keys_hold_the_boxes_of_a_worked_solution() -> None:
+    assert grade("math", "-2, 1", r"So the roots are $\boxed{1}$ and $\boxed{-2}$.")
+    assert not grade("math", "1", r"So the roots are $\boxed{1}$ and $\boxed{-2}$.")

@@ -7,15 +7,19 @@ how an answer is found in a text. An expression is compared by the worker proces
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from outthink.answers.choice import read_choice
-from outthink.answers.latex import light
-from outthink.answers.number import far_apart, read_number
+from outthink.answers.math.formulas import light
+from outthink.answers.number import read_number, value_of
 from outthink.answers.reading import Reading, hashed, last_boxed
 from outthink.answers.text import read_json, read_text
+from outthink.answers.thinking import visible
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader, answer_named
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _KINDS: dict[str, Callable[[str], Reading]] = {
     "number": read_number,
@@ -23,6 +27,9 @@ _KINDS: dict[str, Callable[[str], Reading]] = {
     "json": read_json,
     "text": read_text,
 }
+_LAST = 64 * 1024  # characters from the end that are read
+_IN_PLACE = 16 * 1024  # characters up to which reading takes less than a trip to a worker
+_UNREADABLE = Reading(None, "none")
 
 
 class LocalReader(Protocol):
@@ -33,50 +40,95 @@ class LocalReader(Protocol):
         ...
 
     def read_now(self, text: str) -> Reading:
-        """The same without an event loop; blocks, for `math` until the worker has answered."""
+        """The same without an event loop; blocks, for `math` and long texts until a worker has answered."""
         ...
 
 
-class PlainReader:
-    """Reads with one pure function; equal answers are equal strings already."""
+class SpokenReader:
+    """Hands a reader what a completion says, without its thinking, and of a long one the end.
 
-    __slots__ = ("_function",)
+    Thinking that is cut, or that nothing follows, is unreadable: nothing earlier is guessed instead.
+    """
 
-    def __init__(self, function: Callable[[str], Reading]) -> None:
+    def __init__(self, reader: LocalReader) -> None:
+        self._reader = reader
+
+    async def read(self, text: str) -> Reading:
+        """Read one completion."""
+        said = visible(text)
+        return _UNREADABLE if said is None else await self._reader.read(said[-_LAST:])
+
+    def read_now(self, text: str) -> Reading:
+        """Read one completion."""
+        said = visible(text)
+        return _UNREADABLE if said is None else self._reader.read_now(said[-_LAST:])
+
+
+class KindReader:
+    """Reads with the pure function of a kind; equal answers are equal strings already."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind, self._function = kind, _KINDS[kind]
+
+    async def read(self, text: str) -> Reading:
+        """Read one completion, a long one in a worker."""
+        if len(text) <= _IN_PLACE:
+            return self._function(text)
+        import asyncio  # on first use: it takes 20 ms to import
+
+        return _reading(await asyncio.wrap_future(self._asked(text)))
+
+    def read_now(self, text: str) -> Reading:
+        """Read one completion."""
+        return self._function(text) if len(text) <= _IN_PLACE else _reading(self._asked(text).result())
+
+    def _asked(self, text: str) -> Future[list[str | None] | None]:
+        from outthink.answers.worker import shared
+
+        return shared().submit("outthink.answers.reader:read_plain", self._kind, text, turn=id(self))
+
+
+def read_plain(kind: str, text: str) -> list[str | None]:
+    """What a worker is asked for: answer and rule of one text."""
+    reading = _KINDS[kind](text)
+    return [reading.answer, reading.rule]
+
+
+def _reading(told: list[str | None] | None) -> Reading:
+    return _UNREADABLE if told is None else Reading(told[0], told[1] or "none")
+
+
+class FunctionReader:
+    """Reads with a function of the user's, which decides alone what is equal."""
+
+    def __init__(self, function: AnswerReader) -> None:
         self._function = function
 
     async def read(self, text: str) -> Reading:
         """Read one completion."""
-        return self._function(text)
+        return self.read_now(text)
 
     def read_now(self, text: str) -> Reading:
         """Read one completion."""
-        return self._function(text)
-
-
-def _with(function: AnswerReader) -> Callable[[str], Reading]:
-    def read(text: str) -> Reading:
         try:
-            answer = function(text)
+            answer = self._function(text)
         except Exception:  # noqa: BLE001 - the user's code: its failure is an unreadable answer, never ours
             return Reading(None, "function-error")
         if answer is None or answer == "":
-            return Reading(None, "none")
+            return _UNREADABLE
         return Reading(answer, "function") if isinstance(answer, str) else Reading(None, "function-error")
-
-    return read
 
 
 def reader_for(answer: AnswerKind | AnswerReader) -> LocalReader:
     """A new reader for one request. Rules: see each kind; a function's are `function`, `function-error`, `none`."""
     answer = answer_named(answer)
     if callable(answer):
-        return PlainReader(_with(answer))
+        return SpokenReader(FunctionReader(answer))
     if answer == "math":
-        from outthink.answers.math import MathReader  # on first use: asyncio and subprocess take 20 ms to import
+        from outthink.answers.math.reader import MathReader  # on first use: asyncio and subprocess take 20 ms to import
 
-        return MathReader()
-    return PlainReader(_KINDS[answer])
+        return SpokenReader(MathReader())
+    return SpokenReader(KindReader(answer))
 
 
 def read_sync(kind: AnswerKind | AnswerReader, text: str) -> Reading:
@@ -109,14 +161,14 @@ def grade(kind: AnswerKind | AnswerReader, answer: str | None, key: str) -> bool
 
 
 def grade_many(kind: AnswerKind | AnswerReader, pairs: Iterable[tuple[str | None, str]]) -> list[bool]:
-    """`grade` for many (answer, key) pairs, with fewer trips to the math worker."""
+    """`grade` for many (answer, key) pairs, with fewer trips to a worker."""
     results: list[bool] = []
     asked: list[tuple[int, str, str]] = []
     for place, (answer, key) in enumerate(pairs):
         gold = canonical_key(kind, key)
         canonical = light(answer) if kind == "math" and answer is not None else answer
         results.append(canonical is not None and canonical == gold)
-        if kind == "math" and canonical is not None and not results[-1] and not far_apart(canonical, gold):
+        if kind == "math" and canonical is not None and not results[-1] and not _differ(canonical, gold):
             asked.append((place, gold, canonical))
     for start in range(0, len(asked), _BATCH):
         batch = asked[start : start + _BATCH]
@@ -127,11 +179,17 @@ def grade_many(kind: AnswerKind | AnswerReader, pairs: Iterable[tuple[str | None
     return results
 
 
+def _differ(left: str, right: str) -> bool:
+    """True where both are canonical numbers, which differ as strings, and neither may be the other rounded."""
+    a, b = value_of(left), value_of(right)
+    return a is not None and b is not None and ("/" in left) == ("/" in right)
+
+
 def _compare(pairs: list[tuple[str, str]]) -> list[bool]:
     """One worker call; if it hangs, each pair alone, so that only the guilty one is wrong for it."""
-    from outthink.answers.math_process import shared  # on first use: asyncio and subprocess take 20 ms to import
+    from outthink.answers.worker import shared  # on first use: subprocess takes its time to import
 
-    value = shared().submit("grade", pairs=pairs).result()
+    value = shared().submit("outthink.answers.math.keys:grade_all", pairs).result()
     if isinstance(value, list) and len(value) == len(pairs):
         return [bool(item) for item in value]
     return [False] if len(pairs) == 1 else [right for pair in pairs for right in _compare([pair])]

@@ -96,6 +96,15 @@ def sentence(text: str) -> str:
 
 _OPEN = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_BOXES = 16  # of one list
+_BETWEEN = 120  # characters between two boxes of one list
+_JOINER = r"(?:[,;、&]|\b(?:and|or|und|oder|et|ou|y|o)\b)"
+_LISTED = re.compile(rf"\s*{_JOINER}|.*{_JOINER}(?:\s*[a-zA-Z](?:_\{{?\w\}}?)?\s*=)?\s*\Z", re.DOTALL)
+_CONCLUDED = re.compile(
+    r"[.!?](?=\s)|\n\s*\n|\b(?:so|then|thus|therefore|hence|final(?:ly)?|answer|which|total|means|gives)\b",
+    re.IGNORECASE,
+)
+_MARKUP = re.compile(r"\\(?:text|mbox|mathrm)\s*\{|\\[,;:! ()\[\]]|\\q?quad|[$\{}~*]|\\boxed")
 
 
 def closing(text: str, start: int, end: int) -> int | None:
@@ -112,21 +121,44 @@ def closing(text: str, start: int, end: int) -> int | None:
     return None
 
 
-def last_boxed(text: str) -> str | None:
-    r"""What the last complete `\boxed{...}` (or `\fbox{...}`) holds, None without one.
-
-    "Last" goes by where a box opens, so of nested boxes the innermost last one is read.
-    """
-    if "box" not in text:
-        return None
+def _boxes(text: str) -> Iterator[tuple[int, int, str]]:
+    """Complete boxes, the last one first: where each begins and ends, and what it holds."""
     end = len(text)
     for match in reversed(list(_OPEN.finditer(text))):
         stop = closing(text, match.end(), end)
         if stop is not None:
-            return text[match.end() : stop].strip()
+            yield match.start(), stop + 1, text[match.end() : stop].strip()
         # A box that opens earlier cannot close behind one that stays open: this keeps the search linear.
         end = match.start()
-    return None
+
+
+def last_boxed(text: str) -> str | None:
+    r"""What the last complete `\boxed{...}` (or `\fbox{...}`) holds, None without one.
+
+    "Last" goes by where a box opens, so of nested boxes the innermost last one is read. Boxes of one sentence that
+    commas, `and` or `or` join are one list: `\boxed{-2} and \boxed{1}` holds `-2, 1`.
+    """
+    if "box" not in text:
+        return None
+    held: list[str] = []
+    begins = 0
+    for start, stop, content in _boxes(text):
+        if held and not _one_list(text[stop:begins]):
+            break
+        begins = start
+        if content not in held:
+            held.append(content)
+        if len(held) == _BOXES:
+            break
+    return ", ".join(reversed(held)) if held else None
+
+
+def _one_list(between: str) -> bool:
+    """Whether a text between two boxes makes them items of one list."""
+    if len(between) > _BETWEEN or not between:
+        return False
+    plain = _MARKUP.sub(" ", between)
+    return _LISTED.match(plain) is not None and _CONCLUDED.search(plain) is None
 
 
 # What a text gives, by the places above.

@@ -1,0 +1,1 @@
+"""Mathematics: which formula of a text is the answer, and when two formulas are one answer."""

@@ -1,0 +1,240 @@
+r"""The outer form of a mathematical answer: lists, brackets, relations, bases, words and units, without any algebra.
+
+Knows LaTeX and the plain spelling of the same, and what separates the items of a list. Does not know what an
+expression is worth; it leaves each in a spelling that a parser of LaTeX reads.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from outthink.answers.number import plain
+
+LONGEST = 1000  # characters: beyond, an expression is unreadable (parsing time grows fast)
+
+_SIGNS = str.maketrans(
+    {
+        "π": r"\pi ", "√": r"\sqrt ", "∞": r"\infty ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "×": r"\times ",
+        "÷": "/", "·": r"\cdot ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": r"^\circ ", "∅": r"\emptyset ",
+        "±": r"\pm ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "\n": " ", "\t": " ",
+    }
+)  # fmt: skip
+_DELIMITED = re.compile(r"\$\$(.+)\$\$|\$(.+)\$|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
+_SINE_OF_DEGREES = r"\\(sin|cos|tan|cot|sec|csc)\s*[({]?\s*([0-9.]+)\s*\^\s*\{?\s*\\circ\s*\}?\s*[)}]?"
+_REWRITES = [
+    (re.compile(pattern), put)
+    for pattern, put in (
+        (r"\\(?:left|right)(?![A-Za-z])\.?", ""),
+        (r"\\(?:displaystyle|textstyle|limits|[bB]ig{1,2}[lr]?)(?![A-Za-z])", ""),
+        (r"(?<!\\)\\!\s*", ""),
+        (r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|~", " "),
+        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\(?:mbox|hbox|mathrm|mathbf|mathit|mathsf|text(?:bf|it|rm|sf|normal)|operatorname)\s*\{", r"\\text{"),
+        (r"\\?%|\\\$|(?<!\\)\$", ""),
+        (
+            r"\\(sin|cos|tan|cot|sec|csc)\s*[({]?\s*([0-9.]+)\s*\^\s*\{?\s*\\circ\s*\}?\s*[)}]?",
+            r"\\\1{\\frac{\2\\pi}{180}}",
+        ),
+        (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])", ""),
+        (r"\\(?:leqslant|le)(?![A-Za-z])|<=", r"\\leq "),
+        (r"\\(?:geqslant|ge)(?![A-Za-z])|>=", r"\\geq "),
+        (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset"),
+        (r"\\ne(?![A-Za-z])|!=", r"\\neq "),
+        (r"\\lt(?![A-Za-z])", "<"),
+        (r"\\gt(?![A-Za-z])", ">"),
+        (r"\\(?:lbrace|\{)", r"\\{"),
+        (r"\\(?:rbrace|\})", r"\\}"),
+        (r"\*\*", "^"),
+        (r"\^\s*\{?\s*(?:\\text\{)?\s*(?:st|nd|rd|th)\s*\}?\s*\}?(?![A-Za-z])|(?<=[0-9])(?:st|nd|rd|th)\b", ""),
+        (r"\^\s*([0-9]{2,})", r"^{\1}"),
+        (r"_\s*([0-9]{2,})", r"_{\1}"),
+    )
+]
+
+
+@lru_cache(maxsize=8192)
+def normal(text: str) -> str:
+    """One spelling for the same signs: no delimiters, sizes, currency, degrees or per cent, one kind of blank."""
+    text = plain(text).translate(_SIGNS).strip().rstrip(".;:, ")
+    while (delimited := _DELIMITED.fullmatch(text)) is not None:
+        inside = next(part for part in delimited.groups() if part)
+        if "$" in inside.replace("\\$", ""):
+            break
+        text = inside.strip()
+    for pattern, put in _REWRITES:
+        text = pattern.sub(put, text)
+    return " ".join(text.split()).rstrip(".;:, ")
+
+
+# Where a text can be cut: outside every bracket.
+
+_TOKEN = re.compile(
+    r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|\\.|[()\[\]{},;|]|[=<>]|[A-Za-z]+|\s+|.", re.DOTALL
+)
+_OPENS = {"(": 1, "[": 1, "{": 1, r"\{": 1}
+_CLOSES = {")": 1, "]": 1, "}": 1, r"\}": 1}
+RELATIONS = ("=", "<", ">", r"\leq", r"\geq", r"\neq", r"\equiv", r"\approx")
+
+
+def tokens(text: str) -> list[tuple[str, int, int]]:
+    """Tokens with their place and how many brackets are open around them."""
+    found, depth = [], 0
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token in _CLOSES or token.startswith(r"\end"):
+            depth -= 1
+        found.append((token, match.start(), depth))
+        if token in _OPENS or token.startswith(r"\begin"):
+            depth += 1
+    return found
+
+
+def _groups_digits(text: str, comma: int) -> bool:
+    return re.match(r"[0-9]{3}(?![0-9])", text[comma + 1 :]) is not None and text[:comma][-1:].isdigit()
+
+
+def items(text: str, bracketed: bool = False) -> list[str]:
+    """The items of a list without its brackets, one if it is none.
+
+    A comma separates unless it groups digits; with a blank behind it always does. `and`, `or` and `;` join too.
+
+    Args:
+        bracketed: inside brackets a comma never groups digits, unless another one has a blank behind it.
+    """
+    every = [(name, place) for name, place, depth in tokens(text) if depth == 0]
+    spaced = any(name == "," and text[place + 1 : place + 2] == " " for name, place in every)
+    grouped = _GROUPED.fullmatch(re.sub(r"[^0-9,.]", "", text)) is not None
+    cuts = []
+    for name, place in every:
+        if name == ",":
+            groups = _groups_digits(text, place) and (spaced or (grouped and not bracketed))
+            if not groups:
+                cuts.append((place, place + 1))
+        elif name == ";" or name.removeprefix(r"\text{").strip(" ,}").lower() in ("and", "or"):
+            cuts.append((place, place + len(name)))
+    parts, start = [], 0
+    for begin, end in [*cuts, (len(text), len(text))]:
+        parts.append(text[start:begin].strip(" ,"))
+        start = end
+    return [part for part in parts if part]
+
+
+_GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+
+
+def bracketed(text: str) -> tuple[str, str, str] | None:
+    """(opening, inside, closing) where one pair of brackets holds the whole text."""
+    every = tokens(text)
+    if len(every) < 2 or every[0][0] not in ("(", "[", r"\{") or every[-1][0] not in (")", "]", r"\}"):
+        return None
+    if every[-1][2] != 0 or any(depth <= 0 for _, _, depth in every[1:-1]):
+        return None
+    opens, closes = every[0][0], every[-1][0]
+    return opens, text[len(opens) : every[-1][1]].strip(), closes
+
+
+def cut_at(text: str, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Parts of a text outside brackets, and the tokens among `names` that stand between them."""
+    parts, signs, start = [], [], 0
+    for token, place, depth in tokens(text):
+        if depth == 0 and token in names:
+            parts.append(text[start:place].strip())
+            signs.append(token)
+            start = place + len(token)
+    return [*parts, text[start:].strip()], signs
+
+
+# Words and units.
+
+_NAMES = """
+sin cos tan cot sec csc log ln lg exp sqrt arcsin arccos arctan sinh cosh tanh min max gcd lcm det asin acos atan binom
+frac tbinom dbinom
+"""
+FUNCTIONS = frozenset(_NAMES.split())
+_SHORT_WORDS = frozenset(["no", "on", "or"])
+_UNITS = frozenset(["cm", "mm", "km", "kg", "mg", "ft", "yd", "mi", "hr", "ml", "oz", "lb", "in"])
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_RUN = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_EXPONENT = r"(?:\s*\^\s*(?:\{\s*-?[0-9]+\s*\}|-?[0-9]))?"
+_WORDS_BEHIND = re.compile(rf"(?<=[\s0-9)}}\]])((?:[A-Za-z]+\.?{_EXPONENT}[\s/.,-]*)+)\Z")
+_WORDS_BEFORE = re.compile(r"\A(?:[A-Za-z]{2,}[\s:]+)+(?=[-+0-9\\(\[.])")
+
+
+def _is_word(run: str) -> bool:
+    run = run.lower()
+    return run not in FUNCTIONS and (len(run) >= 3 or run in _SHORT_WORDS) and run not in ("pi", "inf")
+
+
+def words(text: str) -> str | None:
+    """The words of an answer that holds nothing else, in small letters; None for anything else."""
+    bare = _TEXT.sub(r" \1 ", text)
+    if re.search(r"[0-9\\=<>^_+*/|]|(?<![^\W\d_]{2})-|-(?![^\W\d_]{2})", bare) or not re.search(r"[^\W\d_]", bare):
+        return None
+    found = re.findall(r"[^\W\d_][\w'’-]*", bare)
+    if not any(_is_word(word) or not word.isascii() or len(word) > 2 for word in found):
+        return None
+    return " ".join(found).casefold()
+
+
+def without_units(text: str) -> str:
+    """A value without the words and units around it; the text itself where nothing would be left."""
+    spoken = _TEXT.sub(lambda match: match[0] if re.search(r"[0-9\\]", match[1]) else f" {match[1]} ", text)
+    in_text = " ".join(match[1] for match in _TEXT.finditer(text))
+    spoken = _TEXT.sub(r" \1 ", spoken).strip()
+
+    def drop(match: re.Match[str]) -> str:
+        runs = re.findall(r"[A-Za-z]+", match[1])
+        spoken_of = all(run in in_text or _is_word(run) or run.lower() in _UNITS for run in runs)
+        return "" if spoken_of else match[0]
+
+    rest = _WORDS_BEHIND.sub(drop, spoken)
+    rest = _WORDS_BEFORE.sub(
+        lambda match: "" if all(map(_is_word, match[0].replace(":", " ").split())) else match[0], rest
+    )
+    rest = rest.strip(" .,:")
+    return rest if re.search(r"[0-9A-Za-z\\]", rest) else text
+
+
+# What a parser of LaTeX reads.
+
+_PARSED = [
+    (re.compile(pattern), put)
+    for pattern, put in (
+        (r"\\sqrt\s*([0-9A-Za-z])(?![0-9]*\.)", r"\\sqrt{\1}"),
+        (r"\\sqrt\s*(\[[^\]]*\])\s*([0-9A-Za-z])", r"\\sqrt\1{\2}"),
+        (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"\\frac\s*([0-9A-Za-z])\s*", r"\\frac{\1}"),
+        (r"(\\frac\s*\{(?:[^{}]|\{[^{}]*\})*\})\s*([0-9A-Za-z])", r"\1{\2}"),
+        (r"\^\s*\(([^()]*)\)", r"^{(\1)}"),
+        (r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan)(?![A-Za-z])", r"\\\1 "),
+        (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
+        (r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", ""),
+        (r"\*", r"\\cdot "),
+        (r"\\(?:tbinom|dbinom)", r"\\binom"),
+    )
+]
+_DECIMAL = re.compile(r"(?<![0-9.])([0-9]*)\.([0-9]+)(?![0-9.])")
+_REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar)\s*\{([0-9]+)\}")
+
+
+def _repeating(match: re.Match[str]) -> str:
+    whole, start, again = match[1] or "0", match[2], match[3]
+    top = int(whole + start + again) - int(whole + start)
+    return rf"\frac{{{top}}}{{{'9' * len(again)}{'0' * len(start)}}}"
+
+
+def _fraction(match: re.Match[str]) -> str:
+    # A parser would make a float of 15 digits of it.
+    return rf"\frac{{{int((match[1] or '0') + match[2])}}}{{1{'0' * len(match[2])}}}"
+
+
+def parsable(text: str) -> str:
+    """An expression as a parser of LaTeX reads it: exact decimals, braces, and words as single symbols."""
+    text = _REPEATING.sub(_repeating, text)
+    for pattern, put in _PARSED:
+        text = pattern.sub(put, text)
+    text = _DECIMAL.sub(_fraction, text)
+    text = _TEXT.sub(lambda match: rf"\text{{{''.join(match[1].split()).lower()}}}", text)
+    return _RUN.sub(lambda match: rf"\text{{{match[0].lower()}}}" if _is_word(match[0]) else match[0], text)

@@ -1,0 +1,131 @@
+r"""Formulas in text: which of them a completion gives as its answer, and a light normal form.
+
+Knows delimiters (`$`, `\\(`, `\\[`), what names something and what is a value, spacing and size commands. Does not know
+mathematics: `x+1` and `1+x` stay different strings here, equivalence is the worker's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from outthink.answers.math.form import FUNCTIONS, LONGEST
+from outthink.answers.number import canonical_number, last_number, stated_number
+from outthink.answers.reading import sentence
+
+# An opening `$` has a letter or digit behind it, a closing one before it and no digit behind: else they are prices.
+_FORMULA = re.compile(
+    r"(?<!\\)\$\$((?:[^$\\]|\\.)+)\$\$|(?<![\\$])\$(?=[^\s$])((?:[^$\\\n]|\\.|\n(?!\n))+?)(?<=[^\s\\])\$(?![0-9])"
+    r"|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\]",
+    re.DOTALL,
+)
+_NOTHING = re.compile(
+    r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:displaystyle|limits|[bB]ig[lr]?)(?![A-Za-z])|\\[!,;:]|[~\u2009\xa0]"
+)
+_SPACED = re.compile(r"\s*([-+=()^_/*<>|])\s*|\s*(,)( ?)\s*")  # a blank behind a comma says that it groups no digits
+_DEGREES = re.compile(r"^([^\\]*[0-9})]|\\[df]?frac.*)\s*(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree|°)\s*\Z")
+_WORD = re.compile(r"[^\W\d_]{3,}|\b[A-Za-z]{2}\b")
+_COMMAND = re.compile(r"\\(?:text|mathrm|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
+
+
+def light(text: str) -> str | None:
+    """The normal form of one expression: no delimiters, sizes or spacing; a number becomes canonical.
+
+    None for an empty or absurdly long one.
+    """
+    if len(text) > LONGEST:
+        return None
+    while (lighter := _lighter(text)) != text:
+        text = lighter
+    return canonical_number(text) or text or None
+
+
+def _lighter(text: str) -> str:
+    text = " ".join(text.split()).rstrip(".;:, ")
+    delimited = _FORMULA.fullmatch(text)
+    if delimited is not None:
+        text = next(part for part in delimited.groups() if part)
+    text = _NOTHING.sub("", re.sub(r"\\[dtc]frac", r"\\frac", text))
+    return _SPACED.sub(r"\1\2\3", _DEGREES.sub(r"\1", text)).strip()
+
+
+# Where a text gives its answer.
+
+_NAMES = re.compile(r"\\?[A-Za-z]+(?:_(?:\{\w+\}|\w))?'*(?:\([A-Za-z, ]*\))?")
+_SAYS = re.compile(r"\b(?:is|are|was|equals|be|becomes)\b(?!\s+not\b)|[:：]", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\\$])|\n+")
+_LISTED = re.compile(r"\s*,?\s*(?:and|or)\s*")
+_SMALL_WORDS = re.compile("so|is|it|we|to|of|in|by|at|as|an|if|or|on|no|be|do|go|he|me|my|up|us|am")
+_LAST = 4000  # characters from the end in which the last formula is looked for
+
+
+def formulas(text: str) -> Iterator[tuple[int, int, str]]:
+    """Formulas of a text: where each begins and ends, and what it holds. Those joined by `and` or `or` are one list."""
+    start, end, held = 0, 0, ""
+    for match in _FORMULA.finditer(text):
+        content = next(part for part in match.groups() if part).strip()
+        if held and _LISTED.fullmatch(text, end, match.start()):
+            held, end = f"{held}, {content}", match.end()
+            continue
+        if held:
+            yield start, end, held
+        start, end, held = match.start(), match.end(), content
+    if held:
+        yield start, end, held
+
+
+def first_value(statement: str) -> str | None:
+    """The first value of a statement, a formula taken whole; None without one, empty where it is in doubt.
+
+    A formula that only names something is no value where a value follows.
+    """
+    named = None
+    for start, end, content in formulas(statement):
+        before = statement[:start]
+        if re.search(r"[0-9]", before) and named is None and (number := stated_number(before)) is not None:
+            return number
+        if _NAMES.fullmatch(content.strip()):
+            named = (end, content)
+            continue
+        return light(content)
+    if named is not None:
+        return stated_number(statement[named[0] :]) or light(named[1])
+    return _bare(statement) or stated_number(statement)
+
+
+def _bare(statement: str) -> str | None:
+    """All of a statement that holds no words and no formula."""
+    statement = sentence(statement).strip().strip("*_`").rstrip(".;:, ")
+    words = _WORD.findall(_COMMAND.sub(" ", statement))
+    if not statement or "box" in statement or any(_spoken(word.lower()) for word in words):
+        return None
+    return light(statement)
+
+
+def _spoken(word: str) -> bool:
+    return word not in FUNCTIONS if len(word) > 2 else _SMALL_WORDS.fullmatch(word) is not None
+
+
+def last_value(text: str) -> tuple[str, str] | None:
+    """(value, rule) of a text without box and statement.
+
+    What its last sentence says, else the last formula, or the last number where that stands behind. The value is
+    empty where it is in doubt.
+    """
+    text = text[-_LAST:]
+    if len(text) < 200 and "$" not in text and "\n" not in text.strip() and (whole := _bare(text)) is not None:
+        return whole, "whole-text"
+    last = next(iter(list(formulas(text))[-1:]), None)
+    number = last_number(text[last[1] :] if last else text)
+    if last is None:
+        return None if number is None else (number, "last-number")
+    for part in reversed(_SENTENCE.split(text.strip())[-3:]):
+        says = _SAYS.search(part)
+        if says is not None and (value := first_value(part[says.end() :])) is not None:
+            return value, "last-formula"
+        if re.search(r"[0-9$]|\\[(\[]", part):
+            break
+    if number is not None and _NAMES.fullmatch(last[2].strip()):
+        return number, "last-number"
+    value = light(last[2])
+    return None if value is None else (value, "last-formula")

@@ -1,0 +1,232 @@
+"""Worker processes seen from this one: started on first use, restarted when they hang, never left behind.
+
+Knows pipes, limits, turns, threads and forks. The limit of a call is processor time and is kept by the worker, so that
+other work on the cores costs nobody an answer; the wall clock here is only the backstop. Does not know what is called,
+or event loops: a call is a `concurrent.futures.Future`, which any thread can wait for and any event loop can wrap.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from outthink.core.errors import OutthinkError
+
+LIMIT = 5.0  # seconds of processor time for one call before its worker is killed
+# A worker that cannot stop itself has this many times as long by the wall clock. Without interval timers (Windows)
+# the wall clock is all there is.
+_POSIX = os.name == "posix"
+_BACKSTOP = 30 if _POSIX else 1
+_OVERRAN = -signal.SIGPROF if _POSIX else None  # exit code of a worker that its own timer has ended
+_START = 60.0  # seconds for the start, which a busy machine can make long
+_SCRIPT = Path(__file__).with_name("worker_main.py")
+_COMMAND = (sys.executable, "-P", str(_SCRIPT))
+_MOST = 4  # workers of one process
+
+
+Value = Any
+"""JSON whose shape depends on the function; of an answer None where there is none."""
+_Job = tuple[dict[str, Value], "Future[Value]"]
+
+
+class _Overrun(Exception):
+    """The worker took longer than it may."""
+
+
+class _Worker:
+    """One process and its pipes, used by one thread.
+
+    Args:
+        limit: seconds of processor time a call may take.
+        command: what to run; it gets this process's id as its last argument.
+    """
+
+    def __init__(self, limit: float, command: tuple[str, ...]) -> None:
+        self._limit, self._command = limit, command
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def call(self, request: dict[str, Value]) -> Value:
+        """The function's value; None where it raised, hung or took the process with it."""
+        if self.process is None or self.process.poll() is not None:
+            self.close()
+            self._start()
+        limits = {"limit": self._limit, "backstop": self._limit * _BACKSTOP}
+        try:
+            reply = self._exchange(request | limits, self._limit * _BACKSTOP)
+            if reply is None:  # it died without hanging: once more, with a fresh one
+                self._start()
+                reply = self._exchange(request | limits, self._limit * _BACKSTOP)
+        except _Overrun:
+            return None
+        if reply is not None and "error" in reply:
+            raise OutthinkError(f"worker: cannot call {reply['error']}; check the installation")
+        return None if reply is None else reply.get("value")
+
+    def close(self) -> None:
+        """End the process; a later call starts another."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    try:
+                        pipe.close()
+                    except OSError:  # a request was left unwritten in a pipe that nobody reads
+                        pass
+
+    def _start(self) -> None:
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - our own script
+                [*self._command, str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            reply = self._exchange(None, _START)
+        except _Overrun:
+            reply = None
+        except OSError as error:
+            reply = {"error": str(error)}
+        if reply is None or "ready" not in reply:
+            self.close()
+            why = "it gave no sign of life" if reply is None else reply.get("error")
+            raise OutthinkError(f"worker: could not start ({why}); check the installation")
+
+    def _exchange(self, request: dict[str, Value] | None, seconds: float) -> dict[str, Value] | None:
+        """One line out, one line in; None, and no process any more, if it died.
+
+        Raises _Overrun if it ended itself at its limit, or had not answered after `seconds` by the wall clock.
+        """
+        process = self.process
+        if process is None or process.stdin is None or process.stdout is None:
+            return None
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            if request is not None:
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+            line = process.stdout.readline()
+            reply = json.loads(line) if line.endswith(b"\n") else None
+        except (OSError, ValueError):
+            reply = None
+        finally:
+            timer.cancel()
+        if not isinstance(reply, dict):
+            self.close()
+            if late.is_set() or process.returncode == _OVERRAN:
+                raise _Overrun
+            return None
+        return reply
+
+
+class WorkerPool:
+    """Workers behind one queue, each with a thread that owns its pipes; whoever asks is served in turns.
+
+    Args:
+        limit: seconds of processor time a call may take; an overrun ends the worker and the call gives None.
+        count: workers at most; each starts when a call finds none idle. Half the cores if not given.
+        command: what a worker runs; it gets this process's id as its last argument.
+    """
+
+    def __init__(self, *, limit: float = LIMIT, count: int | None = None, command: Sequence[str] = _COMMAND) -> None:
+        self._limit, self._command = limit, tuple(command)
+        self._count = count or max(1, min(_MOST, (os.cpu_count() or 1) // 2))
+        self._ready = threading.Condition()
+        self._turns: OrderedDict[Hashable, deque[_Job]] = OrderedDict()
+        self._workers: list[_Worker] = []
+        self._waiting = self._idle = 0
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that there are."""
+        return [worker.process.pid for worker in self._workers if worker.process is not None]
+
+    def submit(self, function: str, *arguments: Value, turn: Hashable = None) -> Future[Value]:
+        """Queue one call of `package.module:function`; arguments and value are JSON.
+
+        Args:
+            turn: who asks. Of several that wait each has one call in turn, however many it has queued.
+
+        The result is None where the function raised, hung or died. Cancelling the future before its turn drops the
+        call. It raises OutthinkError if no worker can start or the function is not there.
+        """
+        future: Future[Value] = Future()
+        job = ({"call": function, "arguments": arguments}, future)
+        with self._ready:
+            self._turns.setdefault(turn, deque()).append(job)
+            self._waiting += 1
+            if self._waiting > self._idle and len(self._workers) < self._count:
+                worker = _Worker(self._limit, self._command)
+                self._workers.append(worker)
+                # A daemon: an abandoned call must not hold up the end of the program.
+                threading.Thread(target=self._serve, args=(worker,), name="outthink-worker", daemon=True).start()
+            self._ready.notify()
+        return future
+
+    def close(self) -> None:
+        """End the workers; a later call starts others."""
+        for worker in self._workers:
+            worker.close()
+
+    def _next(self) -> _Job:
+        with self._ready:
+            self._idle += 1
+            while not self._turns:
+                self._ready.wait()
+            self._idle, self._waiting = self._idle - 1, self._waiting - 1
+            turn, jobs = self._turns.popitem(last=False)
+            job = jobs.popleft()
+            if jobs:
+                self._turns[turn] = jobs
+            return job
+
+    def _serve(self, worker: _Worker) -> None:
+        while True:
+            request, future = self._next()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(worker.call(request))
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits; the thread must live on
+                worker.close()
+                future.set_exception(error)
+
+
+_shared = WorkerPool()
+_forgotten: list[WorkerPool] = []  # kept, for collecting them would warn of children that are not ours
+
+
+def shared() -> WorkerPool:
+    """The workers of this process."""
+    return _shared
+
+
+def _forget() -> None:
+    # A forked child has neither the threads nor a right to the parent's pipes.
+    global _shared
+    _forgotten.append(_shared)
+    _shared = WorkerPool()
+
+
+atexit.register(lambda: _shared.close())
+if _POSIX:
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,146 @@
+"""Equality in a vote is an equivalence: what is equal stays equal in any order, and nothing near merges."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outthink.answers import grade, reader_for
+
+COUNT = 60  # forms are built from a few shapes; benchmarks/answers.py tries ten thousand
+
+
+def boxed(answer: str) -> str:
+    return rf"\boxed{{{answer}}}"
+
+
+def classes(kind: str, answers: list[str]) -> set[frozenset[int]]:
+    """Which of some answers one request's reader takes for one, by their places."""
+    reader = reader_for(kind)  # type: ignore[arg-type]
+    by_answer: dict[str | None, set[int]] = {}
+    for place, answer in enumerate(answers):
+        by_answer.setdefault(reader.read_now(boxed(answer)).answer, set()).add(place)
+    return {frozenset(places) for places in by_answer.values()}
+
+
+whole = st.integers(-40, 40)
+numbers = st.one_of(
+    whole.map(str),
+    st.tuples(whole, st.integers(1, 12)).map(lambda pair: rf"\frac{{{pair[0]}}}{{{pair[1]}}}"),
+    st.tuples(whole, st.integers(1, 12)).map(lambda pair: f"{pair[0]}/{pair[1]}"),
+    st.decimals(-9, 9, places=3, allow_nan=False, allow_infinity=False).map(str),
+    st.tuples(st.integers(1, 9), st.integers(2, 12)).map(lambda pair: rf"{pair[0]}\sqrt{{{pair[1]}}}"),
+    st.tuples(st.integers(2, 9), st.integers(-3, 4)).map(lambda pair: f"{pair[0]}^{{{pair[1]}}}"),
+    st.sampled_from([r"\pi", r"\frac{\pi}{2}", "6.67e-11", "9.1e-31", "10^{40}", "10^{41}", "0", "-0", r"1 + \sqrt2"]),
+)
+terms = st.one_of(
+    numbers,
+    st.sampled_from(["x+1", "1+x", "x^2-1", "(x-1)(x+1)", "2x", "x", "y", "ab", "ba", "no", "on", r"\text{no}", "yes"]),
+)
+answers = st.one_of(
+    terms,
+    st.lists(numbers, min_size=2, max_size=3).map(", ".join),
+    st.tuples(st.sampled_from([("(", ")"), ("[", "]"), (r"\{", r"\}"), ("[", ")")]), numbers, numbers).map(
+        lambda part: f"{part[0][0]}{part[1]}, {part[2]}{part[0][1]}"
+    ),
+    st.tuples(whole, whole).map(lambda pair: rf"{pair[0]} \le x \le {pair[1]}"),
+    st.tuples(st.sampled_from(["1101", "17", "52"]), st.sampled_from(["2", "3", "8"])).map(lambda p: f"{p[0]}_{p[1]}"),
+)
+
+
+@given(st.lists(answers, min_size=1, max_size=6), st.randoms(use_true_random=False))
+@settings(max_examples=COUNT, deadline=None)
+def test_classes_do_not_depend_on_the_order(forms: list[str], random: object) -> None:
+    order = list(range(len(forms)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    shuffled = classes("math", [forms[place] for place in order])
+    assert classes("math", forms) == {frozenset(order[place] for place in group) for group in shuffled}
+
+
+@given(answers, answers)
+@settings(max_examples=COUNT, deadline=None)
+def test_equality_is_reflexive_and_symmetric(one: str, other: str) -> None:
+    assert classes("math", [one, one]) == {frozenset({0, 1})}
+    assert (len(classes("math", [one, other])) == 1) is (len(classes("math", [other, one])) == 1)
+    assert grade("math", one, other) is grade("math", other, one)
+    if len(classes("math", [one, other])) == 1:
+        assert grade("math", one, other), "what is equal in a vote is right"
+
+
+@given(st.fractions(max_denominator=10**4), st.integers(7, 40))
+@settings(max_examples=COUNT, deadline=None)
+def test_what_differs_by_more_than_a_millionth_never_merges(value: Fraction, digits: int) -> None:
+    near = value * (1 + Fraction(11, 10**7)) if value else Fraction(1, 10**digits)
+    forms = [rf"\frac{{{number.numerator}}}{{{number.denominator}}}" for number in (value, near)]
+    assert len(classes("math", forms)) == 2
+    assert len(classes("number", forms)) == 2
+    assert not grade("math", forms[0], forms[1])
+
+
+@pytest.mark.parametrize(
+    ("same", "others"),
+    [
+        (["6.67e-11", r"6.67\times10^{-11}"], ["9.1e-31", "6.6700001e-11", "0"]),
+        ([r"\{1,2\}", "1, 2", "2,1", "1 and 2", "x=1 or x=2", r"2 \text{ or } 1"], ["(1,2)", "[1,2]", "12", "1"]),
+        (["100, 200", "200, 100"], ["100200", "100,200", "100 200"]),
+        ([r"-2, 1", r"1 \text{ and } -2"], ["1", "-2"]),
+        (["(1,2)", r"\left( 1, 2 \right)", "1 < x < 2", "2 > x > 1"], ["[1,2]", "(2,1)", "[1,2)"]),
+        (["[1,2]", r"1 \le x \le 2", r"2 \geq y \geq 1", r"x \in [1,2]"], ["(1,2)", r"1 \le x < 2"]),
+        ([r"x \geq 5", r"[5, \infty)", r"5 \leq x", "x >= 5", r"2x \ge 10"], ["x > 5", "5", r"(5,\infty)"]),
+        (["1101_2", "1101_{2}", "(1101)_2", r"1101_{\text{two}}"], ["1101_3", "1101", "13"]),
+        (["no", "No", r"\text{no}", r"\text{ No. }"], ["on", "or", "n"]),
+        (["ab", "ba", r"a \cdot b"], ["a+b", "abc"]),
+        (["12", r"12^{\text{th}}", "12th", r"12 \text{ cm}", r"12\text{ cm}^2", "12 units"], ["13", "12.5"]),
+        (["x^2-1", "(x-1)(x+1)", r"-(1-x^2)"], ["x^2+1", "1-x^2", "y^2-1"]),
+        (["y = 2x", "2x - y = 0", "2y=4x"], ["y = 3x", "2x", "x = 2y"]),
+        ([r"\sqrt{8}", r"2\sqrt2", r"2^{3/2}"], ["2.828427", "2.8284271247461903", "3"]),
+        ([r"\frac{1}{3}", "1/3", r"0.\overline{3}"], ["0.333333", "0.3333333333333333"]),
+        ([r"\cos 60^\circ", "0.5", r"\frac12", "50/100"], ["0.500001"]),
+        (["2^{1000}", r"2 \cdot 2^{999}"], ["2^{1001}", "2^{1000}+1"]),
+        (["9^{9^{9^9}}"], ["9^{9^{9^8}}", "1"]),
+        ([r"1 \pm \sqrt{2}", r"1+\sqrt2, 1-\sqrt2"], [r"1+\sqrt2", r"2 \pm \sqrt{2}"]),
+        ([r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{bmatrix}1\\2\end{bmatrix}"], ["(1,2)"]),
+        (["- 5", "-5", "–5", r"-\ 5", "−5.0"], ["5"]),
+    ],
+)
+def test_what_is_one_vote_and_what_is_not(same: list[str], others: list[str]) -> None:
+    forms = [*same, *others]
+    together = frozenset(range(len(same)))
+    for turn in (1, -1):
+        order = list(range(len(forms)))[::turn]
+        found = classes("math", [forms[place] for place in order])
+        assert together in {frozenset(order[place] for place in group) for group in found}
+
+
+def test_the_vote_takes_the_larger_group() -> None:
+    reader = reader_for("math")
+    votes = [reader.read_now(boxed(form)).answer for form in ("6.67e-11", "9.1e-31", "6.67e-11")]
+    assert votes.count(votes[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "key", "right"),
+    [
+        ("0.333333", r"\frac{1}{3}", True),  # six right digits
+        ("0.33333", r"\frac{1}{3}", False),
+        (r"\frac{1}{3}", "0.333333", True),
+        ("3.141593", r"\pi", True),
+        ("3.14", r"\pi", False),
+        ("1000001", "1000000", False),
+        ("0.1234567", "0.12345671", False),
+        ("1101", "1101_2", True),  # the suffix may be left out
+        ("1101_3", "1101_2", False),
+        ("2x", "y = 2x", True),
+        (r"\{1\pm\sqrt{5},-2\}", r"-2, 1-\sqrt5, 1+\sqrt5", True),
+        ("(0.333333, 2)", r"(\frac13, 2)", True),
+        ("no", "on", False),
+        ("C", r"\text{(C)}", True),
+        (r"15 \text{ cm}^2", "15", True),
+        ("32,348", r"\$32,\!348", True),
+    ],
+)
+def test_grading_allows_for_rounding_and_a_missing_base(answer: str, key: str, right: bool) -> None:
+    assert grade("math", answer, key) is right
