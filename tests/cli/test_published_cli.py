@@ -66,7 +66,7 @@ def test_check_says_what_is_taken_and_asks_nothing(cli, tmp_path, name) -> None:
     assert done.code == 0, done.err
     assert f"{name}: {form}; question " in done.out
     assert f"kind of answer {kind or 'none'}" in done.out
-    assert "5 rows can be used, 0 cannot" in done.out
+    assert "5 rows: 5 can be used, 0 cannot" in done.out
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == [name]
 
 
@@ -156,7 +156,7 @@ def test_rows_that_cannot_be_used_are_named_before_anything_is_asked(cli, server
     assert not server.calls
     checked = cli("record", path, "--check")
     assert checked.code == 0
-    assert "3 rows can be used, 3 cannot" in checked.out
+    assert "6 rows: 3 can be used, 3 cannot" in checked.out
     done = cli(*arguments, "--skip-bad")
     assert done.code == 0, done.err
     assert "left out line 3 is not JSON" in done.err

@@ -93,7 +93,8 @@ def run_record(chosen: argparse.Namespace) -> int:
         say=_say,
     )
     if chosen.check:
-        print(f"{dataset.taken}\n{len(dataset.problems):,} rows can be used, {dataset.unusable:,} cannot")
+        usable, unusable = len(dataset.problems), dataset.unusable
+        print(f"{dataset.taken}\n{usable + unusable:,} rows: {usable:,} can be used, {unusable:,} cannot")
         return 0
     plan = Recording(**flags_of(Recording, chosen) | {"answer": dataset.kind}, sampling=chosen_sampling(chosen))
 

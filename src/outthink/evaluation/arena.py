@@ -18,7 +18,8 @@ from outthink.core.request import AnswerKind, Budget, Request, Sampling
 from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
-from outthink.evaluation.dataset import Dataset, Problem
+from outthink.evaluation.dataset import Dataset
+from outthink.evaluation.published.problem_list import Problem
 from outthink.evaluation.record import open_journal, side_by_side
 from outthink.evaluation.sample_file import JsonObject, journal_of
 from outthink.session.calls import RunningCall

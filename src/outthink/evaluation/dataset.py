@@ -20,9 +20,9 @@ from outthink.core.plugins import need_extra
 from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
 from outthink.engines.recorded import Recorded
 from outthink.engines.traces import Traces, columns, load, metadata, missing
-from outthink.evaluation.published.cells import Question, extended, text_of
 from outthink.evaluation.published.columns import Columns
 from outthink.evaluation.published.lookup import Problems, problems_of
+from outthink.evaluation.published.problem_list import Problem, ProblemList
 from outthink.evaluation.published.problems import ProblemRow, RowFault, open_problems
 from outthink.evaluation.published.rows import JsonObject
 from outthink.session.calls import reread
@@ -32,24 +32,6 @@ _FULL_MARKS = 0.999
 _SHOWN = 20
 """Unusable rows that are named one by one."""
 _Grade = Callable[[str, list[str]], list[bool]]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One question: its text, or the messages of a chat; `answer` is the gold answer, None for code."""
-
-    problem_id: str
-    question: Question
-    answer: str | None
-
-    @property
-    def text(self) -> str:
-        """The question as text."""
-        return text_of(self.question)
-
-    def asking(self, line: str) -> Problem:
-        """The same problem with one more line behind its question."""
-        return replace(self, question=extended(self.question, f"\n{line}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +47,7 @@ class Dataset:
     """
 
     name: str
-    problems: tuple[Problem, ...]
+    problems: Sequence[Problem]
     grade: _Grade | None
     kind: AnswerKind | None = None
     taken: str = ""
@@ -132,37 +114,35 @@ def open_dataset(
     taken = file.taken.line(path, f"{file.numbered}-0000 and on", kind)
     grade = None
     if file.taken.gold is not None and kind is not None:
-        grade = _grader(kind, {problem.problem_id: problem.answer or "" for problem in rows})
-    return Dataset(file.numbered, tuple(rows), grade, kind, taken, len(faults), columns or Columns())
+        grade = _grader(kind, rows)
+    return Dataset(file.numbered, rows, grade, kind, taken, len(faults), columns or Columns())
 
 
 _MEND = "mend the row, or leave such rows out with --skip-bad"
 
 
-def _usable(rows: Iterable[ProblemRow], limit: int | None) -> tuple[list[Problem], list[RowFault]]:
+def _usable(rows: Iterable[ProblemRow], limit: int | None) -> tuple[ProblemList, list[RowFault]]:
     """Problems of the rows that can be used, and what is wrong with the others."""
-    problems: dict[str, Problem] = {}
-    faults: list[RowFault] = []
-    numbers: dict[str, int] = {}
+    problems, faults, doubtful = ProblemList(), list[RowFault](), set[str]()
     for row in rows:
         if row.fault is not None or row.name is None or row.question is None:
             faults.append(row.fault or RowFault(row.number, "", f"row {row.number} asks nothing"))
-        elif row.name in numbers:
-            faults.append(row.twice(numbers[row.name]))
+        elif problems.has(row.name):
+            faults.append(row.twice())
             # Which of two is meant by a name is not known: then neither can be used.
-            if (problem := problems.get(row.name)) is not None and Problem(row.name, row.question, row.gold) != problem:
-                del problems[row.name]
+            if problems.named(row.name) != Problem(row.name, row.question, row.gold):
+                doubtful.add(row.name)
         else:
-            numbers[row.name] = row.number
-            problems[row.name] = Problem(row.name, row.question, row.gold)
+            problems.append(Problem(row.name, row.question, row.gold))
         if limit is not None and len(problems) >= limit:
             break
-    return list(problems.values()), faults
+    return problems.without(doubtful), faults
 
 
-def _grader(kind: AnswerKind, keys: Mapping[str, str]) -> _Grade:
+def _grader(kind: AnswerKind, problems: ProblemList) -> _Grade:
     def grade(problem_id: str, answers: list[str]) -> list[bool]:
-        return grade_many(kind, [(answer, keys[problem_id]) for answer in answers])
+        key = problems.named(problem_id).answer or ""
+        return grade_many(kind, [(answer, key) for answer in answers])
 
     return grade
 

@@ -23,7 +23,8 @@ from outthink.core.sample import Sample
 from outthink.core.text import writable
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
-from outthink.evaluation.dataset import Dataset, Problem
+from outthink.evaluation.dataset import Dataset
+from outthink.evaluation.published.problem_list import Problem
 from outthink.evaluation.sample_file import JsonObject, journal_of, remove_journal, write_table
 from outthink.session.calls import reread
 from outthink.session.open import Source, open_session

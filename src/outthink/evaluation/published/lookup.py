@@ -60,8 +60,8 @@ class Problems:
                 continue
             first = rows.setdefault(row.name, row)
             if first.number != row.number and first.said != row.said:
-                fault = fault or row.twice(first.number)
-                rows[row.name] = replace(first, question=None, gold=None, code=None, fault=row.twice(first.number))
+                fault = fault or row.twice()
+                rows[row.name] = replace(first, question=None, gold=None, code=None, fault=row.twice())
         if not rows and fault is None:
             raise BadInput("problems", str(path), "has no rows", "give at least one problem")
         if fault is not None and all(row.fault is not None for row in rows.values()):

@@ -75,9 +75,9 @@ class ProblemRow:
         """What it says, wherever it stands."""
         return self.question, self.gold, self.code
 
-    def twice(self, first: int) -> RowFault:
-        """Why it cannot be told from the row `first`."""
-        return RowFault(self.number, "problem_id", f"{self.name!r} stands twice, first in row {first}")
+    def twice(self) -> RowFault:
+        """Why it cannot be told from an earlier row."""
+        return RowFault(self.number, "problem_id", f"{self.name!r} stands twice; an earlier row has it, too")
 
 
 @dataclass(frozen=True, slots=True)

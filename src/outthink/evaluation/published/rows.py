@@ -33,6 +33,7 @@ HEADERLESS = ("question", "A", "B", "C", "D", "answer")
 _GIVE = "give JSONL, a JSON array, CSV or Parquet"
 _LETTERS = frozenset("ABCD")
 _BATCH = 1024  # rows of Parquet in memory at a time
+_BUFFER = 1 << 16  # bytes
 _PEEK = 100  # rows of JSON whose keys are taken for the columns
 _LONGEST_CELL = 2**31 - 1  # of a CSV, in characters; csv's own limit is 128 KiB
 
@@ -239,7 +240,8 @@ def _parquet(field: str, path: Path) -> RowFile:
         # A path is mapped, so that only what is read is in memory; what is gzipped has to be unpacked whole.
         source = pa.BufferReader(opened.read()) if isinstance(opened, gzip.GzipFile) else path
         # Not `read_table`: that takes `name=value` in the names of folders for columns.
-        file = parquet.ParquetFile(source)
+        # Small buffers: by default whole columns of a row group are in memory while it is read.
+        file = parquet.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
         columns = tuple(file.schema_arrow.names)
         # Only texts: a value of another column that Python cannot hold must not keep the file from being read.
         texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type) or _large(field.type)]
@@ -256,7 +258,7 @@ def _large(kind: Table) -> bool:
 
 def _batches(field: str, path: Path, file: Table, wanted: Collection[str] | None) -> Iterator[ReadRow]:
     names = None if wanted is None else [name for name in file.schema_arrow.names if name in wanted]
-    batches = file.iter_batches(batch_size=_BATCH, columns=names)
+    batches = file.iter_batches(batch_size=_BATCH, columns=names, use_threads=False)
     while True:
         with reading_parquet(field, path, _GIVE):
             batch = next(batches, None)
