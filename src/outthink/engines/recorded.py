@@ -196,6 +196,17 @@ class RecordedProblems(Mapping[str, Recorded]):
         """Whether every problem has a greedy sample."""
         return bool(np.logical_or.reduceat(self._columns.numbers["sample_idx"] == 0, self._starts[:-1]).all())
 
+    def hits(self) -> list[tuple[int, int]]:
+        """Sampled completions of each problem, and how many of them are right: without building them."""
+        counts = []
+        for start, end in pairwise(self._starts.tolist()):
+            answers = self._answers(start, end)
+            told, places = (self._columns.numbers[name][start:end].tolist() for name in ("correct", "sample_idx"))
+            right = {answer for answer, correct in zip(answers, told, strict=True) if correct == 1 and answer}
+            sampled = [answer in right for answer, place in zip(answers, places, strict=True) if place != 0]
+            counts.append((len(sampled), sum(sampled)))
+        return counts
+
     @property
     def uncounted(self) -> tuple[int, int, int]:
         """Rows, and those without generated and without prompt tokens; a file without a column for these has none."""
@@ -240,6 +251,11 @@ class RecordedProblems(Mapping[str, Recorded]):
         column = self._columns.ragged.get(name)
         return [""] * (end - start) if column is None else column.texts(start, end)
 
+    def _answers(self, start: int, end: int) -> list[str]:
+        if not self.answered:
+            return [f"#{row}" for row in range(end - start)]
+        return self._texts("answer", start, end)
+
     def _lists(self, name: str, start: int, end: int) -> list[tuple[float, ...]]:
         column = self._columns.ragged.get(name)
         return [()] * (end - start) if column is None else column.lists(start, end)
@@ -250,12 +266,9 @@ class RecordedProblems(Mapping[str, Recorded]):
 
     def _problem(self, name: str, start: int, end: int) -> Recorded:
         numbers = [self._numbers(column, start, end) for column in NUMBERS]
-        answers: Sequence[str] = self._texts("answer", start, end)
-        if not self.answered:
-            answers = [f"#{row}" for row in range(end - start)]
         cells = zip(
             *numbers,
-            answers,
+            self._answers(start, end),
             self._texts("text", start, end),
             *(self._coded(column, start, end) for column in WORDS),
             *(self._lists(column, start, end) for column in LISTS),

@@ -94,6 +94,13 @@ class Traces(Displayed):
             return self.problems.greedy
         return all(problem.greedy is not None for problem in self.problems.values())
 
+    def hits(self) -> list[tuple[int, int]]:
+        """Sampled completions of each problem, and how many of them are right."""
+        if isinstance(self.problems, RecordedProblems):
+            return self.problems.hits()
+        problems = self.problems.values()
+        return [(len(p.sampled), sum(sample.answer in p.right for sample in p.sampled)) for p in problems]
+
     def ungraded(self) -> list[str]:
         """Problems with rows that nobody has told to be right or wrong."""
         if isinstance(self.problems, RecordedProblems):

@@ -22,12 +22,12 @@ from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.contenders import NAME, AutoContender, add_columns, contenders, crossed, pool_of
 from outthink.evaluation.calibration.regime import drift_values
 from outthink.evaluation.dataset import SampleSet, open_source, regrade, replayable
-from outthink.evaluation.replay import Lineup, Outcomes, Progress, ReplaySettings, replay, rerun
+from outthink.evaluation.replay import Lineup, Progress, ReplaySettings, replay, rerun
 from outthink.evaluation.rows import Measured, Row, rows_of, rungs_of
 from outthink.evaluation.sample_file import JsonObject
 from outthink.evaluation.verify import Prescoring, prescored
 from outthink.strategies import Spec
-from outthink.strategies.defaults import BASELINE, GREEDY
+from outthink.strategies.defaults import BASELINE
 
 _FEW = 4
 """Samples that show whether a strategy is served."""
@@ -86,16 +86,15 @@ def compare(
         names = [str(traces.path) for traces in loaded]
         raise BadInput("traces", names, "hold no graded samples", "grade them first: outthink verify")
     policies = [_autos(traces, settings, say) for traces in files]
+    rungs = [rungs_of(traces, _served(traces, specs, settings, say), say) for traces in files]
     lineups = [
-        Lineup(
-            traces, rungs_of(traces, _served(traces, specs, settings, say), say), autos, pool_of(traces, autos, files)
-        )
-        for traces, autos in zip(files, policies, strict=True)
+        Lineup(traces, ladder, autos, pool_of(traces, autos, files), traces.greedy)
+        for traces, ladder, autos in zip(files, rungs, policies, strict=True)
     ]
     results = replay(lineups, settings, progress)
     rows: list[Row] = []
     for traces, autos, outcomes in zip(files, policies, results, strict=True):
-        measured = [Measured.of(outcome, settings.ahead) for outcome in [*outcomes, *_greedy(traces, settings)]]
+        measured = [Measured.of(outcome, settings.ahead) for outcome in outcomes]
         rows_of_file = rows_of(traces, measured, settings.seeds)
         notes = {outcome.spec.n: outcome.notes for outcome in outcomes if isinstance(outcome.spec, AutoContender)}
         add_columns(rows_of_file, autos, notes)
@@ -160,14 +159,6 @@ def _graded(traces: Traces, say: Callable[[str], None]) -> Traces | None:
         unknown = set(ungraded)
         return traces.take([name for name in traces.problems if name not in unknown])
     return traces
-
-
-def _greedy(traces: Traces, settings: CompareSettings) -> list[Outcomes]:
-    """The greedy samples, where every problem has one."""
-    if not traces.greedy:
-        return []
-    engine = ReplayEngine(traces, speed=settings.speed)
-    return rerun(engine, [Spec.parse(GREEDY)], list(traces.problems), 1, 1)  # one seed: there is one sample
 
 
 _DRIFT_SPREADS = 0.25

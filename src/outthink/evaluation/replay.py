@@ -25,6 +25,7 @@ from outthink.engines.traces import ReplayEngine, Scoring, Traces
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
 from outthink.strategies import Spec
+from outthink.strategies.defaults import GREEDY
 from outthink.verifiers.checks import RecordedVerifier
 from outthink.verifiers.protocol import Verifier
 
@@ -181,6 +182,8 @@ def _once(
 Progress = Callable[[int, int], None]
 _PARTS = 8
 """Pieces a file is cut into: enough to keep processes busy and the progress moving."""
+_TOGETHER = 32
+"""Problems of which everything is replayed before the next ones are built from a file's columns."""
 _SMALL = 100_000
 """Samples to deal out below which starting processes costs more than it saves."""
 
@@ -202,12 +205,13 @@ class ReplaySettings:
 
 
 class Lineup(NamedTuple):
-    """What is replayed on one file."""
+    """What is replayed on one file; with `greedy` the greedy samples as well, whose outcomes come last."""
 
     traces: Traces
     specs: list[Spec]
     autos: Sequence[PlannedContender]
     pool: tuple[Traces, ...] = ()
+    greedy: bool = False
 
     @property
     def runs(self) -> list[Contender]:
@@ -222,6 +226,7 @@ class _Job(NamedTuple):
     names: list[str]
     autos: Sequence[PlannedContender]
     pool: tuple[Traces, ...]
+    greedy: bool
 
 
 def replay(lineups: Sequence[Lineup], settings: ReplaySettings, progress: Progress | None) -> list[list[Outcomes]]:
@@ -259,6 +264,7 @@ def _cut(lineup: Lineup) -> list[_Job]:
             names,
             [auto.take(part) for auto in lineup.autos],
             tuple(other.take(part) for other in lineup.pool),
+            lineup.greedy,
         )
         for part in parts
     ]
@@ -268,7 +274,15 @@ def _work(job: _Job, settings: ReplaySettings) -> list[Outcomes]:
     engine = ReplayEngine(job.traces, speed=settings.speed)
     runs: list[Contender] = [*(Spec.parse(name, importing=True) for name in job.names), *job.autos]
     pool = [ReplayEngine(traces, speed=settings.speed) for traces in job.pool]
-    return rerun(engine, runs, list(job.traces.problems), settings.seeds, settings.ahead, pool)
+    names = list(job.traces.problems)
+    parts = []
+    for start in range(0, len(names), _TOGETHER):
+        some = names[start : start + _TOGETHER]
+        parts.append(rerun(engine, runs, some, settings.seeds, settings.ahead, pool))
+        if job.greedy:
+            # While the problems are built; under one seed, since there is one sample.
+            parts[-1] += rerun(engine, [Spec.parse(GREEDY)], some, 1, 1)
+    return _join(parts)
 
 
 def _join(parts: list[list[Outcomes]]) -> list[Outcomes]:

@@ -291,9 +291,7 @@ def _oracles(traces: Traces, rungs: Sequence[Measured]) -> list[Measured]:
     """Unbiased pass@n, 1 - C(N - c, n) / C(N, n), at the cost of n samples."""
     # The estimator of Chen et al. (arXiv 2107.03374); one draw of n samples would add noise.
     passed = np.zeros((len(rungs), len(traces.problems)))
-    for column, problem in enumerate(traces.problems.values()):
-        total = len(problem.sampled)
-        right = sum(1 for sample in problem.sampled if sample.answer in problem.right)
+    for column, (total, right) in enumerate(traces.hits()):
         for row, rung in enumerate(rungs):
             passed[row, column] = 1 - comb(total - right, rung.n) / comb(total, rung.n)
     return [
