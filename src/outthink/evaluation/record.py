@@ -310,7 +310,7 @@ def _rows(dataset: Dataset, store: SampleStore, plan: Recording) -> Iterator[Jso
         if anew:
             reader = reader_for(plan.read_as)
             samples = [(number, reread(sample, reader)) for number, sample in samples]
-        if not graded:  # code: what a reader took for an answer is none
+        if not graded and dataset.kind is None:  # code: what a reader took for an answer is none
             samples = [(number, replace(sample, answer=None, rule="none")) for number, sample in samples]
         known = graded and problem.answer is not None
         right = dataset.right(problem.problem_id, [sample.answer for _, sample in samples]) if known else set()
