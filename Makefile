@@ -19,11 +19,12 @@ help: ## list the verbs
 demo: $(CORE) ## ask the embedded model under a budget, then draw what accuracy costs
 	@$(BIN)/python examples/demo.py
 
-test: $(TEST) ## everything CI does: checks, then all tests
+test: $(TEST) ## everything CI does: checks, all tests, then the fast blocks of README and docs
 	@$(BIN)/outthink pull || echo "the embedded model cannot be had here; its tests will be skipped"
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -n auto -m 'not timing' --durations=10
 	$(BIN)/python -m pytest -n 0 -m timing --durations=10
+	$(BIN)/python docs/marked.py --fast
 
 lint: $(TEST) ## style, types, layers, and whether generated text is up to date
 	$(BIN)/ruff check

@@ -84,6 +84,7 @@ def recipe() -> str:
     """The command that trained it, and what that took."""
     told = _read()["training"]
     return (
+        "<!-- shown: needs a GPU and the larger recorded sets -->\n"
         f"```sh\n{told['command']}\n```\n\n{told['solutions']:,} solutions, {told['tokens']:,} tokens, "
         f"{told['seconds']:.0f} s on one H200."
     )
