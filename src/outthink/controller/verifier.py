@@ -15,6 +15,7 @@ from inspect import isfunction
 from pathlib import Path
 
 from outthink.answers import grade, read_sync
+from outthink.answers.thinking import visible
 from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 from outthink.core.plugins import make
@@ -108,7 +109,7 @@ def _schema(path: Path) -> Verifier:
         schema = json.loads(content)
     except OSError as error:
         raise BadInput("verifier", f"schema:{path}", f"cannot be read ({error.strerror})", "check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput("verifier", f"schema:{path}", f"is not JSON ({error})", "mend the file") from None
     # Part of the id: scores by another schema in a file of this name are never mixed with these.
     digest = hashlib.sha256(content).hexdigest()[:12]
@@ -134,7 +135,7 @@ def _code(problems: Mapping[str, JsonObject] | None) -> Verifier:
             raise BadInput("problem_id", request.problem, "has no code problem", "add it to the problems")
         return made(request.problem)
 
-    return CodeVerifier(problem)
+    return CodeVerifier(problem, visible=visible)
 
 
 def _judge(url: str, engine: Engine | None) -> Verifier:

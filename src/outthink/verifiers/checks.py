@@ -10,14 +10,15 @@ import inspect
 import json
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from outthink.core.errors import BadInput, Unsupported
-from outthink.core.plugins import need_extra
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, alternatives, certainty
 from outthink.http.events import Json
 from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier
 
+R = TypeVar("R")
 Check = Callable[[Request, str], bool | Awaitable[bool]]
 """The request and a completion's text -> whether it is right, at once or to be awaited."""
 
@@ -30,6 +31,20 @@ class WithoutTokens(Verifier):
     def bound(self, request: Request, candidate: Candidate) -> int:
         """No tokens."""
         return 0
+
+
+async def blocking(function: Callable[..., R], *arguments: Json | list[str]) -> R:
+    """Call what takes its time, in a thread.
+
+    Without an event loop, as where a replayed session is driven by hand, the caller waits.
+    """
+    import asyncio  # on first use: it takes 20 ms to import
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return function(*arguments)
+    return await asyncio.to_thread(function, *arguments)
 
 
 class ExactVerifier(WithoutTokens):
@@ -57,13 +72,11 @@ class ExactVerifier(WithoutTokens):
         return scores
 
 
-_LONG = 300  # characters of an explanation
-
-
 class SchemaVerifier(WithoutTokens):
     """Scores 1 where the JSON found in a completion satisfies a schema, else 0 with the first violation.
 
-    It fetches nothing: a reference to another document is an error.
+    It fetches nothing: a reference to another document is an error. What takes more than a second of processor time,
+    such as a pattern that backtracks, has no score.
 
     Args:
         schema: a JSON schema; its `$schema` names the draft, 2020-12 if absent. `format` is not checked.
@@ -78,42 +91,27 @@ class SchemaVerifier(WithoutTokens):
     id: str
 
     def __init__(self, schema: Json, *, read: Callable[[str], str | None], id: str = "schema") -> None:
-        need_extra("schema", "verifier", "schema")
-        import jsonschema
-        import referencing
+        from outthink.verifiers.schema.rules import SchemaRules  # on first use, as what it needs takes its time
 
-        if not isinstance(schema, dict | bool):
-            raise BadInput("schema", schema, "is not a JSON schema", "give an object, or true or false")
-        draft = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-        try:
-            if isinstance(schema, dict):
-                draft.check_schema(schema)
-        except jsonschema.SchemaError as error:
-            raise BadInput("schema", schema, f"is not valid: {error.message[:_LONG]}", "mend the schema") from error
-        # An empty registry: without one, jsonschema would fetch remote references from the network.
-        self._validator = draft(schema, registry=referencing.Registry())
-        self._unresolved = referencing.exceptions.Unresolvable
+        self._rules = SchemaRules(schema)
         self._schema, self._read, self.id = schema, read, id
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One score a completion. Raises BadInput where the schema refers to a document that it does not hold."""
-        return [self._judge(candidate.text) for candidate in candidates]
+        from outthink.verifiers.schema.process import judge_apart
 
-    def _judge(self, text: str) -> Score:
-        json_text = self._read(text)
-        if json_text is None:
-            return Score((0.0,), message="no JSON found")
-        try:
-            error = next(self._validator.iter_errors(json.loads(json_text)), None)
-        except self._unresolved as missing:
-            raise BadInput(
-                "schema", self._schema, f"refers to something it does not hold ({missing})", "put it under $defs"
-            ) from missing
-        except (ValueError, RecursionError) as unreadable:  # a completion may nest deeper than Python can follow
-            return Score((0.0,), message=f"not readable as JSON: {unreadable}"[:_LONG])
-        if error is None:
-            return Score((1.0,))
-        return Score((0.0,), message=f"{error.json_path}: {error.message}"[:_LONG])
+        texts = [self._read(candidate.text) for candidate in candidates]
+        outcomes = [self._rules.in_place(text) for text in texts]
+        left = [text for text, outcome in zip(texts, outcomes, strict=True) if outcome is None and text is not None]
+        if left:
+            later = iter(await blocking(judge_apart, json.dumps(self._schema), left))
+            outcomes = [next(later) if outcome is None else outcome for outcome in outcomes]
+        return [self._score(*outcome) for outcome in outcomes if outcome is not None]
+
+    def _score(self, outcome: str, message: str) -> Score:
+        if outcome == "refused":
+            raise BadInput("schema", self.id, message, "mend the schema")
+        return Score(() if outcome == "unscored" else (float(outcome == "right"),), message=message)
 
 
 class FunctionVerifier(WithoutTokens):
