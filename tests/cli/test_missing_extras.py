@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from packaging.requirements import Requirement
 
+from outthink.cli.main import VERBS
 from outthink.core.plugins import EXTRAS, install_hint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +39,7 @@ COMMANDS: list[tuple[str, tuple[str, ...], str]] = [
     ("local", ("xllamacpp",), "batch QUESTIONS --model embedded"),
     ("local", ("xllamacpp",), "serve --model embedded --port 0 --ledger memory:"),
     ("serve", ("aiohttp", "jsonschema", "prometheus_client"), "serve --model URL --port 0 --ledger memory:"),
+    ("serve", ("aiohttp", "jsonschema", "prometheus_client"), "keys list --ledger memory:"),
     ("postgres", ("psycopg",), "serve --model URL --port 0 --ledger postgresql://localhost:9/x"),
     ("postgres", ("psycopg",), "keys list --ledger postgresql://localhost:9/x"),
     ("telemetry", ("opentelemetry",), "serve --model URL --port 0 --set telemetry.endpoint=http://127.0.0.1:9"),
@@ -115,3 +119,66 @@ def test_an_installation_that_is_broken_is_one_line_too(cli, monkeypatch, tmp_pa
     done = cli("calibrate", DEMO, "--out", tmp_path / "policy.json")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert "libblas.so.3" in done.err
+
+
+WALK = {
+    "ask": "ask x --model embedded",
+    "serve": "serve --print-config",
+    "keys": "keys list --ledger memory:",
+    "batch": "batch QUESTIONS --model embedded",
+    "compare": f"compare {DEMO} --strategy single --seeds 1",
+    "record": "record QUESTIONS --model embedded --out OUT.parquet",
+    "verify": f"verify {DEMO} --problems {PROBLEMS} --verifier confidence --out OUT.parquet",
+    "label": f"label {DEMO} --problems {PROBLEMS} --model embedded --out OUT.parquet",
+    "train": f"train prm --samples {DEMO} --problems {PROBLEMS} --out OUT",
+    "calibrate": f"calibrate {DEMO} --out OUT",
+    "policy": "policy show SCHEMA",
+    "router": "router train ROUTES --out OUT",
+    "feedback": "feedback OUT",
+    "strategies": "strategies",
+    "doctor": "doctor",
+    "pull": "pull hf:owner/repo/file.gguf",
+    "cache": "cache path",
+}
+"""A command of every verb, those that need no extra too."""
+ALONE = """
+import contextlib, io, json, sys, traceback
+hidden = set(json.loads(sys.argv[1]))
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in hidden:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+from outthink.cli.main import main
+
+for verb, line in json.loads(sys.argv[2]).items():
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(line.split())
+        except SystemExit as leaving:
+            code = leaving.code
+        except BaseException:
+            code, err = "traceback", io.StringIO(traceback.format_exc())
+    print(json.dumps([verb, code, err.getvalue()]))
+"""
+
+
+def test_no_verb_ends_in_a_traceback_without_any_extra(tmp_path, monkeypatch) -> None:
+    """In an interpreter of its own, in which nothing has been imported before."""
+    monkeypatch.setenv("OUTTHINK_CACHE", str(tmp_path / "cache"))
+    assert set(WALK) == set(VERBS)
+    lines = dict(WALK)
+    for word, value in files(tmp_path).items():
+        lines = {verb: line.replace(word, str(value)) for verb, line in lines.items()}
+    hidden = sorted({module.partition(".")[0] for modules in EXTRAS.values() for module in modules})
+    command = [sys.executable, "-c", ALONE, json.dumps(hidden), json.dumps(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    told = {verb: (code, err) for verb, code, err in map(json.loads, done.stdout.splitlines())}
+    assert set(told) == set(VERBS)
+    wrong = {verb: found for verb, found in told.items() if found[0] not in (0, 2)}
+    assert not wrong
+    need = {"ask", "serve", "keys", "batch", "record", "train", "calibrate", "router", "pull"}
+    assert {verb for verb, (_, err) in told.items() if "in a checkout of outthink" in err} == need

@@ -95,7 +95,8 @@ async def _ask(chosen: argparse.Namespace) -> Result:
     prompt = read_prompt(chosen.prompt)
     options = _options(chosen)
     # A view that redraws itself would hide what a person is asked.
-    view = LiveView(sys.stderr, quiet=chosen.json or chosen.verifier == "person")
+    first = f"starting the engine, reading the verifier {chosen.verifier}" if chosen.verifier else "starting the engine"
+    view = LiveView(sys.stderr, quiet=chosen.json or chosen.verifier == "person", first=first)
 
     def opened(session: Session) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, session.stop, "interrupted")
@@ -237,11 +238,12 @@ class LiveView:
     Args:
         stream: where to draw; standard error, so that standard output holds only the answer.
         quiet: draw nothing.
+        first: what is waited for before there is a session.
     """
 
-    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+    def __init__(self, stream: TextIO, *, quiet: bool = False, first: str = "starting the engine") -> None:
         self.console = Console(file=stream, highlight=False)
-        self.quiet = quiet
+        self.quiet, self._first = quiet, first
         self.votes: Counter[str] = Counter()
         self.unreadable = 0
         self.running: dict[RunningCall, None] = {}
@@ -291,7 +293,7 @@ class LiveView:
 
     def _spending(self) -> str:
         if self.session is None:
-            return "starting the engine"
+            return self._first
         receipt = self.session.receipt()
         known = receipt.total("tokens").known + sum(running.seen for running in self.running)
         limit = self.session.account.budget.tokens

@@ -160,6 +160,7 @@ def keys_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_keys(chosen: argparse.Namespace) -> int:
     """Add, list or revoke."""
+    need_extra("serve", "verb", "keys")  # its ledger is the proxy's
     return asyncio.run(_run(chosen))
 
 
