@@ -6,6 +6,7 @@ how an answer is found in a text. An expression is compared by the worker proces
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
@@ -98,6 +99,18 @@ def _reading(told: list[str | None] | None) -> Reading:
     return _UNREADABLE if told is None else Reading(told[0], told[1] or "none")
 
 
+class AwaitedFunction(ABC):
+    """A function as a reader that may have to wait for a worker."""
+
+    @abstractmethod
+    def __call__(self, text: str) -> str | None:
+        """The answer in a completion, None where there is none or where it would have to be waited for."""
+
+    @abstractmethod
+    async def later(self, text: str) -> str | None:
+        """The answer in a completion."""
+
+
 class FunctionReader:
     """Reads with a function of the user's, which decides alone what is equal."""
 
@@ -106,7 +119,10 @@ class FunctionReader:
 
     async def read(self, text: str) -> Reading:
         """Read one completion."""
-        return self.read_now(text)
+        if not isinstance(self._function, AwaitedFunction):
+            return self.read_now(text)
+        answer = await self._function.later(text)
+        return Reading(answer, "function") if answer else _UNREADABLE
 
     def read_now(self, text: str) -> Reading:
         """Read one completion."""

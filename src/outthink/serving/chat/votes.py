@@ -7,27 +7,24 @@ Does not know strategies: how they weigh their samples is their own matter.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from outthink.answers import read_sync
+from outthink.answers.reader import AwaitedFunction
 from outthink.answers.text import canonical_json
-from outthink.core.plugins import install_hint
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
-from outthink.http.events import Json
 from outthink.http.fields import JsonDict
 from outthink.serving.chat.calls import CALLS_MARK
-from outthink.serving.failure import Failure, bad_field
+from outthink.serving.chat.schemas import SchemaCheck
+from outthink.serving.failure import bad_field
 from outthink.serving.watch import Watchers
 from outthink.session.calls import RunningCall
 
-Check = Callable[[Json], bool]
-_STEPS = 10_000
-_SIZE = 200_000  # characters of a schema
-_SLOW = ("pattern", "patternProperties", "format")
+_SHORT = 16 * 1024  # characters of a text that is read in place
 NO_CALL = "(no tool call)"
 """The vote of a sample that answers in free words where it could have called a tool."""
 
@@ -54,13 +51,13 @@ def _structured(form: JsonDict) -> AnswerReader:
     schema = inner.get("schema", {}) if isinstance(inner, dict) else None
     if not isinstance(schema, dict):
         raise bad_field("response_format.json_schema", inner, "has no schema", "send {'name': ..., 'schema': {...}}")
-    check = schema_check(schema, "response_format.json_schema.schema")
+    check = SchemaCheck(schema, "response_format.json_schema.schema")
 
-    def read(text: str) -> str | None:
+    def read(text: str) -> Vote | None:
         answer = read_sync("json", text).answer
-        return answer if answer is not None and check(json.loads(answer)) else None
+        return None if answer is None else (answer, [(check, answer)])
 
-    return read
+    return VoteReader(read)
 
 
 def _tools(body: JsonDict, kind: str | None) -> AnswerReader:
@@ -75,16 +72,44 @@ def _tools(body: JsonDict, kind: str | None) -> AnswerReader:
         # Free words never agree, so that not calling a tool could never win: they are one vote together.
         return reading.answer if reading.rule in ("boxed", "answer-is") else NO_CALL
 
-    def read(text: str) -> str | None:
+    def read(text: str) -> Vote | None:
         _, mark, calls = text.rpartition(CALLS_MARK)
-        return _calls(calls, checks) if mark else words(text)
+        if mark:
+            return _calls(calls, checks)
+        answer = words(text)
+        return None if answer is None else (answer, [])
 
-    return read
+    return VoteReader(read)
 
 
-def _checks(body: JsonDict) -> dict[str, Check | None]:
+Vote = tuple[str, list[tuple[SchemaCheck, str]]]
+"""A sample's vote, and the JSON in it with what each must fit for the vote to count."""
+
+
+class VoteReader(AwaitedFunction):
+    """The vote of a sample's text, None where it breaks a schema."""
+
+    def __init__(self, read: Callable[[str], Vote | None]) -> None:
+        self._read = read
+
+    def __call__(self, text: str) -> str | None:
+        vote = self._read(text)
+        return vote[0] if vote is not None and all(check.now(part) for check, part in vote[1]) else None
+
+    async def later(self, text: str) -> str | None:
+        """The same, after a worker has checked what takes its time."""
+        vote = self._read(text) if len(text) <= _SHORT else await asyncio.to_thread(self._read, text)
+        if vote is None:
+            return None
+        for check, part in vote[1]:
+            if not await check.later(part):
+                return None
+        return vote[0]
+
+
+def _checks(body: JsonDict) -> dict[str, SchemaCheck | None]:
     """What the arguments of each tool must be like, None for anything."""
-    checks: dict[str, Check | None] = {}
+    checks: dict[str, SchemaCheck | None] = {}
     tools = body.get("tools") or []
     functions = body.get("functions") or []
     if not isinstance(tools, list) or not isinstance(functions, list):
@@ -95,15 +120,16 @@ def _checks(body: JsonDict) -> dict[str, Check | None]:
             raise bad_field(f"{field}[{at}]", tool, "has no name", "send {'type': 'function', 'function': {...}}")
         parameters = tool.get("parameters")
         if isinstance(parameters, dict):
-            checks[tool["name"]] = schema_check(parameters, f"{field}[{at}].function.parameters")
+            checks[tool["name"]] = SchemaCheck(parameters, f"{field}[{at}].function.parameters")
         else:
             checks[tool["name"]] = None
     return checks
 
 
-def _calls(text: str, checks: Mapping[str, Check | None]) -> str | None:
+def _calls(text: str, checks: Mapping[str, SchemaCheck | None]) -> Vote | None:
     """The canonical form of a sample's calls, in any order; None where one of them could not be carried out."""
     votes = []
+    parts: list[tuple[SchemaCheck, str]] = []
     for call in json.loads(text):
         name = call.get("name") if isinstance(call, dict) else None
         if not isinstance(name, str) or name not in checks:
@@ -113,11 +139,13 @@ def _calls(text: str, checks: Mapping[str, Check | None]) -> str | None:
             continue
         sent = call.get("arguments") or "{}"
         arguments = canonical_json(sent if isinstance(sent, str) else json.dumps(sent))
-        check = checks[name]
-        if arguments is None or (check is not None and not check(json.loads(arguments))):
+        if arguments is None:
             return None
+        check = checks[name]
+        if check is not None:
+            parts.append((check, arguments))
         votes.append(f"{name}({arguments})")
-    return "; ".join(sorted(votes)) or None
+    return ("; ".join(sorted(votes)), parts) if votes else None
 
 
 _STATES = {
@@ -202,74 +230,3 @@ class VoteProgress:
         if self._votes:
             line += f", the leading answer has {self._votes.most_common(1)[0][1]} votes"
         return line
-
-
-# A hostile client's JSON schema must do no harm: references fetch nothing, regular expressions are left out (they can
-# take for ever; the backend's own decoding heeds them), and a check that takes too many steps counts as failed.
-
-
-class _TooManySteps(Exception):
-    """The check has taken all its steps."""
-
-
-def schema_check(schema: JsonDict, field: str) -> Check:
-    """A check by a schema. Raises Failure where the schema is none."""
-    if len(json.dumps(schema)) > _SIZE:
-        raise bad_field(field, "...", f"is longer than {_SIZE} characters", "send a smaller schema")
-    try:
-        import jsonschema
-        import referencing
-    except ImportError:
-        raise Failure(501, f"{field}: this proxy lacks jsonschema; {install_hint('serve')}", param=field) from None
-    draft: Any = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    counted = _CountedDraft(draft)
-    try:
-        counted.begin()
-        draft.check_schema(schema)
-    except (jsonschema.SchemaError, RecursionError) as error:
-        why = error.message if isinstance(error, jsonschema.SchemaError) else "it is nested too deeply"
-        raise bad_field(field, "...", f"is no valid JSON schema: {why[:200]}", "mend it") from None
-    validator = counted.validator(schema, referencing.Registry())
-    missing = referencing.exceptions.Unresolvable
-
-    def check(value: Json) -> bool:
-        counted.begin()
-        try:
-            return next(validator.iter_errors(value), None) is None
-        except (missing, RecursionError, _TooManySteps):
-            return False
-
-    return check
-
-
-_Rule = Callable[..., Iterable[Exception] | None]
-"""How jsonschema checks one keyword: (validator, value, instance, schema) to errors."""
-
-
-class _CountedDraft:
-    """A draft whose keywords count their steps."""
-
-    def __init__(self, draft: Any) -> None:
-        import jsonschema
-
-        keywords = {name: self._counting(rule) for name, rule in draft.VALIDATORS.items() if name not in _SLOW}
-        extend: Any = jsonschema.validators.extend
-        self._class: Any = extend(draft, {**keywords, **dict.fromkeys(_SLOW)})
-        self._left = _STEPS
-
-    def begin(self) -> None:
-        """Another check: all steps anew."""
-        self._left = _STEPS
-
-    def validator(self, schema: JsonDict, registry: Any) -> Any:
-        """A validator that fetches nothing."""
-        return self._class(schema, registry=registry)
-
-    def _counting(self, rule: _Rule) -> _Rule:
-        def counted(*arguments: object) -> Iterator[Exception]:
-            self._left -= 1
-            if self._left < 0:
-                raise _TooManySteps
-            yield from rule(*arguments) or ()
-
-        return counted

@@ -66,9 +66,14 @@ def main() -> None:
     schema, texts = json.load(sys.stdin)
     print("started", flush=True)
     for text in texts:
-        if _POSIX:
-            signal.setitimer(signal.ITIMER_PROF, LIMIT)  # nobody handles SIGPROF: it ends this process at once
-        outcome = judged(schema, text)
-        if _POSIX:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps(outcome), flush=True)
+        print(json.dumps(limited(schema, text)), flush=True)
+
+
+def limited(schema: str, text: str) -> tuple[Outcome, str]:
+    """What becomes of one JSON text; ends the process, which must be one for such checks, at the limit."""
+    if _POSIX:
+        signal.setitimer(signal.ITIMER_PROF, LIMIT)  # nobody handles SIGPROF: it ends this process at once
+    outcome = judged(schema, text)
+    if _POSIX:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return outcome
