@@ -121,7 +121,7 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path, content, name, word) -
 
 
 def test_what_is_no_file_is_one_line(tmp_path) -> None:
-    assert "does not exist" in refusal(tmp_path)
+    assert "is no file" in refusal(tmp_path)
     assert "does not exist" in refusal(tmp_path / "none.jsonl")
     with pytest.raises(BadInput, match="cannot be read"):
         Problems.read(tmp_path)
@@ -229,7 +229,7 @@ def test_golds_that_say_nothing_are_refused_for_every_kind(tmp_path, kind, value
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
-        *[("number", value) for value in (True, False, [3, 4], [3], {"x": 3}, "none", "twelve and a bit")],
+        *[("number", value) for value in (True, False, [3, 4], [3], {"x": 3}, "none", "3, 4", "3 or 4", "3,5", "twelve and a bit")],
         *[("choice", value) for value in ("none of them", "A and C", 2, [0], True)],
         *[("json", value) for value in ("not json", "{'a': 1}", "NaN")],
     ],
@@ -313,6 +313,14 @@ def test_the_gold_of_math_is_in_the_boxes_of_its_solution(tmp_path) -> None:
     assert dataset.right("own-0000", ["5", "7"]) == {"5"}
     assert dataset.right("own-0001", ["5", "7"]) == {"7"}
     assert r"row 2: solution has no \boxed" in refusal(lines(tmp_path, good, {"problem": "y?", "solution": "It is 7."}))
+
+
+def test_columns_may_be_named_in_python(tmp_path) -> None:
+    path = lines(tmp_path, {"ask": "a?", "key": 1, "one": "x", "two": "y"})
+    dataset = open_dataset(str(path), columns={"question": "ask", "gold": "key", "choices": "one,two"})
+    assert [(problem.question, problem.answer) for problem in dataset.problems] == [("a?\nA. x\nB. y", "B")]
+    with pytest.raises(BadInput, match="'answer' is not known"):
+        open_dataset(str(path), columns={"answer": "key"})
 
 
 # Names.

@@ -78,7 +78,7 @@ def open_dataset(
     kind: AnswerKind | None = None,
     *,
     limit: int | None = None,
-    columns: Columns | None = None,
+    columns: Columns | Mapping[str, str] | None = None,
     skip_bad: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Dataset:
@@ -88,7 +88,7 @@ def open_dataset(
     Args:
         kind: of the answers, None for what the form says, else text; code has none.
         limit: only the first so many problems.
-        columns: those that the file has in place of the form's.
+        columns: those that the file has in place of the form's, by `question`, `gold` and `choices`.
         skip_bad: go on without rows that cannot be used.
         say: receives one line for each such row.
 
@@ -99,8 +99,10 @@ def open_dataset(
         return _gym(source, kind, limit)
     path = Path(source)
     if not path.is_file():
-        raise BadInput("dataset", source, "does not exist", f"give a data file, or {_GYM}TASK")
-    file = open_problems("dataset", path, columns)
+        problem = "is no file" if path.exists() else "does not exist"
+        raise BadInput("dataset", source, problem, f"give a data file, or {_GYM}TASK")
+    named = Columns.of(columns)
+    file = open_problems("dataset", path, named)
     kind = kind or file.taken.kind or (None if file.taken.tests else "text")
     rows, faults = _usable(file.read(kind), limit)
     if faults and (not skip_bad or not rows):
@@ -115,7 +117,7 @@ def open_dataset(
     grade = None
     if file.taken.gold is not None and kind is not None:
         grade = _grader(kind, rows)
-    return Dataset(file.numbered, rows, grade, kind, taken, len(faults), columns or Columns())
+    return Dataset(file.numbered, rows, grade, kind, taken, len(faults), named)
 
 
 _MEND = "mend the row, or leave such rows out with --skip-bad"

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from outthink.core.errors import BadInput
 from outthink.core.sample import split_steps
+from outthink.evaluation.published.lookup import Problems
 from outthink.training.base import Tokenizer
 
 Labels = Literal["soft", "hard"]
@@ -88,10 +89,14 @@ def read_columns(
     return {column: table[column].to_pylist() for column in table.schema.names}
 
 
-def read_questions(path: Path) -> dict[str, str]:
-    """Question by problem_id."""
-    columns = read_columns(path, ("problem_id", "question"), name="--problems")
-    return dict(zip(columns["problem_id"], columns["question"], strict=True))
+def read_questions(path: Path, samples: Path | None = None) -> dict[str, str]:
+    """Question by problem_id, of a data set in any published form.
+
+    Args:
+        samples: recorded samples that it is for; they tell which columns they were recorded from.
+    """
+    problems = Problems.read(path, samples=samples)
+    return {name: problems.question(name) for name, row in problems.rows.items() if row.question is not None}
 
 
 def read_labels(path: Path, kind: Labels) -> dict[tuple[str, int], dict[int, tuple[int, float]]]:
@@ -125,7 +130,7 @@ def read_solutions(
     Raises BadInput for missing files and columns, and labels that do not fit the texts.
     """
     known = read_labels(steps, labels) if steps is not None else {}
-    return read_samples(samples, read_questions(problems), limit=limit, per_problem=per_problem, labels=known)
+    return read_samples(samples, read_questions(problems, samples), limit=limit, per_problem=per_problem, labels=known)
 
 
 def read_samples(

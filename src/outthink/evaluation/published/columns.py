@@ -32,10 +32,13 @@ class Columns:
     choices: str | None = None
 
     @classmethod
-    def of(cls, named: Mapping[str, str] | None) -> Columns:
-        """As a recorded file's metadata name them; none for anything else."""
-        known = named if isinstance(named, Mapping) else {}
-        return cls(known.get("question"), known.get("gold"), known.get("choices"))
+    def of(cls, named: Columns | Mapping[str, str] | None) -> Columns:
+        """As a mapping names them. BadInput for what is no column's part."""
+        if named is None or isinstance(named, Columns):
+            return named or cls()
+        if unknown := {*named} - {"question", "gold", "choices"}:
+            raise BadInput("columns", sorted(unknown)[0], "is not known", "use question, gold and choices")
+        return cls(named.get("question"), named.get("gold"), named.get("choices"))
 
     @property
     def named(self) -> dict[str, str]:
@@ -89,7 +92,7 @@ FORMS = (
 )
 GSM8K = Form("GSM8K", ("question", "answer"), ("question",), "answer", "####", kind="number")
 """Known by the mark in its gold answers: its columns are those of many files."""
-KNOWN = frozenset({*OWN.question, OWN.gold, *NAMES})
+KNOWN = frozenset({*OWN.question, OWN.gold})
 """Names by which the header of a table is told from a row."""
 
 

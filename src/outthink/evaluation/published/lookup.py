@@ -64,7 +64,7 @@ class Problems:
                 rows[row.name] = replace(first, question=None, gold=None, code=None, fault=row.twice())
         if not rows and fault is None:
             raise BadInput("problems", str(path), "has no rows", "give at least one problem")
-        if fault is not None and all(row.fault is not None for row in rows.values()):
+        if fault is not None and all(row.fault and row.question is None for row in rows.values()):
             raise fault.refusal("problems", path)
         return cls(path, rows, file.taken)
 
@@ -147,7 +147,8 @@ def problems_of(traces: Traces, given: Path | None = None, flag: str = "--regrad
 
 def columns_for(samples: Path | None, named: Columns | None = None) -> Columns:
     """The columns that were named when these samples were recorded, and above them those named now."""
-    told = Columns() if samples is None else Columns.of(_metadata(samples).get("columns"))
+    kept = None if samples is None else _metadata(samples).get("columns")
+    told = Columns.of(kept if isinstance(kept, dict) else None)
     return told if named is None else replace(told, **named.named)
 
 

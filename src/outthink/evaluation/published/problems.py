@@ -108,8 +108,9 @@ def open_problems(
     own = columns or Columns()
     file = open_rows(field, path, KNOWN | {*own.named.values()})
     if not file.columns:
-        what = file.broken.problem if file.broken else "has no rows"
-        raise BadInput(field, str(path), what, "give one problem a row")
+        if file.broken:
+            raise BadInput(field, str(path), file.broken.problem, "mend the file")
+        raise BadInput(field, str(path), "has no rows", "give one problem a row")
     marked = file.first.get(own.gold or OWN.gold)
     hashes = "####" in (marked.decode("utf-8", "replace") if isinstance(marked, bytes) else str(marked))
     taken = take(field, path, file.columns, own, hashes=hashes, lenient=lenient)
