@@ -83,6 +83,17 @@ def blocks(page: str) -> list[Block]:
     ]
 
 
+def _files() -> list[Path]:
+    """What belongs to the checkout, changes that are not committed included; without git all but environments."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        found = [path.relative_to(ROOT) for path in ROOT.rglob("*")]
+        return [path for path in found if (ROOT / path).is_file() and ".venv" not in path.parts]
+    return [Path(name) for name in listed if name and (ROOT / name).is_file()]
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What came of a block: seconds, exit code, and the end of what it printed."""
@@ -98,16 +109,9 @@ class Copy:
 
     def __init__(self, folder: Path, *, fresh: bool) -> None:
         self.folder = folder / "outthink"
-        listed = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-            cwd=ROOT,
-            capture_output=True,
-            check=True,
-        ).stdout.decode()
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file():
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.folder / name)
+        for name in _files():
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, self.folder / name)
         inherited = {name: value for name, value in os.environ.items() if name not in _OWN}
         self.env = {**inherited, "PATH": f"{self.folder / '.venv/bin'}:{os.environ['PATH']}"}
         self.env["OUTTHINK_STATE"] = str(folder / "state")
