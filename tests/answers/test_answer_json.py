@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import time
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink.answers import Reading, grade, read_sync
+from outthink.answers.text import read_json
 
 values = st.recursive(
     st.none()
@@ -40,9 +44,76 @@ def test_found_and_canonical(text: str, answer: str, rule: str) -> None:
     assert read_sync("json", text) == Reading(answer, rule)
 
 
-@pytest.mark.parametrize("text", ["", "no JSON", '{"a": NaN}', "{'a': 1}", '{"a": 1', "[" * 20_000, "[1," * 20_000])
+@pytest.mark.parametrize(
+    "text", ["", "no JSON", '{"a": NaN}', "{'a': 1}", '{"a": 1', "[" * 20_000, "[1," * 20_000, "[Infinity]"]
+)
 def test_unreadable(text: str) -> None:
     assert read_sync("json", text) == Reading(None, "none")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '````json\n{"a": 1}\n````',
+        '~~~\n{"a": 1}\n~~~',
+        '~~~~ JSON\n{"a": 1}\n~~~~',
+        '- here:\n  ```json\n  {\n    "a": 1\n  }\n  ```\n- not {"a": 5}',
+        '> ```json\n> {"a":\n>   1}\n> ```',
+        '```json {"a": 1}```',
+        'Here: ```{"a": 1}``` and not {"a": 4}',
+        '```json {"a": 1}\n```',
+        '```json\n{"a": 1}```',
+        '```json\n{"a": 1}',
+        '```json\n{"a": 1}\n\nIts fence was never closed.',
+        '```json\r\n{"a": 1}\r\n```\r\n',
+        '```json title="x.json"\n{"a": 1}\n```',
+        '```jsonc\n// what was asked\n{"a": 1}\n```',
+        '```jsonl\n{"a": 5}\n{"a": 1}\n```',
+        '```\n{"a": 1}\n```\n```python\nprint({"a": 5})\n```',
+        '```json\n{"a": 5}\n```\nFixed:\n```json\n{"a": 1}\n```',
+    ],
+)
+def test_code_blocks(text: str) -> None:
+    assert read_sync("json", text) == Reading('{"a":1}', "json-block")
+
+
+def test_fences_within_fences() -> None:
+    assert read_sync("json", '````markdown\n```json\n{"a": 1}\n```\n````').answer == '{"a":1}'
+    assert read_sync("json", '```json\n{"a": "```py```"}\n```').answer == '{"a":"```py```"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("[1.0, 1e0, 10e-1, 0.1E+1]", "[1,1,1,1]"),
+        ("[-0, 0e5, -0.0, 0e-999]", "[0,0,0,0]"),
+        ("[0.10, 1e-1]", "[0.1,0.1]"),
+        ("[9007199254740993, 9007199254740992.0]", "[9007199254740993,9007199254740992]"),
+        ("[1e400, 10e399, 0.001e403]", "[1e400,1e400,1e400]"),
+        ("[1e-301, 0.1e-300]", "[1e-301,1e-301]"),
+        ("[1e99999999999999999999]", "[1e99999999999999999999]"),
+        ("[1e" + "9" * 5000 + "]", None),
+        ("1" * 5000, "1" * 5000),
+        ('{"a": 2, "a": 1}', '{"a":1}'),
+        ('{"a": 5}\n{"a": 1}', '{"a":1}'),
+        ('\ufeff{"a": 1}', '{"a":1}'),
+        ('["\ud800", "\\ud83d\\ude00"]', '["\\ud800","😀"]'),
+        ("[" * 200 + "]" * 200, "[" * 200 + "]" * 200),
+        ("[" * 201 + "]" * 201, None),
+        ('{"a": 5} and ' + "[" * 201 + "]" * 201, None),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_values(text: str, answer: str | None) -> None:
+    assert read_sync("json", text).answer == answer
+
+
+@given(st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?", fullmatch=True))
+def test_numbers_are_exact(literal: str) -> None:
+    canonical = read_sync("json", f"[{literal}]").answer
+    assert canonical is not None
+    assert read_sync("json", canonical).answer == canonical
+    assert Decimal(canonical[1:-1]) == Decimal(literal)
 
 
 @given(containers)
@@ -62,3 +133,22 @@ def test_layout_does_not_matter(value: object) -> None:
 def test_odd_text_never_raises(text: str) -> None:
     reading = read_sync("json", text)
     assert (reading.answer is None) == (reading.rule == "none")
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize(
+    "unit", ["```\n", "```\n~~~\n", "[1,", '{"', "[1, x] ", '```json {"', "`" * 17, "x ```\n", '{"a":1}']
+)
+def test_takes_linear_time(unit: str) -> None:
+    def spent(length: int) -> float:
+        text = unit * (length // len(unit))
+        gc.disable()  # how long a collection takes depends on what other tests have left
+        try:
+            started = time.process_time()
+            read_json(text)
+            return time.process_time() - started
+        finally:
+            gc.enable()
+
+    few, many = (min(spent(length) for _ in range(3)) for length in (6_000, 60_000))
+    assert many < 40 * few + 0.002, "ten times the text; a hundred times the time if each start looked at all others"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink.answers import Reading, grade, read_sync, reader_for
+from outthink.answers.text import canonical_text
 
 
 @pytest.mark.parametrize(
@@ -29,18 +31,31 @@ def test_normalised(text: str, answer: str, rule: str) -> None:
     assert read_sync("text", text) == Reading(answer, rule)
 
 
-@pytest.mark.parametrize("text", ["", " \n", "...", "?!"])
+@pytest.mark.parametrize("text", ["", " \n", "...", "?!", "\\text{" * 50 + "x" + "}" * 50, "a" + "\u0301\u0323" * 50])
 def test_unreadable(text: str) -> None:
     assert read_sync("text", text) == Reading(None, "none")
 
 
-@given(st.text())
+@given(st.text() | st.text("aAß.,!? \n*`\"'“”‘’$\\(){}ﬃ\u0301\u0323") | st.text("a*\"'$\\text{}."))
 def test_canonical_form_is_stable(text: str) -> None:
     reading = read_sync("text", text)
     assert (reading.answer is None) == (reading.rule == "none")
     if reading.answer is not None:
         assert read_sync("text", reading.answer).answer == reading.answer
         assert grade("text", reading.answer, f"  {text}\n")
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("unit", [". ", "\\text{", "a\u0301\u0323", "\u0301\u0323", "\"'", "**"])
+def test_takes_linear_time(unit: str) -> None:
+    def spent(length: int) -> float:
+        text = unit * (length // len(unit)) + "x" + "}" * (length // len(unit))
+        started = time.process_time()
+        canonical_text(text)
+        return time.process_time() - started
+
+    few, many = (min(spent(length) for _ in range(3)) for length in (6_000, 60_000))
+    assert many < 40 * few + 0.002, "ten times the text; a hundred times the time if each mark took a pass"
 
 
 def first_word(text: str) -> str | None:
