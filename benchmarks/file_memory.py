@@ -32,7 +32,9 @@ WORDS = "so the number of apples that are left in the basket is what we had less
 def script(call: object) -> Completion:
     """A worked solution of about a hundred tokens; two of three are right."""
     draw = hash(str(call)) % 3
-    return Completion(text=f"{WORDS}The answer is {7 if draw else draw + 8}.", tokens=110, logprob=-0.3, confidence=12.0)
+    return Completion(
+        text=f"{WORDS}The answer is {7 if draw else draw + 8}.", tokens=110, logprob=-0.3, confidence=12.0
+    )
 
 
 def questions(path: Path, rows: int) -> Path:
@@ -54,7 +56,9 @@ def recorded(source: Path, out: Path) -> None:
 def main() -> int:
     """Record and compare at both sizes."""
     options = parser(__doc__)
-    options.add_argument("--record", nargs=2, type=Path, metavar=("DATASET", "OUT"), help="only record, in this process")
+    options.add_argument(
+        "--record", nargs=2, type=Path, metavar=("DATASET", "OUT"), help="only record, in this process"
+    )
     chosen = options.parse_args()
     if chosen.record:
         recorded(*chosen.record)

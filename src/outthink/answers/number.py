@@ -336,6 +336,7 @@ _JOINED = re.compile(
     | \s?[^\W\d_]+\s(?:or)\s""",
     re.VERBOSE,
 )
+_HYPHENED = re.compile(r"[^\W\d_]-")
 _ONLY_AND = re.compile(r"[\s$*]*and[\s$*]*")
 _PROSE = re.compile(r"[^\W\d_]")
 _ENDS = re.compile(r"[\s.!?)\]}$*\"'”%]*\Z")
@@ -365,11 +366,18 @@ def last_number(text: str) -> str | None:
         before, last = _last_two(tail)
     if last is None:
         return None
-    if before is not None and _joined(tail, before, last) and _ENDS.match(tail, last.end()):
-        # In prose `and` joins many things that are no list.
-        if not _ONLY_AND.fullmatch(tail, before.end(), last.start()) or not _PROSE.search(tail, 0, before.start()):
-            return _DOUBT
+    if before is not None and _ends_in_list(tail, before, last):
+        return _DOUBT
     return _told(tail, last)
+
+
+def _ends_in_list(text: str, before: re.Match[str], last: re.Match[str]) -> bool:
+    """Whether the last two numbers are a list that ends the text."""
+    if not _joined(text, before, last) or not _ENDS.match(text, last.end()):
+        return False
+    # In prose `and` joins many things that are no list.
+    only_and = _ONLY_AND.fullmatch(text, before.end(), last.start()) is not None
+    return not only_and or _PROSE.search(text, 0, before.start()) is None
 
 
 def boxed_number(box: str) -> str | None:
@@ -389,7 +397,10 @@ def stated_number(statement: str) -> str | None:
     line = sentence(plain(statement))
     clause = _CLAUSE.split(line, maxsplit=1)[0]
     for start in {clause.rfind("=") + 1: None, 0: None}:
-        match = next(_numbers(line, start, len(clause)), None)
+        found = list(_numbers(line, start, len(clause)))
+        # `the base-10 number 13`: digits behind a hyphen are part of a word where there are others.
+        alone = (one for one in found if not _HYPHENED.match(line[max(0, one.start() - 2) : one.start()]))
+        match = next(alone, next(iter(found), None))
         if match is not None:
             return _DOUBT if _in_list(line, match) else _told(line, match)
     return None

@@ -37,7 +37,7 @@ def light(text: str) -> str | None:
         return None
     while (lighter := _lighter(text)) != text:
         text = lighter
-    return canonical_number(text) or text or None
+    return canonical_number(text) or (text if _WRITTEN.search(text) else None)
 
 
 def _lighter(text: str) -> str:
@@ -47,6 +47,9 @@ def _lighter(text: str) -> str:
         text = next(part for part in delimited.groups() if part)
     text = _NOTHING.sub("", re.sub(r"\\[dtc]frac", r"\\frac", text))
     return _SPACED.sub(r"\1\2\3", _DEGREES.sub(r"\1", text)).strip()
+
+
+_WRITTEN = re.compile(r"\w|∞|∅")
 
 
 # Where a text gives its answer.
