@@ -229,7 +229,10 @@ def test_golds_that_say_nothing_are_refused_for_every_kind(tmp_path, kind, value
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
-        *[("number", value) for value in (True, False, [3, 4], [3], {"x": 3}, "none", "3, 4", "3 or 4", "3,5", "twelve and a bit")],
+        *[
+            ("number", value)
+            for value in (True, False, [3, 4], [3], {"x": 3}, "none", "3, 4", "3 or 4", "3,5", "twelve and a bit")
+        ],
         *[("choice", value) for value in ("none of them", "A and C", 2, [0], True)],
         *[("json", value) for value in ("not json", "{'a': 1}", "NaN")],
     ],

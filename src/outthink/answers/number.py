@@ -236,7 +236,7 @@ _NOT_ALONE_BEFORE = re.compile(
 )
 _MONEY_BEFORE = re.compile(rf"{_MONEY}[ \t~]*[-+]?[ \t~]*\Z")
 _MONEY_BEHIND = re.compile(rf"[ \t~]*(?:\\?%|{_MONEY})")
-_WORDS_BEHIND = re.compile(r"[^\n]*[^\W\d_]")
+_WORDS_BEHIND = re.compile(r"[^\n]*?(?<![\\\w])[^\W\d_]")
 
 
 def _sign(text: str, start: int) -> str:

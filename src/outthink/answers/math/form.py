@@ -172,7 +172,8 @@ def words(text: str) -> str | None:
     if re.search(r"[0-9\\=<>^_+*/|]|(?<![^\W\d_]{2})-|-(?![^\W\d_]{2})", bare) or not re.search(r"[^\W\d_]", bare):
         return None
     found = re.findall(r"[^\W\d_][\w'’-]*", bare)
-    if not any(_is_word(word) or not word.isascii() or len(word) > 2 for word in found):
+    spoken = any(_is_word(word) or not word.isascii() or len(word) > 2 for word in found)
+    if not spoken or any(word.lower() in FUNCTIONS for word in found):
         return None
     return " ".join(found).casefold()
 

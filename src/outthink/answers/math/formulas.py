@@ -49,7 +49,7 @@ def _lighter(text: str) -> str:
     return _SPACED.sub(r"\1\2\3", _DEGREES.sub(r"\1", text)).strip()
 
 
-_WRITTEN = re.compile(r"\w|∞|∅")
+_WRITTEN = re.compile(r"\w|∞|∅|\\\{")
 
 
 # Where a text gives its answer.

@@ -195,6 +195,7 @@ def _bracket_key(opens: str, inside: str, closes: str) -> str | None:
 
 
 def _matrix_key(text: str) -> str | None:
+    text = text.strip("([])")  # a plain `matrix` has its brackets outside
     matrix = re.fullmatch(r"\\begin\{([pbvB]|small)?matrix\}(.*)\\end\{[pbvB]?(?:small)?matrix\}", text, re.DOTALL)
     if matrix is None:
         return _text_key(text)
