@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 _NAMES = ("think", "thought", "reasoning")
 _NAME = "think|thinking|thought|reasoning"
-_MARK = re.compile(rf"(?<![`\"'“‘«])(?:<(/?)({_NAME})[ ]?>|\[(/?)(think)[ ]?\])", re.IGNORECASE)
+_MARK = re.compile(rf"(?<![\"'“‘«])(?:(?<!`)|(?<=```))(?:<(/?)({_NAME})[ ]?>|\[(/?)(think)[ ]?\])", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]*(?:(?:[-*+>]|[0-9]{1,3}[.)])[ \t]+)?(`{3,}|~{3,})([^\n]*)$", re.MULTILINE)
 
 

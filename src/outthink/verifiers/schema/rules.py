@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
@@ -211,7 +211,7 @@ def is_multiple(value: Decimal | int, of: Decimal | int) -> bool:
     return -shift <= len(digits) and whole % (part * 10**-shift) == 0
 
 
-def _identity(value: Json | Decimal) -> tuple[str, Json | Decimal | tuple[object, ...] | frozenset[object]]:
+def _identity(value: Json | Decimal) -> tuple[str, Hashable]:
     """Equal for equal values of JSON: 1 is 1.0, and not true."""
     if isinstance(value, dict):
         return "object", frozenset((name, _identity(item)) for name, item in value.items())
