@@ -63,12 +63,12 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
 }
 
 
-def perform(operation: str, arguments: tuple[Value, ...], names: dict[str, Value]) -> Value:
+def perform(operation: str, arguments: tuple[Value, ...], names: dict[str, Value] | None = None) -> Value:
     """Carry out one operation; what it raises is the tested code's own."""
     function = _OPERATIONS.get(operation) or getattr(operator, operation, None)
     if function is None:
         function = getattr(type(arguments[0]), operation)
-    return function(*arguments, **names)
+    return function(*arguments, **names) if names else function(*arguments)
 
 
 class Borrowed:
@@ -107,11 +107,12 @@ class Exports(Others):
         self._told: set[int] = set()
         self._telling: set[int] = set()
 
-    def describe(self, value: Value) -> tuple[Value, ...]:
+    def describe(self, value: Value) -> tuple[Value, ...] | int:
         """How the test's process is told of a value."""
         kind = type(value)
         if issubclass(kind, Borrowed):
-            return "yours", value._number
+            number: int = value._number
+            return number
         where = name_of(value)
         if where is not None:
             return "named", *where
@@ -136,11 +137,13 @@ class Exports(Others):
         """The last descriptions were not sent."""
         self._telling.clear()
 
+    def own(self, number: int) -> Value:
+        """An object that was told of."""
+        return self._objects[number]
+
     def meet(self, description: Value) -> Value:
         """A value of the test's process."""
         word, *rest = description
-        if word == "yours":
-            return self._objects[rest[0]]
         if word == "named":
             return named(rest[0], rest[1], everything=True)
         if word == "error":

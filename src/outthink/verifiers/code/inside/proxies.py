@@ -155,7 +155,7 @@ class Far(Others):
         if self.end is not None:
             raise self.end
         try:
-            data, containers = pack((operation, arguments, names), self)
+            data, containers = pack((operation, arguments, names) if names else (operation, arguments), self)
         except Malformed as error:
             self.stop(Broken(str(error)))
         self.asked += 1
@@ -166,9 +166,12 @@ class Far(Others):
                 self._call_lent(content)
                 continue
             try:
-                (value, changed), _ = unpack(content, self, containers)
-                update(containers, changed)
+                value, _ = unpack(content, self, containers)
                 if kind == b"V":
+                    return value
+                value, changed = value
+                update(containers, changed)
+                if kind == b"W":
                     return value
                 raised = _raised(*value)
             except Exception as bad:  # noqa: BLE001 - whatever comes of bytes that are no values
@@ -212,13 +215,13 @@ class Far(Others):
             return any(right is item or right == item for item in left)
         return NotImplemented if method is None else method(left, right)
 
-    def describe(self, value: Value) -> tuple[Value, ...] | None:
+    def describe(self, value: Value) -> tuple[Value, ...] | int | None:
         """How the code is told of a value that is not plain."""
         if is_remote(value):
             number = self._numbers.get(id(value))
             if number is None:
                 raise Malformed("a class that the test derives from the code's own cannot be handed over")
-            return "yours", number
+            return number
         where = name_of(value, everything=True)
         if where is not None:
             return "named", *where
@@ -242,7 +245,11 @@ class Far(Others):
             return self._objects[number] if about is None else self._make_class(number, *about)
         if word == "named":
             return named(*rest)
-        return library(*rest) if word == "module" else self._lent[rest[0]]
+        return library(*rest)
+
+    def own(self, number: int) -> Value:
+        """What was lent."""
+        return self._lent[number]
 
     def _send(self, kind: bytes, data: bytes) -> None:
         try:

@@ -98,14 +98,18 @@ class _Server:
         containers: list[Value] = []
         before: list[tuple[Value, ...]] = []
         try:
-            (operation, arguments, names), containers = unpack(data, self._exports)
+            (operation, arguments, *names), containers = unpack(data, self._exports)
             before = state(containers)
-            value = self._names(*arguments) if operation == "names" else perform(operation, arguments, names)
-            kind = b"V"
+            value = self._names(*arguments) if operation == "names" else perform(operation, arguments, *names)
+            kind = b"W"
         except BaseException as error:  # noqa: BLE001 - handed on to the test, which decides
             kind, value = b"E", _said(error)
         try:
-            reply, _ = pack((value, changes(containers, before)), self._exports, containers)
+            changed = changes(containers, before)
+            if kind == b"W" and not changed:
+                kind, reply = b"V", pack(value, self._exports, containers)[0]
+            else:
+                reply, _ = pack((value, changed), self._exports, containers)
             self._exports.told()
         except BaseException as error:  # noqa: BLE001 - a value that cannot be sent, or tested code that resists it
             self._exports.untold()

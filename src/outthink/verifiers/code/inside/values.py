@@ -29,6 +29,12 @@ _LENGTH = struct.Struct("<I")
 _FLOAT = struct.Struct("<d")
 _CONSTANTS = {b"N": None, b"T": True, b"F": False, b"E": ..., b"I": NotImplemented}
 _ROWS: dict[bytes, Value] = {b"l": list, b"t": tuple, b"S": set, b"Z": frozenset}
+_FIXED = frozenset(_CONSTANTS)
+_SIMPLE = frozenset((b"i", b"s", b"b", b"f", b"c", b"D", b"Q", *_CONSTANTS))
+_MUTABLE = frozenset((b"l", b"S", b"d", b"B", b"C", b"O", b"U", b"q"))
+_ITEMS = frozenset((b"l", b"t", b"S", b"Z", b"q"))
+_FEW = 8
+_WIDE = 2**63
 _BUILTINS: dict[type, bytes] = {
     int: b"i", float: b"f", str: b"s", bytes: b"b", list: b"l", tuple: b"t", dict: b"d", set: b"S", frozenset: b"Z",
     complex: b"c", bytearray: b"B", range: b"x", slice: b"x",
@@ -62,9 +68,13 @@ BASES = (int, float, complex, str, bytes, tuple, frozenset, list, dict, set, byt
 class Others:
     """How one side tells of values that are not plain, and what it makes of those it is told of: here of none."""
 
-    def describe(self, value: Value) -> tuple[Value, ...] | None:
-        """A description in plain values and classes, None for what has none."""
+    def describe(self, value: Value) -> tuple[Value, ...] | int | None:
+        """A description in plain values and classes, the number of what is the receiver's own, None for the rest."""
         return None
+
+    def own(self, number: int) -> Value:
+        """What the sender knows by a number. Raises LookupError for a number that was never told."""
+        raise LookupError(number)
 
     def meet(self, description: Value) -> Value:
         """The value of a description, whoever sent it. Raises ValueError or TypeError for anything else."""
@@ -92,7 +102,7 @@ def unpack(data: bytes, others: Others, theirs: Sequence[Value] = ()) -> tuple[V
     reader = _Reader(data, others, theirs)
     try:
         value = reader.take()
-    except (IndexError, KeyError, struct.error, ValueError, TypeError, ArithmeticError) as error:
+    except (LookupError, struct.error, ValueError, TypeError, ArithmeticError) as error:
         raise Malformed(str(error)) from error
     if reader.at != len(data):
         raise Malformed("more bytes than a value")
@@ -115,29 +125,42 @@ class _Writer:
         tag = _BUILTINS.get(kind)
         if tag is None:
             tag = _rare(kind)
-        if tag is None:
-            self._describe(value)
-        elif tag in b"lSdBCOUq" and self._alias(value):
+            if tag is None:
+                self._describe(value)
+                return
+        if tag in _SIMPLE:
+            self._add(_leaf(tag, value))
+        elif tag in _MUTABLE and self._alias(value):
             return
-        elif tag in b"ltSZq":
-            items = list(value)
-            self._add(tag + _LENGTH.pack(len(items)))
-            if tag == b"q":
-                self.put(value.maxlen)
-            for item in items:
-                self.put(item)
-        elif tag in b"dCOU":
-            self._add(tag + _LENGTH.pack(len(value)))
-            if tag == b"U":
-                self.put(value.default_factory)
-            for pair in list(value.items()):
-                for item in pair:
-                    self.put(item)
+        elif tag in _ITEMS:
+            self._put_items(tag, value)
         elif tag == b"x":
             self._add(tag)
             self.put((kind.__name__, _built(value, kind)))
+        elif tag == b"B":
+            self._add(tag + _LENGTH.pack(len(value)) + value)
         else:
-            self._add(_leaf(tag, value))
+            self._add(tag + _LENGTH.pack(len(value)))
+            if tag == b"U":
+                self.put(value.default_factory)
+            for key, item in list(value.items()):
+                self.put(key)
+                self.put(item)
+
+    def _put_items(self, tag: bytes, value: Value) -> None:
+        items = list(value)
+        if len(items) > _FEW:  # of one kind: they are written at once
+            kinds = set(map(type, items))
+            letter = "q" if kinds == {int} else "d" if kinds == {float} else ""
+            if letter and tag != b"q" and (letter == "d" or -_WIDE <= min(items) <= max(items) < _WIDE):
+                self._add(b"n" + tag + letter.encode() + _LENGTH.pack(len(items)))
+                self._add(struct.pack(f"<{len(items)}{letter}", *items))
+                return
+        self._add(tag + _LENGTH.pack(len(items)))
+        if tag == b"q":
+            self.put(value.maxlen)
+        for item in items:
+            self.put(item)
 
     def _add(self, data: bytes) -> None:
         self._size += len(data)
@@ -157,6 +180,9 @@ class _Writer:
 
     def _describe(self, value: Value) -> None:
         description = self._others.describe(value)
+        if type(description) is int:
+            self._add(b"h" + _LENGTH.pack(description))
+            return
         if description is None:
             base = next((base for base in BASES if issubclass(type(value), base)), None)
             if base is None:
@@ -183,25 +209,26 @@ def content(value: Value, base: Value) -> Value:
 def _rare(kind: type) -> bytes | None:
     """The tag of a type in the library; no module is imported unless the program did."""
     for (module, name), tag in _LIBRARY.items():
-        if kind.__name__ == name and getattr(sys.modules.get(module), name, None) is kind:
+        if getattr(sys.modules.get(module), name, None) is kind:
+            _BUILTINS[kind] = tag
             return tag
     return None
 
 
 def _leaf(tag: bytes, value: Value) -> bytes:
     data: bytes
-    if tag in b"NTEI":
-        return b"F" if value is False else tag
-    if tag == b"f":
-        return tag + _FLOAT.pack(value)
-    if tag == b"c":
-        return tag + _FLOAT.pack(value.real) + _FLOAT.pack(value.imag)
     if tag == b"i":
         data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
     elif tag == b"s":
         data = value.encode("utf-8", "surrogatepass")
+    elif tag == b"f":
+        return tag + _FLOAT.pack(value)
+    elif tag == b"c":
+        return tag + _FLOAT.pack(value.real) + _FLOAT.pack(value.imag)
+    elif tag in _FIXED:
+        return b"F" if value is False else tag
     else:
-        data = str(value).encode() if tag in b"DQ" else bytes(value)
+        data = value if tag == b"b" else str(value).encode()
     return tag + _LENGTH.pack(len(data)) + data
 
 
@@ -236,6 +263,10 @@ _EMPTY: dict[bytes, Callable[[], Value]] = {
 }
 
 
+_NUMBERED = frozenset((b"a", b"r", b"h"))
+_SIZED = frozenset((*_LEAVES, *_EMPTY, *_NUMBERED, b"t", b"Z", b"B", b"q"))
+
+
 class _Reader:
     """One message that is read."""
 
@@ -248,8 +279,17 @@ class _Reader:
         """The next value."""
         data, at = self._data, self.at
         tag = data[at : at + 1]
+        if tag in _SIZED:
+            (count,) = _LENGTH.unpack_from(data, at + 1)
+            self.at = at = at + 5
+            if tag in _LEAVES:
+                self.at = end = at + count
+                if end > len(data):
+                    raise Malformed("a value was cut")
+                return _LEAVES[tag](data[at:end])
+            return self._numbered(tag, count) if tag in _NUMBERED else self._fill(tag, count)
         self.at = at + 1
-        if tag in _CONSTANTS:
+        if tag in _FIXED:
             return _CONSTANTS[tag]
         if tag == b"f":
             self.at += 8
@@ -261,42 +301,48 @@ class _Reader:
             return self._others.meet(self.take())
         if tag == b"x":
             return self._build()
-        (count,) = _LENGTH.unpack_from(data, at + 1)
-        self.at = at = at + 1 + _LENGTH.size
-        if tag in b"ar":
-            return (self.mine if tag == b"a" else self._theirs)[count]
-        if tag in _LEAVES or tag == b"B":
-            return self._leaf(tag, count)
-        if count > len(data) - at:
+        if tag == b"n":
+            return self._row()
+        raise Malformed(f"no value starts with {tag!r}")
+
+    def _numbered(self, tag: bytes, number: int) -> Value:
+        if tag == b"h":
+            return self._others.own(number)
+        return (self.mine if tag == b"a" else self._theirs)[number]
+
+    def _row(self) -> Value:
+        """Items of one kind."""
+        tag, letter = self._data[self.at : self.at + 1], self._data[self.at + 1 : self.at + 2]
+        if tag not in _ROWS or letter not in (b"q", b"d"):
+            raise Malformed("no row of numbers")
+        (count,) = _LENGTH.unpack_from(self._data, self.at + 2)
+        self.at += 6
+        made = _ROWS[tag](struct.unpack_from(f"<{count}{letter.decode()}", self._data, self.at))
+        self.at += 8 * count
+        if tag in _MUTABLE:
+            self.mine.append(made)
+        return made
+
+    def _fill(self, tag: bytes, count: int) -> Value:
+        """A container. A mutable one is known before its items, one of which may be the container itself."""
+        if count > len(self._data) - self.at:
             raise Malformed("a value was cut")
-        if tag in b"tZ":
+        number = len(self.mine)
+        if tag == b"t" or tag == b"Z":
             items = []
             for _ in range(count):
                 items.append(self.take())
             return _ROWS[tag](items)
-        return self._fill(tag, count)
-
-    def _leaf(self, tag: bytes, size: int) -> Value:
-        data = self._data[self.at : self.at + size]
-        if len(data) < size:
-            raise Malformed("a value was cut")
-        self.at += size
-        if tag != b"B":
-            return _LEAVES[tag](data)
-        self.mine.append(bytearray(data))
-        return self.mine[-1]
-
-    def _fill(self, tag: bytes, count: int) -> Value:
-        """A mutable container: it is known before its items, one of which may be the container itself."""
-        number = len(self.mine)
+        if tag == b"B":
+            self.mine.append(bytearray(self._data[self.at : self.at + count]))
+            self.at += count
+            return self.mine[number]
         if tag == b"q":
             self.mine.append(None)  # its length belongs to its making
             made = self.mine[number] = _library("collections", "deque")(maxlen=self.take())
-        elif tag in _EMPTY:
+        else:
             made = _EMPTY[tag]()
             self.mine.append(made)
-        else:
-            raise Malformed(f"no value starts with {tag!r}")
         if tag == b"U":
             made.default_factory = self.take()
         if tag in b"lq":
