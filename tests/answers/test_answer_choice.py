@@ -6,7 +6,7 @@ import gc
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outthink.answers import Reading, grade, read_sync
@@ -62,6 +62,10 @@ def reads(answer: str | None, *texts: str) -> list[object]:
         *reads("C", "A) Incorrect: x\nB) Incorrect: y\nC) Correct: z", "Having ruled out A and B, we are left with C."),
         *reads("D", "I would go with (D)", "Answer: D) text", "So D; A, B and C are wrong.", "All wrong except D"),
         *reads("E", "My final choice: E", "E: none of the above", "The answer is all of the above (E)."),
+        *reads("B", "While A is plausible, B is more accurate.", "The answer is B; A, C and D are distractors."),
+        *reads("B", "Let A be an event, P(A) = 0.3. World War I and vitamin C aside, the answer is (B) 0.7."),
+        *reads("C", "Option A says 3. Option B says 4. Option C says 5. 2+3=5. Option C is therefore correct."),
+        *reads("C", "A: too small\nB: too small\n\nThus the right one is C. Ribosomes.", "C's rivals are out. C"),
         # the last conclusion counts
         *reads("B", "The answer is A. No wait, the answer is B.", "The answer is A. Actually, B.", "A? No, B."),
         # without
@@ -107,7 +111,14 @@ def test_conclusions(text: str, answer: str) -> None:
     "text",
     [
         *["", "A dog ate it", "I think so", "The answer is a dog", "K", "Because", "The answer is a “hallucination”."],
-        *[r"\boxed{A, C}", "The answer is A and C", r"\boxed{A} and \boxed{B}", r"\boxed{A}, \boxed{B}", r"\boxed{AB}"],
+        *[
+            r"\boxed{A, C}",
+            "The answer is A and C",
+            r"\boxed{A} and \boxed{B}",
+            r"\boxed{A}, \boxed{B}",
+            r"\boxed{AB}",
+            "<answer>A</answer> and <answer>B</answer>",
+        ],
         # doubt
         *["neither", "None of the above", "The answer is none of the above. Consider A.", "Neither A nor B", "Not A."],
         *["A is about x. B is about y.", "Maybe A, maybe B.", "It could be A. It could be B.", "B? I can't tell."],
@@ -227,11 +238,13 @@ TEMPLATES = [
 ]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(TEMPLATES), st.sampled_from("ABCDEFGHJ"))
 def test_no_letter_is_preferred(template: str, letter: str) -> None:
     assert read_sync("choice", template.format(letter)).answer == letter
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(FRAMES), st.sampled_from(JOINTS), st.lists(st.sampled_from("ABCDEFGHJ"), min_size=2, unique=True)
 )
@@ -240,6 +253,7 @@ def test_several_letters_are_none(frame: str, joint: str, letters: list[str]) ->
         assert read_sync("choice", frame.format(joint.join(names))).answer is None
 
 
+@settings(deadline=None)
 @given(
     st.text()
     | st.text("ABCabc ().*:;,\n!?不是$\\{}<>_Iе")

@@ -8,7 +8,7 @@ import time
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outthink.answers import Reading, grade, read_sync
@@ -108,6 +108,7 @@ def test_values(text: str, answer: str | None) -> None:
     assert read_sync("json", text).answer == answer
 
 
+@settings(deadline=None)
 @given(st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?", fullmatch=True))
 def test_numbers_are_exact(literal: str) -> None:
     canonical = read_sync("json", f"[{literal}]").answer
@@ -116,6 +117,7 @@ def test_numbers_are_exact(literal: str) -> None:
     assert Decimal(canonical[1:-1]) == Decimal(literal)
 
 
+@settings(deadline=None)
 @given(containers)
 def test_layout_does_not_matter(value: object) -> None:
     compact = read_sync("json", json.dumps(value)).answer
@@ -129,6 +131,7 @@ def test_layout_does_not_matter(value: object) -> None:
     assert json.loads(compact, parse_int=float) == json.loads(json.dumps(value), parse_int=float)
 
 
+@settings(deadline=None)
 @given(st.text() | st.text('{}[]",:01e. \\`\n'))
 def test_odd_text_never_raises(text: str) -> None:
     reading = read_sync("json", text)

@@ -32,7 +32,7 @@ _ALPHA = r"A-Za-z\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370
 _W = rf"{_ALPHA}0-9_\u00b2\u00b3\u00b9\u0300-\u036f\u2032\u2070-\u209c"
 _HYPHEN = r"\-\u2010\u2011"
 _ALONE = (
-    rf"(?![{_W}^])(?![{_HYPHEN}][{_W}])(?!['’][A-Za-z])(?!\+\+|\#)(?!\.[A-Za-z](?![A-Za-z]))(?!/[K-Z])"
+    rf"(?![{_W}^])(?![{_HYPHEN}][{_W}])(?!['’](?:s|d|m|t|ll|re|ve)(?![{_W}]))(?!\+\+|\#)(?!\.[A-Za-z](?![A-Za-z]))(?!/[K-Z])"
     r"(?!\([A-Za-z0-9.,]{1,5}\))(?![ ]?[⊃∨∧∩∪⊂≡∈×≤≥]|[ ]<[ ])"
 )
 _UNDERLINE = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")
@@ -53,6 +53,8 @@ def _without_formula(match: re.Match[str]) -> str:
 def _untagged(match: re.Match[str]) -> str:
     """What a tag means: nothing, a new line, or (`<answer>`) a colon before its content."""
     name = (match[2] or match[4]).lower()
+    if match[0][1:-1] in tuple(_LETTERS) and match.string.find(f"</{match[2]}>", match.end(), match.end() + 400) < 0:
+        return f" {match[2]} "
     if _INLINE.fullmatch(name):
         return ""
     return "\n" if _BLOCK.fullmatch(name) or match[1] or match[3] else f"\n{name}: "
@@ -90,8 +92,8 @@ _WORDS: dict[str, str] = {
         " pero sino ma но 因为 因為 而",
         "j": "and or plus und oder et ou y o e и или i oraz lub albo och eller og en ve veya dan atau và hoặc 和 与 與"
         " 或 及 以及 跟 同 と か や および 및 와 과 또는 و أو और या",
-        "t": "the a an its clearly definitely likely probably most indeed simply exactly given both either of"
-        " again now very la le el il lo les l der die das de den 应该 應該 都",
+        "t": "the a an its clearly definitely likely probably most more much far indeed simply exactly given both"
+        " either of again now very la le el il lo les l der die das de den 应该 應該 都",
         "i": "it this that would will must should has have been being to does do did can",
         "z": "none neither",
         "A": "along together addition",
@@ -150,11 +152,11 @@ _TOKEN = re.compile(
 )
 _SIGNS = {"line": "|", "stop": ".", "colon": ":", "hash": "S", "comma": ",", "half": ";", "dash": "-"}
 _FOLLOWED = re.compile(
-    rf"[ \t\xa0]+[*`\"'“‘]{{0,3}}(as\s+well|rather\s+than|[0-9][^\s]{{0,12}}[ ][{_ALPHA}]{{3}}"
+    rf"[ \xa0]+[*`\"'“‘]{{0,3}}(as\s+well|rather\s+than|[0-9][^\s]{{0,12}}[ ][{_ALPHA}]{{3}}"
     rf"|(?:would|must|should|could|may|might|will)\s+be|[{_ALPHA}][{_W}'’{_HYPHEN}]*)"
 )
 # Words with which even an opening `A` is a letter: `is`, and others that stand behind no article.
-_VERBS = frozenset(["because", "since", "but", "although", "whereas", "then", "fits", "matches", "does", "has"])
+_VERBS = frozenset(["because", "since", "but", "although", "whereas", "then", "fits", "matches", "does", "has", "it"])
 _QUOTES = "\"'“‘«「『"
 _AROUND = f" \t\n\xa0*_`#>({{[\\$-•{_QUOTES}"
 _SENTENCE_END = re.compile(r"[.!?。…]\Z|\d\)\Z")
@@ -266,13 +268,14 @@ def _marked(text: str) -> _Marked:
 
 _RUN = re.compile(r"L\)?(?:[,;jto]{0,4}L\)?)*")
 _AGAINST = re.compile(r"[nz][tobgpif]{0,3}\Z")
-_REFUTED = re.compile(r"[bpthi]{0,4}(?:x|n(?![tobgpif]{0,3}L))")
+_REFUTED = re.compile(r"[bpthic]{0,4}(?:x|n(?![tobgpif]{0,3}L))")
 _HEAD = re.compile(r"[|.][to]{0,2}\Z")
 _REFUTED_HEAD = re.compile(r"[.:-]{1,2}t?x")
 _STATED = re.compile(r"(?:a[otgwvi]{0,14}[bp:]+|a[o:-]{0,3}|S)\|{0,3}[^.|Lr]{0,30}\Z")
+_AND_ANOTHER = re.compile(r"L\)?\|{0,3}[,;j]{1,2}\|{0,3}a:\Z")  # `<answer>A</answer> and <answer>B</answer>`
 _CHOSEN = re.compile(r"(?:v[tog]{0,4}|k[,.:|-]{0,3}[thoib]{0,4}|(?<!b)[gf][owg]{0,2}[bp:]+\|{0,2}[to]{0,3})\Z")
 _IS_ANSWER = re.compile(r"b[tifg]{0,4}(?:a|g{1,2}o)")
-_IS_RIGHT = re.compile(r"(?:b[tifo]{0,4})?g")
+_IS_RIGHT = re.compile(r"(?:b[tifoc]{0,4})?g")
 _CONCLUDED = re.compile(r"(?:c[,;:]?|i{1,3}b)[tofi]{0,3}\Z")
 _OFFERED = re.compile(r"(?:\A\||:\|?)[to]{0,2}\Z")
 _ENDS = re.compile(r"[|.r-]|[,;](?![jto]{0,3}L)")
@@ -303,7 +306,8 @@ def _pieces(marks: str, start: int, end: int) -> list[tuple[int, int]]:
     run = marks[start:end]
     verb = marks[end : end + 1]
     half, comma = run.rfind(";"), run.rfind(",")
-    if half > 0 and _REFUTED.match(marks[end : end + 12]):
+    many = "j" in run or "," in run
+    if half > 0 and (verb == "b" or (verb == "p" and many) or _REFUTED.match(marks[end : end + 12])):
         place = half
     elif comma > run.rfind("j") and ("j" in run or verb in tuple("bx")):
         place = comma
@@ -358,6 +362,8 @@ def _weigh(found: _Found, start: int, before: str, behind: str, letters: set[str
         found.heads |= letters
     if _ALONE_BEFORE.search(near) and _ALONE_BEHIND.match(behind):
         found.alone |= letters
+    if letter not in ("", found.firm[1]) and _AND_ANOTHER.search(before):
+        letter = ""
     if _STATED.search(before) or (_IS_ANSWER.match(behind) and not doubted):
         found.firm = (start, letter, "answer-is")
     elif doubted:
