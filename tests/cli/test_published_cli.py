@@ -201,6 +201,21 @@ def test_problems_are_found_beside_the_samples_under_either_name(cli, published,
     assert "--problems" in done.err
 
 
+def test_samples_keep_their_questions_where_a_file_without_ids_is_edited(cli, published, tmp_path) -> None:
+    path = write(tmp_path, "gsm8k.jsonl")
+    out = recorded(cli, published, path)
+    rows = [*GSM8K[3:], {"question": "New?", "answer": "#### 7"}, *reversed(GSM8K[:3])]
+    edited = tmp_path / "edited.jsonl"
+    edited.write_text("\n".join(map(json.dumps, rows)))
+    done = cli("verify", out, "--problems", edited, "--verifier", "exact", "--out", tmp_path / "scored.parquet")
+    assert done.code == 0, done.err
+    assert "agrees with `correct` on 25 of 25" in done.out
+    edited.write_text("\n".join(map(json.dumps, rows[:-1])))
+    done = cli("verify", out, "--problems", edited, "--verifier", "exact", "--out", tmp_path / "again.parquet")
+    assert done.code == 2
+    assert "'gsm8k-0000' is not in" in done.err
+
+
 def test_problems_of_other_samples_are_refused(cli, published, tmp_path) -> None:
     out = recorded(cli, published, write(tmp_path, "mmlu.jsonl"))
     other = write(tmp_path, "HumanEval.jsonl")

@@ -102,6 +102,7 @@ MAY_DIFFER: dict[str, str] = {
     "errors/BadInput/{}, {}, 'has no rows', 'give one problem a row'": "one reader of data sets",
     "errors/BadInput/{}, {}, {}, 'mend the file'": "one reader of data sets",
     "errors/BadInput/'columns', {}, 'is not known', *": "columns may be named",
+    "errors/BadInput/'problems', {}, 'has no gold answer of kind {}', *": "one reader of data sets",
     "errors/BadInput/'dataset', {}, '(is no file|does not exist)', *": "one reader of data sets",
     "errors/BadInput/'dataset', {}, 'does not exist', *": "one reader of data sets",
     "errors/BadInput/'dataset', {}, 'is neither JSONL nor Parquet', *": "one reader of data sets",

@@ -165,20 +165,16 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_label(chosen: argparse.Namespace) -> int:
     """Label, with a progress bar."""
-    from outthink.evaluation.dataset import open_dataset
-    from outthink.evaluation.published.lookup import columns_for
-    from outthink.evaluation.published.problems import open_problems
+    from outthink.evaluation.dataset import looked_up
+    from outthink.evaluation.published.lookup import Problems
     from outthink.training.examples import read_samples
     from outthink.training.label import Labelling, label
 
     refuse_below_one(chosen, "completions", "steps", "solutions", "limit")
     _check_style(chosen.style)
-    columns = columns_for(chosen.samples, _columns(chosen))
-    kind = chosen.answer or open_problems("--problems", chosen.problems, columns).taken.kind or "number"
-    # Only the samples' own problems have to be right: others may stand beside them.
-    dataset = open_dataset(str(chosen.problems), kind, columns=columns, skip_bad=True)
-    if dataset.grade is None:
-        raise BadInput("--problems", str(chosen.problems), "has no gold answers", "label samples of questions with one")
+    problems = Problems.read(chosen.problems, samples=chosen.samples, columns=_columns(chosen))
+    kind = chosen.answer or problems.taken.kind or "number"
+    dataset = looked_up(problems, kind)
     plan = Labelling(**flags_of(Labelling, chosen) | {"answer": kind}, sampling=chosen_sampling(chosen))
     questions = {problem.problem_id: problem.text for problem in dataset.problems}
     solutions = read_samples(chosen.samples, questions, limit=chosen.limit, per_problem=chosen.solutions).solutions

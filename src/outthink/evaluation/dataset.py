@@ -20,9 +20,10 @@ from outthink.core.plugins import need_extra
 from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
 from outthink.engines.recorded import Recorded
 from outthink.engines.traces import Traces, columns, load, metadata, missing
+from outthink.evaluation.published.cells import is_readable
 from outthink.evaluation.published.columns import Columns
 from outthink.evaluation.published.lookup import Problems, problems_of
-from outthink.evaluation.published.problem_list import Problem, ProblemList
+from outthink.evaluation.published.problem_list import Problem, ProblemList, marks
 from outthink.evaluation.published.problems import ProblemRow, RowFault, open_problems
 from outthink.evaluation.published.rows import JsonObject
 from outthink.session.calls import reread
@@ -44,6 +45,7 @@ class Dataset:
         taken: what was taken from the file, in one line.
         unusable: rows that were left out.
         columns: those that the user has named.
+        numbered: whether its problems are named by the places of their rows.
     """
 
     name: str
@@ -53,11 +55,18 @@ class Dataset:
     taken: str = ""
     unusable: int = 0
     columns: Columns = field(default_factory=Columns)
+    numbered: bool = False
 
     def right(self, problem_id: str, answers: Iterable[str | None]) -> set[str]:
         """Which of these answers are right; none where nothing can be graded."""
         grade = self.grade
         return set() if grade is None else _right(answers, lambda distinct: grade(problem_id, distinct))
+
+    @property
+    def remembered(self) -> JsonObject:
+        """What a recorded file tells whoever looks its problems up again: named columns, and questions without ids."""
+        columns = {"columns": self.columns.named} if self.columns.named else {}
+        return columns | ({"questions": marks(self.problems)} if self.numbered else {})
 
     @property
     def keys(self) -> dict[str, str]:
@@ -117,7 +126,19 @@ def open_dataset(
     grade = None
     if file.taken.gold is not None and kind is not None:
         grade = _grader(kind, rows)
-    return Dataset(file.numbered, rows, grade, kind, taken, len(faults), named)
+    return Dataset(file.numbered, rows, grade, kind, taken, len(faults), named, file.taken.name is None)
+
+
+def looked_up(problems: Problems, kind: AnswerKind) -> Dataset:
+    """Problems that can be asked and graded, of a file that was looked up for recorded samples."""
+    graded = ProblemList(
+        Problem(name, row.question, row.gold)
+        for name, row in problems.rows.items()
+        if row.question is not None and row.gold is not None and is_readable(row.gold, kind)
+    )
+    if not graded:
+        raise BadInput("problems", str(problems.path), f"has no gold answer of kind {kind}", "give questions with one")
+    return Dataset(problems.path.stem, graded, _grader(kind, graded), kind)
 
 
 _MEND = "mend the row, or leave such rows out with --skip-bad"

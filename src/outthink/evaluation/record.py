@@ -148,9 +148,7 @@ async def record(
         kept = (question for _, question in _questions(dataset, plan))
         saved = sum(count_saved(store, question, _numbers(plan)) for question in kept) if len(store) else 0
         await fill(store, engine, draws, plan.samples, (saved, total), progress)
-        # Whoever looks questions and gold answers up again takes them from the same columns.
-        named = {"columns": dataset.columns.named} if dataset.columns.named else {}
-        rows = write_traces(out, _rows(dataset, store, plan), about | named)
+        rows = write_traces(out, _rows(dataset, store, plan), about | dataset.remembered)
     finally:
         store.close()
     remove_journal(out)

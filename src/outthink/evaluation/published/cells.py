@@ -178,6 +178,15 @@ def readable(gold: str, kind: AnswerKind | AnswerReader) -> None:
         raise UnusableCell(error.problem) from None
 
 
+def is_readable(gold: str, kind: AnswerKind | AnswerReader) -> bool:
+    """Whether a kind can read a gold answer."""
+    try:
+        readable(gold, kind)
+    except UnusableCell:
+        return False
+    return True
+
+
 def _letter(value: Cell, choices: Sequence[str]) -> str:
     """The letter of the right choice: from its place (from 0), its letter, or its whole text."""
     letters = LETTERS[: len(choices)]

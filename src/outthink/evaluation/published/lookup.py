@@ -1,7 +1,7 @@
 """Problems looked up by name: for verifying, regrading and questions of recorded samples.
 
-Knows where the problems of a file of samples lie, and which columns the samples were recorded from. Does not know how
-samples are judged or graded.
+Knows where the problems of a file of samples lie, from which columns the samples were recorded, and how questions
+without ids are known again. Does not know how samples are judged or graded.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from outthink.core.request import AnswerKind, AnswerReader
 from outthink.engines.traces import Traces, metadata, reading_parquet
 from outthink.evaluation.published.cells import Question, UnusableCell, readable, text_of
 from outthink.evaluation.published.columns import Columns, Taken
+from outthink.evaluation.published.problem_list import MARK, mark
 from outthink.evaluation.published.problems import ProblemRow, RowFault, open_problems
 from outthink.evaluation.published.rows import JSONL, PARQUET, JsonObject, suffix
 
@@ -66,7 +67,7 @@ class Problems:
             raise BadInput("problems", str(path), "has no rows", "give at least one problem")
         if fault is not None and all(row.fault and row.question is None for row in rows.values()):
             raise fault.refusal("problems", path)
-        return cls(path, rows, file.taken)
+        return cls(path, rows if samples is None else _as_recorded(rows, samples), file.taken)
 
     def __contains__(self, problem: str) -> bool:
         return problem in self.rows
@@ -133,6 +134,27 @@ class Problems:
         """Hash of what the problems say, whatever file holds them."""
         said = {name: row.said for name, row in self.rows.items()}
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=asdict).encode()).hexdigest()
+
+
+def _as_recorded(rows: dict[str, ProblemRow], samples: Path) -> dict[str, ProblemRow]:
+    """Rows under the names that record gave them by their places; it has kept a mark of each question.
+
+    A file that was edited since then has other questions at these places.
+    """
+    about = _metadata(samples)
+    kept = about.get("questions")
+    if not isinstance(kept, str):
+        return rows
+    waiting: dict[str, list[ProblemRow]] = {}
+    for row in rows.values():
+        if row.question is not None:
+            waiting.setdefault(mark(row.question), []).append(row)
+    known = {}
+    for place in range(len(kept) // MARK):
+        same = waiting.get(kept[place * MARK : (place + 1) * MARK])
+        if same:  # of equal questions each stands for itself, as long as there are some
+            known[f"{about['dataset']}-{place:04d}"] = same.pop(0) if len(same) > 1 else same[0]
+    return {name: replace(row, name=name) for name, row in known.items()}
 
 
 def problems_of(traces: Traces, given: Path | None = None, flag: str = "--regrade") -> Problems:

@@ -5,6 +5,7 @@ Knows what a problem is, and how a list of them is packed. Does not know where t
 
 from __future__ import annotations
 
+import hashlib
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +31,25 @@ class Problem:
     def asking(self, line: str) -> Problem:
         """The same problem with one more line behind its question."""
         return replace(self, question=extended(self.question, f"\n{line}"))
+
+
+MARK = 12
+"""Characters of a question's mark."""
+
+
+def mark(question: Question) -> str:
+    """A short hash of a question, by which it is known wherever it stands."""
+    return hashlib.sha256(json.dumps(question, sort_keys=True, default=str).encode()).hexdigest()[:MARK]
+
+
+def marks(problems: Iterable[Problem]) -> str:
+    """Marks of problems that are named by their rows' places, one behind the other; blanks where a row is left out."""
+    found: list[str] = []
+    for problem in problems:
+        place = int(problem.problem_id.rpartition("-")[2])
+        found += [" " * MARK] * (place - len(found))
+        found.append(mark(problem.question))
+    return "".join(found)
 
 
 class ProblemList(Sequence[Problem]):
