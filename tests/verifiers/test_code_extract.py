@@ -36,6 +36,7 @@ RIGHT = "def f(x):\n    return x\n"
         ("```python def f(x): return x```", "def f(x): return x\n"),
         ("```\nf = lambda: 1\n```\n```\nf == 1\n```", "f = lambda: 1\n"),
         ("```\nprint(1)\n```\n```\n    return 1\n```", "    return 1\n"),
+        ("```\n    def f(): pass\n```\n```\n    f = 1\n```", "    def f(): pass\n"),
         ("", ""),
     ],
 )  # fmt: skip

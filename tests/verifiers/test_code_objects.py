@@ -199,6 +199,7 @@ def test_a_test_that_never_calls_the_code_proves_nothing(code: str, test: str) -
         "    y = x * x\n    return y\n",
         "y = x * x\n    return y\n",
         "y = x * x\nreturn y\n",
+        "\n    square = x * x\n    return square\n",
         "    def square(x):\n        return x * x\n",
         "def square(x):\n    return x * x\n",
         "square = lambda x: x * x\n",

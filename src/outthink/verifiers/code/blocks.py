@@ -61,11 +61,10 @@ def extract_code(text: str, entry_point: str) -> str:
 def _defining(blocks: list[str], entry_point: str) -> int | None:
     """The place of the last block that defines a name, in its first column if any does."""
     name = re.escape(entry_point)
-    for indent in ("", "[ \\t]+"):
-        defines = re.compile(
-            rf"^{indent}(?:(?:async[ \t]+)?def[ \t]+{name}\b|class[ \t]+{name}\b|{name}[ \t]*(?::[^=\n]*)?=(?!=))",
-            re.MULTILINE,
-        )
+    heads = rf"(?:async[ \t]+)?def[ \t]+{name}\b|class[ \t]+{name}\b"
+    # Indented, a value of that name is a variable of the function's body.
+    for pattern in (rf"^(?:{heads}|{name}[ \t]*(?::[^=\n]*)?=(?!=))", rf"^[ \t]+(?:{heads})"):
+        defines = re.compile(pattern, re.MULTILINE)
         places = [place for place, block in enumerate(blocks) if defines.search(block)]
         if places:
             return places[-1]

@@ -42,7 +42,7 @@ def _readings(entry: str, prompt: str, code: str, others: Sequence[str], rest: S
     helpers = needed(code, others, prompt)
     for text in (code, *rest):
         body = textwrap.dedent(text)
-        whole = any(entry in defined for _, _, defined in _statements(body))
+        whole = _is_python(body) and any(entry in defined for _, _, defined in _statements(body))
         if helpers and text is code:  # they stand behind the prompt, whose unfinished function needs a body then
             yield hoisted(finished(prompt) + helpers + (body if whole else prompt + text) + "\n")
         if not whole or body == text:
