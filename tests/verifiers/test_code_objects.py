@@ -55,6 +55,25 @@ def test_an_argument_that_should_not_change_and_did_fails() -> None:
 
 
 @pytest.mark.parametrize(
+    ("entry", "code", "test"),
+    [
+        ("f", "def f(log):\n    for n in (1, 2):\n        log.append(n)\n        yield n",
+         "log = []\ng = candidate(log)\nassert log == []\nnext(g)\nassert log == [1]\nlog.append(9)\nnext(g)\nassert log == [1, 9, 2]"),
+        ("S", "class S:\n    def __init__(self, a): self.a, self.b = a, []\n    def push(self, x): self.a.append(x)",
+         "a = [0]\ns = candidate(a)\ns.push(1)\nassert a == [0, 1] and s.a is a\na.append(2)\nassert s.a == [0, 1, 2]\n"
+         "s.b.append({})\ns.b[0]['k'] = 1\nassert s.b == [{'k': 1}] and s.b is s.b"),
+        ("G", "class G:\n    def __init__(self): self.rows = [[0] * 3 for _ in range(3)]\n    def won(self): return self.rows[0][0] == 1",
+         "g = candidate()\ng.rows[0][0] = 1\nassert g.won() and g.rows[0] == [1, 0, 0]"),
+        ("f", "known = {}\ndef f(n): return known.setdefault(n, [n])",
+         "assert candidate(1) is candidate(1)\nfor n in range(1000): assert candidate(n) == [n]\ncandidate(1).append(7)\nassert candidate(1) == [1, 7]"),
+        ("f", "def f(a): return [*a]", "a = [[1]]\nb = candidate(a)\nassert b == a and b is not a and b[0] is a[0]"),
+    ],
+)  # fmt: skip
+def test_what_the_code_holds_on_to_stays_the_tests_too(entry: str, code: str, test: str) -> None:
+    assert verdict(code, test, entry=entry) == CodeVerdict(True)
+
+
+@pytest.mark.parametrize(
     ("code", "test"),
     [
         ("def f():\n    n = 0\n    while True:\n        yield n\n        n += 1",

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from outthink.verifiers.code.inside.containers import changes, state, update
 from outthink.verifiers.code.inside.exports import Exports
-from outthink.verifiers.code.inside.values import Others, changes, pack, state, unpack, update
+from outthink.verifiers.code.inside.values import Others, pack, unpack
 from outthink.verifiers.code.inside.wire import LIMIT, Malformed, receive, send
 
 _LEAVES = (

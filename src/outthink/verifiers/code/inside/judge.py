@@ -109,7 +109,7 @@ def _bind(far: Far, names: dict[str, Value], entry_point: str, code: CodeType, p
             names[name] = value
     remote = {name for name, value in names.items() if isinstance(value, RemoteClass)}
     if remote:
-        from outthink.verifiers.code.inside.classes import classes_asked_for
+        from outthink.verifiers.code.inside.program import classes_asked_for
 
         far.trusted |= {names[name] for name in classes_asked_for(prompt, test, entry_point) & remote}
 
@@ -143,7 +143,7 @@ def _prompt(prompt: str) -> CodeType:
 
 def _unused(prompt: str, entry_point: str, test: str) -> tuple[str, str] | None:
     """The verdict on a test that cannot call the code, whatever that is."""
-    from outthink.verifiers.code.inside.classes import never_named
+    from outthink.verifiers.code.inside.program import never_named
 
     return ("broken", NEVER_CALLS.format(entry_point)) if never_named(test, entry_point) else None
 

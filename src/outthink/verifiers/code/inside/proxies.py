@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import operator
 
+from outthink.verifiers.code.inside.containers import Shared, changes, numbers_of, state, update
 from outthink.verifiers.code.inside.exports import SPECIAL
 from outthink.verifiers.code.inside.names import library, name_of, named, rebuilt
-from outthink.verifiers.code.inside.values import BASES, Others, Value, changes, pack, state, unpack, update
+from outthink.verifiers.code.inside.values import BASES, Others, Value, pack, unpack
 from outthink.verifiers.code.inside.wire import Malformed, receive, send
 
 TYPE_CHECKING = False
@@ -134,6 +135,7 @@ class Far(Others):
         self._numbers: dict[int, int] = {}
         self._mutable: dict[type, bool] = {}
         self._lent: list[Value] = []
+        self._shared = Shared()
 
     def take(self) -> tuple[bytes, bytes]:
         """The next frame. Raises Ended where there is none."""
@@ -154,10 +156,13 @@ class Far(Others):
         """What an operation on the code's objects returns, or raise what it raises."""
         if self.end is not None:
             raise self.end
+        changed = self._shared.changed()
+        message: Value = (operation, arguments, names, changed) if changed or names else (operation, arguments)
         try:
-            data, containers = pack((operation, arguments, names) if names else (operation, arguments), self)
+            data, mine = pack(message, self, self._shared.containers)
         except Malformed as error:
             self.stop(Broken(str(error)))
+        known = [*self._shared.containers, *mine]
         self.asked += 1
         self._send(b"C", data)
         while True:
@@ -166,12 +171,14 @@ class Far(Others):
                 self._call_lent(content)
                 continue
             try:
-                value, _ = unpack(content, self, containers)
-                if kind == b"V":
-                    return value
-                value, changed = value
-                update(containers, changed)
-                if kind == b"W":
+                kept, content = numbers_of(content)
+                value, made = unpack(content, self, known)
+                if kind != b"V":
+                    value, changed = value
+                    update(known, changed)
+                if kept or self._shared.containers:
+                    self._shared.add([*known, *made], kept)
+                if kind != b"E":
                     return value
                 raised = _raised(*value)
             except Exception as bad:  # noqa: BLE001 - whatever comes of bytes that are no values

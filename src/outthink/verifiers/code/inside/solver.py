@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 import types
 
+from outthink.verifiers.code.inside.containers import Shared, changes, held_elsewhere, numbers, state, update
 from outthink.verifiers.code.inside.exports import Exports, perform
 from outthink.verifiers.code.inside.limits import confine
 from outthink.verifiers.code.inside.names import name_of, rebuilt
-from outthink.verifiers.code.inside.values import Others, Value, changes, pack, state, unpack, update
+from outthink.verifiers.code.inside.values import Others, Value, pack, unpack
 from outthink.verifiers.code.inside.wire import Malformed, receive, send
 
 TYPE_CHECKING = False
@@ -63,6 +64,7 @@ class _Server:
         self._inward, self._outward = inward, outward
         self._exports = Exports(self.ask)
         self._module = types.ModuleType(_NAME)
+        self._shared = Shared()
 
     def load(self, program: types.CodeType, entry_point: str) -> None:
         """Run the program. Dataclasses, pickle and doctest look its module up by name."""
@@ -95,25 +97,35 @@ class _Server:
         raise SystemExit
 
     def _answer(self, data: bytes) -> None:
-        containers: list[Value] = []
+        known = list(self._shared.containers)
+        found = known
         before: list[tuple[Value, ...]] = []
         try:
-            (operation, arguments, *names), containers = unpack(data, self._exports)
-            before = state(containers)
-            value = self._names(*arguments) if operation == "names" else perform(operation, arguments, *names)
+            (operation, arguments, *more), new = unpack(data, self._exports, known)
+            if len(more) > 1:
+                update(known, more.pop())
+            found = [*known, *new]
+            before = state(found)
+            value = self._names(*arguments) if operation == "names" else perform(operation, arguments, *more)
             kind = b"W"
         except BaseException as error:  # noqa: BLE001 - handed on to the test, which decides
             kind, value = b"E", _said(error)
+        arguments, more, new = (), [], []
         try:
-            changed = changes(containers, before)
+            changed = changes(found, before)
             if kind == b"W" and not changed:
-                kind, reply = b"V", pack(value, self._exports, containers)[0]
-            else:
-                reply, _ = pack((value, changed), self._exports, containers)
+                kind = b"V"
+            reply, made = pack(value if kind == b"V" else (value, changed), self._exports, found)
+            found += made
+            value, changed, before, made = None, [], [], []  # nothing here may hold on to what is looked for
+            kept = held_elsewhere(found, len(known)) if len(found) > len(known) else []
+            kept = self._shared.room_for(found, kept)
+            self._shared.add(found, kept)
+            reply = numbers(kept) + reply
             self._exports.told()
         except BaseException as error:  # noqa: BLE001 - a value that cannot be sent, or tested code that resists it
             self._exports.untold()
-            kind, reply = b"E", _complaint(error)
+            kind, reply = b"E", numbers([]) + _complaint(error)
         send(self._outward, kind, reply)
 
     def _names(self, wanted: Sequence[str]) -> dict[str, Value]:

@@ -1,4 +1,4 @@
-"""Plain values as bytes, with their aliases, and what has become of a caller's own lists.
+"""Plain values as bytes, with their aliases.
 
 Knows: None, bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict and its kinds in
 `collections`, deque, range, slice, dates and times, Fraction, Decimal; reading them runs no code of the sender's. A
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import struct
 import sys
-from operator import is_
 
 from outthink.verifiers.code.inside.wire import LIMIT, Malformed
 
@@ -366,48 +365,3 @@ class _Reader:
         if ("datetime", name) not in _LIBRARY:
             raise Malformed(f"no value is built by {name!r}")
         return _library("datetime", name)(*arguments)
-
-
-# What a call does to its caller's containers: each is compared with itself before, and told of where it differs.
-
-
-def state(containers: Sequence[Value]) -> list[tuple[Value, ...]]:
-    """What each container holds now."""
-    return [_held(container) for container in containers]
-
-
-def _held(container: Value) -> tuple[Value, ...]:
-    if isinstance(container, dict):
-        return (*container, *container.values())
-    return (bytes(container),) if isinstance(container, bytearray) else tuple(container)
-
-
-def changes(containers: Sequence[Value], before: Sequence[tuple[Value, ...]]) -> list[tuple[int, tuple[Value, ...]]]:
-    """(number, what it holds now) of the containers that no longer hold the same objects."""
-    changed = []
-    for number, (container, was) in enumerate(zip(containers, before, strict=True)):
-        now = _held(container)
-        same = now == was if isinstance(container, bytearray) else len(now) == len(was) and all(map(is_, now, was))
-        if not same:
-            changed.append((number, now))
-    return changed
-
-
-def update(containers: Sequence[Value], changed: Value) -> None:
-    """Make containers hold what `changes` says, whoever sent it. Raises IndexError, TypeError or ValueError."""
-    for number, now in changed:
-        container = containers[number]
-        if isinstance(container, dict):
-            half = len(now) // 2
-            container.clear()
-            for key, value in zip(now[:half], now[half:], strict=True):
-                container[key] = value
-        elif isinstance(container, list):
-            container[:] = now
-        elif isinstance(container, bytearray):
-            (container[:],) = now
-        else:
-            container.clear()
-            add = container.add if isinstance(container, set) else container.append
-            for item in now:
-                add(item)
