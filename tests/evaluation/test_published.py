@@ -265,6 +265,15 @@ def test_golds_become_text(tmp_path, kind, value, gold) -> None:
     assert golds(lines(tmp_path, {"question": "a?", "answer": value}), kind) == [gold]
 
 
+def test_gsm8k_is_known_by_any_of_its_first_rows(tmp_path) -> None:
+    rows = [{"question": "a?", "answer": None}, {"question": "b?", "answer": "Work.\n#### 3"}]
+    said: list[str] = []
+    dataset = open_dataset(str(lines(tmp_path, *rows)), skip_bad=True, say=said.append)
+    assert (dataset.kind, [problem.answer for problem in dataset.problems]) == ("number", ["3"])
+    packed = table(tmp_path, question=pa.array([b"a?"]), answer=pa.array([b"#### 4"]))
+    assert golds(packed) == ["4"]
+
+
 def test_short_floats_are_their_own_shortest_decimal(tmp_path) -> None:
     for kind in (pa.float32(), pa.float16()):
         path = table(tmp_path, question=pa.array(["a?", "b?"]), answer=pa.array([0.1, 2.5]).cast(kind))
@@ -324,6 +333,12 @@ def test_columns_may_be_named_in_python(tmp_path) -> None:
     assert [(problem.question, problem.answer) for problem in dataset.problems] == [("a?\nA. x\nB. y", "B")]
     with pytest.raises(BadInput, match="'answer' is not known"):
         open_dataset(str(path), columns={"answer": "key"})
+
+
+def test_a_single_choice_is_named_by_its_column(tmp_path) -> None:
+    good = {"question": "a?", "A": "x", "B": "y", "C": "z", "D": "w", "answer": "D"}
+    assert golds(lines(tmp_path, good)) == ["D"]
+    assert "row 2: C is null" in refusal(lines(tmp_path, good, good | {"C": None}))
 
 
 # Names.
@@ -411,6 +426,8 @@ def test_mbpps_reference_passes_its_test(tmp_path, rows) -> None:
         ({"test": None}, "test is null"),
         ({"test": ""}, "test is empty"),
         ({"test": "def check(candidate:\n"}, "test is no Python"),
+        ({"test": "assert f() == 1"}, "test defines no check"),
+        ({"test": "def check(c):\n    pass\n"}, "test never calls f"),
         ({"entry_point": "not a name"}, "entry_point is not the name"),
         ({"entry_point": "class"}, "entry_point is not the name"),
         ({"entry_point": None}, "entry_point is null"),

@@ -146,7 +146,9 @@ _MEND = "mend the row, or leave such rows out with --skip-bad"
 
 def _usable(rows: Iterable[ProblemRow], limit: int | None) -> tuple[ProblemList, list[RowFault]]:
     """Problems of the rows that can be used, and what is wrong with the others."""
-    problems, faults, doubtful = ProblemList(), list[RowFault](), set[str]()
+    problems = ProblemList()
+    faults: list[RowFault] = []
+    doubtful: set[str] = set()
     for row in rows:
         if row.fault is not None or row.name is None or row.question is None:
             faults.append(row.fault or RowFault(row.number, "", f"row {row.number} asks nothing"))

@@ -109,10 +109,22 @@ def choices_of(value: Cell) -> list[str]:
         raise UnusableCell(f"has {len(value)} choices, not 2 to {len(LETTERS)}")
     texts = []
     for place, choice in enumerate(value):
-        if isinstance(choice, bool | list | Mapping) or not (text := "" if empty(choice) else plain_text(choice)):
-            raise UnusableCell(f"has no text at place {place}")
-        texts.append(text)
+        try:
+            texts.append(choice_of(choice))
+        except UnusableCell as error:
+            raise UnusableCell(f"has at place {place} what {error}") from None
     return texts
+
+
+def choice_of(value: Cell) -> str:
+    """The text of one choice; UnusableCell for what has none."""
+    if empty(value):
+        raise UnusableCell("is null")
+    if isinstance(value, bool | list | Mapping):
+        raise UnusableCell("is no text")
+    if not (text := plain_text(value)):
+        raise UnusableCell("is empty")
+    return text
 
 
 def shown(choices: Sequence[str]) -> str:
@@ -213,6 +225,11 @@ def _letter(value: Cell, choices: Sequence[str]) -> str:
     if len(found) != 1:
         raise UnusableCell("fits several choices" if found else "is neither a place nor a letter of the choices")
     return found.pop()
+
+
+def is_hashed(value: Cell) -> bool:
+    """Whether a cell has GSM8K's mark."""
+    return isinstance(value, str | bytes) and "####" in str(value)
 
 
 def behind_hashes(value: Cell) -> Cell:

@@ -17,6 +17,7 @@ from outthink.core.text import writable
 from outthink.evaluation.published.cells import Cell, UnusableCell, empty
 
 _BUILTINS = frozenset(dir(builtins))
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ class CodeTest:
     test: str
 
 
+def human_eval(prompt: Cell, entry_point: Cell, test: Cell) -> CodeTest:
+    """A test as HumanEval has it, whatever its cells hold; `function_name` and `calls` say what is wrong with it."""
+    return CodeTest(*(writable(cell) if isinstance(cell, str) else "" for cell in (prompt, entry_point, test)))
+
+
 def function_name(value: Cell) -> str:
     """The name of the tested function; UnusableCell for what is none."""
     name = _python(value)
@@ -42,11 +48,16 @@ def function_name(value: Cell) -> str:
     return name
 
 
-def human_eval(prompt: Cell, entry_point: str, test: Cell) -> CodeTest:
-    """A test as HumanEval has it; UnusableCell for one that is no Python."""
-    source = _python(test)
-    _parsed(source)
-    return CodeTest(_python(prompt), entry_point, source)
+def calls(test: Cell, entry_point: str) -> None:
+    """UnusableCell for a test that is no Python, defines no `check`, or never mentions the tested function."""
+    tree = _parsed(_python(test))
+    checks = [node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS) and node.name == "check"]
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    if not checks and "check" not in named:
+        raise UnusableCell("defines no check(candidate)")
+    taken = {name.arg for check in checks for name in (*check.args.posonlyargs, *check.args.args)}
+    if checks and not named & {*taken, entry_point}:
+        raise UnusableCell(f"never calls {entry_point}")
 
 
 def mbpp(tests: Cell, setup: Cell, imports: Cell, solution: Cell) -> CodeTest:
@@ -128,5 +139,4 @@ def _defined(solution: Cell) -> set[str]:
         tree = _parsed(_python(solution))
     except UnusableCell:
         return set()
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    return {node.name for node in tree.body if isinstance(node, kinds)}
+    return {node.name for node in tree.body if isinstance(node, (*_FUNCTIONS, ast.ClassDef))}

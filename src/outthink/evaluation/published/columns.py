@@ -79,14 +79,15 @@ FORMS = (
     Form(
         "HumanEval",
         ("prompt", "entry_point", "test"),
-        ("prompt_used", "prompt"),
+        ("question", "prompt_used", "prompt"),
         tests=("test", "entry_point", "prompt"),
     ),
     Form("MBPP", ("text", "test_list"), ("text",), tests=_MBPP),
     Form("MBPP, sanitized", ("prompt", "test_list"), ("prompt",), tests=_MBPP),
-    Form("MMLU", ("question", "choices", "answer"), ("question",), "answer", "", ("choices",), "choice"),
-    Form("MMLU", ("question", *_ABCD, "answer"), ("question",), "answer", "", _ABCD, "choice"),
-    Form("MMLU", ("question", *_ANSWERS, "correct_answer"), ("question",), "correct_answer", "", _ANSWERS, "choice"),
+    *(
+        Form("MMLU", ("question", *choices, gold), ("question",), gold, choices=choices, kind="choice")
+        for choices, gold in ((("choices",), "answer"), (_ABCD, "answer"), (_ANSWERS, "correct_answer"))
+    ),
     Form("MATH-500", ("problem", "answer"), ("problem",), "answer", kind="math"),
     Form("MATH", ("problem", "solution"), ("problem",), "solution", "boxes", kind="math"),
 )
@@ -159,7 +160,9 @@ def take(field: str, path: Path, present: Sequence[str], own: Columns, *, hashes
     if own.gold not in (None, form.gold):
         form = replace(form, mark="####", kind="number" if hashes and form.kind is None else form.kind)
     question = own.question or next((name for name in form.question if name in present), None)
-    gold = own.gold or (form.gold if form.gold in present else None)
+    # Whoever looks problems up may want the gold answers that stand beside tests.
+    expected = form.gold or (OWN.gold if lenient else "")
+    gold = own.gold or (expected if expected in present else None)
     choices = form.choices if own.choices is None else _choices(own.choices, present)
     for flag, names in (("--question", (question,)), ("--gold", (gold,)), ("--choices", choices)):
         for name in names:

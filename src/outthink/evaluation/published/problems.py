@@ -18,14 +18,24 @@ from outthink.evaluation.published.cells import (
     UnusableCell,
     behind_hashes,
     boxes,
+    choice_of,
     choices_of,
     extended,
     gold_of,
+    is_hashed,
     name_of,
     question_of,
     shown,
 )
-from outthink.evaluation.published.code_tests import CodeTest, assertions, function_name, human_eval, mbpp, with_tests
+from outthink.evaluation.published.code_tests import (
+    CodeTest,
+    assertions,
+    calls,
+    function_name,
+    human_eval,
+    mbpp,
+    with_tests,
+)
 from outthink.evaluation.published.columns import KNOWN, OWN, Columns, Taken, take
 from outthink.evaluation.published.rows import BadRow, JsonObject, ReadRow, open_rows
 
@@ -111,8 +121,7 @@ def open_problems(
         if file.broken:
             raise BadInput(field, str(path), file.broken.problem, "mend the file")
         raise BadInput(field, str(path), "has no rows", "give one problem a row")
-    marked = file.first.get(own.gold or OWN.gold)
-    hashes = "####" in (marked.decode("utf-8", "replace") if isinstance(marked, bytes) else str(marked))
+    hashes = any(is_hashed(row.get(own.gold or OWN.gold)) for row in file.head)
     taken = take(field, path, file.columns, own, hashes=hashes, lenient=lenient)
     numbered = name or file.stem
 
@@ -142,30 +151,31 @@ def _cell(column: str) -> Iterator[None]:
 def _problem(row: ReadRow, place: int, numbered: str, taken: Taken, kind: Kind) -> ProblemRow:
     if isinstance(row, BadRow):
         return ProblemRow(place + 1, None, fault=RowFault(place + 1, "", row.problem))
-    name, question, gold, code, faults = None, None, None, None, []
+    name, question, gold, code, fault = None, None, None, None, None
     try:
         with _cell(taken.name or ""):
             name = (name_of(row.get(taken.name)) if taken.name else None) or numbered
         choices = _choices(row, taken)
         question = _question(row, taken, choices)
+        code = _code(row, taken)
+        gold = _gold(row, taken, kind, choices)
+        _look_at(row, taken)
     except _Faulty as error:
-        faults.append(error)
-    else:
-        try:
-            gold = _gold(row, taken, kind, choices)
-            code = _code(row, taken)
-        except _Faulty as error:
-            faults.append(error)
-    fault = RowFault(place + 1, faults[0].column, faults[0].problem) if faults else None
+        fault = RowFault(place + 1, error.column, error.problem)
     return ProblemRow(place + 1, name, question, gold, code, fault)
 
 
 def _choices(row: JsonObject, taken: Taken) -> list[str] | None:
     if not taken.choices:
         return None
-    with _cell(", ".join(taken.choices)):
-        single = len(taken.choices) == 1
-        return choices_of(row.get(taken.choices[0]) if single else [row.get(name) for name in taken.choices])
+    if len(taken.choices) == 1:
+        with _cell(taken.choices[0]):
+            return choices_of(row.get(taken.choices[0]))
+    texts = []
+    for name in taken.choices:
+        with _cell(name):
+            texts.append(choice_of(row.get(name)))
+    return texts
 
 
 def _question(row: JsonObject, taken: Taken, choices: Sequence[str] | None) -> Question | None:
@@ -197,10 +207,16 @@ def _code(row: JsonObject, taken: Taken) -> CodeTest | None:
     if taken.tests[0] == _ASSERTS:
         with _cell(_ASSERTS):
             return mbpp(*(row.get(name) for name in (_ASSERTS, "test_setup_code", "test_imports", "code")))
-    with _cell("entry_point"):
-        name = function_name(row.get("entry_point"))
-    with _cell("test"):
-        return human_eval(row.get("prompt"), name, row.get("test"))
+    return human_eval(row.get("prompt"), row.get("entry_point"), row.get("test"))
+
+
+def _look_at(row: JsonObject, taken: Taken) -> None:
+    """Says what is wrong with a test that cannot be made better than it is."""
+    if taken.tests and taken.tests[0] != _ASSERTS:
+        with _cell("entry_point"):
+            name = function_name(row.get("entry_point"))
+        with _cell("test"):
+            calls(row.get("test"), name)
 
 
 _ASSERTS = "test_list"

@@ -34,7 +34,7 @@ _GIVE = "give JSONL, a JSON array, CSV or Parquet"
 _LETTERS = frozenset("ABCD")
 _BATCH = 1024  # rows of Parquet in memory at a time
 _BUFFER = 1 << 16  # bytes
-_PEEK = 100  # rows of JSON whose keys are taken for the columns
+_PEEK = 100  # rows that are looked at first: of JSON their keys are the columns
 _LONGEST_CELL = 2**31 - 1  # of a CSV, in characters; csv's own limit is 128 KiB
 
 
@@ -54,13 +54,13 @@ class RowFile:
 
     Args:
         columns: names of the columns, in order; of JSON those of the first rows.
-        first: the first row that can be read, empty without one.
+        head: the first rows, as far as they can be read; of Parquet their texts alone.
         rows: reads all rows, of Parquet only the named cells (None for all).
     """
 
     path: Path
     columns: tuple[str, ...]
-    first: JsonObject
+    head: tuple[JsonObject, ...]
     rows: Callable[[Collection[str] | None], Iterator[ReadRow]]
     broken: BadRow | None = None
     """One of the first rows that cannot be read."""
@@ -129,7 +129,7 @@ def _with_columns(path: Path, rows: Iterator[ReadRow]) -> RowFile:
     readable = [row for row in head if not isinstance(row, BadRow)]
     broken = next((row for row in head if isinstance(row, BadRow)), None)
     columns = dict.fromkeys(name for row in readable for name in row)
-    return RowFile(path, tuple(columns), readable[0] if readable else {}, lambda _: chain(head, rows), broken)
+    return RowFile(path, tuple(columns), tuple(readable), lambda _: chain(head, rows), broken)
 
 
 # JSON.
@@ -244,16 +244,21 @@ def _parquet(field: str, path: Path) -> RowFile:
         file = parquet.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
         columns = tuple(file.schema_arrow.names)
         # Only texts: a value of another column that Python cannot hold must not keep the file from being read.
-        texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type) or _large(field.type)]
-        batches = file.iter_batches(batch_size=1, columns=texts)
-        first: JsonObject = next((row for batch in batches for row in batch.to_pylist()), {})
-    return RowFile(path, columns, first, partial(_batches, field, path, file))
+        texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
+        head = next(file.iter_batches(batch_size=_PEEK, columns=texts), None)
+        rows = () if head is None else tuple(head.to_pylist())
+    return RowFile(path, columns, rows, partial(_batches, field, path, file))
 
 
-def _large(kind: Table) -> bool:
+def _is_text(kind: Table) -> bool:
+    """Whether a column holds texts, or bytes that may be some."""
     import pyarrow as pa
 
-    return bool(pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind))
+    types = pa.types
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    texts = types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary
+    return any(is_one(kind) for is_one in texts)
 
 
 def _batches(field: str, path: Path, file: Table, wanted: Collection[str] | None) -> Iterator[ReadRow]:
