@@ -66,6 +66,8 @@ def reads(answer: str | None, *texts: str) -> list[object]:
         *reads("B", "Let A be an event, P(A) = 0.3. World War I and vitamin C aside, the answer is (B) 0.7."),
         *reads("C", "Option A says 3. Option B says 4. Option C says 5. 2+3=5. Option C is therefore correct."),
         *reads("C", "A: too small\nB: too small\n\nThus the right one is C. Ribosomes.", "C's rivals are out. C"),
+        *reads("B", "The answer is B, and A is wrong.", "The answer is B, and C and D are wrong.", "B over A"),
+        *reads("B", "All but B are wrong.", "Everything except B is false.", "If I had to choose, I'd choose B."),
         # the last conclusion counts
         *reads("B", "The answer is A. No wait, the answer is B.", "The answer is A. Actually, B.", "A? No, B."),
         # without
@@ -122,7 +124,22 @@ def test_conclusions(text: str, answer: str) -> None:
         # doubt
         *["neither", "None of the above", "The answer is none of the above. Consider A.", "Neither A nor B", "Not A."],
         *["A is about x. B is about y.", "Maybe A, maybe B.", "It could be A. It could be B.", "B? I can't tell."],
-        *["A is correct. B is correct.", "A. Madrid\nB. Paris", "A\nB", "A) Madrid B) Paris", "Choose between A and B"],
+        *[
+            "The answer is A or maybe B.",
+            "The answer is A, or it is B.",
+            "A or B is correct.",
+            "I'd say A. Or B.",
+            "A–C",
+        ],
+        *[
+            "If A is right then B is wrong.",
+            "A to D",
+            "A is correct. B is correct.",
+            "A. Madrid\nB. Paris",
+            "A\nB",
+            "A) Madrid B) Paris",
+            "Choose between A and B",
+        ],
         # Russian options are А, Б, В, Г: the letter that looks like a Latin B is the third
         *["Ответ: В", "答案：AC", "A、B都对", "A와 B"],
         # words and names
@@ -142,6 +159,7 @@ def test_conclusions(text: str, answer: str) -> None:
             "U.S.A.",
             "f(A)",
             "C++",
+            "N/A",
             "hepatitis B virus",
         ],
     ],

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 
+from outthink.answers.choice_words import WORDS, mark, marked_phrases
 from outthink.answers.reading import Reading, closing
 
 # How letters are spelled.
@@ -32,7 +33,7 @@ _ALPHA = r"A-Za-z\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0370
 _W = rf"{_ALPHA}0-9_\u00b2\u00b3\u00b9\u0300-\u036f\u2032\u2070-\u209c"
 _HYPHEN = r"\-\u2010\u2011"
 _ALONE = (
-    rf"(?![{_W}^])(?![{_HYPHEN}][{_W}])(?!['’](?:s|d|m|t|ll|re|ve)(?![{_W}]))(?!\+\+|\#)(?!\.[A-Za-z](?![A-Za-z]))(?!/[K-Z])"
+    rf"(?![{_W}^])(?![{_HYPHEN}][{_W}])(?!['’](?:s|d|m|t|ll|re|ve)(?![{_W}]))(?!\+\+|\#)(?!\.[A-Za-z](?![A-Za-z]))(?!/[K-Z])(?!–[A-J](?![A-Za-z]))"
     r"(?!\([A-Za-z0-9.,]{1,5}\))(?![ ]?[⊃∨∧∩∪⊂≡∈×≤≥]|[ ]<[ ])"
 )
 _UNDERLINE = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")
@@ -60,77 +61,8 @@ def _untagged(match: re.Match[str]) -> str:
     return "\n" if _BLOCK.fullmatch(name) or match[1] or match[3] else f"\n{name}: "
 
 
-# The marks: `a` answer, `o` option, `g` good, `f` final, `x` bad, `n` not, `b` is, `p` are, `c` therefore,
-# `k` actually, `v` choose, `h` in doubt, `r` because, `j` and, `z` none, `y` none of the above, `i` and `t` little
-# words, `w` any other word. Capitals are parts of phrases, which become one of these.
-
-_WORDS: dict[str, str] = {
-    word: mark
-    for mark, words in {
-        "a": "answer answers ans verdict respuesta réponse antwort risposta resposta ответ odpowiedź svar antwoord"
-        " cevap jawaban đáp 答案 正解 答え 回答 정답 답 الجواب الإجابة",
-        "o": "option options choice choices letter alternative statement opción opcion opção opzione lettre lettera"
-        " letra buchstabe вариант 选项 選項",
-        "g": "correct right best accurate appropriate better winner suitable correcta correcto richtig richtige korrekt"
-        " bonne correcte juste corretta correta certa правильный правильно верно верен верный 正确 正確 对 對 正しい",
-        "f": "final my",
-        "x": "wrong incorrect false invalid impossible irrelevant inaccurate unlikely implausible out fails failed"
-        " falsch faux fausse incorrecta incorrecto falsa falso incorrecte sbagliata errada errado неверно"
-        " неправильно неверен 错 錯 错误 錯誤 不对 不對 不正确 不正確 間違い 違う 誤り ではない ではなく じゃない",
-        "n": "not never nor without than cannot nicht kein keine pas não nao не nie niet inte ikke değil"
-        " 不 不是 而不是 而非 并非 不选 不選",
-        "b": "is be was equals seems looks appears ist lautet est es è é jest är er 是 为 為 は が 은 는 이 가",
-        "p": "are were sont sind sono são",
-        "c": "so therefore thus hence accordingly consequently conclusion overall ultimately finally donc luego"
-        " entonces daher deshalb somit folglich quindi dunque portanto logo поэтому значит więc 所以 因此 故 综上"
-        " よって したがって 따라서",
-        "k": "actually wait sorry correction",
-        "v": "choose chose chosen choosing pick picked picking select selected selecting prefer elijo escojo"
-        " choisis wähle scelgo escolho выбираю 选 選 选择 選擇",
-        "h": "maybe perhaps could might may possibly whether between if unless suppose assume",
-        "r": "because since as for while whereas but though although however weil denn car porque perché sondern mais"
-        " pero sino ma но 因为 因為 而",
-        "j": "and or plus und oder et ou y o e и или i oraz lub albo och eller og en ve veya dan atau và hoặc 和 与 與"
-        " 或 及 以及 跟 同 と か や および 및 와 과 또는 و أو और या",
-        "t": "the a an its clearly definitely likely probably most more much far indeed simply exactly given both"
-        " either of again now very la le el il lo les l der die das de den 应该 應該 都",
-        "i": "it this that would will must should has have been being to does do did can",
-        "z": "none neither",
-        "A": "along together addition",
-        "G": "go going went stick stay agree",
-        "I": "instead rather opposed",
-        "M": "match matches matching corresponds correspond corresponding",
-        "N": "no non nein",
-        "O": "only",
-        "Q": "also",
-        "R": "rule rules ruled ruling",
-        "U": "on towards toward",
-        "V": "opt opted opting vote voted voting settle settled settling lean leaning",
-        "W": "well",
-        "X": "eliminate eliminates eliminated eliminating exclude excludes excluded excluding reject rejects rejected"
-        " discard discards discarded dismiss dismissed",
-        "Y": "all above",
-        "Z": "with",
-    }.items()
-    for word in words.split()
-}
-_PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), mark)
-    for pattern, mark in (
-        (r"rWr|AZ|iAi|rQ", "j"),  # as well as, along with, in addition to, but also
-        (r"It|Ii|In|R(?:x)(?=[to]{0,3}L)|X(?=[to]{0,3}L)|N(?=[to]{0,2}L)", "n"),  # instead of, rule out B, no B
-        (r"nO", "t"),
-        (r"Rx|X", "x"),
-        (r"GZ|aZ|V[rUZ]", "v"),
-        (r"M[ti]{0,2}(?=[to]{0,3}L)", "c"),
-        (r"N[,.:]+(?=[to]{0,2}L)", "k"),
-        (r"[Yz]t+Y", "y"),  # all of the above
-        (r"[OQ]", "t"),
-        (r"[A-KM-RT-Z]", "w"),
-    )
-)
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff"
-_KNOWN = sorted((word for word in _WORDS if re.match(f"[{_UNSPACED}]", word)), key=len, reverse=True)
+_KNOWN = sorted((word for word in WORDS if re.match(f"[{_UNSPACED}]", word)), key=len, reverse=True)
 _TOKEN = re.compile(
     rf"""
       (?P<word>[{_W}]{{2,}}(?:['’{_HYPHEN}][{_W}]+)*)
@@ -156,21 +88,23 @@ _FOLLOWED = re.compile(
     rf"|(?:would|must|should|could|may|might|will)\s+be|[{_ALPHA}][{_W}'’{_HYPHEN}]*)"
 )
 # Words with which even an opening `A` is a letter: `is`, and others that stand behind no article.
-_VERBS = frozenset(["because", "since", "but", "although", "whereas", "then", "fits", "matches", "does", "has", "it"])
+_VERBS = frozenset(
+    ["because", "since", "but", "although", "whereas", "then", "fits", "matches", "does", "has", "it", "to", "through"]
+)
 _QUOTES = "\"'“‘«「『"
 _AROUND = f" \t\n\xa0*_`#>({{[\\$-•{_QUOTES}"
 _SENTENCE_END = re.compile(r"[.!?。…]\Z|\d\)\Z")
 _ROMAN = re.compile(r"(?<![A-Za-z])(?:II|III|IV|ii|iii|iv)(?![A-Za-z])")
 # No option: `e.g`, `f(A)`, `R. G.`, `25 °C`, `vitamin C`, `¬A`, and the initial of a name.
 _PART = re.compile(
-    rf"(?:(?<![{_W}])(?:[A-Za-z][.(]|[K-Z]\.[ ])|[0-9][ ]?°?[ ]?|[⊃∨∧∩∪⊂≡∈×≤≥¬∀∃][ ]?"
+    rf"(?:(?<![{_W}])(?:[A-Za-z][.(]|[K-Z]\.[ ]|[K-Z]/|[A-J]–)|[0-9][ ]?°?[ ]?|[⊃∨∧∩∪⊂≡∈×≤≥¬∀∃][ ]?"
     r"|\b(?i:vitamins?|hepatitis|influenza)[ ])\Z"
 )
 _NUMBERED = re.compile(r"\b(?i:article|section|type|war|part|phase|class|chapter|volume|act|title|stage|group)[ ]\Z")
 _LISTED = re.compile(r"[).:][ ]?[^\sA-Z]")
 _INITIAL = re.compile(r"([A-Z][a-z]+)[ ]\Z")
 _SURNAME = re.compile(r"\.[ ][A-Z][a-z]")
-_SAID = re.compile(r"(?:a[^.|L]{0,14}[bp:]|[ov:]|v[to]{0,2}|a[o:]{0,2}|c[,:]?|S)[|t]{0,2}\Z")
+_SAID = re.compile(r"(?:a[^.|L]{0,14}[bp:]|[ov:]|v[to]{0,2}|a[o:]{0,2}|c[,:]?|S|L\)?[,;j]{1,2}o?)[|t]{0,2}\Z")
 _LINE_END = re.compile(r"[ \t*)\].:\"'”’`$}]*(?:\n|\Z)")
 
 
@@ -190,7 +124,7 @@ def _is_letter(text: str, match: re.Match[str]) -> bool:
     if _PART.search(before) and not (before[-1:] in " 0123456789" and _LISTED.match(text, end)):
         return False
     name = _INITIAL.search(before)
-    if name is not None and name[1].lower() not in _WORDS and _SURNAME.match(text, end):
+    if name is not None and name[1].lower() not in WORDS and _SURNAME.match(text, end):
         return False
     follows = _FOLLOWED.match(text, end) if match.group() in "AI" else None
     if match.group() == "I":
@@ -199,7 +133,7 @@ def _is_letter(text: str, match: re.Match[str]) -> bool:
         return True
     word = follows[1]
     verb = word in _LETTERS or word in _VERBS or (" " in word and not word[0].isdigit())
-    return verb or _mark(word) in tuple("bpnjA") or not _opens(text, start)
+    return verb or mark(word) in tuple("bpnjA") or not _opens(text, start)
 
 
 def _is_small_letter(text: str, match: re.Match[str], marks: str) -> bool:
@@ -210,13 +144,6 @@ def _is_small_letter(text: str, match: re.Match[str], marks: str) -> bool:
     if marks.endswith("|"):
         return ends or text[match.end()] in ").:"
     return _SAID.search(marks) is not None and not text.endswith(("= ", "="), 0, match.start())
-
-
-def _mark(word: str) -> str:
-    """The mark of a word, two of one such as `answer's`."""
-    word = word.lower().replace("’", "'")
-    stem, _, tail = word.partition("'")
-    return _WORDS.get(word) or ("n" if tail == "t" else _WORDS.get(stem, "w") + "b" if tail == "s" else "w")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +163,7 @@ def _marked(text: str) -> _Marked:
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup
         if kind == "word" or kind == "known" or kind == "short":
-            marks += _mark(match.group())
+            marks += mark(match.group())
             continue
         letter = ""
         if kind == "letter":
@@ -250,15 +177,13 @@ def _marked(text: str) -> _Marked:
             marks += "?" * ("?" in match.group()) + _SIGNS[kind]
             continue
         if not letter or (letter in "Ii" and roman):
-            marks += "" if kind is None else _mark(match.group())
+            marks += "" if kind is None else mark(match.group())
             continue
         letters.append((letter.upper(), text.endswith(("**", "**("), 0, match.start())))
         in_list = kind != "bracket" and text.startswith(")", match.end())
         marks += "L)" if kind == "bracket" or in_list else "L"
         listed |= {letter.upper()} if in_list else set()
-    marks += "|"
-    for phrase, mark in _PHRASES:
-        marks = phrase.sub(mark, marks)
+    marks = marked_phrases(marks + "|")
     found = [(place.start(), *letter) for place, letter in zip(re.finditer("L", marks), letters, strict=True)]
     bold = {place for place, _, is_bold in found if is_bold}
     return _Marked(marks, {place: letter for place, letter, _ in found}, bold, listed)
@@ -266,13 +191,14 @@ def _marked(text: str) -> _Marked:
 
 # What the marks before and behind a run of letters say of it. Slices of bounded length keep this linear.
 
-_RUN = re.compile(r"L\)?(?:[,;jto]{0,4}L\)?)*")
+_RUN = re.compile(r"L\)?(?:(?:,?j,?h|[,;jto]{0,4})[to]{0,2}L\)?)*")
 _AGAINST = re.compile(r"[nz][tobgpif]{0,3}\Z")
 _REFUTED = re.compile(r"[bpthic]{0,4}(?:x|n(?![tobgpif]{0,3}L))")
 _HEAD = re.compile(r"[|.][to]{0,2}\Z")
 _REFUTED_HEAD = re.compile(r"[.:-]{1,2}t?x")
 _STATED = re.compile(r"(?:a[otgwvi]{0,14}[bp:]+|a[o:-]{0,3}|S)\|{0,3}[^.|Lr]{0,30}\Z")
-_AND_ANOTHER = re.compile(r"L\)?\|{0,3}[,;j]{1,2}\|{0,3}a:\Z")  # `<answer>A</answer> and <answer>B</answer>`
+# `<answer>A</answer> and <answer>B</answer>`, `A, or it is B`
+_AND_ANOTHER = re.compile(r"L\)?(?:\|{0,3}[,;j]{1,2}\|{0,3}a:|,?j,?[ibth]{1,4})\Z")
 _CHOSEN = re.compile(r"(?:v[tog]{0,4}|k[,.:|-]{0,3}[thoib]{0,4}|(?<!b)[gf][owg]{0,2}[bp:]+\|{0,2}[to]{0,3})\Z")
 _IS_ANSWER = re.compile(r"b[tifg]{0,4}(?:a|g{1,2}o)")
 _IS_RIGHT = re.compile(r"(?:b[tifoc]{0,4})?g")
@@ -281,6 +207,9 @@ _OFFERED = re.compile(r"(?:\A\||:\|?)[to]{0,2}\Z")
 _ENDS = re.compile(r"[|.r-]|[,;](?![jto]{0,3}L)")
 _LABELLED, _LABEL_ENDS = re.compile(r":\|{0,2}[tofi]{0,3}\Z"), re.compile(r"\.?\||[,;r]")
 _DOUBTED = re.compile(r"h[^.|;rcL]{0,30}\Z")
+_SUPPOSED, _EXCEPTED = re.compile(r"q[^.|;,rcL]{0,30}\Z"), re.compile(r"e[to]{0,3}\Z")
+_OR_ANOTHER = re.compile(r",?j,?[ibth]{1,4}L(?![bpthic]{0,4}[xn])")
+_CLAUSE, _GIVEN = re.compile(r",j"), re.compile(r"[bvc:][to]{0,3}\Z")
 _ALONE_BEFORE, _ALONE_BEHIND = re.compile(r"\|[to]{0,2}\Z"), re.compile(r"[.:]?\|")
 _LAST = re.compile(r"[|.][^L|.]{0,60}\Z")
 _NO_OPTION = re.compile(r"(?:a[otgwvi]{0,14}[bp:]+|c[,:]?|((?<![L)])[|.]))[thib]{0,3}[yz](?![^.|]{0,20}L)")
@@ -302,17 +231,21 @@ class _Found:
 
 
 def _pieces(marks: str, start: int, end: int) -> list[tuple[int, int]]:
-    """A run of letters, its end apart where a verb speaks of that alone: `so C, A is wrong`."""
+    """A run of letters, its end apart where a verb speaks of that alone: `so C, A is wrong`, `B, and A is wrong`."""
     run = marks[start:end]
     verb = marks[end : end + 1]
     half, comma = run.rfind(";"), run.rfind(",")
+    refuted = _REFUTED.match(marks[end : end + 12]) is not None
     many = "j" in run or "," in run
-    if half > 0 and (verb == "b" or (verb == "p" and many) or _REFUTED.match(marks[end : end + 12])):
+    place = -1
+    if half > 0 and (verb == "b" or (verb == "p" and many) or refuted):
         place = half
     elif comma > run.rfind("j") and ("j" in run or verb in tuple("bx")):
         place = comma
-    else:
-        place = -1
+    elif refuted and (clause := _CLAUSE.search(run)) is not None and (verb == "b" or run.count("L", clause.end()) > 1):
+        place = clause.end() - 1
+    elif refuted and verb == "b" and _GIVEN.search(marks[max(0, start - 5) : start]):
+        place = run.rfind("j")
     return [(start, end)] if place < 0 else [(start, start + place), (start + place + 1, end)]
 
 
@@ -328,11 +261,7 @@ def _judge(marked: _Marked) -> _Found:
         for start, end in _pieces(marks, run.start(), run.end()):
             before, behind = "".join(seen[max(0, start - 64) : start]), marks[end : end + 12]
             places = [place for place in range(start, end) if marks[place] == "L"]
-            if (
-                _AGAINST.search(before[-5:])
-                or _REFUTED.match(behind)
-                or (_HEAD.search(before[-3:]) and _REFUTED_HEAD.match(behind))
-            ):
+            if _is_out(before, behind):
                 for place in places:
                     seen[place] = "l"
                 continue
@@ -350,6 +279,14 @@ def _judge(marked: _Marked) -> _Found:
     return found
 
 
+def _is_out(before: str, behind: str) -> bool:
+    """Whether a run of letters is refuted or only supposed."""
+    if _AGAINST.search(before[-5:]) or _SUPPOSED.search(before[-32:]):
+        return True
+    refuted = _REFUTED.match(behind) or (_HEAD.search(before[-3:]) and _REFUTED_HEAD.match(behind))
+    return refuted is not None and not _EXCEPTED.search(before[-4:])
+
+
 def _weigh(found: _Found, start: int, before: str, behind: str, letters: set[str], marked: bool) -> None:
     """Enter one run of letters, none of them refuted; several are an empty letter."""
     letter = next(iter(letters)) if len(letters) == 1 else ""
@@ -362,7 +299,7 @@ def _weigh(found: _Found, start: int, before: str, behind: str, letters: set[str
         found.heads |= letters
     if _ALONE_BEFORE.search(near) and _ALONE_BEHIND.match(behind):
         found.alone |= letters
-    if letter not in ("", found.firm[1]) and _AND_ANOTHER.search(before):
+    if _OR_ANOTHER.match(behind) or (letter != found.firm[1] and _AND_ANOTHER.search(before)):
         letter = ""
     if _STATED.search(before) or (_IS_ANSWER.match(behind) and not doubted):
         found.firm = (start, letter, "answer-is")
@@ -370,8 +307,10 @@ def _weigh(found: _Found, start: int, before: str, behind: str, letters: set[str
         return
     elif _CHOSEN.search(near):
         found.firm = (start, letter, "letter")
-    elif (_CONCLUDED.search(near) and (_ENDS.match(behind) or right)) or (
-        letter and _LABELLED.search(near) and _LABEL_ENDS.match(behind)
+    elif (
+        (_CONCLUDED.search(near) and (_ENDS.match(behind) or right))
+        or _EXCEPTED.search(near)
+        or (letter and _LABELLED.search(near) and _LABEL_ENDS.match(behind))
     ):
         found.lesser = (start, letter)
     elif right:
