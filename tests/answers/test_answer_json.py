@@ -78,6 +78,7 @@ def test_code_blocks(text: str) -> None:
 
 
 def test_fences_within_fences() -> None:
+    assert read_sync("json", '["~~~json [1]~~~"]') == Reading('["~~~json [1]~~~"]', "json")
     assert read_sync("json", '````markdown\n```json\n{"a": 1}\n```\n````').answer == '{"a":1}'
     assert read_sync("json", '```json\n{"a": "```py```"}\n```').answer == '{"a":"```py```"}'
 

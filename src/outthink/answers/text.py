@@ -221,11 +221,11 @@ def _blocks(text: str) -> Iterator[str]:
 
 
 def read_json(text: str) -> Reading:
-    """Read JSON: the last code block that holds it, the whole text, or its last object or array."""
-    answer = None
-    for block in _blocks(text):
-        answer = block
-    if answer is not None:
-        return Reading(answer, "json-block")
-    answer = canonical_json(text) or last_json(text)
-    return Reading(answer, "none" if answer is None else "json")
+    """Read JSON: the whole text, the last code block that holds some, or its last object or array."""
+    answer, rule = canonical_json(text), "json"  # first: a string in it may hold fences
+    if answer is None:
+        for block in _blocks(text):
+            answer, rule = block, "json-block"
+    if answer is None:
+        answer = last_json(text)
+    return Reading(answer, "none" if answer is None else rule)
