@@ -1,7 +1,7 @@
 r"""Choices: the letter, A to J, that a text decides on.
 
-Knows how letters are written (`(b)`, `**B**`, `\text{(B)}`, full-width, circled, beside Chinese), which words speak for
-a letter, against it or in doubt, and where a text concludes. Does not know what the options say.
+Knows how letters are written (`(b)`, `**B**`, `\text{(B)}`, full-width, circled, beside Chinese), what is no letter
+(`A dog`, `25 °C`), and where a text concludes. Does not know what the options say.
 
 A text becomes a string with one mark for each word, and every run of joined letters is judged by the marks around it.
 Phrases of English and some other languages help; a letter behind a colon, at the end, or the only one needs none.
