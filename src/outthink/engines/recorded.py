@@ -21,8 +21,8 @@ from outthink.engines.protocol import CHUNK
 
 Numbers = NDArray[Any]
 """Numbers of any type."""
-_BUILT = 1 << 14
-"""Samples that are kept built: small files are built once, of large ones what is in use."""
+_BUILT, _BUILT_OF_PART = 1 << 14, 1 << 12
+"""Samples that are kept built: small files are built once, of large ones, and of parts, what is in use."""
 NUMBERS = (
     "sample_idx",
     "n_tokens",
@@ -143,6 +143,7 @@ class RecordedProblems(Mapping[str, Recorded]):
         starts: first row of each problem, and the end of the last.
         words: the texts of the columns `finish_reason` and `extraction`.
         answered: whether any row of the file has an answer; without one, rows are right or wrong by themselves.
+        built: samples that are kept built.
     """
 
     def __init__(
@@ -152,12 +153,13 @@ class RecordedProblems(Mapping[str, Recorded]):
         columns: SampleColumns,
         words: Mapping[str, Sequence[str]],
         answered: bool,
+        built: int = _BUILT,
     ) -> None:
         self.answered = answered
         self._places = {name: place for place, name in enumerate(names)}
         self._starts, self._columns, self._words = starts, columns, words
         self._built: dict[str, Recorded] = {}
-        self._held = 0
+        self._held, self._most = 0, built
 
     def __len__(self) -> int:
         return len(self._places)
@@ -175,7 +177,7 @@ class RecordedProblems(Mapping[str, Recorded]):
         start, end = int(self._starts[place]), int(self._starts[place + 1])
         built = self._built[name] = self._problem(name, start, end)
         self._held += end - start
-        while self._held > _BUILT and len(self._built) > 1:
+        while self._held > self._most and len(self._built) > 1:
             oldest = next(iter(self._built))
             del self._built[oldest]
             place = self._places[oldest]
@@ -184,7 +186,7 @@ class RecordedProblems(Mapping[str, Recorded]):
 
     def __reduce__(self) -> tuple[type[RecordedProblems], tuple[Any, ...]]:
         """Without what is built: columns are smaller."""
-        return type(self), (list(self._places), self._starts, self._columns, self._words, self.answered)
+        return type(self), (list(self._places), self._starts, self._columns, self._words, self.answered, self._most)
 
     @property
     def sampled(self) -> Numbers:
@@ -235,7 +237,7 @@ class RecordedProblems(Mapping[str, Recorded]):
             rows = np.concatenate([np.arange(self._starts[place], self._starts[place + 1]) for place in places])
             columns = self._columns.ordered(rows)
             starts = np.concatenate([[0], np.cumsum(np.diff(self._starts)[places])])
-        return RecordedProblems(names, starts, columns, self._words, self.answered)
+        return RecordedProblems(names, starts, columns, self._words, self.answered, _BUILT_OF_PART)
 
     def _numbers(self, name: str, start: int, end: int) -> list[Any]:
         """Cells of a column of numbers, None where unknown."""

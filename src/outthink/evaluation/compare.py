@@ -52,6 +52,7 @@ class CompareSettings(ReplaySettings):
     policy: Policy | None = None
     cross_fit: bool = False
     unserved: Literal["refused", "left out"] = "refused"
+    by_problem: bool = False
 
     def about(self) -> dict[str, str]:
         """What a report must say about the run: time model, orders and calls in flight."""

@@ -71,13 +71,25 @@ class PlannedContender(Contender, Protocol):
 class Outcomes:
     """Means over seeds of one contender on one file: `values[measure, problem]`, NaN where unknown.
 
-    `notes` counts the runs that said something, `judged` says whether it has asked the verifier.
+    `notes` counts the runs that said something, `judged` says whether it has asked the verifier. Where `sums` holds
+    the sums of all measures over the problems, `values` holds the accuracies alone.
     """
 
     spec: Contender
     values: Array
     notes: Counter[str] = field(default_factory=Counter)
     judged: bool = False
+    sums: Array | None = None
+
+    @property
+    def means(self) -> Array:
+        """Every measure's mean over the problems, NaN where unknown."""
+        sums = self.values.sum(axis=1) if self.sums is None else self.sums
+        return np.asarray(sums / self.values.shape[1])
+
+    def summed(self) -> Outcomes:
+        """The same with no more than the accuracies a problem."""
+        return replace(self, values=self.values[:1].copy(), sums=self.values.sum(axis=1))
 
 
 def rerun(
@@ -180,8 +192,9 @@ def _once(
 # Problems are shared out over processes; what a job needs is sent along, since strategies are plain functions by name.
 
 Progress = Callable[[int, int], None]
-_PARTS = 8
-"""Pieces a file is cut into: enough to keep processes busy and the progress moving."""
+_PARTS, _LARGEST = 8, 512
+"""Pieces a file is cut into, enough to keep processes busy and the progress moving; problems of a piece at most, so
+that what is sent to a process does not grow with the file."""
 _TOGETHER = 32
 """Problems of which everything is replayed before the next ones are built from a file's columns."""
 _SMALL = 100_000
@@ -196,12 +209,15 @@ class ReplaySettings:
         seeds: orders of each problem's samples that values are means over.
         ahead: calls in flight of strategies that may stop early.
         workers: processes at most, None for one a core.
+        by_problem: whether all measures are kept for each problem, or but the accuracy: of a large file the others
+            take more memory than its samples.
     """
 
     seeds: int = 5
     ahead: int = 1
     speed: Speed = field(default_factory=Speed)
     workers: int | None = None
+    by_problem: bool = True
 
 
 class Lineup(NamedTuple):
@@ -238,7 +254,9 @@ def replay(lineups: Sequence[Lineup], settings: ReplaySettings, progress: Progre
     notify = progress or (lambda done, total: None)
     notify(0, len(jobs))
     # Without what a subclass adds: a policy and functions, which cannot go to another process.
-    shared = ReplaySettings(seeds=settings.seeds, ahead=settings.ahead, speed=settings.speed)
+    shared = ReplaySettings(
+        seeds=settings.seeds, ahead=settings.ahead, speed=settings.speed, by_problem=settings.by_problem
+    )
     if workers == 1 or draws * settings.seeds < _SMALL:
         for number, (place, job) in enumerate(jobs):
             parts[place][number] = _work(job, shared)
@@ -255,7 +273,7 @@ def replay(lineups: Sequence[Lineup], settings: ReplaySettings, progress: Progre
 
 def _cut(lineup: Lineup) -> list[_Job]:
     problems = list(lineup.traces.problems)
-    size = -(-len(problems) // _PARTS)
+    size = min(-(-len(problems) // _PARTS), _LARGEST)
     names = [str(spec) for spec in lineup.specs]
     parts = [problems[start : start + size] for start in range(0, len(problems), size)]
     return [
@@ -278,10 +296,11 @@ def _work(job: _Job, settings: ReplaySettings) -> list[Outcomes]:
     parts = []
     for start in range(0, len(names), _TOGETHER):
         some = names[start : start + _TOGETHER]
-        parts.append(rerun(engine, runs, some, settings.seeds, settings.ahead, pool))
+        outcomes = rerun(engine, runs, some, settings.seeds, settings.ahead, pool)
         if job.greedy:
             # While the problems are built; under one seed, since there is one sample.
-            parts[-1] += rerun(engine, [Spec.parse(GREEDY)], some, 1, 1)
+            outcomes += rerun(engine, [Spec.parse(GREEDY)], some, 1, 1)
+        parts.append(outcomes if settings.by_problem else [outcome.summed() for outcome in outcomes])
     return _join(parts)
 
 
@@ -292,6 +311,7 @@ def _join(parts: list[list[Outcomes]]) -> list[Outcomes]:
             values=np.concatenate([part.values for part in same], axis=1),
             notes=sum((part.notes for part in same), Counter[str]()),
             judged=any(part.judged for part in same),
+            sums=None if same[0].sums is None else np.sum([part.sums for part in same], axis=0),
         )
         for same in zip(*parts, strict=True)
     ]

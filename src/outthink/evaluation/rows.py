@@ -26,7 +26,7 @@ from outthink.strategies.defaults import BASELINE, GREEDY, ORACLE
 
 RESAMPLES = 2000
 COVERAGE = 0.95
-_CHUNK = 4_000_000  # drawn problems at a time: about 100 MB with their weights
+_CHUNK = 500_000  # drawn problems at a time: about 12 MB with their weights
 
 
 def _weights(problems: int, resamples: int, seed: int) -> Iterator[Array]:
@@ -150,12 +150,13 @@ class Frontier:
         rows = np.asarray(accuracy, dtype=np.float64)
         if rows.shape != (len(tokens), self.accuracy.shape[1]):
             raise BadInput("rows", rows.shape, "does not fit the ladder", "give the same problems in the same order")
-        baselines = [self.at(value) for value in tokens]
-        inside = [index for index, baseline in enumerate(baselines) if baseline is not None]
+        inside = [index for index, value in enumerate(tokens) if self.at(value) is not None]
         differences: list[Difference | None] = [None] * len(tokens)
         if not inside:
             return differences
-        paired = np.stack([rows[index] - baselines[index] for index in inside])
+        paired = rows[inside]
+        for place, index in enumerate(inside):
+            paired[place] -= self.at(tokens[index])
         low, high = intervals(paired, resamples=resamples, seed=seed)
         for place, index in enumerate(inside):
             differences[index] = Difference(float(paired[place].mean()), float(low[place]), float(high[place]))
@@ -230,11 +231,17 @@ def in_flight(contender: Contender, ahead: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One strategy at one size on one file: `values[measure, problem]` and how it was run."""
+    """One strategy at one size on one file, and how it was run.
+
+    Args:
+        accuracy: over the problems.
+        means: of each measure, NaN where unknown.
+    """
 
     strategy: str
     n: int
-    values: Array
+    accuracy: Array
+    means: Array
     ahead: int
     judged: bool = False
     notes: tuple[str, ...] = ()
@@ -243,13 +250,13 @@ class Measured:
     def of(cls, result: Outcomes, ahead: int) -> Measured:
         """What was replayed, with `ahead` calls in flight where it may stop early."""
         spec = result.spec
-        return cls(
-            spec.canonical, spec.n, result.values, in_flight(spec, ahead), result.judged, tuple(sorted(result.notes))
-        )
+        notes = tuple(sorted(result.notes))
+        means = result.means
+        return cls(spec.canonical, spec.n, result.values[0], means, in_flight(spec, ahead), result.judged, notes)
 
     def mean(self, measure: str) -> float:
         """Mean over the problems, NaN where unknown."""
-        return float(self.values[MEASURES.index(measure)].mean())
+        return float(self.means[MEASURES.index(measure)])
 
 
 def rows_of(traces: Traces, measured: Sequence[Measured], seeds: int) -> list[Row]:
@@ -262,11 +269,11 @@ def rows_of(traces: Traces, measured: Sequence[Measured], seeds: int) -> list[Ro
     if not traces.answered:
         measured = [result for result in measured if result.strategy != BASELINE]
     every = [*measured, *_oracles(traces, rungs)]
-    accuracy = np.stack([result.values[0] for result in every])
+    accuracy = np.stack([result.accuracy for result in every])
     low, high = intervals(accuracy)
     differences = {}
     for name, measure in (("difference", "tokens"), ("flops_difference", "flops")):
-        frontier = Frontier([rung.mean(measure) for rung in rungs], np.stack([rung.values[0] for rung in rungs]))
+        frontier = Frontier([rung.mean(measure) for rung in rungs], np.stack([rung.accuracy for rung in rungs]))
         of_measured = frontier.differences([result.mean(measure) for result in measured], accuracy[: len(measured)])
         of_measured = of_measured if traces.answered else [None] * len(measured)
         differences[name] = [*of_measured, *(None for _ in rungs)]
@@ -295,6 +302,6 @@ def _oracles(traces: Traces, rungs: Sequence[Measured]) -> list[Measured]:
         for row, rung in enumerate(rungs):
             passed[row, column] = 1 - comb(total - right, rung.n) / comb(total, rung.n)
     return [
-        Measured(ORACLE, rung.n, np.concatenate([accuracy[None], rung.values[1:]]), rung.n)
+        Measured(ORACLE, rung.n, accuracy, np.concatenate([[accuracy.mean()], rung.means[1:]]), rung.n)
         for rung, accuracy in zip(rungs, passed, strict=True)
     ]
