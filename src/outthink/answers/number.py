@@ -248,18 +248,19 @@ def _sign(text: str, start: int) -> str:
     begin = start - len(before) + sign.start()
     ahead = text[max(0, begin - _CONTEXT) : begin]
     context = _SKIPPED.sub("", ahead)
+    behind_number = context[-1:].isdigit()
     if sign[2] and sign[2].lower() == "negative":
-        return "" if context[-1:].isalnum() and context[-1:].isdigit() else "-"
-    opens = ahead.rstrip(" \t").endswith(("\\(", "\\[")) or (
-        ahead.rstrip(" \t").endswith("$") and text.count("$", 0, begin) % 2 == 1
-    )
+        return "" if behind_number else "-"
+    near = ahead.rstrip(" \t")
+    # Of an odd number of `$` the last one opens a formula.
+    opens = near.endswith(("\\(", "\\[")) or (near.endswith("$") and text.count("$", 0, begin) % 2 == 1)
     if opens or (not context and len(ahead) < _CONTEXT) or _DUE.search(context):
         return "-"
     if context.endswith("\n"):  # a list mark where words follow
         return "" if sign[3] and _WORDS_BEHIND.match(text, start) else "-"
     # `drops to -5`, but `word - 5`, `word-5` and `3 -5`.
     tight = not sign[3].strip("$\\*_{\"'") and ahead[-1:] in (" ", "\t", "~")
-    return "-" if sign[1] and tight and context[-1:] not in ")]}" and not context[-1:].isdigit() else ""
+    return "-" if sign[1] and tight and context[-1:] not in ")]}" and not behind_number else ""
 
 
 def _told(text: str, match: re.Match[str]) -> str:
