@@ -167,8 +167,14 @@ def targets(name: str) -> str:
     """What a benchmark was to reach and what it found."""
     lines = ["| | target | measured |", "|---|---|---|"]
     for line in json.loads((RESULTS / f"{name}.json").read_text())["targets"]:
-        missed = "" if line["met"] else " (missed)"
-        lines.append(f"| {line['target']} | {line['limit']} | {line['measured']}{missed} |")
+        if "target" in line:  # the form of files of 0.1
+            missed = "" if line["met"] else " (missed)"
+            lines.append(f"| {line['target']} | {line['limit']} | {line['measured']}{missed} |")
+            continue
+        ends = "" if line["low"] is None else f" [{line['low']:.4g}, {line['high']:.4g}]"
+        reason = f": {line['reason']}" if line["reason"] else ""
+        limit = f"at {'most' if line['better'] == 'lower' else 'least'} {line['limit']:,.6g}"
+        lines.append(f"| {line['name']} | {limit} | {line['value']:,.4g}{ends}, {line['state']}{reason} |")
     return "\n".join(lines)
 
 
