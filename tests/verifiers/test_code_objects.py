@@ -205,11 +205,28 @@ def test_statements_alone_are_a_test() -> None:
         assert asyncio.run(CodeSandbox().check(problem, code)).passed is passed
 
 
+def test_objects_of_the_tests_own_classes_are_arguments() -> None:
+    code = "def f(node):\n    last = None\n    while node:\n        node.next, last, node = last, node, node.step()\n    return last"
+    test = (
+        "class Node:\n    def __init__(self, next=None): self.next = self._after = next\n    def step(self): return self._after\n"
+        "b = Node()\na = Node(b)\nassert candidate(a) is b and b.next is a and a.next is None"
+    )
+    assert verdict(code, test) == CodeVerdict(True)
+    hidden = "AttributeError"
+    assert hidden in verdict("def f(node): return node._after", test).message
+
+
 @pytest.mark.parametrize("code", ["def f(): return 3", "def f(:", ""])
 @pytest.mark.parametrize("test", ["pass", "assert True", "print('f')"])
 def test_a_test_that_never_calls_the_code_proves_nothing(code: str, test: str) -> None:
     with pytest.raises(BadInput, match="it never calls f"):
         verdict(code, test, prompt="import math\n")
+
+
+@pytest.mark.parametrize("test", ["print(candidate, {candidate})", "assert callable(candidate) and candidate.__name__"])
+def test_to_name_a_function_is_not_to_call_it(test: str) -> None:
+    with pytest.raises(BadInput, match="it never calls f"):
+        verdict("def f(): return 3", test)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,23 @@ class BorrowedIterator(Borrowed):
         return self._ask(self._number, "__next__", (), {})
 
 
+class BorrowedObject:
+    """An object of the test: its attributes are where it is."""
+
+    def __init__(self, number: int, name: str, ask: Ask) -> None:
+        object.__setattr__(self, "_number", number)
+        object.__setattr__(self, "_ask", ask)
+
+    def __getattr__(self, name: str) -> Value:
+        return self._ask(self._number, "get", (name,), {})
+
+    def __setattr__(self, name: str, value: Value) -> None:
+        self._ask(self._number, "set", (name, value), {})
+
+
+_BORROWED = {"callable": Borrowed, "iterator": BorrowedIterator, "object": BorrowedObject}
+
+
 class Exports(Others):
     """What of the tested code has been told of. It holds every object that it has given a number.
 
@@ -104,13 +121,14 @@ class Exports(Others):
         self._ask = ask
         self._objects: list[Value] = []
         self._numbers: dict[int, int] = {}
+        self._borrowed: dict[int, Value] = {}
         self._told: set[int] = set()
         self._telling: set[int] = set()
 
     def describe(self, value: Value) -> tuple[Value, ...] | int:
         """How the test's process is told of a value."""
         kind = type(value)
-        if issubclass(kind, Borrowed):
+        if issubclass(kind, (Borrowed, BorrowedObject)):
             number: int = value._number
             return number
         where = name_of(value)
@@ -148,7 +166,10 @@ class Exports(Others):
             return named(rest[0], rest[1], everything=True)
         if word == "error":
             return rebuilt(*rest) or Exception(rest[1])
-        return (BorrowedIterator if word == "iterator" else Borrowed)(rest[0], rest[1], self._ask)
+        number, name = rest
+        if number not in self._borrowed:
+            self._borrowed[number] = _BORROWED[word](number, name, self._ask)
+        return self._borrowed[number]
 
     def _number(self, value: Value) -> int:
         number = self._numbers.setdefault(id(value), len(self._objects))

@@ -13,7 +13,7 @@ import types
 from types import CodeType
 
 from outthink.verifiers.code.inside.limits import confine
-from outthink.verifiers.code.inside.proxies import Broken, Ended, Far, Gone, RemoteClass, is_remote
+from outthink.verifiers.code.inside.proxies import PROBLEM, Broken, Ended, Far, Gone, RemoteClass, is_remote
 from outthink.verifiers.code.inside.values import Others, Value, pack, unpack
 from outthink.verifiers.code.inside.wire import Malformed, receive, send
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _LONG = 300  # characters of an explanation
 _PLAIN = Others()
-_NAME = "problem"
 NEVER_CALLS = "it never calls {}"
 
 
@@ -72,8 +71,8 @@ def _word(far: Far) -> str:
 
 
 def _test(far: Far, prompt: str, entry_point: str, test: str) -> None:
-    module = types.ModuleType(_NAME)
-    sys.modules[_NAME] = sys.modules["__main__"] = module
+    module = types.ModuleType(PROBLEM)
+    sys.modules[PROBLEM] = sys.modules["__main__"] = module
     names = module.__dict__
     exec(_prompt(prompt), names)  # noqa: S102 - the problem's own text
     code = compile(test, "test.py", "exec", dont_inherit=True)
@@ -92,7 +91,7 @@ def _test(far: Far, prompt: str, entry_point: str, test: str) -> None:
 
 def _bind(far: Far, names: dict[str, Value], entry_point: str, code: CodeType, prompt: str, test: str) -> None:
     """Make the names of the tested program visible that neither the problem nor Python defines."""
-    classes = {name for name, value in names.items() if isinstance(value, type) and value.__module__ == _NAME}
+    classes = {name for name, value in names.items() if isinstance(value, type) and value.__module__ == PROBLEM}
     used = {name for name in _names(code) if name[:2] != "__" and name not in names and not hasattr(builtins, name)}
     try:
         found = far.request("names", sorted(used | classes | {entry_point}))

@@ -25,6 +25,9 @@ _BINARY = frozenset((
     "rtruediv", "floordiv", "rfloordiv", "mod", "rmod", "pow", "rpow", "and", "rand", "or", "ror", "xor",
     "rxor", "matmul", "rmatmul", "lshift", "rlshift", "rshift", "rrshift", "divmod", "rdivmod",
 ))  # fmt: skip
+_PASSIVE = frozenset(("__repr__", "__str__", "__format__", "__hash__"))  # of a function they prove nothing
+PROBLEM = "problem"
+"""The module that prompt and test run in."""
 _READABLE = frozenset((
     "__name__", "__qualname__", "__doc__", "__dict__", "__annotations__", "__wrapped__", "__code__",
     "__defaults__", "__match_args__",
@@ -135,6 +138,7 @@ class Far(Others):
         self._numbers: dict[int, int] = {}
         self._mutable: dict[type, bool] = {}
         self._lent: list[Value] = []
+        self._lent_as: dict[int, int] = {}
         self._shared = Shared()
 
     def take(self) -> tuple[bytes, bytes]:
@@ -163,7 +167,7 @@ class Far(Others):
         except Malformed as error:
             self.stop(Broken(str(error)))
         known = [*self._shared.containers, *mine]
-        self.asked += 1
+        self.asked += operation not in _PASSIVE
         self._send(b"C", data)
         while True:
             kind, content = self.take()
@@ -206,12 +210,8 @@ class Far(Others):
         operation = "__" + name.removeprefix("r") + "__" if name[0] == "r" and name != "rshift" else f"__{name}__"
         pair = (right, left) if operation != f"__{name}__" else (left, right)
         kind = type(left)
-        if is_remote(right) or not self.trusted.isdisjoint(kind.__mro__):
-            try:
-                return self.request(operation, *pair)
-            except Broken:
-                self.end = None
-                return NotImplemented
+        if is_remote(right) or (not self.trusted.isdisjoint(kind.__mro__) and self._crosses(right)):
+            return self.request(operation, *pair)
         if self._mutable.get(kind):
             held = self.request("held", left)
             pair = (right, held) if operation != f"__{name}__" else (held, right)
@@ -221,6 +221,13 @@ class Far(Others):
         if name == "contains" and method is None:
             return any(right is item or right == item for item in left)
         return NotImplemented if method is None else method(left, right)
+
+    def _crosses(self, value: Value) -> bool:
+        try:
+            pack(value, self)
+        except (Malformed, RecursionError):
+            return False
+        return True
 
     def describe(self, value: Value) -> tuple[Value, ...] | int | None:
         """How the code is told of a value that is not plain."""
@@ -234,11 +241,13 @@ class Far(Others):
             return "named", *where
         if isinstance(value, Exception):
             return "error", *_told(value)
-        if callable(value) or hasattr(type(value), "__next__"):
+        word = _lending(value)
+        if word is None:
+            return None
+        number = self._lent_as.setdefault(id(value), len(self._lent))
+        if number == len(self._lent):
             self._lent.append(value)
-            name = getattr(value, "__name__", type(value).__name__)
-            return "callable" if callable(value) else "iterator", len(self._lent) - 1, str(name)
-        return None
+        return word, number, str(getattr(value, "__name__", type(value).__name__))
 
     def meet(self, description: Value) -> Value:
         """The value that the code has described: a proxy, something of the library, or what was lent."""
@@ -312,7 +321,7 @@ class Far(Others):
         except Exception as bad:  # noqa: BLE001 - whatever comes of bytes that are no values
             self.stop(Ended(f"the code sent no value: {bad}"))
         try:
-            kind, value = b"V", next(target) if operation == "__next__" else target(*arguments, **names)
+            kind, value = b"V", _use(target, operation, arguments, names)
         except Exception as error:  # noqa: BLE001 - handed on to the code, as it would be in one process
             kinds, message, given = _told(error)
             kind, value = b"E", (kinds, message, error if is_remote(error) else given)
@@ -321,6 +330,27 @@ class Far(Others):
         except Malformed as error:
             self.stop(Broken(str(error)))
         self._send(kind, reply)
+
+
+def _lending(value: Value) -> str | None:
+    """What the code may do with a value of the test: call it, take its items, or read and set its attributes."""
+    if callable(value):
+        return "callable"
+    if hasattr(type(value), "__next__"):
+        return "iterator"
+    own = type(value).__module__ == PROBLEM and not issubclass(type(value), BASES)
+    return "object" if own else None
+
+
+def _use(target: Value, operation: str, arguments: tuple[Value, ...], names: dict[str, Value]) -> Value:
+    if operation == "__next__":
+        return next(target)
+    if operation == "__call__":
+        return target(*arguments, **names)
+    name, *value = arguments
+    if _lending(target) != "object" or type(name) is not str or name.startswith("_"):
+        raise AttributeError(name)
+    return setattr(target, name, value[0]) if operation == "set" else getattr(target, name)
 
 
 def _told(error: Exception) -> tuple[list[str], str, tuple[Value, ...]]:
