@@ -123,8 +123,13 @@ class SourceFile:
         return sum(isinstance(node, ast.Name) and node.id == "object" and id(node) not in other for node in nodes)
 
     def calls(self, name: str) -> int:
-        """How often a function of this name is called, `typing.cast` for `cast` included."""
-        return sum(isinstance(node, ast.Call) and _name(node.func) == name for node in ast.walk(self.tree))
+        """How often a function of this name is called, `typing.cast` for `cast` included; methods are others."""
+        called = [node.func for node in ast.walk(self.tree) if isinstance(node, ast.Call)]
+        return sum(
+            (isinstance(function, ast.Name) and function.id == name)
+            or (isinstance(function, ast.Attribute) and function.attr == name and _name(function.value) == "typing")
+            for function in called
+        )
 
     def handlers(self, name: str) -> int:
         """How many `except` clauses name this exception, alone or among others."""
