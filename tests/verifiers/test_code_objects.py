@@ -158,6 +158,36 @@ def test_classes_are_tested_as_they_are(entry: str, code: str, test: str) -> Non
     assert verdict(code, test, entry=entry) == CodeVerdict(True)
 
 
+YES = """
+class Yes{base}:
+    def __eq__(self, other): return True
+    def __sub__(self, other): return 0
+    def __hash__(self): return 3
+    __rsub__ = __mod__ = __xor__ = __sub__
+    __lt__ = __le__ = __gt__ = __ge__ = __contains__ = startswith = issuperset = __eq__
+def f(*_): return Yes()
+"""
+
+
+ASKED = """
+def says_yes(ask):
+    try: return bool(ask())
+    except (TypeError, AttributeError): return False
+asked = [
+    lambda: candidate() == 3, lambda: 3 == candidate(), lambda: [candidate()] == [3], lambda: candidate() in (3, 4),
+    lambda: abs(candidate() - 3) < 1e-6, lambda: 3 - candidate() == 0, lambda: candidate() > 3, lambda: 3 < candidate(),
+    lambda: 3 in candidate(), lambda: candidate().startswith("abc"), lambda: candidate().issuperset({3}),
+    lambda: {candidate(): 1} == {3: 1}, lambda: candidate() ^ 3 == 0, lambda: candidate() is not None,
+]
+assert [number for number, ask in enumerate(asked) if says_yes(ask)] == [len(asked) - 1]
+"""
+
+
+@pytest.mark.parametrize("base", ["", "(int)", "(str)", "(list)", "(set)", "(Exception)", "(dict)"])
+def test_an_object_that_says_yes_to_everything_is_not_asked(base: str) -> None:
+    assert verdict(YES.replace("{base}", base), ASKED) == CodeVerdict(True)
+
+
 def test_a_class_of_the_prompt_may_say_what_it_equals() -> None:
     prompt = "class Half:\n    '''Half of n; equal to numbers.'''\n"
     code = "    def __init__(self, n): self.n = n / 2\n    def __eq__(self, n): return self.n == n\n"
