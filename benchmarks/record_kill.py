@@ -25,7 +25,10 @@ import pyarrow.parquet as parquet
 
 from common import Table, load_average, parser, save, show, target
 from loopback import asked, loopback
+from outthink import Recording
 from outthink.engines.openai import OpenAIEngine
+from outthink.evaluation.dataset import open_dataset
+from outthink.session.store import Questions
 
 IN_FLIGHT = OpenAIEngine("http://127.0.0.1:1").concurrency
 PROBLEMS, SAMPLES = 12, 9
@@ -56,6 +59,14 @@ def reported(said: str) -> int:
     return max(counts, default=0)
 
 
+def names(folder: Path) -> dict[str, str]:
+    """The problem behind each question's name in the journal, as `record` gives it."""
+    dataset = open_dataset(str(folder / "questions.jsonl"), "number")
+    plan = Recording(samples=SAMPLES, greedy=True, answer="number", seed=1)
+    named = Questions.names_by_problem((problem.problem_id, plan.request(problem)) for problem in dataset.problems)
+    return {question: problem for problem, question in named.items()}
+
+
 def journal(folder: Path) -> dict[str, str]:
     """Number and problem of every sample in the journal, with its text; read from a copy."""
     found: dict[str, str] = {}
@@ -68,8 +79,10 @@ def journal(folder: Path) -> dict[str, str]:
         database = sqlite3.connect(Path(place) / source.name)
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "samples" in tables:
-            for name, value in database.execute("SELECT key, value FROM samples"):
-                found[name] = json.loads(value)["text"]
+            problems = names(folder)
+            for key, value in database.execute("SELECT key, value FROM samples"):
+                question, _, number = key.rpartition(":")
+                found[f"{number}:{problems[question]}"] = json.loads(value)["text"]
         database.close()
     return found
 

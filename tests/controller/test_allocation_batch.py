@@ -137,6 +137,15 @@ def test_a_killed_batch_goes_on_and_its_budget_counts_what_was_spent(tmp_path: P
         run(budget="tokens=1200", max_tokens=61, seed=1, journal=journal)
 
 
+def test_questions_of_a_batch_may_go_and_change_places(tmp_path: Path) -> None:
+    toy = ScriptedEngine(lambda call: Completion(answer=call.messages[-1].text, tokens=5), speed=Speed(concurrency=1))
+    run(toy, ["1", "2", "3"], at_most=2, journal=tmp_path / "journal")
+    toy.calls.clear()
+    rest = run(toy, ["3", "1"], at_most=2, journal=tmp_path / "journal")
+    assert [result.answer for result in rest.results] == ["3", "1"]
+    assert toy.calls == []
+
+
 def test_one_failing_request_does_not_end_the_batch() -> None:
     def script(call: Call) -> Completion:
         broken = call.problem == "hopeless" and call.index >= 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -126,6 +127,23 @@ def test_a_run_that_stops_goes_on_without_asking_again(source, tmp_path) -> None
     assert len(rest.calls) + 30 <= len(whole.calls) + 10  # at most the one request that was broken off
     again, undisturbed = (parquet.read_table(tmp_path / name / "toy--sums.parquet") for name in ("out", "undisturbed"))
     assert sorted(again["text"].to_pylist()) == sorted(undisturbed["text"].to_pylist())
+
+
+def test_questions_keep_their_requests_when_others_go_and_ids_change(source, tmp_path) -> None:
+    out = tmp_path / "out" / "toy--sums.parquet"
+    blocked = out.with_name(f".{out.name}.{os.getpid()}")
+    blocked.mkdir(parents=True)  # where the draft of OUT would stand
+    with pytest.raises(BadInput, match="run the same command again"):
+        run(source, tmp_path / "out")
+    blocked.rmdir()
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    kept = [row | {"problem_id": f"q{row['answer']}"} for row in (rows[4], rows[0], rows[3])]
+    source.write_text("\n".join(map(json.dumps, kept)))
+    rest = engine()
+    assert {row["problems"] for row in run(source, tmp_path / "out", on=rest)} == {3}
+    assert rest.calls == []
+    texts = {row["problem_id"]: row["text"] for row in parquet.read_table(out).to_pylist() if row["correct"]}
+    assert texts == {f"q{n}": f"The answer is {n}." for n in (5, 1, 4)}
 
 
 def test_another_plan_does_not_go_on_with_this_journal_and_files_are_not_overwritten(source, tmp_path) -> None:

@@ -150,6 +150,7 @@ MAY_DIFFER: dict[str, str] = {
     "help/outthink calibrate/[[]--margin MARGIN]*": "--problems is new",
     "help/outthink calibrate/[[]--seed SEED]*": "--problems is new",
     "help/outthink calibrate/usage: *": "--problems is new",
+    "compare/*/html": "unknown amounts say so, and the page fits a phone",
     "help/outthink compare/--problems FILE *": "--problems is for --regrade, too",
     "help/outthink compare/kind of answer *": "the published form tells the kind",
     "help/outthink compare/with --live, TRACES are data sets*": "one reader of data sets",

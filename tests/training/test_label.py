@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -143,6 +144,25 @@ def test_long_solutions_are_labelled_in_part_and_broken_steps_not_at_all(dataset
     rows = labelled(dataset, [long, broken], chance(1.0), tmp_path / "steps.parquet", steps=2)
     assert [(row["problem_id"], row["step_idx"]) for row in rows] == [("p0", 0), ("p0", 1), ("p1", 0)]
     assert not any(row["is_final"] for row in rows)
+
+
+def test_completions_belong_to_their_question_whatever_becomes_of_the_others(dataset, tmp_path) -> None:
+    out = tmp_path / "steps.parquet"
+    solutions = [solution(f"p{i}", "First.\nLast.") for i in range(3)]
+    blocked = out.with_name(f".{out.name}.{os.getpid()}")
+    blocked.mkdir()  # where the draft of OUT would stand
+    with pytest.raises(BadInput, match="run the same command again"):
+        labelled(dataset, solutions, chance(1.0), out)
+    blocked.rmdir()
+    asked = []
+
+    def script(call: Call) -> Completion:
+        asked.append((call.problem, call.index))
+        return Completion(text=WRONG, tokens=9)
+
+    rows = labelled(dataset, [solutions[2], solutions[0]], script, out, completions=9)
+    assert asked == [("p2", 8), ("p0", 8)]
+    assert [(row["problem_id"], row["n_correct"]) for row in rows if not row["is_final"]] == [("p2", 8), ("p0", 8)]
 
 
 def test_an_interrupted_labelling_pays_nothing_twice(dataset, tmp_path) -> None:
