@@ -104,7 +104,7 @@ UNSCORED: tuple[float, ...] = ()
     [
         ({"multipleOf": 0.01}, ["19.99", "0", "-0.03", "1e2", "1e400", "1.10"], ["20.005", "1e-3", "1e-400"]),
         ({"multipleOf": 0.1}, ["0.3", "1.9", "92.6", "10.1"], ["0.35"]),
-        ({"multipleOf": 3}, ["9", "9.0", "3e5", "9" * 4000], ["1e3", "0.3", "1" + "0" * 4000]),
+        ({"multipleOf": 3}, ["9", "9.0", "3e5", "9" * 4000, "9" * 6000], ["1e3", "0.3", "1" + "0" * 4000]),
         ({"minimum": 0.1}, ["0.1", "0.1000000000000000000001"], ["0.09999999999999999999999"]),
         ({"type": "integer"}, ["1", "1.0", "1e2", "1e400"], ["1.5", "1e-400", "true"]),
         ({"enum": [0.1, {"a": 1}]}, ["0.1", "0.10", '{"a": 1.0}'], ["0.10000000000000001", '{"a": true}']),
@@ -137,8 +137,6 @@ def test_a_multiple_is_one_whatever_the_scale(count: int, part: int, places: int
     [
         {"pattern": "^(a+)+$"},
         {"pattern": "^(?=(a+)+$)"},
-        {"pattern": r"^(a|a)*\1$"},
-        {"pattern": "^(a+)+$", "$schema": "http://json-schema.org/draft-07/schema#"},
         {"allOf": [{"$schema": "http://json-schema.org/draft-07/schema#", "pattern": "^(a+)+$"}]},
     ],
 )
@@ -188,6 +186,10 @@ def test_true_and_false_are_schemas() -> None:
     assert (passes(True, "3"), passes(False, "3")) == ([RIGHT], [WRONG])
 
 
+CLOSED = {"unevaluatedProperties": False, "properties": {"a": {"type": "integer"}}}
+"""A schema that is never checked in place."""
+
+
 def doubling(depth: int) -> Any:
     """A schema whose check takes 2 to the power of `depth` steps."""
     definitions: dict[str, Any] = {f"n{i}": {"allOf": [{"$ref": f"#/$defs/n{i + 1}"}] * 2} for i in range(depth)}
@@ -203,7 +205,7 @@ def test_a_schema_without_an_end_has_no_score(schema: Any) -> None:
 
 def test_what_takes_long_is_judged_apart_and_in_order() -> None:
     long = json.dumps(list(range(5000)))
-    assert passes(doubling(11), "3", '"x"', "4") == [RIGHT, WRONG, RIGHT]
+    assert passes(CLOSED, '{"a": 1}', '{"b": 1}', '{"a": 2}') == [RIGHT, WRONG, RIGHT]
     assert passes({"items": {"type": "integer"}}, "[1]", long, '["x"]', "no JSON") == [RIGHT, RIGHT, WRONG, WRONG]
 
 
@@ -225,7 +227,7 @@ def test_a_schema_nested_too_deeply_is_refused() -> None:
 
 def test_scores_without_an_event_loop() -> None:
     pytest.importorskip("jsonschema")
-    work = SchemaVerifier(doubling(12), read=read).score(REQUEST, [Candidate(("3",))])
+    work = SchemaVerifier(CLOSED, read=read).score(REQUEST, [Candidate(('{"a": 1}',))])
     with pytest.raises(StopIteration) as end:
         work.send(None)  # as a replayed session drives it
     assert end.value.value[0].steps == RIGHT

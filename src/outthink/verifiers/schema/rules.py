@@ -22,6 +22,7 @@ _LONG = 300  # characters of an explanation
 _DRAFTS = {"draft-03": "3", "draft-04": "4", "draft-06": "6", "draft-07": "7", "2019-09": "201909"}
 _DATA = frozenset(("const", "enum", "default", "examples"))  # keywords whose values are no schemas
 _STEPS = 5000  # keywords that are checked in place, which takes some milliseconds
+_DIGITS = 4000  # of a whole number: Python reads some more, and refuses the rest
 _SHORT = 16 * 1024  # characters of a text that is checked in place
 _DECIMAL = re.compile(r"Decimal\('([^']*)'\)")
 _UNICODE = re.compile(r"((?<!\\)(?:\\\\)*)\\u([0-9a-fA-F]{4})")
@@ -112,7 +113,7 @@ class SchemaRules:
         """
         self._steps = steps
         try:
-            value = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+            value = json.loads(text, parse_int=_whole, parse_float=Decimal, parse_constant=_no_constant)
         except (ValueError, RecursionError) as unreadable:
             return f"not readable as JSON: {unreadable}"[:_LONG]
         try:
@@ -247,6 +248,10 @@ def _numbers(data: Json) -> Json:
     if isinstance(data, dict):
         return {name: _numbers(item) for name, item in data.items()}
     return [_numbers(item) for item in data] if isinstance(data, list) else _exact(data)
+
+
+def _whole(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) < _DIGITS else Decimal(digits)
 
 
 def _no_constant(name: str) -> Json:
