@@ -142,6 +142,7 @@ MAY_DIFFER: dict[str, str] = {
     "help/outthink verify/kind of answer *": "the published form tells the kind",
     "help/outthink record/DATASET: *": "one reader of data sets",
     "help/outthink record/also .gz*": "one reader of data sets",
+    "help/outthink verify/SAMPLES: *": "HumanEval's own samples are taken",
     "help/outthink verify/PROBLEMS: *": "one reader of data sets",
     "help/outthink label/[[]--*": "columns of published data sets can be named",
     "help/outthink calibrate/*--problems FILE*": "--problems is new",
