@@ -128,7 +128,7 @@ def test_what_is_no_file_is_one_line(tmp_path) -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from(["own.jsonl", "own.json", "own.csv", "own.parquet", "own"]))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_bytes_give_a_traceback(tmp_path, content, name) -> None:
     path = tmp_path / name
     for start in (b"", b"[", b'{"question": "', b"question,answer\n", b"PAR1", b"\x1f\x8b"):
@@ -136,6 +136,25 @@ def test_no_bytes_give_a_traceback(tmp_path, content, name) -> None:
         for read in (lambda: open_dataset(str(path), "number"), lambda: Problems.read(path)):
             with contextlib.suppress(BadInput):
                 read()
+
+
+_CELLS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from(["####", "f(1)"]),
+    lambda cells: st.lists(cells, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "a"]), cells),
+    max_leaves=6,
+)
+_COLUMNS = """id question prompt text problem solution answer choices A B C D
+test entry_point test_list test_setup_code test_imports code"""
+_ROWS = st.fixed_dictionaries({}, optional=dict.fromkeys(_COLUMNS.split(), _CELLS))
+
+
+@given(st.lists(_ROWS, max_size=4), st.sampled_from([None, "number", "math", "choice", "json", "text"]))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_cells_give_a_traceback(tmp_path, rows, kind) -> None:
+    path = lines(tmp_path, *rows)
+    for read in (lambda: open_dataset(str(path), kind, skip_bad=True), lambda: Problems.read(path)):
+        with contextlib.suppress(BadInput):
+            read()
 
 
 def test_rows_are_read_as_they_are_asked_for(tmp_path) -> None:
@@ -158,6 +177,16 @@ def test_messages_are_asked_as_messages(tmp_path) -> None:
     named = [{"role": "user", "content": "2 + 2?", "name": None}]
     path = table(tmp_path, prompt=pa.array([named]), answer=pa.array(["4"]))
     assert open_dataset(str(path)).problems[0].question == ({"role": "user", "content": "2 + 2?"},)
+
+
+def test_messages_keep_images_and_calls_of_tools(tmp_path) -> None:
+    picture = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
+    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    told = {"role": "tool", "content": "4", "tool_call_id": "1"}
+    path = lines(tmp_path, {"messages": [picture], "answer": "4"}, {"messages": [picture, called, told], "answer": "4"})
+    first, second = open_dataset(str(path)).problems
+    assert first.question == (picture,)
+    assert second.question == (picture, called, told)
 
 
 def test_choices_are_shown_behind_the_last_question_of_a_chat(tmp_path) -> None:
@@ -184,6 +213,8 @@ def test_choices_are_shown_behind_the_last_question_of_a_chat(tmp_path) -> None:
         ([{"from": "human", "value": "a"}], "messages"),
         ([{"role": "user", "content": None}], "messages"),
         ([{"role": "user", "content": " "}], "empty question"),
+        ([{"role": "user", "content": [3]}], "messages"),
+        ([{"role": 1, "content": "a"}], "messages"),
     ],
 )
 def test_questions_that_cannot_be_asked_are_named(tmp_path, value, word) -> None:
@@ -439,7 +470,7 @@ def test_tests_are_looked_at_before_anything_is_asked(tmp_path, change, word) ->
     assert f"row 1: {word}" in refusal(lines(tmp_path, row | change))
 
 
-@pytest.mark.parametrize("tests", [None, [], "assert f(1)", [1], ["assert f(1) =="], [""], ["assert 1 == 1"]])
+@pytest.mark.parametrize("tests", [None, [], "assert f(1)", [1], ["assert f(1) =="], [""], ["assert 1 == 1"], ["f(1)"]])
 def test_asserts_that_test_nothing_are_refused(tmp_path, tests) -> None:
     path = lines(tmp_path, {"task_id": 1, "text": "a", "test_list": ["assert f(1)"]}, {"text": "b", "test_list": tests})
     assert "row 2: test_list" in refusal(path)

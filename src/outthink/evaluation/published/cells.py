@@ -69,10 +69,12 @@ def _messages(value: Sequence[Cell]) -> tuple[Fields, ...]:
         # A table gives every message the keys of all.
         known = {name: cell for name, cell in part.items() if cell is not None} if isinstance(part, Mapping) else {}
         content = known.get("content")
-        if not isinstance(known.get("role"), str) or not isinstance(content, str | list):
+        parts = isinstance(content, list) and all(isinstance(piece, Mapping) for piece in content)
+        if not isinstance(known.get("role"), str) or not (isinstance(content, str) or parts or "tool_calls" in known):
             raise UnusableCell("is neither text nor messages with role and content")
         messages.append(known | {"content": writable(content) if isinstance(content, str) else content})
-    if not any(Message.of(message).text.strip() for message in messages):
+    # Parts other than text (images, tool calls) say something, too.
+    if not any(Message.of(message).text.strip() or isinstance(message["content"], list) for message in messages):
         raise UnusableCell("is an empty question")
     return tuple(messages)
 
@@ -91,7 +93,7 @@ def extended(question: Question, lines: str) -> Question:
     users = [place for place, message in enumerate(question) if message["role"] == "user"]
     place = users[-1] if users else len(question) - 1
     content = question[place]["content"]
-    more = content + lines if isinstance(content, str) else [*content, {"type": "text", "text": lines}]
+    more = content + lines if isinstance(content, str) else [*(content or ()), {"type": "text", "text": lines}]
     return (*question[:place], {**question[place], "content": more}, *question[place + 1 :])
 
 

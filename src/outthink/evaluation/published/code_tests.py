@@ -69,6 +69,8 @@ def mbpp(tests: Cell, setup: Cell, imports: Cell, solution: Cell) -> CodeTest:
         solution: the reference solution, which tells the tested function from others; or null.
     """
     body = _parsed("\n".join(assertions(tests)))
+    if not any(isinstance(node, ast.Assert) for node in ast.walk(body)):
+        raise UnusableCell("asserts nothing")
     before = [*(imports if isinstance(imports, list) else []), *([] if empty(setup) else [setup])]
     prepared = "\n".join(_python(piece) for piece in before if not (isinstance(piece, str) and not piece.strip()))
     name = _tested(body, _parsed(prepared), solution)

@@ -280,7 +280,8 @@ def _plain(column: Table) -> list[Any]:
 
     if pa.types.is_float16(column.type) or pa.types.is_float32(column.type):
         return [None if value is None else float(str(value)) for value in _shorts(column)]
-    if pa.types.is_list(column.type) and pa.types.is_float32(column.type.value_type):
+    lists = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if lists and pa.types.is_float32(column.type.value_type):
         column = column.cast(pa.list_(pa.string())).cast(pa.list_(pa.float64()))
     return list(column.to_pylist())
 
