@@ -45,6 +45,20 @@ def test_right_and_wrong() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "Here it is:\n\nimport math\ndef add(a, b):\n    return math.fsum([a, b])\n\nIt adds two numbers.\n",
+        "```\ndef add(a, b):\n    return plus(a, b)\n```\nwith\n```\ndef plus(a, b):\n    return a + b\nplus(1)\n```\n",
+        "    return a + b\n```\nThe sum of both.\n",
+        "```python\nreturn a + b\n```",
+        "~~~\n    def add(a, b):\n        return a + b\n~~~",
+    ],
+)
+def test_code_as_models_write_it(text: str) -> None:
+    assert check_code([(ADD, text)]) == [CodeVerdict(True)]
+
+
+@pytest.mark.parametrize(
     ("code", "test"),
     [
         ("def f(x): return x", "for x in (None, 1.5, 'é', b'x', [1, (2,)], {'a': {1}}): assert candidate(x) == x"),

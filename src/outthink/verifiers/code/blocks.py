@@ -15,6 +15,9 @@ from outthink.verifiers.code.inside.program import needed
 _FENCE = re.compile(r"(?P<before>[ \t]*(?:(?:>|[-*+]|\d{1,9}[.)])[ \t]*)*)(?P<fence>`{3,}|~{3,})(?P<tag>.*)")
 _LANGUAGE = re.compile(r"(?:python|py)3?[ \t]+")
 _BODY = re.compile(r"^[ \t]*(?:return|yield)\b", re.MULTILINE)
+_PYTHON = re.compile(
+    r"[@#)\]}]|(?:from|import|def|class|async|if|for|while|try|with|else|elif|except|finally)\b|\w+[ \t]*[=(\[.]"
+)
 _INSIDE = 4  # columns behind its fence from which on a fence is part of the code, such as one in a docstring
 
 
@@ -42,7 +45,7 @@ def find_code(text: str, entry_point: str) -> FoundCode:
         code = blocks[defining]
         return FoundCode(code, tuple(blocks[:defining] + blocks[defining + 1 :]), tuple(_cut(code)))
     if not blocks:
-        return FoundCode(text)
+        return FoundCode(text, rest=tuple(_without_prose(text, entry_point)))
     before = "".join(_unfenced(text))
     bodies = [place for place, block in enumerate(blocks) if _BODY.search(block)]
     if not bodies and _BODY.search(before):  # its fence was opened in the prompt
@@ -133,6 +136,20 @@ def _cut(code: str) -> Iterator[str]:
         if _FENCE.fullmatch(line):
             yield "\n".join(lines[:place]) + "\n"
             return
+
+
+def _without_prose(text: str, entry_point: str) -> Iterator[str]:
+    """Of a text without blocks that defines the entry point, what begins like Python."""
+    if _defining([text], entry_point) is None:
+        return
+    kept: list[str] = []
+    code = False
+    for line in text.split("\n"):
+        if line[:1].strip():
+            code = _PYTHON.match(line) is not None
+        if code:
+            kept.append(line + "\n")
+    yield "".join(kept)
 
 
 def _unfenced(text: str) -> Iterator[str]:
