@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from outthink import BadInput, Recording, ScriptedEngine
+from outthink.core.errors import Unsupported
 from outthink.engines.protocol import Speed
 from outthink.engines.scripted import Completion
 from outthink.engines.traces import load
@@ -138,6 +139,15 @@ def test_calibrate_refuses_unknown_counts_and_says_of_how_many_rows(samples, col
     spoilt(samples, **{column: lambda row, cell: None if row < 7 else cell})
     with pytest.raises(BadInput, match=f"lacks {column} in 7 of its 108 rows"):
         calibrate([samples], recipe())
+
+
+def test_a_strategy_that_some_samples_cannot_serve_is_left_out(samples) -> None:
+    spoilt(samples, mean_logprob=lambda row, cell: None if row == 100 else cell)
+    rows, said = rows_of(samples, unserved="left out")
+    assert "best-of-n" not in {row["strategy"] for row in rows}
+    assert sum("left out best-of-n (needs log-probabilities, or a verifier)" in line for line in said) == 1
+    with pytest.raises(Unsupported):
+        rows_of(samples)
 
 
 def test_lengths_are_needed_where_caps_cut(samples) -> None:

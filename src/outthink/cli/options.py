@@ -144,4 +144,5 @@ def write_whole(path: Path, text: str) -> None:
     try:
         write_file(path, text)
     except OSError as error:
-        raise BadInput("file", str(path), f"cannot be written ({error.strerror})", "check the folder") from None
+        remedy = "check the folder and the space there"
+        raise BadInput("file", str(path), f"cannot be written ({error.strerror})", remedy) from None

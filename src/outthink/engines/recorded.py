@@ -211,10 +211,10 @@ class RecordedProblems(Mapping[str, Recorded]):
 
     @property
     def uncounted(self) -> tuple[int, int, int]:
-        """Rows, and those without generated and without prompt tokens; a file without a column for these has none."""
+        """Rows, and those whose generated and whose prompt tokens are unknown."""
         numbers = self._columns.numbers
-        unknown = [int((numbers[name] < 0).sum()) if name in numbers else 0 for name in ("n_tokens", "prompt_tokens")]
-        return len(numbers["sample_idx"]), unknown[0], unknown[1]
+        rows, prompts = len(numbers["sample_idx"]), numbers.get("prompt_tokens")
+        return rows, int((numbers["n_tokens"] < 0).sum()), rows if prompts is None else int((prompts < 0).sum())
 
     @property
     def graded(self) -> bool:

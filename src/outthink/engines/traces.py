@@ -121,14 +121,16 @@ class Traces(Displayed):
             what = f"does not say which samples of {ungraded} of its {len(self.problems)} problems are correct"
             raise BadInput("traces", str(self.path), what, "grade them first: outthink verify")
 
-    def need_counts(self) -> None:
-        """BadInput where tokens of some rows are unknown: they are not 0, and nothing can be weighed against them."""
+    def need_counts(self, *, prompts: bool = False) -> None:
+        """BadInput where generated tokens of some rows are unknown, or those of prompts: they are not 0, and nothing
+        can be weighed against them."""
         if isinstance(self.problems, RecordedProblems):
-            rows, tokens, prompts = self.problems.uncounted
+            rows, unread, unasked = self.problems.uncounted
         else:
             samples = [sample for problem in self.problems.values() for sample in problem.samples]
-            rows, tokens, prompts = len(samples), sum(sample.tokens is None for sample in samples), 0
-        for name, unknown in (("n_tokens", tokens), ("prompt_tokens", prompts)):
+            rows, unread = len(samples), sum(sample.tokens is None for sample in samples)
+            unasked = sum(sample.prompt_tokens is None for sample in samples)
+        for name, unknown in (("n_tokens", unread), ("prompt_tokens", unasked if prompts else 0)):
             if unknown:
                 remedy = "record samples from a server that counts tokens"
                 raise BadInput("traces", str(self.path), f"lacks {name} in {unknown} of its {rows} rows", remedy)

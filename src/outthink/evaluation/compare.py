@@ -22,15 +22,12 @@ from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.contenders import NAME, AutoContender, add_columns, contenders, crossed, pool_of
 from outthink.evaluation.calibration.regime import drift_values
 from outthink.evaluation.dataset import SampleSet, open_source, regrade, replayable
-from outthink.evaluation.replay import Lineup, Progress, ReplaySettings, replay, rerun
+from outthink.evaluation.replay import Lineup, Outcomes, Progress, ReplaySettings, replay, rerun
 from outthink.evaluation.rows import Measured, Row, rows_of, rungs_of
 from outthink.evaluation.sample_file import JsonObject
 from outthink.evaluation.verify import Prescoring, prescored
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE
-
-_FEW = 4
-"""Samples that show whether a strategy is served."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +84,31 @@ def compare(
         names = [str(traces.path) for traces in loaded]
         raise BadInput("traces", names, "hold no graded samples", "grade them first: outthink verify")
     policies = [_autos(traces, settings, say) for traces in files]
-    rungs = [rungs_of(traces, _served(traces, specs, settings, say), say) for traces in files]
-    lineups = [
-        Lineup(traces, ladder, autos, pool_of(traces, autos, files), traces.greedy)
-        for traces, ladder, autos in zip(files, rungs, policies, strict=True)
-    ]
-    results = replay(lineups, settings, progress)
+    said: set[str] = set()
+
+    def once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    def replayed(shown: Sequence[Sequence[str]]) -> list[list[Outcomes]]:
+        rungs = [
+            rungs_of(traces, _served(traces, specs, names, settings, once), once)
+            for traces, names in zip(files, shown, strict=True)
+        ]
+        lineups = [
+            Lineup(traces, ladder, autos, pool_of(traces, autos, files), traces.greedy)
+            for traces, ladder, autos in zip(files, rungs, policies, strict=True)
+        ]
+        return replay(lineups, settings, progress)
+
+    try:
+        results = replayed([_telling(traces) for traces in files])
+    except Unsupported:
+        if settings.unserved == "refused":
+            raise
+        # Some samples lack what those of the one problem have: now all are asked.
+        results = replayed([list(traces.problems) for traces in files])
     rows: list[Row] = []
     for traces, autos, outcomes in zip(files, policies, results, strict=True):
         measured = [Measured.of(outcome, settings.ahead) for outcome in outcomes]
@@ -103,22 +119,28 @@ def compare(
     return rows
 
 
+def _telling(traces: Traces) -> list[str]:
+    """A problem with answers: what a strategy needs of its samples it only says when it reads one."""
+    problems = traces.problems
+    return [next((name for name in problems if any(s.answer for s in problems[name].sampled)), next(iter(problems)))]
+
+
 def _served(
-    traces: Traces, specs: Sequence[Spec], settings: CompareSettings, say: Callable[[str], None]
+    traces: Traces,
+    specs: Sequence[Spec],
+    names: Sequence[str],
+    settings: CompareSettings,
+    say: Callable[[str], None],
 ) -> Sequence[Spec]:
-    """The strategies that the samples can serve, where others are to be left out."""
+    """The strategies that the samples of these problems can serve, where others are to be left out."""
     if settings.unserved == "refused":
         return specs
-    # What a strategy needs of its samples it only says when it reads one: a few of a problem with answers tell.
-    problems = traces.problems
-    name = next((name for name in problems if any(s.answer for s in problems[name].sampled)), next(iter(problems)))
-    engine = ReplayEngine(traces.take([name]), speed=settings.speed)
+    engine = ReplayEngine(traces.take(names), speed=settings.speed)
     kept, left = [], []
     for spec in specs:
-        few = min(spec.n, len(problems[name].sampled), _FEW)
         try:
-            if few and (traces.answered or spec.strategy.votes == "none"):
-                rerun(engine, [spec.sized(few) if spec.strategy.sized else spec], [name], 1, settings.ahead)
+            if traces.depth and (traces.answered or spec.strategy.votes == "none"):
+                rerun(engine, [spec.sized(traces.depth) if spec.strategy.sized else spec], names, 1, settings.ahead)
             kept.append(spec)
         except Unsupported:
             left.append(f"{spec.canonical} (needs {spec.strategy.needs})")

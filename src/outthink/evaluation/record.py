@@ -327,7 +327,7 @@ def trace_row(problem_id: str, number: int, sample: Sample, correct: bool | None
         "sample_idx": number,
         "text": writable(sample.text),
         "n_tokens": _count(sample.tokens),
-        "finish_reason": writable(str(sample.finish_reason)),
+        "finish_reason": writable(str(sample.finish_reason or "unknown")),
         "logprob_sum": sum(logprobs) if logprobs else None,
         "mean_logprob": sample.mean_logprob,
         "chunk_logprob": _chunks(logprobs),
@@ -341,8 +341,9 @@ def trace_row(problem_id: str, number: int, sample: Sample, correct: bool | None
 
 def _count(tokens: int | None) -> int | None:
     """A count as the file holds it; None for what is none, since an engine's whim must not cost the samples."""
-    known = tokens is not None and math.isfinite(tokens) and 0 <= tokens < 1 << 32
-    return int(tokens) if known and tokens is not None else None
+    if not isinstance(tokens, int | float) or not math.isfinite(tokens):
+        return None
+    return int(tokens) if 0 <= tokens < 1 << 32 else None
 
 
 def _chunks(values: list[float]) -> list[float] | None:

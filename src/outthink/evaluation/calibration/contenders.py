@@ -241,7 +241,7 @@ def crossed(policy: Policy, source: SampleSet, say: Callable[[str], None]) -> li
     """
     content = policy.content
     policy.check_revision(source.traces.model, source.revision)
-    source.traces.need_counts()
+    source.traces.need_counts(prompts=True)
     fitted = fit_source(source, Target.of(content["target"]), int(content["folds"]), int(content["seed"]))
     for note in fitted.notes:
         say(f"{source.traces.path.name}: {note}")

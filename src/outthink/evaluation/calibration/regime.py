@@ -70,7 +70,7 @@ def _refuse_one(source: SampleSet) -> None:
         raise BadInput("traces", str(traces.path), "has a problem without sampled completions", "record some for each")
     traces.need_answers()
     traces.need_grades()
-    traces.need_counts()
+    traces.need_counts(prompts=True)
     if not any(sample.answer in problem.right for problem in traces.problems.values() for sample in problem.sampled):
         raise BadInput("traces", str(traces.path), "has no correct answer anywhere", "check the gold answers")
     marks: dict[str, str] = {}

@@ -212,8 +212,6 @@ def _notes(source: SampleSet) -> list[str]:
         notes.append("no problems file beside the samples, so only lengths and votes decide")
     if source.sampling is None:
         notes.append("how the samples were drawn is not recorded in the file")
-    if next(iter(source.traces.problems.values())).sampled[0].prompt_tokens is None:
-        notes.append("the tokens of prompts are not recorded, so rules are fitted on generated tokens alone")
     if len(source.traces.problems) < _FEW:
         notes.append(f"fewer than {_FEW} problems: too few to tell rules apart, and intervals are wide")
     return notes
