@@ -50,6 +50,7 @@ def test_right_and_wrong() -> None:
         "Here it is:\n\nimport math\ndef add(a, b):\n    return math.fsum([a, b])\n\nIt adds two numbers.\n",
         "```\ndef add(a, b):\n    return plus(a, b)\n```\nwith\n```\ndef plus(a, b):\n    return a + b\nplus(1)\n```\n",
         "    return a + b\n```\nThe sum of both.\n",
+        "def add(a, b):\n    return a + b\n\nFor example:\n```\n>>> add(1, 2)\n3\n```\n",
         "```python\nreturn a + b\n```",
         "~~~\n    def add(a, b):\n        return a + b\n~~~",
     ],

@@ -49,7 +49,7 @@ def find_code(text: str, entry_point: str) -> FoundCode:
     before = "".join(_unfenced(text))
     bodies = [place for place, block in enumerate(blocks) if _BODY.search(block)]
     if not bodies and _BODY.search(before):  # its fence was opened in the prompt
-        return FoundCode(before, tuple(blocks))
+        return FoundCode(before, tuple(blocks), tuple(_without_prose(before, entry_point)))
     place = bodies[-1] if bodies else 0
     rest = [before, text] if before.strip() else [text]
     return FoundCode(blocks[place], tuple(blocks[:place] + blocks[place + 1 :]), tuple(rest))
