@@ -171,6 +171,16 @@ def test_ungraded_files_are_skipped_in_one_line_that_names_verify(samples) -> No
         measure_gains([load(samples)])
 
 
+def test_ungraded_samples_without_answers_can_be_read_anew(samples) -> None:
+    text = [f"The answer is {cell}." for cell in parquet.read_table(samples)["answer"].to_pylist()]
+    whole, _ = rows_of(samples)
+    blank = lambda row, cell: None  # noqa: E731
+    rows, _ = rows_of(spoilt(samples, correct=blank, answer=blank, text=lambda row, cell: text[row]), regrade="number")
+    assert [(row["strategy"], row["n"], row["accuracy"]) for row in rows] == [
+        (row["strategy"], row["n"], row["accuracy"]) for row in whole
+    ]
+
+
 def test_problems_with_ungraded_samples_are_left_out(samples) -> None:
     whole, _ = rows_of(samples)
     spoilt(samples, correct=lambda row, cell: None if row < 9 else cell)

@@ -164,9 +164,10 @@ def _autos(traces: Traces, settings: CompareSettings, say: Callable[[str], None]
 
 def _load(path: Path, settings: CompareSettings) -> Traces:
     """A file's samples, graded and scored as the settings want them."""
-    traces = load(path, text=settings.regrade is not None)
+    text = settings.regrade is not None
+    traces = load(path, text=text)
     if settings.scoring is not None:
-        traces = prescored(traces, settings.scoring)
+        traces = prescored(traces, settings.scoring, text=text)
     return traces if settings.regrade is None else regrade(traces, settings.regrade, settings.problems)
 
 

@@ -220,7 +220,7 @@ def regrade(traces: Traces, kind: str, problems: Path | None = None) -> Traces:
     graded = {name: _regraded(problem, reader, keys[name]) for name, problem in traces.problems.items() if name in keys}
     if not graded:
         raise BadInput("--regrade", str(traces.path), "shares no problem_id with its problems", "check the files")
-    return replace(traces, problems=graded)
+    return replace(traces, problems=graded, answered=True)
 
 
 def _regraded(problem: Recorded, kind: AnswerKind | AnswerReader, key: str) -> Recorded:

@@ -321,8 +321,11 @@ class Prescoring:
     say: Callable[[str], None] = lambda line: None
 
 
-def prescored(traces: Traces, scoring: Prescoring) -> Traces:
+def prescored(traces: Traces, scoring: Prescoring, *, text: bool = False) -> Traces:
     """The same samples with the scores of this verifier: recorded, kept from an earlier run, or new.
+
+    Args:
+        text: keep the completions, as in `load`.
 
     Raises BadInput and EngineError like `verify`; what is scored before a failure is kept.
     """
@@ -352,5 +355,4 @@ def prescored(traces: Traces, scoring: Prescoring) -> Traces:
     out = asyncio.run(scored())
     if out is None:
         return traces
-    kept_text = any(sample.text for problem in traces.problems.values() for sample in problem.sampled[:1])
-    return replace(load(out, text=kept_text), path=traces.path)  # rows name the given file, not the one in the cache
+    return replace(load(out, text=text), path=traces.path)  # rows name the given file, not the one in the cache
