@@ -211,3 +211,33 @@ def test_problems_that_cannot_be_read_are_named(tmp_path, line, word) -> None:
     path.write_text(line)
     with pytest.raises(BadInput, match=word):
         Problems.read(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "word"),
+    [
+        ("chunk_conf", "high", "chunk_conf is no list of numbers"),
+        ("chunk_conf", ["high"], "chunk_conf is no number"),
+        ("mean_logprob", {}, "mean_logprob is no number"),
+        ("self_certainty", "much", "self_certainty is no number"),
+        ("sample_idx", "first", "sample_idx is no whole number"),
+        ("n_tokens", [1], "n_tokens is no whole number"),
+        ("problem_id", 1.5, "problem_id is neither text nor a whole number"),
+        ("text", 7, "text is no text"),
+    ],
+)
+def test_cells_that_are_none_of_a_sample_name_row_and_column(tmp_path, column, value, word) -> None:
+    path = tmp_path / "samples.jsonl"
+    good = {"problem_id": "p0", "text": "It is 1."}
+    path.write_text("\n".join(map(json.dumps, (good, {**good, column: value}))))
+    with pytest.raises(BadInput, match=f"row 2: {word}"):
+        SampleFile(path).samples()
+
+
+def test_ids_and_numbers_may_be_written_either_way(tmp_path) -> None:
+    path = tmp_path / "samples.jsonl"
+    row = {"id": 7, "completion": "It is 1.", "sample_idx": "3", "n_tokens": 5.0, "answer": 0, "mean_logprob": None}
+    path.write_text(json.dumps(row) + "\n" + json.dumps({**row, "n_tokens": float("nan"), "answer": float("nan")}))
+    (first, sample), (_, other) = SampleFile(path).samples()
+    assert (first, sample.index, sample.tokens, sample.answer, sample.text) == ("7", 3, 5, "0", "It is 1.")
+    assert (other.tokens, other.answer) == (None, None)

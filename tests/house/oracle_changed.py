@@ -134,6 +134,8 @@ MAY_DIFFER: dict[str, str] = {
     "errors/helper of BadInput/'dataset', {}, {}, *": "one reader of data sets",
     "errors/helper of BadInput/{}, {}, 'is no text'": "one reader of data sets",
     "errors/helper of BadInput/{}, {}, 'is no whole number'": "one reader of data sets",
+    "errors/helper of BadInput/{}, {}, 'is no number'": "one reader of data sets",
+    "errors/helper of BadInput/{}, {}, 'is no list of numbers'": "one reader of data sets",
     "help/outthink record/*--*": "columns of published data sets can be named",
     "help/outthink record/kind of answer *": "the published form tells the kind",
     "help/outthink label/*--*": "columns of published data sets can be named",

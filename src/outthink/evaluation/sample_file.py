@@ -209,10 +209,14 @@ class SampleFile:
                 raise self._refused(row, self._name, "is no text")
             number = self._whole(row, "sample_idx", index)
             tokens, prompt = self._whole(row, "n_tokens", told), self._whole(row, "prompt_tokens", read)
-            trace = ConfidenceTrace(tuple(conf), CHUNK, tokens or CHUNK * len(conf)) if conf else None
+            values = self._numbers(row, "chunk_conf", conf)
             sample = Sample(
-                row if number is None else number, text or "", self._cell(row, "answer", answer), rule or "none",
-                tokens, reason or "unknown", prompt, logprob, trace, certainty,
+                row if number is None else number, text or "", self._cell(row, "answer", answer),
+                rule if rule and isinstance(rule, str) else "none", tokens,
+                reason if reason and isinstance(reason, str) else "unknown", prompt,
+                self._number(row, "mean_logprob", logprob),
+                ConfidenceTrace(values, CHUNK, tokens or CHUNK * len(values)) if values else None,
+                self._number(row, "self_certainty", certainty),
             )  # fmt: skip
             samples.append((name, sample))
         return samples
@@ -232,6 +236,26 @@ class SampleFile:
         except (UnusableCell, ValueError):
             raise self._refused(row, column, "is no whole number") from None
 
+    def _number(self, row: int, column: str, value: Any) -> float | None:
+        """A number; None where the cell is empty."""
+        if value is None:
+            return None
+        try:
+            number = float("x" if isinstance(value, bool | str) else value)
+        except (ValueError, TypeError, OverflowError):
+            raise self._refused(row, column, "is no number") from None
+        return number if math.isfinite(number) else None
+
+    def _numbers(self, row: int, column: str, value: Any) -> tuple[float, ...]:
+        """A list of numbers; one with a gap is none."""
+        if empty(value):
+            return ()
+        if not isinstance(value, list):
+            raise self._refused(row, column, "is no list of numbers")
+        found = [self._number(row, column, item) for item in value]
+        numbers = tuple(item for item in found if item is not None)
+        return numbers if len(numbers) == len(found) else ()
+
     def _refused(self, row: int, column: str, problem: str) -> BadInput:
         return BadInput("samples", str(self.path), f"row {row + 1}: {column} {problem}", "mend the row")
 
@@ -249,7 +273,8 @@ class SampleFile:
             if is_jsonl(out):
                 self._write_jsonl(draft, judged, verifier)
             else:
-                self._write_parquet(draft, judged, verifier)
+                with _parquet_of(self.path):
+                    self._write_parquet(draft, judged, verifier)
 
     def _graded(self, judged: Sequence[JudgedSample], verifier: JsonObject) -> list[Any] | None:
         """The column `correct` with its gaps filled, None where nothing is to be filled."""
@@ -257,7 +282,7 @@ class SampleFile:
         if verifier.get("kind") != "exact" or not any(map(_untold, told)):
             return None
         # Of the type that the column has, so that it stays one.
-        kind = next((type(cell) for cell in told if not _untold(cell)), bool)
+        kind = next((type(cell) for cell in told if isinstance(cell, str | int | float) and not _untold(cell)), bool)
         filled = [kind(sample.score == 1) if sample.score is not None else None for sample in judged]
         return [fill if _untold(cell) else cell for cell, fill in zip(told, filled, strict=True)]
 
@@ -331,6 +356,15 @@ def _tabled(path: Path, rows: Sequence[JsonObject], names: Sequence[str]) -> Tab
     except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and Parquet cannot
         clean = [json.loads(writable(json.dumps(row, ensure_ascii=False))) for row in rows]
         return _tabled(path, clean, [writable(name) for name in names])
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+
+
+@contextmanager
+def _parquet_of(path: Path) -> Iterator[None]:
+    """BadInput where rows of JSON cannot stand in a table."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OverflowError) as error:
         line = str(error).splitlines()[0]
         raise BadInput("samples", str(path), f"mixes types in a column ({line})", "use --out FILE.jsonl") from None
