@@ -75,7 +75,6 @@ MAY_DIFFER: dict[str, str] = {
     "errors/Unsupported/'{} {}: *the plugin failed ({})'": "plugins are new",
     "errors/Unsupported/'{} {}: entry point *": "plugins are new",
     "errors/helper of BadInput/{}, {}, 'outthink {}', {}": "plugins are new",
-    "compare/*/html": "the page fits a phone",
     "policy/*/html": "the page fits a phone",
     "errors/*'pip install 'outthink[[]*": "one wording of how an extra is installed",
     "errors/*{}: this proxy lacks jsonschema; *": "one wording of how an extra is installed",
