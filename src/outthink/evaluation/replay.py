@@ -153,7 +153,9 @@ def _once(
     session = opened.session
     verdict = opened.run_now(result.spec(session, request))
     samples = 0
-    generated = cancelled = prompt = judged = others = elsewhere = 0.0
+    generated: float = 0
+    cancelled: float = 0
+    prompt = judged = others = elsewhere = 0.0
     tariff = session.tariff
     model = tariff.model
     for entry in session.ledger.entries:
@@ -163,9 +165,16 @@ def _once(
             others += _UNKNOWN if entry.flops is None else entry.flops
             continue
         samples += 1
-        made = _UNKNOWN if entry.completion_tokens is None else entry.completion_tokens
-        lost = _UNKNOWN if entry.cancelled_tokens is None else entry.cancelled_tokens
-        read = _UNKNOWN if entry.prompt_tokens is None else entry.prompt_tokens
+        made: float | None = entry.completion_tokens
+        lost: float | None = entry.cancelled_tokens
+        read: float | None = entry.prompt_tokens
+        # Each is asked for once: there are millions of entries.
+        if made is None:
+            made = _UNKNOWN
+        if lost is None:
+            lost = _UNKNOWN
+        if read is None:
+            read = _UNKNOWN
         generated += made
         cancelled += lost
         prompt += read
