@@ -183,7 +183,7 @@ def run_label(chosen: argparse.Namespace) -> int:
 
 # `outthink verify`: score recorded samples, so that any search or vote can be replayed on them.
 
-_VERIFY_EPILOG = """SAMPLES: Parquet or JSONL with problem_id and text, as record writes them, or with task_id and completion
+_VERIFY_EPILOG = """SAMPLES: Parquet or JSONL with problem_id and text, as record writes them, or task_id and completion
 PROBLEMS: the file that was recorded, or any with problem_id, question and answer; for code: prompt, entry_point, test
 --verifier: exact, code, schema:FILE, confidence, self-certainty, logprob, judge[:URL], a reward model's
 folder or a reward model server's URL"""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from outthink.answers import LocalReader
+from outthink.answers import LocalReader, visible
 from outthink.core.errors import EngineError, Unsupported
 from outthink.core.receipt import Entry, Role, Status
 from outthink.core.request import Budget, Currency, Request, chat_bound
@@ -185,9 +185,17 @@ class RunningCall:
         return Progress(self.call.index, self.seen, arrived.confidences, 1, arrived.text)
 
 
+def said(before: str, reasoning: str, text: str) -> str:
+    """What an answer is read from: the text with what it goes on from.
+
+    A server that tells thinking apart ends a thought without a mark: what was only thought before stays out.
+    """
+    return text if reasoning and visible(before) is None else before + text
+
+
 def reread(sample: Sample, reader: LocalReader, before: str = "") -> Sample:
     """The sample with its answer read from its text (after `before`), as this request wants it read."""
-    reading = reader.read_now(before + sample.text)
+    reading = reader.read_now(said(before, sample.reasoning, sample.text))
     return replace(sample, answer=reading.answer, rule=reading.rule)
 
 

@@ -21,7 +21,7 @@ from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
 from outthink.core.text import writable
 from outthink.engines.protocol import Call, Engine, Finish
-from outthink.session.calls import Arrived, RunningCall, byte_bound
+from outthink.session.calls import Arrived, RunningCall, byte_bound, said
 from outthink.session.runner import HostSession, Job, Places, Readers, Runner, Work
 
 T = TypeVar("T")
@@ -286,7 +286,9 @@ class LiveRunner(Runner):
         owner.settle(running, "finished", self._prompt_of(running), generated, finish.cached_tokens, reason)
         arrived = running.arrived or Arrived()
         text = writable("".join(arrived.text))  # half a surrogate pair could be neither shown nor kept
-        reading = await self.reader(running.stream.request.answer).read(running.stream.before + text)
+        reasoning = writable("".join(arrived.reasoning))
+        spoken = said(running.stream.before, reasoning, text)
+        reading = await self.reader(running.stream.request.answer).read(spoken)
         sample = Sample(
             running.call.index,
             text,
@@ -298,7 +300,7 @@ class LiveRunner(Runner):
             arrived.mean_logprob,
             arrived.confidence,
             finish.self_certainty,
-            writable("".join(arrived.reasoning)),
+            reasoning,
             tuple(arrived.logprobs),
             finish.stop,
         )
