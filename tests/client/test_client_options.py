@@ -55,3 +55,11 @@ def test_how_to_draw_is_said_alike_to_one_question_and_to_a_batch() -> None:
     assert (batch.reasoning_effort, batch.thinking_tokens, batch.temperature) == ("low", 20, 0.5)
     assert first == batch
     assert other.thinking_tokens == 10
+
+
+@pytest.mark.parametrize("strategy", ["beam:n=4", "mcts:n=4", "dvts:n=4"])
+def test_a_verifier_that_a_strategy_cannot_use_is_refused_before_anything_is_drawn(strategy: str) -> None:
+    engine = scripted()
+    with pytest.raises(ot.BadInput, match=r"'logprob' judges finished samples, and .* scores unfinished ones"):
+        ot.ask_sync(PROMPT, model=engine, answer="number", strategy=strategy, verifier="logprob")
+    assert engine.calls == []

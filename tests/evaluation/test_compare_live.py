@@ -19,7 +19,7 @@ from outthink.evaluation.compare import CompareSettings, compare
 from outthink.evaluation.dataset import open_dataset
 from outthink.evaluation.live import live
 from outthink.strategies import Spec
-from outthink.verifiers import FunctionVerifier
+from outthink.verifiers import ConfidenceVerifier, FunctionVerifier
 from support.judges import Judge
 
 FAST = Speed(stream=100_000, total=1_000_000, prefill=1_000_000, concurrency=8)
@@ -186,6 +186,13 @@ def test_strategies_that_continue_texts_run_live_and_their_pieces_are_no_samples
     parts = [json.loads(line) for line in (tmp_path / "out" / "toy--sums.parts.jsonl").read_text().splitlines()]
     assert {part["strategy"] for part in parts} == {"beam:n=2"}
     assert any(part["prefix"] for part in parts)
+
+
+def test_an_unfit_verifier_is_refused_before_other_strategies_are_paid(source, tmp_path) -> None:
+    on = engine()
+    with pytest.raises(BadInput, match="judges finished samples, and beam scores unfinished ones"):
+        run(source, tmp_path / "out", "beam:n=2", on=on, verifier=ConfidenceVerifier("logprob"), budgets=(600,))
+    assert on.calls == []
 
 
 def test_requests_run_on_a_real_clock_too(source, tmp_path) -> None:

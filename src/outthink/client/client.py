@@ -26,7 +26,7 @@ from outthink.client.options import (
     request_of,
 )
 from outthink.client.progress import AskEvent, EventQueue
-from outthink.controller.decide import Auto, Runnable, StrategyFunction, decide, name_of, read_strategy
+from outthink.controller.decide import Auto, Runnable, StrategyFunction, decide, name_of, need_fitting, read_strategy
 from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Result, Verdict
@@ -337,6 +337,8 @@ async def _answer(
     if opened.late or decided is None:
         return Verdict(None, ""), asked
     session = opened.session
+    if isinstance(decided, Spec):
+        need_fitting(decided, session.verifier)
     if (on_open := options.get("opened")) is not None:
         on_open(session)
     verdict = await opened.run(decided(session, request))

@@ -23,6 +23,7 @@ from outthink.engines.protocol import Call, Engine
 from outthink.session.session import Session
 from outthink.strategies import Spec
 from outthink.strategies.defaults import fallback
+from outthink.verifiers.protocol import Verifier
 
 StrategyFunction = Callable[[Session, Request], Coroutine[Any, Any, Verdict]]
 Runnable = Spec | StrategyFunction | Plan
@@ -106,6 +107,13 @@ def read_strategy(
         name = spec.strategy.name
         raise BadInput("verifier", None, f"is missing, and {name} needs one", "give --verifier NAME|PATH|URL")
     return spec
+
+
+def need_fitting(spec: Spec, verifier: Verifier | None) -> None:
+    """Refuse a verifier that the strategy cannot use, before anything is drawn. Raises BadInput."""
+    if verifier is not None and verifier.kind == "confidence" and spec.judges and spec.strategy.extends:
+        problem = f"judges finished samples, and {spec.strategy.name} scores unfinished ones"
+        raise BadInput("verifier", verifier.id, problem, "give a check, a judge or a reward model")
 
 
 async def decide(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from outthink.controller.decide import need_fitting
 from outthink.controller.stored import write_file
 from outthink.core.request import Request
 from outthink.core.sample import Sample
@@ -62,6 +63,8 @@ async def live(
     for dataset in datasets:
         out = folder / f"{model}--{dataset.name}.parquet"
         verifier = await asyncio.to_thread(judge, dataset)  # opening one may take long
+        for spec in specs:
+            need_fitting(spec, verifier)
         if verifier is not None:
             await complete(verifier).prepare()
         arena = Arena(dataset, engine, verifier, plan, out)

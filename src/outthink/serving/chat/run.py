@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from outthink.controller.decide import default_strategy, situation_of
+from outthink.controller.decide import default_strategy, need_fitting, situation_of
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan, Situation, at_size, find_task
 from outthink.controller.policy.plan import plan as plan_for
@@ -117,6 +117,8 @@ class StrategyRun:
         if self.options.verifier is not None:
             asked = self._engine(self.model, plain=True)
             judge = open_verifier(self.options.verifier, answer=request.answer, engine=asked)
+            if isinstance(self.plan, Spec):
+                need_fitting(self.plan, judge)
         options = SessionOptions(observer=self.votes, verifier=judge)
         opened = open_session(self._sources(), budget=budget, seed=request.seed, began=self._began, options=options)
         self.session = session = opened.session
