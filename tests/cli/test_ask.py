@@ -31,6 +31,15 @@ def test_free_text_is_one_sample(cli, server) -> None:
     assert done.json["text"].startswith("The answer is")
 
 
+def test_what_was_only_thought_is_not_shown_as_the_answer(cli) -> None:
+    with ChatServer(chat("<think>Blue or red?</think>\nIt is Red.")) as server:
+        done = cli("ask", "Which colour?", "--model", server.url)
+    assert (done.code, done.out) == (0, "It is Red.\n")
+    with ChatServer(chat("<think>Blue or red?")) as server:
+        done = cli("ask", "Which colour?", "--model", server.url)
+    assert (done.code, done.out) == (3, "<think>Blue or red?\n")
+
+
 def test_defaults_are_sent_explicitly(cli, server) -> None:
     cli("ask", "What?", "--model", server.url)
     body = server.calls[0].body

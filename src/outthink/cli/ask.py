@@ -23,6 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from outthink.answers import visible
 from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, flags_of, sampling_arguments
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Result
@@ -199,11 +200,13 @@ def show(result: Result) -> None:
     answer = result.answer
     known = strategies().get(result.strategy.partition(":")[0])
     plain = known is not None and known.streams == "tokens"  # one sample: its text is what was asked for
-    if result.text.strip() and (answer is None or plain):
-        print(result.text.strip())
+    # What was only thought is no part of the answer; a thought that was cut is all there is to see.
+    text = (visible(result.text) or result.text).strip()
+    if text and (answer is None or plain):
+        print(text)
     if answer is None:
         print("no readable answer", file=sys.stderr)
-    elif answer not in result.text.casefold() or not plain:
+    elif answer not in text.casefold() or not plain:
         print(answer)
     console = Console(stderr=True, highlight=False)
     console.print(receipt_table(result))
