@@ -153,18 +153,8 @@ async def label(
     questions = Questions()
     named = {prefix: questions.name(request, prefix.text) for prefix, request in requests.items()}
 
-    def adopt(journal: SampleStore) -> bool:
-        """A journal of 0.1: under the same solutions, which it tells, its keys are the prefixes' own."""
-        known = {prefix.key: question for prefix, question in named.items()}
-        keys = [key.partition(":")[::2] for key in journal.kept()]
-        told = json.loads(journal.about("labelling") or "{}")
-        if told.get("solutions") != about["solutions"] or not {key for _, key in keys} <= known.keys():
-            return False
-        journal.rename(lambda key: journal_key(known[key.partition(":")[2]], int(key.partition(":")[0])))
-        return True
-
     # It survives a kill; what a power cut loses is sampled again.
-    store = open_journal(out, "labelling", about, _FREE, adopt)
+    store = open_journal(out, "labelling", about, _FREE, partial(_adopt, named, about))
     try:
         numbers = _numbers(plan)
         draws = [
@@ -179,6 +169,17 @@ async def label(
     write_table(out, rows, _COLUMNS, about)
     remove_journal(out)
     return len(rows)
+
+
+def _adopt(named: dict[_Prefix, str], about: JsonObject, journal: SampleStore) -> bool:
+    """Take over a journal of 0.1: under the same solutions, which it tells, its keys are the prefixes' own."""
+    known = {prefix.key: question for prefix, question in named.items()}
+    keys = [key.partition(":")[::2] for key in journal.kept()]
+    told = json.loads(journal.about("labelling") or "{}")
+    if told.get("solutions") != about["solutions"] or not {key for _, key in keys} <= known.keys():
+        return False
+    journal.rename(lambda key: journal_key(known[key.partition(":")[2]], int(key.partition(":")[0])))
+    return True
 
 
 def _seed(prefix: _Prefix, plan: Labelling) -> int:
