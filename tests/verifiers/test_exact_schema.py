@@ -125,7 +125,7 @@ def test_a_multiple_is_one_whatever_the_scale(count: int, part: int, places: int
     pytest.importorskip("jsonschema")
     from decimal import Decimal
 
-    from outthink.verifiers.schema.rules import is_multiple
+    from outthink.verifiers.schema import is_multiple
 
     of = Decimal(part).scaleb(-places)
     assert is_multiple(of * count, of)

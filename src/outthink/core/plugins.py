@@ -1,9 +1,8 @@
 """What other distributions add: strategies, verifiers, engines and kinds of answers by entry point, and our extras.
 
-Knows: which plugins are installed, whose they are, and how one is loaded, at most once and only when it is
-asked for; a plugin that cannot be loaded costs one line there and nothing elsewhere. Of our extras the modules that
-each brings, and the one wording of how it is installed. Does not know what a strategy, verifier, engine or answer is;
-whoever asks checks what it gets.
+Knows: which plugins are installed, whose they are, and how one is loaded, at most once and only when it is asked for;
+one that cannot be costs a line there and nothing elsewhere. Of our extras the modules that each brings, and the one
+wording of how it is installed. Does not know what a strategy, verifier, engine or answer is, or check what it gives.
 """
 
 from __future__ import annotations

@@ -91,14 +91,14 @@ class SchemaVerifier(WithoutTokens):
     id: str
 
     def __init__(self, schema: Json, *, read: Callable[[str], str | None], id: str = "schema") -> None:
-        from outthink.verifiers.schema.rules import SchemaRules  # on first use, as what it needs takes its time
+        from outthink.verifiers.schema import SchemaRules  # on first use, as what it needs takes its time
 
         self._rules = SchemaRules(schema)
         self._schema, self._read, self.id = schema, read, id
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One score a completion. Raises BadInput where the schema refers to a document that it does not hold."""
-        from outthink.verifiers.schema.process import judge_apart
+        from outthink.verifiers.schema import judge_apart
 
         texts = [self._read(candidate.text) for candidate in candidates]
         outcomes = [self._rules.in_place(text) for text in texts]

@@ -12,7 +12,7 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import install_hint, missing
 from outthink.http.fields import JsonDict
 from outthink.serving.failure import Failure, bad_field
-from outthink.verifiers.schema.rules import SchemaRules
+from outthink.verifiers.schema import SchemaRules
 
 _SIZE = 200_000  # characters of a schema
 _SMALL = 8_000  # of one that is read in place, which takes up to 5 ms for 1,000
@@ -60,7 +60,7 @@ class SchemaCheck:
 
         from outthink.answers.worker import shared
 
-        asked = shared().submit("outthink.verifiers.schema.process:limited", self._schema, text, turn=id(self))
+        asked = shared().submit("outthink.verifiers.schema:limited", self._schema, text, turn=id(self))
         outcome = await asyncio.wrap_future(asked)
         return outcome is not None and outcome[0] == "right"
 
