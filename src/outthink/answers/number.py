@@ -301,11 +301,9 @@ def canonical_number(text: str) -> str | None:
     tail = _MONEY_BEHIND.match(text, match.end())
     if match.end() != len(text) and (tail is None or tail.end() != len(text)):
         return None
-    ratio = _ratio(match, tail is not None or bool(head[2]))
-    if ratio is None or ((match["whole"] or match["units"]) is not None and not _is_mixed(match, ratio)):
-        return None
-    value = _value(match, tail is not None or bool(head[2]))
-    if value is None:
+    money = tail is not None or bool(head[2])
+    ratio, value = _ratio(match, money), _value(match, money)
+    if value is None or ratio is None or ((match["whole"] or match["units"]) and not _is_mixed(match, ratio)):
         return None
     return shown(-value if "-" in (head[1], head[3]) else value)
 

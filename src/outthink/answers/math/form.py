@@ -33,7 +33,7 @@ _REWRITES = [
         (r"\\(?:mbox|hbox|mathrm|mathbf|mathit|mathsf|text(?:bf|it|rm|sf|normal)|operatorname)\s*\{", r"\\text{"),
         (r"\\?%|\\\$|(?<!\\)\$", ""),
         (
-            r"\\(sin|cos|tan|cot|sec|csc)\s*[({]?\s*([0-9.]+)\s*\^\s*\{?\s*\\circ\s*\}?\s*[)}]?",
+            _SINE_OF_DEGREES,
             r"\\\1{\\frac{\2\\pi}{180}}",
         ),
         (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])", ""),

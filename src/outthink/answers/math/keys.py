@@ -95,11 +95,6 @@ def key(answer: str) -> str | None:
         return None
 
 
-def keys(answers: list[str]) -> list[str | None]:
-    """`key` of several answers."""
-    return [key(answer) for answer in answers]
-
-
 def _list_key(text: str) -> str | None:
     if not text:
         return None
