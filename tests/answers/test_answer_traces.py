@@ -23,25 +23,30 @@ def rows(name: str, *columns: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_gsm8k_answers(model: str) -> None:
-    """Over all 66,000 rows 99.73 % agree, and 99.98 % of the grades. Where they differ, on purpose:
+    """Over all 66,000 rows 99.63 % agree, and 99.98 % of the grades. Where they differ, on purpose:
 
-    - no box, text cut in a fraction (84 %): the recorder took the last digits, `\\frac{1}{12}` as 12, or skipped
-      the fraction; here it is one number;
-    - no box, but `the answer is 29. Let's verify ...` (12 %): stated beats the last number of the text;
-    - an expression in the box (4 %): `\\frac{1}{2}x + 3` was 1/2, here the last number, 3; exponents of letters
-      (`4x^2`) do not count here; `10^{12}` is a power.
+    - no box, text cut in a fraction: the recorder took the last digits, `\\frac{1}{12}` as 12, or skipped the
+      fraction; here it is one number;
+    - no box, but `the answer is 29. Let's verify ...`: stated beats the last number of the text;
+    - an expression in the box: `\\frac{1}{2}x + 3` was 1/2, here the last number, 3; exponents of letters (`4x^2`)
+      do not count here; `10^{12}` is a power;
+    - several numbers, a root or a time in the box, 50 of 63,069 boxes: the recorder took the last number; none here.
     """
     keys = {row["problem_id"]: row["answer"] for row in rows("problems-gsm8k", "problem_id", "answer")}
     sample = rows(f"{model}--gsm8k", "problem_id", "text", "answer", "extraction", "correct")[::11]
     readings = [read_sync("number", row["text"]) for row in sample]
     same = [(reading.answer or "") == row["answer"] for reading, row in zip(readings, sample, strict=True)]
-    boxed = [s for s, row in zip(same, sample, strict=True) if row["extraction"] == "boxed"]
+    boxed = [(r, s, row) for r, s, row in zip(readings, same, sample, strict=True) if row["extraction"] == "boxed"]
+    read = [s for r, s, _ in boxed if r.answer is not None]
+    unread = [row for r, _, row in boxed if r.answer is None]
     graded = grade_many(
         "number", [(r.answer, keys[row["problem_id"]]) for r, row in zip(readings, sample, strict=True)]
     )
     right = [grade == row["correct"] for grade, row in zip(graded, sample, strict=True)]
     assert sum(same) / len(same) >= 0.995
-    assert sum(boxed) / len(boxed) >= 0.998
+    assert sum(read) / len(read) >= 0.998
+    assert len(unread) / len(boxed) <= 0.002
+    assert not any(row["correct"] for row in unread), "a list of numbers was never the gold answer"
     assert sum(right) / len(right) >= 0.999
 
 
