@@ -84,7 +84,7 @@ class KindReader:
         return self._function(text) if len(text) <= _IN_PLACE else _reading(self._asked(text).result())
 
     def _asked(self, text: str) -> Future[list[str | None] | None]:
-        from outthink.answers.worker import shared
+        from outthink.workers.pool import shared
 
         return shared().submit("outthink.answers.reader:read_plain", self._kind, text, turn=id(self))
 
@@ -203,7 +203,7 @@ def _differ(left: str, right: str) -> bool:
 
 def _compare(pairs: list[tuple[str, str]]) -> list[bool]:
     """One worker call; if it hangs, each pair alone, so that only the guilty one is wrong for it."""
-    from outthink.answers.worker import shared  # on first use: subprocess takes its time to import
+    from outthink.workers.pool import shared  # on first use: subprocess takes its time to import
 
     value = shared().submit("outthink.answers.math.keys:grade_all", pairs).result()
     if isinstance(value, list) and len(value) == len(pairs):

@@ -1,7 +1,7 @@
 """Verifiers that run no model: a check, a JSON schema, a function, recorded scores, the sample's own confidence.
 
 Knows: how a truth value, a violation or a measure in nats becomes a score between 0 and 1. Does not know what a
-check compares (it is passed in and may wait for a process of its own), how JSON is found in a text, or files.
+check compares (it is passed in and may wait for a worker), how JSON is found in a text, or files.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from typing import TypeVar
 
 from outthink.core.errors import BadInput, Unsupported
@@ -33,8 +34,8 @@ class WithoutTokens(Verifier):
         return 0
 
 
-async def blocking(function: Callable[..., R], *arguments: Json | list[str]) -> R:
-    """Call what takes its time, in a thread.
+async def awaited(future: Future[R]) -> R:
+    """What a future comes to.
 
     Without an event loop, as where a replayed session is driven by hand, the caller waits.
     """
@@ -43,8 +44,8 @@ async def blocking(function: Callable[..., R], *arguments: Json | list[str]) -> 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return function(*arguments)
-    return await asyncio.to_thread(function, *arguments)
+        return future.result()
+    return await asyncio.wrap_future(future)
 
 
 class ExactVerifier(WithoutTokens):
@@ -94,18 +95,18 @@ class SchemaVerifier(WithoutTokens):
         from outthink.verifiers.schema import SchemaRules  # on first use, as what it needs takes its time
 
         self._rules = SchemaRules(schema)
-        self._schema, self._read, self.id = schema, read, id
+        self._schema, self._read, self.id = json.dumps(schema), read, id
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One score a completion. Raises BadInput where the schema refers to a document that it does not hold."""
-        from outthink.verifiers.schema import judge_apart
+        from outthink.verifiers.schema import LIMIT, ask_worker
 
         texts = [self._read(candidate.text) for candidate in candidates]
         outcomes = [self._rules.in_place(text) for text in texts]
-        left = [text for text, outcome in zip(texts, outcomes, strict=True) if outcome is None and text is not None]
-        if left:
-            later = iter(await blocking(judge_apart, json.dumps(self._schema), left))
-            outcomes = [next(later) if outcome is None else outcome for outcome in outcomes]
+        left = [place for place, outcome in enumerate(outcomes) if outcome is None]
+        asked = [ask_worker(self._schema, texts[place] or "", id(self)) for place in left]
+        for place, future in zip(left, asked, strict=True):
+            outcomes[place] = await awaited(future) or ("unscored", f"the check took more than {LIMIT:g} s")
         return [self._score(*outcome) for outcome in outcomes if outcome is not None]
 
     def _score(self, outcome: str, message: str) -> Score:

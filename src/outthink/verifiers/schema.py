@@ -1,28 +1,24 @@
 """A JSON schema as a check of JSON texts: exact numbers, patterns, and a count of steps.
 
-Knows jsonschema, decimal arithmetic, which patterns take time linear in the text, and a process with a limit for what
-may take long. Does not know completions or scores: what might take too much in place raises `TooMuch`, and whoever
-asked decides where it goes on.
+Knows jsonschema, decimal arithmetic, and which patterns take time linear in the text. Does not know completions,
+scores or processes: what might take too much in place raises `TooMuch`, and `ask_worker` judges it elsewhere.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import Future
 from decimal import Decimal
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from outthink.core.errors import BadInput, EngineError
+from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
 from outthink.http.events import Json
+from outthink.workers.pool import shared
 
 _LONG = 300  # characters of an explanation
 _DRAFTS = {"draft-03": "3", "draft-04": "4", "draft-06": "6", "draft-07": "7", "2019-09": "201909"}
@@ -37,6 +33,9 @@ _Draft: TypeAlias = Any
 _Rule = Callable[..., Iterable[Exception] | None]
 """How jsonschema checks one keyword: (validator, value, instance, schema) to errors."""
 Outcome = Literal["right", "wrong", "unscored", "refused"]
+
+
+LIMIT = 1.0  # seconds of processor time for one text in a worker
 
 
 class TooMuch(Exception):
@@ -56,6 +55,15 @@ def judged(schema: str, text: str) -> tuple[Outcome, str]:
     except TooMuch as error:
         return "unscored", str(error)
     return ("right", "") if message is None else ("wrong", message)
+
+
+def ask_worker(schema: str, text: str, turn: Hashable) -> Future[tuple[Outcome, str] | None]:
+    """`judged` in a worker; None where that takes more than `LIMIT`, or more memory than a worker may have.
+
+    Args:
+        turn: who asks. Of several that wait each has one call in turn.
+    """
+    return shared().submit("outthink.verifiers.schema:judged", schema, text, turn=turn, limit=LIMIT)
 
 
 @lru_cache(maxsize=8)
@@ -302,68 +310,3 @@ def _backtracking(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except (OverflowError, RecursionError) as error:
         raise re.error(str(error)) from None
-
-
-# Checks that may take long, in a process of their own.
-
-LIMIT = 1.0  # seconds of processor time for one text
-_BACKSTOP = 60.0  # seconds by the wall clock for the start and for each text, on a busy machine
-_MEMORY = 2 * 2**30  # bytes of address space
-_POSIX = sys.platform != "win32"
-
-
-def judge_apart(schema: str, texts: Sequence[str]) -> list[tuple[Outcome, str]]:
-    """What becomes of each text; one that takes more than the limit is `unscored`. Blocks. All are JSON.
-
-    Raises EngineError where no process can start.
-    """
-    outcomes: list[tuple[Outcome, str]] = []
-    while len(outcomes) < len(texts):
-        told = _told(schema, texts[len(outcomes) :])
-        outcomes += told
-        if len(outcomes) < len(texts):
-            outcomes.append(("unscored", f"the check took more than {LIMIT:g} s"))
-    return outcomes
-
-
-def _told(schema: str, texts: Sequence[str]) -> list[tuple[Outcome, str]]:
-    """What one process says before it ends."""
-    command = [sys.executable, "-P", "-c", f"import sys; sys.path.append({str(Path(__file__).parents[2])!r}); "
-               f"from {__name__} import main; main()"]  # fmt: skip
-    sent = json.dumps([schema, list(texts)])
-    limit = _BACKSTOP if _POSIX else LIMIT * 10
-    try:
-        done = subprocess.run(  # noqa: S603 - our own code
-            command, input=sent, capture_output=True, text=True, timeout=limit, check=False
-        )
-        output = done.stdout
-    except subprocess.TimeoutExpired as late:
-        output = late.stdout.decode() if isinstance(late.stdout, bytes) else ""
-    except OSError as error:
-        raise EngineError(f"schema: no process can start ({error}); check the machine") from None
-    lines = output.splitlines()
-    if not lines:
-        raise EngineError("schema: the process that checks it did not start; check the installation")
-    return [(word, message) for word, message in map(json.loads, lines[1:])]
-
-
-def main() -> None:
-    """The process: one line when it has started, then one a text."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    schema, texts = json.load(sys.stdin)
-    print("started", flush=True)
-    for text in texts:
-        print(json.dumps(limited(schema, text)), flush=True)
-
-
-def limited(schema: str, text: str) -> tuple[Outcome, str]:
-    """What becomes of one JSON text; ends the process, which must be one for such checks, at the limit."""
-    if _POSIX:
-        signal.setitimer(signal.ITIMER_PROF, LIMIT)  # nobody handles SIGPROF: it ends this process at once
-    outcome = judged(schema, text)
-    if _POSIX:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-    return outcome

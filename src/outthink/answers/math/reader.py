@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from outthink.answers.math.formulas import first_value, last_value, light
 from outthink.answers.number import value_of
 from outthink.answers.reading import Reading, last_boxed, stated
-from outthink.answers.worker import WorkerPool, shared
+from outthink.workers.pool import WorkerPool, shared
 
 _Key = str | None
 _Wait = Callable[[Future[_Key]], Awaitable[_Key]]

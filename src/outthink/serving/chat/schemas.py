@@ -12,7 +12,7 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import install_hint, missing
 from outthink.http.fields import JsonDict
 from outthink.serving.failure import Failure, bad_field
-from outthink.verifiers.schema import SchemaRules
+from outthink.verifiers.schema import SchemaRules, ask_worker
 
 _SIZE = 200_000  # characters of a schema
 _SMALL = 8_000  # of one that is read in place, which takes up to 5 ms for 1,000
@@ -58,10 +58,7 @@ class SchemaCheck:
             return fits
         import asyncio
 
-        from outthink.answers.worker import shared
-
-        asked = shared().submit("outthink.verifiers.schema:limited", self._schema, text, turn=id(self))
-        outcome = await asyncio.wrap_future(asked)
+        outcome = await asyncio.wrap_future(ask_worker(self._schema, text, id(self)))
         return outcome is not None and outcome[0] == "right"
 
 

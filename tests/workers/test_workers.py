@@ -15,10 +15,10 @@ import pytest
 
 from outthink.answers import Reading
 from outthink.answers.math.reader import MathReader
-from outthink.answers.worker import WorkerPool
 from outthink.core.errors import OutthinkError
+from outthink.workers.pool import WorkerPool
 
-WORKER = Path(sys.modules[WorkerPool.__module__].__file__ or "").with_name("worker_main.py")
+WORKER = Path(sys.modules[WorkerPool.__module__].__file__ or "").with_name("process.py")
 # Functions that a worker can be asked for beside ours. `hang` starts a power of integers, where neither a signal's
 # handler nor another thread gets in; `wait` ends when somebody has opened a pipe for writing and closed it again.
 HELPERS = """
@@ -42,7 +42,7 @@ runpy.run_path({str(WORKER)!r}, run_name="__main__")
 """
 PARENT = """
 import sys
-from outthink.answers.worker import WorkerPool
+from outthink.workers.pool import WorkerPool
 pool = WorkerPool(limit=60, command=[sys.executable, "-P", sys.argv[1]])
 assert pool.submit("helpers:echo", 1).result() == 1
 if sys.argv[2] == "hanging":
@@ -242,7 +242,7 @@ def test_no_worker_outlives_a_killed_parent(script: Path, state: str, gate: Path
 def test_a_normal_end_leaves_no_worker_and_no_noise() -> None:
     code = (
         "from outthink.answers import read_sync\n"
-        "from outthink.answers.worker import shared\n"
+        "from outthink.workers.pool import shared\n"
         "read_sync('math', r'\\boxed{x+1}')\n"
         "print(*shared().pids)"
     )
@@ -256,7 +256,7 @@ def test_a_forked_child_gets_a_worker_of_its_own() -> None:
     code = (
         "import os, sys\n"
         "from outthink.answers import read_sync\n"
-        "from outthink.answers.worker import shared\n"
+        "from outthink.workers.pool import shared\n"
         "read_sync('math', r'\\boxed{x+1}')\n"
         "mine, child = shared().pids, os.fork()\n"
         "assert read_sync('math', r'\\boxed{1+x}').answer == '1+x'\n"

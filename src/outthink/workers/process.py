@@ -2,8 +2,8 @@
 
 Knows how to die: with its parent, at the end of its input, or when a call overruns. All limits are processor time of
 this process: by the wall clock, other work on the cores would make right answers unreadable. Does not know what it
-calls. It is run as a plain script, without the folder that it lies in (`python -P`), where `math.py` and others would
-shadow the standard library.
+calls. It is run as a plain script, without the folder that it lies in (`python -P`), whose files would shadow modules
+of the same names.
 
 A request: {"call": "package.module:function", "arguments": [...], "limit": seconds of processor time, "backstop":
 seconds by the wall clock}. A reply: {"value": ...}, null where the function raised, or {"error": ...} where it cannot

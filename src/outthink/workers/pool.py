@@ -22,14 +22,14 @@ from typing import Any
 
 from outthink.core.errors import OutthinkError
 
-LIMIT = 5.0  # seconds of processor time for one call before its worker is killed
+LIMIT = 5.0  # seconds of processor time for one call before its worker is killed, where the call names no other
 # A worker that cannot stop itself has this many times as long by the wall clock. Without interval timers (Windows)
 # the wall clock is all there is.
 _POSIX = os.name == "posix"
 _BACKSTOP = 30 if _POSIX else 1
 _OVERRAN = -signal.SIGPROF if _POSIX else None  # exit code of a worker that its own timer has ended
 _START = 60.0  # seconds for the start, which a busy machine can make long
-_SCRIPT = Path(__file__).with_name("worker_main.py")
+_SCRIPT = Path(__file__).with_name("process.py")
 _COMMAND = (sys.executable, "-P", str(_SCRIPT))
 _MOST = 4  # workers of one process
 
@@ -47,25 +47,29 @@ class _Worker:
     """One process and its pipes, used by one thread.
 
     Args:
-        limit: seconds of processor time a call may take.
         command: what to run; it gets this process's id as its last argument.
     """
 
-    def __init__(self, limit: float, command: tuple[str, ...]) -> None:
-        self._limit, self._command = limit, command
+    def __init__(self, command: tuple[str, ...]) -> None:
+        self._command = command
         self.process: subprocess.Popen[bytes] | None = None
 
     def call(self, request: dict[str, Value]) -> Value:
-        """The function's value; None where it raised, hung or took the process with it."""
+        """The function's value; None where it raised, hung or took the process with it.
+
+        Args:
+            request: the call, its arguments, and its limit in seconds of processor time.
+        """
         if self.process is None or self.process.poll() is not None:
             self.close()
             self._start()
-        limits = {"limit": self._limit, "backstop": self._limit * _BACKSTOP}
+        backstop = request["limit"] * _BACKSTOP
+        request = request | {"backstop": backstop}
         try:
-            reply = self._exchange(request | limits, self._limit * _BACKSTOP)
+            reply = self._exchange(request, backstop)
             if reply is None:  # it died without hanging: once more, with a fresh one
                 self._start()
-                reply = self._exchange(request | limits, self._limit * _BACKSTOP)
+                reply = self._exchange(request, backstop)
         except _Overrun:
             return None
         if reply is not None and "error" in reply:
@@ -142,7 +146,7 @@ class WorkerPool:
     """Workers behind one queue, each with a thread that owns its pipes; whoever asks is served in turns.
 
     Args:
-        limit: seconds of processor time a call may take; an overrun ends the worker and the call gives None.
+        limit: seconds of processor time that a call may take which names no limit of its own.
         count: workers at most; each starts when a call finds none idle. Half the cores if not given.
         command: what a worker runs; it gets this process's id as its last argument.
     """
@@ -160,22 +164,25 @@ class WorkerPool:
         """Process ids of the workers that there are."""
         return [worker.process.pid for worker in self._workers if worker.process is not None]
 
-    def submit(self, function: str, *arguments: Value, turn: Hashable = None) -> Future[Value]:
+    def submit(
+        self, function: str, *arguments: Value, turn: Hashable = None, limit: float | None = None
+    ) -> Future[Value]:
         """Queue one call of `package.module:function`; arguments and value are JSON.
 
         Args:
             turn: who asks. Of several that wait each has one call in turn, however many it has queued.
+            limit: seconds of processor time; an overrun ends the worker and the call gives None.
 
         The result is None where the function raised, hung or died. Cancelling the future before its turn drops the
         call. It raises OutthinkError if no worker can start or the function is not there.
         """
         future: Future[Value] = Future()
-        job = ({"call": function, "arguments": arguments}, future)
+        job = ({"call": function, "arguments": arguments, "limit": limit or self._limit}, future)
         with self._ready:
             self._turns.setdefault(turn, deque()).append(job)
             self._waiting += 1
             if self._waiting > self._idle and len(self._workers) < self._count:
-                worker = _Worker(self._limit, self._command)
+                worker = _Worker(self._command)
                 self._workers.append(worker)
                 # A daemon: an abandoned call must not hold up the end of the program.
                 threading.Thread(target=self._serve, args=(worker,), name="outthink-worker", daemon=True).start()
