@@ -110,6 +110,19 @@ def test_invalid_utf8_is_named(proxy: ProxyServer) -> None:
                 "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nothing"}}},
             },
         ),
+        (  # too large to be read in place
+            "tools[0].function.parameters",
+            {
+                "model": "outthink/single",
+                "messages": HELLO,
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {"name": "f", "parameters": {"type": "nothing", "title": "x" * 10_000}},
+                    }
+                ],
+            },
+        ),
     ],
 )
 def test_the_field_is_named(proxy: ProxyServer, field: str, body: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from outthink.serving.chat.backends import predicted
 from outthink.serving.chat.calls import RawChoice
 from outthink.serving.chat.engine import ChatEngine, OnChunk
 from outthink.serving.chat.question import Question, RequestOptions, fitted, stricter
-from outthink.serving.chat.votes import VoteProgress
+from outthink.serving.chat.votes import VoteProgress, VoteReader
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.failover import Failover, PooledTransport
 from outthink.serving.watch import Watchers
@@ -86,6 +86,8 @@ class StrategyRun:
         """Decide what runs. Raises BadInput or Failure."""
         request, policy = self.question.request, self._chosen.policy
         self.backends.check_budget(self.model, request.budget)
+        if isinstance(request.answer, VoteReader):
+            await request.answer.prepare()
         spec = self._spec
         if spec is None and policy is None:
             self.question, spec = fitted(self._original, default_strategy(request), self.backends.limits)

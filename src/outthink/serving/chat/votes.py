@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from outthink.answers import read_sync
 from outthink.answers.reader import AwaitedFunction
@@ -57,7 +57,7 @@ def _structured(form: JsonDict) -> AnswerReader:
         answer = read_sync("json", text).answer
         return None if answer is None else (answer, [(check, answer)])
 
-    return VoteReader(read)
+    return VoteReader(read, [check])
 
 
 def _tools(body: JsonDict, kind: str | None) -> AnswerReader:
@@ -79,7 +79,7 @@ def _tools(body: JsonDict, kind: str | None) -> AnswerReader:
         answer = words(text)
         return None if answer is None else (answer, [])
 
-    return VoteReader(read)
+    return VoteReader(read, [check for check in checks.values() if check is not None])
 
 
 Vote = tuple[str, list[tuple[SchemaCheck, str]]]
@@ -89,8 +89,13 @@ Vote = tuple[str, list[tuple[SchemaCheck, str]]]
 class VoteReader(AwaitedFunction):
     """The vote of a sample's text, None where it breaks a schema."""
 
-    def __init__(self, read: Callable[[str], Vote | None]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[str], Vote | None], checks: Sequence[SchemaCheck]) -> None:
+        self._read, self._checks = read, checks
+
+    async def prepare(self) -> None:
+        """Read what was too large to be read at once. Raises Failure for a schema that is none."""
+        for check in self._checks:
+            await check.prepare()
 
     def __call__(self, text: str) -> str | None:
         vote = self._read(text)
