@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from outthink.answers.choice import read_choice
+from outthink.answers.literal import value_of
 from outthink.answers.math.formulas import light
-from outthink.answers.number import read_number, value_of
+from outthink.answers.number import read_number
 from outthink.answers.reading import Reading, hashed, last_boxed
 from outthink.answers.text import read_json, read_text
 from outthink.answers.thinking import visible

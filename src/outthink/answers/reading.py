@@ -92,14 +92,18 @@ def sentence(text: str) -> str:
     return text
 
 
+# What makes a list of two answers.
+
+OR = r"(?:\b(?:or|oder|ou|или)\b|\bo\b(?!\s*=)|或|または|또는|\\(?:lor|vee)\b)"
+JOINER = rf"(?:[,;、，&]|{OR}|\b(?:and/or|and|und|et|и|as\s+well\s+as)\b|\by\b(?!\s*=)|和|及|と|및|\\(?:land|wedge)\b)"
+
 # The last complete `\boxed{...}` of a text.
 
 _OPEN = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOXES = 16  # of one list
 _BETWEEN = 120  # characters between two boxes of one list
-_JOINER = r"(?:[,;、&]|\b(?:and|or|und|oder|et|ou|y|o)\b)"
-_LISTED = re.compile(rf"\s*{_JOINER}|.*{_JOINER}(?:\s*[a-zA-Z](?:_\{{?\w\}}?)?\s*=)?\s*\Z", re.DOTALL)
+_LISTED = re.compile(rf"\s*{JOINER}|.*{JOINER}(?:\s*[a-zA-Z](?:_\{{?\w\}}?)?\s*=)?\s*\Z", re.DOTALL)
 _CONCLUDED = re.compile(
     r"[.!?](?=\s)|\n\s*\n|\b(?:so|then|thus|therefore|hence|final(?:ly)?|answer|which|total|means|gives)\b",
     re.IGNORECASE,

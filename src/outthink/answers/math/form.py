@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from outthink.answers.number import plain
+from outthink.answers.literal import plain
 
 LONGEST = 1000  # characters: beyond, an expression is unreadable (parsing time grows fast)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from outthink.answers.literal import canonical_number
 from outthink.answers.math.form import FUNCTIONS, LONGEST
-from outthink.answers.number import canonical_number, last_number, stated_number
+from outthink.answers.number import last_number, stated_number
 from outthink.answers.reading import sentence
 
 # An opening `$` has a letter or digit behind it, a closing one before it and no digit behind: else they are prices.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import mpmath
 from latex2sympy2_extended import latex2sympy
 
+from outthink.answers.literal import canonical_number, shown, value_of
 from outthink.answers.math.form import (
     LONGEST,
     RELATIONS,
@@ -31,7 +32,6 @@ from outthink.answers.math.form import (
     words,
 )
 from outthink.answers.math.value import NoValue, Number, TooLarge, free_symbols, unknown_at, value
-from outthink.answers.number import canonical_number, shown, value_of
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 
+from outthink.answers.literal import value_of
 from outthink.answers.math.formulas import first_value, last_value, light
-from outthink.answers.number import value_of
 from outthink.answers.reading import Reading, last_boxed, stated
 from outthink.workers.pool import WorkerPool, shared
 
