@@ -109,11 +109,12 @@ def test_code_is_recorded_without_a_kind_of_answer(cli, published, tmp_path, nam
 
 def test_choices_and_tests_are_shown(cli, published, asked, tmp_path) -> None:
     recorded(cli, published, write(tmp_path, "mmlu_test.csv"))
-    assert asked[4] == "Which planet is red?\u2028(By its dust.)\nA. Venus\nB. Earth\nC. Mars\nD. Saturn"
+    # In the order of arrival, which is any: problems are asked side by side.
+    assert "Which planet is red?\u2028(By its dust.)\nA. Venus\nB. Earth\nC. Mars\nD. Saturn" in asked
     asked.clear()
     recorded(cli, published, write(tmp_path, "sanitized-mbpp.json"))
-    assert asked[0].startswith("Multiply a number by 2.\n\n")
-    assert asked[0].endswith("\nassert times_2(1) == 2\nassert times_2(2) == 4\nassert times_2(3) == 6")
+    (prompt,) = [prompt for prompt in asked if prompt.startswith("Multiply a number by 2.\n\n")]
+    assert prompt.endswith("\nassert times_2(1) == 2\nassert times_2(2) == 4\nassert times_2(3) == 6")
 
 
 def test_columns_that_are_named_once_are_known_to_later_commands(cli, server, tmp_path) -> None:

@@ -46,13 +46,17 @@ def answers(traces: Traces) -> list[str | None]:
     [
         (pa.array([0, 1, 2, 3]), ["0", "1", "2", "3"]),
         (pa.array([0.0, NAN, None, 1.5]), ["0", None, None, "1.5"]),
-        (pa.array([0.1, 12.0, 1e22, -0.5], pa.float32()), ["0.1", "12", "1e+22", "-0.5"]),
+        (pa.array([0.1, 12.0, 1e22, -0.5], pa.float32()), ["0.1", "12", "10000000000000000000000", "-0.5"]),
         (pa.array([Decimal("1.50"), None, Decimal("0.00"), Decimal("-2.25")]), ["1.50", None, "0.00", "-2.25"]),
+        (pa.array([-0.0, 0.0, None, 1.0]), ["0", "0", None, "1"]),
+        (pa.array([1, 2, None, 3], pa.duration("ns")), ["1", "2", None, "3"]),
         (pa.array(["0", "", None, "x"]), ["0", None, None, "x"]),
+        (pa.array(["0", " \t", None, "x"]), ["0", None, None, "x"]),
+        (pa.array(["0", " ", None, "x"], pa.string_view()), ["0", None, None, "x"]),
         (pa.array(["0", "", None, "x"], pa.large_string()), ["0", None, None, "x"]),
         (pa.array(["é", "é", None, "x"]).dictionary_encode(), ["é", "é", None, "x"]),
         (pa.array([b"7", None, b"\xc3\xa9", b""]), ["7", None, "é", None]),
-        (pa.array([True, False, None, True]), ["True", "False", None, "True"]),
+        (pa.array([True, False, None, True]), ["true", "false", None, "true"]),
         (pa.array([datetime.date(2024, 5, 1)] * 4), ["2024-05-01"] * 4),
     ],
 )
@@ -68,6 +72,8 @@ def test_answers_of_other_types_are_read_as_text_would_be(tmp_path, cells, read)
         [1.0, 0.0, 1.0, NAN],
         ["True", "False", "true", None],
         ["1", "0", " TRUE ", ""],
+        [b"true", b"0", b"1", None],
+        [Decimal(1), Decimal(0), Decimal(1), None],
     ],
 )
 def test_correct_is_a_truth_value_zero_or_one_or_such_text(tmp_path, cells) -> None:
@@ -92,6 +98,8 @@ def test_correct_is_a_truth_value_zero_or_one_or_such_text(tmp_path, cells) -> N
         ("sample_idx", [1, None, 1, 2], "row 2: sample_idx is no whole number"),
         ("sample_idx", ["1", "two", "1", "2"], "row 2: sample_idx is no whole number"),
         ("sample_idx", [1, -2, 1, 2], "row 2: sample_idx is no whole number"),
+        ("sample_idx", pa.array([1, 1 << 63, 1, 2], pa.uint64()), "row 2: sample_idx is no whole number"),
+        ("n_tokens", ["8", "9" * 5000, "1", "1"], "row 2: n_tokens is no whole number"),
         ("n_tokens", [8, 1, -1, 1], "row 3: n_tokens is no whole number"),
         ("n_tokens", [8.0, 1.5, 1.0, 1.0], "row 2: n_tokens is no whole number"),
         ("prompt_tokens", ["3", "many", "3", "3"], "row 2: prompt_tokens is no whole number"),
@@ -110,6 +118,20 @@ def test_what_cannot_be_used_is_one_line_with_file_row_and_column(tmp_path, colu
     assert told in str(refused.value)
     assert str(path) in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32(), 2), pa.list_view(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.int8())]
+)
+def test_lists_of_numbers_may_have_any_layout(tmp_path, kind) -> None:
+    confidences = pa.array([[1.0, 2.0], None, [2.0, 1.0], [2.0, 2.0]], kind)
+    scores = [Decimal("-0.5")] * 4
+    traces = load(write(tmp_path / "a.parquet", chunk_conf=confidences, mean_logprob=pa.array(scores)))
+    samples = [sample for problem in traces.problems.values() for sample in problem.sampled]
+    assert [trace and trace.values for trace in (sample.confidence for sample in samples)] == [
+        (1, 2), None, (2, 1), (2, 2)
+    ]  # fmt: skip
+    assert {sample.mean_logprob for sample in samples} == {-0.5}
 
 
 def test_ids_are_whole_numbers_and_places_are_text(tmp_path) -> None:

@@ -76,7 +76,11 @@ def test_a_json_file_may_hold_one_problem_over_several_lines(tmp_path) -> None:
         (b"question,answer\na,b,c\n", "own.csv", "row 1 has 3 cells for 2 columns"),
         (b"question,answer\n", "own.csv", "no rows"),
         (b'question,answer\n"a,1\n', "own.csv", "cannot be read"),
-        (b"question,answer\n\xff,1\n", "own.csv", "cannot be read"),
+        (b"question,answer\n\xff,1\n", "own.csv", "row 1 is not UTF-8"),
+        (b"question,\xff\na,1\n", "own.csv", "is not UTF-8"),
+        (b'question,answer\na,1\n"b" c,1\n', "own.csv", "line 3"),
+        (b'[{"question": "\xff", "answer": "1"}]', "own.json", "row 1 is not UTF-8"),
+        ('{"question": "a", "answer": "1"}'.encode("utf-16"), "own.jsonl", "UTF-16"),
         (b"question,question\na,1\n", "own.csv", "twice"),
         (b"PAR1 and then nothing", "own.parquet", "readable Parquet"),
         (b"no Parquet", "own.parquet", "readable Parquet"),
@@ -90,6 +94,36 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path, content, name, word) -
     assert word in refusal(path)
     with pytest.raises(BadInput, match=word):
         Problems.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"question,answer\na?,1\n\xff?,2\nc?,3\n", "own.csv"),
+        (
+            b'[{"question": "a?", "answer": 1}, {"question": "\xff?", "answer": 2}, {"question": "c?", "answer": 3}]',
+            "o.json",
+        ),
+        (
+            b'{"question": "a?", "answer": 1}\n{"question": "\xff?", "answer": 2}\n{"question": "c?", "answer": 3}',
+            "o.jsonl",
+        ),
+    ],
+)
+def test_bytes_that_are_no_utf8_cost_their_own_row_alone(tmp_path, content, name) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    said: list[str] = []
+    dataset = open_dataset(str(path), skip_bad=True, say=said.append)
+    assert [problem.text for problem in dataset.problems] == ["a?", "c?"]
+    assert len(said) == 1
+    assert "2 is not UTF-8" in said[0]
+
+
+def test_a_carriage_return_alone_is_a_letter_of_its_cell(tmp_path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_bytes(b'question,answer\r\na\rb?,1\r\n"c\rd\r\ne?",2\r\n')
+    assert [problem.text for problem in open_dataset(str(path)).problems] == ["a\rb?", "c\rd\r\ne?"]
 
 
 def test_what_is_no_file_is_one_line(tmp_path) -> None:
@@ -159,6 +193,15 @@ def test_messages_keep_images_and_calls_of_tools(tmp_path) -> None:
     first, second = open_dataset(str(path)).problems
     assert first.question == (picture,)
     assert second.question == (picture, called, told)
+
+
+def test_half_a_pair_and_bytes_anywhere_in_a_chat_are_text(tmp_path) -> None:
+    parts = [{"type": "text", "text": "Smile \ud83d"}]
+    path = lines(tmp_path, {"messages": [{"role": "user", "name": "\ud83d", "content": parts}], "answer": "4"})
+    (problem,) = open_dataset(str(path)).problems
+    assert problem.text == "Smile \ufffd"
+    packed = table(tmp_path, messages=pa.array([[{"role": "user", "content": b"1 + 1?"}]]), answer=pa.array(["2"]))
+    assert open_dataset(str(packed)).problems[0].question == ({"role": "user", "content": "1 + 1?"},)
 
 
 def test_choices_are_shown_behind_the_last_question_of_a_chat(tmp_path) -> None:

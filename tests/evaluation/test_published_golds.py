@@ -34,6 +34,8 @@ def test_golds_that_say_nothing_are_refused_for_every_kind(tmp_path, kind, value
             ("number", value)
             for value in (True, False, [3, 4], [3], {"x": 3}, "none", "3, 4", "3 or 4", "3,5", "twelve and a bit")
         ],
+        *[("math", value) for value in ([None], [1, None], [1, ""])],
+        ("text", [None]),
         *[("choice", value) for value in ("none of them", "A and C", 2, [0], True)],
         *[("json", value) for value in ("not json", "{'a': 1}", "NaN")],
     ],
@@ -79,6 +81,12 @@ def test_short_floats_are_their_own_shortest_decimal(tmp_path) -> None:
     for kind in (pa.float32(), pa.float16()):
         path = table(tmp_path, question=pa.array(["a?", "b?"]), answer=pa.array([0.1, 2.5]).cast(kind))
         assert golds(path, "number") == ["0.1", "2.5"]
+    path = table(tmp_path, question=pa.array(["a?"]), answer=pa.array([0.1], pa.float32()).dictionary_encode())
+    assert golds(path, "number") == ["0.1"]
+    for kind in (pa.list_(pa.float32()), pa.list_(pa.float32(), 2), pa.large_list(pa.float16())):
+        halves = pa.array([[0.1, 2.5]], pa.list_(pa.float64())).cast(kind)
+        path = table(tmp_path, question=pa.array(["a?"]), choices=halves, answer=pa.array([0]))
+        assert open_dataset(str(path)).problems[0].text == "a?\nA. 0.1\nB. 2.5"
     path = table(tmp_path, question=pa.array(["a?", "b?"]), answer=pa.array([None, 2.5], pa.float32()))
     assert "row 1: answer is null" in refusal(path, "number")
 
@@ -89,6 +97,16 @@ def test_tables_have_more_kinds_of_golds(tmp_path) -> None:
     assert golds(table(tmp_path, question=question, answer=pa.array(values[:1])), "number") == ["1.50"]
     assert golds(table(tmp_path, question=question, answer=pa.array(values[1:])), "text") == ["2026-11-29"]
     assert golds(table(tmp_path, question=question, answer=pa.array(["B"]).dictionary_encode()), "choice") == ["B"]
+    assert "no number" in refusal(table(tmp_path, question=question, answer=pa.array(values[1:])), "number")
+    nanoseconds = pa.array([1], pa.timestamp("ns"))  # finer than Python has it
+    assert golds(table(tmp_path, question=question, answer=nanoseconds)) == ["1970-01-01 00:00:00.000000001"]
+    for kind in (pa.binary_view(), pa.binary(6)):
+        assert golds(table(tmp_path, question=question, answer=pa.array([b"#### 4"], kind))) == ["4"]
+
+
+def test_whole_decimals_name_problems(tmp_path) -> None:
+    path = table(tmp_path, id=pa.array([decimal.Decimal(7)]), question=pa.array(["a?"]), answer=pa.array(["1"]))
+    assert open_dataset(str(path)).problems[0].problem_id == "7"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from outthink import BadInput
+from outthink.cli.main import main
 from outthink.controller.verifier import open_verifier
 from outthink.engines.traces import load
 from outthink.evaluation.compare import CompareSettings, compare
@@ -54,7 +56,7 @@ def judge(path: Path, out: Path, verifier: Any = None) -> Path:
         (pa.array([None, True, None, False]), [True, True, False, False]),
         (pa.array([None, 1, None, 0], pa.int8()), [1, 1, 0, 0]),
         (pa.array([1.0, float("nan"), None, 0.0]), [1.0, 0.0, 0.0, 0.0]),
-        (pa.array([None, "True", None, "False"]), ["True", "True", "False", "False"]),
+        (pa.array([None, "True", "", "False"]), ["True", "True", "False", "False"]),
         (pa.array([True, True, True, False]), [True, True, True, False]),
     ],
 )
@@ -100,6 +102,62 @@ def test_dates_decimals_and_bytes_pass_to_jsonl_as_text(tmp_path) -> None:
     ]  # fmt: skip
     assert rows[0]["nested"] == {"at": "2024-05-01", "list": ["2.5"]}
     assert [row["measured"] for row in rows] == [None, None, 0.5, None]
+
+
+@pytest.mark.parametrize(
+    ("cells", "text"),
+    [
+        (pa.array([1] * 4, pa.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
+        (pa.array([1] * 4, pa.time64("ns")), "00:00:00.000000001"),
+        (pa.array([1] * 4, pa.timestamp("us", "Nowhere/Here")), "1970-01-01 00:00:00.000001"),
+        (pa.array([{"at": 1}] * 4, pa.struct([("at", pa.timestamp("ns"))])), {"at": "1970-01-01 00:00:00.000000001"}),
+    ],
+)
+def test_times_that_python_cannot_hold_pass_to_jsonl_as_text(tmp_path, cells, text) -> None:
+    out = judge(samples(tmp_path / "a.parquet", when=cells), tmp_path / "b.jsonl")
+    assert [json.loads(line)["when"] for line in out.read_text().splitlines()] == [text] * 4
+
+
+def test_texts_may_be_bytes_and_columns_that_stand_twice_are_refused(tmp_path) -> None:
+    out = judge(samples(tmp_path / "a.parquet", text=[text.encode() for text in TEXTS]), tmp_path / "b.parquet")
+    assert parquet.read_table(out)["score"].to_pylist() == [1, 0, 0, 1]
+    table = parquet.read_table(tmp_path / "a.parquet").append_column("text", pa.array(TEXTS))
+    parquet.write_table(table, tmp_path / "c.parquet")
+    with pytest.raises(BadInput, match="twice"):
+        SampleFile(tmp_path / "c.parquet")
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (["True", "False", "", "1"], "agrees with `correct` on 3 of 3"),
+        ([1.0, 0.0, 0.5, None], "agrees with `correct` on 2 of 2"),
+        ([b"false", b"true", None, None], "agrees with `correct` on 0 of 2"),
+    ],
+)
+def test_verify_says_how_often_the_file_agrees_whatever_it_writes_for_true(tmp_path, capsys, told, line) -> None:
+    source = samples(tmp_path / "a.parquet", correct=told)
+    (tmp_path / "problems.jsonl").write_text('{"problem_id": "p", "question": "2 + 2?", "answer": "4"}\n')
+    arguments = [
+        source,
+        "--problems",
+        tmp_path / "problems.jsonl",
+        "--verifier",
+        "exact",
+        "--out",
+        tmp_path / "b.jsonl",
+    ]
+    assert main(["verify", *map(str, arguments)]) == 0
+    assert line in capsys.readouterr().out
+
+
+def test_greedy_samples_alone_can_be_compared(tmp_path) -> None:
+    columns = {"problem_id": list("pqrs"), "sample_idx": [0] * 4, "correct": [True, False, False, True]}
+    rows = compare([samples(tmp_path / "a.parquet", **columns)], [Spec.parse("single")], CompareSettings(seeds=1))
+    assert [(row["strategy"], row["accuracy"], row["difference"]) for row in rows] == [("greedy", 0.5, None)]
+    columns["sample_idx"] = [0, 0, 1, 1]
+    with pytest.raises(BadInput, match="neither a sampled nor a greedy"):
+        compare([samples(tmp_path / "b.parquet", **columns)], [Spec.parse("single")], CompareSettings(seeds=1))
 
 
 @pytest.mark.parametrize("name", ["b.parquet", "b.jsonl"])

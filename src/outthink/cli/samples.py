@@ -244,8 +244,8 @@ def _agreement(samples: SampleFile, report: VerifyReport) -> None:
         if name not in samples.names:
             continue
         both = [
-            (bool(recorded), sample.score == 1)
-            for recorded, sample in zip(samples.column(name), report.judged, strict=True)
+            (recorded, sample.score == 1)
+            for recorded, sample in zip(samples.truths(name), report.judged, strict=True)
             if recorded is not None and sample.score is not None
         ]
         if both:

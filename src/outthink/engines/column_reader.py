@@ -1,27 +1,33 @@
 """Columns of a Parquet file of samples: read by batches, and every cell checked.
 
-Knows: which types a column may have, what a cell means (a name, a place, a count, an answer, a truth value), what
-tables make of whole numbers with a gap, and at what length a sample of unknown tokens replays. Does not know what a
-sample is, or the file's metadata.
+Knows: which types a column may have, what is in which (names, places, counts, answers, truth values), and at what
+length a sample of unknown tokens replays. Does not know what a cell means, what a sample is, or the file's metadata.
 """
 
 from __future__ import annotations
 
-import datetime
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 
 from outthink.core.errors import BadInput
+from outthink.engines.cells import (
+    Arrow,
+    BadCell,
+    Cell,
+    cells_of,
+    count_of,
+    is_listed,
+    name_of,
+    place_of,
+    text_of,
+    truth_of,
+)
 from outthink.engines.recorded import LISTS, WORDS, Numbers, Ragged, RecordedProblems, SampleColumns
 
 T = TypeVar("T")
-Arrow = Any
-"""An array, table or file of pyarrow, which has no types."""
 _BATCH = 4096
 """Rows that are read at a time."""
 _PER_TOKEN = 4.0
@@ -30,99 +36,16 @@ _COUNTS = ("n_tokens", "prompt_tokens", "verifier_tokens")
 _REALS = ("mean_logprob", "self_certainty", "score")
 
 
-# What may stand in a cell, and what it means.
+def _is_number(kind: Arrow) -> bool:
+    import pyarrow as pa
 
-Scalar: TypeAlias = str | bytes | float | Decimal | datetime.date | datetime.time | datetime.timedelta | None
-Cell: TypeAlias = "Scalar | Sequence[Cell] | Mapping[str, Cell]"
-
-_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
 
 
-class BadCell(ValueError):
-    """Why a cell cannot be used, as words that follow its column's name."""
-
-
-def text_of(value: Cell) -> str | None:
-    """Text; numbers as text would write them, bytes as UTF-8. None for nothing: null, NaN, empty text."""
-    if value is None or isinstance(value, str):
-        return value or None
-    if isinstance(value, bytes):
-        try:
-            return value.decode() or None
-        except UnicodeDecodeError:
-            raise BadCell("is no UTF-8") from None
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        # Tables turn whole numbers into floats where one of them is missing.
-        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
-    if isinstance(value, Decimal):
-        return None if value.is_nan() else f"{value:f}"
-    if isinstance(value, Mapping):
-        raise BadCell("is an object")
-    if isinstance(value, Sequence):
-        raise BadCell("is a list")
-    return str(value)
-
-
-def name_of(value: Cell) -> str:
-    """A name: text or a whole number."""
-    known = value if isinstance(value, str | bytes) else _whole(value)
-    name = text_of(known)
-    if name is None:
-        raise BadCell("is neither text nor a whole number" if known is None and value is not None else "is empty")
+def _named(value: Cell) -> str:
+    if (name := name_of(value)) is None:
+        raise BadCell("is empty")
     return name
-
-
-def place_of(value: Cell) -> int:
-    """A whole number of at least 0, also as text."""
-    number = count_of(value)
-    if number is None:
-        raise BadCell("is no whole number")
-    return number
-
-
-def count_of(value: Cell) -> int | None:
-    """A whole number of at least 0, also as text; None for nothing, which is unknown and not 0."""
-    if isinstance(value, str):
-        if not value.strip():
-            return None
-        number = int(value) if value.strip().isdecimal() else None
-    elif value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    else:
-        number = _whole(value)
-    if number is None or number < 0:
-        raise BadCell("is no whole number")
-    return number
-
-
-def truth_of(value: Cell) -> bool | None:
-    """A truth value, 0 or 1, or such text; None for nothing. Scores are refused: how many points are right?"""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        if not value.strip():
-            return None
-        known = _TRUTHS.get(value.strip().lower())
-    elif value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    else:
-        known = {0: False, 1: True}.get(number) if (number := _whole(value)) is not None else None
-    if known is None:
-        raise BadCell("is no truth value")
-    return known
-
-
-def _whole(value: Cell) -> int | None:
-    """A number without fraction, None for everything else; a truth value is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        return None
-    finite = value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
-    return int(value) if finite and value == int(value) else None
-
-
-# Columns of cells.
 
 
 class Words:
@@ -186,7 +109,7 @@ class ColumnReader:
 
     def _column(self, name: str, array: Arrow) -> Numbers | Ragged:
         if name == "problem_id":
-            return np.array(self._names.coded(self._cells(name, array, name_of)), dtype=np.int32)
+            return np.array(self._names.coded(self._cells(name, array, _named)), dtype=np.int32)
         if name == "verifier":
             return np.array(self._verifiers.coded(cell or "" for cell in self._cells(name, array, text_of)), np.int16)
         if name in WORDS:
@@ -209,7 +132,7 @@ class ColumnReader:
         """What each cell means; of many equal ones it is asked once."""
         known: dict[tuple[type, Cell], T] = {}
         found = []
-        for row, cell in enumerate(_cells_of(array), start=self._row + 1):
+        for row, cell in enumerate(cells_of(array), start=self._row + 1):
             try:
                 key = (type(cell), cell)
                 found.append(known[key] if key in known else known.setdefault(key, meaning(cell)))
@@ -246,34 +169,37 @@ class ColumnReader:
 
         if pa.types.is_null(array.type):
             return np.full(len(array), np.nan, dtype=np.float32)
-        if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type)):
+        if not _is_number(array.type):
             self._refuse(name, self._row + 1, BadCell("is no number"))
-        kind = pa.float64() if pa.types.is_integer(array.type) else array.type
+        kind = array.type if pa.types.is_floating(array.type) else pa.float64()
         numbers: Numbers = array.cast(kind).to_numpy(zero_copy_only=False)
         return numbers
 
     def _listed(self, name: str, array: Arrow) -> Ragged:
         """Lists of numbers, empty where there is none."""
         import pyarrow as pa
+        import pyarrow.compute as compute
 
-        listed = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
+        listed = is_listed(array.type)
         if pa.types.is_null(array.type.value_type if listed else array.type):
             return Ragged(np.zeros(len(array) + 1, dtype=np.int32), np.zeros(0, dtype=np.float32))
-        number = listed and (pa.types.is_floating(array.type.value_type) or pa.types.is_integer(array.type.value_type))
-        if not number:
+        if not (listed and _is_number(array.type.value_type)):
             self._refuse(name, self._row + 1, BadCell("is no list of numbers"))
-        sizes = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        held: Numbers = array.flatten().to_numpy(zero_copy_only=False)
-        if held.dtype.kind != "f":
-            held = held.astype(np.float64)
+        sizes = compute.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+        items = array.flatten()
+        floating = pa.types.is_floating(items.type)
+        held: Numbers = (items if floating else items.cast(pa.float64())).to_numpy(zero_copy_only=False)
         return Ragged(np.concatenate([[0], np.cumsum(sizes)]), held)
 
     def _text(self, name: str, array: Arrow) -> Ragged:
         """Texts, empty where there is none."""
         import pyarrow as pa
+        import pyarrow.compute as compute
 
         if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
             array = pa.array(self._cells(name, array, text_of), pa.string())
+        elif name == "answer":  # blanks are no answer
+            array = compute.if_else(compute.equal(compute.utf8_trim_whitespace(array), ""), None, array)
         binary = array.fill_null("").cast(pa.large_binary())
         offsets = np.frombuffer(binary.buffers()[1], dtype=np.int64)[binary.offset : binary.offset + len(binary) + 1]
         held = binary.buffers()[2]
@@ -304,13 +230,3 @@ class ColumnReader:
                 yield np.zeros(len(texts), dtype=np.int64)
             else:
                 yield compute.utf8_length(texts.cast(pa.large_string())).fill_null(0).to_numpy(zero_copy_only=False)
-
-
-def _cells_of(array: Arrow) -> Sequence[Cell]:
-    """Cells as Python has them; a short float as its own shortest decimal, 0.1 and not 0.10000000149."""
-    import pyarrow as pa
-
-    if pa.types.is_float16(array.type) or pa.types.is_float32(array.type):
-        return [float(str(cell)) for cell in array.to_numpy(zero_copy_only=False)]
-    cells: Sequence[Cell] = array.to_pylist()
-    return cells

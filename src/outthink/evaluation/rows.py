@@ -169,6 +169,9 @@ LADDER = (1, 2, 4, 8, 16, 32)
 def rungs_of(traces: Traces, specs: Sequence[Spec], say: Callable[[str], None]) -> list[Spec]:
     """Every spec at its sizes; self-consistency is always there to compare with."""
     depth = traces.depth
+    if not depth and not traces.greedy:
+        what = "has neither a sampled nor a greedy completion of every problem"
+        raise BadInput("traces", str(traces.path), what, "record one kind for each")
     baseline = Spec.parse(BASELINE)
     if all(spec.canonical != BASELINE for spec in specs):
         specs = [*specs, baseline]
@@ -185,7 +188,7 @@ def rungs_of(traces: Traces, specs: Sequence[Spec], say: Callable[[str], None]) 
         if spec.strategy.name == GREEDY:
             continue  # always a row of its own
         if not spec.strategy.sized:
-            ladder.append(spec)
+            ladder += [spec] if depth else []
         elif "n" not in spec.parameters:
             ladder += [spec.sized(n) for n in LADDER if n <= depth]
         elif spec.n > depth:
@@ -271,8 +274,11 @@ def rows_of(traces: Traces, measured: Sequence[Measured], seeds: int) -> list[Ro
     every = [*measured, *_oracles(traces, rungs)]
     accuracy = np.stack([result.accuracy for result in every])
     low, high = intervals(accuracy)
-    differences = {}
+    differences: dict[str, list[Difference | None]] = {}
     for name, measure in (("difference", "tokens"), ("flops_difference", "flops")):
+        if not rungs:  # greedy samples alone
+            differences[name] = [None for _ in every]
+            continue
         frontier = Frontier([rung.mean(measure) for rung in rungs], np.stack([rung.accuracy for rung in rungs]))
         of_measured = frontier.differences([result.mean(measure) for result in measured], accuracy[: len(measured)])
         of_measured = of_measured if traces.answered else [None] * len(measured)

@@ -11,26 +11,28 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from outthink.core.errors import BadInput
 from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.core.text import REPLACED, writable
+from outthink.engines.cells import Arrow, BadCell, cells_of, count_of, decoded, empty, name_of, text_of, truth_of
 from outthink.engines.protocol import CHUNK
 from outthink.engines.traces import SCORE_COLUMNS, VERIFIER_KEY, reading_parquet
 from outthink.evaluation.published import rows as data_rows
-from outthink.evaluation.published.cells import UnusableCell, empty, name_of, plain_text
 from outthink.evaluation.published.columns import NAMES
-from outthink.evaluation.published.rows import BadRow, Table, json_lines
+from outthink.evaluation.published.rows import BadRow, json_lines
 
 JsonObject = data_rows.JsonObject
 JSONL = data_rows.JSONL
+T = TypeVar("T")
 _TEXTS = ("text", "completion")
 """Columns of a sample's text; the second is HumanEval's."""
 
@@ -66,13 +68,16 @@ def read_rows(field: str, path: Path) -> list[JsonObject]:
     return rows
 
 
-def read_table(field: str, path: Path, remedy: str = "give JSONL or Parquet") -> Table:
+def read_table(field: str, path: Path, remedy: str = "give JSONL or Parquet") -> Arrow:
     """A Parquet file as a pyarrow table; BadInput where it cannot be read as one."""
     import pyarrow.parquet as parquet
 
     with reading_parquet(field, path, remedy):
         # Not `read_table`: that takes `name=value` in the names of folders for columns.
-        return parquet.ParquetFile(path).read()
+        table = parquet.ParquetFile(path).read()
+    if len({*table.column_names}) < table.num_columns:
+        raise BadInput(field, str(path), "names a column twice", "give each its own name")
+    return table
 
 
 @contextmanager
@@ -120,7 +125,7 @@ def write_table(out: Path, rows: Iterable[JsonObject], columns: Sequence[tuple[s
     return written
 
 
-def _row_groups(rows: Iterable[JsonObject], schema: Table) -> Iterator[Table]:
+def _row_groups(rows: Iterable[JsonObject], schema: Arrow) -> Iterator[Arrow]:
     import pyarrow as pa
 
     pieces, left = [], iter(rows)
@@ -154,7 +159,7 @@ class SampleFile:
     def __init__(self, path: Path, *, rescore: bool = False) -> None:
         self.path = path
         self.rows: list[JsonObject] | None = read_rows("samples", path) if is_jsonl(path) else None
-        self.table: Table = None if self.rows is not None else read_table("samples", path)
+        self.table: Arrow = None if self.rows is not None else read_table("samples", path)
         names = self.names
         if len(self) == 0:
             raise BadInput("samples", str(path), "has no rows", "record some samples")
@@ -189,7 +194,17 @@ class SampleFile:
         """One column, None where a row or the whole file has no such value."""
         if self.rows is not None:
             return [row.get(name) for row in self.rows]
-        return self.table[name].to_pylist() if name in self.table.column_names else [None] * len(self)
+        return _column(self.table, name) if name in self.table.column_names else [None] * len(self)
+
+    def truths(self, name: str) -> list[bool | None]:
+        """A column of truth values; None for every cell that is none."""
+        truths: list[bool | None] = []
+        for cell in self.column(name):
+            try:
+                truths.append(truth_of(cell))
+            except BadCell:
+                truths.append(None)
+        return truths
 
     def samples(self) -> list[tuple[str, Sample]]:
         """Problem and sample of every row. BadInput, naming the row, for a cell that is none of a sample."""
@@ -202,16 +217,19 @@ class SampleFile:
         )
         samples = []
         for row, (key, index, text, answer, rule, told, reason, read, logprob, conf, certainty) in enumerate(cells):
+            text = self._read(row, self._text, text, decoded)
             if not (text is None or isinstance(text, str)):
                 raise self._refused(row, self._text, "is no text")
-            name = self._cell(row, self._name, key)
+            name = self._read(row, self._name, key, name_of)
             if name is None:
-                raise self._refused(row, self._name, "is no text")
-            number = self._whole(row, "sample_idx", index)
-            tokens, prompt = self._whole(row, "n_tokens", told), self._whole(row, "prompt_tokens", read)
+                raise self._refused(row, self._name, "is empty")
+            number = self._read(row, "sample_idx", index, count_of)
+            tokens, prompt = (
+                self._read(row, *cell, count_of) for cell in (("n_tokens", told), ("prompt_tokens", read))
+            )
             values = self._numbers(row, "chunk_conf", conf)
             sample = Sample(
-                row if number is None else number, text or "", self._cell(row, "answer", answer),
+                row if number is None else number, text or "", self._read(row, "answer", answer, text_of),
                 rule if rule and isinstance(rule, str) else "none", tokens,
                 reason if reason and isinstance(reason, str) else "unknown", prompt,
                 self._number(row, "mean_logprob", logprob),
@@ -221,20 +239,12 @@ class SampleFile:
             samples.append((name, sample))
         return samples
 
-    def _cell(self, row: int, column: str, value: Any) -> str | None:
-        """A name or an answer: text, or a number as text; None where the cell is empty."""
+    def _read(self, row: int, column: str, value: Any, meaning: Callable[[Any], T]) -> T:
+        """What a cell means; BadInput where that is refused."""
         try:
-            return None if empty(value) else plain_text(value) or None if column == "answer" else name_of(value)
-        except UnusableCell as error:
+            return meaning(value)
+        except BadCell as error:
             raise self._refused(row, column, str(error)) from None
-
-    def _whole(self, row: int, column: str, value: Any) -> int | None:
-        """A whole number, also as text or as the float that a table with a null makes of it."""
-        try:
-            name = name_of(value)
-            return None if name is None else int(name)
-        except (UnusableCell, ValueError):
-            raise self._refused(row, column, "is no whole number") from None
 
     def _number(self, row: int, column: str, value: Any) -> float | None:
         """A number; None where the cell is empty."""
@@ -282,12 +292,15 @@ class SampleFile:
         if verifier.get("kind") != "exact" or not any(map(_untold, told)):
             return None
         # Of the type that the column has, so that it stays one.
-        kind = next((type(cell) for cell in told if isinstance(cell, str | int | float) and not _untold(cell)), bool)
-        filled = [kind(sample.score == 1) if sample.score is not None else None for sample in judged]
+        kind = next((type(cell) for cell in told if not _untold(cell)), bool)
+        if not issubclass(kind, str | bytes | int | float | Decimal):
+            return None
+        as_told: Callable[[bool], Any] = (lambda right: str(right).encode()) if kind is bytes else kind
+        filled = [as_told(sample.score == 1) if sample.score is not None else None for sample in judged]
         return [fill if _untold(cell) else cell for cell, fill in zip(told, filled, strict=True)]
 
     def _write_jsonl(self, draft: Path, judged: Sequence[JudgedSample], verifier: JsonObject) -> None:
-        rows = self.rows if self.rows is not None else self.table.to_pylist()
+        rows = self.rows if self.rows is not None else _rows_of(self.table)
         graded = self._graded(judged, verifier)
         with draft.open("w", encoding="utf-8", errors=REPLACED) as file:
             for place, (row, sample) in enumerate(zip(rows, judged, strict=True)):
@@ -323,9 +336,19 @@ class SampleFile:
             self.table = self.table.drop_columns(list(names))
 
 
+def _column(table: Arrow, name: str) -> list[Any]:
+    return [cell for chunk in table[name].chunks for cell in cells_of(chunk)]
+
+
+def _rows_of(table: Arrow) -> Iterator[JsonObject]:
+    for batch in table.to_batches():
+        for cells in zip(*map(cells_of, batch.columns), strict=True):
+            yield dict(zip(table.column_names, cells, strict=True))
+
+
 def _untold(cell: Any) -> bool:
-    """Null, or the NaN that tables make of it."""
-    return cell is None or cell != cell
+    """Null, or what tables make of it: NaN, blank text."""
+    return empty(cell) or (isinstance(cell, str | bytes) and not cell.strip())
 
 
 def _plain(value: Any) -> Any:
@@ -348,7 +371,7 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _tabled(path: Path, rows: Sequence[JsonObject], names: Sequence[str]) -> Table:
+def _tabled(path: Path, rows: Sequence[JsonObject], names: Sequence[str]) -> Arrow:
     import pyarrow as pa
 
     try:

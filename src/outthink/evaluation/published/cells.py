@@ -1,7 +1,7 @@
-"""What the cells of a data file mean: a question, choices, a gold answer, the name of a problem.
+"""What the cells of a data file of problems hold: a question, choices, a gold answer.
 
-Knows which values are refused, how others become text, and that a gold answer must be readable as its kind. Does not
-know columns, files or forms.
+Knows which values are refused as one of these, and that a gold answer must be readable as its kind. Does not know
+columns, files or forms, nor what a cell means wherever it stands.
 """
 
 from __future__ import annotations
@@ -13,73 +13,57 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
 
 from outthink.answers import canonical_key
 from outthink.answers.reading import last_boxed
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader, Fields, Message
 from outthink.core.text import writable
+from outthink.engines.cells import BadCell, Cell, decoded, empty, text_of
 
 Question = str | tuple[Fields, ...]
 """A question's text, or the messages of a chat in OpenAI's form."""
-Cell = Any
-"""What stands in a cell, as JSON or Arrow gives it."""
 LETTERS = "ABCDEFGHIJ"
 """Of choices, as many as the kind `choice` reads."""
 _UNBRACED = re.compile(r"\\boxed\s+([^\s$]+)")
 
 
-class UnusableCell(Exception):
-    """Why a cell cannot be used; never leaves this room."""
-
-
-def empty(value: Cell) -> bool:
-    """Whether a cell holds nothing: null, or the NaN that tables write for it."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _decoded(value: Cell) -> Cell:
-    """Bytes as UTF-8, everything else as it is."""
-    if not isinstance(value, bytes):
-        return value
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UnusableCell("is no UTF-8") from None
-
-
 def question_of(value: Cell) -> Question:
-    """A text, or messages; UnusableCell for everything else."""
-    value = _decoded(value)
+    """A text, or messages; BadCell for everything else."""
+    value = decoded(value)
     if empty(value):
-        raise UnusableCell("is null")
+        raise BadCell("is null")
     if isinstance(value, str):
         if not value.strip():
-            raise UnusableCell("is an empty question")
+            raise BadCell("is an empty question")
         return writable(value)
     if isinstance(value, list):
         return _messages(value)
-    raise UnusableCell("is no text")
+    raise BadCell("is no text")
 
 
 def _messages(value: Sequence[Cell]) -> tuple[Fields, ...]:
     messages = []
     for part in value:
         # A table gives every message the keys of all.
-        known = {name: cell for name, cell in part.items() if cell is not None} if isinstance(part, Mapping) else {}
+        known = (
+            {name: decoded(cell) for name, cell in part.items() if cell is not None}
+            if isinstance(part, Mapping)
+            else {}
+        )
         content = known.get("content")
         parts = isinstance(content, list) and all(isinstance(piece, Mapping) for piece in content)
         if not isinstance(known.get("role"), str) or not (isinstance(content, str) or parts or "tool_calls" in known):
-            raise UnusableCell("is neither text nor messages with role and content")
-        messages.append(known | {"content": writable(content) if isinstance(content, str) else content})
+            raise BadCell("is neither text nor messages with role and content")
+        whole = json.dumps(known | {"content": content}, ensure_ascii=False, default=text_of)
+        messages.append(json.loads(writable(whole)))
     # Parts other than text (images, tool calls) say something, too.
     if not any(Message.of(message).text.strip() or isinstance(message["content"], list) for message in messages):
-        raise UnusableCell("is an empty question")
+        raise BadCell("is an empty question")
     return tuple(messages)
 
 
-def text_of(question: Question) -> str:
+def question_text(question: Question) -> str:
     """A question as text: of messages their texts, one below the other."""
     if isinstance(question, str):
         return question
@@ -98,56 +82,40 @@ def extended(question: Question, lines: str) -> Question:
 
 
 def choices_of(value: Cell) -> list[str]:
-    """The texts of choices, two to ten; UnusableCell for everything else."""
-    value = _decoded(value)
+    """The texts of choices, two to ten; BadCell for everything else."""
+    value = decoded(value)
     if isinstance(value, str) and value.lstrip().startswith("["):  # a table without lists holds them as JSON
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise UnusableCell("is no list") from None
+            raise BadCell("is no list") from None
     if not isinstance(value, list | tuple):
-        raise UnusableCell("is null" if empty(value) else "is no list")
+        raise BadCell("is null" if empty(value) else "is no list")
     if not 2 <= len(value) <= len(LETTERS):
-        raise UnusableCell(f"has {len(value)} choices, not 2 to {len(LETTERS)}")
+        raise BadCell(f"has {len(value)} choices, not 2 to {len(LETTERS)}")
     texts = []
     for place, choice in enumerate(value):
         try:
             texts.append(choice_of(choice))
-        except UnusableCell as error:
-            raise UnusableCell(f"has at place {place} what {error}") from None
+        except BadCell as error:
+            raise BadCell(f"has at place {place} what {error}") from None
     return texts
 
 
 def choice_of(value: Cell) -> str:
-    """The text of one choice; UnusableCell for what has none."""
+    """The text of one choice; BadCell for what has none."""
     if empty(value):
-        raise UnusableCell("is null")
+        raise BadCell("is null")
     if isinstance(value, bool | list | Mapping):
-        raise UnusableCell("is no text")
-    if not (text := plain_text(value)):
-        raise UnusableCell("is empty")
-    return text
+        raise BadCell("is no text")
+    if not (text := text_of(value)):
+        raise BadCell("is empty")
+    return text.strip()
 
 
 def shown(choices: Sequence[str]) -> str:
     """Choices as lines `A. ...`."""
     return "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=False))
-
-
-def plain_text(value: Cell) -> str:
-    """A scalar as text, without blanks around it: numbers as decimals, dates in ISO's form."""
-    value = _decoded(value)
-    if isinstance(value, str):
-        return writable(value).strip()
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return format(Decimal(repr(value)), "f") if math.isfinite(value) else repr(value)
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    return str(value)
 
 
 def gold_of(value: Cell, kind: AnswerKind | AnswerReader | None, choices: Sequence[str] | None = None) -> str:
@@ -157,46 +125,53 @@ def gold_of(value: Cell, kind: AnswerKind | AnswerReader | None, choices: Sequen
         kind: None where it is not known: what no kind could use is refused.
         choices: texts of the choices, None for an answer that is no choice.
 
-    Raises UnusableCell for null, NaN, empty text, a place outside the choices, what cannot be read; for a number also
+    Raises BadCell for null, NaN, empty text, a place outside the choices, what cannot be read; for a number also
     for truth values, lists and objects.
     """
-    value = _decoded(value)
+    value = decoded(value)
     if empty(value):
-        raise UnusableCell("is null")
-    if kind == "number" and isinstance(value, bool | list | Mapping):
-        raise UnusableCell("is no number")
+        raise BadCell("is null")
+    if kind == "number" and isinstance(value, bool | list | Mapping | datetime.date | datetime.time):
+        raise BadCell("is no number")
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise BadCell("is not finite")
     if choices is not None:
         text = _letter(value, choices)
-    elif isinstance(value, Mapping) or (isinstance(value, list) and kind == "json"):
-        text = json.dumps(value, ensure_ascii=False, default=plain_text)
-    elif isinstance(value, list):
-        text = ", ".join(plain_text(item) for item in value)
+    elif isinstance(value, list) and kind != "json":
+        text = ", ".join(map(_item, value))
     else:
-        text = plain_text(value)
+        text = _item(value)
     if not text:
-        raise UnusableCell("is empty")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UnusableCell("is not finite")
+        raise BadCell("is empty")
     if kind is not None:
         readable(text, kind)
     return text
 
 
+def _item(value: Cell) -> str:
+    """A gold answer, or one of several, as text; lists and objects as JSON."""
+    if isinstance(value, list | Mapping):
+        return json.dumps(value, ensure_ascii=False, default=text_of)
+    if (text := text_of(value)) is None:
+        raise BadCell("is empty")
+    return text.strip()
+
+
 def readable(gold: str, kind: AnswerKind | AnswerReader) -> None:
-    """UnusableCell for a gold answer that its kind cannot read."""
+    """BadCell for a gold answer that its kind cannot read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             canonical_key(kind, gold)
     except BadInput as error:
-        raise UnusableCell(error.problem) from None
+        raise BadCell(error.problem) from None
 
 
 def is_readable(gold: str, kind: AnswerKind | AnswerReader) -> bool:
     """Whether a kind can read a gold answer."""
     try:
         readable(gold, kind)
-    except UnusableCell:
+    except BadCell:
         return False
     return True
 
@@ -205,14 +180,14 @@ def _letter(value: Cell, choices: Sequence[str]) -> str:
     """The letter of the right choice: from its place (from 0), its letter, or its whole text."""
     letters = LETTERS[: len(choices)]
     if isinstance(value, bool | list | Mapping):
-        raise UnusableCell("is neither a place nor a letter of the choices")
+        raise BadCell("is neither a place nor a letter of the choices")
     if isinstance(value, float) and value.is_integer():  # a table with a null writes whole numbers as floats
         value = int(value)
     if isinstance(value, int):
         if not 0 <= value < len(choices):
-            raise UnusableCell(f"is outside the {len(choices)} choices")
+            raise BadCell(f"is outside the {len(choices)} choices")
         return letters[value]
-    text = plain_text(value)
+    text = (text_of(value) or "").strip()
     if len(text) == 1 and text.upper() in letters:
         return text.upper()
     same = [letter for letter, choice in zip(letters, choices, strict=True) if choice == text]
@@ -221,11 +196,11 @@ def _letter(value: Cell, choices: Sequence[str]) -> str:
         place = letters[int(text)] if int(text) < len(letters) else None
         found = {*same, *([place] if place else [])}
         if not found:
-            raise UnusableCell(f"is outside the {len(choices)} choices")
+            raise BadCell(f"is outside the {len(choices)} choices")
     else:
         found = {*same}
     if len(found) != 1:
-        raise UnusableCell("fits several choices" if found else "is neither a place nor a letter of the choices")
+        raise BadCell("fits several choices" if found else "is neither a place nor a letter of the choices")
     return found.pop()
 
 
@@ -236,38 +211,24 @@ def is_hashed(value: Cell) -> bool:
 
 def behind_hashes(value: Cell) -> Cell:
     """GSM8K's gold answer: what stands behind `####`; a cell without it as it is."""
-    value = _decoded(value)
+    value = decoded(value)
     if not isinstance(value, str) or "####" not in value:
         return value
     gold = value.rpartition("####")[2].strip()
     if not gold:
-        raise UnusableCell("has nothing behind ####")
+        raise BadCell("has nothing behind ####")
     return value if "\n" in gold else gold  # elsewhere than on the last line it is a heading
 
 
 def boxes(value: Cell) -> Cell:
-    r"""MATH's solution, whose boxes are the gold answer; UnusableCell for one without.
+    r"""MATH's solution, whose boxes are the gold answer; BadCell for one without.
 
     The whole solution is kept: how its boxes make one answer is known where answers are read.
     """
-    value = _decoded(value)
+    value = decoded(value)
     if isinstance(value, str) and value.strip() and not last_boxed(value):
         bare = _UNBRACED.findall(value)  # `\boxed 5`, which TeX takes as well
         if not bare:
-            raise UnusableCell("has no \\boxed answer")
-        return bare[-1]
+            raise BadCell("has no \\boxed answer")
+        return str(bare[-1])
     return value
-
-
-def name_of(value: Cell) -> str | None:
-    """A problem's name: text or a whole number; None where the cell is empty, UnusableCell for everything else."""
-    value = _decoded(value)
-    if empty(value):
-        return None
-    if isinstance(value, str):
-        return writable(value) or None
-    if isinstance(value, float) and value.is_integer():  # a table with a null writes whole numbers as floats
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UnusableCell("is neither text nor a whole number")
-    return str(value)

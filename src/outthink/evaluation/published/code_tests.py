@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outthink.core.text import writable
-from outthink.evaluation.published.cells import Cell, UnusableCell, empty
+from outthink.engines.cells import BadCell, Cell, decoded, empty
 
 _BUILTINS = frozenset(dir(builtins))
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -37,27 +37,28 @@ class CodeTest:
 
 def human_eval(prompt: Cell, entry_point: Cell, test: Cell) -> CodeTest:
     """A test as HumanEval has it, whatever its cells hold; `function_name` and `calls` say what is wrong with it."""
-    return CodeTest(*(writable(cell) if isinstance(cell, str) else "" for cell in (prompt, entry_point, test)))
+    texts = (cell.decode(errors="replace") if isinstance(cell, bytes) else cell for cell in (prompt, entry_point, test))
+    return CodeTest(*(writable(text) if isinstance(text, str) else "" for text in texts))
 
 
 def function_name(value: Cell) -> str:
-    """The name of the tested function; UnusableCell for what is none."""
+    """The name of the tested function; BadCell for what is none."""
     name = _python(value)
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise UnusableCell("is not the name of a function")
+        raise BadCell("is not the name of a function")
     return name
 
 
 def calls(test: Cell, entry_point: str) -> None:
-    """UnusableCell for a test that is no Python, defines no `check`, or never mentions the tested function."""
+    """BadCell for a test that is no Python, defines no `check`, or never mentions the tested function."""
     tree = _parsed(_python(test))
     checks = [node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS) and node.name == "check"]
     named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     if not checks and "check" not in named:
-        raise UnusableCell("defines no check(candidate)")
+        raise BadCell("defines no check(candidate)")
     taken = {name.arg for check in checks for name in (*check.args.posonlyargs, *check.args.args)}
     if checks and not named & {*taken, entry_point}:
-        raise UnusableCell(f"never calls {entry_point}")
+        raise BadCell(f"never calls {entry_point}")
 
 
 def mbpp(tests: Cell, setup: Cell, imports: Cell, solution: Cell) -> CodeTest:
@@ -70,7 +71,7 @@ def mbpp(tests: Cell, setup: Cell, imports: Cell, solution: Cell) -> CodeTest:
     """
     body = _parsed("\n".join(assertions(tests)))
     if not any(isinstance(node, ast.Assert) for node in ast.walk(body)):
-        raise UnusableCell("asserts nothing")
+        raise BadCell("asserts nothing")
     before = [*(imports if isinstance(imports, list) else []), *([] if empty(setup) else [setup])]
     prepared = "\n".join(_python(piece) for piece in before if not (isinstance(piece, str) and not piece.strip()))
     name = _tested(body, _parsed(prepared), solution)
@@ -84,9 +85,9 @@ _CANDIDATE = ast.arguments([], [ast.arg("candidate")], None, [], [], None, [])
 
 
 def assertions(tests: Cell) -> list[str]:
-    """MBPP's tests as texts; UnusableCell where there is none."""
+    """MBPP's tests as texts; BadCell where there is none."""
     if not isinstance(tests, list) or not tests:
-        raise UnusableCell("is null" if empty(tests) else "is no list of tests")
+        raise BadCell("is null" if empty(tests) else "is no list of tests")
     return [_python(test) for test in tests]
 
 
@@ -96,12 +97,13 @@ def with_tests(tests: Sequence[str]) -> str:
 
 
 def _python(value: Cell) -> str:
+    value = decoded(value)
     if empty(value):
-        raise UnusableCell("is null")
+        raise BadCell("is null")
     if not isinstance(value, str):
-        raise UnusableCell("is no text")
+        raise BadCell("is no text")
     if not value.strip():
-        raise UnusableCell("is empty")
+        raise BadCell("is empty")
     return writable(value)
 
 
@@ -111,7 +113,7 @@ def _parsed(source: str) -> ast.Module:
             warnings.simplefilter("ignore")
             return ast.parse(textwrap.dedent(source))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UnusableCell(f"is no Python ({error})") from None
+        raise BadCell(f"is no Python ({error})") from None
 
 
 def _tested(body: ast.Module, prepared: ast.Module, solution: Cell) -> str:
@@ -132,13 +134,13 @@ def _tested(body: ast.Module, prepared: ast.Module, solution: Cell) -> str:
     name = next((name for name in called if name in defined), None)
     name = name or next((name for name in called if name not in known), None)
     if name is None:
-        raise UnusableCell("calls no function")
+        raise BadCell("calls no function")
     return name
 
 
 def _defined(solution: Cell) -> set[str]:
     try:
         tree = _parsed(_python(solution))
-    except UnusableCell:
+    except BadCell:
         return set()
     return {node.name for node in tree.body if isinstance(node, (*_FUNCTIONS, ast.ClassDef))}

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader
+from outthink.engines.cells import BadCell
 from outthink.engines.traces import Traces, metadata, reading_parquet
-from outthink.evaluation.published.cells import Question, UnusableCell, readable, text_of
+from outthink.evaluation.published.cells import Question, question_text, readable
 from outthink.evaluation.published.columns import Columns, Taken
 from outthink.evaluation.published.problem_list import MARK, mark
 from outthink.evaluation.published.problems import ProblemRow, RowFault, open_problems
@@ -83,7 +84,7 @@ class Problems:
 
     def question(self, problem: str) -> str:
         """What was asked, as text. BadInput where the file does not tell."""
-        return text_of(self.asked(problem))
+        return question_text(self.asked(problem))
 
     def only(self, names: Iterable[str]) -> Problems:
         """Those of these problems that the file has."""
@@ -106,7 +107,7 @@ class Problems:
             if fault is None and row.gold is not None:
                 try:
                     readable(row.gold, kind)
-                except UnusableCell as error:
+                except BadCell as error:
                     fault = RowFault(row.number, self.taken.gold or "", str(error))
                 known[name] = row.gold
             if fault is not None:

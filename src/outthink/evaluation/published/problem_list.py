@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import overload
 
-from outthink.evaluation.published.cells import Question, extended, text_of
+from outthink.evaluation.published.cells import Question, extended, question_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Problem:
     @property
     def text(self) -> str:
         """The question as text."""
-        return text_of(self.question)
+        return question_text(self.question)
 
     def asking(self, line: str) -> Problem:
         """The same problem with one more line behind its question."""

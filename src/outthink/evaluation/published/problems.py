@@ -13,9 +13,9 @@ from pathlib import Path
 
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader
+from outthink.engines.cells import BadCell, name_of
 from outthink.evaluation.published.cells import (
     Question,
-    UnusableCell,
     behind_hashes,
     boxes,
     choice_of,
@@ -23,7 +23,6 @@ from outthink.evaluation.published.cells import (
     extended,
     gold_of,
     is_hashed,
-    name_of,
     question_of,
     shown,
 )
@@ -144,7 +143,7 @@ def _cell(column: str) -> Iterator[None]:
     """Says in which column a cell cannot be used."""
     try:
         yield
-    except UnusableCell as error:
+    except BadCell as error:
         raise _Faulty(column, str(error)) from None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from outthink.core.errors import BadInput
+from outthink.core.text import writable
+from outthink.engines.cells import Arrow, cells_of
 from outthink.engines.traces import reading_parquet
 
 JsonObject = dict[str, Any]
 """A JSON object, or a row of a table: what stands under a key is told by the format that it comes from."""
-Table = Any
-"""What pyarrow gives, which has no types."""
 JSONL = (".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
 HEADERLESS = ("question", "A", "B", "C", "D", "answer")
@@ -93,6 +94,8 @@ def open_rows(field: str, path: Path, known: Collection[str] = ()) -> RowFile:
     with reading(field, path), _opened(path) as file:
         head = file.read(4096)
     kind, text = suffix(path), head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise BadInput(field, str(path), "is UTF-16", "write it as UTF-8")
     if kind in PARQUET or head.startswith(b"PAR1"):
         return _parquet(field, path)
     if kind == ".csv":
@@ -161,17 +164,20 @@ def _row(text: bytes, name: str) -> ReadRow:
 def _array(field: str, path: Path) -> Iterator[ReadRow]:
     """The objects of a JSON array, parsed one by one. BadInput where it breaks off: what follows is not known."""
     with reading(field, path), _opened(path) as file:
-        text = file.read().decode("utf-8-sig")
+        text = file.read().decode("utf-8-sig", "surrogateescape")
     decoder, place, number = json.JSONDecoder(), _blank(text, text.index("[") + 1), 0
     if text.startswith("]", place):
         yield BadRow("the array holds no JSON object")
     while not text.startswith("]", place):
-        number += 1
+        number, start = number + 1, place
         try:
             row, place = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
             raise BadInput(field, str(path), f"row {number} is not JSON ({error})", "mend the file") from None
-        yield row if isinstance(row, dict) else BadRow(f"row {number} is no JSON object")
+        if not _is_utf8(text[start:place]):
+            yield BadRow(f"row {number} is not UTF-8")
+        else:
+            yield row if isinstance(row, dict) else BadRow(f"row {number} is no JSON object")
         place = _blank(text, place)
         if text.startswith(",", place):
             place = _blank(text, place + 1)
@@ -208,6 +214,8 @@ def _csv(field: str, path: Path, known: Collection[str]) -> RowFile:
     first = next(records, [])
     headerless = len(first) == len(HEADERLESS) and first[-1].strip() in _LETTERS and not {*first} & {*known}
     columns = HEADERLESS if headerless else tuple(name.strip() for name in first)
+    if not _is_utf8("".join(columns)):
+        raise BadInput(field, str(path), "is not UTF-8", "write it as UTF-8")
     if len({*columns}) < len(columns):
         raise BadInput(field, str(path), "names a column twice in its header", "give each its own name")
     rows = _with_columns(path, _cells(columns, chain([first], records) if headerless else records))
@@ -215,18 +223,37 @@ def _csv(field: str, path: Path, known: Collection[str]) -> RowFile:
 
 
 def _records(field: str, path: Path) -> Iterator[list[str]]:
+    """The records of a CSV; bytes that are no UTF-8 stand in them as lone surrogates."""
     csv.field_size_limit(_LONGEST_CELL)
-    # Only `\n` ends a line, as in JSON lines; csv itself takes `\r\n` for one end.
-    with reading(field, path), TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="\n") as text:
-        yield from (record for record in csv.reader(text, strict=True) if record)
+    opened = TextIOWrapper(_opened(path), encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+    with reading(field, path), opened as text:
+        # Only `\n` and `\r\n` end a line, as in JSON lines; csv would stop at another `\r`.
+        records = csv.reader((_LONE_CR.sub(_CR, line) for line in text), strict=True)
+        try:
+            yield from ([cell.replace(_CR, "\r") for cell in record] for record in records if record)
+        except csv.Error as error:
+            problem = f"cannot be read (line {records.line_num}: {error})"
+            raise BadInput(field, str(path), problem, "mend the file") from None
+
+
+_LONE_CR = re.compile(r"\r(?!\n)(?=.)", re.DOTALL)
+_CR = "\udc0d"
+"""Stands for a carriage return within a cell; no byte is read as this half of a pair."""
 
 
 def _cells(columns: Sequence[str], records: Iterable[list[str]]) -> Iterator[ReadRow]:
     for number, record in enumerate(records, start=1):
-        if len(record) == len(columns):
-            yield dict(zip(columns, record, strict=True))
-        else:
+        if len(record) != len(columns):
             yield BadRow(f"row {number} has {len(record)} cells for {len(columns)} columns")
+        elif not _is_utf8("".join(record)):
+            yield BadRow(f"row {number} is not UTF-8")
+        else:
+            yield dict(zip(columns, record, strict=True))
+
+
+def _is_utf8(text: str) -> bool:
+    """False for text with bytes that could not be read as such."""
+    return text.isascii() or writable(text) == text
 
 
 # Parquet.
@@ -250,18 +277,18 @@ def _parquet(field: str, path: Path) -> RowFile:
     return RowFile(path, columns, rows, partial(_batches, field, path, file))
 
 
-def _is_text(kind: Table) -> bool:
+def _is_text(kind: Arrow) -> bool:
     """Whether a column holds texts, or bytes that may be some."""
     import pyarrow as pa
 
     types = pa.types
     if types.is_dictionary(kind):
         kind = kind.value_type
-    texts = types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary
-    return any(is_one(kind) for is_one in texts)
+    texts = types.is_string, types.is_large_string, types.is_string_view, types.is_fixed_size_binary
+    return any(is_one(kind) for is_one in (*texts, types.is_binary, types.is_large_binary, types.is_binary_view))
 
 
-def _batches(field: str, path: Path, file: Table, wanted: Collection[str] | None) -> Iterator[ReadRow]:
+def _batches(field: str, path: Path, file: Arrow, wanted: Collection[str] | None) -> Iterator[ReadRow]:
     names = None if wanted is None else [name for name in file.schema_arrow.names if name in wanted]
     batches = file.iter_batches(batch_size=_BATCH, columns=names, use_threads=False)
     while True:
@@ -269,26 +296,6 @@ def _batches(field: str, path: Path, file: Table, wanted: Collection[str] | None
             batch = next(batches, None)
             if batch is None:
                 return
-            cells = {name: _plain(batch.column(name)) for name in batch.schema.names}
+            cells = {name: cells_of(batch.column(name)) for name in batch.schema.names}
         for place in range(batch.num_rows):
             yield {name: values[place] for name, values in cells.items()}
-
-
-def _plain(column: Table) -> list[Any]:
-    """A column's values; a short float becomes the double of its own shortest decimal (0.1, not 0.10000000149)."""
-    import pyarrow as pa
-
-    if pa.types.is_float16(column.type) or pa.types.is_float32(column.type):
-        return [None if value is None else float(str(value)) for value in _shorts(column)]
-    lists = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-    if lists and pa.types.is_float32(column.type.value_type):
-        column = column.cast(pa.list_(pa.string())).cast(pa.list_(pa.float64()))
-    return list(column.to_pylist())
-
-
-def _shorts(column: Table) -> Iterator[Any]:
-    """numpy's own scalars, whose text is the shortest that reads back as the same value."""
-    import numpy as np
-
-    kind = np.float16 if str(column.type) == "halffloat" else np.float32
-    return (None if value is None else kind(value) for value in column.to_pylist())
