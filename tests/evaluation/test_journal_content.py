@@ -176,6 +176,33 @@ def test_a_full_disk_under_the_journal_is_one_line_and_keeps_what_is_saved(tmp_p
     assert len(later.asked) == 64 - kept
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE samples SET value = '{'",
+        "UPDATE samples SET value = '[]'",
+        "UPDATE samples SET value = '{}'",
+        "UPDATE about SET value = '['",
+        "UPDATE about SET value = '[1]'",
+        "ALTER TABLE samples RENAME COLUMN value TO other",
+    ],
+)
+def test_a_journal_that_is_damaged_is_one_line(tmp_path, change) -> None:
+    source, out = write(tmp_path / "d.jsonl", [("A", "1")]), tmp_path / "toy--d.parquet"
+    interrupted(source, out)
+    with sqlite3.connect(f"{out}.journal") as database:
+        database.execute(change)
+    database.close()
+    with pytest.raises(BadInput, match="is damaged"):
+        go(source, out, Answers(2))
+
+
+def test_a_folder_that_is_a_file_is_one_line(tmp_path) -> None:
+    source = write(tmp_path / "d.jsonl", [("A", "1")])
+    with pytest.raises(BadInput, match="cannot be written"):
+        go(source, source / "toy--d.parquet", Answers(1))
+
+
 def test_a_lone_surrogate_is_recorded_and_right(tmp_path) -> None:
     source, out = write(tmp_path / "q.jsonl", [("A", "4")]), tmp_path / "toy--q.parquet"
     text = "Smile \ud83d The answer is 4."

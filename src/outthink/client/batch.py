@@ -173,7 +173,8 @@ def _open(journal: Path, model: str, requests: Sequence[Request]) -> SampleStore
     }
     store = SampleStore(journal, synchronous="FULL")  # what was paid for survives a power loss
     told = json.loads(json.dumps(described))
-    kept = json.loads(store.about("batch", json.dumps(described, sort_keys=True)) or "{}")
+    store.about("batch", json.dumps(described, sort_keys=True))
+    kept = store.described("batch")
     by_content = store.about("keys") is not None or not len(store)
     # The questions may have been edited: samples belong to what was asked. One of 0.1 keeps them by their names.
     free = {"requests"} if by_content else set()

@@ -201,7 +201,7 @@ class Arena:
 
     def _adopt(self, journal: SampleStore, about: JsonObject) -> bool:
         """Read a journal of 0.1, which tells its questions and keeps everything under their problems' ids."""
-        if json.loads(journal.about("run") or "{}").get("questions") != about["questions"]:
+        if journal.described("run").get("questions") != about["questions"]:
             return False
 
         def renamed(key: str, place: int) -> str:

@@ -137,7 +137,7 @@ async def record(
     about = plan.describe(engine, dataset)
     store = open_journal(out, "recording", about, _FREE, lambda journal: _adopt(journal, dataset, plan), "FULL")
     try:
-        if json.loads(store.about("recording") or "{}").get("answer") != plan.answer:
+        if store.described("recording").get("answer") != plan.answer:
             # From now on its samples were read as more than one kind of answer.
             store.about("read anew", str(plan.answer))
         total = len(dataset.problems) * (plan.samples + plan.greedy)
@@ -204,7 +204,8 @@ def open_journal(
     store = SampleStore(journal, synchronous=synchronous)
     try:
         told = json.loads(json.dumps(described))
-        kept = json.loads(store.about(run, json.dumps(described, sort_keys=True)) or "{}")
+        store.about(run, json.dumps(described, sort_keys=True))
+        kept = store.described(run)
         others = sorted(name for name in {*told, *kept} - {*free} if told.get(name) != kept.get(name))
         if others:
             what = f"is the journal of another {run} ({', '.join(others)})"

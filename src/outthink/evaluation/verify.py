@@ -222,6 +222,7 @@ def _judged(score: Score, verifier: Verifier) -> JudgedSample:
 
 _PATIENCE = 30.0
 """Seconds to wait for another process."""
+_ANOTHER = "run it as it was begun, or change --out"
 
 
 class _ScoreJournal:
@@ -253,18 +254,19 @@ class _ScoreJournal:
             # Of two that start at once the second reads the first one's run.
             execute("INSERT OR IGNORE INTO about VALUES ('run', ?)", (run,))
             (kept,) = execute("SELECT value FROM about WHERE name = 'run'").fetchone()
-        except sqlite3.DatabaseError as error:
+            scores = {int(row): json.loads(value) for row, value in execute("SELECT row, value FROM scores")}
+            self.saved = {
+                row: JudgedSample(score, None if steps is None else tuple(steps), tokens, reason)
+                for row, (score, steps, tokens, reason) in scores.items()
+            }
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             self._database.close()
             raise BadInput("--out", str(self.path), f"is no journal ({error})", "remove the file") from None
         if kept != run:
             self._database.close()
-            raise BadInput("--out", str(self.path), "is the journal of another run", "remove it or change --out")
-        self.saved: dict[int, JudgedSample] = {}
+            raise BadInput("--out", str(self.path), "is the journal of another run", _ANOTHER)
         self.waiting: dict[int, JudgedSample] = {}
         self._committed = 0.0
-        for row, value in execute("SELECT row, value FROM scores"):
-            score, steps, tokens, reason = json.loads(value)
-            self.saved[int(row)] = JudgedSample(score, None if steps is None else tuple(steps), tokens, reason)
 
     def add(self, judged: Iterable[tuple[int, JudgedSample]]) -> None:
         """Take in a batch of rows without a score so far."""

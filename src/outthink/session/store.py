@@ -11,7 +11,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -41,16 +41,17 @@ class SampleStore:
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "NORMAL") -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
             use_log(self._database, _PATIENCE)
             self._database.execute(f"PRAGMA synchronous={synchronous}")
             self._database.execute("CREATE TABLE IF NOT EXISTS samples (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             self._database.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
-        except sqlite3.OperationalError as error:
+        except (OSError, sqlite3.OperationalError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise BadInput(
-                "store", str(path), f"cannot be written ({error})", "check the folder, and the space there"
+                "store", str(path), f"cannot be written ({reason})", "check the folder, and the space there"
             ) from None
         except sqlite3.DatabaseError as error:
             raise BadInput(
@@ -59,8 +60,8 @@ class SampleStore:
 
     def get(self, key: str) -> Sample | None:
         """The sample kept under a key, None if there is none."""
-        row = self._database.execute("SELECT value FROM samples WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _decode(json.loads(row[0]))
+        value = next(self._read("SELECT value FROM samples WHERE key = ?", key), None)
+        return None if value is None else self._sample(value)
 
     def put(self, key: str, sample: Sample) -> None:
         """Keep a sample; it is saved when this returns. The first one under a key stays.
@@ -73,21 +74,26 @@ class SampleStore:
         """Read a remark on the whole store, or keep one if there is none yet; returns what is kept."""
         if value is not None:
             self._write("INSERT OR IGNORE INTO about VALUES (?, ?)", (name, value))
-        row = self._database.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+        return next(self._read("SELECT value FROM about WHERE name = ?", name), None)
+
+    def described(self, name: str) -> dict[str, Any]:
+        """A remark that is a JSON object, empty if there is none."""
+        with self._damage():
+            known = json.loads(self.about(name) or "{}")
+            if not isinstance(known, dict):
+                raise ValueError(f"its {name} is no object")
+            return known
 
     def kept(self, start: str = "") -> Iterator[str]:
         """All keys in the order of saving, or those that begin so."""
         # A range and not a pattern, so that the index of the keys is used.
-        rows = self._database.execute(
-            "SELECT key FROM samples WHERE key >= ? AND key < ? ORDER BY rowid", (start, start + "\U0010ffff")
-        )
-        return (str(key) for (key,) in rows)
+        range_of_keys = "SELECT key FROM samples WHERE key >= ? AND key < ? ORDER BY rowid"
+        return self._read(range_of_keys, start, start + "\U0010ffff")
 
     def rename(self, samples: Callable[[str], str], about: Callable[[str], str] = lambda name: name) -> None:
         """Give every sample, and every remark, another key at one stroke."""
         for table, column, change in (("samples", "key", samples), ("about", "name", about)):
-            known = [str(key) for (key,) in self._database.execute(f"SELECT {column} FROM {table}")]  # noqa: S608
+            known = list(self._read(f"SELECT {column} FROM {table}"))  # noqa: S608
             changed = [(change(key), key) for key in known]
             with self._database:
                 self._database.execute("BEGIN")
@@ -100,12 +106,32 @@ class SampleStore:
             remedy = "free space there and run the same command again: what is saved stays"
             raise BadInput("store", str(self.path), f"cannot be written ({error})", remedy) from None
 
+    def _read(self, statement: str, *values: str) -> Iterator[str]:
+        """A column of texts; BadInput where the file is damaged."""
+        with self._damage():
+            for (cell,) in self._database.execute(statement, values):
+                yield str(cell)
+
+    def _sample(self, value: str) -> Sample:
+        with self._damage():
+            return _decode(json.loads(value))
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        """BadInput for whatever is raised where the file holds something else than we have written."""
+        try:
+            yield
+        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as error:
+            what = f"is damaged ({error})"
+            raise BadInput("store", str(self.path), what, "give another name, or move the file away") from None
+
     def __iter__(self) -> Iterator[tuple[str, Sample]]:
-        for key, value in self._database.execute("SELECT key, value FROM samples"):
-            yield key, _decode(json.loads(value))
+        for key in list(self.kept()):
+            if (sample := self.get(key)) is not None:
+                yield key, sample
 
     def __len__(self) -> int:
-        return int(self._database.execute("SELECT COUNT(*) FROM samples").fetchone()[0])
+        return int(next(self._read("SELECT COUNT(*) FROM samples")))
 
     def close(self) -> None:
         """Close the file."""

@@ -7,7 +7,6 @@ engine; a whole solution is graded, never completed.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -175,7 +174,7 @@ def _adopt(named: dict[_Prefix, str], about: JsonObject, journal: SampleStore) -
     """Take over a journal of 0.1: under the same solutions, which it tells, its keys are the prefixes' own."""
     known = {prefix.key: question for prefix, question in named.items()}
     keys = [key.partition(":")[::2] for key in journal.kept()]
-    told = json.loads(journal.about("labelling") or "{}")
+    told = journal.described("labelling")
     if told.get("solutions") != about["solutions"] or not {key for _, key in keys} <= known.keys():
         return False
     journal.rename(lambda key: journal_key(known[key.partition(":")[2]], int(key.partition(":")[0])))
