@@ -149,6 +149,7 @@ def test_odd_text_never_raises(text: str) -> None:
         ("The answer is $x$.", "x"),
         ("2x+3", "2x+3"),
         ("No value", None),
+        (r"\boxed{5/0}", "5/0"),
     ],
 )
 def test_which_formula_is_the_answer(text: str, answer: str | None) -> None:

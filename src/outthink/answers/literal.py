@@ -236,7 +236,7 @@ def priced(text: str, start: int, end: int) -> bool:
 
 _WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}\Z")
 _HEAD = re.compile(rf"([-+]?){GAP}*({MONEY}?){GAP}*([-+]?){GAP}*")
-_CANONICAL = re.compile(r"-?[0-9]+(?:\.[0-9]+|/[0-9]+)?")
+_CANONICAL = re.compile(r"-?[0-9]+(?:\.[0-9]+|/0*[1-9][0-9]*)?")
 
 
 def canonical_number(text: str) -> str | None:

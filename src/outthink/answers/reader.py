@@ -206,7 +206,7 @@ def _compare(pairs: list[tuple[str, str]]) -> list[bool]:
     """One worker call; if it hangs, each pair alone, so that only the guilty one is wrong for it."""
     from outthink.workers.pool import shared  # on first use: subprocess takes its time to import
 
-    value = shared().submit("outthink.answers.math.keys:grade_all", pairs).result()
+    value = shared().submit("outthink.answers.math.grading:grade_all", pairs).result()
     if isinstance(value, list) and len(value) == len(pairs):
         return [bool(item) for item in value]
     return [False] if len(pairs) == 1 else [right for pair in pairs for right in _compare([pair])]

@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 
 from outthink.answers.literal import plain
+from outthink.answers.reading import closing
 
 LONGEST = 1000  # characters: beyond, an expression is unreadable (parsing time grows fast)
 
@@ -17,26 +18,41 @@ _SIGNS = str.maketrans(
     {
         "π": r"\pi ", "√": r"\sqrt ", "∞": r"\infty ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "×": r"\times ",
         "÷": "/", "·": r"\cdot ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": r"^\circ ", "∅": r"\emptyset ",
-        "±": r"\pm ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "\n": " ", "\t": " ",
+        "±": r"\pm ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "\n": " ", "\t": " ", "≈": r"\approx ",
+        "ℝ": r"\real ",
     }
 )  # fmt: skip
 _DELIMITED = re.compile(r"\$\$(.+)\$\$|\$(.+)\$|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
-_SINE_OF_DEGREES = r"\\(sin|cos|tan|cot|sec|csc)\s*[({]?\s*([0-9.]+)\s*\^\s*\{?\s*\\circ\s*\}?\s*[)}]?"
+_ROOT = re.compile(r"([√∛])\s*([0-9]+(?:\.[0-9]+)?)")
+_TRIGONOMETRY = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?")
+_WITH_UNIT = r"\\text\{[^{}]*\}(?:\^\s*\{?[0-9]\}?)?"
 _REWRITES = [
     (re.compile(pattern), put)
     for pattern, put in (
         (r"\\(?:left|right)(?![A-Za-z])\.?", ""),
         (r"\\(?:displaystyle|textstyle|limits|[bB]ig{1,2}[lr]?)(?![A-Za-z])", ""),
         (r"(?<!\\)\\!\s*", ""),
+        (r"(?<!\\),\s*(?:\\[,;: ]|~|\\q?quad(?![A-Za-z]))|\\text\{\s*,\s*\}", ", "),
         (r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|~", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\(?:mathrm|text)\{([ie])\}", r"\1"),
+        (r"\\(?:mathbb|Bbb)\s*\{?\s*R\s*\}?", r"\\real "),
+        (r"\\lg(?![A-Za-z])", r"\\log_{10}"),
+        (r"\\log\s*_\s*(?:e(?![A-Za-z])|\{\s*e\s*\})", r"\\ln "),
+        (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+        (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        (r"\\textsuperscript", "^"),
         (r"\\(?:mbox|hbox|mathrm|mathbf|mathit|mathsf|text(?:bf|it|rm|sf|normal)|operatorname)\s*\{", r"\\text{"),
         (r"\\?%|\\\$|(?<!\\)\$", ""),
+        (r"\\text\{([^{}]*)\^\{?(-?[0-9]+)\}?\s*\}", r"\\text{\1}^{\2}"),
+        (rf"\\frac\s*\{{\s*({_WITH_UNIT})\s*\}}\s*\{{\s*({_WITH_UNIT})\s*\}}", r"\1/\2"),
+        (rf"(?<=[0-9)}}])(\s*{_WITH_UNIT})\s*\\(?:cdot|times)\s*(?=\\text\{{)", r"\1 "),
         (
-            _SINE_OF_DEGREES,
-            r"\\\1{\\frac{\2\\pi}{180}}",
+            r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z]))"
+            r"(?:\s*(?:\\text\{\s*[CF]\s*\}|[CF](?![A-Za-z])))?",
+            "",
         ),
-        (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])", ""),
         (r"\\(?:leqslant|le)(?![A-Za-z])|<=", r"\\leq "),
         (r"\\(?:geqslant|ge)(?![A-Za-z])|>=", r"\\geq "),
         (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset"),
@@ -47,6 +63,7 @@ _REWRITES = [
         (r"\\(?:rbrace|\})", r"\\}"),
         (r"\*\*", "^"),
         (r"\^\s*\{?\s*(?:\\text\{)?\s*(?:st|nd|rd|th)\s*\}?\s*\}?(?![A-Za-z])|(?<=[0-9])(?:st|nd|rd|th)\b", ""),
+        (r"(?<=[0-9])\s*\\text\{\s*-?\s*(?:st|nd|rd|th)\s*\}", ""),
         (r"\^\s*([0-9]{2,})", r"^{\1}"),
         (r"_\s*([0-9]{2,})", r"_{\1}"),
     )
@@ -56,15 +73,21 @@ _REWRITES = [
 @lru_cache(maxsize=8192)
 def normal(text: str) -> str:
     """One spelling for the same signs: no delimiters, sizes, currency, degrees or per cent, one kind of blank."""
-    text = plain(text).translate(_SIGNS).strip().rstrip(".;:, ")
+    text = _ROOT.sub(lambda root: rf"\sqrt{'[3]' if root[1] == '∛' else ''}{{{root[2]}}}", plain(text))
+    text = text.translate(_SIGNS).strip().rstrip(".;:, ")
     while (delimited := _DELIMITED.fullmatch(text)) is not None:
         inside = next(part for part in delimited.groups() if part)
         if "$" in inside.replace("\\$", ""):
             break
         text = inside.strip()
+    if _TRIGONOMETRY.search(text):
+        text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
     for pattern, put in _REWRITES:
         text = pattern.sub(put, text)
-    return " ".join(text.split()).rstrip(".;:, ")
+    text = " ".join(text.split()).rstrip(".;:, ")
+    while text.startswith("{") and closing(text, 1, len(text)) == len(text) - 1:
+        text = text[1:-1].strip()
+    return text
 
 
 # Where a text can be cut: outside every bracket.
@@ -193,12 +216,13 @@ def without_units(text: str) -> str:
     rest = _WORDS_BEFORE.sub(
         lambda match: "" if all(map(_is_word, match[0].replace(":", " ").split())) else match[0], rest
     )
-    rest = rest.strip(" .,:")
+    rest = rest.rstrip(" .,:").lstrip(" ,:")
     return rest if re.search(r"[0-9A-Za-z\\]", rest) else text
 
 
 # What a parser of LaTeX reads.
 
+_SHORT = r"[0-9A-Za-z]|\\(?:pi|alpha|beta|theta|lambda|phi)(?![A-Za-z])"
 _PARSED = [
     (re.compile(pattern), put)
     for pattern, put in (
@@ -206,8 +230,8 @@ _PARSED = [
         (r"\\sqrt\s*(\[[^\]]*\])\s*([0-9A-Za-z])", r"\\sqrt\1{\2}"),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"\\frac\s*([0-9A-Za-z])\s*", r"\\frac{\1}"),
-        (r"(\\frac\s*\{(?:[^{}]|\{[^{}]*\})*\})\s*([0-9A-Za-z])", r"\1{\2}"),
+        (rf"\\frac\s*({_SHORT})\s*", r"\\frac{\1}"),
+        (rf"(\\frac\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}})\s*({_SHORT})", r"\1{\2}"),
         (r"\^\s*\(([^()]*)\)", r"^{(\1)}"),
         (r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan)(?![A-Za-z])", r"\\\1 "),
         (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
@@ -216,12 +240,13 @@ _PARSED = [
         (r"\\(?:tbinom|dbinom)", r"\\binom"),
     )
 ]
+_MIXED = re.compile(r"(?<![0-9A-Za-z.}^_])([0-9]+)\s*\\frac\s*\{([0-9]+)\}\s*\{([0-9]+)\}")
 _DECIMAL = re.compile(r"(?<![0-9.])([0-9]*)\.([0-9]+)(?![0-9.])")
-_REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar)\s*\{([0-9]+)\}")
+_REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar)\s*(?:\{([0-9]+)\}|([0-9]))")
 
 
 def _repeating(match: re.Match[str]) -> str:
-    whole, start, again = match[1] or "0", match[2], match[3]
+    whole, start, again = match[1] or "0", match[2], match[3] or match[4]
     top = int(whole + start + again) - int(whole + start)
     return rf"\frac{{{top}}}{{{'9' * len(again)}{'0' * len(start)}}}"
 
@@ -231,11 +256,16 @@ def _fraction(match: re.Match[str]) -> str:
     return rf"\frac{{{int((match[1] or '0') + match[2])}}}{{1{'0' * len(match[2])}}}"
 
 
+def _mixed(match: re.Match[str]) -> str:
+    whole, above, below = map(int, match.groups())
+    return rf"\frac{{{whole * below + above}}}{{{below}}}" if above < below else match[0]
+
+
 def parsable(text: str) -> str:
     """An expression as a parser of LaTeX reads it: exact decimals, braces, and words as single symbols."""
     text = _REPEATING.sub(_repeating, text)
     for pattern, put in _PARSED:
         text = pattern.sub(put, text)
-    text = _DECIMAL.sub(_fraction, text)
+    text = _MIXED.sub(_mixed, _DECIMAL.sub(_fraction, text))
     text = _TEXT.sub(lambda match: rf"\text{{{''.join(match[1].split()).lower()}}}", text)
     return _RUN.sub(lambda match: rf"\text{{{match[0].lower()}}}" if _is_word(match[0]) else match[0], text)

@@ -23,7 +23,9 @@ _FORMULA = re.compile(
 _NOTHING = re.compile(
     r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:displaystyle|limits|[bB]ig[lr]?)(?![A-Za-z])|\\[!,;:]|[~\u2009\xa0]"
 )
-_SPACED = re.compile(r"\s*([-+=()^_/*<>|])\s*|\s*(,)( ?)\s*")  # a blank behind a comma says that it groups no digits
+# A blank behind a comma says that it groups no digits.
+_SEPARATED = re.compile(r"(?<!\\),\s*(?:\\[,;: ]|~|\\q?quad(?![A-Za-z]))")
+_SPACED = re.compile(r"\s*([-+=()^_/*<>|])\s*|\s*(,)( ?)\s*")
 _DEGREES = re.compile(r"^([^\\]*[0-9})]|\\[df]?frac.*)\s*(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree|°)\s*\Z")
 _WORD = re.compile(r"[^\W\d_]{3,}|\b[A-Za-z]{2}\b")
 _COMMAND = re.compile(r"\\(?:text|mathrm|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
@@ -36,6 +38,8 @@ def light(text: str) -> str | None:
     """
     if len(text) > LONGEST:
         return None
+    if (number := canonical_number(text)) is not None:
+        return number
     while (lighter := _lighter(text)) != text:
         text = lighter
     return canonical_number(text) or (text if _WRITTEN.search(text) else None)
@@ -46,7 +50,7 @@ def _lighter(text: str) -> str:
     delimited = _FORMULA.fullmatch(text)
     if delimited is not None:
         text = next(part for part in delimited.groups() if part)
-    text = _NOTHING.sub("", re.sub(r"\\[dtc]frac", r"\\frac", text))
+    text = _NOTHING.sub("", _SEPARATED.sub(", ", re.sub(r"\\[dtc]frac", r"\\frac", text)))
     return _SPACED.sub(r"\1\2\3", _DEGREES.sub(r"\1", text)).strip()
 
 

@@ -1,9 +1,8 @@
-r"""Canonical keys of mathematical answers, and grading; runs in a worker process, for it imports sympy.
+r"""Canonical keys of mathematical answers; runs in a worker process, for it imports sympy.
 
 Two answers are equal exactly if their keys are: integers, fractions and finite decimals by value, other numbers by 50
 digits rounded to 30, expressions by their values at fixed points, and sets, tuples, intervals, relations, bases and
-words by their parts. No tolerance, so that equality is an equivalence. Grading alone allows for rounding. Knows
-math-verify for what has no key. Does not know where an answer stands in a text.
+words by their parts. No tolerance, so that equality is an equivalence. Does not know where an answer stands in a text.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from outthink.answers.math.form import (
     without_units,
     words,
 )
+from outthink.answers.math.inequality import POINTS, Interval, bound, intervals
 from outthink.answers.math.value import NoValue, Number, TooLarge, free_symbols, unknown_at, value
 
 if TYPE_CHECKING:
@@ -41,9 +41,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_SOFT = 2  # seconds of processor time for one parse or one comparison
+SOFT = 2  # seconds of processor time for one parse or one comparison
 _POINTS = 3  # at which expressions with unknowns are compared
-_TOLERANCE = Fraction(1, 10**6)  # of a rounded answer, relative
 
 
 class _TooLong(Exception):
@@ -79,7 +78,7 @@ def _overrun(number: int, frame: FrameType | None) -> None:
 # Keys.
 
 
-@timeout(_SOFT)
+@timeout(SOFT)
 def _key(text: str) -> str | None:
     return _list_key(normal(text))
 
@@ -119,10 +118,10 @@ def _members(text: str) -> list[str]:
 
 
 def _set_key(parts: list[str]) -> str | None:
-    named = [_named(part) for part in parts]
-    names = {name for name, _ in named}
+    values = [named(part) for part in parts]
+    names = {name for name, _ in values}
     if len(names) == 1:  # `x = 1 or x = 2` is `1, 2`
-        parts = [worth for _, worth in named]
+        parts = [worth for _, worth in values]
     found: set[str] = set()
     for part in parts:
         one = _one_key(part)
@@ -136,10 +135,13 @@ def _set_of(found: set[str]) -> str:
     return "{" + ";".join(sorted(found)) + "}"
 
 
-_NAME = re.compile(r"(?:\\?[A-Za-z]+|\\text\{[^{}]*\})(?:_(?:\{\w+\}|\w))?'*(?:\s*\([A-Za-z, ]*\))?|\([A-Za-z, ]+\)")
+_NAME = re.compile(
+    r"(?:m?\\angle\s*[A-Z]+|\\?[A-Za-z]+|\\text\{[^{}]*\})(?:_(?:\{\w+\}|\w))?'*(?:\^\{-1\})?(?:\s*\([A-Za-z, ]*\))?"
+    r"|\([A-Za-z, ]+\)"
+)
 
 
-def _named(text: str) -> tuple[str, str]:
+def named(text: str) -> tuple[str, str]:
     """(name, value) of `x = 5`, `f(x) = x^2`, `x \\in [1, 2]`; no name for what names nothing."""
     parts, _ = cut_at(text, ("=", r"\in"))
     if len(parts) == 2 and _NAME.fullmatch(parts[0]) and parts[1]:
@@ -151,6 +153,8 @@ def _one_key(text: str) -> str | None:
     number = canonical_number(text)
     if number is not None:
         return number
+    if text in ("\\real", "\\text{all real numbers}", "all real numbers"):
+        return "(-oo,oo)"
     if (spoken := words(text)) is not None:
         return f"w:{spoken}"
     if text.count("\\begin"):
@@ -160,12 +164,14 @@ def _one_key(text: str) -> str | None:
     parts, _ = cut_at(text, (r"\cup",))
     if len(parts) > 1:
         return _set_key(parts)
+    if (hole := re.fullmatch(r"\\real\s*(?:\\(?:setminus|backslash)|-)\s*\\\{(.+)\\\}", text)) is not None:
+        return _hole_key(hole[1])
     if (held := bracketed(text)) is not None:
         return _bracket_key(*held)
     _, signs = cut_at(text, RELATIONS)
     if signs:
         return _relation_key(text)
-    name, worth = _named(text)
+    name, worth = named(text)
     if name:
         return _list_key(worth)
     return _expression_key(text)
@@ -174,7 +180,7 @@ def _one_key(text: str) -> str | None:
 _BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
 _BASES |= {"ten": "10", "twelve": "12", "sixteen": "16"}
 _NAMED_BASE = "|".join(("[0-9]+", *_BASES))
-_BASE = re.compile(rf"\(?([0-9][0-9A-Fa-f]*)\)?\s*_\s*(?:\{{\s*)?(?:\\text\{{\s*)?({_NAMED_BASE})(?:\s*\}})*")
+_BASE = re.compile(rf"\(?([0-9][0-9A-Fa-f]*)\)?\s*_\s*(?:\{{\s*)?(?:\\text\{{\s*)?\(?({_NAMED_BASE})\)?(?:\s*\}})*")
 
 
 def _bracket_key(opens: str, inside: str, closes: str) -> str | None:
@@ -191,6 +197,7 @@ def _bracket_key(opens: str, inside: str, closes: str) -> str | None:
 
 def _matrix_key(text: str) -> str | None:
     text = text.strip("([])")  # a plain `matrix` has its brackets outside
+    text = re.sub(r"\\begin\{array\}\s*\{[lcr|]*\}(.*)\\end\{array\}", r"\\begin{matrix}\1\\end{matrix}", text)
     matrix = re.fullmatch(r"\\begin\{([pbvB]|small)?matrix\}(.*)\\end\{[pbvB]?(?:small)?matrix\}", text, re.DOTALL)
     if matrix is None:
         return _text_key(text)
@@ -209,40 +216,56 @@ def _text_key(text: str) -> str:
 # Relations.
 
 _TURNED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq"}
+_ENDS = {"<": ("(", ")"), r"\leq": ("[", "]")}
+_SIZE = re.compile(r"(?:\||\\[lr]?vert(?![A-Za-z]))([^|]+?)(?:\||\\[lr]?vert)")
 
 
 def _relation_key(text: str) -> str | None:
     parts, signs = cut_at(text, RELATIONS)
+    if r"\approx" in signs[1:] or (signs[0] == r"\approx" and parts[0] and not _NAME.fullmatch(parts[0])):
+        return _list_key(text[: text.index(r"\approx")].strip())  # `1/6 \approx 0.167` is exactly 1/6
+    if signs == [r"\approx"]:
+        return _list_key(parts[1])
     if any(not part for part in parts):
         return None
     if set(signs) == {"="}:
-        name, last = parts[0], parts[-1]
+        name, last = parts[0], without_units(parts[-1])
         if (_NAME.fullmatch(name) or not _unknowns(name)) and not _unknowns(last):
             return _list_key(last)
         if re.fullmatch(r"\\?[A-Za-z]+\s*\(.*\)|\\text\{.*\}", name) or (len(name) > 2 and words(name)):
             return _list_key(last)
         return _equation_key(parts)
-    if signs == [r"\neq"] and _is_unknown(parts[0]):
-        hole = _list_key(parts[1])
-        return None if hole is None else _set_of({f"(-oo,{hole})", f"({hole},oo)"})
+    if signs == [r"\neq"] and any(map(_is_unknown, parts)):
+        return _hole_key(parts[1] if _is_unknown(parts[0]) else parts[0])
     return _interval_key(parts, signs) or _text_key(text)
 
 
-def _unknowns(text: str) -> bool:
+def _hole_key(text: str) -> str | None:
+    """All numbers but one."""
+    hole = _list_key(text)
+    return None if hole is None else _set_of({f"(-oo,{hole})", f"({hole},oo)"})
+
+
+def _unknowns(text: str) -> frozenset[str]:
     try:
-        return bool(free_symbols(_parsed(text)))
+        return free_symbols(_parsed(text))
     except Exception:  # noqa: BLE001 - what cannot be parsed as one expression has no unknowns of its own
-        return False
+        return frozenset()
 
 
 def _is_unknown(text: str) -> bool:
     return re.fullmatch(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?", text) is not None and text not in (r"\pi", "e", r"\infty")
 
 
+def _difference(left: str, right: str, points: int = _POINTS) -> list[Number]:
+    """`left` less `right` at the fixed points."""
+    one, other = _parsed(without_units(left)), _parsed(without_units(right))
+    return [value(one, point) - value(other, point) for point in range(points)]
+
+
 def _equation_key(parts: list[str]) -> str | None:
     """Both sides' difference up to a factor: `y = 2x` and `2x - y = 0` are one equation."""
-    left, right = _parsed(without_units(parts[0])), _parsed(without_units(parts[-1]))
-    differences = [value(left, point) - value(right, point) for point in range(_POINTS)]
+    differences = _difference(parts[0], parts[-1])
     if not differences[0]:
         return "=" + ",".join(_digits(difference) for difference in differences)
     return "=" + ",".join(_digits(difference / differences[0]) for difference in differences[1:])
@@ -252,38 +275,69 @@ def _interval_key(parts: list[str], signs: list[str]) -> str | None:
     """An inequality in one unknown as its interval."""
     if signs[0] in (">", r"\geq"):
         parts, signs = parts[::-1], [_TURNED.get(sign, sign) for sign in reversed(signs)]
-    if any(sign not in ("<", r"\leq") for sign in signs):
+    if any(sign not in _ENDS for sign in signs):
         return None
-    ends = {"<": ("(", ")"), r"\leq": ("[", "]")}
     if len(parts) == 3 and _is_unknown(parts[1]):
         low, high = _list_key(without_units(parts[0])), _list_key(without_units(parts[2]))
-        return None if low is None or high is None else f"{ends[signs[0]][0]}{low},{high}{ends[signs[1]][1]}"
-    if len(parts) != 2:
-        return None
-    if _is_unknown(parts[0]) and not _unknowns(parts[1]):
+        return None if low is None or high is None else f"{_ENDS[signs[0]][0]}{low},{high}{_ENDS[signs[1]][1]}"
+    if len(parts) == 2 and _is_unknown(parts[0]) and not _unknowns(parts[1]):
         high = _list_key(without_units(parts[1]))
-        return None if high is None else f"(-oo,{high}{ends[signs[0]][1]}"
-    if _is_unknown(parts[1]) and not _unknowns(parts[0]):
+        return None if high is None else f"(-oo,{high}{_ENDS[signs[0]][1]}"
+    if len(parts) == 2 and _is_unknown(parts[1]) and not _unknowns(parts[0]):
         low = _list_key(without_units(parts[0]))
-        return None if low is None else f"{ends[signs[0]][0]}{low},oo)"
-    left, right = _parsed(parts[0]), _parsed(parts[1])
-    differences = [value(right, point) - value(left, point) for point in range(_POINTS)]
-    unknown = free_symbols(left) | free_symbols(right)
-    if len(unknown) == 1 and (solved := _linear(min(unknown), differences)) is not None:
-        rises, border = solved
-        low, high = ends[signs[0]]
-        return f"{low}{border},oo)" if rises else f"(-oo,{border}{high}"
+        return None if low is None else f"{_ENDS[signs[0]][0]}{low},oo)"
+    if (solved := _solved(parts, signs)) is not None or len(parts) > 2:
+        return solved
+    differences = _difference(parts[1], parts[0])
     size = abs(differences[0]) or 1  # a positive factor changes nothing
     return signs[0] + ",".join(_digits(difference / size) for difference in differences)
 
 
-def _linear(name: str, values: list[Number]) -> tuple[bool, str] | None:
-    """Where a linear function of one unknown crosses zero, and whether it rises there; None for any other function."""
-    if not all(isinstance(number, Fraction) for number in values):
+def _solved(parts: list[str], signs: list[str]) -> str | None:
+    """The intervals of inequalities in one unknown, of degree two at most; None for any other."""
+    unknown = frozenset[str]().union(*map(_unknowns, parts))
+    if len(unknown) != 1:
         return None
-    at = [unknown_at(name, point) for point in range(_POINTS)]
-    slope, other = ((values[i] - values[0]) / (at[i] - at[0]) for i in (1, 2))
-    return None if slope != other or not slope else (slope > 0, _number_key(at[0] - values[0] / slope))
+    at = [unknown_at(min(unknown), point) for point in range(POINTS)]
+    bounds = []
+    for left, right, sign in zip(parts, parts[1:], signs, strict=False):
+        one = bound(at, _above(left, right), sign != "<")
+        if one is None:
+            return None
+        bounds.append(one)
+    return _set_of_intervals(intervals(bounds))
+
+
+def _above(left: str, right: str) -> list[Number]:
+    """How much `right` is more than `left`, of `|x| < 3` the squares, which say the same."""
+    squares = [_square(part) for part in (left, right)]
+    if any(square is None for square in squares) or not any(map(_SIZE.fullmatch, (left, right))):
+        return _difference(right, left, POINTS)
+    low, high = (square or [] for square in squares)
+    return [more - less for less, more in zip(low, high, strict=True)]
+
+
+def _square(part: str) -> list[Number] | None:
+    """The square of a size, or of a constant that is not negative, at the fixed points."""
+    size = _SIZE.fullmatch(part)
+    if size is not None:
+        return [number * number for number in _difference(size[1], "0", POINTS)]
+    number = None if _unknowns(part) else value(_parsed(part))
+    if number is None or isinstance(number, mpmath.mpc) or number < 0:
+        return None
+    exact = value_of(_number_key(number * number))
+    return [number * number if exact is None else exact] * POINTS
+
+
+def _set_of_intervals(found: list[Interval]) -> str:
+    keys = {
+        _number_key(low)
+        if low is not None and low == high
+        else f"{'[' if from_low else '('}{'-oo' if low is None else _number_key(low)},"
+        f"{'oo' if high is None else _number_key(high)}{']' if to_high else ')'}"
+        for low, from_low, high, to_high in found
+    }
+    return min(keys) if len(keys) == 1 else _set_of(keys)
 
 
 # Expressions.
@@ -352,80 +406,3 @@ def _digits(number: Number) -> str:
 
 def _real_digits(number: mpmath.mpf) -> str:
     return str(mpmath.nstr(number, 30)) if number else "0"
-
-
-# Grading.
-
-
-def _decimal_of(found: str) -> Fraction | None:
-    if (exact := value_of(found)) is not None:
-        return exact
-    if not found.startswith("r:"):
-        return None
-    number = mpmath.mpf(found[2:])
-    return (
-        Fraction(int(number.man) * (-1 if number < 0 else 1)) * Fraction(2) ** int(number.exp)
-        if number
-        else Fraction(0)
-    )
-
-
-def _rounded(left: str, right: str) -> bool:
-    """Whether one of two keys is the other rounded to six digits or more: `0.333333` and 1/3."""
-    decimals = [re.fullmatch(r"-?[0-9]+\.[0-9]+", found) is not None for found in (left, right)]
-    if decimals[0] == decimals[1]:
-        return False
-    a, b = _decimal_of(left), _decimal_of(right)
-    other = right if decimals[0] else left
-    if a is None or b is None or (value_of(other) is not None and "/" not in other):
-        return False
-    return abs(a - b) <= _TOLERANCE * max(abs(a), abs(b))
-
-
-def _right(gold: str, answer: str) -> bool:
-    """Whether two keys are equal in grading: rounded, and a number of another base without it."""
-    if gold == answer or _rounded(gold, answer):
-        return True
-    for left, right in ((gold, answer), (answer, gold)):
-        if left.startswith("b:") and right == left.split(":")[1]:
-            return True
-    if gold[:1] == answer[:1] and gold[:1] in "([{" and gold[-1:] == answer[-1:]:
-        separator = ";" if gold[0] == "{" else ","
-        golds, answers = gold[1:-1].split(separator), answer[1:-1].split(separator)
-        return len(golds) == len(answers) and all(map(_right, golds, answers))
-    return False
-
-
-def grade(gold: str, answer: str) -> bool:
-    """Whether `answer` is right for `gold`; what cannot be decided in time is wrong."""
-    left, right = key(gold), key(answer)
-    if left is not None and right is not None and not (left[:2] == "t:" or right[:2] == "t:"):
-        if _right(left, right):
-            return True
-        # `2x` is right for `y = 2x`, though in a vote an equation is another answer.
-        for one, other in ((gold, right), (answer, left)):
-            name, worth = _named(normal(one))
-            if name and key(worth) == other:
-                return True
-        return False
-    return (left is not None and left == right) or _verified(gold, answer)
-
-
-def grade_all(pairs: list[tuple[str, str]]) -> list[bool]:
-    """`grade` of several (gold, answer) pairs."""
-    return [grade(gold, answer) for gold, answer in pairs]
-
-
-def _verified(gold: str, answer: str) -> bool:
-    """math-verify's opinion of what has no key, asked in both directions, since it is not symmetric."""
-    from math_verify import grader, parse, parser, verify
-    from math_verify.errors import TimeoutException
-
-    parser.timeout = grader.timeout = lambda timeout_seconds: timeout(timeout_seconds)
-    try:
-        left, right = (parse(rf"\boxed{{{text}}}", parsing_timeout=_SOFT) for text in (gold, answer))
-        return bool(left and right) and all(
-            verify(one, other, timeout_seconds=_SOFT) for one, other in ((left, right), (right, left))
-        )
-    except (Exception, TimeoutException):  # noqa: BLE001 - no opinion
-        return False

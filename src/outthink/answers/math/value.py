@@ -130,7 +130,7 @@ def _power(base: Number, exponent: Number) -> Number:
             raise TooLarge
         if exponent.denominator == 1:
             return base ** int(exponent)
-        if base > 0 and (root := _root(base, exponent.denominator)) is not None:
+        if base > 0 and (root := root_of(base, exponent.denominator)) is not None:
             return Fraction(root ** int(exponent.numerator))
     exponent = _mp(exponent)
     base = _mp(base)
@@ -141,7 +141,7 @@ def _power(base: Number, exponent: Number) -> Number:
     return base**exponent
 
 
-def _root(base: Fraction, degree: int) -> Fraction | None:
+def root_of(base: Fraction, degree: int) -> Fraction | None:
     """The exact root, None where it is no fraction."""
     if degree > 64:
         return None
