@@ -63,6 +63,41 @@ def test_recorded_rows_become_solutions(tmp_path) -> None:
     assert read_labels(steps, "hard")["p0", 1] == {0: (6, 1.0), 1: (11, 0.0)}
 
 
+def test_samples_of_unknown_truth_are_left_out_and_other_types_are_read(tmp_path) -> None:
+    samples, problems, _ = files(tmp_path, [])
+    rows = parquet.read_table(samples).to_pydict()
+    rows |= {"sample_idx": ["0", "1", "2", "1", "1"], "correct": ["True", "False", "0", None, "1"]}
+    rows["text"] = [text.encode() for text in rows["text"][:2]] + [None, b"Only.", b"x"]
+    parquet.write_table(pa.table(rows), samples)
+    result = read_solutions(samples, problems)
+    assert [(s.sample_idx, s.correct) for s in result.solutions] == [(1, False)]
+    assert result.left_out == {"no text": 1, "no question": 1, "not graded": 1}
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "told"),
+    [
+        ("sample_idx", [0, 1, 2, 70_000, 1], "row 4: sample_idx is more than 65,535"),
+        ("sample_idx", [0, 1, None, 1, 1], "row 3: sample_idx is no whole number"),
+        ("text", [1, 2, 3, 4, 5], "row 1: text is no text"),
+        ("correct", [1.0, 0.5, 1.0, 0.0, 1.0], "row 2: correct is no truth value"),
+    ],
+)
+def test_cells_that_are_none_of_a_sample_are_named(tmp_path, column, cells, told) -> None:
+    samples, problems, _ = files(tmp_path, [])
+    rows = parquet.read_table(samples).to_pydict() | {column: cells}
+    parquet.write_table(pa.table(rows), samples)
+    with pytest.raises(BadInput, match=told):
+        read_solutions(samples, problems)
+
+
+def test_what_is_no_parquet_is_one_line(tmp_path) -> None:
+    samples, problems, _ = files(tmp_path, [])
+    samples.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(BadInput, match="readable Parquet"):
+        read_solutions(samples, problems)
+
+
 @pytest.mark.parametrize("labels", [[(0, 3, 1)], [(3, 18, 1)], [(0, 6, 9)]])
 def test_labels_of_other_texts_are_refused(tmp_path, labels) -> None:
     with pytest.raises(BadInput, match="steps"):

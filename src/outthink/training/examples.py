@@ -7,7 +7,7 @@ by one), where targets stand and how arrays become a padded batch. Does not know
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,6 +17,18 @@ import numpy.typing as npt
 
 from outthink.core.errors import BadInput
 from outthink.core.sample import split_steps
+from outthink.engines.cells import (
+    BadCell,
+    Cell,
+    column_of,
+    count_of,
+    decoded,
+    name_of,
+    place_of,
+    text_of,
+    truth_of,
+)
+from outthink.engines.traces import reading_parquet
 from outthink.evaluation.published.lookup import Problems
 from outthink.training.base import Tokenizer
 
@@ -24,8 +36,10 @@ Labels = Literal["soft", "hard"]
 SEPARATOR = "\n"
 _COMPLETIONS = 8
 """Completions a prefix in recorded labels that do not say it themselves (the data card's)."""
-_SAMPLES = ("problem_id", "sample_idx", "text", "correct")
-_RECORDED = ("answer", "n_tokens", "prompt_tokens", "finish_reason")
+_SAMPLES = ("problem_id", "sample_idx", "text")
+_RECORDED = ("correct", "answer", "n_tokens", "prompt_tokens", "finish_reason")
+_MOST = 0xFFFF
+"""The largest number of a sample that a file of labels holds."""
 _STEPS = ("problem_id", "sample_idx", "step_idx", "prefix_end", "n_correct")
 
 
@@ -73,20 +87,60 @@ class Collection:
 def read_columns(
     path: Path, wanted: Sequence[str], maybe: Sequence[str] = (), name: str = "file"
 ) -> dict[str, list[Any]]:
-    """Columns of a Parquet file as lists; those of `maybe` only if they are there. BadInput for a missing one."""
+    """Columns of a Parquet file as lists; those of `maybe` only if they are there. BadInput for a missing one, and with
+    its row for a cell that is none of a sample."""
     import pyarrow.parquet as parquet
 
     if not path.is_file():
         raise BadInput(name, str(path), "does not exist", "give a Parquet file")
-    try:
-        known = parquet.read_schema(path).names
+    with reading_parquet(name, path, "write it again"), parquet.ParquetFile(path) as file:
+        known = file.schema_arrow.names
         for column in wanted:
             if column not in known:
                 raise BadInput(name, str(path), f"has no column {column}", f"it has: {', '.join(known)}")
-        table = parquet.read_table(path, columns=[*wanted, *(column for column in maybe if column in known)])
-    except OSError as error:
-        raise BadInput(name, str(path), f"is not a readable Parquet file ({error})", "write it again") from None
-    return {column: table[column].to_pylist() for column in table.schema.names}
+        table = file.read(columns=[*wanted, *(column for column in maybe if column in known)])
+        columns = {column: column_of(table, column) for column in table.column_names}
+    return {column: _meant(path, name, column, cells) for column, cells in columns.items()}
+
+
+def _text(cell: Cell) -> str:
+    """A sample's text, empty for nothing."""
+    if not isinstance(text := decoded(cell), str | None):
+        raise BadCell("is no text")
+    return text or ""
+
+
+def _number(cell: Cell) -> int:
+    if (number := place_of(cell)) > _MOST:
+        raise BadCell(f"is more than {_MOST:,}")
+    return number
+
+
+_MEANINGS: dict[str, Callable[[Cell], Any]] = {
+    "problem_id": name_of,
+    "sample_idx": _number,
+    "text": _text,
+    "correct": truth_of,
+    "answer": text_of,
+    "n_tokens": count_of,
+    "prompt_tokens": count_of,
+    "finish_reason": text_of,
+    "step_idx": place_of,
+    "prefix_end": place_of,
+    "n_correct": place_of,
+    "n_completions": place_of,
+}
+
+
+def _meant(path: Path, name: str, column: str, cells: list[Any]) -> list[Any]:
+    meaning = _MEANINGS[column]
+    meant = []
+    for row, cell in enumerate(cells, start=1):
+        try:
+            meant.append(meaning(cell))
+        except BadCell as error:
+            raise BadInput(name, str(path), f"row {row}: {column} {error}", "mend the row") from None
+    return meant
 
 
 def read_questions(path: Path, samples: Path | None = None) -> dict[str, str]:
@@ -130,7 +184,8 @@ def read_solutions(
     Raises BadInput for missing files and columns, and labels that do not fit the texts.
     """
     known = read_labels(steps, labels) if steps is not None else {}
-    return read_samples(samples, read_questions(problems, samples), limit=limit, per_problem=per_problem, labels=known)
+    questions = read_questions(problems, samples)
+    return read_samples(samples, questions, limit=limit, per_problem=per_problem, labels=known, graded=True)
 
 
 def read_samples(
@@ -140,6 +195,7 @@ def read_samples(
     limit: int | None = None,
     per_problem: int | None = None,
     labels: Mapping[tuple[str, int], Mapping[int, tuple[int, float]]] | None = None,
+    graded: bool = False,
 ) -> Collection:
     """Recorded samples cut into steps.
 
@@ -147,20 +203,28 @@ def read_samples(
         limit: only the first so many problems of the file.
         per_problem: only the first so many samples of each problem; sample 0 (greedy) never counts.
         labels: as `read_labels` gives them.
+        graded: only those that are known to be right or wrong.
 
-    Rows without visible text, and of problems without a question, are left out and counted.
+    Rows without visible text, of problems without a question, and (where `graded`) of unknown truth are left out and
+    counted.
     """
-    columns = read_columns(path, _SAMPLES, _RECORDED, name="--samples")
+    columns = read_columns(path, [*_SAMPLES, *(["correct"] if graded else [])], _RECORDED, name="--samples")
     left_out: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     solutions: list[Solution] = []
     rows = zip(*(columns[name] for name in _SAMPLES), strict=True)
-    for row, (problem, index, text, correct) in enumerate(rows):
+    for row, (problem, index, text) in enumerate(rows):
         full = problem not in seen and limit is not None and len(seen) >= limit
         if full or index == 0 or (per_problem is not None and seen[problem] >= per_problem):
             continue
         if problem not in questions:
             left_out["no question"] += 1
+            continue
+        correct, answer, tokens, prompt, reason = (
+            columns[name][row] if name in columns else None for name in _RECORDED
+        )
+        if graded and correct is None:
+            left_out["not graded"] += 1
             continue
         seen[problem] += 1
         pieces = split_steps(text, SEPARATOR)
@@ -169,7 +233,6 @@ def read_samples(
             continue
         known = (labels or {}).get((problem, index), {})
         marks = _fit(pieces, known, f"{problem}, sample {index}")
-        answer, tokens, prompt, reason = (columns[name][row] if name in columns else None for name in _RECORDED)
         recorded = answer or "", tokens or 0, prompt or 0, reason == "length"
         solutions.append(Solution(problem, index, pieces, bool(correct), marks, *recorded))
     if not solutions:
