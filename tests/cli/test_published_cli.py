@@ -132,6 +132,23 @@ def test_columns_that_are_named_once_are_known_to_later_commands(cli, server, tm
     assert cli("compare", out, "--regrade", "choice", "--strategy", "single", "--seeds", 1).code == 0
 
 
+def test_the_kind_that_was_recorded_is_known_to_later_commands(cli, tmp_path) -> None:
+    def answering(seen: Seen):
+        return chat(["It is B, not A."], counts=(7, 5))
+
+    path, out = tmp_path / "own.jsonl", tmp_path / "toy--own.parquet"
+    path.write_text('{"question": "A or B?", "answer": "B"}\n')
+    with ChatServer(answering) as server:
+        assert cli("record", path, "--answer", "choice", "--model", server.url, "--samples", 2, "--out", out).code == 0
+        done = cli("verify", out, "--problems", path, "--verifier", "exact", "--out", tmp_path / "scored.parquet")
+        assert "scored by exact-choice" in done.out
+        assert "agrees with `correct` on 2 of 2" in done.out
+        steps = tmp_path / "steps.parquet"
+        labelled = cli("label", out, "--problems", path, "--model", server.url, "--completions", 2, "--out", steps)
+        assert labelled.code == 0, labelled.err
+    assert {row["n_correct"] for row in parquet.read_table(steps).to_pylist()} == {2}
+
+
 def test_gsm8k_is_labelled_from_its_own_file(cli, published, tmp_path) -> None:
     path = write(tmp_path, "gsm8k.jsonl")
     out = recorded(cli, published, path)

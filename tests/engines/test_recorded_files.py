@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from outthink import BadInput
 from outthink.engines.traces import Traces, load
+from outthink.evaluation.dataset import open_source
 
 NAN = float("nan")
 
@@ -140,6 +141,14 @@ def test_ids_are_whole_numbers_and_places_are_text(tmp_path) -> None:
     assert [problem.greedy.index for problem in traces.problems.values() if problem.greedy] == [0, 0]
     assert traces.depth == 1
     assert list(load(write(tmp_path / "b.parquet", problem_id=[7.0, 7.0, 8.0, 8.0])).problems) == ["7", "8"]
+
+
+def test_the_greedy_sample_may_be_drawn_in_another_way_whatever_names_its_place(tmp_path) -> None:
+    temperature = [0.0, 0.7, 0.0, 0.7]
+    path = write(tmp_path / "a.parquet", temperature=temperature, sample_idx=["0", "1", "0", "1"])
+    assert len(open_source(path).traces.problems) == 2
+    with pytest.raises(BadInput, match="mixes samplers"):
+        open_source(write(tmp_path / "b.parquet", temperature=temperature, sample_idx=["1", "2", "1", "2"]))
 
 
 @pytest.mark.parametrize("unknown", [[8, None, None, 1], [8.0, NAN, None, 1.0]])

@@ -120,6 +120,22 @@ def test_bytes_that_are_no_utf8_cost_their_own_row_alone(tmp_path, content, name
     assert "2 is not UTF-8" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("content", "golds"),
+    [
+        ("Which noun?,problem,solve,quick,very,A\nWhich verb?,run,w,x,y,A\n", ["A", "A"]),
+        ("Which noun?,answer,solve,quick,very,A\n", ["A"]),
+        ("Which is first?,A,B,C,D,A\nWhich is last?,A,B,C,D,D\n", ["A", "D"]),
+        ("question,answer,A,B,C,D\nWhich?,B,w,x,y,z\n", ["B"]),
+        ("A,B,C,question,answer,D\nw,x,y,Which?,B,z\n", ["B"]),
+    ],
+)
+def test_a_header_of_six_columns_is_told_from_a_row(tmp_path, content, golds) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(content)
+    assert [problem.answer for problem in open_dataset(str(path)).problems] == golds
+
+
 def test_a_carriage_return_alone_is_a_letter_of_its_cell(tmp_path) -> None:
     path = tmp_path / "own.csv"
     path.write_bytes(b'question,answer\r\na\rb?,1\r\n"c\rd\r\ne?",2\r\n')

@@ -191,7 +191,7 @@ def test_names_that_are_none_are_refused(tmp_path, value) -> None:
 def test_a_name_that_stands_twice_means_neither_row(tmp_path) -> None:
     row = {"question": "a?", "answer": "1", "id": 1}
     path = lines(tmp_path, row, {**row, "question": "b?", "id": "1"}, {**row, "id": 2})
-    assert "row 2: problem_id '1' stands twice" in refusal(path)
+    assert "row 2: id is problem_id '1', which stands twice" in refusal(path)
     assert [problem.problem_id for problem in open_dataset(str(path), skip_bad=True).problems] == ["2"]
     problems = Problems.read(path)
     assert problems.question("2") == "a?"
@@ -256,6 +256,13 @@ def test_mbpps_reference_passes_its_test(tmp_path, rows) -> None:
 def test_tests_are_looked_at_before_anything_is_asked(tmp_path, change, word) -> None:
     row = {"task_id": "t", "prompt": "def f():\n", "entry_point": "f", "test": "def check(c):\n    assert c() == 1\n"}
     assert f"row 1: {word}" in refusal(lines(tmp_path, row | change))
+
+
+def test_a_table_without_lists_holds_tests_as_json(tmp_path) -> None:
+    path = tmp_path / "mbpp.csv"
+    path.write_text('task_id,text,code,test_list\n1,Twice.,def f(x): return 2 * x,"[""assert f(1) == 2""]"\n')
+    assert Problems.read(path).code["1"]["entry_point"] == "f"
+    assert open_dataset(str(path)).problems[0].text.endswith("\n\nassert f(1) == 2")
 
 
 @pytest.mark.parametrize("tests", [None, [], "assert f(1)", [1], ["assert f(1) =="], [""], ["assert 1 == 1"], ["f(1)"]])

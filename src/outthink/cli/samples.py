@@ -155,7 +155,7 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
     add("--solutions", type=int, default=4, metavar="N", help="only the first N samples of a problem (default 4)")
     add("--limit", type=int, metavar="N", help="only the first N problems")
     _column_arguments(parser)
-    add("--answer", choices=ANSWERS, help="kind of answer (default: by the published form, else number)")
+    add("--answer", choices=ANSWERS, help="kind of answer (default: as recorded, by the published form, else number)")
     add("--style", metavar="NAME", help="prompt style the samples were drawn with, see `outthink strategies`")
     add("--system", help="system prompt the samples were drawn with")
     add("--instruction", metavar="TEXT", help="line added to each question when the samples were drawn")
@@ -173,7 +173,7 @@ def run_label(chosen: argparse.Namespace) -> int:
     refuse_below_one(chosen, "completions", "steps", "solutions", "limit")
     _check_style(chosen.style)
     problems = Problems.read(chosen.problems, samples=chosen.samples, columns=_columns(chosen))
-    kind = chosen.answer or problems.taken.kind or "number"
+    kind = chosen.answer or problems.read_as or problems.taken.kind or "number"
     dataset = looked_up(problems, kind)
     plan = Labelling(**flags_of(Labelling, chosen) | {"answer": kind}, sampling=chosen_sampling(chosen))
     questions = {problem.problem_id: problem.text for problem in dataset.problems}
@@ -198,7 +198,11 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
     add("--verifier", required=True, metavar="NAME|PATH|URL", help="what judges them")
     add("--out", type=Path, required=True, metavar="FILE", help="scored samples, .parquet or .jsonl")
     _column_arguments(parser)
-    add("--answer", choices=ANSWERS, help="kind of answer for exact (default: by the published form, else by the keys)")
+    add(
+        "--answer",
+        choices=ANSWERS,
+        help="kind of answer for exact (default: as recorded, by the published form, else by the keys)",
+    )
     engine_arguments(parser)
 
 

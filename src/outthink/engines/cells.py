@@ -163,3 +163,8 @@ def _lists(array: Arrow) -> list[Any]:
     items = iter(cells_of(array.flatten()))  # without those of nulls
     sizes = compute.list_value_length(array).to_pylist()
     return [None if size is None else [next(items) for _ in range(size)] for size in sizes]
+
+
+def column_of(table: Arrow, name: str) -> list[Any]:
+    """The cells of a table's column."""
+    return [cell for chunk in table[name].chunks for cell in cells_of(chunk)]

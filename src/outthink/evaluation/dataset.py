@@ -18,8 +18,9 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import load as load_plugin
 from outthink.core.plugins import need_extra
 from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
+from outthink.engines.cells import column_of, count_of
 from outthink.engines.recorded import Recorded
-from outthink.engines.traces import Traces, columns, load, metadata, missing
+from outthink.engines.traces import Traces, columns, load, metadata, missing, reading_parquet
 from outthink.evaluation.published.cells import is_readable
 from outthink.evaluation.published.columns import Columns
 from outthink.evaluation.published.lookup import Problems, problems_of
@@ -113,7 +114,7 @@ def open_dataset(
     named = Columns.of(columns)
     file = open_problems("dataset", path, named)
     kind = kind or file.taken.kind or (None if file.taken.tests else "text")
-    rows, faults = _usable(file.read(kind), limit)
+    rows, faults = _usable(file.read(kind), file.taken.name, limit)
     if faults and (not skip_bad or not rows):
         raise faults[0].refusal("dataset", path, len(faults) - 1, "mend the row" if not rows else _MEND)
     if not rows:
@@ -144,8 +145,8 @@ def looked_up(problems: Problems, kind: AnswerKind) -> Dataset:
 _MEND = "mend the row, or leave such rows out with --skip-bad"
 
 
-def _usable(rows: Iterable[ProblemRow], limit: int | None) -> tuple[ProblemList, list[RowFault]]:
-    """Problems of the rows that can be used, and what is wrong with the others."""
+def _usable(rows: Iterable[ProblemRow], named: str | None, limit: int | None) -> tuple[ProblemList, list[RowFault]]:
+    """Problems of the rows that can be used, and what is wrong with the others; `named` is the column of names."""
     problems = ProblemList()
     faults: list[RowFault] = []
     doubtful: set[str] = set()
@@ -153,7 +154,7 @@ def _usable(rows: Iterable[ProblemRow], limit: int | None) -> tuple[ProblemList,
         if row.fault is not None or row.name is None or row.question is None:
             faults.append(row.fault or RowFault(row.number, "", f"row {row.number} asks nothing"))
         elif problems.has(row.name):
-            faults.append(row.twice())
+            faults.append(row.twice(named))
             # Which of two is meant by a name is not known: then neither can be used.
             if problems.named(row.name) != Problem(row.name, row.question, row.gold):
                 doubtful.add(row.name)
@@ -324,10 +325,13 @@ def _one_sampler(path: Path) -> None:
     present = [name for name in _SAMPLERS if name in columns(path)]
     if not present:
         return
-    rows = parquet.read_table(path, columns=["sample_idx", *present]).to_pylist()
+    with reading_parquet("traces", path, "record it again"):
+        table = parquet.ParquetFile(path).read(columns=["sample_idx", *present])
+    places = [count_of(cell) for cell in column_of(table, "sample_idx")]
     for name in present:
         # Row 0 is the greedy one, which is drawn in another way by intention.
-        values = {json.dumps(row[name], sort_keys=True, default=str) for row in rows if row["sample_idx"] != 0}
+        sampled = (cell for place, cell in zip(places, column_of(table, name), strict=True) if place != 0)
+        values = {json.dumps(cell, sort_keys=True, default=str) for cell in sampled}
         if len(values) > 1:
             shown = ", ".join(sorted(values)[:4])
             raise BadInput("traces", str(path), f"mixes samplers ({name}: {shown})", "give samples of one")

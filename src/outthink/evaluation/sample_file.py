@@ -23,7 +23,18 @@ from typing import Any, TypeVar
 from outthink.core.errors import BadInput
 from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.core.text import REPLACED, writable
-from outthink.engines.cells import Arrow, BadCell, cells_of, count_of, decoded, empty, name_of, text_of, truth_of
+from outthink.engines.cells import (
+    Arrow,
+    BadCell,
+    cells_of,
+    column_of,
+    count_of,
+    decoded,
+    empty,
+    name_of,
+    text_of,
+    truth_of,
+)
 from outthink.engines.protocol import CHUNK
 from outthink.engines.traces import SCORE_COLUMNS, VERIFIER_KEY, reading_parquet
 from outthink.evaluation.published import rows as data_rows
@@ -194,7 +205,7 @@ class SampleFile:
         """One column, None where a row or the whole file has no such value."""
         if self.rows is not None:
             return [row.get(name) for row in self.rows]
-        return _column(self.table, name) if name in self.table.column_names else [None] * len(self)
+        return column_of(self.table, name) if name in self.table.column_names else [None] * len(self)
 
     def truths(self, name: str) -> list[bool | None]:
         """A column of truth values; None for every cell that is none."""
@@ -334,10 +345,6 @@ class SampleFile:
             self.rows = [{name: value for name, value in row.items() if name not in names} for row in self.rows]
         else:
             self.table = self.table.drop_columns(list(names))
-
-
-def _column(table: Arrow, name: str) -> list[Any]:
-    return [cell for chunk in table[name].chunks for cell in cells_of(chunk)]
 
 
 def _rows_of(table: Arrow) -> Iterator[JsonObject]:

@@ -83,12 +83,7 @@ def extended(question: Question, lines: str) -> Question:
 
 def choices_of(value: Cell) -> list[str]:
     """The texts of choices, two to ten; BadCell for everything else."""
-    value = decoded(value)
-    if isinstance(value, str) and value.lstrip().startswith("["):  # a table without lists holds them as JSON
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise BadCell("is no list") from None
+    value = listed(value)
     if not isinstance(value, list | tuple):
         raise BadCell("is null" if empty(value) else "is no list")
     if not 2 <= len(value) <= len(LETTERS):
@@ -100,6 +95,17 @@ def choices_of(value: Cell) -> list[str]:
         except BadCell as error:
             raise BadCell(f"has at place {place} what {error}") from None
     return texts
+
+
+def listed(value: Cell) -> Cell:
+    """A list that a table without lists holds as JSON; everything else as it is."""
+    value = decoded(value)
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return list(json.loads(value))
+    except (ValueError, RecursionError):
+        raise BadCell("is no list") from None
 
 
 def choice_of(value: Cell) -> str:

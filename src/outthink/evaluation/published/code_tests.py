@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from outthink.core.text import writable
 from outthink.engines.cells import BadCell, Cell, decoded, empty
+from outthink.evaluation.published.cells import listed
 
 _BUILTINS = frozenset(dir(builtins))
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -72,6 +73,7 @@ def mbpp(tests: Cell, setup: Cell, imports: Cell, solution: Cell) -> CodeTest:
     body = _parsed("\n".join(assertions(tests)))
     if not any(isinstance(node, ast.Assert) for node in ast.walk(body)):
         raise BadCell("asserts nothing")
+    imports = listed(imports)
     before = [*(imports if isinstance(imports, list) else []), *([] if empty(setup) else [setup])]
     prepared = "\n".join(_python(piece) for piece in before if not (isinstance(piece, str) and not piece.strip()))
     name = _tested(body, _parsed(prepared), solution)
@@ -86,6 +88,7 @@ _CANDIDATE = ast.arguments([], [ast.arg("candidate")], None, [], [], None, [])
 
 def assertions(tests: Cell) -> list[str]:
     """MBPP's tests as texts; BadCell where there is none."""
+    tests = listed(tests)
     if not isinstance(tests, list) or not tests:
         raise BadCell("is null" if empty(tests) else "is no list of tests")
     return [_python(test) for test in tests]

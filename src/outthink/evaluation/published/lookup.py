@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from outthink.core.errors import BadInput
-from outthink.core.request import AnswerKind, AnswerReader
+from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader
 from outthink.engines.cells import BadCell
 from outthink.engines.traces import Traces, metadata, reading_parquet
 from outthink.evaluation.published.cells import Question, question_text, readable
@@ -35,6 +35,8 @@ class Problems:
     path: Path
     rows: dict[str, ProblemRow]
     taken: Taken
+    read_as: AnswerKind | None = None
+    """The kind of answer that the samples were recorded with, None where it is not known or was but text."""
 
     @classmethod
     def read(
@@ -62,13 +64,15 @@ class Problems:
                 continue
             first = rows.setdefault(row.name, row)
             if first.number != row.number and first.said != row.said:
-                fault = fault or row.twice()
-                rows[row.name] = replace(first, question=None, gold=None, code=None, fault=row.twice())
+                fault = fault or row.twice(file.taken.name)
+                rows[row.name] = replace(first, question=None, gold=None, code=None, fault=row.twice(file.taken.name))
         if not rows and fault is None:
             raise BadInput("problems", str(path), "has no rows", "give at least one problem")
         if fault is not None and all(row.fault and row.question is None for row in rows.values()):
             raise fault.refusal("problems", path)
-        return cls(path, rows if samples is None else _as_recorded(rows, samples), file.taken)
+        about = {} if samples is None else _metadata(samples)
+        kind = next((kind for kind in ANSWER_KINDS if kind == about.get("answer") != "text"), None)
+        return cls(path, _as_recorded(rows, about), file.taken, kind)
 
     def __contains__(self, problem: str) -> bool:
         return problem in self.rows
@@ -123,9 +127,10 @@ class Problems:
 
     @property
     def kind(self) -> AnswerKind:
-        """The kind of the gold answers: the form's, else `number` if each of them is a bare number, else `math`."""
-        if self.taken.kind is not None:
-            return self.taken.kind
+        """The kind of the gold answers: the one the samples were recorded with, the form's, else `number` if each of
+        them is a bare number, else `math`."""
+        if (known := self.read_as or self.taken.kind) is not None:
+            return known
         keys = self.keys or {}
         bare = all(_NUMBER.fullmatch(key.strip()) for key in keys.values())
         return "number" if keys and bare else "math"
@@ -137,12 +142,14 @@ class Problems:
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=asdict).encode()).hexdigest()
 
 
-def _as_recorded(rows: dict[str, ProblemRow], samples: Path) -> dict[str, ProblemRow]:
+def _as_recorded(rows: dict[str, ProblemRow], about: JsonObject) -> dict[str, ProblemRow]:
     """Rows under the names that record gave them by their places; it has kept a mark of each question.
 
     A file that was edited since then has other questions at these places.
+
+    Args:
+        about: what the samples' metadata say of their recording.
     """
-    about = _metadata(samples)
     kept = about.get("questions")
     if not isinstance(kept, str):
         return rows

@@ -84,9 +84,13 @@ class ProblemRow:
         """What it says, wherever it stands."""
         return self.question, self.gold, self.code
 
-    def twice(self) -> RowFault:
-        """Why it cannot be told from an earlier row."""
-        return RowFault(self.number, "problem_id", f"{self.name!r} stands twice; an earlier row has it, too")
+    def twice(self, column: str | None) -> RowFault:
+        """Why it cannot be told from an earlier row; `column` is that of the names."""
+        return RowFault(
+            self.number,
+            column or "id",
+            f"is problem_id {self.name!r}, which stands twice; an earlier row has it, too",
+        )
 
 
 @dataclass(frozen=True, slots=True)

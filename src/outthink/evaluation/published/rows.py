@@ -209,17 +209,30 @@ def _single(field: str, path: Path) -> JsonObject | None:
 
 
 def _csv(field: str, path: Path, known: Collection[str]) -> RowFile:
-    """The first line is a header unless it looks like a row of MMLU's files: six cells, the last one a letter."""
     records = _records(field, path)
-    first = next(records, [])
-    headerless = len(first) == len(HEADERLESS) and first[-1].strip() in _LETTERS and not {*first} & {*known}
-    columns = HEADERLESS if headerless else tuple(name.strip() for name in first)
+    raw, second = next(records, []), next(records, [])
+    first = tuple(cell.strip() for cell in raw)
+    headerless = _is_mmlu(first) and not _is_header(first, second, known)
+    columns = HEADERLESS if headerless else first
     if not _is_utf8("".join(columns)):
         raise BadInput(field, str(path), "is not UTF-8", "write it as UTF-8")
     if len({*columns}) < len(columns):
         raise BadInput(field, str(path), "names a column twice in its header", "give each its own name")
-    rows = _with_columns(path, _cells(columns, chain([first], records) if headerless else records))
+    begun = [raw, second] if headerless else [second]
+    rows = _with_columns(path, _cells(columns, chain(filter(None, begun), records)))
     return replace(rows, columns=columns)
+
+
+def _is_mmlu(record: Sequence[str]) -> bool:
+    """Whether a record looks like a row of MMLU's files: six cells, the last one a letter."""
+    return len(record) == len(HEADERLESS) and record[-1].strip() in _LETTERS
+
+
+def _is_header(first: Sequence[str], second: Sequence[str], known: Collection[str]) -> bool:
+    """Whether a record that may be a row names columns: the choices, question and answer, or one before another row."""
+    found = {*first} & {*known}
+    named = {*first} >= _LETTERS or len(found) > 1 or (found and second and not _is_mmlu(second))
+    return len({*first}) == len(first) and bool(named)
 
 
 def _records(field: str, path: Path) -> Iterator[list[str]]:
