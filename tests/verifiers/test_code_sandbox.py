@@ -59,6 +59,14 @@ def test_code_as_models_write_it(text: str) -> None:
     assert check_code([(ADD, text)]) == [CodeVerdict(True)]
 
 
+def test_code_that_was_only_thought_is_not_judged() -> None:
+    texts = [f"<think>{WRONG}</think>{RIGHT}", f"{WRONG}</think>{RIGHT}", f"<think>{RIGHT}", f"<think>{RIGHT}</think>"]
+    assert [item.passed for item in check_code([(ADD, text) for text in texts])] == [True, True, False, False]
+    verifier = CodeVerifier({"p": ADD})
+    scores = asyncio.run(verifier.score(Request.of("Add.", problem="p"), [Candidate((text,)) for text in texts]))
+    assert [score.steps for score in scores] == [(1.0,), (1.0,), (0.0,), (0.0,)]
+
+
 @pytest.mark.parametrize(
     ("code", "test"),
     [

@@ -16,9 +16,9 @@ from outthink.answers.math.formulas import light
 from outthink.answers.number import read_number
 from outthink.answers.reading import Reading, hashed, last_boxed
 from outthink.answers.text import read_json, read_text
-from outthink.answers.thinking import visible
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader, answer_named
+from outthink.core.thinking import visible
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -15,7 +15,6 @@ from inspect import isfunction
 from pathlib import Path
 
 from outthink.answers import grade, read_sync
-from outthink.answers.thinking import visible
 from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 from outthink.core.plugins import make
@@ -135,7 +134,7 @@ def _code(problems: Mapping[str, JsonObject] | None) -> Verifier:
             raise BadInput("problem_id", request.problem, "has no code problem", "add it to the problems")
         return made(request.problem)
 
-    return CodeVerifier(problem, visible=visible)
+    return CodeVerifier(problem)
 
 
 def _judge(url: str, engine: Engine | None) -> Verifier:

@@ -21,7 +21,7 @@ from outthink.core.defaults import offered
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Message, Sampling
 from outthink.core.sample import Sample
-from outthink.core.time_model import TimeModel
+from outthink.engines.time_model import TimeModel
 
 
 @dataclass(frozen=True, slots=True)

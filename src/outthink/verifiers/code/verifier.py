@@ -13,28 +13,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
+from outthink.core.thinking import visible
 from outthink.verifiers.checks import WithoutTokens
 from outthink.verifiers.code.blocks import find_code
 from outthink.verifiers.code.sandbox import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict
 from outthink.verifiers.protocol import Kind, Score
 
 Problems = Mapping[str, CodeProblem] | Callable[[Request], CodeProblem]
-Visible = Callable[[str], str | None]
-"""What a text says outside of its thinking; None for one that only thinks."""
-
-
-def _whole(text: str) -> str | None:
-    return text
 
 
 class CodeVerifier(WithoutTokens):
-    """Scores 1 where the code in a completion passes its problem's test, else 0 with the reason.
+    """Scores 1 where the code in a completion passes its problem's test, else 0 with the reason; thinking is no code.
 
     Args:
         problems: by `request.problem`, or a function of the request.
         workers: checks at once, each of two processes; the number of cores if not given.
         sandbox: where code runs.
-        visible: the part of a completion that is meant as its answer; all of it if not given.
     """
 
     kind: Kind = "exact"
@@ -49,12 +43,11 @@ class CodeVerifier(WithoutTokens):
         workers: int | None = None,
         sandbox: CodeSandbox | None = None,
         id: str = "code",
-        visible: Visible = _whole,
     ) -> None:
         self.workers = (os.cpu_count() or 1) if workers is None else workers
         if self.workers < 1:
             raise BadInput("workers", workers, "is below 1", "give at least 1")
-        self.problems, self.id, self.visible = problems, id, visible
+        self.problems, self.id = problems, id
         self.sandbox = sandbox or CodeSandbox(limits or CodeLimits())
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
@@ -65,7 +58,7 @@ class CodeVerifier(WithoutTokens):
         """
         problem = self.problem(request)
         tasks = [(problem, candidate.text) for candidate in candidates]
-        checks = check_all(tasks, self.sandbox, workers=self.workers, visible=self.visible)
+        checks = check_all(tasks, self.sandbox, workers=self.workers)
         # A replayed session is driven by hand, without an event loop: then this call waits for all.
         verdicts = await checks if _has_event_loop() else asyncio.run(checks)
         return [Score((1.0 if verdict.passed else 0.0,), message=verdict.message) for verdict in verdicts]
@@ -89,7 +82,7 @@ def _has_event_loop() -> bool:
 
 
 async def check_all(
-    tasks: Iterable[tuple[CodeProblem, str]], sandbox: CodeSandbox, *, workers: int, visible: Visible = _whole
+    tasks: Iterable[tuple[CodeProblem, str]], sandbox: CodeSandbox, *, workers: int
 ) -> list[CodeVerdict]:
     """Verdicts of (problem, completion) pairs, in order; the first error ends what still runs and is raised."""
     gate = asyncio.Semaphore(workers)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class TimeModel(Protocol):
-    """Rates of a server in tokens a second. `engines.protocol.Speed` is the one with constant rates."""
+    """Rates of a server in tokens a second. `protocol.Speed` is the one with constant rates."""
 
     @property
     def stream(self) -> float:
