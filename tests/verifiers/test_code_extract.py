@@ -38,6 +38,9 @@ RIGHT = "def f(x):\n    return x\n"
         ("```\nf = lambda: 1\n```\n```\nf == 1\n```", "f = lambda: 1\n"),
         ("```\nprint(1)\n```\n```\n    return 1\n```", "    return 1\n"),
         ("```\n    def f(): pass\n```\n```\n    f = 1\n```", "    def f(): pass\n"),
+        ("\ufeff```\n\ufeffdef f():\n\xa0\xa0\xa0\xa0return '\xa0'\n```", "def f():\n    return '\xa0'\n"),
+        ("<think>\n```\ndef f(): thought\n```\n</think>\n```\ndef f(): said\n```", "def f(): said\n"),
+        ("<think>\n```\ndef f(): thought\n```", ""),
         ("", ""),
     ],
 )  # fmt: skip

@@ -91,11 +91,48 @@ def test_what_the_code_holds_on_to_stays_the_tests_too(entry: str, code: str, te
          "calls = []\n@candidate\ndef slow(n):\n    calls.append(n)\n    return n\n"
          "assert slow(2) == slow(2) == 2 and calls == [2] and slow.__name__ == 'slow'"),
         ("import re\ndef f(s): return re.match('a(b)', s)", "assert candidate('ab').group(1) == 'b' and candidate('x') is None"),
-        ("async def f(n): return n", "import asyncio\nassert asyncio.run(candidate(3)) == 3"),
+        ("from functools import wraps\ndef f(g):\n    @wraps(g)\n    def h(): 'not this'\n    return h",
+         "@candidate\ndef g(): 'what it does'\nassert g.__doc__ == 'what it does'"),
+        ("def f(a, *, b=2):\n    'Adds.'\n    return a + b",
+         "import inspect\nassert candidate.__doc__ == 'Adds.' and [*inspect.signature(candidate).parameters] == ['a', 'b']\n"
+         "assert candidate(1) == 3"),
     ],
 )  # fmt: skip
 def test_generators_and_functions_stay_what_they_are(code: str, test: str) -> None:
     assert verdict(code, test) == CodeVerdict(True)
+
+
+WAITS = "import asyncio\nasync def f(n):\n    await asyncio.sleep(0.001)\n    if n < 0: raise ValueError(n)\n    return n * n"
+
+
+@pytest.mark.parametrize(
+    ("code", "test"),
+    [
+        ("async def f(n): return n", "assert asyncio.run(candidate(3)) == 3"),
+        (WAITS, "async def all_of(): return await asyncio.gather(candidate(2), candidate(3))\nassert asyncio.run(all_of()) == [4, 9]"),
+        (WAITS, "async def late():\n    b, a = candidate(2), candidate(3)\n    return await a - await b\nassert asyncio.run(late()) == 5"),
+        (WAITS, "try: asyncio.run(candidate(-1))\nexcept ValueError as error: assert error.args == (-1,)\nelse: assert 0"),
+        ("import asyncio\nasync def f(n):\n    for i in range(n):\n        await asyncio.sleep(0.001)\n        yield i",
+         "async def items(): return [i async for i in candidate(3)]\nassert asyncio.run(items()) == [0, 1, 2]"),
+        ("import asyncio\nclass f:\n    async def __aenter__(self):\n        await asyncio.sleep(0.001)\n        return 5\n"
+         "    async def __aexit__(self, *error): self.left = error",
+         "async def inside():\n    c = candidate()\n    async with c as n: pass\n    return n, c.left\n"
+         "assert asyncio.run(inside()) == (5, (None, None, None))"),
+        ("import asyncio\nclass f:\n    def __init__(self): self.items = asyncio.Queue()\n"
+         "    async def put(self, item): await self.items.put(item)\n    async def get(self): return await self.items.get()",
+         "async def both():\n    q = candidate()\n    await q.put(1)\n    await q.put(2)\n    return [await q.get(), await q.get()]\n"
+         "assert asyncio.run(both()) == [1, 2]"),
+        ("import asyncio\nasync def f(get, names): return await asyncio.gather(*map(get, names))",
+         "async def get(name):\n    await asyncio.sleep(0.001)\n    return name.upper()\n"
+         "assert asyncio.run(candidate(get, ['a', 'b'])) == ['A', 'B']"),
+    ],
+)  # fmt: skip
+def test_what_is_awaited(code: str, test: str) -> None:
+    assert verdict(code, "import asyncio\n" + test) == CodeVerdict(True)
+
+
+def test_what_is_awaited_can_be_wrong() -> None:
+    assert not verdict(WAITS, "import asyncio\nassert asyncio.run(candidate(3)) == 10").passed
 
 
 VECTOR = """

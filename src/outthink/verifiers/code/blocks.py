@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from outthink.core.thinking import visible
 from outthink.verifiers.code.inside.program import needed
 
 _FENCE = re.compile(r"(?P<before>[ \t]*(?:(?:>|[-*+]|\d{1,9}[.)])[ \t]*)*)(?P<fence>`{3,}|~{3,})(?P<tag>.*)")
@@ -18,6 +19,7 @@ _BODY = re.compile(r"^[ \t]*(?:return|yield)\b", re.MULTILINE)
 _PYTHON = re.compile(
     r"[@#)\]}]|(?:from|import|def|class|async|if|for|while|try|with|else|elif|except|finally)\b|\w+[ \t]*[=(\[.]"
 )
+_INDENTED = re.compile(r"^[ \t]*[\xa0\ufeff][ \t\xa0\ufeff]*", re.MULTILINE)  # as text from web pages is
 _INSIDE = 4  # columns behind its fence from which on a fence is part of the code, such as one in a docstring
 
 
@@ -38,7 +40,7 @@ class FoundCode:
 
 def find_code(text: str, entry_point: str) -> FoundCode:
     """The last block that defines the entry point; without one a block that may be its body, else the whole text."""
-    text = text.replace("\r\n", "\n")
+    text = _INDENTED.sub(lambda blank: blank[0].replace("\ufeff", "").replace("\xa0", " "), text.replace("\r\n", "\n"))
     blocks = list(_blocks(text))
     defining = _defining(blocks, entry_point)
     if defining is not None:
@@ -56,8 +58,8 @@ def find_code(text: str, entry_point: str) -> FoundCode:
 
 
 def extract_code(text: str, entry_point: str) -> str:
-    """The code of an answer with what it needs of other blocks in front."""
-    found = find_code(text, entry_point)
+    """The code of an answer, not of its thinking, with what it needs of other blocks in front."""
+    found = find_code(visible(text) or "", entry_point)
     return needed(found.code, found.others) + found.code
 
 

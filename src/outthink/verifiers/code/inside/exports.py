@@ -14,7 +14,7 @@ from outthink.verifiers.code.inside.values import BASES, Others, Value, content
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     Ask = Callable[[int, str, tuple[Value, ...], dict[str, Value]], Value]
 
@@ -25,7 +25,7 @@ SPECIAL = frozenset((
     "sub", "rsub", "isub", "mul", "rmul", "imul", "truediv", "rtruediv", "itruediv", "floordiv", "rfloordiv",
     "ifloordiv", "mod", "rmod", "imod", "pow", "rpow", "ipow", "and", "rand", "iand", "or", "ror", "ior", "xor",
     "rxor", "ixor", "lshift", "rlshift", "ilshift", "rshift", "rrshift", "irshift", "matmul", "rmatmul",
-    "imatmul", "await", "aiter", "anext",
+    "imatmul", "await", "aiter", "anext", "aenter", "aexit",
 ))  # fmt: skip
 """Special methods that an object of the tested code keeps in the test's process."""
 
@@ -41,6 +41,17 @@ def _held(value: Value) -> Value:
     return content(value, base)
 
 
+async def _whole(value: Value) -> Value:
+    """An awaitable that is over after one step: the test's process has another event loop than the tested code."""
+    asyncio = library("asyncio")
+    if asyncio._get_running_loop() is not None:
+        return await value
+    if not _loops:
+        _loops.append(asyncio.new_event_loop())
+    return _loops[0].run_until_complete(_whole(value))
+
+
+_loops: list[Value] = []  # one at most, so that what is awaited now and later belongs together
 _OPERATIONS: dict[str, Callable[..., Value]] = {
     "get": _attribute,
     "set": setattr,
@@ -49,6 +60,7 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
     "copy": lambda value: library("copy").copy(value),
     "deepcopy": lambda value: library("copy").deepcopy(value),
     "__call__": lambda function, *arguments, **names: function(*arguments, **names),
+    "__await__": lambda value: _whole(value).__await__(),
     "__iter__": iter,
     "__next__": next,
     "__len__": len,
@@ -74,9 +86,10 @@ def perform(operation: str, arguments: tuple[Value, ...], names: dict[str, Value
 class Borrowed:
     """A callable of the test."""
 
-    def __init__(self, number: int, name: str, ask: Ask) -> None:
+    def __init__(self, number: int, name: str, about: str | None, ask: Ask) -> None:
         self._number, self._ask = number, ask
         self.__name__ = self.__qualname__ = name
+        self.__doc__ = about
 
     def __call__(self, *arguments: Value, **names: Value) -> Value:
         """Call it, where it is."""
@@ -96,7 +109,7 @@ class BorrowedIterator(Borrowed):
 class BorrowedObject:
     """An object of the test: its attributes are where it is."""
 
-    def __init__(self, number: int, name: str, ask: Ask) -> None:
+    def __init__(self, number: int, name: str, about: str | None, ask: Ask) -> None:
         object.__setattr__(self, "_number", number)
         object.__setattr__(self, "_ask", ask)
 
@@ -107,7 +120,20 @@ class BorrowedObject:
         self._ask(self._number, "set", (name, value), {})
 
 
-_BORROWED = {"callable": Borrowed, "iterator": BorrowedIterator, "object": BorrowedObject}
+class BorrowedAwaitable(Borrowed):
+    """An awaitable of the test, which waits for all of it at once."""
+
+    def __await__(self) -> Generator[None, None, Value]:
+        yield from ()
+        return self._ask(self._number, "__await__", (), {})
+
+
+_BORROWED = {
+    "awaitable": BorrowedAwaitable,
+    "callable": Borrowed,
+    "iterator": BorrowedIterator,
+    "object": BorrowedObject,
+}
 
 
 class Exports(Others):
@@ -121,6 +147,7 @@ class Exports(Others):
         self._ask = ask
         self._objects: list[Value] = []
         self._numbers: dict[int, int] = {}
+        self._numbered: list[Value] = []  # nothing else may get the address of one of them
         self._borrowed: dict[int, Value] = {}
         self._told: set[int] = set()
         self._telling: set[int] = set()
@@ -166,15 +193,16 @@ class Exports(Others):
             return named(rest[0], rest[1], everything=True)
         if word == "error":
             return rebuilt(*rest) or Exception(rest[1])
-        number, name = rest
+        number, name, about = rest
         if number not in self._borrowed:
-            self._borrowed[number] = _BORROWED[word](number, name, self._ask)
+            self._borrowed[number] = _BORROWED[word](number, name, about, self._ask)
         return self._borrowed[number]
 
     def _number(self, value: Value) -> int:
         number = self._numbers.setdefault(id(value), len(self._objects))
         if number == len(self._objects):
-            self._objects.append(value)
+            self._objects.append(_whole(value) if type(value) is types.CoroutineType else value)
+            self._numbered.append(value)
         return number
 
     def _class(self, kind: type) -> tuple[Value, ...]:

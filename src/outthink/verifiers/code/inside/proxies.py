@@ -32,7 +32,7 @@ PROBLEM = "problem"
 """The module that prompt and test run in."""
 _READABLE = frozenset((
     "__name__", "__qualname__", "__doc__", "__dict__", "__annotations__", "__wrapped__", "__code__",
-    "__defaults__", "__match_args__",
+    "__defaults__", "__kwdefaults__", "__match_args__",
 ))  # fmt: skip
 """Names with underscores that are asked for; the others are Python's own business in the test's process."""
 
@@ -252,7 +252,9 @@ class Far(Others):
         number = self._lent_as.setdefault(id(value), len(self._lent))
         if number == len(self._lent):
             self._lent.append(value)
-        return word, number, str(getattr(value, "__name__", type(value).__name__))
+        about = getattr(value, "__doc__", None)
+        name = str(getattr(value, "__name__", type(value).__name__))
+        return word, number, name, about if isinstance(about, str) else None
 
     def meet(self, description: Value) -> Value:
         """The value that the code has described: a proxy, something of the library, or what was lent."""
@@ -303,6 +305,7 @@ class Far(Others):
         if not any(issubclass(type(base), RemoteClass) for base in kinds):
             kinds.insert(0, Remote)
         members: dict[str, Value] = {f"__{word}__": _method(word) for word in SPECIAL if f"__{word}__" in specials}
+        members["__doc__"] = _DOC
         members.setdefault("__hash__", None if "-hash" in specials else _hash)
         resembles = named(*like) if like is not None else None
         if resembles is not None and not (isinstance(resembles, type) and issubclass(resembles, BaseException)):
@@ -338,9 +341,11 @@ class Far(Others):
 
 
 def _lending(value: Value) -> str | None:
-    """What the code may do with a value of the test: call it, take its items, or read and set its attributes."""
+    """What the code may do with a value of the test: call it, await it, take its items, or read and set attributes."""
     if callable(value):
         return "callable"
+    if hasattr(type(value), "__await__"):
+        return "awaitable"
     if hasattr(type(value), "__next__"):
         return "iterator"
     own = type(value).__module__ == PROBLEM and not issubclass(type(value), BASES)
@@ -352,10 +357,25 @@ def _use(target: Value, operation: str, arguments: tuple[Value, ...], names: dic
         return next(target)
     if operation == "__call__":
         return target(*arguments, **names)
+    if operation == "__await__":
+        return _awaited(target)
     name, *value = arguments
     if _lending(target) != "object" or type(name) is not str or name.startswith("_"):
         raise AttributeError(name)
     return setattr(target, name, value[0]) if operation == "set" else getattr(target, name)
+
+
+def _awaited(target: Value) -> Value:
+    """What an awaitable of the test gives, in a loop of its own: the test's loop waits for the code meanwhile."""
+    asyncio = library("asyncio")
+    running = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(target)
+    finally:
+        loop.close()
+        asyncio._set_running_loop(running)
 
 
 def _told(error: Exception) -> tuple[list[str], str, tuple[Value, ...]]:
@@ -375,14 +395,24 @@ def _raised(kinds: Sequence[str], message: str, value: Value) -> BaseException:
     return rebuilt(kinds, message, value if isinstance(value, tuple) else ()) or Ended(f"{kinds[0]}: {message}")
 
 
+class _Documentation:
+    """What a class or an object of the tested code says of itself."""
+
+    def __get__(self, value: Value, kind: Value) -> Value:
+        return kind.far.attribute(kind if value is None else value, "__doc__")
+
+
+_DOC = _Documentation()
+
+
 def _hash(self: Remote) -> int:
     return self.far.request("__hash__", self)  # type: ignore[no-any-return]
 
 
 def _method(word: str) -> Callable[..., Value]:
     """A special method that asks the code."""
-    if word == "exit":  # a traceback is no matter of the code's
-        return lambda self, kind, error, _: self.far.request("__exit__", self, kind, error, None)
+    if word in ("exit", "aexit"):  # a traceback is no matter of the code's
+        return lambda self, kind, error, _: self.far.request(f"__{word}__", self, kind, error, None)
     if word in _BINARY:
         return lambda self, other: self.far.binary(word, self, other)
     name = f"__{word}__"
