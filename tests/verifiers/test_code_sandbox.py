@@ -59,6 +59,23 @@ def test_code_as_models_write_it(text: str) -> None:
     assert check_code([(ADD, text)]) == [CodeVerdict(True)]
 
 
+PAIRS = CodeProblem("", "longest", "def check(candidate):\n    assert longest([Pair(1, 5), Pair(2, 3)]) == 5\n")
+LONGEST = "```\ndef longest(pairs):\n    return max(pair.b for pair in pairs)\n```\n"
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "class Pair:\n    def __init__(self, a, b): self.a, self.b = a, b\n",
+        "from collections import namedtuple\nPair = namedtuple('Pair', 'a b')\npairs = [Pair(1, 2)]\nprint(longest(pairs))\n",
+    ],
+)
+def test_what_only_the_test_needs_of_other_blocks_is_taken_along(pair: str) -> None:
+    texts = [f"```\n{pair}```\n{LONGEST}", f"{LONGEST}with\n```\n{pair}```", LONGEST]
+    missing = CodeVerdict(False, "the code does not define Pair, which the test calls")
+    assert check_code([(PAIRS, text) for text in texts]) == [CodeVerdict(True), CodeVerdict(True), missing]
+
+
 def test_code_that_was_only_thought_is_not_judged() -> None:
     texts = [f"<think>{WRONG}</think>{RIGHT}", f"{WRONG}</think>{RIGHT}", f"<think>{RIGHT}", f"<think>{RIGHT}</think>"]
     assert [item.passed for item in check_code([(ADD, text) for text in texts])] == [True, True, False, False]

@@ -43,7 +43,7 @@ def main() -> None:
 
 def _verdict(far: Far, program: Value, prompt: str, entry_point: str, test: str) -> tuple[str, str]:
     try:
-        send(far.calls, b"P", pack((program, entry_point), _PLAIN)[0])
+        send(far.calls, b"P", pack((program, entry_point, _left_to_the_code(program, test)), _PLAIN)[0])
         kind, content = far.take()
         if kind != b"R":
             (kinds, message, _), _ = unpack(content, _PLAIN)[0]
@@ -59,7 +59,7 @@ def _verdict(far: Far, program: Value, prompt: str, entry_point: str, test: str)
         return "broken", str(error)
     except BaseException as error:  # noqa: BLE001 - a test says no by raising, whatever it raises
         if far.end is None and far.asked == 0 and not isinstance(error, AssertionError):
-            return "broken", _where(error, test)
+            return _missing(error, test) or ("broken", _where(error, test))
         return _word(far), _where(far.end or error, test)
     if far.end is not None:  # a test that catches everything
         return _word(far), str(far.end)
@@ -138,6 +138,24 @@ def _prompt(prompt: str) -> CodeType:
         except (SyntaxError, ValueError):
             continue
     return compile("", "prompt.py", "exec", dont_inherit=True)
+
+
+def _left_to_the_code(program: Value, test: str) -> list[str]:
+    """Names that further blocks of the text may define for the test; without such blocks nobody asks."""
+    if not program[2]:
+        return []
+    from outthink.verifiers.code.inside.program import left_to_the_code
+
+    return sorted(left_to_the_code(test))
+
+
+def _missing(error: BaseException, test: str) -> tuple[str, str] | None:
+    """The verdict on code without a function or class that the test calls beside the entry point."""
+    from outthink.verifiers.code.inside.program import calls
+
+    if type(error) is not NameError or not calls(test, error.name or ""):
+        return None
+    return "failed", f"the code does not define {error.name}, which the test calls"
 
 
 def _unused(prompt: str, entry_point: str, test: str) -> tuple[str, str] | None:

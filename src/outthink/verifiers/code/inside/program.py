@@ -17,11 +17,14 @@ _NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # the last 
 _FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[ \t]+(?:\([^)]*\)|[^\n;#]*)", re.MULTILINE)
 
 
-def compiled(entry_point: str, prompt: str, code: str, others: Sequence[str], rest: Sequence[str]) -> CodeType:
+def compiled(
+    entry_point: str, tested: Sequence[str], prompt: str, code: str, others: Sequence[str], rest: Sequence[str]
+) -> CodeType:
     """The program's code.
 
     Args:
         entry_point: what it defines.
+        tested: names that the test uses and does not define.
         prompt: Python that stands in front, or prose.
         code: the block that defines the entry point, or a function's body.
         others: further blocks of the same text, in their order.
@@ -30,7 +33,7 @@ def compiled(entry_point: str, prompt: str, code: str, others: Sequence[str], re
     Raises SyntaxError (and what else `compile` raises) where no reading of it is Python.
     """
     first: Exception | None = None
-    for source in _readings(entry_point, prompt, code, others, rest):
+    for source in _readings(entry_point, needed(code, others, prompt, tested), prompt, code, rest):
         try:
             # Without dont_inherit this file's own `from __future__ import annotations` would hold in the program.
             return compile(source, "solution.py", "exec", dont_inherit=True)
@@ -39,8 +42,7 @@ def compiled(entry_point: str, prompt: str, code: str, others: Sequence[str], re
     raise first or SyntaxError("no code")
 
 
-def _readings(entry: str, prompt: str, code: str, others: Sequence[str], rest: Sequence[str]) -> Iterator[str]:
-    helpers = needed(code, others, prompt)
+def _readings(entry: str, helpers: str, prompt: str, code: str, rest: Sequence[str]) -> Iterator[str]:
     for text in (code, *rest):
         body = textwrap.dedent(text)
         whole = _is_python(body) and any(entry in defined for _, _, defined in _statements(body))
@@ -81,8 +83,8 @@ def hoisted(source: str) -> str:
     return first + "\n" + _FUTURE.sub("pass", source)
 
 
-def needed(code: str, others: Sequence[str], prompt: str = "") -> str:
-    """The statements of other blocks that define what a block uses and nothing else defines, in their order."""
+def needed(code: str, others: Sequence[str], prompt: str = "", tested: Sequence[str] = ()) -> str:
+    """The statements of other blocks that define what a block or its test uses and nothing else does, in order."""
     if not others:
         return ""
     tree = _tree(textwrap.dedent(code))
@@ -91,7 +93,7 @@ def needed(code: str, others: Sequence[str], prompt: str = "") -> str:
         return ""
     there = {*vars(builtins), *_stored(tree), *_stored(_tree(finished(prompt)))}
     chosen: set[int] = set()
-    wanted = _loaded(tree) - there
+    wanted = (_loaded(tree) | set(tested)) - there
     while wanted:
         name = wanted.pop()
         there.add(name)
@@ -186,6 +188,19 @@ def _used_as_classes(tree: ast.Module, entry_point: str) -> set[str]:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
             used |= {argument.id for argument in node.args[1:] if isinstance(argument, ast.Name)}
     return {aliases.get(name, name) for name in used}
+
+
+def left_to_the_code(test: str) -> set[str]:
+    """Names that a test uses and neither it nor Python defines."""
+    tree = _module(test)
+    return _loaded(tree) - _stored(tree) - set(vars(builtins)) if tree is not None else set()
+
+
+def calls(test: str, name: str) -> bool:
+    """Whether a test calls a function or class by a name."""
+    tree = _module(test)
+    called = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call)) if tree is not None else ()
+    return any(isinstance(function, ast.Name) and function.id == name for function in called)
 
 
 def never_named(test: str, entry_point: str) -> bool:

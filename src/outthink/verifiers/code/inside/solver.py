@@ -32,10 +32,10 @@ def main() -> None:
     first = receive(inward)
     if first is None:
         return
-    (program, entry_point), _ = unpack(first[1], _PLAIN)
+    (program, entry_point, tested), _ = unpack(first[1], _PLAIN)
     server = _Server(inward, outward)
     try:
-        server.load(_compiled(entry_point, *program), entry_point)
+        server.load(_compiled(entry_point, tested, *program), entry_point)
     except BaseException as error:  # noqa: BLE001 - whatever the program raises is its verdict
         send(outward, b"E", _complaint(error))
         return
@@ -43,7 +43,9 @@ def main() -> None:
     server.serve()
 
 
-def _compiled(entry_point: str, prompt: str, code: str, others: Sequence[str], rest: Sequence[str]) -> types.CodeType:
+def _compiled(
+    entry_point: str, tested: Sequence[str], prompt: str, code: str, others: Sequence[str], rest: Sequence[str]
+) -> types.CodeType:
     """The program's code. Nearly all of them are Python as they stand; only the others pay for being looked into."""
     nested = code[:1].isspace() and entry_point in code  # perhaps the whole function, indented
     if not others and not nested:
@@ -54,7 +56,7 @@ def _compiled(entry_point: str, prompt: str, code: str, others: Sequence[str], r
             pass
     from outthink.verifiers.code.inside.program import compiled
 
-    return compiled(entry_point, prompt, code, others, rest)
+    return compiled(entry_point, tested, prompt, code, others, rest)
 
 
 class _Server:
