@@ -19,7 +19,7 @@ from rich.console import Console
 
 import tables
 import verifier_tables
-from outthink.cli.ask import receipt_table
+from outthink.cli.ask import print_receipt
 from outthink.cli.installation import markdown
 from outthink.cli.main import VERBS, parser
 from outthink.core.receipt import Entry, Receipt, Result
@@ -286,8 +286,6 @@ def receipt() -> str:
     )
     screen = io.StringIO()
     console = Console(file=screen, width=100, highlight=False)
-    console.print(receipt_table(result))
-    for note in result.receipt.notes:
-        console.print(f"note: {note}", markup=False)
+    print_receipt(result, console)
     lines = [f"$ {run['command']}", str(result.answer), *(line.rstrip() for line in screen.getvalue().splitlines())]
     return "\n".join(["```text", *lines, "```"])

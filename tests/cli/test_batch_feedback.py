@@ -58,6 +58,33 @@ def test_bad_questions_are_refused_in_one_line(cli, server, tmp_path, content: s
     assert len(done.err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("q.csv", 'id,question\n7,"a, b?"\n,c?\n'),
+        ("q.json", '[{"id": 7, "question": "a, b?"}, {"question": "c?"}]'),
+        ("q.jsonl", '\ufeff{"id": 7.0, "prompt": "a, b?"}\r\n{"id": null, "question": "c?"}\n'),
+    ],
+)
+def test_questions_stand_in_any_data_file(cli, server, tmp_path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    done = cli("batch", tmp_path / name, "--model", server.url, "--n", 1)
+    assert done.code == 0, done.err
+    assert [json.loads(line)["id"] for line in done.out.splitlines()] == ["7", "2"]
+
+
+def test_a_name_that_is_none_is_refused_with_its_row(cli, server, tmp_path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "a"}\n{"question": "b", "id": true}\n')
+    done = cli("batch", tmp_path / "q.jsonl", "--model", server.url)
+    assert (done.code, "row 2: id is neither text nor a whole number" in done.err) == (2, True)
+    assert not server.seen
+
+
+def test_a_budget_too_small_for_anything_names_the_least(cli, server, questions) -> None:
+    done = cli("batch", questions, "--model", server.url, "--budget", "tokens=10")
+    assert done.err.splitlines()[1].startswith("note: budget tokens=10 is below the least that works here: ")
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     path = tmp_path / "log.jsonl"

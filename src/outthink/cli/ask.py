@@ -208,24 +208,23 @@ def show(result: Result) -> None:
         print("no readable answer", file=sys.stderr)
     elif answer not in text.casefold() or not plain:
         print(answer)
-    console = Console(stderr=True, highlight=False)
-    console.print(receipt_table(result))
-    for note in result.receipt.notes:
-        console.print(f"note: {note}", style="dim", markup=False)
+    sys.stdout.flush()  # whoever reads standard error may have gone, which must not cost the answer
+    print_receipt(result, Console(stderr=True, highlight=False))
 
 
-def receipt_table(result: Result) -> Table:
-    """The receipt as a small table; what is unknown says so."""
-    table = Table(
-        title=escape(f"receipt · {result.strategy} · {result.model}"), title_justify="left", show_header=False, box=None
-    )
+def print_receipt(result: Result, console: Console) -> None:
+    """The receipt as a small table, each of its notes a line; what is unknown says so."""
+    console.print(f"receipt · {result.strategy} · {result.model}", style="italic", markup=False, soft_wrap=True)
+    table = Table(show_header=False, box=None)
     table.add_column(style="dim")
     table.add_column()
     table.add_row("stopped", result.stopped)
     for name, value in result.receipt.display()[1]:
         if name != "note":
             table.add_row(name, escape(value))
-    return table
+    console.print(table)
+    for note in result.receipt.notes:
+        console.print(f"note: {note}", style="dim", markup=False, soft_wrap=True)
 
 
 # What `ask` shows while it runs: samples, votes and spending.

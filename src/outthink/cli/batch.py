@@ -32,17 +32,19 @@ if TYPE_CHECKING:
     from outthink.session.session import Session
 
 
-_BATCH_EPILOG = """FILE: JSON lines with question, prompt or messages; optional id or problem_id
+_BATCH_EPILOG = """FILE: JSON lines, a JSON array, CSV or Parquet
+with question, prompt or messages; optional id or problem_id
 Results are JSON lines {id, answer, text, stopped, receipt}. With --out an interrupted or killed
 run goes on where it was, and what it has spent counts against the budget."""
 _QUESTIONS = ("question", "prompt", "messages")
+_NAMES = ("id", "problem_id", "task_id", "unique_id")
 
 
 def batch_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     parser.epilog = _BATCH_EPILOG
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE.jsonl", help="the questions")
+    add("file", type=Path, metavar="FILE", help="the questions")
     engine_arguments(parser)
     add("--budget", metavar="tokens=N,seconds=S,...", help="ceilings for the whole batch")
     add("--answer", choices=ANSWERS, default="number", help="kind of answer (default number)")
@@ -92,7 +94,8 @@ def run_batch(chosen: argparse.Namespace) -> int:
         # In this order: until the results stand in their file, the journal alone holds what was paid for.
         write_whole(out, "\n".join(lines) + "\n")
         remove_journal(out)
-    print(_summary(batch), file=sys.stderr)
+    for line in (_summary(batch), *(f"note: {note}" for note in batch.receipt.notes)):
+        print(line, file=sys.stderr)
     return 130 if interrupted else 0
 
 
@@ -125,14 +128,21 @@ async def _ask(chosen: argparse.Namespace, names: list[str], prompts: list[Any],
 
 def _questions(path: Path) -> tuple[list[str], list[Any]]:
     """Names and prompts of all rows."""
-    from outthink.evaluation.sample_file import read_rows
+    from outthink.engines.cells import BadCell, name_of
+    from outthink.evaluation.published.rows import BadRow, open_rows
 
     names, prompts = [], []
-    for number, row in enumerate(read_rows("file", path), start=1):
+    for number, row in enumerate(open_rows("file", path, _QUESTIONS).rows(None), start=1):
+        if isinstance(row, BadRow):
+            raise BadInput("file", str(path), row.problem, "mend the line")
         asked = next((row[key] for key in _QUESTIONS if row.get(key)), None)
         if not isinstance(asked, str | list):
             raise BadInput("file", str(path), f"row {number} asks nothing", f"give it {' or '.join(_QUESTIONS)}")
-        names.append(str(row.get("id", row.get("problem_id", number))))
+        named = next((key for key in _NAMES if row.get(key) is not None), None)
+        try:
+            names.append((name_of(row[named]) if named else None) or str(number))
+        except BadCell as error:
+            raise BadInput("file", str(path), f"row {number}: {named} {error}", "mend the row") from None
         prompts.append(asked)
     if not names:
         raise BadInput("file", str(path), "holds no question", 'write lines like {"question": "..."}')

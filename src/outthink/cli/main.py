@@ -13,12 +13,16 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from types import ModuleType
+from typing import TYPE_CHECKING, TextIO
 
 from outthink.core import __version__
-from outthink.core.errors import OutthinkError
+from outthink.core.errors import BadInput, OutthinkError
 from outthink.core.text import REPLACED
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 HOMES = {
     "batch": ("feedback",),
@@ -78,33 +82,83 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or what docs/contracts.md says of failures."""
+    _open_streams()
     chosen = parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # what a model wrote may hold half a surrogate pair
-            stream.reconfigure(errors=REPLACED)
     try:
-        code = vars(_home(chosen.verb))[f"run_{chosen.verb}"](chosen)
+        code = int(vars(_home(chosen.verb))[f"run_{chosen.verb}"](chosen))
+        sys.stdout.flush()  # at exit a full disk or a reader that has gone would be a traceback
     except OutthinkError as error:
-        print(f"outthink {chosen.verb}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _refused(chosen.verb, error)
     except KeyboardInterrupt:
         print(f"outthink {chosen.verb}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone; nothing is wrong with us. Python must not complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    return int(code)
+        return _unread()
+    except SystemExit as end:  # what rich makes of a broken pipe
+        if isinstance(end.__context__, BrokenPipeError):
+            return _unread()
+        raise
+    except OSError as error:
+        where = str(error.filename or "standard output")
+        _discard(sys.stdout)
+        problem = f"cannot be read or written ({error.strerror or error})"
+        return _refused(chosen.verb, BadInput("file", where, problem, "check its permissions and the space there"))
+    return code
+
+
+def _open_streams() -> None:
+    """Standard streams that take all that a model may write; closed ones lead nowhere."""
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - open until the process ends
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # half a surrogate pair, or letters that the terminal has not
+            stream.reconfigure(errors=REPLACED)
+
+
+def _refused(verb: str, error: OutthinkError) -> int:
+    print(f"outthink {verb}: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _unread() -> int:
+    """The reader of our output has gone; nothing is wrong with us."""
+    for stream in (sys.stdout, sys.stderr):
+        _discard(stream)
+    return 141
+
+
+def _discard(stream: TextIO) -> None:
+    """Lose what a stream could not write, so that Python does not complain again at exit."""
+    with suppress(OSError, ValueError):
+        stream.flush()
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Messages(FileIO):
+    """Standard error that loses what cannot be written: a full disk must not cost what was paid for."""
+
+    def write(self, data: Buffer) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:  # nobody looks any more
+            raise
+        except OSError:
+            return memoryview(data).nbytes
 
 
 def entry() -> None:
     """Console script."""
+    if sys.stderr is not None:
+        raw = BufferedWriter(_Messages(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = TextIOWrapper(raw, sys.stderr.encoding, line_buffering=True)
     code = main()
     from outthink.verifiers.protocol import LEFT_BEHIND  # which `main` has loaded by now
 
     if any(thread.name == LEFT_BEHIND for thread in threading.enumerate()):
         # A model is still being read for a request whose deadline has passed: nobody waits for it, neither do we.
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
             with suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)

@@ -1,0 +1,66 @@
+"""Where a command's output goes may be full, closed or gone: one line or none, and the answer is not lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import outthink
+
+COMMAND = [sys.executable, "-c", "from outthink.cli.main import entry; entry()"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    source = str(Path(outthink.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": source, "OUTTHINK_CACHE": str(tmp_path)}
+    for name in ("OUTTHINK_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        env.pop(name, None)
+
+    def start(*arguments: str, redirected: str = "") -> subprocess.CompletedProcess[str]:
+        # The shell closes and redirects streams, as a user's does.
+        words = ["bash", "-c", f'"$@" {redirected}', "bash", *COMMAND, *arguments]
+        return subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+
+    return start
+
+
+@pytest.mark.parametrize("verb", [("strategies",), ("strategies", "--json"), ("cache", "path")])
+def test_a_full_disk_under_standard_output_is_one_line(run, verb) -> None:
+    done = run(*verb, redirected="> /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"outthink {verb[0]}: file: 'standard output' cannot be read or written (No space left on device); "
+        "check its permissions and the space there"
+    ]
+
+
+@pytest.mark.parametrize("verb", [("strategies",), ("strategies", "--markdown"), ("cache", "path")])
+def test_a_reader_that_has_gone_is_no_failure_of_ours(run, verb) -> None:
+    # `true` ends at once; the pipe is closed before anything is written.
+    done = run(*verb, redirected="2> >(cat >&2) | true; exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("lost", ["2> /dev/full", "2>&-", "<&-", "<&- 2>&-"])
+def test_an_answer_outlives_the_other_streams(run, server, lost) -> None:
+    done = run("ask", "6 * 7?", "--model", server.url, "--answer", "number", "--seed", "1", redirected=lost)
+    assert (done.returncode, done.stdout) == (0, "42\n")
+
+
+def test_without_standard_output_the_receipt_is_still_shown(run, server) -> None:
+    done = run("ask", "6 * 7?", "--model", server.url, redirected=">&-")
+    assert done.returncode == 0
+    assert "finished" in done.stderr
+
+
+def test_no_standard_input_is_no_question(run) -> None:
+    done = run("ask", redirected="<&-")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "outthink ask: prompt: '' is empty; write a question or pipe one in\n",
+    )
