@@ -53,6 +53,11 @@ def test_right_and_wrong() -> None:
         "def add(a, b):\n    return a + b\n\nFor example:\n```\n>>> add(1, 2)\n3\n```\n",
         "```python\nreturn a + b\n```",
         "~~~\n    def add(a, b):\n        return a + b\n~~~",
+        "````md\n```python\ndef add(a, b):\n    return a + b\n```\n````",
+        "The answer:\n\n    def add(a, b):\n        return a + b\n\nIt adds.",
+        "Just `def add(a, b): return a + b`.",
+        "Just ```python def add(a, b): return a + b```",
+        "    c = a + b\n    return c\n\nThe sum of both.\n",
     ],
 )
 def test_code_as_models_write_it(text: str) -> None:
@@ -67,7 +72,7 @@ LONGEST = "```\ndef longest(pairs):\n    return max(pair.b for pair in pairs)\n`
     "pair",
     [
         "class Pair:\n    def __init__(self, a, b): self.a, self.b = a, b\n",
-        "from collections import namedtuple\nPair = namedtuple('Pair', 'a b')\npairs = [Pair(1, 2)]\nprint(longest(pairs))\n",
+        "from collections import namedtuple\nPair = namedtuple('Pair', 'a b')\nprint(longest([Pair(1, 2)]))\n",
     ],
 )
 def test_what_only_the_test_needs_of_other_blocks_is_taken_along(pair: str) -> None:

@@ -19,6 +19,7 @@ _BODY = re.compile(r"^[ \t]*(?:return|yield)\b", re.MULTILINE)
 _PYTHON = re.compile(
     r"[@#)\]}]|(?:from|import|def|class|async|if|for|while|try|with|else|elif|except|finally)\b|\w+[ \t]*[=(\[.]"
 )
+_SPAN = re.compile(r"(?<!`)(`{1,3})(?!`)(?:(?:python|py)3?[ \t]+)?([^`\n]+)\1(?!`)")
 _INDENTED = re.compile(r"^[ \t]*[\xa0\ufeff][ \t\xa0\ufeff]*", re.MULTILINE)  # as text from web pages is
 _INSIDE = 4  # columns behind its fence from which on a fence is part of the code, such as one in a docstring
 
@@ -45,7 +46,7 @@ def find_code(text: str, entry_point: str) -> FoundCode:
     defining = _defining(blocks, entry_point)
     if defining is not None:
         code = blocks[defining]
-        return FoundCode(code, tuple(blocks[:defining] + blocks[defining + 1 :]), tuple(_cut(code)))
+        return FoundCode(code, tuple(blocks[:defining] + blocks[defining + 1 :]), tuple(_within(code, entry_point)))
     if not blocks:
         return FoundCode(text, rest=tuple(_without_prose(text, entry_point)))
     before = "".join(_unfenced(text))
@@ -131,27 +132,42 @@ def _without(before: str, line: str) -> str:
     return line[min(blank, len(before)) :]
 
 
-def _cut(code: str) -> Iterator[str]:
-    """A block up to a fence within it: perhaps its end after all."""
-    lines = code.split("\n")
-    for place, line in enumerate(lines):
-        if _FENCE.fullmatch(line):
-            yield "\n".join(lines[:place]) + "\n"
-            return
+def _within(code: str, entry_point: str) -> Iterator[str]:
+    """Of a block with fences in it: a block of these, and what stands in front of them, perhaps all of it."""
+    blocks = list(_blocks(code))
+    defining = _defining(blocks, entry_point)
+    if defining is not None:
+        yield blocks[defining]
+    before = "".join(_unfenced(code))
+    if blocks and before.strip():
+        yield before
 
 
 def _without_prose(text: str, entry_point: str) -> Iterator[str]:
-    """Of a text without blocks that defines the entry point, what begins like Python."""
-    if _defining([text], entry_point) is None:
-        return
-    kept: list[str] = []
-    code = False
+    """Of a text without blocks: what begins like Python, is indented, or stands between backticks; else a body."""
+    indented = (line + "\n" for line in text.split("\n") if not line[:1].strip())
+    spans = (span[2] + "\n" for span in _SPAN.finditer(text))
+    for kept in ("".join(_code_lines(text)), "".join(indented), *spans):
+        if _defining([kept], entry_point) is not None:
+            yield kept
+    if _BODY.match(text) or text[:1] in " \t":
+        yield "".join(_code_lines(text, stops=True))
+
+
+def _code_lines(text: str, *, stops: bool = False) -> Iterator[str]:
+    """The lines that begin like Python, and indented ones behind them.
+
+    Args:
+        stops: the text begins with code, and the first other line ends it.
+    """
+    code = stops
     for line in text.split("\n"):
         if line[:1].strip():
             code = _PYTHON.match(line) is not None
+            if stops and not code:
+                return
         if code:
-            kept.append(line + "\n")
-    yield "".join(kept)
+            yield line + "\n"
 
 
 def _unfenced(text: str) -> Iterator[str]:
