@@ -32,8 +32,9 @@ _STATED = re.compile(
             \b(?:is|are|was|equals|(?:would|will|should|must)\s+be)\b(?!\s+not\b)
             (?:\s+(?:therefore|thus|then|simply|exactly|given\s+by|equal\s+to)\b)?
             [*_\s]{0,12}[:：=]?
-          | [:：=]
+          | [:：]
         )
+      | \banswers?\b["'”)*_\s]{0,12}=
       | (?m:^)[ \t]*[\#*_]+[ \t]*(?:the[ ]+)?(?:final[ ]+)?answer[ \t]*[*_]*[ \t]*(?=\n)
       | 答案(?:是|为|[:：])[:：]?
     )

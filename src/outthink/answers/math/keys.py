@@ -232,7 +232,7 @@ def _relation_key(text: str) -> str | None:
         name, last = parts[0], without_units(parts[-1])
         if (_NAME.fullmatch(name) or not _unknowns(name)) and not _unknowns(last):
             return _list_key(last)
-        if re.fullmatch(r"\\?[A-Za-z]+\s*\(.*\)|\\text\{.*\}", name) or (len(name) > 2 and words(name)):
+        if re.fullmatch(r"\\?[A-Za-z]+(?:\^\{-1\})?\s*\(.*\)|\\text\{.*\}", name) or (len(name) > 2 and words(name)):
             return _list_key(last)
         return _equation_key(parts)
     if signs == [r"\neq"] and any(map(_is_unknown, parts)):
