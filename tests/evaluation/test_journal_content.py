@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import tempfile
 from collections import Counter
@@ -53,8 +54,6 @@ def go(source: Path, out: Path, answers: Answers, **plan: Any) -> list[dict[str,
 @contextmanager
 def no_room(out: Path):
     """Nothing can be written where OUT's draft goes."""
-    import os
-
     blocked = out.with_name(f".{out.name}.{os.getpid()}")
     blocked.mkdir()
     try:
@@ -201,6 +200,17 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path) -> None:
     source = write(tmp_path / "d.jsonl", [("A", "1")])
     with pytest.raises(BadInput, match="cannot be written"):
         go(source, source / "toy--d.parquet", Answers(1))
+
+
+def test_names_of_files_may_be_no_utf8_and_too_long(tmp_path) -> None:
+    source = write(tmp_path / os.fsdecode(b"caf\xe9.jsonl"), [("A", "1")])
+    assert [row["problem_id"] for row in go(source, tmp_path / "o.parquet", Answers(1))] == ["caf\ufffd-0000"] * 2
+    asked = Answers(1)
+    with pytest.raises(BadInput, match="no UTF-8"):
+        go(source, tmp_path / os.fsdecode(b"caf\xe9.parquet"), asked)
+    assert asked.asked == []
+    with pytest.raises(BadInput, match="does not exist"):
+        open_dataset("long" * 2000)
 
 
 def test_a_lone_surrogate_is_recorded_and_right(tmp_path) -> None:

@@ -7,6 +7,7 @@ how samples are graded anew. Does not know columns, how anything is sampled, how
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -108,8 +109,9 @@ def open_dataset(
     if source.startswith(_GYM):
         return _gym(source, kind, limit)
     path = Path(source)
-    if not path.is_file():
-        problem = "is no file" if path.exists() else "does not exist"
+    # Not those of Path, which raise for a name that is too long.
+    if not os.path.isfile(path):
+        problem = "is no file" if os.path.exists(path) else "does not exist"
         raise BadInput("dataset", source, problem, f"give a data file, or {_GYM}TASK")
     named = Columns.of(columns)
     file = open_problems("dataset", path, named)

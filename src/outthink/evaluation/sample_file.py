@@ -150,7 +150,9 @@ def _row_groups(rows: Iterable[JsonObject], schema: Arrow) -> Iterator[Arrow]:
 
 
 def journal_of(out: Path) -> Path:
-    """Where the journal of an output file lies."""
+    """Where the journal of an output file lies; BadInput for a name that pyarrow could not open at the end."""
+    if writable(str(out)) != str(out):
+        raise BadInput("--out", str(out), "is no UTF-8", "give another name")
     return out.with_name(out.name + ".journal")
 
 

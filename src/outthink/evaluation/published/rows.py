@@ -79,7 +79,7 @@ def suffix(path: Path) -> str:
 
 def stem(path: Path) -> str:
     """A file's name without the suffixes of its container."""
-    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
+    return writable(Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem)
 
 
 def open_rows(field: str, path: Path, known: Collection[str] = ()) -> RowFile:
