@@ -172,7 +172,7 @@ class ColumnReader:
         if not _is_number(array.type):
             self._refuse(name, self._row + 1, BadCell("is no number"))
         kind = array.type if pa.types.is_floating(array.type) else pa.float64()
-        numbers: Numbers = array.cast(kind).to_numpy(zero_copy_only=False)
+        numbers: Numbers = array.cast(kind, safe=False).to_numpy(zero_copy_only=False)
         return numbers
 
     def _listed(self, name: str, array: Arrow) -> Ragged:
@@ -188,7 +188,7 @@ class ColumnReader:
         sizes = compute.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
         items = array.flatten()
         floating = pa.types.is_floating(items.type)
-        held: Numbers = (items if floating else items.cast(pa.float64())).to_numpy(zero_copy_only=False)
+        held: Numbers = (items if floating else items.cast(pa.float64(), safe=False)).to_numpy(zero_copy_only=False)
         return Ragged(np.concatenate([[0], np.cumsum(sizes)]), held)
 
     def _text(self, name: str, array: Arrow) -> Ragged:

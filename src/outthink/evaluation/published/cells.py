@@ -157,7 +157,7 @@ def gold_of(value: Cell, kind: AnswerKind | AnswerReader | None, choices: Sequen
 def _item(value: Cell) -> str:
     """A gold answer, or one of several, as text; lists and objects as JSON."""
     if isinstance(value, list | Mapping):
-        return json.dumps(value, ensure_ascii=False, default=text_of)
+        return writable(json.dumps(value, ensure_ascii=False, default=text_of))
     if (text := text_of(value)) is None:
         raise BadCell("is empty")
     return text.strip()
