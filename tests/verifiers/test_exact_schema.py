@@ -162,6 +162,64 @@ def test_a_pattern_fits_anywhere_and_its_end_is_the_end() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "right", "wrong"),
+    [
+        (r"^\d$", "3", "٣"),
+        (r"^\w$", "a", "é"),
+        (r"^\s$", "\u00a0", "x"),
+        (r"^[\s]$", "\ufeff", "x"),
+        (r"^\S$", "x", "\u2029"),
+        ("^.$", "😀", "\r"),
+        ("a$|(b$)", "xb", "b\n"),
+        (r"^\u{1F600}$", "😀", "x"),
+        (r"^\ud83d\ude00$", "😀", "x"),
+        (r"^[\u005d\u005e\u002d]$", "^", "\\"),
+        ("^[^]$", "\n", ""),
+        ("^[[]$", "[", "x"),
+        ("^[a&&b||]$", "&", "x"),
+        (r"^(?<y>\d)\k<y>$", "11", "12"),
+        ("(?<=a)b", "ab", "cb"),
+        (r"\\Z", r"\Z", "Z"),
+        ("^[.$]$", "$", "x"),
+    ],
+)
+def test_patterns_are_those_of_ecmascript(pattern: str, right: str, wrong: str) -> None:
+    assert passes({"pattern": pattern}, json.dumps(right), json.dumps(wrong)) == [RIGHT, WRONG]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#"}]},
+        {"if": {"$ref": "#"}, "then": True},
+        {"unevaluatedProperties": False, "$ref": "#"},
+        {"$dynamicAnchor": "n", "$dynamicRef": "#n"},
+    ],
+)
+def test_a_schema_without_end_leaves_its_text_unscored(schema: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    def deeper(calls: int) -> list[tuple[float, ...]]:
+        return deeper(calls - 1) if calls else passes(schema, "{}")
+
+    for calls in range(25):  # where Python's limit is met depends on the calls before
+        assert deeper(calls) == [UNSCORED]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_schema_that_is_nested_too_deeply_is_refused() -> None:
+    pytest.importorskip("jsonschema")
+    schema: Any = {}
+    for _ in range(300):
+        schema = {"properties": {"a": {"allOf": [schema]}}}
+    with pytest.raises(BadInput, match="nested too deeply"):
+        SchemaVerifier(schema, read=read)
+
+
+def test_a_number_beyond_computing_is_unscored() -> None:
+    assert passes({"type": "number"}, "1e99999999999999999999", "1e9999") == [UNSCORED, RIGHT]
+
+
+@pytest.mark.parametrize(
     ("schema", "right", "wrong"),
     [
         ({"$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}, "minimum": 5}, "7", "3"),

@@ -24,10 +24,28 @@ _LONG = 300  # characters of an explanation
 _DRAFTS = {"draft-03": "3", "draft-04": "4", "draft-06": "6", "draft-07": "7", "2019-09": "201909"}
 _DATA = frozenset(("const", "enum", "default", "examples"))  # keywords whose values are no schemas
 _STEPS = 5000  # keywords that are checked in place, which takes some milliseconds
+_ROOM = 60  # calls that following a reference takes at most
+_REFERENCES = frozenset(("$ref", "$dynamicRef", "$recursiveRef"))
 _DIGITS = 4000  # of a whole number: Python reads some more, and refuses the rest
 _SHORT = 16 * 1024  # characters of a text that is checked in place
 _DECIMAL = re.compile(r"Decimal\('([^']*)'\)")
-_UNICODE = re.compile(r"((?<!\\)(?:\\\\)*)\\u([0-9a-fA-F]{4})")
+# What Python, RE2 and ECMAScript, whose patterns a schema has, do not read alike.
+_PIECE = re.compile(
+    r"\\u\{([0-9a-fA-F]{1,6})\}|\\u([dD][89abAB]..)\\u([dD][c-fC-F]..)|\\u([0-9a-fA-F]{4})|\\k<(\w+)>"
+    r"|\[\^?\]|\(\?<(?![=!])|\\.|.",
+    re.DOTALL,
+)
+_END = r"$(?!\n)"  # in Python alone: there `$` stands before a last newline, too
+_BLANKS = "\t\n\v\f\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+_MEANT = {
+    r"\s": f"[{_BLANKS}]",
+    r"\S": f"[^{_BLANKS}]",
+    ".": "[^\n\r\u2028\u2029]",
+    "[^]": r"[\s\S]",
+    "[]": r"[^\s\S]",
+    "(?<": "(?P<",
+    "$": _END,
+}
 _Draft: TypeAlias = Any
 """A class or a module of jsonschema, which has no types."""
 _Rule = Callable[..., Iterable[Exception] | None]
@@ -92,6 +110,7 @@ class SchemaRules:
         number = next((number for name, number in _DRAFTS.items() if name in named), "202012")
         draft: _Draft = vars(jsonschema)[f"Draft{number}Validator"]
         try:
+            _room(10 * _depth(schema) + _ROOM)
             if isinstance(schema, dict):
                 draft.check_schema(schema, format_checker=_only_patterns(jsonschema))
             # An empty registry: without one, jsonschema would fetch remote references from the network.
@@ -130,6 +149,8 @@ class SchemaRules:
             value = json.loads(text, parse_int=_whole, parse_float=Decimal, parse_constant=_no_constant)
         except (ValueError, RecursionError) as unreadable:
             return f"not readable as JSON: {unreadable}"[:_LONG]
+        except ArithmeticError:
+            raise TooMuch("a number has more digits than can be computed with") from None
         try:
             error = next(self._validator.iter_errors(value), None)
         except self._missing as missing:
@@ -192,6 +213,8 @@ class SchemaRules:
 
     def _counted(self, name: str, rule: _Rule) -> _Rule:
         def counted(validator: _Draft, wanted: Json, value: Json, schema: Json) -> Iterator[Exception]:
+            if name in _REFERENCES:
+                _room(_ROOM)
             if self._steps is not None:
                 self._steps -= 1
                 # jsonschema searches for the patterns of neighbouring keywords itself.
@@ -224,6 +247,20 @@ def is_multiple(value: Decimal | int, of: Decimal | int) -> bool:
     if shift >= 0:
         return whole * pow(10, shift, part) % part == 0
     return -shift <= len(digits) and whole % (part * 10**-shift) == 0
+
+
+def _room(calls: int) -> None:
+    """Raise RecursionError where fewer nested calls are left.
+
+    It is raised here, and not within the tables of jsonschema: these are no Python and end the program then.
+    """
+    if calls > 0:
+        _room(calls - 1)
+
+
+def _depth(schema: Json) -> int:
+    inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def _identity(value: Json | Decimal) -> tuple[str, Hashable]:
@@ -285,6 +322,30 @@ def _only_patterns(jsonschema: _Draft) -> _Draft:
     return checker
 
 
+def _translated(pattern: str) -> str:
+    """An ECMAScript pattern as Python has it, for `re.ASCII`, and RE2. Raises re.error for what is no character."""
+    parts: list[str] = []
+    inside = False  # of brackets
+    for match in _PIECE.finditer(pattern):
+        piece = match[0]
+        digits = match[1] or match[4]
+        if digits or match[2]:
+            high, low = (int(half, 16) & 0x3FF for half in (match[2] or "0", match[3] or "0"))
+            code = int(digits, 16) if digits else 0x10000 + (high << 10 | low)
+            if code > 0x10FFFF:
+                raise re.error(f"{piece} is no character")
+            parts.append(re.escape(chr(code)))
+        elif match[5]:
+            parts.append(f"(?P={match[5]})")
+        elif inside:
+            inside = piece not in ("]", "[]", "[^]")
+            parts.append(_BLANKS if piece == r"\s" else "\\" + piece if piece[0] in "[&~|" else piece)
+        else:
+            inside = piece == "["
+            parts.append(_MEANT.get(piece, piece))
+    return "".join(parts)
+
+
 @lru_cache(maxsize=256)
 def _linear(pattern: str) -> Callable[[str], bool] | None:
     """A search in time linear in the text; None for a pattern with more than regular means, or without RE2."""
@@ -295,8 +356,8 @@ def _linear(pattern: str) -> Callable[[str], bool] | None:
     options = re2.Options()
     options.log_errors = False
     try:
-        compiled = re2.compile(_UNICODE.sub(r"\1\\x{\2}", pattern), options)
-    except (re2.error, UnicodeError):
+        compiled = re2.compile(_translated(pattern).replace(_END, "$"), options)
+    except (re2.error, re.error, UnicodeError):
         return None
     return lambda text: compiled.search(text.encode("utf-8", "replace").decode()) is not None
 
@@ -304,9 +365,7 @@ def _linear(pattern: str) -> Callable[[str], bool] | None:
 @lru_cache(maxsize=256)
 def _backtracking(pattern: str) -> re.Pattern[str]:
     """The pattern as Python has it. Raises re.error where it cannot be read."""
-    if pattern.endswith("$") and not pattern.endswith("\\$"):
-        pattern = pattern[:-1] + r"\Z"  # the end of the text, and not before a last newline
     try:
-        return re.compile(pattern)
+        return re.compile(_translated(pattern), re.ASCII)
     except (OverflowError, RecursionError) as error:
         raise re.error(str(error)) from None
