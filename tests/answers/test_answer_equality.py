@@ -81,6 +81,42 @@ def test_what_differs_by_more_than_a_millionth_never_merges(value: Fraction, dig
     assert not grade("math", forms[0], forms[1])
 
 
+Worth = tuple[str, Fraction]
+JOINED = {
+    "+": lambda one, other: one + other,
+    "-": lambda one, other: one - other,
+    r"\cdot ": lambda one, other: one * other,
+    "": lambda one, other: one * other,  # two brackets side by side
+}
+
+
+def joined(parts: tuple[str, Worth, Worth]) -> Worth:
+    sign, (left, one), (right, other) = parts
+    return f"({left}){sign}({right})", JOINED[sign](one, other)
+
+
+def over(parts: tuple[Worth, Worth]) -> Worth:
+    (top, one), (bottom, other) = parts
+    return (rf"\frac{{{top}}}{{{bottom}}}", one / other) if other else (top, one)
+
+
+expressions = st.recursive(
+    st.one_of(st.integers(0, 12).map(str), st.integers(1, 40).map(lambda n: f"{n / 8}")).map(
+        lambda t: (t, Fraction(t))
+    ),
+    lambda part: st.tuples(st.sampled_from(sorted(JOINED)), part, part).map(joined) | st.tuples(part, part).map(over),
+    max_leaves=5,
+)
+
+
+@given(expressions)
+@settings(max_examples=COUNT, deadline=None)
+def test_an_expression_is_worth_what_arithmetic_says(expression: Worth) -> None:
+    text, worth = expression
+    assert len(classes("math", [text, str(worth)])) == 1
+    assert len(classes("math", [text, str(worth + 1)])) == 2
+
+
 @pytest.mark.parametrize(
     ("same", "others"),
     [
@@ -117,6 +153,9 @@ def test_what_differs_by_more_than_a_millionth_never_merges(value: Fraction, dig
         (["12", r"x = 12 \text{ cm}", r"12\text{-th}", "12 °C", r"12 \frac{\text{m}}{\text{s}^2}"], ["12x"]),
         ([r".5\pi", r"\frac\pi2", "π/2"], [r"5\pi"]),
         ([r"1\frac12\pi", r"\frac{3\pi}{2}"], [r"\frac{\pi}{2}"]),
+        ([r"A = \pi r^2", r"\pi r^2 - A = 0", r"2A = 2\pi r^2"], [r"A = 3.141592653589793 r^2", r"A = \pi r"]),
+        ([r"y > \pi x", r"2\pi x < 2y"], [r"y \ge \pi x", r"y < \pi x"]),
+        ([r"x \ge 三", r"x\ge三"], [r"x \ge 四"]),
         (["√12", r"2\sqrt3"], [r"2\sqrt1"]),
         ([r"\sin(15^\circ + 30^\circ)", r"\frac{\sqrt2}{2}", r"\sin{45^{\circ}}"], [r"\sin 45"]),
     ],

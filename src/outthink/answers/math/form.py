@@ -226,18 +226,19 @@ _SHORT = r"[0-9A-Za-z]|\\(?:pi|alpha|beta|theta|lambda|phi)(?![A-Za-z])"
 _PARSED = [
     (re.compile(pattern), put)
     for pattern, put in (
+        (r"\\(?:tbinom|dbinom)", r"\\binom"),
         (r"\\sqrt\s*([0-9A-Za-z])(?![0-9]*\.)", r"\\sqrt{\1}"),
         (r"\\sqrt\s*(\[[^\]]*\])\s*([0-9A-Za-z])", r"\\sqrt\1{\2}"),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (rf"\\frac\s*({_SHORT})\s*", r"\\frac{\1}"),
-        (rf"(\\frac\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}})\s*({_SHORT})", r"\1{\2}"),
+        (rf"\\(frac|binom)\s*({_SHORT})\s*", r"\\\1{\2}"),
+        (rf"(\\(?:frac|binom)\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}})\s*({_SHORT})", r"\1{\2}"),
         (r"\^\s*\(([^()]*)\)", r"^{(\1)}"),
         (r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan)(?![A-Za-z])", r"\\\1 "),
         (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
-        (r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", ""),
+        (r"(?<=[0-9])(?:,|\{,\})(?=[0-9]{3}(?![0-9]))", ""),
+        (r"(?<![0-9. ])([0-9]{1,3}) ([0-9]{3})(?![0-9]| [0-9])", r"\1\2"),
         (r"\*", r"\\cdot "),
-        (r"\\(?:tbinom|dbinom)", r"\\binom"),
     )
 ]
 _MIXED = re.compile(r"(?<![0-9A-Za-z.}^_])([0-9]+)\s*\\frac\s*\{([0-9]+)\}\s*\{([0-9]+)\}")
@@ -256,6 +257,14 @@ def _fraction(match: re.Match[str]) -> str:
     return rf"\frac{{{int((match[1] or '0') + match[2])}}}{{1{'0' * len(match[2])}}}"
 
 
+_BRACED = r"\{(?:[^{}]|\{[^{}]*\})*\}"
+# Of two whole numbers side by side a parser would make a mixed number: `(9)(8)` would be 17.
+_SIDE_BY_SIDE = re.compile(
+    rf"((?:\\frac|\\binom){_BRACED}{_BRACED}|(?<![_^])[0-9](?![0-9])|\))\s*"
+    r"(?=\(|\\(?:frac|binom|sqrt|lfloor|lceil|log|ln|exp|max|min|gcd|lcm)(?![A-Za-z])|(?<=[)}])\s*[0-9])"
+)
+
+
 def _mixed(match: re.Match[str]) -> str:
     whole, above, below = map(int, match.groups())
     return rf"\frac{{{whole * below + above}}}{{{below}}}" if above < below else match[0]
@@ -266,6 +275,6 @@ def parsable(text: str) -> str:
     text = _REPEATING.sub(_repeating, text)
     for pattern, put in _PARSED:
         text = pattern.sub(put, text)
-    text = _MIXED.sub(_mixed, _DECIMAL.sub(_fraction, text))
+    text = _SIDE_BY_SIDE.sub(r"\1\\cdot ", _MIXED.sub(_mixed, _DECIMAL.sub(_fraction, text)))
     text = _TEXT.sub(lambda match: rf"\text{{{''.join(match[1].split()).lower()}}}", text)
     return _RUN.sub(lambda match: rf"\text{{{match[0].lower()}}}" if _is_word(match[0]) else match[0], text)

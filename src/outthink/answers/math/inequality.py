@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import mpmath
 
-from outthink.answers.math.value import Number, root_of
+from outthink.answers.math.value import Number, mp, root_of
 
 POINTS = 4  # at which a polynomial must be known
 _SAME = mpmath.mpf(10) ** -45  # slopes this near each other are one
@@ -40,14 +40,14 @@ class Bound:
         exact = root_of(square, 2)
         if exact is not None:
             return [(-b - exact) / (2 * a), (-b + exact) / (2 * a)]
-        size = mpmath.sqrt(_mp(square))
-        return [(_mp(-b) - size) / _mp(2 * a), (_mp(-b) + size) / _mp(2 * a)]
+        size = mpmath.sqrt(mp(square))
+        return [(mp(-b) - size) / mp(2 * a), (mp(-b) + size) / mp(2 * a)]
 
     def holds(self, point: Number) -> bool:
         """Whether a point, which is no root, satisfies it."""
-        exact = isinstance(point, Fraction)
-        c, b, a = self.coefficients if exact else map(_mp, self.coefficients)
-        return bool(c + b * point + a * point * point > 0)
+        numbers = (*self.coefficients, point)
+        c, b, a, x = numbers if all(isinstance(number, Fraction) for number in numbers) else map(mp, numbers)
+        return bool(c + b * x + a * x * x > 0)
 
 
 def bound(at: Sequence[Fraction], values: Sequence[Number], closed: bool) -> Bound | None:
@@ -69,17 +69,17 @@ def bound(at: Sequence[Fraction], values: Sequence[Number], closed: bool) -> Bou
 def _line(at: Sequence[Fraction], values: Sequence[Number], closed: bool) -> Bound | None:
     if any(isinstance(number, mpmath.mpc) for number in values):
         return None
-    slopes = [(_mp(values[i]) - _mp(values[0])) / _mp(at[i] - at[0]) for i in (1, 2, 3)]
+    slopes = [(mp(values[i]) - mp(values[0])) / mp(at[i] - at[0]) for i in (1, 2, 3)]
     if max(slopes) - min(slopes) > _SAME * abs(slopes[0]):
         return None
-    return Bound((_mp(values[0]) - slopes[0] * _mp(at[0]), slopes[0], Fraction(0)), closed)
+    return Bound((mp(values[0]) - slopes[0] * mp(at[0]), slopes[0], Fraction(0)), closed)
 
 
 def intervals(bounds: Sequence[Bound]) -> list[Interval]:
     """Where all bounds hold, in ascending order; a single point is an interval whose ends are equal."""
     zeros = [one.roots() for one in bounds]
-    ends = sorted({number for roots in zeros for number in roots}, key=_mp)
-    middles = [(_mp(low) + _mp(high)) / 2 for low, high in pairwise(ends)]
+    ends = sorted({number for roots in zeros for number in roots}, key=mp)
+    middles = [(mp(low) + mp(high)) / 2 for low, high in pairwise(ends)]
     gaps = [ends[0] - 1, *middles, ends[-1] + 1] if ends else [Fraction(0)]
     holds: list[bool] = []  # of a gap, the end behind it, the next gap and so on
     for place, point in enumerate(gaps):
@@ -99,7 +99,3 @@ def intervals(bounds: Sequence[Bound]) -> list[Interval]:
             found.append((low, start % 2 == 1, high, last % 2 == 1))
             start = None
     return found
-
-
-def _mp(number: Number) -> Number:
-    return mpmath.mpf(number.numerator) / number.denominator if isinstance(number, Fraction) else number

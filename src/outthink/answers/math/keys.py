@@ -31,7 +31,7 @@ from outthink.answers.math.form import (
     words,
 )
 from outthink.answers.math.inequality import POINTS, Interval, bound, intervals
-from outthink.answers.math.value import NoValue, Number, TooLarge, free_symbols, unknown_at, value
+from outthink.answers.math.value import NoValue, Number, TooLarge, difference, free_symbols, quotient, unknown_at, value
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -221,6 +221,13 @@ _SIZE = re.compile(r"(?:\||\\[lr]?vert(?![A-Za-z]))([^|]+?)(?:\||\\[lr]?vert)")
 
 
 def _relation_key(text: str) -> str | None:
+    try:
+        return _of_relation(text)
+    except NoValue:
+        return _text_key(text)
+
+
+def _of_relation(text: str) -> str | None:
     parts, signs = cut_at(text, RELATIONS)
     if r"\approx" in signs[1:] or (signs[0] == r"\approx" and parts[0] and not _NAME.fullmatch(parts[0])):
         return _list_key(text[: text.index(r"\approx")].strip())  # `1/6 \approx 0.167` is exactly 1/6
@@ -249,7 +256,7 @@ def _hole_key(text: str) -> str | None:
 def _unknowns(text: str) -> frozenset[str]:
     try:
         return free_symbols(_parsed(text))
-    except Exception:  # noqa: BLE001 - what cannot be parsed as one expression has no unknowns of its own
+    except NoValue:  # what cannot be parsed as one expression has no unknowns of its own
         return frozenset()
 
 
@@ -260,15 +267,14 @@ def _is_unknown(text: str) -> bool:
 def _difference(left: str, right: str, points: int = _POINTS) -> list[Number]:
     """`left` less `right` at the fixed points."""
     one, other = _parsed(without_units(left)), _parsed(without_units(right))
-    return [value(one, point) - value(other, point) for point in range(points)]
+    return [difference(value(one, point), value(other, point)) for point in range(points)]
 
 
 def _equation_key(parts: list[str]) -> str | None:
     """Both sides' difference up to a factor: `y = 2x` and `2x - y = 0` are one equation."""
     differences = _difference(parts[0], parts[-1])
-    if not differences[0]:
-        return "=" + ",".join(_digits(difference) for difference in differences)
-    return "=" + ",".join(_digits(difference / differences[0]) for difference in differences[1:])
+    first = differences[0]
+    return "=" + ",".join(_digits(quotient(other, first)) if first else _digits(other) for other in differences[1:])
 
 
 def _interval_key(parts: list[str], signs: list[str]) -> str | None:
@@ -289,8 +295,8 @@ def _interval_key(parts: list[str], signs: list[str]) -> str | None:
     if (solved := _solved(parts, signs)) is not None or len(parts) > 2:
         return solved
     differences = _difference(parts[1], parts[0])
-    size = abs(differences[0]) or 1  # a positive factor changes nothing
-    return signs[0] + ",".join(_digits(difference / size) for difference in differences)
+    size = abs(differences[0]) or Fraction(1)  # a positive factor changes nothing
+    return signs[0] + ",".join(_digits(quotient(other, size)) for other in differences)
 
 
 def _solved(parts: list[str], signs: list[str]) -> str | None:
@@ -314,7 +320,7 @@ def _above(left: str, right: str) -> list[Number]:
     if any(square is None for square in squares) or not any(map(_SIZE.fullmatch, (left, right))):
         return _difference(right, left, POINTS)
     low, high = (square or [] for square in squares)
-    return [more - less for less, more in zip(low, high, strict=True)]
+    return [difference(more, less) for less, more in zip(low, high, strict=True)]
 
 
 def _square(part: str) -> list[Number] | None:
@@ -343,9 +349,17 @@ def _set_of_intervals(found: list[Interval]) -> str:
 # Expressions.
 
 
+_APART = re.compile(r"(?<![_^])[0-9.]\s+[0-9.]")
+
+
 @lru_cache(maxsize=8192)
 def _parsed(text: str) -> Basic:
-    return latex2sympy(parsable(text), is_real=None)
+    try:
+        return latex2sympy(parsable(text), is_real=None)
+    except (_TooLong, MemoryError, RecursionError):
+        raise
+    except Exception as error:  # the parser raises plain Exceptions for what it does not read
+        raise NoValue(str(error)) from error
 
 
 def _expression_key(text: str) -> str | None:
@@ -357,16 +371,14 @@ def _expression_key(text: str) -> str | None:
     bare = without_units(text)
     if bare != text:
         return _one_key(bare)
+    if _APART.search(parsable(text)):  # `2 3` is no product
+        return "t:" + "~".join(text.split())
     try:
         expression = _parsed(text)
         values = [value(expression, point) for point in range(_POINTS)]
     except TooLarge:
         return "h:" + re.sub(r"\s", "", text)
     except NoValue:
-        return _text_key(text)
-    except (_TooLong, MemoryError, RecursionError):
-        raise
-    except Exception:  # noqa: BLE001 - the parser raises plain Exceptions for what it does not read
         return _text_key(text) if re.search(r"[0-9\\A-Za-z]", text) else None
     if not free_symbols(expression):
         return _number_key(values[0])

@@ -64,8 +64,21 @@ def unknown_at(name: str, point: int) -> Fraction:
     return Fraction(1 + drawn % 9973, 613) * (-1 if point == 1 else 1)
 
 
-def _mp(number: Number) -> mpmath.mpf | mpmath.mpc:
+def mp(number: Number) -> mpmath.mpf | mpmath.mpc:
+    """The same number to 60 digits."""
     return mpmath.mpf(number.numerator) / number.denominator if isinstance(number, Fraction) else number
+
+
+def difference(left: Number, right: Number) -> Number:
+    """`left` less `right`, exact where both are."""
+    return _sum([left, -right])
+
+
+def quotient(left: Number, right: Number) -> Number:
+    """`left` over `right`, exact where both are."""
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        return left / right
+    return mp(left) / mp(right)
 
 
 def _value(node: Basic, point: int) -> Number:
@@ -91,7 +104,7 @@ def _value(node: Basic, point: int) -> Number:
     if name in _FUNCTIONS:
         return _FUNCTIONS[name](*arguments)
     if isinstance(node, sympy.core.function.AppliedUndef):  # f(x), of which only its arguments are known
-        return unknown_at(f"{name}({','.join(mpmath.nstr(_mp(argument), 30) for argument in arguments)})", point)
+        return unknown_at(f"{name}({','.join(mpmath.nstr(mp(argument), 30) for argument in arguments)})", point)
     raise NoValue(name)
 
 
@@ -106,7 +119,7 @@ _CONSTANTS: list[tuple[Basic, Callable[[], Number]]] = [
 def _sum(terms: list[Number]) -> Number:
     if all(isinstance(term, Fraction) for term in terms):
         return sum(terms, Fraction(0))
-    inexact = [_mp(term) for term in terms]
+    inexact = [mp(term) for term in terms]
     total = mpmath.fsum(inexact)
     return Fraction(0) if abs(total) <= _ZERO * max(map(abs, inexact)) else total
 
@@ -118,7 +131,7 @@ def _product(factors: list[Number]) -> Number:
             exact *= factor
         else:
             rest = factor if rest is None else rest * factor
-    return exact if rest is None or not exact else _mp(exact) * rest
+    return exact if rest is None or not exact else mp(exact) * rest
 
 
 def _power(base: Number, exponent: Number) -> Number:
@@ -132,8 +145,8 @@ def _power(base: Number, exponent: Number) -> Number:
             return base ** int(exponent)
         if base > 0 and (root := root_of(base, exponent.denominator)) is not None:
             return Fraction(root ** int(exponent.numerator))
-    exponent = _mp(exponent)
-    base = _mp(base)
+    exponent = mp(exponent)
+    base = mp(base)
     if base and abs(exponent) * abs(mpmath.log(base)) > _BITS:
         raise TooLarge
     if isinstance(base, mpmath.mpf) and base < 0:
@@ -155,7 +168,7 @@ def root_of(base: Fraction, degree: int) -> Fraction | None:
 
 
 def _of(function: Callable[..., Number]) -> Callable[..., Number]:
-    return lambda *arguments: function(*map(_mp, arguments))
+    return lambda *arguments: function(*map(mp, arguments))
 
 
 def _whole(number: Number) -> int:
@@ -185,10 +198,10 @@ def _binomial(top: Number, bottom: Number) -> Number:
 def _logarithm(number: Number, base: Number | None = None) -> Number:
     if isinstance(number, Fraction) and number == 1:
         return Fraction(0)
-    above = mpmath.log(_mp(number))
+    above = mpmath.log(mp(number))
     if base is None:
         return above
-    exact = above / mpmath.log(_mp(base))
+    exact = above / mpmath.log(mp(base))
     # `\log_2 8` is 3: the nearest fraction is right if the power says so.
     simple = Fraction(str(mpmath.nstr(exact.real, 30))).limit_denominator(64)
     known = isinstance(number, Fraction) and isinstance(base, Fraction) and base > 0 and abs(simple) < 1000
@@ -207,7 +220,7 @@ def _floor(number: Number, up: bool = False) -> Number:
 
 
 def _extreme(pick: Callable[..., Number]) -> Callable[..., Number]:
-    return lambda *numbers: pick(numbers, key=_mp)
+    return lambda *numbers: pick(numbers, key=mp)
 
 
 def _whole_numbers(combine: Callable[..., int]) -> Callable[..., Number]:
