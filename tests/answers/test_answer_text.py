@@ -25,6 +25,12 @@ from outthink.answers.text import canonical_text
         ('**Answer:** "New  York"', "new york", "answer-is"),
         (r"So \boxed{\text{New  York}}.", "new york", "boxed"),
         (r"\boxed{} The answer is 5.", "5", "answer-is"),
+        ("The answer is **New York**.", "new york", "answer-is"),
+        ("**Answer: New York**", "new york", "answer-is"),
+        ("Let me see.\n<answer>New York</answer>\nI hope it helps.", "new york", "whole-text"),
+        ("<answer>Oslo</answer> No: <Answer>The answer is New York.</Answer></answer>", "new york", "answer-is"),
+        ("<answer>New York", "new york", "whole-text"),
+        ("</answer> is the end tag", "</answer> is the end tag", "whole-text"),
     ],
 )
 def test_normalised(text: str, answer: str, rule: str) -> None:

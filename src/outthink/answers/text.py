@@ -15,6 +15,7 @@ from typing import NoReturn, TypeAlias
 
 from outthink.answers.reading import Reading, closing, first, offered, sentence
 
+_ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _WRAP = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf)|mbox)\s*\{")
 _PAIRS = (("**", "**"), ("*", "*"), ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("$", "$"))
 _MATH = (("\\(", "\\)"), ("\\[", "\\]"))
@@ -27,6 +28,8 @@ def _peeled(text: str) -> str:
     """`text` in small letters, without one layer of marks around it and punctuation behind it."""
     text = " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
     text = text.rstrip(_TRAILING)
+    if text.endswith("**") and text.count("**") == 1:  # the first one stands in front of the statement
+        return text[:-2]
     for left, right in _PAIRS + _MATH:
         inner = text[len(left) : len(text) - len(right)]
         if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
@@ -55,8 +58,20 @@ def canonical_text(text: str) -> str | None:
     return None
 
 
+def _tagged(text: str) -> str:
+    """What stands behind the last `<answer>`, up to its end tag if it has one; all of a text without."""
+    start, end = 0, len(text)
+    for tag in _ANSWER_TAG.finditer(text):
+        if not tag[1]:
+            start, end = tag.end(), len(text)
+        elif start:
+            end = min(end, tag.start())
+    return text[start:end]
+
+
 def read_text(text: str) -> Reading:
-    """Read text: boxed, stated (up to the end of the sentence), or the whole of it."""
+    """Read text, or what `<answer>` tags hold: boxed, stated (up to the end of the sentence), or the whole of it."""
+    text = _tagged(text)
     return first(
         offered(text, canonical_text, lambda piece: canonical_text(sentence(piece)), canonical_text, "whole-text")
     )
