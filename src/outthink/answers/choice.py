@@ -45,6 +45,7 @@ _BLOCK = re.compile(r"p|div|[bht]r|li|[uo]l|t[dh]|table|tbody|pre|h[1-6]|html|bo
 _FORMULA = re.compile(r"\$([^$\n]+)\$|\\\(((?:[^\\\n]|\\(?![()]))+)\\\)|\\\[((?:[^\\]|\\(?![\[\]]))+)\\\]")
 _OPTION = re.compile(r"[\s({]*[A-Ja-j]\s*(?:[).:,;}].*)?|.*(?:box|\\text|\\math)", re.DOTALL)
 _ARROW = re.compile(r"\s*\\(?:[Ll]ong)?(?:[Rr]ightarrow|implies|to|therefore)\s*")
+_QUANTITY = re.compile(r"[0-9}](?:\s|\\[,;:! ])*\Z|\\circ")  # a unit may stand behind it
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 
 
@@ -55,7 +56,7 @@ def _without_formula(match: re.Match[str]) -> str:
         return " → "
     if _OPTION.match(inner) or _PROSE.search(inner):
         return match.group()
-    return " 0°" if "\\circ" in inner else " 0x "
+    return " 0 " if _QUANTITY.search(inner) else " 0x "
 
 
 def _untagged(match: re.Match[str]) -> str:
@@ -95,6 +96,7 @@ _FOLLOWED = re.compile(
     rf"[ \xa0]+[*`\"'“‘]{{0,3}}(as\s+well|rather\s+than|[0-9][^\s]{{0,12}}[ ][{_ALPHA}]{{3}}"
     rf"|(?:would|must|should|could|may|might|will)\s+be|[{_ALPHA}][{_W}'’{_HYPHEN}]*)"
 )
+_AND_A_LETTER = re.compile(rf"(?:[ ]+[{_ALPHA}]+){{1,2}}[ ]+[(*]{{0,3}}[B-J][).*!]{{0,4}}[ ]*(?:\n|\Z)")  # `A sowie B`
 # Words with which even an opening `A` is a letter: `is`, and others that stand behind no article.
 _VERBS = frozenset(
     ["because", "since", "but", "although", "whereas", "then", "fits", "matches", "does", "has", "it", "to", "through"]
@@ -143,7 +145,8 @@ def _is_letter(text: str, match: re.Match[str]) -> bool:
         return True
     word = follows[1]
     verb = word in _LETTERS or word in _VERBS or (" " in word and not word[0].isdigit())
-    return verb or mark(word) in tuple("bpnjA") or not _opens(text, start)
+    joined = _AND_A_LETTER.match(text, end) is not None
+    return verb or joined or mark(word) in tuple("bpnjA") or not _opens(text, start)
 
 
 def _is_small_letter(text: str, match: re.Match[str], marks: str) -> bool:
@@ -206,7 +209,7 @@ def _marked(text: str) -> _Marked:
 
 _RUN = re.compile(r"L\)?(?:(?:,?j,?h|[,;jto]{0,4})[to]{0,2}L\)?)*")
 _AGAINST = re.compile(r"(?:[nz][tobgpif]{0,3}|z[toiln,]{0,12}|[|.,;]-?x)\Z")
-_REFUTED = re.compile(r"(?:[bpthic]{0,4}|\?\.)(?:x|n(?![tobgpif]{0,3}L))")
+_REFUTED = re.compile(r"(?:[bpthico]{0,4}|\?\.)(?:x|n(?![tobgpif]{0,3}L))")
 _HEAD = re.compile(r"[|.][to]{0,2}\Z")
 _REFUTED_HEAD = re.compile(r"[.:-]{1,2}t?x|[:-]n(?![tobgpif]{0,3}L)")
 _STATED = re.compile(r"(?:a[otgwvi]{0,14}[bp:]+|a[o:-]{0,3}|S)\|{0,3}[^.|Lr]{0,30}\Z")
@@ -214,7 +217,7 @@ _STATED = re.compile(r"(?:a[otgwvi]{0,14}[bp:]+|a[o:-]{0,3}|S)\|{0,3}[^.|Lr]{0,3
 _AND_STATED, _AND_ANOTHER = re.compile(r"L\)?\|{0,3}[,;j]{1,2}\|{0,3}a:\Z"), re.compile(r"L\)?,?j,?[ibth]{1,4}\Z")
 _CHOSEN = re.compile(r"(?:v[tog]{0,4}|k[,.:|-]{0,3}[thoib]{0,4}|(?<!b)[gf][owg]{0,2}[bp:]+\|{0,2}[to]{0,3})\Z")
 _IS_ANSWER = re.compile(r"b[tifg]{0,4}(?:a|g{1,2}o)")
-_IS_RIGHT = re.compile(r"(?:b[tifoc]{0,4}|\?\.)?g|ib[.|,;]")
+_IS_RIGHT = re.compile(r"(?:o?b[tifoc]{0,4}|o|\?\.)?g|ib[.|,;]")
 _TEXT_IS_RIGHT = re.compile(r"u?[wt]{1,8}b[tifoc]{0,4}[ga]")
 _CONCLUDED = re.compile(r"(?:c[,;:]?|i{1,3}b)[tofi]{0,3}\Z")
 _OFFERED = re.compile(r"(?:\A\||:\|?)[to]{0,2}\Z")

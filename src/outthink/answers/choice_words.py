@@ -18,19 +18,19 @@ WORDS: dict[str, str] = {
         "a": "answer answers ans verdict respuesta réponse antwort risposta resposta ответ odpowiedź svar antwoord"
         " cevap jawaban đáp sagot odpověď válasz 答案 正解 答え 回答 정답 답 الجواب الإجابة",
         "o": "option options choice choices letter alternative statement opción opcion opção opzione lettre lettera"
-        " letra buchstabe вариант 选项 選項",
+        " letra buchstabe вариант 选项 選項 项 項 選択肢 번",
         "g": "correct right best accurate appropriate better winner suitable correcta correcto richtig richtige korrekt"
         " bonne correcte juste corretta correta certa verdadera verdadero verdadeira rätt riktig rigtig juist poprawna"
         " prawidłowa správná správně doğru đúng benar oikein σωστή σωστό правильный правильно верно верен верный सही"
-        " الصحيحة صحيحة נכונה נכון 正确 正確 对 對 正しい 맞습니다",
+        " الصحيحة صحيحة נכונה נכון 正确 正確 对 對 正しい 맞 옳",
         "f": "final my",
         "x": "wrong incorrect false invalid impossible irrelevant inaccurate unlikely implausible out fail fails failed"
-        " falsch faux fausse incorrecta incorrecto falsa falso incorrecte sbagliata errada errado fel feil"
-        " forkert onjuist fout błędne błędna chybná yanlış sai salah väärin λάθος неверно неверны неправильно"
-        " неправильны неверен गलत خاطئة خطأ שגויה שגוי 错 錯 错误 錯誤 不对 不對 不正确 不正確"
-        " 間違い 違う 誤り ではない ではなく じゃない 違います 아니라 아니고 틀립니다 틀렸고",
-        "n": "not unlike beats never nor without over than cannot nicht kein keine pas não nao не nie niet inte"
-        " ikke değil 不 不是 而不是 而非 并非 不选 不選",
+        " falsch faux fausse incorrecta incorrecto falsa falso incorrecte sbagliata errada errado fel feil forkert"
+        " onjuist fout błędne błędna chybná yanlış sai salah väärin λάθος неверно неверны неправильно неправильны"
+        " неверен गलत خاطئة خطأ שגויה שגוי 错 錯 错误 錯誤 不对 不對 不正确 不正確 間違い 違う 違います 誤り"
+        " ではない ではなく じゃない ではありません じゃありません 아니라 아니고 아닙 틀리 틀립 틀렸 틀린 오답",
+        "n": "not weder noch né ani ни unlike beats never nor without over than cannot nicht kein keine pas não nao не"
+        " nie niet inte ikke değil 不 不是 而不是 而非 并非 不选 不選",
         "b": "is be was equals seems looks appears ist lautet est es è é jest är er 是 为 為 は が 은 는 이 가",
         "p": "are were sont sind sono são",
         "c": "so therefore thus hence accordingly consequently conclusion overall ultimately finally donc luego"
@@ -43,8 +43,9 @@ WORDS: dict[str, str] = {
         "q": "if unless suppose assume whether between",
         "r": "because since as for while whereas but though although however weil denn car porque perché sondern mais"
         " pero sino ma но 因为 因為 而",
-        "j": "and or plus und oder et ou y o e и или i oraz lub albo och eller og en ve veya dan atau và hoặc 和 与 與"
-        " 或 及 以及 跟 同 と か や そして および 및 와 과 또는 و أو और या",
+        "j": "and or plus und oder sowie et ou y o e и или та або i oraz lub albo nebo och eller og en ve veya dan"
+        " atau và hoặc και ή și sau és vagy tai 和 与 與 或 或者 或是 还是 還是 及 以及 跟 同 と か や そして および"
+        " 및 와 과 또는 و أو और या או",
         "t": "the a an its clearly definitely likely probably most more much far indeed simply exactly given both just"
         " even else either of again now very la le el il lo les l der die das de den 应该 應該 都 も",
         "i": "it this that which c'est would will must should has have been being to does do did can",
@@ -59,6 +60,7 @@ WORDS: dict[str, str] = {
         "M": "match matches matching corresponds correspond corresponding",
         "N": "no non nein",
         "O": "only",
+        "P": "ni",
         "Q": "also",
         "R": "rule rules ruled ruling",
         "U": "on towards toward",
@@ -85,6 +87,7 @@ _PHRASES: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("N", r"(?<=L\?\.)N", "x"),  # A? No.
         ("J", r"(?<=L\?\.)J", "g"),
         ("u", r"(?<=[L)])ur?[jhQ]+(?=[to]{0,2}L)", "j"),  # A (or B)
+        ("P", r"P(?=[to]{0,2}L,?P)|(?<=L)P(?=[to]{0,2}L)|(?<=L,)P(?=[to]{0,2}L)", "n"),  # ni A ni B; B ni sahihi
         ("N", r"Nb(?=[to]{0,3}L)", "n"),  # no es A
         ("IRXN", r"It|Ii|In|R(?:x)(?=[to]{0,3}L)|X(?=[to]{0,3}L)|N(?=[to]{0,2}L)", "n"),  # instead of, rule out B, no B
         ("O", r"nO", "t"),
