@@ -17,7 +17,7 @@ from outthink.answers.reading import JOINER, sentence
 # An opening `$` has a letter or digit behind it, a closing one before it and no digit behind: else they are prices.
 _FORMULA = re.compile(
     r"(?<!\\)\$\$((?:[^$\\]|\\.)+)\$\$|(?<![\\$])\$(?=[^\s$])((?:[^$\\\n]|\\.|\n(?!\n))+?)(?<=[^\s\\])\$(?![0-9])"
-    r"|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\]",
+    r"|\\\(((?:(?!\\[()]).)+)\\\)|\\\[((?:(?!\\\]|(?<!\\)\\\[).)+)\\\]",
     re.DOTALL,
 )
 _NOTHING = re.compile(
