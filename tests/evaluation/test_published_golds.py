@@ -111,14 +111,26 @@ def test_whole_decimals_name_problems(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "letter"),
-    [(0, "A"), (3, "D"), (2.0, "C"), ("d", "D"), ("C", "C"), ("1", "B"), ("Mars", "C"), (" Venus ", "A")],
+    [
+        (0, "A"),
+        (3, "D"),
+        (2.0, "C"),
+        ("d", "D"),
+        ("C", "C"),
+        ("1", "B"),
+        ("Mars", "C"),
+        (" Venus ", "A"),
+        ("(B)", "B"),
+        ("Ｃ", "C"),
+        ("D.", "D"),
+    ],
 )
 def test_a_place_a_letter_or_the_text_names_a_choice(tmp_path, value, letter) -> None:
     row = {"question": "Which?", "choices": ["Venus", "Earth", "Mars", "Saturn"], "answer": value}
     assert golds(lines(tmp_path, row)) == [letter]
 
 
-@pytest.mark.parametrize("value", [4, -1, 1.5, "4", "E", "Pluto", True, [1], {"place": 1}, "", None, "A, B"])
+@pytest.mark.parametrize("value", [4, -1, 1.5, "4", "E", "(E)", "Pluto", True, [1], {"place": 1}, "", None, "A, B"])
 def test_a_gold_outside_the_choices_is_refused(tmp_path, value) -> None:
     row = {"question": "Which?", "choices": ["Venus", "Earth", "Mars", "Saturn"], "answer": value}
     assert "row 1: answer" in refusal(lines(tmp_path, row))

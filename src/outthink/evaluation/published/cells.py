@@ -163,12 +163,12 @@ def _item(value: Cell) -> str:
     return text.strip()
 
 
-def readable(gold: str, kind: AnswerKind | AnswerReader) -> None:
-    """BadCell for a gold answer that its kind cannot read."""
+def readable(gold: str, kind: AnswerKind | AnswerReader) -> str:
+    """What a kind reads in a gold answer; BadCell for one that it cannot read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            canonical_key(kind, gold)
+            return canonical_key(kind, gold)
     except BadInput as error:
         raise BadCell(error.problem) from None
 
@@ -204,7 +204,7 @@ def _letter(value: Cell, choices: Sequence[str]) -> str:
         if not found:
             raise BadCell(f"is outside the {len(choices)} choices")
     else:
-        found = {*same}
+        found = {*same} or ({readable(text, "choice")} & {*letters} if is_readable(text, "choice") else set())
     if len(found) != 1:
         raise BadCell("fits several choices" if found else "is neither a place nor a letter of the choices")
     return found.pop()
