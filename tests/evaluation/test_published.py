@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
 import json
 
@@ -204,6 +205,15 @@ def test_messages_are_asked_as_messages(tmp_path) -> None:
     named = [{"role": "user", "content": "2 + 2?", "name": None}]
     path = table(tmp_path, prompt=pa.array([named]), answer=pa.array(["4"]))
     assert open_dataset(str(path)).problems[0].question == ({"role": "user", "content": "2 + 2?"},)
+
+
+def test_a_table_without_lists_holds_messages_as_json(tmp_path) -> None:
+    path = tmp_path / "own.csv"
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
+    asked = [json.dumps(chat), "[Hint: it is even] 2 + 2?", "[]", '[{"role": "user"}]']
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["messages", "answer"], *([text, 4] for text in asked)])
+    assert [problem.question for problem in open_dataset(str(path)).problems] == [tuple(chat), *asked[1:]]
 
 
 def test_messages_keep_images_and_calls_of_tools(tmp_path) -> None:

@@ -36,10 +36,24 @@ def question_of(value: Cell) -> Question:
     if isinstance(value, str):
         if not value.strip():
             raise BadCell("is an empty question")
-        return writable(value)
+        if (chat := _chat(value)) is None:
+            return writable(value)
+        value = chat
     if isinstance(value, list):
         return _messages(value)
     raise BadCell("is no text")
+
+
+def _chat(text: str) -> list[Cell] | None:
+    """Messages that a table without lists holds as JSON; None for every other text."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        parts = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    chat = parts and all(isinstance(part, dict) and {"role", "content"} <= part.keys() for part in parts)
+    return list(parts) if chat else None
 
 
 def _messages(value: Sequence[Cell]) -> tuple[Fields, ...]:

@@ -238,8 +238,7 @@ def _is_header(first: Sequence[str], second: Sequence[str], known: Collection[st
 def _records(field: str, path: Path) -> Iterator[list[str]]:
     """The records of a CSV; bytes that are no UTF-8 stand in them as lone surrogates."""
     csv.field_size_limit(_LONGEST_CELL)
-    opened = TextIOWrapper(_opened(path), encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-    with reading(field, path), opened as text:
+    with reading(field, path), _text(path) as text:
         # Only `\n` and `\r\n` end a line, as in JSON lines; csv would stop at another `\r`.
         records = csv.reader((_LONE_CR.sub(_CR, line) for line in text), strict=True)
         try:
@@ -247,6 +246,10 @@ def _records(field: str, path: Path) -> Iterator[list[str]]:
         except csv.Error as error:
             problem = f"cannot be read (line {records.line_num}: {error})"
             raise BadInput(field, str(path), problem, "mend the file") from None
+
+
+def _text(path: Path) -> TextIOWrapper:
+    return TextIOWrapper(_opened(path), encoding="utf-8-sig", errors="surrogateescape", newline="\n")
 
 
 _LONE_CR = re.compile(r"\r(?!\n)(?=.)", re.DOTALL)
