@@ -37,6 +37,7 @@ _ALONE = (
     rf"(?!(?<=[CDJcdj])['’][aeiouhéèêàâ][{_W}])(?!\+\+|\#)(?!\.[A-Za-z](?![A-Za-z]))(?!/[K-Z])(?!–[A-J](?![A-Za-z]))"
     r"(?!\([A-Za-z0-9.,]{1,5}\))(?![ ]?[⊃∨∧∩∪⊂≡∈×≤≥]|[ ]<[ ])"
 )
+_TICKED = re.compile(r"^[ \t]*(?:[-*+][ \t]+)?\[([ xX])\]", re.MULTILINE)
 _STRUCK = re.compile(r"(?<!~)~~(?!~)[^~\n]{1,200}~~(?!~)")
 _UNDERLINE = re.compile(r"(?<![^\W_])_+|_+(?![^\W_])")
 _TAG = re.compile(r"<(/?)([^\W\d_][\w-]{0,30})[^<>\n]{0,80}>|\[(/?)([A-Z]{3,12})\]")
@@ -96,11 +97,13 @@ _FOLLOWED = re.compile(
     rf"[ \xa0]+[*`\"'“‘]{{0,3}}(as\s+well|rather\s+than|[0-9][^\s]{{0,12}}[ ][{_ALPHA}]{{3}}"
     rf"|(?:would|must|should|could|may|might|will)\s+be|[{_ALPHA}][{_W}'’{_HYPHEN}]*)"
 )
-_AND_A_LETTER = re.compile(rf"(?:[ ]+[{_ALPHA}]+){{1,2}}[ ]+[(*]{{0,3}}[B-J][).*!]{{0,4}}[ ]*(?:\n|\Z)")  # `A sowie B`
+# `A sowie B`
+_AND_A_LETTER = re.compile(rf"(?:[ ]+[{_ALPHA}]+){{1,2}}[ ]+[(*]{{0,3}}[B-J][).*!]{{0,4}}[ ]*(?:\n|\Z)")
 # Words with which even an opening `A` is a letter: `is`, and others that stand behind no article.
-_VERBS = frozenset(
-    ["because", "since", "but", "although", "whereas", "then", "fits", "matches", "does", "has", "it", "to", "through"]
-)
+_VERBS = frozenset((
+    "because", "since", "but", "although", "whereas", "then", "fits", "matches", "does", "has", "it", "to", "through",
+    "only", "alone",
+))  # fmt: skip
 _QUOTES = "\"'“‘«「『"
 _AROUND = f" \t\n\xa0*_`#>({{[\\$-•{_QUOTES}"
 _SENTENCE_END = re.compile(r"[.!?。…]\Z|\d\)\Z")
@@ -208,14 +211,14 @@ def _marked(text: str) -> _Marked:
 # What the marks before and behind a run of letters say of it. Slices of bounded length keep this linear.
 
 _RUN = re.compile(r"L\)?(?:(?:,?j,?h|[,;jto]{0,4})[to]{0,2}L\)?)*")
-_AGAINST = re.compile(r"(?:[nz][tobgpif]{0,3}|z[toiln,]{0,12}|[|.,;]-?x)\Z")
+_AGAINST = re.compile(r"(?:[nz][tobgpif]{0,3}|z[toiln,]{0,12})\Z")
 _REFUTED = re.compile(r"(?:[bpthico]{0,4}|\?\.)(?:x|n(?![tobgpif]{0,3}L))")
 _HEAD = re.compile(r"[|.][to]{0,2}\Z")
 _REFUTED_HEAD = re.compile(r"[.:-]{1,2}t?x|[:-]n(?![tobgpif]{0,3}L)")
 _STATED = re.compile(r"(?:a[otgwvi]{0,14}[bp:]+|a[o:-]{0,3}|S)\|{0,3}[^.|Lr]{0,30}\Z")
 # `<answer>A</answer> and <answer>B</answer>`, `A, or it is B`
 _AND_STATED, _AND_ANOTHER = re.compile(r"L\)?\|{0,3}[,;j]{1,2}\|{0,3}a:\Z"), re.compile(r"L\)?,?j,?[ibth]{1,4}\Z")
-_CHOSEN = re.compile(r"(?:v[tog]{0,4}|k[,.:|-]{0,3}[thoib]{0,4}|(?<!b)[gf][owg]{0,2}[bp:]+\|{0,2}[to]{0,3})\Z")
+_CHOSEN = re.compile(r"(?:v[tog]{0,4}|k[,.:|-]{0,3}[thoib]{0,4}[,:]?|(?<!b)[gf][owg]{0,2}[bp:]+\|{0,2}[to]{0,3})\Z")
 _IS_ANSWER = re.compile(r"b[tifg]{0,4}(?:a|g{1,2}o)")
 _IS_RIGHT = re.compile(r"(?:o?b[tifoc]{0,4}|o|\?\.)?g|ib[.|,;]")
 _TEXT_IS_RIGHT = re.compile(r"u?[wt]{1,8}b[tifoc]{0,4}[ga]")
@@ -230,7 +233,7 @@ _NONE_OF, _OPTION_TEXT = re.compile(r"z[to]{0,3}\Z"), re.compile(r"L\)(?=t?L(?:[
 _CLAUSE, _GIVEN = re.compile(r",j"), re.compile(r"[bvc:][to]{0,3}\Z")
 _ALONE_BEFORE, _ALONE_BEHIND = re.compile(r"\|[to]{0,2}\Z"), re.compile(r"[.:]?\|")
 _VERDICT = re.compile(r"[|.,;][-to]{0,3}(L)(?:[^L|]{0,60}[-:.u])?[itw]{0,4}b?t{0,2}([gJxN])[.,]{0,2}(?=[|u;L-])")
-_LAST = re.compile(r"[|.][^L|.]{0,60}\Z")
+_LAST = re.compile(r"(?<!L)(?<!L\))[|.][^L|.]{0,60}\Z")
 _NO_OPTION = re.compile(r"(?:a[otgwvi]{0,14}[bp:]+|c[,:]?|((?<![L)])[|.]))[thib]{0,3}[yz](?![^.|]{0,20}L)")
 
 
@@ -423,6 +426,7 @@ def read_choice(text: str) -> Reading:
     if "$" in text or "\\" in text:
         text = _FORMULA.sub(_without_formula, text)
     if "<" in text or "[" in text:
+        text = _TICKED.sub(lambda box: "❌" if box[1] == " " else "✅", text)
         text = _TAG.sub(_untagged, text)
     if "~~" in text:
         text = _STRUCK.sub(" ", text)

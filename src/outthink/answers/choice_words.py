@@ -36,7 +36,7 @@ WORDS: dict[str, str] = {
         "c": "so therefore thus hence accordingly consequently conclusion overall ultimately finally donc luego"
         " entonces daher deshalb somit folglich quindi dunque portanto logo поэтому значит więc 所以 因此 故 综上"
         " よって したがって 따라서",
-        "k": "actually wait sorry correction",
+        "k": "actually wait sorry correction scratch edit",
         "v": "meant choose chose chosen choosing pick picked picking select selected selecting prefer elijo escojo"
         " choisis wähle scelgo escolho выбираю 选 選 选择 選擇",
         "h": "maybe perhaps could might may possibly",
@@ -51,6 +51,7 @@ WORDS: dict[str, str] = {
         "i": "it this that which c'est would will must should has have been being to does do did can",
         "z": "none neither",
         "A": "along together addition",
+        "B": "think believe expect",
         "D": "except",
         "E": "✓ ✔ ✅ ☑",
         "F": "✗ ✘ ✖ ❌",
@@ -80,6 +81,9 @@ _PHRASES: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
     for some, pattern, mark in (
         ("YD", r"Yr(?=[to]{0,3}L)|D", "e"),  # all but, except
         ("jWAQ", r"\.j(?=[hto]{0,3}L)|rWr|AZ|iAi|rQ", "j"),  # as well as, along with, in addition to, but also
+        ("B", r"hB", "q"),  # you might think
+        ("E", r"(?<=[|.,;-])E(L\)?)", r"\1g"),  # ✓ A
+        ("F", r"(?<=[|.,;-])F(L\)?)", r"\1x"),
         ("E", r"(?<=w)E(?=[|.,;])", "-g"),  # A. Paris ✓
         ("F", r"(?<=w)F(?=[|.,;])", "-x"),
         ("E", r"E", "g"),
