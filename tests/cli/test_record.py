@@ -114,3 +114,14 @@ def test_reasoning_gym_problems_are_graded_by_their_own_rules(cli, server, tmp_p
     assert done.code == 0, done.err
     assert parquet.read_table(out).num_rows == 6
     assert cli("record", "reasoning-gym:no_such_task", "--model", server.url, "--out", tmp_path / "b").code == 2
+
+
+@pytest.mark.parametrize(("greedy", "numbers"), [((), [1, 2]), (("--greedy",), [0, 1, 2])])
+def test_samples_at_temperature_0_are_as_many_as_were_asked_for(cli, server, tmp_path, greedy, numbers) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "6 * 7?", "answer": "42"}\n')
+    out = tmp_path / "a.parquet"
+    more = ("--model", server.url, "--answer", "number", "--temperature", 0, "--samples", 2, "--out", out, *greedy)
+    done = cli("record", tmp_path / "q.jsonl", *more)
+    assert done.code == 0, done.err
+    assert parquet.read_table(out)["sample_idx"].to_pylist() == numbers
+    assert sum(seen.method == "POST" for seen in server.seen) == len(numbers)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from outthink.cli.options import passing_bar, write_whole
+from outthink.cli.options import passing_bar, refuse_unwritable, write_whole
 from outthink.core.errors import BadInput
 
 _EPILOG = """outthink calibrate TRACES... --out policy.json
@@ -65,8 +65,7 @@ def _calibrate(chosen: argparse.Namespace) -> int:
         orders=chosen.orders,
         price=Price.parse(chosen.price) if chosen.price else None,
     )
-    if not chosen.out.parent.is_dir():
-        raise BadInput("--out", str(chosen.out), "is in a folder that does not exist", "make it first")
+    refuse_unwritable(chosen, "out")
     with passing_bar("calibrating") as (progress, say):
         policy = calibrate(chosen.traces, recipe, problems=chosen.problems, progress=progress, say=say)
     policy.save(chosen.out)
@@ -130,6 +129,7 @@ def run_policy(chosen: argparse.Namespace) -> int:
 
     from outthink.evaluation.report.terminal import terminal_plot
 
+    refuse_unwritable(chosen, "html")
     policy = Policy.load(chosen.policy)
     show(policy, Console())
     print(terminal_plot(rows(policy), color=sys.stdout.isatty()))

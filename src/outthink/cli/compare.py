@@ -24,6 +24,7 @@ from outthink.cli.options import (
     passing_bar,
     progress_bars,
     refuse_below_one,
+    refuse_unwritable,
     sampling_arguments,
     write_whole,
 )
@@ -172,6 +173,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 def run_compare(chosen: argparse.Namespace) -> int:
     """Replay, or run on an engine; print the table, write the files."""
     refuse_below_one(chosen, "seeds", "ahead", "concurrency")
+    refuse_unwritable(chosen, "json", "html")
     _check_policy(chosen)
     if chosen.live:
         rows, about = _run_live(chosen)
@@ -210,6 +212,8 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     from outthink.strategies.defaults import COMPARED
 
     _refuse_live_only(chosen)
+    if chosen.problems is not None and not chosen.problems.is_file():
+        raise BadInput("--problems", str(chosen.problems), "is no file", "check the path")
     speed = Speed.parse(chosen.speed) if chosen.speed else Speed()
     if chosen.concurrency is not None:
         speed = replace(speed, concurrency=chosen.concurrency)

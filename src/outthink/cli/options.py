@@ -139,6 +139,20 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console().print(table)
 
 
+def refuse_unwritable(chosen: argparse.Namespace, *names: str) -> None:
+    """BadInput, before any work, for the file of a flag that could not be written after it."""
+    for name in names:
+        path: Path | None = vars(chosen)[name]
+        if path is None:
+            continue
+        if path.is_dir():
+            raise BadInput(f"--{name}", str(path), "is a folder", "name a file in it")
+        if not path.parent.is_dir():
+            raise BadInput(f"--{name}", str(path), "is in a folder that does not exist", "make it first")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise BadInput(f"--{name}", str(path), "cannot be written", "check the permissions")
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file at once or not at all; BadInput where it cannot be written."""
     try:

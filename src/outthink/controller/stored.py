@@ -74,7 +74,13 @@ def _typed(hint: Any, value: Any) -> Any:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a file whole or not at all, each lone surrogate as U+FFFD. Raises OSError."""
+    """Write a file whole or not at all, each lone surrogate as U+FFFD; a device, pipe or link is written to.
+
+    Raises OSError.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_text(writable(text), encoding="utf-8")
+        return
     # The process's number keeps two writers of one file apart: each replaces it by a draft of its own.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -141,12 +141,14 @@ async def record(
             # From now on its samples were read as more than one kind of answer.
             store.about("read anew", str(plan.answer))
         total = len(dataset.problems) * (plan.samples + plan.greedy)
+        numbers = _numbers(plan)
+        first = numbers[0] if plan.sampling.temperature == 0 else None
         draws = (
-            Draw(question, _numbers(plan), partial(_sample, plan.request(problem), plan))
+            Draw(question, numbers, partial(_sample, plan.request(problem), plan), first)
             for problem, question in _questions(dataset, plan)
         )
         kept = (question for _, question in _questions(dataset, plan))
-        saved = sum(count_saved(store, question, _numbers(plan)) for question in kept) if len(store) else 0
+        saved = sum(count_saved(store, question, numbers) for question in kept) if len(store) else 0
         await fill(store, engine, draws, plan.samples, (saved, total), progress)
         rows = write_traces(out, _rows(dataset, store, plan), about | dataset.remembered)
     finally:
@@ -224,11 +226,15 @@ def open_journal(
 
 
 class Draw(NamedTuple):
-    """Samples that are drawn in one session: their question's name in the journal, their numbers, how to draw them."""
+    """Samples that are drawn in one session: their question's name in the journal, their numbers, how to draw them.
+
+    `first` is the `Journal`'s.
+    """
 
     question: str
     numbers: Collection[int]
     run: Callable[[Session], Coroutine[None, None, None]]
+    first: int | None = None
 
 
 def count_saved(store: SampleStore, question: str, numbers: Collection[int]) -> int:
@@ -267,7 +273,7 @@ async def fill(
 
     async def work() -> None:
         for draw in waiting:
-            opened = open_session([Source(engine, tariff, Journal(store, draw.question, one_more), places)])
+            opened = open_session([Source(engine, tariff, Journal(store, draw.question, one_more, draw.first), places)])
             await opened.run(draw.run(opened.session))
 
     # One draw more than the calls need, so that the engine does not idle while another ends.

@@ -247,10 +247,13 @@ class Journal:
     Args:
         question: its name among `Questions`.
         saved: called after each commit.
+        first: number of the first sample where all are drawn at temperature 0; None: such a call is the greedy one.
     """
 
-    def __init__(self, store: SampleStore, question: str, saved: Callable[[], None] = lambda: None) -> None:
-        self.store, self.question, self.saved = store, question, saved
+    def __init__(
+        self, store: SampleStore, question: str, saved: Callable[[], None] = lambda: None, first: int | None = None
+    ) -> None:
+        self.store, self.question, self.saved, self.first = store, question, saved, first
 
     def get(self, call: Call) -> Sample | None:
         """The sample saved under this number."""
@@ -263,7 +266,9 @@ class Journal:
 
     def _key(self, call: Call) -> str:
         # As the rows of a recording: 0 is the greedy sample, the sampled ones begin at 1 (docs/contracts.md).
-        return journal_key(self.question, 0 if call.sampling.temperature == 0 else call.index + 1)
+        if call.sampling.temperature == 0:
+            return journal_key(self.question, 0 if self.first is None else self.first + call.index)
+        return journal_key(self.question, call.index + 1)
 
 
 def journal_key(question: str, number: int) -> str:

@@ -1,0 +1,44 @@
+"""Files that a command writes are looked at before its work, and only regular ones are replaced."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from outthink.controller.stored import write_file
+
+DEMO = Path(__file__).parents[2] / "data/demo/qwen2.5-coder-0.5b-instruct-q4--demo.parquet"
+
+
+@pytest.mark.parametrize(
+    "verb", [("calibrate", "--out"), ("compare", "--json"), ("compare", "--html"), ("policy", "show", "--html")]
+)
+@pytest.mark.parametrize(("name", "problem"), [("", "is a folder"), ("none/x", "is in a folder that does not exist")])
+def test_a_file_that_cannot_be_written_is_refused_first(cli, tmp_path, monkeypatch, verb, name, problem) -> None:
+    monkeypatch.chdir(tmp_path)
+    *words, flag = verb
+    done = cli(*words, DEMO, flag, name)  # were it read before, a file of samples would be no policy
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"outthink {verb[0]}: {flag}: {name or '.'!r} {problem};")
+
+
+def test_a_link_and_a_pipe_are_written_to_and_stay(tmp_path) -> None:
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    real.write_text("old")
+    link.symlink_to(real)
+    write_file(link, "new")
+    assert (link.is_symlink(), real.read_text()) == (True, "new")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_file(pipe, "through")
+        assert (os.read(reader, 100), pipe.is_fifo()) == (b"through", True)
+    finally:
+        os.close(reader)
+
+
+def test_problems_that_are_no_file_are_refused(cli, tmp_path) -> None:
+    done = cli("compare", DEMO, "--strategy", "single", "--problems", tmp_path / "none.parquet")
+    assert (done.code, "--problems" in done.err, done.err.count("\n")) == (2, True, 1)
