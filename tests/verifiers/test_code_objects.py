@@ -168,6 +168,9 @@ class Stack(list):
 @pytest.mark.parametrize(
     ("entry", "code", "test"),
     [
+        ("Box", "class Box:\n    def __init__(self): self.held = {}\n    def __setitem__(self, k, v): self.held[k] = v\n"
+         "    def __delitem__(self, k): del self.held[k]\n    def __contains__(self, k): return k in self.held",
+         "b = candidate()\nb['a'] = b['b'] = 1\ndel b['a']\nassert 'a' not in b and 'b' in b"),
         ("Vector", VECTOR, "v = candidate(1, 2)\nassert v + candidate(3, 4) == candidate(4, 6) and (3 * v).y == (v * 3).y == 6\n"
          "assert v[1] == 2 and -v == Vector(-1, -2) and str(v) == 'Vector(1, 2)' == f'{v}'\n"
          "assert sorted([Vector(2, 0), Vector(1, 0)])[0].x == 1 and len({v, Vector(1, 2)}) == 1\nv.x = 5\nassert v.x == 5\n"

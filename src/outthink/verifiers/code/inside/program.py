@@ -161,8 +161,8 @@ def _stored(tree: ast.AST | None) -> set[str]:
 def classes_asked_for(prompt: str, test: str, entry_point: str) -> set[str]:
     """Classes whose objects may say themselves what they equal.
 
-    Those that the prompt begins, and names in capitals whose objects' attributes the test reads: for a function that
-    the code has made a class, to equal everything would be a way to pass.
+    Those that the prompt begins, and names in capitals whose objects' attributes the test reads or whose items it
+    sets: for a function that the code has made a class, to equal everything would be a way to pass.
     """
     front = _module(prompt) or _module(prompt + "\n    pass\n")
     begun = [node for node in ast.walk(front) if isinstance(node, ast.ClassDef)] if front else []
@@ -173,7 +173,7 @@ def classes_asked_for(prompt: str, test: str, entry_point: str) -> set[str]:
 
 
 def _used_as_classes(tree: ast.Module, entry_point: str) -> set[str]:
-    """Names that are called and whose results' attributes are read, or that are asked for by isinstance."""
+    """Names that are called and whose results' attributes are read or items set, or that isinstance is asked for."""
     aliases = dict.fromkeys(_parameters(tree), entry_point)
     made: dict[str, str] = {}
     for node in ast.walk(tree):
@@ -183,7 +183,7 @@ def _used_as_classes(tree: ast.Module, entry_point: str) -> set[str]:
                     made[target.id] = node.value.func.id
     used: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
+        if isinstance(node, ast.Attribute) or (isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)):
             used |= {made.get(part.id, part.id) for part in ast.walk(node.value) if isinstance(part, ast.Name)}
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
             used |= {argument.id for argument in node.args[1:] if isinstance(argument, ast.Name)}
