@@ -157,6 +157,11 @@ def test_an_expression_is_worth_what_arithmetic_says(expression: Worth) -> None:
         ([r"y > \pi x", r"2\pi x < 2y"], [r"y \ge \pi x", r"y < \pi x"]),
         ([r"x \ge 三", r"x\ge三"], [r"x \ge 四"]),
         (["√12", r"2\sqrt3"], [r"2\sqrt1"]),
+        (
+            ["5", "= 5", r"\begin{aligned} x &= 2+3 \\ &= 5 \end{aligned}"],
+            [r"\begin{aligned} x &= 5 \\ y &= 6 \end{aligned}"],
+        ),
+        (["1.1_2", "1.1_{2}", "(1.1)_2"], ["1.1_3", "1.1"]),
         ([r"\sin(15^\circ + 30^\circ)", r"\frac{\sqrt2}{2}", r"\sin{45^{\circ}}"], [r"\sin 45"]),
     ],
 )

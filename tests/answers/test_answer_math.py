@@ -149,6 +149,8 @@ def test_odd_text_never_raises(text: str) -> None:
         ("The answer is $x$.", "x"),
         ("2x+3", "2x+3"),
         ("No value", None),
+        ("The values are 1, 2, 3.", "1, 2, 3"),
+        ("Those are 3 eggs, 4 hens or 5", None),
         (r"The answer for $n = 3$ is $12$.", "12"),
         (r"The remainder when $2^{10}$ is divided by $7$ is $2$.", "2"),
         (r"The largest $n$ such that $2^n$ is less than 100 is $6$, which is even.", "6"),

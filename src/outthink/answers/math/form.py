@@ -26,6 +26,8 @@ _DELIMITED = re.compile(r"\$\$(.+)\$\$|\$(.+)\$|\\\((.+)\\\)|\\\[(.+)\\\]", re.D
 _ROOT = re.compile(r"([√∛])\s*([0-9]+(?:\.[0-9]+)?)")
 _TRIGONOMETRY = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?")
+_ALIGNED = re.compile(r"\\begin\{(?:align|aligned|gather|gathered|split|equation)\*?\}(.*)\\end\{\w+\*?\}", re.DOTALL)
+_NEXT_ROW = re.compile(r"\\\\(?:\[[^\]]*\])?\s*(?=&?\s*=|\Z)")  # a row that goes on with `=`
 _WITH_UNIT = r"\\text\{[^{}]*\}(?:\^\s*\{?[0-9]\}?)?"
 _REWRITES = [
     (re.compile(pattern), put)
@@ -82,6 +84,8 @@ def normal(text: str) -> str:
         text = inside.strip()
     if _TRIGONOMETRY.search(text):
         text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
+    if (aligned := _ALIGNED.fullmatch(text)) is not None:
+        text = _NEXT_ROW.sub(" ", aligned[1]).replace("&", "")
     for pattern, put in _REWRITES:
         text = pattern.sub(put, text)
     text = " ".join(text.split()).rstrip(".;:, ")

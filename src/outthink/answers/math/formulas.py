@@ -154,6 +154,8 @@ def last_value(text: str) -> tuple[str, str] | None:
     behind = _ASIDE.sub(" ", text[last[1] :]) if last else text
     number = last_number(behind)
     if last is None:
+        if number == "" and (said := _said(_SENTENCE.split(text.strip())[-1])) is not None:
+            number = _bare(said) or ""  # several numbers may be a list
         return None if number is None else (number, "last-number")
     for part in reversed(_SENTENCE.split(text.strip())[-3:]):
         said = _said(part)

@@ -180,7 +180,9 @@ def _one_key(text: str) -> str | None:
 _BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
 _BASES |= {"ten": "10", "twelve": "12", "sixteen": "16"}
 _NAMED_BASE = "|".join(("[0-9]+", *_BASES))
-_BASE = re.compile(rf"\(?([0-9][0-9A-Fa-f]*)\)?\s*_\s*(?:\{{\s*)?(?:\\text\{{\s*)?\(?({_NAMED_BASE})\)?(?:\s*\}})*")
+_BASE = re.compile(
+    rf"\(?([0-9][0-9A-Fa-f]*(?:\.[0-9A-Fa-f]+)?)\)?\s*_\s*(?:\{{\s*)?(?:\\text\{{\s*)?\(?({_NAMED_BASE})\)?(?:\s*\}})*"
+)
 
 
 def _bracket_key(opens: str, inside: str, closes: str) -> str | None:
@@ -231,7 +233,7 @@ def _of_relation(text: str) -> str | None:
     parts, signs = cut_at(text, RELATIONS)
     if r"\approx" in signs[1:] or (signs[0] == r"\approx" and parts[0] and not _NAME.fullmatch(parts[0])):
         return _list_key(text[: text.index(r"\approx")].strip())  # `1/6 \approx 0.167` is exactly 1/6
-    if signs == [r"\approx"]:
+    if signs == [r"\approx"] or (signs == ["="] and not parts[0]):
         return _list_key(parts[1])
     if any(not part for part in parts):
         return None
