@@ -149,6 +149,8 @@ def test_odd_text_never_raises(text: str) -> None:
         ("The answer is $x$.", "x"),
         ("2x+3", "2x+3"),
         ("No value", None),
+        (r"If it is, which is so, $x=3$.", "x=3"),
+        (r"Of the numbers $a$, $b$ the larger is 34.", "34"),
         ("The values are 1, 2, 3.", "1, 2, 3"),
         ("Those are 3 eggs, 4 hens or 5", None),
         (r"The answer for $n = 3$ is $12$.", "12"),

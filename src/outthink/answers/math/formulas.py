@@ -95,6 +95,10 @@ def formulas(text: str) -> Iterator[tuple[int, int, str]]:
         yield start, end, held
 
 
+def _names_only(content: str) -> bool:
+    return all(_NAMES.fullmatch(part.strip()) for part in content.split(", "))
+
+
 def first_value(statement: str) -> str | None:
     """The first value of a statement, a formula taken whole; None without one, empty where it is in doubt.
 
@@ -105,7 +109,7 @@ def first_value(statement: str) -> str | None:
         before = statement[:start]
         if re.search(r"[0-9]", before) and named is None and (number := stated_number(before)) is not None:
             return number
-        if _NAMES.fullmatch(content.strip()):
+        if _names_only(content):
             named = (end, content)
             continue
         return light(content)
@@ -137,7 +141,7 @@ def _said(part: str) -> str | None:
     if clause is None:
         return part[verbs[0].end() :]
     remark = _REMARK.search(part, verbs[0].end())
-    return part[[verb for verb in verbs if remark is None or verb.end() < remark.start()][-1].end() :]
+    return part[[verb for verb in verbs if remark is None or verb.end() <= remark.start()][-1].end() :]
 
 
 def last_value(text: str) -> tuple[str, str] | None:
@@ -163,7 +167,7 @@ def last_value(text: str) -> tuple[str, str] | None:
             return value, "last-formula"
         if re.search(r"[0-9$]|\\[(\[]", part):
             break
-    if number is not None and ("\\" not in behind or _NAMES.fullmatch(last[2].strip())):
+    if number is not None and ("\\" not in behind or _names_only(last[2])):
         return number, "last-number"
     value = light(last[2])
     return None if value is None else (value, "last-formula")
