@@ -99,7 +99,7 @@ _CODES = (
     "|eur|gbp|inr|usd|Ksh|KSh"
 )
 _SHORT_CODES = "Rs|rs|Rp|RM|Tk|TL|Kč|kr|zł|Ft"
-MONEY = rf"(?:\\?[$¢-¥֏؋৲৳฿₠-⃀]|\b(?:{_CODES}|{_SHORT_CODES}|(?:US|R|A|C)\\?\$)\.?)"
+MONEY = rf"(?:\\?[$¢-¥֏؋৲৳฿₠-⃀]|(?<![^\W\d_])(?:{_CODES}|{_SHORT_CODES}|(?:US|R|A|C)\\?\$)\.?)"
 _BEHIND_MONEY = rf"(?<=\b(?:{_CODES}))|(?<=\b(?:{_SHORT_CODES}))"
 _BLANKS = ("[ ]", "~", r"\\[ ]", r"\\,", r"\\;", r"\\:", r"\\!", r"\t")
 GAP = r"(?:[ \t~]|\\[ ,;:!])"
@@ -252,7 +252,7 @@ def canonical_number(text: str) -> str | None:
     if head is None or match is None or (head[1] and head[3]):
         return None
     tail = _MONEY_BEHIND.match(text, match.end())
-    if match.end() != len(text) and (tail is None or tail.end() != len(text)):
+    if match.end() != len(text) and (tail is None or text[tail.end() :].strip(" }")):
         return None
     money = tail is not None or bool(head[2])
     ratio, value = _ratio(match, money), value_of_match(match, money)

@@ -47,9 +47,8 @@ _DISPLAY = {"\\[": "\\]", "$$": "$$"}
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|。")
 _LAST_WORD = re.compile(r"([^\s.]+(?:\.[^\s.]+)*)\Z")
 # A full stop behind one of these (or a single letter) does not end a sentence.
-_ABBREVIATIONS = frozenset(
-    ["st", "dr", "mr", "mrs", "ms", "jr", "sr", "vs", "prof", "no", "approx", "e.g", "i.e", "u.s", "etc"]
-)
+_SHORTENED = "st dr mr mrs ms jr sr vs prof no nr approx ca e.g i.e u.s etc fig eq pp sq rs fr kr tk"
+_ABBREVIATIONS = frozenset(_SHORTENED.split())
 
 
 def hashed(text: str) -> str | None:

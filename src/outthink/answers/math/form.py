@@ -17,7 +17,8 @@ LONGEST = 1000  # characters: beyond, an expression is unreadable (parsing time 
 _SIGNS = str.maketrans(
     {
         "π": r"\pi ", "√": r"\sqrt ", "∞": r"\infty ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "×": r"\times ",
-        "÷": "/", "·": r"\cdot ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": r"^\circ ", "∅": r"\emptyset ",
+        "÷": "/", "·": r"\cdot ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": r"^\circ ", "º": r"^\circ ",
+        "∅": r"\emptyset ",
         "±": r"\pm ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "\n": " ", "\t": " ", "≈": r"\approx ",
         "ℝ": r"\real ",
     }
@@ -67,7 +68,8 @@ _REWRITES = [
         (r"\^\s*\{?\s*(?:\\text\{)?\s*(?:st|nd|rd|th)\s*\}?\s*\}?(?![A-Za-z])|(?<=[0-9])(?:st|nd|rd|th)\b", ""),
         (r"(?<=[0-9])\s*\\text\{\s*-?\s*(?:st|nd|rd|th)\s*\}", ""),
         (r"\^\s*([0-9]{2,})", r"^{\1}"),
-        (r"_\s*([0-9]{2,})", r"_{\1}"),
+        (r"_\s*([0-9]{2}(?![0-9])|(?<![0-9]_)[0-9]{3,})", r"_{\1}"),
+        (r"\A\s*(?:\\text\{)?\s*(?:minus|negative|Minus|Negative|MINUS|NEGATIVE)\s*\}?\s*(?=[0-9.\\])", "-"),
     )
 ]
 
@@ -180,11 +182,16 @@ frac tbinom dbinom
 """
 FUNCTIONS = frozenset(_NAMES.split())
 _SHORT_WORDS = frozenset(["no", "on", "or"])
-_UNITS = frozenset(["cm", "mm", "km", "kg", "mg", "ft", "yd", "mi", "hr", "ml", "oz", "lb", "in"])
+_WRITTEN_UNITS = """
+cm mm km nm dm μm µm kg mg μg µg ft yd mi hr ml cl kl oz lb in sq mph kph kmh hz khz mhz pa kpa kwh kw mw kj kv kω
+"""
+_UNITS = frozenset(_WRITTEN_UNITS.split())
+_LETTERS = frozenset("msghlLtAVWJNKCFΩ")  # units only beside another one: `m/s`
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _RUN = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-_EXPONENT = r"(?:\s*\^\s*(?:\{\s*-?[0-9]+\s*\}|-?[0-9]))?"
-_WORDS_BEHIND = re.compile(rf"(?<=[\s0-9)}}\]])((?:[A-Za-z]+\.?{_EXPONENT}[\s/.,-]*)+)\Z")
+_EXPONENT = r"(?:\s*\^\s*(?:\{\s*-?[0-9]+\s*\}|-?[0-9])|[23])?"
+_WORDS_BEHIND = re.compile(rf"(?<=[\s0-9)}}\]])((?:[A-Za-zμµΩ]+\.?{_EXPONENT}(?:[\s/.,-]|\\cdot(?![A-Za-z]))*)+)\Z")
+_TEXT_BEFORE = re.compile(r"\A\\text\{[^{}0-9\\]*[A-Za-z][^{}0-9\\]*[\s:]\}\s*(?=[-+0-9\\(\[.])")
 _WORDS_BEFORE = re.compile(r"\A(?:[A-Za-z]{2,}[\s:]+)+(?=[-+0-9\\(\[.])")
 
 
@@ -207,14 +214,17 @@ def words(text: str) -> str | None:
 
 def without_units(text: str) -> str:
     """A value without the words and units around it; the text itself where nothing would be left."""
+    text = _TEXT_BEFORE.sub("", text)
     spoken = _TEXT.sub(lambda match: match[0] if re.search(r"[0-9\\]", match[1]) else f" {match[1]} ", text)
     in_text = " ".join(match[1] for match in _TEXT.finditer(text))
     spoken = _TEXT.sub(r" \1 ", spoken).strip()
 
     def drop(match: re.Match[str]) -> str:
-        runs = re.findall(r"[A-Za-z]+", match[1])
-        spoken_of = all(run in in_text or _is_word(run) or run.lower() in _UNITS for run in runs)
-        return "" if spoken_of else match[0]
+        runs = re.findall(r"[A-Za-zμµΩ]+", match[1].replace("\\cdot", " "))
+        units = {run for run in runs if run.lower() in _UNITS}
+        if units or "/" in match[1]:
+            units |= _LETTERS
+        return "" if all(run in in_text or run in units or _is_word(run) for run in runs) else match[0]
 
     rest = _WORDS_BEHIND.sub(drop, spoken)
     rest = _WORDS_BEFORE.sub(

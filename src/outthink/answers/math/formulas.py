@@ -22,6 +22,7 @@ _FORMULA = re.compile(
 )
 _NOTHING = re.compile(
     r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:displaystyle|limits|[bB]ig[lr]?)(?![A-Za-z])|\\[!,;:]|[~\u2009\xa0]"
+    r"|(?<![\\}a-z])\{\}|\{(?=[-+]\})|(?<=\{[-+])\}"
 )
 # A blank behind a comma says that it groups no digits.
 _SEPARATED = re.compile(r"(?<!\\),\s*(?:\\[,;: ]|~|\\q?quad(?![A-Za-z]))")
@@ -61,7 +62,7 @@ _WRITTEN = re.compile(r"\w|∞|∅|\\\{")
 # Where a text gives its answer.
 
 _NAMES = re.compile(r"\\?[A-Za-z]+(?:_(?:\{\w+\}|\w))?'*(?:\([A-Za-z, ]*\))?")
-_SAYS = re.compile(r"\b(?:is|are|was|equals|be|becomes)\b(?!\s+not\b)|[:：]", re.IGNORECASE)
+_SAYS = re.compile(r"\b(?:is|are|was|equals|be|becomes)\b(?!\s+not\b)|(?<!\\)[:：]", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\\$])|\n+")
 _LISTED = re.compile(rf"\s*,?\s*{JOINER}\s*", re.IGNORECASE)
 _VALUE = re.compile(r"(?:([A-Za-z]\w*)\s*=)?[^=<>]*")  # an item of a list, `x = 3` too
@@ -120,7 +121,7 @@ def first_value(statement: str) -> str | None:
 
 def _bare(statement: str) -> str | None:
     """All of a statement that holds no words and no formula."""
-    statement = sentence(statement).strip().strip("*_`").rstrip(".;:, ")
+    statement = sentence(statement).strip().strip("*_`").lstrip("⇒→⟹• ").rstrip(".;:, ")
     words = _WORD.findall(_AND_OR.sub(" ", _COMMAND.sub(" ", statement)))
     if not statement or "box" in statement or any(_spoken(word.lower()) for word in words):
         return None
@@ -133,7 +134,8 @@ def _spoken(word: str) -> bool:
 
 def _said(part: str) -> str | None:
     """What a sentence says: all behind its first `is` or colon, behind the last one where clauses come before."""
-    verbs = list(_SAYS.finditer(part))
+    spans = [(start, end) for start, end, _ in formulas(part)]
+    verbs = [verb for verb in _SAYS.finditer(part) if not any(start < verb.start() < end for start, end in spans)]
     verbs = [verb for verb in verbs if not _DONE_TO.match(part, verb.end())] or verbs
     if not verbs:
         return None

@@ -179,7 +179,7 @@ def _one_key(text: str) -> str | None:
 
 _BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
 _BASES |= {"ten": "10", "twelve": "12", "sixteen": "16"}
-_NAMED_BASE = "|".join(("[0-9]+", *_BASES))
+_NAMED_BASE = "|".join(("[0-9]{1,2}", *_BASES))
 _BASE = re.compile(
     rf"\(?([0-9][0-9A-Fa-f]*(?:\.[0-9A-Fa-f]+)?)\)?\s*_\s*(?:\{{\s*)?(?:\\text\{{\s*)?\(?({_NAMED_BASE})\)?(?:\s*\}})*"
 )
