@@ -13,6 +13,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from outthink import BadInput, open_dataset
+from outthink.engines.cells import cells_of
 from outthink.engines.traces import load
 from outthink.evaluation.dataset import regrade
 from outthink.evaluation.published.lookup import Problems
@@ -122,3 +123,12 @@ def test_no_type_of_a_problems_column_gives_a_traceback(tmp_path, form) -> None:
     for name in [*form, "id", "other"]:
         said = {kind: [refusal(use) for use in uses] for kind in tables(form, name, path)}
         assert not {kind: lines for kind, lines in said.items() if any(map(wrong, lines))}
+
+
+@pytest.mark.parametrize("cells", [cells for cells in TYPES if not pa.types.is_temporal(cells.type)], ids=str)
+def test_any_part_of_a_column_has_the_cells_that_arrow_has(cells) -> None:
+    twice = pa.concat_arrays([cells, cells])
+    for start in range(7):
+        part = twice[start : start + 2]
+        # As text, since NaN does not equal itself; 0.1 is what a short float is read as.
+        assert str(cells_of(part)) == str(part.to_pylist()).replace("0.10000000149011612", "0.1")
