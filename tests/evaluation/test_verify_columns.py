@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from outthink.cli.main import main
 from outthink.controller.verifier import open_verifier
 from outthink.engines.traces import load
 from outthink.evaluation.compare import CompareSettings, compare
-from outthink.evaluation.dataset import Problems
+from outthink.evaluation.dataset import Problems, regrade
 from outthink.evaluation.sample_file import SampleFile
 from outthink.evaluation.verify import verify
 from outthink.strategies import Spec
@@ -158,6 +159,25 @@ def test_greedy_samples_alone_can_be_compared(tmp_path) -> None:
     columns["sample_idx"] = [0, 0, 1, 1]
     with pytest.raises(BadInput, match="neither a sampled nor a greedy"):
         compare([samples(tmp_path / "b.parquet", **columns)], [Spec.parse("single")], CompareSettings(seeds=1))
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]])
+def test_regrading_columns_is_regrading_samples(tmp_path, order) -> None:
+    golds = [{"problem_id": name, "question": "?", "answer": gold} for name, gold in (("q", "4"), ("p", "5"))]
+    (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, golds)))
+    columns = {"problem_id": list("pqqr"), "sample_idx": [1, 0, 2, 0], "text": TEXTS, "answer": ["9", "", "", "9"]}
+    columns |= {"correct": [True] * 4, "extraction": ["old"] * 4, "n_tokens": [4, 3, None, 1]}
+    columns = {name: [cells[place] for place in order] for name, cells in columns.items()}
+    traces = load(samples(tmp_path / "a.parquet", **columns), text=True)
+    built = replace(traces, problems={name: traces.problems[name] for name in traces.problems})
+    anew, known = (regrade(each, "number", tmp_path / "problems.jsonl") for each in (traces, built))
+    assert {*anew.problems} == {*known.problems} == {"p", "q"}
+    for name, problem in known.problems.items():
+        without = [replace(sample, text="") for sample in problem.samples]
+        assert (anew.problems[name].samples, anew.problems[name].right) == (without, problem.right)
+        assert (anew.problems[name].lengths, anew.problems[name].ungraded) == (problem.lengths, 0)
+    assert anew.hits() == known.hits()
+    assert anew.ungraded() == []
 
 
 @pytest.mark.parametrize("name", ["b.parquet", "b.jsonl"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -105,13 +105,22 @@ class Ragged:
         return [() if math.isnan(sum(row)) else row for row in rows]
 
     @classmethod
-    def joined(cls, pieces: Sequence[Ragged]) -> Ragged:
-        """One behind the other."""
+    def joined(cls, pieces: list[Ragged]) -> Ragged:
+        """One behind the other; the list is emptied on the way, so that not all stands here twice."""
         ends = np.cumsum([0, *(int(piece.offsets[-1]) for piece in pieces)])
         kind = np.int32 if ends[-1] < 1 << 31 else np.int64
         first = np.zeros(1, dtype=kind)
         offsets = [(piece.offsets[1:] + end).astype(kind) for piece, end in zip(pieces, ends, strict=False)]
-        return cls(np.concatenate([first, *offsets]), np.concatenate([piece.values for piece in pieces]))
+        values = np.empty(int(ends[-1]), np.result_type(*(piece.values for piece in pieces)))
+        for start, end in reversed([*pairwise(ends.tolist())]):
+            values[start:end] = pieces.pop().values
+        return cls(np.concatenate([first, *offsets]), values)
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Ragged:
+        """Texts as bytes."""
+        held = [text.encode("utf-8", "replace") for text in texts]
+        return cls(np.cumsum([0, *map(len, held)]), np.frombuffer(b"".join(held), dtype=np.uint8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +247,30 @@ class RecordedProblems(Mapping[str, Recorded]):
             columns = self._columns.ordered(rows)
             starts = np.concatenate([[0], np.cumsum(np.diff(self._starts)[places])])
         return RecordedProblems(names, starts, columns, self._words, self.answered, _BUILT_OF_PART)
+
+    def reread(self, read: Callable[[Recorded], Recorded]) -> RecordedProblems:
+        """The problems with the answers that `read` gives them, and what it says of these; without texts, of which
+        nobody asks anything more."""
+        answers, truths = [], []
+        rules: list[int] = []
+        words: dict[str, int] = {}
+        places = self._columns.numbers["sample_idx"]
+        for name, (start, end) in zip(self._places, pairwise(self._starts.tolist()), strict=True):
+            anew = read(self._problem(name, start, end))  # not kept built: its texts are read this once
+            sampled = iter(anew.sampled)
+            for index in places[start:end].tolist():
+                sample = next(sampled) if index or anew.greedy is None else anew.greedy
+                answers.append(sample.answer or "")
+                rules.append(words.setdefault(sample.rule, len(words)))
+                truths.append(sample.answer in anew.right)
+        numbers = self._columns.numbers | {
+            "correct": np.array(truths, dtype=np.int8),
+            "extraction": np.array(rules, dtype=np.int32),
+        }
+        ragged = {name: column for name, column in self._columns.ragged.items() if name != "text"}
+        columns = SampleColumns(numbers, ragged | {"answer": Ragged.of(answers)})
+        told = {**self._words, "extraction": list(words)}
+        return RecordedProblems(list(self._places), self._starts, columns, told, True, self._most)
 
     def _numbers(self, name: str, start: int, end: int) -> list[Any]:
         """Cells of a column of numbers, None where unknown."""

@@ -20,7 +20,7 @@ from outthink.core.plugins import load as load_plugin
 from outthink.core.plugins import need_extra
 from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
 from outthink.engines.cells import column_of, count_of
-from outthink.engines.recorded import Recorded
+from outthink.engines.recorded import Recorded, RecordedProblems
 from outthink.engines.traces import Traces, columns, load, metadata, missing, reading_parquet
 from outthink.evaluation.published.cells import is_readable
 from outthink.evaluation.published.columns import Columns
@@ -220,9 +220,14 @@ def regrade(traces: Traces, kind: str, problems: Path | None = None) -> Traces:
     if known.keys is None:
         raise BadInput("--regrade", str(known.path), "has no gold answers", "give problems with a column answer")
     keys = known.graded(reader, traces.problems)
-    graded = {name: _regraded(problem, reader, keys[name]) for name, problem in traces.problems.items() if name in keys}
-    if not graded:
+    names = [name for name in traces.problems if name in keys]
+    if not names:
         raise BadInput("--regrade", str(traces.path), "shares no problem_id with its problems", "check the files")
+    chosen = traces.take(names).problems
+    if isinstance(chosen, RecordedProblems):
+        graded: Mapping[str, Recorded] = chosen.reread(lambda one: _regraded(one, reader, keys[one.problem]))
+    else:
+        graded = {name: _regraded(problem, reader, keys[name]) for name, problem in chosen.items()}
     return replace(traces, problems=graded, answered=True)
 
 
