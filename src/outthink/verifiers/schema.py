@@ -323,7 +323,7 @@ def _only_patterns(jsonschema: _Draft) -> _Draft:
 
 
 def _translated(pattern: str) -> str:
-    """An ECMAScript pattern as Python has it, for `re.ASCII`, and RE2. Raises re.error for what is no character."""
+    """An ECMAScript pattern as Python has it, for `re.ASCII`, and RE2."""
     parts: list[str] = []
     inside = False  # of brackets
     for match in _PIECE.finditer(pattern):
@@ -332,9 +332,7 @@ def _translated(pattern: str) -> str:
         if digits or match[2]:
             high, low = (int(half, 16) & 0x3FF for half in (match[2] or "0", match[3] or "0"))
             code = int(digits, 16) if digits else 0x10000 + (high << 10 | low)
-            if code > 0x10FFFF:
-                raise re.error(f"{piece} is no character")
-            parts.append(re.escape(chr(code)))
+            parts.append(re.escape(chr(code)) if code <= 0x10FFFF else piece)
         elif match[5]:
             parts.append(f"(?P={match[5]})")
         elif inside:
