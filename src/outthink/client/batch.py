@@ -57,6 +57,8 @@ def plan_batch(prompts: Sequence[Prompt], options: Options, batch: BatchOptions)
         options: its own with those of the client.
         batch: its own.
     """
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise BadInput("prompts", prompts, "is no list of questions", "give a list, of one question too")
     ids, at_most = batch.get("ids"), batch.get("at_most", 32)
     names = [str(i) for i in range(len(prompts))] if ids is None else list(ids)
     answer, verifier = options.get("answer", "number"), options.get("verifier")
@@ -69,7 +71,8 @@ def plan_batch(prompts: Sequence[Prompt], options: Options, batch: BatchOptions)
     gains, prior = batch.get("gains"), batch.get("prior", (1.0, 1.0))
     beliefs = tuple(Voted(gains, at_most) if verifier is None else Checked(prior, at_most) for _ in requests)
     budget = Budget.of(options.get("budget"))
-    return BatchPlan(requests, beliefs, budget, batch.get("worth"), verifier is not None, batch.get("journal"))
+    journal = None if (kept := batch.get("journal")) is None else Path(kept)
+    return BatchPlan(requests, beliefs, budget, batch.get("worth"), verifier is not None, journal)
 
 
 async def run_batch(

@@ -11,6 +11,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from inspect import isawaitable
+from pathlib import Path
 from typing import Self, Unpack
 
 from outthink.client.batch import BatchResult, plan_batch, run_batch
@@ -21,7 +23,7 @@ from outthink.client.options import (
     Model,
     Options,
     Prompt,
-    check_names,
+    check_options,
     models_of,
     request_of,
 )
@@ -55,7 +57,7 @@ class Client:
     """
 
     def __init__(self, model: Model | Sequence[Model] | None = None, /, **options: Unpack[Options]) -> None:
-        check_names(options, Options)
+        check_options(options, Options)
         if model is not None:
             if "model" in options:
                 raise BadInput("model", options["model"], "is a second one", "give several as one list")
@@ -190,7 +192,7 @@ class Client:
 
     def _chosen(self, options: CommonOptions, allowed: type) -> Options:
         """The client's options with those of one call."""
-        check_names(options, allowed)
+        check_options(options, allowed)
         self._check_open()
         self._check_loop()
         return {**self._options, **options}
@@ -228,7 +230,7 @@ class Client:
         held = self._engines.get(key)
         if held is None:
             owned = isinstance(model, str) or callable(model)
-            engine = locate(model) if isinstance(model, str) else complete(model() if callable(model) else model)
+            engine = locate(model) if isinstance(model, str) else _given(model() if callable(model) else model)
             # A given one is kept too: its number must not become that of another while it is known by it.
             held = self._engines[key] = _Held(engine, model, owned, engine.model)
         return held
@@ -275,6 +277,16 @@ class Client:
         if task.exception() is not None:
             self._verifiers.pop(key, None)  # several requests may have waited for it
         return task.result()
+
+
+def _given(model: Engine | Path) -> Engine:
+    """An engine from outside. BadInput for what is none."""
+    try:
+        engine = complete(model)
+        engine.model  # noqa: B018 - an engine has a name at least
+    except NotImplementedError:
+        raise BadInput("model", model, "is no engine", "give embedded, a URL, a GGUF file or an engine") from None
+    return engine
 
 
 @dataclass(slots=True, eq=False)
@@ -341,7 +353,11 @@ async def _answer(
         need_fitting(decided, session.verifier)
     if (on_open := options.get("opened")) is not None:
         on_open(session)
-    verdict = await opened.run(decided(session, request))
+    if not isawaitable(work := decided(session, request)):
+        raise BadInput("strategy", name_of(decided), "is no async function", "see docs/write-a-strategy.md")
+    verdict = await opened.run(work)
+    if not isinstance(verdict, Verdict):
+        raise BadInput("strategy", name_of(decided), "gave no Verdict", "see docs/write-a-strategy.md")
     if verdict.answer is None and not verdict.text:
         verdict = opened.salvage(request) or verdict
     return verdict, decided

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any, NamedTuple, TypedDict
 
 from outthink.controller.allocation import GainTable
@@ -25,7 +26,7 @@ from outthink.verifiers.protocol import Verifier
 
 Prompt = str | Sequence[Message | Mapping[str, Any]]
 """A question, or messages in OpenAI's form."""
-Model = str | Engine | Callable[[], Engine]
+Model = str | Path | Engine | Callable[[], Engine]
 """What `--model` takes, an engine, or a function that opens one."""
 
 
@@ -110,7 +111,7 @@ class BatchOptions(CommonOptions, total=False):
     at_most: int
     worth: float | None
     ids: Sequence[str] | None
-    journal: Path | None
+    journal: Path | str | None
 
 
 class Costs(NamedTuple):
@@ -121,12 +122,36 @@ class Costs(NamedTuple):
     parameters: int | None
 
 
-def check_names(options: Mapping[str, object], allowed: type) -> None:
-    """Refuse an option that does not exist. Raises BadInput."""
+_CALLED = ("observer", "opened", "planned")
+_KINDS: dict[str, tuple[type | UnionType, str]] = {
+    **dict.fromkeys(("max_tokens", "ahead", "at_most"), (int, "a whole number (int)")),
+    **dict.fromkeys(("seed", "thinking_tokens"), (int | None, "a whole number (int)")),
+    **dict.fromkeys(("system", "reasoning_effort"), (str | None, "text")),
+    **dict.fromkeys(_CALLED, (type(None), "a function")),
+    "temperature": (int | float, "a number"),
+    "worth": (int | float | None, "a number"),
+    "cache": (bool, "True or False"),
+    "strategy": (str | Spec | None, "a name or an async function"),
+    "policy": (Policy | Path | str | None, "a policy or its file"),
+    "learn": (Path | str | None, "a file"),
+    "journal": (Path | str | None, "a file"),
+    "gains": (GainTable | None, "a table of `measure_gains`"),
+    "ids": (Sequence | None, "a list of names"),
+}
+"""What an option may be, where a value of another type would fail only later."""
+
+
+def check_options(options: Mapping[str, object], allowed: type) -> None:
+    """Refuse an option that does not exist, and a value of the wrong type. Raises BadInput."""
     known = allowed.__annotations__  # those of the bases included
-    for name in options:
+    for name, value in options.items():
         if name not in known:
             raise BadInput("option", name, "is not known", f"use any of {', '.join(sorted(known))}")
+        kind, words = _KINDS.get(name, (None, ""))
+        if kind is None or (callable(value) and name in (*_CALLED, "strategy")):
+            continue
+        if not isinstance(value, kind) or (isinstance(value, bool) and name != "cache"):
+            raise BadInput(name, value, f"is not {words}", "see docs/api.md")
 
 
 def request_of(prompt: Prompt, options: Options) -> Request:
@@ -158,11 +183,16 @@ def models_of(options: CommonOptions) -> list[tuple[Model, Costs]]:
     """
     given = options.get("model", "embedded")
     models: list[Model] = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
+    models = [str(model) if isinstance(model, Path) else model for model in models]
     if not models:
         raise BadInput("model", [], "is empty", "give at least one")
     prices = _each(options.get("price"), "price", len(models))
     energies = _each(options.get("energy"), "energy", len(models))
     sizes = _each(options.get("parameters"), "parameters", len(models))
+    for field, given_costs, remedy in (("price", prices, "ot.Price"), ("energy", energies, "ot.Energy")):
+        for cost in given_costs:
+            if cost is not None and not hasattr(cost, "cost"):
+                raise BadInput(field, cost, "is no object with costs", f"give {remedy}(...)")
     for size in sizes:
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise BadInput("parameters", size, "is no number of weights", "give a whole number above 0")

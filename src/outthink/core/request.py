@@ -35,8 +35,12 @@ class Message:
             return value
         if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
             raise BadInput("messages", value, "has no role", "use {'role': 'user', 'content': '...'}")
+        content = value.get("content")
+        parts = isinstance(content, Sequence) and all(isinstance(part, Mapping) for part in content)
+        if not (content is None or isinstance(content, str) or parts):
+            raise BadInput("messages", content, "is no content", "give text, or parts in OpenAI's form")
         rest = {key: item for key, item in value.items() if key not in ("role", "content")}
-        return cls(value["role"], value.get("content"), rest)
+        return cls(value["role"], content, rest)
 
     def wire(self) -> dict[str, Any]:
         """The mapping an OpenAI-compatible server expects."""
@@ -193,7 +197,7 @@ def answer_named(answer: AnswerKind | AnswerReader | str) -> AnswerKind | Answer
     """A kind of answer or a reader as it is; a plugin's name as its reader. BadInput for a name that nobody knows."""
     if callable(answer) or answer in ANSWER_KINDS:
         return answer
-    reader = load("answers", answer)
+    reader = load("answers", answer) if isinstance(answer, str) else None
     if reader is None:
         raise BadInput("answer", answer, "is not a known kind", f"use one of {', '.join(ANSWER_KINDS)}")
     return reader
@@ -255,6 +259,8 @@ class Request:
     ) -> Request:
         """Build a request from a prompt text or OpenAI-style messages."""
         messages: tuple[Message, ...]
+        if isinstance(prompt, bytes) or not isinstance(prompt, Sequence):
+            raise BadInput("prompt", prompt, "is neither text nor messages", _NO_PROMPT)
         if isinstance(prompt, str):
             if not prompt.strip():  # a system message does not make up for it
                 raise BadInput("prompt", prompt, "is empty", _NO_PROMPT)

@@ -7,7 +7,7 @@ runner carries out the calls and keeps time, live or virtual. Does not know any 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypedDict, TypeVar, Unpack
@@ -216,10 +216,10 @@ class Session:
         return base._views[model]
 
     @contextmanager
-    def within(self, budget: Budget) -> Iterator[Session]:
+    def within(self, budget: Budget | str | Mapping[str, float]) -> Iterator[Session]:
         """A nested budget: calls of the inner session count against it and against this one's."""
         self._close_stream()
-        inner = self._child(budget, hand_driven=self.hand_driven)
+        inner = self._child(Budget.of(budget), hand_driven=self.hand_driven)
         try:
             yield inner
         finally:
