@@ -29,6 +29,7 @@ _TRIGONOMETRY = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?")
 _ALIGNED = re.compile(r"\\begin\{(?:align|aligned|gather|gathered|split|equation)\*?\}(.*)\\end\{\w+\*?\}", re.DOTALL)
 _NEXT_ROW = re.compile(r"\\\\(?:\[[^\]]*\])?\s*(?=&?\s*=|\Z)")  # a row that goes on with `=`
+_ALL_TEXT = re.compile(r"\A\\text\{([^{}]*[0-9,][^{}]*)\}\Z")
 _WITH_UNIT = r"\\text\{[^{}]*\}(?:\^\s*\{?[0-9]\}?)?"
 _REWRITES = [
     (re.compile(pattern), put)
@@ -39,7 +40,10 @@ _REWRITES = [
         (r"(?<!\\),\s*(?:\\[,;: ]|~|\\q?quad(?![A-Za-z]))|\\text\{\s*,\s*\}", ", "),
         (r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|~", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r"\\(?:mathrm|text)\{([ie])\}", r"\1"),
+        (r"\\(?:mathrm|text)\{([ie])\}|\\(?:mathbf|mathit|boldsymbol|vec|hat)\s*\{([A-Za-z])\}", r"\1\2"),
+        (r"\\(?:text)?color\s*\{[A-Za-z]+\}|\\underline(?=\s*\{)", ""),
+        (r"\^\s*(?:\\prime(?![A-Za-z])|\{\s*\\prime\s*\})", "'"),
+        (r"\\pmod\s*([0-9A-Za-z])", r"\\pmod{\1}"),
         (r"\\(?:mathbb|Bbb)\s*\{?\s*R\s*\}?", r"\\real "),
         (r"\\lg(?![A-Za-z])", r"\\log_{10}"),
         (r"\\log\s*_\s*(?:e(?![A-Za-z])|\{\s*e\s*\})", r"\\ln "),
@@ -90,7 +94,8 @@ def normal(text: str) -> str:
         text = _NEXT_ROW.sub(" ", aligned[1]).replace("&", "")
     for pattern, put in _REWRITES:
         text = pattern.sub(put, text)
-    text = " ".join(text.split()).rstrip(".;:, ")
+    text = " ".join(text.split()).rstrip(".;:, \\")
+    text = _ALL_TEXT.sub(r"\1", text)
     while text.startswith("{") and closing(text, 1, len(text)) == len(text) - 1:
         text = text[1:-1].strip()
     return text
@@ -244,6 +249,7 @@ _PARSED = [
         (r"\\sqrt\s*([0-9A-Za-z])(?![0-9]*\.)", r"\\sqrt{\1}"),
         (r"\\sqrt\s*(\[[^\]]*\])\s*([0-9A-Za-z])", r"\\sqrt\1{\2}"),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"\\sqrt\s*\[([0-9]*[13579])\]\s*\{\s*-\s*([0-9.]+)\s*\}", r"(-\\sqrt[\1]{\2})"),
         (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (rf"\\(frac|binom)\s*({_SHORT})\s*", r"\\\1{\2}"),
         (rf"(\\(?:frac|binom)\s*\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}})\s*({_SHORT})", r"\1{\2}"),
@@ -279,6 +285,10 @@ _SIDE_BY_SIDE = re.compile(
 )
 
 
+_CALCULUS = re.compile(r"\\int|\\frac\s*\{\s*d|\\partial")
+_D = re.compile(r"(?<![\\A-Za-z{])(?:d[A-Za-ce-z]?|[A-Za-ce-z]d)(?![A-Za-z])|(?<=\{)d(?=\})")
+
+
 def _mixed(match: re.Match[str]) -> str:
     whole, above, below = map(int, match.groups())
     return rf"\frac{{{whole * below + above}}}{{{below}}}" if above < below else match[0]
@@ -290,5 +300,7 @@ def parsable(text: str) -> str:
     for pattern, put in _PARSED:
         text = pattern.sub(put, text)
     text = _SIDE_BY_SIDE.sub(r"\1\\cdot ", _MIXED.sub(_mixed, _DECIMAL.sub(_fraction, text)))
+    if not _CALCULUS.search(text):  # there a parser takes `d` for a differential
+        text = _D.sub(lambda match: match[0].replace("d", r"\delta "), text)
     text = _TEXT.sub(lambda match: rf"\text{{{''.join(match[1].split()).lower()}}}", text)
     return _RUN.sub(lambda match: rf"\text{{{match[0].lower()}}}" if _is_word(match[0]) else match[0], text)

@@ -48,7 +48,7 @@ def light(text: str) -> str | None:
 
 
 def _lighter(text: str) -> str:
-    text = " ".join(text.split()).rstrip(".;:, ")
+    text = " ".join(text.split()).rstrip(".;:, \\")
     delimited = _FORMULA.fullmatch(text)
     if delimited is not None:
         text = next(part for part in delimited.groups() if part)

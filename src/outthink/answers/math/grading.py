@@ -43,6 +43,14 @@ def _rounded(left: str, right: str) -> bool:
     return abs(a - b) <= _TOLERANCE * max(abs(a), abs(b))
 
 
+def _nameless(found: str) -> str:
+    """A set of named values without the names."""
+    if not found.startswith("{"):
+        return found
+    items = (item if item.find("=") < 1 else item.partition("=")[2] for item in found[1:-1].split(";"))
+    return "{" + ";".join(sorted(items)) + "}"
+
+
 def _right(gold: str, answer: str) -> bool:
     """Whether two keys are equal in grading: rounded, and a number of another base without it."""
     if gold == answer or _rounded(gold, answer):
@@ -50,6 +58,9 @@ def _right(gold: str, answer: str) -> bool:
     for left, right in ((gold, answer), (answer, gold)):
         if left.startswith("b:") and right == left.split(":")[1]:
             return True
+    bare = [_nameless(found) for found in (gold, answer)]
+    if (bare[0] == gold) != (bare[1] == answer):  # `1, 2` is right for `x = 1, y = 2`
+        return _right(bare[0], bare[1])
     if gold[:1] == answer[:1] and gold[:1] in "([{" and gold[-1:] == answer[-1:]:
         separator = ";" if gold[0] == "{" else ","
         golds, answers = gold[1:-1].split(separator), answer[1:-1].split(separator)

@@ -119,14 +119,17 @@ def _members(text: str) -> list[str]:
 
 def _set_key(parts: list[str]) -> str | None:
     values = [named(part) for part in parts]
-    names = {name for name, _ in values}
-    if len(names) == 1:  # `x = 1 or x = 2` is `1, 2`
+    names = [re.sub(r"_(?:\{\w+\}|\w)", "", name) for name, _ in values]
+    if len(set(names)) == 1:  # `x = 1 or x = 2` is `1, 2`
         parts = [worth for _, worth in values]
+    several = len(set(names)) > 1 and all(names)  # `x = 1, y = 2` is not `x = 2, y = 1`
     found: set[str] = set()
-    for part in parts:
-        one = _one_key(part)
+    for part, (name, worth) in zip(parts, values, strict=True):
+        one = _one_key(worth if several else part)
         if one is None:
             return None
+        if several:
+            one = f"{name}={one}"
         found.update(one[1:-1].split(";") if one.startswith("{") else [one])
     return _set_of(found)
 
@@ -136,8 +139,8 @@ def _set_of(found: set[str]) -> str:
 
 
 _NAME = re.compile(
-    r"(?:m?\\angle\s*[A-Z]+|\\?[A-Za-z]+|\\text\{[^{}]*\})(?:_(?:\{\w+\}|\w))?'*(?:\^\{-1\})?(?:\s*\([A-Za-z, ]*\))?"
-    r"|\([A-Za-z, ]+\)"
+    r"(?:m?\\angle\s*[A-Z]+|\\(?:vec|overline)\s*\{\w+\}|\\?[A-Za-z]+|\\text\{[^{}]*\})"
+    r"(?:_(?:\{\w+\}|\w))?'*(?:\^\{-1\})?(?:\s*\([A-Za-z, ]*\))?|\([A-Za-z, ]+\)"
 )
 
 
