@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from outthink.core.errors import BadInput
-from outthink.evaluation.report.axis import colour_class, shape, style
+from outthink.evaluation.report.axis import colour_class, shape, style_alone
 from outthink.evaluation.report.plot import mark, text
 
 _MARGIN, _GUTTER, _GAP = 28.0, 52.0, 26.0
@@ -76,7 +76,7 @@ def draw_lines(squares: Sequence[Square], *, title: str, subtitle: str = "", pre
         f'<svg xmlns="http://www.w3.org/2000/svg" class="outthink" viewBox="0 0 {width:g} {height:g}" '
         f'width="{width:g}" height="{height:g}" role="img" aria-labelledby="{prefix}-title {prefix}-desc">'
         f'<title id="{prefix}-title">{escape(title)}</title><desc id="{prefix}-desc">{escape(said)}</desc>'
-        f'<style>{style()}</style><rect class="card" x=".5" y=".5" width="{width - 1:g}" height="{height - 1:g}" '
+        f'<style>{style_alone()}</style><rect class="card" x=".5" y=".5" width="{width - 1:g}" height="{height - 1:g}" '
         f'rx="10"/>{text(_MARGIN, 42, title, "title")}{text(_MARGIN, 63, subtitle, "muted")}'
         f"{_legend(names, top - 12)}{body}</svg>"
     )

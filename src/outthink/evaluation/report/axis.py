@@ -7,6 +7,7 @@ A contender is a number here, and beyond the palette shapes keep contenders apar
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -122,6 +123,7 @@ SHAPES = {
     "star": "M0-1.5L.4-.5 1.43-.46.62.18.88 1.2 0 .6-.88 1.2-.62.18-1.43-.46-.4-.5Z",
 }
 _CONTENDERS = ("square", "up", "diamond", "down", "hexagon", "plus", "left", "right")
+_VARIABLE = re.compile(r"var\(--(\w+)\)")
 _FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 
 
@@ -138,43 +140,55 @@ def colour_class(colour: int | None) -> str:
     return "ink" if colour is None else f"c{colour % len(COLOURS)}"
 
 
-def _variables(dark: bool) -> str:
-    surface = (
-        {"bg": "#14171c", "ink": "#e8eaed", "muted": "#a0a7b1", "grid": "#2a2f37", "edge": "#2a2f37", "band": ".16"}
-        if dark
-        else {
-            "bg": "#ffffff",
-            "ink": "#1f2328",
-            "muted": "#626b76",
-            "grid": "#e9ecef",
-            "edge": "#dde1e6",
-            "band": ".10",
-        }
-    )
-    colours = {f"c{index}": pair[int(dark)] for index, pair in enumerate(COLOURS)}
-    return "".join(f"--{name}:{value};" for name, value in {**surface, **colours}.items())
+_SHADES = {
+    "bg": ("#ffffff", "#14171c"),
+    "ink": ("#1f2328", "#e8eaed"),
+    "muted": ("#626b76", "#a0a7b1"),
+    "grid": ("#e9ecef", "#2a2f37"),
+    "edge": ("#dde1e6", "#2a2f37"),
+    "band": (".10", ".16"),
+    **{f"c{index}": pair for index, pair in enumerate(COLOURS)},
+}
+"""What the rules of a chart name, on a light ground and on a dark one."""
+_RULES = {
+    "": f"font-family:{_FONT};font-size:12px",
+    " text": "fill:var(--ink);font-variant-numeric:tabular-nums",
+    " .muted": "fill:var(--muted)",
+    " .small": "font-size:11px",
+    " .title": "font-size:19px;font-weight:650;letter-spacing:-.01em",
+    " .head": "font-size:13.5px;font-weight:600",
+    " .card": "fill:var(--bg);stroke:var(--edge)",
+    " .grid": "stroke:var(--grid);fill:none",
+    " .axis": "stroke:var(--muted);fill:none",
+    " .halo": "stroke:var(--bg);stroke-width:3.5px;stroke-linejoin:round;paint-order:stroke",
+    " .ink": "color:var(--ink)",
+    **{f" .c{index}": f"color:var(--c{index})" for index in range(len(COLOURS))},
+    " .line": "fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round;stroke-linecap:round",
+    " .oracle .line": "stroke-width:1.5;stroke-dasharray:2 5;opacity:.75",
+    " .band": "fill:currentColor;opacity:var(--band)",
+    " .whisker": "stroke:currentColor;stroke-width:1.25;opacity:.32;fill:none",
+    " .mark": "fill:currentColor;stroke:var(--bg);stroke-width:.3",
+}
 
 
 def style(scope: str = ".outthink") -> str:
-    """Style sheet of a chart, every rule under `scope`, following the reader's colour scheme."""
-    rules = {
-        "": f"{_variables(False)}font-family:{_FONT};font-size:12px",
-        " text": "fill:var(--ink);font-variant-numeric:tabular-nums",
-        " .muted": "fill:var(--muted)",
-        " .small": "font-size:11px",
-        " .title": "font-size:19px;font-weight:650;letter-spacing:-.01em",
-        " .head": "font-size:13.5px;font-weight:600",
-        " .card": "fill:var(--bg);stroke:var(--edge)",
-        " .grid": "stroke:var(--grid);fill:none",
-        " .axis": "stroke:var(--muted);fill:none",
-        " .halo": "stroke:var(--bg);stroke-width:3.5px;stroke-linejoin:round;paint-order:stroke",
-        " .ink": "color:var(--ink)",
-        **{f" .c{index}": f"color:var(--c{index})" for index in range(len(COLOURS))},
-        " .line": "fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round;stroke-linecap:round",
-        " .oracle .line": "stroke-width:1.5;stroke-dasharray:2 5;opacity:.75",
-        " .band": "fill:currentColor;opacity:var(--band)",
-        " .whisker": "stroke:currentColor;stroke-width:1.25;opacity:.32;fill:none",
-        " .mark": "fill:currentColor;stroke:var(--bg);stroke-width:.3",
-    }
-    sheet = "".join(f"{scope}{selector}{{{body}}}" for selector, body in rules.items())
-    return f"{sheet}@media(prefers-color-scheme:dark){{{scope}{{{_variables(True)}}}}}"
+    """Style sheet of a chart in a page, every rule under `scope`, following the reader's colour scheme.
+
+    The colours are variables, which the page uses too.
+    """
+    light, dark = ("".join(f"--{name}:{pair[place]};" for name, pair in _SHADES.items()) for place in (0, 1))
+    sheet = "".join(f"{scope}{selector}{{{body}}}" for selector, body in _RULES.items())
+    return f"{scope}{{{light}}}{sheet}@media(prefers-color-scheme:dark){{{scope}{{{dark}}}}}"
+
+
+def style_alone(scope: str = ".outthink") -> str:
+    """The same for a chart that is a file of its own: colours are written out, since many viewers know no variables."""
+
+    def written(selector: str, body: str, *, dark: bool) -> str:
+        return f"{scope}{selector}{{{_VARIABLE.sub(lambda found: _SHADES[found[1]][dark], body)}}}"
+
+    sheet = "".join(written(selector, body, dark=False) for selector, body in _RULES.items())
+    # The shades in a rule decide; what it says besides holds for both.
+    parts = {name: ";".join(part for part in body.split(";") if "var(" in part) for name, body in _RULES.items()}
+    night = "".join(written(selector, body, dark=True) for selector, body in parts.items() if body)
+    return f"{sheet}@media(prefers-color-scheme:dark){{{night}}}"

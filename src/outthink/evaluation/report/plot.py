@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from outthink.core.errors import BadInput
-from outthink.evaluation.report.axis import METRICS, SHAPES, Axis, colour_class, shape, short, style
+from outthink.evaluation.report.axis import METRICS, SHAPES, Axis, colour_class, shape, short, style_alone
 from outthink.evaluation.report.table import Panel, Point, Row, Series, panels, strategies
 from outthink.strategies.defaults import BASELINE, GREEDY, ORACLE
 
@@ -257,7 +257,7 @@ def draw(
             f'role="{"group" if interactive else "img"}" aria-labelledby="{prefix}-title {prefix}-desc">',
             f'<title id="{prefix}-title">{escape(title)}: accuracy in percent against {METRICS[x].title}</title>',
             f'<desc id="{prefix}-desc">{escape(_summary(by_file))}</desc>',
-            "" if interactive else f"<style>{style()}</style>{card}",
+            "" if interactive else f"<style>{style_alone()}</style>{card}",
             head,
             legend,
             body,
