@@ -187,6 +187,19 @@ JOINTS = [
     " / ",
 ]
 JOINTS += [" und ", " et ", " o ", " и ", " や ", " 및 ", " and also ", ", and ", " along with ", " together with "]
+JOINTS += [
+    " combined with ",
+    " and then ",
+    " und auch ",
+    " vs. ",
+    "または",
+    "、または",
+    "还有",
+    "이나",
+    "・",
+    " - ",
+    "--",
+]
 FRAMES = [
     "{}",
     "The answer is {}.",

@@ -80,7 +80,7 @@ _TOKEN = re.compile(
     | (?P<small>[a-j]{_ALONE}(?![ ]?=[^>]))
     | (?P<short>[{_W}](?:['’{_HYPHEN}][{_W}]+)*)
     | (?P<stop>[!?。…]+|\.+(?![0-9]))
-    | (?P<comma>[,、،/&+])
+    | (?P<comma>[,、،/&+・･])
     | (?P<colon>:|=>?|->|[→⇒])
     | (?P<bracket>[(\[]\s?[A-Ja-j]\s?[)\]])
     | (?P<half>[;؛])
@@ -111,7 +111,7 @@ _OPTION_LABEL = re.compile(r"(?:\A|\n)[^\w\n]{0,6}[A-J]\*{0,2}[).:]\*{0,2}\Z")
 _ROMAN = re.compile(r"(?<![A-Za-z])(?:II|III|IV|ii|iii|iv)(?![A-Za-z])")
 # No option: `e.g`, `f(A)`, `R. G.`, `25 °C`, `vitamin C`, `¬A`, and the initial of a name.
 _PART = re.compile(
-    rf"(?:(?<![{_W}])(?:[A-Za-z][.(]|[K-Z]\.[ ]|[K-Z]/|[A-J]–)|[0-9][ ]?°?[ ]?|[⊃∨∧∩∪⊂≡∈×≤≥¬∀∃~][ ]?"
+    rf"(?:(?<![{_W}])(?:[A-Za-z][.(]|[K-Z]\.[ ]|[K-Z]/|[A-J]–)|[0-9][ ]?°?[ ]?|[⊃∨∧∩∪⊂≡∈×≤≥¬∀∃][ ]?|(?<![{_W})])~"
     r"|\b(?i:vitamins?|hepatitis|influenza)[ ])\Z"
 )
 _NUMBERED = re.compile(r"\b(?i:article|section|type|war|part|phase|class|chapter|volume|act|title|stage|group)[ ]\Z")
@@ -210,7 +210,7 @@ def _marked(text: str) -> _Marked:
 
 # What the marks before and behind a run of letters say of it. Slices of bounded length keep this linear.
 
-_RUN = re.compile(r"L\)?(?:(?:,?j,?h|[,;jto]{0,4})[to]{0,2}L\)?)*")
+_RUN = re.compile(r"L\)?(?:(?:,?j,?h|--?|[,;jto]{0,4})[to]{0,2}L\)?)*")
 _AGAINST = re.compile(r"(?:[nz][tobgpif]{0,3}|z[toiln,]{0,12})\Z")
 _REFUTED = re.compile(r"(?:[bpthico]{0,4}|\?\.)(?:x|n(?![tobgpif]{0,3}L))")
 _HEAD = re.compile(r"[|.][to]{0,2}\Z")
@@ -228,7 +228,7 @@ _ENDS = re.compile(r"[|.r-]|[,;](?![jto]{0,3}L)|u[tj]{0,2}L")
 _LABELLED, _LABEL_ENDS = re.compile(r":\|{0,2}[tofi]{0,3}\Z"), re.compile(r"\.?\||[,;r]")
 _DOUBTED = re.compile(r"h[^.|;rcL]{0,30}\Z")
 _SUPPOSED, _EXCEPTED = re.compile(r"q[^.|;,rcL]{0,30}\Z"), re.compile(r"e[to]{0,3}\Z")
-_OR_ANOTHER = re.compile(r",?j,?[ibth]{1,4}L(?![bpthic]{0,4}[xn])")
+_OR_ANOTHER = re.compile(r"(?:,?j,?[ibth]{1,4}|\|{1,2}j\|{0,2})L(?![bpthic]{0,4}[xn])|,?[wto]{1,3}L\.?\|")
 _NONE_OF, _OPTION_TEXT = re.compile(r"z[to]{0,3}\Z"), re.compile(r"L\)(?=t?L(?:[,;jt]+L)+\Z)")
 _CLAUSE, _GIVEN = re.compile(r",j"), re.compile(r"[bvc:][to]{0,3}\Z")
 _ALONE_BEFORE, _ALONE_BEHIND = re.compile(r"\|[to]{0,2}\Z"), re.compile(r"[.:]?\|")
@@ -258,7 +258,7 @@ def _pieces(marks: str, start: int, end: int) -> list[tuple[int, int]]:
     """A run of letters, its end apart where a verb speaks of that alone: `so C, A is wrong`, `B, and A is wrong`."""
     run = marks[start:end]
     verb = marks[end : end + 1]
-    half, comma = run.rfind(";"), run.rfind(",")
+    half, comma = max(run.rfind(";"), run.rfind("-")), run.rfind(",")
     refuted = _REFUTED.match(marks[end : end + 12]) is not None
     many = "j" in run or "," in run
     front = marks[max(0, start - 12) : start]
@@ -305,7 +305,8 @@ def _judge(marked: _Marked) -> _Found:
             if len(letters) == 1 and places[0] in marked.bold:
                 found.bold |= letters
             found.last = ""
-            if len(letters) == 1 and not behind.strip("|.)y:") and len(marks) - end < 12:
+            ends = not behind.strip("|.)y:") and len(marks) - end < 12
+            if len(letters) == 1 and ends and not before.rstrip("|").endswith("j"):
                 (letter,) = letters
                 if _ALONE_BEFORE.search(before[-3:]):
                     found.lesser = (start, letter) if found.alone == letters else found.lesser

@@ -45,12 +45,12 @@ WORDS: dict[str, str] = {
         " pero sino ma но 因为 因為 而",
         "j": "and or plus und oder sowie et ou y o e и или та або i oraz lub albo nebo och eller og en ve veya dan"
         " atau và hoặc και ή și sau és vagy tai 和 与 與 或 或者 或是 还是 還是 及 以及 跟 同 と か や そして および"
-        " 및 와 과 또는 و أو और या או",
+        " 및 와 과 또는 이나 و أو और या או versus vs 还有 還有 并且 並且 または あるいは もしくは",
         "t": "the a an its clearly definitely likely probably most more much far indeed simply exactly given both just"
         " even else either of again now very la le el il lo les l der die das de den 应该 應該 都 も",
         "i": "it this that which c'est would will must should has have been being to does do did can",
         "z": "none neither",
-        "A": "along together addition",
+        "A": "along together combined addition",
         "B": "think believe expect",
         "D": "except",
         "E": "✓ ✔ ✅ ☑",
@@ -62,7 +62,7 @@ WORDS: dict[str, str] = {
         "N": "no non nein",
         "O": "only",
         "P": "ni",
-        "Q": "also",
+        "Q": "also then auch aussi también também anche ook",
         "R": "rule rules ruled ruling",
         "U": "on towards toward",
         "V": "opt opted opting vote voted voting settle settled settling lean leaning",
@@ -80,8 +80,9 @@ _PHRASES: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
     (some, re.compile(pattern), mark)
     for some, pattern, mark in (
         ("YD", r"Yr(?=[to]{0,3}L)|D", "e"),  # all but, except
-        ("jWAQ", r"\.j(?=[hto]{0,3}L)|rWr|AZ|iAi|rQ", "j"),  # as well as, along with, in addition to, but also
+        ("jWAQ", r"\.j(?=[hto]{0,3}L)|rWr|AZ|[wi]Ai|rQ", "j"),  # as well as, along with, in addition to, but also
         ("B", r"hB", "q"),  # you might think
+        ("j", r"(?<=[L)])j\.(?=[to]{0,3}L)", "j"),  # A vs. B
         ("E", r"(?<=[|.,;-])E(L\)?)", r"\1g"),  # ✓ A
         ("F", r"(?<=[|.,;-])F(L\)?)", r"\1x"),
         ("E", r"(?<=w)E(?=[|.,;])", "-g"),  # A. Paris ✓
