@@ -162,7 +162,10 @@ def test_an_expression_is_worth_what_arithmetic_says(expression: Worth) -> None:
             [r"\begin{aligned} x &= 5 \\ y &= 6 \end{aligned}"],
         ),
         (["-7", "minus 7", r"\text{negative } 7", "{-}7", "-{}7", r"\text{The value is } -7"], ["7"]),
-        (["45", "45 km/h", r"45\ \mathrm{km/h}", "45 kg/m^3", "45 kg·m⁻³", "45º", "45 cm3", "45 μm"], ["45k", "45h"]),
+        (
+            ["45", "45 km/h", r"45\ \mathrm{km/h}", "45 kg/m^3", "45 kg·m⁻³", "45º", "45 cm3", "45 kW"],
+            ["45k", "45pa", "45nm", "45kw"],
+        ),
         (["12000", "x = 12_000", "12{\\,}000"], ["12_2"]),
         (["3.5", r"3,50 \text{ €}", "3,50€", "EUR 3,50"], ["3,50", "350"]),
         (["x=1, y=2", "y = 2, x = 1", r"x=1 \text{ and } y=2"], ["x=2, y=1", "1, 2"]),

@@ -187,10 +187,9 @@ frac tbinom dbinom
 """
 FUNCTIONS = frozenset(_NAMES.split())
 _SHORT_WORDS = frozenset(["no", "on", "or"])
-_WRITTEN_UNITS = """
-cm mm km nm dm μm µm kg mg μg µg ft yd mi hr ml cl kl oz lb in sq mph kph kmh hz khz mhz pa kpa kwh kw mw kj kv kω
-"""
+_WRITTEN_UNITS = "cm mm km μm µm kg mg μg µg ft yd mi hr ml oz lb in sq mph kph kmh khz mhz kpa kwh"
 _UNITS = frozenset(_WRITTEN_UNITS.split())
+_CAPITAL_UNITS = frozenset(["Hz", "Pa", "kW", "MW", "kJ", "kV", "kΩ"])  # in small letters they may be unknowns
 _LETTERS = frozenset("msghlLtAVWJNKCFΩ")  # units only beside another one: `m/s`
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _RUN = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
@@ -226,7 +225,7 @@ def without_units(text: str) -> str:
 
     def drop(match: re.Match[str]) -> str:
         runs = re.findall(r"[A-Za-zμµΩ]+", match[1].replace("\\cdot", " "))
-        units = {run for run in runs if run.lower() in _UNITS}
+        units = {run for run in runs if run.lower() in _UNITS or run in _CAPITAL_UNITS}
         if units or "/" in match[1]:
             units |= _LETTERS
         return "" if all(run in in_text or run in units or _is_word(run) for run in runs) else match[0]
