@@ -64,3 +64,17 @@ def test_no_standard_input_is_no_question(run) -> None:
         2,
         "outthink ask: prompt: '' is empty; write a question or pipe one in\n",
     )
+
+
+def test_an_interrupt_while_verbs_are_read_is_one_line() -> None:
+    code = """
+from outthink.cli import main
+def interrupted():
+    raise KeyboardInterrupt
+main.parser = interrupted
+main.entry()
+"""
+    source = str(Path(outthink.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": source}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "outthink: interrupted\n")

@@ -153,7 +153,11 @@ def entry() -> None:
     if sys.stderr is not None:
         raw = BufferedWriter(_Messages(sys.stderr.fileno(), "w", closefd=False))
         sys.stderr = TextIOWrapper(raw, sys.stderr.encoding, line_buffering=True)
-    code = main()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # while the verbs were read; a verb's own end is told where it runs
+        print("outthink: interrupted", file=sys.stderr)
+        sys.exit(130)
     from outthink.verifiers.protocol import LEFT_BEHIND  # which `main` has loaded by now
 
     if any(thread.name == LEFT_BEHIND for thread in threading.enumerate()):
