@@ -85,7 +85,7 @@ def test_a_json_file_may_hold_one_problem_over_several_lines(tmp_path) -> None:
         (b"question,question\na,1\n", "own.csv", "twice"),
         (b"PAR1 and then nothing", "own.parquet", "readable Parquet"),
         (b"no Parquet", "own.parquet", "readable Parquet"),
-        (gzip.compress(b"{}" * 9999)[:50], "own.jsonl.gz", "cannot be read"),
+        (gzip.compress(b"{}" * 9999, mtime=0)[:50], "own.jsonl.gz", "cannot be read"),
         (b"\x7fELF\x00", "own.bin", "neither JSON, CSV nor Parquet"),
     ],
 )

@@ -25,7 +25,7 @@ from outthink.session.batch import Batch
 from outthink.session.calls import byte_bound
 from outthink.session.open import OpenSession
 from outthink.session.session import Session
-from outthink.session.store import Journal, Questions, SampleStore, journal_key
+from outthink.session.store import Journal, Questions, SampleStore, journal_key, open_journal
 
 NAME = "allocation"
 
@@ -174,21 +174,18 @@ def _open(journal: Path, model: str, requests: Sequence[Request]) -> SampleStore
         "sampling": asdict(requests[0].sampling),
         "seed": requests[0].seed,
     }
-    store = SampleStore(journal, synchronous="FULL")  # what was paid for survives a power loss
-    told = json.loads(json.dumps(described))
-    store.about("batch", json.dumps(described, sort_keys=True))
-    kept = store.described("batch")
-    by_content = store.about("keys") is not None or not len(store)
-    # The questions may have been edited: samples belong to what was asked. One of 0.1 keeps them by their names.
-    free = {"requests"} if by_content else set()
-    if any(told[name] != kept.get(name) for name in told.keys() - free):
-        store.close()
-        raise BadInput("journal", str(journal), "is of another batch", "run it as it was begun, or give another file")
-    if not by_content:
+
+    def adopt(store: SampleStore) -> bool:
+        # One of 0.1 keeps samples by the requests' names, which are those of these questions only as long as the
+        # requests are the same.
+        if store.described("batch").get("requests") != described["requests"]:
+            return False
         names = _names(requests)
         store.rename(lambda key: journal_key(names[key.partition(":")[2]], int(key.partition(":")[0])))
-    store.about("keys", "content")
-    return store
+        return True
+
+    # What was paid for survives a power loss. The questions may have been edited: samples belong to what was asked.
+    return open_journal("journal", journal, "batch", described, ("requests",), adopt, "FULL")
 
 
 def _charge(root: Session, store: SampleStore, request: Request) -> None:

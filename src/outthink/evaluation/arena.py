@@ -20,13 +20,13 @@ from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset
 from outthink.evaluation.published.problem_list import Problem
-from outthink.evaluation.record import open_journal, side_by_side
+from outthink.evaluation.record import side_by_side
 from outthink.evaluation.sample_file import JsonObject, journal_of
 from outthink.session.calls import RunningCall
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.runner import Places
 from outthink.session.scoring import cut
-from outthink.session.store import Questions, SampleStore
+from outthink.session.store import Questions, SampleStore, open_journal
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, PILOT
 from outthink.verifiers import protocol as verifiers
@@ -116,7 +116,9 @@ class Arena:
             (problem.problem_id, self._request(problem, None, None)) for problem in dataset.problems
         )
         about = plan.describe(engine, dataset)
-        self.store = open_journal(out, "run", about, _FREE, lambda journal: self._adopt(journal, about))
+        self.store = open_journal(
+            "--out", journal_of(out), "run", about, _FREE, lambda journal: self._adopt(journal, about)
+        )
         places = Places(lambda: max(1, self.engine.concurrency))
         self.source = Source(engine, Tariff.of_engine(self.engine), places=places)
 

@@ -8,13 +8,12 @@ on without paying twice.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from outthink.answers import reader_for
 from outthink.core.errors import BadInput, EngineError
@@ -30,7 +29,7 @@ from outthink.session.calls import reread
 from outthink.session.open import Source, open_session
 from outthink.session.runner import Places
 from outthink.session.session import Session
-from outthink.session.store import Journal, Questions, SampleStore, journal_key
+from outthink.session.store import Journal, Questions, SampleStore, journal_key, open_journal
 from outthink.strategies.prompts import apply_style
 
 _CHUNK = 16
@@ -135,7 +134,9 @@ async def record(
     # `describe` names the model, which an engine may know only when it is prepared.
     await engine.prepare(Call(plan.request(dataset.problems[0]).messages, plan.sampling))
     about = plan.describe(engine, dataset)
-    store = open_journal(out, "recording", about, _FREE, lambda journal: _adopt(journal, dataset, plan), "FULL")
+    store = open_journal(
+        "--out", journal_of(out), "recording", about, _FREE, lambda journal: _adopt(journal, dataset, plan), "FULL"
+    )
     try:
         if store.described("recording").get("answer") != plan.answer:
             # From now on its samples were read as more than one kind of answer.
@@ -186,43 +187,6 @@ def _adopt(store: SampleStore, dataset: Dataset, plan: Recording) -> bool:
         return False
     store.rename(lambda key: journal_key(names[key.partition(":")[2]], int(key.partition(":")[0])))
     return True
-
-
-def open_journal(
-    out: Path,
-    run: str,
-    described: JsonObject,
-    free: Collection[str],
-    adopt: Callable[[SampleStore], bool],
-    synchronous: Literal["FULL", "NORMAL"] = "NORMAL",
-) -> SampleStore:
-    """The journal of samples beside OUT; BadInput where it is that of another `run`.
-
-    Args:
-        described: what the run is told by; `free` are the parts that may differ between the runs of one journal.
-        adopt: turns a journal of 0.1 into one by content, or says that its questions are not these.
-    """
-    journal = journal_of(out)
-    store = SampleStore(journal, synchronous=synchronous)
-    try:
-        told = json.loads(json.dumps(described))
-        store.about(run, json.dumps(described, sort_keys=True))
-        kept = store.described(run)
-        others = sorted(name for name in {*told, *kept} - {*free} if told.get(name) != kept.get(name))
-        if others:
-            what = f"is the journal of another {run} ({', '.join(others)})"
-            raise BadInput("--out", str(journal), what, "run it as it was begun, or change --out")
-        if store.about("keys") is None:
-            if len(store) and not adopt(store):
-                what = f"is the journal of a {run} by version 0.1, and its questions are not these in number and order"
-                raise BadInput(
-                    "--out", str(journal), what, "go on with the data set it was begun with, or change --out"
-                )
-            store.about("keys", "content")
-    except BaseException:
-        store.close()
-        raise
-    return store
 
 
 class Draw(NamedTuple):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -269,6 +269,45 @@ class Journal:
         if call.sampling.temperature == 0:
             return journal_key(self.question, 0 if self.first is None else self.first + call.index)
         return journal_key(self.question, call.index + 1)
+
+
+def open_journal(
+    field: str,
+    journal: Path,
+    run: str,
+    described: Mapping[str, Any],
+    free: Collection[str],
+    adopt: Callable[[SampleStore], bool],
+    synchronous: Literal["FULL", "NORMAL"] = "NORMAL",
+) -> SampleStore:
+    """The journal of a run; BadInput where it is that of another one.
+
+    Args:
+        field: what errors call what the journal belongs to.
+        described: what the run is told by, as JSON; `free` are the parts that may differ between the runs of one
+            journal.
+        adopt: turns a journal of 0.1 into one by content, or says that its questions are not these.
+    """
+    store = SampleStore(journal, synchronous=synchronous)
+    try:
+        told = json.loads(json.dumps(described))
+        store.about(run, json.dumps(described, sort_keys=True))
+        kept = store.described(run)
+        others = sorted(name for name in {*told, *kept} - {*free} if told.get(name) != kept.get(name))
+        if others:
+            what = f"is the journal of another {run} ({', '.join(others)})"
+            raise BadInput(field, str(journal), what, f"run it as it was begun, or change {field}")
+        if store.about("keys") is None:
+            if len(store) and not adopt(store):
+                what = f"is the journal of a {run} by version 0.1, and its questions are not these in number and order"
+                raise BadInput(
+                    field, str(journal), what, f"go on with the questions it was begun with, or change {field}"
+                )
+            store.about("keys", "content")
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def journal_key(question: str, number: int) -> str:

@@ -18,10 +18,10 @@ from outthink.core.request import AnswerKind, Request, Sampling
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset
-from outthink.evaluation.record import Draw, Drawing, count_saved, fill, open_journal
-from outthink.evaluation.sample_file import JsonObject, remove_journal, write_table
+from outthink.evaluation.record import Draw, Drawing, count_saved, fill
+from outthink.evaluation.sample_file import JsonObject, journal_of, remove_journal, write_table
 from outthink.session.session import Session
-from outthink.session.store import Questions, SampleStore, journal_key
+from outthink.session.store import Questions, SampleStore, journal_key, open_journal
 from outthink.training.examples import Solution
 
 _COLUMNS = (
@@ -153,7 +153,7 @@ async def label(
     named = {prefix: questions.name(request, prefix.text) for prefix, request in requests.items()}
 
     # It survives a kill; what a power cut loses is sampled again.
-    store = open_journal(out, "labelling", about, _FREE, partial(_adopt, named, about))
+    store = open_journal("--out", journal_of(out), "labelling", about, _FREE, partial(_adopt, named, about))
     try:
         numbers = _numbers(plan)
         draws = [
