@@ -175,6 +175,8 @@ def test_an_expression_is_worth_what_arithmetic_says(expression: Worth) -> None:
         (["2d", r"d \cdot 2"], ["d^2"]),
         (["-2", r"\sqrt[3]{-8}", r"-\sqrt[3]{8}"], [r"\sqrt[4]{-16}"]),
         ([r"\text{Monday, Sunday}", r"\text{Sunday}, \text{Monday}"], [r"\text{Sunday}"]),
+        (["1,000 and 2,000", "2000, 1000", r"1,000; 2{,}000", "1,000, 2,000"], ["1, 0002, 000", "1000"]),
+        ([r"\text{A and B}", "B, A", r"\text{B or A}"], ["A", r"\text{A}"]),
         (["1.1_2", "1.1_{2}", "(1.1)_2"], ["1.1_3", "1.1"]),
         ([r"\sin(15^\circ + 30^\circ)", r"\frac{\sqrt2}{2}", r"\sin{45^{\circ}}"], [r"\sin 45"]),
     ],

@@ -29,7 +29,7 @@ _TRIGONOMETRY = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?")
 _ALIGNED = re.compile(r"\\begin\{(?:align|aligned|gather|gathered|split|equation)\*?\}(.*)\\end\{\w+\*?\}", re.DOTALL)
 _NEXT_ROW = re.compile(r"\\\\(?:\[[^\]]*\])?\s*(?=&?\s*=|\Z)")  # a row that goes on with `=`
-_ALL_TEXT = re.compile(r"\A\\text\{([^{}]*[0-9,][^{}]*)\}\Z")
+_ALL_TEXT = re.compile(r"\A\\text\{((?:[^{}]*[0-9,]|.*\b(?:and|or)\b)[^{}]*)\}\Z")
 _WITH_UNIT = r"\\text\{[^{}]*\}(?:\^\s*\{?[0-9]\}?)?"
 _REWRITES = [
     (re.compile(pattern), put)
@@ -124,8 +124,11 @@ def tokens(text: str) -> list[tuple[str, int, int]]:
     return found
 
 
+_THREE = re.compile(r"[0-9]{3}(?![0-9])")
+
+
 def _groups_digits(text: str, comma: int) -> bool:
-    return re.match(r"[0-9]{3}(?![0-9])", text[comma + 1 :]) is not None and text[:comma][-1:].isdigit()
+    return _THREE.match(text, comma + 1) is not None and text[max(0, comma - 1) : comma].isdigit()
 
 
 def items(text: str, bracketed: bool = False) -> list[str]:
@@ -136,22 +139,24 @@ def items(text: str, bracketed: bool = False) -> list[str]:
     Args:
         bracketed: inside brackets a comma never groups digits, unless another one has a blank behind it.
     """
-    every = [(name, place) for name, place, depth in tokens(text) if depth == 0]
-    spaced = any(name == "," and text[place + 1 : place + 2] == " " for name, place in every)
-    grouped = _GROUPED.fullmatch(re.sub(r"[^0-9,.]", "", text)) is not None
-    cuts = []
-    for name, place in every:
-        if name == ",":
-            groups = _groups_digits(text, place) and (spaced or (grouped and not bracketed))
-            if not groups:
-                cuts.append((place, place + 1))
-        elif name == ";" or name.removeprefix(r"\text{").strip(" ,}").lower() in ("and", "or"):
-            cuts.append((place, place + len(name)))
     parts, start = [], 0
-    for begin, end in [*cuts, (len(text), len(text))]:
-        parts.append(text[start:begin].strip(" ,"))
-        start = end
-    return [part for part in parts if part]
+    for name, place, depth in [*tokens(text), (";", len(text), 0)]:
+        if depth == 0 and (name == ";" or name.removeprefix(r"\text{").strip(" ,}").lower() in ("and", "or")):
+            parts += _at_commas(text[start:place], bracketed)
+            start = place + len(name)
+    return [part for part in (part.strip(" ,") for part in parts) if part]
+
+
+def _at_commas(text: str, bracketed: bool) -> list[str]:
+    commas = [place for name, place, depth in tokens(text) if depth == 0 and name == ","]
+    spaced = any(text[place + 1 : place + 2] == " " for place in commas)
+    grouped = spaced or (not bracketed and _GROUPED.fullmatch(re.sub(r"[^0-9,.]", "", text)) is not None)
+    parts, start = [], 0
+    for place in commas:
+        if not (grouped and _groups_digits(text, place)):
+            parts.append(text[start:place])
+            start = place + 1
+    return [*parts, text[start:]]
 
 
 _GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
