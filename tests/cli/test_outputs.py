@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,15 @@ def test_a_link_and_a_pipe_are_written_to_and_stay(tmp_path) -> None:
 def test_problems_that_are_no_file_are_refused(cli, tmp_path) -> None:
     done = cli("compare", DEMO, "--strategy", "single", "--problems", tmp_path / "none.parquet")
     assert (done.code, "--problems" in done.err, done.err.count("\n")) == (2, True, 1)
+
+
+@pytest.mark.parametrize(("no_color", "columns"), [("", 40), ("1", 40), ("", 200)])
+def test_a_plot_fits_the_terminal_and_heeds_no_color(cli, monkeypatch, no_color, columns) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": str(columns), "NO_COLOR": no_color}.items():
+        monkeypatch.setenv(name, value)  # FORCE_COLOR stands for a terminal
+    done = cli("compare", DEMO, "--strategy", "single", "--seeds", 1, "--plot")
+    assert done.code == 0, done.err
+    plot = done.out[done.out.rindex("time model:") :].partition("\n")[2]
+    assert ("\x1b[" in plot) == (not no_color)
+    curve = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in plot.splitlines() if "│" in line]
+    assert max(map(len, curve)) <= min(76, columns)

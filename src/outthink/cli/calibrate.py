@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from outthink.cli.options import passing_bar, refuse_unwritable, write_whole
+from outthink.cli.options import passing_bar, print_plot, refuse_unwritable, write_whole
 from outthink.core.errors import BadInput
 
 _EPILOG = """outthink calibrate TRACES... --out policy.json
@@ -127,12 +127,10 @@ def run_policy(chosen: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    from outthink.evaluation.report.terminal import terminal_plot
-
     refuse_unwritable(chosen, "html")
     policy = Policy.load(chosen.policy)
     show(policy, Console())
-    print(terminal_plot(rows(policy), color=sys.stdout.isatty()))
+    print_plot(rows(policy))
     if chosen.html:
         write_whole(chosen.html, page(policy))
     return 0

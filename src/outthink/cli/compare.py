@@ -22,6 +22,7 @@ from outthink.cli.options import (
     chosen_sampling,
     engine_arguments,
     passing_bar,
+    print_plot,
     progress_bars,
     refuse_below_one,
     refuse_unwritable,
@@ -255,6 +256,4 @@ def _print(chosen: argparse.Namespace, rows: list[Row], about: dict[str, str]) -
     show(rows, Console())
     print("; ".join(f"{name}: {value}" for name, value in about.items()))
     if chosen.plot:
-        from outthink.evaluation.report.terminal import terminal_plot
-
-        print(terminal_plot(rows, color=sys.stdout.isatty()))
+        print_plot(rows)

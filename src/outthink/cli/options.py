@@ -21,6 +21,7 @@ from outthink.core.request import ANSWER_KINDS, Sampling
 
 if TYPE_CHECKING:
     from outthink.engines.protocol import Engine
+    from outthink.evaluation.report.table import Row
 
 
 def engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +78,9 @@ def refuse_below_one(chosen: argparse.Namespace, *names: str) -> None:
         if value is not None and value < 1:
             raise BadInput(f"--{name.replace('_', '-')}", value, "is below 1", "give at least 1")
 
+
+_PLOT, _NARROWEST = 76, 36
+"""Characters of a plot's lines, and the fewest that still show a curve."""
 
 Progress = Callable[[int, int], None]
 """Takes (parts done, parts in all)."""
@@ -137,6 +141,21 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+
+
+def print_plot(rows: Sequence[Row]) -> None:
+    """Accuracy against tokens, as wide as the terminal allows, in colours where it has them (NO_COLOR is heeded)."""
+    from rich.console import Console
+
+    from outthink.evaluation.report.terminal import terminal_plot
+
+    console = Console()
+    width = max(_NARROWEST, min(_PLOT, console.width)) if console.is_terminal else _PLOT
+    print(
+        terminal_plot(
+            rows, width=width, color=console.is_terminal and not console.no_color and console.color_system is not None
+        )
+    )
 
 
 def refuse_unwritable(chosen: argparse.Namespace, *names: str) -> None:
