@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -271,13 +274,39 @@ def replay(lineups: Sequence[Lineup], settings: ReplaySettings, progress: Progre
             parts[place][number] = _work(job, shared)
             notify(number + 1, len(jobs))
     else:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            futures = {pool.submit(_work, job, shared): (place, number) for number, (place, job) in enumerate(jobs)}
-            for done, future in enumerate(as_completed(futures), start=1):
-                place, number = futures[future]
-                parts[place][number] = future.result()
-                notify(done, len(jobs))
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=_end_at_ctrl_c) as pool:
+            with _holding_ctrl_c():
+                futures = {pool.submit(_work, job, shared): (place, number) for number, (place, job) in enumerate(jobs)}
+            try:
+                for done, future in enumerate(as_completed(futures), start=1):
+                    place, number = futures[future]
+                    parts[place][number] = future.result()
+                    notify(done, len(jobs))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # or all that is left would be replayed first
+                raise
     return [_join([by_number[number] for number in sorted(by_number)]) for by_number in parts]
+
+
+@contextmanager
+def _holding_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C wait while processes are started: they inherit that, and would say at length where it met them."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_at_ctrl_c() -> None:
+    """Make a process end at Ctrl-C without a word, also at one that came while it started."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _cut(lineup: Lineup) -> list[_Job]:
