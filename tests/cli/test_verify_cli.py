@@ -157,3 +157,19 @@ def test_compare_live_runs_writes_and_refuses(cli, costly, tmp_path) -> None:
         assert (done.code, word in done.err) == (2, True), done.err
     done = cli("compare", traces, "--budgets", "300")
     assert (done.code, "--live" in done.err) == (2, True)
+
+
+def test_compare_live_reads_a_data_set_as_record_does(cli, costly, tmp_path) -> None:
+    questions = tmp_path / "own.jsonl"
+    rows = [{"ask": f"40 + {i}?", "gold": str(40 + i)} for i in range(2)] + [{"ask": "?", "gold": None}]
+    questions.write_text("\n".join(map(json.dumps, rows)))
+    live = ("compare", "--live", questions, "--model", costly.url, "--answer", "number", "--strategy", "esc")
+    live += ("--question", "ask", "--gold", "gold", "--budgets", "300", "--out", tmp_path)
+    refused = cli(*live)
+    assert (refused.code, refused.out) == (2, "")
+    assert "row 3: gold is null; mend the row, or leave such rows out with --skip-bad" in refused.err
+    assert not [seen for seen in costly.seen if seen.path.endswith("completions")]
+    done = cli(*live, "--skip-bad")
+    assert (done.code, "left out row 3" in done.err) == (0, True), done.err
+    unused = cli("compare", *tmp_path.glob("*--own.parquet"), "--skip-bad")
+    assert (unused.code, "--skip-bad: True goes with --live" in unused.err) == (2, True), unused.err

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +26,10 @@ from outthink.cli.options import (
     refuse_below_one,
     refuse_unwritable,
     sampling_arguments,
+    say,
     write_whole,
 )
+from outthink.cli.samples import chosen_columns, dataset_arguments
 from outthink.core.errors import BadInput, EngineError
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
 # `outthink compare --live`: the flags of a live comparison and how it is carried out.
 
-_ONLY = {"live": False, "budgets": None, "out": None, "limit": None, "jobs": 1}
+_ONLY = {"live": False, "budgets": None, "out": None, "limit": None, "jobs": 1, "skip_bad": False}
+_ONLY |= dict.fromkeys(("question", "gold", "choices"))
 
 
 def _live_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +53,7 @@ def _live_arguments(parser: argparse.ArgumentParser) -> None:
     add("--budgets", metavar="N,N,...", help="total tokens of a request (default: 2, 4, 8 and 16 times a sample)")
     add("--out", type=Path, metavar="FOLDER", help="where every drawn sample is kept (default: here)")
     add("--limit", type=int, metavar="N", help="only the first N problems")
+    dataset_arguments(add)
     add(
         "--jobs", type=int, default=1, metavar="N", help="requests at once (default 1, so that seconds are a request's)"
     )
@@ -62,7 +65,7 @@ def _refuse_live_only(chosen: argparse.Namespace) -> None:
     """BadInput for flags that mean nothing in a replay."""
     for name, default in _ONLY.items():
         if (value := vars(chosen)[name]) != default:
-            raise BadInput(f"--{name}", value, "goes with --live", "add --live or leave it out")
+            raise BadInput(f"--{name.replace('_', '-')}", value, "goes with --live", "add --live or leave it out")
 
 
 def _run_live(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
@@ -74,7 +77,11 @@ def _run_live(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     for name in ("regrade", "speed", "concurrency", "problems"):
         if (value := vars(chosen)[name]) is not None:
             raise BadInput(f"--{name}", str(value), "is for recorded samples", "leave out --live or it")
-    datasets = [open_dataset(source, chosen.answer, limit=chosen.limit) for source in chosen.traces]
+    columns = chosen_columns(chosen)
+    datasets = [
+        open_dataset(source, chosen.answer, limit=chosen.limit, columns=columns, skip_bad=chosen.skip_bad, say=say)
+        for source in chosen.traces
+    ]
     plan = ArenaPlan(
         answer=_live_kind(datasets),
         sampling=chosen_sampling(chosen),
@@ -117,10 +124,6 @@ async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: ArenaP
 
     specs = [Spec.parse(text, importing=True) for text in chosen.strategy or COMPARED_LIVE]
     folder = chosen.out or Path()
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     async with aclosing(chosen_engine(chosen)) as engine:
 
         def judge(dataset: Dataset) -> Verifier | None:

@@ -44,6 +44,11 @@ def chosen_engine(chosen: argparse.Namespace) -> Engine:
     return locate(model, name=chosen.model_name, api_key=key, idle_timeout=chosen.idle_timeout)
 
 
+def say(line: str) -> None:
+    """One line beside the results."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def flags_of(kind: type, chosen: argparse.Namespace) -> Any:
     """The values of the flags that are called like fields of a dataclass, or keys of a typed dictionary."""
     names = [field.name for field in fields(kind)] if is_dataclass(kind) else kind.__annotations__

@@ -24,6 +24,7 @@ from outthink.cli.options import (
     progress_bars,
     refuse_below_one,
     sampling_arguments,
+    say,
 )
 from outthink.core.errors import BadInput, EngineError
 
@@ -43,8 +44,7 @@ def record_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("dataset", metavar="DATASET", help="where the questions come from")
     add("--check", action="store_true", help="say what would be taken from DATASET, and ask nothing")
-    add("--skip-bad", action="store_true", help="go on without rows that cannot be used")
-    _column_arguments(parser)
+    dataset_arguments(add)
     engine_arguments(parser)
     add("--samples", type=int, default=8, metavar="N", help="sampled completions a problem (default 8)")
     add("--greedy", action="store_true", help="add one completion at temperature 0 (row 0)")
@@ -58,19 +58,24 @@ def record_arguments(parser: argparse.ArgumentParser) -> None:
     add("--top-logprobs", type=int, default=20, help="alternatives a token for confidences (default 20)")
 
 
-def _column_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of `_columns`."""
-    add = parser.add_argument
+def column_arguments(add: Callable[..., argparse.Action]) -> None:
+    """Flags of `chosen_columns`, for `add_argument` of a parser or of a group."""
     add("--question", metavar="COL", help="column of the question (default: by the published form)")
     add("--gold", metavar="COL", help="column of the gold answer (default: by the published form)")
     add("--choices", metavar="COL", help="column of the choices, or A,B,C,D: a column each (default: by the form)")
 
 
-def _columns(chosen: argparse.Namespace) -> Columns:
-    """The columns that are named."""
+def chosen_columns(chosen: argparse.Namespace) -> Columns:
+    """The columns of a data file that are named."""
     from outthink.evaluation.published.columns import Columns
 
     return Columns(chosen.question, chosen.gold, chosen.choices)
+
+
+def dataset_arguments(add: Callable[..., argparse.Action]) -> None:
+    """Flags by which a data set is read to be asked."""
+    add("--skip-bad", action="store_true", help="go on without rows that cannot be used")
+    column_arguments(add)
 
 
 def run_record(chosen: argparse.Namespace) -> int:
@@ -88,9 +93,9 @@ def run_record(chosen: argparse.Namespace) -> int:
         chosen.dataset,
         chosen.answer,
         limit=chosen.limit,
-        columns=_columns(chosen),
+        columns=chosen_columns(chosen),
         skip_bad=chosen.skip_bad or chosen.check,
-        say=_say,
+        say=say,
     )
     if chosen.check:
         usable, unusable = len(dataset.problems), dataset.unusable
@@ -110,14 +115,10 @@ def _saying(line: str, progress: Progress) -> Progress:
 
     def step(done: int, total: int) -> None:
         if waiting:
-            _say(waiting.pop())
+            say(waiting.pop())
         progress(done, total)
 
     return step
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _written(chosen: argparse.Namespace, work: Callable[[Engine, Progress], Coroutine[None, None, int]]) -> int:
@@ -154,7 +155,7 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=24, metavar="N", help="only the first N steps of a solution (default 24)")
     add("--solutions", type=int, default=4, metavar="N", help="only the first N samples of a problem (default 4)")
     add("--limit", type=int, metavar="N", help="only the first N problems")
-    _column_arguments(parser)
+    column_arguments(add)
     add("--answer", choices=ANSWERS, help="kind of answer (default: as recorded, by the published form, else number)")
     add("--style", metavar="NAME", help="prompt style the samples were drawn with, see `outthink strategies`")
     add("--system", help="system prompt the samples were drawn with")
@@ -172,7 +173,7 @@ def run_label(chosen: argparse.Namespace) -> int:
 
     refuse_below_one(chosen, "completions", "steps", "solutions", "limit")
     _check_style(chosen.style)
-    problems = Problems.read(chosen.problems, samples=chosen.samples, columns=_columns(chosen))
+    problems = Problems.read(chosen.problems, samples=chosen.samples, columns=chosen_columns(chosen))
     kind = chosen.answer or problems.read_as or problems.taken.kind or "number"
     dataset = looked_up(problems, kind)
     plan = Labelling(**flags_of(Labelling, chosen) | {"answer": kind}, sampling=chosen_sampling(chosen))
@@ -197,7 +198,7 @@ def verify_arguments(parser: argparse.ArgumentParser) -> None:
     add("--problems", type=Path, required=True, metavar="PROBLEMS", help="the problems that they answer")
     add("--verifier", required=True, metavar="NAME|PATH|URL", help="what judges them")
     add("--out", type=Path, required=True, metavar="FILE", help="scored samples, .parquet or .jsonl")
-    _column_arguments(parser)
+    column_arguments(add)
     add(
         "--answer",
         choices=ANSWERS,
@@ -216,7 +217,7 @@ def run_verify(chosen: argparse.Namespace) -> int:
     if chosen.out.suffix.lower() not in (".parquet", *JSONL):
         raise BadInput("--out", str(chosen.out), "is neither Parquet nor JSONL", "name it .parquet or .jsonl")
     samples = SampleFile(chosen.samples)
-    problems = Problems.read(chosen.problems, samples=chosen.samples, columns=_columns(chosen))
+    problems = Problems.read(chosen.problems, samples=chosen.samples, columns=chosen_columns(chosen))
     kind = chosen.answer or problems.kind
     engine = chosen_engine(chosen) if chosen.verifier == "judge" else None
     verifier = open_verifier(chosen.verifier, answer=kind, keys=problems.keys, code=problems.code, engine=engine)
