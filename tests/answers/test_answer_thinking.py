@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink.answers import read_sync
-from outthink.core.thinking import visible
+from outthink.core.text import visible
 
 NAMES = ["think", "thinking", "thought", "reasoning", "THINK", "Thinking"]
 MARKS = [*((f"<{name}>", f"</{name}>") for name in NAMES), ("[THINK]", "[/THINK]"), ("[think]", "[/think]")]

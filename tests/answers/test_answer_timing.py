@@ -12,7 +12,7 @@ from outthink.answers import read_sync
 from outthink.answers.math.reader import candidates
 from outthink.answers.reader import read_plain
 from outthink.answers.reading import last_boxed
-from outthink.core.thinking import visible
+from outthink.core.text import visible
 
 pytestmark = pytest.mark.timing
 

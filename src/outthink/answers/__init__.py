@@ -6,7 +6,7 @@ Importing it loads neither sympy nor math-verify: these live in a worker process
 
 from outthink.answers.reader import LocalReader, canonical_key, grade, grade_many, read_sync, reader_for
 from outthink.answers.reading import Reading
-from outthink.core.thinking import visible
+from outthink.core.text import visible
 
 __all__ = [
     "LocalReader",

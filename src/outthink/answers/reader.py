@@ -18,7 +18,7 @@ from outthink.answers.reading import Reading, hashed, last_boxed
 from outthink.answers.text import read_json, read_text
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader, answer_named
-from outthink.core.thinking import visible
+from outthink.core.text import visible
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

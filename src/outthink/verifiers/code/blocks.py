@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from outthink.core.thinking import visible
+from outthink.core.text import visible
 from outthink.verifiers.code.inside.program import needed
 
 _FENCE = re.compile(r"(?P<before>[ \t]*(?:(?:>|[-*+]|\d{1,9}[.)])[ \t]*)*)(?P<fence>`{3,}|~{3,})(?P<tag>.*)")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from outthink.core.errors import BadInput
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
-from outthink.core.thinking import visible
+from outthink.core.text import visible
 from outthink.verifiers.checks import WithoutTokens
 from outthink.verifiers.code.blocks import find_code
 from outthink.verifiers.code.sandbox import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict
