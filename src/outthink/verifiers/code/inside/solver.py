@@ -53,7 +53,7 @@ def _compiled(
             # Without dont_inherit this file's own `from __future__ import annotations` would hold in the program.
             return compile(prompt + code + "\n", "solution.py", "exec", dont_inherit=True)
         except (SyntaxError, ValueError):
-            pass
+            pass  # no Python as it stands: `compiled` finds the code in it, or raises the error that is told
     from outthink.verifiers.code.inside.program import compiled
 
     return compiled(entry_point, tested, prompt, code, others, rest)
