@@ -79,6 +79,7 @@ def test_the_plot_is_a_standalone_picture(report_rows: Rows, x: str, log: bool) 
     assert all(name in ids for name in (root.get("aria-labelledby") or "").split())
     assert "prefers-color-scheme:dark" in svg
     assert "var(" not in svg  # viewers that know no variables would draw in black
+    assert "paint-order" not in svg  # and those that know no such order would paint outlines over letters
     assert not re.findall(r'(?:href|src|url)\s*[=(]\s*["\']?(?!#)', svg), "nothing from outside"
     titles = [element.text or "" for element in root.iter(f"{SVG}title")][1:]
     assert len([title for title in titles if "oracle" not in title]) == 26

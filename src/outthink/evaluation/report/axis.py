@@ -160,7 +160,7 @@ _RULES = {
     " .card": "fill:var(--bg);stroke:var(--edge)",
     " .grid": "stroke:var(--grid);fill:none",
     " .axis": "stroke:var(--muted);fill:none",
-    " .halo": "stroke:var(--bg);stroke-width:3.5px;stroke-linejoin:round;paint-order:stroke",
+    " .ground": "fill:var(--bg)",
     " .ink": "color:var(--ink)",
     **{f" .c{index}": f"color:var(--c{index})" for index in range(len(COLOURS))},
     " .line": "fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round;stroke-linecap:round",

@@ -146,10 +146,14 @@ def _exit(frame: _Frame, oracle: Series | None) -> str:
     (x1, y1), (x0, y0) = known[after][1], known[max(0, after - 1)][1]
     x = x1 if y1 == y0 else x0 + (x1 - x0) * (frame.top - y0) / (y1 - y0)
     content = f"oracle: {100 * known[-1][0].accuracy:.0f} % at n = {known[-1][0].n}"
-    fits = x + 8 + 6.2 * len(content) < frame.left + frame.width
+    width = 6.2 * len(content)
+    fits = x + 8 + width < frame.left + frame.width
     place, anchor = (x + 8, "start") if fits else (x - 10, "end")
-    label = text(place, frame.top + 15, content, "muted small halo", anchor)
-    return f'<g class="series" data-strategy="{ORACLE}">{label}</g>'
+    label = text(place, frame.top + 15, content, "muted small", anchor)
+    # A ground and no outline of the letters, which viewers that know no `paint-order` paint over them.
+    left = place if fits else place - width
+    ground = f'<rect class="ground" x="{left - 2:.1f}" y="{frame.top + 5:.1f}" width="{width:.1f}" height="13"/>'
+    return f'<g class="series" data-strategy="{ORACLE}">{ground}{label}</g>'
 
 
 def _draw_panel(panel: Panel, frame: _Frame, clip: str, *, interactive: bool) -> str:
