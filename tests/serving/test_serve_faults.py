@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from outthink.serving.forward import begins_events
+from outthink.serving.forward.replies import begins_events
 from support.chat_server import ChatServer, Drop, Hang, Reply, chat, chunk, refusal, stream, usage, whole
 from support.proxy_server import CHAT, Got, ProxyServer
 from support.waiting import until

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.core.request import Budget
-from outthink.serving.ceilings import UsageFilter
 from outthink.serving.chat.backends import Policies
+from outthink.serving.forward.replies import UsageFilter
 from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.protocols import Key, OverBudget, RequestRecord, Reservation
 from support.chat_server import ChatServer, Drop, chat, models, stream, whole

@@ -15,7 +15,8 @@ from aiohttp import web
 
 from outthink.core.receipt import Receipt
 from outthink.economics.tariff import Tariff
-from outthink.http.fields import JsonDict, Usage
+from outthink.http.fields import JsonDict
+from outthink.http.usage import Usage
 from outthink.serving.protocols import Idempotency, Key, Ledger, RequestRecord, Reservation, new_id
 from outthink.serving.watch import LiveRequest, Watchers
 

@@ -18,9 +18,9 @@ from outthink.core.request import Request
 from outthink.core.sample import Candidate
 from outthink.http.errors import ServerErrors
 from outthink.http.events import Json, JsonObject
-from outthink.http.fields import read_count, read_usage
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Timeouts, TransportFault
+from outthink.http.usage import read_count, read_usage
 from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, question_of
 from outthink.verifiers.reward_model.formats import MARKER, SYSTEM
 

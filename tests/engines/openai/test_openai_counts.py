@@ -10,7 +10,7 @@ from openai_runs import ask, deltas, finish, run, text, thought
 
 from outthink.engines.openai import reading as logprobs
 from outthink.engines.openai.reading import finish_reason
-from outthink.http.fields import read_count as count
+from outthink.http.usage import read_count as count
 from support.chat_server import DONE, Hang, chat, chunk, event, stream, token, usage, whole
 
 

@@ -18,8 +18,8 @@ from outthink.engines.openai.engine import CHAT, OpenAIEngine
 from outthink.engines.openai.reading import CompletionParser, logprob_entries
 from outthink.engines.protocol import Call
 from outthink.http.events import Decoder, JsonObject, NotJson
-from outthink.http.fields import read_count
 from outthink.http.transport import TransportFault
+from outthink.http.usage import read_count
 
 State = Literal["yes", "no", "unknown"]
 

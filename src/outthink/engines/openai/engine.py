@@ -20,9 +20,9 @@ from outthink.engines.openai.tokens import Tokenizer
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
 from outthink.http.errors import ErrorBody
 from outthink.http.events import Decoder, JsonObject, NotJson, is_html
-from outthink.http.fields import read_count
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Response, Timeouts, Transport, TransportFault
+from outthink.http.usage import read_count
 
 
 async def list_models(server: Server) -> dict[str, int | None] | None:

@@ -12,7 +12,7 @@ from typing import Any
 from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Delta, Finish
 from outthink.http.events import Json, JsonObject
-from outthink.http.fields import read_count
+from outthink.http.usage import read_count
 
 # The stop sequence: vLLM tells it as `stop_reason` (text, a token's number, or null for the end of text),
 # SGLang as `matched_stop`, llama.cpp as `__verbose.stopping_word` where `verbose` was asked for.

@@ -11,8 +11,8 @@ from outthink.core.errors import EngineError
 from outthink.engines.openai.body import Facts, template
 from outthink.engines.protocol import Call
 from outthink.http.events import Json, JsonObject
-from outthink.http.fields import read_count, read_timings, read_usage
 from outthink.http.server import Server
+from outthink.http.usage import read_count, read_timings, read_usage
 
 
 class Counts:

@@ -1,142 +1,25 @@
-"""Pass-through: bytes in, bytes out, and a record of what the backend says it used.
+"""Replies of backends on their way to the client: streamed piece by piece or whole, and what they say was used.
 
-Knows: what a client may have forwarded, whether it could read a reply, and where a reply ends. Does not decode what it
-forwards: only the model's name and the counts at the end are looked at. Which backend answers is the failover's matter.
+Knows: whether a client could read a reply, where it ends, and where its counts stand. Does not decode what it forwards:
+only the counts at the end are looked at. Does not know keys or budgets.
 """
 
 from __future__ import annotations
 
-import asyncio
-import zlib
+import re
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from outthink.economics.tariff import Tariff
 from outthink.http.fields import JsonDict, decode
-from outthink.http.transport import Response, Timeouts, TransportFault
-from outthink.serving.accounting import PASS, RECEIPT, Account, replayed
-from outthink.serving.ceilings import TAIL, UNKNOWN, UsageFilter, cap_request, usage_in
-from outthink.serving.chat.backends import Backends
+from outthink.http.transport import Response, TransportFault
+from outthink.http.usage import Usage, read_responses_usage, read_timings, read_usage
+from outthink.serving.accounting import Account
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.backend import BackendLease
-from outthink.serving.pool.failover import Failover
 from outthink.serving.pool.transport import Reply, Whole
-from outthink.serving.protocols import Key
-from outthink.session.runner import Places
-
-if TYPE_CHECKING:
-    from outthink.serving.app import App
-
-_FORWARDED = ("accept", "openai-beta", "x-request-id", "traceparent", "tracestate")
-# Headers that belong to one connection, or tell of the backend's own server: ours are set anew.
-_OWN_TO_HOP = frozenset(
-    {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server", "set-cookie", "trailer"}
-    | {"upgrade", "proxy-authenticate", "alt-svc", "strict-transport-security", "access-control-allow-origin"}
-)
-
-
-@dataclass(slots=True)
-class _PassedRequest:
-    """One request on its way to a backend."""
-
-    account: Account
-    path: str
-    content: bytes
-    headers: dict[str, str]
-    usage_filter: UsageFilter | None = None
-
-
-class Forwarder:
-    """Passes requests through."""
-
-    def __init__(self, app: App, backends: Backends) -> None:
-        self.app, self.tariffs, self._places = app, backends.tariffs, backends.places
-        limits = app.limits
-        self._timeouts = Timeouts(limits.connect_seconds, limits.backend_seconds)
-
-    async def __call__(
-        self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: JsonDict
-    ) -> web.StreamResponse:
-        """Forward a request for one of the backends' models."""
-        model = str(body["model"])
-        account = Account(
-            self.app.ledger, key, path, model, body.get("stream") is True, content=content, watchers=self.app.watchers
-        )
-        idempotency = request.headers.get("Idempotency-Key")
-        # Compressed bytes could not be looked at on their way.
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        headers |= {name: value for name in _FORWARDED if (value := request.headers.get(name)) is not None}
-        passed = _PassedRequest(account, path, content, headers)
-        if key.limited or idempotency is not None or key.budget.limited:
-            tariff = self.tariffs.bound(model)
-            capped = cap_request(key, path, content, body, self.app.limits.max_tokens, tariff)
-            passed.content, passed.usage_filter = capped.content, UsageFilter() if capped.hide_usage else None
-            await account.reserve(capped.tokens, capped.usd, idempotency)
-            if (again := replayed(account)) is not None:
-                return again
-        if (trace := account.admitted(PASS, headers.get("traceparent"))) is not None:
-            headers["traceparent"] = trace
-        places: Places | None = None
-        try:
-            async with nullcontext() if key.budget.seconds is None else asyncio.timeout(key.budget.seconds):
-                if self.app.pool.places(model) is not None:
-                    await (queue := self._places(model)).take(account.id)
-                    places = queue
-                return await self._answer(request, passed)
-        except TimeoutError as error:
-            late = Failure(504, f"the key's ceiling of {key.budget.seconds:g} seconds is over", code="budget:seconds")
-            self._settle_failed(account, late)
-            raise late from error
-        except BaseException as error:
-            self._settle_failed(account, error)
-            raise
-        finally:
-            if places is not None:
-                places.give(account.id)
-
-    async def _answer(self, request: web.BaseRequest, passed: _PassedRequest) -> web.StreamResponse:
-        """The reply of the first backend that gives one, streamed or whole."""
-        account, wire, content = passed.account, self.app.wire, passed.content
-
-        async def send(lease: BackendLease) -> Reply:
-            url, headers = lease.url + passed.path.removeprefix("/v1"), {**passed.headers, **lease.headers}
-            if account.stream:
-                return await wire.open("POST", url, headers, content, self._timeouts)
-            return await wire.fetch("POST", url, headers, content, self._timeouts)
-
-        # Chats that begin alike meet the backend whose cache has that beginning.
-        failover = Failover(self.app.pool, account.model, zlib.crc32(content[:512]))
-        reply, lease, place = await failover.send(send, discard=_discard, complete=_complete, garbled=is_garbled)
-        head = {name: value for name, value in reply.headers.items() if name.lower() not in _OWN_TO_HOP}
-        head[RECEIPT] = account.id
-        tariff = self.tariffs.of(account.model, lease.url)
-        if isinstance(reply, Whole):
-            place.close()  # the backend has done its part: its place is not held while the ledger writes
-            return await deliver(reply, head, account, tariff)
-        with place:
-            return await forward_stream(request, reply, head, account, tariff, lease, passed.usage_filter)
-
-    def _settle_failed(self, account: Account, error: BaseException) -> None:
-        """No reply, or the client left: settle in the background what is not settled yet."""
-        if account.settled:
-            return
-        tariff = self.tariffs.of(account.model, "")
-        if isinstance(error, Exception) and not isinstance(error, ConnectionError):
-            failure = failure_of(error)
-            status = 500 if failure is None else failure.status
-            # A backend that was never reached has generated nothing; one that went silent may have.
-            reached = isinstance(error, TransportFault) and error.kind in ("idle", "dropped")
-            record = account.passed(UNKNOWN, tariff, "interrupted" if reached else "error", status, error=str(error))
-            record.stopped = "error"
-        else:
-            record = account.passed(UNKNOWN, tariff, "interrupted", 499)
-        self.app.later(account.settle(record))
-
 
 # Whether a client could read what a backend has answered, and the error object where it could not. Only both
 # ends of a reply and the beginning of a stream are looked at; what lies between is not decoded.
@@ -185,12 +68,12 @@ def begins_events(piece: bytes) -> bool:
     return any(start.startswith(word) or word.startswith(start) for word in _EVENTS)
 
 
-async def _discard(reply: Reply) -> None:
+async def discard(reply: Reply) -> None:
     if not isinstance(reply, Whole):
         await reply.aclose()
 
 
-async def _complete(reply: Reply) -> Reply:
+async def complete(reply: Reply) -> Reply:
     """A reply that does not come in events, read to its end, or its beginning where it is long or breaks off."""
     if isinstance(reply, Whole) or (reply.status < 400 and not _comes_whole(reply.headers)):
         return reply
@@ -279,3 +162,64 @@ def _kept_body(kept: bytearray | None, usage_filter: UsageFilter | None) -> byte
     if kept is None:
         return None
     return (bytes(kept) + (usage_filter.held if usage_filter is not None else b"")).rstrip(b"\n") + b"\n\n"
+
+
+class UsageFilter:
+    """Takes the chunk with the usage out of a stream whose client has not asked for it."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = b""
+        """The beginning of an event."""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Whole events that the client may see."""
+        self.held += piece
+        whole_events, mark, rest = self.held.rpartition(b"\n\n")
+        if not mark:
+            return b""
+        self.held = rest
+        if b'"usage"' not in whole_events:
+            return whole_events + mark
+        return b"".join(event + mark for event in whole_events.split(b"\n\n") if not _only_usage(event))
+
+    def close(self) -> bytes:
+        """What is left at the end."""
+        held, self.held = self.held, b""
+        return held
+
+
+def _only_usage(event: bytes) -> bool:
+    return b'"usage"' in event and b'"choices":[]' in event.replace(b" ", b"")
+
+
+# A reply is forwarded as it came, so only its end is looked at: `usage` follows the choices in every known
+# server, streamed or whole, and inside a JSON string its quotes would be escaped.
+
+_TRIES = 4
+_OBJECT = re.compile(rb'"(?:usage|timings)"\s*:\s*(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})')
+TAIL = 6144
+"""Bytes at the end of a stream that hold its last counts."""
+UNKNOWN = Usage()
+
+
+def usage_in(content: bytes) -> Usage:
+    """The last counts in a reply, or in the end of one."""
+    for name in (b'"usage"', b'"timings"'):
+        at, tries = content.rfind(name), _TRIES
+        while at >= 0 and tries:
+            if (match := _OBJECT.match(content, at)) is not None and (counts := _decoded(match[1])):
+                if name == b'"timings"':
+                    return read_timings(counts)
+                return read_responses_usage(counts) if "input_tokens" in counts else read_usage(counts)
+            at, tries = content.rfind(name, 0, at), tries - 1  # chunks before the last may say null
+    return UNKNOWN
+
+
+def _decoded(text: bytes) -> JsonDict:
+    try:
+        value = decode(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

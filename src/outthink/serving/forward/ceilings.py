@@ -1,28 +1,16 @@
-"""What a request that is passed through may use, and what its backend says that it has used.
+"""What a request that is passed through may use.
 
-Knows: which field caps a completion, how a request is made to fit a key's ceilings, and where counts stand in a reply's
-bytes. A request that fits, of a key without a budget by day or month, is not touched. Does not know the ledger, nor
-which backend answers.
+Knows: which field caps a completion, and how a request is made to fit a key's ceilings. A request that fits, of a key
+without a budget by day or month, is not touched. Does not know the ledger, nor which backend answers.
 """
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from outthink.economics.tariff import Tariff
-from outthink.http.fields import (
-    LENGTH_FIELDS,
-    JsonDict,
-    Usage,
-    decode,
-    encode,
-    length_field,
-    read_count,
-    read_responses_usage,
-    read_timings,
-    read_usage,
-)
+from outthink.http.fields import LENGTH_FIELDS, JsonDict, encode, length_field
+from outthink.http.usage import read_count
 from outthink.serving.failure import Failure, unknown_cost
 from outthink.serving.protocols import Key
 
@@ -88,64 +76,3 @@ def _no_room(ceiling: str) -> Failure:
         param="max_tokens",
         code="ceiling",
     )
-
-
-class UsageFilter:
-    """Takes the chunk with the usage out of a stream whose client has not asked for it."""
-
-    __slots__ = ("held",)
-
-    def __init__(self) -> None:
-        self.held = b""
-        """The beginning of an event."""
-
-    def feed(self, piece: bytes) -> bytes:
-        """Whole events that the client may see."""
-        self.held += piece
-        whole_events, mark, rest = self.held.rpartition(b"\n\n")
-        if not mark:
-            return b""
-        self.held = rest
-        if b'"usage"' not in whole_events:
-            return whole_events + mark
-        return b"".join(event + mark for event in whole_events.split(b"\n\n") if not _only_usage(event))
-
-    def close(self) -> bytes:
-        """What is left at the end."""
-        held, self.held = self.held, b""
-        return held
-
-
-def _only_usage(event: bytes) -> bool:
-    return b'"usage"' in event and b'"choices":[]' in event.replace(b" ", b"")
-
-
-# A reply is forwarded as it came, so only its end is looked at: `usage` follows the choices in every known
-# server, streamed or whole, and inside a JSON string its quotes would be escaped.
-
-_TRIES = 4
-_OBJECT = re.compile(rb'"(?:usage|timings)"\s*:\s*(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})')
-TAIL = 6144
-"""Bytes at the end of a stream that hold its last counts."""
-UNKNOWN = Usage()
-
-
-def usage_in(content: bytes) -> Usage:
-    """The last counts in a reply, or in the end of one."""
-    for name in (b'"usage"', b'"timings"'):
-        at, tries = content.rfind(name), _TRIES
-        while at >= 0 and tries:
-            if (match := _OBJECT.match(content, at)) is not None and (counts := _decoded(match[1])):
-                if name == b'"timings"':
-                    return read_timings(counts)
-                return read_responses_usage(counts) if "input_tokens" in counts else read_usage(counts)
-            at, tries = content.rfind(name, 0, at), tries - 1  # chunks before the last may say null
-    return UNKNOWN
-
-
-def _decoded(text: bytes) -> JsonDict:
-    try:
-        value = decode(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
