@@ -32,6 +32,8 @@ class Failure(OutthinkError):
         code: for programs; stable.
         retry_after: seconds after which another attempt may succeed.
         headers: more headers of the reply.
+        stored: what ledger, log and trace keep of it; status and code where left out, because the message may quote
+            a backend or a prompt.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class Failure(OutthinkError):
         code: str | None = None,
         retry_after: float | None = None,
         headers: Mapping[str, str] | None = None,
+        stored: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
+        self.stored = stored or f"{status} {code or 'error'}"
         self.kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
         self.headers = dict(headers or {})
         if retry_after is not None:
@@ -61,6 +65,20 @@ class Failure(OutthinkError):
 def bad_field(name: str, value: Json, problem: str, remedy: str, *, code: str = "invalid_value") -> Failure:
     """A field of the request that cannot be used."""
     return Failure(400, str(BadInput(name, value, problem, remedy)), param=name, code=code)
+
+
+def backend_auth(status: int, backend: str) -> Failure:
+    """A backend has refused the proxy's own key (401 or 403): the client's was fine, and nothing of this is its own.
+
+    Args:
+        backend: its URL without secrets, or `of MODEL`; for the operator alone.
+    """
+    return Failure(
+        502,
+        f"the backend refused the proxy's own key ({status}); its operator has to look at it",
+        code="backend_auth",
+        stored=f"backend {backend} answered {status}; give its key (key_env or --api-key-env)",
+    )
 
 
 def check_admin(key: Key) -> None:
@@ -92,18 +110,18 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, Unsupported):
         return Failure(400, str(error), param="model", code="unsupported")
     if isinstance(error, OverBudget):
-        return Failure(429, str(error), code="insufficient_quota", retry_after=error.retry_after)
+        return _stored(429, str(error), code="insufficient_quota", retry_after=error.retry_after)
     if isinstance(error, Busy):
-        return Failure(429, str(error), code="queue_full", retry_after=error.retry_after)
+        return _stored(429, str(error), code="queue_full", retry_after=error.retry_after)
     if isinstance(error, Repeated):
         return Failure(409, str(error), param="Idempotency-Key", code="idempotency_conflict")
     if isinstance(error, LedgerDown):
         # Clients get the public part alone: the other names the database.
-        return Failure(503, error.public, code="ledger_unavailable", retry_after=5.0)
+        return _stored(503, error.public, code="ledger_unavailable", retry_after=5.0)
     if isinstance(error, Resting):  # before NoBackend, of which it is a kind
-        return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
+        return _stored(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
     if isinstance(error, NoBackend):
-        return Failure(503, str(error), code="no_backend", retry_after=error.retry_after or 5.0)
+        return _stored(503, str(error), code="no_backend", retry_after=error.retry_after or 5.0)
     if isinstance(error, TransportFault):
         return _fault(error)
     if isinstance(error, EngineError):
@@ -111,8 +129,13 @@ def failure_of(error: Exception) -> Failure | None:
     return None
 
 
+def _stored(status: int, message: str, *, code: str, retry_after: float | None = None) -> Failure:
+    """A failure in words of ours that quote nobody, so that they may be stored."""
+    return Failure(status, message, code=code, retry_after=retry_after, stored=message)
+
+
 def _fault(fault: TransportFault) -> Failure:
     if fault.kind == "idle":
-        return Failure(504, "the backend sent nothing for too long; try again", code="backend_timeout")
+        return _stored(504, "the backend sent nothing for too long; try again", code="backend_timeout")
     what = "cannot be reached" if fault.kind in ("connect", "tls") else "dropped the connection"
-    return Failure(502, f"the backend {what}; try again", code="backend_error")
+    return _stored(502, f"the backend {what}; try again", code="backend_error")

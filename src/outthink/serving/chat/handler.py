@@ -209,7 +209,7 @@ class _Exchange:
         record = self.account.spent(self.run.receipt(), self.run.model, self.run.name, status, receipt)
         if self.run.shadowed is not None:  # for the operator: clients get the receipt without it
             record.receipt = {**receipt, "shadow": self.run.shadowed}
-        record.error = failure.message if failure is not None else None
+        record.error = failure.stored if failure is not None else None
         record.body = body if self.account.keeps else None
         await self.account.settle(record)
 

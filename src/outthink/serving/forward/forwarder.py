@@ -95,7 +95,8 @@ class Forwarder:
                     places = queue
                 return await self._answer(request, passed)
         except TimeoutError as error:
-            late = Failure(504, f"the key's ceiling of {key.budget.seconds:g} seconds is over", code="budget:seconds")
+            message = f"the key's ceiling of {key.budget.seconds:g} seconds is over"
+            late = Failure(504, message, code="budget:seconds", stored=message)
             self._settle_failed(account, late)
             raise late from error
         except BaseException as error:
@@ -135,9 +136,10 @@ class Forwarder:
         if isinstance(error, Exception) and not isinstance(error, ConnectionError):
             failure = failure_of(error)
             status = 500 if failure is None else failure.status
+            stored = "500 internal_error" if failure is None else failure.stored
             # A backend that was never reached has generated nothing; one that went silent may have.
             reached = isinstance(error, TransportFault) and error.kind in ("idle", "dropped")
-            record = account.passed(UNKNOWN, tariff, "interrupted" if reached else "error", status, error=str(error))
+            record = account.passed(UNKNOWN, tariff, "interrupted" if reached else "error", status, error=stored)
             record.stopped = "error"
         else:
             record = account.passed(UNKNOWN, tariff, "interrupted", 499)

@@ -101,7 +101,7 @@ async def deliver(reply: Whole, head: Mapping[str, str], account: Account, tarif
         status, body = failure.status, failure.body()
         head = {name: value for name, value in head.items() if name.lower() != "content-type"}
         head["content-type"] = "application/json"
-        record = account.passed(UNKNOWN, tariff, "interrupted" if ok else "error", status, error=failure.message)
+        record = account.passed(UNKNOWN, tariff, "interrupted" if ok else "error", status, error=failure.stored)
         record.stopped = "error"
     await account.settle(record)
     return web.Response(body=body, status=status, headers=head)
@@ -149,7 +149,7 @@ async def forward_stream(
         lease.report(ok=False)
         # An error event tells the client, and nothing pretends to be whole.
         failure = failure_of(fault) or Failure(502, "the backend broke off")
-        await account.settle(account.passed(usage_in(tail), tariff, "error", reply.status, error=failure.message))
+        await account.settle(account.passed(usage_in(tail), tariff, "error", reply.status, error=failure.stored))
         await write(b"data: " + failure.body() + b"\n\n")
         await response.write_eof()
     finally:
