@@ -37,6 +37,7 @@ class Toy:
         self.repeats = self.anew = self.sums = False
         self.seeded = self.several = self.streams = self.alternatives = self.timings = True
         self.extensions = self.usage = True
+        self.field = "content"
         for name, value in switches.items():
             assert hasattr(self, name)
             setattr(self, name, value)
@@ -63,7 +64,7 @@ class Toy:
         for at, word in enumerate(words, 1):
             entries = [token(word, -1.0, [-1.0] * asked)] if self.alternatives and body.get("logprobs") else None
             more: dict[str, Any] = {"timings": {"predicted_n": at, "prompt_n": 9, "cache_n": 0}} if self.timings else {}
-            pieces.append(chunk(word, logprobs=entries, **more))
+            pieces.append(chunk(delta={self.field: word}, logprobs=entries, **more))
         last = [usage(9, len(words))] if self.usage else []
         return stream(*pieces, chunk(finish="stop"), *last, DONE)
 
@@ -77,7 +78,8 @@ class Toy:
     def continuation(self, prefix: str) -> Reply:
         if self.anew:
             return stream(chunk("The capital of France is Paris"), chunk(finish="length"), DONE)
-        return stream(chunk((prefix if self.repeats else "") + PARIS), chunk(finish="stop"), DONE)
+        text = (prefix if self.repeats else "") + PARIS
+        return stream(chunk(delta={self.field: text}), chunk(finish="stop"), DONE)
 
 
 def report(
@@ -140,6 +142,10 @@ def test_a_server_that_can_do_everything() -> None:
         ({"usage": False, "timings": False}, "usage in stream", "no", ""),
         ({"extensions": False}, "parameters", "no", "min_p, timings_per_token, top_k"),
         ({}, "tokenizer", "no", "/tokenize"),
+        # A reasoning parser before a model that never ends its thinking.
+        ({"field": "reasoning"}, "seed", "yes", "same text"),
+        ({"field": "reasoning", "seeded": False}, "seed", "no", "another text"),
+        ({"field": "reasoning"}, "prefix", "unknown", "came as reasoning"),
     ],
 )
 def test_what_a_server_lacks(switch: dict[str, Any], name: str, state: str, detail: str) -> None:

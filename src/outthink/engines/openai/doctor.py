@@ -51,12 +51,18 @@ class Report:
 
 @dataclass(slots=True)
 class ProbeReply:
-    """A reply: its chunks as they came, the same read as a completion, and its new text."""
+    """A reply: its chunks as they came, the same read as a completion, its new text and its thinking."""
 
     chunks: list[JsonObject]
     reading: CompletionParser
     text: str
+    thought: str
     kind: str
+
+    @property
+    def written(self) -> tuple[str, str]:
+        """Everything the model wrote: behind a reasoning parser a short completion may be thinking alone."""
+        return self.thought, self.text
 
 
 async def listen(engine: OpenAIEngine, call: Call) -> ProbeReply:
@@ -80,14 +86,15 @@ async def listen(engine: OpenAIEngine, call: Call) -> ProbeReply:
         await reply.aclose()
     if decoder.kind == "page":
         raise engine.server.errors.page()
-    text = ""
+    text = thought = ""
     for chunk in chunks:
         if chunk.get("error"):
             raise EngineError(engine.server.errors.clean(f"{engine.url} failed: {chunk['error']}"))
         delta = reading.take(chunk)
-        text += delta.text if delta is not None else ""
+        if delta is not None:
+            text, thought = text + delta.text, thought + delta.reasoning
     rest = reading.rest()
-    return ProbeReply(chunks, reading, text + (rest.text if rest is not None else ""), decoder.kind)
+    return ProbeReply(chunks, reading, text + (rest.text if rest is not None else ""), thought, decoder.kind)
 
 
 # The single questions. Each is cheap, looks at one kind of evidence, and states what it cannot tell.
@@ -190,7 +197,8 @@ async def probe_prefix(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]
     start = reply.text.lstrip()
     anew = start.lower().startswith(("the capital", "let me", "france"))
     if not start:
-        return [Finding(name, "unknown", "it wrote nothing more") for name in ("prefix", "prefix repeated")]
+        why = "all that it wrote came as reasoning" if reply.thought else "it wrote nothing more"
+        return [Finding(name, "unknown", why) for name in ("prefix", "prefix repeated")]
     if repeated or (not anew and start.lower().startswith(("paris", "**paris", "the city of paris"))):
         facts.learn(again=True, prefix=True, repeats=repeated)
         detail = "its replies start with the prefix, which is taken off" if repeated else ""
@@ -248,12 +256,12 @@ async def probe_seed(engine: OpenAIEngine, first: ProbeReply) -> list[Finding]:
         engine.facts.learn(again=True, seed=False)
         return [Finding("seed", "no", "the parameter is refused")]
     again = await listen(engine, names_call(7, 20))
-    if again.text != first.text:
+    if again.written != first.written:
         engine.facts.learn(again=True, seed=False)
         return [Finding("seed", "no", "the same seed gave another text")]
     # A server that always gives one text would seem to heed every seed.
     other = await listen(engine, names_call(8, 20))
-    if other.text == first.text:
+    if other.written == first.written:
         return [Finding("seed", "unknown", "every seed gives the same text: is sampling switched off?")]
     engine.facts.learn(again=True, seed=True)
     return [Finding("seed", "yes", "the same seed gave the same text")]
