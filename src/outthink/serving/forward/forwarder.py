@@ -1,7 +1,7 @@
 """Pass-through: bytes in, bytes out, and a record of what the backend says it used.
 
-Knows: which headers a client may have forwarded, and the order of things: ceilings, reservation, a place, the reply, the
-record. Does not know what is in a reply, or which backend answers.
+Knows: which headers a client may have forwarded, and the order of things: ceilings, reservation, a place, the reply,
+the record. Does not know what is in a reply, or which backend answers.
 """
 
 from __future__ import annotations
