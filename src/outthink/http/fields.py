@@ -1,13 +1,19 @@
-"""Bodies of OpenAI-compatible servers: JSON in and out, and what caps a completion.
+"""Bodies of OpenAI-compatible servers: JSON in and out, and the one table of what their request fields mean.
 
-Knows: orjson where it is installed, and the one table of length fields. Does not know which field a server accepts.
+Knows: orjson where it is installed; which fields cap a completion, multiply it, or bring in what a request does not
+show, by endpoint and with the source of each row; how leniently servers read names and numbers. Does not know which
+field a server accepts, nor what a key may use.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from outthink.http.events import Json
 
 try:
     import orjson
@@ -34,10 +40,161 @@ def encode(value: object) -> bytes:
 CHAT_LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
 """The old name and the new one; a server that knows one may refuse the other."""
 RESPONSES_LENGTH_FIELD = "max_output_tokens"
-LENGTH_FIELDS = (*CHAT_LENGTH_FIELDS, RESPONSES_LENGTH_FIELD)
-"""Every field that caps a completion, in the order in which they are looked for."""
+
+Endpoint = Literal["chat", "completions", "responses", "embeddings"]
+ENDPOINTS: tuple[Endpoint, ...] = ("chat", "completions", "responses", "embeddings")
+Kind = Literal[
+    "length",  # caps a completion
+    "thinking",  # caps its thinking, which some servers grant beside the cap
+    "floor",  # the least that is generated
+    "choices",  # completions of one prompt
+    "beams",  # completions that are followed for each of them
+    "holder",  # an object of such fields
+    "input",  # what the model reads
+    "tools",
+    "hidden",  # brings in, or sets going, what the request does not show
+    "tier",  # changes the price
+    "plain",  # changes neither count nor price: numbers, texts, and flat lists of them
+    "free",  # the same, of any shape
+]
 
 
-def length_field(path: str) -> str:
-    """The length field that every server of an endpoint knows."""
-    return RESPONSES_LENGTH_FIELD if path.endswith("/responses") else CHAT_LENGTH_FIELDS[0]
+class FieldRow(NamedTuple):
+    """Fields of one kind, on some endpoints (`*`: on all), and whose documentation says so."""
+
+    kind: Kind
+    source: str
+    endpoints: str
+    names: str
+
+
+TABLE = (
+    FieldRow("length", "OpenAI, chat and completions", "*", "max_tokens max_completion_tokens"),
+    FieldRow("length", "OpenAI, responses; Gemini generationConfig", "*", "max_output_tokens"),
+    FieldRow("length", "OpenAI, realtime", "*", "max_response_output_tokens"),
+    FieldRow("length", "llama.cpp server README", "*", "n_predict"),
+    FieldRow("length", "Ollama Modelfile parameters", "*", "num_predict"),
+    FieldRow("length", "transformers GenerationConfig; TGI and SGLang /generate", "*", "max_new_tokens max_length"),
+    FieldRow("length", "Anthropic text completions", "*", "max_tokens_to_sample"),
+    FieldRow("length", "Bedrock Llama and Titan", "*", "max_gen_len max_token_count"),
+    FieldRow("length", "TensorRT-LLM Triton backend", "*", "request_output_len output_len max_output_len"),
+    FieldRow("length", "NeMo, Aleph Alpha, Replicate", "*", "tokens_to_generate maximum_tokens max_length_tokens"),
+    FieldRow("thinking", "vLLM, SGLang, Qwen, Gemini", "*", "thinking_token_budget thinking_budget"),
+    FieldRow("thinking", "llama.cpp, Anthropic", "*", "thinking_budget_tokens budget_tokens reasoning_budget"),
+    FieldRow("thinking", "Anthropic through LiteLLM, NIM", "*", "max_thinking_tokens reasoning_max_tokens"),
+    FieldRow("floor", "vLLM, SGLang, Mistral, transformers", "*", "min_tokens min_new_tokens min_length"),
+    FieldRow("choices", "OpenAI; llama.cpp; transformers", "*", "n best_of n_cmpl num_return_sequences"),
+    FieldRow("choices", "Cohere, Gemini, AI21", "*", "num_generations candidate_count num_results"),
+    FieldRow("beams", "transformers, TensorRT-LLM, CTranslate2", "*", "num_beams beam_width beam_size"),
+    FieldRow("holder", "Ollama; Gemini and transformers; SGLang, TGI", "*", "options generation_config parameters"),
+    FieldRow("holder", "OpenAI clients, SGLang", "*", "extra_body sampling_params sampling_parameters custom_params"),
+    FieldRow("holder", "OpenAI responses, OpenRouter; Anthropic", "*", "reasoning thinking thinking_config"),
+    FieldRow("holder", "OpenAI; vLLM, llama.cpp, SGLang", "*", "stream_options chat_template_kwargs vllm_xargs"),
+    FieldRow("input", "OpenAI", "chat embeddings", "messages"),
+    FieldRow("input", "OpenAI", "completions", "prompt suffix"),
+    FieldRow("input", "OpenAI", "responses", "input instructions"),
+    FieldRow("input", "OpenAI", "embeddings", "input"),
+    FieldRow("tools", "OpenAI", "chat responses", "tools"),
+    FieldRow("hidden", "OpenAI, responses", "*", "previous_response_id conversation background context_management"),
+    FieldRow("hidden", "OpenAI: a stored prompt", "chat responses embeddings", "prompt prompt_id"),
+    FieldRow("hidden", "OpenAI, chat: what is rejected is paid for", "*", "prediction"),
+    FieldRow("hidden", "OpenAI, chat: sound has its own tokens and price", "*", "modalities audio"),
+    FieldRow("hidden", "OpenAI, xAI, Qwen, Perplexity: search", "*", "web_search_options search_parameters"),
+    FieldRow("hidden", "Qwen, Z.ai, Azure, Cohere", "*", "enable_search web_search data_sources connectors"),
+    FieldRow("hidden", "OpenAI assistants, Anthropic", "*", "file_ids attachments thread_id assistant_id mcp_servers"),
+    FieldRow("hidden", "OpenRouter, LiteLLM: other models and tools", "*", "plugins models fallbacks preset"),
+    FieldRow("hidden", "Gemini, SGLang: an earlier context", "*", "cached_content session_params conversation_id"),
+    FieldRow("hidden", "vLLM, Ollama: a template may repeat", "*", "chat_template prompt_template template"),
+    FieldRow("hidden", "vLLM, SGLang, Ollama", "*", "prompt_embeds input_embeds images image_data video_data"),
+    FieldRow("hidden", "vLLM: how much a picture costs", "*", "mm_processor_kwargs media_io_kwargs audio_data"),
+    FieldRow("tier", "OpenAI", "*", "service_tier"),
+    FieldRow("plain", "OpenAI", "*", "model stream user store seed stop temperature top_p logprobs top_logprobs echo"),
+    FieldRow("plain", "OpenAI", "*", "presence_penalty frequency_penalty parallel_tool_calls reasoning_effort"),
+    FieldRow("plain", "OpenAI", "*", "safety_identifier prompt_cache_key prompt_cache_retention include truncation"),
+    FieldRow("plain", "OpenAI", "*", "max_tool_calls dimensions encoding_format include_usage verbosity"),
+    FieldRow("plain", "OpenAI and OpenRouter, reasoning", "*", "effort summary generate_summary include_obfuscation"),
+    FieldRow("free", "OpenAI", "*", "logit_bias metadata response_format tool_choice functions function_call text"),
+    FieldRow("plain", "vLLM", "*", "continuous_usage_stats length_penalty repetition_penalty top_k min_p"),
+    FieldRow("plain", "vLLM", "*", "stop_token_ids truncate_prompt_tokens prompt_logprobs logprob_token_ids"),
+    FieldRow("plain", "vLLM", "*", "allowed_token_ids bad_words priority request_id session_id cache_salt"),
+    FieldRow("free", "vLLM", "*", "guided_json guided_choice guided_regex guided_grammar structured_outputs documents"),
+    FieldRow("plain", "SGLang", "*", "regex ebnf stop_regex rid extra_key lora_path bootstrap_host bootstrap_port"),
+    FieldRow("plain", "SGLang", "*", "bootstrap_room routed_dp_rank data_parallel_rank sampling_seed"),
+    FieldRow("plain", "llama.cpp", "*", "n_probs min_keep n_keep n_discard n_indent t_max_predict_ms id_slot"),
+    FieldRow("plain", "llama.cpp", "*", "typical_p top_n_sigma xtc_probability xtc_threshold dynatemp_range samplers"),
+    FieldRow("plain", "llama.cpp", "*", "dynatemp_exponent repeat_last_n repeat_penalty dry_multiplier dry_base"),
+    FieldRow("plain", "llama.cpp", "*", "dry_allowed_length dry_penalty_last_n dry_sequence_breakers mirostat"),
+    FieldRow("plain", "llama.cpp", "*", "mirostat_tau mirostat_eta adaptive_target adaptive_decay n_cache_reuse"),
+    FieldRow("free", "llama.cpp", "*", "json_schema grammar lora response_fields"),
+    FieldRow("plain", "Ollama", "*", "num_ctx num_keep num_batch num_gpu main_gpu num_thread keep_alive"),
+    FieldRow("plain", "TGI, transformers", "*", "top_n_tokens truncate num_beam_groups no_repeat_ngram_size"),
+    FieldRow("plain", "transformers, Mistral, OpenRouter", "*", "diversity_penalty penalty_alpha random_seed top_a"),
+)
+
+
+def normalised(name: str) -> str:
+    """A name as lenient servers compare it: without regard to capitals, underscores and hyphens."""
+    return name.replace("_", "").replace("-", "").casefold()
+
+
+_KINDS: dict[str, dict[str, Kind]] = {
+    endpoint: {
+        normalised(name): row.kind
+        for row in TABLE
+        if row.endpoints == "*" or endpoint in row.endpoints.split()
+        for name in row.names.split()
+    }
+    for endpoint in ENDPOINTS
+}
+
+
+def names_of(kind: Kind) -> tuple[str, ...]:
+    """Every name of a kind as it is documented."""
+    return tuple(name for row in TABLE if row.kind == kind for name in row.names.split())
+
+
+def endpoint_of(path: str) -> Endpoint:
+    """The endpoint of a path; what is not known is read as a chat."""
+    if path.endswith("/chat/completions"):
+        return "chat"
+    return next((endpoint for endpoint in ENDPOINTS if path.endswith(endpoint)), "chat")
+
+
+@lru_cache(4096)
+def kind_of(endpoint: Endpoint, name: str) -> Kind | None:
+    """What a field of a request does, None where nobody has told."""
+    return _KINDS[endpoint].get(normalised(name[:100]))
+
+
+def length_field(path: str) -> str | None:
+    """The field that caps a completion on every server of an endpoint; None where nothing is generated."""
+    return {"responses": RESPONSES_LENGTH_FIELD, "embeddings": None}.get(endpoint_of(path), CHAT_LENGTH_FIELDS[0])
+
+
+_WHOLE = re.compile(r"\s*\+?(\d{1,15})(?:\.0*)?\s*\Z", re.ASCII)
+
+
+def read_whole(value: Json) -> int | None:
+    """A whole number as lenient servers read it, from a number or a text; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        return int(match[1]) if (match := _WHOLE.match(value)) is not None else None
+    return int(value) if isinstance(value, int | float) and value == value // 1 and 0 <= value < 1e15 else None
+
+
+def prompts_in(prompt: Json) -> int:
+    """How many prompts a text completion has: one text, one list of tokens, or a list of these."""
+    if not isinstance(prompt, list) or all(type(token) is int for token in prompt):
+        return 1
+    return len(prompt)
+
+
+def completions_in(path: str, body: JsonDict) -> int:
+    """How many completions a request asks for, over all of its prompts, read as a lenient server would."""
+    endpoint = endpoint_of(path)
+    most = {"choices": 1, "beams": 1}
+    for name, value in body.items():
+        if (kind := kind_of(endpoint, name)) in most:
+            most[kind] = max(most[kind], read_whole(value) or 1)
+    return most["choices"] * most["beams"] * (prompts_in(body.get("prompt")) if endpoint == "completions" else 1)

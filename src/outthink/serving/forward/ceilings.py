@@ -9,19 +9,34 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from outthink.economics.tariff import Tariff
-from outthink.http.fields import LENGTH_FIELDS, JsonDict, encode, length_field
+from outthink.http.fields import (
+    CHAT_LENGTH_FIELDS,
+    RESPONSES_LENGTH_FIELD,
+    JsonDict,
+    completions_in,
+    encode,
+    length_field,
+)
 from outthink.http.usage import read_count
 from outthink.serving.failure import Failure, unknown_cost
 from outthink.serving.protocols import Key
 
+_LENGTH_FIELDS = (*CHAT_LENGTH_FIELDS, RESPONSES_LENGTH_FIELD)
+
 
 class CappedRequest(NamedTuple):
-    """What is sent, and what it cannot exceed. `hide_usage`: the usage chunk is ours and not for the client."""
+    """What is sent, and what it cannot exceed.
+
+    Args:
+        hide_usage: the usage chunk is ours and not for the client.
+        completions: how many are asked for, over all prompts.
+    """
 
     content: bytes
     tokens: int
     usd: float | None
     hide_usage: bool
+    completions: int
 
 
 def cap_request(
@@ -32,9 +47,9 @@ def cap_request(
     Args:
         default_tokens: of a completion where the request does not say.
     """
-    name = next((field for field in LENGTH_FIELDS if body.get(field) is not None), None)
+    name = next((field for field in _LENGTH_FIELDS if body.get(field) is not None), None)
     asked = read_count(body.get(name)) if name is not None else None
-    completions = max(1, read_count(body.get("n")) or 1, read_count(body.get("best_of")) or 1)
+    completions = completions_in(path, body)
     cap = asked or default_tokens
     prompt = len(content)  # no tokeniser makes more tokens than there are bytes
     if (ceiling := key.budget.tokens) is not None:
@@ -48,15 +63,16 @@ def cap_request(
     # A ceiling of seconds is kept by the clock, and needs no cap on tokens.
     limited = key.limited or any(currency != "seconds" for currency in key.budget.limited)
     changes: JsonDict = {}
-    if limited and cap != asked:
-        changes[name or length_field(path)] = cap
+    if limited and cap != asked and (field := name or length_field(path)):
+        changes[field] = cap
     options = body.get("stream_options")
     wants_usage = isinstance(options, dict) and options.get("include_usage") is True
     # A budget needs the counts; the Responses API tells them without being asked.
     hide = key.limited and body.get("stream") is True and not wants_usage and not path.endswith("/responses")
     if hide:
         changes["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    return CappedRequest(encode({**body, **changes}) if changes else content, prompt + generated, usd, hide)
+    sent = encode({**body, **changes}) if changes else content
+    return CappedRequest(sent, prompt + generated, usd, hide, completions)
 
 
 def _check(limit: float | None, bound: float | None, unit: str, tariff: Tariff) -> None:
