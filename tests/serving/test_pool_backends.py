@@ -24,7 +24,6 @@ pytestmark = pytest.mark.faults
 OK = whole({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
 WAIT = whole({"error": {"message": "slow down"}}, 429, retry_after="20")
 QUICK = {"interval": 0.05, "timeout": 0.5, "open_seconds": 0.3, "failures": 2}
-SHORT_PAUSE = {"interval": 60, "timeout": 60, "open_seconds": 1.0, "failures": 2}
 
 
 @contextmanager
@@ -87,27 +86,6 @@ def test_samples_of_a_strategy_move_to_another_backend_at_once() -> None:
         got = proxy.chat("outthink/self-consistency@4", outthink={"answer": "number"})
         assert got.json["outthink"]["receipt"]["answer"] == "4"
         assert calls(good) == 4
-
-
-def test_a_backend_that_fails_is_left_alone_then_tried_with_one_call() -> None:
-    with ChatServer(refusal("no", 503)) as backend, ProxyServer(backend.url, pool=SHORT_PAUSE) as proxy:
-        assert [proxy.chat("toy").status for _ in range(2)] == [503, 503]
-        got = proxy.chat("toy")
-        assert (got.status, got.error["code"], calls(backend)) == (503, "no_backend", 2)
-        assert int(got.headers["retry-after"]) >= 1
-        until(lambda: proxy.chat("toy").json["error"]["message"] == "no", "a trial that fails")
-        assert calls(backend) == 3
-        assert proxy.chat("toy").error["code"] == "no_backend"
-        backend.routes[CHAT] = OK
-        until(lambda: proxy.chat("toy").status == 200)
-        assert [proxy.chat("toy").status for _ in range(2)] == [200, 200]
-
-
-def test_requests_that_break_a_backend_by_themselves_close_it_to_nobody() -> None:
-    with ChatServer(refusal("bad image", 500)) as backend, ProxyServer(backend.url, pool={"failures": 2}) as proxy:
-        assert {proxy.chat("toy").status for _ in range(6)} == {500}
-        backend.routes[CHAT] = OK
-        assert proxy.chat("toy").status == 200
 
 
 def test_a_backend_that_asks_for_a_pause_gets_it() -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from outthink.core.request import Budget
 from outthink.serving.ledger import DurableLedger, LedgerAddress, Rules, open_durable
 from outthink.serving.ledger.database import Database
+from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.ledger.postgres import PostgresDatabase
 from outthink.serving.ledger.sqlite import SqliteDatabase
 from outthink.serving.protocols import Key, RequestRecord, Terms
@@ -91,3 +92,18 @@ def periods(url: str) -> dict[str, tuple[int, int, int, int]]:
     """Tokens and billionths of a dollar that are spent, then reserved, by period; of the only key."""
     result = rows(url, "SELECT period, tokens, nanousd, reserved_tokens, reserved_nanousd FROM periods")
     return {period: (tokens, nanousd, held, held_nanousd) for period, tokens, nanousd, held, held_nanousd in result}
+
+
+class KeyRing(MemoryLedger):
+    """A ledger in memory whose keys are their own secrets."""
+
+    guarded = True
+
+    def __init__(self, *keys: Key | str) -> None:
+        super().__init__()
+        named = [Key(key) if isinstance(key, str) else key for key in keys]
+        self._ring = {key.id: key for key in named}
+
+    async def authorise(self, bearer: str | None) -> Key | None:
+        """The key of that name."""
+        return self._ring.get(bearer or "")

@@ -83,10 +83,10 @@ class Backends:
         if budget.joules is not None and tariff.energy is None:
             raise unknown_cost("outthink.budget", model, "joules", "the budget limits them")
 
-    def why_no_backend(self, model: str) -> NoBackend | None:
-        """Why no backend of a model can be asked now, or as soon as it has a place; None if one can."""
+    def why_no_backend(self, model: str, key: str = "") -> NoBackend | None:
+        """Why no backend of a model can be asked now by a key, or as soon as it has a place; None if one can."""
         try:
-            self.pool.choose(model, brief=True)
+            self.pool.choose(model, brief=True, key=key)
         except NoBackend as error:
             return error
         return None

@@ -102,7 +102,7 @@ class _Exchange:
         # The first two messages are what requests of one application have in common.
         prefix = zlib.crc32(encode(question.raw[:2])[:4096])
         on_chunk = self.streaming.on_chunk if question.stream else None
-        self.run = StrategyRun(backends, question, options, model, account.id, prefix, on_chunk, app.watchers)
+        self.run = StrategyRun(backends, question, options, model, account, prefix, on_chunk)
         self.work: asyncio.Task[Verdict] | None = None
         self.verdict: Verdict | None = None
 

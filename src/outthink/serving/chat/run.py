@@ -22,6 +22,7 @@ from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import Budget, Request
 from outthink.http.fields import JsonDict
 from outthink.http.transport import Timeouts, TransportFault
+from outthink.serving.accounting import Account
 from outthink.serving.chat.backends import predicted
 from outthink.serving.chat.calls import RawChoice
 from outthink.serving.chat.engine import ChatEngine, OnChunk
@@ -29,7 +30,6 @@ from outthink.serving.chat.question import Question, RequestOptions, fitted, str
 from outthink.serving.chat.votes import VoteProgress, VoteReader
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.failover import Failover, PooledTransport
-from outthink.serving.watch import Watchers
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
 from outthink.strategies import Spec, Traits
@@ -47,10 +47,9 @@ class StrategyRun:
 
     Args:
         model: backend model that is drawn from.
-        request_id: of the receipt; the requests take turns on the backends by it.
+        account: of the request; the requests take turns on the backends by its id.
         prefix: hash of the prompt, so that its samples meet one cache.
         on_chunk: gets every chunk of every call.
-        watchers: of its samples and votes.
     """
 
     def __init__(
@@ -59,22 +58,21 @@ class StrategyRun:
         question: Question,
         options: RequestOptions,
         model: str,
-        request_id: str,
+        account: Account,
         prefix: int,
         on_chunk: OnChunk | None,
-        watchers: Watchers,
     ) -> None:
         self.backends, self.options, self.model = backends, options, model
-        self._request_id, self._prefix, self._on_chunk = request_id, prefix, on_chunk
+        self._request_id, self._key, self._watchers = account.id, account.key.id, account.watchers
+        self._prefix, self._on_chunk = prefix, on_chunk
         self._original = question
-        self._chosen = backends.policies.choose(request_id)
+        self._chosen = backends.policies.choose(account.id)
         self.shadowed: JsonDict | None = None
         """What a policy that is tried in the shadow would have done."""
         self.headers: dict[str, str] = {}
         """Sent with every call, besides what the engine sends."""
         self.engine = self._engine(model)
         self.others: list[ChatEngine] = []
-        self._watchers = watchers
         self._began = time.monotonic()
         self.session: Session | None = None
         self.plan: Spec | Plan
@@ -175,7 +173,7 @@ class StrategyRun:
             return Failure(400, f"the backend refused the request: {message}", code="backend_refused")
         if status == 429:
             return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
-        if (no_backend := self.backends.why_no_backend(self.model)) is not None:
+        if (no_backend := self.backends.why_no_backend(self.model, self._key)) is not None:
             return failure_of(no_backend)
         if isinstance(error.__cause__, TransportFault):
             return failure_of(error.__cause__)
@@ -191,7 +189,7 @@ class StrategyRun:
 
     def _engine(self, model: str, *, plain: bool = False) -> ChatEngine:
         question, backends = self._original, self.backends
-        failover = Failover(backends.pool, model, self._prefix, anew=True)
+        failover = Failover(backends.pool, model, self._prefix, key=self._key, anew=True)
         transport = PooledTransport(
             failover, backends.wire, backends.places(model), request=self._request_id, headers=self.headers
         )

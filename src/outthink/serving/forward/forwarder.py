@@ -117,7 +117,7 @@ class Forwarder:
             return await wire.fetch("POST", url, headers, content, self._timeouts)
 
         # Chats that begin alike meet the backend whose cache has that beginning.
-        failover = Failover(self.app.pool, account.model, zlib.crc32(content[:512]))
+        failover = Failover(self.app.pool, account.model, zlib.crc32(content[:512]), key=account.key.id)
         reply, lease, place = await failover.send(send, discard=discard, complete=complete, garbled=is_garbled)
         head = {name: value for name, value in reply.headers.items() if name.lower() not in _OWN_TO_HOP}
         head[RECEIPT] = account.id

@@ -8,8 +8,8 @@ checked, or which others there are.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import log
 from time import monotonic
@@ -130,10 +130,10 @@ class PoolSettings:
         timeout: of one check.
         down_after: failed checks in a row after which a backend is down.
         up_after: passed checks in a row after which it is up again; one is enough for its first time.
-        failures: calls in a row that fail for the breaker to open.
-        share: failed share of the last `window` calls for the breaker to open.
-        window: calls that the share is taken over, at most 1,024; fewer than half of them open nothing.
-        open_seconds: that an open breaker waits before one trial call; doubled with every failed trial.
+        failures: calls of one API key in a row that fail for its vote against a backend; each key has one vote.
+        share: of the keys heard lately that must vote against a backend, and two at least, for its breaker to open.
+        window: keys that the share is taken over, at most 1,024, the last ones heard.
+        open_seconds: that an open breaker waits before the check that may close it; doubled with every failed one.
         rest_seconds: the longest rest that a backend's Retry-After may ask for.
         affinity: equal prompts prefer one backend, whose cache then holds their prefix.
         overload: the preferred backend is left when its load is this many times the mean.
@@ -164,7 +164,7 @@ class PoolSettings:
         if not 0 < self.share <= 1:
             raise BadInput("share", self.share, "is no share", "give a number above 0, at most 1")
         if not 2 <= self.window <= 1024:
-            raise BadInput("window", self.window, "is no window", "give 2 to 1024 calls")
+            raise BadInput("window", self.window, "is no window", "give 2 to 1024 keys")
         if not 1 <= self.overload <= 100:
             raise BadInput("overload", self.overload, "is no factor", "give 1 to 100")
         if self.slack < 0:
@@ -173,81 +173,69 @@ class PoolSettings:
 
 _LONGEST = 12.0
 """An open breaker waits at most this many times its first wait."""
+_SEVERAL = 2
+"""Keys that must meet a failure: what one client sends may be what fails."""
+_FRESH = 60.0
+"""Seconds after its last call that a key's vote counts."""
 
 
 class Breaker:
-    """A circuit breaker: a backend whose calls fail is left alone for a while, then tried with one call.
+    """A circuit breaker: a backend whose calls fail for several keys, and whose own check fails too, is left alone.
 
-    It opens on failures in a row, or on the share of failures among the last calls. After its wait one
-    call may try; success closes it, failure opens it for twice as long.
+    No client's request opens it by itself, and none is the trial that closes it: that is the next check that passes.
     """
 
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
-        self._last: deque[bool] = deque(maxlen=settings.window)  # whether each of the last calls failed
-        self._row = 0  # failures one after the other
+        self._rows: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        """By key, the last heard last: its failures one after the other, and when it was heard."""
         self._wait = settings.open_seconds
         self.opened_until: float | None = None
-        self._trying = False
+        """When the check is due that may close it; None while it is closed."""
 
-    def passes(self, now: float) -> bool:
-        """Whether a call may go through."""
-        return self.opened_until is None or (now >= self.opened_until and not self._trying)
+    def succeeded(self, key: str, now: float) -> None:
+        """A call went well."""
+        if self._rows:  # what nobody complains of need not be counted
+            self._heard(key, 0, now)
 
-    def enter(self) -> bool:
-        """A call begins; whether it is the trial of a breaker that is not closed."""
-        if self.opened_until is None or self._trying:
-            return False
-        self._trying = True
-        return True
+    def failed(self, key: str, now: float) -> bool:
+        """A call failed, whatever the failure; whether its key now votes against the backend."""
+        row, heard = self._rows.get(key, (0, now))
+        row = row + 1 if now - heard <= _FRESH else 1
+        self._heard(key, row, now)
+        return row >= self._settings.failures
 
-    def leave(self) -> None:
-        """The trial has ended without a verdict, so another call may try."""
-        self._trying = False
-
-    def succeeded(self, *, trial: bool = False) -> None:
-        """A call went well. Only the trial closes a breaker; others began before it opened."""
-        if self.opened_until is None:
-            self._row = 0
-            self._last.append(False)
-        elif trial:
-            self.reset()
-
-    def failed(self, now: float, *, trial: bool = False, certain: bool = True) -> None:
-        """A call failed. `certain` is False where the request itself may be to blame: only the share counts it."""
-        if self.opened_until is not None:
-            if trial:
+    def checked(self, now: float, *, well: bool) -> None:
+        """A check of our own has ended."""
+        if well:
+            if self.opened_until is not None:
+                self.reset()
+        elif self.opened_until is not None:
+            if now >= self.opened_until:
                 self._wait = min(self._wait * 2, self._settings.open_seconds * _LONGEST)
-                self._open(now)
-            return
-        self._row += certain
-        self._last.append(True)
-        # A share of few calls says little.
-        many = len(self._last) >= (self._settings.window + 1) // 2
-        share_failed = sum(self._last) >= self._settings.share * len(self._last)
-        if self._row >= self._settings.failures or (many and share_failed):
-            self._open(now)
-
-    def try_now(self, now: float) -> None:
-        """End the wait: there is news that the backend is back."""
-        if self.opened_until is not None:
-            self.opened_until = min(self.opened_until, now)
+                self.opened_until = now + self._wait
+        elif self._outvoted(now):
+            self.opened_until = now + self._wait
 
     def reset(self) -> None:
         """Close, and forget."""
-        self._last.clear()
-        self._row = 0
+        self._rows.clear()
         self._wait = self._settings.open_seconds
-        self.opened_until, self._trying = None, False
+        self.opened_until = None
 
-    def _open(self, now: float) -> None:
-        self._trying = False
-        self.opened_until = now + self._wait
+    def _heard(self, key: str, row: int, now: float) -> None:
+        self._rows[key] = row, now
+        self._rows.move_to_end(key)
+        if len(self._rows) > self._settings.window:
+            self._rows.popitem(last=False)
+
+    def _outvoted(self, now: float) -> bool:
+        rows = [row for row, heard in self._rows.values() if now - heard <= _FRESH]
+        against = sum(row >= self._settings.failures for row in rows)
+        return against >= max(_SEVERAL, self._settings.share * len(rows))
 
 
 Health = Literal["unknown", "up", "down"]
-_REQUESTS_OWN = frozenset({500})
-"""Statuses that a request may bring about by itself."""
 ENDLESS = 1 << 60
 """A limit that no number of calls reaches, so that every backend is compared in the same way."""
 
@@ -275,18 +263,28 @@ class Backend:
         self.passed = 0.0
         """Calls it has had, divided by its weight: who is behind is next among equally busy ones."""
         self.rests_until = 0.0
+        self._rests: dict[str, float] = {}
+        """Until when it rests for single keys: what one key has brought about holds for that key alone."""
+        self.wants_check: Callable[[], None] = lambda: None
+        """Called when a key votes against it, so that it is checked soon."""
         self.seed = seed_of(self.url)
         self.breaker = Breaker(settings)
         self.waiting: list[asyncio.Future[None]] = []
         """Those who want to know when a place has been given back, first come first."""
 
-    def usable(self, now: float) -> bool:
-        """Whether it would take a call if it had a place for it."""
-        return self.health == "up" and self.rests_until <= now and self.breaker.passes(now)
+    def usable(self, now: float, key: str | None = None) -> bool:
+        """Whether it would take a call, of a key, if it had a place for it."""
+        return self.health == "up" and self.breaker.opened_until is None and self.rests(key) <= now
 
-    def available(self, now: float) -> bool:
+    def available(self, now: float, key: str | None = None) -> bool:
         """Whether it may be asked now."""
-        return self.active < self.limit and self.usable(now)
+        return self.active < self.limit and self.usable(now, key)
+
+    def rests(self, key: str | None = None) -> float:
+        """Until when it is left alone, by the monotonic clock."""
+        if not self._rests or key is None:
+            return self.rests_until
+        return max(self.rests_until, self._rests.get(key, 0.0))
 
     def wake(self) -> None:
         """Let everybody look again who waits for a place."""
@@ -295,42 +293,48 @@ class Backend:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def rest(self, seconds: float) -> None:
-        """Leave it alone for so long, as it has asked."""
-        self.rests_until = max(self.rests_until, monotonic() + min(seconds, self._settings.rest_seconds))
+    def rest(self, seconds: float, key: str | None = None) -> None:
+        """Leave it alone for so long, as it has asked; once it has asked several keys, or None, for all."""
+        now = monotonic()
+        until = now + min(seconds, self._settings.rest_seconds)
+        if key is not None:
+            self._rests = {other: ends for other, ends in self._rests.items() if ends > now and other != key}
+            others = len(self._rests) + 1 >= _SEVERAL
+            self._rests[key] = until
+            if not others:
+                return
+        self.rests_until = max(self.rests_until, until)
 
 
 class BackendLease:
     """A place on a backend. Taken by `with`, given back at its end.
 
-    Its headers are what the backend wants with every request (its own key), never what the client sent. What is not
-    reported is no verdict on the backend, but for a TransportFault at the end.
+    The key is the client's, which has one vote on the backend; the headers are what the backend wants with every request
+    (its own key), never what the client sent. What is not reported is no verdict, but for a TransportFault at the end.
     """
 
-    __slots__ = ("_backend", "_reported", "_trial", "headers", "url")
+    __slots__ = ("_backend", "_key", "_reported", "headers", "url")
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend, self.url, self.headers = backend, backend.url, backend.headers
-        self._trial = self._reported = False
+    def __init__(self, backend: Backend, key: str = "") -> None:
+        self._backend, self._key, self.url, self.headers = backend, key, backend.url, backend.headers
+        self._reported = False
 
     def report(self, *, ok: bool, status: int | None = None, retry_after: float | None = None) -> None:
         """Report how it went. A 429 is no failure; with `retry_after` the backend rests for so many seconds."""
         backend, self._reported = self._backend, True
         if retry_after is not None and status in (429, 503):
-            backend.rest(retry_after)
+            backend.rest(retry_after, self._key)
         if status == 429:  # it is well, and busy
             return
-        trial, self._trial = self._trial, False
         if ok or (status is not None and status < 500):
-            backend.breaker.succeeded(trial=trial)
-        else:
-            backend.breaker.failed(monotonic(), trial=trial, certain=status not in _REQUESTS_OWN)
+            backend.breaker.succeeded(self._key, monotonic())
+        elif backend.breaker.failed(self._key, monotonic()):
+            backend.wants_check()
 
     def __enter__(self) -> Self:
         backend = self._backend
         backend.active += 1
         backend.passed += backend.inverse
-        self._trial = backend.breaker.enter()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -338,6 +342,3 @@ class BackendLease:
         self._backend.wake()
         if not self._reported and isinstance(error[1], TransportFault):
             self.report(ok=False)
-        if self._trial:
-            self._trial = False
-            self._backend.breaker.leave()

@@ -39,11 +39,12 @@ class Failover:
 
     Args:
         prefix: hash of the prompt, so that equal beginnings meet one cache.
+        key: id of the client's API key.
         anew: begin again with the backends that have failed once all of them have; for requests of many calls.
     """
 
-    def __init__(self, pool: BackendPool, model: str, prefix: int, *, anew: bool = False) -> None:
-        self._pool, self._model, self._prefix, self._anew = pool, model, prefix, anew
+    def __init__(self, pool: BackendPool, model: str, prefix: int, *, key: str = "", anew: bool = False) -> None:
+        self._pool, self._model, self._prefix, self._key, self._anew = pool, model, prefix, key, anew
         self._failed: list[str] = []
 
     async def send(
@@ -100,7 +101,7 @@ class Failover:
         prefix: int | None = self._prefix
         while True:
             try:
-                return self._pool.choose(self._model, prefix, self._failed, brief=brief)
+                return self._pool.choose(self._model, prefix, self._failed, brief=brief, key=self._key)
             except Full:  # of calls for other models, or of those that failed elsewhere
                 await self._pool.room(self._model)
             except NoBackend:
@@ -113,7 +114,7 @@ class Failover:
         """Whether a backend is left that has not failed this request."""
         self._failed.append(lease.url)
         try:
-            self._pool.choose(self._model, self._prefix, self._failed)
+            self._pool.choose(self._model, self._prefix, self._failed, key=self._key)
         except Full:
             return True
         except NoBackend:

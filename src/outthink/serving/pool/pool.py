@@ -127,7 +127,7 @@ class BackendPool:
         return None if ENDLESS in limits or not limits else sum(limits)
 
     def choose(
-        self, model: str, prefix: int | None = None, avoid: Sequence[str] = (), *, brief: bool = False
+        self, model: str, prefix: int | None = None, avoid: Sequence[str] = (), *, brief: bool = False, key: str = ""
     ) -> BackendLease:
         """A place on the backend to use now; it is not taken before it is entered.
 
@@ -136,6 +136,7 @@ class BackendPool:
             prefix: hash of the prompt's beginning; equal ones prefer one backend.
             avoid: base URLs that have just failed this request.
             brief: the call generates nothing, so it may go to a backend that has all the calls it takes.
+            key: id of the client's API key.
 
         Raises NoBackend, Resting where a moment's patience is all it takes, Full where a place is.
         """
@@ -144,24 +145,26 @@ class BackendPool:
             raise NoBackend(f"no backend serves {model}")
         now = monotonic()
         free = Backend.usable if brief else Backend.available
-        candidates = [backend for backend in serving if free(backend, now) and backend.url not in avoid]
+        candidates = [backend for backend in serving if free(backend, now, key) and backend.url not in avoid]
         if not candidates:
-            raise self._none_available(model, serving, avoid, now)
+            raise self._none_available(model, serving, avoid, now, key)
         if prefix is None or not self._settings.affinity or len(candidates) == 1:
-            return BackendLease(least_busy(candidates))
-        return BackendLease(preferred(candidates, prefix, self._settings.overload, self._settings.slack))
+            return BackendLease(least_busy(candidates), key)
+        return BackendLease(preferred(candidates, prefix, self._settings.overload, self._settings.slack), key)
 
     @staticmethod
-    def _none_available(model: str, serving: Sequence[Backend], avoid: Sequence[str], now: float) -> NoBackend:
+    def _none_available(
+        model: str, serving: Sequence[Backend], avoid: Sequence[str], now: float, key: str
+    ) -> NoBackend:
         """Why there is none, and when there may be."""
         others = [backend for backend in serving if backend.url not in avoid and backend.health == "up"]
         if not others:
             return NoBackend(f"no backend for {model} is healthy now")
-        closed = [backend for backend in others if backend.breaker.passes(now)]
+        closed = [backend for backend in others if backend.breaker.opened_until is None]
         if not closed:
             waits = [(backend.breaker.opened_until or now) - now for backend in others]
             return NoBackend(f"calls of every backend for {model} fail", retry_after=max(1.0, min(waits)))
-        rests = [backend.rests_until - now for backend in closed if backend.rests_until > now]
+        rests = [until - now for backend in closed if (until := backend.rests(key)) > now]
         if len(rests) == len(closed):
             return Resting(f"every backend for {model} has asked to be left alone for a while", retry_after=min(rests))
         return Full(f"every backend for {model} has all the calls that it takes", retry_after=1.0)
@@ -216,20 +219,34 @@ class _HealthChecks:
     ) -> None:
         self._backend, self._wire, self._settings, self._changed = backend, wire, settings, changed
         self._timeouts = Timeouts(settings.timeout, settings.timeout)
+        self._wanted = asyncio.Event()
+        self._checked = 0.0  # when the last check ended
+        backend.wants_check = self._wanted.set
         self._row = 0  # checks in a row that speak against the present verdict
         self._been_up = False  # one that is still starting is used as soon as it answers
 
     async def forever(self) -> None:
-        """Check after every pause, until cancelled."""
+        """Check after every pause, or soon where a key complains, until cancelled."""
         while True:
-            settings = self._settings
-            pause = min(settings.interval, _SOON) if self._row else settings.interval
-            # At random, or else the replicas of a proxy would ask every backend in the same moment.
-            await asyncio.sleep(pause * _random.uniform(0.8, 1.2))
+            await self._pause()
             try:
                 await self.check()
             except Exception:  # noqa: BLE001 - the checks must go on
                 _log.exception("a check of %s failed in an unforeseen way; it is repeated", self._backend.url)
+
+    async def _pause(self) -> None:
+        settings, due = self._settings, self._backend.breaker.opened_until
+        # At random, or else the replicas of a proxy would ask every backend in the same moment.
+        pause = (min(settings.interval, _SOON) if self._row else settings.interval) * _random.uniform(0.8, 1.2)
+        if due is not None:
+            pause = min(pause, max(0.0, due - monotonic()))
+        try:
+            async with asyncio.timeout(pause):
+                await self._wanted.wait()
+                await asyncio.sleep(self._checked + _SOON - monotonic())  # however many complain
+        except TimeoutError:
+            pass  # the pause is over
+        self._wanted.clear()
 
     async def check(self) -> None:
         """Ask once, and draw the conclusion."""
@@ -269,6 +286,11 @@ class _HealthChecks:
     def _conclude(self, names: tuple[str, ...] | None, trouble: str | None) -> None:
         backend, settings, before = self._backend, self._settings, self._backend.health
         healthy = names is not None
+        self._checked = monotonic()
+        opened = backend.breaker.opened_until is not None
+        backend.breaker.checked(self._checked, well=healthy)
+        if opened and backend.breaker.opened_until is None:
+            backend.wake()
         if before == "unknown":
             backend.health = "up" if healthy else "down"
         elif healthy == (before == "up"):
@@ -282,7 +304,6 @@ class _HealthChecks:
             self._row = 0
             if healthy:
                 self._been_up = True
-                backend.breaker.try_now(monotonic())
         backend.trouble = trouble
         moved = names is not None and names != tuple(backend.models)
         if names is not None:
