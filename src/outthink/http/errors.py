@@ -18,7 +18,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from outthink.core.errors import EngineError
-from outthink.http.events import Json, is_html
+from outthink.http.events import Json, JsonObject, is_html
 from outthink.http.transport import Timeouts, TransportFault
 
 _SHAPED = re.compile(r"\b(?:ot|sk|pk|key|hf|gsk|xai)[-_][\w*.~+/=-]{6,}", re.IGNORECASE)
@@ -73,6 +73,13 @@ _ASKED = re.compile(
 )
 
 
+_ABOUT_KEY = re.compile(
+    r"invalid_api_key|authentication_error|permission_(?:error|denied)|unauthori[sz]ed|unauthenticated"
+    r"|(?:incorrect|invalid|missing|expired|wrong|unknown|no) (?:\w+ )?(?:api[ _-]?key|bearer|credential)",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
     """What a server says when it refuses: one line, the parameter that it blames, its own code or type.
@@ -94,6 +101,16 @@ class ErrorBody:
     def unknown(self) -> bool:
         """A parameter is not known or not supported, as against having a bad value."""
         return bool(_UNKNOWN.search(f"{self.code} {self.message}"))
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status that stands for it, where its code is one."""
+        return next((int(word) for word in self.code.split() if word.isdecimal() and 400 <= int(word) < 600), None)
+
+    @property
+    def about_key(self) -> bool:
+        """It refuses the key that the request was sent with, not the request."""
+        return self.status in (401, 403) or bool(_ABOUT_KEY.search(f"{self.code} {self.message}"))
 
     @property
     def sizes(self) -> tuple[int | None, int | None]:
@@ -122,7 +139,7 @@ class ErrorBody:
             return cls(one_line(str(value)))
         error = value.get("error", value)
         if isinstance(error, str):
-            return cls(one_line(error), str(value.get("param") or ""), str(value.get("code") or ""))
+            return cls(one_line(error), str(value.get("param") or ""), _codes(value, value))
         if not isinstance(error, dict):
             return cls(one_line(json.dumps(value)))
         detail = error.get("detail")
@@ -132,10 +149,40 @@ class ErrorBody:
             message = f"{path}: {detail[0].get('msg', '')}" if path else str(detail[0].get("msg", ""))
             return cls(one_line(message), path, str(detail[0].get("type") or ""))
         message = str(error.get("message") or detail or error.get("msg") or json.dumps(error))
-        code = " ".join(str(error[key]) for key in ("code", "type") if error.get(key) not in (None, ""))
+        code = _codes(error, value)
         counts = {key: error.get(key) for key in ("n_prompt_tokens", "n_ctx")}
         numbers = {key: count for key, count in counts.items() if isinstance(count, int)}
         return cls(one_line(message), str(error.get("param") or ""), code, numbers)
+
+
+def _codes(error: JsonObject, around: JsonObject) -> str:
+    """The code and type of an error, and a status that stands in it or beside it."""
+    words = [error[key] for key in ("code", "type") if error.get(key) not in (None, "")]
+    statuses = [place.get(key) for place in (error, around) for key in ("status", "status_code", "statusCode")]
+    words += [status for status in statuses if isinstance(status, int) and status not in words]
+    return " ".join(dict.fromkeys(map(str, words)))
+
+
+def failure_in(chunk: JsonObject) -> ErrorBody | None:
+    """The failure that a chunk, or a whole reply, tells of in spite of a status of 200; None where it tells of none."""
+    if chunk.get("error") or chunk.get("object") == "error" or chunk.get("type") == "error":
+        return ErrorBody.of(chunk)
+    response = chunk.get("response")
+    body = response if isinstance(response, dict) else chunk
+    if chunk.get("type") == "response.failed" or body.get("status") in ("failed", "error"):
+        return ErrorBody.of(body["error"]) if body.get("error") else ErrorBody("the response failed")
+    return None
+
+
+def failed_choice(chunk: JsonObject) -> bool:
+    """Whether a choice ends in an error of its own."""
+    choices = chunk.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            reason = choice.get("finish_reason")
+            if choice.get("error") or (isinstance(reason, str) and reason.lower() == "error"):
+                return True
+    return False
 
 
 def one_line(text: str, length: int = 300) -> str:

@@ -1,12 +1,13 @@
 """The body of a reply as decoded chunks: server-sent events, one JSON object, or a web page.
 
-Knows the line format of events, and that servers get the content type wrong: it looks at the bytes. Does not know what
-a chunk means.
+Knows the line format of events, of which everybody reads the same, whatever the cuts and the ends of lines; and that
+servers get the content type wrong: it looks at the bytes. Does not know what a chunk means.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -19,56 +20,123 @@ def is_html(content: bytes) -> bool:
     return content.lstrip()[:200].lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<body"))
 
 
-class Events:
-    """An incremental parser of server-sent events: feed it pieces in any cuts, it returns the data of whole events."""
+class ErrorEvent(bytes):
+    """The data of an event that is named `error`: whatever it holds, it tells of a failure."""
 
-    __slots__ = ("_data", "_tail")
+    __slots__ = ()
+
+
+BOM = b"\xef\xbb\xbf"
+# A blank line: two ends of lines, each a line feed, a carriage return or both.
+_BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
+
+
+class Events:
+    """An incremental parser of server-sent events: feed it pieces in any cuts, it returns the data of whole events.
+
+    An event is whole as soon as its blank line has ended, be it by the carriage return of a pair that is cut in two.
+    """
+
+    __slots__ = ("_begun", "_end", "_held", "_paired")
 
     def __init__(self) -> None:
-        self._tail = b""
-        self._data: list[bytes] = []
+        self._held: list[bytes] = []  # the event that is not whole yet
+        self._end = b""  # its last bytes, in which a blank line may have begun
+        self._begun = False
+        self._paired = False  # a line feed that comes now belongs to a carriage return before it
+
+    @property
+    def pending(self) -> bool:
+        """Whether an event has begun and is not whole."""
+        return bool(self._held)
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that this piece completes, in order."""
-        if not self._tail and not self._data and piece.startswith(b"data: ") and piece.find(b"\n") == len(piece) - 2:
-            # The common case first: one whole event. (`data: x\n?` also comes here, and goes the long way.)
-            return [piece[6:-2]] if piece.endswith(b"\n") else self._lines(piece)
-        return self._lines(self._tail + piece if self._tail else piece)
+        if (
+            not self._held
+            and piece.startswith(b"data: ")
+            and piece.find(b"\n") == len(piece) - 2
+            and piece.endswith(b"\n")
+            and b"\r" not in piece
+        ):  # the common case first: one whole event
+            self._begun, self._paired = True, False
+            return [piece[6:-2]]
+        return [data for _, data in self.frames(piece) if data is not None]
 
-    def _lines(self, text: bytes) -> list[bytes]:
-        if b"\r" in text:
-            # A carriage return at the very end may be half of a line end: it waits for the next piece.
-            held = text.endswith(b"\r")
-            text = (text[:-1] if held else text).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-            lines = text.split(b"\n")
-            self._tail = lines.pop() + (b"\r" if held else b"")
+    def frames(self, piece: bytes) -> list[tuple[bytes, bytes | None]]:
+        """The events that this piece completes: their bytes as they came, and their data (None: only comments)."""
+        if not self._begun:
+            piece = b"".join(self._held) + piece
+            if len(piece) < len(BOM) and BOM.startswith(piece):
+                self._held = [piece]
+                return []
+            piece, self._held, self._begun = piece.removeprefix(BOM), [], True
+        lead = b""
+        if self._paired and piece:
+            self._paired = False
+            if piece.startswith(b"\n"):
+                lead, piece = b"\n", piece[1:]
+        if not piece:
+            return [(lead, None)] if lead else []
+        if self._held:
+            # Only where the event may have ended is it put together: it may come byte by byte.
+            if _BLANK.search(self._end + piece) is None:
+                self._held.append(piece)
+                self._end = (self._end + piece)[-3:]
+                return []
+            piece = b"".join(self._held) + piece
+        frames = self._split(piece)
+        if lead:
+            frames.insert(0, (lead, None))
+        return frames
+
+    def _split(self, text: bytes) -> list[tuple[bytes, bytes | None]]:
+        """Whole events of a text that begins with one; what is left over is held."""
+        frames: list[tuple[bytes, bytes | None]] = []
+        if b"\r" not in text:
+            *blocks, rest = text.split(b"\n\n")
+            for block in blocks:
+                frames.append((block + b"\n\n", read_event(block)))
         else:
-            lines = text.split(b"\n")
-            self._tail = lines.pop()
-        events: list[bytes] = []
-        for line in lines:
-            self._line(line, events)
-        return events
+            at = 0
+            for blank in _BLANK.finditer(text):
+                frames.append((text[at : blank.end()], read_event(text[at : blank.start()])))
+                at = blank.end()
+            rest = text[at:]
+            self._paired = not rest and text.endswith(b"\r")
+        self._held = [rest] if rest else []
+        self._end = rest[-3:]
+        return frames
 
     def close(self) -> list[bytes]:
         """What is left when the body ends without the last line end or the last blank line."""
-        events: list[bytes] = []
-        self._line(self._tail.rstrip(b"\r"), events)
-        self._line(b"", events)
-        self._tail = b""
-        return events
+        return [data for _, data in self.remains() if data is not None]
 
-    def _line(self, line: bytes, events: list[bytes]) -> None:
+    def remains(self) -> list[tuple[bytes, bytes | None]]:
+        """The same with its bytes as they came."""
+        rest, self._held, self._end = b"".join(self._held), [], b""
+        return [(rest, read_event(rest))] if rest else []
+
+
+def read_event(block: bytes) -> bytes | None:
+    """The data of an event; None where it has none."""
+    if block.startswith(b"data: ") and b"\n" not in block and b"\r" not in block:
+        return block[6:]
+    lines: list[bytes] = []
+    failed = False
+    for line in block.splitlines():
         if line.startswith(b"data:"):
-            self._data.append(line[6:] if line[5:6] == b" " else line[5:])
-        elif not line:
-            if self._data:
-                events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
-                self._data = []
+            lines.append(line[6:] if line[5:6] == b" " else line[5:])
         elif line.startswith(b"error:"):
             # llama.cpp before 2025 reported a failure as a field of its own.
-            events.append(b'{"error":' + line[6:] + b"}")
-        # Comments (`: ping`), `event:`, `id:` and `retry:` carry nothing that is needed here.
+            lines.append(b'{"error":' + line[6:] + b"}")
+        elif line.startswith(b"event:"):
+            failed = line[6:].strip() == b"error"
+        # Comments (`: ping`), `id:` and `retry:` carry nothing that is needed here.
+    if not lines:
+        return None
+    data = lines[0] if len(lines) == 1 else b"\n".join(lines)
+    return ErrorEvent(data) if failed else data
 
 
 _decode = json.JSONDecoder().raw_decode
@@ -103,7 +171,10 @@ class Decoder:
             return self._decode(self._events.feed(piece))
         self._held.append(piece)
         if self.kind == "unknown":
-            start = b"".join(self._held).lstrip()
+            body = b"".join(self._held)
+            if len(body) < len(BOM) and BOM.startswith(body):
+                return []
+            start = body.removeprefix(BOM).lstrip()
             if not start:
                 return []
             if start[:1] in (b"{", b"["):
@@ -111,8 +182,7 @@ class Decoder:
             elif start[:1] == b"<":
                 self.kind = "page"
             else:
-                self.kind = "events"
-                body, self._held = b"".join(self._held), []
+                self.kind, self._held = "events", []
                 return self._decode(self._events.feed(body))
         return []
 
@@ -120,12 +190,16 @@ class Decoder:
         """The chunks that the end of the body completes. Raises NotJson."""
         if self.kind == "events":
             return self._decode(self._events.close())
-        body, self._held = b"".join(self._held), []
+        body, self._held = b"".join(self._held).removeprefix(BOM), []
         if not body.strip():
             return []
         if self.kind == "page" and not is_html(body):
             raise NotJson(body[:80].decode("utf-8", "replace"))
         return [] if self.kind == "page" else [self._object(body.strip())]
+
+    def chunks(self, data: bytes) -> list[JsonObject]:
+        """The chunks of one event: one, and none in the last. Raises NotJson."""
+        return self._decode([data])
 
     def _decode(self, events: list[bytes]) -> list[JsonObject]:
         chunks: list[JsonObject] = []
@@ -134,14 +208,19 @@ class Decoder:
                 break
             if data[:1] != b"{" and (text := data.strip()) in (b"", b"[DONE]"):
                 self.done = bool(text)
-            else:
-                try:
-                    chunks.append(self._object(data if data[:1] == b"{" else data.strip()))
-                except NotJson:
-                    if b"\n" not in data:
-                        raise
+                continue
+            try:
+                chunk = self._object(data if data[:1] == b"{" else data.strip())
+            except NotJson:
+                if type(data) is ErrorEvent:  # in words
+                    chunk = {"error": {"message": data.decode("utf-8", "replace")}}
+                elif b"\n" in data:
                     # Servers that forget the blank line between events: each line is an object of its own.
                     chunks += self._decode(data.split(b"\n"))
+                    continue
+                else:
+                    raise
+            chunks.append({"error": chunk} if type(data) is ErrorEvent and not chunk.get("error") else chunk)
         return chunks
 
     def _object(self, data: bytes) -> JsonObject:

@@ -1,6 +1,7 @@
-"""What a reply says that it has used: the layouts of `usage` (chat, responses, DeepSeek) and `timings` (llama.cpp).
+"""What a reply says that it has used: the layouts of `usage` (chat, completions, responses) and `timings` (llama.cpp).
 
-Knows where the counts of one decoded object stand. Does not know how counts of a stream add up.
+Knows where the counts of a decoded reply or chunk stand, what they are worth beside each other and beside what came
+with them, and how those of a stream add up. Does not know bytes, prices or who pays.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from outthink.http.events import Json
+from outthink.http.events import Json, JsonObject
 
 
 def read_count(value: Json) -> int | None:
     """A count: a non-negative whole number, however it is written, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
         return None
-    return int(value)
+    return int(value) if value == int(value) else None
 
 
 class Usage(NamedTuple):
@@ -26,18 +27,35 @@ class Usage(NamedTuple):
     completion: int | None = None
 
 
+UNKNOWN = Usage()
+
+
 def read_usage(usage: Mapping[str, Any]) -> Usage:
-    """The counts of a chat's `usage`; a prompt of 0 tokens means that it was not counted."""
-    cached = _detail(usage.get("prompt_tokens_details"))
+    """The counts of a `usage`, under the names of chats or of `/v1/responses`.
+
+    Reasoning, or the prompts of tools, may stand beside the completion: where the total exceeds prompt and completion,
+    the total counts; where it is below, the sum. A part that is larger than its whole stands beside it. A prompt of 0
+    tokens means that it was not counted.
+    """
+    prompt = read_count(usage.get("prompt_tokens", usage.get("input_tokens"))) or None
+    completion = read_count(usage.get("completion_tokens", usage.get("output_tokens")))
+    cached = _detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
     if cached is None:
         cached = read_count(usage.get("prompt_cache_hit_tokens"))  # DeepSeek
-    return Usage(read_count(usage.get("prompt_tokens")) or None, cached, read_count(usage.get("completion_tokens")))
-
-
-def read_responses_usage(usage: Mapping[str, Any]) -> Usage:
-    """The counts of the `usage` of `/v1/responses`, which has names of its own."""
-    cached = _detail(usage.get("input_tokens_details"))
-    return Usage(read_count(usage.get("input_tokens")), cached, read_count(usage.get("output_tokens")))
+    if prompt is not None and cached is not None and cached > prompt:
+        prompt += cached
+    if completion is not None:
+        thought = _detail(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens")
+        if thought is not None and thought > completion:
+            completion += thought
+    if total := read_count(usage.get("total_tokens")):
+        if completion is None:
+            completion = None if prompt is None else max(0, total - prompt)
+        elif prompt is None:
+            prompt = max(0, total - completion) or None
+        else:
+            completion = max(completion, total - prompt)
+    return Usage(prompt, cached, completion)
 
 
 def read_timings(timings: Mapping[str, Any]) -> Usage:
@@ -47,5 +65,78 @@ def read_timings(timings: Mapping[str, Any]) -> Usage:
     return Usage(total, cached, generated or None)
 
 
-def _detail(details: Json) -> int | None:
-    return read_count(details.get("cached_tokens")) if isinstance(details, dict) else None
+def _detail(usage: Mapping[str, Any], places: tuple[str, str], name: str) -> int | None:
+    details = usage.get(places[0], usage.get(places[1]))
+    return read_count(details.get(name)) if isinstance(details, dict) else None
+
+
+class ReplyUsage:
+    """The counts of one reply: of its chunks, in their order, or of the whole of it."""
+
+    __slots__ = ("_stale", "_usage", "ended", "text")
+
+    def __init__(self) -> None:
+        self._usage = UNKNOWN
+        self._stale = False
+        self.text = False
+        """Something has been generated: text, thinking or calls."""
+        self.ended: set[int] = set()
+        """Choices that have come to their end."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether another chunk matters only if it holds counts or an end."""
+        return self.text and (self._stale or self._usage.completion is None)
+
+    def add(self, chunk: JsonObject) -> None:
+        """Note what a chunk counts, and whether it goes on."""
+        response = chunk.get("response")
+        body = response if isinstance(response, dict) else chunk
+        text = self._content(chunk, body)
+        self.text = self.text or text
+        used = UNKNOWN
+        if isinstance(usage := body.get("usage"), dict):
+            used = read_usage(usage)
+        if isinstance(timings := chunk.get("timings"), dict):
+            used = _larger(used, read_timings(timings))
+        if used.completion is not None:
+            self._stale = False
+        elif text and self._usage.completion is not None:
+            self._stale = True
+        # Counts of a stream are cumulative, and some servers tell the prompt's first and the others last.
+        self._usage = _larger(self._usage, used)
+
+    def total(self) -> Usage:
+        """The counts of all that came; unknown where more came after them, and where they are zero beside text."""
+        if self._stale or (self.text and not self._usage.completion):
+            return UNKNOWN
+        return self._usage
+
+    def _content(self, chunk: JsonObject, body: JsonObject) -> bool:
+        """Whether a chunk holds something that was generated; notes the choices that it ends."""
+        choices = chunk.get("choices")
+        if not isinstance(choices, list):
+            if body.get("status") in ("completed", "incomplete", "failed"):
+                self.ended.add(0)
+            return bool(chunk.get("delta") or body.get("output"))
+        text = False
+        for at, choice in enumerate(choices):
+            if not isinstance(choice, dict):
+                continue
+            piece = choice.get("delta") or choice.get("message")
+            if choice.get("text"):
+                text = True
+            elif isinstance(piece, dict):
+                text = text or any(value for name, value in piece.items() if name != "role")
+            if choice.get("finish_reason"):
+                index = choice.get("index")
+                self.ended.add(index if type(index) is int else at)
+        return text
+
+
+def _larger(one: Usage, other: Usage) -> Usage:
+    prompt, cached, completion = (
+        first if second is None else second if first is None else max(first, second)
+        for first, second in zip(one, other, strict=True)
+    )
+    return Usage(prompt, cached, completion)

@@ -174,6 +174,8 @@ class RunningCall:
         self.seen = max(self.seen, arrived.pieces, len(arrived.logprobs), len(arrived.confidences))
         if delta.tokens is not None:
             self.tokens = self.seen = delta.tokens
+        elif delta.text or delta.reasoning:
+            self.tokens = None  # what was counted before does not cover it
         if delta.prompt_tokens is not None:
             self.prompt_tokens = delta.prompt_tokens
         return arrived

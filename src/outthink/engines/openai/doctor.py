@@ -88,8 +88,7 @@ async def listen(engine: OpenAIEngine, call: Call) -> ProbeReply:
         raise engine.server.errors.page()
     text = thought = ""
     for chunk in chunks:
-        if chunk.get("error"):
-            raise EngineError(engine.server.errors.clean(f"{engine.url} failed: {chunk['error']}"))
+        engine.check(chunk)
         delta = reading.take(chunk)
         if delta is not None:
             text, thought = text + delta.text, thought + delta.reasoning

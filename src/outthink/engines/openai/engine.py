@@ -18,7 +18,7 @@ from outthink.engines.openai.body import SAMPLING, Facts, Thinking, adapt, body,
 from outthink.engines.openai.reading import CompletionParser, decisive
 from outthink.engines.openai.tokens import Tokenizer
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
-from outthink.http.errors import ErrorBody
+from outthink.http.errors import ErrorBody, failure_in
 from outthink.http.events import Decoder, JsonObject, NotJson, is_html
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Response, Timeouts, Transport, TransportFault
@@ -310,10 +310,8 @@ class OpenAIEngine(Engine):
 
     def check(self, chunk: JsonObject) -> None:
         """Raise EngineError for a chunk that tells of a failure."""
-        if chunk.get("error") or chunk.get("object") == "error":
-            failure = ErrorBody.of(chunk)
-            code = next((int(word) for word in failure.code.split() if word.isdecimal()), 500)
-            raise self.server.errors.refused(code if code >= 400 else 500, failure, model=self.model)
+        if (failure := failure_in(chunk)) is not None:
+            raise self.server.errors.refused(failure.status or 500, failure, model=self.model)
 
     def _check_end(self, reading: CompletionParser, decoder: Decoder) -> None:
         """Raise unless the completion came to a proper end."""

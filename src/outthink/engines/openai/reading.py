@@ -230,12 +230,14 @@ class CompletionParser:
 
     def take(self, chunk: JsonObject) -> Delta | None:
         """What a chunk adds, None if nothing."""
-        counts = self.counts
+        counts, told = self.counts, False
         if isinstance(usage := chunk.get("usage"), dict):
-            counts.usage(usage)
+            told = counts.usage(usage)
             self._thinking(usage)
         if isinstance(timings := chunk.get("timings"), dict):
-            counts.timings(timings)
+            told = counts.timings(timings) or told
+        if told:
+            counts.stale = False
         choice = _first(chunk.get("choices"))
         if choice is None:
             return self._delta("", "", (), ())
@@ -247,6 +249,8 @@ class CompletionParser:
         if (reason := choice.get("finish_reason")) is not None and reason != "":
             self.ended, self.reason = True, reason
             self.stop = stop_sequence(chunk, choice, self._stops)
+        if not told and (text or thought or (isinstance(piece, dict) and piece.get("tool_calls"))):
+            counts.stale = True
         chosen: list[float] = []
         confidences: list[float] = []
         if self._asked is not None:

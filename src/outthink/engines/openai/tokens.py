@@ -18,7 +18,7 @@ from outthink.http.usage import read_count, read_timings, read_usage
 class Counts:
     """Running counts of one completion."""
 
-    __slots__ = ("_timed", "_used", "cached", "entries", "gaps", "prompt")
+    __slots__ = ("_timed", "_used", "cached", "entries", "gaps", "prompt", "stale")
 
     def __init__(self) -> None:
         self.prompt: int | None = None
@@ -26,24 +26,28 @@ class Counts:
         self.entries = 0
         self.gaps = False
         """Text came without entries, so that their number is only a lower bound."""
+        self.stale = False
+        """Text came after the server's last counts, which so are no total."""
         self._timed: int | None = None
         self._used: int | None = None
 
-    def timings(self, sent: JsonObject) -> None:
-        """llama.cpp's counts of a chunk."""
+    def timings(self, sent: JsonObject) -> bool:
+        """llama.cpp's counts of a chunk; whether they count the completion."""
         timed = read_timings(sent)
         if timed.completion is not None:
             self._timed = max(timed.completion, self._timed or 0)
         self.cached = self.cached if timed.cached is None else timed.cached
         self.prompt = timed.prompt or self.prompt
+        return timed.completion is not None
 
-    def usage(self, sent: JsonObject) -> None:
-        """OpenAI: cumulative where it comes with every chunk, as vLLM can do."""
+    def usage(self, sent: JsonObject) -> bool:
+        """OpenAI: cumulative where it comes with every chunk, as vLLM can do; whether it counts the completion."""
         usage = read_usage(sent)
         if usage.completion is not None:
             self._used = max(usage.completion, self._used or 0)
         self.cached = self.cached if usage.cached is None else usage.cached
         self.prompt = usage.prompt or self.prompt
+        return usage.completion is not None
 
     def add(self, entries: int, *, text: bool) -> None:
         """Entries of one chunk, and whether it had text."""
@@ -55,7 +59,8 @@ class Counts:
     def tokens(self) -> int | None:
         """Generated tokens so far, None if the server does not tell."""
         entries = self.entries if not self.gaps else 0
-        if (known := max(self._timed or 0, self._used or 0, entries)) == 0:
+        told = 0 if self.stale else max(self._timed or 0, self._used or 0)
+        if (known := max(told, entries)) == 0:
             return None
         return max(known, self.entries)
 
@@ -63,7 +68,7 @@ class Counts:
         """Generated tokens of the finished completion: usage if plausible, else what was counted."""
         used, counted = self._used, max(self._timed or 0, self.entries)
         # A usage below what was seen is wrong, and so is a 0 beside text.
-        if used is not None and used >= counted and (used > 0 or not text):
+        if used is not None and used >= counted and (used > 0 or not text) and not self.stale:
             return used
         return self.tokens
 

@@ -16,12 +16,12 @@ from aiohttp import web
 
 from outthink.http.fields import JsonDict
 from outthink.http.transport import Timeouts, TransportFault
+from outthink.http.usage import UNKNOWN
 from outthink.serving.accounting import PASS, RECEIPT, Account, replayed
 from outthink.serving.chat.backends import Backends
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.forward.ceilings import cap_request
 from outthink.serving.forward.replies import (
-    UNKNOWN,
     UsageFilter,
     complete,
     deliver,

@@ -15,7 +15,7 @@ from aiohttp import web
 from outthink.economics.tariff import Tariff
 from outthink.http.fields import JsonDict, decode
 from outthink.http.transport import Response, TransportFault
-from outthink.http.usage import Usage, read_responses_usage, read_timings, read_usage
+from outthink.http.usage import UNKNOWN, Usage, read_timings, read_usage
 from outthink.serving.accounting import Account
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.backend import BackendLease
@@ -201,7 +201,6 @@ _TRIES = 4
 _OBJECT = re.compile(rb'"(?:usage|timings)"\s*:\s*(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})')
 TAIL = 6144
 """Bytes at the end of a stream that hold its last counts."""
-UNKNOWN = Usage()
 
 
 def usage_in(content: bytes) -> Usage:
@@ -212,7 +211,7 @@ def usage_in(content: bytes) -> Usage:
             if (match := _OBJECT.match(content, at)) is not None and (counts := _decoded(match[1])):
                 if name == b'"timings"':
                     return read_timings(counts)
-                return read_responses_usage(counts) if "input_tokens" in counts else read_usage(counts)
+                return read_usage(counts)
             at, tries = content.rfind(name, 0, at), tries - 1  # chunks before the last may say null
     return UNKNOWN
 
