@@ -91,6 +91,20 @@ class Reply:
         return self._wire[0]
 
 
+@dataclass(frozen=True)
+class Raw(Reply):
+    """Exactly these bytes, head included; `raw(b"HTTP/1.1 200 ...")`."""
+
+    def wire(self) -> list[Step]:
+        """The steps as they are."""
+        return list(self.steps)
+
+
+def raw(*steps: Step) -> Raw:
+    """A reply whose head is a part of its steps."""
+    return Raw(steps)
+
+
 @dataclass(eq=False)
 class Seen:
     """One request as it arrived, and how it ended."""

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from outthink.core.errors import BadInput
 from outthink.http.errors import ServerErrors
 from outthink.http.events import Json, JsonObject
+from outthink.http.secrets import MaskedResponse, mask_of
 from outthink.http.transport import Response, Timeouts, Transport, TransportFault
 
 _PASTED = ("/chat/completions", "/completions", "/models")
@@ -146,10 +147,13 @@ class Server:
         self.sent += 1
         method, content = ("GET", None) if body is None else ("POST", self.encode(body))
         headers = {**self._headers, "accept": "text/event-stream, application/json" if stream else "application/json"}
+        url = self.address.url(path, root=root)
+        mask = mask_of(url, headers)
         try:
-            return await self.transport.open(method, self.address.url(path, root=root), headers, content, self.timeouts)
+            reply = await self.transport.open(method, url, headers, content, self.timeouts)
         except TransportFault as fault:
-            raise self.errors.fault(fault) from fault
+            raise self.errors.fault(fault if mask is None else mask.fault(fault)) from fault
+        return reply if mask is None else MaskedResponse(reply, mask)
 
     async def fetch(self, path: str, body: Mapping[str, Json] | None = None, *, root: bool = False) -> Answer:
         """Send a request and read its reply whole."""

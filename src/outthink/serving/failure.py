@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
 from outthink.http.events import Json
 from outthink.http.transport import TransportFault
+from outthink.serving.pool.failover import KeyRefused
 from outthink.serving.pool.pool import NoBackend, Resting
 from outthink.serving.protocols import Busy, Key, LedgerDown, OverBudget, Repeated
 
@@ -124,6 +125,8 @@ def failure_of(error: Exception) -> Failure | None:
         return _stored(503, str(error), code="no_backend", retry_after=error.retry_after or 5.0)
     if isinstance(error, TransportFault):
         return _fault(error)
+    if isinstance(error, KeyRefused):
+        return backend_auth(error.status, error.backend)
     if isinstance(error, EngineError):
         return Failure(502, str(error), code="backend_error", retry_after=error.retry_after)
     return None

@@ -25,7 +25,7 @@ from outthink.http.fields import JsonDict, decode, encode
 from outthink.http.server import Address, Server
 from outthink.http.transport import Timeouts, Transport, TransportFault
 from outthink.serving.chat.calls import ChatCall, RawChoice, join_text
-from outthink.serving.pool.failover import BASE
+from outthink.serving.pool.failover import BASE, REFUSED, KeyRefused
 
 _ADDRESS = Address.parse(BASE)
 _IN_FLIGHT = 64
@@ -60,6 +60,8 @@ class _ChatErrors(ServerErrors):
     def refused(self, status: int, refusal: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
         """The error for a refusal."""
         self.status_code, self.message = status, self.clean(refusal.message)
+        if status in REFUSED:  # of the proxy's key: its words are for nobody
+            return KeyRefused(status, self.url.removeprefix("the backend "))
         return super().refused(status, refusal, wait=wait, model=model)
 
 

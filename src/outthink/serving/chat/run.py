@@ -29,7 +29,7 @@ from outthink.serving.chat.engine import ChatEngine, OnChunk
 from outthink.serving.chat.question import Question, RequestOptions, fitted, stricter
 from outthink.serving.chat.votes import VoteProgress, VoteReader
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.pool.failover import Failover, PooledTransport
+from outthink.serving.pool.failover import Failover, KeyRefused, PooledTransport
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
 from outthink.strategies import Spec, Traits
@@ -166,6 +166,8 @@ class StrategyRun:
         """The client's error object for an engine that failed; a refusal of the request is the client's to mend."""
         if not isinstance(error, EngineError):
             return None
+        if isinstance(error, KeyRefused):
+            return failure_of(error)
         errors = self.engine.errors
         status = errors.status_code
         if status in (400, 404, 409, 413, 415, 422):

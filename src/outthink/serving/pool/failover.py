@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from typing import Generic, NamedTuple, Self, TypeVar
 
+from outthink.core.errors import EngineError
 from outthink.http.errors import retry_after
 from outthink.http.server import Address
 from outthink.http.transport import Response, Timeouts, TransportFault
@@ -21,6 +22,16 @@ from outthink.session.runner import Places
 
 _ELSEWHERE = frozenset({429, 500, 502, 503, 504})
 """Statuses after which another backend is asked, if there is one."""
+REFUSED = (401, 403)
+"""Statuses by which a backend refuses our key: its client has sent us another, and hears nothing of ours."""
+
+
+class KeyRefused(EngineError):
+    """A backend has refused our key; `backend` names it for the operator."""
+
+    def __init__(self, status: int, backend: str) -> None:
+        super().__init__(f"the backend refused the proxy's own key ({status})", fatal=True)
+        self.status, self.backend = status, backend
 
 
 R = TypeVar("R", bound=Reply)
@@ -56,7 +67,7 @@ class Failover:
         garbled: Callable[[R], bool] | None = None,
         brief: bool = False,
     ) -> Attempt[R]:
-        """The first reply that another backend could not better. Raises TransportFault or NoBackend.
+        """The first reply that another backend could not better. Raises TransportFault, KeyRefused or NoBackend.
 
         Args:
             send: sends the request to a backend.
@@ -80,6 +91,11 @@ class Failover:
                     continue
                 if brief:
                     return Attempt(reply, lease, place.pop_all())
+                if reply.status in REFUSED:
+                    lease.report(ok=True, status=reply.status)
+                    if discard is not None:
+                        await discard(reply)
+                    raise KeyRefused(reply.status, lease.url)
                 if reply.status in _ELSEWHERE:
                     lease.report(ok=False, status=reply.status, retry_after=retry_after(reply.headers))
                     if self._has_another(lease):

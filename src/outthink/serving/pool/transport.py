@@ -13,6 +13,7 @@ from typing import Self
 
 import aiohttp
 
+from outthink.http.secrets import MaskedResponse, mask_of
 from outthink.http.transport import FaultKind, Response, Timeouts, TransportFault
 
 _IDLE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a request
@@ -48,8 +49,18 @@ class AiohttpTransport:
 
     async def open(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+    ) -> Response:
+        """Send a request and wait for the head of its reply; the reply tells no secret of it. Raises TransportFault."""
+        if (mask := mask_of(url, headers)) is None:
+            return await self._send(method, url, headers, body, timeouts)
+        try:
+            return MaskedResponse(await self._send(method, url, headers, body, timeouts), mask)
+        except TransportFault as fault:
+            raise mask.fault(fault) from None
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
     ) -> AiohttpResponse:
-        """Send a request and wait for the head of its reply. Raises TransportFault."""
         limits = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.idle)
         tries = _STALE
         while True:
@@ -68,7 +79,20 @@ class AiohttpTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
     ) -> Whole:
         """Send a request and read its reply whole; cancelling closes the connection. Raises TransportFault."""
-        reply = await self.open(method, url, headers, body, timeouts)
+        mask = mask_of(url, headers)
+        try:
+            whole = await self._fetch(method, url, headers, body, timeouts)
+        except TransportFault as fault:
+            raise fault if mask is None else mask.fault(fault) from None
+        if mask is None:
+            return whole
+        content = mask.content(whole.content, error=whole.status >= 400)
+        return Whole(whole.status, mask.headers(whole.headers), content)
+
+    async def _fetch(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+    ) -> Whole:
+        reply = await self._send(method, url, headers, body, timeouts)
         try:
             return Whole(reply.status, reply.headers, await reply.response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -1,0 +1,185 @@
+"""Secrets that go out with a request, kept out of all that is said in return.
+
+Knows: where a request carries secrets (its Authorization header, the query of its URL) and the forms in which servers
+repeat them: as they are, escaped for JSON, URLs or HTML, in base64. Does not know who reads a reply.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from typing import Self
+from urllib.parse import parse_qsl
+
+from outthink.http.transport import Response, TransportFault
+
+MASK = b"***"
+_ANYWHERE, _ALONE, _IN_ERRORS = 8, 5, 3
+"""Letters from which a secret is masked: within words, as a word of its own, and only where errors are told."""
+_PUBLIC = ("api-version", "api_version", "version")
+"""Terms of a query that are no secrets, and may well stand in an answer."""
+_LONGEST_LINE = 1 << 16
+
+
+class SecretMask:
+    """Masks secrets in texts, headers and bytes."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        known = sorted({secret for secret in secrets if secret.strip()}, key=len, reverse=True)
+        raw = [secret.encode("utf-8", "surrogateescape") for secret in known]
+        long = [secret for secret in raw if len(secret) >= _ANYWHERE]
+        short = [secret for secret in raw if _IN_ERRORS <= len(secret) < _ANYWHERE]
+        self._plain = tuple(dict.fromkeys(form for secret in long for form in (secret, *_in_base64(secret))))
+        self._escaped = _pattern(long)
+        # A short one without a digit or a sign, such as EMPTY, is a placeholder that an answer may well hold.
+        self._telling = _words(
+            secret for secret in short if len(secret) >= _ALONE and not (secret.isalpha() or secret.isdigit())
+        )
+        self._words = _words(short)
+        self.longest = 6 * max(map(len, long), default=0)
+        """Letters of the longest form of a secret."""
+
+    def content(self, content: bytes, *, error: bool = False) -> bytes:
+        """Bytes of a body without secrets.
+
+        Args:
+            error: the body tells of a failure, so that even a secret that is a plain short word has no business there.
+        """
+        for form in self._plain:
+            if form in content:
+                content = content.replace(form, MASK)
+        if self._escaped is not None and (b"\\" in content or b"%" in content or b"&" in content):
+            content = self._escaped.sub(MASK, content)
+        words = self._words if error else self._telling
+        return content if words is None else words.sub(MASK, content)
+
+    def text(self, text: str) -> str:
+        """A text of an error or a header without secrets."""
+        content = text.encode("utf-8", "surrogateescape")
+        masked = self.content(content, error=True)
+        return text if masked is content or masked == content else masked.decode("utf-8", "surrogateescape")
+
+    def headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Headers without secrets; one whose name holds a secret is left out."""
+        lines = "\n".join(f"{name}: {value}" for name, value in headers.items())
+        if self.text(lines) == lines:
+            return headers
+        return {name.lower(): self.text(value) for name, value in headers.items() if self.text(name) == name}
+
+    def fault(self, fault: TransportFault) -> TransportFault:
+        """A fault that tells no secret; a library's own words may quote what came or where it was asked for."""
+        return TransportFault(fault.kind, self.text(fault.detail))
+
+
+class MaskedResponse:
+    """A reply without the secrets of its request. Lines of its body wait for their ends, so that none is cut in two."""
+
+    def __init__(self, reply: Response, mask: SecretMask) -> None:
+        self._reply, self._mask, self.status = reply, mask, reply.status
+        self.headers = mask.headers(reply.headers)
+        self._error = reply.status >= 400
+        self._held = b""
+        self._ended = False
+        self._end: Exception = StopAsyncIteration()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._ended:
+            try:
+                piece = await anext(self._reply)
+            except StopAsyncIteration:
+                piece, self._ended = b"", True
+            except TransportFault as fault:  # what came before it is handed on first
+                piece, self._ended, self._end = b"", True, self._mask.fault(fault)
+            if self._held or not piece.endswith((b"\n", b"\r")):
+                piece = self._whole_lines(self._held + piece)
+            if piece:
+                return self._mask.content(piece, error=self._error)
+        raise self._end from None
+
+    def _whole_lines(self, content: bytes) -> bytes:
+        """What may go on now: whole lines, or all but the end of a line that is too long to be kept."""
+        end = max(content.rfind(b"\n"), content.rfind(b"\r")) + 1
+        if self._ended:
+            end = len(content)
+        elif len(content) - end > _LONGEST_LINE:
+            content = self._mask.content(content, error=self._error)
+            end = max(end, len(content) - self._mask.longest)
+        self._held = content[end:]
+        return content[:end]
+
+    async def aclose(self) -> None:
+        """Close the reply."""
+        await self._reply.aclose()
+
+
+def mask_of(url: str, headers: Mapping[str, str]) -> SecretMask | None:
+    """What masks the secrets that a request carries, None for one that carries none."""
+    authorization, query = headers.get("authorization"), url.partition("?")[2]
+    return _mask(authorization or "", query) if authorization or query else None
+
+
+@lru_cache(256)
+def _mask(authorization: str, query: str) -> SecretMask | None:
+    secrets = [*_of_header(authorization), *_of_query(query)]
+    return SecretMask(secrets) if secrets else None
+
+
+def _of_header(authorization: str) -> Iterator[str]:
+    scheme, _, value = authorization.partition(" ")
+    if not value:
+        return
+    yield value
+    if scheme.lower() == "basic":
+        with suppress(ValueError):  # whoever wrote it by hand may have written anything
+            pair = base64.b64decode(value).decode("utf-8", "replace")
+            user, _, password = pair.partition(":")
+            yield from (pair, password) if password else (pair, user)
+
+
+def _of_query(query: str) -> Iterator[str]:
+    terms = [(name, value) for name, value in parse_qsl(query) if name.lower() not in _PUBLIC]
+    if terms:
+        yield query
+        yield from (value for _, value in terms if len(value) >= _ANYWHERE)
+
+
+def _in_base64(raw: bytes) -> Iterator[bytes]:
+    """The letters that stand for a secret within base64, wherever it begins there: alone, or behind a user's name."""
+    for before in range(3):
+        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
+        yield base64.b64encode(b"\0" * before + raw)[first:last]
+
+
+def _pattern(secrets: Iterable[bytes]) -> re.Pattern[bytes] | None:
+    """Secrets of which any letter may be escaped."""
+    forms = [b"".join(map(_letter, secret)) for secret in secrets]
+    return re.compile(b"|".join(forms)) if forms else None
+
+
+def _letter(value: int) -> bytes:
+    """One letter as it is, or as JSON, a URL or HTML may write it."""
+    raw = re.escape(bytes([value]))
+    forms = [raw, rb"\\u00(?i:%02x)" % value, b"%%(?i:%02x)" % value, b"&#0*%d;" % value, b"&#[xX]0*(?i:%x);" % value]
+    forms += {
+        b'"': [rb'\\+"', b"&quot;"],
+        b"\\": [rb"\\+"],
+        b"/": [rb"\\+/"],
+        b"&": [b"&amp;"],
+        b"<": [b"&lt;"],
+        b">": [b"&gt;"],
+        b"'": [rb"\\'", b"&apos;"],
+        b" ": [rb"\+"],
+    }.get(bytes([value]), [])
+    return b"(?:" + b"|".join(forms) + b")"
+
+
+def _words(words: Iterable[bytes]) -> re.Pattern[bytes] | None:
+    """Words that stand alone."""
+    found = [re.escape(word) for word in words]
+    return re.compile(rb"(?<![\w-])(?:" + b"|".join(found) + rb")(?![\w-])") if found else None
