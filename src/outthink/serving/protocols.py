@@ -84,6 +84,11 @@ class Terms:
         """Whether there is a budget by day or month."""
         return bool(self.day.limited or self.month.limited)
 
+    @property
+    def priced(self) -> bool:
+        """Whether such a budget is in dollars."""
+        return self.day.usd is not None or self.month.usd is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredKey:
@@ -157,6 +162,7 @@ class Key:
         budget: ceilings of every single request; they win over what a request asks for.
         strategy: what `outthink/auto` runs for this key, None for the policy's or the default.
         models: names it may ask for, empty for all.
+        priced: the budget by day or month is in dollars, too.
     """
 
     id: str
@@ -166,6 +172,12 @@ class Key:
     budget: Budget = field(default_factory=Budget)
     strategy: str | None = None
     models: tuple[str, ...] = ()
+    priced: bool = False
+
+    @property
+    def counted(self) -> bool:
+        """Whether anything but time is limited, so that a request must show what it may cost."""
+        return self.limited or any(currency != "seconds" for currency in self.budget.limited)
 
 
 ANYONE = Key("anyone", admin=True)

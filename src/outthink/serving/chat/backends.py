@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +24,7 @@ from outthink.http.server import Address
 from outthink.serving.chat.engine import CallSharing
 from outthink.serving.failure import unknown_cost
 from outthink.serving.pool.pool import NoBackend, Tariffs
+from outthink.serving.pool.rules import FieldRules
 from outthink.session.runner import Places
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Backends:
         self.tariffs = Tariffs(app.pool)
         self._facts: dict[str, Facts] = {}
         self._places: dict[str, Places] = {}
-        self._counting: dict[str, tuple[float, bool]] = {}
+        self._found: dict[str, tuple[float, list[Facts]]] = {}
         self._disproved: set[str] = set()
 
     def facts(self, model: str) -> Facts:
@@ -67,13 +68,27 @@ class Backends:
         """
         if model in self._disproved or self.pool.places(model) is not None:
             return None
-        looked, counting = self._counting.get(model, (0.0, False))
+        findings = self._findings(model)
+        counting = bool(findings) and all(facts.n and facts.usage_sums for facts in findings)
+        return CallSharing(lambda: self._disproved.add(model)) if counting else None
+
+    def rules(self, model: str) -> FieldRules:
+        """What limited keys may send to a model; how a chat's length is called there as its operator or doctor says."""
+        rules = self.pool.rules(model)
+        if rules.length_name is None:
+            known = (facts.length_name for facts in (self.facts(model), *self._findings(model)))
+            if (name := next(filter(None, known), None)) is not None:
+                return replace(rules, length_name=name)
+        return rules
+
+    def _findings(self, model: str) -> list[Facts]:
+        """What `doctor` has found out about each backend of a model."""
+        looked, findings = self._found.get(model, (0.0, []))
         if (now := monotonic()) >= looked:
             folder, urls = cache_dir() / "servers", self.pool.urls(model)
             findings = [recall(file_for(folder, Address.parse(url).base, model)) for url in urls]
-            counting = bool(findings) and all(facts.n and facts.usage_sums for facts in findings)
-            self._counting[model] = now + _FRESH, counting
-        return CallSharing(lambda: self._disproved.add(model)) if counting else None
+            self._found[model] = now + _FRESH, findings
+        return findings
 
     def check_budget(self, model: str, budget: Budget) -> None:
         """Refuse a budget in a currency that nobody can count for a model. Raises Failure."""

@@ -43,10 +43,10 @@ _SHORT = {"LEDGER": "LEDGER_URL", "POLICY": "POLICY_FILE"}
 Table = dict[str, dict[str, Setting]]
 
 
-def from_file(path: Path | None) -> tuple[Table, list[dict[str, Setting]]]:
-    """What a file says: its sections, and its backends. Raises BadInput."""
+def from_file(path: Path | None) -> tuple[Table, Table]:
+    """What a file says: its sections, and its backends by their place in it. Raises BadInput."""
     tables_read: Table = {}
-    backends: list[dict[str, Setting]] = []
+    backends: Table = {}
     if path is None:
         return tables_read, backends
     try:
@@ -58,9 +58,7 @@ def from_file(path: Path | None) -> tuple[Table, list[dict[str, Setting]]]:
         raise BadInput("config", str(path), f"is no TOML ({error})", "mend that place") from None
     for name, table in tables.items():
         if name == "backends":
-            if not isinstance(table, list) or not all(isinstance(row, dict) for row in table):
-                raise BadInput(f"{path}: {name}", table, "is no list of sections", f"write [[{name}]] above each")
-            backends = [_table(path, f"{name}[{at}]", row, BackendConfig) for at, row in enumerate(table)]
+            backends = {place: _table(path, place, row, BackendConfig) for place, row in _backend_rows(path, table)}
         elif name not in SECTIONS:
             raise unknown(str(path), name, [*SECTIONS, "backends"], "is no section")
         elif not isinstance(table, dict):
@@ -68,6 +66,18 @@ def from_file(path: Path | None) -> tuple[Table, list[dict[str, Setting]]]:
         else:
             tables_read[name] = _table(path, name, table, SECTIONS[name])
     return tables_read, backends
+
+
+def _backend_rows(path: Path, table: object) -> list[tuple[str, JsonDict]]:
+    """Each backend's place and keys: [[backends]] for each, or [backends.NAME]. Raises BadInput."""
+    if isinstance(table, dict):
+        rows = [(f"backends.{name}", row) for name, row in table.items()]
+    else:
+        rows = [(f"backends[{at}]", row) for at, row in enumerate(table)] if isinstance(table, list) else [("", table)]
+    if not all(isinstance(row, dict) for _, row in rows):
+        remedy = "write [[backends]] or [backends.NAME] above each"
+        raise BadInput(f"{path}: backends", table, "is no list of sections", remedy)
+    return rows
 
 
 def from_environment(environ: Mapping[str, str]) -> Table:
@@ -187,8 +197,9 @@ def read_config(
     else:
         if (cost := price or energy) is not None:
             flag = "--price" if price else "--energy"
-            raise BadInput(flag, cost, "goes with --model", "write it under [[backends]] in the file")
-        backends = tuple(build(BackendConfig, row, f"{file}: backends[{at}]") for at, row in enumerate(rows))
+            raise BadInput(flag, cost, "goes with --model", "write it under the backend in the file")
+        built = [(place, build(BackendConfig, row, f"{file}: {place}")) for place, row in rows.items()]
+        backends = tuple(replace(backend, name=place.partition(".")[2] or None) for place, backend in built)
     parts: JsonDict = {name: build(SECTIONS[name], keys, name) for name, keys in table.items()}
     origins = {f"{name}.{key}": setting.where for name, keys in table.items() for key, setting in keys.items()}
     return Config(backends=backends, origins=origins, **parts)
@@ -227,7 +238,7 @@ def effective(config: Config) -> str:
     """What holds now. Secrets are three stars, and only their references are shown."""
     lines: list[str] = []
     for backend in config.backends:
-        lines.append("[[backends]]")
+        lines.append(backend.setting)
         for name in keys_of(type(backend)):
             value = getattr(backend, name)
             if value is not None and value != ():
@@ -256,6 +267,8 @@ def example() -> str:
     for section, kind in {"backends": BackendConfig, **SECTIONS}.items():
         summary, keys = described(kind)
         row = kind is BackendConfig
+        if row:
+            lines.append("# [[backends]] above each, or [backends.NAME], so that messages name it.")
         lines += [f"# {summary}", f"[[{section}]]" if row else f"[{section}]"]
         for entry in fields(kind):
             if entry.name not in keys_of(kind):

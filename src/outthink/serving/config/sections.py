@@ -6,8 +6,10 @@ where the configuration comes from.
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import re
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,9 +26,11 @@ from outthink.http.errors import masked_url
 from outthink.http.server import Address
 from outthink.serving.ledger import Rules, usual_url
 from outthink.serving.pool.backend import BackendSettings
+from outthink.serving.pool.rules import FieldSettings
 
 _LONGEST = 1 << 16
 _DAY = 86_400.0
+_BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -60,6 +64,10 @@ class BackendConfig:
         models: names that it is asked for; left out, all that it lists.
         price: dollars per million tokens, as `IN,OUT` or `IN,OUT,CACHED`; left out, those published.
         energy: joules a token, bounds from above, as `PROMPT,COMPLETION`; left out, unknown.
+        length_name: field that caps a chat there, `max_tokens` or `max_completion_tokens`; left out, the client's.
+        allow_fields: fields, parts and tools that keys with a budget may send though nobody knows what they cost.
+        image_tokens: of one picture at most; left out, keys with a budget may send none.
+        audio_tokens_per_second: of sound at most; left out, keys with a budget may send none.
     """
 
     url: str
@@ -70,7 +78,12 @@ class BackendConfig:
     models: tuple[str, ...] = ()
     price: str | None = None
     energy: str | None = None
+    length_name: str | None = None
+    allow_fields: tuple[str, ...] = ()
+    image_tokens: int | None = None
+    audio_tokens_per_second: float | None = None
     key: str | None = field(default=None, repr=False, metadata={"hidden": True})
+    name: str | None = field(default=None, metadata={"hidden": True})
 
     def __post_init__(self) -> None:
         if not self.local:
@@ -93,8 +106,21 @@ class BackendConfig:
         known = colon and scheme not in SCHEMES and any(plugin.name == scheme for plugin in installed("engines"))
         return scheme if known else None
 
+    @property
+    def setting(self) -> str:
+        """The heading of its section in the file."""
+        name = self.name
+        return "[[backends]]" if name is None else f"[backends.{name if _BARE.match(name) else json.dumps(name)}]"
+
     def settings(self, key: str | None = None) -> BackendSettings:
         """As the pool takes it."""
+        fields = FieldSettings(
+            setting=self.setting,
+            length_name=self.length_name or ("max_tokens" if self.local else None),  # ours knows that name
+            allow_fields=self.allow_fields,
+            image_tokens=self.image_tokens,
+            audio_tokens_per_second=self.audio_tokens_per_second,
+        )
         return BackendSettings(
             url=self.url,
             key=key,
@@ -103,6 +129,7 @@ class BackendConfig:
             models=self.models,
             price=None if self.price is None else Price.parse(self.price),
             energy=None if self.energy is None else Energy.parse(self.energy),
+            fields=fields,
         )
 
     def secret(self) -> str | None:

@@ -1,7 +1,7 @@
 """What a request that is passed through may use.
 
-Knows: which field caps a completion, and how a request is made to fit a key's ceilings. A request that fits, of a key
-without a budget by day or month, is not touched. Does not know the ledger, nor which backend answers.
+Knows: under which name a cap is written, and how a request is made to fit a key's ceilings. A request of a key without
+ceilings and budgets is sent as it came. Does not know the ledger, nor which backend answers.
 """
 
 from __future__ import annotations
@@ -9,19 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from outthink.economics.tariff import Tariff
-from outthink.http.fields import (
-    CHAT_LENGTH_FIELDS,
-    RESPONSES_LENGTH_FIELD,
-    JsonDict,
-    completions_in,
-    encode,
-    length_field,
-)
+from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, completions_in, encode, endpoint_of, length_field
 from outthink.http.usage import read_count
-from outthink.serving.failure import Failure, unknown_cost
+from outthink.serving.failure import Failure, bad_field, unknown_cost
+from outthink.serving.forward.checked import CheckedBody
+from outthink.serving.pool.rules import FieldRules
 from outthink.serving.protocols import Key
-
-_LENGTH_FIELDS = (*CHAT_LENGTH_FIELDS, RESPONSES_LENGTH_FIELD)
 
 
 class CappedRequest(NamedTuple):
@@ -40,55 +33,79 @@ class CappedRequest(NamedTuple):
 
 
 def cap_request(
-    key: Key, path: str, content: bytes, body: JsonDict, default_tokens: int, tariff: Tariff
+    key: Key,
+    path: str,
+    content: bytes,
+    body: JsonDict,
+    default_tokens: int,
+    tariff: Tariff,
+    rules: FieldRules | None = None,
 ) -> CappedRequest:
-    """The request as this key may send it. Raises Failure where its ceilings leave no room.
+    """The request as this key may send it. Raises Failure where its ceilings leave no room, or for what has no bound.
 
     Args:
         default_tokens: of a completion where the request does not say.
+        rules: what the operator lets a limited key send.
     """
-    name = next((field for field in _LENGTH_FIELDS if body.get(field) is not None), None)
-    asked = read_count(body.get(name)) if name is not None else None
-    completions = completions_in(path, body)
-    cap = asked or default_tokens
-    prompt = len(content)  # no tokeniser makes more tokens than there are bytes
-    if (ceiling := key.budget.tokens) is not None:
-        cap = min(cap, (ceiling - prompt) // completions)
-    if cap < 1:
-        raise _no_room(f"{key.budget.tokens} tokens")
-    generated = cap * completions
+    if not key.counted:  # a ceiling of seconds is kept by the clock, and needs no cap on tokens
+        return _uncapped(path, content, body, default_tokens, tariff)
+    checked = checked_body(key, path, body, rules or FieldRules())
+    # No tokeniser makes more tokens than there are bytes; pictures and sound have bounds of their own.
+    prompt = len(content) - checked.shown + checked.unseen
+    name = checked.length_name
+    cap = 0 if name is None else checked.told or default_tokens
+    room = None if key.budget.tokens is None else key.budget.tokens - prompt
+    if room is not None:
+        most = room // checked.completions - checked.thinking
+        cap = min(cap, most)
+        if room < 0 or (name is not None and most < 1):
+            raise _no_room(f"{key.budget.tokens} tokens", name)
+    if name is not None and checked.floor > cap:
+        problem = f"is more than the {cap} tokens that this completion may have"
+        raise bad_field(checked.floor_name, checked.floor, problem, "lower it, or raise max_tokens")
+    generated = 0 if name is None else (cap + checked.thinking) * checked.completions
     usd = tariff.usd_bound(prompt, generated)
-    _check(key.budget.usd, usd, "dollars", tariff)
-    _check(key.budget.joules, tariff.joules_bound(prompt, generated), "joules", tariff)
-    # A ceiling of seconds is kept by the clock, and needs no cap on tokens.
-    limited = key.limited or any(currency != "seconds" for currency in key.budget.limited)
-    changes: JsonDict = {}
-    if limited and cap != asked and (field := name or length_field(path)):
-        changes[field] = cap
-    options = body.get("stream_options")
+    _check(key.budget.usd, usd, "dollars", tariff, name)
+    _check(key.budget.joules, tariff.joules_bound(prompt, generated), "joules", tariff, name)
+    sent = checked.body
+    if name is not None:
+        sent[name] = cap
+    options = sent.get("stream_options")
     wants_usage = isinstance(options, dict) and options.get("include_usage") is True
     # A budget needs the counts; the Responses API tells them without being asked.
-    hide = key.limited and body.get("stream") is True and not wants_usage and not path.endswith("/responses")
+    told_anyway = checked.endpoint in ("responses", "embeddings")
+    hide = key.limited and sent.get("stream") is True and not wants_usage and not told_anyway
     if hide:
-        changes["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    sent = encode({**body, **changes}) if changes else content
-    return CappedRequest(sent, prompt + generated, usd, hide, completions)
+        sent["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    return CappedRequest(encode(sent), prompt + generated, usd, hide, checked.completions)
 
 
-def _check(limit: float | None, bound: float | None, unit: str, tariff: Tariff) -> None:
+def checked_body(key: Key, path: str, body: JsonDict, rules: FieldRules) -> CheckedBody:
+    """A body read for a limited key. Raises Failure for what it may not send."""
+    priced = key.priced or key.budget.usd is not None
+    return CheckedBody(endpoint_of(path), rules, priced).read(body)
+
+
+def _uncapped(path: str, content: bytes, body: JsonDict, default_tokens: int, tariff: Tariff) -> CappedRequest:
+    """A request that nothing limits: what it asks for, as far as it can be told, and its bytes as they came."""
+    completions, name = completions_in(path, body), length_field(path)
+    asked = next((count for field in (name, *CHAT_LENGTH_FIELDS) if (count := read_count(body.get(field or "")))), None)
+    generated = 0 if name is None else (asked or default_tokens) * completions
+    usd = tariff.usd_bound(len(content), generated)
+    return CappedRequest(content, len(content) + generated, usd, False, completions)
+
+
+def _check(limit: float | None, bound: float | None, unit: str, tariff: Tariff, name: str | None) -> None:
     """Raise Failure for a request that may cost more than its key's ceiling, or nobody knows how much."""
     if limit is None:
         return
     if bound is None:
         raise unknown_cost("model", tariff.model, unit, "this key has a ceiling for it")
     if bound > limit:
-        raise _no_room(f"{limit:g} {unit}")
+        raise _no_room(f"{limit:g} {unit}", name)
 
 
-def _no_room(ceiling: str) -> Failure:
-    return Failure(
-        400,
-        f"max_tokens: the request does not fit this key's ceiling of {ceiling}; shorten it or lower max_tokens",
-        param="max_tokens",
-        code="ceiling",
-    )
+def _no_room(ceiling: str, name: str | None) -> Failure:
+    field, remedy = ("input", "shorten it") if name is None else ("max_tokens", "shorten it or lower max_tokens")
+    message = f"{field}: the request does not fit this key's ceiling of {ceiling}; {remedy}"
+    return Failure(400, message, param=field, code="ceiling")

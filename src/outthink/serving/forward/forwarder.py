@@ -62,6 +62,7 @@ class Forwarder:
 
     def __init__(self, app: App, backends: Backends) -> None:
         self.app, self.tariffs, self._places = app, backends.tariffs, backends.places
+        self._rules = backends.rules
         limits = app.limits
         self._timeouts = Timeouts(limits.connect_seconds, limits.backend_seconds)
 
@@ -80,7 +81,8 @@ class Forwarder:
         passed = _PassedRequest(account, path, content, headers)
         if key.limited or idempotency is not None or key.budget.limited:
             tariff = self.tariffs.bound(model)
-            capped = cap_request(key, path, content, body, self.app.limits.max_tokens, tariff)
+            rules = self._rules(model)
+            capped = cap_request(key, path, content, body, self.app.limits.max_tokens, tariff, rules)
             passed.content, passed.usage_filter = capped.content, UsageFilter() if capped.hide_usage else None
             await account.reserve(capped.tokens, capped.usd, idempotency)
             if (again := replayed(account)) is not None:

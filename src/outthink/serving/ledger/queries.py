@@ -250,4 +250,5 @@ class KeyCache:
 
 def _cached_key(stored: StoredKey) -> Key:
     terms = stored.terms
-    return Key(stored.id, stored.name, terms.admin, terms.limited, terms.ceiling, terms.strategy, terms.models)
+    ceiling, strategy, models = terms.ceiling, terms.strategy, terms.models
+    return Key(stored.id, stored.name, terms.admin, terms.limited, ceiling, strategy, models, terms.priced)

@@ -21,6 +21,7 @@ from outthink.economics.price import Pricing
 from outthink.economics.tariff import Energy
 from outthink.http.server import Address
 from outthink.http.transport import TransportFault
+from outthink.serving.pool.rules import FieldSettings
 
 # A prompt prefers the backend with the highest of one random number per pair, weighted: losing a backend moves only
 # the prompts that preferred it, and spreads them over the others (Thaler and Ravishankar 1998; weights as in
@@ -92,6 +93,9 @@ def preferred(available: Sequence[L], prefix: int, overload: float, slack: int) 
     return next((each for each in ranked if each.active < max(slack, share * each.weight)), best)
 
 
+_FIELDS = FieldSettings()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendSettings:
     """One backend.
@@ -104,6 +108,7 @@ class BackendSettings:
         models: names that it is asked for, empty for all that it lists.
         price: of its tokens, None for the published one, if there is any.
         energy: joules of its tokens, None where nobody knows.
+        fields: what limited keys may send to it, and what bounds that.
     """
 
     url: str
@@ -113,6 +118,7 @@ class BackendSettings:
     models: tuple[str, ...] = ()
     price: Pricing | None = None
     energy: Energy | None = None
+    fields: FieldSettings = _FIELDS
 
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 1e6:

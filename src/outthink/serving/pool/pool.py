@@ -27,6 +27,7 @@ from outthink.serving.pool.backend import (
     least_busy,
     preferred,
 )
+from outthink.serving.pool.rules import FieldRules
 from outthink.serving.pool.transport import AiohttpTransport
 
 _log = logging.getLogger("outthink.serving")
@@ -80,6 +81,8 @@ class BackendPool:
         self._stated = {
             backend.url: (given.price, given.energy) for backend, given in zip(self.backends, backends, strict=True)
         }
+        self._fields = {backend.url: given.fields for backend, given in zip(self.backends, backends, strict=True)}
+        self._rules: dict[tuple[str, ...], FieldRules] = {}
         self._urls: dict[str, tuple[str, ...]] = {}
         self._names: tuple[str, ...] = ()
         self._healthy: dict[str, bool] = {}
@@ -113,6 +116,14 @@ class BackendPool:
     def urls(self, model: str) -> tuple[str, ...]:
         """Base URLs of a model's backends, well or not."""
         return self._urls.get(model, ())
+
+    def rules(self, model: str) -> FieldRules:
+        """What limited keys may send to a model, whichever backend is asked."""
+        urls = self.urls(model)
+        rules = self._rules.get(urls)
+        if rules is None:
+            rules = self._rules[urls] = FieldRules.strictest([self._fields[url] for url in urls])
+        return rules
 
     def stated(self, url: str) -> tuple[Pricing | None, Energy | None]:
         """What a backend's operator has said that its tokens cost."""

@@ -1,0 +1,214 @@
+"""The body of a request as a limited key may send it: fields that we know, what they ask for, and nothing else.
+
+Knows: that lengths are taken out wherever they stand, that multiplicities are whole, and that a field which nobody
+knows may hold no number. Does not know ceilings, or which length is written in their place.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from outthink.http.events import Json, JsonObject
+from outthink.http.fields import (
+    CHAT_LENGTH_FIELDS,
+    Endpoint,
+    JsonDict,
+    Kind,
+    kind_of,
+    length_field,
+    normalised,
+    prompts_in,
+    read_whole,
+)
+from outthink.serving.failure import Failure, bad_field
+from outthink.serving.forward.parts import PartBounds
+from outthink.serving.pool.rules import FieldRules
+
+_NUMBER = re.compile(r"\d|://|\A\s*[+-]?(?:inf|infinity|nan)\s*\Z|\Adata:", re.IGNORECASE)
+"""In a text: a digit, what some language reads as a number, or an address of content that the request does not show."""
+_THINKING = frozenset(map(normalised, ("reasoning", "thinking", "thinking_config")))
+"""Objects in which a length is that of the thinking alone."""
+_TOOLS = ("function", "custom")
+"""Tools that the client runs itself."""
+_TIERS = ("auto", "default")
+_DEPTH = 3  # objects of fields within each other
+
+
+def holds_number(value: Json) -> bool:
+    """Whether a number or an address stands in a value, at any depth, as itself or as a text."""
+    waiting = [value]
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, dict):
+            waiting += [*here, *here.values()]
+        elif isinstance(here, list):
+            waiting += here
+        elif isinstance(here, str):
+            if _NUMBER.search(here) is not None:
+                return True
+        elif here is not None and not isinstance(here, bool):
+            return True
+    return False
+
+
+@dataclass(slots=True)
+class CheckedBody:
+    """One request, read for a limited key. Raises Failure that names the field and who can allow it.
+
+    Args:
+        priced: the key is limited in dollars.
+
+    After `read`, `body` is what may be sent, without a length; `told` is the smallest length, `named` the chat's own
+    names of it; `thinking` and `floor` are tokens; `unseen` tokens of pictures and sound stand for `shown` bytes.
+    """
+
+    endpoint: Endpoint
+    rules: FieldRules
+    priced: bool
+    body: JsonDict = field(default_factory=dict)
+    told: int | None = None
+    named: list[str] = field(default_factory=list)
+    thinking: int = 0
+    floor: int = 0
+    floor_name: str = "min_tokens"
+    choices: int = 1
+    beams: int = 1
+    prompts: int = 1
+    unseen: int = 0
+    shown: int = 0
+    _parts: PartBounds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._parts = PartBounds(self.rules)
+
+    @property
+    def completions(self) -> int:
+        """How many are asked for, over all prompts."""
+        return self.choices * self.beams * self.prompts
+
+    @property
+    def length_name(self) -> str | None:
+        """The field that the cap is written under: a chat's as the operator or the client has it."""
+        if self.endpoint != "chat":
+            return length_field(self.endpoint)
+        return self.rules.length_name or (self.named[0] if len(self.named) == 1 else CHAT_LENGTH_FIELDS[0])
+
+    def read(self, body: JsonDict) -> CheckedBody:
+        """Read a decoded body."""
+        self.body = self._object(body, "")
+        self.unseen, self.shown = self._parts.tokens, self._parts.content
+        return self
+
+    def _object(self, fields: JsonObject, place: str) -> JsonDict:
+        kept: JsonDict = {}
+        within = normalised(place.rstrip(".").rpartition(".")[2])
+        for name, value in fields.items():
+            at, kind = place + name, kind_of(self.endpoint, name)
+            if kind == "length" and within in _THINKING:
+                kind = "thinking"
+            if kind == "length":
+                self._length(at, value)
+            elif value is None:
+                kept[name] = None
+            elif kind == "holder" and isinstance(value, dict) and place.count(".") < _DEPTH:
+                if (inside := self._object(value, f"{at}.")) or not value:
+                    kept[name] = inside
+            elif kind in ("thinking", "floor", "choices", "beams"):
+                kept[name] = self._count(at, kind, value)
+            else:
+                kept[name] = self._value(at, name, kind, value)
+        return kept
+
+    def _length(self, at: str, value: Json) -> None:
+        if value is None:
+            return
+        length = self._whole(at, value, 1)
+        self.told = length if self.told is None else min(self.told, length)
+        if at in CHAT_LENGTH_FIELDS:
+            self.named.append(at)
+
+    def _count(self, at: str, kind: Kind | None, value: Json) -> int:
+        count = self._whole(at, value, 1 if kind in ("choices", "beams") else 0)
+        if kind == "thinking":
+            self.thinking = max(self.thinking, count)
+        elif kind == "choices":
+            self.choices = max(self.choices, count)
+        elif kind == "beams":
+            self.beams = max(self.beams, count)
+        elif count > self.floor:
+            self.floor, self.floor_name = count, at
+        return count
+
+    @staticmethod
+    def _whole(at: str, value: Json, least: int) -> int:
+        count = read_whole(value)
+        if count is None or count < least:
+            raise bad_field(at, value, f"is no whole number from {least}", "change it or leave it out")
+        return count
+
+    def _value(self, at: str, name: str, kind: Kind | None, value: Json) -> Json:
+        if kind in (None, "holder", "hidden", "tier") and self.rules.allowed.intersection(
+            (normalised(name), normalised(at))
+        ):
+            return self._without_lengths(value)
+        if kind == "input":
+            self._input(at, name, value)
+        elif kind == "tools":
+            self._tools(at, value)
+        elif kind == "hidden":
+            if value is not False and value not in ("", [], ["text"], "none"):
+                what = "brings in what the request does not show, and this key has a budget"
+                raise self._refused(at, value, what)
+        elif kind == "tier":
+            if self.priced and value not in _TIERS:
+                raise self._refused(at, value, "has a price that is not known here, and this key has dollars")
+        elif kind == "plain":
+            self._plain(at, name, value)
+        elif kind != "free":
+            self._parts.add(at, value)
+            if holds_number(value):
+                raise self._refused(at, value, "is not known and holds a number or an address")
+        return value
+
+    def _plain(self, at: str, name: str, value: Json) -> None:
+        known = normalised(name)
+        if known == "model" and (at != "model" or not isinstance(value, str)):
+            raise bad_field(at, value, "is another model", "name one in model alone")
+        if known == "stream" and (at != "stream" or not isinstance(value, bool)):
+            raise bad_field(at, value, "is neither true nor false", "send stream as one of them, or leave it out")
+        flat = value if isinstance(value, list) else [value]
+        if any(isinstance(each, list | dict) for each in flat):
+            raise bad_field(at, value, "is no number, text or list of them", "change it or leave it out")
+
+    def _input(self, at: str, name: str, value: Json) -> None:
+        self._parts.add(at, value)
+        if self.endpoint == "completions" and normalised(name) == "prompt":
+            for index, prompt in enumerate(value if isinstance(value, list) else ()):
+                tokens = isinstance(prompt, list) and all(type(token) is int for token in prompt)
+                if not (tokens or isinstance(prompt, str) or type(prompt) is int):
+                    what = "is neither a text nor a list of tokens"
+                    raise bad_field(f"{at}[{index}]", prompt, what, "send one of them")
+            self.prompts = max(self.prompts, prompts_in(value))
+
+    def _tools(self, at: str, value: Json) -> None:
+        for index, tool in enumerate(value if isinstance(value, list) else [value]):
+            kind = tool.get("type") if isinstance(tool, dict) else tool
+            if kind is None and isinstance(tool, dict):
+                kind = "function" if {"function", "name"}.intersection(tool) else next(iter(tool), None)
+            if kind not in _TOOLS and normalised(str(kind)) not in self.rules.allowed:
+                what = "runs at the server, which adds what it finds, and this key has a budget"
+                raise self._refused(f"{at}[{index}]", kind, what, str(kind)[:40])
+
+    def _without_lengths(self, value: Json) -> Json:
+        """Also what an operator lets through sets no length."""
+        if isinstance(value, list):
+            return [self._without_lengths(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        rest = {name: each for name, each in value.items() if kind_of(self.endpoint, name) != "length"}
+        return {name: self._without_lengths(each) for name, each in rest.items()}
+
+    def _refused(self, at: str, value: Json, problem: str, name: str | None = None) -> Failure:
+        remedy = self.rules.remedy("allow_fields", f'["{name or at}"]')
+        return bad_field(at, value, problem, remedy, code="field_not_allowed")
