@@ -292,7 +292,7 @@ class TestJudgeOverHttp:
 
                 return asyncio.run(main()), len(server.calls)
 
-        busy = refusal("busy", 503)
+        busy = whole({"error": {"message": "busy"}}, 503, retry_after="0")
         reply, calls = ask(busy, chat())
         assert (reply.text, reply.prompt_tokens, reply.completion_tokens, calls) == ("Hello world", 5, 2, 2)
         error, calls = ask(stream(chunk("Half")))

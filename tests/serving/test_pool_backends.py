@@ -49,19 +49,39 @@ def questions_until(proxy: ProxyServer, true: Callable[[], bool], **fields: obje
 @pytest.mark.parametrize(
     "wrong",
     [
-        refusal("out of memory", 500),
-        refusal("asleep", 503),
         refusal("slow down", 429),
-        stream(Drop(), before=(Drop(),)),
+        whole({"error": {"message": "asleep"}}, 503, retry_after="1"),
+        refusal("Loading model", 503, type="unavailable_error"),
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_reply_that_has_not_begun_comes_from_another_backend(wrong: Reply, streamed: bool) -> None:
+def test_a_request_that_was_not_begun_goes_to_another_backend(wrong: Reply, streamed: bool) -> None:
     good = chat(["Hello"]) if streamed else OK
     with pair(wrong, good) as (bad, other), ProxyServer(bad.url, other.url, pool={"failures": 50}) as proxy:
         asked = questions_until(proxy, lambda: calls(other) >= 6 and calls(bad) > 0, stream=streamed)
         assert calls(other) == asked
         assert 1 <= calls(bad) <= asked
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        (refusal("out of memory", 500), 500),
+        (refusal("asleep", 503), 503),
+        (refusal("bad gateway", 502), 502),
+        (stream(Drop(), before=(Drop(),)), 502),
+        (whole(b"<html>no</html>", kind="text/html"), 502),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("model", ["toy", "outthink/single"])
+def test_what_may_have_been_begun_is_asked_of_nobody_else(
+    wrong: Reply, status: int, streamed: bool, model: str
+) -> None:
+    with pair(wrong, wrong) as (one, other), ProxyServer(one.url, other.url) as proxy:
+        got = proxy.chat(model, stream=streamed)
+        assert got.status == (status if model == "toy" else 502)
+        assert calls(one) + calls(other) == 1
 
 
 def test_a_reply_that_has_begun_is_never_asked_for_again() -> None:
@@ -73,9 +93,12 @@ def test_a_reply_that_has_begun_is_never_asked_for_again() -> None:
 
 
 def test_the_last_backends_refusal_reaches_the_client() -> None:
-    with pair(refusal("no", 503), refusal("no", 503)) as (one, other), ProxyServer(one.url, other.url) as proxy:
-        assert proxy.chat("toy").status == 503
-        assert calls(one) == calls(other) == 1
+    busy = refusal("no", 429)
+    servers = [ChatServer(busy) for _ in range(3)]
+    with servers[0], servers[1], servers[2], ProxyServer(*(server.url for server in servers)) as proxy:
+        got = proxy.chat("toy")
+        assert (got.status, got.json["error"]["message"], got.headers["retry-after"]) == (429, "no", "1")
+        assert sum(map(calls, servers)) == 2
 
 
 def test_samples_of_a_strategy_move_to_another_backend_at_once() -> None:

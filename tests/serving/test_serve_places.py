@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.serving.pool import BackendSettings
-from support.chat_server import ChatServer, Drop, Hang, Reply, Seen, chat, models, whole
+from support.chat_server import ChatServer, Hang, Reply, Seen, chat, models, whole
 from support.proxy_server import CHAT, Got, ProxyServer
 from support.waiting import until
 
@@ -76,9 +76,9 @@ def test_everybody_gets_a_place_in_the_end(crowd: tuple[Crowd, ProxyServer], nam
     assert proxy.chat(names[-1]).status == 200
 
 
-def test_calls_of_a_broken_backend_wait_for_a_place_on_the_other() -> None:
+def test_calls_that_a_backend_refuses_wait_for_a_place_on_the_other() -> None:
     seen = Crowd()
-    broken = Reply((), before=(0.002, Drop()))
+    broken = Reply((), 429, before=(0.002,))
     with ChatServer(broken) as bad, ChatServer(seen) as good:
         sites = [BackendSettings(url=item.url, limit=LIMIT) for item in (bad, good)]
         with ProxyServer(*sites) as proxy:

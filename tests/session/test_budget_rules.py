@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from outthink import Budget, Completion, Fault, Price, Request, ScriptedEngine, Session, Speed, Unsupported
+from outthink import Budget, Completion, EngineError, Fault, Price, Request, ScriptedEngine, Session, Speed, Unsupported
 from outthink.economics.tariff import Energy
-from support.runs import BYTE_BOUND, answers, collect, question, virtual
+from support.runs import BYTE_BOUND, collect, question, virtual
 
 WIDE = Speed(total=1e9, concurrency=64)
 PRICE = Price(1.0, 4.0)
@@ -257,21 +257,12 @@ def failing(*attempts: Completion) -> ScriptedEngine:
     return ScriptedEngine(lambda call: left.pop(0), speed=WIDE)
 
 
-def test_a_retry_gets_what_the_failed_attempt_left_over() -> None:
-    broken = failing(Completion(tokens=300, fault=Fault(200)), Completion(answer="1", tokens=100))
+def test_what_has_generated_is_not_tried_again() -> None:
+    broken = failing(Completion(tokens=300, fault=Fault(200)))
     run = virtual(collect(), broken, question(budget=Budget(tokens=600)))
-    assert answers(run.value) == ["1"]
-    assert run.receipt.tokens == 220 + 120
-    assert caps(run) == [600 - BYTE_BOUND, 600 - 220 - BYTE_BOUND]
-
-
-def test_a_budget_that_leaves_no_room_for_a_retry_ends_the_request_and_raises_nothing() -> None:
-    broken = failing(Completion(tokens=300, fault=Fault(250)))
-    run = virtual(collect(), broken, question(budget=Budget(tokens=400)))
-    assert run.error is None
-    assert run.value == []
-    assert run.session.stopped == "budget:tokens"
-    assert any("failed" in note for note in run.receipt.notes)
+    assert isinstance(run.error, EngineError)
+    assert run.receipt.tokens == 220
+    assert caps(run) == [600 - BYTE_BOUND]
 
 
 def test_a_call_refused_at_the_door_says_nothing_about_the_prompt() -> None:

@@ -69,13 +69,19 @@ def test_backoff_is_capped() -> None:
     assert Retries(attempts=20, first=1.0, longest=5.0).delay(10, Fault().error) == 5.0
 
 
-def test_what_a_failed_call_had_generated_is_charged() -> None:
-    run = virtual(collect(), engine({0: [Fault(after=30)]}))
-    failed, finished = run.entries
-    assert (failed.status, failed.cancelled_tokens, failed.completion_tokens) == ("failed", 30, 0)
+@pytest.mark.parametrize("told", [True, False])
+def test_what_a_failed_call_had_generated_is_charged_and_not_asked_for_again(told: bool) -> None:
+    run = virtual(collect(n=2, ahead=1), engine({1: [Fault(after=30)]}, told=told))
+    assert [call.index for call in run.calls] == [0, 1]
+    finished, failed = run.entries
+    assert (failed.status, failed.completion_tokens) == ("failed", 0)
     assert failed.error == "the scripted engine failed as told"
-    assert finished.completion_tokens == 50
-    assert run.receipt.tokens == 80
+    if told:
+        assert (failed.cancelled_tokens, finished.completion_tokens, run.receipt.tokens) == (30, 50, 80)
+
+
+def test_a_call_that_was_begun_is_not_sent_again() -> None:
+    assert Retries().delay(1, EngineError("lost", begun=True)) is None
 
 
 def test_a_fault_beyond_the_end_never_happens() -> None:

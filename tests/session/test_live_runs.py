@@ -188,23 +188,23 @@ def test_an_error_after_the_first_sign_of_life_is_unknown_not_free() -> None:
 
 
 def test_an_error_before_any_output_costs_nothing_and_later_ones_what_had_arrived() -> None:
-    faults = [Fault(0), Fault(64)]
+    faults = [Fault(0), None, Fault(64)]
     broken = ScriptedEngine(
         lambda call: Completion(answer="391", fault=faults.pop(0) if faults else None), speed=FAST
     ).live()
-    value, session = live(collect(), broken)
+    value, session = live(collect(n=2, ahead=1), broken)
     assert answers(value) == ["391"]
     spent = [(e.status, e.prompt_tokens, e.cancelled_tokens, e.completion_tokens) for e in session.ledger.entries]
-    assert spent == [("failed", 0, 0, 0), ("failed", 20, 64, 0), ("finished", 20, 0, 100)]
+    assert spent == [("failed", 0, 0, 0), ("finished", 20, 0, 100), ("failed", 20, 64, 0)]
 
 
 def test_a_failure_in_mid_stream_without_counts_is_unknown_not_free() -> None:
-    faults = [Fault(64)]
+    faults = [None, Fault(64)]
     silent = ScriptedEngine(
         lambda call: Completion(answer="391", fault=faults.pop(0) if faults else None), speed=FAST, told=False
     ).live()
-    _, session = live(collect(), silent)
-    failed = session.ledger.entries[0]
+    _, session = live(collect(n=2, ahead=1), silent)
+    failed = session.ledger.entries[1]
     assert failed.status == "failed"
     assert failed.tokens is None
     assert failed.estimated

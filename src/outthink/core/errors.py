@@ -52,12 +52,19 @@ class EngineError(OutthinkError):
     Args:
         message: one line, naming the engine and what to do.
         fatal: True where no call can succeed (wrong key, unknown model, bad request).
-        again: False where this call is not worth another attempt (the server has hung for a minute).
+        again: False where this call must not be sent again, because it may have been begun.
         retry_after: seconds the server asked to wait, None if it did not say.
+        begun: nobody knows what the call has cost: it was sent, and nothing came back.
     """
 
     def __init__(
-        self, message: str, *, fatal: bool = False, again: bool = True, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        fatal: bool = False,
+        again: bool = True,
+        retry_after: float | None = None,
+        begun: bool = False,
     ) -> None:
         super().__init__(message)
-        self.fatal, self.again, self.retry_after = fatal, again, retry_after
+        self.fatal, self.again, self.retry_after, self.begun = fatal, again and not begun, retry_after, begun

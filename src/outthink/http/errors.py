@@ -209,10 +209,17 @@ class ServerErrors:
         self.timeouts = timeouts
 
     def error(
-        self, text: str, *, fatal: bool = False, again: bool = True, retry_after: float | None = None
+        self,
+        text: str,
+        *,
+        fatal: bool = False,
+        again: bool = False,
+        retry_after: float | None = None,
+        begun: bool = False,
     ) -> EngineError:
         """An error about this server, without secrets."""
-        return EngineError(self.clean(f"{self.url} {text}"), fatal=fatal, again=again, retry_after=retry_after)
+        line = self.clean(f"{self.url} {text}")
+        return EngineError(line, fatal=fatal, again=again, retry_after=retry_after, begun=begun)
 
     def clean(self, text: str) -> str:
         """Text on one line with every secret replaced."""
@@ -229,9 +236,10 @@ class ServerErrors:
         if fault.kind == "idle":
             waited = f" for {self.timeouts.idle:g} s" if self.timeouts.idle is not None else ""
             remedy = "it hangs or is overloaded: look at it, or raise --idle-timeout"
-            return self.error(f"sent nothing{waited}; {remedy}", again=False)
+            return self.error(f"sent nothing{waited}; {remedy}", begun=True)
         why = f" ({fault.detail})" if fault.detail else ""
-        return self.error(f"dropped the connection{why}; it may have crashed or restarted, see its log")
+        text = f"dropped the connection{why}; it may have crashed or restarted, see its log"
+        return self.error(text, again=fault.unsent, begun=not fault.unsent)
 
     def page(self) -> EngineError:
         """The error for a web page where JSON was due."""
@@ -281,8 +289,30 @@ class ServerErrors:
             return self.error(f"has no quota left for this key (429{words}); check its plan and billing", fatal=True)
         if status in _TRANSIENT or status >= 500:
             advice = "slow down or lower the concurrency" if status == 429 else "it may recover, try again"
-            return self.error(f"failed for now ({status} {_phrase(status)}{words}); {advice}", retry_after=wait)
+            text = f"failed for now ({status} {_phrase(status)}{words}); {advice}"
+            return self.error(text, again=_unread(status, refusal, wait), retry_after=wait)
         return self.error(f"refused the request ({status}{words}); change what it names", fatal=True)
+
+
+# Which refusals say that the request was not begun. A server that answers anything else may have worked on it before it
+# failed, and sending it again could be paid for twice.
+
+_LOADING = re.compile(r"\b(?:re|down)?loading\b|\bwarming[ -]?up\b|\b(?:is|still) starting\b", re.IGNORECASE)
+
+
+def refused_unread(status: int, headers: Mapping[str, str], content: bytes) -> bool:
+    """Whether a refusal says that the request was not begun: 429, and 503 with a pause or from a model that loads."""
+    if status != 503:
+        return status == 429
+    return _unread(status, ErrorBody.parse(content[:_READ]), retry_after(headers))
+
+
+_READ = 4096  # bytes of a refusal that are looked at
+
+
+def _unread(status: int, refusal: ErrorBody, wait: float | None) -> bool:
+    loading = _LOADING.search(f"{refusal.code} {refusal.message}")
+    return status == 429 or (status == 503 and (wait is not None or loading is not None))
 
 
 def _phrase(status: int) -> str:

@@ -71,7 +71,7 @@ class SecretMask:
 
     def fault(self, fault: TransportFault) -> TransportFault:
         """A fault that tells no secret; a library's own words may quote what came or where it was asked for."""
-        return TransportFault(fault.kind, self.text(fault.detail))
+        return TransportFault(fault.kind, self.text(fault.detail), unsent=fault.unsent)
 
 
 class MaskedResponse:

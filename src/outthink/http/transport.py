@@ -1,8 +1,8 @@
 """The seam between a server's client and whatever moves bytes over HTTP, and the default over httpx2.
 
-Knows: one request, its reply as it arrives, the four ways in which that can fail, and one pool of connections an event
-loop. Does not know JSON, server-sent events or any server. The proxy swaps in a faster client, tests a scripted one.
-httpx2 is imported with the first request, which keeps `import outthink` fast.
+Knows: one request, its reply as it arrives, the four ways in which that can fail, whether the server can have begun it,
+and one pool of connections an event loop. Does not know JSON or server-sent events. The proxy swaps in a faster client,
+tests a scripted one. httpx2 is imported with the first request, which keeps `import outthink` fast.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ class TransportFault(Exception):
         kind: `connect` no connection was made, `tls` its certificate was not accepted, `idle` no byte
             came for too long, `dropped` the connection broke or spoke no HTTP.
         detail: one line for people, without secrets.
+        unsent: not a byte of the request was written, so that no server can have begun it; always so where no
+            connection was made.
     """
 
-    def __init__(self, kind: FaultKind, detail: str = "") -> None:
+    def __init__(self, kind: FaultKind, detail: str = "", *, unsent: bool = False) -> None:
         super().__init__(f"{kind}: {detail}" if detail else kind)
         self.kind, self.detail = kind, detail
+        self.unsent = unsent or kind in ("connect", "tls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,10 @@ class Transport(Protocol):
     async def open(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
     ) -> Response:
-        """Send a request and wait for the head of its reply. Raises TransportFault, never retries."""
+        """Send a request and wait for the head of its reply. Raises TransportFault.
+
+        Sent again, on another connection, only where not a byte of it was written: a kept connection was stale.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -82,8 +88,17 @@ class Transport(Protocol):
         ...
 
 
-_STALE = 5  # times a request may meet a connection that the server has just closed
 _KEEP_ALIVE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a sample
+_CLOSE = {"connection": "close"}
+
+
+def closes_unannounced(headers: Mapping[str, str]) -> bool:
+    """Whether a server closes connections after a stream without having said so (llama.cpp does).
+
+    A request that is on its way meanwhile is lost, and nobody can tell that it was not begun: such a server gets a
+    connection for every request.
+    """
+    return headers.get("server", "").lower().startswith("llama.cpp")
 
 
 class HttpxTransport:
@@ -98,7 +113,7 @@ class HttpxTransport:
 
     def __init__(self, concurrency: int, *, secure: bool = True, proxies: bool = True, reuse: bool = True) -> None:
         self._concurrency, self._secure, self._proxies = concurrency, secure, proxies
-        self._headers = {} if reuse else {"connection": "close"}
+        self._headers: Mapping[str, str] = {} if reuse else _CLOSE
         self._clients: dict[asyncio.AbstractEventLoop, tuple[httpx2.AsyncClient, AsyncGenerator[None]]] = {}
 
     async def open(
@@ -109,21 +124,17 @@ class HttpxTransport:
 
         client = await self._client()
         limits = httpx2.Timeout(connect=timeouts.connect, read=timeouts.idle, write=timeouts.idle, pool=None)
-        tries = _STALE
-        while True:
-            try:
-                request = client.build_request(
-                    method, url, headers={**headers, **self._headers}, content=body, timeout=limits
-                )
-                return HttpxResponse(await client.send(request, stream=True), httpx2.HTTPError)
-            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
-                # Some servers (llama.cpp after a stream) close a kept connection without having said so,
-                # and a request sent meanwhile is lost unseen. It is sent again, before anything came back.
-                tries -= 1
-                if tries == 0:
-                    raise _fault(error) from error
-            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                raise _fault(error) from error
+        try:
+            request = client.build_request(
+                method, url, headers={**headers, **self._headers}, content=body, timeout=limits
+            )
+            # The pool has looked at the connection: one that the server has closed meanwhile is not used.
+            response = await client.send(request, stream=True)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise _fault(error) from error
+        if closes_unannounced(response.headers):
+            self._headers = _CLOSE
+        return HttpxResponse(response, httpx2.HTTPError)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

@@ -248,8 +248,9 @@ class LiveRunner(Runner):
                 return  # cancelled, and this is how the engine says so
             if running.started is None:
                 running.started = self.now()
-            # Before any output it costs nothing; in mid-stream, what has arrived.
-            prompt, generated = (0, 0) if running.arrived is None else (self._prompt_of(running), running.tokens)
+            # Refused it costs nothing; in mid-stream, what has arrived; begun and lost, nobody knows.
+            refused = running.arrived is None and not error.begun
+            prompt, generated = (0, 0) if refused else (self._prompt_of(running), running.tokens)
             running.owner.settle(running, "failed", prompt, generated, error=str(error))
             running.owner.failed(running, error)
 

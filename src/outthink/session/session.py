@@ -357,7 +357,8 @@ class Session:
         stream = running.stream
         if stream.closed:  # nobody would take the sample, so the attempt is not repeated
             return
-        delay = self.retries.delay(running.attempt, error)
+        begun = error.begun or running.seen or running.arrived is not None  # what was generated is not paid for twice
+        delay = None if begun else self.retries.delay(running.attempt, error)
         if delay is not None and self._relaunch(running, delay):
             return
         self.ledger.failed += 1

@@ -246,6 +246,7 @@ class VirtualRunner(Runner):
         owner, sample, fault = running.owner, outcome.sample, outcome.fault
         if fault is not None and fault.after <= outcome.tokens:
             if fault.after:
+                running.seen = fault.after
                 self._settle(running, "failed", outcome, fault.after, error=fault.message)
             else:  # refused at the door: nothing was read or generated
                 owner.settle(running, "failed", 0, 0, error=fault.message)

@@ -1,4 +1,4 @@
-"""A server that closes kept connections without saying so must not cost a sample."""
+"""A server that closes kept connections without saying so must not cost a sample, and none may be paid for twice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from outthink.core.request import Message, Sampling
 from outthink.engines.openai import OpenAIEngine
 from outthink.engines.protocol import Call, Finish
 from support.chat_server import ChatServer, chat
+from support.waiting import eventually
 
 pytestmark = pytest.mark.faults
 
@@ -29,6 +30,7 @@ def test_requests_on_connections_that_were_closed_meanwhile_are_sent_again(tmp_p
             for _ in range(10):
                 done += sum(await asyncio.gather(*(one(engine) for _ in range(4))))
                 server.hang_up()  # while the client believes that it can use them again
+                await eventually(lambda: not server.open)
         finally:
             await engine.aclose()
         return done

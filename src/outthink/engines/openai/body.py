@@ -257,7 +257,8 @@ def names(sent: JsonObject) -> set[str]:
 # After a refusal.
 
 STATUSES = frozenset({400, 422, 500, 501})
-"""Refusals that may be about one parameter; 500 is llama-cpp-python's way to refuse log-probabilities."""
+"""Refusals that may be about one parameter; 500 is llama-cpp-python's way to refuse log-probabilities, and of no others
+it is certain that nothing was generated."""
 
 _BOUND = re.compile(
     r"(?:at most|less than or equal to|<=|up to|max(?:imum)?(?: allowed)?(?: of| is|:)?|between \d+ and|and)\s*(\d+)"
@@ -271,6 +272,8 @@ def adapt(refusal: ErrorBody, sent: JsonObject, facts: Facts, *, status: int = 4
     if status not in STATUSES or refusal.context or (status == 500 and not refusal.unknown):
         return False
     name = _blamed(refusal, names(sent))
+    if status == 500 and name not in ("logprobs", "top_logprobs"):
+        return False
     if name in CHAT_LENGTH_FIELDS:
         return _rename_length(refusal, name, facts)
     if name in ("top_logprobs", "logprobs") and isinstance(asked := sent.get("top_logprobs"), int):

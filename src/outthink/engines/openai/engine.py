@@ -311,7 +311,9 @@ class OpenAIEngine(Engine):
     def check(self, chunk: JsonObject) -> None:
         """Raise EngineError for a chunk that tells of a failure."""
         if (failure := failure_in(chunk)) is not None:
-            raise self.server.errors.refused(failure.status or 500, failure, model=self.model)
+            error = self.server.errors.refused(failure.status or 500, failure, model=self.model)
+            error.again = False  # the reply had begun
+            raise error
 
     def _check_end(self, reading: CompletionParser, decoder: Decoder) -> None:
         """Raise unless the completion came to a proper end."""

@@ -25,7 +25,8 @@ from outthink.http.fields import JsonDict, decode, encode
 from outthink.http.server import Address, Server
 from outthink.http.transport import Timeouts, Transport, TransportFault
 from outthink.serving.chat.calls import ChatCall, RawChoice, join_text
-from outthink.serving.pool.failover import BASE, REFUSED, KeyRefused
+from outthink.serving.pool.failover import REFUSED, KeyRefused
+from outthink.serving.pool.pooled import BASE
 
 _ADDRESS = Address.parse(BASE)
 _IN_FLIGHT = 64
@@ -52,17 +53,30 @@ class _ChatReader(CompletionParser):
 
 
 class _ChatErrors(ServerErrors):
-    """Names no address, and remembers the last refusal for the client's error object."""
+    """Names no address, and remembers the last refusal for the client's error object.
+
+    No call is sent again for them: the pool has done that, and what is left is the client's.
+    """
 
     status_code: int | None = None
     message: str = ""
+    unread = False
+    """Whether the last refusal said that the call had not been begun."""
 
     def refused(self, status: int, refusal: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
         """The error for a refusal."""
-        self.status_code, self.message = status, self.clean(refusal.message)
+        error = super().refused(status, refusal, wait=wait, model=model)
+        self.status_code, self.message, self.unread = status, self.clean(refusal.message), error.again
         if status in REFUSED:  # of the proxy's key: its words are for nobody
             return KeyRefused(status, self.url.removeprefix("the backend "))
-        return super().refused(status, refusal, wait=wait, model=model)
+        error.again = False
+        return error
+
+    def fault(self, fault: TransportFault) -> EngineError:
+        """The error for a call that got no answer."""
+        error = super().fault(fault)
+        error.again = False
+        return error
 
 
 class _ChatServer(Server):
@@ -365,9 +379,11 @@ class SharedCall:
 
     def _conclude(self, decoder: Decoder) -> None:
         """End what has not ended: the tokens that nothing else counts are shared, the prompt goes to the last."""
-        for choice in self._unfinished:
-            if not choice.received:
-                choice.send_alone()
+        silent = [choice for choice in self._unfinished if not choice.received]
+        if len(silent) == len(self.choices):  # the call has been one sample's, and no sample is asked for twice
+            silent.pop().fail(self._engine.errors.error("answered nothing; it may have crashed, see its log"))
+        for choice in silent:
+            choice.send_alone()
         total = self._totals.completion(text=True)
         counted = sum(choice.reading.counts.entries for choice in self.choices)
         if total is None or total < counted or not all(choice.received for choice in self.choices):

@@ -29,7 +29,8 @@ from outthink.serving.chat.engine import ChatEngine, OnChunk
 from outthink.serving.chat.question import Question, RequestOptions, fitted, stricter
 from outthink.serving.chat.votes import VoteProgress, VoteReader
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.pool.failover import Failover, KeyRefused, PooledTransport
+from outthink.serving.pool.failover import Failover, KeyRefused
+from outthink.serving.pool.pooled import PooledTransport
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
 from outthink.strategies import Spec, Traits
@@ -175,6 +176,8 @@ class StrategyRun:
             return Failure(400, f"the backend refused the request: {message}", code="backend_refused")
         if status == 429:
             return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
+        if status == 503 and errors.unread:
+            return Failure(503, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
         if (no_backend := self.backends.why_no_backend(self.model, self._key)) is not None:
             return failure_of(no_backend)
         if isinstance(error.__cause__, TransportFault):
@@ -191,7 +194,7 @@ class StrategyRun:
 
     def _engine(self, model: str, *, plain: bool = False) -> ChatEngine:
         question, backends = self._original, self.backends
-        failover = Failover(backends.pool, model, self._prefix, key=self._key, anew=True)
+        failover = Failover(backends.pool, model, self._prefix, key=self._key, patient=True)
         transport = PooledTransport(
             failover, backends.wire, backends.places(model), request=self._request_id, headers=self.headers
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from outthink.http.errors import refused_unread, retry_after
 from outthink.http.fields import JsonDict
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.http.usage import UNKNOWN
@@ -125,6 +126,8 @@ class Forwarder:
         head[RECEIPT] = account.id
         tariff = self.tariffs.of(account.model, lease.url)
         if isinstance(reply, Whole):
+            if retry_after(reply.headers) is None and refused_unread(reply.status, reply.headers, reply.content):
+                head["retry-after"] = "1"  # trying again is the client's
             place.close()  # the backend has done its part: its place is not held while the ledger writes
             return await deliver(reply, head, account, tariff)
         with place:
@@ -140,7 +143,7 @@ class Forwarder:
             status = 500 if failure is None else failure.status
             stored = "500 internal_error" if failure is None else failure.stored
             # A backend that was never reached has generated nothing; one that went silent may have.
-            reached = isinstance(error, TransportFault) and error.kind in ("idle", "dropped")
+            reached = isinstance(error, TransportFault) and not error.unsent
             record = account.passed(UNKNOWN, tariff, "interrupted" if reached else "error", status, error=stored)
             record.stopped = "error"
         else:

@@ -7,14 +7,18 @@ Does not know the pool, JSON, or what a reply means.
 from __future__ import annotations
 
 import asyncio
+import select
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
+from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.client_exceptions import ClientConnectionResetError
 
 from outthink.http.secrets import MaskedResponse, mask_of
-from outthink.http.transport import FaultKind, Response, Timeouts, TransportFault
+from outthink.http.transport import FaultKind, Response, Timeouts, TransportFault, closes_unannounced
 
 _IDLE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a request
 _STALE = 3  # connections in a row that may turn out to have been closed while they were idle
@@ -31,6 +35,65 @@ class Whole:
 
 Reply = Response | Whole
 """What a backend answers, as it comes or whole."""
+_MOST = 1 << 20  # bytes of a refusal that are read
+
+
+class Read:
+    """A refusal that was read to its end, or as far as it came, for those who take replies as they come."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
+        self.status, self.headers, self.content = status, headers, content
+        self._left = content
+
+    @classmethod
+    async def of(cls, reply: Response) -> Read:
+        """Read a reply and close it."""
+        content = b""
+        try:
+            async for piece in reply:
+                content += piece
+                if len(content) > _MOST:
+                    break
+        except TransportFault:
+            pass  # its status says more than the fact that its text was cut off
+        finally:
+            await reply.aclose()
+        return cls(reply.status, reply.headers, content)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece, self._left = self._left, b""
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        """Its connection was given back when it had been read."""
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that is not written on a connection that the server has closed."""
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Write the request. Raises ClientConnectionResetError where nothing was written."""
+        transport = conn.transport
+        # The event loop may not have noticed yet. Over TLS something to be read says nothing.
+        if transport is not None and transport.get_extra_info("sslcontext") is None and _has_come(transport):
+            raise ClientConnectionResetError("the server had closed the connection before the request was written")
+        return await super().send(conn)
+
+
+def _has_come(transport: asyncio.Transport) -> bool:
+    """Whether something is to be read, which before a request can only be the end."""
+    if sys.platform == "win32":
+        return False  # has no `poll`; the event loop's own notice has to do
+    descriptor = transport.get_extra_info("socket").fileno()
+    poll = select.poll()
+    if descriptor >= 0:
+        poll.register(descriptor, select.POLLIN)
+    return descriptor < 0 or bool(poll.poll(0))
 
 
 class AiohttpTransport:
@@ -38,12 +101,17 @@ class AiohttpTransport:
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._closing: set[str] = set()  # hosts that close connections without having said so
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE, ttl_dns_cache=60)
             self._session = aiohttp.ClientSession(
-                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+                connector=connector,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                request_class=_Request,
             )
         return self._session
 
@@ -62,6 +130,8 @@ class AiohttpTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
     ) -> AiohttpResponse:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.idle)
+        if self._closing and urlsplit(url).netloc in self._closing:
+            headers = {**headers, "connection": "close"}
         tries = _STALE
         while True:
             try:
@@ -73,6 +143,8 @@ class AiohttpTransport:
                 if tries and _unsent(error):
                     continue
                 raise _fault(error) from error
+            if closes_unannounced(response.headers):
+                self._closing.add(urlsplit(url).netloc)
             return AiohttpResponse(response)
 
     async def fetch(
@@ -140,7 +212,7 @@ class AiohttpResponse:
 
 def _unsent(error: BaseException) -> bool:
     """Whether the request was not written, because the server had closed the idle connection: nobody has seen it."""
-    return isinstance(error.__cause__, aiohttp.ClientConnectionResetError)
+    return isinstance(error, ClientConnectionResetError) or isinstance(error.__cause__, ClientConnectionResetError)
 
 
 def _fault(error: BaseException) -> TransportFault:
@@ -151,4 +223,4 @@ def _fault(error: BaseException) -> TransportFault:
         kind = "connect"
     elif isinstance(error, TimeoutError):
         kind = "idle"
-    return TransportFault(kind, " ".join(str(error).split())[:200])
+    return TransportFault(kind, " ".join(str(error).split())[:200], unsent=_unsent(error))

@@ -1,0 +1,96 @@
+"""The calls of an engine on the backends of the pool, each in its turn.
+
+Knows: which paths generate, the queue for a model, and that a place is held until the reply has been closed. Implements
+the engine's transport protocol. Does not know when a call is sent again, chats or strategies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Self
+
+from outthink.http.server import Address
+from outthink.http.transport import Response, Timeouts, TransportFault
+from outthink.serving.pool.backend import BackendLease
+from outthink.serving.pool.failover import Failover
+from outthink.serving.pool.pool import NoBackend
+from outthink.serving.pool.transport import AiohttpTransport, Read
+from outthink.session.runner import Places
+
+ROOT = "http://backend.invalid"
+"""What an engine believes its server to be; the chosen backend's address takes its place."""
+BASE = ROOT + "/v1"
+
+
+class PooledTransport:
+    """An engine's transport: the calls of one request, each in its turn on a backend of the pool.
+
+    Args:
+        places: the queue for the model.
+        request: its id: requests take turns.
+        headers: that every call gets besides.
+    """
+
+    def __init__(
+        self, failover: Failover, wire: AiohttpTransport, places: Places, *, request: str, headers: Mapping[str, str]
+    ) -> None:
+        self._failover, self._wire, self._places = failover, wire, places
+        self._request, self._headers = request, headers
+
+    async def open(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+    ) -> Response:
+        """Send a request and wait for the head of its reply. Raises TransportFault."""
+        generates = url.startswith(BASE)
+        path = url[len(BASE if generates else ROOT) :]
+
+        async def send(lease: BackendLease) -> Response:
+            base = lease.url if generates else Address.parse(lease.url).root
+            sent = {**headers, **self._headers, **lease.headers}
+            return await self._wire.open(method, base + path, sent, body, timeouts)
+
+        with ExitStack() as place:
+            if generates:
+                await self._places.take(self._request)
+                place.callback(self._places.give, self._request)
+            try:
+                attempt = await self._failover.send(send, discard=_close, complete=_complete, brief=not generates)
+            except NoBackend as error:
+                raise TransportFault("connect", str(error)) from error
+            place.push(attempt.place)
+            return _PlacedResponse(attempt.reply, place.pop_all())
+
+    async def aclose(self) -> None:
+        """Nothing of its own to close: connections belong to the proxy."""
+
+
+async def _close(reply: Response) -> None:
+    await reply.aclose()
+
+
+async def _complete(reply: Response) -> Response:
+    """A refusal whole: what it says tells whether the call was begun."""
+    return reply if reply.status < 400 else await Read.of(reply)
+
+
+class _PlacedResponse:
+    """A reply together with its place on the backend and in the queue."""
+
+    def __init__(self, reply: Response, place: ExitStack) -> None:
+        self.reply, self.status, self.headers = reply, reply.status, reply.headers
+        self._place = place
+
+    def __aiter__(self) -> Self:
+        # The inner reply iterates by itself, which saves a step for every piece.
+        return self.reply  # type: ignore[return-value]
+
+    async def __anext__(self) -> bytes:
+        return await anext(self.reply)
+
+    async def aclose(self) -> None:
+        """Close the reply and give the place back, once."""
+        try:
+            await self.reply.aclose()
+        finally:
+            self._place.close()  # empty the second time
