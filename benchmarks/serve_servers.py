@@ -104,14 +104,19 @@ _OUTTHINK = str(Path(sys.executable).with_name("outthink"))
 
 
 @contextmanager
-def ours(backend: str, *, ledger: str | None = None) -> Iterator[Server]:
-    """`outthink serve` as a user starts it, with its SQLite ledger in a folder that is removed afterwards."""
+def ours(backend: str, *, ledger: str | None = None, source: Path | None = None) -> Iterator[Server]:
+    """`outthink serve` as a user starts it, with its SQLite ledger in a folder that is removed afterwards.
+
+    Args:
+        source: folder that holds the package `outthink`, for another version of it.
+    """
     port = free_port()
+    environment = {} if source is None else {"PYTHONPATH": str(source)}
     with tempfile.TemporaryDirectory() as folder:
         command = [_OUTTHINK, "serve", "--model", backend, "--port", str(port)]
         command += ["--ledger", ledger or f"sqlite:///{folder}/ledger.sqlite"]
         url = f"http://127.0.0.1:{port}"
-        with running(command, f"{url}/readyz") as pid:
+        with running(command, f"{url}/readyz", environment) as pid:
             eight = {"model": "outthink/self-consistency@8"}
             yield Server("outthink", f"{url}/v1", pid, {"model": MODEL}, eight)
 
