@@ -126,7 +126,9 @@ def test_web_pages_cannot_read_an_open_proxy(proxy: ProxyServer, path: str) -> N
 
 
 def test_a_requests_story(proxy: ProxyServer) -> None:
-    receipt = proxy.chat("outthink/self-consistency@4", seed=0).json["outthink"]["receipt"]
+    receipt = proxy.chat("outthink/self-consistency@4", seed=0, outthink={"answer": "number"}).json["outthink"][
+        "receipt"
+    ]
     story = data(proxy, f"requests/{receipt['id']}")
     assert story["done"] is True
     assert (story["answer"], story["record"]["stopped"]) == ("0", receipt["stopped"])

@@ -43,6 +43,7 @@ from support.chat_server import (
     usage,
     whole,
 )
+from support.ledgers import written
 from support.proxy_server import CHAT, ProxyServer
 
 KEY = "c0rrect/horse+battery=staple"
@@ -151,8 +152,7 @@ class Watched:
         pages += [f"{start}{row['id']}" for row in rows for start in ("/v1/receipts/", "/dashboard/api/requests/")]
         shown = [self.proxy.get(page).content for page in pages]
         spans = [span.to_json().encode() for span in self.spans.get_finished_spans()]
-        files = [path.read_bytes() for path in self.folder.rglob("*") if path.is_file()]
-        return b"\n".join([*shown, *spans, *files])
+        return b"\n".join([*shown, *spans, written(self.folder)])
 
 
 @contextmanager
@@ -205,7 +205,7 @@ def test_a_key_that_is_repeated_everywhere_is_seen_nowhere(tmp_path: Path) -> No
         assert all(seen.headers["authorization"] == f"Bearer {KEY}" for seen in running.backend.seen)
         assert clean(kept := running.kept())
         assert b"answered 403" in kept
-    assert clean(b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()))
+    assert clean(written(tmp_path))
 
 
 @pytest.mark.parametrize("form", ["hunter2-and-more", "bWU6aHVudGVyMi1hbmQtbW9yZQ==", "me%3Ahunter2%2Dand%2Dmore"])

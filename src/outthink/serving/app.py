@@ -124,7 +124,7 @@ class App:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not _is_foreseen(error):
-            _log.error("something failed after its request: %r", error)
+            _log.error("something failed after its request", exc_info=error)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens."""

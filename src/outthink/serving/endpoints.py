@@ -116,7 +116,9 @@ class Endpoints:
             raise wrong_method(request.method, ("GET",))
         number, ledger = number.removesuffix(_CONTENT), self.app.ledger
         await _receipt_for(ledger, number, key)
-        return _json({"object": "receipt.content", "id": number, "deleted": await ledger.forget(number)})
+        deleted = await ledger.forget(number)
+        self.app.watchers.forgotten(number)
+        return _json({"object": "receipt.content", "id": number, "deleted": deleted})
 
     async def health(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """The process answers."""

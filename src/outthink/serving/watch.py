@@ -50,6 +50,9 @@ class Watcher:
     def finished(self, record: RequestRecord) -> None:
         """A request is settled: the record stands in the ledger."""
 
+    def forgotten(self, id: str) -> None:
+        """The content of a request that has ended is to be forgotten."""
+
     def backend(self, url: str, healthy: bool) -> None:
         """A backend's health has changed."""
 
@@ -82,6 +85,9 @@ class Watchers(Watcher):
 
     def finished(self, record: RequestRecord) -> None:
         self._call(lambda watcher: watcher.finished(record))
+
+    def forgotten(self, id: str) -> None:
+        self._call(lambda watcher: watcher.forgotten(id))
 
     def backend(self, url: str, healthy: bool) -> None:
         self._call(lambda watcher: watcher.backend(url, healthy))

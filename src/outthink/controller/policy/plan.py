@@ -107,6 +107,11 @@ class Plan:
         return self.arm.name if self.arm is not None else self.spec
 
     @property
+    def note(self) -> str:
+        """What the receipt says of it."""
+        return f"policy {self.policy}: {self.name}"
+
+    @property
     def models(self) -> tuple[str, ...]:
         """Further models that its rule draws from, by name."""
         return self.arm.rule.models if self.arm is not None else ()
@@ -120,7 +125,7 @@ class Plan:
 
     async def __call__(self, session: Session, request: Request) -> Verdict:
         """Carry it out; the receipt names the policy and says where it was left."""
-        session.note(f"policy {self.policy}: {self.name}")
+        session.note(self.note)
         for flag in self.flags:
             session.note(flag)
         if self.arm is None:

@@ -206,9 +206,8 @@ class _Exchange:
         return failure
 
     async def _settle(self, receipt: JsonDict, status: int, body: bytes | None, failure: Failure | None = None) -> None:
-        record = self.account.spent(self.run.receipt(), self.run.model, self.run.name, status, receipt)
-        if self.run.shadowed is not None:  # for the operator: clients get the receipt without it
-            record.receipt = {**receipt, "shadow": self.run.shadowed}
+        kept = self.run.stored_receipt(receipt, content=self.app.ledger.logs_content)
+        record = self.account.spent(self.run.receipt(), self.run.model, self.run.name, status, kept)
         record.error = failure.stored if failure is not None else None
         record.body = body if self.account.keeps else None
         await self.account.settle(record)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from outthink.serving.chat.backends import Backends
 
 
+_SHORT_KINDS = ("number", "choice")
+"""Kinds of answer that hold no words of a model."""
 _MOMENT = 0.001
 """Seconds between a decided vote and the end of what is still in flight."""
 
@@ -163,6 +165,25 @@ class StrategyRun:
             **receipt.json(),
         }
 
+    def stored_receipt(self, receipt: JsonDict, *, content: bool) -> JsonDict:
+        """The receipt as the ledger keeps it: without `content` nothing that clients, models or backends wrote.
+
+        Numbers and letters may stay, and so may notes that are known to quote nobody.
+        """
+        kept = {**receipt}
+        if self.shadowed is not None:  # for the operator: clients get the receipt without it
+            kept["shadow"] = self.shadowed
+        if content:
+            return kept
+        if self.question.request.answer not in _SHORT_KINDS:
+            kept["answer"] = None
+        plain = {*self.question.notes, *self.engine.notes}
+        if isinstance(self.plan, Plan):
+            plain |= {self.plan.note, *self.plan.flags}
+        kept["notes"] = [note for note in receipt["notes"] if note in plain]
+        kept["entries"] = [{**entry, "error": None} for entry in receipt["entries"]]
+        return kept
+
     def failure(self, error: Exception) -> Failure | None:
         """The client's error object for an engine that failed; a refusal of the request is the client's to mend."""
         if not isinstance(error, EngineError):
@@ -235,7 +256,7 @@ class StrategyRun:
             shadow = plan_for(policy, request, situation)
         except Exception as error:  # noqa: BLE001 - whatever a candidate does, the request goes on
             compared.refused += 1
-            self.shadowed = {"policy": policy.id, "plan": None, "tokens": None, "error": repr(error)}
+            self.shadowed = {"policy": policy.id, "plan": None, "tokens": None, "error": type(error).__name__}
             return
         compared.add(active, shadow)
         self.shadowed = {"policy": shadow.policy, "plan": shadow.name, "tokens": predicted(shadow)}

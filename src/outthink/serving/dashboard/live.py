@@ -124,6 +124,10 @@ class LiveRequests(Watcher):
                 self._ended.popitem(last=False)
         self._latest.appendleft(_ENDING(record))
 
+    def forgotten(self, id: str) -> None:
+        """Its samples and votes go."""
+        self._ended.pop(id, None)
+
     def backend(self, url: str, healthy: bool) -> None:
         """A backend's health has changed."""
         self._backends[url] = healthy

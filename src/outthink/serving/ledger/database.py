@@ -63,6 +63,9 @@ class Database(Protocol):
     def execute(self, statement: str, values: Sequence[SqlValue] = ()) -> QueryResult:
         """Run a statement."""
 
+    def erase(self) -> None:
+        """Take what was deleted out of the files, too, as soon as nobody reads it any more; never waits for that."""
+
     def close(self) -> None:
         """Disconnect; never raises."""
 

@@ -75,6 +75,9 @@ class PostgresDatabase:
             raise ConnectionLost(f"{self.name}: {_line(error)}", again=met or self._connection.closed) from error
         return result
 
+    def erase(self) -> None:
+        """Nothing to do: the server's vacuum and its log's rotation are its operator's."""
+
     def close(self) -> None:
         """Disconnect."""
         # Nothing is left to save: what was committed is durable, and the server undoes the rest.

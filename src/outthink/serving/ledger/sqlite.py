@@ -30,6 +30,10 @@ FALLBACK = 16_384
 _EVERY = 5.0
 _MOVE = "PRAGMA wal_checkpoint(PASSIVE)"
 """Waits for nobody: pages that a reader still needs stay for the next time."""
+_EMPTY = "PRAGMA wal_checkpoint(TRUNCATE)"
+"""Leaves nothing in the log, so that what was deleted is gone; refused while somebody reads."""
+_AGAIN = 0.5
+"""Seconds between two attempts to empty the log."""
 
 
 class Checkpoints:
@@ -39,7 +43,7 @@ class Checkpoints:
         self._path = path
         self._next = time.monotonic() + _EVERY
         self._moved = False
-        self._ended = False
+        self._ended = self._emptying = False
         self._requested = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -50,21 +54,32 @@ class Checkpoints:
             connection.execute(_MOVE)
         elif time.monotonic() >= self._next:
             self._next = math.inf
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="outthink-ledger-checkpoint", daemon=True)
-                self._thread.start()
-            self._requested.set()
+            self._request()
+
+    def empty(self) -> None:
+        """Move the log at once, and leave nothing in it."""
+        self._emptying = True
+        self._request()
+
+    def _request(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="outthink-ledger-checkpoint", daemon=True)
+            self._thread.start()
+        self._requested.set()
 
     def _run(self) -> None:
         connection = sqlite3.connect(self._path, isolation_level=None)
         try:
             while True:
-                self._requested.wait()
+                self._requested.wait(_AGAIN if self._emptying else None)
                 self._requested.clear()
                 if self._ended:
                     return
                 with suppress(sqlite3.Error):  # the writer meets the same and says so
                     connection.execute(_MOVE)
+                if self._emptying:
+                    self._emptying = False  # before the attempt: what is deleted meanwhile asks for another
+                    self._emptying = not _emptied(connection) or self._emptying
                 self._moved = True
         finally:
             connection.close()
@@ -75,6 +90,14 @@ class Checkpoints:
         self._requested.set()
         if self._thread is not None:
             self._thread.join()
+
+
+def _emptied(connection: sqlite3.Connection) -> bool:
+    try:
+        ((busy, _, _),) = connection.execute(_EMPTY).fetchall()
+    except sqlite3.Error:
+        return False
+    return not busy
 
 
 _STATEMENTS = 256
@@ -101,6 +124,7 @@ class SqliteDatabase:
         try:
             use_log(self._connection, patience)
             self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten with zeros
             self._connection.execute(f"PRAGMA wal_autocheckpoint={FALLBACK}")
         except sqlite3.DatabaseError as error:
             self._connection.close()
@@ -134,6 +158,10 @@ class SqliteDatabase:
             if type(error) is sqlite3.DatabaseError:  # the file is damaged
                 raise ConnectionLost(f"{self.name}: {error}") from error
             raise
+
+    def erase(self) -> None:
+        """Take what was deleted out of the log, too, as soon as nobody reads it any more."""
+        self._checkpoints.empty()
 
     def close(self) -> None:
         """Close the file."""

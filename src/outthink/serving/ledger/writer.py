@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from outthink.serving.ledger.database import ConnectionLost, Database, insert, marks, migrate, row
+from outthink.serving.ledger.database import ConnectionLost, Database, insert, marks, migrate, packed, read, row
 from outthink.serving.ledger.outage import Link, Offline
 from outthink.serving.ledger.queries import note_use
 from outthink.serving.ledger.reservations import (
@@ -255,14 +255,34 @@ def prune(database: Database, older_than: float, *, content_only: bool = False) 
 
 
 def forget(database: Database, request_id: str) -> bool:
-    """Delete what is stored of a request's content; its receipt stays."""
+    """Delete what is stored of a request's content, also within its receipt, and from the file; the receipt stays."""
     database.begin([])
     count = database.execute("DELETE FROM contents WHERE id = ?", (request_id,)).rowcount
     count += database.execute(
         "DELETE FROM idempotency WHERE request_id = ? AND status IS NOT NULL", (request_id,)
     ).rowcount
+    count += _strip(database, [request_id])
     database.commit()
+    database.erase()
     return count > 0
+
+
+def _strip(database: Database, ids: Sequence[str]) -> int:
+    """Take answers, notes and errors out of receipts; returns how many had any."""
+    rows = database.execute(f"SELECT id, record FROM requests WHERE id IN {marks(ids)}", ids).fetchall()  # noqa: S608
+    changed = 0
+    for number, packed_record in rows:
+        record = read(packed_record)
+        receipt, before = record.receipt, packed(record)
+        record.error = None
+        if receipt is not None:
+            entries = [{**entry, "error": None} for entry in receipt.get("entries", ())]
+            record.receipt = {**receipt, "answer": None, "notes": [], "entries": entries}
+        if packed(record) == before:
+            continue
+        database.execute("UPDATE requests SET error = NULL, record = ? WHERE id = ?", (packed(record).decode(), number))
+        changed += 1
+    return changed
 
 
 def _pieces(database: Database, table: str, column: str, before: float, number: str = "id") -> int:
@@ -277,7 +297,10 @@ def _pieces(database: Database, table: str, column: str, before: float, number: 
         ids: Sequence[str] = [number for (number,) in rows]
         database.begin([])
         done = database.execute(f"DELETE FROM {table} WHERE {number} IN {marks(ids)}", ids).rowcount  # noqa: S608
+        if table == "contents":
+            _strip(database, ids)
         database.commit()
+        database.erase()
         deleted += done
         if not done:
             return deleted
@@ -381,7 +404,7 @@ class Upkeep:
         except Exception:  # noqa: BLE001 - whatever it is, it is logged and the others go on
             database.rollback()
             if len(settlements) == 1:
-                _log.exception("a record cannot be written: %s", settlements[0].record)
+                _log.exception("the record of %s cannot be written", settlements[0].record.id)
                 return
             for settlement in settlements:
                 self._settle(database, [settlement])

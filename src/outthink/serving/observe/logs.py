@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from contextlib import nullcontext
 from functools import lru_cache
@@ -70,6 +71,18 @@ def text_line(waiting: Waiting) -> str:
     return f"{_moment(waiting.created)[11:19]} {waiting.levelname.lower():7} {line}"
 
 
+_TELLING = (AttributeError, NameError, ImportError, OSError)
+"""Exceptions whose words are about the program; those of others may quote what they failed on, a prompt for one."""
+
+
+def trace_of(error: BaseException) -> str:
+    """Where an exception comes from, the one behind it first, and its words only where they can quote no client."""
+    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = "" if behind is None else trace_of(behind) + "\n\n"
+    words = f": {error}" if isinstance(error, _TELLING) else ""
+    return before + "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__ + words
+
+
 class _QueueHandler(logging.Handler):
     """Hands log records of other parts over to the thread."""
 
@@ -79,8 +92,8 @@ class _QueueHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put exceptions into words here: their objects belong to this thread."""
-        if record.exc_info and not record.exc_text:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = trace_of(record.exc_info[1])
         record.exc_info = None
         self._logs.put(record)
 
