@@ -304,3 +304,68 @@ def test_an_operator_says_which_name_a_length_has(server: LenientServer) -> None
     with ProxyServer(BackendSettings(url=server.url, fields=fields), ledger=KeyRing(*KEYS)) as proxy:
         assert send(proxy, {"max_tokens": 9}).status == 200
         assert server.bodies[-1] == {"model": "toy", **SAID, "max_completion_tokens": 9}
+
+
+STRATEGY = "outthink/self-consistency@3"
+
+
+def ask(proxy: ProxyServer, key: str, **body: Any) -> Got:
+    """One question to a strategy."""
+    return send(proxy, {"model": STRATEGY, **body}, key=key)
+
+
+@pytest.mark.parametrize("key", ["free", "wide"])
+def test_strategies_pass_no_length_and_no_multiplicity_on(server: LenientServer, proxy: ProxyServer, key: str) -> None:
+    more = {"n_predict": "90", "options": {"num_predict": 4000, "best_of": 2}, "n_cmpl": 4.0, "maxTokens": 70}
+    got = ask(proxy, key, **more)
+    assert got.status == 200, got.content
+    assert got.json["outthink"]["receipt"]["tokens"] == sum(work.tokens for work in server.work)
+    for body in server.bodies:
+        assert not {"options", *more} & set(body)
+        assert body["max_tokens"] == 70
+    assert "n_cmpl: a strategy decides that itself, so it was left out" in got.json["outthink"]["receipt"]["notes"]
+
+
+def test_a_strategys_count_may_be_a_text(server: LenientServer, proxy: ProxyServer) -> None:
+    for value, count in (("2", 2), (2.0, 2)):
+        assert len(ask(proxy, "wide", n=value, max_tokens="9").json["choices"]) == count
+    assert {body["max_tokens"] for body in server.bodies} == {9}
+    for name in ("n", "max_tokens", "n_predict"):
+        for value in ("two", 1.5, 0, [2]):
+            refused(ask(proxy, "free", **{name: value}), name, "whole number from 1")
+
+
+def test_a_limited_keys_strategy_keeps_to_the_table_too(server: LenientServer, proxy: ProxyServer) -> None:
+    refused(ask(proxy, "wide", max_reply_words=9), "max_reply_words", "allow_fields")
+    refused(ask(proxy, "wide", **said(IMAGE)), "messages[0].content[1]", "image_tokens")
+    refused(ask(proxy, "priced", service_tier="priority"), "service_tier", "price")
+    assert not server.work
+    assert ask(proxy, "free", max_reply_words=9, **said(IMAGE)).status == 200
+
+
+def test_pictures_count_for_every_sample(server: LenientServer, operated: ProxyServer) -> None:
+    server.dialect = Dialect(picture=900)
+    got = ask(operated, "capped", **said(IMAGE))
+    assert got.json["outthink"]["receipt"]["stopped"] == "budget:tokens"
+    assert not server.work
+    budget = {"budget": {"tokens": 2500}}
+    got = ask(operated, "wide", max_tokens=64, outthink=budget, **said(IMAGE))
+    assert got.status == 200
+    assert 900 < sum(work.tokens for work in server.work) <= 2500
+
+
+def test_tools_count_for_every_sample(server: LenientServer, proxy: ProxyServer) -> None:
+    tool = {"type": "function", "function": {"name": "f", "description": "word " * 200, "parameters": {}}}
+    assert ask(proxy, "wide", tools=[tool], max_tokens=64, outthink={"budget": {"tokens": 2600}}).status == 200
+    assert 1000 < sum(work.tokens for work in server.work) <= 2600
+
+
+def test_thinking_beside_a_strategys_completions_is_reserved(server: LenientServer, proxy: ProxyServer) -> None:
+    server.dialect = Dialect(thinking=("thinking_budget",))
+    assert ask(proxy, "wide", thinking_budget=500, max_tokens=100).status == 200
+    assert {(work.completion, body["max_tokens"]) for work, body in zip(server.work, server.bodies, strict=True)} == {
+        (600, 100)
+    }
+    server.work.clear()
+    assert ask(proxy, "wide", thinking_budget=500, outthink={"budget": {"tokens": 600}}).status == 200
+    assert sum(work.tokens for work in server.work) <= 600

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from outthink.core.errors import EngineError
-from outthink.core.request import Message
+from outthink.core.request import Message, chat_bound
 from outthink.engines.openai.body import Facts
 from outthink.engines.openai.engine import OpenAIEngine, drain
 from outthink.engines.openai.reading import CompletionParser
@@ -21,16 +21,22 @@ from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Delta, Event, Finish
 from outthink.http.errors import ErrorBody, ServerErrors
 from outthink.http.events import Decoder, Json, NotJson
-from outthink.http.fields import JsonDict, decode, encode
+from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, decode, encode
 from outthink.http.server import Address, Server
 from outthink.http.transport import Timeouts, Transport, TransportFault
 from outthink.serving.chat.calls import ChatCall, RawChoice, join_text
+from outthink.serving.chat.question import CallBounds
 from outthink.serving.pool.failover import REFUSED, KeyRefused
 from outthink.serving.pool.pooled import BASE
+from outthink.session.calls import byte_bound
 
 _ADDRESS = Address.parse(BASE)
 _IN_FLIGHT = 64
 """Calls of one request at once."""
+
+_PROMPTING = frozenset({"functions", "documents", "response_format", "chat_template_kwargs", "extra_body"})
+"""Fields whose tokens no tokeniser is asked about."""
+_UNBOUNDED = CallBounds()
 
 OnChunk = Callable[[RawChoice, Call, JsonDict], None]
 """Gets the choice, its call, and a chunk that has just been added to it."""
@@ -94,6 +100,7 @@ class ChatEngine(OpenAIEngine):
         messages: the chat as `Message`s, and `raw` as it came.
         extra: fields of the request's body that are sent along untouched.
         top_logprobs: alternatives that the client wants with every token, None for none.
+        bounds: of every call, where the key is limited.
         on_chunk: gets every chunk of every call as it comes.
     """
 
@@ -107,6 +114,7 @@ class ChatEngine(OpenAIEngine):
         raw: Sequence[JsonDict],
         extra: JsonDict,
         top_logprobs: int | None,
+        bounds: CallBounds = _UNBOUNDED,
         timeouts: Timeouts,
         on_chunk: OnChunk | None,
     ) -> None:
@@ -115,6 +123,13 @@ class ChatEngine(OpenAIEngine):
         self.server.errors = self.errors = _ChatErrors(f"the backend of {model}", (), timeouts)
         self._messages, self._raw, self._extra, self._top = messages, raw, extra, top_logprobs
         self._on_chunk = on_chunk
+        # What the messages' own bytes do not bound: tools, pictures, other fields that may come into the prompt.
+        self._bounds = bounds
+        self._beside = None if bounds.prompt is None else bounds.prompt - chat_bound(messages)
+        texts = all(isinstance(message.content, str) for message in messages)
+        self._counted = texts and not extra.get("tools")
+        if self._counted and self._beside is not None:
+            self._counted = _PROMPTING.isdisjoint(extra)
         self._ready = True  # the pool knows the model, and the facts are shared
         self.samples: dict[str, RawChoice] = {}
         """Finished samples by their texts; the first of equal ones."""
@@ -159,7 +174,16 @@ class ChatEngine(OpenAIEngine):
             own["top_logprobs"] = self._top
         if isinstance(call, ChatCall) and call.choices > 1:
             own["n"] = call.choices
-        return {**self._extra, **own}
+        thinking = self._bounds.thinking
+        if not thinking:
+            return {**self._extra, **own}
+        # Some servers grant the thinking beside the length, so both together are what the call may generate.
+        rest = call.sampling.max_tokens - thinking
+        if rest < 1:
+            return {
+                name: value for name, value in self._extra.items() if name not in self._bounds.thinking_fields
+            } | own
+        return {**self._extra, **own, self.facts.length_name or CHAT_LENGTH_FIELDS[0]: rest}
 
     def decoder(self) -> Decoder:
         """What reads a reply's bytes."""
@@ -181,10 +205,12 @@ class ChatEngine(OpenAIEngine):
         return delta, broken
 
     async def count_prompt(self, call: Call) -> int | None:
-        """Exact prompt tokens, None where the server offers no tokeniser or tools and images are not counted by it."""
-        if self._extra.get("tools") or any(not isinstance(message.content, str) for message in self._messages):
+        """Tokens of a prompt: exact, or a bound where the server's tokeniser does not see all of it; None for bytes."""
+        if self._counted:
+            return await super().count_prompt(call)
+        if self._beside is None:
             return None
-        return await super().count_prompt(call)
+        return byte_bound(call) + (self._beside if call.messages == self._messages else max(0, self._beside))
 
 
 # Samples of one prompt in one call of `n` choices, where the backends are known to count each of them. The prompt is

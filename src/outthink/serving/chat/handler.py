@@ -18,6 +18,7 @@ from outthink.core.receipt import Verdict
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.accounting import RECEIPT, Account, replayed
+from outthink.serving.bounds.checked import checked_body
 from outthink.serving.chat.backends import Backends
 from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, finish_reason_of, usage_of
 from outthink.serving.chat.question import PREFIX, RequestOptions, read_options, read_question
@@ -87,7 +88,11 @@ class _Exchange:
         options = read_options(body, request.headers, key)
         named = str(body["model"])
         model = _backend_model(backends, options, "outthink.model" if named.startswith(PREFIX) else "model")
-        question = read_question(body, options, backends.limits)
+        checked = None
+        if key.counted:
+            own = {name: value for name, value in body.items() if name != "outthink"}
+            checked = checked_body(key, "/v1/chat/completions", own, backends.rules(model))
+        question = read_question(body, options, backends.limits, checked, len(content))
         self.account = account = Account(
             app.ledger, key, "/v1/chat/completions", named, question.stream, content=content, watchers=app.watchers
         )
@@ -125,7 +130,8 @@ class _Exchange:
         """Set upper bounds aside; the tokens that the request may use where its key has a budget."""
         question, account = self.run.question, self.account
         # Each sample reads the prompt, which has no more tokens than the request has bytes.
-        bound = self.run.plan.n * (len(self.content) + question.request.sampling.max_tokens)
+        prompt = len(self.content) if question.bounds.prompt is None else question.bounds.prompt
+        bound = self.run.plan.n * (prompt + question.request.sampling.max_tokens)
         tokens = min(bound, question.request.budget.tokens or bound)
         usd = self.run.backends.tariffs.bound(self.run.model).usd_bound(tokens, tokens)
         if question.request.budget.usd is not None:

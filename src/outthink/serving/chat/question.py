@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from outthink.core.errors import BadInput
 from outthink.core.plugins import loaded
 from outthink.core.request import ANSWER_KINDS, CURRENCIES, Budget, Message, Request, Sampling
 from outthink.core.sample import MEASURES
 from outthink.http.events import Json
-from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict
+from outthink.http.fields import JsonDict, read_whole
 from outthink.serving.admission import Limits
+from outthink.serving.bounds.checked import CheckedBody, passed_fields
 from outthink.serving.chat.votes import answer_reader
 from outthink.serving.failure import Failure, bad_field
 from outthink.serving.protocols import Key
@@ -167,12 +168,29 @@ def _chosen(own: JsonDict, name: str, known: tuple[str, ...]) -> str | None:
 
 
 OWN = frozenset(
-    {"model", "messages", "stream", "stream_options", "n", "seed", "stop", "logprobs", "top_logprobs", "outthink"}
-    | {"temperature", "top_p", "top_k", "min_p", "reasoning_effort", *CHAT_LENGTH_FIELDS}
+    {"model", "messages", "stream", "stream_options", "seed", "stop", "logprobs", "top_logprobs", "outthink"}
+    | {"temperature", "top_p", "top_k", "min_p", "reasoning_effort"}
 )
-"""Fields that the engine writes; all others are passed on."""
+"""Fields that the engine writes, lengths and multiplicities besides; all others are passed on."""
 _DEFAULT = Sampling()
 _MOST_CHOICES = 128  # as OpenAI has it
+
+
+class CallBounds(NamedTuple):
+    """What one call of a limited key's request may use beside its completion.
+
+    Args:
+        prompt: tokens of the client's own prompt at most, tools and pictures included; None where nothing is limited.
+        thinking: tokens of thinking that a server may grant beside the length; the call's `max_tokens` holds them.
+        thinking_fields: what asks for them.
+    """
+
+    prompt: int | None = None
+    thinking: int = 0
+    thinking_fields: frozenset[str] = frozenset()
+
+
+_UNBOUNDED = CallBounds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +207,7 @@ class Question:
         logprobs: the chosen sample's are wanted.
         top_logprobs: alternatives wanted with them.
         notes: what was changed, for the receipt.
+        bounds: of its calls, where the key is limited.
     """
 
     request: Request
@@ -200,10 +219,18 @@ class Question:
     logprobs: bool = False
     top_logprobs: int | None = None
     notes: tuple[str, ...] = ()
+    bounds: CallBounds = _UNBOUNDED
 
 
-def read_question(body: JsonDict, options: RequestOptions, limits: Limits) -> Question:
-    """Raises Failure or BadInput that names the field."""
+def read_question(
+    body: JsonDict, options: RequestOptions, limits: Limits, checked: CheckedBody | None = None, size: int = 0
+) -> Question:
+    """Raises Failure or BadInput that names the field.
+
+    Args:
+        checked: the body as a limited key may send it.
+        size: bytes of the request.
+    """
     raw = body.get("messages")
     if not isinstance(raw, list) or not raw:
         raise bad_field("messages", raw, "is no list of messages", "send at least one")
@@ -213,12 +240,19 @@ def read_question(body: JsonDict, options: RequestOptions, limits: Limits) -> Qu
     streamed = body.get("stream_options")
     if streamed is not None and not isinstance(streamed, dict):
         raise bad_field("stream_options", streamed, "is no object", "send {'include_usage': true} or leave it out")
-    extra = {name: value for name, value in body.items() if name not in OWN}
+    passed = passed_fields(body if checked is None else checked.body, limited=checked is not None)
+    extra = {name: value for name, value in passed.fields.items() if name not in OWN}
+    sampling, bounds = _sampling(body, limits), CallBounds()
+    if checked is not None:
+        bounds = CallBounds(size - checked.shown + checked.unseen, checked.thinking, frozenset(checked.thinking_fields))
+        sampling = replace(sampling, max_tokens=sampling.max_tokens + checked.thinking)
+    others = [name for name in passed.others if name != "n"]
+    notes = [f"{name}: a strategy decides that itself, so it was left out" for name in others]
     request = Request(
         messages=messages,
         answer=answer_reader(body, options.answer),
         budget=options.budget,
-        sampling=_sampling(body, limits),
+        sampling=sampling,
         seed=_number(body, "seed", int, -(2**63), 2**63 - 1, None),
     )
     logprobs = _flag(body, "logprobs")
@@ -226,11 +260,13 @@ def read_question(body: JsonDict, options: RequestOptions, limits: Limits) -> Qu
         request=request,
         raw=raw,
         extra=extra,
-        choices=_number(body, "n", int, 1, _MOST_CHOICES, 1),
+        choices=_whole("n", body.get("n"), 1, _MOST_CHOICES) or 1,
         stream=_flag(body, "stream"),
         usage=bool((streamed or {}).get("include_usage")),
         logprobs=logprobs,
         top_logprobs=_number(body, "top_logprobs", int, 0, 20, None) if logprobs else None,
+        notes=tuple(notes),
+        bounds=bounds,
     )
 
 
@@ -270,8 +306,8 @@ def _message(at: int, value: Json) -> Message:
 
 
 def _sampling(body: JsonDict, limits: Limits) -> Sampling:
-    caps = [_number(body, name, int, 1, 10**9, None) for name in reversed(CHAT_LENGTH_FIELDS)]  # the new name wins
-    cap = next(filter(None, caps), limits.max_tokens)
+    told = [_whole(name, value, 1, 10**9) for name, value in passed_fields(body).lengths]
+    cap = min(filter(None, told), default=limits.max_tokens)
     effort = body.get("reasoning_effort")
     if effort is not None and not isinstance(effort, str):
         raise bad_field("reasoning_effort", effort, "is no text", "use low, medium or high")
@@ -294,6 +330,14 @@ def _stops(value: Json) -> tuple[str, ...]:
     if not isinstance(stops, list) or len(stops) > 64 or not all(isinstance(stop, str) and stop for stop in stops):
         raise bad_field("stop", value, "is neither a text nor a list of texts", "send at most 64 of them")
     return tuple(str(stop) for stop in stops)
+
+
+def _whole(name: str, value: Json, least: int, most: int) -> int | None:
+    """A count as lenient servers read it, None where there is none."""
+    count = read_whole(value)
+    if value is not None and (count is None or not least <= count <= most):
+        raise bad_field(name, value, f"is no whole number from {least} to {most}", "change it or leave it out")
+    return count
 
 
 def _flag(body: JsonDict, name: str) -> bool:

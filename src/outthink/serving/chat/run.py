@@ -26,7 +26,7 @@ from outthink.serving.accounting import Account
 from outthink.serving.chat.backends import predicted
 from outthink.serving.chat.calls import RawChoice
 from outthink.serving.chat.engine import ChatEngine, OnChunk
-from outthink.serving.chat.question import Question, RequestOptions, fitted, stricter
+from outthink.serving.chat.question import CallBounds, Question, RequestOptions, fitted, stricter
 from outthink.serving.chat.votes import VoteProgress, VoteReader
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.failover import Failover, KeyRefused
@@ -227,6 +227,7 @@ class StrategyRun:
             raw=[] if plain else question.raw,
             extra={} if plain else question.extra,
             top_logprobs=question.top_logprobs,
+            bounds=CallBounds() if plain else question.bounds,
             timeouts=Timeouts(backends.limits.connect_seconds, backends.limits.backend_seconds),
             on_chunk=None if plain else self._on_chunk,
         )

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from outthink.economics.tariff import Tariff
-from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, completions_in, encode, endpoint_of, length_field
+from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, completions_in, encode, length_field
 from outthink.http.usage import read_count
+from outthink.serving.bounds.checked import checked_body
 from outthink.serving.failure import Failure, bad_field, unknown_cost
-from outthink.serving.forward.checked import CheckedBody
 from outthink.serving.pool.rules import FieldRules
 from outthink.serving.protocols import Key
 
@@ -78,12 +78,6 @@ def cap_request(
     if hide:
         sent["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
     return CappedRequest(encode(sent), prompt + generated, usd, hide, checked.completions)
-
-
-def checked_body(key: Key, path: str, body: JsonDict, rules: FieldRules) -> CheckedBody:
-    """A body read for a limited key. Raises Failure for what it may not send."""
-    priced = key.priced or key.budget.usd is not None
-    return CheckedBody(endpoint_of(path), rules, priced).read(body)
 
 
 def _uncapped(path: str, content: bytes, body: JsonDict, default_tokens: int, tariff: Tariff) -> CappedRequest:

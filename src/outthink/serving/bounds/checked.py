@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from outthink.http.events import Json, JsonObject
 from outthink.http.fields import (
@@ -15,15 +16,17 @@ from outthink.http.fields import (
     Endpoint,
     JsonDict,
     Kind,
+    endpoint_of,
     kind_of,
     length_field,
     normalised,
     prompts_in,
     read_whole,
 )
+from outthink.serving.bounds.parts import PartBounds
 from outthink.serving.failure import Failure, bad_field
-from outthink.serving.forward.parts import PartBounds
 from outthink.serving.pool.rules import FieldRules
+from outthink.serving.protocols import Key
 
 _NUMBER = re.compile(r"\d|://|\A\s*[+-]?(?:inf|infinity|nan)\s*\Z|\Adata:", re.IGNORECASE)
 """In a text: a digit, what some language reads as a number, or an address of content that the request does not show."""
@@ -52,15 +55,54 @@ def holds_number(value: Json) -> bool:
     return False
 
 
+class PassedFields(NamedTuple):
+    """Fields for a strategy's calls: those of the request without what the strategy itself decides.
+
+    Args:
+        fields: what is left.
+        lengths: what was told, with its place.
+        others: names of multiplicities and least lengths.
+    """
+
+    fields: JsonDict
+    lengths: list[tuple[str, Json]]
+    others: list[str]
+
+
+def passed_fields(body: JsonDict, place: str = "", *, limited: bool = True) -> PassedFields:
+    """A chat's fields as a strategy passes them on: no length and no multiplicity, nested ones neither.
+
+    Args:
+        limited: no least length either, which could be more than a call has left.
+    """
+    passed = PassedFields({}, [], [])
+    for name, value in body.items():
+        kind = kind_of("chat", name)
+        if kind == "length" and normalised(place.rstrip(".")) not in _THINKING:
+            passed.lengths.append((place + name, value))
+        elif kind in ("choices", "beams") or (kind == "floor" and limited):
+            passed.others.append(place + name)
+        elif kind == "holder" and isinstance(value, dict) and place.count(".") < _DEPTH:
+            inside = passed_fields(value, f"{place}{name}.", limited=limited)
+            passed.lengths.extend(inside.lengths)
+            passed.others.extend(inside.others)
+            if inside.fields or not value:
+                passed.fields[name] = inside.fields
+        else:
+            passed.fields[name] = value
+    return passed
+
+
 @dataclass(slots=True)
 class CheckedBody:
     """One request, read for a limited key. Raises Failure that names the field and who can allow it.
 
     Args:
-        priced: the key is limited in dollars.
+        priced: the key is limited in dollars or joules, not in tokens alone.
 
     After `read`, `body` is what may be sent, without a length; `told` is the smallest length, `named` the chat's own
-    names of it; `thinking` and `floor` are tokens; `unseen` tokens of pictures and sound stand for `shown` bytes.
+    names of it; `thinking` (told in `thinking_fields`) and `floor` are tokens; `unseen` tokens of pictures and sound
+    stand for `shown` bytes.
     """
 
     endpoint: Endpoint
@@ -72,6 +114,7 @@ class CheckedBody:
     thinking: int = 0
     floor: int = 0
     floor_name: str = "min_tokens"
+    thinking_fields: set[str] = field(default_factory=set)
     choices: int = 1
     beams: int = 1
     prompts: int = 1
@@ -132,6 +175,7 @@ class CheckedBody:
         count = self._whole(at, value, 1 if kind in ("choices", "beams") else 0)
         if kind == "thinking":
             self.thinking = max(self.thinking, count)
+            self.thinking_fields.add(at.partition(".")[0])
         elif kind == "choices":
             self.choices = max(self.choices, count)
         elif kind == "beams":
@@ -162,7 +206,7 @@ class CheckedBody:
                 raise self._refused(at, value, what)
         elif kind == "tier":
             if self.priced and value not in _TIERS:
-                raise self._refused(at, value, "has a price that is not known here, and this key has dollars")
+                raise self._refused(at, value, "has a price that is not known here, which this key limits")
         elif kind == "plain":
             self._plain(at, name, value)
         elif kind != "free":
@@ -212,3 +256,9 @@ class CheckedBody:
     def _refused(self, at: str, value: Json, problem: str, name: str | None = None) -> Failure:
         remedy = self.rules.remedy("allow_fields", f'["{name or at}"]')
         return bad_field(at, value, problem, remedy, code="field_not_allowed")
+
+
+def checked_body(key: Key, path: str, body: JsonDict, rules: FieldRules) -> CheckedBody:
+    """A body read for a limited key. Raises Failure for what it may not send."""
+    priced = key.priced or key.budget.usd is not None or key.budget.joules is not None
+    return CheckedBody(endpoint_of(path), rules, priced).read(body)
