@@ -14,7 +14,7 @@ import outthink as ot
 from outthink.client.options import Options
 from outthink.core.receipt import Verdict
 from outthink.engines.protocol import Call, RealTimeEngine
-from support.chat_server import ChatServer, Hang, Seen, chat, chunk, models, stream
+from support.chat_server import ChatServer, Hang, Seen, chat, chunk, stream
 
 PROMPT = "What is 17 * 23?"
 FAST = ot.Speed(stream=50_000, total=1e9, prefill=5e6, concurrency=16)
@@ -431,18 +431,3 @@ def test_a_strategy_of_ones_own_and_a_pool() -> None:
 def test_the_options_are_those_of_the_documentation() -> None:
     documented = {line.strip().partition(":")[0] for line in (Options.__doc__ or "").splitlines() if ": " in line}
     assert {"strategy", "ahead", "policy"} <= documented
-
-
-def test_a_cache_of_responses_is_kept_under_the_first_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-    with ChatServer(chat("391"), routes={"/v1/models": models("toy")}) as server:
-
-        async def ask_twice() -> None:
-            async with ot.Client(model=server.url, answer="number", cache=True, seed=1) as client:
-                for _ in range(2):
-                    assert (await client.ask(PROMPT, strategy="single")).answer == "391"
-
-        run(ask_twice)
-        run(ask_twice)
-        assert len(server.calls) == 1

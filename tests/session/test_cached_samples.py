@@ -20,7 +20,7 @@ WIDE = Speed(total=1e9, concurrency=64)
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[ResponseCache]:
-    store = ResponseCache(SampleStore(tmp_path / "responses.sqlite"), "scripted")
+    store = ResponseCache(SampleStore(tmp_path / "responses.sqlite"), lambda: "scripted")
     yield store
     store.close()
 
@@ -129,6 +129,39 @@ def test_a_strategy_stops_in_the_middle_of_cached_samples(cache: ResponseCache) 
 def test_another_request_is_no_hit(cache: ResponseCache, change: dict[str, Any]) -> None:
     play(cache)
     assert play(cache, request=question(**{"seed": 7, **change})).count("cached") == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "value = '{'",
+        "value = ''",
+        "value = 'null'",
+        "value = '[]'",
+        "value = '{}'",
+        "value = x'00ff'",
+        "value = json_set(value, '$.text', 5)",
+        "value = json_set(value, '$.text', json('null'))",
+        "value = json_set(value, '$.answer', json('[1]'))",
+        "value = json_set(value, '$.tokens', 'many')",
+        "value = json_set(value, '$.index', 99)",
+        "value = json_set(value, '$.confidence', 'x')",
+        "value = json_set(value, '$.logprobs', 3)",
+        "value = json_remove(value, '$.text')",
+        "value = '" + "[" * 100_000 + "'",
+    ],
+)
+def test_a_broken_entry_is_a_miss_and_is_replaced(cache: ResponseCache, change: str) -> None:
+    first = play(cache)
+    cache.store._database.execute(f"UPDATE samples SET {change}")
+    second = play(cache)
+    assert (answers(second.value), second.count("cached")) == (answers(first.value), 0)
+    assert play(cache).count("cached") == 6
+
+
+def test_a_cache_that_became_unreadable_costs_no_answer(cache: ResponseCache) -> None:
+    cache.store._database.execute("ALTER TABLE samples RENAME COLUMN value TO other")
+    assert answers(play(cache).value) == list("123456")
 
 
 def test_keys_tell_engines_and_sample_numbers_apart() -> None:

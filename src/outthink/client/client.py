@@ -232,7 +232,7 @@ class Client:
             owned = isinstance(model, str) or callable(model)
             engine = locate(model) if isinstance(model, str) else _given(model() if callable(model) else model)
             # A given one is kept too: its number must not become that of another while it is known by it.
-            held = self._engines[key] = _Held(engine, model, owned, engine.model)
+            held = self._engines[key] = _Held(engine, model, owned)
         return held
 
     async def _open(
@@ -291,15 +291,11 @@ def _given(model: Engine | Path) -> Engine:
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """An engine that a client uses.
-
-    `name` is what it was called before it told its model's name: cached responses lie under that.
-    """
+    """An engine that a client uses."""
 
     engine: Engine
     given: Model
     owned: bool
-    name: str
     places: Places | None = None
     responses: ResponseCache | None = None
 
@@ -308,13 +304,21 @@ class _Held:
         if self.places is None:
             self.places = Places(lambda: max(1, engine.concurrency))
         if cached and self.responses is None:
-            self.responses = ResponseCache.default(self.name)
+            self.responses = ResponseCache.default(self._name)
         return Source(
             engine,
             lambda: Tariff.of_engine(engine, price=costs.price, energy=costs.energy, parameters=costs.parameters),
             self.responses if cached else None,
             self.places,
         )
+
+    def _name(self) -> str:
+        """What its cached responses lie under: where it is, and the model that is asked there."""
+        engine, given = self.engine, self.given
+        where = engine.url
+        if where is None and isinstance(given, str):
+            where = str(Path(given).resolve()) if Path(given).is_file() else given
+        return f"{where or type(engine).__qualname__} {engine.model}"
 
     async def aclose(self) -> None:
         if self.responses is not None:

@@ -63,6 +63,10 @@ class SampleStore:
         value = next(self._read("SELECT value FROM samples WHERE key = ?", key), None)
         return None if value is None else self._sample(value)
 
+    def drop(self, key: str) -> None:
+        """Forget what is kept under a key."""
+        self._write("DELETE FROM samples WHERE key = ?", (key,))
+
     def put(self, key: str, sample: Sample) -> None:
         """Keep a sample; it is saved when this returns. The first one under a key stays.
 
@@ -99,12 +103,14 @@ class SampleStore:
                 self._database.execute("BEGIN")
                 self._database.executemany(f"UPDATE OR IGNORE {table} SET {column} = ? WHERE {column} = ?", changed)  # noqa: S608
 
-    def _write(self, statement: str, values: tuple[str, str]) -> None:
+    def _write(self, statement: str, values: tuple[str, ...]) -> None:
         try:
             self._database.execute(statement, values)
         except sqlite3.OperationalError as error:
             remedy = "free space there and run the same command again: what is saved stays"
             raise BadInput("store", str(self.path), f"cannot be written ({error})", remedy) from None
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from None
 
     def _read(self, statement: str, *values: str) -> Iterator[str]:
         """A column of texts; BadInput where the file is damaged."""
@@ -121,9 +127,11 @@ class SampleStore:
         """BadInput for whatever is raised where the file holds something else than we have written."""
         try:
             yield
-        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as error:
-            what = f"is damaged ({error})"
-            raise BadInput("store", str(self.path), what, "give another name, or move the file away") from None
+        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> BadInput:
+        return BadInput("store", str(self.path), f"is damaged ({error})", "give another name, or move the file away")
 
     def __iter__(self) -> Iterator[tuple[str, Sample]]:
         for key in list(self.kept()):
@@ -155,7 +163,15 @@ def _decode(value: dict[str, Any]) -> Sample:
         known["confidence"] = ConfidenceTrace(tuple(values), stride, tokens)
     for name in ("logprobs", "scores"):
         known[name] = tuple(known.get(name, ()))
-    return Sample(**known)
+    sample = Sample(**known)
+    texts = (sample.text, sample.rule, sample.finish_reason, sample.reasoning)
+    numbers = (sample.index, sample.tokens, sample.prompt_tokens, sample.mean_logprob)
+    good = all(isinstance(text, str) for text in texts) and all(
+        isinstance(number, int | float | None) for number in numbers
+    )
+    if not good or not all(isinstance(text, str | None) for text in (sample.answer, sample.stop)):
+        raise ValueError("a sample has values of other types")
+    return sample
 
 
 def call_key(engine: str, call: Call) -> str:
@@ -174,25 +190,39 @@ def call_key(engine: str, call: Call) -> str:
 
 
 class ResponseCache:
-    """Samples of one engine in a store; `engine` names it together with its model."""
+    """Samples of one engine in a store.
 
-    def __init__(self, store: SampleStore, engine: str) -> None:
-        self.store, self.engine = store, engine
+    Args:
+        engine: names it by its whole address and its model; asked at each look-up, for models may be told late.
+    """
+
+    def __init__(self, store: SampleStore, engine: Callable[[], str]) -> None:
+        self.store, self._engine = store, engine
 
     @classmethod
-    def default(cls, engine: str) -> ResponseCache:
+    def default(cls, engine: Callable[[], str]) -> ResponseCache:
         """The cache in the user's cache folder."""
         return cls(SampleStore(default_path()), engine)
 
     def get(self, call: Call) -> Sample | None:
-        """The sample this call gave before."""
-        return self.store.get(call_key(self.engine, call))
+        """The sample this call gave before; None also where its entry is broken, which makes room for a new one."""
+        key = call_key(self._engine(), call)
+        try:
+            sample = self.store.get(key)
+        except BadInput:
+            sample = None
+        else:
+            if sample is None or sample.index == call.index:
+                return sample
+        with suppress(BadInput):  # a file that takes no changes is as good as an empty one
+            self.store.drop(key)
+        return None
 
     def put(self, call: Call, sample: Sample) -> None:
         """Keep a finished sample, where there is room for it."""
         # An answer that cannot be kept is an answer all the same, and it is paid for.
         with suppress(BadInput):
-            self.store.put(call_key(self.engine, call), sample)
+            self.store.put(call_key(self._engine(), call), sample)
 
     def close(self) -> None:
         """Close the store."""
