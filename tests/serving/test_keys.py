@@ -262,6 +262,40 @@ def test_the_proxy_answers_an_idempotency_key_once(url: str, backend: ChatServer
         assert spent.requests == 2
 
 
+def test_all_that_shapes_a_reply_is_part_of_what_an_idempotency_key_stands_for(url: str, backend: ChatServer) -> None:
+    shaping = [
+        {"x_outthink_strategy": "self-consistency@2"},
+        {"X_Outthink_Strategy": "single"},
+        {"x_outthink_budget": "tokens=5000"},
+        {"x_outthink_anything": "at all"},
+        {"openai_beta": "assistants=v2"},
+        {"accept": "text/event-stream"},
+    ]
+    with ProxyServer(backend.url, ledger=open_durable(url)) as proxy:
+        for model in ("tiny", "outthink/single"):
+            asked = {"Idempotency_Key": f"i-{model}"}
+            first = proxy.chat(model, headers=asked)
+            for more in shaping:
+                other = proxy.chat(model, headers={**asked, **more})
+                assert (other.status, other.error["code"]) == (409, "idempotency_conflict"), (model, more)
+            tracing = {"x_request_id": "another", "traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"}
+            assert proxy.chat(model, headers={**asked, **tracing}).content == first.content
+        strategy = {"Idempotency_Key": "i-3", "x_outthink_strategy": "single"}
+        first, second = (proxy.chat("outthink/auto", headers=strategy) for _ in range(2))
+        assert (first.status, first.content) == (200, second.content)
+        assert proxy.chat("outthink/auto", headers={"Idempotency_Key": "i-3"}).status == 409
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t "])
+def test_an_empty_idempotency_key_is_none(url: str, backend: ChatServer, empty: str) -> None:
+    with ProxyServer(backend.url, ledger=open_durable(url)) as proxy:
+        for model in ("tiny", "outthink/single"):
+            before = len(backend.calls)
+            asked = [proxy.chat(model, text, headers={"Idempotency_Key": empty}) for text in ("a", "b", "a")]
+            assert [got.status for got in asked] == [200] * 3
+            assert len(backend.calls) == before + 3
+
+
 def test_a_stream_is_repeated_as_well(url: str, backend: ChatServer) -> None:
     secret = doing(url, lambda ledger: ledger.add_key("a", Terms(day=Budget(tokens=100_000))))[1]
     backend.routes[CHAT] = chat(["The answer", " is 4."])

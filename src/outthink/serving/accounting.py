@@ -7,7 +7,7 @@ gets again. Does not know protocols or strategies.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -67,18 +67,12 @@ class Account:
         if self.first is None:
             self.first = time.perf_counter() - self._clock
 
-    async def reserve(self, tokens: int | None, usd: float | None, idempotency_key: str | None) -> None:
+    async def reserve(self, tokens: int | None, usd: float | None, idempotency: Idempotency | None) -> None:
         """Set upper bounds aside. Raises OverBudget, LedgerDown, Repeated or Unsupported."""
-        if not self.key.limited and idempotency_key is None:
+        self.keep = idempotency is not None
+        if not self.key.limited and idempotency is None:
             self.reservation = Reservation(self.id, self.key.id, tokens, usd)
             return
-        idempotency = None
-        if idempotency_key is not None:
-            self.keep = True
-            # The same body sent to another endpoint is another request.
-            idempotency = Idempotency(
-                idempotency_key, sha256(self.endpoint.encode() + b"\n" + self.content).hexdigest()
-            )
         self.reservation = await self.ledger.reserve(self.key, tokens, usd, self.id, idempotency)
 
     def _record(self, backend_model: str, strategy: str, stopped: str, status: int) -> RequestRecord:
@@ -172,6 +166,22 @@ def known_sum(values: Iterable[int | None]) -> int | None:
 
 
 RECEIPT = "x-outthink-receipt"
+_SHAPING = ("x-outthink-", "accept", "openai-beta")
+"""How headers begin that change the reply."""
+
+
+def idempotency_of(headers: Mapping[str, str], endpoint: str, content: bytes) -> Idempotency | None:
+    """A request's `Idempotency-Key`, with a digest of all that shapes the reply; None without one, or for an empty one.
+
+    Args:
+        endpoint: its path: the same body sent to another one is another request.
+        content: its body as it was sent.
+    """
+    if not (key := headers.get("Idempotency-Key", "").strip()):
+        return None
+    shaping = sorted((name.lower(), value) for name, value in headers.items() if name.lower().startswith(_SHAPING))
+    head = [endpoint, *(f"{name}: {value}" for name, value in shaping), "", ""]
+    return Idempotency(key, sha256("\n".join(head).encode(errors="surrogateescape") + content).hexdigest())
 
 
 def replayed(account: Account) -> web.Response | None:

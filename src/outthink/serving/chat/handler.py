@@ -17,14 +17,14 @@ from aiohttp import web
 from outthink.core.receipt import Verdict
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode
-from outthink.serving.accounting import RECEIPT, Account, replayed
+from outthink.serving.accounting import RECEIPT, Account, idempotency_of, replayed
 from outthink.serving.bounds.checked import checked_body
 from outthink.serving.chat.backends import Backends
 from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, finish_reason_of, usage_of
 from outthink.serving.chat.question import PREFIX, RequestOptions, read_options, read_question
 from outthink.serving.chat.run import StrategyRun
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.protocols import Key
+from outthink.serving.protocols import Idempotency, Key
 from outthink.strategies import Spec, strategies
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class _Exchange:
         run, account = self.run, self.account
         await run.prepare()
         question = run.question
-        ceiling = await self._reserve(self.request.headers.get("Idempotency-Key"))
+        ceiling = await self._reserve(idempotency_of(self.request.headers, account.endpoint, self.content))
         if (again := replayed(account)) is not None:
             return again
         if question.stream and isinstance(run.plan, Spec) and question.choices == 1:
@@ -126,7 +126,7 @@ class _Exchange:
         self.work = work = asyncio.create_task(run.go(self._decided, ceiling))
         return await (self._stream(work) if question.stream else self._reply(work))
 
-    async def _reserve(self, idempotency: str | None) -> int | None:
+    async def _reserve(self, idempotency: Idempotency | None) -> int | None:
         """Set upper bounds aside; the tokens that the request may use where its key has a budget."""
         question, account = self.run.question, self.account
         # Each sample reads the prompt, which has no more tokens than the request has bytes.

@@ -18,7 +18,7 @@ from outthink.http.errors import refused_unread, retry_after
 from outthink.http.fields import JsonDict
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.http.usage import UNKNOWN
-from outthink.serving.accounting import PASS, RECEIPT, Account, replayed
+from outthink.serving.accounting import PASS, RECEIPT, Account, idempotency_of, replayed
 from outthink.serving.chat.backends import Backends
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.forward.ceilings import cap_request
@@ -75,7 +75,7 @@ class Forwarder:
         account = Account(
             self.app.ledger, key, path, model, body.get("stream") is True, content=content, watchers=self.app.watchers
         )
-        idempotency = request.headers.get("Idempotency-Key")
+        idempotency = idempotency_of(request.headers, path, content)
         # Compressed bytes could not be looked at on their way.
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         headers |= {name: value for name in _FORWARDED if (value := request.headers.get(name)) is not None}
