@@ -87,7 +87,7 @@ class _Exchange:
         self.app, self.request, self.content = app, request, content
         options = read_options(body, request.headers, key)
         named = str(body["model"])
-        model = _backend_model(backends, options, "outthink.model" if named.startswith(PREFIX) else "model")
+        model = _backend_model(backends, options, key, "outthink.model" if named.startswith(PREFIX) else "model")
         checked = None
         if key.counted:
             own = {name: value for name, value in body.items() if name != "outthink"}
@@ -233,10 +233,10 @@ class _Exchange:
         await self._settle(receipt, 499, None)
 
 
-def _backend_model(backends: Backends, options: RequestOptions, field: str) -> str:
-    """The model that is drawn from. Raises Failure where nobody serves it."""
+def _backend_model(backends: Backends, options: RequestOptions, key: Key, field: str) -> str:
+    """The model that is drawn from, of those that the key lists if any is served. Raises Failure where nobody does."""
     names = backends.pool.names()
-    model = options.model or next(iter(names), None)
+    model = options.model or next((name for name in names if name in key.models), None) or next(iter(names), None)
     if model is None:
         raise Failure(503, "no backend has told which models it serves", code="no_backend", retry_after=5.0)
     if model not in names:

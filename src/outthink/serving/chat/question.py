@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeVar, get_args
 
@@ -32,6 +33,7 @@ PREFIX = "outthink/"
 AUTO = "auto"
 STRATEGY_HEADER, BUDGET_HEADER = "x-outthink-strategy", "x-outthink-budget"
 Progress = Literal["comments", "reasoning"]
+_OF_KEY = "strategy of the key"
 VERIFIERS = (*MEASURES, "judge")
 """What a client may name, besides plugins; anything else (folders, addresses) only its operator can open."""
 _FIELDS = ("strategy", "budget", "verifier", "answer", "progress", "model")
@@ -85,13 +87,14 @@ def read_options(body: JsonDict, headers: Mapping[str, str], key: Key) -> Reques
         ("outthink.strategy", _text(own, "strategy")),
         ("model", None if inside == AUTO else inside),
         (STRATEGY_HEADER, headers.get(STRATEGY_HEADER)),
-        ("strategy of the key", key.strategy),
+        (_OF_KEY, key.strategy),
         ("model", None if inside is not None else PASSED),
     )
     field, name = next(((field, name) for field, name in candidates if name is not None), ("model", AUTO))
     strategy = None if name == AUTO else read_strategy(field, name)
-    named_so = (named,) if field == "model" else ()
-    check_allowed(key, PREFIX + (AUTO if strategy is None else strategy.strategy.name), *named_so)
+    if not _is_own(key, field, strategy):
+        named_so = (named,) if field == "model" else ()
+        check_allowed(key, PREFIX + (AUTO if strategy is None else strategy.strategy.name), *named_so)
     if model is not None:
         check_allowed(key, model)
     budget = key.budget
@@ -107,6 +110,15 @@ def read_options(body: JsonDict, headers: Mapping[str, str], key: Key) -> Reques
         answer=_chosen(own, "answer", (*ANSWER_KINDS, *loaded("answers"))),
         progress=_chosen(own, "progress", get_args(Progress)) or "comments",  # type: ignore[arg-type]
     )
+
+
+def _is_own(key: Key, field: str, strategy: Spec | None) -> bool:
+    """Whether a strategy is the one that its operator gave to the key, which its list of models does not refuse."""
+    if field == _OF_KEY:
+        return True
+    with suppress(Failure):  # it may be a plugin's that is gone, and another one is asked for
+        return bool(key.models and key.strategy) and strategy == read_strategy(_OF_KEY, str(key.strategy))
+    return False
 
 
 def check_allowed(key: Key, *names: str) -> None:
