@@ -7,7 +7,7 @@ that some repeat the prefix they were sent. Does not know bytes, connections or 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Delta, Finish
@@ -238,14 +238,14 @@ class CompletionParser:
             told = counts.timings(timings) or told
         if told:
             counts.stale = False
-        choice = _first(chunk.get("choices"))
+        choice = first_choice(chunk.get("choices"))
         if choice is None:
             return self._delta("", "", (), ())
         piece = choice.get("delta")
         if not isinstance(piece, dict):
             piece = choice.get("message")
             self._switch_to_object(piece)
-        text, thought = self._content(piece) if isinstance(piece, dict) else (_string(choice.get("text")), "")
+        text, thought = self.content(piece) if isinstance(piece, dict) else (_string(choice.get("text")), "")
         if (reason := choice.get("finish_reason")) is not None and reason != "":
             self.ended, self.reason = True, reason
             self.stop = stop_sequence(chunk, choice, self._stops)
@@ -310,19 +310,15 @@ class CompletionParser:
                 # What is known of a server's streams says nothing about its whole replies.
                 self.stripper = Stripper(self.stripper.prefix, None)
 
-    def _content(self, piece: JsonObject) -> tuple[str, str]:
-        text, thought = piece.get("content"), ""
-        for key in ("reasoning_content", "reasoning"):
-            if value := piece.get(key):
-                self.reasoning_key, thought = key, _string(value)
-                break
-        if isinstance(text, list):  # Mistral: typed parts, of which some are thinking
-            thought += _parts(text, thinking=True)
-            text = _parts(text, thinking=False)
-        return _string(text) or _string(piece.get("refusal")), thought
+    def content(self, piece: JsonObject) -> tuple[str, str]:
+        """Text and thinking of a piece."""
+        said = read_said(piece)
+        if said.thought:
+            self.reasoning_key = next((key for key in THOUGHT if piece.get(key)), self.reasoning_key)
+        return said.content or said.refusal, said.thought
 
 
-def _first(choices: Json) -> JsonObject | None:
+def first_choice(choices: Json) -> JsonObject | None:
     """The choice that was asked for, also of a server that sends several."""
     if not isinstance(choices, list):
         return None
@@ -332,14 +328,67 @@ def _first(choices: Json) -> JsonObject | None:
     return None
 
 
+# A message, or a piece of one. Content may be typed parts (Mistral), and thinking has a field of its own with several
+# names: `reasoning_content` (DeepSeek, SGLang, llama.cpp), `reasoning` (vLLM, Ollama, OpenRouter, where
+# `reasoning_details` hold the same in parts), `thinking`.
+
+THOUGHT = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_THINKING = ("thinking", "reasoning", "thought")
+_TEXTS = ("text", "thinking", "reasoning", "summary", "content", "output_text", "value")
+_NESTED = 16  # levels of parts
+
+
+class Said(NamedTuple):
+    """What a message, or a piece of one, says."""
+
+    content: str
+    thought: str
+    refusal: str
+    others: list[Json]
+    """Parts of the content that are no text."""
+
+
+def read_said(piece: JsonObject) -> Said:
+    """Read a message, or a piece of one."""
+    content, thought, refusal = piece.get("content"), "", piece.get("refusal")
+    refused = refusal if isinstance(refusal, str) else ""
+    for key in THOUGHT:
+        if (value := piece.get(key)) and (thought := _told(value)):
+            break
+    if not isinstance(content, list | dict):
+        return Said(content if isinstance(content, str) else "", thought, refused, [])
+    texts: list[str] = []
+    thoughts, refusals = [thought], [refused]
+    others: list[Json] = []
+    for part in content if isinstance(content, list) else [content]:
+        kind = str(part.get("type", "")) if isinstance(part, dict) else ""
+        text = _told(part)
+        if isinstance(part, dict) and isinstance(said := part.get("refusal"), str):
+            refusals.append(said)
+        elif not text:
+            others.append(part)
+        elif any(word in kind for word in _THINKING) or (isinstance(part, dict) and part.get("thought") is True):
+            thoughts.append(text)
+        else:
+            texts.append(text)
+    return Said("".join(texts), "".join(thoughts), "".join(refusals), [part for part in others if not _is_bare(part)])
+
+
+def _told(value: Json, levels: int = _NESTED) -> str:
+    """The text in a part, or in a list of parts."""
+    if isinstance(value, str) or not levels:
+        return value if isinstance(value, str) else ""
+    if isinstance(value, list):
+        return "".join([_told(inner, levels - 1) for inner in value])
+    if isinstance(value, dict):
+        return next((text for name in _TEXTS if (text := _told(value.get(name), levels - 1))), "")
+    return ""
+
+
+def _is_bare(part: Json) -> bool:
+    """Whether a part holds nothing but its type and empty text."""
+    return not part or (isinstance(part, dict) and not any(part[name] for name in part if name != "type"))
+
+
 def _string(value: Json) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _parts(parts: list[Json], *, thinking: bool) -> str:
-    texts = []
-    for part in parts:
-        if isinstance(part, dict) and (part.get("type") == "thinking") is thinking:
-            inner = part.get("thinking") if thinking else part.get("text")
-            texts.append(_parts(inner, thinking=False) if isinstance(inner, list) else _string(inner))
-    return "".join(texts)

@@ -8,114 +8,189 @@ backend answers, or the other calls of a request.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from itertools import groupby
+from types import NoneType
 
+from outthink.core.errors import EngineError
+from outthink.engines.openai.reading import THOUGHT, first_choice, read_said
 from outthink.engines.protocol import Call
+from outthink.http.events import Json
 from outthink.http.fields import JsonDict
+from outthink.http.pieces import is_deep, is_empty, merge, streamable, whole
+from outthink.serving.chat.tools import ToolCalls
 
 CALLS_MARK = "<tool_calls>"
 """Stands in a sample's text between its content and its tool calls."""
-_MESSAGE_FIELDS = frozenset(
-    {"role", "content", "tool_calls", "function_call", "refusal", "reasoning", "reasoning_content"}
-)
+_READ: dict[str, type | tuple[type, ...]] = {
+    "role": object,
+    "content": (str, list, dict, NoneType),
+    "tool_calls": (list, dict, NoneType),
+    "function_call": (dict, NoneType),
+    "refusal": (str, NoneType),
+    "reasoning_content": (str, NoneType),
+}
+"""Fields of a message that are read, if they are of these types."""
+_TEXT = frozenset({str, NoneType})
+_SPOKEN = frozenset({"role", "content", "refusal", "reasoning_content"})
 _CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason", "logprobs", "text"})
+_NOTHING = ("", "")
+_DETAILS = ("prompt_tokens_details", "completion_tokens_details")
+_BRACKET = re.compile(r"\[(?=/?think)", re.IGNORECASE)
 
 
 class RawChoice:
     """The choice of one call, piece by piece, with every field that its backend has sent."""
 
-    __slots__ = ("calls", "extra", "finish", "function", "logprobs", "more", "reasoning", "refusal", "text")
+    __slots__ = (
+        "_held",
+        "_thoughts",
+        "calls",
+        "details",
+        "extra",
+        "finish",
+        "function",
+        "logprobs",
+        "more",
+        "refusal",
+        "refused",
+        "said",
+        "text",
+    )
 
     def __init__(self) -> None:
         self.text = ""
-        self.calls: dict[int, JsonDict] = {}
-        self.function: JsonDict | None = None
-        self.refusal = self.reasoning = ""
-        self.logprobs: list[JsonDict] = []
+        self.said = _NOTHING
+        """Text and thinking of the chunk that came last."""
+        self.calls = ToolCalls()
+        self.function: JsonDict = {}
+        self.refusal = ""
+        self._thoughts: list[str] = []
+        self.logprobs: list[Json] = []
+        self.refused: list[Json] = []
+        """Log-probabilities of the refusal."""
         self.finish: str | None = None
         self.extra: JsonDict = {}
         """Unknown fields of the message."""
+        self._held: set[str] = set()
+        """Those of them that a client could not put together from pieces."""
         self.more: JsonDict = {}
         """Unknown fields of the choice."""
+        self.details: JsonDict = {}
+        """What the usage says of its counts beyond their sums."""
 
-    def add(self, chunk: JsonDict) -> None:
-        """Add a chunk of the reply."""
-        choices = chunk.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else None
-        if not isinstance(choice, dict):
-            return
+    def add(self, chunk: JsonDict) -> JsonDict:
+        """Add a chunk of the reply; returns what is new in the message, as a delta that clients can put together."""
+        self.said = _NOTHING
+        if isinstance(usage := chunk.get("usage"), dict):
+            self.details |= {name: usage[name] for name in _DETAILS if isinstance(usage.get(name), dict)}
+        choice = first_choice(chunk.get("choices"))
+        if choice is None:
+            return {}
+        if isinstance(logprobs := choice.get("logprobs"), dict):
+            for name, known in (("content", self.logprobs), ("refusal", self.refused)):
+                if isinstance(entries := logprobs.get(name), list):
+                    known += entries
+        if isinstance(reason := choice.get("finish_reason"), str) and reason:
+            self.finish = reason
+        if not choice.keys() <= _CHOICE_FIELDS:
+            more: JsonDict = {
+                name: value for name, value in choice.items() if name not in _CHOICE_FIELDS and value is not None
+            }
+            if is_deep(more):
+                raise EngineError("the backend sent a choice that is nested too deeply", fatal=True)
+            merge(self.more, more)
         piece = choice.get("delta")
         if not isinstance(piece, dict):
             piece = choice.get("message")
-        if isinstance(piece, dict):
-            self._add_message(piece)
-        logprobs = choice.get("logprobs")
-        if isinstance(logprobs, dict) and isinstance(entries := logprobs.get("content"), list):
-            self.logprobs += entries
-        if isinstance(reason := choice.get("finish_reason"), str):
-            self.finish = reason
-        for name, value in choice.items():
-            if name not in _CHOICE_FIELDS and value is not None:
-                self.more[name] = value
+        if not isinstance(piece, dict) or not piece:
+            return {}
+        if len(piece) == 1 and type(content := piece.get("content")) is str:  # most pieces of a stream
+            self.said = (content, "")
+            return piece if content else {}
+        return self._add_message(piece)
 
-    def _add_message(self, piece: JsonDict) -> None:
-        for position, call in enumerate(piece.get("tool_calls") or ()):
-            if isinstance(call, dict):
-                index = call.get("index")
-                self._add_call(index if isinstance(index, int) else position, call)
-        if isinstance(function := piece.get("function_call"), dict):
-            self.function = _continued(self.function or {}, function)
-        self.refusal += piece.get("refusal") or ""
-        self.reasoning += piece.get("reasoning_content") or piece.get("reasoning") or ""
-        for name, value in piece.items():
-            if name not in _MESSAGE_FIELDS and value is not None:
-                self.extra[name] = value
+    def _add_message(self, piece: JsonDict) -> JsonDict:
+        if len(piece) == 1 and (more := self.calls.continued(piece.get("tool_calls"))) is not None:
+            return {"tool_calls": [more]}
+        # What is nothing but text is most of the rest.
+        plain = piece.keys() <= _SPOKEN and _TEXT.issuperset(map(type, piece.values()))
+        if not plain and is_deep(piece):
+            raise EngineError("the backend sent a message that is nested too deeply", fatal=True)
+        content, thought, refusal, others = _texts(piece) if plain else read_said(piece)
+        self.said = (content or refusal, thought)
+        delta: JsonDict = {}
+        if content:
+            delta["content"] = content
+        if thought:
+            self._thoughts.append(thought)
+            delta["reasoning_content"] = thought
+        if refusal:
+            self.refusal += refusal
+            delta["refusal"] = refusal
+        if plain:
+            return delta
+        calls = piece.get("tool_calls")
+        if isinstance(calls, list | dict) and (new := self.calls.add(calls if isinstance(calls, list) else [calls])):
+            delta["tool_calls"] = new
+        function = piece.get("function_call")
+        if isinstance(function, dict) and function:
+            if not self.function:  # official clients fail where a function has no arguments
+                function = {**function, "arguments": function.get("arguments") or ""}
+            delta |= {"function_call": added} if (added := merge(self.function, function)) else {}
+        unknown = {name: value for name, value in piece.items() if not isinstance(value, _READ.get(name, NoneType))}
+        if others:
+            unknown["content_parts"] = others
+        return delta | self._add_unknown(unknown) if unknown else delta
 
-    def _add_call(self, index: int, piece: JsonDict) -> None:
-        call = self.calls.setdefault(index, {})
-        for name, value in piece.items():
-            if name != "index" and value is not None:
-                call[name] = _continued(call.get(name) or {}, value) if isinstance(value, dict) else value
+    def _add_unknown(self, fields: JsonDict) -> JsonDict:
+        for name, value in fields.items():
+            if is_empty(self.extra.get(name)):
+                held = is_empty(value) or not streamable(value)
+                (self._held.add if held else self._held.discard)(name)
+        return {name: value for name, value in merge(self.extra, fields).items() if name not in self._held}
 
-    @property
-    def tool_calls(self) -> list[JsonDict]:
-        """The calls in the order of their indices."""
-        return [{"type": "function", **self.calls[index]} for index in sorted(self.calls)]
+    def rest(self) -> JsonDict:
+        """What `add` has not told, because clients could not have put it together."""
+        calls = self.calls.rest()
+        return {**({"tool_calls": calls} if calls else {}), **{name: whole(self.extra[name]) for name in self._held}}
 
     @property
     def tail(self) -> str:
         """What the sample's text gets behind its content, so that calls are part of what is compared."""
-        calls = [call.get("function") or call.get("custom") for call in self.tool_calls]
+        calls = [call.get("function") or call.get("custom") or _hosted(call) for call in self.calls.messages()]
         if self.function:
-            calls.append(self.function)
-        return CALLS_MARK + json.dumps(calls, sort_keys=True) if calls else ""
+            calls.append(whole(self.function))
+        # No mark that arguments hold, of thinking or of calls, is one here.
+        text = json.dumps(calls, sort_keys=True).replace("<", "\\u003c")
+        return CALLS_MARK + _BRACKET.sub(r"\\u005b", text) if calls else ""
 
     def message(self, content: str) -> JsonDict:
         """The message as one object, in OpenAI's layout."""
-        called = bool(self.calls or self.function)
-        message: JsonDict = {"role": "assistant", "content": content or (None if called else "")}
+        if self.refusal and content.endswith(self.refusal):
+            content = content[: -len(self.refusal)]  # the engine reads a refusal as text
+        silent = self.calls or self.function or self.refusal
+        message: JsonDict = {"role": "assistant", "content": content or (None if silent else "")}
         message["refusal"] = self.refusal or None
-        if self.refusal and content == self.refusal:
-            message["content"] = None  # the engine reads a refusal as text
-        if self.reasoning:
-            message["reasoning_content"] = self.reasoning
+        if self._thoughts:
+            message["reasoning_content"] = "".join(self._thoughts)
         if self.calls:
-            message["tool_calls"] = self.tool_calls
+            message["tool_calls"] = self.calls.messages()
         if self.function:
-            message["function_call"] = self.function
-        return {**message, **self.extra}
+            message["function_call"] = whole(self.function)
+        return message | {
+            name: whole(value) for name, value in self.extra.items() if not message.get(name) or name in THOUGHT
+        }
 
 
-def _continued(known: JsonDict, piece: JsonDict) -> JsonDict:
-    """Texts are continued, except names, which servers may repeat; other values replace."""
-    joined = dict(known)
-    for name, value in piece.items():
-        if isinstance(value, str) and isinstance(before := joined.get(name), str):
-            joined[name] = before if name == "name" and value == before else before + value
-        elif value is not None:
-            joined[name] = value
-    return joined
+def _texts(piece: JsonDict) -> tuple[str, str, str, list[Json]]:
+    return piece.get("content") or "", piece.get("reasoning_content") or "", piece.get("refusal") or "", []
+
+
+def _hosted(call: JsonDict) -> JsonDict:
+    """A call of a tool that is no function of the client's."""
+    return {"name": call["type"], "arguments": call.get(str(call["type"])) or {}}
 
 
 # Chunks that came together are read as fewer chunks where nobody looks at them one by one: reading each of them
@@ -166,6 +241,8 @@ def _plain_choice(chunk: JsonDict) -> JsonDict | None:
         return None
     logprobs = choice.get("logprobs")
     if logprobs is not None and (type(logprobs) is not dict or type(logprobs.get("content")) is not list):
+        return None
+    if logprobs is not None and logprobs.get("refusal"):
         return None
     for name in _BESIDE:
         if chunk.get(name) is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -16,7 +16,9 @@ from outthink.core.errors import EngineError
 from outthink.core.receipt import Receipt, Verdict
 from outthink.engines.openai.reading import finish_reason
 from outthink.engines.protocol import Call
+from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode
+from outthink.http.pieces import whole
 from outthink.serving.chat.calls import CALLS_MARK, RawChoice
 from outthink.serving.chat.question import Progress
 from outthink.strategies import Streams
@@ -49,26 +51,32 @@ class Layout:
         return {
             "index": index,
             "message": _message(text, sample),
-            "logprobs": self.logprobs(sample.logprobs) if sample is not None else None,
+            "logprobs": self.logprobs(sample),
             "finish_reason": finish_reason_of(sample, cut=cut),
-            **(sample.more if sample is not None else {}),
+            **_more(sample),
         }
 
-    def logprobs(self, entries: Sequence[JsonDict]) -> JsonDict | None:
-        """The log-probabilities that the client asked for, None if it did not."""
-        if not self._logprobs:
+    def logprobs(self, sample: RawChoice | None, begin: tuple[int, int] = (0, 0)) -> JsonDict | None:
+        """The log-probabilities that the client asked for, None if it did not.
+
+        Args:
+            begin: the first entries of the content and of the refusal that are wanted.
+        """
+        if not self._logprobs or sample is None:
             return None
-        return {"content": [self._entry(entry) for entry in entries], "refusal": None}
+        content, refusal = sample.logprobs[begin[0] :], sample.refused[begin[1] :]
+        return {"content": [*map(self._entry, content)], "refusal": [*map(self._entry, refusal)] or None}
 
     def chunk(self, delta: JsonDict, *, index: int = 0, logprobs: JsonDict | None = None) -> bytes:
         """An event with a piece of a choice."""
         return self._event([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}])
 
-    def last(self, index: int, reason: str, receipt: JsonDict | None) -> bytes:
-        """The event that ends a choice; the receipt rides on it."""
+    def last(self, index: int, reason: str, receipt: JsonDict | None, sample: RawChoice | None) -> bytes:
+        """The event that ends a choice; the receipt rides on it, and what else was told of the choice."""
         # Official clients break at named events and at empty choices, and never see what follows [DONE].
         beside = {} if receipt is None else {"outthink": {"receipt": receipt}}
-        return self._event([{"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}], beside)
+        choice = {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason, **_more(sample)}
+        return self._event([choice], beside)
 
     def usage(self, usage: JsonDict) -> bytes:
         """The event that `include_usage` asks for."""
@@ -80,10 +88,9 @@ class Layout:
         if not thoughts:
             message.pop("reasoning_content", None)
         delta = {name: value for name, value in message.items() if value is not None and (index or name != "role")}
-        for place, call in enumerate(delta.get("tool_calls", ())):
-            call["index"] = place
-        entries = self.logprobs(sample.logprobs) if sample is not None else None
-        return self.chunk(delta, index=index, logprobs=entries)
+        if sample is not None and sample.calls:
+            delta["tool_calls"] = [{**call, "index": place} for place, call in enumerate(delta["tool_calls"])]
+        return self.chunk(delta, index=index, logprobs=self.logprobs(sample))
 
     def _event(self, choices: list[JsonDict], beside: JsonDict | None = None) -> bytes:
         return (
@@ -93,7 +100,7 @@ class Layout:
     def _head(self, kind: str) -> JsonDict:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def _entry(self, entry: JsonDict) -> JsonDict:
+    def _entry(self, entry: Json) -> Json:
         if not isinstance(entry, dict):  # a backend may send anything
             return entry
         top = entry.get("top_logprobs")
@@ -109,14 +116,21 @@ def _message(text: str, sample: RawChoice | None) -> JsonDict:
     return {**message, "reasoning_content": thoughts} if mark else message
 
 
+def _more(sample: RawChoice | None) -> JsonDict:
+    """Fields of a choice that nobody here knows."""
+    return {} if sample is None else {name: whole(value) for name, value in sample.more.items()}
+
+
 def finish_reason_of(sample: RawChoice | None, *, cut: bool) -> str:
     """Why a choice ended, as clients know it."""
     if sample is None:
         return "length" if cut else "stop"
-    if sample.calls:
-        return "tool_calls"
     reason = finish_reason(sample.finish)
-    return "stop" if reason == "unknown" else "function_call" if sample.function else reason
+    if reason in ("length", "content_filter"):  # also where calls have come: the last of them may lack its end
+        return reason
+    if sample.calls or sample.function:
+        return "tool_calls" if sample.calls else "function_call"
+    return "stop" if reason == "unknown" else reason
 
 
 def usage_of(receipt: Receipt) -> JsonDict:
@@ -164,33 +178,36 @@ class Streaming:
         self.thought = False
         """The thinking has been sent."""
         self._first: RawChoice | None = None
+        self._told = (0, 0)
+        """Entries of log-probabilities that have been sent."""
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 
-    def on_chunk(self, sample: RawChoice, call: Call, chunk: JsonDict) -> None:
-        """A chunk has come from a backend."""
+    def on_chunk(self, sample: RawChoice, call: Call, delta: JsonDict) -> None:
+        """A chunk has come from a backend, and has added this to its message."""
         if self.mode == "progress":
             return
-        choices = chunk.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        piece = choice.get("delta") or choice.get("message")
-        if not isinstance(piece, dict):
-            return
         if self.mode == "thinking":
-            if CLOSE not in (call.prefix or "") and isinstance(text := piece.get("content"), str) and text:
+            if CLOSE not in (call.prefix or "") and (text := delta.get("content")):
                 self.thought = True
                 self.put(self.layout.chunk({"reasoning_content": text}))
             return
-        delta = {name: value for name, value in piece.items() if name != "role" and value not in (None, "", [])}
-        if not delta:
+        told = len(sample.logprobs), len(sample.refused)
+        if not delta and told == self._told:
             return
         if self._first is None:
             self._first = sample
             self.shown = True
         elif self._first is not sample:  # another attempt would begin the answer anew behind the part that was sent
             raise EngineError("the backend broke off after a part of the answer had been sent; try again", fatal=True)
-        logprobs = choice.get("logprobs")
-        entries = logprobs.get("content") if isinstance(logprobs, dict) else None
-        self.put(self.layout.chunk(delta, logprobs=self.layout.logprobs(entries or ())))
+        logprobs = self.layout.logprobs(sample, self._told)
+        self._told = told
+        if delta or logprobs is not None:
+            self.put(self.layout.chunk(delta, logprobs=logprobs))
+
+    def rest(self) -> bytes:
+        """What was held back of an answer that has been shown piece by piece."""
+        rest = self._first.rest() if self._first is not None else {}
+        return self.layout.chunk(rest) if rest else b""
 
     def put(self, event: bytes) -> None:
         """Queue a part of the answer."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from outthink.core.errors import EngineError
 from outthink.core.request import Message, chat_bound
+from outthink.core.text import writable
 from outthink.engines.openai.body import Facts
 from outthink.engines.openai.engine import OpenAIEngine, drain
 from outthink.engines.openai.reading import CompletionParser
@@ -39,7 +40,7 @@ _PROMPTING = frozenset({"functions", "documents", "response_format", "chat_templ
 _UNBOUNDED = CallBounds()
 
 OnChunk = Callable[[RawChoice, Call, JsonDict], None]
-"""Gets the choice, its call, and a chunk that has just been added to it."""
+"""Gets the choice, its call, and what a chunk has just added to its message."""
 
 
 class _ChatReader(CompletionParser):
@@ -52,10 +53,14 @@ class _ChatReader(CompletionParser):
     def take(self, chunk: JsonDict) -> Delta | None:
         """What a chunk adds."""
         choice = self._call.choice
-        choice.add(chunk)
+        added = choice.add(chunk)
         if self._on_chunk is not None:
-            self._on_chunk(choice, self._call, chunk)
+            self._on_chunk(choice, self._call, added)
         return super().take(chunk)
+
+    def content(self, piece: JsonDict) -> tuple[str, str]:
+        """Text and thinking of a piece, which has been read already."""
+        return self._call.choice.said
 
 
 class _ChatErrors(ServerErrors):
@@ -155,7 +160,7 @@ class ChatEngine(OpenAIEngine):
                     if tail := choice.tail:  # calls become text, so that strategies can vote on them
                         pieces.append(tail)
                         yield Delta(tail, "", event.completion_tokens)
-                    choice.text = "".join(pieces)
+                    choice.text = writable("".join(pieces))  # as the session has it
                     self.samples.setdefault(choice.text, choice)
                 elif event.text:
                     pieces.append(event.text)

@@ -170,7 +170,7 @@ class _Exchange:
         elif self.account.keeps:
             kept = self._completion(receipt, texts)
         await self._settle(receipt, 200, kept)
-        return await streaming.end(self.request, events)
+        return await streaming.end(self.request, streaming.rest() + events)
 
     def _last_events(self, receipt: JsonDict, texts: Sequence[str]) -> bytes:
         """What is left to be sent when the work has ended: the other choices, reasons, receipt and usage."""
@@ -179,7 +179,7 @@ class _Exchange:
             sample = self.run.sample(text)
             events += layout.pieces(index, text, sample) if index else b""
             reason = finish_reason_of(sample, cut=_is_cut(receipt))
-            events += layout.last(index, reason, receipt if index == 0 else None)
+            events += layout.last(index, reason, receipt if index == 0 else None, sample)
         if self.run.question.usage:
             events += layout.usage(usage_of(self.run.receipt()))
         return events + DONE

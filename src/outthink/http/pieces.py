@@ -1,0 +1,132 @@
+"""Objects of JSON that come in pieces, as servers stream them, put together though nobody knows their fields.
+
+Knows: that texts are joined, lists appended and objects merged, what servers say again in every piece, and which pieces
+the official clients can put together. Does not know what any field means.
+"""
+
+from __future__ import annotations
+
+from outthink.http.events import Json
+from outthink.http.fields import JsonDict
+
+_SAID_AGAIN = frozenset({"id", "name", "object", "role", "format", "model", "status", "provider", "severity", "index"})
+_SAID_AGAIN_ENDS = ("_id", "_name", "_format", "type", "_reason")
+_REPLACED = ("index", "object", "role", "status", "severity")
+_REPLACED_ENDS = ("type", "_reason")
+
+
+class Joined(list[str]):
+    """A text that is still coming; joining it at every piece would take quadratic time."""
+
+
+def is_empty(value: Json) -> bool:
+    """Whether a value says nothing: in a continuation it changes nothing."""
+    return value is None or value == "" or value == [] or value == {}
+
+
+def whole(value: Json) -> Json:
+    """A value that `merge` has put together, its texts joined."""
+    if type(value) is Joined:
+        return "".join(value)
+    if isinstance(value, dict):
+        return {name: whole(inner) for name, inner in value.items()}
+    return [whole(inner) for inner in value] if isinstance(value, list) else value
+
+
+def merge(known: JsonDict, piece: JsonDict) -> JsonDict:
+    """Add a piece of an object to what is known of it; returns what is new in it."""
+    new: JsonDict = {}
+    for name, value in piece.items():
+        before = known.get(name)
+        if is_empty(before):
+            if name in known and is_empty(value):
+                continue
+            known[name] = new[name] = value
+            if isinstance(value, list):
+                known[name] = []
+                new[name] = _append(known[name], value)
+        elif is_empty(value):
+            continue
+        elif isinstance(value, str) and isinstance(before, str | Joined):
+            if (text := _continued(known, name, before, value)) is not None:
+                new[name] = text
+        elif isinstance(value, dict) and isinstance(before, dict):
+            if inner := merge(before, value):
+                new[name] = inner
+        elif isinstance(value, list) and type(before) is list:
+            new[name] = _append(before, value)
+        elif value != before:
+            known[name] = new[name] = value
+    return new
+
+
+def _continued(known: JsonDict, name: str, before: str | Joined, text: str) -> str | None:
+    if type(before) is Joined:
+        before.append(text)
+        return text
+    if name in _SAID_AGAIN or name.endswith(_SAID_AGAIN_ENDS):
+        if text == before:
+            return None
+        if name in _REPLACED or name.endswith(_REPLACED_ENDS):
+            known[name] = text
+            return text
+    known[name] = Joined([str(before), text])
+    return text
+
+
+_LOOKED_AT = 256
+"""Elements from the end of a list among which a piece finds the one that it continues."""
+
+
+def _append(known: list[Json], pieces: list[Json]) -> list[Json]:
+    """Elements with equal index are one, unless their types or ids differ; the new ones have their place as index."""
+    new: list[Json] = []
+    for piece in pieces:
+        if not isinstance(piece, dict):
+            known.append(piece)
+            new.append(piece)
+        elif (index := index_of(piece)) is None or (element := _continues(known, index, piece)) is None:
+            known.append({**piece})
+            new.append(piece if index is None else {**piece, "index": len(known) - 1})
+        elif inner := merge(element, piece):
+            new.append({**inner, "index": known.index(element)})
+    return new
+
+
+def _continues(known: list[Json], index: int, piece: JsonDict) -> JsonDict | None:
+    """The element that a piece continues."""
+    for element in known[: -_LOOKED_AT - 1 : -1]:
+        if isinstance(element, dict) and index_of(element) == index:
+            told = [(element.get(name), piece.get(name)) for name in ("type", "id")]
+            if all(is_empty(one) or is_empty(other) or one == other for one, other in told):
+                return element
+    return None
+
+
+def index_of(piece: JsonDict) -> int | None:
+    """The index that a piece tells, None without one."""
+    index = piece.get("index")
+    return index if type(index) is int else None
+
+
+def streamable(value: Json) -> bool:
+    """Whether the official clients can put a value together from pieces: elements of lists need an index for it."""
+    if isinstance(value, dict):
+        return all(map(streamable, value.values()))
+    if not isinstance(value, list):
+        return True
+    return all(
+        type(item) in (str, int, float) or (isinstance(item, dict) and index_of(item) is not None and streamable(item))
+        for item in value
+    )
+
+
+_DEEPEST = 64
+
+
+def is_deep(value: Json, levels: int = _DEEPEST) -> bool:
+    """Whether a value is nested more deeply than any server's reply: it could be neither merged nor encoded."""
+    if not isinstance(value, dict | list):
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return not levels or any(is_deep(inner, levels - 1) for inner in inside if isinstance(inner, dict | list))

@@ -1,0 +1,244 @@
+"""Calls, thinking and fields that nobody knows reach clients whole through strategies, streamed or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+pytest.importorskip("openai.lib.streaming._deltas", reason="needs the openai client")
+
+from openai.lib.streaming._deltas import accumulate_delta
+
+from support.chat_server import DONE, ChatServer, chunk, event, stream, token, usage, whole
+from support.proxy_server import CHAT, ProxyServer
+
+MODELS = ["outthink/single", "outthink/self-consistency@2"]
+TOOLS = [{"type": "function", "function": {"name": name}} for name in ("weather", "time", "f")]
+Delta = dict[str, Any]
+
+
+@pytest.fixture
+def backend() -> Iterator[ChatServer]:
+    with ChatServer() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
+    with ProxyServer(backend.url) as running:
+        yield running
+
+
+def call(name: str | None, arguments: Any, **more: Any) -> Delta:
+    """A piece of one call."""
+    return {"function": {"arguments": arguments, **({"name": name} if name is not None else {})}, **more}
+
+
+def calls(*pieces: Delta) -> list[Delta]:
+    """A delta for each piece."""
+    return [{"tool_calls": [piece]} for piece in pieces]
+
+
+def asked(proxy: ProxyServer, backend: ChatServer, model: str, deltas: list[Delta], **more: Any) -> list[Delta]:
+    """The choice that a client gets of a reply in such deltas: whole, and put together from a stream."""
+    end = more.pop("end", {"index": 0, "delta": {}, "finish_reason": more.pop("finish", "stop")})
+    backend.routes[CHAT] = stream(
+        *(chunk(delta=delta) for delta in deltas), event({"choices": [end]}), usage(5, 2), DONE
+    )
+    got = proxy.chat(model, **more)
+    assert got.status == 200, got.content
+    streamed = proxy.chat(model, stream=True, **more)
+    choice: Delta = {"message": {}}
+    for received in streamed.events[:-1]:
+        (row,) = received["choices"]
+        choice["message"] = accumulate_delta(choice["message"], row.pop("delta"))  # type: ignore[assignment]
+        choice.update({name: value for name, value in row.items() if value is not None})
+    made = choice["message"].get("tool_calls")
+    for one in made if isinstance(made, list) else ():
+        del one["index"]
+    return [got.json["choices"][0], choice]
+
+
+WHOLE = ('{"a": 1}', '{"b": 2}')
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        # One index for all (Gemini, Ollama, SGLang): told apart by a new id, whatever the arguments are.
+        calls(call("weather", WHOLE[0], index=0, id="1"), call("time", WHOLE[1], index=0, id="2")),
+        # The same in pieces, where continuations name nothing, or say it all again.
+        calls(
+            call("weather", "", index=0, id="1"),
+            call(None, '{"a":', index=0, id=""),
+            call("", " 1}", index=0, id=None, type=None),
+            call("time", '{"b": ', index=0, id="2"),
+            call("time", "2}", index=0, id="2"),
+        ),
+        # No index at all, by ids, in turns.
+        calls(
+            call("weather", '{"a"', id="1"),
+            call("time", '{"b"', id="2"),
+            call(None, ": 1}", id="1"),
+            call(None, ": 2}", id="2"),
+        ),
+        # A list of one: indices that do not begin at 0, as of the tool in the request.
+        calls(call("weather", WHOLE[0], index=3, id="1"), call("time", WHOLE[1], index=5, id="2")),
+        # A new id with every piece (vLLM).
+        calls(
+            call("weather", '{"a"', index=0, id="1"),
+            call(None, ": 1}", index=0, id="x1"),
+            call("time", WHOLE[1], index=1, id="2"),
+            call(None, "", index=1, id="x2"),
+        ),
+        # The id first, and its name behind it.
+        calls(
+            {"index": 0, "id": "1", "type": "function"},
+            call("weather", WHOLE[0], index=0),
+            {"index": 0, "id": "2"},
+            call("time", "", index=0),
+            call(None, WHOLE[1], index=0),
+        ),
+        # All in one delta (llama.cpp).
+        [{"tool_calls": [call("weather", WHOLE[0], id="1"), call("time", WHOLE[1], id="2")]}],
+        # As an object by itself.
+        [{"tool_calls": call("weather", WHOLE[0], id="1")}, {"tool_calls": call("time", WHOLE[1], id="2")}],
+    ],
+)
+def test_parallel_calls(proxy: ProxyServer, backend: ChatServer, model: str, deltas: list[Delta]) -> None:
+    for choice in asked(proxy, backend, model, deltas, tools=TOOLS, finish="tool_calls"):
+        made = [(one["id"], one["type"], one["function"]) for one in choice["message"]["tool_calls"]]
+        assert made == [
+            ("1", "function", {"name": "weather", "arguments": WHOLE[0]}),
+            ("2", "function", {"name": "time", "arguments": WHOLE[1]}),
+        ]
+        assert choice["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_calls_without_ids_are_told_apart_by_names(proxy: ProxyServer, backend: ChatServer, model: str) -> None:
+    deltas = calls(
+        call("f", "", index=0), call(None, WHOLE[0], index=0), call("f", "", index=0), call(None, WHOLE[1], index=0)
+    )
+    for choice in asked(proxy, backend, model, deltas, tools=TOOLS):
+        made = [one["function"]["arguments"] for one in choice["message"]["tool_calls"]]
+        assert made == list(WHOLE)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_arguments_as_an_object_and_what_calls_hold_beside(proxy: ProxyServer, backend: ChatServer, model: str) -> None:
+    signed = {"google": {"thought_signature": "ab"}}
+    deltas = [{"tool_calls": [call("f", {"a": "</think>"}, index=0, id="1", extra_content=signed)]}]
+    for choice in asked(proxy, backend, model, deltas, tools=TOOLS):
+        (made,) = choice["message"]["tool_calls"]
+        assert made["function"] == {"name": "f", "arguments": {"a": "</think>"}}
+        assert made["extra_content"] == signed
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_custom_tools_and_functions_of_old(proxy: ProxyServer, backend: ChatServer, model: str) -> None:
+    tools = [{"type": "custom", "custom": {"name": "run"}}]
+    pieces = [{"custom": {"name": "run", "input": "print("}, "type": "custom", "id": "1"}, {"custom": {"input": "1)"}}]
+    for choice in asked(proxy, backend, model, calls(*({"index": 0, **piece} for piece in pieces)), tools=tools):
+        assert choice["message"]["tool_calls"][0]["custom"] == {"name": "run", "input": "print(1)"}
+    pieces = [{"name": "f"}, {"name": "f", "arguments": '{"a"'}, {"name": None, "arguments": ": 1}"}]
+    old = {"functions": [{"name": "f"}], "finish": "function_call"}
+    for choice in asked(proxy, backend, model, [{"function_call": piece} for piece in pieces], **old):
+        assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"a": 1}'}
+        assert choice["finish_reason"] == "function_call"
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_a_call_that_was_cut_off_says_so(proxy: ProxyServer, backend: ChatServer, model: str, reason: str) -> None:
+    deltas = calls(call("f", WHOLE[0], index=0, id="1"), call("time", '{"b', index=1, id="2"))
+    for choice in asked(proxy, backend, model, deltas, finish=reason, tools=TOOLS):
+        assert choice["finish_reason"] == reason
+        assert len(choice["message"]["tool_calls"]) == 2
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("deltas", "message"),
+    [
+        ([{"reasoning": {"text": "x"}}], {"reasoning": {"text": "x"}, "reasoning_content": "x"}),
+        ([{"reasoning": "x"}, {"reasoning": "y"}], {"reasoning": "xy", "reasoning_content": "xy"}),
+        ([{"reasoning": "x", "reasoning_content": "x"}], {"reasoning": "x", "reasoning_content": "x"}),
+        (
+            [
+                {"reasoning_details": [{"type": "reasoning.text", "text": "a", "format": "f", "index": 0}]},
+                {"reasoning_details": [{"type": "reasoning.text", "text": "b", "format": "f", "index": 0}]},
+                {"reasoning_details": [{"type": "reasoning.encrypted", "data": "c", "index": 1}]},
+            ],
+            {
+                "reasoning_details": [
+                    {"type": "reasoning.text", "text": "ab", "format": "f", "index": 0},
+                    {"type": "reasoning.encrypted", "data": "c", "index": 1},
+                ],
+                "reasoning_content": "ab",
+            },
+        ),
+        (
+            [{"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}],
+            {"reasoning_content": "hm"},
+        ),
+        ([{"content": [{"type": "text", "text": "o"}, {"type": "output_text", "text": "k"}]}], {"content": "ok 1"}),
+        ([{"content": [{"type": "refusal", "refusal": "no"}]}], {"refusal": "no"}),
+        ([{"content": [{"type": "image_url", "url": "u"}]}], {"content_parts": [{"type": "image_url", "url": "u"}]}),
+        ([{"links": [{"url": "a"}]}, {"links": [{"url": "b"}]}], {"links": [{"url": "a"}, {"url": "b"}]}),
+        ([{"audio": {"id": "i", "data": "x"}}] * 2, {"audio": {"id": "i", "data": "xx"}}),
+        ([{"odd": 2.5}, {"odd": 2.5}, {"odd": None}, {"odd": ""}], {"odd": 2.5}),
+        ([{"refusal": False}, {"tool_calls": 3}], {"refusal": False, "tool_calls": 3}),
+    ],
+)  # fmt: skip
+def test_fields_in_pieces(
+    proxy: ProxyServer, backend: ChatServer, model: str, deltas: list[Delta], message: Delta
+) -> None:
+    for choice in asked(proxy, backend, model, [*deltas, {"content": " 1"}]):
+        assert {name: choice["message"].get(name) for name in message} == message
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_fields_of_the_choice(proxy: ProxyServer, backend: ChatServer, model: str) -> None:
+    end = {"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "\n", "token_ids": [7]}
+    steps = [event({"choices": [{"index": 0, "delta": {"content": "a"}, "token_ids": [at]}]}) for at in range(2)]
+    for choice in asked(proxy, backend, model, [], end=end):
+        assert (choice["stop_reason"], choice["token_ids"]) == ("\n", [7])
+    backend.routes[CHAT] = stream(*steps, event({"choices": [end]}), DONE)
+    assert proxy.chat(model).json["choices"][0]["token_ids"] == [0, 1, 7]
+    assert proxy.chat(model, stream=True).events[-2]["choices"][0]["token_ids"] == [0, 1, 7]
+
+
+def test_log_probabilities_of_tokens_without_text_stream_too(proxy: ProxyServer, backend: ChatServer) -> None:
+    entries = [token("a", -0.5), token("", -0.25), token("b", -0.125)]
+    pieces = [chunk(entry["token"], logprobs=[entry]) for entry in entries]
+    refused = {"index": 0, "delta": {"refusal": "no"}, "logprobs": {"content": None, "refusal": [token("no", -1)]}}
+    backend.routes[CHAT] = stream(*pieces, event({"choices": [refused]}), chunk(finish="stop"), usage(5, 2), DONE)
+    choices = [
+        received["choices"][0] for received in proxy.chat("outthink/single", stream=True, logprobs=True).events[:-1]
+    ]
+    got = [entry["logprob"] for choice in choices for entry in (choice["logprobs"] or {}).get("content", ())]
+    assert got == [-0.5, -0.25, -0.125]
+    (whole_choice,) = proxy.chat("outthink/single", logprobs=True).json["choices"]
+    assert [entry["logprob"] for entry in whole_choice["logprobs"]["content"]] == got
+    assert [entry["logprob"] for entry in whole_choice["logprobs"]["refusal"]] == [-1]
+    assert (whole_choice["message"]["content"], whole_choice["message"]["refusal"]) == ("ab", "no")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("value", [3, True, "text", [[1]], {"a": {"b": [None]}}, [None, "a"], {}])
+@pytest.mark.parametrize(
+    "name", ["content", "tool_calls", "function_call", "refusal", "reasoning_content", "role", "x"]
+)
+def test_no_type_is_an_error(proxy: ProxyServer, backend: ChatServer, model: str, name: str, value: Any) -> None:
+    message = {"role": "assistant", "content": "ok", name: value}
+    backend.routes[CHAT] = whole({"choices": [{"message": message, "finish_reason": "stop"}]})
+    got = proxy.chat(model)
+    assert got.status == 200, got.content
+    assert json.loads(got.content)["choices"][0]["finish_reason"]
+    assert proxy.chat(model, stream=True).events[-1] == "[DONE]"
