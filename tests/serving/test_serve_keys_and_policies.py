@@ -11,7 +11,7 @@ pytest.importorskip("aiohttp")
 
 from outthink.core.request import Budget
 from outthink.serving.chat.backends import Policies
-from outthink.serving.forward.replies import UsageFilter
+from outthink.serving.forward.stream import EventReader
 from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.protocols import Key, OverBudget, RequestRecord, Reservation
 from support.chat_server import ChatServer, Drop, chat, models, stream, whole
@@ -172,7 +172,7 @@ def test_an_idempotency_key_answers_twice_and_spends_once(backend: ChatServer, p
 def test_hiding_takes_out_one_chunk_in_any_cuts(size: int) -> None:
     shown = b'data: {"choices": [{"delta": {"content": "a \\"usage\\""}}], "usage": null}\n\n'
     text = shown + b'data: {"choices": [], "usage": {"prompt_tokens": 1}}\n\n' + b"data: [DONE]\n\n"
-    hiding = UsageFilter()
+    hiding = EventReader(hide_usage=True)
     got = b"".join(hiding.feed(text[at : at + size]) for at in range(0, len(text), size)) + hiding.close()
     assert got == shown + b"data: [DONE]\n\n"
 

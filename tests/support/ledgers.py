@@ -16,7 +16,7 @@ from outthink.serving.ledger.database import Database
 from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.ledger.postgres import PostgresDatabase
 from outthink.serving.ledger.sqlite import SqliteDatabase
-from outthink.serving.protocols import Key, RequestRecord, Terms
+from outthink.serving.protocols import Idempotency, Key, RequestRecord, Reservation, Terms
 
 T = TypeVar("T")
 NOON = 1_795_521_600.0
@@ -114,3 +114,27 @@ class KeyRing(MemoryLedger):
     async def authorise(self, bearer: str | None) -> Key | None:
         """The key of that name."""
         return self._ring.get(bearer or "")
+
+
+class Charging(KeyRing):
+    """The same, and `left` of so many tokens a day for all keys: each record is charged as a budget would be."""
+
+    def __init__(self, left: int, *keys: Key) -> None:
+        super().__init__(*keys)
+        self.left = left
+
+    async def reserve(
+        self,
+        key: Key,
+        tokens: int | None,
+        usd: float | None,
+        request_id: str,
+        idempotency: Idempotency | None = None,
+    ) -> Reservation:
+        """Nothing is set aside: the tests ask one request after the other."""
+        return Reservation(request_id, key.id, tokens, usd)
+
+    async def settle(self, reservation: Reservation, record: RequestRecord) -> None:
+        """Charge what was spent, else its upper bound."""
+        await super().settle(reservation, record)
+        self.left -= record.tokens if record.tokens is not None else record.at_most_tokens or 0

@@ -37,13 +37,14 @@ class Events:
     An event is whole as soon as its blank line has ended, be it by the carriage return of a pair that is cut in two.
     """
 
-    __slots__ = ("_begun", "_end", "_held", "_paired")
+    __slots__ = ("_begun", "_clean", "_end", "_held", "_paired")
 
     def __init__(self) -> None:
         self._held: list[bytes] = []  # the event that is not whole yet
         self._end = b""  # its last bytes, in which a blank line may have begun
         self._begun = False
         self._paired = False  # a line feed that comes now belongs to a carriage return before it
+        self._clean = False  # what comes now is the beginning of an event and nothing else
 
     @property
     def pending(self) -> bool:
@@ -52,19 +53,21 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that this piece completes, in order."""
-        if (
-            not self._held
-            and piece.startswith(b"data: ")
-            and piece.find(b"\n") == len(piece) - 2
-            and piece.endswith(b"\n")
-            and b"\r" not in piece
-        ):  # the common case first: one whole event
-            self._begun, self._paired = True, False
-            return [piece[6:-2]]
+        # The common case first: whole events, one or several.
+        if self._clean and b"\r" not in piece:
+            if piece.startswith(b"data: ") and piece.find(b"\n") == len(piece) - 2 and piece.endswith(b"\n"):
+                return [piece[6:-2]]
+            if piece.endswith(b"\n\n"):
+                blocks = [
+                    block[6:] if block.startswith(b"data: ") and b"\n" not in block else read_event(block)
+                    for block in piece[:-2].split(b"\n\n")
+                ]
+                return [data for data in blocks if data is not None]
         return [data for _, data in self.frames(piece) if data is not None]
 
     def frames(self, piece: bytes) -> list[tuple[bytes, bytes | None]]:
         """The events that this piece completes: their bytes as they came, and their data (None: only comments)."""
+        self._clean = False
         if not self._begun:
             piece = b"".join(self._held) + piece
             if len(piece) < len(BOM) and BOM.startswith(piece):
@@ -106,6 +109,7 @@ class Events:
             self._paired = not rest and text.endswith(b"\r")
         self._held = [rest] if rest else []
         self._end = rest[-3:]
+        self._clean = not rest and not self._paired
         return frames
 
     def close(self) -> list[bytes]:
@@ -203,25 +207,37 @@ class Decoder:
 
     def _decode(self, events: list[bytes]) -> list[JsonObject]:
         chunks: list[JsonObject] = []
+        loads = self._loads
         for data in events:
             if self.done:
                 break
-            if data[:1] != b"{" and (text := data.strip()) in (b"", b"[DONE]"):
-                self.done = bool(text)
-                continue
-            try:
-                chunk = self._object(data if data[:1] == b"{" else data.strip())
-            except NotJson:
-                if type(data) is ErrorEvent:  # in words
-                    chunk = {"error": {"message": data.decode("utf-8", "replace")}}
-                elif b"\n" in data:
-                    # Servers that forget the blank line between events: each line is an object of its own.
-                    chunks += self._decode(data.split(b"\n"))
+            if loads is not None and type(data) is bytes and data[:1] == b"{":
+                try:
+                    value = loads(data)
+                except ValueError:  # it is stricter than servers are
+                    value = None
+                if type(value) is dict:
+                    chunks.append(value)
                     continue
-                else:
-                    raise
-            chunks.append({"error": chunk} if type(data) is ErrorEvent and not chunk.get("error") else chunk)
+            chunks += self._decode_other(data)
         return chunks
+
+    def _decode_other(self, data: bytes) -> list[JsonObject]:
+        """The chunks of an event of another form: the last, one that tells of an error, or several as one."""
+        text = data.strip()
+        if text in (b"", b"[DONE]"):
+            self.done = bool(text)
+            return []
+        try:
+            chunk = self._object(text)
+        except NotJson:
+            if type(data) is ErrorEvent:  # in words
+                return [{"error": {"message": data.decode("utf-8", "replace")}}]
+            if b"\n" in data:
+                # Servers that forget the blank line between events: each line is an object of its own.
+                return self._decode(data.split(b"\n"))
+            raise
+        return [{"error": chunk} if type(data) is ErrorEvent and not chunk.get("error") else chunk]
 
     def _object(self, data: bytes) -> JsonObject:
         if self._loads is not None:

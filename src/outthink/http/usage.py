@@ -14,6 +14,8 @@ from outthink.http.events import Json, JsonObject
 
 def read_count(value: Json) -> int | None:
     """A count: a non-negative whole number, however it is written, else None."""
+    if type(value) is int:
+        return value if 0 <= value < 1_000_000_000_000_000 else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
         return None
     return int(value) if value == int(value) else None
@@ -37,20 +39,22 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
     the total counts; where it is below, the sum. A part that is larger than its whole stands beside it. A prompt of 0
     tokens means that it was not counted.
     """
-    prompt = read_count(usage.get("prompt_tokens", usage.get("input_tokens"))) or None
-    completion = read_count(usage.get("completion_tokens", usage.get("output_tokens")))
-    cached = _detail(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
+    chat = "prompt_tokens" in usage or "completion_tokens" in usage
+    prompt = read_count(usage.get("prompt_tokens" if chat else "input_tokens")) or None
+    completion = read_count(usage.get("completion_tokens" if chat else "output_tokens"))
+    cached = _detail(usage.get("prompt_tokens_details" if chat else "input_tokens_details"), "cached_tokens")
     if cached is None:
         cached = read_count(usage.get("prompt_cache_hit_tokens"))  # DeepSeek
     if prompt is not None and cached is not None and cached > prompt:
         prompt += cached
     if completion is not None:
-        thought = _detail(usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens")
+        details = usage.get("completion_tokens_details" if chat else "output_tokens_details")
+        thought = _detail(details, "reasoning_tokens")
         if thought is not None and thought > completion:
             completion += thought
     if total := read_count(usage.get("total_tokens")):
         if completion is None:
-            completion = None if prompt is None else max(0, total - prompt)
+            prompt, completion = (total, None) if prompt is None else (prompt, max(0, total - prompt))
         elif prompt is None:
             prompt = max(0, total - completion) or None
         else:
@@ -65,23 +69,24 @@ def read_timings(timings: Mapping[str, Any]) -> Usage:
     return Usage(total, cached, generated or None)
 
 
-def _detail(usage: Mapping[str, Any], places: tuple[str, str], name: str) -> int | None:
-    details = usage.get(places[0], usage.get(places[1]))
+def _detail(details: Json, name: str) -> int | None:
     return read_count(details.get(name)) if isinstance(details, dict) else None
 
 
 class ReplyUsage:
     """The counts of one reply: of its chunks, in their order, or of the whole of it."""
 
-    __slots__ = ("_stale", "_usage", "ended", "text")
+    __slots__ = ("_ended", "_final", "_stale", "_usage", "text", "written")
 
     def __init__(self) -> None:
         self._usage = UNKNOWN
         self._stale = False
         self.text = False
         """Something has been generated: text, thinking or calls."""
-        self.ended: set[int] = set()
-        """Choices that have come to their end."""
+        self._ended: set[int] | None = None  # choices that have come to their end, in chunks that were looked at
+        self._final = False  # the counts stood in a chunk of their own
+        self.written = 0
+        """The completion as it is told, without what stands beside it."""
 
     @property
     def settled(self) -> bool:
@@ -94,17 +99,29 @@ class ReplyUsage:
         body = response if isinstance(response, dict) else chunk
         text = self._content(chunk, body)
         self.text = self.text or text
-        used = UNKNOWN
+        told = False
         if isinstance(usage := body.get("usage"), dict):
-            used = read_usage(usage)
+            told = self.count(usage)
         if isinstance(timings := chunk.get("timings"), dict):
-            used = _larger(used, read_timings(timings))
-        if used.completion is not None:
-            self._stale = False
+            used = read_timings(timings)
+            self._usage, told = _larger(self._usage, used), told or used.completion is not None
+        if told:
+            self._stale, self._final = False, chunk.get("choices") == []
         elif text and self._usage.completion is not None:
             self._stale = True
+
+    def count(self, usage: JsonObject) -> bool:
+        """Note counts that cover all that came; whether they count the completion."""
+        used = read_usage(usage)
         # Counts of a stream are cumulative, and some servers tell the prompt's first and the others last.
-        self._usage = _larger(self._usage, used)
+        self._usage = used if self._usage is UNKNOWN else _larger(self._usage, used)
+        self.written = max(self.written, read_count(usage.get("completion_tokens")) or 0)
+        return used.completion is not None
+
+    def add_unread(self) -> None:
+        """Note that something came which cannot be read."""
+        self.text = True
+        self._stale = self._usage.completion is not None
 
     def total(self) -> Usage:
         """The counts of all that came; unknown where more came after them, and where they are zero beside text."""
@@ -112,12 +129,16 @@ class ReplyUsage:
             return UNKNOWN
         return self._usage
 
+    def at_end(self, choices: int) -> Usage:
+        """The counts of a reply that was cut off: they are its total if all choices had come to their end."""
+        return self.total() if self._final or len(self._ended or ()) >= choices else UNKNOWN
+
     def _content(self, chunk: JsonObject, body: JsonObject) -> bool:
         """Whether a chunk holds something that was generated; notes the choices that it ends."""
         choices = chunk.get("choices")
         if not isinstance(choices, list):
             if body.get("status") in ("completed", "incomplete", "failed"):
-                self.ended.add(0)
+                self._end(0)
             return bool(chunk.get("delta") or body.get("output"))
         text = False
         for at, choice in enumerate(choices):
@@ -130,8 +151,11 @@ class ReplyUsage:
                 text = text or any(value for name, value in piece.items() if name != "role")
             if choice.get("finish_reason"):
                 index = choice.get("index")
-                self.ended.add(index if type(index) is int else at)
+                self._end(index if type(index) is int else at)
         return text
+
+    def _end(self, choice: int) -> None:
+        self._ended = {choice, *(self._ended or ())}
 
 
 def _larger(one: Usage, other: Usage) -> Usage:

@@ -66,11 +66,14 @@ class Backends:
 
         Not where a backend takes only so many calls: a shared one would be more than it seems.
         """
-        if model in self._disproved or self.pool.places(model) is not None:
+        if self.pool.places(model) is not None or not self.sums_choices(model):
             return None
-        findings = self._findings(model)
-        counting = bool(findings) and all(facts.n and facts.usage_sums for facts in findings)
-        return CallSharing(lambda: self._disproved.add(model)) if counting else None
+        return CallSharing(lambda: self._disproved.add(model))
+
+    def sums_choices(self, model: str) -> bool:
+        """Whether `doctor` has seen that `usage` counts all `n` choices, on every backend of a model."""
+        findings = self._findings(model) if model not in self._disproved else []
+        return bool(findings) and all(facts.n and facts.usage_sums for facts in findings)
 
     def rules(self, model: str) -> FieldRules:
         """What limited keys may send to a model; how a chat's length is called there as its operator or doctor says."""

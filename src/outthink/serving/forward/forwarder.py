@@ -14,25 +14,19 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from outthink.engines.openai.engine import drain
 from outthink.http.errors import refused_unread, retry_after
-from outthink.http.fields import JsonDict
-from outthink.http.transport import Timeouts, TransportFault
-from outthink.http.usage import UNKNOWN
+from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, completions_in
+from outthink.http.transport import Response, Timeouts, TransportFault
+from outthink.http.usage import UNKNOWN, Usage, read_count
 from outthink.serving.accounting import PASS, RECEIPT, Account, idempotency_of, replayed
 from outthink.serving.chat.backends import Backends
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.forward.ceilings import cap_request
-from outthink.serving.forward.replies import (
-    UsageFilter,
-    complete,
-    deliver,
-    discard,
-    forward_stream,
-    is_garbled,
-)
+from outthink.serving.forward.replies import Passage, complete, deliver, discard, forward_stream, is_garbled
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.failover import Failover
-from outthink.serving.pool.transport import Reply, Whole
+from outthink.serving.pool.transport import AiohttpResponse, Reply, Whole
 from outthink.serving.protocols import Key
 from outthink.session.runner import Places
 
@@ -47,6 +41,9 @@ _OWN_TO_HOP = frozenset(
 )
 
 
+_LATE = "budget:seconds"
+
+
 @dataclass(slots=True)
 class _PassedRequest:
     """One request on its way to a backend."""
@@ -55,15 +52,20 @@ class _PassedRequest:
     path: str
     content: bytes
     headers: dict[str, str]
-    usage_filter: UsageFilter | None = None
+    completions: int = 1
+    length: int | None = None
+    hide_usage: bool = False
+    passage: Passage | None = None
+    """Where its reply is, once there is one."""
+    sent: bool = False
+    """A backend may have begun to work on it."""
 
 
 class Forwarder:
     """Passes requests through."""
 
     def __init__(self, app: App, backends: Backends) -> None:
-        self.app, self.tariffs, self._places = app, backends.tariffs, backends.places
-        self._rules = backends.rules
+        self.app, self._backends, self.tariffs, self._places = app, backends, backends.tariffs, backends.places
         limits = app.limits
         self._timeouts = Timeouts(limits.connect_seconds, limits.backend_seconds)
 
@@ -79,12 +81,17 @@ class Forwarder:
         # Compressed bytes could not be looked at on their way.
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         headers |= {name: value for name in _FORWARDED if (value := request.headers.get(name)) is not None}
-        passed = _PassedRequest(account, path, content, headers)
+        passed = _PassedRequest(account, path, content, headers, completions_in(path, body))
+        if passed.completions > 1:
+            asked = [count for name in CHAT_LENGTH_FIELDS if (count := read_count(body.get(name))) is not None]
+            passed.length = max(asked, default=self.app.limits.max_tokens if key.limited else None)
         if key.limited or idempotency is not None or key.budget.limited:
             tariff = self.tariffs.bound(model)
-            rules = self._rules(model)
-            capped = cap_request(key, path, content, body, self.app.limits.max_tokens, tariff, rules)
-            passed.content, passed.usage_filter = capped.content, UsageFilter() if capped.hide_usage else None
+            capped = cap_request(
+                key, path, content, body, self.app.limits.max_tokens, tariff, self._backends.rules(model)
+            )
+            passed.content, passed.hide_usage = capped.content, capped.hide_usage
+            passed.completions = capped.completions
             await account.reserve(capped.tokens, capped.usd, idempotency)
             if (again := replayed(account)) is not None:
                 return again
@@ -99,11 +106,11 @@ class Forwarder:
                 return await self._answer(request, passed)
         except TimeoutError as error:
             message = f"the key's ceiling of {key.budget.seconds:g} seconds is over"
-            late = Failure(504, message, code="budget:seconds", stored=message)
-            self._settle_failed(account, late)
+            late = Failure(504, message, code=_LATE, stored=message)
+            self._settle_failed(passed, late)
             raise late from error
         except BaseException as error:
-            self._settle_failed(account, error)
+            self._settle_failed(passed, error)
             raise
         finally:
             if places is not None:
@@ -115,37 +122,73 @@ class Forwarder:
 
         async def send(lease: BackendLease) -> Reply:
             url, headers = lease.url + passed.path.removeprefix("/v1"), {**passed.headers, **lease.headers}
+            passed.sent = True
             if account.stream:
                 return await wire.open("POST", url, headers, content, self._timeouts)
             return await wire.fetch("POST", url, headers, content, self._timeouts)
 
         # Chats that begin alike meet the backend whose cache has that beginning.
         failover = Failover(self.app.pool, account.model, zlib.crc32(content[:512]), key=account.key.id)
-        reply, lease, place = await failover.send(send, discard=discard, complete=complete, garbled=is_garbled)
+        reply, lease, place = await failover.send(
+            send, discard=discard, complete=complete, garbled=is_garbled, verdict=False
+        )
         head = {name: value for name, value in reply.headers.items() if name.lower() not in _OWN_TO_HOP}
         head[RECEIPT] = account.id
-        tariff = self.tariffs.of(account.model, lease.url)
+        passed.passage = passage = Passage(
+            account,
+            self.tariffs.of(account.model, lease.url),
+            lease,
+            head,
+            passed.completions,
+            passed.length,
+            passed.completions > 1 and self._backends.sums_choices(account.model),
+            passed.hide_usage,
+        )
         if isinstance(reply, Whole):
             if retry_after(reply.headers) is None and refused_unread(reply.status, reply.headers, reply.content):
                 head["retry-after"] = "1"  # trying again is the client's
             place.close()  # the backend has done its part: its place is not held while the ledger writes
-            return await deliver(reply, head, account, tariff)
-        with place:
-            return await forward_stream(request, reply, head, account, tariff, lease, passed.usage_filter)
+            return await deliver(reply, passage)
+        ended = False
+        try:
+            with place:
+                response = await forward_stream(request, reply, passage)
+            ended = True
+            return response
+        finally:
+            # Nobody waits for the end of a connection that is kept open.
+            if ended and isinstance(reply, AiohttpResponse) and not reply.ended:
+                self.app.later(_let_end(reply))
+            else:
+                await reply.aclose()
 
-    def _settle_failed(self, account: Account, error: BaseException) -> None:
+    def _settle_failed(self, passed: _PassedRequest, error: BaseException) -> None:
         """No reply, or the client left: settle in the background what is not settled yet."""
+        account, passage = passed.account, passed.passage
         if account.settled:
             return
-        tariff = self.tariffs.of(account.model, "")
+        tariff, usage = self.tariffs.of(account.model, ""), UNKNOWN
+        if passage is not None:
+            tariff = passage.tariff
+            if passage.usage is not None:
+                usage = passage.counted(passage.usage.at_end(passed.completions))
         if isinstance(error, Exception) and not isinstance(error, ConnectionError):
             failure = failure_of(error)
             status = 500 if failure is None else failure.status
             stored = "500 internal_error" if failure is None else failure.stored
-            # A backend that was never reached has generated nothing; one that went silent may have.
+            # A backend that was never reached has generated nothing; one that went silent, or was cut off, may have.
             reached = isinstance(error, TransportFault) and not error.unsent
-            record = account.passed(UNKNOWN, tariff, "interrupted" if reached else "error", status, error=stored)
+            reached = reached or (passed.sent and failure is not None and failure.code == _LATE)
+            record = account.passed(usage, tariff, "interrupted" if reached else "error", status, error=stored)
             record.stopped = "error"
         else:
-            record = account.passed(UNKNOWN, tariff, "interrupted", 499)
+            record = account.passed(usage if passed.sent else Usage(0, 0, 0), tariff, "interrupted", 499)
         self.app.later(account.settle(record))
+
+
+async def _let_end(reply: Response) -> None:
+    """Read the end of a body, so that its connection can be used again, if it comes at once."""
+    try:
+        await drain(reply)
+    finally:
+        await reply.aclose()

@@ -1,33 +1,40 @@
-"""Replies of backends on their way to the client: streamed piece by piece or whole, and what they say was used.
+"""Replies of backends on their way to the client: streamed event by event or whole, and what was used for them.
 
-Knows: whether a client could read a reply, where it ends, and where its counts stand. Does not decode what it forwards:
-only the counts at the end are looked at. Does not know keys or budgets.
+Knows: whether a client could read a reply, which failures are told in one that claims success, and what its counts are
+worth beside what was asked for. Does not know keys or budgets.
 """
 
 from __future__ import annotations
 
-import re
+import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from aiohttp import web
 
 from outthink.economics.tariff import Tariff
+from outthink.http.errors import ErrorBody, failed_choice, failure_in
+from outthink.http.events import BOM
 from outthink.http.fields import JsonDict, decode
 from outthink.http.transport import Response, TransportFault
-from outthink.http.usage import UNKNOWN, Usage, read_timings, read_usage
-from outthink.serving.accounting import Account
-from outthink.serving.failure import Failure, failure_of
+from outthink.http.usage import UNKNOWN, ReplyUsage, Usage, read_count
+from outthink.serving.accounting import RECEIPT, Account
+from outthink.serving.failure import Failure, backend_auth, failure_of
+from outthink.serving.forward.stream import EventReader
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.transport import Reply, Whole
+from outthink.serving.protocols import RequestRecord
 
 # Whether a client could read what a backend has answered, and the error object where it could not. Only both
-# ends of a reply and the beginning of a stream are looked at; what lies between is not decoded.
+# ends of a reply and the beginning of a stream are looked at for this.
 
-_EVENTS = (b"data", b"event", b"id", b"retry", b":", b"{")
+_EVENTS = (b"data", b"event", b"id", b"retry", b"error", b": ", b"{", BOM)
 _SPACE = b" \t\r\n"
 _MOST = 32 << 20
 """Bytes of a whole reply to a request for a stream that are read."""
+_LONG = 1 << 20
+"""Bytes of a reply that is not read in the event loop."""
 
 
 def _comes_whole(headers: Mapping[str, str]) -> bool:
@@ -40,9 +47,13 @@ def is_garbled(reply: Reply) -> bool:
     if not isinstance(reply, Whole) or reply.status >= 400:
         return False
     content = reply.content
-    if content[:64].lstrip(_SPACE)[:1] == b"{" and content[-64:].rstrip(_SPACE)[-1:] == b"}":
+    if _is_object(content) and content[-64:].rstrip(_SPACE)[-1:] == b"}":
         return False
     return _comes_whole(reply.headers) or not content or not begins_events(content)  # some stream unasked
+
+
+def _is_object(content: bytes) -> bool:
+    return content[:64].removeprefix(BOM).lstrip(_SPACE)[:1] == b"{"
 
 
 def _unreadable(reply: Whole) -> Failure | None:
@@ -53,7 +64,7 @@ def _unreadable(reply: Whole) -> Failure | None:
     if status < 400:
         return None
     try:
-        value = decode(reply.content)
+        value = decode(reply.content.removeprefix(BOM))
     except ValueError:
         value = None
     if isinstance(value, dict) and ("error" in value or "message" in value):
@@ -64,7 +75,7 @@ def _unreadable(reply: Whole) -> Failure | None:
 
 def begins_events(piece: bytes) -> bool:
     """Whether a stream may begin so: its first piece, which may be cut anywhere."""
-    start = piece[:64].lstrip(_SPACE)
+    start = piece[:64].removeprefix(BOM).lstrip(_SPACE)
     return any(start.startswith(word) or word.startswith(start) for word in _EVENTS)
 
 
@@ -77,7 +88,10 @@ async def complete(reply: Reply) -> Reply:
     """A reply that does not come in events, read to its end, or its beginning where it is long or breaks off."""
     if isinstance(reply, Whole) or (reply.status < 400 and not _comes_whole(reply.headers)):
         return reply
-    content = b""
+    return await _rest(reply, b"")
+
+
+async def _rest(reply: Response, content: bytes) -> Whole:
     try:
         async for piece in reply:
             content += piece
@@ -90,135 +104,210 @@ async def complete(reply: Reply) -> Reply:
     return Whole(reply.status, reply.headers, content)
 
 
-async def deliver(reply: Whole, head: Mapping[str, str], account: Account, tariff: Tariff) -> web.Response:
+@dataclass(slots=True)
+class Passage:
+    """A reply on its way: whose it is, where it comes from, and what it is measured by.
+
+    Args:
+        head: headers that the client gets.
+        completions: how many were asked for, over all prompts.
+        length: tokens that none of them exceeds, None where nobody has said.
+        summed: the backends are known to count all completions of a request.
+        hide_usage: the counts in the stream were asked for by us.
+        usage: of what has come so far.
+    """
+
+    account: Account
+    tariff: Tariff
+    lease: BackendLease
+    head: dict[str, str]
+    completions: int = 1
+    length: int | None = None
+    summed: bool = False
+    hide_usage: bool = False
+    usage: ReplyUsage | None = None
+
+    def counted(self, usage: Usage) -> Usage:
+        """What the counts of a reply are worth: unknown where they may be those of one completion of several."""
+        if self.account.endpoint.endswith("/embeddings"):  # the prompt is all there is
+            return Usage(usage.prompt, usage.cached, usage.completion or 0)
+        if self.completions == 1 or self.summed:
+            return usage
+        written = self.usage.written if self.usage is not None else 0
+        return usage if self.length is not None and written > self.length else UNKNOWN
+
+    def refused_key(self, status: int | None) -> Failure:
+        """The error for a backend that refuses the proxy's own key."""
+        failure = backend_auth(status or 401, self.lease.url)
+        failure.headers[RECEIPT] = self.account.id
+        return failure
+
+    def judge(self, failure: ErrorBody | None) -> None:
+        """Report how a reply that claims success was, now that it has been read."""
+        self.lease.report(ok=failure is None, status=None if failure is None else failure.status)
+
+    def record(self, status: int, failure: ErrorBody | None, body: bytes | None) -> RequestRecord:
+        """The record of a reply that has come to its end, of which a part may tell of a failure."""
+        account, usage = self.account, self.usage or ReplyUsage()
+        total = self.counted(usage.total())
+        if failure is None:
+            return account.passed(total, self.tariff, "finished", status, body=body)
+        if not usage.text and total.completion is None and (account.stream or 400 <= (failure.status or 500) < 500):
+            total = Usage(0, 0, 0)  # a refusal costs nothing
+        # The words may quote the prompt, so they are for the client alone; and the next attempt is served anew.
+        error = f"{failure.status or 502} backend_error"
+        record = account.passed(total, self.tariff, "interrupted", status, error=error)
+        record.stopped = "error"
+        return record
+
+
+async def deliver(reply: Whole, passage: Passage) -> web.Response:
     """Settle a reply that has come whole, and hand it on as it came; an error object instead of what is no reply."""
-    status, body = reply.status, reply.content
-    ok, failure = status < 400, _unreadable(reply)
-    if failure is None:
-        usage = usage_in(body) if ok else UNKNOWN
-        record = account.passed(usage, tariff, "finished" if ok else "error", status, body=body)
-    else:  # who says nothing readable has not said either that nothing was generated
-        status, body = failure.status, failure.body()
+    account, head, status = passage.account, passage.head, reply.status
+    body = reply.content.removeprefix(BOM)
+    if status in (401, 403):
+        raise passage.refused_key(status)
+    failure = _unreadable(reply)
+    if failure is not None:  # who says nothing readable has not said either that nothing was generated
+        finished, status, body = status < 400, failure.status, failure.body()
         head = {name: value for name, value in head.items() if name.lower() != "content-type"}
         head["content-type"] = "application/json"
-        record = account.passed(UNKNOWN, tariff, "interrupted" if ok else "error", status, error=failure.stored)
+        stopped = "interrupted" if finished else "error"
+        record = account.passed(UNKNOWN, passage.tariff, stopped, status, error=failure.stored)
         record.stopped = "error"
+    elif status >= 400:
+        record = account.passed(UNKNOWN, passage.tariff, "error", status, body=body)
+    else:
+        passage.usage = usage = ReplyUsage()
+        embeds = account.endpoint.endswith("/embeddings")
+        if len(body) <= _LONG:
+            told = read_whole(body, usage, embeds=embeds)
+        else:
+            told = await asyncio.to_thread(read_whole, body, usage, embeds=embeds)
+        if told is not None and told.about_key:
+            raise passage.refused_key(told.status)
+        passage.judge(told)
+        record = passage.record(status, told, body)
     await account.settle(record)
     return web.Response(body=body, status=status, headers=head)
 
 
-async def forward_stream(
-    request: web.BaseRequest,
-    reply: Response,
-    head: Mapping[str, str],
-    account: Account,
-    tariff: Tariff,
-    lease: BackendLease,
-    usage_filter: UsageFilter | None = None,
-) -> web.StreamResponse:
-    """Forward a stream piece by piece, untouched; its end is held until the ledger has the record.
+def read_whole(body: bytes, usage: ReplyUsage, *, embeds: bool = False) -> ErrorBody | None:
+    """Note what a whole reply has used; the failure that it tells of, None where all is well.
 
     Args:
-        usage_filter: takes out a chunk that the client has not asked for.
+        embeds: nothing is generated, so no text can stand beside a zero.
     """
-    response = web.StreamResponse(status=reply.status, headers=head)
-    write, tail = response.write, b""
+    try:
+        # Most replies are looked at from their end: only what follows the name of the counts is decoded.
+        if (told := _from_usage(body)) is not None and (embeds or read_count(told.get("completion_tokens"))):
+            usage.count(told)
+            return None
+        if not _is_object(body):  # a stream unasked
+            reader = EventReader(usage=usage)
+            reader.feed(body)
+            reader.close()
+            return reader.failure
+        reply = decode(body)
+    except ValueError:
+        usage.add_unread()
+        return None
+    usage.add(reply)
+    return failure_in(reply) or (ErrorBody("a choice failed") if failed_choice(reply) else None)
+
+
+_TRIES = 4
+
+
+def _from_usage(body: bytes) -> JsonDict | None:
+    """The `usage` of a reply; None where there is none, or more of the reply has to be known.
+
+    A quotation mark within a text of JSON has a backslash before it, so what is found is a name, or a text of its own;
+    and only behind a member of the outermost object is the rest, with a brace before it, an object again.
+    """
+    at = len(body)
+    for _ in range(_TRIES):
+        if (at := body.rfind(b'"usage"', 0, at)) < 0:
+            return None
+        try:
+            end = decode(b"{" + body[at:])
+        except ValueError:
+            continue
+        # Nowhere may a failure be told, however a server writes its JSON.
+        low = body.lower()
+        if b"error" in low or b"failed" in low or b"\\u00" in low or not isinstance(end["usage"], dict):
+            return None
+        return dict(end["usage"])
+    return None
+
+
+async def forward_stream(request: web.BaseRequest, reply: Response, passage: Passage) -> web.StreamResponse:
+    """Forward a stream event by event, as it came; its end is held until the ledger has the record.
+
+    The reply is left open: after its last event the client is done, whatever the backend does with the connection.
+    """
+    account, status = passage.account, reply.status
+    response = web.StreamResponse(status=status, headers=passage.head)
+    reader = EventReader(hide_usage=passage.hide_usage)
+    passage.usage, begun = reader.usage, False
     kept = bytearray() if account.keeps else None
     try:
-        await response.prepare(request)
         async for piece in reply:
-            if not tail and not begins_events(piece):
-                raise TransportFault("dropped", "no events")
+            if not begun:
+                if not begins_events(piece):
+                    raise TransportFault("dropped", "no events")
+                if _is_object(piece):
+                    return await deliver(await _rest(reply, piece), passage)
             account.first_token()
-            tail = (tail + piece)[-TAIL:]  # counts come last, and a long stream must not be kept for them
-            shown = piece if usage_filter is None else usage_filter.feed(piece)
+            shown = reader.feed(piece)
+            if reader.failure is not None and reader.failure.about_key:
+                raise passage.refused_key(reader.failure.status)
+            if not begun:
+                begun = True
+                await response.prepare(request)
             if kept is not None:
                 kept += shown
-            # The record comes first: who has read the end may ask for the receipt at once.
-            if b"[DONE]" in piece:
-                body = _kept_body(kept, usage_filter)
-                await account.settle(account.passed(usage_in(tail), tariff, "finished", reply.status, body=body))
+            if reader.done:
+                # The record comes first: who has read the end may ask for the receipt at once.
+                await account.settle(passage.record(status, reader.failure, _kept(kept)))
+                await response.write(shown)
+                break
             if shown:
-                await write(shown)
-        body = _kept_body(kept, usage_filter)
-        if usage_filter is not None and (rest := usage_filter.close()):
-            await write(rest)
-        await account.settle(account.passed(usage_in(tail), tariff, "finished", reply.status, body=body))
+                await response.write(shown)
+        else:
+            await _end_stream(request, response, reader, kept)
+            await account.settle(passage.record(status, reader.failure, _kept(kept)))
+        passage.judge(reader.failure)
         await response.write_eof()
-    except TransportFault as fault:
-        lease.report(ok=False)
+    except (TransportFault, Failure) as error:
+        if isinstance(error, Failure) and not begun:
+            raise
+        passage.lease.report(ok=False)
         # An error event tells the client, and nothing pretends to be whole.
-        failure = failure_of(fault) or Failure(502, "the backend broke off")
-        await account.settle(account.passed(usage_in(tail), tariff, "error", reply.status, error=failure.stored))
-        await write(b"data: " + failure.body() + b"\n\n")
+        failure = failure_of(error) or Failure(502, "the backend broke off")
+        usage = passage.counted(reader.usage.at_end(passage.completions))
+        record = account.passed(usage, passage.tariff, "interrupted", status, error=failure.stored)
+        record.stopped = "error"
+        await account.settle(record)
+        if not begun:
+            await response.prepare(request)
+        await response.write(b"data: " + failure.body() + b"\n\n")
         await response.write_eof()
-    finally:
-        await reply.aclose()
     return response
 
 
-def _kept_body(kept: bytearray | None, usage_filter: UsageFilter | None) -> bytes | None:
-    """What has been kept of a stream; its last event may still lack its end."""
-    if kept is None:
-        return None
-    return (bytes(kept) + (usage_filter.held if usage_filter is not None else b"")).rstrip(b"\n") + b"\n\n"
+async def _end_stream(
+    request: web.BaseRequest, response: web.StreamResponse, reader: EventReader, kept: bytearray | None
+) -> None:
+    """Write what is left of a stream that has ended without saying so."""
+    rest = reader.close()
+    if kept is not None:
+        kept += rest
+    if not response.prepared:
+        await response.prepare(request)
+    if rest:
+        await response.write(rest)
 
 
-class UsageFilter:
-    """Takes the chunk with the usage out of a stream whose client has not asked for it."""
-
-    __slots__ = ("held",)
-
-    def __init__(self) -> None:
-        self.held = b""
-        """The beginning of an event."""
-
-    def feed(self, piece: bytes) -> bytes:
-        """Whole events that the client may see."""
-        self.held += piece
-        whole_events, mark, rest = self.held.rpartition(b"\n\n")
-        if not mark:
-            return b""
-        self.held = rest
-        if b'"usage"' not in whole_events:
-            return whole_events + mark
-        return b"".join(event + mark for event in whole_events.split(b"\n\n") if not _only_usage(event))
-
-    def close(self) -> bytes:
-        """What is left at the end."""
-        held, self.held = self.held, b""
-        return held
-
-
-def _only_usage(event: bytes) -> bool:
-    return b'"usage"' in event and b'"choices":[]' in event.replace(b" ", b"")
-
-
-# A reply is forwarded as it came, so only its end is looked at: `usage` follows the choices in every known
-# server, streamed or whole, and inside a JSON string its quotes would be escaped.
-
-_TRIES = 4
-_OBJECT = re.compile(rb'"(?:usage|timings)"\s*:\s*(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})')
-TAIL = 6144
-"""Bytes at the end of a stream that hold its last counts."""
-
-
-def usage_in(content: bytes) -> Usage:
-    """The last counts in a reply, or in the end of one."""
-    for name in (b'"usage"', b'"timings"'):
-        at, tries = content.rfind(name), _TRIES
-        while at >= 0 and tries:
-            if (match := _OBJECT.match(content, at)) is not None and (counts := _decoded(match[1])):
-                if name == b'"timings"':
-                    return read_timings(counts)
-                return read_usage(counts)
-            at, tries = content.rfind(name, 0, at), tries - 1  # chunks before the last may say null
-    return UNKNOWN
-
-
-def _decoded(text: bytes) -> JsonDict:
-    try:
-        value = decode(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+def _kept(kept: bytearray | None) -> bytes | None:
+    return None if kept is None else bytes(kept)

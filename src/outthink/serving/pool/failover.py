@@ -74,6 +74,7 @@ class Failover:
         complete: Callable[[R], Awaitable[R]] | None = None,
         garbled: Callable[[R], bool] | None = None,
         brief: bool = False,
+        verdict: bool = True,
     ) -> Attempt[R]:
         """The reply, of the first backend that does not refuse. Raises TransportFault, KeyRefused or NoBackend.
 
@@ -83,6 +84,7 @@ class Failover:
             complete: reads a reply to its end where only the whole of it tells whether it is one.
             garbled: whether a reply that claims success is none.
             brief: the request generates nothing, so it takes no place and says nothing about the backend but faults.
+            verdict: report that it went well; otherwise the caller does, who reads what a success holds.
         """
         refusals, unsent = _REFUSALS, max(_REFUSALS, len(self._pool.urls(self._model)))
         while True:
@@ -103,7 +105,7 @@ class Failover:
                 else:
                     wait = retry_after(reply.headers)
                     if not brief:
-                        self._report(lease, reply, wait, garbled)
+                        self._report(lease, reply, wait, garbled, verdict=verdict)
                     if not brief and reply.status in REFUSED:
                         if discard is not None:
                             await discard(reply)
@@ -120,10 +122,14 @@ class Failover:
                 await asyncio.sleep(pause)
 
     @staticmethod
-    def _report(lease: BackendLease, reply: R, wait: float | None, garbled: Callable[[R], bool] | None) -> None:
+    def _report(
+        lease: BackendLease, reply: R, wait: float | None, garbled: Callable[[R], bool] | None, *, verdict: bool
+    ) -> None:
         """Tell the pool what came."""
         bad = garbled is not None and garbled(reply)
         failed = reply.status in _FAILED
+        if reply.status < 400 and not bad and not verdict:
+            return
         lease.report(ok=not failed and not bad, status=None if bad else reply.status, retry_after=wait)
 
     async def _lease(self, *, brief: bool) -> BackendLease:

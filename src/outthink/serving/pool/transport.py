@@ -201,6 +201,11 @@ class AiohttpResponse:
             raise StopAsyncIteration
         return piece
 
+    @property
+    def ended(self) -> bool:
+        """Whether the body was read to its end."""
+        return self._content.at_eof()
+
     async def aclose(self) -> None:
         """Close at once; a body read to its end leaves the connection open for the next request."""
         if self._content.at_eof():

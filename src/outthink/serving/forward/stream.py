@@ -1,0 +1,141 @@
+"""The events of a reply on their way to the client: each goes on when it is whole, as the bytes that came.
+
+Knows: which event ends a reply, which tells of a failure, and which holds nothing but counts that the client has not
+asked for. Decodes only what could be one of these. Does not know connections, keys or ledgers.
+"""
+
+from __future__ import annotations
+
+import re
+
+from outthink.http.errors import ErrorBody, failed_choice, failure_in
+from outthink.http.events import Decoder, Events, Json, JsonObject, NotJson
+from outthink.http.fields import decode, encode
+from outthink.http.usage import ReplyUsage
+
+
+def is_plain(text: bytes) -> bool:
+    """Whether nothing in here can be counts, an end or a failure, however a server writes its JSON."""
+    # Names may be written with escapes: those of their letters all begin with the same two zeros.
+    low = text.lower()
+    return not (
+        b"usage" in low
+        or b"error" in low
+        or b"[done]" in low
+        or b"timings" in low
+        or b"failed" in low
+        or b"\\u00" in low
+    )
+
+
+_MOST_LEARNT = 8
+# Up to the text of the first member that is one, and from its end to that of the one event.
+_TEXT = re.compile(
+    rb'(data: [^\r\n]*?"(?:content|text|reasoning_content|reasoning|delta)": ?")(?:[^"\\\r\n]|\\.)*("[^\r\n]*\n\n)\Z'
+)
+
+# What every chunk of a stream has, and the counts.
+_BESIDE_USAGE = frozenset(
+    {"id", "object", "created", "model", "choices", "usage", "timings", "system_fingerprint", "service_tier"}
+    | {"obfuscation", "provider"}
+)
+_EMPTY: tuple[Json, ...] = (None, "", [], {})
+
+
+def _counts(chunk: JsonObject) -> bool:
+    response = chunk.get("response")
+    return any(isinstance(place, dict) and (place.get("usage") or place.get("timings")) for place in (chunk, response))
+
+
+class EventReader:
+    """Reads a reply's events as they pass.
+
+    Args:
+        hide_usage: take out the chunk with the counts, which we have asked for and the client has not.
+        usage: what the counts are noted in.
+    """
+
+    __slots__ = ("_decoder", "_easy", "_events", "_first", "_hide", "_learnt", "_like", "failure", "usage")
+
+    def __init__(self, *, hide_usage: bool = False, usage: ReplyUsage | None = None) -> None:
+        self._hide = hide_usage
+        self._events, self._decoder = Events(), Decoder(decode)
+        self._first: JsonObject = {}
+        self._like: tuple[bytes, bytes] | None = None  # both ends of an event that only adds text
+        self._learnt = 0
+        self._easy = False  # an event begins now, and only counts, an end or a failure would matter
+        self.usage = usage or ReplyUsage()
+        self.failure: ErrorBody | None = None
+        """What an event has told of; the first that did."""
+
+    @property
+    def done(self) -> bool:
+        """The reply has said that it is at its end; nothing behind it is shown."""
+        return self._decoder.done
+
+    def feed(self, piece: bytes) -> bytes:
+        """What the client may see of the events that this piece completes."""
+        if self._easy:
+            # The common case: whole events, with more of the same.
+            if (like := self._like) is not None and piece.startswith(like[0]) and piece.endswith(like[1]):
+                text = piece[len(like[0]) : -len(like[1])]
+                if b'"' not in text and text[-1:] != b"\\":
+                    return piece
+            if piece.endswith(b"\n\n") and is_plain(piece):
+                self._learn(piece)
+                return piece
+        return self._shown(self._events.frames(piece))
+
+    def _learn(self, piece: bytes) -> None:
+        """Note both ends of an event that only adds text: what differs from it in the text alone adds text too."""
+        if self._learnt < _MOST_LEARNT and (match := _TEXT.match(piece)) is not None:
+            self._learnt += 1
+            self._like = match[1], match[2]
+
+    def close(self) -> bytes:
+        """What is left when the reply ends without a last blank line."""
+        return b"" if self.done else self._shown(self._events.remains())
+
+    def _shown(self, frames: list[tuple[bytes, bytes | None]]) -> bytes:
+        shown = []
+        for raw, data in frames:
+            if data is None or (self.usage.settled and is_plain(raw)):
+                shown.append(raw)
+                continue
+            shown.append(self._read(raw, data))
+            if self._decoder.done:
+                break
+        self._easy = self.usage.settled and not self._events.pending
+        return b"".join(shown)
+
+    def _read(self, raw: bytes, data: bytes) -> bytes:
+        """Note what an event says; what the client may see of it."""
+        try:
+            chunks = self._decoder.chunks(data)
+        except NotJson:
+            self.usage.add_unread()
+            return raw
+        hidden = 0
+        for chunk in chunks:
+            self.usage.add(chunk)
+            if self.failure is None:
+                self.failure = failure_in(chunk) or (ErrorBody("a choice failed") if failed_choice(chunk) else None)
+            if self._hide and self._only_usage(chunk):
+                hidden += 1
+            self._first = self._first or chunk
+        if not hidden:
+            if self.failure is None and not self.done and not any(_counts(chunk) for chunk in chunks):
+                self._learn(raw)
+            return raw
+        # Servers that forget the blank line between events have sent several as one.
+        kept = [chunk for chunk in chunks if not self._only_usage(chunk)]
+        end = b"data: [DONE]\n\n" if self._decoder.done else b""
+        return b"".join(b"data: " + encode(chunk) + b"\n\n" for chunk in kept) + end
+
+    def _only_usage(self, chunk: JsonObject) -> bool:
+        """Whether a chunk holds counts, and beside them nothing that it does not share with the first."""
+        if chunk.get("choices") != [] or not isinstance(chunk.get("usage"), dict):
+            return False
+        return all(
+            name in _BESIDE_USAGE or value in _EMPTY or self._first.get(name) == value for name, value in chunk.items()
+        )

@@ -1,0 +1,244 @@
+"""Streams on their way through: marks are events, ends are ends, and only the counts that we asked for are hidden."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from outthink.serving.forward.stream import EventReader
+from outthink.serving.protocols import Key
+from support.chat_server import DONE, ChatServer, Gate, Hang, chunk, event, stream, usage
+from support.ledgers import Charging
+from support.proxy_server import CHAT, Got, ProxyServer
+from support.waiting import PATIENCE, until
+
+CRLF = b"\r\n"
+WORDS = [
+    "a",
+    "usage",
+    '"usage": {"completion_tokens": 1}',
+    "[DONE]",
+    "error",
+    "\u00e9",
+    'data: {"error"',
+    "timings",
+    "\\",
+]
+COUNTED = {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14}
+
+
+@pytest.fixture
+def backend() -> Iterator[ChatServer]:
+    with ChatServer() as server:
+        yield server
+
+
+@pytest.fixture
+def ledger() -> Charging:
+    return Charging(10_000, Key("daily", limited=True))
+
+
+@pytest.fixture
+def proxy(backend: ChatServer, ledger: Charging) -> Iterator[ProxyServer]:
+    with ProxyServer(backend.url, ledger=ledger) as running:
+        yield running
+
+
+def ask(proxy: ProxyServer, **fields: Any) -> Got:
+    """A stream of a key with a budget by day."""
+    return proxy.chat("toy", headers={"Authorization": "Bearer daily"}, stream=True, max_tokens=50, **fields)
+
+
+def receipt(proxy: ProxyServer, got: Got) -> dict[str, Any]:
+    number = got.headers["x-outthink-receipt"]
+    return dict(proxy.get(f"/v1/receipts/{number}", Authorization="Bearer daily").json)
+
+
+@pytest.mark.parametrize("end", [b"\n", CRLF, b"\r"])
+def test_each_event_goes_on_when_it_is_whole_and_our_counts_are_hidden(
+    backend: ChatServer, proxy: ProxyServer, end: bytes
+) -> None:
+    gates = [Gate() for _ in range(3)]
+    texts = [chunk(text).replace(b"\n", end) for text in ("a", "b", "c")]
+    steps = [step for gate, text in zip(gates, texts, strict=True) for step in (text, gate)]
+    last = [chunk(finish="stop"), usage(5, 3), DONE]
+    backend.routes[CHAT] = stream(*steps, *(piece.replace(b"\n", end) for piece in last), together=False)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=PATIENCE)
+    body = json.dumps({"model": "toy", "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
+    connection.request("POST", CHAT, body, {"Authorization": "Bearer daily"})
+    reply = connection.getresponse()
+    seen = b""
+    for gate, text in zip(gates, texts, strict=True):
+        # The line feed of a pair may follow with the next event.
+        while not seen.endswith(text.removesuffix(b"\n")) and not seen.endswith(text):
+            seen += reply.read1(1000)
+        gate.open()
+    seen += reply.read()
+    connection.close()
+    assert seen == b"".join(texts) + (last[0] + DONE).replace(b"\n", end)
+    assert proxy.ledger.records[reply.headers["x-outthink-receipt"]].tokens == 8  # type: ignore[attr-defined]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_stream(backend: ChatServer, proxy: ProxyServer) -> None:
+    for cut in (1, 2, 3, 9):
+        body = b"\xef\xbb\xbf" + chunk("Hello") + chunk(finish="stop") + usage(5, 2) + DONE
+        backend.routes[CHAT] = stream(body[:cut], 0.01, body[cut:])
+        got = ask(proxy)
+        assert got.content == chunk("Hello") + chunk(finish="stop") + DONE
+        assert receipt(proxy, got)["tokens"] == 7
+        assert proxy.chat("outthink/single", headers={"Authorization": "Bearer daily"}, stream=True).text == "Hello"
+
+
+def test_counts_over_several_data_lines(backend: ChatServer, proxy: ProxyServer) -> None:
+    counts = json.dumps({"id": "c", "choices": [], "usage": COUNTED}, indent=1).encode().split(b"\n")
+    counted = b": counts\n" + b"".join(b"data:" + line + b"\n" for line in counts) + b"\n"
+    backend.routes[CHAT] = stream(chunk("Hello"), chunk(finish="stop"), counted, DONE)
+    got = ask(proxy)
+    assert got.content == chunk("Hello") + chunk(finish="stop") + DONE
+    assert receipt(proxy, got)["tokens"] == 14
+
+
+@pytest.mark.parametrize(
+    "passes",
+    [
+        {"choices": [], "usage": None, "prompt_filter_results": [{"prompt_index": 0}]},
+        {"choices": [], "usage": COUNTED, "prompt_filter_results": [{"prompt_index": 0}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": COUNTED},
+        {"choices": [], "citations": ["https://example.com"]},
+        {"usage": COUNTED},
+        {"choices": None, "usage": COUNTED},
+    ],
+)
+def test_what_holds_more_than_our_counts_goes_on(backend: ChatServer, proxy: ProxyServer, passes: Any) -> None:
+    shown = (event(passes), chunk("Hello"), chunk(finish="stop"))
+    backend.routes[CHAT] = stream(*shown, event({"id": "c", "choices": [], "usage": COUNTED}), DONE)
+    got = ask(proxy)
+    assert got.content == b"".join(shown) + DONE
+    assert receipt(proxy, got)["tokens"] == 14
+
+
+@pytest.mark.parametrize(
+    "beside", [{"timings": {"predicted_n": 3}}, {"provider": "X"}, {"x_nothing": None}, {"own": 7}]
+)
+def test_what_says_nothing_new_beside_our_counts_is_hidden(
+    backend: ChatServer, proxy: ProxyServer, beside: Any
+) -> None:
+    first = event({"choices": [{"index": 0, "delta": {"content": "a"}}], "own": 7})
+    backend.routes[CHAT] = stream(first, event({"id": "c", "choices": [], "usage": COUNTED, **beside}), DONE)
+    assert ask(proxy).content == first + DONE
+
+
+def test_the_counts_that_the_client_asks_for_are_shown(backend: ChatServer, proxy: ProxyServer) -> None:
+    sent = (chunk("Hello"), chunk(finish="stop"), usage(5, 2), DONE)
+    backend.routes[CHAT] = stream(*sent)
+    assert ask(proxy, stream_options={"include_usage": True}).content == b"".join(sent)
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_what_a_model_writes_is_no_mark(backend: ChatServer, proxy: ProxyServer, text: str) -> None:
+    def used(tokens: int) -> dict[str, int]:
+        return {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": 5 + tokens}
+
+    deltas = [chunk("x", usage=used(1)), chunk(text, usage=used(8)), *(chunk("y", usage=used(at)) for at in (9, 40))]
+    backend.routes[CHAT] = stream(*deltas, chunk(finish="length", usage=used(40)), usage(5, 40), DONE)
+    got = ask(proxy)
+    assert got.content.startswith(b"".join(deltas))
+    assert receipt(proxy, got)["tokens"] == 45
+
+
+def test_after_the_end_the_client_is_done_and_its_place_is_free(backend: ChatServer) -> None:
+    backend.routes[CHAT] = stream(chunk("Hello"), chunk(finish="stop"), usage(5, 2), DONE, Hang(), together=False)
+    with ProxyServer(backend.url, limits={"backend_seconds": PATIENCE}, admission={"concurrency": 1}) as proxy:
+        for model in ("toy", "toy", "outthink/single"):
+            got = proxy.chat(model, stream=True)  # `Hang` would outlast the client's patience
+            assert got.events[-1] == "[DONE]"
+        until(lambda: proxy.app.admission.active == 0 and all(backend.active == 0 for backend in proxy.pool.backends))
+        until(lambda: all(seen.gone.is_set() for seen in backend.calls), "the connections are closed")
+
+
+def test_nothing_behind_the_end_is_shown(backend: ChatServer, proxy: ProxyServer) -> None:
+    backend.routes[CHAT] = stream(chunk("a"), usage(5, 2), DONE + chunk("b") + usage(5, 1), chunk("c"))
+    got = ask(proxy)
+    assert got.content == chunk("a") + DONE
+    assert receipt(proxy, got)["tokens"] == 7
+
+
+@pytest.mark.parametrize(
+    ("steps", "tokens"),
+    [
+        ([chunk("a", usage=COUNTED), chunk("b"), chunk(finish="stop"), DONE], None),
+        ([chunk("a"), usage(5, 0), DONE], None),
+        ([chunk("a"), usage(0, 0), DONE], None),
+        ([chunk("a"), usage(32, 9, total_tokens=135), DONE], 135),
+        ([chunk("a"), usage(32, 9, total_tokens=12), DONE], 41),
+        ([chunk("a"), chunk(finish="stop", timings={"predicted_n": 4, "prompt_n": 3, "cache_n": 2}), DONE], 9),
+        ([chunk("a"), usage(5, 2), chunk(finish="stop"), DONE], 7),
+        ([chunk("a"), usage(5, 2)], 7),
+        ([chunk("a"), b'data: {"choices": [], "us\\u0061ge": ' + json.dumps(COUNTED).encode() + b"}\n\n", DONE], 14),
+    ],
+)
+def test_counts_that_cover_what_came_are_charged_others_as_reserved(
+    backend: ChatServer, proxy: ProxyServer, ledger: Charging, steps: list[bytes], tokens: int | None
+) -> None:
+    backend.routes[CHAT] = stream(*steps)
+    record = receipt(proxy, ask(proxy))
+    assert (record["tokens"], record["estimated"]) == (tokens, tokens is None)
+    assert 10_000 - ledger.left == (record["at_most_tokens"] if tokens is None else tokens)
+    assert record["at_most_tokens"] >= 50 or tokens is not None
+
+
+CHUNKS = st.lists(
+    st.fixed_dictionaries(
+        {"text": st.sampled_from(WORDS) | st.text(max_size=5)},
+        optional={"counts": st.integers(0, 30), "noise": st.sampled_from([b": ping", b"id: 7", b"event: chunk"])},
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    given_chunks=CHUNKS,
+    cuts=st.lists(st.floats(0, 1), max_size=14),
+    end=st.sampled_from([b"\n", CRLF, b"\r"]),
+    ascii=st.booleans(),
+    last=st.none() | st.integers(1, 30),
+    mark=st.booleans(),
+)
+def test_cuts_and_line_ends_change_neither_text_nor_counts_nor_what_is_hidden(
+    given_chunks: list[dict[str, Any]], cuts: list[float], end: bytes, ascii: bool, last: int | None, mark: bool
+) -> None:
+    shown, covered = [], None
+    for given_chunk in given_chunks:
+        value: dict[str, Any] = {"choices": [{"index": 0, "delta": {"content": given_chunk["text"]}}]}
+        if (count := given_chunk.get("counts")) is not None:
+            value["usage"] = {"prompt_tokens": 3, "completion_tokens": count}
+        covered = count if count is not None else None if given_chunk["text"] else covered
+        lines = [b"data: " + json.dumps(value, ensure_ascii=ascii).encode("utf-8", "surrogatepass")]
+        shown.append(b"".join(line + end for line in [*filter(None, [given_chunk.get("noise")]), *lines]) + end)
+    counts = b"data: " + json.dumps({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": last}}).encode()
+    hidden = counts + end + end if last is not None else b""
+    body = b"\xef\xbb\xbf" * mark + b"".join(shown) + hidden + b"data: [DONE]" + end + end
+    places = [0, *sorted(int(cut * len(body)) for cut in cuts), len(body)]
+    reader = EventReader(hide_usage=True)
+    got = b"".join(reader.feed(body[start:stop]) for start, stop in pairwise(places)) + reader.close()
+    assert got.replace(CRLF, b"\n") == (b"".join(shown) + b"data: [DONE]" + end + end).replace(CRLF, b"\n")
+    assert reader.done
+    told = [given_chunk["counts"] for given_chunk in given_chunks if "counts" in given_chunk] + [last] * (
+        last is not None
+    )
+    covers = last is not None or covered is not None
+    most = max(told, default=0)
+    wrote = any(given_chunk["text"] for given_chunk in given_chunks)
+    assert reader.usage.total().completion == (most if told and covers and (most or not wrote) else None)
