@@ -250,7 +250,7 @@ class LenientServer:
         told = work.completion if mode == "all" else work.completion // max(1, work.choices)
         used = {"prompt_tokens": work.prompt, "completion_tokens": told, "total_tokens": work.prompt + told}
         if mode == "beside":
-            used |= {"completion_tokens": 1, "total_tokens": work.tokens}
+            used |= {"completion_tokens": min(1, work.completion), "total_tokens": work.tokens}
         usage = used if mode else None
         if seen.path == RESPONSES:
             return _response(usage, streamed=streamed)
@@ -261,7 +261,8 @@ class LenientServer:
 
 def _response(usage: dict[str, int] | None, *, streamed: bool) -> Reply:
     """A reply of `/v1/responses`."""
-    counts = usage and {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"]}
+    names = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens", "total_tokens": "total_tokens"}
+    counts = usage and {name: usage[other] for name, other in names.items()}
     part = {"type": "output_text", "text": "word", "annotations": []}
     item = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [part]}
     value = {"id": "r", "object": "response", "status": "completed", "model": "toy", "output": [item], "usage": counts}
