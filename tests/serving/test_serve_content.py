@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,11 @@ pytest.importorskip("opentelemetry.sdk")
 
 from outthink.serving import dashboard
 from outthink.serving.ledger import Rules, open_durable
+from outthink.serving.ledger.outage import Spool
+from outthink.serving.ledger.reservations import Settlement
 from outthink.serving.observe import logs, telemetry
 from outthink.serving.observe.logs import trace_of
+from outthink.serving.protocols import RequestRecord, Reservation
 from support.chat_server import DONE, Answer, ChatServer, Seen, chat, chunk, event, models, refusal, stream, whole
 from support.ledgers import written
 from support.proxy_server import CHAT, ProxyServer
@@ -200,3 +204,31 @@ def test_a_trace_in_the_log_quotes_no_value() -> None:
         trace = trace_of(error)
     assert PROMPT not in trace.replace("PROMPT", "")
     assert ("ValueError" in trace, "KeyError" in trace, "test_serve_content.py" in trace) == (True, True, True)
+
+
+def test_files_are_their_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with ChatServer(REPLIES["an answer"], routes={"/v1/models": models("tiny")}) as backend:
+            ledger = open_durable(f"sqlite:///{tmp_path}/deep/ledger.db", spool=tmp_path / "deeper" / "spool")
+            with ProxyServer(backend.url, ledger=ledger) as proxy:
+                log = proxy.app.watchers.add(logs.Logs("info", tmp_path / "log"))
+                proxy.chat("tiny")
+                until(lambda: (tmp_path / "log").stat().st_size)
+                (tmp_path / "log").rename(tmp_path / "deep" / "log.1")  # as logrotate does it
+                proxy.chat("tiny")
+                until(lambda: (tmp_path / "log").exists() and (tmp_path / "log").stat().st_size)
+                spool = Spool(tmp_path / "deeper" / "spool", "me")
+                spool.append(
+                    [Settlement(Reservation("a", "k"), RequestRecord("a", "k", "/", "m", "m", "s", "e", 0, 0, 200))]
+                )
+                files = [path for path in tmp_path.rglob("*") if path.is_file()]
+                assert {path.name for path in files} == {
+                    *("ledger.db", "ledger.db-wal", "ledger.db-shm", "log", "log.1", "me.jsonl"),
+                }
+                assert {oct(path.stat().st_mode)[-3:] for path in files} == {"600"}
+                assert {oct(path.stat().st_mode)[-3:] for path in tmp_path.rglob("*") if path.is_dir()} == {"700"}
+                spool.close()
+                log.close()
+    finally:
+        os.umask(before)

@@ -21,7 +21,7 @@ from time import monotonic
 
 from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput, EngineError, Unsupported
-from outthink.core.paths import cache_dir
+from outthink.core.paths import cache_dir, private_file, private_folder
 from outthink.core.request import AnswerKind, Request
 from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.engines.protocol import Engine
@@ -241,7 +241,8 @@ class _ScoreJournal:
     def __init__(self, out: Path, run: str, notify: Callable[[int], None]) -> None:
         self.path, self._notify = journal_of(out), notify
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self.path.parent)
+            private_file(self.path)
             self._database = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
             raise BadInput("--out", str(out), f"cannot be written ({error})", "check the folder") from None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from outthink.core.errors import BadInput
-from outthink.core.paths import cache_dir
+from outthink.core.paths import cache_dir, private_file, private_folder
 from outthink.core.request import Request, Sampling
 from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.core.text import writable
@@ -42,7 +42,8 @@ class SampleStore:
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "NORMAL") -> None:
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
+            private_file(path)
             self._database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
             use_log(self._database, _PATIENCE)
             self._database.execute(f"PRAGMA synchronous={synchronous}")

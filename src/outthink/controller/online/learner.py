@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from outthink.controller.online.arms import Arm, Posterior, Settings, arms_of
 from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
+from outthink.core.paths import private_file, private_folder
 
 # The append-only log of choices and outcomes. Nothing is ever deleted or changed: an undo is a line, too.
 
@@ -79,8 +80,8 @@ class Log:
         self.count = 0
         self._offset = 0
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            private_folder(path.parent)
+            self._file = os.open(private_file(path), os.O_RDWR | os.O_APPEND)
         except OSError as error:
             raise BadInput("log", str(path), f"cannot be opened ({error.strerror})", "check the path") from None
 

@@ -16,7 +16,7 @@ import weakref
 from pathlib import Path
 
 from outthink.core.errors import EngineError
-from outthink.core.paths import cache_dir
+from outthink.core.paths import cache_dir, private_file, private_folder
 from outthink.engines.embedded.server import Plan, ServerOptions
 
 _LOGS = 8  # log files that are kept
@@ -120,7 +120,7 @@ class Child:
 
 def _spawn(log: Path) -> subprocess.Popen[bytes]:
     environment = {**_PATIENT, **os.environ}
-    with log.open("wb") as errors:
+    with private_file(log).open("wb") as errors:
         # -P: modules in the working directory do not take the place of installed ones.
         return subprocess.Popen(  # noqa: S603 - fixed arguments, no shell
             [sys.executable, "-P", str(_SERVER)],
@@ -147,7 +147,7 @@ def _end(process: subprocess.Popen[bytes], folder: Path, owner: int) -> None:
 
 def _log_file(name: str) -> Path:
     folder = cache_dir() / "logs"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(folder)
     for old in sorted(folder.glob("embedded-*.log"), key=_age)[_LOGS - 1 :]:
         if not _lives(old.name.split("-")[1]):
             old.unlink(missing_ok=True)
@@ -157,14 +157,13 @@ def _log_file(name: str) -> Path:
 def _slot_folder(name: str) -> Path:
     """A private folder; those of processes that were killed are removed."""
     folder = cache_dir() / "slots"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(folder)
     for old in folder.iterdir():
         if not _lives(old.name.partition("-")[0]):
             shutil.rmtree(old, ignore_errors=True)
     own = folder / name
     shutil.rmtree(own, ignore_errors=True)  # of an earlier process with this number
-    own.mkdir(mode=0o700)
-    return own
+    return private_folder(own)
 
 
 def _age(path: Path) -> float:

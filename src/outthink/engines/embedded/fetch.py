@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from outthink.core.errors import BadInput, EngineError
-from outthink.core.paths import cache_dir
+from outthink.core.paths import cache_dir, private_folder
 from outthink.core.plugins import need_extra
 from outthink.engines.embedded.gguf import read_gguf
 
@@ -119,7 +119,7 @@ def pull(
         return here
     folder = models_dir()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         with _alone(folder / ".lock", stop):
             target = folder / model.file
             if _size(target) != model.size or _digest(target) != model.sha256:  # else: pulled while we waited

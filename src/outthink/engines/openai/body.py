@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+from outthink.core.paths import private_folder
 from outthink.engines.protocol import Call
 from outthink.http.errors import ErrorBody
 from outthink.http.events import Json, JsonObject
@@ -132,7 +133,7 @@ def remember(path: Path, facts: Facts, url: str, model: str) -> None:
     text = json.dumps({"url": url, "model": model, "facts": values, "learnt": facts.learnt}, indent=1)
     scratch = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from outthink.core.errors import BadInput
+from outthink.core.paths import private_file, private_folder
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.ledger.database import Connect, ConnectionLost, Database, loaded, packed, unpacked
 from outthink.serving.ledger.reservations import ReservationRequest, Settlement
@@ -60,9 +61,13 @@ class Spool:
             raise
 
     def _opened(self) -> IO[bytes]:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._folder)
         while True:
-            file = os.fdopen(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600), "r+b", buffering=0)
+            private_file(self._path)
+            try:
+                file = self._path.open("r+b", buffering=0)
+            except FileNotFoundError:  # as below
+                continue
             if _lock(file) and _there(self._path, file):
                 file.seek(0, os.SEEK_END)
                 self._file = file

@@ -7,7 +7,6 @@ the transactions since the last checkpoint, but leaves the file whole.
 from __future__ import annotations
 
 import math
-import os
 import sqlite3
 import threading
 import time
@@ -16,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from outthink.core.errors import BadInput
+from outthink.core.paths import private_file, private_folder
 from outthink.serving.ledger.database import ConnectionLost, QueryResult, SqlValue
 from outthink.session.store import use_log
 
@@ -43,7 +43,8 @@ class Checkpoints:
         self._path = path
         self._next = time.monotonic() + _EVERY
         self._moved = False
-        self._ended = self._emptying = False
+        self._ended = False
+        self._emptying = True  # an earlier connection may have been lost before it had done so
         self._requested = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -68,7 +69,8 @@ class Checkpoints:
         self._requested.set()
 
     def _run(self) -> None:
-        connection = sqlite3.connect(self._path, isolation_level=None)
+        # Without patience: whoever waits to empty the log keeps the writer waiting, too.
+        connection = sqlite3.connect(self._path, 0.0, isolation_level=None)
         try:
             while True:
                 self._requested.wait(_AGAIN if self._emptying else None)
@@ -115,7 +117,8 @@ class SqliteDatabase:
         self.name = f"sqlite:///{path}"
         self._checkpoints = Checkpoints(path)
         try:
-            _create(path)
+            private_folder(path.parent)
+            private_file(path)
             self._connection = sqlite3.connect(
                 path, patience, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
             )
@@ -168,14 +171,3 @@ class SqliteDatabase:
         self._checkpoints.close()
         with suppress(sqlite3.Error):  # what was committed is in the file, and the rest was to be undone
             self._connection.close()
-
-
-def _create(path: Path) -> None:
-    """An empty file that only its owner may read.
-
-    One that exists must not be opened here: closing it would drop the locks that this process's other
-    connections hold on it (POSIX), and two writers would damage it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):  # another process was first
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))

@@ -19,6 +19,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from outthink.core.errors import BadInput
+from outthink.core.paths import private_file
 from outthink.http.errors import scrub
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.protocols import RequestRecord
@@ -113,7 +114,7 @@ class Logs(Watcher):
         self._line = text_line if file is None and sys.stderr.isatty() else json_line
         if file is not None:
             try:
-                file.open("a", encoding="utf-8").close()
+                private_file(file).open("a", encoding="utf-8").close()
             except OSError as error:
                 raise BadInput(
                     "logs.file", str(file), f"cannot be written ({error.strerror})", "choose another"
@@ -179,8 +180,8 @@ class Logs(Watcher):
     def _write_out(self, text: str) -> None:
         """One write; a disk that is full costs lines, not the thread."""
         try:
-            opened = nullcontext(sys.stderr) if self._file is None else self._file.open("a", encoding="utf-8")
-            with opened as stream:
+            file = self._file
+            with nullcontext(sys.stderr) if file is None else private_file(file).open("a", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.flush()
         except (OSError, ValueError):
