@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from outthink.core.errors import BadInput
 from outthink.serving.failure import Failure
-from outthink.serving.protocols import Busy
+from outthink.serving.protocols import ANYONE, Busy
 from outthink.session.runner import Places
 
 _MEMORY = 15.0  # seconds over which the rate of finished requests is averaged
@@ -31,9 +31,9 @@ class AdmissionSettings:
 
     Args:
         concurrency: requests at once.
-        per_key: requests of one key at once, left out, as many as there are places.
+        per_key: requests of one key at once; left out, three quarters of the places, and all of them without keys.
         queue: requests that wait for a place; 0 refuses at once.
-        queue_seconds: that one waits at most.
+        queue_seconds: that one waits at most, here and for a turn at a backend that takes no more calls.
     """
 
     concurrency: int = 1024
@@ -60,7 +60,9 @@ class Admission:
 
     def __init__(self, settings: AdmissionSettings) -> None:
         self.settings = settings
-        self._places = Places(self.settings.concurrency, each=self.settings.per_key)
+        most, each = settings.concurrency, settings.per_key
+        # Whatever the requests of one key wait for, others find places.
+        self._places = Places(most, each=each or max(1, most * 3 // 4), exempt=ANYONE.id if each is None else None)
         self._rate = Rate(monotonic())
         self._empty: asyncio.Event | None = None
 
@@ -170,6 +172,7 @@ class Limits:
         connect_seconds: to reach a backend.
         backend_seconds: between two bytes of a backend's reply.
         progress_seconds: between two signs of life in a stream.
+        write_seconds: that a client has to take what is sent to it; who reads nothing for so long is left.
         max_tokens: of one completion where the request does not say.
         samples: the most that a strategy may draw for one request.
         calls: calls in flight for one backend model; the rest wait for their turn.
@@ -185,6 +188,7 @@ class Limits:
     connect_seconds: float = 10.0
     backend_seconds: float = 300.0
     progress_seconds: float = 4.0  # docs/contracts.md promises one every 5 s
+    write_seconds: float = 20.0
     max_tokens: int = 1024
     samples: int = 256
     calls: int = 256

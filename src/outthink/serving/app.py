@@ -236,7 +236,10 @@ class _Server(web.Server):
 
 
 class _Connection(RequestHandler):
-    """One client's connection: `head_seconds` for its first head, `idle_seconds` before each of the others."""
+    """One client's connection: `head_seconds` for its first head, `idle_seconds` before each of the others.
+
+    A client that takes nothing of its reply for `write_seconds` is left, which ends its request and frees its place.
+    """
 
     def __init__(self, server: _Server, limits: Limits) -> None:
         super().__init__(
@@ -249,6 +252,8 @@ class _Connection(RequestHandler):
             logger=_http_log,
         )
         self._head_seconds = min(limits.head_seconds, limits.idle_seconds)
+        self._write_seconds = limits.write_seconds
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first head; aiohttp has set its timer to `idle_seconds`, so it is set again."""
@@ -257,6 +262,30 @@ class _Connection(RequestHandler):
             self._keepalive_handle.cancel()
             self._next_keepalive_close_time = ends = self._loop.time() + self._head_seconds
             self._keepalive_handle = self._loop.call_at(ends, self._process_keepalive)
+
+    def pause_writing(self) -> None:
+        """The buffers between us and the client are full: it must take something soon."""
+        super().pause_writing()
+        self._unread = self._loop.call_later(self._write_seconds, self._leave)
+
+    def resume_writing(self) -> None:
+        """The client has taken enough."""
+        super().resume_writing()
+        self._forget_unread()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client has gone; its request is cancelled."""
+        self._forget_unread()
+        super().connection_lost(exc)
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _leave(self) -> None:
+        if isinstance(self.transport, asyncio.Transport):
+            self.transport.abort()  # closing would wait until the client has read the rest
 
     def handle_error(
         self,

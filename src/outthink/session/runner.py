@@ -225,42 +225,65 @@ class Places:
 
     One that wants thirty-two places gets one in each round, like one that wants a single place: nobody
     starves, and many small requests are not held up by a large one. Knows who asks by a number or name;
-    no calls, no clocks. Belongs to one event loop.
+    no calls. Belongs to one event loop.
 
     Args:
         limit: places, or a function that is asked anew every time, where they come and go (call `move` then).
         each: places that one asker may hold at a time, None for all of them.
+        exempt: the one asker that may hold all of them.
     """
 
-    def __init__(self, limit: int | Callable[[], int], *, each: int | None = None) -> None:
+    def __init__(
+        self, limit: int | Callable[[], int], *, each: int | None = None, exempt: Hashable | None = None
+    ) -> None:
         self._limit: Callable[[], int] = limit if callable(limit) else lambda: limit
-        self._each = each
+        self._each, self._exempt = each, exempt
         self.active = self.waiting = 0
         self._held: dict[Hashable, int] = {}
         self._queue: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+        self._gave: dict[Hashable, float] = {}
+        """When those who wait gave their last place back, by the loop's clock."""
 
     def take_now(self, who: Hashable) -> bool:
         """Take a place if one is free and nobody who could have it waits; never overtakes."""
         if self._queue:
             self.move()  # places may have come meanwhile
         held = self._held.get(who, 0)
-        if self.active >= self._limit() or (self._each is not None and held >= self._each) or who in self._queue:
+        if self.active >= self._limit() or self._has_its_share(who, held) or who in self._queue:
             return False
         self.active += 1
         self._held[who] = held + 1
         return True
 
-    async def take(self, who: Hashable) -> None:
-        """Wait for a place; cancelling gives the turn up."""
+    def _has_its_share(self, who: Hashable, held: int) -> bool:
+        return self._each is not None and held >= self._each and (self._exempt is None or who != self._exempt)
+
+    async def take(self, who: Hashable, seconds: float | None = None) -> None:
+        """Wait for a place; cancelling gives the turn up.
+
+        Args:
+            seconds: that an asker may be without any place. Raises TimeoutError after them.
+        """
         if self.take_now(who):
             return
         place = self.enqueue(who)
         try:
+            if seconds is not None:
+                await self._wait(who, place, seconds)
             await place
         except asyncio.CancelledError:
             if self.came(who, place):  # it came in the very turn that ended the waiting: the next one gets it
                 self.give(who)
             raise
+
+    async def _wait(self, who: Hashable, place: asyncio.Future[None], seconds: float) -> None:
+        clock = asyncio.get_running_loop().time
+        since, left = clock(), seconds
+        while not (await asyncio.wait((place,), timeout=left))[0]:
+            # Calls of one request wait for each other: it is late only where none of them moves.
+            left = seconds if who in self._held else self._gave.get(who, since) + seconds - clock()
+            if left <= 0 and not self.came(who, place):
+                raise TimeoutError
 
     def enqueue(self, who: Hashable) -> asyncio.Future[None]:
         """Stand in the queue; the future is done when the place has come, or fails if turned away.
@@ -282,6 +305,7 @@ class Places:
             self.waiting -= 1
             if not places:
                 del self._queue[who]
+                self._gave.pop(who, None)
         return False
 
     def give(self, who: Hashable) -> None:
@@ -293,6 +317,8 @@ class Places:
         else:
             del self._held[who]
         if self._queue:
+            if who in self._queue:
+                self._gave[who] = asyncio.get_running_loop().time()
             self.move()
 
     def move(self) -> None:
@@ -301,7 +327,7 @@ class Places:
         while self.active < self._limit() and passed < len(self._queue):
             who, places = self._queue.popitem(last=False)
             held = self._held.get(who, 0)
-            if self._each is not None and held >= self._each:
+            if self._has_its_share(who, held):
                 self._queue[who] = places
                 passed += 1
                 continue
@@ -309,6 +335,8 @@ class Places:
             self.waiting -= 1
             if places:
                 self._queue[who] = places  # at the end of the round
+            else:
+                self._gave.pop(who, None)
             passed = 0
             if not place.done():  # whoever waited may have left a moment ago
                 self.active += 1

@@ -44,6 +44,7 @@ class Backends:
     def __init__(self, app: App, policies: Policies) -> None:
         self.pool, self.wire, self.limits, self.policies = app.pool, app.wire, app.limits, policies
         self.tariffs = Tariffs(app.pool)
+        self.queue_seconds = app.admission.settings.queue_seconds
         self._facts: dict[str, Facts] = {}
         self._places: dict[str, Places] = {}
         self._found: dict[str, tuple[float, list[Facts]]] = {}

@@ -30,6 +30,7 @@ from outthink.serving.chat.question import CallBounds, Question, RequestOptions,
 from outthink.serving.chat.votes import VoteProgress, VoteReader
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.failover import Failover, KeyRefused
+from outthink.serving.pool.pool import NoBackend
 from outthink.serving.pool.pooled import PooledTransport
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
@@ -201,7 +202,7 @@ class StrategyRun:
             return Failure(503, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
         if (no_backend := self.backends.why_no_backend(self.model, self._key)) is not None:
             return failure_of(no_backend)
-        if isinstance(error.__cause__, TransportFault):
+        if isinstance(error.__cause__, (TransportFault, NoBackend)):
             return failure_of(error.__cause__)
         return Failure(502, str(error), code="backend_error")
 
@@ -215,9 +216,15 @@ class StrategyRun:
 
     def _engine(self, model: str, *, plain: bool = False) -> ChatEngine:
         question, backends = self._original, self.backends
-        failover = Failover(backends.pool, model, self._prefix, key=self._key, patient=True)
+        seconds = backends.queue_seconds
+        failover = Failover(backends.pool, model, self._prefix, key=self._key, queue_seconds=seconds, patient=True)
         transport = PooledTransport(
-            failover, backends.wire, backends.places(model), request=self._request_id, headers=self.headers
+            failover,
+            backends.wire,
+            backends.places(model),
+            request=self._request_id,
+            headers=self.headers,
+            queue_seconds=seconds,
         )
         return ChatEngine(
             model,

@@ -25,7 +25,7 @@ from outthink.serving.failure import Failure, failure_of
 from outthink.serving.forward.ceilings import cap_request
 from outthink.serving.forward.replies import Passage, complete, deliver, discard, forward_stream, is_garbled
 from outthink.serving.pool.backend import BackendLease
-from outthink.serving.pool.failover import Failover
+from outthink.serving.pool.failover import Failover, take_turn
 from outthink.serving.pool.transport import AiohttpResponse, Reply, Whole
 from outthink.serving.protocols import Key
 from outthink.session.runner import Places
@@ -101,7 +101,7 @@ class Forwarder:
         try:
             async with nullcontext() if key.budget.seconds is None else asyncio.timeout(key.budget.seconds):
                 if self.app.pool.places(model) is not None:
-                    await (queue := self._places(model)).take(account.id)
+                    await take_turn(queue := self._places(model), account.id, self._backends.queue_seconds)
                     places = queue
                 return await self._answer(request, passed)
         except TimeoutError as error:
@@ -128,7 +128,8 @@ class Forwarder:
             return await wire.fetch("POST", url, headers, content, self._timeouts)
 
         # Chats that begin alike meet the backend whose cache has that beginning.
-        failover = Failover(self.app.pool, account.model, zlib.crc32(content[:512]), key=account.key.id)
+        prefix, seconds = zlib.crc32(content[:512]), self._backends.queue_seconds
+        failover = Failover(self.app.pool, account.model, prefix, key=account.key.id, queue_seconds=seconds)
         reply, lease, place = await failover.send(
             send, discard=discard, complete=complete, garbled=is_garbled, verdict=False
         )

@@ -315,8 +315,9 @@ class Backend:
 class BackendLease:
     """A place on a backend. Taken by `with`, given back at its end.
 
-    The key is the client's, which has one vote on the backend; the headers are what the backend wants with every request
-    (its own key), never what the client sent. What is not reported is no verdict, but for a TransportFault at the end.
+    The key is the client's, which has one vote on the backend; the headers are what the backend wants with every
+    request (its own key), never what the client sent. What is not reported is no verdict on the backend, but for a
+    TransportFault at the end.
     """
 
     __slots__ = ("_backend", "_key", "_reported", "headers", "url")

@@ -17,6 +17,7 @@ from outthink.http.transport import TransportFault
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.pool import BackendPool, Full, NoBackend, Resting
 from outthink.serving.pool.transport import Read, Reply, Whole
+from outthink.session.runner import Places
 
 _FAILED = frozenset({429, 500, 502, 503, 504})
 """Statuses that say something about the backend."""
@@ -58,12 +59,23 @@ class Failover:
     Args:
         prefix: hash of the prompt, so that equal beginnings meet one cache.
         key: id of the client's API key.
+        queue_seconds: to wait for a place where all backends are full, None for as long as it takes.
         patient: wait a moment and begin anew with the backends that have failed, once all of them have; for requests
             of many calls.
     """
 
-    def __init__(self, pool: BackendPool, model: str, prefix: int, *, key: str = "", patient: bool = False) -> None:
+    def __init__(
+        self,
+        pool: BackendPool,
+        model: str,
+        prefix: int,
+        *,
+        key: str = "",
+        queue_seconds: float | None = None,
+        patient: bool = False,
+    ) -> None:
         self._pool, self._model, self._prefix, self._key, self._patient = pool, model, prefix, key, patient
+        self._queue_seconds = queue_seconds
         self._failed: list[str] = []
 
     async def send(
@@ -136,11 +148,17 @@ class Failover:
         """A place on a backend that has not failed yet; where all are full, the next one to come free."""
         prefix: int | None = self._prefix
         rested = not self._patient
+        seconds = self._queue_seconds
+        ends = None if seconds is None else asyncio.get_running_loop().time() + seconds
         while True:
             try:
                 return self._pool.choose(self._model, prefix, self._failed, brief=brief, key=self._key)
-            except Full:  # of calls for other models, or of those that failed elsewhere
-                await self._pool.room(self._model)
+            except Full as full:  # of calls for other models, or of those that failed elsewhere
+                try:
+                    async with asyncio.timeout_at(ends):
+                        await self._pool.room(self._model)
+                except TimeoutError:
+                    raise full from None
             except NoBackend as none:
                 if self._patient and self._failed:
                     self._failed.clear()
@@ -168,3 +186,11 @@ class Failover:
         except NoBackend:
             return False
         return True
+
+
+async def take_turn(places: Places, request: str, seconds: float) -> None:
+    """Take a place at a model's backends. Raises Full where a request has none for so many seconds."""
+    try:
+        await places.take(request, seconds)
+    except TimeoutError:
+        raise Full(f"no backend had a place within {seconds:g} s; try again later", retry_after=1.0) from None

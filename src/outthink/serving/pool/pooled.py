@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Self
 
+from outthink.core.errors import EngineError
 from outthink.http.server import Address
 from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.serving.pool.backend import BackendLease
-from outthink.serving.pool.failover import Failover
-from outthink.serving.pool.pool import NoBackend
+from outthink.serving.pool.failover import Failover, take_turn
+from outthink.serving.pool.pool import Full, NoBackend
 from outthink.serving.pool.transport import AiohttpTransport, Read
 from outthink.session.runner import Places
 
@@ -30,12 +31,20 @@ class PooledTransport:
         places: the queue for the model.
         request: its id: requests take turns.
         headers: that every call gets besides.
+        queue_seconds: that a request may be without any place.
     """
 
     def __init__(
-        self, failover: Failover, wire: AiohttpTransport, places: Places, *, request: str, headers: Mapping[str, str]
+        self,
+        failover: Failover,
+        wire: AiohttpTransport,
+        places: Places,
+        *,
+        request: str,
+        headers: Mapping[str, str],
+        queue_seconds: float,
     ) -> None:
-        self._failover, self._wire, self._places = failover, wire, places
+        self._failover, self._wire, self._places, self._queue_seconds = failover, wire, places, queue_seconds
         self._request, self._headers = request, headers
 
     async def open(
@@ -52,7 +61,10 @@ class PooledTransport:
 
         with ExitStack() as place:
             if generates:
-                await self._places.take(self._request)
+                try:
+                    await take_turn(self._places, self._request, self._queue_seconds)
+                except Full as full:
+                    raise EngineError(str(full), again=False) from full
                 place.callback(self._places.give, self._request)
             try:
                 attempt = await self._failover.send(send, discard=_close, complete=_complete, brief=not generates)

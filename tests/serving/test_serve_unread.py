@@ -1,0 +1,98 @@
+"""Clients that do not read what they have asked for lose their place, and others never wait for them without end."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from outthink.serving.pool import BackendSettings
+from support.chat_server import ChatServer, Seen, chat, chunk, stream, whole
+from support.ledgers import KeyRing
+from support.proxy_server import CHAT, ProxyServer
+from support.waiting import until
+
+pytestmark = pytest.mark.faults
+LONG = stream(*[chunk("x" * 250_000)] * 120, b"data: [DONE]\n\n")  # more than all buffers on the way hold
+OK = whole({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+
+
+def answer(seen: Seen) -> object:
+    """Long where it is asked for by name."""
+    return LONG if b"much" in seen.content else (chat(["4"]) if seen.body.get("stream") else OK)
+
+
+@contextmanager
+def unread(proxy: ProxyServer, count: int, *, key: str = "", model: str = "toy") -> Iterator[list[socket.socket]]:
+    """Clients that ask for a long stream and read nothing of it."""
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=60))
+            body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "much"}]})
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n"
+            client.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+            clients.append(client)
+        until(lambda: proxy.app.admission.active == count, "the clients' places")
+        yield clients
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single"])
+def test_who_reads_nothing_for_its_time_loses_its_place(model: str) -> None:
+    settings = {"admission": {"concurrency": 4, "queue_seconds": 60.0}, "limits": {"write_seconds": 0.3}}
+    with ChatServer(answer) as backend, ProxyServer(backend.url, **settings) as proxy, unread(proxy, 4, model=model):
+        assert proxy.chat("toy").status == 200
+        until(lambda: proxy.app.admission.active == 0, "the end of all")
+        until(lambda: len(proxy.ledger.records) == 5, "all records")  # type: ignore[attr-defined]
+        stopped = sorted(record.stopped for record in proxy.ledger.records.values())  # type: ignore[attr-defined]
+        assert stopped == ["finished", *["interrupted"] * 4]
+
+
+def test_one_keys_unread_streams_leave_places_for_others() -> None:
+    settings = {"admission": {"concurrency": 4}, "limits": {"write_seconds": 60.0}}
+    keys = KeyRing("a", "b")
+    with (
+        ChatServer(answer) as backend,
+        ProxyServer(backend.url, ledger=keys, **settings) as proxy,
+        unread(proxy, 3, key="a"),
+    ):
+        for streamed in (False, True):
+            assert proxy.chat("toy", stream=streamed, headers={"authorization": "Bearer b"}).status == 200
+        until(lambda: proxy.app.admission.active == 3, "the others' end")
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single", "outthink/self-consistency@3"])
+def test_waiting_for_a_turn_at_a_backend_ends(model: str) -> None:
+    settings = {"admission": {"queue_seconds": 0.3}, "limits": {"write_seconds": 60.0}}
+    with ChatServer(answer) as backend:
+        limited = BackendSettings(url=backend.url, limit=2)
+        with ProxyServer(limited, **settings) as proxy, unread(proxy, 2):
+            until(lambda: proxy.pool.backends[0].active == 2, "both calls")
+            got = proxy.chat(model)
+            assert (got.status, got.error["code"], got.headers["retry-after"]) == (429, "backend_busy", "1")
+            assert len(backend.calls) == 2
+
+
+def test_calls_of_one_request_that_wait_for_each_other_are_not_late() -> None:
+    with ChatServer(chat(["The answer is 4."], delay=0.1)) as backend:
+        one = BackendSettings(url=backend.url, limit=1)
+        with ProxyServer(one, admission={"queue_seconds": 0.35}) as proxy:
+            assert proxy.chat("outthink/self-consistency@6").status == 200
+            assert len(backend.calls) >= 4
+
+
+def test_a_slow_reader_gets_everything() -> None:
+    with (
+        ChatServer(answer) as backend,
+        ProxyServer(backend.url, limits={"write_seconds": 5.0}) as proxy,
+        unread(proxy, 1) as (client,),
+    ):
+        received = bytearray()
+        while not received.endswith(b"0\r\n\r\n") and (piece := client.recv(1 << 20)):
+            received += piece
+        assert received.count(b"data: ") == 121
