@@ -242,3 +242,16 @@ def test_no_type_is_an_error(proxy: ProxyServer, backend: ChatServer, model: str
     assert got.status == 200, got.content
     assert json.loads(got.content)["choices"][0]["finish_reason"]
     assert proxy.chat(model, stream=True).events[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_details_of_the_usage_are_summed(proxy: ProxyServer, backend: ChatServer, streamed: bool) -> None:
+    details = {"reasoning_tokens": 3, "audio_tokens": 0, "note": "x"}
+    counts = {"completion_tokens_details": details, "prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 1}}
+    backend.routes[CHAT] = stream(chunk("4"), chunk(finish="stop"), usage(5, 9, **counts), DONE)
+    fields = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+    got = proxy.chat("outthink/self-consistency@2", **fields)
+    told = got.events[-2]["usage"] if streamed else got.json["usage"]
+    assert told["completion_tokens_details"] == {"reasoning_tokens": 6, "audio_tokens": 0}
+    assert told["prompt_tokens_details"] == {"cached_tokens": 4, "audio_tokens": 2}
+    assert (told["prompt_tokens"], told["completion_tokens"]) == (10, 18)

@@ -84,7 +84,7 @@ class RawChoice:
         """Add a chunk of the reply; returns what is new in the message, as a delta that clients can put together."""
         self.said = _NOTHING
         if isinstance(usage := chunk.get("usage"), dict):
-            self.details |= {name: usage[name] for name in _DETAILS if isinstance(usage.get(name), dict)}
+            self.add_usage(usage)
         choice = first_choice(chunk.get("choices"))
         if choice is None:
             return {}
@@ -110,6 +110,10 @@ class RawChoice:
             self.said = (content, "")
             return piece if content else {}
         return self._add_message(piece)
+
+    def add_usage(self, usage: JsonDict) -> None:
+        """Heed what a usage tells beyond the counts that everybody reads; it holds all so far."""
+        self.details |= {name: usage[name] for name in _DETAILS if isinstance(usage.get(name), dict)}
 
     def _add_message(self, piece: JsonDict) -> JsonDict:
         if len(piece) == 1 and (more := self.calls.continued(piece.get("tool_calls"))) is not None:

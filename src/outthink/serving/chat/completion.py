@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from aiohttp import web
 
@@ -19,6 +19,7 @@ from outthink.engines.protocol import Call
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode
 from outthink.http.pieces import whole
+from outthink.http.usage import read_count
 from outthink.serving.chat.calls import CALLS_MARK, RawChoice
 from outthink.serving.chat.question import Progress
 from outthink.strategies import Streams
@@ -133,8 +134,12 @@ def finish_reason_of(sample: RawChoice | None, *, cut: bool) -> str:
     return "stop" if reason == "unknown" else reason
 
 
-def usage_of(receipt: Receipt) -> JsonDict:
-    """Everything that was spent; what no server has counted stands at its upper bound, as in the budget."""
+def usage_of(receipt: Receipt, choices: Sequence[RawChoice]) -> JsonDict:
+    """Everything that was spent; what no server has counted stands at its upper bound, as in the budget.
+
+    Args:
+        choices: of all calls, whose servers may have told more of what they have counted.
+    """
     prompt = completion = cached = 0
     for entry in receipt.entries:
         read = entry.prompt_tokens or 0
@@ -144,11 +149,19 @@ def usage_of(receipt: Receipt) -> JsonDict:
             completion += max(entry.seen_tokens, (entry.reserved_tokens or 0) - read)
         else:
             completion += (entry.completion_tokens or 0) + (entry.cancelled_tokens or 0)
+    details: JsonDict = {}
+    for choice in choices:
+        for name, counts in choice.details.items():
+            summed = details.setdefault(name, {})
+            for part, told in counts.items():
+                if (count := read_count(told)) is not None:
+                    summed[part] = summed.get(part, 0) + count
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
+        **details,
+        "prompt_tokens_details": {**details.get("prompt_tokens_details", {}), "cached_tokens": cached},
     }
 
 

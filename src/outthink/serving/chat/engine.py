@@ -138,6 +138,8 @@ class ChatEngine(OpenAIEngine):
         self._ready = True  # the pool knows the model, and the facts are shared
         self.samples: dict[str, RawChoice] = {}
         """Finished samples by their texts; the first of equal ones."""
+        self.choices: list[RawChoice] = []
+        """Those of all calls, also of such as did not finish."""
         self.sharing: CallSharing | None = None
         """Where samples that start together meet in one call, None where each goes by itself."""
 
@@ -152,6 +154,7 @@ class ChatEngine(OpenAIEngine):
         """Produce one completion; closing the iterator closes its connection."""
         chat_call = ChatCall.of(call)
         choice = chat_call.choice
+        self.choices.append(choice)
         pieces: list[str] = []
         shared = self.sharing.join(self, chat_call) if self.sharing is not None else None
         async with aclosing(self.generate_alone(chat_call) if shared is None else shared.events()) as events:
@@ -380,6 +383,7 @@ class SharedCall:
             usage, choices = chunk.pop("usage", None), chunk.get("choices")
             if isinstance(usage, dict):
                 self._totals.usage(usage)
+                self.choices[-1].call.choice.add_usage(usage)
             rows = [row for row in choices if isinstance(row, dict)] if isinstance(choices, list) else []
             if not rows:
                 self._engine.check(chunk)

@@ -149,6 +149,10 @@ class StrategyRun:
                 return sample
         return None
 
+    def choices(self) -> list[RawChoice]:
+        """What every call has brought, also of those that did not finish."""
+        return [choice for engine in (self.engine, *self.others) for choice in engine.choices]
+
     def receipt(self) -> Receipt:
         """Everything spent so far."""
         return Receipt((), 0.0) if self.session is None else self.session.receipt()
