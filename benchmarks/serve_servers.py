@@ -114,7 +114,7 @@ def ours(backend: str, *, ledger: str | None = None, source: Path | None = None)
     environment = {} if source is None else {"PYTHONPATH": str(source)}
     with tempfile.TemporaryDirectory() as folder:
         command = [_OUTTHINK, "serve", "--model", backend, "--port", str(port)]
-        command += ["--ledger", ledger or f"sqlite:///{folder}/ledger.sqlite"]
+        command += ["--ledger", ledger or f"sqlite:///{folder}/ledger.sqlite", "--new-ledger"]
         url = f"http://127.0.0.1:{port}"
         with running(command, f"{url}/readyz", environment) as pid:
             eight = {"model": "outthink/self-consistency@8"}

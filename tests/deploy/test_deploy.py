@@ -67,6 +67,7 @@ def test_compose_wires_services_that_exist() -> None:
     config = read_config(environ=environment)
     assert [backend.url for backend in config.backends] == ["http://vllm:8000/v1"]
     assert config.ledger.url == "postgresql://outthink:x@postgres/outthink"
+    assert config.listen.keys == "required"
     assert all(port.startswith("127.0.0.1:") for port in proxy["ports"])
 
 
@@ -79,11 +80,24 @@ def test_the_kubernetes_base_reads_its_own_files() -> None:
     config = read_config(folder / "outthink.toml", environ={"OUTTHINK_SERVE_BACKENDS": container["env"][0]["value"]})
     assert config.limits.drain_seconds + config.limits.stop_seconds < pod["terminationGracePeriodSeconds"]
     assert config.listen.port == container["ports"][0]["containerPort"]
+    assert config.listen.keys == "required"
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
     assert {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness")} == {"/healthz"}
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert pod["securityContext"]["runAsNonRoot"]
+
+
+def test_every_way_to_deploy_needs_keys() -> None:
+    said = [name for name in ("Containerfile", "outthink.service") if _says_required((DEPLOY / name).read_text())]
+    assert said == ["Containerfile", "outthink.service"]
+    (scraped,) = read("prometheus.yaml")["scrape_configs"]
+    assert scraped["metrics_path"] == "/metrics"
+    assert scraped["authorization"]["credentials_file"]
+
+
+def _says_required(text: str) -> bool:
+    return re.search(r"^(?:ENV|Environment=).*\bOUTTHINK_SERVE_KEYS=required$", text, re.MULTILINE) is not None
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")

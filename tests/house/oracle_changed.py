@@ -201,6 +201,19 @@ MAY_DIFFER: dict[str, str] = {
     "help/outthink compare/--problems FILE *": "--problems is for --regrade, too",
     "help/outthink compare/kind of answer *": "the published form tells the kind",
     "help/outthink compare/with --live, TRACES are data sets*": "one reader of data sets",
+    "errors/BadInput/'host', {}, 'is reachable from elsewhere*": "who needs a key is a setting",
+    "errors/BadInput/'ledger', {}, *": "a ledger that is named is made only where that is wanted",
+    "errors/LedgerDown/'sqlite:///{} cannot be made: *": "--check tries the ledger's folder",
+    "errors/BadInput/'keys', {}, *": "who needs a key is a setting",
+    "errors/BadInput/'keys open', {}, *": "keys open is new",
+    "errors/BadInput/'metrics', *": "keys for metrics are new",
+    "errors/Failure/401, 'API key: *": "what another server passes on needs a key",
+    "errors/Failure/403, *": "keys for metrics are new, and check_origin looks at every header",
+    "help/outthink keys*": "keys open and keys for metrics are new",
+    "help/outthink serve/*[[]--*": "--keys and --new-ledger are new",
+    "help/outthink serve/--keys *": "--keys is new",
+    "help/outthink serve/--new-ledger *": "--new-ledger is new",
+    "help/outthink serve --print-config/*keys*": "who needs a key is a setting",
 }
 """Pattern of `part/path` (fnmatch: `[[]` for a bracket) -> why it may differ from the baseline.
 

@@ -1,4 +1,4 @@
-"""Databases for the ledger's tests: a SQLite file, and PostgreSQL where it is installed."""
+"""Databases for the ledger's tests: a SQLite file, and PostgreSQL where it is installed; a state folder for each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ import pytest
 from support.postgres import PostgresServer
 
 _NUMBERS = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a proxy or a command remembers things that concern this test alone."""
+    folder = tmp_path / "state"
+    monkeypatch.setenv("OUTTHINK_STATE", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -5,15 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,16 +18,15 @@ pytest.importorskip("aiohttp")
 
 from outthink.cli.main import main
 from support.chat_server import ChatServer, Hang, chat, stream
+from support.proxy_process import serving
 from support.waiting import PATIENCE, until
 
 Command = Callable[..., tuple[int, str, str]]
-COMMAND = [sys.executable, "-c", "from outthink.cli.main import entry; entry()", "serve"]
 
 
 @pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is served here is remembered nowhere else."""
-    monkeypatch.setenv("OUTTHINK_STATE", str(tmp_path / "state"))
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is configured from outside."""
     for name in list(os.environ):
         if name.startswith("OUTTHINK_SERVE_") or name in ("OUTTHINK_MODEL", "OPENAI_API_KEY"):
             monkeypatch.delenv(name)
@@ -47,21 +42,6 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
         return code, captured.out, captured.err
 
     return run
-
-
-@contextmanager
-def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and its URL."""
-    process = subprocess.Popen([*COMMAND, "--port", "0", *arguments], stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        result = re.search(r"http://\S+", line)
-        assert result is not None, line
-        yield process, result[0]
-    finally:
-        process.kill()
-        process.communicate(timeout=10)
 
 
 def ready(root: str) -> int:

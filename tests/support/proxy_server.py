@@ -16,6 +16,7 @@ from typing import Any, Self
 from outthink.serving.admission import AdmissionSettings, Limits
 from outthink.serving.app import App
 from outthink.serving.endpoints import Endpoints
+from outthink.serving.guard import Guard
 from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
 from outthink.serving.pool.transport import AiohttpTransport
@@ -64,7 +65,8 @@ class Got:
 class ProxyServer:
     """`with ProxyServer(url) as proxy: proxy.post(...)`.
 
-    A backend is a URL or its settings; `pool`, `limits` and `admission` hold settings by name.
+    A backend is a URL or its settings; `pool`, `limits` and `admission` hold settings by name. `guard` decides who
+    needs a key.
     """
 
     def __init__(self, *backends: str | BackendSettings, ledger: Ledger | None = None, **more: Any) -> None:
@@ -73,6 +75,7 @@ class ProxyServer:
         self.ledger = ledger or MemoryLedger()
         self.limits = Limits(**{"connect_seconds": 2.0, "stop_seconds": 2.0, **more.pop("limits", {})})
         self._admission = AdmissionSettings(**more.pop("admission", {}))
+        self._guard: Guard | None = more.pop("guard", None)
         self._more = more
         self.port = 0
         self.pool: BackendPool
@@ -109,7 +112,7 @@ class ProxyServer:
     async def _start(self) -> None:
         wire = AiohttpTransport()
         self.pool = BackendPool(wire, self._backends, self._watched)
-        self.app = App(self.pool, wire, self.ledger, self.limits, self._admission, Watchers())
+        self.app = App(self.pool, wire, self.ledger, self.limits, self._admission, Watchers(), self._guard)
         self.endpoints = Endpoints(self.app, **self._more)
         self.port = await self.app.start("127.0.0.1", 0)
 

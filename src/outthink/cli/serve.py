@@ -15,7 +15,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,18 @@ from outthink.core.plugins import need_extra
 if TYPE_CHECKING:
     from outthink.core.request import Budget
     from outthink.serving.config import Config
+    from outthink.serving.guard import Marker
     from outthink.serving.protocols import StoredKey, Terms
     from outthink.serving.proxy import Proxy
 
 
-_FLAGS = {"policy": "policy.file", "host": "listen.host", "port": "listen.port", "ledger": "ledger.url"}
+_FLAGS = {
+    "policy": "policy.file",
+    "host": "listen.host",
+    "port": "listen.port",
+    "keys": "listen.keys",
+    "ledger": "ledger.url",
+}
 
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +48,9 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--policy", metavar="FILE", help="file of `outthink calibrate`, for outthink/auto")
     add("--host", help="address to listen on (default 127.0.0.1)")
     add("--port", help="port to listen on, 0 for any (default 8000)")
+    add("--keys", metavar="MODE", help="who needs an API key: auto (default: all once there is one), required, open")
     add("--ledger", metavar="URL", help="sqlite:///PATH, postgresql://... or memory: (default a file of this user)")
+    add("--new-ledger", action="store_true", help="make the ledger that is named if it is not there")
     add("--api-key-env", metavar="NAME", default="OPENAI_API_KEY", help="variable with the key that --model wants")
     add("--price", metavar="IN,OUT", help="dollars per million tokens of --model; wins over published prices")
     add("--energy", metavar="PROMPT,COMPLETION", help="joules a token of --model, bounds from above")
@@ -80,7 +90,7 @@ def _config(chosen: argparse.Namespace) -> Config:
     }
     if chosen.log_content:
         flags["content.log"] = Setting("true", "--log-content", "flag")
-    return read_config(
+    config = read_config(
         chosen.config,
         models=chosen.model,
         key=os.environ.get(chosen.api_key_env),
@@ -89,6 +99,7 @@ def _config(chosen: argparse.Namespace) -> Config:
         flags=flags,
         settings=chosen.set,
     )
+    return replace(config, new_ledger=chosen.new_ledger)
 
 
 def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -119,7 +130,9 @@ def _announce(proxy: Proxy) -> None:
     listen = proxy.config.listen
     host = f"[{listen.host}]" if ":" in listen.host else listen.host
     names = ", ".join(proxy.pool.names()) or "no model yet"
-    print(f"outthink serve: http://{host}:{proxy.port}/v1 serves {names} and outthink/...", file=sys.stderr)
+    url = f"http://{host}:{proxy.port}"
+    line = f"{url}/v1 serves {names} and outthink/...; dashboard: {url}/; {proxy.access}"
+    print(f"outthink serve: {line}", file=sys.stderr)
     for problem in proxy.refused:
         print(f"outthink serve: {problem}", file=sys.stderr)
     for backend in proxy.pool.backends:
@@ -142,10 +155,11 @@ def keys_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--ledger", metavar="URL", help="sqlite:///PATH or postgresql://... (default: that of serve)")
     where.add_argument("--config", type=Path, metavar="FILE", help="the TOML file that serve reads, for its ledger")
     where.add_argument("--json", action="store_true", help="print JSON")
-    steps = parser.add_subparsers(dest="step", metavar="add|list|revoke", required=True)
+    steps = parser.add_subparsers(dest="step", metavar="add|list|revoke|open", required=True)
     add = steps.add_parser("add", parents=[where], help="make a key", description="Make a key; it is shown once.")
     add.add_argument("name", metavar="NAME", help="what it is called in lists and logs")
     add.add_argument("--admin", action="store_true", help="may see the dashboard, metrics, search and all receipts")
+    add.add_argument("--metrics", action="store_true", help="may read /metrics, and nothing else")
     budget = "tokens=N,usd=N of a %s (UTC)"
     add.add_argument("--budget-day", metavar="BUDGET", help=budget % "day")
     add.add_argument("--budget-month", metavar="BUDGET", help=budget % "month")
@@ -156,36 +170,79 @@ def keys_arguments(parser: argparse.ArgumentParser) -> None:
     steps.add_parser("list", parents=[where], help="show all keys", description="Show all keys; never a secret.")
     revoke = steps.add_parser("revoke", parents=[where], help="end a key", description="End a key within seconds.")
     revoke.add_argument("key", metavar="ID|NAME", help="which key")
+    about = "Forget that a key was ever made, so that a proxy whose ledger holds none asks for none."
+    steps.add_parser("open", parents=[where], help="forget that a key was made", description=about)
 
 
 def run_keys(chosen: argparse.Namespace) -> int:
-    """Add, list or revoke."""
+    """Add, list, revoke, or forget that there were any."""
     need_extra("serve", "verb", "keys")  # its ledger is the proxy's
-    return asyncio.run(_run(chosen))
+    from outthink.serving.config import config_file, read_store
+    from outthink.serving.guard import Marker
+    from outthink.serving.ledger import LedgerAddress
+
+    url = chosen.ledger or read_store(chosen.config).resolved()  # by its URL, else the one that serve would open
+    marker = Marker.of(config_file(chosen.config), LedgerAddress.parse(url).identity)
+    return asyncio.run(_open(chosen, url, marker) if chosen.step == "open" else _run(chosen, url, marker))
 
 
-def _url(chosen: argparse.Namespace) -> str:
-    """The ledger: by its URL, else the one that serve would open."""
-    from outthink.serving.config import read_store
+async def _open(chosen: argparse.Namespace, url: str, marker: Marker) -> int:
+    """Take the marker away, and say what that changes."""
+    from outthink.core.errors import OutthinkError
 
-    return chosen.ledger or read_store(chosen.config).resolved()
+    try:
+        removed = marker.remove()
+    except OSError as error:
+        remedy = "remove it as its owner"
+        raise BadInput("keys open", str(error.filename), f"cannot be removed ({error.strerror})", remedy) from None
+    held: int | None = None
+    with suppress(OutthinkError):  # no ledger, or out of reach: what it holds is not known
+        held = len(await _listed(url))
+    if chosen.json:
+        print(json.dumps({"removed": [str(path) for path in removed], "keys": held}))
+        return 0
+    print("\n".join(f"removed {path}" for path in removed) or "nothing said that a key was made")
+    if held:
+        keys = "1 key" if held == 1 else f"{held} keys"
+        print(f"the ledger holds {keys}, revoked ones included: a proxy asks for keys all the same, unless it is")
+        print('started with keys = "open" (outthink serve --keys open)')
+    else:
+        print('from its next start, a proxy with keys = "auto" whose ledger holds no key asks its machine for none')
+    return 0
 
 
-async def _run(chosen: argparse.Namespace) -> int:
+async def _listed(url: str) -> Sequence[StoredKey]:
+    from outthink.serving.ledger import open_ledger
+
+    ledger = open_ledger(url, absent=_ABSENT)
+    await ledger.open()
+    try:
+        return await ledger.list_keys()
+    finally:
+        await ledger.close()
+
+
+_ABSENT = "correct it, or make a ledger with a key in it: outthink keys add NAME"
+
+
+async def _run(chosen: argparse.Namespace, url: str, marker: Marker) -> int:
     from outthink.serving.ledger import open_ledger
 
     terms = _terms(chosen) if chosen.step == "add" else None
-    ledger = open_ledger(_url(chosen))
+    ledger = open_ledger(url, absent="" if terms is not None else _ABSENT)
     await ledger.open()
     try:
         if terms is not None:
+            before = await ledger.list_keys()
             key, secret = await ledger.add_key(chosen.name, terms)
+            _remember(marker)
             if chosen.json:
                 print(json.dumps(asdict(key) | {"secret": secret}))
             else:
                 # Standard output holds the secret alone, for programs that read it.
                 print(f"{key.id} {key.name}: this is shown once, keep it safe", file=sys.stderr)
                 print(secret)
+            _tell(before, key)
         elif chosen.step == "revoke":
             key = await ledger.revoke_key(chosen.key)
             print(json.dumps(asdict(key)) if chosen.json else f"revoked {key.id} {key.name}")
@@ -198,11 +255,33 @@ async def _run(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _remember(marker: Marker) -> None:
+    """Should the ledger be lost, keys are asked for all the same."""
+    try:
+        marker.make()
+    except OSError as error:
+        what = f"that there are keys cannot be remembered beside the ledger ({error})"
+        print(f'outthink keys: {what}; set keys = "required" for the proxy', file=sys.stderr)
+
+
+def _tell(before: Sequence[StoredKey], key: StoredKey) -> None:
+    """What a new key changes for others."""
+    if not before:
+        change = "this is the first key: from now on every client needs one, those that run already within seconds"
+        print(f"outthink keys: {change}", file=sys.stderr)
+    now = time.time()
+    active = [old for old in (*before, key) if old.revoked is None and (old.terms.expires or now + 1) > now]
+    if not any(old.terms.admin for old in active):
+        lack = "no key is an admin's, so nobody sees the dashboard, metrics, search and other keys' receipts"
+        print(f"outthink keys: {lack}; make one: outthink keys add NAME --admin", file=sys.stderr)
+
+
 def _terms(chosen: argparse.Namespace) -> Terms:
     from outthink.serving.protocols import Terms
 
     return Terms(
         admin=chosen.admin,
+        metrics=chosen.metrics,
         day=_budget("budget-day", chosen.budget_day),
         month=_budget("budget-month", chosen.budget_month),
         ceiling=_budget("ceiling", chosen.ceiling),
@@ -277,7 +356,7 @@ def _state(key: StoredKey) -> str:
     expires = key.terms.expires
     if expires is not None:
         return f"expired {_date(expires)}" if expires <= time.time() else f"until {_date(expires)}"
-    return "admin" if key.terms.admin else "active"
+    return "admin" if key.terms.admin else "metrics" if key.terms.metrics else "active"
 
 
 def _budget_text(budget: Budget) -> str:

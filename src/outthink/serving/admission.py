@@ -1,23 +1,18 @@
 """Who may come in: so many requests at once, in all and for each key; the others wait in a short line.
 
-Knows: keys by their id, how fast places come free, what one request may ask for, and that only programs of this machine
-may come without a key. Does not know what a request does.
+Knows: keys by their id, how fast places come free, and what one request may ask for. Does not know what a request
+does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from ipaddress import ip_address
 from time import monotonic
-from urllib.parse import urlsplit
 
 from outthink.core.errors import BadInput
-from outthink.serving.failure import Failure
 from outthink.serving.protocols import ANYONE, Busy
 from outthink.session.runner import Places
 
@@ -204,34 +199,3 @@ class Limits:
                 raise BadInput(name, value, "lets nothing through", "give 1 or more")
             elif not value > 0:
                 raise BadInput(name, value, "is no time", "give seconds above 0")
-
-
-# A web page can send requests to loopback, directly or by a name that it makes point there. The headers that it cannot
-# forge tell it apart from programs of this machine.
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    return host.startswith("127.") or host in ("localhost", "::1")
-
-
-def check_origin(headers: Mapping[str, str]) -> None:
-    """Refuse requests of web pages. Raises Failure."""
-    origin = headers.get("Origin")
-    if origin is not None and not _local(origin):
-        raise Failure(
-            403, "Origin: web pages need an API key; add one (outthink keys add)", param="Origin", code="origin"
-        )
-    host = headers.get("Host")
-    if host is not None and not _local(f"//{host}"):
-        raise Failure(403, "Host: other names than localhost need an API key", param="Host", code="host")
-
-
-@lru_cache(256)
-def _local(url: str) -> bool:
-    """Whether a URL's host is this machine by its whole name; localhost.example.com is not."""
-    try:
-        name = urlsplit(url).hostname or ""
-        return name == "localhost" or ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -15,9 +15,9 @@ from contextlib import suppress
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from outthink.core.errors import BadInput
-from outthink.serving.admission import Admission, AdmissionSettings, Limits, check_origin, is_loopback
+from outthink.serving.admission import Admission, AdmissionSettings, Limits
 from outthink.serving.failure import Failure, failure_of, wrong_method
+from outthink.serving.guard import Guard, forwarded_by
 from outthink.serving.pool import BackendPool
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Key, Ledger
@@ -25,6 +25,7 @@ from outthink.serving.watch import Watchers
 
 Route = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("outthink.serving")
+METRICS = "/metrics"
 _LAST_SECONDS = 0.2
 """What is cancelled after the limit for running requests gets to tidy up."""
 
@@ -38,6 +39,7 @@ class App:
         ledger: keys, budgets and receipts.
         admission: how many requests come in at once.
         watchers: of what happens; more may be added.
+        guard: decides who needs a key.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class App:
         limits: Limits,
         admission: AdmissionSettings,
         watchers: Watchers,
+        guard: Guard | None = None,
     ) -> None:
         self.pool, self.wire, self.ledger, self.limits, self.watchers = pool, wire, ledger, limits, watchers
+        self.guard = guard or Guard()
         self.admission = Admission(admission)
         self.failed: Counter[tuple[int, str]] = Counter()
         """Error objects by status and code."""
@@ -78,9 +82,7 @@ class App:
         # Whether there are keys decides where we may listen, so the ledger is opened before anything else.
         await self.ledger.open()
         self._ledger_open = True
-        if not is_loopback(host) and not self.ledger.guarded:
-            remedy = "add a key first (outthink keys add), or listen on 127.0.0.1"
-            raise BadInput("host", host, "is reachable from elsewhere, and there are no API keys", remedy)
+        self.guard.check_host(host, self.ledger.guarded)
         # Before the port is open, so that the first client finds models.
         await self.pool.start()
         self._runner = web.ServerRunner(_Server(self.handle, self.limits), shutdown_timeout=_LAST_SECONDS)
@@ -167,12 +169,17 @@ class App:
         if bearer is not None:
             scheme, _, bearer = bearer.partition(" ")
             bearer = bearer.strip() if scheme.lower() == "bearer" else ""
-        if not self.ledger.guarded:  # without keys nothing but the origin tells a web page from a program
-            check_origin(request.headers)
         key = await self.ledger.authorise(bearer)
-        if key is None and path not in self._public:
-            raise _unauthorised(bearer)
-        return key or Key("")
+        key = self.guard.admitted(key, bearer, request.headers, self.ledger.guarded)
+        if path in self._public:
+            return key or Key("")
+        if key is not None and key.metrics and path != METRICS:
+            message = f"API key: may read {METRICS} and nothing else; use another one (outthink keys add)"
+            raise Failure(403, message, param="Authorization", code="metrics_only")
+        if key is None:
+            needed = self.guard.needs_key(self.ledger.guarded)
+            raise _unauthorised(bearer, None if needed else forwarded_by(request.headers))
+        return key
 
     def _find_route(self, path: str, method: str) -> Route:
         methods = self._routes.get(path)
@@ -202,8 +209,11 @@ def _stopping() -> Failure:
     return Failure(503, "the proxy is stopping; try again", code="stopping", retry_after=2.0)
 
 
-def _unauthorised(bearer: str | None) -> Failure:
-    if bearer is None:
+def _unauthorised(bearer: str | None, forwarded: str | None) -> Failure:
+    """The refusal; `forwarded` names the header that makes a key needed where otherwise none is."""
+    if forwarded is not None:
+        what = f"is needed for what comes through another server ({forwarded[:60]}); add one (outthink keys add)"
+    elif bearer is None:
         what = "is missing; send Authorization: Bearer KEY"
     else:
         what = "is not known, expired or revoked; ask for another (outthink keys add)"

@@ -10,16 +10,14 @@ import hashlib
 import logging
 import os
 import re
-import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from outthink.core.errors import BadInput
-from outthink.core.paths import state_dir
+from outthink.core.paths import private_file, private_folder, state_dir
 from outthink.serving.failure import Failure
 from outthink.serving.protocols import ANYONE, PREFIX, Key
 
@@ -92,7 +90,7 @@ def _local(url: str) -> bool:
 
 
 class Marker:
-    """Files that remember that a key was made, whatever becomes of the ledger.
+    """Empty files that remember that a key was made, whatever becomes of the ledger.
 
     Args:
         paths: where it is kept: any of them is enough to say so, and each is written that can be.
@@ -136,12 +134,8 @@ class Marker:
         failed: list[OSError] = []
         for path in self.paths:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                with suppress(FileExistsError):
-                    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-                    with os.fdopen(file, "w") as written:
-                        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                        written.write(f"An API key was made, {moment}: outthink keys open takes this file away.\n")
+                private_folder(path.parent)
+                private_file(path)
             except OSError as error:  # a configuration is often in a folder that only its owner may write to
                 failed.append(error)
         if len(failed) == len(self.paths):

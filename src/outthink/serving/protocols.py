@@ -59,6 +59,7 @@ class Terms:
 
     Args:
         admin: may see the dashboard, metrics, search and other keys' receipts.
+        metrics: may read `/metrics`, and nothing else at all.
         day: tokens and dollars of a day (UTC); `month` those of a month.
         ceiling: of every single request.
         strategy: what `outthink/auto` runs, None for the policy's or the default.
@@ -67,6 +68,7 @@ class Terms:
     """
 
     admin: bool = False
+    metrics: bool = False
     day: Budget = field(default_factory=Budget)
     month: Budget = field(default_factory=Budget)
     ceiling: Budget = field(default_factory=Budget)
@@ -75,6 +77,9 @@ class Terms:
     expires: float | None = None
 
     def __post_init__(self) -> None:
+        if self.metrics and (self.admin or self.limited or self.ceiling.limited or self.strategy or self.models):
+            problem = "reads /metrics and does nothing else"
+            raise BadInput("metrics", "true", problem, "leave the other rights and budgets out, or make two keys")
         for name, budget in (("budget-day", self.day), ("budget-month", self.month)):
             if wrong := [currency for currency in budget.limited if currency not in _BY_PERIOD]:
                 raise BadInput(name, wrong[0], "is not summed over requests", "use tokens or usd")
@@ -163,6 +168,7 @@ class Key:
         strategy: what `outthink/auto` runs for this key, None for the policy's or the default.
         models: names it may ask for, empty for all.
         priced: the budget by day or month is in dollars, too.
+        metrics: may read `/metrics`, and nothing else at all.
     """
 
     id: str
@@ -173,6 +179,7 @@ class Key:
     strategy: str | None = None
     models: tuple[str, ...] = ()
     priced: bool = False
+    metrics: bool = False
 
     @property
     def counted(self) -> bool:

@@ -27,6 +27,7 @@ from outthink.serving.chat.engine_server import EngineServer
 from outthink.serving.config import Config
 from outthink.serving.config.sections import BackendConfig
 from outthink.serving.endpoints import Endpoints
+from outthink.serving.guard import Guard
 from outthink.serving.ledger import open_ledger
 from outthink.serving.observe import logs, metrics, telemetry
 from outthink.serving.pool import BackendPool, BackendSettings
@@ -46,6 +47,11 @@ class Proxy:
         policy = config.policy
         self.policies = Policies(policy.file, policy.shadow, policy.share)
         self._keys = [backend.secret() for backend in config.backends]
+        self._ledger = config.ledger.resolved()
+        marker = config.marker()
+        self.guard = Guard(config.listen.keys, marker)
+        self.guard.check_ledger(self._ledger)
+        self._absent = marker.absent(config.ledger.named, new=config.new_ledger)
         self._children: list[EmbeddedBackend | EngineServer] = []
         self._app: App | None = None
         self._closing: list[Callable[[], None]] = []
@@ -64,8 +70,8 @@ class Proxy:
         backends = [await self._backend(*pair) for pair in zip(config.backends, self._keys, strict=True)]
         wire, watchers = AiohttpTransport(), Watchers()
         self.pool = BackendPool(wire, backends, config.pool, watchers.backend)
-        ledger = open_ledger(config.ledger.resolved(), config.ledger.rules(config.content))
-        self._app = app = App(self.pool, wire, ledger, config.limits, config.admission, watchers)
+        ledger = open_ledger(self._ledger, config.ledger.rules(config.content), absent=self._absent)
+        self._app = app = App(self.pool, wire, ledger, config.limits, config.admission, watchers, self.guard)
         Endpoints(app, self.policies)
         await self.policies.start()
         dashboard.attach(app, lambda: self.policies.active)
@@ -81,6 +87,14 @@ class Proxy:
             what = error.strerror or str(error)
             raise BadInput("port", port, f"cannot be used on {host} ({what})", "give another one") from None
         self._closing.append(watchers.add(logs.Logs(config.logs.level, config.logs.file)).close)  # below the first line
+
+    @property
+    def access(self) -> str:
+        """Who comes in, in words."""
+        guarded = self._app is not None and self._app.ledger.guarded
+        if not self.guard.needs_key(guarded):
+            return "no API key is needed"
+        return "an API key is needed" + ("" if guarded else ", and there is none: outthink keys add NAME --admin")
 
     async def _backend(self, backend: BackendConfig, key: str | None) -> BackendSettings:
         """As the pool takes it; a model of our own is started first."""

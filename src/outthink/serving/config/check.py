@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from outthink.controller.plugins import load_plugins
 from outthink.controller.policy.artefact import Policy
@@ -16,11 +17,13 @@ from outthink.core.errors import OutthinkError
 from outthink.core.plugins import install_hint, load, missing
 from outthink.engines.embedded import find_model, read_gguf
 from outthink.http.errors import masked_url
-from outthink.serving.admission import is_loopback
 from outthink.serving.config.config import Config
+from outthink.serving.guard import Guard
 from outthink.serving.ledger import LedgerAddress, open_ledger
+from outthink.serving.ledger.sqlite import SqliteDatabase
 from outthink.serving.pool import BackendPool
 from outthink.serving.pool.transport import AiohttpTransport
+from outthink.serving.protocols import LedgerDown
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,40 +129,43 @@ def _plugins() -> Iterator[ConfigFinding]:
 
 
 async def _ledger(config: Config) -> ConfigFinding:
-    """Keys are looked at as well: without any, nobody else may reach the proxy."""
+    """What a start would make of it. Keys are looked at as well: they decide who may reach the proxy."""
     try:
         url = config.ledger.resolved()
-    except OutthinkError as error:
-        return ConfigFinding("ledger", False, str(error))
-    what = f"ledger {masked_url(url)}"
-    try:
+        marker = config.marker()
+        guard = Guard(config.listen.keys, marker)
+        guard.check_ledger(url)
         address = LedgerAddress.parse(url)
-        if address.kind == "sqlite" and (new := _new_file(what, Path(address.url))) is not None:
-            return new if is_loopback(config.listen.host) or not new.ok else _without_keys(what, config)
-        ledger = open_ledger(url, config.ledger.rules(config.content))
-        await ledger.open()
+        absent = marker.absent(config.ledger.named, new=config.new_ledger)
+        what, guarded = f"ledger {masked_url(url)}", False
+        if made := not absent and _is_new(address):
+            _try_folder(Path(address.url))
+        else:
+            ledger = open_ledger(url, config.ledger.rules(config.content), absent=absent)
+            await ledger.open()
+            guarded = ledger.guarded
+            await ledger.close()
+        guard.check_host(config.listen.host, guarded)
     except OutthinkError as error:
         return ConfigFinding("ledger", False, str(error).removeprefix("ledger: "))
-    try:
-        if not ledger.guarded and not is_loopback(config.listen.host):
-            return _without_keys(what, config)
-        return ConfigFinding(what, True, "has API keys" if ledger.guarded else "has no API keys, so nobody needs one")
-    finally:
-        await ledger.close()
+    held = "has API keys" if guarded else "has no API keys"
+    if guarded != guard.needs_key(guarded):
+        asked = "but nobody needs one" if guarded else "but every request needs one: outthink keys add NAME --admin"
+    else:
+        asked = "and every request needs one" if guarded else "and nobody needs one"
+    return ConfigFinding(what, True, f"{'is made by the first start; ' if made else ''}{held}, {asked}")
 
 
-def _without_keys(what: str, config: Config) -> ConfigFinding:
-    remedy = "add one (outthink keys add), or listen on 127.0.0.1"
-    return ConfigFinding(
-        what, False, f"has no API keys, and {config.listen.host} is reachable from elsewhere; {remedy}"
-    )
+def _is_new(address: LedgerAddress) -> bool:
+    return address.kind == "sqlite" and not Path(address.url).exists()
 
 
-def _new_file(what: str, file: Path) -> ConfigFinding | None:
-    """What is to be said of a file that does not exist yet."""
-    if file.exists():
-        return None
+def _try_folder(file: Path) -> None:
+    """Make a file of the ledger's kind where it would lie, and take it away again. Raises LedgerDown."""
     folder = next(folder for folder in file.parents if folder.exists())
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return ConfigFinding(what, False, f"cannot be written: {folder} belongs to others; give another file")
-    return ConfigFinding(what, True, "is made by the first start, without API keys")
+    try:
+        with TemporaryDirectory(prefix=".outthink-check-", dir=folder) as within:
+            SqliteDatabase(Path(within) / file.name).close()
+    except OSError as error:
+        why = f"{folder} cannot be written ({error.strerror})"
+        raise LedgerDown(f"sqlite:///{file} cannot be made: {why}; give another file") from None

@@ -33,13 +33,15 @@ from outthink.serving.config.sections import (
     keys_of,
     unknown,
 )
+from outthink.serving.guard import Marker
+from outthink.serving.ledger import LedgerAddress
 from outthink.serving.pool.backend import PoolSettings
 
 PREFIX = "OUTTHINK_SERVE_"
 FILE = PREFIX + "CONFIG"
 _NOT_OURS = ("SERVICE_", "PORT")
 """Kubernetes sets such variables for every service; one called outthink-serve would look like ours."""
-_SHORT = {"LEDGER": "LEDGER_URL", "POLICY": "POLICY_FILE"}
+_SHORT = {"LEDGER": "LEDGER_URL", "POLICY": "POLICY_FILE", "KEYS": "LISTEN_KEYS"}
 Table = dict[str, dict[str, Setting]]
 
 
@@ -137,6 +139,8 @@ class Config:
     Args:
         backends: model servers, at least one.
         origins: where each value comes from, by `section.key`; what is not there is a default.
+        file: that it was read from, None without one.
+        new_ledger: a ledger that is named and is not there is made.
     """
 
     backends: tuple[BackendConfig, ...]
@@ -150,15 +154,22 @@ class Config:
     logs: LogsConfig = field(default_factory=LogsConfig)
     content: Content = field(default_factory=Content)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+    file: Path | None = field(default=None, compare=False)
+    new_ledger: bool = False
 
     def __post_init__(self) -> None:
         if not self.backends:
             remedy = "give --model URL[,URL...] or --model embedded, or [[backends]] in the file"
             raise BadInput("model", "", "is missing", remedy)
 
+    def marker(self) -> Marker:
+        """What remembers that a key was made. Raises BadInput where the ledger's address cannot be read."""
+        return Marker.of(self.file, LedgerAddress.parse(self.ledger.resolved()).identity)
+
 
 _TYPES = get_type_hints(Config)
-SECTIONS: dict[str, type] = {name: _TYPES[name] for name in _TYPES if name not in ("backends", "origins")}
+_NO_SECTIONS = ("backends", "origins", "file", "new_ledger")
+SECTIONS: dict[str, type] = {name: _TYPES[name] for name in _TYPES if name not in _NO_SECTIONS}
 
 
 def read_config(
@@ -182,7 +193,7 @@ def read_config(
         environ: variables, those of the process if left out.
     """
     environ = os.environ if environ is None else environ
-    file = _file(file, environ)
+    file = config_file(file, environ)
     table, rows = from_file(file)
     named: Table = {}
     for path, setting in (flags or {}).items():
@@ -202,17 +213,19 @@ def read_config(
         backends = tuple(replace(backend, name=place.partition(".")[2] or None) for place, backend in built)
     parts: JsonDict = {name: build(SECTIONS[name], keys, name) for name, keys in table.items()}
     origins = {f"{name}.{key}": setting.where for name, keys in table.items() for key, setting in keys.items()}
-    return Config(backends=backends, origins=origins, **parts)
+    return Config(backends=backends, origins=origins, file=file, **parts)
 
 
 def read_store(file: Path | None, environ: Mapping[str, str] | None = None) -> Store:
     """The ledger that the proxy would open, for those who serve nothing. Raises BadInput."""
     environ = os.environ if environ is None else environ
-    in_file, in_environment = from_file(_file(file, environ))[0], from_environment(environ)
+    in_file, in_environment = from_file(config_file(file, environ))[0], from_environment(environ)
     return build(Store, _over(in_file.get("ledger", {}), in_environment.get("ledger", {})), "ledger")
 
 
-def _file(named: Path | None, environ: Mapping[str, str]) -> Path | None:
+def config_file(named: Path | None, environ: Mapping[str, str] | None = None) -> Path | None:
+    """The file that is read: the one that is named, else that of the environment, None without one."""
+    environ = os.environ if environ is None else environ
     return Path(environ[FILE]) if named is None and environ.get(FILE) else named
 
 

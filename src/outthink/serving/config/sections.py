@@ -24,6 +24,7 @@ from outthink.economics.tariff import Energy
 from outthink.engines.locate import SCHEMES
 from outthink.http.errors import masked_url
 from outthink.http.server import Address
+from outthink.serving.guard import MODES
 from outthink.serving.ledger import Rules, usual_url
 from outthink.serving.pool.backend import BackendSettings
 from outthink.serving.pool.rules import FieldSettings
@@ -41,12 +42,16 @@ class Listen:
     Args:
         host: address to listen on; beyond loopback only with API keys (outthink keys add).
         port: 0 for any that is free.
+        keys: `required`: all need one; `open`: nobody; `auto`: all once one was made, and what another server sends on.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
+    keys: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.keys not in MODES:
+            raise BadInput("keys", self.keys, "is no mode", f"use one of {', '.join(MODES)}")
         if not 0 <= self.port <= 65535:
             raise BadInput("port", self.port, "is no port", "give 0 to 65535")
 
@@ -167,6 +172,11 @@ class Store:
     def resolved(self) -> str:
         """The URL, secrets included: never to be shown. Raises BadInput where it cannot be read."""
         return self.url or read_key(self.url_env, self.url_file, env="url_env", path="url_file") or usual_url()
+
+    @property
+    def named(self) -> bool:
+        """Whether the operator has said which ledger it is."""
+        return any((self.url, self.url_env, self.url_file))
 
     def rules(self, content: Content) -> Rules:
         """How long the ledger keeps things."""

@@ -48,6 +48,14 @@ class LedgerAddress:
     name: str
     spool: Path
 
+    @property
+    def identity(self) -> str:
+        """The same for every way to write the address of one ledger."""
+        if self.kind != "postgresql":
+            return os.path.realpath(self.url) if self.kind == "sqlite" else self.url
+        parts = urlsplit(self.name)
+        return f"postgresql://{parts.hostname or ''}:{parts.port or 5432}{parts.path.rstrip('/')}"
+
     @classmethod
     def parse(cls, url: str) -> LedgerAddress:
         """Read a URL. Raises BadInput."""
@@ -77,13 +85,17 @@ def _without_password(url: str) -> str:
     return f"postgresql://{user}{host}{port}{parts.path}"
 
 
-def open_ledger(url: str, rules: Rules | None = None) -> Ledger:
-    """The ledger of a URL: sqlite:///PATH, postgresql://... or memory:. Connects on `open`. Raises BadInput."""
+def open_ledger(url: str, rules: Rules | None = None, *, absent: str = "") -> Ledger:
+    """The ledger of a URL: sqlite:///PATH, postgresql://... or memory:. Connects on `open`. Raises BadInput.
+
+    Args:
+        absent: what to do where there is no ledger yet, for the error then; left out, it is made.
+    """
     if LedgerAddress.parse(url).kind == "memory":
         from outthink.serving.ledger.memory import MemoryLedger
 
         return MemoryLedger()
-    return open_durable(url, rules)
+    return open_durable(url, rules, absent=absent)
 
 
 def open_durable(
@@ -93,13 +105,14 @@ def open_durable(
     spool: Path | None = None,
     refresh: float = 2.0,
     clock: Callable[[], float] = time.time,
+    absent: str = "",
 ) -> DurableLedger:
-    """A ledger in a database."""
+    """A ledger in a database; `absent` as in `open_ledger`."""
     address = LedgerAddress.parse(url)
 
     def connect() -> SqliteDatabase | PostgresDatabase:
         if address.kind == "sqlite":
-            return SqliteDatabase(Path(address.url))
-        return PostgresDatabase(address.url, address.name)
+            return SqliteDatabase(Path(address.url), absent=absent)
+        return PostgresDatabase(address.url, address.name, absent=absent)
 
     return DurableLedger(connect, spool or address.spool, rules or Rules(), refresh=refresh, clock=clock)

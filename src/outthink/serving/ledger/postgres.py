@@ -22,9 +22,13 @@ _WAIT = 2
 
 
 class PostgresDatabase:
-    """One connection. A server that hangs is noticed within seconds; a writer that hangs is disconnected by it."""
+    """One connection. A server that hangs is noticed within seconds; a writer that hangs is disconnected by it.
 
-    def __init__(self, url: str, name: str) -> None:
+    Args:
+        absent: what to do where the database holds no ledger; left out, its tables are made.
+    """
+
+    def __init__(self, url: str, name: str, *, absent: str = "") -> None:
         need_extra("postgres", "ledger", name)
         import psycopg
 
@@ -46,6 +50,9 @@ class PostgresDatabase:
             raise ConnectionLost(f"{name}: {_line(error)}") from error
         except psycopg.Error as error:
             raise BadInput("ledger", name, f"cannot be used ({_line(error)})", "correct the URL") from None
+        if absent and self.execute("SELECT to_regclass('schema_version')").fetchall() == [(None,)]:
+            self._connection.close()
+            raise BadInput("ledger", name, "holds no ledger", absent)
 
     def begin(self, locks: Sequence[str]) -> None:
         """Begin to write: replicas that write for the same keys take turns, in one order, so none blocks for good."""

@@ -153,10 +153,18 @@ def add(database: Database, name: str, terms: Terms, digest: str, now: float) ->
         raise BadInput("name", name, "belongs to another key", "choose another one, or revoke that key first")
     database.execute(
         "INSERT INTO keys (id, digest, name, terms, created) VALUES (?, ?, ?, ?, ?)",
-        (key.id, digest, name, json.dumps(asdict(terms)), now),
+        (key.id, digest, name, json.dumps(_kept(terms)), now),
     )
     database.commit()
     return key
+
+
+def _kept(terms: Terms) -> JsonDict:
+    """Terms as they are kept. A right that older versions do not know stands there only where it is given."""
+    value: JsonDict = asdict(terms)
+    if not terms.metrics:
+        del value["metrics"]
+    return value
 
 
 def revoke(database: Database, name: str, now: float) -> StoredKey:
@@ -251,4 +259,6 @@ class KeyCache:
 def _cached_key(stored: StoredKey) -> Key:
     terms = stored.terms
     ceiling, strategy, models = terms.ceiling, terms.strategy, terms.models
-    return Key(stored.id, stored.name, terms.admin, terms.limited, ceiling, strategy, models, terms.priced)
+    return Key(
+        stored.id, stored.name, terms.admin, terms.limited, ceiling, strategy, models, terms.priced, terms.metrics
+    )

@@ -102,6 +102,7 @@ def _emptied(connection: sqlite3.Connection) -> bool:
     return not busy
 
 
+_SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'schema_version'"
 _STATEMENTS = 256
 """Statements whose compiled form is kept."""
 
@@ -111,20 +112,33 @@ class SqliteDatabase:
 
     Args:
         patience: seconds to wait for another writer.
+        absent: what to do where there is no ledger; left out, the file is made.
     """
 
-    def __init__(self, path: Path, *, patience: float = 3.0) -> None:
+    def __init__(self, path: Path, *, patience: float = 3.0, absent: str = "") -> None:
         self.name = f"sqlite:///{path}"
         self._checkpoints = Checkpoints(path)
+        if absent and not path.exists():
+            raise BadInput("ledger", self.name, "does not exist", absent)
         try:
-            private_folder(path.parent)
-            private_file(path)
+            if not absent:
+                private_folder(path.parent)
+                private_file(path)
             self._connection = sqlite3.connect(
-                path, patience, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
+                f"{path.as_uri()}?mode=rw",
+                patience,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=_STATEMENTS,
+                uri=True,
             )
         except (OSError, sqlite3.OperationalError) as error:
             raise ConnectionLost(f"{self.name}: {error}") from error
         try:
+            # Before anything is changed: the file may be another program's.
+            if absent and not self._connection.execute(_SCHEMA).fetchall():
+                self._connection.close()
+                raise BadInput("ledger", self.name, "holds no ledger", absent)
             use_log(self._connection, patience)
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten with zeros

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from outthink.core.request import CURRENCIES
 from outthink.serving.accounting import PASS
+from outthink.serving.app import METRICS, App
 from outthink.serving.chat.backends import Policies
 from outthink.serving.failure import check_admin
 from outthink.serving.protocols import Key, RequestRecord
@@ -26,8 +27,6 @@ from outthink.strategies import strategies
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
-
-    from outthink.serving.app import App
 
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -173,10 +172,11 @@ class Metrics(Watcher):
         yield "ledger_ok", "0 while records cannot reach the database.", app.ledger.problem is None
 
     async def handle(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
-        """GET /metrics, for admins."""
+        """GET /metrics, for keys made for it and for admins."""
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-        check_admin(key)
+        if not key.metrics:
+            check_admin(key)
         registry = CollectorRegistry()
         registry.register(self)
         return web.Response(body=generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
@@ -186,7 +186,7 @@ def attach(app: App, policies: Policies) -> Metrics:
     """Count from now on, and answer /metrics."""
     metrics = Metrics(app, policies)
     app.watchers.add(metrics)
-    app.route("GET", "/metrics", metrics.handle)
+    app.route("GET", METRICS, metrics.handle)
     return metrics
 
 
