@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.core.request import Budget
+from outthink.engines.openai.body import Facts, file_for, remember
 from outthink.serving.pool import BackendSettings
 from outthink.serving.pool.rules import FieldSettings
 from outthink.serving.protocols import Key
+from support.chat_server import whole
 from support.ledgers import KeyRing
 from support.lenient_server import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Dialect, LenientServer
 from support.proxy_server import Got, ProxyServer
@@ -304,6 +307,25 @@ def test_an_operator_says_which_name_a_length_has(server: LenientServer) -> None
     with ProxyServer(BackendSettings(url=server.url, fields=fields), ledger=KeyRing(*KEYS)) as proxy:
         assert send(proxy, {"max_tokens": 9}).status == 200
         assert server.bodies[-1] == {"model": "toy", **SAID, "max_completion_tokens": 9}
+
+
+def test_servers_that_tell_their_kind_get_the_name_that_they_know(server: LenientServer) -> None:
+    rows = [{"id": "toy", "object": "model", "owned_by": "library"}]
+    server.server.routes["/v1/models"] = whole({"object": "list", "data": rows})
+    with ProxyServer(server.url, ledger=KeyRing(*KEYS)) as proxy:
+        assert send(proxy, {"max_completion_tokens": 9}).status == 200
+        assert server.bodies[-1] == {"model": "toy", **SAID, "max_tokens": 9}
+
+
+def test_what_doctor_has_found_out_names_the_length(
+    server: LenientServer, proxy: ProxyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OUTTHINK_CACHE", str(tmp_path))
+    facts = Facts()
+    facts.learn(length_name="max_completion_tokens")
+    remember(file_for(tmp_path / "servers", server.url, "toy"), facts, server.url, "toy")
+    assert send(proxy, {"max_tokens": 9}).status == 200
+    assert server.bodies[-1] == {"model": "toy", **SAID, "max_completion_tokens": 9}
 
 
 STRATEGY = "outthink/self-consistency@3"

@@ -13,9 +13,12 @@ pytest.importorskip("openai._client", reason="needs the openai client")
 
 import openai
 
+from outthink.core.request import Budget
 from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.protocols import Key
 from support.chat_server import DONE, ChatServer, chat, chunk, refusal, stream, token, usage, whole
+from support.ledgers import KeyRing
+from support.lenient_server import LenientServer
 from support.proxy_server import CHAT, ProxyServer
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
@@ -156,3 +159,77 @@ def test_refusals_are_the_clients_own(client: Any, backend: ChatServer) -> None:
         for bearer, error in (("wrong", openai.AuthenticationError), ("known", openai.PermissionDeniedError)):
             with pytest.raises(error), openai.OpenAI(base_url=proxy.url, api_key=bearer, max_retries=0) as other:
                 other.chat.completions.create(model="toy", messages=HELLO)
+
+
+SCHEMA: Any = {"type": "object", "properties": {"max_tokens": {"type": "integer", "minimum": 3, "maxLength": 900}}}
+ITEMS: Any = [
+    {"role": "user", "content": [{"type": "input_text", "text": "Is it 7 or 8?"}]},
+    {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "7"}], "encrypted_content": "a9"},
+    {"type": "message", "id": "m1", "role": "assistant", "status": "completed", "content": [
+        {"type": "output_text", "text": "7", "annotations": [{"type": "file_citation", "file_id": "f1", "index": 3}]}
+    ]},
+    {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}", "caller": {"type": "direct"}},
+    {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "8"}]},
+]  # fmt: skip
+MESSAGES: Any = [
+    {"role": "developer", "content": [{"type": "text", "text": "Be 1 or 2.", "cache_control": {"type": "ephemeral"}}]},
+    {"role": "user", "content": "Is max_tokens 40?", "name": "u1"},
+    {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"max_tokens": 400}'}},
+        {"id": "c2", "type": "custom", "custom": {"name": "run", "input": "print(8)"}},
+    ], "reasoning_details": [{"type": "reasoning.text", "index": 0, "text": "8"}]},
+    {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "8"}]},
+    {"role": "tool", "tool_call_id": "c2", "content": "8"},
+]  # fmt: skip
+COMMON: Any = {
+    "model": "toy", "temperature": 0.5, "top_p": 0.9, "user": "user-17", "metadata": {"build": "1204"}, "store": False,
+    "safety_identifier": "s-1", "prompt_cache_key": "k-1", "prompt_cache_retention": "24h", "parallel_tool_calls": True,
+    "service_tier": "auto", "top_logprobs": 2, "prompt_cache_options": {"ttl": "30m"},
+    "moderation": {"model": "omni-moderation-2024"},
+}  # fmt: skip
+EVERYTHING: Any = {
+    "chat.completions": {
+        **COMMON, "messages": MESSAGES, "frequency_penalty": 0.5, "presence_penalty": 1, "logit_bias": {"50256": -100},
+        "logprobs": True, "max_completion_tokens": 60, "n": 2, "reasoning_effort": "low", "seed": 7, "verbosity": "low",
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a1", "schema": SCHEMA, "strict": True}},
+        "stop": ["1.", "2."], "stream_options": {"include_usage": True, "include_obfuscation": False}, "stream": True,
+        "tool_choice": {"type": "function", "function": {"name": "add2"}}, "modalities": ["text"],
+        "tools": [
+            {"type": "function", "function": {"name": "add2", "parameters": SCHEMA, "strict": True}},
+            {"type": "custom", "custom": {"name": "run", "format": {"type": "grammar", "definition": "9"}}},
+        ],
+        "functions": [{"name": "f1", "parameters": SCHEMA}], "function_call": {"name": "f1"},
+    },
+    "completions": {
+        "model": "toy", "prompt": ["1 + 1", "2 + 2"], "best_of": 3, "n": 2, "echo": True, "logprobs": 5,
+        "max_tokens": 9, "suffix": "= 4", "seed": 7, "logit_bias": {"50256": -100}, "stop": "5", "user": "user-17",
+        "temperature": 0.5, "frequency_penalty": 0.5, "presence_penalty": 0.5, "top_p": 0.5, "stream_options": {"include_usage": True},
+        "stream": True,
+    },
+    "responses": {
+        **COMMON, "input": ITEMS, "instructions": "Say 1.", "include": ["reasoning.encrypted_content"],
+        "max_output_tokens": 60, "max_tool_calls": 3, "reasoning": {"effort": "low", "summary": "auto"},
+        "text": {"format": {"type": "json_schema", "name": "a1", "schema": SCHEMA}, "verbosity": "low"},
+        "tool_choice": "auto", "truncation": "auto", "background": False, "previous_response_id": None,
+        "tools": [
+            {"type": "function", "name": "add2", "parameters": SCHEMA, "strict": True},
+            {"type": "namespace", "name": "crm1", "description": "8", "tools": [
+                {"type": "function", "name": "add3", "parameters": SCHEMA, "strict": False}]},
+        ],
+    },
+    "embeddings": {"model": "toy", "input": ["1", "2"], "dimensions": 64, "encoding_format": "float", "user": "user-1"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("endpoint", EVERYTHING)
+def test_every_documented_parameter_passes_for_a_key_with_a_ceiling(endpoint: str) -> None:
+    """What goes out is what was asked, but for the length where the ceiling is lower, and null fields too."""
+    key = Key("capped", limited=True, priced=True, budget=Budget(tokens=20_000))
+    with LenientServer() as server, ProxyServer(server.url, ledger=KeyRing(key)) as proxy:
+        resource = openai.OpenAI(base_url=proxy.url, api_key="capped", max_retries=0)
+        for part in endpoint.split("."):
+            resource = getattr(resource, part)
+        reply = resource.create(**EVERYTHING[endpoint])
+        if EVERYTHING[endpoint].get("stream"):
+            list(reply)
+        assert server.bodies == [EVERYTHING[endpoint]]

@@ -34,6 +34,8 @@ _THINKING = frozenset(map(normalised, ("reasoning", "thinking", "thinking_config
 """Objects in which a length is that of the thinking alone."""
 _TOOLS = ("function", "custom")
 """Tools that the client runs itself."""
+_NOTHING: tuple[Json, ...] = ("", [], ["text"], "none", "standard")
+"""Values of hidden fields that bring in nothing."""
 _TIERS = ("auto", "default")
 _DEPTH = 3  # objects of fields within each other
 
@@ -147,7 +149,8 @@ class CheckedBody:
         kept: JsonDict = {}
         within = normalised(place.rstrip(".").rpartition(".")[2])
         for name, value in fields.items():
-            at, kind = place + name, kind_of(self.endpoint, name)
+            at = place + name
+            kind = (kind_of(self.endpoint, at) if place else None) or kind_of(self.endpoint, name)
             if kind == "length" and within in _THINKING:
                 kind = "thinking"
             if kind == "length":
@@ -201,7 +204,7 @@ class CheckedBody:
         elif kind == "tools":
             self._tools(at, value)
         elif kind == "hidden":
-            if value is not False and value not in ("", [], ["text"], "none"):
+            if value is not False and value not in _NOTHING:
                 what = "brings in what the request does not show, and this key has a budget"
                 raise self._refused(at, value, what)
         elif kind == "tier":
@@ -238,7 +241,10 @@ class CheckedBody:
     def _tools(self, at: str, value: Json) -> None:
         for index, tool in enumerate(value if isinstance(value, list) else [value]):
             kind = tool.get("type") if isinstance(tool, dict) else tool
-            if kind is None and isinstance(tool, dict):
+            if isinstance(tool, dict) and kind in (None, "namespace"):
+                if kind is not None and isinstance(tools := tool.get("tools"), list):
+                    self._tools(f"{at}[{index}].tools", tools)
+                    continue
                 kind = "function" if {"function", "name"}.intersection(tool) else next(iter(tool), None)
             if kind not in _TOOLS and normalised(str(kind)) not in self.rules.allowed:
                 what = "runs at the server, which adds what it finds, and this key has a budget"

@@ -28,8 +28,8 @@ _UNSHOWN = frozenset(
     map(normalised, ("video", "video_url", "input_video", "file", "input_file", "file_url", "file_id", "file_ids"))
 ) | frozenset(map(normalised, ("images", "videos", "audios", "files", "attachments", "document", "multimodal_data")))
 _PROSE = frozenset(
-    {"tool_calls", "function_call", "arguments", "input", "annotations", "citations", "logprobs", "cache_control"}
-    | {"reasoning_details", "thinking_blocks", "provider_specific_fields", "metadata"}
+    {"tool_calls", "function_call", "arguments", "input", "annotations", "citations", "logprobs", "caller"}
+    | {"reasoning_details", "thinking_blocks", "provider_specific_fields", "metadata", "cache_control"}
 )
 """Fields of a message or part that hold what programs say to each other, whatever names are in it."""
 

@@ -262,6 +262,8 @@ class Backend:
         self.limit = given.limit or ENDLESS
         self.named = given.models
         self.models: Sequence[str] = given.models
+        self.length_name: str | None = None
+        """What caps a chat on a server of its kind, where that can be told."""
         self.health: Health = "unknown"
         self.trouble: str | None = None
         """Why it is not up."""

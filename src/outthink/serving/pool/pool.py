@@ -11,7 +11,7 @@ import json
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from outthink.core.errors import BadInput, OutthinkError
@@ -27,7 +27,7 @@ from outthink.serving.pool.backend import (
     least_busy,
     preferred,
 )
-from outthink.serving.pool.rules import FieldRules
+from outthink.serving.pool.rules import LENGTHS_BY_OWNER, FieldRules
 from outthink.serving.pool.transport import AiohttpTransport
 
 _log = logging.getLogger("outthink.serving")
@@ -82,7 +82,7 @@ class BackendPool:
             backend.url: (given.price, given.energy) for backend, given in zip(self.backends, backends, strict=True)
         }
         self._fields = {backend.url: given.fields for backend, given in zip(self.backends, backends, strict=True)}
-        self._rules: dict[tuple[str, ...], FieldRules] = {}
+        self._rules: dict[tuple[tuple[str, ...], str | None], FieldRules] = {}
         self._urls: dict[str, tuple[str, ...]] = {}
         self._names: tuple[str, ...] = ()
         self._healthy: dict[str, bool] = {}
@@ -119,10 +119,13 @@ class BackendPool:
 
     def rules(self, model: str) -> FieldRules:
         """What limited keys may send to a model, whichever backend is asked."""
-        urls = self.urls(model)
-        rules = self._rules.get(urls)
+        serving = self._by_model.get(model, ())
+        found = next((backend.length_name for backend in serving if backend.length_name is not None), None)
+        known = self.urls(model), found
+        rules = self._rules.get(known)
         if rules is None:
-            rules = self._rules[urls] = FieldRules.strictest([self._fields[url] for url in urls])
+            rules = FieldRules.strictest([self._fields[url] for url in known[0]])
+            rules = self._rules[known] = replace(rules, length_name=rules.length_name or found)
         return rules
 
     def stated(self, url: str) -> tuple[Pricing | None, Energy | None]:
@@ -285,8 +288,10 @@ class _HealthChecks:
         try:
             rows = json.loads(reply.content[:_LONGEST_LIST])["data"]
             listed = tuple(dict.fromkeys(str(row["id"]) for row in rows))
+            owners = [str(row["owned_by"]) for row in rows if "owned_by" in row]
         except (ValueError, LookupError, TypeError, RecursionError):
             raise _CheckFailed("GET /models was answered with something else than a list of models") from None
+        backend.length_name = next((LENGTHS_BY_OWNER[owner] for owner in owners if owner in LENGTHS_BY_OWNER), None)
         missing = [name for name in backend.named if name not in listed]
         if missing and listed:
             raise _CheckFailed(f"it does not serve {', '.join(missing)} but {', '.join(listed)}"[:200])

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from outthink.core.errors import BadInput
 from outthink.http.fields import CHAT_LENGTH_FIELDS, normalised
 
+LENGTHS_BY_OWNER = {"library": CHAT_LENGTH_FIELDS[0], "llamacpp": CHAT_LENGTH_FIELDS[0]}
+"""What caps a chat on servers that tell their kind by `owned_by` in the list of models: Ollama ignores
+`max_completion_tokens`, as llama.cpp did for long, and would generate to the end of the context."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSettings:
