@@ -10,7 +10,18 @@ from outthink.answers import read_sync
 from outthink.core.text import visible
 
 NAMES = ["think", "thinking", "thought", "reasoning", "THINK", "Thinking"]
-MARKS = [*((f"<{name}>", f"</{name}>") for name in NAMES), ("[THINK]", "[/THINK]"), ("[think]", "[/think]")]
+MARKS = [
+    *((f"<{name}>", f"</{name}>") for name in NAMES),
+    ("[THINK]", "[/THINK]"),
+    ("[think]", "[/think]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("◁think▷", "◁/think▷"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<unused94>thought\n", "<unused95>"),
+]
 
 
 @pytest.mark.parametrize(("opens", "closes"), MARKS)

@@ -46,9 +46,21 @@ codecs.register_error(REPLACED, _replaced)
 
 # Thinking marks.
 
-_NAMES = ("think", "thought", "reasoning")
-_NAME = "think|thinking|thought|reasoning"
-_MARK = re.compile(rf"(?<![\"'“‘«])(?:(?<!`)|(?<=```))(?:<(/?)({_NAME})[ ]?>|\[(/?)(think)[ ]?\])", re.IGNORECASE)
+_NAMES = ("think", "thought", "reasoning", "<|channel|>", "<unused9")
+_MARK = re.compile(
+    r"""
+    (?<!["'“‘«]) (?:(?<!`)|(?<=```))
+    (?:
+        < /? (?: (?:\w{1,16}[:_])?think | thinking | thought | reasoning ) [ ]? >     # `<seed:think>`, too
+      | \[ /? think [ ]? \]                                 # Mistral
+      | ◁ /? think ▷                                        # Kimi
+      | <\| (?:START|END)_THINKING \|> | <\| (?:begin|end)_of_thought \|>            # Command, Sky
+      | <\|channel\|> (?:analysis|commentary|final) <\|message\|>                    # gpt-oss
+      | <unused9[45]>                                       # MedGemma
+    )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 _FENCE = re.compile(r"^[ \t]*(?:(?:[-*+>]|[0-9]{1,3}[.)])[ \t]+)?(`{3,}|~{3,})([^\n]*)$", re.MULTILINE)
 
 
@@ -65,7 +77,7 @@ def visible(text: str) -> str | None:
     thinking, start, marked = "", 0, False
     blocks: list[int] | None = None
     for mark in _MARK.finditer(text):
-        ends, name = bool(mark[1] or mark[3]), mark[0][0] + (mark[2] or mark[4]).lower()
+        ends, name = _meaning(mark[0].lower())
         if thinking:
             if ends and name == thinking:
                 thinking, start = "", mark.end()
@@ -86,6 +98,16 @@ def visible(text: str) -> str | None:
         return text
     rest = text[start:]
     return None if thinking or not rest.strip() else "\n".join([*pieces, rest])
+
+
+def _meaning(mark: str) -> tuple[bool, str]:
+    """Whether a mark ends thinking, and a name that only its counterpart shares."""
+    if mark.startswith("<|channel|>"):
+        return "final" in mark, "channel"
+    if mark.startswith("<unused"):
+        return "95" in mark, "unused"
+    ends = mark.startswith(("</", "[/", "◁/", "<|end"))
+    return ends, mark.replace("/", "").replace(" ", "").replace("end_", "").replace("start_", "").replace("begin_", "")
 
 
 def _blocks(text: str) -> Iterator[int]:
