@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from outthink.answers.reader import reader_for
-from outthink.serving.chat.calls import CALLS_MARK
-from outthink.serving.chat.votes import answer_reader
+from outthink.serving.chat.calls import CALLS_MARK, RawChoice
+from outthink.serving.chat.votes import NO_CALL, answer_reader
 from outthink.serving.failure import Failure
 
 pytest.importorskip("jsonschema")
@@ -72,3 +72,92 @@ def test_every_call_of_a_sample_must_fit() -> None:
 def test_what_is_no_schema_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(Failure, match="is no valid JSON schema"):
         structured(schema)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"patternProperties": {"^x-": {"type": "string"}}},
+        {"$comment": "no \\d", "title": "t", "examples": [{"$ref": "#/none"}], "default": {"$ref": "x:"}},
+        {"format": "unheard-of", "contentMediaType": "a/b", "contentEncoding": "x", "contentSchema": {"type": "null"}},
+        {"x-order": ["a"], "x-schema": {"$ref": "http://127.0.0.1:9/no.json"}, "nullable": True},
+        {"$ref": "http://127.0.0.1:9/schema.json"},
+        {"$ref": "#/$defs/nothing"},
+        {"$dynamicRef": "other.json#node", "$vocabulary": {"https://example.org/v": True}},
+        {"dependentSchemas": {"zz": False}, "unevaluatedProperties": True, "if": {"required": ["zz"]}, "then": False},
+        {"$schema": "https://example.org/own-dialect"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_what_is_not_evaluated_changes_nothing_at_any_depth(keywords: dict[str, Any], depth: int) -> None:
+    schema: dict[str, Any] = {**keywords, "properties": {"n": {"type": "integer"}}}
+    wrong: Any = {"n": "x"}
+    right: Any = {"n": 1}
+    for _ in range(depth):
+        schema = {"properties": {"const": schema}, "required": ["const"]}
+        right, wrong = {"const": right}, {"const": wrong}
+    answer = structured(schema)
+    assert json.loads(str(read(answer, json.dumps(right)))) == right
+    assert read(answer, json.dumps(wrong)) is None
+
+
+def test_a_schema_may_be_nested_or_flat() -> None:
+    schema = {"type": "object", "required": ["n"]}
+    for form in (
+        {"type": "json_schema", "schema": schema},
+        {"type": "json_schema", "schema": schema, "name": "x", "strict": True},
+        {"type": "json_schema", "json_schema": {"schema": schema}},
+        {"type": "json_object", "schema": schema},
+    ):
+        answer = answer_reader({"response_format": form}, None)
+        assert read(answer, '{"n": 1}') == '{"n":1}'
+        assert read(answer, '{"m": 1}') is None
+    for form in (
+        {"type": "json_schema"},
+        {"type": "json_schema", "schema": "n"},
+        {"type": "json_schema", "json_schema": 3},
+    ):
+        with pytest.raises(Failure, match="has no schema"):
+            answer_reader({"response_format": form}, None)
+
+
+def test_references_within_a_schema_are_followed() -> None:
+    schema = {
+        "properties": {"a/b": {"$ref": "#/properties/n"}, "n": {"type": "integer"}, "$ref": {"type": "null"}},
+        "allOf": [
+            {"properties": {"a/b": {"$ref": "#/properties/a~1b"}, "c": {"$ref": "#/allOf/0/not"}}, "not": {"const": 1}}
+        ],
+    }
+    answer = structured(schema)
+    assert read(answer, '{"a/b": 2, "c": 1, "$ref": null}') is not None
+    assert read(answer, '{"a/b": "x"}') is None
+    assert read(answer, '{"c": 3}') is None
+    assert read(answer, '{"$ref": 3}') is None
+
+
+def test_marks_within_arguments_are_no_thinking_and_no_calls() -> None:
+    answer = answer_reader({"tools": [{"type": "function", "function": {"name": "add"}}]}, None)
+    choice = RawChoice()
+    arguments = json.dumps({"code": "</think> <tool_calls> [/THINK] ```\n<think>"})
+    made = {"index": 0, "id": "1", "function": {"name": "add", "arguments": arguments + " " * 70_000}}
+    choice.add({"choices": [{"delta": {"tool_calls": [made]}}]})
+    assert json.loads(str(read(answer, "<think>cut" + choice.tail))[4:-1]) == json.loads(arguments)
+
+
+def test_words_that_look_like_calls_are_words() -> None:
+    answer = answer_reader({"tools": [{"type": "function", "function": {"name": "add"}}]}, None)
+    for text in ("<tool_calls>", 'I write <tool_calls>\n{"name": "add"}\n</tool_calls>', '<tool_calls>{"name": "add"}'):
+        assert read(answer, text) == NO_CALL
+    assert read(answer, "<think>The answer is 99?") is None
+
+
+def test_a_tool_of_the_server_needs_no_schema() -> None:
+    answer = answer_reader({"tools": [{"type": "web_search"}, {"type": "function", "function": {"name": "add"}}]}, None)
+    choice = RawChoice()
+    choice.add(
+        {"choices": [{"delta": {"tool_calls": [{"index": 0, "type": "web_search", "web_search": {"query": "q"}}]}}]}
+    )
+    assert read(answer, choice.tail) == 'web_search({"query":"q"})'
+    for tools in ([{"type": ["function"]}], [3], [{"type": "function"}], [{"function": {}}]):
+        with pytest.raises(Failure, match="has no name"):
+            answer_reader({"tools": tools}, None)

@@ -101,7 +101,7 @@ def _reading(told: list[str | None] | None) -> Reading:
 
 
 class AwaitedFunction(ABC):
-    """A function as a reader that may have to wait for a worker."""
+    """A function as a reader that may have to wait for a worker. It is given all of a completion, thinking included."""
 
     @abstractmethod
     def __call__(self, text: str) -> str | None:
@@ -140,7 +140,8 @@ def reader_for(answer: AnswerKind | AnswerReader) -> LocalReader:
     """A new reader for one request. Rules: see each kind; a function's are `function`, `function-error`, `none`."""
     answer = answer_named(answer)
     if callable(answer):
-        return SpokenReader(FunctionReader(answer))
+        reader = FunctionReader(answer)
+        return reader if isinstance(answer, AwaitedFunction) else SpokenReader(reader)
     if answer == "math":
         from outthink.answers.math.reader import MathReader  # on first use: asyncio and subprocess take 20 ms to import
 

@@ -17,12 +17,14 @@ from outthink.answers.reader import AwaitedFunction
 from outthink.answers.text import canonical_json
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
+from outthink.http.events import Json
 from outthink.http.fields import JsonDict
 from outthink.serving.chat.calls import CALLS_MARK
 from outthink.serving.chat.schemas import SchemaCheck
 from outthink.serving.failure import bad_field
 from outthink.serving.watch import Watchers
 from outthink.session.calls import RunningCall
+from outthink.verifiers.schema import self_contained
 
 _SHORT = 16 * 1024  # characters of a text that is read in place
 NO_CALL = "(no tool call)"
@@ -39,19 +41,23 @@ def answer_reader(body: JsonDict, kind: str | None) -> AnswerKind | AnswerReader
     if form is not None:
         if not isinstance(form, dict) or not isinstance(form.get("type"), str):
             raise bad_field("response_format", form, "has no type", "use text, json_object or json_schema")
+        if form["type"] == "json_schema" or (form["type"] == "json_object" and isinstance(form.get("schema"), dict)):
+            return _structured(form)
         if form["type"] == "json_object":
             return "json"
-        if form["type"] == "json_schema":
-            return _structured(form)
     return kind or "text"  # type: ignore[return-value]
 
 
 def _structured(form: JsonDict) -> AnswerReader:
+    """The reader of JSON under a schema, which OpenAI nests with its name; other servers take it flat, too."""
     inner = form.get("json_schema")
-    schema = inner.get("schema", {}) if isinstance(inner, dict) else None
+    nested = inner is not None or "schema" not in form
+    field = "response_format.json_schema" if nested else "response_format"
+    holder = inner if nested else form
+    schema = holder.get("schema", {}) if isinstance(holder, dict) else None
     if not isinstance(schema, dict):
-        raise bad_field("response_format.json_schema", inner, "has no schema", "send {'name': ..., 'schema': {...}}")
-    check = SchemaCheck(schema, "response_format.json_schema.schema")
+        raise bad_field(field, holder, "has no schema", "send {'name': ..., 'schema': {...}}")
+    check = SchemaCheck(self_contained(schema), f"{field}.schema")
 
     def read(text: str) -> Vote | None:
         answer = read_sync("json", text).answer
@@ -73,13 +79,23 @@ def _tools(body: JsonDict, kind: str | None) -> AnswerReader:
         return reading.answer if reading.rule in ("boxed", "answer-is") else NO_CALL
 
     def read(text: str) -> Vote | None:
-        _, mark, calls = text.rpartition(CALLS_MARK)
-        if mark:
+        # Calls are apart from what a text holds of thinking, or of its end: a server has read them.
+        _, mark, tail = text.rpartition(CALLS_MARK)
+        if mark and (calls := _listed(tail)) is not None:
             return _calls(calls, checks)
         answer = words(text)
         return None if answer is None else (answer, [])
 
-    return VoteReader(read, [check for check in checks.values() if check is not None])
+    return VoteReader(read, [check for check in checks.values() if check is not None], slow=kind == "math")
+
+
+def _listed(tail: str) -> list[Json] | None:
+    """The calls behind a mark, None where the mark is a model's own words."""
+    try:
+        calls = json.loads(tail)
+    except (ValueError, RecursionError):
+        return None
+    return calls if isinstance(calls, list) else None
 
 
 Vote = tuple[str, list[tuple[SchemaCheck, str]]]
@@ -87,10 +103,16 @@ Vote = tuple[str, list[tuple[SchemaCheck, str]]]
 
 
 class VoteReader(AwaitedFunction):
-    """The vote of a sample's text, None where it breaks a schema."""
+    """The vote of a sample's text, None where it breaks a schema.
 
-    def __init__(self, read: Callable[[str], Vote | None], checks: Sequence[SchemaCheck]) -> None:
-        self._read, self._checks = read, checks
+    Args:
+        slow: reading waits for a worker.
+    """
+
+    def __init__(
+        self, read: Callable[[str], Vote | None], checks: Sequence[SchemaCheck], *, slow: bool = False
+    ) -> None:
+        self._read, self._checks, self._slow = read, checks, slow
 
     async def prepare(self) -> None:
         """Read what was too large to be read at once. Raises Failure for a schema that is none."""
@@ -103,7 +125,8 @@ class VoteReader(AwaitedFunction):
 
     async def later(self, text: str) -> str | None:
         """The same, after a worker has checked what takes its time."""
-        vote = self._read(text) if len(text) <= _SHORT else await asyncio.to_thread(self._read, text)
+        quick = len(text) <= _SHORT and not self._slow
+        vote = self._read(text) if quick else await asyncio.to_thread(self._read, text)
         if vote is None:
             return None
         for check, part in vote[1]:
@@ -119,25 +142,33 @@ def _checks(body: JsonDict) -> dict[str, SchemaCheck | None]:
     functions = body.get("functions") or []
     if not isinstance(tools, list) or not isinstance(functions, list):
         raise bad_field("tools", tools, "is no list", "send [{'type': 'function', 'function': {...}}]")
-    named = [("tools", tool.get(tool.get("type", "function")) if isinstance(tool, dict) else None) for tool in tools]
-    for at, (field, tool) in enumerate([*named, *(("functions", function) for function in functions)]):
-        if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
-            raise bad_field(f"{field}[{at}]", tool, "has no name", "send {'type': 'function', 'function': {...}}")
-        parameters = tool.get("parameters")
-        if isinstance(parameters, dict):
-            checks[tool["name"]] = SchemaCheck(parameters, f"{field}[{at}].function.parameters")
+    for at, tool in enumerate(tools):
+        kind = tool.get("type", "function") if isinstance(tool, dict) else None
+        if not isinstance(tool, dict) or not isinstance(kind, str):
+            _check(checks, f"tools[{at}]", None)
+        elif kind in ("function", "custom") or kind in tool:
+            _check(checks, f"tools[{at}]", tool.get(kind))
         else:
-            checks[tool["name"]] = None
+            checks[kind] = None  # the server's own tool, which has no schema here
+    for at, function in enumerate(functions):
+        _check(checks, f"functions[{at}]", function)
     return checks
 
 
-def _calls(text: str, checks: Mapping[str, SchemaCheck | None]) -> Vote | None:
+def _check(checks: dict[str, SchemaCheck | None], field: str, tool: Json) -> None:
+    if not isinstance(tool, dict) or not isinstance(name := tool.get("name"), str):
+        raise bad_field(field, tool, "has no name", "send {'type': 'function', 'function': {...}}")
+    parameters = tool.get("parameters")
+    field = f"{field}.function.parameters"
+    checks[name] = SchemaCheck(self_contained(parameters), field) if isinstance(parameters, dict) else None
+
+
+def _calls(calls: list[Json], checks: Mapping[str, SchemaCheck | None]) -> Vote | None:
     """The canonical form of a sample's calls, in any order; None where one of them could not be carried out."""
     votes = []
     parts: list[tuple[SchemaCheck, str]] = []
-    for call in json.loads(text):
-        name = call.get("name") if isinstance(call, dict) else None
-        if not isinstance(name, str) or name not in checks:
+    for call in calls:
+        if not isinstance(call, dict) or not isinstance(name := call.get("name"), str) or name not in checks:
             return None
         if "input" in call:  # a custom tool: free text
             votes.append(f"{name}({json.dumps(call['input'])})")
