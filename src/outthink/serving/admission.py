@@ -160,6 +160,8 @@ class Limits:
 
     Args:
         body: bytes of a request.
+        bodies: bytes of requests in flight, those of up to 64 KiB not counted; one key has half. The others wait.
+        values: values in a body; a text counts as two, a list as three, an object as five.
         messages: messages of a chat.
         body_seconds: to receive a body, and a second more for every 64 KiB of it.
         head_seconds: from a new connection to the end of its first head.
@@ -176,6 +178,8 @@ class Limits:
     """
 
     body: int = 32 << 20
+    bodies: int = 64 << 20
+    values: int = 1 << 20
     messages: int = 4096
     body_seconds: float = 20.0
     head_seconds: float = 20.0

@@ -6,7 +6,6 @@ know how either is done: `chat.handler` and `forward` are files of their own.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -14,8 +13,8 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from outthink.core.plugins import loaded
-from outthink.http.fields import JsonDict, decode, encode
-from outthink.serving.admission import Limits
+from outthink.http.fields import JsonDict, encode
+from outthink.serving.bodies import Bodies
 from outthink.serving.chat.backends import Backends, Policies
 from outthink.serving.chat.handler import answer_chat, model_list, model_row, unknown_model
 from outthink.serving.chat.question import beyond_forwarding, check_allowed
@@ -39,6 +38,7 @@ class Endpoints:
 
     def __init__(self, app: App, policies: Policies | None = None) -> None:
         self.app, self.backends = app, Backends(app, policies or Policies())
+        self.bodies = Bodies(app.limits, self.backends.queue_seconds)
         self.forward = Forwarder(app, self.backends)
         app.route("POST", CHAT, self.chat)
         for path in PASSED:
@@ -53,35 +53,41 @@ class Endpoints:
 
     async def chat(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """A chat: passed through by a backend's own name, else answered by a strategy."""
-        content, body = await self._body(request)
-        if beyond_forwarding(body, request.headers) is not None:
-            return await answer_chat(self.app, self.backends, request, key, content, body)
-        messages = body.get("messages")
-        if isinstance(messages, list) and len(messages) > self.app.limits.messages:
-            remedy = f"send at most {self.app.limits.messages}"
-            raise bad_field("messages", len(messages), "messages are too many", remedy)
-        return await self._forwarded(request, key, CHAT, content, body)
+        content, body, held = await self._body(request, key)
+        try:
+            if beyond_forwarding(body, request.headers) is not None:
+                return await answer_chat(self.app, self.backends, request, key, content, body)
+            messages = body.get("messages")
+            if isinstance(messages, list) and len(messages) > self.app.limits.messages:
+                remedy = f"send at most {self.app.limits.messages}"
+                raise bad_field("messages", len(messages), "messages are too many", remedy)
+            return await self._forwarded(request, key, CHAT, content, body)
+        finally:
+            self.bodies.release(key.id, held)
 
     async def passed(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """An endpoint that backends answer alone."""
         path = request.path
-        content, body = await self._body(request)
-        if (field := beyond_forwarding(body, request.headers)) is not None:
-            value = body.get(field, request.headers.get(field))
-            raise bad_field(field, value, f"asks for a strategy or a budget, and {path} has none", f"use {CHAT}")
-        return await self._forwarded(request, key, path, content, body)
+        content, body, held = await self._body(request, key)
+        try:
+            if (field := beyond_forwarding(body, request.headers)) is not None:
+                value = body.get(field, request.headers.get(field))
+                raise bad_field(field, value, f"asks for a strategy or a budget, and {path} has none", f"use {CHAT}")
+            return await self._forwarded(request, key, path, content, body)
+        finally:
+            self.bodies.release(key.id, held)
 
-    async def _body(self, request: web.BaseRequest) -> tuple[bytes, JsonDict]:
+    async def _body(self, request: web.BaseRequest, key: Key) -> tuple[bytes, JsonDict, int]:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Failure(
                 415, "Content-Encoding: is not supported; send plain JSON", param="Content-Encoding", code="encoding"
             )
-        content = await _receive(request, self.app.limits)
-        body = _decode_body(content)
+        content, body, held = await self.bodies.receive(request, key.id)
         model = body.get("model")
         if not isinstance(model, str) or not model:
+            self.bodies.release(key.id, held)
             raise bad_field("model", model, "names no model", "see GET /v1/models")
-        return content, body
+        return content, body, held
 
     async def _forwarded(
         self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: JsonDict
@@ -164,66 +170,3 @@ def _below(request: web.BaseRequest, start: str) -> str:
 
 def _json(value: JsonDict) -> web.Response:
     return web.Response(body=encode(value), content_type="application/json")
-
-
-# A request's body is received within bounds of size and time, then decoded.
-
-_RATE = 1 << 16  # bytes a second that a slow client may be expected to reach
-
-
-async def _receive(request: web.BaseRequest, limits: Limits) -> bytes:
-    """The whole body. Raises Failure (413 too long, 408 too slow, 400 cut off)."""
-    length = request.content_length
-    if length is not None and length > limits.body:
-        raise _too_long(limits)
-    payload = request.content
-    if payload.is_eof():  # the usual case: it came with its head
-        content = payload.read_nowait()
-        if len(content) > limits.body:
-            raise _too_long(limits)
-        return content
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(limits.body_seconds + (length or limits.body) / _RATE):
-            while piece := await payload.readany():
-                size += len(piece)
-                if size > limits.body:
-                    raise _too_long(limits)
-                pieces.append(piece)
-    except TimeoutError:
-        what = f"not received within its time ({size} bytes came); send it faster"
-        raise _bad_body(408, what, "timeout") from None
-    except web.RequestPayloadError as error:
-        raise _bad_body(400, f"{error}; send it again", "invalid_body") from None
-    return b"".join(pieces)
-
-
-def _decode_body(content: bytes) -> JsonDict:
-    """The JSON object of a body. Raises Failure that says what is wrong with it."""
-    try:
-        value = decode(content)
-    except (ValueError, RecursionError) as error:
-        try:
-            content.decode()
-        except UnicodeDecodeError as wrong:
-            what = f"is not valid UTF-8 (byte {wrong.start})"
-        else:
-            what = "is empty" if not content.strip() else f"is not JSON ({_line(error)})"
-        raise _bad_body(400, f"{what}; send one JSON object", "invalid_json") from None
-    if not isinstance(value, dict):
-        raise _bad_body(400, f"is a JSON {type(value).__name__}; send one JSON object", "invalid_json")
-    return value
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
-
-
-def _too_long(limits: Limits) -> Failure:
-    most = limits.body / (1 << 20)
-    return _bad_body(413, f"is longer than {most:g} MiB; send less, or raise the limit", "body_too_large")
-
-
-def _bad_body(status: int, what: str, code: str) -> Failure:
-    return Failure(status, f"body: {what}", param="body", code=code)

@@ -1,0 +1,234 @@
+"""A request's body: received within bounds of size, time, values and depth, then decoded.
+
+Knows: what decoding would make of a text before it is decoded, and that one key's bodies must not fill the memory that
+others need. Does not know what a body asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from array import array
+from collections import OrderedDict, deque
+from contextlib import suppress
+from itertools import accumulate
+
+from aiohttp import web
+
+from outthink.http.fields import JsonDict, decode
+from outthink.serving.admission import Limits
+from outthink.serving.failure import Failure
+from outthink.serving.protocols import ANYONE
+
+DEPTH = 128
+"""Lists and objects within each other that a body may have: what writes JSON, and walks through it, can follow that."""
+_RATE = 1 << 16  # bytes a second that a slow client may be expected to reach
+_SMALL = 1 << 16  # bytes of a body that counts for nothing: a thousand of them are no load
+_STEP = 1 << 20  # by which room is taken for a body that does not tell its length
+_LONG = 1 << 18  # bytes of a body that is decoded beside the event loop
+_SLICE = 1 << 16  # bytes that are looked at in one go
+_OBJECT, _LIST, _TEXT = 5, 3, 2  # memory of each, in that of a number
+_LOOSE, _DENSE = 4096, 0.38  # so many of these are always allowed, and so many for each byte: 20 times its memory
+_STRING = re.compile(rb'"[^"]*+"?')
+_BRACKETS = bytes(range(256)).translate(None, b"[]{}")
+_SIGNS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+
+
+class BodyScan:
+    """Looks at JSON text in pieces of any cut. Raises Failure where decoding it would take too much."""
+
+    def __init__(self, values: int) -> None:
+        self._most = values
+        self._carry = b""  # begins the next piece where this one ends within a text
+        self._size = self._dense = self._numbers = self._depth = 0
+
+    def feed(self, piece: bytes) -> None:
+        """The next piece."""
+        for at in range(0, len(piece), _SLICE):
+            self._look(piece[at : at + _SLICE] if len(piece) > _SLICE else piece)
+
+    def _look(self, piece: bytes) -> None:
+        text = self._carry + piece
+        escape = b""
+        if b"\\" in text:
+            text = text.replace(b"\\\\", b"")
+            escape = b"\\" if text.endswith(b"\\") else b""
+            text = text.replace(b'\\"', b"")
+        quotes = text.count(b'"')
+        self._carry = (b'"' if quotes % 2 else b"") + escape
+        bare = _STRING.sub(b"", text) if quotes else text
+        objects, lists, names = bare.count(b"{"), bare.count(b"["), bare.count(b":")
+        self._size += len(piece)
+        self._numbers += bare.count(b",")
+        self._dense += _OBJECT * objects + _LIST * lists + _TEXT * max(0, quotes // 2 - names)
+        if objects + lists:
+            signs = array("b", bare.translate(_SIGNS, _BRACKETS))
+            depths = list(accumulate(signs, initial=self._depth))
+            self._depth = depths[-1]
+            if max(depths) > DEPTH:
+                raise bad_body(400, f"is nested more than {DEPTH} deep; make it flatter", "too_deep")
+        elif closed := bare.count(b"]") + bare.count(b"}"):
+            self._depth -= closed
+        if self._dense > _LOOSE + _DENSE * self._size or self._dense + self._numbers > self._most:
+            what = f"holds too many values ({self._size} bytes were looked at); send fewer and longer ones"
+            raise bad_body(400, what, "too_many_values")
+
+
+class _Room:
+    """Bytes of bodies in flight. Keys take turns for them, and none has more than half."""
+
+    def __init__(self, total: int, each: int) -> None:
+        self._total, self._each, self._used = total, each, 0
+        self._held: dict[str, int] = {}
+        self._waiting: OrderedDict[str, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
+
+    async def take(self, key: str, size: int) -> None:
+        """Wait for room."""
+        if key not in self._waiting and self._fits(key, size):
+            self._grant(key, size)
+            return
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, deque()).append((size, given))
+        try:
+            await given
+        except asyncio.CancelledError:
+            if given.done() and not given.cancelled():
+                self.give(key, size)
+            raise
+
+    def give(self, key: str, size: int) -> None:
+        """Give room back, and hand it on."""
+        self._used -= size
+        left = self._held[key] - size
+        if left:
+            self._held[key] = left
+        else:
+            del self._held[key]
+        for key in list(self._waiting):
+            while line := self._waiting.get(key):
+                size, given = line[0]
+                if not given.done():
+                    if self._used + size > self._total:
+                        return  # who came first is not overtaken
+                    if not self._fits(key, size):
+                        break
+                    self._grant(key, size)
+                    given.set_result(None)
+                line.popleft()
+                if not line:
+                    del self._waiting[key]
+
+    def _fits(self, key: str, size: int) -> bool:
+        each = self._total if key == ANYONE.id else self._each
+        return self._used + size <= self._total and self._held.get(key, 0) + size <= each
+
+    def _grant(self, key: str, size: int) -> None:
+        self._used += size
+        self._held[key] = self._held.get(key, 0) + size
+
+
+class Bodies:
+    """Receives and decodes the bodies of one proxy.
+
+    Args:
+        seconds: that a body waits for room at most.
+    """
+
+    def __init__(self, limits: Limits, seconds: float) -> None:
+        self._limits, self._seconds = limits, seconds
+        most = max(limits.bodies, limits.body)
+        self._room = _Room(most, max(most // 2, limits.body))
+
+    async def receive(self, request: web.BaseRequest, key: str) -> tuple[bytes, JsonDict, int]:
+        """A body, the object in it, and the room that it takes, for `release`.
+
+        Raises Failure: 413 too long, 408 too slow, 400 for what is no JSON object or too much of one, 503 where the
+        bodies of others take all the room.
+        """
+        limits, payload = self._limits, request.content
+        length = request.content_length
+        if length is not None and length > limits.body:
+            raise _too_long(limits)
+        if payload.is_eof() and (length or 0) <= _SMALL:  # the usual case: it came with its head
+            content = payload.read_nowait()
+            if len(content) > limits.body:
+                raise _too_long(limits)
+            if content.count(b"[") + content.count(b"{") > DEPTH:
+                BodyScan(limits.values).feed(content)
+            return content, _object(content), 0
+        scan, held = BodyScan(limits.values), 0
+        pieces: list[bytes] = []
+        loop = asyncio.get_running_loop()
+        size, ends = 0, loop.time() + limits.body_seconds
+        try:
+            async with asyncio.timeout_at(ends) as clock:
+                while piece := await payload.readany():
+                    size += len(piece)
+                    if size > limits.body:
+                        raise _too_long(limits)
+                    if size > held and max(size, length or 0) > _SMALL:
+                        began, more = loop.time(), (length or size + _STEP) - held
+                        clock.reschedule(None)
+                        await self._take(key, more)
+                        held, ends = held + more, ends + loop.time() - began
+                    scan.feed(piece)
+                    pieces.append(piece)
+                    ends += len(piece) / _RATE
+                    clock.reschedule(ends)
+            content = b"".join(pieces)
+            pieces.clear()
+            body = await asyncio.to_thread(_object, content) if size > _LONG else _object(content)
+        except BaseException as error:
+            self.release(key, held)
+            if isinstance(error, TimeoutError):
+                what = f"not received within its time ({size} bytes came); send it faster"
+                raise bad_body(408, what, "timeout") from None
+            if isinstance(error, web.RequestPayloadError):
+                raise bad_body(400, f"{error}; send it again", "invalid_body") from None
+            raise
+        return content, body, held
+
+    def release(self, key: str, held: int) -> None:
+        """The request is answered."""
+        if held:
+            self._room.give(key, held)
+
+    async def _take(self, key: str, size: int) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                await self._room.take(key, size)
+                return
+        most = self._limits.bodies >> 20
+        what = f"found no room within {self._seconds:g} s, {most} MiB of others are being answered; try again later"
+        raise Failure(503, f"body: {what}", param="body", code="bodies_full", retry_after=5.0)
+
+
+def _object(content: bytes) -> JsonDict:
+    """The JSON object of a body. Raises Failure that says what is wrong with it."""
+    try:
+        value = decode(content)
+    except (ValueError, RecursionError) as error:
+        try:
+            content.decode()
+        except UnicodeDecodeError as wrong:
+            what = f"is not valid UTF-8 (byte {wrong.start})"
+        else:
+            what = "is empty" if not content.strip() else f"is not JSON ({_line(error)})"
+        raise bad_body(400, f"{what}; send one JSON object", "invalid_json") from None
+    if not isinstance(value, dict):
+        raise bad_body(400, f"is a JSON {type(value).__name__}; send one JSON object", "invalid_json")
+    return value
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _too_long(limits: Limits) -> Failure:
+    most = limits.body / (1 << 20)
+    return bad_body(413, f"is longer than {most:g} MiB; send less, or raise the limit", "body_too_large")
+
+
+def bad_body(status: int, what: str, code: str) -> Failure:
+    """The error for a body that cannot be used."""
+    return Failure(status, f"body: {what}", param="body", code=code)
