@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Literal
 
@@ -122,6 +122,8 @@ class OpenAIEngine(Engine):
         self._model = model
         self.parameters: int | None = None
         """What the server's list of models tells (llama.cpp's does), where that was asked for a name."""
+        self.blame: Callable[[Response], None] = lambda reply: None
+        """Hears of replies that claim success and tell of a failure, break off or are none."""
         self._thinking = Thinking()
         self._ready = False
         self.concurrency = concurrency
@@ -227,6 +229,9 @@ class OpenAIEngine(Engine):
             if (rest := reading.rest()) is not None:
                 yield rest
             yield self.conclude(call, reading, decoder)
+        except EngineError:
+            self.blame(reply)
+            raise
         finally:
             await reply.aclose()
 

@@ -28,7 +28,7 @@ from outthink.http.transport import Timeouts, Transport, TransportFault
 from outthink.serving.chat.calls import ChatCall, RawChoice, join_text
 from outthink.serving.chat.question import CallBounds
 from outthink.serving.pool.failover import REFUSED, KeyRefused
-from outthink.serving.pool.pooled import BASE
+from outthink.serving.pool.pooled import BASE, blame
 from outthink.session.calls import byte_bound
 
 _ADDRESS = Address.parse(BASE)
@@ -127,7 +127,7 @@ class ChatEngine(OpenAIEngine):
         self.server = _ChatServer(_ADDRESS, None, transport, timeouts)
         self.server.errors = self.errors = _ChatErrors(f"the backend of {model}", (), timeouts)
         self._messages, self._raw, self._extra, self._top = messages, raw, extra, top_logprobs
-        self._on_chunk = on_chunk
+        self._on_chunk, self.blame = on_chunk, blame
         # What the messages' own bytes do not bound: tools, pictures, other fields that may come into the prompt.
         self._bounds = bounds
         self._beside = None if bounds.prompt is None else bounds.prompt - chat_bound(messages)
@@ -360,18 +360,22 @@ class SharedCall:
         reply = await engine.start(replace(self.choices[0].call, choices=len(self.choices)))
         decoder = engine.decoder()
         try:
-            async for piece in reply:
-                self._deal(decoder.feed(piece), decoder)
-                if decoder.done:
-                    await drain(reply)
-                    break
-            else:
-                self._deal(decoder.close(), decoder)
-        except NotJson as error:
-            raise engine.errors.garbled(str(error).encode(), fatal=False) from error
-        except TransportFault as fault:
-            if not all(choice.reading.ended for choice in self.choices):
-                raise engine.errors.fault(fault) from fault
+            try:
+                async for piece in reply:
+                    self._deal(decoder.feed(piece), decoder)
+                    if decoder.done:
+                        await drain(reply)
+                        break
+                else:
+                    self._deal(decoder.close(), decoder)
+            except NotJson as error:
+                raise engine.errors.garbled(str(error).encode(), fatal=False) from error
+            except TransportFault as fault:
+                if not all(choice.reading.ended for choice in self.choices):
+                    raise engine.errors.fault(fault) from fault
+        except EngineError:
+            engine.blame(reply)
+            raise
         finally:
             await reply.aclose()
         return decoder

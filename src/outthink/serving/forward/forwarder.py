@@ -91,7 +91,6 @@ class Forwarder:
                 key, path, content, body, self.app.limits.max_tokens, tariff, self._backends.rules(model)
             )
             passed.content, passed.hide_usage = capped.content, capped.hide_usage
-            passed.completions = capped.completions
             await account.reserve(capped.tokens, capped.usd, idempotency)
             if (again := replayed(account)) is not None:
                 return again
@@ -107,8 +106,16 @@ class Forwarder:
         except TimeoutError as error:
             message = f"the key's ceiling of {key.budget.seconds:g} seconds is over"
             late = Failure(504, message, code=_LATE, stored=message)
-            self._settle_failed(passed, late)
+            late.headers[RECEIPT] = account.id
+            await self._settle_failed(passed, late)
             raise late from error
+        except Exception as error:
+            if (failure := failure_of(error)) is None:
+                self._settle_failed(passed, error)
+                raise
+            failure.headers[RECEIPT] = account.id
+            await self._settle_failed(passed, error)
+            raise failure from error
         except BaseException as error:
             self._settle_failed(passed, error)
             raise
@@ -163,11 +170,9 @@ class Forwarder:
             else:
                 await reply.aclose()
 
-    def _settle_failed(self, passed: _PassedRequest, error: BaseException) -> None:
+    def _settle_failed(self, passed: _PassedRequest, error: BaseException) -> asyncio.Future[None]:
         """No reply, or the client left: settle in the background what is not settled yet."""
         account, passage = passed.account, passed.passage
-        if account.settled:
-            return
         tariff, usage = self.tariffs.of(account.model, ""), UNKNOWN
         if passage is not None:
             tariff = passage.tariff
@@ -184,7 +189,7 @@ class Forwarder:
             record.stopped = "error"
         else:
             record = account.passed(usage if passed.sent else Usage(0, 0, 0), tariff, "interrupted", 499)
-        self.app.later(account.settle(record))
+        return asyncio.shield(self.app.later(account.settle(record)))
 
 
 async def _let_end(reply: Response) -> None:

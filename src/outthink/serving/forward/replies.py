@@ -19,7 +19,7 @@ from outthink.http.events import BOM
 from outthink.http.fields import JsonDict, decode
 from outthink.http.transport import Response, TransportFault
 from outthink.http.usage import UNKNOWN, ReplyUsage, Usage, read_count
-from outthink.serving.accounting import RECEIPT, Account
+from outthink.serving.accounting import Account
 from outthink.serving.failure import Failure, backend_auth, failure_of
 from outthink.serving.forward.stream import EventReader
 from outthink.serving.pool.backend import BackendLease
@@ -138,9 +138,7 @@ class Passage:
 
     def refused_key(self, status: int | None) -> Failure:
         """The error for a backend that refuses the proxy's own key."""
-        failure = backend_auth(status or 401, self.lease.url)
-        failure.headers[RECEIPT] = self.account.id
-        return failure
+        return backend_auth(status or 401, self.lease.url)
 
     def judge(self, failure: ErrorBody | None) -> None:
         """Report how a reply that claims success was, now that it has been read."""
@@ -253,16 +251,15 @@ async def forward_stream(request: web.BaseRequest, reply: Response, passage: Pas
     kept = bytearray() if account.keeps else None
     try:
         async for piece in reply:
-            if not begun:
+            if account.first is None:
                 if not begins_events(piece):
                     raise TransportFault("dropped", "no events")
                 if _is_object(piece):
                     return await deliver(await _rest(reply, piece), passage)
-            account.first_token()
+                account.first_token()
             shown = reader.feed(piece)
-            if reader.failure is not None and reader.failure.about_key:
-                raise passage.refused_key(reader.failure.status)
-            if not begun:
+            refused = reader.failure is not None and reader.failure.about_key
+            if not begun and shown and not (refused and reader.empty):
                 begun = True
                 await response.prepare(request)
             if kept is not None:
@@ -272,8 +269,10 @@ async def forward_stream(request: web.BaseRequest, reply: Response, passage: Pas
                 await account.settle(passage.record(status, reader.failure, _kept(kept)))
                 await response.write(shown)
                 break
-            if shown:
+            if shown and begun:
                 await response.write(shown)
+            if refused and reader.failure is not None:
+                raise passage.refused_key(reader.failure.status)
         else:
             await _end_stream(request, response, reader, kept)
             await account.settle(passage.record(status, reader.failure, _kept(kept)))

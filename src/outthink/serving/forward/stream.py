@@ -55,7 +55,19 @@ class EventReader:
         usage: what the counts are noted in.
     """
 
-    __slots__ = ("_decoder", "_easy", "_events", "_first", "_hide", "_learnt", "_like", "failure", "usage")
+    __slots__ = (
+        "_decoder",
+        "_easy",
+        "_events",
+        "_first",
+        "_hidden",
+        "_hide",
+        "_learnt",
+        "_like",
+        "empty",
+        "failure",
+        "usage",
+    )
 
     def __init__(self, *, hide_usage: bool = False, usage: ReplyUsage | None = None) -> None:
         self._hide = hide_usage
@@ -63,10 +75,13 @@ class EventReader:
         self._first: JsonObject = {}
         self._like: tuple[bytes, bytes] | None = None  # both ends of an event that only adds text
         self._learnt = 0
+        self._hidden = False  # the last event was taken out
         self._easy = False  # an event begins now, and only counts, an end or a failure would matter
         self.usage = usage or ReplyUsage()
         self.failure: ErrorBody | None = None
-        """What an event has told of; the first that did."""
+        """What an event has told of; the first that did. One that refuses our key is not shown, nor what follows."""
+        self.empty = True
+        """Nothing but comments has been shown."""
 
     @property
     def done(self) -> bool:
@@ -100,9 +115,16 @@ class EventReader:
         shown = []
         for raw, data in frames:
             if data is None or (self.usage.settled and is_plain(raw)):
-                shown.append(raw)
+                if raw != b"\n" or not self._hidden:  # the line feed of a pair goes where its carriage return went
+                    shown.append(raw)
+                self._hidden = False
                 continue
-            shown.append(self._read(raw, data))
+            text = self._read(raw, data)
+            self._hidden = not text
+            if self.failure is not None and self.failure.about_key:
+                break
+            shown.append(text)
+            self.empty = False
             if self._decoder.done:
                 break
         self._easy = self.usage.settled and not self._events.pending

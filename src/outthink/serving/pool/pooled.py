@@ -67,11 +67,13 @@ class PooledTransport:
                     raise EngineError(str(full), again=False) from full
                 place.callback(self._places.give, self._request)
             try:
-                attempt = await self._failover.send(send, discard=_close, complete=_complete, brief=not generates)
+                attempt = await self._failover.send(
+                    send, discard=_close, complete=_complete, brief=not generates, verdict=False
+                )
             except NoBackend as error:
                 raise TransportFault("connect", str(error)) from error
             place.push(attempt.place)
-            return _PlacedResponse(attempt.reply, place.pop_all())
+            return PlacedResponse(attempt.reply, attempt.lease if generates else None, place.pop_all())
 
     async def aclose(self) -> None:
         """Nothing of its own to close: connections belong to the proxy."""
@@ -86,12 +88,14 @@ async def _complete(reply: Response) -> Response:
     return reply if reply.status < 400 else await Read.of(reply)
 
 
-class _PlacedResponse:
-    """A reply together with its place on the backend and in the queue."""
+class PlacedResponse:
+    """A reply together with its place on the backend and in the queue, and with the verdict on it."""
 
-    def __init__(self, reply: Response, place: ExitStack) -> None:
+    def __init__(self, reply: Response, lease: BackendLease | None, place: ExitStack) -> None:
         self.reply, self.status, self.headers = reply, reply.status, reply.headers
-        self._place = place
+        self.failed = False
+        """Whoever reads it has found that it tells of a failure, or is no reply."""
+        self._lease, self._place = lease, place
 
     def __aiter__(self) -> Self:
         # The inner reply iterates by itself, which saves a step for every piece.
@@ -102,7 +106,16 @@ class _PlacedResponse:
 
     async def aclose(self) -> None:
         """Close the reply and give the place back, once."""
+        lease, self._lease = self._lease, None
+        if lease is not None and self.status < 400:  # refusals were reported when they came
+            lease.report(ok=not self.failed)
         try:
             await self.reply.aclose()
         finally:
             self._place.close()  # empty the second time
+
+
+def blame(reply: Response) -> None:
+    """Let the pool hear of a reply that claims success and is none."""
+    if isinstance(reply, PlacedResponse):
+        reply.failed = True

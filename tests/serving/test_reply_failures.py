@@ -1,0 +1,190 @@
+"""Failures that a backend tells within a reply with status 200: an error in record, metrics and breaker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from outthink.serving.observe.metrics import attach
+from outthink.serving.protocols import Key
+from support.chat_server import DONE, ChatServer, chunk, event, stream, usage, whole
+from support.ledgers import Charging
+from support.proxy_server import CHAT, Got, ProxyServer
+from support.waiting import until
+
+RESPONSES = "/v1/responses"
+WORDS = "the secret words of the backend"
+MESSAGE = {"role": "assistant", "content": "a"}
+FAILED = {"object": "response", "status": "failed", "output": [], "error": {"code": "server_error", "message": WORDS}}
+WHOLE: dict[str, Any] = {
+    "an error object": {"error": {"message": WORDS, "code": 500}},
+    "an error in words": {"error": WORDS},
+    "object: error": {"object": "error", "message": WORDS, "code": 500},
+    "type: error": {"type": "error", "message": WORDS},
+    "a choice": {"choices": [{"index": 0, "message": MESSAGE, "finish_reason": "error"}]},
+    "a choice in capitals": {"choices": [{"index": 0, "message": MESSAGE, "finish_reason": "ERROR"}]},
+    "the second choice": {"choices": [{"index": 0}, {"index": 1, "error": {"message": WORDS}}]},
+    "a failed response": FAILED,
+    "a failed response without a reason": {**FAILED, "error": None},
+}
+EVENTS: dict[str, bytes] = {
+    **{name: event(value) for name, value in WHOLE.items() if "response" not in name},
+    "event: error": b"event: error\ndata: " + json.dumps({"message": WORDS}).encode() + b"\n\n",
+    "event: error in words": b"event:error\r\ndata: " + WORDS.encode() + b"\r\n\r\n",
+    "error: as a field": b"error: " + json.dumps({"message": WORDS}).encode() + b"\n\n",
+    "names with escapes": b'data: {"e\\u0072ror": {"message": "no"}}\n\n',
+    "a failed response": b"event: response.failed\n" + event({"type": "response.failed", "response": FAILED}),
+}
+
+
+@pytest.fixture
+def backend() -> Iterator[ChatServer]:
+    with ChatServer() as server:
+        yield server
+
+
+@pytest.fixture
+def ledger() -> Charging:
+    return Charging(100_000, Key("daily", limited=True), Key("other", limited=True))
+
+
+@pytest.fixture
+def proxy(backend: ChatServer, ledger: Charging) -> Iterator[ProxyServer]:
+    with ProxyServer(backend.url, ledger=ledger) as running:
+        yield running
+
+
+def ask(proxy: ProxyServer, path: str = CHAT, key: str = "daily", **fields: Any) -> Got:
+    said = {"input": "Hi"} if path == RESPONSES else {"messages": [{"role": "user", "content": "Hi"}]}
+    return proxy.send("POST", path, {"model": "toy", **said, **fields}, Authorization=f"Bearer {key}")
+
+
+def record(proxy: ProxyServer, got: Got) -> Any:
+    return proxy.ledger.records[got.headers["x-outthink-receipt"]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_a_whole_reply(backend: ChatServer, proxy: ProxyServer, case: str) -> None:
+    path = RESPONSES if "response" in case else CHAT
+    backend.routes[path] = whole(WHOLE[case])
+    got = ask(proxy, path)
+    assert (got.status, got.json) == (200, WHOLE[case])
+    made = record(proxy, got)
+    assert (made.stopped, made.tokens, made.estimated) == ("error", None, True)
+    assert made.error.endswith("backend_error")
+    assert WORDS not in repr(made)
+
+
+@pytest.mark.parametrize("case", EVENTS)
+@pytest.mark.parametrize("first", [True, False])
+def test_an_event_of_a_stream(backend: ChatServer, proxy: ProxyServer, case: str, first: bool) -> None:
+    path = RESPONSES if "response" in case else CHAT
+    delta = event({"type": "response.output_text.delta", "delta": "a"}) if path == RESPONSES else chunk("a")
+    for end in (b"", DONE):
+        pieces = (b"" if first else delta, EVENTS[case], end)
+        backend.routes[path] = stream(*pieces)
+        got = ask(proxy, path, stream=True)
+        assert (got.status, got.content) == (200, b"".join(pieces))
+        made = record(proxy, got)
+        assert made.stopped == "error"
+        assert made.error.endswith("backend_error")
+        assert WORDS not in repr(made)
+        # What was generated before is charged; a choice that fails has been begun.
+        nothing = first and not case.startswith("a choice")
+        assert made.tokens == (0 if nothing else None)
+
+
+def test_what_was_counted_before_the_failure_is_charged(backend: ChatServer, proxy: ProxyServer) -> None:
+    for last in (chunk("b", finish="error"), event({"error": {"message": WORDS}})):
+        backend.routes[CHAT] = stream(chunk("a"), last, usage(5, 2), DONE)
+        made = record(proxy, ask(proxy, stream=True))
+        assert (made.stopped, made.tokens) == ("error", 7)
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_breaker_hears_of_it(backend: ChatServer, ledger: Charging, model: str, streamed: bool) -> None:
+    pool = {"failures": 2, "interval": 0.05, "open_seconds": 60.0}
+    with ProxyServer(backend.url, ledger=ledger, pool=pool) as proxy:
+        failing = (
+            stream(event({"error": {"message": WORDS, "code": 500}}), DONE)
+            if streamed
+            else whole(WHOLE["object: error"])
+        )
+        backend.routes[CHAT] = failing
+        backend.routes["/v1/models"] = whole({"error": "down"}, 500)
+        for key in ("daily", "other"):
+            for _ in range(2):
+                proxy.chat(model, stream=streamed, headers={"Authorization": f"Bearer {key}"})
+        until(lambda: proxy.pool.backends[0].breaker.opened_until is not None, "the breaker is open")
+
+
+def test_metrics_count_them_as_errors(backend: ChatServer, ledger: Charging) -> None:
+    pytest.importorskip("prometheus_client")
+    backend.routes[CHAT] = stream(chunk("a"), event({"error": {"message": WORDS}}))
+    with ProxyServer(backend.url, ledger=ledger) as proxy:
+        metrics = attach(proxy.app, proxy.endpoints.backends.policies)
+        ask(proxy, stream=True)
+        samples = [sample for family in metrics.collect() for sample in family.samples]
+    stopped = {sample.labels["reason"]: sample.value for sample in samples if sample.name == "outthink_stopped_total"}
+    assert stopped == {"error": 1}
+
+
+@pytest.mark.parametrize(
+    "text", ["error", '{"error": "no"}', "event: error", "response.failed", '"finish_reason": "error"']
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_a_model_writes_is_no_failure(backend: ChatServer, proxy: ProxyServer, text: str, streamed: bool) -> None:
+    message = {"role": "assistant", "content": text}
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "error": None}
+    counts = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    replies = {True: stream(chunk(text), usage(5, 2), DONE), False: whole({**body, "usage": counts})}
+    backend.routes[CHAT] = replies[streamed]
+    made = record(proxy, ask(proxy, stream=streamed))
+    assert (made.stopped, made.error, made.tokens) == ("finished", None, 7)
+
+
+REFUSALS: dict[str, Any] = {
+    "a number": {"error": {"message": WORDS, "code": 401}},
+    "a number in words": {"error": {"message": WORDS, "code": "403"}},
+    "a name": {"error": {"message": WORDS, "type": "authentication_error"}},
+    "openai": {"error": {"message": f"Incorrect API key provided: {WORDS}", "code": "invalid_api_key"}},
+    "google": {"error": {"message": WORDS, "code": 403, "status": "PERMISSION_DENIED"}},
+    "words alone": {"error": f"Invalid API key {WORDS}"},
+    "beside": {"error": WORDS, "status": 401},
+    "object": {"object": "error", "message": WORDS, "code": 401},
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_refusal_of_our_key_is_ours(backend: ChatServer, proxy: ProxyServer, case: str) -> None:
+    refused = REFUSALS[case]
+    replies = {
+        "status": (whole(refused, 401, www_authenticate=WORDS.replace(" ", "-")), True),
+        "status 403": (whole(WORDS, 403, kind="text/plain"), True),
+        "whole": (whole(refused), False),
+        "first": (stream(event(refused), DONE), True),
+        "cut": (stream(event(refused)[:9], 0.01, event(refused)[9:]), True),
+    }
+    for name, (reply, streamed) in replies.items():
+        backend.routes[CHAT] = reply
+        got = ask(proxy, stream=streamed)
+        assert (got.status, got.error["code"]) == (502, "backend_auth"), name
+        assert not any(words in repr(got) for words in (WORDS, WORDS.replace(" ", "-"))), name
+        made = record(proxy, got)
+        assert (made.status, made.stopped, made.tokens) == (502, "error", 0), name
+        assert WORDS not in repr(made)
+
+
+def test_a_refusal_of_our_key_later_in_a_stream(backend: ChatServer, proxy: ProxyServer) -> None:
+    backend.routes[CHAT] = stream(chunk("a"), event(REFUSALS["openai"]), DONE, together=False)
+    got = ask(proxy, stream=True)
+    assert got.content.startswith(chunk("a"))
+    assert got.events[-1]["error"]["code"] == "backend_auth"
+    assert WORDS not in got.content.decode()
+    assert (record(proxy, got).stopped, record(proxy, got).tokens) == ("error", None)
