@@ -14,6 +14,8 @@ import aiohttp
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.pool.transport import AiohttpTransport
 from support.chat_server import ChatServer, Drop, stream, whole
+from support.hostile_server import HostileServer
+from support.waiting import until
 
 WITHIN = Timeouts(2.0, 2.0)
 
@@ -67,3 +69,51 @@ def test_a_request_that_may_have_been_read_is_not() -> None:
         with pytest.raises(TransportFault, match="dropped"):
             asyncio.run(main(f"{server.url}/chat/completions"))
         assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_kept_connection_is_not_used_whose_end_the_event_loop_has_not_noticed(reset: bool) -> None:
+    async def main(server: HostileServer) -> None:
+        wire = AiohttpTransport()
+        try:
+            for _ in range(5):
+                assert (await wire.fetch("POST", f"{server.url}/chat/completions", {}, b"{}", WITHIN)).status == 200
+                server.hang_up(reset=reset)
+                until(lambda: not server.open, "the end of the connection")  # nothing else runs meanwhile
+        finally:
+            await wire.aclose()
+
+    with HostileServer() as server:
+        asyncio.run(main(server))
+        assert (server.read, server.connections) == (5, 5)
+
+
+def test_a_server_that_lets_nobody_in_is_told_from_one_that_may_have_read() -> None:
+    async def fault(url: str) -> TransportFault:
+        wire = AiohttpTransport()
+        try:
+            await wire.fetch("POST", f"{url}/chat/completions", {}, b"{}", WITHIN)
+        except TransportFault as fault:
+            return fault
+        finally:
+            await wire.aclose()
+        raise AssertionError("it was answered")
+
+    with HostileServer("read, then closed") as server:
+        read = asyncio.run(fault(server.url))
+    away = asyncio.run(fault(server.url))
+    assert (read.kind, read.unsent, away.kind, away.unsent) == ("dropped", False, "connect", True)
+
+
+def test_a_server_that_closes_unannounced_gets_a_connection_for_each_request() -> None:
+    async def main(url: str) -> None:
+        wire = AiohttpTransport()
+        try:
+            for _ in range(3):
+                await wire.fetch("POST", f"{url}/chat/completions", {}, b"{}", WITHIN)
+        finally:
+            await wire.aclose()
+
+    with ChatServer(whole({"choices": []}, server="llama.cpp")) as server:
+        asyncio.run(main(server.url))
+        assert [seen.headers.get("connection") for seen in server.calls] == [None, "close", "close"]

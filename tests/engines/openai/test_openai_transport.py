@@ -157,6 +157,19 @@ def test_a_server_that_closes_idle_connections() -> None:
         assert server.connections == 2
 
 
+def test_a_server_that_closes_unannounced_gets_a_connection_for_each_request() -> None:
+    with ChatServer(chat(headers=(("server", "llama.cpp"),))) as server:
+
+        async def main() -> None:
+            engine = OpenAIEngine(server.url, "toy", memory=None)
+            for _ in range(3):
+                await collect(engine, ask())
+            await engine.aclose()
+
+        asyncio.run(main())
+        assert [seen.headers["connection"] for seen in server.calls] == ["keep-alive", "close", "close"]
+
+
 def test_compressed_bodies_are_read() -> None:
     body = gzip.compress(chunk("A") + chunk(finish="stop") + DONE)
     events, calls, _ = run(Reply((body[:20], body[20:]), headers=(("content-encoding", "gzip"),)))
