@@ -87,6 +87,13 @@ WHOLE = ('{"a": 1}', '{"b": 2}')
             call(None, ": 1}", id="1"),
             call(None, ": 2}", id="2"),
         ),
+        # Indices that are no whole numbers in JSON's eyes.
+        calls(
+            call("weather", '{"a"', index=0.0, id="1"),
+            call("time", '{"b"', index="1", id="2"),
+            call(None, ": 1}", index=0.0),
+            call(None, ": 2}", index="1"),
+        ),
         # A list of one: indices that do not begin at 0, as of the tool in the request.
         calls(call("weather", WHOLE[0], index=3, id="1"), call("time", WHOLE[1], index=5, id="2")),
         # A new id with every piece (vLLM).
@@ -242,6 +249,24 @@ def test_no_type_is_an_error(proxy: ProxyServer, backend: ChatServer, model: str
     assert got.status == 200, got.content
     assert json.loads(got.content)["choices"][0]["finish_reason"]
     assert proxy.chat(model, stream=True).events[-1] == "[DONE]"
+
+
+def test_a_count_of_nothing_beside_calls_is_unknown(proxy: ProxyServer, backend: ChatServer) -> None:
+    message = {"tool_calls": [call("f", "{}", id="1", type="function")]}
+    nothing = {"prompt_tokens": 0, "completion_tokens": 0}
+    backend.routes[CHAT] = whole({"choices": [{"message": message}], "usage": nothing})  # and no reason for the end
+    got = proxy.chat("outthink/single", tools=TOOLS).json
+    assert got["outthink"]["receipt"]["tokens"] is None
+    assert got["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_parts_under_one_index_stay_apart(proxy: ProxyServer, backend: ChatServer) -> None:
+    parts = [{"type": "reasoning.summary", "summary": "a"}, {"type": "reasoning.encrypted", "data": "b", "id": "r"}]
+    deltas = [{"reasoning_details": [{**part, "index": 0}]} for part in parts]
+    for model in MODELS:
+        for choice, indices in zip(asked(proxy, backend, model, deltas), ([0, 0], [0, 1]), strict=True):
+            expected = [{**part, "index": index} for part, index in zip(parts, indices, strict=True)]
+            assert choice["message"]["reasoning_details"] == expected
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -104,9 +104,22 @@ def _continues(known: list[Json], index: int, piece: JsonDict) -> JsonDict | Non
 
 
 def index_of(piece: JsonDict) -> int | None:
-    """The index that a piece tells, None without one."""
+    """The index that a piece tells, however the number is written, None without one."""
     index = piece.get("index")
-    return index if type(index) is int else None
+    if type(index) is int:
+        return index
+    if isinstance(index, str):
+        return int(index) if index.isdecimal() and len(index) < 10 else None
+    return int(index) if isinstance(index, float) and index.is_integer() else None
+
+
+def placed(value: Json) -> Json:
+    """A list whose elements with an index have their places as indices, as clients expect; other values as they are."""
+    if not isinstance(value, list):
+        return value
+    return [
+        {**item, "index": at} if isinstance(item, dict) and "index" in item else item for at, item in enumerate(value)
+    ]
 
 
 def streamable(value: Json) -> bool:

@@ -326,7 +326,9 @@ class OpenAIEngine(Engine):
             raise self.server.errors.page()
         if isinstance(reading.reason, str) and reading.reason.lower() == "error":
             raise self.server.errors.error("broke a completion off with an error of its own; see its log")
-        if reading.ended or reading.over or decoder.done or (decoder.kind == "object" and reading.text):
+        if reading.ended or reading.over or decoder.done:
+            return
+        if decoder.kind == "object" and (reading.text or reading.called):
             return
         if decoder.kind == "unknown":
             raise self.server.errors.error("answered nothing; it may have crashed, see its log")

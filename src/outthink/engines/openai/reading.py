@@ -212,7 +212,7 @@ class CompletionParser:
         self.over = False
         """More tokens came than were allowed: the rest is not worth waiting for."""
         self.reason: Json = None
-        self.text = self.thought = False
+        self.text = self.thought = self.called = False
         self.unstreamed = False
         """The reply came as one object and not as a stream."""
         self.width = 0
@@ -249,17 +249,19 @@ class CompletionParser:
         if (reason := choice.get("finish_reason")) is not None and reason != "":
             self.ended, self.reason = True, reason
             self.stop = stop_sequence(chunk, choice, self._stops)
-        if not told and (text or thought or (isinstance(piece, dict) and piece.get("tool_calls"))):
+        called = isinstance(piece, dict) and bool(piece.get("tool_calls") or piece.get("function_call"))
+        if not told and (text or thought or called):
             counts.stale = True
         chosen: list[float] = []
         confidences: list[float] = []
         if self._asked is not None:
             entries = logprob_entries(choice)
-            counts.add(len(entries), text=bool(text or thought))
+            counts.add(len(entries), text=bool(text or thought) or called)
             if entries:
                 chosen, confidences, width = read_logprobs(entries, self._asked)
                 self.width = max(self.width, width)
         self.text, self.thought = self.text or bool(text), self.thought or bool(thought)
+        self.called = self.called or called
         # As long as nothing but thinking has come, all tokens so far are of the thinking.
         if thought and not text and counts.tokens is not None:
             self.thought_tokens = counts.tokens
@@ -285,7 +287,7 @@ class CompletionParser:
             finish_reason=reason,
             prompt_tokens=counts.prompt,
             cached_tokens=counts.cached,
-            completion_tokens=counts.completion(text=self.text or self.thought),
+            completion_tokens=counts.completion(text=self.text or self.thought or self.called),
             stop="" if self.over else self.stop,
         )
 

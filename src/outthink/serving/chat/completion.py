@@ -18,7 +18,7 @@ from outthink.engines.openai.reading import finish_reason
 from outthink.engines.protocol import Call
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode
-from outthink.http.pieces import whole
+from outthink.http.pieces import placed, whole
 from outthink.http.usage import read_count
 from outthink.serving.chat.calls import CALLS_MARK, RawChoice
 from outthink.serving.chat.question import Progress
@@ -88,7 +88,9 @@ class Layout:
         message = _message(text, sample)
         if not thoughts:
             message.pop("reasoning_content", None)
-        delta = {name: value for name, value in message.items() if value is not None and (index or name != "role")}
+        delta: JsonDict = {
+            name: placed(value) for name, value in message.items() if value is not None and (index or name != "role")
+        }
         if sample is not None and sample.calls:
             delta["tool_calls"] = [{**call, "index": place} for place, call in enumerate(delta["tool_calls"])]
         return self.chunk(delta, index=index, logprobs=self.logprobs(sample))
