@@ -17,7 +17,7 @@ from outthink.core.receipt import Receipt
 from outthink.economics.tariff import Tariff
 from outthink.http.fields import JsonDict
 from outthink.http.usage import Usage
-from outthink.serving.protocols import Idempotency, Key, Ledger, RequestRecord, Reservation, new_id
+from outthink.serving.protocols import AdmittedRequest, Idempotency, Key, Ledger, RequestRecord, Reservation, new_id
 from outthink.serving.watch import LiveRequest, Watchers
 
 PASS = "pass-through"  # noqa: S105 - the name of a strategy
@@ -49,11 +49,21 @@ class Account:
         """Whether the reply is kept, for an idempotency key or because content is logged."""
         return self.keep or self.ledger.logs_content
 
-    def admitted(self, strategy: str, traceparent: str | None = None) -> str | None:
-        """Let the watchers know that the request is going to be answered; `settle` does when it was.
+    def admitted(self, strategy: str, traceparent: str | None = None, bound: int | None = None) -> str | None:
+        """Let ledger and watchers know that the request is going to be answered; `settle` does when it was.
 
         Returns the `traceparent` for its calls: the client's, or that of a watcher that follows it.
+
+        Args:
+            bound: tokens that it cannot exceed, where no reservation says so.
         """
+        held = self.reservation
+        if held is None or not held.held:
+            tokens, usd = (bound, None) if held is None else (held.tokens, held.usd)
+            note = AdmittedRequest(
+                self.id, self.key.id, self.endpoint, self.model, strategy, self.stream, self.began, tokens, usd
+            )
+            self.ledger.note(note)
         if not self.watchers:
             return traceparent
         request = LiveRequest(

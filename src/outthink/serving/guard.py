@@ -64,20 +64,30 @@ def _kind(name: str) -> str | None:
     return "forwarded" if _FORWARDED.fullmatch(name) is not None else None
 
 
+@lru_cache(64)  # the same programs send the same names; each entry may hold a whole head
+def _told(names: tuple[str, ...]) -> tuple[str | None, bool]:
+    """The first header that another server has added, and whether there is more to look at than one Host."""
+    kinds = [_kind(name) for name in names]
+    forwarded = names[kinds.index("forwarded")] if "forwarded" in kinds else None
+    return forwarded, "origin" in kinds or kinds.count("host") > 1
+
+
 def forwarded_by(headers: Iterable[str]) -> str | None:
     """The name of the header that shows that another server has passed a request on, None where nothing does."""
-    return next((name for name in headers if _kind(name) == "forwarded"), None)
+    return _told(tuple(headers))[0]
 
 
 def check_origin(headers: Mapping[str, str]) -> None:
     """Refuse requests of web pages. Raises Failure."""
-    for name, value in headers.items():  # one that stands twice may count either way elsewhere
-        kind = _kind(name)
-        if kind == "origin" and not _local(value):
-            message = "Origin: web pages need an API key; add one (outthink keys add)"
-            raise Failure(403, message, param="Origin", code="origin")
-        if kind == "host" and not _local(f"//{value}"):
-            raise Failure(403, "Host: other names than localhost need an API key", param="Host", code="host")
+    host = headers.get("Host")
+    if host is None or not _local(f"//{host}") or _told(tuple(headers))[1]:
+        for name, value in headers.items():  # one that stands twice may count either way elsewhere
+            kind = _kind(name)
+            if kind == "origin" and not _local(value):
+                message = "Origin: web pages need an API key; add one (outthink keys add)"
+                raise Failure(403, message, param="Origin", code="origin")
+            if kind == "host" and not _local(f"//{value}"):
+                raise Failure(403, "Host: other names than localhost need an API key", param="Host", code="host")
 
 
 @lru_cache(256)

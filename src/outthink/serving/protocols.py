@@ -257,6 +257,24 @@ class RequestRecord:
     first_seconds: float | None = None
 
 
+LOST = "lost"
+"""`stopped` of a request whose process ended, or lost touch, before it was settled."""
+
+
+class AdmittedRequest(NamedTuple):
+    """A request that is being served, as far as it is known before its reply; `tokens` and `usd` are upper bounds."""
+
+    id: str
+    key_id: str
+    endpoint: str
+    model: str
+    strategy: str
+    stream: bool
+    started: float
+    tokens: int | None
+    usd: float | None
+
+
 class SearchTerms(TypedDict, total=False):
     """What records are looked for; whatever is left out or None fits.
 
@@ -341,6 +359,11 @@ class Ledger(Protocol):
         Raises OverBudget, LedgerDown (limited keys only), Repeated, or Unsupported where the key has a
         budget in a currency for which the request has no bound: unknown is never zero.
         """
+
+    def note(self, request: AdmittedRequest) -> None:
+        """Note a request that is served without a reservation of this ledger: should the process be killed, it is
+        recorded as lost. `settle` takes the note away."""
+        return
 
     async def settle(self, reservation: Reservation, record: RequestRecord) -> None:
         """Replace the reservation by what was spent; returns when that is durable. Never raises LedgerDown."""

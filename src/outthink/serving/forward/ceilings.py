@@ -9,12 +9,25 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from outthink.economics.tariff import Tariff
-from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, completions_in, encode, length_field
+from outthink.http.fields import (
+    CHAT_LENGTH_FIELDS,
+    JsonDict,
+    completions_in,
+    encode,
+    endpoint_of,
+    kind_of,
+    length_field,
+    read_whole,
+)
 from outthink.http.usage import read_count
 from outthink.serving.bounds.checked import checked_body
 from outthink.serving.failure import Failure, bad_field, unknown_cost
 from outthink.serving.pool.rules import FieldRules
 from outthink.serving.protocols import Key
+
+_PARTS = b'"type"'
+_SHOWN = frozenset({"choices", "beams", "input", "plain", "free"})
+"""Kinds of fields that raise no bound, where the bytes of the request are counted."""
 
 
 class CappedRequest(NamedTuple):
@@ -87,6 +100,23 @@ def _uncapped(path: str, content: bytes, body: JsonDict, default_tokens: int, ta
     generated = 0 if name is None else (asked or default_tokens) * completions
     usd = tariff.usd_bound(len(content), generated)
     return CappedRequest(content, len(content) + generated, usd, False, completions)
+
+
+def known_bound(path: str, content: bytes, body: JsonDict, completions: int) -> int | None:
+    """Tokens that a request cannot exceed as it came, None where its bytes do not show it."""
+    endpoint = endpoint_of(path)
+    if endpoint == "responses":  # it may go on from what the request does not show
+        return None
+    most = 0
+    for name, value in body.items():
+        kind = kind_of(endpoint, name)
+        if kind == "length":
+            most = max(most, read_whole(value) or 0)
+        elif kind not in _SHOWN:
+            return None
+    if (not most and endpoint != "embeddings") or _PARTS in content:  # pictures and tools are more than their bytes
+        return None
+    return len(content) + completions * most
 
 
 def _check(limit: float | None, bound: float | None, unit: str, tariff: Tariff, name: str | None) -> None:

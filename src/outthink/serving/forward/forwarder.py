@@ -22,7 +22,7 @@ from outthink.http.usage import UNKNOWN, Usage, read_count
 from outthink.serving.accounting import PASS, RECEIPT, Account, idempotency_of, replayed
 from outthink.serving.chat.backends import Backends
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.forward.ceilings import cap_request
+from outthink.serving.forward.ceilings import cap_request, known_bound
 from outthink.serving.forward.replies import Passage, complete, deliver, discard, forward_stream, is_garbled
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.failover import Failover, take_turn
@@ -94,7 +94,8 @@ class Forwarder:
             await account.reserve(capped.tokens, capped.usd, idempotency)
             if (again := replayed(account)) is not None:
                 return again
-        if (trace := account.admitted(PASS, headers.get("traceparent"))) is not None:
+        bound = known_bound(path, content, body, passed.completions) if account.reservation is None else None
+        if (trace := account.admitted(PASS, headers.get("traceparent"), bound)) is not None:
             headers["traceparent"] = trace
         places: Places | None = None
         try:

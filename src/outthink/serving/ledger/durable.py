@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar, Unpack
 
 from outthink.serving.ledger import queries, writer
+from outthink.serving.ledger.admitted import AdmissionNotes
 from outthink.serving.ledger.database import Connect, Database
 from outthink.serving.ledger.outage import Link, Offline, Spool
 from outthink.serving.ledger.queries import KeyCache, ReaderThread
@@ -23,6 +24,7 @@ from outthink.serving.ledger.reservations import ReservationRequest, Settlement,
 from outthink.serving.ledger.writer import Rules, Writer
 from outthink.serving.protocols import (
     PREFIX,
+    AdmittedRequest,
     GroupBy,
     Idempotency,
     Key,
@@ -39,6 +41,8 @@ from outthink.serving.protocols import (
 
 T = TypeVar("T")
 _log = logging.getLogger("outthink.serving.ledger")
+_WRITTEN = 10.0
+"""Seconds within which a record is surely written that nobody waits for."""
 _AT_MOST = 0.25
 """Seconds between looks for a key that is not known, however many ask with wrong ones."""
 
@@ -64,7 +68,8 @@ class DurableLedger:
         self._rules, self._refresh, self._clock = rules, refresh, clock
         owner = f"{os.getpid()}-{secrets.token_hex(6)}"
         self._offline = Offline(Spool(spool, owner))
-        self._writer = Writer(Link(connect, self._offline), self._offline, owner, rules, clock)
+        self._notes = AdmissionNotes(spool, owner)
+        self._writer = Writer(Link(connect, self._offline), self._offline, owner, rules, clock, spool)
         self._reader = ReaderThread(connect)
         self._keys = KeyCache(clock)
         self._loop: asyncio.AbstractEventLoop
@@ -93,6 +98,7 @@ class DurableLedger:
             self._looking = None
         await asyncio.to_thread(self._writer.stop)
         await self._reader.close()
+        self._notes.close()
 
     @property
     def guarded(self) -> bool:
@@ -171,11 +177,20 @@ class DurableLedger:
             self._writer.put(lambda database: release(database, request))
             raise
 
+    def note(self, request: AdmittedRequest) -> None:
+        """Note a request that is served without a reservation in the database."""
+        self._notes.add(request)
+
     async def settle(self, reservation: Reservation, record: RequestRecord) -> None:
         """Count a request, once; returns when that is durable, on local disk if the database is gone."""
         future: asyncio.Future[None] = self._loop.create_future()
         self._writer.put(Settlement(reservation, record), future)
-        await future
+        try:
+            await future
+        except asyncio.CancelledError:  # the client has left; the record is written all the same, a moment later
+            self._loop.call_later(_WRITTEN, self._notes.remove, record.id)
+            raise
+        self._notes.remove(record.id)
 
     async def receipt(self, request_id: str) -> RequestRecord | None:
         """A request's record."""

@@ -61,33 +61,16 @@ class Spool:
             raise
 
     def _opened(self) -> IO[bytes]:
-        private_folder(self._folder)
-        while True:
-            private_file(self._path)
-            try:
-                file = self._path.open("r+b", buffering=0)
-            except FileNotFoundError:  # as below
-                continue
-            if _lock(file) and _there(self._path, file):
-                file.seek(0, os.SEEK_END)
-                self._file = file
-                return file
-            file.close()  # it was empty, and a process that looked for orphans had just taken it
+        self._file = file = claimed(self._path)
+        file.seek(0, os.SEEK_END)
+        return file
 
     def load(self) -> Iterator[tuple[list[Settlement], IO[bytes]]]:
         """The settlements of each file that is ours or nobody's; `done` with a file deletes it."""
         if self._file is not None:
             yield _read(self._file), self._file
-        for path in sorted(self._folder.glob("*.jsonl")) if self._folder.is_dir() else ():
-            if path == self._path:
-                continue
-            try:
-                file = path.open("r+b", buffering=0)
-            except FileNotFoundError:
-                continue  # another process was faster
-            with file:
-                if _lock(file):
-                    yield _read(file), file
+        for file in left_behind(self._folder, "*.jsonl", self._path):
+            yield _read(file), file
 
     def done(self, file: IO[bytes]) -> None:
         """Everything in a file is in the database."""
@@ -103,6 +86,34 @@ class Spool:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def claimed(path: Path) -> IO[bytes]:
+    """A file that belongs to this process while it lives, made with its folder if it is not there. Raises OSError."""
+    private_folder(path.parent)
+    while True:
+        private_file(path)
+        try:
+            file = path.open("r+b", buffering=0)
+        except FileNotFoundError:  # as below
+            continue
+        if _lock(file) and _there(path, file):
+            return file
+        file.close()  # it was empty, and a process that looked for orphans had just taken it
+
+
+def left_behind(folder: Path, pattern: str, own: Path | None = None) -> Iterator[IO[bytes]]:
+    """Files of a folder that belong to no living process; each is ours until the next one is asked for."""
+    for path in sorted(folder.glob(pattern)) if folder.is_dir() else ():
+        if path == own:
+            continue
+        try:
+            file = path.open("r+b", buffering=0)
+        except FileNotFoundError:
+            continue  # another process was faster
+        with file:
+            if _lock(file):
+                yield file
 
 
 def _lock(file: IO[bytes]) -> bool:

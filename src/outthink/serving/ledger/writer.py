@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from outthink.serving.ledger.admitted import record_orphans
 from outthink.serving.ledger.database import ConnectionLost, Database, insert, marks, migrate, packed, read, row
 from outthink.serving.ledger.outage import Link, Offline
 from outthink.serving.ledger.queries import note_use
@@ -34,7 +36,7 @@ from outthink.serving.ledger.reservations import (
     take,
 )
 from outthink.serving.ledger.sums import Tally, dollars
-from outthink.serving.protocols import LedgerDown, OverBudget, Repeated, RequestRecord
+from outthink.serving.protocols import LOST, LedgerDown, OverBudget, Repeated, RequestRecord
 
 _BATCH = 512
 _USED_EVERY = 60.0
@@ -51,11 +53,14 @@ class Writer:
     Args:
         owner: names this process in leases.
         clock: seconds since the epoch.
+        folder: that processes on this machine leave their files in.
     """
 
-    def __init__(self, link: Link, offline: Offline, owner: str, rules: Rules, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, link: Link, offline: Offline, owner: str, rules: Rules, clock: Callable[[], float], folder: Path
+    ) -> None:
         self._link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
-        self.upkeep = Upkeep(link, offline, owner, rules, clock)
+        self.upkeep = Upkeep(link, offline, owner, rules, clock, folder)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="outthink-ledger", daemon=True)
         self._last_used: dict[str, float] = {}
@@ -183,8 +188,6 @@ def _resolve(results: Sequence[tuple[Future, Any]]) -> None:
 # What was reserved and never settled is charged: a process renews the leases of its requests, and those of one that was
 # killed run out. What is old is deleted.
 
-LOST = "lost"
-"""`stopped` of a request whose process ended, or lost touch, before it was settled."""
 _LONGEST = 86_400.0
 """Seconds after which no lease is renewed: no request runs for a day."""
 _PIECE = 1000
@@ -335,10 +338,14 @@ class Upkeep:
     Args:
         owner: names the process in leases.
         clock: seconds since the epoch.
+        folder: that processes on this machine leave their files in.
     """
 
-    def __init__(self, link: Link, offline: Offline, owner: str, rules: Rules, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, link: Link, offline: Offline, owner: str, rules: Rules, clock: Callable[[], float], folder: Path
+    ) -> None:
         self._link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
+        self._folder = folder
         self._next = self._tidied = 0.0
         self.unclear: list[ReservationRequest] = []
         """Reservations that nobody uses, and that may have been written."""
@@ -369,6 +376,7 @@ class Upkeep:
         if self._offline.waiting:
             self.load(database)
         self._offline.end()
+        self._record_orphans(database)
         while sweep(database, now):
             pass
         if now - self._tidied >= _HOUR:
@@ -385,8 +393,13 @@ class Upkeep:
         migrate(database)
         self._offline.opened = True
         self.load(database)
+        self._record_orphans(database)
         while sweep(database, self._clock()):
             pass
+
+    def _record_orphans(self, database: Database) -> None:
+        if count := record_orphans(database, self._folder):
+            _log.warning("%d requests were being served by processes that ended; they are recorded as lost", count)
 
     def load(self, database: Database) -> None:
         """Settle what waits on local disk."""
