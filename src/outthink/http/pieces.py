@@ -134,7 +134,7 @@ def streamable(value: Json) -> bool:
     )
 
 
-_DEEPEST = 64
+_DEEPEST = 200
 
 
 def is_deep(value: Json, levels: int = _DEEPEST) -> bool:
