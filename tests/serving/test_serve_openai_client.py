@@ -203,7 +203,8 @@ EVERYTHING: Any = {
     "completions": {
         "model": "toy", "prompt": ["1 + 1", "2 + 2"], "best_of": 3, "n": 2, "echo": True, "logprobs": 5,
         "max_tokens": 9, "suffix": "= 4", "seed": 7, "logit_bias": {"50256": -100}, "stop": "5", "user": "user-17",
-        "temperature": 0.5, "frequency_penalty": 0.5, "presence_penalty": 0.5, "top_p": 0.5, "stream_options": {"include_usage": True},
+        "temperature": 0.5, "frequency_penalty": 0.5, "presence_penalty": 0.5, "top_p": 0.5,
+        "stream_options": {"include_usage": True},
         "stream": True,
     },
     "responses": {

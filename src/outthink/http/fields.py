@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from outthink.http.events import Json
@@ -39,7 +38,6 @@ def encode(value: object) -> bytes:
 
 CHAT_LENGTH_FIELDS = ("max_tokens", "max_completion_tokens")
 """The old name and the new one; a server that knows one may refuse the other."""
-RESPONSES_LENGTH_FIELD = "max_output_tokens"
 
 Endpoint = Literal["chat", "completions", "responses", "embeddings"]
 ENDPOINTS: tuple[Endpoint, ...] = ("chat", "completions", "responses", "embeddings")
@@ -54,6 +52,8 @@ Kind = Literal[
     "tools",
     "hidden",  # brings in, or sets going, what the request does not show
     "tier",  # changes the price
+    "model",
+    "stream",
     "plain",  # changes neither count nor price: numbers, texts, and flat lists of them
     "free",  # the same, of any shape
 ]
@@ -77,10 +77,11 @@ TABLE = (
     FieldRow("length", "Anthropic; Bedrock Llama and Titan", "*", "max_tokens_to_sample max_gen_len max_token_count"),
     FieldRow("length", "TensorRT-LLM Triton backend", "*", "request_output_len output_len max_output_len"),
     FieldRow("length", "NeMo, Aleph Alpha, Replicate", "*", "tokens_to_generate maximum_tokens max_length_tokens"),
-    FieldRow("thinking", "vLLM, SGLang, Qwen, Gemini", "*", "thinking_token_budget thinking_budget"),
-    FieldRow("thinking", "llama.cpp, Anthropic", "*", "thinking_budget_tokens budget_tokens reasoning_budget"),
-    FieldRow("thinking", "Anthropic through LiteLLM, NIM", "*", "max_thinking_tokens reasoning_max_tokens"),
-    FieldRow("floor", "vLLM, SGLang, Mistral, transformers", "*", "min_tokens min_new_tokens min_length"),
+    FieldRow("thinking", "vLLM, Qwen, LiteLLM", "*", "thinking_token_budget thinking_budget max_thinking_tokens"),
+    FieldRow(
+        "thinking", "llama.cpp", "*", "thinking_budget_tokens budget_tokens reasoning_budget reasoning_max_tokens"
+    ),
+    FieldRow("floor", "vLLM, Mistral, transformers", "*", "min_tokens min_new_tokens min_length"),
     FieldRow("choices", "OpenAI; llama.cpp; transformers", "*", "n best_of n_cmpl num_return_sequences"),
     FieldRow("choices", "Cohere, Gemini, AI21", "*", "num_generations candidate_count num_results"),
     FieldRow("beams", "transformers, TensorRT-LLM, CTranslate2", "*", "num_beams beam_width beam_size"),
@@ -107,19 +108,19 @@ TABLE = (
     FieldRow("hidden", "vLLM, SGLang, Ollama", "*", "prompt_embeds input_embeds images image_data video_data"),
     FieldRow("hidden", "vLLM: how much a picture costs", "*", "mm_processor_kwargs media_io_kwargs audio_data"),
     FieldRow("tier", "OpenAI", "*", "service_tier"),
-    FieldRow("plain", "OpenAI", "*", "model stream user store seed stop temperature top_p logprobs top_logprobs echo"),
+    FieldRow("model", "OpenAI", "*", "model"),
+    FieldRow("stream", "OpenAI", "*", "stream"),
+    FieldRow("plain", "OpenAI", "*", "user store seed stop temperature top_p logprobs top_logprobs echo"),
     FieldRow("plain", "OpenAI", "*", "presence_penalty frequency_penalty parallel_tool_calls reasoning_effort"),
     FieldRow("plain", "OpenAI", "*", "safety_identifier prompt_cache_key prompt_cache_retention include truncation"),
-    FieldRow("plain", "OpenAI", "*", "max_tool_calls dimensions encoding_format include_usage verbosity"),
-    FieldRow("plain", "OpenAI", "*", "effort summary generate_summary include_obfuscation"),
+    FieldRow("plain", "OpenAI", "*", "max_tool_calls dimensions encoding_format include_usage verbosity effort"),
     FieldRow("free", "OpenAI", "*", "logit_bias metadata response_format tool_choice functions function_call text"),
-    FieldRow("free", "OpenAI", "*", "moderation prompt_cache_options background_options"),
+    FieldRow("free", "OpenAI", "*", "moderation prompt_cache_options background_options summary include_obfuscation"),
     FieldRow("plain", "vLLM", "*", "continuous_usage_stats length_penalty repetition_penalty top_k min_p"),
     FieldRow("plain", "vLLM", "*", "stop_token_ids truncate_prompt_tokens prompt_logprobs logprob_token_ids"),
     FieldRow("plain", "vLLM", "*", "allowed_token_ids bad_words priority request_id session_id cache_salt"),
     FieldRow("free", "vLLM", "*", "guided_json guided_choice guided_regex guided_grammar structured_outputs documents"),
-    FieldRow("plain", "SGLang", "*", "regex ebnf stop_regex rid extra_key lora_path bootstrap_host bootstrap_port"),
-    FieldRow("plain", "SGLang", "*", "bootstrap_room routed_dp_rank data_parallel_rank sampling_seed"),
+    FieldRow("plain", "SGLang", "*", "regex ebnf stop_regex rid extra_key lora_path routed_dp_rank sampling_seed"),
     FieldRow("plain", "llama.cpp", "*", "n_probs min_keep n_keep n_discard n_indent t_max_predict_ms id_slot"),
     FieldRow("plain", "llama.cpp", "*", "typical_p top_n_sigma xtc_probability xtc_threshold dynatemp_range samplers"),
     FieldRow("plain", "llama.cpp", "*", "dynatemp_exponent repeat_last_n repeat_penalty dry_multiplier dry_base"),
@@ -127,8 +128,9 @@ TABLE = (
     FieldRow("plain", "llama.cpp", "*", "mirostat_tau mirostat_eta adaptive_target adaptive_decay n_cache_reuse"),
     FieldRow("free", "llama.cpp", "*", "json_schema grammar lora response_fields"),
     FieldRow("plain", "Ollama", "*", "num_ctx num_keep num_batch num_gpu main_gpu num_thread keep_alive"),
-    FieldRow("plain", "TGI, transformers", "*", "top_n_tokens truncate num_beam_groups no_repeat_ngram_size"),
-    FieldRow("plain", "transformers, Mistral, OpenRouter", "*", "diversity_penalty penalty_alpha random_seed top_a"),
+    FieldRow(
+        "plain", "TGI, transformers, Mistral", "*", "truncate no_repeat_ngram_size penalty_alpha random_seed top_a"
+    ),
 )
 
 
@@ -139,10 +141,11 @@ def normalised(name: str) -> str:
 
 _KINDS: dict[str, dict[str, Kind]] = {
     endpoint: {
-        normalised(name): row.kind
+        spelled: row.kind
         for row in TABLE
         if row.endpoints == "*" or endpoint in row.endpoints.split()
         for name in row.names.split()
+        for spelled in (name, normalised(name))
     }
     for endpoint in ENDPOINTS
 }
@@ -160,15 +163,15 @@ def endpoint_of(path: str) -> Endpoint:
     return next((endpoint for endpoint in ENDPOINTS if path.endswith(endpoint)), "chat")
 
 
-@lru_cache(4096)
 def kind_of(endpoint: Endpoint, name: str) -> Kind | None:
     """What a field of a request does, None where nobody has told."""
-    return _KINDS[endpoint].get(normalised(name[:100]))
+    kinds = _KINDS[endpoint]
+    return kinds.get(name) or kinds.get(normalised(name))
 
 
 def length_field(path: str) -> str | None:
     """The field that caps a completion on every server of an endpoint; None where nothing is generated."""
-    return {"responses": RESPONSES_LENGTH_FIELD, "embeddings": None}.get(endpoint_of(path), CHAT_LENGTH_FIELDS[0])
+    return {"responses": "max_output_tokens", "embeddings": None}.get(endpoint_of(path), CHAT_LENGTH_FIELDS[0])
 
 
 _WHOLE = re.compile(r"\s*\+?(\d{1,15})(?:\.0*)?\s*\Z", re.ASCII)
@@ -176,11 +179,10 @@ _WHOLE = re.compile(r"\s*\+?(\d{1,15})(?:\.0*)?\s*\Z", re.ASCII)
 
 def read_whole(value: Json) -> int | None:
     """A whole number as lenient servers read it, from a number or a text; None for anything else."""
-    if isinstance(value, bool):
-        return None
     if isinstance(value, str):
         return int(match[1]) if (match := _WHOLE.match(value)) is not None else None
-    return int(value) if isinstance(value, int | float) and value == value // 1 and 0 <= value < 1e15 else None
+    number = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    return int(value) if number and 0 <= value < 1e15 else None  # type: ignore[arg-type, operator]
 
 
 def prompts_in(prompt: Json) -> int:

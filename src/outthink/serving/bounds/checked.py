@@ -32,11 +32,14 @@ _NUMBER = re.compile(r"\d|://|\A\s*[+-]?(?:inf|infinity|nan)\s*\Z|\Adata:", re.I
 """In a text: a digit, what some language reads as a number, or an address of content that the request does not show."""
 _THINKING = frozenset(map(normalised, ("reasoning", "thinking", "thinking_config")))
 """Objects in which a length is that of the thinking alone."""
+_COUNTS = frozenset({"thinking", "floor", "choices", "beams", "length"})
+"""Whole numbers; a length among them is one of the thinking."""
 _TOOLS = ("function", "custom")
 """Tools that the client runs itself."""
 _NOTHING: tuple[Json, ...] = ("", [], ["text"], "none", "standard")
 """Values of hidden fields that bring in nothing."""
 _TIERS = ("auto", "default")
+_ALLOWABLE = (None, "holder", "hidden", "tier")
 _DEPTH = 3  # objects of fields within each other
 
 
@@ -147,21 +150,19 @@ class CheckedBody:
 
     def _object(self, fields: JsonObject, place: str) -> JsonDict:
         kept: JsonDict = {}
-        within = normalised(place.rstrip(".").rpartition(".")[2])
+        thinks = bool(place) and normalised(place[:-1].rpartition(".")[2]) in _THINKING
         for name, value in fields.items():
             at = place + name
             kind = (kind_of(self.endpoint, at) if place else None) or kind_of(self.endpoint, name)
-            if kind == "length" and within in _THINKING:
-                kind = "thinking"
-            if kind == "length":
+            if kind == "length" and not thinks:
                 self._length(at, value)
             elif value is None:
                 kept[name] = None
+            elif kind in _COUNTS:
+                kept[name] = self._count(at, kind, value)
             elif kind == "holder" and isinstance(value, dict) and place.count(".") < _DEPTH:
                 if (inside := self._object(value, f"{at}.")) or not value:
                     kept[name] = inside
-            elif kind in ("thinking", "floor", "choices", "beams"):
-                kept[name] = self._count(at, kind, value)
             else:
                 kept[name] = self._value(at, name, kind, value)
         return kept
@@ -176,7 +177,7 @@ class CheckedBody:
 
     def _count(self, at: str, kind: Kind | None, value: Json) -> int:
         count = self._whole(at, value, 1 if kind in ("choices", "beams") else 0)
-        if kind == "thinking":
+        if kind in ("thinking", "length"):
             self.thinking = max(self.thinking, count)
             self.thinking_fields.add(at.partition(".")[0])
         elif kind == "choices":
@@ -195,10 +196,13 @@ class CheckedBody:
         return count
 
     def _value(self, at: str, name: str, kind: Kind | None, value: Json) -> Json:
-        if kind in (None, "holder", "hidden", "tier") and self.rules.allowed.intersection(
-            (normalised(name), normalised(at))
-        ):
+        allowed = self.rules.allowed
+        if allowed and kind in _ALLOWABLE and allowed.intersection((normalised(name), normalised(at))):
             return self._without_lengths(value)
+        if kind == "plain":
+            if any(isinstance(each, list | dict) for each in (value if isinstance(value, list) else (value,))):
+                raise bad_field(at, value, "is no number, text or list of them", "change it or leave it out")
+            return value
         if kind == "input":
             self._input(at, name, value)
         elif kind == "tools":
@@ -210,23 +214,17 @@ class CheckedBody:
         elif kind == "tier":
             if self.priced and value not in _TIERS:
                 raise self._refused(at, value, "has a price that is not known here, which this key limits")
-        elif kind == "plain":
-            self._plain(at, name, value)
+        elif kind == "model":
+            if at != "model" or not isinstance(value, str):
+                raise bad_field(at, value, "is another model", "name one in model alone")
+        elif kind == "stream":
+            if at != "stream" or not isinstance(value, bool):
+                raise bad_field(at, value, "is neither true nor false", "send stream as one of them, or leave it out")
         elif kind != "free":
             self._parts.add(at, value)
             if holds_number(value):
                 raise self._refused(at, value, "is not known and holds a number or an address")
         return value
-
-    def _plain(self, at: str, name: str, value: Json) -> None:
-        known = normalised(name)
-        if known == "model" and (at != "model" or not isinstance(value, str)):
-            raise bad_field(at, value, "is another model", "name one in model alone")
-        if known == "stream" and (at != "stream" or not isinstance(value, bool)):
-            raise bad_field(at, value, "is neither true nor false", "send stream as one of them, or leave it out")
-        flat = value if isinstance(value, list) else [value]
-        if any(isinstance(each, list | dict) for each in flat):
-            raise bad_field(at, value, "is no number, text or list of them", "change it or leave it out")
 
     def _input(self, at: str, name: str, value: Json) -> None:
         self._parts.add(at, value)

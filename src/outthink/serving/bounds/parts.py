@@ -1,18 +1,17 @@
 """Pictures, sound and the like among the messages of a request: how many tokens each may cost.
 
-Knows: the parts of messages and of response items, where a server may find a picture or a sound in them, and how long a
-sound is at most, by its bytes. What neither shows its size nor has a bound set by the operator is refused. Does not
-know budgets.
+Knows: the parts of messages and of response items, and where a server may find a picture or a sound in them. What
+neither shows its size nor has a bound set by the operator is refused. Does not know budgets.
 """
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Collection
 
 from outthink.http.events import Json, JsonObject
 from outthink.http.fields import normalised
+from outthink.serving.bounds.sound import sound_seconds
 from outthink.serving.failure import Failure, bad_field
 from outthink.serving.pool.rules import FieldRules
 
@@ -25,13 +24,25 @@ _TEXTS = frozenset(
 _PICTURES = frozenset(map(normalised, ("image_url", "image", "input_image")))
 _SOUNDS = frozenset(map(normalised, ("input_audio", "audio_url", "audio")))
 _UNSHOWN = frozenset(
-    map(normalised, ("video", "video_url", "input_video", "file", "input_file", "file_url", "file_id", "file_ids"))
-) | frozenset(map(normalised, ("images", "videos", "audios", "files", "attachments", "document", "multimodal_data")))
+    {"video", "videourl", "inputvideo", "file", "inputfile", "fileurl", "fileid", "fileids", "images", "videos"}
+    | {"audios", "files", "attachments", "document", "multimodaldata"}
+)
 _PROSE = frozenset(
     {"tool_calls", "function_call", "arguments", "input", "annotations", "citations", "logprobs", "caller"}
     | {"reasoning_details", "thinking_blocks", "provider_specific_fields", "metadata", "cache_control"}
 )
 """Fields of a message or part that hold what programs say to each other, whatever names are in it."""
+
+
+_PLAIN = frozenset({"role", "content", "type", "text", "name", "tool_call_id", "refusal", "reasoning_content"})
+_PLAIN_TYPES = (None, "text", "input_text", "output_text", "message")
+
+
+def _is_text(part: Json) -> bool:
+    """Whether a message or part is text and nothing else, as nearly all are."""
+    if not isinstance(part, dict) or not _PLAIN.issuperset(part) or part.get("type") not in _PLAIN_TYPES:
+        return False
+    return all(type(value) is str for value in part.values())
 
 
 def _leaves(value: Json) -> list[Json]:
@@ -65,7 +76,11 @@ class PartBounds:
             if isinstance(here, dict):
                 inside = self._object(at, here)
             elif isinstance(here, list):
-                inside = [(f"{at}[{index}]", below) for index, below in enumerate(here) if type(below) in (list, dict)]
+                inside = [
+                    (f"{at}[{index}]", below)
+                    for index, below in enumerate(here)
+                    if type(below) in (list, dict) and not _is_text(below)
+                ]
             else:
                 continue
             waiting += inside[::-1]  # so that the first one is refused first
@@ -77,9 +92,11 @@ class PartBounds:
         inside: list[tuple[str, Json]] = []
         counted = False
         for name, value in part.items():
-            key = normalised(name)
-            if not value:
+            if name in _PLAIN or not value:
+                if isinstance(value, list | dict) and value:
+                    inside.append((f"{place}.{name}", value))
                 continue
+            key = normalised(name)
             if key in self._rules.allowed:
                 counted = True
             elif key in _PICTURES or (key == "fileid" and kind in ("input_image", "image")):
@@ -132,55 +149,3 @@ class PartBounds:
     @staticmethod
     def _refused(place: str, value: Json, problem: str, remedy: str) -> Failure:
         return bad_field(place, value, problem, remedy, code="unbounded_input")
-
-
-_SLOWEST = 1000.0
-"""Bytes of a second of sound at least, but for what says otherwise in its head: MP3's lowest rate is 8 kbit/s."""
-_PACKED = (b"fLaC", b"OggS", b"\x1aE\xdf\xa3", b"FORM", b"caff", b"#!AM", b"MThd")
-"""Formats that pack hours of silence into a few bytes."""
-_PLAIN_WAVE = frozenset({1, 3, 6, 7, 0xFFFE})  # samples of one size each
-
-
-def sound_seconds(data: str) -> float | None:
-    """Seconds of a sound in base64 (or a `data:` URL) at most; None where its bytes do not bound them."""
-    head, comma, rest = data.partition(",")
-    if comma:
-        if not (head.startswith("data:") and head.endswith(";base64")):
-            return None
-        data = rest
-    data = "".join(data.split())
-    try:
-        begin = _bytes_at(data, 0)
-        if begin.startswith(b"ID3") and len(begin) > 10:  # a tag of any length before the sound itself
-            size = sum(byte << shift for byte, shift in zip(begin[6:10], (21, 14, 7, 0), strict=True))
-            begin = _bytes_at(data, 10 + size)
-            if not begin.startswith(b"\xff"):
-                return None
-    except ValueError:
-        return None
-    size_in_bytes = len(data) * 3 / 4
-    if begin.startswith(b"RIFF"):
-        return _wave_seconds(begin, size_in_bytes)
-    packed_frames = begin[:1] == b"\xff" and begin[1:2] and begin[1] & 0xF6 == 0xF0  # AAC
-    if packed_frames or begin.startswith(_PACKED) or begin[4:8] == b"ftyp":
-        return None
-    return size_in_bytes / _SLOWEST
-
-
-def _bytes_at(data: str, offset: int) -> bytes:
-    """Up to 3 KB of what base64 stands for, from a byte on. Raises ValueError."""
-    start = offset // 3 * 4
-    piece = data[start : start + 4096]
-    return base64.b64decode(piece + "=" * (-len(piece) % 4), validate=True)[offset % 3 :]
-
-
-def _wave_seconds(begin: bytes, size: float) -> float | None:
-    at = begin.find(b"fmt ")
-    fields = begin[at + 8 : at + 24]
-    if at < 0 or len(fields) < 16 or begin.find(b"fmt ", at + 4) >= 0:
-        return None
-    code, _, rate, told, block = (
-        int.from_bytes(fields[low:high], "little") for low, high in ((0, 2), (2, 4), (4, 8), (8, 12), (12, 14))
-    )
-    slowest = min(rate * block, told)
-    return size / slowest if code in _PLAIN_WAVE and slowest > 0 else None
