@@ -78,9 +78,8 @@ TABLE = (
     FieldRow("length", "TensorRT-LLM Triton backend", "*", "request_output_len output_len max_output_len"),
     FieldRow("length", "NeMo, Aleph Alpha, Replicate", "*", "tokens_to_generate maximum_tokens max_length_tokens"),
     FieldRow("thinking", "vLLM, Qwen, LiteLLM", "*", "thinking_token_budget thinking_budget max_thinking_tokens"),
-    FieldRow(
-        "thinking", "llama.cpp", "*", "thinking_budget_tokens budget_tokens reasoning_budget reasoning_max_tokens"
-    ),
+    FieldRow("thinking", "llama.cpp", "*", "thinking_budget_tokens reasoning_budget"),
+    FieldRow("thinking", "Anthropic, NIM", "*", "budget_tokens reasoning_max_tokens"),
     FieldRow("floor", "vLLM, Mistral, transformers", "*", "min_tokens min_new_tokens min_length"),
     FieldRow("choices", "OpenAI; llama.cpp; transformers", "*", "n best_of n_cmpl num_return_sequences"),
     FieldRow("choices", "Cohere, Gemini, AI21", "*", "num_generations candidate_count num_results"),
