@@ -214,6 +214,18 @@ MAY_DIFFER: dict[str, str] = {
     "help/outthink serve/--keys *": "--keys is new",
     "help/outthink serve/--new-ledger *": "--new-ledger is new",
     "help/outthink serve --print-config/*keys*": "who needs a key is a setting",
+    "help/*/*--api-key-env *": "a key goes to the server that it was made for",
+    "help/*/*OPENAI_API_KEY*": "a key goes to the server that it was made for",
+    "help/*/*api.openai.com*": "a key goes to the server that it was made for",
+    "errors/BadInput/'--api-key-env', *": "a key goes to the server that it was made for",
+    "errors/*none was sent*": "a key goes to the server that it was made for",
+    "errors/*backend_auth*": "a backend's words tell no key",
+    "errors/*KeyRefused*": "a backend's words tell no key",
+    "errors/*Failure/429, {}, *": "what may be stored of a failure is said with it",
+    "errors/*Failure/503, {}, *": "what may be stored of a failure is said with it",
+    "errors/*Failure/50[24], *the backend *": "what may be stored of a failure is said with it",
+    "errors/*Failure/504, *seconds is over*": "what may be stored of a failure is said with it",
+    "errors/*Failure/{}, {}, *stored={}": "what may be stored of a failure is said with it",
 }
 """Pattern of `part/path` (fnmatch: `[[]` for a bracket) -> why it may differ from the baseline.
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 
+from outthink.cli.options import KEY_HELP
 from outthink.core.plugins import EXTRAS, install_hint, missing
 
 
@@ -18,7 +18,7 @@ def doctor_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     parser.add_argument("url", nargs="?", metavar="URL", help="an OpenAI-compatible server; none: this installation")
     parser.add_argument("--model-name", metavar="NAME", help="which model of the server (default its first)")
-    parser.add_argument("--api-key-env", metavar="VAR", default="OPENAI_API_KEY", help="variable that holds the key")
+    parser.add_argument("--api-key-env", metavar="VAR", help=KEY_HELP)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -44,9 +44,11 @@ def run_doctor(chosen: argparse.Namespace) -> int:
 
 
 async def _server(chosen: argparse.Namespace) -> tuple[str, list[tuple[str, str, str]]]:
+    from outthink.engines.locate import named_key, usual_key
     from outthink.engines.openai import OpenAIEngine, examine
 
-    engine = OpenAIEngine(chosen.url, chosen.model_name, api_key=os.environ.get(chosen.api_key_env))
+    key = named_key(chosen.api_key_env) or usual_key(chosen.url)
+    engine = OpenAIEngine(chosen.url, chosen.model_name, api_key=key)
     try:
         report = await examine(engine)
     finally:

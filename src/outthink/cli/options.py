@@ -24,23 +24,26 @@ if TYPE_CHECKING:
     from outthink.evaluation.report.table import Row
 
 
+KEY_HELP = "variable that holds the key (default OPENAI_API_KEY, sent to OPENAI_BASE_URL or api.openai.com alone)"
+
+
 def engine_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `chosen_engine`."""
     add = parser.add_argument
     add("--model", metavar="URL|PATH|embedded", help="where tokens come from (default $OUTTHINK_MODEL or embedded)")
     add("--model-name", metavar="NAME", help="which model of the server (default its first)")
-    add("--api-key-env", metavar="VAR", default="OPENAI_API_KEY", help="variable that holds the key")
+    add("--api-key-env", metavar="VAR", help=KEY_HELP)
     add("--idle-timeout", type=float, default=60.0, metavar="S", help="seconds without a byte before giving up (60)")
 
 
 def chosen_engine(chosen: argparse.Namespace) -> Engine:
     """The engine for these flags: the model given, $OUTTHINK_MODEL, $OPENAI_BASE_URL, or the embedded one."""
-    from outthink.engines.locate import locate
+    from outthink.engines.locate import locate, named_key
 
     if not chosen.idle_timeout > 0:
         raise BadInput("--idle-timeout", chosen.idle_timeout, "is not positive", "give seconds")
     model = chosen.model or os.environ.get("OUTTHINK_MODEL") or os.environ.get("OPENAI_BASE_URL") or "embedded"
-    key = os.environ.get(chosen.api_key_env)
+    key = named_key(chosen.api_key_env)
     return locate(model, name=chosen.model_name, api_key=key, idle_timeout=chosen.idle_timeout)
 
 

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import importlib.util
 import json
-import os
 import re
 import sys
 import time
@@ -20,6 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from outthink.cli.options import KEY_HELP
 from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
 
@@ -51,7 +51,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keys", metavar="MODE", help="who needs an API key: auto (default: all once there is one), required, open")
     add("--ledger", metavar="URL", help="sqlite:///PATH, postgresql://... or memory: (default a file of this user)")
     add("--new-ledger", action="store_true", help="make the ledger that is named if it is not there")
-    add("--api-key-env", metavar="NAME", default="OPENAI_API_KEY", help="variable with the key that --model wants")
+    add("--api-key-env", metavar="NAME", help=KEY_HELP)
     add("--price", metavar="IN,OUT", help="dollars per million tokens of --model; wins over published prices")
     add("--energy", metavar="PROMPT,COMPLETION", help="joules a token of --model, bounds from above")
     add("--log-content", action="store_true", help="keep prompts and answers beside their receipts")
@@ -82,6 +82,7 @@ def run_serve(chosen: argparse.Namespace) -> int:
 
 
 def _config(chosen: argparse.Namespace) -> Config:
+    from outthink.engines.locate import named_key
     from outthink.serving.config import read_config
     from outthink.serving.config.sections import Setting
 
@@ -93,7 +94,7 @@ def _config(chosen: argparse.Namespace) -> Config:
     config = read_config(
         chosen.config,
         models=chosen.model,
-        key=os.environ.get(chosen.api_key_env),
+        key=named_key(chosen.api_key_env),
         price=chosen.price,
         energy=chosen.energy,
         flags=flags,

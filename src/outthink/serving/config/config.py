@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from outthink.core.errors import BadInput
+from outthink.engines.locate import usual_key
 from outthink.http.errors import masked_url
 from outthink.http.fields import JsonDict
 from outthink.serving.admission import AdmissionSettings, Limits
@@ -186,8 +187,8 @@ def read_config(
     """The configuration. Raises BadInput that names the place of what is wrong.
 
     Args:
-        models: backends in one line, comma-separated; replaces those of the file. `key` is what they want,
-            `price` and `energy` what their tokens cost.
+        models: backends in one line, comma-separated; replaces those of the file. `key` is what they want (where left
+            out, OPENAI_API_KEY for the server that it belongs to), `price` and `energy` what their tokens cost.
         flags: values by `section.key`.
         settings: lines of `--set`, weaker than the flags.
         environ: variables, those of the process if left out.
@@ -204,7 +205,7 @@ def read_config(
             table[name] = _over(table.get(name, {}), keys)
     line = models or environ.get(PREFIX + "BACKENDS") or (None if rows else environ.get("OUTTHINK_MODEL"))
     if line:
-        backends = tuple(_listed(line, key, price, energy))
+        backends = tuple(_listed(line, key, price, energy, environ))
     else:
         if (cost := price or energy) is not None:
             flag = "--price" if price else "--energy"
@@ -237,11 +238,16 @@ def _over(below: dict[str, Setting], above: dict[str, Setting]) -> dict[str, Set
     return {**kept, **above}
 
 
-def _listed(line: str, key: str | None, price: str | None, energy: str | None) -> list[BackendConfig]:
+def _listed(
+    line: str, key: str | None, price: str | None, energy: str | None, environ: Mapping[str, str]
+) -> list[BackendConfig]:
     urls = (part.strip() for part in line.split(","))
     backends = [BackendConfig(url=url, price=price, energy=energy) for url in urls if url]
     # The key belongs to the servers: what runs here gets one of its own.
-    return [backend if backend.local else replace(backend, key=key) for backend in backends]
+    return [
+        backend if backend.local else replace(backend, key=key or usual_key(backend.url, environ))
+        for backend in backends
+    ]
 
 
 _ENTRY = re.compile(r"^(\w+): (.*)$")
