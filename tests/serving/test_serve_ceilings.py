@@ -285,9 +285,10 @@ def test_another_tier_has_another_price(server: LenientServer, proxy: ProxyServe
 
 
 def test_no_other_spelling_names_another_model_or_a_stream(proxy: ProxyServer) -> None:
-    refused(send(proxy, {"Model": "dear"}), "Model", "another model")
-    refused(send(proxy, {"extra_body": {"model": "dear"}}), "extra_body.model", "another model")
+    refused(send(proxy, {"Model": "dear"}), "Model", "another spelling", "send model alone")
+    refused(send(proxy, {"extra_body": {"model": "dear"}}), "extra_body.model", "another spelling")
     refused(send(proxy, {"stream": "true"}), "stream", "true nor false")
+    refused(send(proxy, {"Stream": True}), "Stream", "send stream alone")
 
 
 def test_several_backends_of_a_model_allow_what_all_of_them_allow(server: LenientServer) -> None:

@@ -52,8 +52,7 @@ Kind = Literal[
     "tools",
     "hidden",  # brings in, or sets going, what the request does not show
     "tier",  # changes the price
-    "model",
-    "stream",
+    "fixed",  # has one spelling alone
     "plain",  # changes neither count nor price: numbers, texts, and flat lists of them
     "free",  # the same, of any shape
 ]
@@ -107,8 +106,7 @@ TABLE = (
     FieldRow("hidden", "vLLM, SGLang, Ollama", "*", "prompt_embeds input_embeds images image_data video_data"),
     FieldRow("hidden", "vLLM: how much a picture costs", "*", "mm_processor_kwargs media_io_kwargs audio_data"),
     FieldRow("tier", "OpenAI", "*", "service_tier"),
-    FieldRow("model", "OpenAI", "*", "model"),
-    FieldRow("stream", "OpenAI", "*", "stream"),
+    FieldRow("fixed", "OpenAI", "*", "model stream"),
     FieldRow("plain", "OpenAI", "*", "user store seed stop temperature top_p logprobs top_logprobs echo"),
     FieldRow("plain", "OpenAI", "*", "presence_penalty frequency_penalty parallel_tool_calls reasoning_effort"),
     FieldRow("plain", "OpenAI", "*", "safety_identifier prompt_cache_key prompt_cache_retention include truncation"),

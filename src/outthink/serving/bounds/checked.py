@@ -214,12 +214,11 @@ class CheckedBody:
         elif kind == "tier":
             if self.priced and value not in _TIERS:
                 raise self._refused(at, value, "has a price that is not known here, which this key limits")
-        elif kind == "model":
-            if at != "model" or not isinstance(value, str):
-                raise bad_field(at, value, "is another model", "name one in model alone")
-        elif kind == "stream":
-            if at != "stream" or not isinstance(value, bool):
-                raise bad_field(at, value, "is neither true nor false", "send stream as one of them, or leave it out")
+        elif kind == "fixed":
+            if at not in ("model", "stream"):
+                raise bad_field(at, value, "is another spelling", f"send {normalised(name)} alone")
+            if not isinstance(value, str if at == "model" else bool):
+                raise bad_field(at, value, "is neither true nor false", "send one of them, or leave it out")
         elif kind != "free":
             self._parts.add(at, value)
             if holds_number(value):
