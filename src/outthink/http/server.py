@@ -18,6 +18,7 @@ from outthink.http.errors import ServerErrors
 from outthink.http.events import Json, JsonObject
 from outthink.http.secrets import MaskedResponse, mask_of
 from outthink.http.transport import Response, Timeouts, Transport, TransportFault
+from outthink.http.unpack import unpacked
 
 _PASTED = ("/chat/completions", "/completions", "/models")
 _VERSION = re.compile(r"v\d+(?:alpha|beta)?\d*")
@@ -150,7 +151,7 @@ class Server:
         url = self.address.url(path, root=root)
         mask = mask_of(url, headers)
         try:
-            reply = await self.transport.open(method, url, headers, content, self.timeouts)
+            reply = unpacked(await self.transport.open(method, url, headers, content, self.timeouts))
         except TransportFault as fault:
             raise self.errors.fault(fault if mask is None else mask.fault(fault)) from fault
         return reply if mask is None else MaskedResponse(reply, mask)

@@ -46,7 +46,7 @@ class Timeouts:
 
 
 class Response(Protocol):
-    """A reply whose head has arrived. Iterating yields the decoded body as it comes, in any cuts."""
+    """A reply whose head has arrived. Iterating yields the body as it comes, in any cuts."""
 
     @property
     def status(self) -> int:
@@ -180,8 +180,7 @@ class HttpxResponse:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._response = response
-        compressed = response.headers.get("content-encoding", "identity") != "identity"
-        self._pieces = response.aiter_bytes() if compressed else response.aiter_raw()
+        self._pieces = response.aiter_raw()
 
     def __aiter__(self) -> Self:
         return self

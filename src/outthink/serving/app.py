@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from outthink.serving.admission import Admission, AdmissionSettings, Limits
+from outthink.serving.bodies import waits
 from outthink.serving.failure import Failure, failure_of, wrong_method
 from outthink.serving.guard import Guard, forwarded_by
 from outthink.serving.pool import BackendPool
@@ -143,7 +144,7 @@ class App:
             if request.writer.output_size > 0:  # a second reply must not follow half of one
                 raise ConnectionResetError(failure.message) from error
             response = error_response(failure)
-            if self.closed:
+            if self.closed or waits(request):  # the next bytes of one that waits may be its body or another request
                 response.force_close()
             return response
 

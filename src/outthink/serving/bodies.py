@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from contextlib import suppress
 from itertools import accumulate
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from outthink.http.fields import JsonDict, decode
 from outthink.serving.admission import Limits
@@ -156,6 +156,7 @@ class Bodies:
             if content.count(b"[") + content.count(b"{") > DEPTH:
                 BodyScan(limits.values).feed(content)
             return content, _object(content), 0
+        _invite(request)
         scan, held = BodyScan(limits.values), 0
         pieces: list[bytes] = []
         loop = asyncio.get_running_loop()
@@ -201,6 +202,17 @@ class Bodies:
         most = self._limits.bodies >> 20
         what = f"found no room within {self._seconds:g} s, {most} MiB of others are being answered; try again later"
         raise Failure(503, f"body: {what}", param="body", code="bodies_full", retry_after=5.0)
+
+
+def _invite(request: web.BaseRequest) -> None:
+    """Let a client send its body that waits to hear whether it is wanted."""
+    if waits(request) and request.version >= HttpVersion11 and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def waits(request: web.BaseRequest) -> bool:
+    """Whether a client sends its body only when it is asked to."""
+    return request.headers.get("Expect", "").lower() == "100-continue" and not request.content.is_eof()
 
 
 def _object(content: bytes) -> JsonDict:

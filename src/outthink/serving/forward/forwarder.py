@@ -55,10 +55,8 @@ class _PassedRequest:
     completions: int = 1
     length: int | None = None
     hide_usage: bool = False
-    passage: Passage | None = None
-    """Where its reply is, once there is one."""
-    sent: bool = False
-    """A backend may have begun to work on it."""
+    passage: Passage | None = None  # where its reply is, once there is one
+    sent: bool = False  # a backend may have begun to work on it
 
 
 class Forwarder:
@@ -166,7 +164,7 @@ class Forwarder:
             return response
         finally:
             # Nobody waits for the end of a connection that is kept open.
-            if ended and isinstance(reply, AiohttpResponse) and not reply.ended:
+            if ended and not (isinstance(reply, AiohttpResponse) and reply.ended):
                 self.app.later(_let_end(reply))
             else:
                 await reply.aclose()

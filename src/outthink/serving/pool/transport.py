@@ -19,6 +19,7 @@ from aiohttp.client_exceptions import ClientConnectionResetError
 
 from outthink.http.secrets import MaskedResponse, mask_of
 from outthink.http.transport import FaultKind, Response, Timeouts, TransportFault, closes_unannounced
+from outthink.http.unpack import unpacked
 
 _IDLE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a request
 _STALE = 3  # connections in a row that may turn out to have been closed while they were idle
@@ -120,9 +121,9 @@ class AiohttpTransport:
     ) -> Response:
         """Send a request and wait for the head of its reply; the reply tells no secret of it. Raises TransportFault."""
         if (mask := mask_of(url, headers)) is None:
-            return await self._send(method, url, headers, body, timeouts)
+            return unpacked(await self._send(method, url, headers, body, timeouts))
         try:
-            return MaskedResponse(await self._send(method, url, headers, body, timeouts), mask)
+            return MaskedResponse(unpacked(await self._send(method, url, headers, body, timeouts)), mask)
         except TransportFault as fault:
             raise mask.fault(fault) from None
 
@@ -166,6 +167,8 @@ class AiohttpTransport:
     ) -> Whole:
         reply = await self._send(method, url, headers, body, timeouts)
         try:
+            if (plain := unpacked(reply)) is not reply:
+                return Whole(reply.status, plain.headers, b"".join([piece async for piece in plain]))
             return Whole(reply.status, reply.headers, await reply.response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _fault(error) from error
