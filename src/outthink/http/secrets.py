@@ -32,22 +32,18 @@ class SecretMask:
         raw = [secret.encode("utf-8", "surrogateescape") for secret in known]
         long = [secret for secret in raw if len(secret) >= _ANYWHERE]
         short = [secret for secret in raw if _IN_ERRORS <= len(secret) < _ANYWHERE]
-        self._plain = tuple(dict.fromkeys(form for secret in long for form in (secret, *_in_base64(secret))))
-        self._escaped = _pattern(long)
+        # Halves too, where they are long enough to be nobody's word: events may cut a secret in two.
+        halves = [half for secret in long if len(secret) >= 2 * _ANYWHERE for half in _halves(secret)]
+        self._plain = (*long, *halves, *(form for secret in long for form in _in_base64(secret)))
+        self._escaped = _pattern([*long, *halves])
         # A short one without a digit or a sign, such as EMPTY, is a placeholder that an answer may well hold.
-        self._telling = _words(
-            secret for secret in short if len(secret) >= _ALONE and not (secret.isalpha() or secret.isdigit())
-        )
-        self._words = _words(short)
+        telling = [word for word in short if len(word) >= _ALONE and not (word.isalpha() or word.isdigit())]
+        self._telling, self._words = _words(telling), _words(short)
         self.longest = 6 * max(map(len, long), default=0)
         """Letters of the longest form of a secret."""
 
     def content(self, content: bytes, *, error: bool = False) -> bytes:
-        """Bytes of a body without secrets.
-
-        Args:
-            error: the body tells of a failure, so that even a secret that is a plain short word has no business there.
-        """
+        """Bytes of a body without secrets; where it tells of an `error`, without short words that are some, too."""
         for form in self._plain:
             if form in content:
                 content = content.replace(form, MASK)
@@ -147,6 +143,11 @@ def _of_query(query: str) -> Iterator[str]:
     if terms:
         yield query
         yield from (value for _, value in terms if len(value) >= _ANYWHERE)
+
+
+def _halves(secret: bytes) -> tuple[bytes, bytes]:
+    middle = (len(secret) + 1) // 2
+    return secret[:middle], secret[-middle:]
 
 
 def _in_base64(raw: bytes) -> Iterator[bytes]:
