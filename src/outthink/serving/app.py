@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -22,11 +23,12 @@ from outthink.serving.guard import Guard, forwarded_by
 from outthink.serving.pool import BackendPool
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Key, Ledger
-from outthink.serving.watch import Watchers
+from outthink.serving.watch import RefusedRequest, Watchers
 
 Route = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("outthink.serving")
 METRICS = "/metrics"
+_LONGEST_PATH = 200
 _LAST_SECONDS = 0.2
 """What is cancelled after the limit for running requests gets to tidy up."""
 
@@ -61,6 +63,8 @@ class App:
         self.stopping = False
         """Not ready any more; what comes nevertheless is served until `closed`."""
         self.closed = False
+        self._asking: dict[int, str | None] = {}
+        """Whose key each request has that is being answered, None where its record will tell."""
         self._routes: dict[str, dict[str, Route]] = {}
         self._public: set[str] = set()
         self._trees: dict[str, dict[str, Route]] = {}
@@ -86,7 +90,7 @@ class App:
         self.guard.check_host(host, self.ledger.guarded)
         # Before the port is open, so that the first client finds models.
         await self.pool.start()
-        self._runner = web.ServerRunner(_Server(self.handle, self.limits), shutdown_timeout=_LAST_SECONDS)
+        self._runner = web.ServerRunner(_Server(self.handle, self._refuse, self.limits), shutdown_timeout=_LAST_SECONDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, backlog=1024, reuse_address=True)
         await site.start()
@@ -140,19 +144,42 @@ class App:
             if failure is None:
                 _log.exception("a request failed in an unforeseen way")
                 failure = Failure(500, "the proxy failed; see its log", code="internal_error")
-            self.failed[failure.status, failure.code or ""] += 1
+            self._refuse(failure, request)
             if request.writer.output_size > 0:  # a second reply must not follow half of one
                 raise ConnectionResetError(failure.message) from error
             response = error_response(failure)
             if self.closed or waits(request):  # the next bytes of one that waits may be its body or another request
                 response.force_close()
             return response
+        finally:
+            self._asking.pop(id(request), None)
+
+    def admitted(self, request: web.BaseRequest) -> None:
+        """A record will tell how a request ends, so nothing else has to."""
+        self._asking[id(request)] = None
+
+    def _refuse(self, failure: Failure, request: web.BaseRequest | None) -> None:
+        """Count an error object, and let the watchers know of a request that no record will tell of.
+
+        Args:
+            request: None for what is no HTTP.
+        """
+        code = failure.code or ""
+        self.failed[failure.status, code] += 1
+        key, method, path = "", "", ""
+        if request is not None:
+            asking = self._asking.get(id(request), "")
+            if asking is None:
+                return
+            key, method, path = asking, request.method[:20], _path_of(request)[:_LONGEST_PATH]
+        self.watchers.refused(RefusedRequest(time.time(), failure.status, code, key or None, method, path))
 
     async def _route_request(self, request: web.BaseRequest) -> web.StreamResponse:
         """Find who answers, who asks, and a place for the request; then let it be answered."""
-        path = request._message.path.partition("?")[0]
+        path = _path_of(request)
         route = self._find_route(path, request.method)
         key = await self._authorise(request, path)
+        self._asking[id(request)] = key.id
         # Probes, receipts and the dashboard take no place: they answer while all are taken.
         if request.method != "POST" or not path.startswith("/v1/"):
             return await route(request, key)
@@ -195,6 +222,10 @@ class App:
         return route
 
 
+def _path_of(request: web.BaseRequest) -> str:
+    return request._message.path.partition("?")[0]
+
+
 def _is_foreseen(error: BaseException) -> bool:
     return isinstance(error, Exception) and failure_of(error) is not None
 
@@ -235,15 +266,20 @@ _http_log = logging.getLogger("outthink.serving.http")
 
 
 class _Server(web.Server):
-    """Makes a connection for every client. `handler` answers every request."""
+    """Makes a connection for every client. `handler` answers every request, `refuse` hears of what is none."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], limits: Limits) -> None:
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        refuse: Callable[[Failure, None], None],
+        limits: Limits,
+    ) -> None:
         super().__init__(handler, handler_cancellation=True)
-        self._limits = limits
+        self._refuse, self._limits = refuse, limits
 
     def __call__(self) -> RequestHandler:
         """A new connection."""
-        return _Connection(self, self._limits)
+        return _Connection(self, self._refuse, self._limits)
 
 
 class _Connection(RequestHandler):
@@ -252,7 +288,7 @@ class _Connection(RequestHandler):
     A client that takes nothing of its reply for `write_seconds` is left, which ends its request and frees its place.
     """
 
-    def __init__(self, server: _Server, limits: Limits) -> None:
+    def __init__(self, server: _Server, refuse: Callable[[Failure, None], None], limits: Limits) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -262,6 +298,7 @@ class _Connection(RequestHandler):
             auto_decompress=False,  # a few bytes could become many
             logger=_http_log,
         )
+        self._refuse = refuse
         self._head_seconds = min(limits.head_seconds, limits.idle_seconds)
         self._write_seconds = limits.write_seconds
         self._unread: asyncio.TimerHandle | None = None
@@ -311,6 +348,8 @@ class _Connection(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the reply had begun")
         what = " ".join((message or "").split())[:160] if status < 500 else "the proxy failed; see its log"
-        response = error_response(Failure(status, f"request: {what or 'is no valid HTTP'}", code="bad_request"))
+        failure = Failure(status, f"request: {what or 'is no valid HTTP'}", code="bad_request")
+        self._refuse(failure, None)
+        response = error_response(failure)
         response.force_close()
         return response

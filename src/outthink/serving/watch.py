@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from outthink.serving.protocols import RequestRecord
 
@@ -35,6 +35,23 @@ class LiveRequest:
     traceparent: str | None = None
 
 
+class RefusedRequest(NamedTuple):
+    """A request that got an error object instead of being admitted.
+
+    Args:
+        at: seconds since the epoch.
+        key_id: None where no key is known.
+        path: as it was asked for, without its query; empty where it could not be read. So is `method`.
+    """
+
+    at: float
+    status: int
+    code: str
+    key_id: str | None
+    method: str
+    path: str
+
+
 class Watcher:
     """Is called in the event loop, so it must not wait; what it does not override does nothing."""
 
@@ -52,6 +69,9 @@ class Watcher:
 
     def forgotten(self, id: str) -> None:
         """The content of a request that has ended is to be forgotten."""
+
+    def refused(self, request: RefusedRequest) -> None:
+        """A request was refused before it was admitted: no other event is about it."""
 
     def backend(self, url: str, healthy: bool) -> None:
         """A backend's health has changed."""
@@ -88,6 +108,9 @@ class Watchers(Watcher):
 
     def forgotten(self, id: str) -> None:
         self._call(lambda watcher: watcher.forgotten(id))
+
+    def refused(self, request: RefusedRequest) -> None:
+        self._call(lambda watcher: watcher.refused(request))
 
     def backend(self, url: str, healthy: bool) -> None:
         self._call(lambda watcher: watcher.backend(url, healthy))

@@ -121,6 +121,7 @@ class _Exchange:
             return again
         if question.stream and isinstance(run.plan, Spec) and question.choices == 1:
             self.streaming.mode = run.plan.strategy.streams
+        self.app.admitted(self.request)
         if (trace := account.admitted(run.name, self.request.headers.get("traceparent"))) is not None:
             run.headers["traceparent"] = trace
         self.work = work = asyncio.create_task(run.go(self._decided, ceiling))

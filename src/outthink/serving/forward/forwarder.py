@@ -93,6 +93,7 @@ class Forwarder:
             if (again := replayed(account)) is not None:
                 return again
         bound = known_bound(path, content, body, passed.completions) if account.reservation is None else None
+        self.app.admitted(request)
         if (trace := account.admitted(PASS, headers.get("traceparent"), bound)) is not None:
             headers["traceparent"] = trace
         places: Places | None = None

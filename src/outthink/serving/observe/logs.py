@@ -22,8 +22,9 @@ from outthink.core.errors import BadInput
 from outthink.core.paths import private_file
 from outthink.http.errors import scrub
 from outthink.http.fields import JsonDict, encode
+from outthink.serving.observe.refused import RefusalCount, RefusalLimit
 from outthink.serving.protocols import RequestRecord
-from outthink.serving.watch import Watcher
+from outthink.serving.watch import RefusedRequest, Watcher
 
 NAME = "outthink.serving"
 _IDS = ("id", "key_id")
@@ -39,11 +40,14 @@ _PAUSE = 0.2
 """Seconds between two writes."""
 _LETTERS = 300
 
-Waiting = RequestRecord | logging.LogRecord
+Waiting = RequestRecord | RefusedRequest | RefusalCount | logging.LogRecord
 
 
 def json_line(waiting: Waiting) -> str:
-    """A line of JSON: time (UTC), level, message, and of a request what it was and cost. Unknown is null."""
+    """A line of JSON: time (UTC), level, message, and of a request what it was and cost, or why it was refused.
+
+    Unknown is null.
+    """
     fields: JsonDict
     if isinstance(waiting, RequestRecord):
         fields = {"time": _moment(waiting.started + waiting.seconds), "level": _level(waiting), "message": "request"}
@@ -52,6 +56,12 @@ def json_line(waiting: Waiting) -> str:
             name: None if text is None else _short(text) for name, text in zip(_TEXTS, _texts(waiting), strict=True)
         }
         fields |= zip(_NUMBERS, _numbers(waiting), strict=True)
+    elif isinstance(waiting, RefusedRequest | RefusalCount):
+        fields = {"time": _moment(waiting.at), "level": _level(waiting), "message": "refused"}
+        fields |= waiting._asdict()
+        del fields["at"]
+        if isinstance(waiting, RefusedRequest):
+            fields["path"] = _short(waiting.path)
     else:
         fields = {"time": _moment(waiting.created), "level": waiting.levelname.lower()}
         fields["message"] = _masked(waiting.getMessage())
@@ -68,6 +78,13 @@ def text_line(waiting: Waiting) -> str:
         line = _masked(f"{what}, {waiting.seconds:.3f} s, {tokens} tokens")
         # A model's name is a client's text: no control character of it may reach the terminal.
         return f"{_moment(waiting.started + waiting.seconds)[11:19]} {_level(waiting):7} {ascii(line)[1:-1]}"
+    if isinstance(waiting, RefusedRequest | RefusalCount):
+        what = f"{waiting.status} {waiting.code}, refused, "
+        if isinstance(waiting, RefusedRequest):
+            what += f"{waiting.method} {_short(waiting.path)}, key {waiting.key_id or 'unknown'}"
+        else:
+            what += f"{waiting.requests} more requests"
+        return f"{_moment(waiting.at)[11:19]} {_level(waiting):7} {ascii(what)[1:-1]}"
     line = _masked(waiting.getMessage()) + (f"\n{_masked(waiting.exc_text)}" if waiting.exc_text else "")
     return f"{_moment(waiting.created)[11:19]} {waiting.levelname.lower():7} {line}"
 
@@ -100,7 +117,7 @@ class _QueueHandler(logging.Handler):
 
 
 class Logs(Watcher):
-    """A watcher that writes a line for every finished request and every change of a backend.
+    """A watcher that writes a line for every finished or refused request and every change of a backend.
 
     Args:
         level: debug, info, warning or error; requests are `info`, those that failed here are `warning`.
@@ -121,6 +138,7 @@ class Logs(Watcher):
                 ) from None
         self._waiting: deque[Waiting] = deque()
         self._dropped = 0
+        self._refusals = RefusalLimit()
         self._done = threading.Event()
         self._log = logging.getLogger(NAME)
         self._previous = self._log.level, self._log.propagate
@@ -135,6 +153,12 @@ class Logs(Watcher):
         """A request's line."""
         if self._level <= logging.INFO or _level(record) == "warning":
             self.put(record)
+
+    def refused(self, request: RefusedRequest) -> None:
+        """A refused request's line, or one for many."""
+        wanted = self._level <= logging.INFO or _level(request) == "warning"
+        if wanted and self._refusals.take(request.status, request.code, request.at):
+            self.put(request)
 
     def backend(self, url: str, healthy: bool) -> None:
         """A backend's line."""
@@ -162,6 +186,8 @@ class Logs(Watcher):
         ending = False
         while not ending:
             ending = self._done.wait(_PAUSE)
+            for count in self._refusals.counts(time.time(), now=ending):
+                self.put(count)
             # As many as wait now: requests go on adding, and nothing locks the deque.
             lines = [self._format(self._waiting.popleft()) for _ in range(len(self._waiting))]
             if self._dropped:
@@ -192,7 +218,7 @@ def _masked(text: str) -> str:
     return scrub(text, labelled=True)
 
 
-def _level(record: RequestRecord) -> str:
+def _level(record: RequestRecord | RefusedRequest | RefusalCount) -> str:
     return "warning" if record.status >= 500 else "info"
 
 
