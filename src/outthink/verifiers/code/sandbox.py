@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from outthink.core.errors import BadInput, EngineError
+from outthink.core.text import writable
 from outthink.verifiers.code.inside.values import Others, pack, unpack
 from outthink.verifiers.code.inside.wire import Malformed
 from outthink.verifiers.code.walls import bubblewrap, filter_pipe, inside
@@ -173,7 +174,8 @@ class CodeSandbox:
         if last is None:
             return "failed", "the test ended without a verdict: out of time or memory"
         (word, message), _ = unpack(last, Others())
-        return str(word), str(message)
+        # It may quote what the code says of itself: halves of letters, and marks that a terminal would heed.
+        return str(word), "".join(letter if letter.isprintable() else " " for letter in writable(str(message)))
 
 
 def _pipe(stack: ExitStack) -> tuple[int, int]:
@@ -216,7 +218,9 @@ async def _exit(solver: Process) -> str:
         return ""
     if code == 128 + signal.SIGKILL:
         return " (killed, as at the end of its processor time)"
-    return f" ({signal.Signals(code - 128).name})" if 128 < code < 128 + signal.NSIG else f" (exit code {code})"
+    # The code may leave with any number, also one that stands for no signal.
+    names = {128 + number: number.name for number in signal.Signals}
+    return f" ({names.get(code, f'exit code {code}')})"
 
 
 def _kill(process: Process) -> None:

@@ -58,12 +58,14 @@ def _verdict(far: Far, program: Value, prompt: str, entry_point: str, test: str)
     except Broken as error:
         return "broken", str(error)
     except BaseException as error:  # noqa: BLE001 - a test says no by raising, whatever it raises
-        if far.end is None and far.asked == 0 and not isinstance(error, AssertionError):
+        if far.end is None and not far.touched and not isinstance(error, AssertionError):
             return _missing(error, test) or ("broken", _where(error, test))
         return _word(far), _where(far.end or error, test)
     if far.end is not None:  # a test that catches everything
         return _word(far), str(far.end)
-    return ("passed", "") if far.asked else ("broken", NEVER_CALLS.format(entry_point))
+    if not far.asked:  # whether it calls the code may hang on the code's own names
+        return "failed" if far.given else "broken", NEVER_CALLS.format(entry_point)
+    return "passed", ""
 
 
 def _word(far: Far) -> str:
@@ -81,7 +83,7 @@ def _test(far: Far, prompt: str, entry_point: str, test: str) -> None:
     exec(code, names)  # noqa: S102 - the problem's own text
     check = names.get("check")
     if check is candidate or check is None:
-        if far.asked == 0:
+        if not far.touched:
             raise Broken("it defines no check(candidate)")
         return  # statements alone have judged
     if entry_point == "check":
@@ -95,11 +97,14 @@ def _bind(far: Far, names: dict[str, Value], entry_point: str, code: CodeType, p
     used = {name for name in _names(code) if name[:2] != "__" and name not in names and not hasattr(builtins, name)}
     try:
         found = far.request("names", sorted(used | classes | {entry_point}))
+        if type(found) is not dict:
+            raise TypeError("no names")
         far.entry = found.pop(entry_point)
         names[entry_point] = _callable(far)
     except Exception as error:  # noqa: BLE001 - values that cannot be sent, or none
         far.stop(Ended(f"the code gives no function {entry_point}: {error}"))
-    far.asked = 0
+    far.asked, far.given = 0, not found.keys() <= classes
+    far.touched = far.given
     for name, value in found.items():
         of_library = callable(value) and not is_remote(value)
         if name in classes and not isinstance(value, RemoteClass):
@@ -167,9 +172,17 @@ def _unused(prompt: str, entry_point: str, test: str) -> tuple[str, str] | None:
 
 def _where(error: BaseException, test: str) -> str:
     """The error with the last line of the test that it came through."""
-    message = f"{type(error).__name__}: {error}" if not isinstance(error, Ended) else str(error)
+    message = f"{type(error).__name__}: {_text(error)}" if not isinstance(error, Ended) else str(error)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "test.py"]
     source = test.splitlines()
     if not lines or not lines[-1] or lines[-1] > len(source):
         return message
     return f"{message.rstrip(': ')} at line {lines[-1]} of the test: {source[lines[-1] - 1].strip()}"
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; one of the tested code is asked, and may answer anything."""
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 - the verdict stands without it
+        return ""

@@ -133,6 +133,9 @@ class Far(Others):
     def __init__(self, calls: int, replies: int) -> None:
         self.calls, self.replies = calls, replies
         self.asked = 0
+        self.given = self.touched = False
+        """Whether the test has names of the program besides the entry point, and whether anything of the code's has
+        reached it, so that what goes wrong may be the code's doing."""
         self.end: BaseException | None = None
         self.trusted: set[type] = set()
         self.entry: Value = None
@@ -167,9 +170,11 @@ class Far(Others):
         try:
             data, mine = pack(message, self, self._shared.containers)
         except Malformed as error:
-            self.stop(Broken(str(error)))
+            # Once the test has anything of the code, that may be what it cannot hand back.
+            self.stop(Ended(str(error)) if self.touched else Broken(str(error)))
         known = [*self._shared.containers, *mine]
         self.asked += operation not in _PASSIVE
+        self.touched = True
         self._send(b"C", data)
         while True:
             kind, content = self.take()
@@ -335,8 +340,8 @@ class Far(Others):
             kind, value = b"E", (kinds, message, error if is_remote(error) else given)
         try:
             reply, _ = pack((value, changes(containers, before)), self, containers)
-        except Malformed as error:
-            self.stop(Broken(str(error)))
+        except (Malformed, RecursionError) as error:  # the code has called, so the value may be its own
+            self.stop(Ended(f"what the test gives back cannot be handed over: {error}"))
         self._send(kind, reply)
 
 
