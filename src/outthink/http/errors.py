@@ -11,6 +11,7 @@ import json
 import math
 import re
 import time
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -50,6 +51,18 @@ def masked_url(url: str) -> str:
     user, colon, _ = login.partition(":")
     shown = f"{start}{mark}{user}{':***' if colon else ''}{at}{host}" if at else bare
     return shown + ("?***" if query else "")
+
+
+_TELLING = (AttributeError, NameError, ImportError, OSError)
+"""Exceptions whose words are about the program; those of others may quote what they failed on, a prompt for one."""
+
+
+def trace_of(error: BaseException) -> str:
+    """Where an exception comes from, the one behind it first, and its words only where they can quote no client."""
+    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = "" if behind is None else trace_of(behind) + "\n\n"
+    words = f": {error}" if isinstance(error, _TELLING) else ""
+    return before + "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__ + words
 
 
 _CONTEXT = re.compile(

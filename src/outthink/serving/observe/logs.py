@@ -11,7 +11,6 @@ import logging
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from contextlib import nullcontext
 from functools import lru_cache
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from outthink.core.errors import BadInput
 from outthink.core.paths import private_file
-from outthink.http.errors import scrub
+from outthink.http.errors import scrub, trace_of
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.observe.refused import RefusalCount, RefusalLimit
 from outthink.serving.protocols import RequestRecord
@@ -87,18 +86,6 @@ def text_line(waiting: Waiting) -> str:
         return f"{_moment(waiting.at)[11:19]} {_level(waiting):7} {ascii(what)[1:-1]}"
     line = _masked(waiting.getMessage()) + (f"\n{_masked(waiting.exc_text)}" if waiting.exc_text else "")
     return f"{_moment(waiting.created)[11:19]} {waiting.levelname.lower():7} {line}"
-
-
-_TELLING = (AttributeError, NameError, ImportError, OSError)
-"""Exceptions whose words are about the program; those of others may quote what they failed on, a prompt for one."""
-
-
-def trace_of(error: BaseException) -> str:
-    """Where an exception comes from, the one behind it first, and its words only where they can quote no client."""
-    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    before = "" if behind is None else trace_of(behind) + "\n\n"
-    words = f": {error}" if isinstance(error, _TELLING) else ""
-    return before + "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__ + words
 
 
 class _QueueHandler(logging.Handler):
