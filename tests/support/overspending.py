@@ -27,7 +27,7 @@ BOUNDED = FieldSettings(image_tokens=1500, audio_tokens_per_second=400)
 DAY_IN_CEILINGS = 12
 EACH = 120
 """Requests of one key."""
-USAGES = ("all", "all", "all", "beside", "")
+USAGES = ("all", "all", "all", "one", "beside", "")
 FITTING = frozenset({"ceiling", "insufficient_quota"})
 """Codes of refusals that an honest request may meet: it is too much for what is left."""
 

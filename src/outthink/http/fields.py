@@ -76,9 +76,8 @@ TABLE = (
     FieldRow("length", "Anthropic; Bedrock Llama and Titan", "*", "max_tokens_to_sample max_gen_len max_token_count"),
     FieldRow("length", "TensorRT-LLM Triton backend", "*", "request_output_len output_len max_output_len"),
     FieldRow("length", "NeMo, Aleph Alpha, Replicate", "*", "tokens_to_generate maximum_tokens max_length_tokens"),
-    FieldRow("thinking", "vLLM, Qwen, LiteLLM", "*", "thinking_token_budget thinking_budget max_thinking_tokens"),
-    FieldRow("thinking", "llama.cpp", "*", "thinking_budget_tokens reasoning_budget"),
-    FieldRow("thinking", "Anthropic, NIM", "*", "budget_tokens reasoning_max_tokens"),
+    FieldRow("thinking", "vLLM, Qwen, Anthropic", "*", "thinking_token_budget thinking_budget budget_tokens"),
+    FieldRow("thinking", "llama.cpp, NIM", "*", "thinking_budget_tokens reasoning_budget reasoning_max_tokens"),
     FieldRow("floor", "vLLM, Mistral, transformers", "*", "min_tokens min_new_tokens min_length"),
     FieldRow("choices", "OpenAI; llama.cpp; transformers", "*", "n best_of n_cmpl num_return_sequences"),
     FieldRow("choices", "Cohere, Gemini, AI21", "*", "num_generations candidate_count num_results"),
@@ -102,9 +101,8 @@ TABLE = (
     FieldRow("hidden", "OpenAI assistants, Anthropic", "*", "file_ids attachments thread_id assistant_id mcp_servers"),
     FieldRow("hidden", "OpenRouter, LiteLLM: other models and tools", "*", "plugins models fallbacks preset"),
     FieldRow("hidden", "Gemini, SGLang: an earlier context", "*", "cached_content session_params conversation_id"),
-    FieldRow("hidden", "vLLM, Ollama: a template may repeat", "*", "chat_template prompt_template template"),
-    FieldRow("hidden", "vLLM, SGLang, Ollama", "*", "prompt_embeds input_embeds images image_data video_data"),
-    FieldRow("hidden", "vLLM: how much a picture costs", "*", "mm_processor_kwargs media_io_kwargs audio_data"),
+    FieldRow("hidden", "vLLM: templates, costs of pictures", "*", "chat_template template mm_processor_kwargs"),
+    FieldRow("hidden", "vLLM, SGLang, Ollama", "*", "prompt_embeds input_embeds images image_data audio_data"),
     FieldRow("tier", "OpenAI", "*", "service_tier"),
     FieldRow("fixed", "OpenAI", "*", "model stream"),
     FieldRow("plain", "OpenAI", "*", "user store seed stop temperature top_p logprobs top_logprobs echo"),
@@ -191,9 +189,12 @@ def prompts_in(prompt: Json) -> int:
 
 def completions_in(path: str, body: JsonDict) -> int:
     """How many completions a request asks for, over all of its prompts, read as a lenient server would."""
-    endpoint = endpoint_of(path)
+    endpoint, waiting = endpoint_of(path), [*body.items()]
     most = {"choices": 1, "beams": 1}
-    for name, value in body.items():
-        if (kind := kind_of(endpoint, name)) in most:
+    for name, value in waiting:  # grows by what holders have in them
+        kind = kind_of(endpoint, name)
+        if kind in most:
             most[kind] = max(most[kind], read_whole(value) or 1)
+        elif kind == "holder" and isinstance(value, dict):
+            waiting += value.items()
     return most["choices"] * most["beams"] * (prompts_in(body.get("prompt")) if endpoint == "completions" else 1)

@@ -26,7 +26,7 @@ from outthink.serving.pool.rules import FieldRules
 from outthink.serving.protocols import Key
 
 _PARTS = b'"type"'
-_SHOWN = frozenset({"choices", "beams", "input", "plain", "free"})
+_SHOWN = frozenset({"choices", "beams", "input", "fixed", "plain", "free"})
 """Kinds of fields that raise no bound, where the bytes of the request are counted."""
 
 
@@ -36,6 +36,7 @@ class CappedRequest(NamedTuple):
     Args:
         hide_usage: the usage chunk is ours and not for the client.
         completions: how many are asked for, over all prompts.
+        length: tokens that none of them exceeds, None where nothing is limited.
     """
 
     content: bytes
@@ -43,6 +44,7 @@ class CappedRequest(NamedTuple):
     usd: float | None
     hide_usage: bool
     completions: int
+    length: int | None = None
 
 
 def cap_request(
@@ -76,7 +78,8 @@ def cap_request(
     if name is not None and checked.floor > cap:
         problem = f"is more than the {cap} tokens that this completion may have"
         raise bad_field(checked.floor_name, checked.floor, problem, "lower it, or raise max_tokens")
-    generated = 0 if name is None else (cap + checked.thinking) * checked.completions
+    length = 0 if name is None else cap + checked.thinking
+    generated = length * checked.completions
     usd = tariff.usd_bound(prompt, generated)
     _check(key.budget.usd, usd, "dollars", tariff, name)
     _check(key.budget.joules, tariff.joules_bound(prompt, generated), "joules", tariff, name)
@@ -90,7 +93,7 @@ def cap_request(
     hide = key.limited and sent.get("stream") is True and not wants_usage and not told_anyway
     if hide:
         sent["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    return CappedRequest(encode(sent), prompt + generated, usd, hide, checked.completions)
+    return CappedRequest(encode(sent), prompt + generated, usd, hide, checked.completions, length)
 
 
 def _uncapped(path: str, content: bytes, body: JsonDict, default_tokens: int, tariff: Tariff) -> CappedRequest:

@@ -82,13 +82,16 @@ class Forwarder:
         passed = _PassedRequest(account, path, content, headers, completions_in(path, body))
         if passed.completions > 1:
             asked = [count for name in CHAT_LENGTH_FIELDS if (count := read_count(body.get(name))) is not None]
-            passed.length = max(asked, default=self.app.limits.max_tokens if key.limited else None)
+            passed.length = max(asked, default=None)
         if key.limited or idempotency is not None or key.budget.limited:
             tariff = self.tariffs.bound(model)
             capped = cap_request(
                 key, path, content, body, self.app.limits.max_tokens, tariff, self._backends.rules(model)
             )
             passed.content, passed.hide_usage = capped.content, capped.hide_usage
+            passed.completions = capped.completions
+            if capped.length is not None:
+                passed.length = capped.length
             await account.reserve(capped.tokens, capped.usd, idempotency)
             if (again := replayed(account)) is not None:
                 return again
