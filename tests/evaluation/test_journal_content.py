@@ -22,6 +22,7 @@ from outthink.engines.protocol import Speed
 from outthink.engines.scripted import Completion
 from outthink.evaluation.dataset import open_dataset
 from outthink.evaluation.record import Recording, record
+from outthink.session.store import SampleStore
 
 FAST = Speed(stream=1e6, total=1e8, prefill=1e8, concurrency=8)
 
@@ -173,6 +174,20 @@ def test_a_full_disk_under_the_journal_is_one_line_and_keeps_what_is_saved(tmp_p
     kept = sum(row["answer"] == "1" for row in rows)
     assert kept > 0
     assert len(later.asked) == 64 - kept
+
+
+def test_a_journal_that_is_opened_on_a_full_disk_is_not_to_be_removed(tmp_path, monkeypatch) -> None:
+    connect = sqlite3.connect
+
+    def full(*given: Any, **options: Any) -> sqlite3.Connection:
+        database = connect(*given, **options)
+        database.execute("PRAGMA max_page_count = 1")
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    with pytest.raises(BadInput, match="make room there, and run the same command again") as refused:
+        SampleStore(tmp_path / "o.parquet.journal")
+    assert "remove" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

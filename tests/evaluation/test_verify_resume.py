@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
@@ -91,6 +93,34 @@ def test_the_journal_of_another_run_is_refused(files, tmp_path) -> None:
     others = write_samples(tmp_path / "others.parquet", problems=11)
     with pytest.raises(BadInput, match="journal of another run"):
         run((others, *files[1:]), Judge())
+    run(files, Judge())
+
+
+def test_a_journal_on_a_full_disk_is_not_to_be_removed(files, monkeypatch) -> None:
+    with pytest.raises(EngineError):
+        run(files, Judge(dies_after=20))
+    connect = sqlite3.connect
+
+    def full(*given: Any, **options: Any) -> sqlite3.Connection:
+        return _Full(connect(*given, **options))  # type: ignore[return-value]
+
+    class _Full:
+        def __init__(self, database: sqlite3.Connection) -> None:
+            self._database = database
+
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            if statement.startswith("INSERT"):
+                raise sqlite3.OperationalError("database or disk is full")
+            return self._database.execute(statement, *values)
+
+        def close(self) -> None:
+            self._database.close()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", full)
+        with pytest.raises(BadInput, match="make room there, and run the same command again") as refused:
+            run(files, Judge())
+    assert "remove" not in str(refused.value)
     run(files, Judge())
 
 

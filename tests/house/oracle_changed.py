@@ -203,6 +203,7 @@ MAY_DIFFER: dict[str, str] = {
     "help/outthink compare/with --live, TRACES are data sets*": "one reader of data sets",
     "errors/BadInput/'host', {}, 'is reachable from elsewhere*": "who needs a key is a setting",
     "errors/BadInput/'ledger', {}, *": "a ledger that is named is made only where that is wanted",
+    "errors/BadInput/'--out', {}, 'is no journal ({})', *": "nobody is told to remove a journal",
     "errors/LedgerDown/'sqlite:///{} cannot be made: *": "--check tries the ledger's folder",
     "errors/BadInput/'keys', {}, *": "who needs a key is a setting",
     "errors/BadInput/'keys open', {}, *": "keys open is new",

@@ -202,5 +202,5 @@ def test_a_sample_survives_the_store_unchanged(tmp_path: Path) -> None:
 def test_a_file_that_is_no_store_is_bad_input(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("hello " * 500)
-    with pytest.raises(BadInput, match="remove the file"):
+    with pytest.raises(BadInput, match="move the file away"):
         SampleStore(path)

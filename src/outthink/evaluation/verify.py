@@ -222,6 +222,7 @@ def _judged(score: Score, verifier: Verifier) -> JudgedSample:
 
 _PATIENCE = 30.0
 """Seconds to wait for another process."""
+_ROOM = "check the folder, make room there, and run the same command again: what is scored stays"
 _ANOTHER = "run it as it was begun, or change --out"
 
 
@@ -260,9 +261,13 @@ class _ScoreJournal:
                 row: JudgedSample(score, None if steps is None else tuple(steps), tokens, reason)
                 for row, (score, steps, tokens, reason) in scores.items()
             }
+        except sqlite3.OperationalError as error:
+            self._database.close()
+            raise BadInput("--out", str(self.path), f"cannot be written ({error})", _ROOM) from None
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             self._database.close()
-            raise BadInput("--out", str(self.path), f"is no journal ({error})", "remove the file") from None
+            remedy = "give another name, or move the file away"
+            raise BadInput("--out", str(self.path), f"is no journal ({error})", remedy) from None
         if kept != run:
             self._database.close()
             raise BadInput("--out", str(self.path), "is the journal of another run", _ANOTHER)
@@ -288,8 +293,7 @@ class _ScoreJournal:
         except sqlite3.OperationalError as error:
             with suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
-            remedy = "free space there and run the same command again: what is scored stays"
-            raise BadInput("--out", str(self.path), f"cannot be written ({error})", remedy) from None
+            raise BadInput("--out", str(self.path), f"cannot be written ({error})", _ROOM) from None
         self.saved.update(self.waiting)
         self.waiting.clear()
         self._committed = monotonic()

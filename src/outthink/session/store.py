@@ -27,6 +27,7 @@ _PAUSE = 0.01
 """Seconds between two attempts to switch a file's log on."""
 _PATIENCE = 30.0
 """Seconds to wait for another process."""
+_ROOM = "check the folder, make room there, and run the same command again: what is saved stays"
 _FIELDS = {field.name for field in fields(Sample)}
 
 
@@ -51,12 +52,10 @@ class SampleStore:
             self._database.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
         except (OSError, sqlite3.OperationalError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise BadInput(
-                "store", str(path), f"cannot be written ({reason})", "check the folder, and the space there"
-            ) from None
+            raise BadInput("store", str(path), f"cannot be written ({reason})", _ROOM) from None
         except sqlite3.DatabaseError as error:
             raise BadInput(
-                "store", str(path), f"is no sample store ({error})", "give another name, or remove the file"
+                "store", str(path), f"is no sample store ({error})", "give another name, or move the file away"
             ) from None
 
     def get(self, key: str) -> Sample | None:
@@ -108,8 +107,7 @@ class SampleStore:
         try:
             self._database.execute(statement, values)
         except sqlite3.OperationalError as error:
-            remedy = "free space there and run the same command again: what is saved stays"
-            raise BadInput("store", str(self.path), f"cannot be written ({error})", remedy) from None
+            raise BadInput("store", str(self.path), f"cannot be written ({error})", _ROOM) from None
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from None
 
