@@ -125,6 +125,10 @@ def test_types_and_places_of_paths(file: Path) -> None:
             "[[backends]]\nurl = 'http://h/v1'\nkey_env = 'A'\nkey_file = 'b'\n",
             ("toml: backends[1].key_file", "one of"),
         ),
+        ("[[backends]]\nurl = 'http://h/v1'\nimage_tokens = 0\n", ("toml: backends[1].image_tokens: 0", "above 0")),
+        ("[[backends]]\nurl = 'http://h/v1'\nimage_tokens = 1.5\n", ("backends[1].image_tokens", "whole number")),
+        ("[[backends]]\nurl = 'http://h/v1'\nallow_fields = 'a'\n", ("backends[1].allow_fields", '["one", "two"]')),
+        ("[[backends]]\nurl = 'http://h/v1'\nlength_name = 'n'\n", ("backends[1].length_name: 'n'", "max_tokens or")),
     ],
 )
 def test_every_wrong_word_is_one_line_that_names_its_place(file: Path, text: str, parts: tuple[str, ...]) -> None:
@@ -235,3 +239,34 @@ def test_the_example_explains_every_key_and_holds_the_defaults(file: Path) -> No
 )
 def test_urls_are_shown_without_their_secrets(url: str, shown: str) -> None:
     assert masked_url(url) == shown
+
+
+def test_backends_may_have_names(file: Path) -> None:
+    text = "[backends.gpu]\nurl = 'http://h/v1'\nimage_tokens = 900\n[backends.'my old one']\nurl = 'http://i/v1'\n"
+    config = read(file, text)
+    assert [(backend.name, backend.url) for backend in config.backends] == [
+        ("gpu", "http://h/v1"),
+        ("my old one", "http://i/v1"),
+    ]
+    settings = [backend.settings().fields for backend in config.backends]
+    assert [fields.setting for fields in settings] == ["[backends.gpu]", '[backends."my old one"]']
+    assert settings[0].image_tokens == 900
+    file.with_name("again.toml").write_text(effective(config))
+    assert read_config(file.with_name("again.toml"), environ={}).backends == config.backends
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[backends.gpu]\nweight = 2\n", ("backends.gpu.url", "missing")),
+        ("[backends.gpu]\nurl = 'http://h/v1'\nwight = 2\n", ("backends.gpu", "did you mean weight")),
+        ("[backends.gpu]\nurl = 'http://h/v1'\nweight = 0\n", ("backends.gpu.weight: 0", "above 0")),
+        ("[backends]\nurl = 'http://h/v1'\n", ("backends", "[[backends]] or [backends.NAME]")),
+        ("backends = 'http://h/v1'\n", ("backends", "[[backends]] or [backends.NAME]")),
+    ],
+)
+def test_wrong_words_of_a_named_backend_are_said_by_its_name(file: Path, text: str, parts: tuple[str, ...]) -> None:
+    with pytest.raises(BadInput) as wrong:
+        read(file, text)
+    for part in parts:
+        assert part in str(wrong.value)

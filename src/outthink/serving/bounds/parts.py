@@ -25,8 +25,11 @@ _PICTURES = frozenset(map(normalised, ("image_url", "image", "input_image")))
 _SOUNDS = frozenset(map(normalised, ("input_audio", "audio_url", "audio")))
 _UNSHOWN = frozenset(
     {"video", "videourl", "inputvideo", "file", "inputfile", "fileurl", "fileid", "fileids", "images", "videos"}
-    | {"audios", "files", "attachments", "document", "multimodaldata"}
+    | {"audios", "files", "attachments", "document", "multimodaldata", "url", "uri", "fileuri", "imagefile", "filedata"}
+    | {"inlinedata", "mediaurl"}
 )
+_SHOWN = frozenset({"content", "text", "tool_calls", "function_call", "arguments", "output", "input", "summary"})
+"""Fields of which an item has one, or else its id stands for what the server has kept."""
 _PROSE = frozenset(
     {"tool_calls", "function_call", "arguments", "input", "annotations", "citations", "logprobs", "caller"}
     | {"reasoning_details", "thinking_blocks", "provider_specific_fields", "metadata", "cache_control"}
@@ -109,8 +112,11 @@ class PartBounds:
                 self._refuse_unless_allowed(place, kind if isinstance(kind, str) else name, name)
             elif name not in _PROSE and isinstance(value, list | dict):
                 inside.append((f"{place}.{name}", value))
-        if kind == "reasoning" and part.get("id") and not (part.get("encrypted_content") or part.get("content")):
-            known = False  # the server adds what it has kept under that id
+        if part.get("id"):
+            if kind == "reasoning":  # its summary is less than what the server has kept
+                known = bool(part.get("encrypted_content") or part.get("content"))
+            elif known and _SHOWN.isdisjoint(part):
+                known, kind = False, "item_reference"
         if not known and not counted:
             self._refuse_unless_allowed(place, kind)
         return inside
@@ -118,7 +124,7 @@ class PartBounds:
     def _refuse_unless_allowed(self, place: str, *kinds: Json) -> None:
         names: Collection[str] = [kind for kind in kinds if isinstance(kind, str)]
         if not any(normalised(name) in self._rules.allowed for name in names):
-            kind = next(iter(names), None)
+            kind = next(iter(names), place)
             what = "brings in tokens that the request does not show, and this key has a budget"
             raise self._refused(place, kind, what, self._rules.remedy("allow_fields", f'["{kind}"]'))
 
@@ -139,7 +145,10 @@ class PartBounds:
         if rate is None:
             what = "is sound, whose tokens the request does not show, and this key has a budget"
             raise self._refused(place, "audio", what, self._rules.remedy("audio_tokens_per_second", "N"))
-        data = (value.get("data") or value.get("url")) if isinstance(value, dict) else value
+        sources = (
+            [value.get(name) for name in ("data", "url") if value.get(name)] if isinstance(value, dict) else [value]
+        )
+        data = sources[0] if len(sources) == 1 else None  # nobody knows which of two the server reads
         seconds = sound_seconds(data) if isinstance(data, str) else None
         if seconds is None or not isinstance(data, str):
             raise self._refused(place, "audio", "is sound of unknown length", "send its bytes, as wav or mp3")
