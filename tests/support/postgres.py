@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -105,6 +107,20 @@ class PostgresServer:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(20)
             self._process = None
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """Every process of it is stopped: connections stay, and nothing comes over them."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        processes = [self._process.pid, *map(int, children)]
+        for number in processes:
+            os.kill(number, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for number in processes:
+                os.kill(number, signal.SIGCONT)
 
     def database(self, name: str) -> str:
         """The URL of a new, empty database."""

@@ -103,7 +103,7 @@ def open_durable(
     rules: Rules | None = None,
     *,
     spool: Path | None = None,
-    refresh: float = 2.0,
+    refresh: float = 1.0,
     clock: Callable[[], float] = time.time,
     absent: str = "",
 ) -> DurableLedger:

@@ -66,6 +66,9 @@ class Database(Protocol):
     def erase(self) -> None:
         """Take what was deleted out of the files, too, as soon as nobody reads it any more; never waits for that."""
 
+    def interrupt(self) -> None:
+        """Break off what another thread waits for here, as far as that is possible; never waits, never raises."""
+
     def close(self) -> None:
         """Disconnect; never raises."""
 

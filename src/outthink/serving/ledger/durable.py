@@ -18,7 +18,7 @@ from typing import TypeVar, Unpack
 from outthink.serving.ledger import queries, writer
 from outthink.serving.ledger.admitted import AdmissionNotes
 from outthink.serving.ledger.database import Connect, Database
-from outthink.serving.ledger.outage import Link, Offline, Spool
+from outthink.serving.ledger.outage import PATIENCE, Link, Offline, Spool
 from outthink.serving.ledger.queries import KeyCache, ReaderThread
 from outthink.serving.ledger.reservations import ReservationRequest, Settlement, check_bounds, release
 from outthink.serving.ledger.writer import Rules, Writer
@@ -45,6 +45,12 @@ _WRITTEN = 10.0
 """Seconds within which a record is surely written that nobody waits for."""
 _AT_MOST = 0.25
 """Seconds between looks for a key that is not known, however many ask with wrong ones."""
+_WATCH_EVERY = 0.1
+_SOON = 0.005
+_LOOK_SECONDS = 1.0
+"""What a look at the table of keys may take: with one a second, a database that hangs is noticed within two."""
+_PAGE_SECONDS = 8.0
+"""What a search through everything may take: nobody's request waits for it."""
 
 
 class DurableLedger:
@@ -62,7 +68,7 @@ class DurableLedger:
         spool: Path,
         rules: Rules,
         *,
-        refresh: float = 2.0,
+        refresh: float = 1.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._rules, self._refresh, self._clock = rules, refresh, clock
@@ -70,16 +76,18 @@ class DurableLedger:
         self._offline = Offline(Spool(spool, owner))
         self._notes = AdmissionNotes(spool, owner)
         self._writer = Writer(Link(connect, self._offline), self._offline, owner, rules, clock, spool)
-        self._reader = ReaderThread(connect)
+        self._reader, self._pages = ReaderThread(connect, _LOOK_SECONDS), ReaderThread(connect, _PAGE_SECONDS)
         self._keys = KeyCache(clock)
         self._loop: asyncio.AbstractEventLoop
         self._looked = 0.0
         self._known_version = (-1, -1)
         self._looking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Connect and migrate. Raises LedgerDown, or BadInput for what is no ledger of this version."""
         self._loop = asyncio.get_running_loop()
+        self._watching = asyncio.create_task(self._watch())
         prepared = self._loop.create_future()
         self._writer.put(self._writer.upkeep.prepare, prepared)
         self._writer.start()
@@ -96,9 +104,24 @@ class DurableLedger:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
-        await asyncio.to_thread(self._writer.stop)
+        self._writer.stop()
+        while self._writer.alive:  # noqa: ASYNC110 - of a thread, not of ours
+            await asyncio.sleep(_SOON)
         await self._reader.close()
+        await self._pages.close()
         self._notes.close()
+        if self._watching is not None:  # until here: what is written last may hang as well
+            self._watching.cancel()
+            self._watching = None
+
+    async def _watch(self) -> None:
+        """Give up threads that hang."""
+        while True:
+            await asyncio.sleep(_WATCH_EVERY)
+            self._writer.give_up()
+            if self._reader.give_up():
+                self._writer.doubt()
+            self._pages.give_up(None if self.problem is None else PATIENCE)
 
     @property
     def guarded(self) -> bool:
@@ -194,19 +217,19 @@ class DurableLedger:
 
     async def receipt(self, request_id: str) -> RequestRecord | None:
         """A request's record."""
-        return await self._reader.ask(lambda database: queries.receipt(database, request_id))
+        return await self._pages.ask(lambda database: queries.receipt(database, request_id))
 
     async def content(self, request_id: str) -> tuple[str | None, str | None] | None:
         """A request as it was sent, and its reply, where they were stored."""
-        return await self._reader.ask(lambda database: queries.content(database, request_id))
+        return await self._pages.ask(lambda database: queries.content(database, request_id))
 
     async def search(self, **terms: Unpack[SearchTerms]) -> Sequence[RequestRecord]:
         """Records that fit, newest first."""
-        return await self._reader.ask(lambda database: queries.search(database, terms))
+        return await self._pages.ask(lambda database: queries.search(database, terms))
 
     async def spend(self, group_by: GroupBy, since: float | None = None, until: float | None = None) -> Sequence[Spend]:
         """Sums over whole days (UTC)."""
-        return await self._reader.ask(lambda database: queries.spend(database, group_by, since, until))
+        return await self._pages.ask(lambda database: queries.spend(database, group_by, since, until))
 
     async def add_key(self, name: str, terms: Terms) -> tuple[StoredKey, str]:
         """Make a key; returns it and its secret."""

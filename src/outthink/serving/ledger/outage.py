@@ -1,7 +1,7 @@
-"""What happens while the database is gone: records go to local disk, requests of limited keys are refused.
+"""What happens while the database is gone or hangs: records go to local disk, requests of limited keys are refused.
 
-Knows: that nothing that was served is forgotten while there is any place for it, and when the database is tried again.
-Used by the writer's thread alone. Does not know what a settlement does in the database.
+Knows: that nothing that was served is forgotten while there is any place for it, when the database is tried again, and
+that every use of a connection has a deadline on our side. Does not know what a settlement does in the database.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -18,7 +19,16 @@ from typing import IO, TypeVar
 from outthink.core.errors import BadInput
 from outthink.core.paths import private_file, private_folder
 from outthink.http.fields import JsonDict, encode
-from outthink.serving.ledger.database import Connect, ConnectionLost, Database, loaded, packed, unpacked
+from outthink.serving.ledger.database import (
+    Connect,
+    ConnectionLost,
+    Database,
+    QueryResult,
+    SqlValue,
+    loaded,
+    packed,
+    unpacked,
+)
 from outthink.serving.ledger.reservations import ReservationRequest, Settlement
 from outthink.serving.protocols import Idempotency, LedgerDown, Reservation
 
@@ -255,6 +265,99 @@ class Offline:
         self._spool.close()
 
 
+# A thread that hangs cannot be ended, so it is left behind: whatever it meets next ends it, and it changes nothing.
+
+PATIENCE = 2.0
+"""Seconds that a database has for one statement."""
+
+
+class Abandoned(BaseException):
+    """The thread that meets this was given up, and others do its work: it has nothing to do but to end."""
+
+
+class Deadline:
+    """Around every use of one connection by one thread: `with deadline: ...`."""
+
+    def __init__(self, seconds: float = PATIENCE) -> None:
+        self.seconds = seconds
+        self.database: Database | None = None
+        self._since: float | None = None
+        self._abandoned = False
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._abandoned:
+                raise Abandoned
+            self._since = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._since = None
+            if self._abandoned:
+                raise Abandoned
+
+    def give_up(self, seconds: float | None = None) -> bool:
+        """Whether the thread has waited for too long; it is given up then, and what it waits for broken off."""
+        most = self.seconds if seconds is None else seconds
+        with self._lock:
+            if self._abandoned or self._since is None or time.monotonic() - self._since < most:
+                return False
+            self._abandoned = True
+        if self.database is not None:
+            self.database.interrupt()
+        return True
+
+    def close(self) -> None:
+        """Disconnect what an abandoned thread has left."""
+        if self.database is not None:
+            self.database.close()
+
+
+class Watched:
+    """A connection whose every use has a deadline."""
+
+    def __init__(self, connect: Connect, deadline: Deadline) -> None:
+        self._deadline = deadline
+        with deadline:
+            self._database = deadline.database = connect()
+        self.name = self._database.name
+
+    def begin(self, locks: Sequence[str]) -> None:
+        """Begin to write."""
+        with self._deadline:
+            self._database.begin(locks)
+
+    def commit(self) -> None:
+        """Make everything since `begin` durable."""
+        with self._deadline:
+            self._database.commit()
+
+    def rollback(self) -> None:
+        """Undo everything since `begin`."""
+        with self._deadline:
+            self._database.rollback()
+
+    def execute(self, statement: str, values: Sequence[SqlValue] = ()) -> QueryResult:
+        """Run a statement."""
+        with self._deadline:
+            return self._database.execute(statement, values)
+
+    def erase(self) -> None:
+        """Take what was deleted out of the database's log, too."""
+        with self._deadline:
+            self._database.erase()
+
+    def interrupt(self) -> None:
+        """Break off what another thread waits for."""
+        self._database.interrupt()
+
+    def close(self) -> None:
+        """Disconnect."""
+        with self._deadline:
+            self._database.close()
+
+
 T = TypeVar("T")
 _FIRST, _LONGEST = 0.5, 10.0
 """Seconds between attempts to reach a database that is gone."""
@@ -268,10 +371,19 @@ class Link:
 
     def __init__(self, connect: Connect, offline: Offline) -> None:
         self._connect, self._offline = connect, offline
-        self._database: Database | None = None
+        self.deadline = Deadline()
+        self._database: Watched | None = None
         self._pause = _FIRST
         self.retry_at = 0.0
         """When to probe again, by the monotonic clock."""
+
+    def successor(self) -> Link:
+        """The link of the thread that takes over from one that was given up."""
+        link = Link(self._connect, self._offline)
+        link.retry_at = time.monotonic() + self._pause
+        link._pause = min(self._pause * 2, _LONGEST)
+        self._offline.begin("it does not answer")
+        return link
 
     def do(self, work: Callable[[Database], T]) -> T:
         """Do some work. Raises ConnectionLost (at once where that is known already), or what the work raises."""
@@ -302,9 +414,9 @@ class Link:
             return result
         raise AssertionError
 
-    def _opened(self) -> Database:
+    def _opened(self) -> Watched:
         try:
-            return self._connect()
+            return Watched(self._connect, self.deadline)
         except BadInput as error:
             if not self._offline.opened:
                 raise

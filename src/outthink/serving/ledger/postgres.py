@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 _LOCKS = 0x6F740000_00000000
 """Our advisory locks begin here, so that they meet no others'."""
-_OPTIONS = "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s"
+_OPTIONS = "-c statement_timeout=10s -c lock_timeout=1500ms -c idle_in_transaction_session_timeout=10s"
 _WAIT = 2
 """Seconds to connect."""
 
@@ -84,6 +86,11 @@ class PostgresDatabase:
 
     def erase(self) -> None:
         """Nothing to do: the server's vacuum and its log's rotation are its operator's."""
+
+    def interrupt(self) -> None:
+        """Break off what another thread waits for: nothing more comes over this connection."""
+        with suppress(OSError, self._errors.Error), socket.socket(fileno=os.dup(self._connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Disconnect."""

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from outthink.core.errors import BadInput
 from outthink.core.request import Budget
 from outthink.http.fields import JsonDict
 from outthink.serving.ledger.database import Connect, ConnectionLost, Database, SqlValue, clean, read
+from outthink.serving.ledger.outage import PATIENCE, Abandoned, Deadline, Watched
 from outthink.serving.ledger.sums import SUMS, Sums, day_of, ranked
 from outthink.serving.protocols import (
     ANYONE,
@@ -98,33 +101,96 @@ def spend(database: Database, group_by: GroupBy, since: float | None, until: flo
 
 
 T = TypeVar("T")
+Future = asyncio.Future[Any]
+Question = Callable[[Database], Any]
+_SOON = 0.01
+_DOWN = "the ledger's database cannot be used now"
 
 
 class ReaderThread:
-    """Reads on a connection of its own, so that no question holds up a settlement. A broken one is opened once more."""
+    """Reads on a connection of its own, so that no question holds up a settlement. A broken one is opened once more.
 
-    def __init__(self, connect: Connect) -> None:
-        self._connect = connect
-        self._database: Database | None = None
+    Args:
+        seconds: that a statement may take.
+    """
+
+    def __init__(self, connect: Connect, seconds: float = PATIENCE) -> None:
+        self._connect, self._seconds = connect, seconds
         self._closed = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outthink-ledger-reader")
+        self._shift: _Shift | None = None
 
     async def ask(self, question: Callable[[Database], T]) -> T:
         """The answer to a question. Raises LedgerDown, or what the question raises."""
         if self._closed:
             raise LedgerDown("the ledger is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, question)
+        if self._shift is None:
+            self._shift = _Shift(self._connect, self._seconds)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._shift.jobs.put((question, future))
+        return await future
 
-    def _answer(self, question: Callable[[Database], T]) -> T:
+    def give_up(self, seconds: float | None = None) -> bool:
+        """Leave a thread behind that hangs, if it does, and let nobody wait for it; `seconds` as of now."""
+        shift = self._shift
+        if shift is None or not shift.deadline.give_up(seconds):
+            return False
+        self._shift = None
+        shift.fail(LedgerDown(_DOWN, "it does not answer"))
+        return True
+
+    async def close(self) -> None:
+        """Disconnect and end."""
+        self._closed = True
+        if self._shift is not None:
+            self._shift.jobs.put(None)
+        while self._shift is not None and self._shift.thread.is_alive():  # noqa: ASYNC110 - of a thread, not of ours
+            await asyncio.sleep(_SOON)
+
+
+class _Shift:
+    """One thread, its connection and its questions."""
+
+    def __init__(self, connect: Connect, seconds: float) -> None:
+        self.deadline = Deadline(seconds)
+        self.jobs: queue.SimpleQueue[tuple[Question, Future] | None] = queue.SimpleQueue()
+        self._connect = connect
+        self._database: Watched | None = None
+        self._asked: Future | None = None
+        # A daemon: one that hangs must not hold up the end of the program.
+        self.thread = threading.Thread(target=self._run, name="outthink-ledger-reader", daemon=True)
+        self.thread.start()
+
+    def fail(self, error: Exception) -> None:
+        """Answer everything that waits with an error."""
+        futures = [] if self._asked is None else [self._asked]
+        with suppress(queue.Empty):
+            while (job := self.jobs.get_nowait()) is not None:
+                futures.append(job[1])
+        resolve([(future, error) for future in futures])
+
+    def _run(self) -> None:
+        try:
+            while (job := self.jobs.get()) is not None:
+                question, self._asked = job
+                result = self._answer(question)
+                future, self._asked = self._asked, None
+                deliver([(future, result)])
+            self._drop()
+        except Abandoned:
+            self.deadline.close()
+
+    def _answer(self, question: Question) -> Any:
         for last in (False, True):
             try:
                 if self._database is None:
-                    self._database = self._connect()
+                    self._database = Watched(self._connect, self.deadline)
                 return question(self._database)
             except ConnectionLost as error:
                 self._drop()
                 if last or not error.again:
-                    raise LedgerDown("the ledger's database cannot be used now", str(error)) from None
+                    return LedgerDown(_DOWN, str(error))
+            except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
+                return error
         raise AssertionError
 
     def _drop(self) -> None:
@@ -132,12 +198,23 @@ class ReaderThread:
             self._database.close()
             self._database = None
 
-    async def close(self) -> None:
-        """Disconnect and end."""
-        if not self._closed:
-            self._closed = True
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._drop)
-            self._thread.shutdown()
+
+def deliver(results: Sequence[tuple[Future, Any]]) -> None:
+    """Hand results, or exceptions, to the event loop, all in one step."""
+    if results:
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            results[0][0].get_loop().call_soon_threadsafe(resolve, results)
+
+
+def resolve(results: Sequence[tuple[Future, Any]]) -> None:
+    """Give futures their results."""
+    for future, result in results:
+        if future.done():
+            continue
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
 
 
 _COLUMNS = "id, name, terms, created, revoked, last_used"

@@ -115,7 +115,7 @@ class SqliteDatabase:
         absent: what to do where there is no ledger; left out, the file is made.
     """
 
-    def __init__(self, path: Path, *, patience: float = 3.0, absent: str = "") -> None:
+    def __init__(self, path: Path, *, patience: float = 1.5, absent: str = "") -> None:
         self.name = f"sqlite:///{path}"
         self._checkpoints = Checkpoints(path)
         if absent and not path.exists():
@@ -179,6 +179,11 @@ class SqliteDatabase:
     def erase(self) -> None:
         """Take what was deleted out of the log, too, as soon as nobody reads it any more."""
         self._checkpoints.empty()
+
+    def interrupt(self) -> None:
+        """Break off what another thread waits for."""
+        with suppress(sqlite3.Error):  # it is closed already
+            self._connection.interrupt()
 
     def close(self) -> None:
         """Close the file."""

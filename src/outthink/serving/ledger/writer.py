@@ -6,13 +6,11 @@ when it is old. How a reservation or a settlement is written are functions of a 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,8 +18,8 @@ from typing import Any
 
 from outthink.serving.ledger.admitted import record_orphans
 from outthink.serving.ledger.database import ConnectionLost, Database, insert, marks, migrate, packed, read, row
-from outthink.serving.ledger.outage import Link, Offline
-from outthink.serving.ledger.queries import note_use
+from outthink.serving.ledger.outage import Abandoned, Link, Offline
+from outthink.serving.ledger.queries import Future, deliver, note_use
 from outthink.serving.ledger.reservations import (
     INSERT,
     KEPT,
@@ -43,7 +41,6 @@ _USED_EVERY = 60.0
 """Seconds between two times that it is written down when a key was last used."""
 
 Work = Callable[[Database], Any]
-Future = asyncio.Future[Any]
 Job = tuple[Settlement | ReservationRequest | Work, Future | None]
 
 
@@ -62,13 +59,35 @@ class Writer:
         self._link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
         self.upkeep = Upkeep(link, offline, owner, rules, clock, folder)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="outthink-ledger", daemon=True)
+        self._thread: threading.Thread | None = None
+        self._doing: Sequence[Job] = ()
+        """What the thread is at; nobody has heard of it yet."""
         self._last_used: dict[str, float] = {}
         self._ended = False
 
     def start(self) -> None:
         """Begin to take jobs."""
+        # A daemon: one that hangs must not hold up the end of the program.
+        self._thread = threading.Thread(target=self._run, name="outthink-ledger", daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are taken."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def doubt(self) -> None:
+        """Somebody else has found that the database does not answer: see whether it does."""
+        self._offline.begin("it does not answer")
+        self.put(lambda database: None)  # wakes the thread, which then finds the upkeep due
+
+    def give_up(self) -> None:
+        """Leave a thread behind that hangs, if it does; another does what it was at once more, which counts once."""
+        if self._link.deadline.give_up():
+            self._link = self.upkeep.link = self._link.successor()
+            if self._ended:
+                self._jobs.put(None)  # the other one may have been told already
+            self.start()
 
     def put(self, job: Settlement | ReservationRequest | Work, future: Future | None = None) -> None:
         """Do something soon; the future gets its result, or LedgerDown once `stop` has been called."""
@@ -78,22 +97,24 @@ class Writer:
             future.set_exception(LedgerDown("the ledger is closed"))
 
     def stop(self) -> None:
-        """Do what waits, disconnect and end; returns when that is done."""
+        """Do what waits, disconnect and end; `alive` tells when that is done."""
         self._ended = True
-        if self._thread.is_alive():
-            self._jobs.put(None)
-            self._thread.join()
+        self._jobs.put(None)
 
     def _run(self) -> None:
-        going = True
-        while going:
-            jobs, going = self._waiting()
-            if jobs:
-                self._serve(jobs)
-            if going and not self.upkeep.due:
-                self.upkeep.run()
-        self._offline.close()
-        self._link.close()
+        link, going = self._link, True
+        try:
+            self._serve(self._doing)
+            while going:
+                jobs, going = self._waiting()
+                if jobs:
+                    self._serve(jobs)
+                if going and not self.upkeep.due:
+                    self.upkeep.run()
+            self._offline.close()
+            link.close()
+        except Abandoned:
+            link.deadline.close()
 
     def _waiting(self) -> tuple[list[Job], bool]:
         """Everything that waits, or nothing when it is time for something else; and whether to go on."""
@@ -110,13 +131,15 @@ class Writer:
         return jobs, False
 
     def _serve(self, jobs: Sequence[Job]) -> None:
+        self._doing = jobs
         results: list[tuple[Future | None, Any]] = []
         for together, group in groupby(jobs, lambda job: isinstance(job[0], (Settlement, ReservationRequest))):
             if together:
                 results += self._together(list(group))
             else:
                 results += [(future, self._alone(work)) for work, future in group]  # type: ignore[arg-type]
-        _deliver([(future, result) for future, result in results if future is not None])
+        self._doing = ()
+        deliver([(future, result) for future, result in results if future is not None])
 
     def _together(self, batch: Sequence[Job]) -> list[tuple[Future | None, Any]]:
         """Settlements and reservations in one transaction; one by one if any of them cannot be written."""
@@ -166,23 +189,6 @@ class Writer:
             return LedgerDown("the ledger's database cannot be used now", str(error))
         except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
             return error
-
-
-def _deliver(results: Sequence[tuple[Future, Any]]) -> None:
-    """Hand results to the event loop, all in one step."""
-    if results:
-        with suppress(RuntimeError):  # the loop has ended, and nobody waits
-            results[0][0].get_loop().call_soon_threadsafe(_resolve, results)
-
-
-def _resolve(results: Sequence[tuple[Future, Any]]) -> None:
-    for future, result in results:
-        if future.done():
-            continue
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
 
 
 # What was reserved and never settled is charged: a process renews the leases of its requests, and those of one that was
@@ -344,7 +350,7 @@ class Upkeep:
     def __init__(
         self, link: Link, offline: Offline, owner: str, rules: Rules, clock: Callable[[], float], folder: Path
     ) -> None:
-        self._link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
+        self.link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
         self._folder = folder
         self._next = self._tidied = 0.0
         self.unclear: list[ReservationRequest] = []
@@ -353,14 +359,14 @@ class Upkeep:
     @property
     def due(self) -> float:
         """Seconds until `run` is to be called."""
-        moment = self._next if self._offline.problem is None else self._link.retry_at
+        moment = self._next if self._offline.problem is None else self.link.retry_at
         return max(0.0, moment - time.monotonic())
 
     def run(self) -> None:
         """Do what is due; never raises."""
         self._next = time.monotonic() + min(self._rules.lease / 4, _OFTEN)
         try:
-            self._link.probe(self._round)
+            self.link.probe(self._round)
         except ConnectionLost:
             pass  # it is known, and tried again
         except Exception:  # noqa: BLE001 - the thread must live on
