@@ -1,13 +1,14 @@
 """Who may come in: so many requests at once, in all and for each key; the others wait in a short line.
 
-Knows: keys by their id, how fast places come free, and what one request may ask for. Does not know what a request
-does.
+Knows: keys by their id, how fast places come free, the room for bodies, and what one request may ask for. Does not know
+what a request does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections import OrderedDict, deque
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from time import monotonic
@@ -132,6 +133,59 @@ class Admission:
         if greediest is None or self._places.queued(greediest) <= self._places.queued(key) + 1:
             raise busy
         self._places.turn_away(greediest, busy)
+
+
+class BodyRoom:
+    """Bytes of bodies in flight. Keys take turns for them, and none has more than half."""
+
+    def __init__(self, total: int, each: int) -> None:
+        self._total, self._each, self._used = total, each, 0
+        self._held: dict[str, int] = {}
+        self._waiting: OrderedDict[str, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
+
+    async def take(self, key: str, size: int) -> None:
+        """Wait for room."""
+        if key not in self._waiting and self._fits(key, size):
+            self._grant(key, size)
+            return
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, deque()).append((size, given))
+        try:
+            await given
+        except asyncio.CancelledError:
+            if given.done() and not given.cancelled():
+                self.give(key, size)
+            raise
+
+    def give(self, key: str, size: int) -> None:
+        """Give room back, and hand it on."""
+        self._used -= size
+        left = self._held[key] - size
+        if left:
+            self._held[key] = left
+        else:
+            del self._held[key]
+        for key in list(self._waiting):
+            while line := self._waiting.get(key):
+                size, given = line[0]
+                if not given.done():
+                    if self._used + size > self._total:
+                        return  # who came first is not overtaken
+                    if not self._fits(key, size):
+                        break
+                    self._grant(key, size)
+                    given.set_result(None)
+                line.popleft()
+                if not line:
+                    del self._waiting[key]
+
+    def _fits(self, key: str, size: int) -> bool:
+        each = self._total if key == ANYONE.id else self._each
+        return self._used + size <= self._total and self._held.get(key, 0) + size <= each
+
+    def _grant(self, key: str, size: int) -> None:
+        self._used += size
+        self._held[key] = self._held.get(key, 0) + size
 
 
 class Rate:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import re
 from array import array
-from collections import OrderedDict, deque
 from contextlib import suppress
 from itertools import accumulate
 
 from aiohttp import HttpVersion11, web
 
 from outthink.http.fields import JsonDict, decode
-from outthink.serving.admission import Limits
+from outthink.serving.admission import BodyRoom, Limits
 from outthink.serving.failure import Failure
-from outthink.serving.protocols import ANYONE
 
 DEPTH = 128
 """Lists and objects within each other that a body may have: what writes JSON, and walks through it, can follow that."""
@@ -74,59 +72,6 @@ class BodyScan:
             raise bad_body(400, what, "too_many_values")
 
 
-class _Room:
-    """Bytes of bodies in flight. Keys take turns for them, and none has more than half."""
-
-    def __init__(self, total: int, each: int) -> None:
-        self._total, self._each, self._used = total, each, 0
-        self._held: dict[str, int] = {}
-        self._waiting: OrderedDict[str, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
-
-    async def take(self, key: str, size: int) -> None:
-        """Wait for room."""
-        if key not in self._waiting and self._fits(key, size):
-            self._grant(key, size)
-            return
-        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, deque()).append((size, given))
-        try:
-            await given
-        except asyncio.CancelledError:
-            if given.done() and not given.cancelled():
-                self.give(key, size)
-            raise
-
-    def give(self, key: str, size: int) -> None:
-        """Give room back, and hand it on."""
-        self._used -= size
-        left = self._held[key] - size
-        if left:
-            self._held[key] = left
-        else:
-            del self._held[key]
-        for key in list(self._waiting):
-            while line := self._waiting.get(key):
-                size, given = line[0]
-                if not given.done():
-                    if self._used + size > self._total:
-                        return  # who came first is not overtaken
-                    if not self._fits(key, size):
-                        break
-                    self._grant(key, size)
-                    given.set_result(None)
-                line.popleft()
-                if not line:
-                    del self._waiting[key]
-
-    def _fits(self, key: str, size: int) -> bool:
-        each = self._total if key == ANYONE.id else self._each
-        return self._used + size <= self._total and self._held.get(key, 0) + size <= each
-
-    def _grant(self, key: str, size: int) -> None:
-        self._used += size
-        self._held[key] = self._held.get(key, 0) + size
-
-
 class Bodies:
     """Receives and decodes the bodies of one proxy.
 
@@ -137,7 +82,7 @@ class Bodies:
     def __init__(self, limits: Limits, seconds: float) -> None:
         self._limits, self._seconds = limits, seconds
         most = max(limits.bodies, limits.body)
-        self._room = _Room(most, max(most // 2, limits.body))
+        self._room = BodyRoom(most, max(most // 2, limits.body))
 
     async def receive(self, request: web.BaseRequest, key: str) -> tuple[bytes, JsonDict, int]:
         """A body, the object in it, and the room that it takes, for `release`.
