@@ -13,6 +13,7 @@ pytest.importorskip("aiohttp")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.chat_server import ChatServer, Drop, Reply
 from support.hostile_server import ACTS, CUTS, FAILURES, GOOD, REFUSALS, HostileServer
 from support.proxy_server import Got, ProxyServer
 from support.waiting import until
@@ -74,6 +75,15 @@ def test_a_client_hears_of_a_refusal_after_one_more_try_a_sample(
         assert total(servers, "read") <= 2 * WANTED[model]
         if model == "toy":
             assert total(servers, "read") == min(backends, 2)
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single"])
+def test_a_refusal_whose_text_is_cut_off_is_one(model: str) -> None:
+    cut = Reply((b'{"error": {"mess', Drop()), 429, (("retry-after", "9"),), "application/json", together=False)
+    with ChatServer(cut) as backend, ProxyServer(backend.url) as proxy:
+        got = proxy.chat(model)
+        assert (got.status, int(got.headers["retry-after"]) > 1) == (429, True)
+        assert len(backend.calls) == 1
 
 
 @pytest.mark.parametrize("model", ["toy", "outthink/single", "outthink/self-consistency@2"])

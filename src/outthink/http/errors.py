@@ -140,7 +140,7 @@ class ErrorBody:
         """Read an error body of any known shape; other bodies are quoted."""
         try:
             return cls.of(json.loads(content))
-        except ValueError:
+        except (ValueError, RecursionError):
             return cls(one_line(content.decode("utf-8", "replace")))
 
     @classmethod
@@ -316,13 +316,17 @@ class ServerErrors:
 # Which refusals say that the request was not begun. A server that answers anything else may have worked on it before it
 # failed, and sending it again could be paid for twice.
 
-_LOADING = re.compile(r"\b(?:re|down)?loading\b|\bwarming[ -]?up\b|\b(?:is|still) starting\b", re.IGNORECASE)
+_LOADING = re.compile(
+    r"(?<![a-z])(?:re|down)?loading(?![a-z])|\bbeing (?:down)?loaded\b|\bnot (?:yet )?(?:loaded|ready)\b"
+    r"|\bwarming[ -]?up\b|\b(?:is|still) starting\b|\binitiali[sz]ing\b",
+    re.IGNORECASE,
+)
 
 
 def refused_unread(status: int, headers: Mapping[str, str], content: bytes) -> bool:
     """Whether a refusal says that the request was not begun: 429, and 503 with a pause or from a model that loads."""
-    if status != 503:
-        return status == 429
+    if status != 503 or is_html(content):  # a page is of whatever stands before the server
+        return status == 429 or (status == 503 and retry_after(headers) is not None)
     return _unread(status, ErrorBody.parse(content[:_READ]), retry_after(headers))
 
 

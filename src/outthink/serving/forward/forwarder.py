@@ -156,7 +156,7 @@ class Forwarder:
             passed.hide_usage,
         )
         if isinstance(reply, Whole):
-            if retry_after(reply.headers) is None and refused_unread(reply.status, reply.headers, reply.content):
+            if refused_unread(reply.status, reply.headers, reply.content) and retry_after(reply.headers) is None:
                 head["retry-after"] = "1"  # trying again is the client's
             place.close()  # the backend has done its part: its place is not held while the ledger writes
             return await deliver(reply, passage)

@@ -115,7 +115,7 @@ class Failover:
                     if not fault.unsent or not unsent or (pause := self._pause(lease, None)) is None:
                         raise
                 else:
-                    wait = retry_after(reply.headers)
+                    wait = retry_after(reply.headers) if reply.status in _FAILED else None
                     if not brief:
                         self._report(lease, reply, wait, garbled, verdict=verdict)
                     if not brief and reply.status in REFUSED:

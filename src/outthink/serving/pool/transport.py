@@ -171,6 +171,8 @@ class AiohttpTransport:
                 return Whole(reply.status, plain.headers, b"".join([piece async for piece in plain]))
             return Whole(reply.status, reply.headers, await reply.response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if reply.status >= 400:  # its status says more than the fact that its text was cut off
+                return Whole(reply.status, reply.headers, b"")
             raise _fault(error) from error
         finally:
             reply.response.release()
