@@ -145,7 +145,8 @@ class EmbeddedEngine(Engine):
         except EngineError as error:
             if error.fatal or not await child.ended():
                 raise
-            raise EngineError(f"the embedded server ended: {child.fate()}; see {child.log}") from error
+            text = f"the embedded server ended: {child.fate()}; see {child.log}"
+            raise EngineError(text, again=error.again, begun=error.begun) from error
         finally:
             self._running -= 1
             if not self._running:
