@@ -24,6 +24,7 @@ from outthink.serving.pool import BackendPool
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Key, Ledger
 from outthink.serving.watch import RefusedRequest, Watchers
+from outthink.workers.pool import asker
 
 Route = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("outthink.serving")
@@ -180,6 +181,7 @@ class App:
         route = self._find_route(path, request.method)
         key = await self._authorise(request, path)
         self._asking[id(request)] = key.id
+        asker.set(key.id)
         # Probes, receipts and the dashboard take no place: they answer while all are taken.
         if request.method != "POST" or not path.startswith("/v1/"):
             return await route(request, key)

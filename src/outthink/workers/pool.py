@@ -14,9 +14,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,17 @@ _OVERRAN = -signal.SIGPROF if _POSIX else None  # exit code of a worker that its
 _START = 60.0  # seconds for the start, which a busy machine can make long
 _SCRIPT = Path(__file__).with_name("process.py")
 _COMMAND = (sys.executable, "-P", str(_SCRIPT))
-_MOST = 4  # workers of one process
+_LEAST, _MOST = 2, 4  # workers of one process: with one alone, what hangs for its limit holds up everybody
+_ALLOWED = 10.0
+_REMEMBERED = 1024  # turns whose seconds are known
 
 
 Value = Any
 """JSON whose shape depends on the function; of an answer None where there is none."""
 _Job = tuple[dict[str, Value], "Future[Value]"]
+asker: ContextVar[str | None] = ContextVar("asker", default=None)
+"""On whose behalf calls are made, for programs that serve several. Askers take turns, and none has all workers."""
+_Turn = tuple[str | None, Hashable]
 
 
 class _Overrun(Exception):
@@ -53,6 +59,8 @@ class _Worker:
     def __init__(self, command: tuple[str, ...]) -> None:
         self._command = command
         self.process: subprocess.Popen[bytes] | None = None
+        self.spent = 0.0
+        """Seconds of processor time of the last call."""
 
     def call(self, request: dict[str, Value]) -> Value:
         """The function's value; None where it raised, hung or took the process with it.
@@ -63,6 +71,7 @@ class _Worker:
         if self.process is None or self.process.poll() is not None:
             self.close()
             self._start()
+        self.spent = request["limit"]  # unless it says less
         backstop = request["limit"] * _BACKSTOP
         request = request | {"backstop": backstop}
         try:
@@ -74,7 +83,10 @@ class _Worker:
             return None
         if reply is not None and "error" in reply:
             raise OutthinkError(f"worker: cannot call {reply['error']}; check the installation")
-        return None if reply is None else reply.get("value")
+        if reply is None:
+            return None
+        self.spent = reply.get("seconds", 0.0)
+        return reply.get("value")
 
     def close(self) -> None:
         """End the process; a later call starts another."""
@@ -147,15 +159,25 @@ class WorkerPool:
 
     Args:
         limit: seconds of processor time that a call may take which names no limit of its own.
-        count: workers at most; each starts when a call finds none idle. Half the cores if not given.
+        count: workers at most; each starts when a call finds none idle. Half the cores, and two at least, if not given.
         command: what a worker runs; it gets this process's id as its last argument.
+        allowed: seconds of processor time of all calls of one turn; what is asked beyond them gives None at once.
     """
 
-    def __init__(self, *, limit: float = LIMIT, count: int | None = None, command: Sequence[str] = _COMMAND) -> None:
-        self._limit, self._command = limit, tuple(command)
-        self._count = count or max(1, min(_MOST, (os.cpu_count() or 1) // 2))
+    def __init__(
+        self,
+        *,
+        limit: float = LIMIT,
+        count: int | None = None,
+        command: Sequence[str] = _COMMAND,
+        allowed: float = _ALLOWED,
+    ) -> None:
+        self._limit, self._command, self._allowed = limit, tuple(command), allowed
+        self._count = count or max(_LEAST, min(_MOST, (os.cpu_count() or 1) // 2))
         self._ready = threading.Condition()
-        self._turns: OrderedDict[Hashable, deque[_Job]] = OrderedDict()
+        self._askers: OrderedDict[str | None, OrderedDict[Hashable, deque[_Job]]] = OrderedDict()
+        self._running: Counter[object] = Counter()  # calls in workers, by asker and by turn
+        self._seconds: OrderedDict[_Turn, float] = OrderedDict()
         self._workers: list[_Worker] = []
         self._waiting = self._idle = 0
 
@@ -170,7 +192,8 @@ class WorkerPool:
         """Queue one call of `package.module:function`; arguments and value are JSON.
 
         Args:
-            turn: who asks. Of several that wait each has one call in turn, however many it has queued.
+            turn: who asks. Of several that wait each has one call in turn, however many it has queued; one that is
+                named has no more than all workers but one, and so many seconds in all.
             limit: seconds of processor time; an overrun ends the worker and the call gives None.
 
         The result is None where the function raised, hung or died. Cancelling the future before its turn drops the
@@ -179,7 +202,8 @@ class WorkerPool:
         future: Future[Value] = Future()
         job = ({"call": function, "arguments": arguments, "limit": limit or self._limit}, future)
         with self._ready:
-            self._turns.setdefault(turn, deque()).append(job)
+            turns = self._askers.setdefault(asker.get(), OrderedDict())
+            turns.setdefault(turn, deque()).append(job)
             self._waiting += 1
             if self._waiting > self._idle and len(self._workers) < self._count:
                 worker = _Worker(self._command)
@@ -194,28 +218,64 @@ class WorkerPool:
         for worker in self._workers:
             worker.close()
 
-    def _next(self) -> _Job:
+    def _next(self) -> tuple[_Turn, _Job]:
         with self._ready:
             self._idle += 1
-            while not self._turns:
+            while (turn := self._due()) is None:
                 self._ready.wait()
             self._idle, self._waiting = self._idle - 1, self._waiting - 1
-            turn, jobs = self._turns.popitem(last=False)
+            name, number = turn
+            turns = self._askers.pop(name)
+            jobs = turns.pop(number)
             job = jobs.popleft()
             if jobs:
-                self._turns[turn] = jobs
-            return job
+                turns[number] = jobs
+            if turns:
+                self._askers[name] = turns  # at the end of the round
+            self._running.update(_counted(turn))
+            return turn, job
+
+    def _due(self) -> _Turn | None:
+        """Whose turn it is: the first that does not have all its workers."""
+        most = max(1, self._count - 1)
+        for name, turns in self._askers.items():
+            for number in turns:
+                if all(self._running[who] < most for who in _counted((name, number))):
+                    return name, number
+        return None
+
+    def _ended(self, turn: _Turn, seconds: float) -> None:
+        with self._ready:
+            self._running.subtract(_counted(turn))
+            self._running += Counter()  # drops what is 0
+            if turn[1] is not None:
+                self._seconds[turn] = self._seconds.pop(turn, 0.0) + seconds
+                if len(self._seconds) > _REMEMBERED:
+                    self._seconds.popitem(last=False)
+            self._ready.notify_all()
 
     def _serve(self, worker: _Worker) -> None:
         while True:
-            request, future = self._next()
-            if not future.set_running_or_notify_cancel():
-                continue
+            turn, (request, future) = self._next()
+            worker.spent = 0.0
             try:
-                future.set_result(worker.call(request))
+                if not future.set_running_or_notify_cancel():
+                    continue
+                if self._seconds.get(turn, 0.0) > self._allowed:
+                    future.set_result(None)
+                else:
+                    future.set_result(worker.call(request))
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits; the thread must live on
                 worker.close()
                 future.set_exception(error)
+            finally:
+                self._ended(turn, worker.spent)
+
+
+def _counted(turn: _Turn) -> list[object]:
+    """Who is bounded in the workers that they have."""
+    name, number = turn
+    return [who for who in (name, None if number is None else turn) if who is not None]
 
 
 _shared = WorkerPool()

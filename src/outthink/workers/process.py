@@ -6,8 +6,8 @@ calls. It is run as a plain script, without the folder that it lies in (`python 
 of the same names.
 
 A request: {"call": "package.module:function", "arguments": [...], "limit": seconds of processor time, "backstop":
-seconds by the wall clock}. A reply: {"value": ...}, null where the function raised, or {"error": ...} where it cannot
-be imported.
+seconds by the wall clock}. A reply: {"value": ..., "seconds": of processor time}, null where the function raised, or
+{"error": ...} where it cannot be imported.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
@@ -79,7 +80,9 @@ def _answer(request: WorkerRequest, found: dict[str, Callable[..., Any]], nowher
             return json.dumps({"error": f"{name}: {error}"})
     _start_limits(request, nowhere)
     try:
-        reply = json.dumps({"value": found[name](*request["arguments"])})
+        began = time.process_time()
+        value = found[name](*request["arguments"])
+        reply = json.dumps({"value": value, "seconds": time.process_time() - began})
     except Exception:  # noqa: BLE001 - whatever odd input makes a function raise, there is no value
         reply = json.dumps({"value": None})
     _end_limits()

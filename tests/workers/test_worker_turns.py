@@ -1,0 +1,42 @@
+"""Who shares the workers: one request's heavy calls delay another's light one by about its own time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import wait
+
+import pytest
+
+from outthink.workers.pool import WorkerPool, asker
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    made = WorkerPool(limit=0.5, count=2)
+    yield made
+    made.close()
+
+
+def test_what_hangs_leaves_a_worker_to_others(pool: WorkerPool) -> None:
+    heavy = [pool.submit("math:factorial", 10_000_000, turn="heavy") for _ in range(24)]
+    light = pool.submit("math:sqrt", 16, turn="light")
+    assert light.result(60) == 4
+    assert sum(future.done() for future in heavy) <= 2
+
+
+def test_a_turn_has_so_many_seconds_and_no_more() -> None:
+    pool = WorkerPool(limit=0.2, count=2, allowed=0.5)
+    heavy = [pool.submit("math:factorial", 10_000_000, turn="heavy") for _ in range(200)]
+    assert not wait(heavy, 60).not_done, "after three calls the others are not begun"
+    assert pool.submit("math:sqrt", 9, turn="heavy").result(60) is None
+    assert pool.submit("math:sqrt", 9, turn="another").result(60) == 3
+    pool.close()
+
+
+def test_many_requests_of_one_asker_leave_a_worker_to_others(pool: WorkerPool) -> None:
+    asker.set("a")
+    heavy = [pool.submit("math:factorial", 10_000_000, turn=f"heavy {at}") for at in range(24)]
+    asker.set("b")
+    assert [pool.submit("math:sqrt", 16, turn=at).result(60) for at in range(8)] == [4] * 8
+    assert sum(future.done() for future in heavy) < 24
+    asker.set(None)
