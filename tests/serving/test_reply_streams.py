@@ -242,3 +242,40 @@ def test_cuts_and_line_ends_change_neither_text_nor_counts_nor_what_is_hidden(
     most = max(told, default=0)
     wrote = any(given_chunk["text"] for given_chunk in given_chunks)
     assert reader.usage.total().completion == (most if told and covers and (most or not wrote) else None)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/octet-stream"])
+def test_events_are_known_by_their_bytes_and_come_one_by_one(
+    backend: ChatServer, proxy: ProxyServer, kind: str
+) -> None:
+    gate = Gate()
+    backend.routes[CHAT] = stream(chunk("a"), gate, chunk("b"), usage(5, 2), DONE, kind=kind, together=False)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=PATIENCE)
+    body = json.dumps({"model": "toy", "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
+    connection.request("POST", CHAT, body, {"Authorization": "Bearer daily"})
+    reply = connection.getresponse()
+    seen = b""
+    while seen != chunk("a"):
+        seen += reply.read1(1000)
+    gate.open()
+    assert seen + reply.read() == chunk("a") + chunk("b") + DONE
+    connection.close()
+    backend.routes[CHAT] = stream(chunk("a"), usage(5, 2), DONE, kind=kind)
+    got = proxy.chat("toy", headers={"Authorization": "Bearer daily"})  # no stream was asked for
+    assert (got.status, receipt(proxy, got)["tokens"]) == (200, 7)
+
+
+@pytest.mark.parametrize("last", ["completed", "incomplete", "failed"])
+def test_after_the_last_event_of_a_response_nobody_waits_for_the_connection(
+    backend: ChatServer, proxy: ProxyServer, last: str
+) -> None:
+    response = {"status": last, "usage": {"input_tokens": 5, "output_tokens": 2}}
+    sent = [event({"type": "response.output_text.delta", "delta": "a"})]
+    sent.append(f"event: response.{last}\n".encode() + event({"type": f"response.{last}", "response": response}))
+    for more in (b"", DONE):
+        backend.routes["/v1/responses"] = stream(sent[0], sent[1] + more, Hang(), together=False)
+        body = {"model": "toy", "input": "Hi", "stream": True}
+        got = proxy.send("POST", "/v1/responses", body, Authorization="Bearer daily")
+        assert got.content == b"".join(sent) + more
+        made = receipt(proxy, got)
+        assert (made["tokens"], made["stopped"]) == (7, "error" if last == "failed" else "finished")

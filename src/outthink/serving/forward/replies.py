@@ -7,6 +7,7 @@ worth beside what was asked for. Does not know keys or budgets.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -30,9 +31,12 @@ from outthink.serving.protocols import RequestRecord
 # ends of a reply and the beginning of a stream are looked at for this.
 
 _EVENTS = (b"data", b"event", b"id", b"retry", b"error", b": ", b"{", BOM)
+_FIELD = re.compile(rb"\s*(?:data|event|id|retry|error)?:")
 _SPACE = b" \t\r\n"
 _MOST = 32 << 20
 """Bytes of a whole reply to a request for a stream that are read."""
+_LINGER = 0.05
+"""Seconds after the event that ends a response."""
 _LONG = 1 << 20
 """Bytes of a reply that is not read in the event loop."""
 
@@ -47,9 +51,9 @@ def is_garbled(reply: Reply) -> bool:
     if not isinstance(reply, Whole) or reply.status >= 400:
         return False
     content = reply.content
-    if _is_object(content) and content[-64:].rstrip(_SPACE)[-1:] == b"}":
-        return False
-    return _comes_whole(reply.headers) or not content or not begins_events(content)  # some stream unasked
+    if _is_object(content):
+        return content[-64:].rstrip(_SPACE)[-1:] != b"}"
+    return _FIELD.match(content[:64].removeprefix(BOM)) is None  # some stream unasked
 
 
 def _is_object(content: bytes) -> bool:
@@ -85,8 +89,8 @@ async def discard(reply: Reply) -> None:
 
 
 async def complete(reply: Reply) -> Reply:
-    """A reply that does not come in events, read to its end, or its beginning where it is long or breaks off."""
-    if isinstance(reply, Whole) or (reply.status < 400 and not _comes_whole(reply.headers)):
+    """A refusal, read to its end, or its beginning where it is long or breaks off; other replies as they come."""
+    if isinstance(reply, Whole) or reply.status < 400:
         return reply
     return await _rest(reply, b"")
 
@@ -252,10 +256,10 @@ async def forward_stream(request: web.BaseRequest, reply: Response, passage: Pas
     try:
         async for piece in reply:
             if account.first is None:
+                if _is_object(piece) or (_comes_whole(reply.headers) and not begins_events(piece)):
+                    return await _deliver_rest(reply, piece, passage)
                 if not begins_events(piece):
                     raise TransportFault("dropped", "no events")
-                if _is_object(piece):
-                    return await deliver(await _rest(reply, piece), passage)
                 account.first_token()
             shown = reader.feed(piece)
             refused = reader.failure is not None and reader.failure.about_key
@@ -270,10 +274,17 @@ async def forward_stream(request: web.BaseRequest, reply: Response, passage: Pas
                 await response.write(shown)
                 break
             if shown and begun:
+                if reader.ended:
+                    await account.settle(passage.record(status, reader.failure, _kept(kept)))
                 await response.write(shown)
+            if reader.ended:
+                await _linger(reply, response, reader)
+                break
             if refused and reader.failure is not None:
                 raise passage.refused_key(reader.failure.status)
         else:
+            if account.first is None and _comes_whole(reply.headers):
+                return await _deliver_rest(reply, b"", passage)
             await _end_stream(request, response, reader, kept)
             await account.settle(passage.record(status, reader.failure, _kept(kept)))
         passage.judge(reader.failure)
@@ -293,6 +304,27 @@ async def forward_stream(request: web.BaseRequest, reply: Response, passage: Pas
         await response.write(b"data: " + failure.body() + b"\n\n")
         await response.write_eof()
     return response
+
+
+async def _deliver_rest(reply: Response, piece: bytes, passage: Passage) -> web.Response:
+    """A reply that turns out not to come in events."""
+    whole = await _rest(reply, piece)
+    if is_garbled(whole):
+        passage.lease.report(ok=False)
+    return await deliver(whole, passage)
+
+
+async def _linger(reply: Response, response: web.StreamResponse, reader: EventReader) -> None:
+    """What a backend sends behind the event that ends a response; many keep the connection open instead."""
+    try:
+        async with asyncio.timeout(_LINGER):
+            async for piece in reply:
+                if shown := reader.feed(piece):
+                    await response.write(shown)
+                if reader.done:
+                    return
+    except (TimeoutError, TransportFault):
+        return  # nothing is missing
 
 
 async def _end_stream(

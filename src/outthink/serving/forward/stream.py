@@ -39,6 +39,7 @@ _BESIDE_USAGE = frozenset(
     {"id", "object", "created", "model", "choices", "usage", "timings", "system_fingerprint", "service_tier"}
     | {"obfuscation", "provider"}
 )
+_LAST = ("response.completed", "response.incomplete", "response.failed")
 _EMPTY: tuple[Json, ...] = (None, "", [], {})
 
 
@@ -65,6 +66,7 @@ class EventReader:
         "_learnt",
         "_like",
         "empty",
+        "ended",
         "failure",
         "usage",
     )
@@ -80,6 +82,8 @@ class EventReader:
         self.usage = usage or ReplyUsage()
         self.failure: ErrorBody | None = None
         """What an event has told of; the first that did. One that refuses our key is not shown, nor what follows."""
+        self.ended = False
+        """The last event of a response was shown; little can follow."""
         self.empty = True
         """Nothing but comments has been shown."""
 
@@ -142,6 +146,7 @@ class EventReader:
             self.usage.add(chunk)
             if self.failure is None:
                 self.failure = failure_in(chunk) or (ErrorBody("a choice failed") if failed_choice(chunk) else None)
+            self.ended = self.ended or chunk.get("type") in _LAST
             if self._hide and self._only_usage(chunk):
                 hidden += 1
             self._first = self._first or chunk
