@@ -7,6 +7,7 @@ import base64
 import html
 import json
 import socket
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -224,7 +225,8 @@ def test_a_short_placeholder_is_masked_where_errors_are_told_and_not_in_answers(
         assert b"EMPTY" not in running.ask(CHAT, {"model": "no", **ASKED[CHAT]})
 
 
-secrets = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=40)
+letters = st.characters(min_codepoint=33, max_codepoint=126) | st.sampled_from("äßñ€")
+secrets = st.text(letters, min_size=8, max_size=40)
 
 
 @given(secrets, st.text(max_size=20), st.sampled_from(sorted(FORMS)), st.text(max_size=20))
@@ -289,3 +291,16 @@ def test_two_events_do_not_add_up_to_a_key(cut: int, tmp_path: Path) -> None:
                 text = got.text if got.content.startswith(b"data") else got.json["choices"][0]["message"]["content"]
                 assert "***" in text
                 assert KEY not in text
+
+
+@pytest.mark.parametrize("piece", ["\\", "\\u", "%25", "&#0", "&#" + "0" * 50, "caf\\u00e9 ", KEY[:-1] + "\\"])
+def test_no_text_takes_long_to_be_masked(piece: str) -> None:
+    content = piece.encode() * (200_000 // len(piece))
+    began = time.thread_time()
+    assert SecretMask([KEY]).content(content) is not None
+    assert time.thread_time() - began < 2.0  # a quadratic pattern takes minutes
+
+
+def test_a_mixture_of_escapes_is_read_like_any_other() -> None:
+    mixed = "".join(f"\\u{ord(letter):04x}" if at % 3 else f"%{ord(letter):02X}" for at, letter in enumerate(KEY))
+    assert SecretMask([KEY]).text(f"a {mixed} b") == "a *** b"

@@ -14,13 +14,14 @@ from functools import lru_cache
 from typing import Self
 from urllib.parse import parse_qsl
 
+from outthink.http.escapes import in_base64, unescaped, written
 from outthink.http.transport import Response, TransportFault
 
 MASK = b"***"
-_ANYWHERE, _ALONE, _IN_ERRORS = 8, 5, 3
-"""Letters from which a secret is masked: within words, as a word of its own, and only where errors are told."""
-_PUBLIC = ("api-version", "api_version", "version")
-"""Terms of a query that are no secrets, and may well stand in an answer."""
+_ANYWHERE, _MIXED, _ALONE, _IN_ERRORS = 8, 7, 5, 3
+"""Letters from which a secret is masked within words, and so one that is no plain word or number; from which such a
+one is masked where it stands alone, and any where errors are told."""
+_PUBLIC = ("api-version", "api_version", "version")  # terms of a query that may well stand in an answer
 _LONGEST_LINE = 1 << 16
 
 
@@ -30,25 +31,28 @@ class SecretMask:
     def __init__(self, secrets: Iterable[str]) -> None:
         known = sorted({secret for secret in secrets if secret.strip()}, key=len, reverse=True)
         raw = [secret.encode("utf-8", "surrogateescape") for secret in known]
-        long = [secret for secret in raw if len(secret) >= _ANYWHERE]
-        short = [secret for secret in raw if _IN_ERRORS <= len(secret) < _ANYWHERE]
+        long = [secret for secret in raw if len(secret) >= (_MIXED if _is_mixed(secret) else _ANYWHERE)]
+        short = [secret for secret in raw if len(secret) >= _IN_ERRORS and secret not in long]
         # Halves too, where they are long enough to be nobody's word: events may cut a secret in two.
         halves = [half for secret in long if len(secret) >= 2 * _ANYWHERE for half in _halves(secret)]
-        self._plain = (*long, *halves, *(form for secret in long for form in _in_base64(secret)))
-        self._escaped = _pattern([*long, *halves])
+        self._plain = (*long, *halves, *(form for secret in long for form in in_base64(secret)))
+        self._long, self._pattern = (*long, *halves), written([*long, *halves])
         # A short one without a digit or a sign, such as EMPTY, is a placeholder that an answer may well hold.
-        telling = [word for word in short if len(word) >= _ALONE and not (word.isalpha() or word.isdigit())]
+        telling = [word for word in short if len(word) >= _ALONE and _is_mixed(word)]
         self._telling, self._words = _words(telling), _words(short)
-        self.longest = 6 * max(map(len, long), default=0)
-        """Letters of the longest form of a secret."""
+        self.longest = 6 * max(map(len, long), default=0)  # letters of its longest form
 
     def content(self, content: bytes, *, error: bool = False) -> bytes:
         """Bytes of a body without secrets; where it tells of an `error`, without short words that are some, too."""
         for form in self._plain:
             if form in content:
                 content = content.replace(form, MASK)
-        if self._escaped is not None and (b"\\" in content or b"%" in content or b"&" in content):
-            content = self._escaped.sub(MASK, content)
+        if self._long and (b"\\" in content or b"%" in content or b"&" in content):
+            plain = unescaped(content)
+            if any(
+                secret in plain or (b" " in secret and secret in plain.replace(b"+", b" ")) for secret in self._long
+            ):
+                content = self._pattern.sub(MASK, content)
         words = self._words if error else self._telling
         return content if words is None else words.sub(MASK, content)
 
@@ -66,7 +70,7 @@ class SecretMask:
         return {name.lower(): self.text(value) for name, value in headers.items() if self.text(name) == name}
 
     def fault(self, fault: TransportFault) -> TransportFault:
-        """A fault that tells no secret; a library's own words may quote what came or where it was asked for."""
+        """A fault that tells no secret: a library's own words may quote what came, or where it was asked for."""
         return TransportFault(fault.kind, self.text(fault.detail), unsent=fault.unsent)
 
 
@@ -145,39 +149,13 @@ def _of_query(query: str) -> Iterator[str]:
         yield from (value for _, value in terms if len(value) >= _ANYWHERE)
 
 
+def _is_mixed(secret: bytes) -> bool:
+    return not (secret.isalpha() or secret.isdigit())
+
+
 def _halves(secret: bytes) -> tuple[bytes, bytes]:
     middle = (len(secret) + 1) // 2
     return secret[:middle], secret[-middle:]
-
-
-def _in_base64(raw: bytes) -> Iterator[bytes]:
-    """The letters that stand for a secret within base64, wherever it begins there: alone, or behind a user's name."""
-    for before in range(3):
-        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
-        yield base64.b64encode(b"\0" * before + raw)[first:last]
-
-
-def _pattern(secrets: Iterable[bytes]) -> re.Pattern[bytes] | None:
-    """Secrets of which any letter may be escaped."""
-    forms = [b"".join(map(_letter, secret)) for secret in secrets]
-    return re.compile(b"|".join(forms)) if forms else None
-
-
-def _letter(value: int) -> bytes:
-    """One letter as it is, or as JSON, a URL or HTML may write it."""
-    raw = re.escape(bytes([value]))
-    forms = [raw, rb"\\u00(?i:%02x)" % value, b"%%(?i:%02x)" % value, b"&#0*%d;" % value, b"&#[xX]0*(?i:%x);" % value]
-    forms += {
-        b'"': [rb'\\+"', b"&quot;"],
-        b"\\": [rb"\\+"],
-        b"/": [rb"\\+/"],
-        b"&": [b"&amp;"],
-        b"<": [b"&lt;"],
-        b">": [b"&gt;"],
-        b"'": [rb"\\'", b"&apos;"],
-        b" ": [rb"\+"],
-    }.get(bytes([value]), [])
-    return b"(?:" + b"|".join(forms) + b")"
 
 
 def _words(words: Iterable[bytes]) -> re.Pattern[bytes] | None:

@@ -152,15 +152,18 @@ class AiohttpTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
     ) -> Whole:
         """Send a request and read its reply whole; cancelling closes the connection. Raises TransportFault."""
-        mask = mask_of(url, headers)
+        if mask_of(url, headers) is None:
+            return await self._fetch(method, url, headers, body, timeouts)
+        reply = await self.open(method, url, headers, body, timeouts)  # piece by piece: masking takes its time
         try:
-            whole = await self._fetch(method, url, headers, body, timeouts)
-        except TransportFault as fault:
-            raise fault if mask is None else mask.fault(fault) from None
-        if mask is None:
-            return whole
-        content = mask.content(whole.content, error=whole.status >= 400)
-        return Whole(whole.status, mask.headers(whole.headers), content)
+            content = b"".join([piece async for piece in reply])
+        except TransportFault:
+            if reply.status < 400:
+                raise
+            content = b""  # as below
+        finally:
+            await reply.aclose()
+        return Whole(reply.status, reply.headers, content)
 
     async def _fetch(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts

@@ -1,0 +1,60 @@
+"""How a text is written within another: escaped for JSON, a URL or HTML, or in base64.
+
+Knows the forms of a letter, and how a text is found in any mixture of them. Does not know what is looked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Iterator
+
+
+def in_base64(raw: bytes) -> Iterator[bytes]:
+    """The letters that stand for a secret within base64, wherever it begins there: alone, or behind a user's name."""
+    for before in range(3):
+        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
+        yield base64.b64encode(b"\0" * before + raw)[first:last]
+
+
+_NAMED = {"quot": b'"', "apos": b"'", "amp": b"&", "lt": b"<", "gt": b">"}
+_ESCAPE = re.compile(
+    rb"""\\{1,7}(?:u([0-9a-fA-F]{4})|(?=["'/\\]))|%(?:25){0,4}([0-9a-fA-F]{2})"""
+    rb"""|&#0{0,5}(\d{2,5});|&#[xX]0{0,5}([0-9a-fA-F]{2,4});|&(quot|apos|amp|lt|gt);"""
+)
+"""A letter as JSON, a URL (perhaps within another) or HTML writes it. Bounded, so that no text takes long."""
+
+
+def unescaped(content: bytes) -> bytes:
+    """The text behind a text that may be escaped, once or several times."""
+    return _ESCAPE.sub(_letter_of, content)
+
+
+def _letter_of(match: re.Match[bytes]) -> bytes:
+    in_json, in_url, decimal, hexadecimal, name = match.groups()
+    if in_url:
+        return bytes([int(in_url, 16)])
+    if name:
+        return _NAMED[name.decode()]
+    if not (in_json or decimal or hexadecimal):  # a backslash before a sign that does not need it
+        return b""
+    return chr(int(decimal) if decimal else int(in_json or hexadecimal, 16)).encode("utf-8", "surrogatepass")
+
+
+def written(secrets: Iterable[bytes]) -> re.Pattern[bytes]:
+    """Secrets of which any letter may be escaped. It is slow, and meant for texts that are known to hold one."""
+    return re.compile(b"|".join(b"".join(map(_forms, secret.decode("utf-8", "replace"))) for secret in secrets))
+
+
+def _forms(letter: str) -> bytes:
+    raw, point = letter.encode("utf-8", "surrogateescape"), ord(letter)
+    named = [b"&%s;" % name.encode() for name, value in _NAMED.items() if value == raw]
+    forms = [
+        rb"\\{0,7}" + re.escape(raw),
+        rb"\\{1,7}u(?i:%04x)" % point,
+        b"".join(b"%%(?:25){0,4}(?i:%02x)" % byte for byte in raw),
+        b"&#0{0,5}%d;" % point,
+        b"&#[xX]0{0,5}(?i:%x);" % point,
+        *named,
+    ]
+    return b"(?:" + b"|".join([*forms, rb"\+"] if letter == " " else forms) + b")"
