@@ -9,10 +9,9 @@ from __future__ import annotations
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict
 
-_SAID_AGAIN = frozenset({"id", "name", "object", "role", "format", "model", "status", "provider", "severity", "index"})
-_SAID_AGAIN_ENDS = ("_id", "_name", "_format", "type", "_reason")
-_REPLACED = ("index", "object", "role", "status", "severity")
-_REPLACED_ENDS = ("type", "_reason")
+_LABELS = frozenset({"id", "name", "format", "model", "provider"})
+_STATES = frozenset({"index", "object", "role", "status", "severity", "finish_reason", "native_finish_reason"})
+_STATES |= {"stop_reason", "done_reason", "matched_stop"}
 
 
 class Joined(list[str]):
@@ -64,12 +63,12 @@ def _continued(known: JsonDict, name: str, before: str | Joined, text: str) -> s
     if type(before) is Joined:
         before.append(text)
         return text
-    if name in _SAID_AGAIN or name.endswith(_SAID_AGAIN_ENDS):
-        if text == before:
-            return None
-        if name in _REPLACED or name.endswith(_REPLACED_ENDS):
-            known[name] = text
-            return text
+    state = name in _STATES or name.endswith("type")
+    if (state or name in _LABELS or name.endswith(("_id", "_name", "_format"))) and text == before:
+        return None  # servers say it again in every piece
+    if state:
+        known[name] = text
+        return text
     known[name] = Joined([str(before), text])
     return text
 

@@ -335,8 +335,8 @@ def first_choice(choices: Json) -> JsonObject | None:
 # `reasoning_details` hold the same in parts), `thinking`.
 
 THOUGHT = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
-_THINKING = ("thinking", "reasoning", "thought")
-_TEXTS = ("text", "thinking", "reasoning", "summary", "content", "output_text", "value")
+_THINKING = ("think", "reasoning", "thought")
+_TEXTS = ("text", "thinking", "think", "reasoning", "thought", "summary", "content", "output_text", "value")
 _NESTED = 16  # levels of parts
 
 

@@ -37,7 +37,9 @@ _SPOKEN = frozenset({"role", "content", "refusal", "reasoning_content"})
 _CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason", "logprobs", "text"})
 _NOTHING = ("", "")
 _DETAILS = ("prompt_tokens_details", "completion_tokens_details")
-_BRACKET = re.compile(r"\[(?=/?think)", re.IGNORECASE)
+_MARK = re.compile(
+    r"[<\[](?=/?\|?(?:\w{1,16}[:_])?(?:think|thought|reasoning|tool_calls|channel|unused))", re.IGNORECASE
+)
 
 
 class RawChoice:
@@ -167,8 +169,8 @@ class RawChoice:
         if self.function:
             calls.append(whole(self.function))
         # No mark that arguments hold, of thinking or of calls, is one here.
-        text = json.dumps(calls, sort_keys=True).replace("<", "\\u003c")
-        return CALLS_MARK + _BRACKET.sub(r"\\u005b", text) if calls else ""
+        text = json.dumps(calls, sort_keys=True)
+        return CALLS_MARK + _MARK.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text) if calls else ""
 
     def message(self, content: str) -> JsonDict:
         """The message as one object, in OpenAI's layout."""

@@ -117,13 +117,17 @@ class _Call:
             if told.name or not name:
                 return "begins"
             # Some servers make a new id for every piece: without a name it begins nothing that can be told yet.
-            return "waits" if not told.given else "begins" if self.complete else "continues"
+            if told.arguments and not self.complete:
+                return "continues"
+            return "begins" if told.given else "waits"
         if told.name and name:
             if not self.complete:
                 return "begins" if told.name != name and self.told else "continues"
             if told.id and told.name == name and told.arguments in ("", "".join(self.told)):
                 return "repeats"
-            return "begins" if told.given or told.name != name else "waits"
+            if told.given or told.name != name:
+                return "begins"
+            return "continues" if told.id and told.arguments else "waits"
         return "begins" if self.head is not None and told.given and self.complete else "continues"
 
     def add(self, piece: JsonDict) -> JsonDict | None:
