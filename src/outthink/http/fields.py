@@ -182,9 +182,7 @@ def read_whole(value: Json) -> int | None:
 
 def prompts_in(prompt: Json) -> int:
     """How many prompts a text completion has: one text, one list of tokens, or a list of these."""
-    if not isinstance(prompt, list) or all(type(token) is int for token in prompt):
-        return 1
-    return len(prompt)
+    return len(prompt) if isinstance(prompt, list) and not set(map(type, prompt)) <= {int} else 1
 
 
 def completions_in(path: str, body: JsonDict) -> int:

@@ -61,6 +61,20 @@ def _leaves(value: Json) -> list[Json]:
     return leaves
 
 
+_NESTING = frozenset({list, dict})
+_Place = tuple["_Place | None", str | int]
+"""Where something stands: what holds it, and its name or number there. Only a refusal writes it out."""
+
+
+def _written(place: _Place) -> str:
+    steps: list[str] = []
+    here: _Place | None = place
+    while here is not None:
+        here, step = here
+        steps.append(f"[{step}]" if isinstance(step, int) else step if here is None else f".{step}")
+    return "".join(reversed(steps))
+
+
 class PartBounds:
     """Adds up what the parts of one request may cost; raises Failure for one that nobody has bounded.
 
@@ -73,14 +87,14 @@ class PartBounds:
 
     def add(self, place: str, value: Json) -> None:
         """Messages, prompts, items, or one of them."""
-        waiting: list[tuple[str, Json]] = [(place, value)]
+        waiting: list[tuple[_Place, Json]] = [((None, place), value)]
         while waiting:
             at, here = waiting.pop()
             if isinstance(here, dict):
                 inside = self._object(at, here)
-            elif isinstance(here, list):
+            elif isinstance(here, list) and not _NESTING.isdisjoint(map(type, here)):
                 inside = [
-                    (f"{at}[{index}]", below)
+                    ((at, index), below)
                     for index, below in enumerate(here)
                     if type(below) in (list, dict) and not _is_text(below)
                 ]
@@ -88,16 +102,16 @@ class PartBounds:
                 continue
             waiting += inside[::-1]  # so that the first one is refused first
 
-    def _object(self, place: str, part: JsonObject) -> list[tuple[str, Json]]:
+    def _object(self, place: _Place, part: JsonObject) -> list[tuple[_Place, Json]]:
         """One message, item or part; returns what is to be looked at inside it."""
         kind = part.get("type")
         known = kind is None or (isinstance(kind, str) and kind in _TEXTS)
-        inside: list[tuple[str, Json]] = []
+        inside: list[tuple[_Place, Json]] = []
         counted = False
         for name, value in part.items():
             if name in _PLAIN or not value:
                 if isinstance(value, list | dict) and value:
-                    inside.append((f"{place}.{name}", value))
+                    inside.append(((place, name), value))
                 continue
             key = normalised(name)
             if key in self._rules.allowed:
@@ -111,7 +125,7 @@ class PartBounds:
             elif key in _UNSHOWN:
                 self._refuse_unless_allowed(place, kind if isinstance(kind, str) else name, name)
             elif name not in _PROSE and isinstance(value, list | dict):
-                inside.append((f"{place}.{name}", value))
+                inside.append(((place, name), value))
         if part.get("id"):
             if kind == "reasoning":  # its summary is less than what the server has kept
                 known = bool(part.get("encrypted_content") or part.get("content"))
@@ -121,14 +135,14 @@ class PartBounds:
             self._refuse_unless_allowed(place, kind)
         return inside
 
-    def _refuse_unless_allowed(self, place: str, *kinds: Json) -> None:
+    def _refuse_unless_allowed(self, place: _Place, *kinds: Json) -> None:
         names: Collection[str] = [kind for kind in kinds if isinstance(kind, str)]
         if not any(normalised(name) in self._rules.allowed for name in names):
-            kind = next(iter(names), place)
+            kind = next(iter(names), _written(place))
             what = "brings in tokens that the request does not show, and this key has a budget"
             raise self._refused(place, kind, what, self._rules.remedy("allow_fields", f'["{kind}"]'))
 
-    def _picture(self, place: str, value: Json) -> None:
+    def _picture(self, place: _Place, value: Json) -> None:
         tokens = self._rules.image_tokens
         if tokens is None:
             what = "is a picture, whose tokens the request does not show, and this key has a budget"
@@ -140,7 +154,7 @@ class PartBounds:
             if isinstance(data, str) and data.startswith("data:"):
                 self.content += len(data)
 
-    def _sound(self, place: str, value: Json) -> None:
+    def _sound(self, place: _Place, value: Json) -> None:
         rate = self._rules.audio_tokens_per_second
         if rate is None:
             what = "is sound, whose tokens the request does not show, and this key has a budget"
@@ -156,5 +170,5 @@ class PartBounds:
         self.content += len(data)
 
     @staticmethod
-    def _refused(place: str, value: Json, problem: str, remedy: str) -> Failure:
-        return bad_field(place, value, problem, remedy, code="unbounded_input")
+    def _refused(place: _Place, value: Json, problem: str, remedy: str) -> Failure:
+        return bad_field(_written(place), value, problem, remedy, code="unbounded_input")

@@ -18,10 +18,10 @@ from outthink.core.receipt import Verdict
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.accounting import RECEIPT, Account, idempotency_of, replayed
-from outthink.serving.bounds.checked import checked_body
+from outthink.serving.bounds.checked import LONG, checked_body
 from outthink.serving.chat.backends import Backends
 from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, finish_reason_of, usage_of
-from outthink.serving.chat.question import PREFIX, RequestOptions, read_options, read_question
+from outthink.serving.chat.question import PREFIX, Question, RequestOptions, read_options, read_question
 from outthink.serving.chat.run import StrategyRun
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.protocols import Idempotency, Key
@@ -30,6 +30,7 @@ from outthink.strategies import Spec, strategies
 if TYPE_CHECKING:
     from outthink.serving.app import App
 
+_CHAT = "/v1/chat/completions"
 _CREATED = int(time.time())
 
 
@@ -64,7 +65,16 @@ async def answer_chat(
     app: App, backends: Backends, request: web.BaseRequest, key: Key, content: bytes, body: JsonDict
 ) -> web.StreamResponse:
     """Answer one chat by a strategy."""
-    exchange = _Exchange(app, backends, request, key, content, body)
+    options = read_options(body, request.headers, key)
+    named = str(body["model"])
+    model = _backend_model(backends, options, key, "outthink.model" if named.startswith(PREFIX) else "model")
+    checked = None
+    if key.counted:
+        own = {name: value for name, value in body.items() if name != "outthink"}
+        given = key, _CHAT, own, backends.rules(model)
+        checked = await asyncio.to_thread(checked_body, *given) if len(content) > LONG else checked_body(*given)
+    question = read_question(body, options, backends.limits, checked, len(content))
+    exchange = _Exchange(app, backends, request, key, content, named, question, options, model)
     try:
         return await exchange.answer()
     except BaseException:
@@ -82,19 +92,14 @@ class _Exchange:
         request: web.BaseRequest,
         key: Key,
         content: bytes,
-        body: JsonDict,
+        named: str,
+        question: Question,
+        options: RequestOptions,
+        model: str,
     ) -> None:
         self.app, self.request, self.content = app, request, content
-        options = read_options(body, request.headers, key)
-        named = str(body["model"])
-        model = _backend_model(backends, options, key, "outthink.model" if named.startswith(PREFIX) else "model")
-        checked = None
-        if key.counted:
-            own = {name: value for name, value in body.items() if name != "outthink"}
-            checked = checked_body(key, "/v1/chat/completions", own, backends.rules(model))
-        question = read_question(body, options, backends.limits, checked, len(content))
         self.account = account = Account(
-            app.ledger, key, "/v1/chat/completions", named, question.stream, content=content, watchers=app.watchers
+            app.ledger, key, _CHAT, named, question.stream, content=content, watchers=app.watchers
         )
         self.layout = Layout(account.id, named, logprobs=question.logprobs, top=question.top_logprobs)
         self.streaming = Streaming(

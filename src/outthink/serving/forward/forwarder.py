@@ -20,9 +20,10 @@ from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, completions_in
 from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.http.usage import UNKNOWN, Usage, read_count
 from outthink.serving.accounting import PASS, RECEIPT, Account, idempotency_of, replayed
+from outthink.serving.bounds.checked import LONG
 from outthink.serving.chat.backends import Backends
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.forward.ceilings import cap_request, known_bound
+from outthink.serving.forward.ceilings import CappedRequest, cap_request, known_bound
 from outthink.serving.forward.replies import Passage, complete, deliver, discard, forward_stream, is_garbled
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.failover import Failover, take_turn
@@ -84,14 +85,7 @@ class Forwarder:
             asked = [count for name in CHAT_LENGTH_FIELDS if (count := read_count(body.get(name))) is not None]
             passed.length = max(asked, default=None)
         if key.limited or idempotency is not None or key.budget.limited:
-            tariff = self.tariffs.bound(model)
-            capped = cap_request(
-                key, path, content, body, self.app.limits.max_tokens, tariff, self._backends.rules(model)
-            )
-            passed.content, passed.hide_usage = capped.content, capped.hide_usage
-            passed.completions = capped.completions
-            if capped.length is not None:
-                passed.length = capped.length
+            capped = await self._cap(passed, body)
             await account.reserve(capped.tokens, capped.usd, idempotency)
             if (again := replayed(account)) is not None:
                 return again
@@ -125,6 +119,18 @@ class Forwarder:
         finally:
             if places is not None:
                 places.give(account.id)
+
+    async def _cap(self, passed: _PassedRequest, body: JsonDict) -> CappedRequest:
+        """Make the request fit its key's ceilings. Raises Failure where it cannot."""
+        account, content = passed.account, passed.content
+        model = account.model
+        rules, most = self._backends.rules(model), self.app.limits.max_tokens
+        given = account.key, passed.path, content, body, most, self.tariffs.bound(model), rules
+        capped = await asyncio.to_thread(cap_request, *given) if len(content) > LONG else cap_request(*given)
+        passed.content, passed.hide_usage, passed.completions = capped.content, capped.hide_usage, capped.completions
+        if capped.length is not None:
+            passed.length = capped.length
+        return capped
 
     async def _answer(self, request: web.BaseRequest, passed: _PassedRequest) -> web.StreamResponse:
         """The reply of the first backend that gives one, streamed or whole."""
