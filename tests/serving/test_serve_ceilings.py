@@ -30,6 +30,7 @@ KEYS = (
     Key("priced", limited=True, priced=True),
     Key("quick", budget=Budget(seconds=20)),
     Key("free"),
+    Key("narrow", models=("toy",)),
 )
 SAID = {"messages": [{"role": "user", "content": "Hello"}]}
 OPERATED = FieldSettings(
@@ -293,6 +294,13 @@ def test_no_other_spelling_names_another_model_or_a_stream(proxy: ProxyServer) -
     refused(send(proxy, {"extra_body": {"model": "dear"}}), "extra_body.model", "another spelling")
     refused(send(proxy, {"stream": "true"}), "stream", "true nor false")
     refused(send(proxy, {"Stream": True}), "Stream", "send stream alone")
+
+
+def test_a_key_for_some_models_names_no_other_one_behind_our_back(server: LenientServer, proxy: ProxyServer) -> None:
+    said = json.dumps(SAID)[1:].encode()
+    assert send(proxy, b'{"model": "dear", "model": "toy", ' + said, key="narrow").status == 200
+    assert server.server.seen[-1].content.count(b"model") == 1
+    refused(send(proxy, {"Model": "dear"}, key="narrow"), "Model", "another spelling")
 
 
 def test_several_backends_of_a_model_allow_what_all_of_them_allow(server: LenientServer) -> None:

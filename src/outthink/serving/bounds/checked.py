@@ -230,7 +230,9 @@ class CheckedBody:
     def _input(self, at: str, name: str, value: Json) -> None:
         self._parts.add(at, value)
         if self.endpoint == "completions" and normalised(name) == "prompt":
-            for index, prompt in enumerate(value if isinstance(value, list) else ()):
+            prompts = value if isinstance(value, list) else []
+            plain = set(map(type, prompts)) <= {int, str}
+            for index, prompt in enumerate([] if plain else prompts):
                 tokens = isinstance(prompt, list) and set(map(type, prompt)) <= {int}
                 if not (tokens or isinstance(prompt, str) or type(prompt) is int):
                     what = "is neither a text nor a list of tokens"

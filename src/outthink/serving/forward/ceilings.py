@@ -17,6 +17,7 @@ from outthink.http.fields import (
     endpoint_of,
     kind_of,
     length_field,
+    normalised,
     read_whole,
 )
 from outthink.http.usage import read_count
@@ -94,6 +95,14 @@ def cap_request(
     if hide:
         sent["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
     return CappedRequest(encode(sent), prompt + generated, usd, hide, checked.completions, length)
+
+
+def named_once(body: JsonDict) -> bytes:
+    """A body for a key that may use some models only: no server can find another name in it. Raises Failure."""
+    for name, value in body.items():
+        if name != "model" and normalised(name) == "model":
+            raise bad_field(name, value, "is another spelling", "send model alone")
+    return encode(body)  # of a name that was doubled only the one that we have read
 
 
 def _uncapped(path: str, content: bytes, body: JsonDict, default_tokens: int, tariff: Tariff) -> CappedRequest:

@@ -23,7 +23,7 @@ from outthink.serving.accounting import PASS, RECEIPT, Account, idempotency_of, 
 from outthink.serving.bounds.checked import LONG
 from outthink.serving.chat.backends import Backends
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.forward.ceilings import CappedRequest, cap_request, known_bound
+from outthink.serving.forward.ceilings import CappedRequest, cap_request, known_bound, named_once
 from outthink.serving.forward.replies import Passage, complete, deliver, discard, forward_stream, is_garbled
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.failover import Failover, take_turn
@@ -84,6 +84,8 @@ class Forwarder:
         if passed.completions > 1:
             asked = [count for name in CHAT_LENGTH_FIELDS if (count := read_count(body.get(name))) is not None]
             passed.length = max(asked, default=None)
+        if key.models and not key.counted:
+            passed.content = named_once(body)
         if key.limited or idempotency is not None or key.budget.limited:
             capped = await self._cap(passed, body)
             await account.reserve(capped.tokens, capped.usd, idempotency)
