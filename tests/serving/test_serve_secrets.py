@@ -293,6 +293,17 @@ def test_two_events_do_not_add_up_to_a_key(cut: int, tmp_path: Path) -> None:
                 assert KEY not in text
 
 
+@pytest.mark.parametrize("status", [200, 400])
+def test_what_is_packed_so_that_nobody_can_look_is_not_passed_on(status: int, tmp_path: Path) -> None:
+    packed = whole(b"\x8b\x05\x80" + KEY.encode()[::-1], status, content_encoding="br")
+    with watched(tmp_path, {"tiny": packed}) as running:
+        for path, body in requests("tiny"):
+            got = running.ask(path, body)
+            assert KEY.encode()[::-1] not in got
+            assert b"content-encoding" not in got.lower()
+            assert b'"error"' in got
+
+
 @pytest.mark.parametrize("piece", ["\\", "\\u", "%25", "&#0", "&#" + "0" * 50, "caf\\u00e9 ", KEY[:-1] + "\\"])
 def test_no_text_takes_long_to_be_masked(piece: str) -> None:
     content = piece.encode() * (200_000 // len(piece))

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 from outthink.core.errors import BadInput
 from outthink.core.plugins import make
 from outthink.engines.protocol import Engine
+from outthink.http.errors import masked_url
 from outthink.http.server import Address
 
 SCHEMES = ("embedded", "http", "https")
@@ -44,7 +45,7 @@ def locate(model: str, *, name: str | None = None, api_key: str | None = None, i
     plugged: Engine | None = make("engines", scheme, rest) if colon else None
     if plugged is not None:
         return plugged
-    raise BadInput("model", model, "is no URL, no file and not `embedded`", "give one of these")
+    raise BadInput("model", masked_url(model), "is no URL, no file and not `embedded`", "give one of these")
 
 
 _OPENAI = "https://api.openai.com/v1"

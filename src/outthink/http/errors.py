@@ -44,11 +44,18 @@ def scrub(text: str, known: Iterable[str] = (), *, labelled: bool = False) -> st
 
 
 def masked_url(url: str) -> str:
-    """A URL as it may be shown: without its password and its query."""
+    """A URL as it may be shown: without its password and its query.
+
+    A user without a password is a name where a database is, and a key elsewhere.
+    """
     bare, _, query = url.partition("?")
     start, mark, rest = bare.partition("://")
-    login, at, host = rest.rpartition("@")
-    user, colon, _ = login.partition(":")
+    place, slash, path = rest.partition("/")
+    login, at, host = place.rpartition("@")
+    host += slash + path
+    user, colon, password = login.partition(":")
+    if not password and not start.startswith("postgres"):
+        user, colon = "***", ""
     shown = f"{start}{mark}{user}{':***' if colon else ''}{at}{host}" if at else bare
     return shown + ("?***" if query else "")
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from outthink.core.errors import BadInput, EngineError, need_known
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
-from outthink.http.errors import ServerErrors
+from outthink.http.errors import ServerErrors, masked_url
 from outthink.http.events import Json, JsonObject
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Timeouts, TransportFault
@@ -87,7 +87,7 @@ class RemoteRewardModel(Verifier):
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadInput("verifier", url, "is no address of a server", "give http://HOST:PORT")
+            raise BadInput("verifier", masked_url(url), "is no address of a server", "give http://HOST:PORT")
         for field, value, known in (("format", format, _FORMATS), ("api", api, _APIS)):
             if value is not None:
                 need_known(field, value, known)
