@@ -8,13 +8,17 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from outthink.answers.reader import reader_for
 from outthink.serving.chat.calls import CALLS_MARK, RawChoice
 from outthink.serving.chat.votes import NO_CALL, answer_reader
 from outthink.serving.failure import Failure
+from outthink.verifiers.plain_schema import is_plain
+from outthink.workers.pool import shared
 
-pytest.importorskip("jsonschema")
+jsonschema = pytest.importorskip("jsonschema")
 NESTED = {f"n{i}": {"allOf": [{"$ref": f"#/$defs/n{i + 1}"}] * 2} for i in range(40)}
 HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"pattern": "^(?=(a+)+$)"}, json.dumps("a" * 40 + "!")),
@@ -25,9 +29,15 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
+def prepared(body: dict[str, Any]) -> Any:
+    answer = answer_reader(body, None)
+    asyncio.run(answer.prepare())  # type: ignore[union-attr]
+    return answer
+
+
 def structured(schema: dict[str, Any]) -> Any:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    return answer_reader({"response_format": form}, None)
+    return prepared({"response_format": form})
 
 
 def read(answer: Any, text: str) -> str | None:
@@ -161,3 +171,52 @@ def test_a_tool_of_the_server_needs_no_schema() -> None:
     for tools in ([{"type": ["function"]}], [3], [{"type": "function"}], [{"function": {}}]):
         with pytest.raises(Failure, match="has no name"):
             answer_reader({"tools": tools}, None)
+
+
+USUAL = st.recursive(
+    st.sampled_from([{"type": "string"}, {"type": "integer", "minLength": 1}, {"enum": [1, "a"]}, True, {}]),
+    lambda inner: st.fixed_dictionaries(
+        {"properties": st.dictionaries(st.text(max_size=3), inner, max_size=3)},
+        optional={
+            "required": st.lists(st.sampled_from(["a", "b", 1]), max_size=3),
+            "items": inner,
+            "additionalProperties": inner,
+            "title": st.sampled_from(["x", 3]),
+            "maxItems": st.sampled_from([3, -1, 0.5, True]),
+            "enum": st.sampled_from([[], [1], 3]),
+            "type": st.sampled_from(["object", "thing", ["string"]]),
+            "minimum": st.just(3),
+        },
+    ),
+    max_leaves=6,
+)
+
+
+@given(USUAL)
+def test_what_is_plain_is_valid(schema: Any) -> None:
+    if is_plain(schema):
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_schemas_of_many_properties_are_plain_and_cost_no_worker() -> None:
+    properties = {f"property_{at}": {"type": "integer", "description": "of many"} for at in range(2000)}
+    assert is_plain({"type": "object", "properties": properties, "required": list(properties)})
+    assert is_plain({"type": "array", "items": {"type": "object", "additionalProperties": False}})
+
+
+def test_one_schema_of_many_requests_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    submit = shared().submit
+    monkeypatch.setattr(
+        shared(), "submit", lambda name, *rest, **more: asked.append(name) or submit(name, *rest, **more)
+    )
+    schema = {"type": "object", "properties": {"once": {"type": ["string", "null"]}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+    async def many() -> None:
+        readers = [answer_reader({"response_format": form}, None) for _ in range(20)]
+        await asyncio.gather(*(reader.prepare() for reader in readers))  # type: ignore[union-attr]
+        await answer_reader({"response_format": form}, None).prepare()  # type: ignore[union-attr]
+
+    asyncio.run(many())
+    assert len(asked) == 1

@@ -20,6 +20,7 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict
+from outthink.verifiers.plain_schema import is_plain
 from outthink.workers.pool import shared
 
 _LONG = 300  # characters of an explanation
@@ -87,6 +88,15 @@ def ask_worker(schema: str, text: str, turn: Hashable) -> Future[tuple[Outcome, 
     return shared().submit("outthink.verifiers.schema:judged", schema, text, turn=turn, limit=LIMIT)
 
 
+def problem_in(schema: str) -> str:
+    """What is wrong with a schema, in JSON; empty where nothing is."""
+    try:
+        _rules(schema)
+    except BadInput as error:
+        return error.problem
+    return ""
+
+
 @lru_cache(maxsize=8)
 def _rules(schema: str) -> SchemaRules:
     return SchemaRules(json.loads(schema))
@@ -97,10 +107,13 @@ class SchemaRules:
 
     It fetches nothing: a reference to another document is an error. Not for several threads at once.
 
+    Args:
+        checked: it is known to be valid: finding that out takes most of the time.
+
     Raises BadInput for an invalid schema, or where jsonschema is not installed.
     """
 
-    def __init__(self, schema: Json) -> None:
+    def __init__(self, schema: Json, *, checked: bool = False) -> None:
         need_extra("schema", "verifier", "schema")
         import jsonschema
         import referencing
@@ -114,7 +127,7 @@ class SchemaRules:
         draft: _Draft = vars(jsonschema)[f"Draft{number}Validator"]
         try:
             _room(10 * _depth(schema) + _ROOM)
-            if isinstance(schema, dict):
+            if isinstance(schema, dict) and not (checked or is_plain(schema)):
                 draft.check_schema(schema, format_checker=_only_patterns(jsonschema))
             # An empty registry: without one, jsonschema would fetch remote references from the network.
             self._validator = self._class(jsonschema, draft, number)(_exact(schema), registry=referencing.Registry())

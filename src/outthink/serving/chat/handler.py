@@ -129,6 +129,10 @@ class _Exchange:
         self.app.admitted(self.request)
         if (trace := account.admitted(run.name, self.request.headers.get("traceparent"))) is not None:
             run.headers["traceparent"] = trace
+        try:
+            await run.prepare_reader()
+        except Exception as error:
+            raise await self._failed(error) from error
         self.work = work = asyncio.create_task(run.go(self._decided, ceiling))
         return await (self._stream(work) if question.stream else self._reply(work))
 
@@ -226,7 +230,12 @@ class _Exchange:
 
     def abandon(self) -> None:
         """The client has left, or it cannot be answered any more: close every connection now, settle behind it."""
-        if self.work is None or self.account.settled:
+        reserved = self.account.reservation
+        if self.account.settled or reserved is None or reserved.replay is not None:
+            return
+        if self.work is None:  # nothing has been asked of a backend yet
+            receipt = self.run.client_receipt(None) | {"stopped": "interrupted"}
+            self.app.later(self._settle(receipt, 499, None))
             return
         self.work.cancel()
         self.app.later(self._settle_abandoned(self.work))

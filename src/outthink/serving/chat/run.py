@@ -88,8 +88,6 @@ class StrategyRun:
         """Decide what runs. Raises BadInput or Failure."""
         request, policy = self.question.request, self._chosen.policy
         self.backends.check_budget(self.model, request.budget)
-        if isinstance(request.answer, VoteReader):
-            await request.answer.prepare()
         spec = self._spec
         if spec is None and policy is None:
             self.question, spec = fitted(self._original, default_strategy(request), self.backends.limits)
@@ -98,6 +96,11 @@ class StrategyRun:
         needs = isinstance(self.plan, Spec) and self.plan.strategy.needs_verifier
         if needs and self.options.verifier is None:
             raise BadInput("outthink.verifier", None, f"is missing, and {self.name} needs one", "name a verifier")
+
+    async def prepare_reader(self) -> None:
+        """Read the request's schemas, which may take a while: after its budget was asked. Raises Failure."""
+        if isinstance(self.question.request.answer, VoteReader):
+            await self.question.request.answer.prepare()
 
     @property
     def name(self) -> str:

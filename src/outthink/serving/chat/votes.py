@@ -24,7 +24,6 @@ from outthink.serving.chat.schemas import SchemaCheck
 from outthink.serving.failure import bad_field
 from outthink.serving.watch import Watchers
 from outthink.session.calls import RunningCall
-from outthink.verifiers.schema import self_contained
 
 _SHORT = 16 * 1024  # characters of a text that is read in place
 NO_CALL = "(no tool call)"
@@ -57,7 +56,7 @@ def _structured(form: JsonDict) -> AnswerReader:
     schema = holder.get("schema", {}) if isinstance(holder, dict) else None
     if not isinstance(schema, dict):
         raise bad_field(field, holder, "has no schema", "send {'name': ..., 'schema': {...}}")
-    check = SchemaCheck(self_contained(schema), f"{field}.schema")
+    check = SchemaCheck(schema, f"{field}.schema")
 
     def read(text: str) -> Vote | None:
         answer = read_sync("json", text).answer
@@ -115,9 +114,10 @@ class VoteReader(AwaitedFunction):
         self._read, self._checks, self._slow = read, checks, slow
 
     async def prepare(self) -> None:
-        """Read what was too large to be read at once. Raises Failure for a schema that is none."""
+        """Read the schemas, one after the other. Raises Failure for one that is none."""
         for check in self._checks:
-            await check.prepare()
+            await check.prepare(id(self))
+            await asyncio.sleep(0)  # others are served between two of them
 
     def __call__(self, text: str) -> str | None:
         vote = self._read(text)
@@ -130,7 +130,7 @@ class VoteReader(AwaitedFunction):
         if vote is None:
             return None
         for check, part in vote[1]:
-            if not await check.later(part):
+            if not await check.later(part, id(self)):
                 return None
         return vote[0]
 
@@ -160,7 +160,7 @@ def _check(checks: dict[str, SchemaCheck | None], field: str, tool: Json) -> Non
         raise bad_field(field, tool, "has no name", "send {'type': 'function', 'function': {...}}")
     parameters = tool.get("parameters")
     field = f"{field}.function.parameters"
-    checks[name] = SchemaCheck(self_contained(parameters), field) if isinstance(parameters, dict) else None
+    checks[name] = SchemaCheck(parameters, field) if isinstance(parameters, dict) else None
 
 
 def _calls(calls: list[Json], checks: Mapping[str, SchemaCheck | None]) -> Vote | None:
