@@ -77,10 +77,14 @@ def forwarded_by(headers: Iterable[str]) -> str | None:
     return _told(tuple(headers))[0]
 
 
-def check_origin(headers: Mapping[str, str]) -> None:
-    """Refuse requests of web pages. Raises Failure."""
+def check_origin(headers: Mapping[str, str], more: bool = True) -> None:
+    """Refuse requests of web pages. Raises Failure.
+
+    Args:
+        more: whether there is anything to look at but one Host.
+    """
     host = headers.get("Host")
-    if host is None or not _local(f"//{host}") or _told(tuple(headers))[1]:
+    if more or host is None or not _local(f"//{host}"):
         for name, value in headers.items():  # one that stands twice may count either way elsewhere
             kind = _kind(name)
             if kind == "origin" and not _local(value):
@@ -191,9 +195,10 @@ class Guard:
         if key is None and not (bearer or "").startswith(PREFIX):
             key = ANYONE
         if key is ANYONE:
-            if self.mode == "auto" and forwarded_by(headers) is not None:
+            forwarded, more = _told(tuple(headers))
+            if self.mode == "auto" and forwarded is not None:
                 return None
-            check_origin(headers)
+            check_origin(headers, more)
         return key
 
     def check_ledger(self, url: str) -> None:

@@ -11,13 +11,16 @@ from typing import NamedTuple
 from outthink.economics.tariff import Tariff
 from outthink.http.fields import (
     CHAT_LENGTH_FIELDS,
+    ENDPOINTS,
     JsonDict,
+    Kind,
     completions_in,
     encode,
     endpoint_of,
     kind_of,
     length_field,
     normalised,
+    names_of,
     read_whole,
 )
 from outthink.http.usage import read_count
@@ -27,8 +30,17 @@ from outthink.serving.pool.rules import FieldRules
 from outthink.serving.protocols import Key
 
 _PARTS = b'"type"'
-_SHOWN = frozenset({"choices", "beams", "input", "fixed", "plain", "free"})
-"""Kinds of fields that raise no bound, where the bytes of the request are counted."""
+"""Pictures and tools have it, which are more than their bytes."""
+_LENGTHS = frozenset(names_of("length"))
+_SHOWN: tuple[Kind, ...] = ("length", "choices", "beams", "input", "plain", "free")
+_BOUNDED = {
+    endpoint: frozenset(("model", "stream")).union(
+        name for kind in _SHOWN for name in names_of(kind) if kind_of(endpoint, name) in _SHOWN
+    )
+    for endpoint in ENDPOINTS
+    if endpoint != "responses"  # it may go on from what the request does not show
+} | {"responses": frozenset[str]()}
+"""Names of fields that raise no bound where the request's bytes are counted."""
 
 
 class CappedRequest(NamedTuple):
@@ -115,18 +127,12 @@ def _uncapped(path: str, content: bytes, body: JsonDict, default_tokens: int, ta
 
 
 def known_bound(path: str, content: bytes, body: JsonDict, completions: int) -> int | None:
-    """Tokens that a request cannot exceed as it came, None where its bytes do not show it."""
-    endpoint = endpoint_of(path)
-    if endpoint == "responses":  # it may go on from what the request does not show
-        return None
-    most = 0
-    for name, value in body.items():
-        kind = kind_of(endpoint, name)
-        if kind == "length":
-            most = max(most, read_whole(value) or 0)
-        elif kind not in _SHOWN:
-            return None
-    if (not most and endpoint != "embeddings") or _PARTS in content:  # pictures and tools are more than their bytes
+    """Tokens that a request cannot exceed as it came, None where its bytes do not show it at a glance."""
+    endpoint, most = endpoint_of(path), 0
+    for name in body:
+        if name in _LENGTHS:
+            most = max(most, read_whole(body[name]) or 0)
+    if not (most or endpoint == "embeddings") or not _BOUNDED[endpoint].issuperset(body) or _PARTS in content:
         return None
     return len(content) + completions * most
 
