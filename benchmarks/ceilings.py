@@ -1,9 +1,9 @@
 """Sends 10,000 random bodies through the proxy to a server that obeys every field, and looks for overspends.
 
-Bodies of chats, completions, responses and embeddings, with known names of lengths and two hundred invented ones (as
-numbers, texts, whole floats, in lists, nested, in other capitals, doubled), multiplicities and unseen input. Each key
-has a ceiling per request and a budget by day. Measures what the server has really worked for, not speed. Takes two
-minutes.
+Bodies of chats (strategies too), completions, responses and embeddings, with known names of lengths and two hundred
+invented ones (as numbers, texts, whole floats, in lists, nested, in other capitals, doubled), multiplicities and unseen
+input. Each key has a ceiling per request and a budget by day. Measures what the server has really worked for, not
+speed. Takes two minutes.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ HOLDERS = ("options", "generation_config", "extra_body", "sampling_params", "par
 STRANGE_HOLDERS = ("vendor", "engine_args", "x_settings", "inference")
 LENGTHS, CHOICES, BEAMS = names_of("length"), names_of("choices"), names_of("beams")
 THINKING, FLOORS = names_of("thinking"), names_of("floor")
-MODEL = "toy"
+MODELS = ("toy", "toy", "toy", "outthink/single", "outthink/self-consistency@2")
+"""Strategies that end no call early: what a server works on while it is left is not known to be spent."""
 
 Pair = tuple[str, Any]
 
@@ -186,7 +187,8 @@ def draw_body(random: Random) -> DrawnBody:
         CHAT: ("messages", [RawObject([("role", "user"), ("content", text)])]),
         COMPLETIONS: ("prompt", text),
     }.get(path, ("input", text))
-    drawing = _Drawing(random, path, RawObject([("model", MODEL), (place, value)]))
+    model = random.choice(MODELS) if path == CHAT else MODELS[0]
+    drawing = _Drawing(random, path, RawObject([("model", model), (place, value)]))
     honest = random.random() < 0.2
     if honest:
         for name, given in random.sample((*_HONEST["*"], *_HONEST[path]), 3):
