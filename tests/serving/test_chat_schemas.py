@@ -89,6 +89,8 @@ def test_what_is_no_schema_is_refused(schema: dict[str, Any]) -> None:
     [
         {"patternProperties": {"^x-": {"type": "string"}}},
         {"$comment": "no \\d", "title": "t", "examples": [{"$ref": "#/none"}], "default": {"$ref": "x:"}},
+        {"$comment": 1, "title": None, "description": ["d"], "examples": {"a": 1}, "readOnly": "no", "format": None},
+        {"contentSchema": 3, "deprecated": 0, "definitions": {"title": {"description": 1}}},
         {"format": "unheard-of", "contentMediaType": "a/b", "contentEncoding": "x", "contentSchema": {"type": "null"}},
         {"x-order": ["a"], "x-schema": {"$ref": "http://127.0.0.1:9/no.json"}, "nullable": True},
         {"$ref": "http://127.0.0.1:9/schema.json"},

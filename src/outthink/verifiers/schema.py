@@ -14,22 +14,18 @@ from concurrent.futures import Future
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
-from urllib.parse import unquote
 
 from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
 from outthink.http.events import Json
-from outthink.http.fields import JsonDict
+from outthink.verifiers.evaluated import DATA, REFERENCES
 from outthink.verifiers.plain_schema import is_plain
 from outthink.workers.pool import shared
 
 _LONG = 300  # characters of an explanation
 _DRAFTS = {"draft-03": "3", "draft-04": "4", "draft-06": "6", "draft-07": "7", "2019-09": "201909"}
-_DATA = frozenset(("const", "enum", "default", "examples"))  # keywords whose values are no schemas
-_NAMED = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"))
 _STEPS = 5000  # keywords that are checked in place, which takes some milliseconds
 _ROOM = 60  # calls that following a reference takes at most
-_REFERENCES = frozenset(("$ref", "$dynamicRef", "$recursiveRef"))
 _DIGITS = 4000  # of a whole number: Python reads some more, and refuses the rest
 _SHORT = 16 * 1024  # characters of a text that is checked in place
 _DECIMAL = re.compile(r"Decimal\('([^']*)'\)")
@@ -229,7 +225,7 @@ class SchemaRules:
 
     def _counted(self, name: str, rule: _Rule) -> _Rule:
         def counted(validator: _Draft, wanted: Json, value: Json, schema: Json) -> Iterator[Exception]:
-            if name in _REFERENCES:
+            if name in REFERENCES:
                 _room(_ROOM)
             if self._steps is not None:
                 self._steps -= 1
@@ -251,45 +247,6 @@ class SchemaRules:
         except re.error as error:
             why = f"has a pattern that cannot be read: {pattern[:_LONG]!r} ({error})"
             raise BadInput("schema", "...", why, "mend the pattern") from None
-
-
-def self_contained(schema: JsonDict) -> JsonDict:
-    """A schema without the references that lead out of it, or to nothing in it: they are not evaluated.
-
-    A schema that gives its parts addresses (`$id`) is left as it is.
-    """
-    text = json.dumps(schema)
-    address = '"id"' if "draft-0" in str(schema.get("$schema")) else '"$id"'
-    if address in text or not any(name in text for name in _REFERENCES):
-        return schema
-    return {name: _local(schema, name, inner) for name, inner in schema.items() if not _is_foreign(schema, name, inner)}
-
-
-def _local(root: JsonDict, keyword: str, value: Json) -> Json:
-    if keyword in _DATA or not isinstance(value, dict | list):
-        return value
-    if isinstance(value, list):
-        return [_local(root, "", item) for item in value]
-    if keyword in _NAMED:  # the names are no keywords
-        return {name: _local(root, "", inner) for name, inner in value.items()}
-    return {name: _local(root, name, inner) for name, inner in value.items() if not _is_foreign(root, name, inner)}
-
-
-def _is_foreign(root: JsonDict, keyword: str, target: Json) -> bool:
-    """Whether this is a reference that nothing in a schema answers, nor a draft of JSON Schema."""
-    if keyword not in _REFERENCES or not isinstance(target, str):
-        return False
-    if not target.startswith("#"):
-        return "json-schema.org/" not in target
-    place: Json = root
-    for name in unquote(target).split("/")[1:]:
-        name = name.replace("~1", "/").replace("~0", "~")
-        if isinstance(place, list):
-            place = dict(zip(map(str, range(len(place))), place, strict=True))
-        if not isinstance(place, dict) or name not in place:
-            return True
-        place = place[name]
-    return False
 
 
 def is_multiple(value: Decimal | int, of: Decimal | int) -> bool:
@@ -347,7 +304,7 @@ def _exact(schema: Json) -> Json:
     if not isinstance(schema, dict):
         return schema
     kept = {name: item for name, item in schema.items() if name != "$schema" or not isinstance(item, str)}
-    return {name: _numbers(item) if name in _DATA else _exact(item) for name, item in kept.items()}
+    return {name: _numbers(item) if name in DATA else _exact(item) for name, item in kept.items()}
 
 
 def _numbers(data: Json) -> Json:

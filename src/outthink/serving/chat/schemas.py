@@ -18,8 +18,9 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import install_hint, missing
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.failure import Failure, bad_field
+from outthink.verifiers.evaluated import self_contained
 from outthink.verifiers.plain_schema import is_plain
-from outthink.verifiers.schema import SchemaRules, ask_worker, self_contained
+from outthink.verifiers.schema import SchemaRules, ask_worker
 from outthink.workers.pool import shared
 
 _SIZE = 200_000  # characters of a schema

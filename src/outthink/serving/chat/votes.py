@@ -53,7 +53,8 @@ def _structured(form: JsonDict) -> AnswerReader:
     nested = inner is not None or "schema" not in form
     field = "response_format.json_schema" if nested else "response_format"
     holder = inner if nested else form
-    schema = holder.get("schema", {}) if isinstance(holder, dict) else None
+    schema = holder.get("schema") if isinstance(holder, dict) else holder
+    schema = {} if schema is None and nested and isinstance(holder, dict) else schema
     if not isinstance(schema, dict):
         raise bad_field(field, holder, "has no schema", "send {'name': ..., 'schema': {...}}")
     check = SchemaCheck(schema, f"{field}.schema")
