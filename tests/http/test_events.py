@@ -79,6 +79,22 @@ def test_each_event_is_given_out_with_the_byte_that_ends_it(stream: tuple[list[b
         assert events.feed(event[len(body) :]) == []
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {\rdata: "a": 1\rdata: }\n\n',
+        b'data: {"a": 1}\r: ping\n\n',
+        b'data: {"a": 1}\rid: 7\r\n\n',
+        b'data: {\rdata:"a": 1}\r\rdata: [DONE]\n\n',
+    ],
+)
+def test_lone_carriage_returns_end_lines_in_an_event_that_comes_at_once(event: bytes) -> None:
+    decoder = Decoder(json.loads)
+    assert decoder.feed(b'data: {"b": 2}\n\n') == [{"b": 2}]
+    assert decoder.feed(event) == [{"a": 1}]
+    assert decoder.done is (b"[DONE]" in event)
+
+
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_a_byte_order_mark_is_skipped_in_any_cut(cut: int) -> None:
     for body, kind in ((b'data: {"a": 1}\n\n', "events"), (b'{"a": 1}', "object")):

@@ -33,7 +33,8 @@ COMPLETIONS, RESPONSES, EMBEDDINGS = "/v1/completions", "/v1/responses", "/v1/em
 
 
 @pytest.fixture
-def backend() -> Iterator[ChatServer]:
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    monkeypatch.setenv("OUTTHINK_CACHE", str(tmp_path))  # nothing is known of a server that had its port before
     with ChatServer() as server:
         yield server
 
@@ -193,10 +194,7 @@ def test_choices_that_a_server_may_not_have_counted_are_charged_at_the_bound(
                 assert left - ledger.left >= bound
 
 
-def test_a_server_that_is_known_to_count_all_choices_is_believed(
-    backend: ChatServer, ledger: Charging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_a_server_that_is_known_to_count_all_choices_is_believed(backend: ChatServer, ledger: Charging) -> None:
     from outthink.core.paths import cache_dir
 
     facts = Facts()

@@ -53,11 +53,11 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that this piece completes, in order."""
-        # The common case first: whole events, one or several.
-        if self._clean and b"\r" not in piece:
+        # The common case first: whole events. One with lone carriage returns is left to `Decoder`.
+        if self._clean:
             if piece.startswith(b"data: ") and piece.find(b"\n") == len(piece) - 2 and piece.endswith(b"\n"):
                 return [piece[6:-2]]
-            if piece.endswith(b"\n\n"):
+            if piece.endswith(b"\n\n") and b"\r" not in piece:
                 blocks = [
                     block[6:] if block.startswith(b"data: ") and b"\n" not in block else read_event(block)
                     for block in piece[:-2].split(b"\n\n")
@@ -231,6 +231,9 @@ class Decoder:
         try:
             chunk = self._object(text)
         except NotJson:
+            if b"\r" in data and type(data) is bytes:  # these end lines, too
+                frames = Events().frames(b"data: " + data + b"\n\n")
+                return self._decode([part for _, part in frames if part is not None])
             if type(data) is ErrorEvent:  # in words
                 return [{"error": {"message": data.decode("utf-8", "replace")}}]
             if b"\n" in data:

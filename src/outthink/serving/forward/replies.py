@@ -248,97 +248,108 @@ async def forward_stream(request: web.BaseRequest, reply: Response, passage: Pas
 
     The reply is left open: after its last event the client is done, whatever the backend does with the connection.
     """
-    account, status = passage.account, reply.status
-    response = web.StreamResponse(status=status, headers=passage.head)
-    reader = EventReader(hide_usage=passage.hide_usage)
-    passage.usage, begun = reader.usage, False
-    kept = bytearray() if account.keeps else None
+    passing = _Passing(request, reply, passage)
     try:
+        return await passing.run()
+    except (TransportFault, Failure) as error:
+        if isinstance(error, Failure) and not passing.response.prepared:
+            raise
+        return await passing.break_off(error)
+
+
+class _Passing:
+    """One stream on its way."""
+
+    def __init__(self, request: web.BaseRequest, reply: Response, passage: Passage) -> None:
+        self._request, self._reply, self._passage = request, reply, passage
+        self._account = passage.account
+        self._reader = EventReader(hide_usage=passage.hide_usage)
+        self._kept = bytearray() if passage.account.keeps else None
+        passage.usage = self._reader.usage
+        self.response = web.StreamResponse(status=reply.status, headers=passage.head)
+
+    async def run(self) -> web.StreamResponse:
+        """Forward it to its end. Raises TransportFault, or Failure where the backend refuses our key."""
+        reply, reader, write, kept = self._reply, self._reader, self.response.write, self._kept
         async for piece in reply:
-            if account.first is None:
+            if reader.adds_text(piece):
+                if kept is not None:
+                    kept += piece
+                await write(piece)
+                continue
+            if self._account.first is None:
                 if _is_object(piece) or (_comes_whole(reply.headers) and not begins_events(piece)):
-                    return await _deliver_rest(reply, piece, passage)
+                    return await self._deliver(piece)
                 if not begins_events(piece):
                     raise TransportFault("dropped", "no events")
-                account.first_token()
-            shown = reader.feed(piece)
-            refused = reader.failure is not None and reader.failure.about_key
-            if not begun and shown and not (refused and reader.empty):
-                begun = True
-                await response.prepare(request)
-            if kept is not None:
-                kept += shown
+                self._account.first_token()
+            await self._show(reader.feed(piece))
             if reader.done:
-                # The record comes first: who has read the end may ask for the receipt at once.
-                await account.settle(passage.record(status, reader.failure, _kept(kept)))
-                await response.write(shown)
                 break
-            if shown and begun:
-                if reader.ended:
-                    await account.settle(passage.record(status, reader.failure, _kept(kept)))
-                await response.write(shown)
             if reader.ended:
-                await _linger(reply, response, reader)
+                await self._linger()
                 break
-            if refused and reader.failure is not None:
-                raise passage.refused_key(reader.failure.status)
         else:
-            if account.first is None and _comes_whole(reply.headers):
-                return await _deliver_rest(reply, b"", passage)
-            await _end_stream(request, response, reader, kept)
-            await account.settle(passage.record(status, reader.failure, _kept(kept)))
-        passage.judge(reader.failure)
-        await response.write_eof()
-    except (TransportFault, Failure) as error:
-        if isinstance(error, Failure) and not begun:
-            raise
+            if self._account.first is None and _comes_whole(reply.headers):
+                return await self._deliver(b"")
+            await self._show(reader.close())
+            await self._prepare()
+            await self._settle()
+        self._passage.judge(reader.failure)
+        await self.response.write_eof()
+        return self.response
+
+    async def break_off(self, error: Exception) -> web.StreamResponse:
+        """Tell the client by an event that nothing more comes, so that nothing pretends to be whole."""
+        passage = self._passage
         passage.lease.report(ok=False)
-        # An error event tells the client, and nothing pretends to be whole.
         failure = failure_of(error) or Failure(502, "the backend broke off")
-        usage = passage.counted(reader.usage.at_end(passage.completions))
-        record = account.passed(usage, passage.tariff, "interrupted", status, error=failure.stored)
+        usage = passage.counted(self._reader.usage.at_end(passage.completions))
+        record = self._account.passed(usage, passage.tariff, "interrupted", self._reply.status, error=failure.stored)
         record.stopped = "error"
-        await account.settle(record)
-        if not begun:
-            await response.prepare(request)
-        await response.write(b"data: " + failure.body() + b"\n\n")
-        await response.write_eof()
-    return response
+        await self._account.settle(record)
+        await self._prepare()
+        await self.response.write(b"data: " + failure.body() + b"\n\n")
+        await self.response.write_eof()
+        return self.response
 
+    async def _show(self, shown: bytes) -> None:
+        """Send what the client may see of events; behind the last of them the record stands first."""
+        reader = self._reader
+        refused = reader.failure is not None and reader.failure.about_key
+        if shown and not (refused and reader.empty):
+            await self._prepare()
+            if self._kept is not None:
+                self._kept += shown
+            if reader.done or reader.ended:
+                await self._settle()  # who has read the end may ask for the receipt at once
+            await self.response.write(shown)
+        if refused and reader.failure is not None:
+            raise self._passage.refused_key(reader.failure.status)
 
-async def _deliver_rest(reply: Response, piece: bytes, passage: Passage) -> web.Response:
-    """A reply that turns out not to come in events."""
-    whole = await _rest(reply, piece)
-    if is_garbled(whole):
-        passage.lease.report(ok=False)
-    return await deliver(whole, passage)
+    async def _prepare(self) -> None:
+        if not self.response.prepared:
+            await self.response.prepare(self._request)
 
+    async def _settle(self) -> None:
+        kept = None if self._kept is None else bytes(self._kept)
+        await self._account.settle(self._passage.record(self._reply.status, self._reader.failure, kept))
 
-async def _linger(reply: Response, response: web.StreamResponse, reader: EventReader) -> None:
-    """What a backend sends behind the event that ends a response; many keep the connection open instead."""
-    try:
-        async with asyncio.timeout(_LINGER):
-            async for piece in reply:
-                if shown := reader.feed(piece):
-                    await response.write(shown)
-                if reader.done:
-                    return
-    except (TimeoutError, TransportFault):
-        return  # nothing is missing
+    async def _deliver(self, piece: bytes) -> web.Response:
+        """A reply that turns out not to come in events."""
+        whole = await _rest(self._reply, piece)
+        if is_garbled(whole):
+            self._passage.lease.report(ok=False)
+        return await deliver(whole, self._passage)
 
-
-async def _end_stream(
-    request: web.BaseRequest, response: web.StreamResponse, reader: EventReader, kept: bytearray | None
-) -> None:
-    """Write what is left of a stream that has ended without saying so."""
-    rest = reader.close()
-    if kept is not None:
-        kept += rest
-    if not response.prepared:
-        await response.prepare(request)
-    if rest:
-        await response.write(rest)
-
-
-def _kept(kept: bytearray | None) -> bytes | None:
-    return None if kept is None else bytes(kept)
+    async def _linger(self) -> None:
+        """What a backend sends behind the event that ends a response; many keep the connection open instead."""
+        try:
+            async with asyncio.timeout(_LINGER):
+                async for piece in self._reply:
+                    if shown := self._reader.feed(piece):
+                        await self.response.write(shown)
+                    if self._reader.done:
+                        return
+        except (TimeoutError, TransportFault):
+            return  # nothing is missing

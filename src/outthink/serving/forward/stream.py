@@ -94,16 +94,20 @@ class EventReader:
 
     def feed(self, piece: bytes) -> bytes:
         """What the client may see of the events that this piece completes."""
-        if self._easy:
-            # The common case: whole events, with more of the same.
-            if (like := self._like) is not None and piece.startswith(like[0]) and piece.endswith(like[1]):
-                text = piece[len(like[0]) : -len(like[1])]
-                if b'"' not in text and text[-1:] != b"\\":
-                    return piece
-            if piece.endswith(b"\n\n") and is_plain(piece):
-                self._learn(piece)
-                return piece
-        return self._shown(self._events.frames(piece))
+        return piece if self.adds_text(piece) else self._shown(self._events.frames(piece))
+
+    def adds_text(self, piece: bytes) -> bool:
+        """Whether a piece holds whole events with more of the same: the common case, in which nothing is decoded."""
+        if not self._easy:
+            return False
+        if (like := self._like) is not None and piece.startswith(like[0]) and piece.endswith(like[1]):
+            text = piece[len(like[0]) : -len(like[1])]
+            if b'"' not in text and text[-1:] != b"\\":
+                return True
+        if piece.endswith(b"\n\n") and is_plain(piece):
+            self._learn(piece)
+            return True
+        return False
 
     def _learn(self, piece: bytes) -> None:
         """Note both ends of an event that only adds text: what differs from it in the text alone adds text too."""
