@@ -11,7 +11,7 @@ from outthink.core.errors import BadInput, Unsupported
 from outthink.verifiers.code import CodeLimits, CodeProblem, CodeSandbox, check_all
 from outthink.verifiers.code.walls import bubblewrap
 
-SANDBOX = CodeSandbox(CodeLimits(cpu=1, wall=3.0, memory=2**29))
+SANDBOX = CodeSandbox(CodeLimits(cpu=1, wall=60.0, memory=2**29))
 RIGHT = "def f(x): return 3"
 
 

@@ -134,7 +134,8 @@ class Engine(Protocol):
     """Where tokens come from. Subclass it and write `model` and `generate`; the rest has defaults.
 
     `generate` yields Deltas, then exactly one Finish. Closing the iterator cancels the work at
-    once. It raises EngineError, with `fatal` where a retry cannot help, and never retries by itself.
+    once. It raises EngineError, with `fatal` where no call can succeed, `again=False` where this one may have been
+    begun and `begun` where nobody knows what it has cost, and never retries by itself.
     """
 
     @offered

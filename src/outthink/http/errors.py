@@ -258,8 +258,8 @@ class ServerErrors:
             remedy = "it hangs or is overloaded: look at it, or raise --idle-timeout"
             return self.error(f"sent nothing{waited}; {remedy}", begun=True)
         why = f" ({fault.detail})" if fault.detail else ""
-        text = f"dropped the connection{why}; it may have crashed or restarted, see its log"
-        return self.error(text, again=fault.unsent, begun=not fault.unsent)
+        lost = f"dropped the connection{why}; it may have crashed or restarted, see its log"
+        return self.error(lost, again=fault.unsent, begun=not fault.unsent)
 
     def page(self) -> EngineError:
         """The error for a web page where JSON was due."""

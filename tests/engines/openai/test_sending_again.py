@@ -16,17 +16,20 @@ from outthink.engines.openai import OpenAIEngine
 from outthink.session.calls import Retries
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
+from support.chat_server import ChatServer, Drop, chat, models, stream
 from support.hostile_server import ACTS, CUTS, FAILURES, REFUSALS, HostileServer
 
 pytestmark = pytest.mark.faults
 QUICK = Retries(first=0.001, longest=1.0)
 
 
-def ask(server: HostileServer, wanted: int, ahead: int = 4, *, rounds: int = 1, idle: bool = False) -> list[Any]:
+def ask(
+    server: Any, wanted: int, ahead: int = 4, *, rounds: int = 1, idle: bool = False, model: str | None = "toy"
+) -> list[Any]:
     """Samples of each round, or the error it ended in, and the receipts; with `idle` connections close in between."""
 
     async def main() -> list[Any]:
-        engine = OpenAIEngine(server.url, "toy", memory=None, idle_timeout=5.0)
+        engine = OpenAIEngine(server.url, model, memory=None, idle_timeout=5.0)
         got: list[Any] = []
         try:
             for _ in range(rounds):
@@ -112,6 +115,14 @@ def test_a_kept_connection_on_which_a_request_was_read_and_dropped_is_none_that_
         got = ask(server, 1, rounds=2)
         assert server.read == 2
         assert [isinstance(result, EngineError) for result, _ in got] == [first, not first]
+
+
+def test_a_list_of_models_that_was_dropped_is_asked_for_again_and_costs_nothing() -> None:
+    broken = iter([stream(Drop(), before=(Drop(),)), stream(Drop(), before=(Drop(),))])
+    with ChatServer(chat(["4"]), routes={"/v1/models": lambda seen: next(broken, None) or models("toy")}) as server:
+        (samples, receipt), *_ = ask(server, 1, model=None)
+        *failed, last = (entry.tokens for entry in receipt.entries)
+        assert (set(failed), last, len(samples), len(server.calls)) == ({0}, 7, 1, 1)
 
 
 def test_a_server_that_nobody_reaches_is_asked_three_times() -> None:

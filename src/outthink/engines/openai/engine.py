@@ -31,7 +31,12 @@ async def list_models(server: Server) -> dict[str, int | None] | None:
     Raises:
         EngineError: the server does not answer, refuses, or answers something else than a list.
     """
-    answer = await server.fetch("/models")
+    try:
+        answer = await server.fetch("/models")
+    except EngineError as error:
+        error.begun = False  # nothing is generated for a list, so it may be asked for again, unless the server hangs
+        error.again = not (isinstance(error.__cause__, TransportFault) and error.__cause__.kind == "idle")
+        raise
     if answer.status in (404, 405, 501) and not is_html(answer.content):
         return None
     if answer.status != 200:
