@@ -19,8 +19,8 @@ from outthink.http.fields import (
     endpoint_of,
     kind_of,
     length_field,
-    normalised,
     names_of,
+    normalised,
     read_whole,
 )
 from outthink.http.usage import read_count
