@@ -251,6 +251,13 @@ def test_no_type_is_an_error(proxy: ProxyServer, backend: ChatServer, model: str
     assert proxy.chat(model, stream=True).events[-1] == "[DONE]"
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_character_in_halves_is_one(proxy: ProxyServer, backend: ChatServer, model: str) -> None:
+    deltas = [{"content": "a\ud83d"}, {"content": "\ude00"}, {"content": "\ud83d"}, {"content": "\ude00b\ud83d"}]
+    for choice in asked(proxy, backend, model, deltas):
+        assert choice["message"]["content"] == "a\U0001f600\U0001f600b\ufffd"
+
+
 def test_a_count_of_nothing_beside_calls_is_unknown(proxy: ProxyServer, backend: ChatServer) -> None:
     message = {"tool_calls": [call("f", "{}", id="1", type="function")]}
     nothing = {"prompt_tokens": 0, "completion_tokens": 0}

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from outthink.core.errors import EngineError
 from outthink.core.receipt import Receipt, Verdict
+from outthink.core.text import writable
 from outthink.engines.openai.reading import finish_reason
 from outthink.engines.protocol import Call
 from outthink.http.events import Json
@@ -193,6 +194,8 @@ class Streaming:
         self.thought = False
         """The thinking has been sent."""
         self._first: RawChoice | None = None
+        self._half = ""
+        """Half a character, as some servers cut texts: the rest of it comes with the next piece."""
         self._told = (0, 0)
         """Entries of log-probabilities that have been sent."""
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -206,6 +209,11 @@ class Streaming:
                 self.thought = True
                 self.put(self.layout.chunk({"reasoning_content": text}))
             return
+        text = delta.get("content")
+        if text and type(text) is str and (self._half or "\ud800" <= text[-1] <= "\udbff"):
+            text = self._half + text
+            self._half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+            delta = {**delta, "content": writable(text.removesuffix(self._half))}
         told = len(sample.logprobs), len(sample.refused)
         if not delta and told == self._told:
             return
@@ -222,6 +230,8 @@ class Streaming:
     def rest(self) -> bytes:
         """What was held back of an answer that has been shown piece by piece."""
         rest = self._first.rest() if self._first is not None else {}
+        if self._half:
+            rest["content"] = writable(self._half)
         return self.layout.chunk(rest) if rest else b""
 
     def put(self, event: bytes) -> None:
