@@ -20,6 +20,7 @@ pytest.importorskip("aiohttp")
 from outthink.http.fields import encode
 from outthink.serving.bodies import DEPTH, BodyScan
 from outthink.serving.failure import Failure
+from outthink.serving.observe.callbacks import measured
 from support.chat_server import ChatServer, Gate, Reply, Seen, chat, whole
 from support.ledgers import KeyRing
 from support.proxy_server import CHAT, ProxyServer
@@ -231,3 +232,43 @@ def test_bodies_in_flight_are_bounded_and_one_key_leaves_room_for_others() -> No
         second.join(60)
         assert statuses == [200, 200]
         assert ask("a", MIB - 1000) == 200
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 2 * MIB])
+def test_long_messages_are_sent_whole_with_every_sample(proxy: ProxyServer, size: int) -> None:
+    texts: list[dict[str, Any]] = [
+        {"role": "system", "content": "Be brief.", "name": "\u00fc"},
+        {"role": "user", "content": [{"type": "text", "text": 'a "word" \\ ' * (size // 11 + 1)}]},
+    ]
+    with ChatServer(chat(["The answer is 4."])) as backend, ProxyServer(backend.url) as own:
+        for model, count in (("toy", 1), ("outthink/self-consistency@4", 4)):
+            backend.seen.clear()
+            assert own.chat(model, texts, seed=0, temperature=0.5, extra={"x": [1]}).status == 200
+            assert len(backend.calls) <= count
+            for seen in backend.calls:
+                assert seen.body["messages"] == texts
+                assert (seen.body["model"], seen.body["temperature"], seen.body["extra"]) == ("toy", 0.5, {"x": [1]})
+
+
+def test_no_callback_holds_the_event_loop_up(proxy: ProxyServer) -> None:
+    """By processor time of the loop's thread: other work on the machine adds nothing."""
+
+    async def begin() -> Any:
+        watching = measured()
+        return watching, watching.__enter__()
+
+    watching, found = proxy.do(begin())
+    many = {"type": "object", "properties": {f"property_{at}": {"type": "integer"} for at in range(2000)}}
+    ten = {"type": "object", "properties": {f"p{at}": {"type": "string"} for at in range(10)}}
+    tools = [{"type": "function", "function": {"name": f"f{at}", "parameters": ten}} for at in range(100)]
+    large = [{"type": "function", "function": {"name": "f", "parameters": many}}]
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": many}}
+    for fields in ({"tools": large}, {"tools": tools}, {"response_format": form}):
+        assert proxy.chat("outthink/self-consistency@2", **fields).status == 200
+    assert proxy.send("POST", CHAT, b'{"model":"x","y":[' + b"[[[]]]," * MIB + b"0]}").status == 400
+
+    async def end() -> None:
+        watching.__exit__(None, None, None)
+
+    proxy.do(end())
+    assert not [row for row in found if row[0] > 0.02]

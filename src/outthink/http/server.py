@@ -17,7 +17,7 @@ from outthink.core.errors import BadInput
 from outthink.http.errors import ServerErrors
 from outthink.http.events import Json, JsonObject
 from outthink.http.secrets import MaskedResponse, mask_of
-from outthink.http.transport import Response, Timeouts, Transport, TransportFault
+from outthink.http.transport import Body, Response, Timeouts, Transport, TransportFault
 from outthink.http.unpack import unpacked
 
 _PASTED = ("/chat/completions", "/completions", "/models")
@@ -133,7 +133,7 @@ class Server:
     def __repr__(self) -> str:
         return f"Server({self.address.base!r})"
 
-    def encode(self, body: Mapping[str, Json]) -> bytes:
+    def encode(self, body: Mapping[str, Json]) -> Body:
         """A body as JSON."""
         return json.dumps(body).encode()
 

@@ -71,11 +71,29 @@ class Response(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A body in parts that follow each other; other requests may share them, so that long ones are kept once."""
+
+    parts: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def joined(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.parts)
+
+
+Body = bytes | Parts
+"""What is sent with a request."""
+
+
 class Transport(Protocol):
     """Sends requests. May be used from several event loops, one after the other or at once."""
 
     async def open(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
     ) -> Response:
         """Send a request and wait for the head of its reply. Raises TransportFault.
 
@@ -117,7 +135,7 @@ class HttpxTransport:
         self._clients: dict[asyncio.AbstractEventLoop, tuple[httpx2.AsyncClient, AsyncGenerator[None]]] = {}
 
     async def open(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
     ) -> HttpxResponse:
         """Send a request and wait for the head of its reply."""
         import httpx2
@@ -126,7 +144,11 @@ class HttpxTransport:
         limits = httpx2.Timeout(connect=timeouts.connect, read=timeouts.idle, write=timeouts.idle, pool=None)
         try:
             request = client.build_request(
-                method, url, headers={**headers, **self._headers}, content=body, timeout=limits
+                method,
+                url,
+                headers={**headers, **self._headers},
+                content=body.joined() if isinstance(body, Parts) else body,
+                timeout=limits,
             )
             # The pool has looked at the connection: one that the server has closed meanwhile is not used.
             response = await client.send(request, stream=True)

@@ -30,6 +30,7 @@ from outthink.serving.endpoints import Endpoints
 from outthink.serving.guard import Guard
 from outthink.serving.ledger import open_ledger
 from outthink.serving.observe import logs, metrics, telemetry
+from outthink.serving.observe.callbacks import measured_if_asked
 from outthink.serving.pool import BackendPool, BackendSettings
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.watch import Watchers
@@ -195,6 +196,7 @@ async def serve(config: Config, ready: Callable[[Proxy], None]) -> None:
             loop.add_signal_handler(signal.SIGHUP, proxy.reload)
         _settle_memory()
         ready(proxy)
-        await ended.wait()
+        with measured_if_asked():
+            await ended.wait()
     finally:
         await proxy.stop()

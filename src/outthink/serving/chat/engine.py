@@ -22,13 +22,13 @@ from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Delta, Event, Finish
 from outthink.http.errors import ErrorBody, ServerErrors
 from outthink.http.events import Decoder, Json, NotJson
-from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, decode, encode
+from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, decode
 from outthink.http.server import Address, Server
-from outthink.http.transport import Timeouts, Transport, TransportFault
+from outthink.http.transport import Body, Timeouts, Transport, TransportFault
 from outthink.serving.chat.calls import ChatCall, RawChoice, join_text
 from outthink.serving.chat.question import CallBounds
 from outthink.serving.pool.failover import REFUSED, KeyRefused
-from outthink.serving.pool.pooled import BASE, blame
+from outthink.serving.pool.pooled import BASE, EncodedMessages, SharedMessages, blame, encode_call
 from outthink.session.calls import byte_bound
 
 _ADDRESS = Address.parse(BASE)
@@ -93,9 +93,9 @@ class _ChatErrors(ServerErrors):
 class _ChatServer(Server):
     """Encodes quickly: one request may send dozens of bodies."""
 
-    def encode(self, body: Mapping[str, Json]) -> bytes:
+    def encode(self, body: Mapping[str, Json]) -> Body:
         """A body as JSON."""
-        return encode(body)
+        return encode_call(body)
 
 
 class ChatEngine(OpenAIEngine):
@@ -127,7 +127,7 @@ class ChatEngine(OpenAIEngine):
         self.server = _ChatServer(_ADDRESS, None, transport, timeouts)
         self.server.errors = self.errors = _ChatErrors(f"the backend of {model}", (), timeouts)
         self._messages, self._raw, self._extra, self._top = messages, raw, extra, top_logprobs
-        self._on_chunk, self.blame = on_chunk, blame
+        self._on_chunk, self.blame, self.encoded = on_chunk, blame, EncodedMessages(raw)
         # What the messages' own bytes do not bound: tools, pictures, other fields that may come into the prompt.
         self._bounds = bounds
         self._beside = None if bounds.prompt is None else bounds.prompt - chat_bound(messages)
@@ -177,7 +177,7 @@ class ChatEngine(OpenAIEngine):
         """A call's body with the client's own fields; what the engine decides wins."""
         own: dict[str, Any] = super().body(call)
         if call.messages == self._messages:
-            own["messages"] = [*self._raw, *own["messages"][len(self._raw) :]]
+            own["messages"] = SharedMessages(self.encoded, own["messages"][len(self._raw) :])
         if self._top is not None and own.get("logprobs") and self._top > own.get("top_logprobs", 0):
             own["top_logprobs"] = self._top
         if isinstance(call, ChatCall) and call.choices > 1:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 _CHAT = "/v1/chat/completions"
 _CREATED = int(time.time())
+_PREFIX = 4096
+"""Bytes of a prompt's beginning by which it prefers a backend."""
+_LONG = 1 << 18
+"""Bytes of a request whose messages are encoded beside the event loop."""
 
 
 def model_list(names: Sequence[str]) -> JsonDict:
@@ -110,7 +114,7 @@ class _Exchange:
             account.first_token,
         )
         # The first two messages are what requests of one application have in common.
-        prefix = zlib.crc32(encode(question.raw[:2])[:4096])
+        prefix = zlib.crc32(encode([_beginning(message) for message in question.raw[:2]])[:_PREFIX])
         on_chunk = self.streaming.on_chunk if question.stream else None
         self.run = StrategyRun(backends, question, options, model, account, prefix, on_chunk)
         self.work: asyncio.Task[Verdict] | None = None
@@ -131,6 +135,8 @@ class _Exchange:
             run.headers["traceparent"] = trace
         try:
             await run.prepare_reader()
+            if len(self.content) > _LONG:
+                await run.engine.encoded.prepare()
         except Exception as error:
             raise await self._failed(error) from error
         self.work = work = asyncio.create_task(run.go(self._decided, ceiling))
@@ -257,6 +263,15 @@ def _backend_model(backends: Backends, options: RequestOptions, key: Key, field:
     if model not in names:
         raise unknown_model(model, names, field)
     return model
+
+
+def _beginning(value: Json) -> Json:
+    """As much of a message as its prefix may need: the whole may be megabytes."""
+    if isinstance(value, str):
+        return value[:_PREFIX]
+    if isinstance(value, list):
+        return [_beginning(item) for item in value[:_PREFIX]]
+    return {name: _beginning(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def _is_cut(receipt: JsonDict) -> bool:

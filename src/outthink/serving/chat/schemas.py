@@ -55,7 +55,7 @@ class SchemaCheck:
         Args:
             turn: who asks the worker.
         """
-        schema = self._text()
+        schema = self._schema or await asyncio.to_thread(self._text)
         if self._valid:
             return
         number = sha256(schema.encode()).hexdigest()
@@ -92,6 +92,7 @@ class SchemaCheck:
         if not self._schema:
             if len(encode(self._given)) > _SIZE:
                 raise bad_field(self._field, "...", f"is longer than {_SIZE} characters", "send a smaller schema")
+            _compiled("true")  # what imports jsonschema does so here, beside the event loop
             schema = self_contained(self._given)
             self._schema, self._valid = json.dumps(schema), is_plain(schema)
         return self._schema

@@ -6,13 +6,16 @@ the engine's transport protocol. Does not know when a call is sent again, chats 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Self
 
 from outthink.core.errors import EngineError
+from outthink.http.events import Json
+from outthink.http.fields import JsonDict, encode
 from outthink.http.server import Address
-from outthink.http.transport import Response, Timeouts, TransportFault
+from outthink.http.transport import Body, Parts, Response, Timeouts, TransportFault
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.failover import Failover, take_turn
 from outthink.serving.pool.pool import Full, NoBackend
@@ -48,7 +51,7 @@ class PooledTransport:
         self._request, self._headers = request, headers
 
     async def open(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
     ) -> Response:
         """Send a request and wait for the head of its reply. Raises TransportFault."""
         generates = url.startswith(BASE)
@@ -119,3 +122,46 @@ def blame(reply: Response) -> None:
     """Let the pool hear of a reply that claims success and is none."""
     if isinstance(reply, PlacedResponse):
         reply.failed = True
+
+
+_LONG = 1 << 16
+"""Bytes of messages that are kept once rather than copied into every call's body."""
+
+
+class EncodedMessages:
+    """A client's messages, encoded once for all calls of its request."""
+
+    def __init__(self, raw: Sequence[JsonDict]) -> None:
+        self.raw = raw
+        self._json = b""
+
+    @property
+    def json(self) -> bytes:
+        """Them as JSON, without the last bracket."""
+        if not self._json:
+            self._json = encode(self.raw)[:-1]
+        return self._json
+
+    async def prepare(self) -> None:
+        """Encode them beside the event loop: they are long."""
+        await asyncio.to_thread(lambda: self.json)
+
+
+class SharedMessages(list[Json]):
+    """The messages of one call: the client's, and what follows them."""
+
+    def __init__(self, encoded: EncodedMessages, more: Sequence[Json]) -> None:
+        super().__init__([*encoded.raw, *more])
+        self.encoded, self.more = encoded, more
+
+
+def encode_call(body: Mapping[str, Json]) -> Body:
+    """A call's body as JSON; long messages stay apart, for other calls send them as well."""
+    messages = body.get("messages")
+    if not isinstance(messages, SharedMessages):
+        return encode(body)
+    rest = encode({name: value for name, value in body.items() if name != "messages"})
+    head = rest[:-1] + b',"messages":'
+    tail = (b"," + encode(messages.more)[1:] if messages.more else b"]") + b"}"
+    shared = messages.encoded.json
+    return head + shared + tail if len(shared) < _LONG else Parts((head, shared, tail))

@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp.client_exceptions import ClientConnectionResetError
 
 from outthink.http.secrets import MaskedResponse, mask_of
-from outthink.http.transport import FaultKind, Response, Timeouts, TransportFault, closes_unannounced
+from outthink.http.transport import Body, FaultKind, Parts, Response, Timeouts, TransportFault, closes_unannounced
 from outthink.http.unpack import unpacked
 
 _IDLE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a request
@@ -97,6 +97,34 @@ def _has_come(transport: asyncio.Transport) -> bool:
     return descriptor < 0 or bool(poll.poll(0))
 
 
+_PIECE = 1 << 16
+"""Bytes that are given to a connection at once: what it cannot take it copies."""
+
+
+_LONG = 1 << 18
+"""Bytes of a body that would hold the event loop up if it were written at once."""
+
+
+class _PartsPayload(aiohttp.payload.Payload):
+    """A body in parts, written piece by piece at the connection's pace."""
+
+    def __init__(self, body: Parts) -> None:
+        super().__init__(body, content_type="application/json")
+        self._size = len(body)
+        self._parts = body.parts
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as text."""
+        return b"".join(self._parts).decode(encoding, errors)
+
+    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
+        """Write it; may be done again."""
+        for part in self._parts:
+            view = memoryview(part)
+            for at in range(0, len(view), _PIECE):
+                await writer.write(view[at : at + _PIECE])
+
+
 class AiohttpTransport:
     """Connections to all backends, within one event loop."""
 
@@ -117,7 +145,7 @@ class AiohttpTransport:
         return self._session
 
     async def open(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
     ) -> Response:
         """Send a request and wait for the head of its reply; the reply tells no secret of it. Raises TransportFault."""
         if (mask := mask_of(url, headers)) is None:
@@ -128,16 +156,19 @@ class AiohttpTransport:
             raise mask.fault(fault) from None
 
     async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
     ) -> AiohttpResponse:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.idle)
         if self._closing and urlsplit(url).netloc in self._closing:
             headers = {**headers, "connection": "close"}
+        if isinstance(body, bytes) and len(body) > _LONG:
+            body = Parts((body,))
+        data = _PartsPayload(body) if isinstance(body, Parts) else body
         tries = _STALE
         while True:
             try:
                 response = await self._open().request(
-                    method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
+                    method, url, headers=headers, data=data, timeout=limits, allow_redirects=False
                 )
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 tries -= 1
@@ -149,7 +180,7 @@ class AiohttpTransport:
             return AiohttpResponse(response)
 
     async def fetch(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
     ) -> Whole:
         """Send a request and read its reply whole; cancelling closes the connection. Raises TransportFault."""
         if mask_of(url, headers) is None:
@@ -166,7 +197,7 @@ class AiohttpTransport:
         return Whole(reply.status, reply.headers, content)
 
     async def _fetch(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
     ) -> Whole:
         reply = await self._send(method, url, headers, body, timeouts)
         try:

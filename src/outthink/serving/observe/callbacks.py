@@ -1,0 +1,70 @@
+"""How long single callbacks hold the event loop up, for tests and benchmarks: all other requests wait for each of them.
+
+Knows: processor time of the loop's own thread around every callback, so that other work on the cores costs nobody a
+finding. Switched on by `$OUTTHINK_CALLBACKS`, the file for what was found; it then costs a microsecond a callback. Does
+not know what a callback does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+VARIABLE = "OUTTHINK_CALLBACKS"
+_LEAST = 0.005
+"""Seconds of a callback that is noted."""
+_KEPT = 100
+
+
+@contextmanager
+def measured() -> Iterator[list[tuple[float, str]]]:
+    """Seconds and names of the callbacks of this thread's event loops that took long, the longest first at the end."""
+    found: list[tuple[float, str]] = []
+    run, thread, clock = asyncio.Handle._run, threading.get_ident(), time.thread_time
+
+    def timed(handle: asyncio.Handle) -> None:
+        if threading.get_ident() != thread:
+            run(handle)
+            return
+        callback, began = handle._callback, clock()  # type: ignore[attr-defined]
+        run(handle)
+        if (seconds := clock() - began) >= _LEAST:
+            found.append((seconds, _name(callback)))
+            if len(found) > 2 * _KEPT:
+                found.sort(reverse=True)
+                del found[_KEPT:]
+
+    asyncio.Handle._run = timed  # type: ignore[method-assign, assignment]
+    try:
+        yield found
+    finally:
+        asyncio.Handle._run = run  # type: ignore[method-assign]
+        found.sort(reverse=True)
+
+
+def _name(callback: Callable[..., None]) -> str:
+    """The callback, or the coroutine whose step it is."""
+    try:
+        owner = callback.__self__  # type: ignore[attr-defined]
+    except AttributeError:
+        owner = callback
+    return repr(owner.get_coro() if isinstance(owner, asyncio.Task) else callback)[:400]
+
+
+@contextmanager
+def measured_if_asked() -> Iterator[None]:
+    """The same, written to the file that the environment names; nothing where it names none."""
+    file = os.environ.get(VARIABLE)
+    if not file:
+        yield
+        return
+    with measured() as found:
+        yield
+    rows = [{"seconds": seconds, "callback": name} for seconds, name in found]
+    Path(file).write_text(json.dumps(rows, indent=1), encoding="utf-8")
