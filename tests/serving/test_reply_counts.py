@@ -177,7 +177,8 @@ def test_choices_that_a_server_may_not_have_counted_are_charged_at_the_bound(
     backend: ChatServer, proxy: ProxyServer, ledger: Charging, case: str, streamed: bool, key: str
 ) -> None:
     path, body, bound = SEVERAL[case]
-    for told, known in ((8, False), (24, True)):  # as of one choice, and as no single one can be
+    # As of one choice, as no single one can have, and as nobody has who heeds the length.
+    for told, known in ((8, False), (9, True), (24, True), (25, False)):
         deltas = [event({"choices": [{"index": at, "text": "a", "delta": {"content": "a"}}]}) for at in range(3)]
         replies: dict[bool, Reply] = {
             False: whole({"choices": choices(3), "usage": counts(5, told)}),

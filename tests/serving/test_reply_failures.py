@@ -99,6 +99,21 @@ def test_an_event_of_a_stream(backend: ChatServer, proxy: ProxyServer, case: str
         assert made.tokens == (0 if nothing else None)
 
 
+@pytest.mark.parametrize("model", ["outthink/single", "outthink/self-consistency@2"])
+@pytest.mark.parametrize("case", EVENTS)
+def test_a_failure_is_one_for_strategies_too(backend: ChatServer, proxy: ProxyServer, case: str, model: str) -> None:
+    if case in ("the second choice", "a failed response"):
+        pytest.skip("a strategy asks for one choice of a chat")
+    for first in (b"", chunk("a")):
+        backend.routes[CHAT] = stream(first, EVENTS[case], DONE)
+        for streamed in (False, True):
+            got = proxy.chat(model, stream=streamed, headers={"Authorization": "Bearer daily"})
+            made = record(proxy, got)
+            assert made.stopped == "error"
+            assert WORDS not in repr(made)
+            assert made.tokens is None or not first
+
+
 def test_what_was_counted_before_the_failure_is_charged(backend: ChatServer, proxy: ProxyServer) -> None:
     for last in (chunk("b", finish="error"), event({"error": {"message": WORDS}})):
         backend.routes[CHAT] = stream(chunk("a"), last, usage(5, 2), DONE)
@@ -159,6 +174,21 @@ REFUSALS: dict[str, Any] = {
     "beside": {"error": WORDS, "status": 401},
     "object": {"object": "error", "message": WORDS, "code": 401},
 }
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.parametrize("model", ["outthink/single", "outthink/self-consistency@2"])
+def test_a_refusal_of_our_key_is_ours_for_strategies(
+    backend: ChatServer, proxy: ProxyServer, case: str, model: str
+) -> None:
+    refused = REFUSALS[case]
+    for reply in (whole(refused, 401), whole(refused), stream(event(refused), DONE)):
+        backend.routes[CHAT] = reply
+        for streamed in (False, True):
+            got = proxy.chat(model, stream=streamed, headers={"Authorization": "Bearer daily"})
+            assert (got.status, got.error["code"]) == (502, "backend_auth")
+            assert WORDS not in repr(got)
+            assert WORDS not in repr(record(proxy, got))
 
 
 @pytest.mark.parametrize("case", REFUSALS)

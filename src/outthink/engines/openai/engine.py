@@ -321,7 +321,8 @@ class OpenAIEngine(Engine):
     def check(self, chunk: JsonObject) -> None:
         """Raise EngineError for a chunk that tells of a failure."""
         if (failure := failure_in(chunk)) is not None:
-            error = self.server.errors.refused(failure.status or 500, failure, model=self.model)
+            status = failure.status or (401 if failure.about_key else 500)
+            error = self.server.errors.refused(status, failure, model=self.model)
             error.again = False  # the reply had begun
             raise error
 

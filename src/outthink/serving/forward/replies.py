@@ -138,7 +138,9 @@ class Passage:
         if self.completions == 1 or self.summed:
             return usage
         written = self.usage.written if self.usage is not None else 0
-        return usage if self.length is not None and written > self.length else UNKNOWN
+        # More than one can have, and no more than all: what exceeds that has not heeded the length at all.
+        all_of_them = self.length is not None and self.length < written <= self.length * self.completions
+        return usage if all_of_them else UNKNOWN
 
     def refused_key(self, status: int | None) -> Failure:
         """The error for a backend that refuses the proxy's own key."""
