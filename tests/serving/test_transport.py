@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("aiohttp")
 import aiohttp
 
 from outthink.http.transport import Timeouts, TransportFault
-from outthink.serving.pool.transport import AiohttpTransport
+from outthink.serving.pool.transport import AiohttpTransport, _has_come
 from support.chat_server import ChatServer, Drop, stream, whole
 from support.hostile_server import HostileServer
 from support.waiting import until
@@ -86,6 +87,38 @@ def test_a_kept_connection_is_not_used_whose_end_the_event_loop_has_not_noticed(
     with HostileServer() as server:
         asyncio.run(main(server))
         assert (server.read, server.connections) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    "unasked",
+    [
+        b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{"reply": 0}',
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"garbage\r\n\r\n",
+        b"\r\n",
+    ],
+)
+@pytest.mark.parametrize("noticed", [False, True])
+def test_what_a_server_writes_unasked_is_nobodys_reply(unasked: bytes, noticed: bool) -> None:
+    async def main(server: ChatServer) -> list[bytes]:
+        wire, received = AiohttpTransport(), []
+        try:
+            for _ in range(4):
+                reply = await wire.fetch("POST", f"{server.url}/chat/completions", {}, b"{}", WITHIN)
+                received.append(reply.content)
+                connection = next(iter(wire._open().connector._conns.values()))[0][0].transport  # type: ignore
+                server.write(unasked)
+                until(lambda open=connection: open is None or _has_come(open), "what was written")
+                for _ in range(3 * noticed):
+                    await asyncio.sleep(0)
+        finally:
+            await wire.aclose()
+        return received
+
+    with ChatServer(lambda seen: whole({"reply": seen.number})) as server:
+        received = asyncio.run(main(server))
+    assert [json.loads(content)["reply"] for content in received] == [0, 1, 2, 3]
 
 
 def test_a_server_that_lets_nobody_in_is_told_from_one_that_may_have_read() -> None:

@@ -265,6 +265,11 @@ class ChatServer:
         for connection in list(self._open):
             self._loop.call_soon_threadsafe(connection.abort)
 
+    def write(self, content: bytes) -> None:
+        """Write on every connection, whether anything was asked or not."""
+        for connection in list(self._open):
+            self._loop.call_soon_threadsafe(connection.write, content)
+
     def reply(self, seen: Seen) -> Reply:
         """The reply to a request."""
         answer = self.routes.get(seen.path)
@@ -331,6 +336,10 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    def write(self, content: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(content)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

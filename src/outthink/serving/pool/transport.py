@@ -75,11 +75,13 @@ class Read:
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request that is not written on a connection that the server has closed."""
+    """A request that is not written on a connection that the server has closed, or has written on unasked."""
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Write the request. Raises ClientConnectionResetError where nothing was written."""
-        transport = conn.transport
+        protocol, transport = conn.protocol, conn.transport
+        if protocol is not None and protocol.should_close:  # what came unasked would be taken for the reply
+            raise ClientConnectionResetError("the server wrote on the connection before the request was written")
         # The event loop may not have noticed yet. Over TLS something to be read says nothing.
         if transport is not None and transport.get_extra_info("sslcontext") is None and _has_come(transport):
             raise ClientConnectionResetError("the server had closed the connection before the request was written")
