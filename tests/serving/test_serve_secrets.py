@@ -315,3 +315,13 @@ def test_no_text_takes_long_to_be_masked(piece: str) -> None:
 def test_a_mixture_of_escapes_is_read_like_any_other() -> None:
     mixed = "".join(f"\\u{ord(letter):04x}" if at % 3 else f"%{ord(letter):02X}" for at, letter in enumerate(KEY))
     assert SecretMask([KEY]).text(f"a {mixed} b") == "a *** b"
+
+
+def test_what_a_client_is_let_in_by_goes_to_no_backend(tmp_path: Path) -> None:
+    sent = {name: "Bearer a-clients-own-secret" for name in ("authorization", "x-api-key", "api-key", "cookie")}
+    with watched(tmp_path, {"tiny": chat(["4"])}, key=None) as running:
+        for path, body in requests("tiny"):
+            running.proxy.send("POST", path, body, **sent)
+        seen = [seen for seen in running.backend.seen if seen.path in ASKED]
+        assert len(seen) >= len(list(requests("tiny")))
+        assert not any("a-clients-own" in value for request in seen for value in request.headers.values())
