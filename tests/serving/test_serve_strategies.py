@@ -57,7 +57,7 @@ def test_a_vote_and_everything_that_was_spent(backend: ChatServer, proxy: ProxyS
     backend.routes["/v1/chat/completions"] = says(
         "It is \\boxed{4}.", "It is \\boxed{5}.", "So \\boxed{4}", "\\boxed{5}"
     )
-    got = proxy.chat("outthink/self-consistency@8", seed=0)
+    got = proxy.chat("outthink/self-consistency@8", seed=0, outthink={"answer": "number"})
     choice = got.json["choices"][0]
     assert choice["message"]["content"] == "It is \\boxed{4}."
     assert choice["finish_reason"] == "stop"
