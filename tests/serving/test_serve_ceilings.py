@@ -301,6 +301,9 @@ def test_a_key_for_some_models_names_no_other_one_behind_our_back(server: Lenien
     assert send(proxy, b'{"model": "dear", "model": "toy", ' + said, key="narrow").status == 200
     assert server.server.seen[-1].content.count(b"model") == 1
     refused(send(proxy, {"Model": "dear"}, key="narrow"), "Model", "another spelling")
+    hidden = {"model": "outthink/single", "Model": "dear", "extra_body": {"model": "dear"}}
+    assert send(proxy, hidden, key="free").status == 200  # strategies write the model themselves, whoever asks
+    assert b"dear" not in server.server.seen[-1].content
 
 
 def test_several_backends_of_a_model_allow_what_all_of_them_allow(server: LenientServer) -> None:

@@ -89,6 +89,8 @@ def passed_fields(body: JsonDict, place: str = "", *, limited: bool = True) -> P
             passed.lengths.append((place + name, value))
         elif kind in ("choices", "beams") or (kind == "floor" and limited):
             passed.others.append(place + name)
+        elif kind == "fixed":
+            continue  # the engine writes them, and a lenient server would take another spelling for the same
         elif kind == "holder" and isinstance(value, dict) and place.count(".") < _DEPTH:
             inside = passed_fields(value, f"{place}{name}.", limited=limited)
             passed.lengths.extend(inside.lengths)
