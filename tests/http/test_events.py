@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outthink.http.events import BOM, Decoder, Events
+from outthink.http.events import BOM, Decoder, Events, NotJson
 
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 NOISE = st.sampled_from([b": ping", b":", b"id: 7", b"retry: 10", b"event: message", b"nobody: knows", b"data"])
@@ -142,3 +142,12 @@ def test_an_event_that_comes_byte_by_byte_takes_no_longer_than_its_length() -> N
     events = Events()
     body = b"data: " + b"x" * 300_000 + b"\n\n"  # quadratic, this would take minutes
     assert [data for at in range(len(body)) for data in events.feed(body[at : at + 1])] == [b"x" * 300_000]
+
+
+@pytest.mark.parametrize("start", [b"data: {", b"{", b": "])
+def test_what_never_ends_is_given_up(start: bytes) -> None:
+    decoder, piece = Decoder(), b"x" * (1 << 20)
+    decoder.feed(start)
+    with pytest.raises(NotJson, match="32 MiB"):
+        for _ in range(33):
+            decoder.feed(piece)

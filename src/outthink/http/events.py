@@ -20,12 +20,18 @@ def is_html(content: bytes) -> bool:
     return content.lstrip()[:200].lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<body"))
 
 
+class NotJson(ValueError):
+    """The body, or one event of it, is not JSON. The message quotes its start, or says how long it is."""
+
+
 class ErrorEvent(bytes):
     """The data of an event that is named `error`: whatever it holds, it tells of a failure."""
 
     __slots__ = ()
 
 
+LONGEST = 32 << 20
+"""Bytes of one event, or of a whole reply that is read as it comes."""
 BOM = b"\xef\xbb\xbf"
 # A blank line: two ends of lines, each a line feed, a carriage return or both.
 _BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
@@ -37,10 +43,11 @@ class Events:
     An event is whole as soon as its blank line has ended, be it by the carriage return of a pair that is cut in two.
     """
 
-    __slots__ = ("_begun", "_clean", "_end", "_held", "_paired")
+    __slots__ = ("_begun", "_clean", "_end", "_held", "_paired", "_size")
 
     def __init__(self) -> None:
         self._held: list[bytes] = []  # the event that is not whole yet
+        self._size = 0
         self._end = b""  # its last bytes, in which a blank line may have begun
         self._begun = False
         self._paired = False  # a line feed that comes now belongs to a carriage return before it
@@ -85,6 +92,9 @@ class Events:
             # Only where the event may have ended is it put together: it may come byte by byte.
             if _BLANK.search(self._end + piece) is None:
                 self._held.append(piece)
+                self._size += len(piece)
+                if self._size > LONGEST:
+                    raise NotJson(f"an event of more than {LONGEST >> 20} MiB")
                 self._end = (self._end + piece)[-3:]
                 return []
             piece = b"".join(self._held) + piece
@@ -108,7 +118,7 @@ class Events:
             rest = text[at:]
             self._paired = not rest and text.endswith(b"\r")
         self._held = [rest] if rest else []
-        self._end = rest[-3:]
+        self._size, self._end = len(rest), rest[-3:]
         self._clean = not rest and not self._paired
         return frames
 
@@ -148,10 +158,6 @@ _decode = json.JSONDecoder().raw_decode
 Kind = Literal["unknown", "events", "object", "page"]
 
 
-class NotJson(ValueError):
-    """The body, or one event of it, is not JSON. The message quotes its start."""
-
-
 class Decoder:
     """Feed it pieces of the body; it returns the JSON objects they complete.
 
@@ -159,7 +165,7 @@ class Decoder:
         loads: a faster reader of JSON, which may be stricter: what it refuses with a ValueError is read again.
     """
 
-    __slots__ = ("_events", "_held", "_loads", "done", "kind")
+    __slots__ = ("_events", "_held", "_loads", "_size", "done", "kind")
 
     def __init__(self, loads: Callable[[bytes], Json] | None = None) -> None:
         self._loads = loads
@@ -167,13 +173,17 @@ class Decoder:
         self.done = False
         """The server said `[DONE]`: what follows, if anything, is none of ours."""
         self._held: list[bytes] = []
+        self._size = 0
         self._events = Events()
 
     def feed(self, piece: bytes) -> list[JsonObject]:
-        """The chunks that this piece completes."""
+        """The chunks that this piece completes. Raises NotJson."""
         if self.kind == "events":
             return self._decode(self._events.feed(piece))
         self._held.append(piece)
+        self._size += len(piece)
+        if self._size > LONGEST:
+            raise NotJson(f"more than {LONGEST >> 20} MiB")
         if self.kind == "unknown":
             body = b"".join(self._held)
             if len(body) < len(BOM) and BOM.startswith(body):

@@ -11,6 +11,7 @@ import re
 from outthink.http.errors import ErrorBody, failed_choice, failure_in
 from outthink.http.events import Decoder, Events, Json, JsonObject, NotJson
 from outthink.http.fields import decode, encode
+from outthink.http.transport import TransportFault
 from outthink.http.usage import ReplyUsage
 
 
@@ -93,8 +94,14 @@ class EventReader:
         return self._decoder.done
 
     def feed(self, piece: bytes) -> bytes:
-        """What the client may see of the events that this piece completes."""
-        return piece if self.adds_text(piece) else self._shown(self._events.frames(piece))
+        """What the client may see of the events that this piece completes. Raises TransportFault for an endless one."""
+        if self.adds_text(piece):
+            return piece
+        try:
+            frames = self._events.frames(piece)
+        except NotJson as error:
+            raise TransportFault("dropped", str(error)) from None
+        return self._shown(frames)
 
     def adds_text(self, piece: bytes) -> bool:
         """Whether a piece holds whole events with more of the same: the common case, in which nothing is decoded."""
