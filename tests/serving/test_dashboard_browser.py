@@ -24,6 +24,12 @@ VIEWS = ("live", "requests", "spend", "policy")
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert("y")>'
 
 
+class Whole(MemoryLedger):
+    """Keeps receipts with their answers, as --log-content does."""
+
+    logs_content = True
+
+
 class Guarded(MemoryLedger):
     """Two keys; only one of them is an admin's."""
 
@@ -48,7 +54,7 @@ def backend() -> Iterator[ChatServer]:
 
 @pytest.fixture
 def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
-    with ProxyServer(backend.url) as running:
+    with ProxyServer(backend.url, ledger=Whole()) as running:
         attach(running.app, policy)
         yield running
 
