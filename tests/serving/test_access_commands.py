@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ pytest.importorskip("aiohttp")
 from outthink.cli.main import main
 from support.chat_server import ChatServer, chat
 from support.ledgers import rows
-from support.proxy_process import announced, serving
+from support.proxy_process import COMMAND, announced, serving
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -112,12 +113,12 @@ def test_a_file_without_a_ledger_stays_as_it_is(tmp_path: Path, model: str, run:
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["revoke", "a"]])
 @pytest.mark.parametrize("named", [True, False])
-def test_keys_of_a_ledger_that_is_not_there(tmp_path: Path, run: Run, arguments: list[str], named: bool) -> None:
+def test_keys_of_a_ledger_that_is_not_there(tmp_path: Path, arguments: list[str], named: bool) -> None:
     where = ["--ledger", ledger_of(tmp_path / "typo.sqlite")] if named else []
-    code, out, err = run("keys", *arguments, *where)
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert "does not exist" in err
-    assert "outthink keys add NAME" in err
+    done = subprocess.run([*COMMAND, "keys", *arguments, *where], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert "does not exist" in done.stderr
+    assert "outthink keys add NAME" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -275,6 +276,8 @@ def test_the_mode_is_a_setting_like_others(
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
+        (["--keys", ""], ("--keys", "is no text")),
+        (["--ledger", ""], ("--ledger", "is no text")),
         (["--keys", "maybe"], ("--keys", "maybe", "auto, required, open")),
         (["--keys", "required", "--ledger", "memory:"], ("memory:", "keeps no keys")),
         (["--keys", "open", "--host", "0.0.0.0"], ("0.0.0.0", "reachable from elsewhere", 'keys = "auto"')),

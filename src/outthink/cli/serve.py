@@ -87,7 +87,9 @@ def _config(chosen: argparse.Namespace) -> Config:
     from outthink.serving.config.sections import Setting
 
     flags = {
-        path: Setting(value, f"--{name}", "flag") for name, path in _FLAGS.items() if (value := vars(chosen)[name])
+        path: Setting(value, f"--{name}", "flag")
+        for name, path in _FLAGS.items()
+        if (value := vars(chosen)[name]) is not None
     }
     if chosen.log_content:
         flags["content.log"] = Setting("true", "--log-content", "flag")
@@ -202,12 +204,12 @@ async def _open(chosen: argparse.Namespace, url: str, marker: Marker) -> int:
     if chosen.json:
         print(json.dumps({"removed": [str(path) for path in removed], "keys": held}))
         return 0
-    print("\n".join(f"removed {path}" for path in removed) or "nothing said that a key was made")
+    print("\n".join(f"removed {path}" for path in removed) or "nothing said that a key was made: nothing changes")
     if held:
         keys = "1 key" if held == 1 else f"{held} keys"
         print(f"the ledger holds {keys}, revoked ones included: a proxy asks for keys all the same, unless it is")
         print('started with keys = "open" (outthink serve --keys open)')
-    else:
+    elif removed:
         print('from its next start, a proxy with keys = "auto" whose ledger holds no key asks its machine for none')
     return 0
 

@@ -125,7 +125,7 @@ class SqliteDatabase:
                 private_folder(path.parent)
                 private_file(path)
             self._connection = sqlite3.connect(
-                f"{path.as_uri()}?mode=rw",
+                f"{path.as_uri()}?mode={'rw' if absent else 'rwc'}",
                 patience,
                 isolation_level=None,
                 check_same_thread=False,

@@ -365,6 +365,8 @@ class Upkeep:
     def run(self) -> None:
         """Do what is due; never raises."""
         self._next = time.monotonic() + min(self._rules.lease / 4, _OFTEN)
+        if not self._offline.opened:  # who opens the ledger is told why it cannot be
+            return
         try:
             self.link.probe(self._round)
         except ConnectionLost:
