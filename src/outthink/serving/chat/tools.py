@@ -163,10 +163,12 @@ class _Call:
 class ToolCalls:
     """The calls of one message."""
 
-    __slots__ = ("_calls", "_last")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_last")
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
+        self._by_id: dict[str, _Call] = {}
+        self._by_index: dict[int, _Call] = {}
         self._last: _Call | None = None
 
     def __bool__(self) -> bool:
@@ -223,21 +225,22 @@ class ToolCalls:
         else:
             call.head = None
             call.index = index if call.index is None else call.index
-        self._last = call
-        return call.add(piece)
+        added, self._last = call.add(piece), call
+        if id := call.fields.get("id"):
+            self._by_id[str(id)] = call
+        if call.index is not None:
+            self._by_index[call.index] = call
+        return added
 
     def _target(self, index: int | None, told: _Told, beside: _Call | None) -> _Call | None:
         """The call that a piece may be of."""
-        latest = self._calls[::-1]
-        if told.id:
-            for call in latest:
-                if call.fields.get("id") == told.id and (index is None or call.index in (None, index)):
-                    return call
+        call = self._by_id.get(told.id)
+        if call is not None and (index is None or call.index in (None, index)):
+            return call
         if index is None:
             return beside if beside is not None or told.id or told.name else self._last
-        for call in latest:
-            if call.index == index:
-                return call
+        if index in self._by_index:
+            return self._by_index[index]
         unnumbered = [call for call in self._calls if call.index is None]
         if told.id or told.name or not unnumbered:
             return None
