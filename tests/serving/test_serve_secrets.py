@@ -317,8 +317,19 @@ def test_a_mixture_of_escapes_is_read_like_any_other() -> None:
     assert SecretMask([KEY]).text(f"a {mixed} b") == "a *** b"
 
 
+def test_the_operator_reads_which_backend_has_refused_the_key(tmp_path: Path) -> None:
+    with watched(tmp_path, {"tiny": refusal(KEY, 401)}) as running:
+        number = running.proxy.chat("tiny").headers.get("x-outthink-receipt")
+        (row,) = running.proxy.get("/dashboard/api/requests").json["rows"]
+        record = running.proxy.do(running.proxy.ledger.receipt(number or row["id"]))
+        for line in (logs.text_line(record), logs.json_line(record)):
+            assert f"backend {running.backend.url} answered 401" in line
+            assert "502" in line
+            assert KEY not in line
+
+
 def test_what_a_client_is_let_in_by_goes_to_no_backend(tmp_path: Path) -> None:
-    sent = {name: "Bearer a-clients-own-secret" for name in ("authorization", "x-api-key", "api-key", "cookie")}
+    sent = dict.fromkeys(("authorization", "x-api-key", "api-key", "cookie"), "Bearer a-clients-own-secret")
     with watched(tmp_path, {"tiny": chat(["4"])}, key=None) as running:
         for path, body in requests("tiny"):
             running.proxy.send("POST", path, body, **sent)

@@ -74,7 +74,8 @@ def text_line(waiting: Waiting) -> str:
     if isinstance(waiting, RequestRecord):
         tokens = "unknown" if waiting.tokens is None else str(waiting.tokens)
         what = f"{waiting.status} {waiting.model[:80]}, {waiting.strategy[:80]}, {waiting.stopped}"
-        line = _masked(f"{what}, {waiting.seconds:.3f} s, {tokens} tokens")
+        why = f" ({waiting.error[:_LETTERS]})" if waiting.error else ""
+        line = _masked(f"{what}{why}, {waiting.seconds:.3f} s, {tokens} tokens")
         # A model's name is a client's text: no control character of it may reach the terminal.
         return f"{_moment(waiting.started + waiting.seconds)[11:19]} {_level(waiting):7} {ascii(line)[1:-1]}"
     if isinstance(waiting, RefusedRequest | RefusalCount):
