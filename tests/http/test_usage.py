@@ -67,6 +67,7 @@ def delta(text: str | None = None, *, used: int | None = None, **more: Any) -> d
         ([{"choices": [{"message": {"content": "a"}}], "usage": None, "timings": {"predicted_n": 2}}], None),
         ([{"choices": [], "timings": {"predicted_n": 2, "prompt_n": 3, "cache_n": 2}}], 2),
         ([{"type": "x", "response": {"usage": {"input_tokens": 5, "output_tokens": 4}, "output": [1]}}], 4),
+        ([{**delta("a", used=3), "response": {"usage": {"input_tokens": 1, "output_tokens": 1}}}], 3),
         ([{"choices": [{"message": {"content": {"usage": {"completion_tokens": 1}}}}]}], None),
     ],
 )

@@ -188,7 +188,7 @@ def failure_in(chunk: JsonObject) -> ErrorBody | None:
     if chunk.get("error") or chunk.get("object") == "error" or chunk.get("type") == "error":
         return ErrorBody.of(chunk)
     response = chunk.get("response")
-    body = response if isinstance(response, dict) else chunk
+    body = response if isinstance(response, dict) and "choices" not in chunk else chunk
     if chunk.get("type") == "response.failed" or body.get("status") in ("failed", "error"):
         return ErrorBody.of(body["error"]) if body.get("error") else ErrorBody("the response failed")
     return None

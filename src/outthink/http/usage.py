@@ -96,7 +96,7 @@ class ReplyUsage:
     def add(self, chunk: JsonObject) -> None:
         """Note what a chunk counts, and whether it goes on."""
         response = chunk.get("response")
-        body = response if isinstance(response, dict) else chunk
+        body = response if isinstance(response, dict) and "choices" not in chunk else chunk
         text = self._content(chunk, body)
         self.text = self.text or text
         told = False
