@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.cli.main import main
-from support.chat_server import ChatServer, Hang, chat, stream
+from support.chat_server import ChatServer, Hang, chat, chunk, stream
 from support.proxy_process import serving
 from support.waiting import PATIENCE, until
 
@@ -118,7 +118,10 @@ def test_it_reads_a_file_and_flags_win(tmp_path: Path) -> None:
 
 def test_a_second_signal_does_not_wait_for_running_requests() -> None:
     for_ever = ("--set", "limits.stop_seconds=3600")
-    with ChatServer(stream(Hang())) as backend, serving("--model", backend.url, *for_ever) as (process, url):
+    with (
+        ChatServer(stream(chunk("a"), Hang())) as backend,
+        serving("--model", backend.url, *for_ever) as (process, url),
+    ):
         host, _, port = url.removeprefix("http://").removesuffix("/v1").partition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=10)
         body = json.dumps({"model": "toy", "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
