@@ -73,7 +73,11 @@ def test_a_request_that_may_have_been_read_is_not() -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_kept_connection_is_not_used_whose_end_the_event_loop_has_not_noticed(reset: bool) -> None:
+def test_a_kept_connection_is_not_used_whose_end_the_event_loop_has_not_noticed(
+    reset: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outthink.serving.pool.transport._BRIEF", 0.0)
+
     async def main(server: HostileServer) -> None:
         wire = AiohttpTransport()
         try:
@@ -100,7 +104,11 @@ def test_a_kept_connection_is_not_used_whose_end_the_event_loop_has_not_noticed(
     ],
 )
 @pytest.mark.parametrize("noticed", [False, True])
-def test_what_a_server_writes_unasked_is_nobodys_reply(unasked: bytes, noticed: bool) -> None:
+def test_what_a_server_writes_unasked_is_nobodys_reply(
+    unasked: bytes, noticed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outthink.serving.pool.transport._BRIEF", 0.0)
+
     async def main(server: ChatServer) -> list[bytes]:
         wire, received = AiohttpTransport(), []
         try:

@@ -11,8 +11,10 @@ import select
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Self
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.client_exceptions import ClientConnectionResetError
@@ -74,6 +76,11 @@ class Read:
         """Its connection was given back when it had been read."""
 
 
+_BRIEF = 0.1  # seconds within which no server gives up a connection for being idle; to look costs microseconds
+_written: WeakKeyDictionary[aiohttp.client_proto.ResponseHandler, float] = WeakKeyDictionary()
+"""When each open connection was last written on."""
+
+
 class _Request(aiohttp.ClientRequest):
     """A request that is not written on a connection that the server has closed, or has written on unasked."""
 
@@ -83,8 +90,11 @@ class _Request(aiohttp.ClientRequest):
         if protocol is not None and protocol.should_close:  # what came unasked would be taken for the reply
             raise ClientConnectionResetError("the server wrote on the connection before the request was written")
         # The event loop may not have noticed yet. Over TLS something to be read says nothing.
-        if transport is not None and transport.get_extra_info("sslcontext") is None and _has_come(transport):
-            raise ClientConnectionResetError("the server had closed the connection before the request was written")
+        if transport is not None and protocol is not None and transport.get_extra_info("sslcontext") is None:
+            now = monotonic()
+            if now - _written.get(protocol, now) > _BRIEF and _has_come(transport):
+                raise ClientConnectionResetError("the server had closed the connection before the request was written")
+            _written[protocol] = now
         return await super().send(conn)
 
 
