@@ -7,6 +7,7 @@ others need. Does not know what a body asks for.
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from array import array
 from contextlib import suppress
@@ -81,6 +82,8 @@ class Bodies:
 
     def __init__(self, limits: Limits, seconds: float) -> None:
         self._limits, self._seconds = limits, seconds
+        self._decoding = asyncio.Lock()
+        self._collecting: set[asyncio.Task[None]] = set()
         most = max(limits.bodies, limits.body)
         self._room = BodyRoom(most, max(most // 2, limits.body))
 
@@ -123,7 +126,11 @@ class Bodies:
                     clock.reschedule(ends)
             content = b"".join(pieces)
             pieces.clear()
-            body = await asyncio.to_thread(_object, content) if size > _LONG else _object(content)
+            if size > _LONG:
+                async with self._decoding:  # one at a time: decoding takes several times the body for a moment
+                    body = await asyncio.to_thread(_object, content)
+            else:
+                body = _object(content)
         except BaseException as error:
             self.release(key, held)
             if isinstance(error, TimeoutError):
@@ -135,9 +142,19 @@ class Bodies:
         return content, body, held
 
     def release(self, key: str, held: int) -> None:
-        """The request is answered."""
-        if held:
+        """The request is answered. Room for a long body is given back once its memory is."""
+        if held > _LONG:
+            task = asyncio.create_task(self._collect(key, held))
+            self._collecting.add(task)
+            task.add_done_callback(self._collecting.discard)
+        elif held:
             self._room.give(key, held)
+
+    async def _collect(self, key: str, held: int) -> None:
+        # What a request leaves refers to itself in circles, which are looked for seldom.
+        async with self._decoding:
+            await asyncio.to_thread(gc.collect)
+        self._room.give(key, held)
 
     async def _take(self, key: str, size: int) -> None:
         with suppress(TimeoutError):

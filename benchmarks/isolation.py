@@ -1,0 +1,231 @@
+"""What one tenant's hostile requests cost another: 64 clients send in turn what once held the proxy up.
+
+(a) a tool of 2,000 properties, (b) 100 tools of 10 parameters, (c) a schema with uniqueItems whose answer has 6,000
+objects, (d) 31 MiB of small lists for an unknown model, (e) 15 MiB with 64 samples. Beside them another key asks 20
+times a second and `/healthz` is looked at; the same again beside 64 clients of small plain bodies. Measures the
+worker's peak memory, the longest callback of its event loop by processor time, and both waits; needs a machine that
+does nothing else. Takes two minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from common import judged, load_average, parser, save_evidence, show
+from outthink.serving.ledger import open_ledger
+from outthink.serving.protocols import Terms
+
+CLIENTS = 64
+CHAT = "/v1/chat/completions"
+MIB = 1 << 20
+_PATIENCE = 1.0  # seconds for a client's last request: what it still waits for ends with the proxy
+COMMAND = [sys.executable, "-c", "from outthink.cli.main import entry; entry()", "serve", "--port", "0"]
+OBJECTS = json.dumps([{"number": at, "name": f"object {at}"} for at in range(6000)])
+
+
+def body(model: str, text: str = "Hello", **fields: Any) -> bytes:
+    """A chat."""
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": text}], **fields}).encode()
+
+
+def tool(name: str, properties: int) -> dict[str, Any]:
+    """A tool of so many parameters."""
+    parameters = {"type": "object", "properties": {f"property_{at}": {"type": "integer"} for at in range(properties)}}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def hostile() -> dict[str, bytes]:
+    """The bodies, by name."""
+    unique = {"type": "array", "uniqueItems": True, "items": {"type": "object"}}
+    form = {"type": "json_schema", "json_schema": {"name": "unique", "schema": unique}}
+    return {
+        "a tool of 2,000 properties": body("outthink/self-consistency@2", tools=[tool("large", 2000)]),
+        "100 tools of 10": body("outthink/self-consistency@2", tools=[tool(f"tool_{at}", 10) for at in range(100)]),
+        "uniqueItems": body("outthink/self-consistency@2", "6000 objects", response_format=form),
+        "small lists": b'{"model":"unknown","x":[' + b"[[[]]]," * (31 * MIB // 7) + b"0]}",
+        "64 samples": body("outthink/self-consistency@64", "words and more " * MIB),
+    }
+
+
+async def backend() -> None:
+    """A server that reads everything, keeps nothing, and answers at once."""
+
+    def answer(text: str) -> bytes:
+        choice = {"index": 0, "delta": {"content": text}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+        return b"data: " + json.dumps({"choices": [choice], "usage": usage}).encode() + b"\n\ndata: [DONE]\n\n"
+
+    events = {False: answer("The answer is 4."), True: answer(OBJECTS)}
+    models = json.dumps({"data": [{"id": "toy"}]}).encode()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                found = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+                left, start = int(found[1]) if found else 0, b""
+                while left:
+                    piece = await reader.read(min(left, 1 << 18))
+                    start, left = (start + piece)[: 1 << 13], left - len(piece)
+                listed = head.startswith(b"GET")
+                content = models if listed else events[b"6000 objects" in start]
+                kind = b"application/json" if listed else b"text/event-stream"
+                size = b"%d" % len(content)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: " + kind + b"\r\ncontent-length: " + size + b"\r\n\r\n")
+                writer.write(content)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()  # the proxy has left
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=MIB)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+async def keys(url: str) -> tuple[str, str]:
+    """Secrets of two keys without budgets."""
+    ledger = open_ledger(url)
+    await ledger.open()
+    made = [(await ledger.add_key(name, Terms()))[1] for name in ("hostile", "honest")]
+    await ledger.close()
+    return made[0], made[1]
+
+
+class Load:
+    """Clients of one proxy, each in a thread."""
+
+    def __init__(self, port: int, secrets: tuple[str, str]) -> None:
+        self._port, self._secrets, self._enough = port, secrets, threading.Event()
+        self.statuses: Counter[tuple[str, int]] = Counter()
+        self.waits: list[float] = []
+        self.health: list[float] = []
+
+    def run(self, bodies: dict[str, bytes], seconds: float) -> None:
+        """Send for so many seconds, then wait until everybody has been answered."""
+        numbers = count()
+        jobs = [lambda: self._repeat(bodies, numbers)] * CLIENTS + [self._honest, self._probe]
+        threads = [threading.Thread(target=job, daemon=True) for job in jobs]
+        for thread in threads:
+            thread.start()
+        time.sleep(seconds)
+        self._enough.set()
+        for thread in threads:
+            thread.join(_PATIENCE)
+
+    def _repeat(self, bodies: dict[str, bytes], numbers: Any) -> None:
+        names = list(bodies)
+        while not self._enough.is_set():
+            name = names[next(numbers) % len(names)]
+            self.statuses[name, self._ask("POST", CHAT, bodies[name], self._secrets[0])] += 1
+
+    def _honest(self) -> None:
+        plain, due = body("toy"), time.perf_counter()
+        while not self._enough.is_set():
+            began = time.perf_counter()
+            self.statuses["honest", self._ask("POST", CHAT, plain, self._secrets[1])] += 1
+            self.waits.append(time.perf_counter() - began)
+            due = max(due + 0.05, time.perf_counter() - 1)
+            time.sleep(max(0.0, due - time.perf_counter()))
+
+    def _probe(self) -> None:
+        while not self._enough.is_set():
+            began = time.perf_counter()
+            self._ask("GET", "/healthz", None, "")
+            self.health.append(time.perf_counter() - began)
+            time.sleep(0.02)
+
+    def _ask(self, method: str, path: str, content: bytes | None, secret: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=300)
+        try:
+            head = {"content-type": "application/json", "authorization": f"Bearer {secret}"}
+            try:
+                connection.request(method, path, content, head)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it was refused before all of it was sent
+            reply = connection.getresponse()
+            reply.read()
+            return reply.status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+
+def measure(name: str, bodies: dict[str, bytes], seconds: float) -> dict[str, Any]:
+    """One run in front of a fresh proxy."""
+    with tempfile.TemporaryDirectory(prefix="outthink-isolation-") as folder:
+        url, found = f"sqlite:///{folder}/ledger.sqlite", Path(folder) / "callbacks.json"
+        environ = {**os.environ, "OUTTHINK_CALLBACKS": str(found), "OUTTHINK_STATE": folder}
+        secrets = asyncio.run(keys(url))
+        server = subprocess.Popen([sys.executable, __file__, "--backend"], stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        model = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
+        command = [*COMMAND, "--model", model, "--ledger", url, "--set", "logs.level=error"]
+        proxy = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
+        assert proxy.stderr is not None
+        port = re.search(r"http://[^:]+:(\d+)", proxy.stderr.readline())
+        assert port is not None
+        load = Load(int(port[1]), secrets)
+        load.run(bodies, seconds)
+        peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{proxy.pid}/status").read_text())
+        for _ in range(2):  # the second one waits for nobody
+            proxy.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+        proxy.wait(60)
+        server.kill()
+        callbacks = json.loads(found.read_text())
+    waits, health = sorted(load.waits), sorted(load.health)
+    return {
+        "run": name,
+        "peak_mb": int(peak[1]) / 1024 if peak else None,
+        "longest_callback_ms": 1000 * max((row["seconds"] for row in callbacks), default=0.0),
+        "callback": callbacks[0]["callback"][:120] if callbacks else "",
+        "healthz_ms": 1000 * health[-1],
+        "tenant_p50_ms": 1000 * waits[len(waits) // 2],
+        "tenant_p99_ms": 1000 * waits[int(len(waits) * 0.99)],
+        "tenant_requests": len(waits),
+        "statuses": {f"{name}: {status}": number for (name, status), number in sorted(load.statuses.items())},
+    }
+
+
+def main() -> int:
+    """Measure both runs, say what was found."""
+    given = parser(__doc__)
+    given.add_argument("--backend", action="store_true", help="be the scripted server")
+    given.add_argument("--seconds", type=float, default=45.0, help="of each run")
+    wanted = given.parse_args()
+    if wanted.backend:
+        asyncio.run(backend())
+    before = load_average()
+    plain = measure("small plain bodies", {"small": body("toy")}, wanted.seconds)
+    against = measure("hostile", hostile(), wanted.seconds)
+    failed = [name for name in against["statuses"] if name.startswith("honest") and not name.endswith(" 200")]
+    ratio = against["tenant_p99_ms"] / plain["tenant_p99_ms"]
+    targets = [
+        judged("worker's peak, MB", against["peak_mb"], 400),
+        judged("longest callback, ms of processor time", against["longest_callback_ms"], 20),
+        judged("longest wait for /healthz, ms", against["healthz_ms"], 100),
+        judged("the other tenant's p99 over that beside plain bodies", ratio, 2),
+        judged("requests of the other tenant that failed", len(failed), 0),
+    ]
+    show("Beside 64 clients", [plain, against])
+    save_evidence("isolation", rows=[plain, against], targets=targets, load_before=before)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
