@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -141,6 +142,20 @@ def test_keys_that_vanish_while_it_runs_open_nothing(backend: ChatServer, url: s
         database.close()
         until(lambda: proxy.chat("tiny", headers=known).status == 401)
         assert proxy.chat("tiny").status == 401
+
+
+def test_a_ledger_that_is_truncated_while_it_runs_opens_nothing(backend: ChatServer, url: str, tmp_path: Path) -> None:
+    known = key(url)
+    with ProxyServer(backend.url, ledger=open_durable(url, refresh=0.01, absent="correct it")) as proxy:
+        assert proxy.chat("tiny", headers=known).status == 200
+        os.truncate(tmp_path / "ledger.sqlite", 0)
+        for _ in range(20):
+            for headers in ({}, by("any"), by("ot-" + "x" * 43)):
+                got = proxy.get("/v1/models", **headers)
+                assert (got.status, got.error["code"]) == (401, "invalid_api_key")
+        got = proxy.get("/v1/receipts/rcpt-" + "0" * 24, **known)
+        assert got.status in (404, 503)
+        assert str(tmp_path) not in got.content.decode()
 
 
 def test_a_marker_that_cannot_be_written_costs_no_request(

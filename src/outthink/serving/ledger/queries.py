@@ -183,7 +183,10 @@ class _Shift:
         for last in (False, True):
             try:
                 if self._database is None:
-                    self._database = Watched(self._connect, self.deadline)
+                    try:
+                        self._database = Watched(self._connect, self.deadline)
+                    except BadInput as error:  # it was a ledger when it was opened: damaged or replaced
+                        return LedgerDown(_DOWN, str(error))
                 return question(self._database)
             except ConnectionLost as error:
                 self._drop()
