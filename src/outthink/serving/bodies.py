@@ -124,13 +124,11 @@ class Bodies:
                     pieces.append(piece)
                     ends += len(piece) / _RATE
                     clock.reschedule(ends)
-            content = b"".join(pieces)
-            pieces.clear()
             if size > _LONG:
-                async with self._decoding:  # one at a time: decoding takes several times the body for a moment
-                    body = await asyncio.to_thread(_object, content)
+                async with self._decoding:  # one at a time: it takes several times the body for a moment
+                    content, body = await asyncio.to_thread(_joined, pieces)
             else:
-                body = _object(content)
+                content, body = _joined(pieces)
         except BaseException as error:
             self.release(key, held)
             if isinstance(error, TimeoutError):
@@ -175,6 +173,13 @@ def _invite(request: web.BaseRequest) -> None:
 def waits(request: web.BaseRequest) -> bool:
     """Whether a client sends its body only when it is asked to."""
     return request.headers.get("Expect", "").lower() == "100-continue" and not request.content.is_eof()
+
+
+def _joined(pieces: list[bytes]) -> tuple[bytes, JsonDict]:
+    """A body whole, and the object in it."""
+    content = b"".join(pieces)
+    pieces.clear()
+    return content, _object(content)
 
 
 def _object(content: bytes) -> JsonDict:

@@ -69,6 +69,7 @@ class LiveRunner(Runner):
         self._works: set[asyncio.Task[None]] = set()
         self._asking: dict[tuple[int, str | None], asyncio.Task[None]] = {}
         self._counts: dict[tuple[int, str | None], int | None] = {}
+        self._bounds: dict[tuple[int, str | None], int] = {}
 
     @property
     def partial(self) -> str:
@@ -101,7 +102,11 @@ class LiveRunner(Runner):
         key = (id(call.messages), call.prefix)
         if key in self._counts:
             count = self._counts[key]
-            return byte_bound(call) if count is None else count
+            if count is not None:
+                return count
+            if key not in self._bounds:  # once for all calls: a prompt may be megabytes
+                self._bounds[key] = byte_bound(call)
+            return self._bounds[key]
         if key not in self._asking:
             self._asking[key] = asyncio.create_task(self._ask_count(key, call))
         return None

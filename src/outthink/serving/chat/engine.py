@@ -131,10 +131,8 @@ class ChatEngine(OpenAIEngine):
         # What the messages' own bytes do not bound: tools, pictures, other fields that may come into the prompt.
         self._bounds = bounds
         self._beside = None if bounds.prompt is None else bounds.prompt - chat_bound(messages)
-        texts = all(isinstance(message.content, str) for message in messages)
-        self._counted = texts and not extra.get("tools")
-        if self._counted and self._beside is not None:
-            self._counted = _PROMPTING.isdisjoint(extra)
+        self._counted = not extra.get("tools") and all(isinstance(message.content, str) for message in messages)
+        self._counted = self._counted and (self._beside is None or _PROMPTING.isdisjoint(extra))
         self._ready = True  # the pool knows the model, and the facts are shared
         self.samples: dict[str, RawChoice] = {}
         """Finished samples by their texts; the first of equal ones."""
@@ -149,6 +147,10 @@ class ChatEngine(OpenAIEngine):
         shared = self.sharing is not None and self.sharing.used
         note = ("samples of one prompt shared a call, which read the prompt once",) if shared else ()
         return super().notes + note
+
+    def forget(self) -> None:
+        """Let go of the client's messages and fields; nothing is sent any more."""
+        self._raw, self._extra, self.encoded = (), {}, EncodedMessages(())
 
     async def generate(self, call: Call) -> AsyncGenerator[Event]:
         """Produce one completion; closing the iterator closes its connection."""

@@ -80,7 +80,9 @@ async def answer_chat(
     question = read_question(body, options, backends.limits, checked, len(content))
     exchange = _Exchange(app, backends, request, key, content, named, question, options, model)
     try:
-        return await exchange.answer()
+        reply = await exchange.answer()
+        exchange.run.forget()
+        return reply
     except BaseException:
         exchange.abandon()
         raise

@@ -97,6 +97,12 @@ class StrategyRun:
         if needs and self.options.verifier is None:
             raise BadInput("outthink.verifier", None, f"is missing, and {self.name} needs one", "name a verifier")
 
+    def forget(self) -> None:
+        """Let go of what the client has sent: what is left of a request refers to itself until it is collected."""
+        for engine in (self.engine, *self.others):
+            engine.forget()
+        self.question = self._original = replace(self.question, raw=[], extra={})
+
     async def prepare_reader(self) -> None:
         """Read the request's schemas, which may take a while: after its budget was asked. Raises Failure."""
         if isinstance(self.question.request.answer, VoteReader):

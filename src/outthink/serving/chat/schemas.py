@@ -94,7 +94,7 @@ class SchemaCheck:
                 raise bad_field(self._field, "...", f"is longer than {_SIZE} characters", "send a smaller schema")
             _compiled("true")  # what imports jsonschema does so here, beside the event loop
             schema = self_contained(self._given)
-            self._schema, self._valid = json.dumps(schema), is_plain(schema)
+            self._schema, self._valid, self._given = json.dumps(schema), is_plain(schema), {}
         return self._schema
 
     def _invalid(self, problem: str) -> Failure:
