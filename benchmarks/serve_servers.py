@@ -113,8 +113,9 @@ def ours(backend: str, *, ledger: str | None = None, source: Path | None = None)
     port = free_port()
     environment = {} if source is None else {"PYTHONPATH": str(source)}
     with tempfile.TemporaryDirectory() as folder:
+        environment["OUTTHINK_STATE"] = folder  # where the ledger lies that nobody names
         command = [_OUTTHINK, "serve", "--model", backend, "--port", str(port)]
-        command += ["--ledger", ledger or f"sqlite:///{folder}/ledger.sqlite", "--new-ledger"]
+        command += [] if ledger is None else ["--ledger", ledger, "--new-ledger"]
         url = f"http://127.0.0.1:{port}"
         with running(command, f"{url}/readyz", environment) as pid:
             eight = {"model": "outthink/self-consistency@8"}
