@@ -126,7 +126,7 @@ def test_half_a_stream_ends_in_an_error_event(backend: ChatServer, proxy: ProxyS
 def test_another_backend_answers_for_one_that_is_gone(backend: ChatServer) -> None:
     with ChatServer(whole(ANSWER)) as dying, ProxyServer(dying.url, backend.url) as proxy:
         backend.routes[CHAT] = whole(ANSWER)
-        dying.routes[CHAT] = whole({"error": {"message": "no memory"}}, 503)
+        dying.routes[CHAT] = whole({"error": {"message": "no memory"}}, 503, retry_after="1")
         assert [proxy.chat("toy").status for _ in range(4)] == [200] * 4
         assert [proxy.chat("toy", stream=True).status for _ in range(2)] == [200] * 2
 
