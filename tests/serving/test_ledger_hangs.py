@@ -26,7 +26,7 @@ from support.ledgers import connected, doing, new_key, record, rows
 from support.postgres import PostgresServer
 from support.waiting import eventually
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timing]  # that two seconds are two seconds is the promise
 NOTICED = 2.5
 """Seconds: two, and what the machine takes to see it."""
 

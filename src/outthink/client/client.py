@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -64,7 +64,7 @@ class Client:
             options = {"model": model, **options}
         self._options = options
         self._engines: dict[str | int, _Held] = {}
-        self._verifiers: dict[tuple[object, ...], asyncio.Task[Verifier]] = {}
+        self._verifiers: dict[tuple[Hashable, ...], asyncio.Task[Verifier]] = {}
         self._running: set[OpenSession] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle = asyncio.Event()

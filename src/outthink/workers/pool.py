@@ -176,7 +176,7 @@ class WorkerPool:
         self._count = count or max(_LEAST, min(_MOST, (os.cpu_count() or 1) // 2))
         self._ready = threading.Condition()
         self._askers: OrderedDict[str | None, OrderedDict[Hashable, deque[_Job]]] = OrderedDict()
-        self._running: Counter[object] = Counter()  # calls in workers, by asker and by turn
+        self._running: Counter[Hashable] = Counter()  # calls in workers, by asker and by turn
         self._seconds: OrderedDict[_Turn, float] = OrderedDict()
         self._workers: list[_Worker] = []
         self._waiting = self._idle = 0
@@ -272,7 +272,7 @@ class WorkerPool:
                 self._ended(turn, worker.spent)
 
 
-def _counted(turn: _Turn) -> list[object]:
+def _counted(turn: _Turn) -> list[Hashable]:
     """Who is bounded in the workers that they have."""
     name, number = turn
     return [who for who in (name, None if number is None else turn) if who is not None]

@@ -24,7 +24,7 @@ from outthink.serving.chat.tools import ToolCalls
 CALLS_MARK = "<tool_calls>"
 """Stands in a sample's text between its content and its tool calls."""
 _READ: dict[str, type | tuple[type, ...]] = {
-    "role": object,
+    "role": (str, int, float, list, dict, NoneType),
     "content": (str, list, dict, NoneType),
     "tool_calls": (list, dict, NoneType),
     "function_call": (dict, NoneType),

@@ -19,6 +19,7 @@ from typing import get_type_hints
 from outthink.core.errors import BadInput
 from outthink.engines.locate import usual_key
 from outthink.http.errors import masked_url
+from outthink.http.events import Json
 from outthink.http.fields import JsonDict
 from outthink.serving.admission import AdmissionSettings, Limits
 from outthink.serving.config.sections import (
@@ -71,16 +72,17 @@ def from_file(path: Path | None) -> tuple[Table, Table]:
     return tables_read, backends
 
 
-def _backend_rows(path: Path, table: object) -> list[tuple[str, JsonDict]]:
+def _backend_rows(path: Path, table: Json) -> list[tuple[str, JsonDict]]:
     """Each backend's place and keys: [[backends]] for each, or [backends.NAME]. Raises BadInput."""
     if isinstance(table, dict):
         rows = [(f"backends.{name}", row) for name, row in table.items()]
     else:
         rows = [(f"backends[{at}]", row) for at, row in enumerate(table)] if isinstance(table, list) else [("", table)]
-    if not all(isinstance(row, dict) for _, row in rows):
+    sections = [(place, row) for place, row in rows if isinstance(row, dict)]
+    if len(sections) < len(rows):
         remedy = "write [[backends]] or [backends.NAME] above each"
         raise BadInput(f"{path}: backends", table, "is no list of sections", remedy)
-    return rows
+    return sections
 
 
 def from_environment(environ: Mapping[str, str]) -> Table:
