@@ -6,6 +6,7 @@ when it is old. How a reservation or a settlement is written are functions of a 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
@@ -45,7 +46,7 @@ Job = tuple[Settlement | ReservationRequest | Work, Future | None]
 
 
 class Writer:
-    """The thread.
+    """The thread. Jobs are put in the event loop.
 
     Args:
         owner: names this process in leases.
@@ -58,7 +59,9 @@ class Writer:
     ) -> None:
         self._link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
         self.upkeep = Upkeep(link, offline, owner, rules, clock, folder)
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self._gathered: list[Job] = []
+        """Of this turn of the event loop: waking the thread costs more than a job, so it is woken once a turn."""
         self._thread: threading.Thread | None = None
         self._doing: Sequence[Job] = ()
         """What the thread is at; nobody has heard of it yet."""
@@ -92,13 +95,21 @@ class Writer:
     def put(self, job: Settlement | ReservationRequest | Work, future: Future | None = None) -> None:
         """Do something soon; the future gets its result, or LedgerDown once `stop` has been called."""
         if not self._ended:
-            self._jobs.put((job, future))
+            if not self._gathered:
+                asyncio.get_running_loop().call_soon(self._hand_over)
+            self._gathered.append((job, future))
         elif future is not None:
             future.set_exception(LedgerDown("the ledger is closed"))
+
+    def _hand_over(self) -> None:
+        jobs, self._gathered = self._gathered, []
+        if jobs:
+            self._jobs.put(jobs)
 
     def stop(self) -> None:
         """Do what waits, disconnect and end; `alive` tells when that is done."""
         self._ended = True
+        self._hand_over()
         self._jobs.put(None)
 
     def _run(self) -> None:
@@ -120,12 +131,12 @@ class Writer:
         """Everything that waits, or nothing when it is time for something else; and whether to go on."""
         jobs: list[Job] = []
         try:
-            job = self._jobs.get(timeout=self.upkeep.due)
-            while job is not None:
-                jobs.append(job)
-                if len(jobs) == _BATCH:  # a transaction that is too long keeps replicas waiting
+            more = self._jobs.get(timeout=self.upkeep.due)
+            while more is not None:
+                jobs += more
+                if len(jobs) >= _BATCH:  # a transaction that is too long keeps replicas waiting
                     return jobs, True
-                job = self._jobs.get_nowait()
+                more = self._jobs.get_nowait()
         except queue.Empty:
             return jobs, True
         return jobs, False
