@@ -145,21 +145,27 @@ class Receipt(Displayed):
         return self.total("flops").value
 
     @property
+    def totals(self) -> dict[str, Total]:
+        """All of them, by currency."""
+        return {name: self.total(name) for name in _SUMS}
+
+    @property
     def known(self) -> dict[str, float]:
         """What was spent at least, by currency (the parts that are known)."""
-        return {name: self.total(name).known for name in _SUMS} | {"tokens": int(self.total("tokens").known)}
+        return _known(self.totals)
 
     @property
     def at_most(self) -> dict[str, float | None]:
         """What was spent at most, by currency; None where a part has no bound."""
-        return {name: _shown(name, self.total(name).at_most) for name in _SUMS}
+        return {name: _shown(name, total.at_most) for name, total in self.totals.items()}
 
     def json(self) -> dict[str, Any]:
         """The shape of docs/contracts.md: sums, `known`, `at_most` and the entries."""
+        totals = self.totals
         return {
-            **{name: _shown(name, self.total(name).value) for name in _SUMS},
-            "known": self.known,
-            "at_most": self.at_most,
+            **{name: _shown(name, total.value) for name, total in totals.items()},
+            "known": _known(totals),
+            "at_most": {name: _shown(name, total.at_most) for name, total in totals.items()},
             "entries": [entry.json() for entry in self.entries],
             "notes": list(self.notes),
         }
@@ -198,6 +204,10 @@ class Receipt(Displayed):
             return "unknown"
         upper = "unknown" if total.at_most is None else format(total.at_most, form)
         return f"unknown (at least {format(total.known, form)}, at most {upper})"
+
+
+def _known(totals: dict[str, Total]) -> dict[str, float]:
+    return {name: total.known for name, total in totals.items()} | {"tokens": int(totals["tokens"].known)}
 
 
 def _shown(name: str, value: float | None) -> float | None:

@@ -154,11 +154,11 @@ class Account:
         record.prompt_tokens = known_sum(entry.prompt_tokens for entry in entries)
         record.completion_tokens = known_sum(entry.completion_tokens for entry in entries)
         record.cancelled_tokens = known_sum(entry.cancelled_tokens for entry in entries)
-        record.tokens, record.usd = receipt.tokens, receipt.usd
-        record.joules, record.flops = receipt.joules, receipt.flops
-        bound = receipt.total("tokens").at_most
-        record.at_most_tokens = None if bound is None else int(bound)
-        record.at_most_usd = receipt.total("usd").at_most
+        totals = receipt.totals
+        tokens, record.at_most_usd = totals["tokens"], totals["usd"].at_most
+        record.tokens = None if tokens.value is None else int(tokens.value)
+        record.at_most_tokens = None if tokens.at_most is None else int(tokens.at_most)
+        record.usd, record.joules, record.flops = (totals[name].value for name in ("usd", "joules", "flops"))
         record.samples = sum(entry.role == "policy" for entry in entries)
         record.estimated = any(entry.estimated for entry in entries)
         record.receipt = client_receipt

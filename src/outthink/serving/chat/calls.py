@@ -165,12 +165,14 @@ class RawChoice:
     @property
     def tail(self) -> str:
         """What the sample's text gets behind its content, so that calls are part of what is compared."""
+        if not self.calls and not self.function:
+            return ""
         calls = [call.get("function") or call.get("custom") or _hosted(call) for call in self.calls.messages()]
         if self.function:
             calls.append(whole(self.function))
         # No mark that arguments hold, of thinking or of calls, is one here.
         text = json.dumps(calls, sort_keys=True)
-        return CALLS_MARK + _MARK.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text) if calls else ""
+        return CALLS_MARK + _MARK.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)
 
     def message(self, content: str) -> JsonDict:
         """The message as one object, in OpenAI's layout."""

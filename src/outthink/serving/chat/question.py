@@ -303,6 +303,8 @@ def fitted(question: Question, spec: Spec | None, limits: Limits, where: str = "
     if sampling.temperature == 0 and (spec is None or spec.n > 1):
         sampling = replace(sampling, temperature=_DEFAULT.temperature)
         notes.append(f"temperature: 0 would make all samples equal; {_DEFAULT.temperature:g} was used")
+    if not notes:  # nothing has changed
+        return question, spec
     request = replace(question.request, sampling=sampling)
     return replace(question, request=request, notes=(*question.notes, *notes)), spec
 

@@ -116,8 +116,8 @@ class StrategyRun:
     async def go(self, decided: Callable[[Verdict], None], ceiling: int | None = None) -> Verdict:
         """Carry it out; `decided` gets the verdict before what is still in flight has been closed."""
         request = self.question.request
-        budget = request.budget if ceiling is None else stricter(request.budget, Budget(tokens=ceiling))
-        request = replace(request, budget=budget)
+        if ceiling is not None:
+            request = replace(request, budget=stricter(request.budget, Budget(tokens=ceiling)))
         # Only where all samples count the same can it be told from outside that a vote is decided.
         known = self.plan.strategy if isinstance(self.plan, Spec) else Traits()
         plain = known.votes == "answers" and not known.stops_early
@@ -133,7 +133,9 @@ class StrategyRun:
             if isinstance(self.plan, Spec):
                 need_fitting(self.plan, judge)
         options = SessionOptions(observer=self.votes, verifier=judge)
-        opened = open_session(self._sources(), budget=budget, seed=request.seed, began=self._began, options=options)
+        opened = open_session(
+            self._sources(), budget=request.budget, seed=request.seed, began=self._began, options=options
+        )
         self.session = session = opened.session
         for note in self.question.notes:
             session.note(note)
