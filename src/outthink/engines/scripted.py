@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.sample import ConfidenceTrace, Sample
@@ -64,6 +64,8 @@ class ScriptedEngine(Simulated):
         features: Features = EVERYTHING,
         told: bool = True,
     ) -> None:
+        if features.counted is None:
+            features = replace(features, counted=told)
         self.script, self.model, self.features = script, model, features
         self.prompt_tokens, self.told = prompt_tokens, told
         self.speed = speed or Speed()

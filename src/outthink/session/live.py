@@ -263,13 +263,16 @@ class LiveRunner(Runner):
         """Read the call to its end; None where watch has stopped it."""
         owner, watch = running.owner, running.stream.watch
         running.started = self.now()
+        told = False
         # A watch may end the loop early, and only closing the iterator closes the connection at once.
         async with aclosing(self.engine.generate(running.call)) as events:  # type: ignore[type-var]
             async for event in events:
                 if isinstance(event, Finish):
                     return event
                 running.absorb(event)
-                self._counted = self._counted or event.tokens is not None
+                # A server that counts at the end alone tells nothing of a call that has not come to it.
+                self._counted = self._counted or (told and bool(event.text or event.reasoning))
+                told = told or event.tokens is not None
                 owner.notify("delta", running)
                 if watch is not None and watch(running.progress) == "stop":
                     break
