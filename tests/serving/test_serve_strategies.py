@@ -126,7 +126,7 @@ def test_the_stricter_budget_wins_wherever_it_stands(proxy: ProxyServer) -> None
 
     for own, header in (("tokens=400", "tokens=9000"), ("tokens=9000", "tokens=400")):
         receipt = spent(own, header)
-        assert receipt["tokens"] <= 400
+        assert receipt["at_most"]["tokens"] <= 400  # of samples that were cut off nobody may know more
         assert receipt["answer"] == "4"
 
 
