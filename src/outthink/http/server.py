@@ -17,7 +17,7 @@ from outthink.core.errors import BadInput
 from outthink.http.errors import ServerErrors
 from outthink.http.events import Json, JsonObject
 from outthink.http.secrets import MaskedResponse, mask_of
-from outthink.http.transport import Body, Response, Timeouts, Transport, TransportFault
+from outthink.http.transport import Body, Response, Timeouts, Transport, TransportFault, read_to_end
 from outthink.http.unpack import unpacked
 
 _PASTED = ("/chat/completions", "/completions", "/models")
@@ -162,16 +162,7 @@ class Server:
 
     async def read(self, reply: Response) -> Answer:
         """Read a reply whole (errors and lists, so a megabyte at most) and close it."""
-        content = b""
-        try:
-            async for piece in reply:
-                content += piece
-                if len(content) > _MOST:
-                    break
-        except TransportFault as fault:
-            if reply.status == 200:
-                raise self.errors.fault(fault) from fault
-            # The status of a refusal says more than the fact that its text was cut off.
-        finally:
-            await reply.aclose()
+        content, broken = await read_to_end(reply, _MOST)
+        if broken is not None and reply.status == 200:  # a refusal's status says more than that its text was cut off
+            raise self.errors.fault(broken) from broken
         return Answer(reply.status, reply.headers, content)

@@ -89,6 +89,25 @@ Body = bytes | Parts
 """What is sent with a request."""
 
 
+async def read_to_end(reply: Response, most: int) -> tuple[bytes, TransportFault | None]:
+    """The body of a reply, which is closed then, and what broke it off.
+
+    Args:
+        most: bytes after which reading ends.
+    """
+    content, broken = b"", None
+    try:
+        async for piece in reply:
+            content += piece
+            if len(content) > most:
+                break
+    except TransportFault as fault:
+        broken = fault
+    finally:
+        await reply.aclose()
+    return content, broken
+
+
 class Transport(Protocol):
     """Sends requests. May be used from several event loops, one after the other or at once."""
 

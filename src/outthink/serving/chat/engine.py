@@ -7,7 +7,7 @@ to. Does not know sessions, votes, or how it is found out that servers count the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -20,15 +20,13 @@ from outthink.engines.openai.engine import OpenAIEngine, drain
 from outthink.engines.openai.reading import CompletionParser
 from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Delta, Event, Finish
-from outthink.http.errors import ErrorBody, ServerErrors
-from outthink.http.events import Decoder, Json, NotJson
+from outthink.http.events import Decoder, NotJson
 from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, decode
-from outthink.http.server import Address, Server
-from outthink.http.transport import Body, Timeouts, Transport, TransportFault
+from outthink.http.server import Address
+from outthink.http.transport import Timeouts, Transport, TransportFault
 from outthink.serving.chat.calls import ChatCall, RawChoice, join_text
 from outthink.serving.chat.question import CallBounds
-from outthink.serving.pool.failover import REFUSED, KeyRefused
-from outthink.serving.pool.pooled import BASE, EncodedMessages, SharedMessages, blame, encode_call
+from outthink.serving.pool.pooled import BASE, EncodedMessages, PooledErrors, PooledServer, SharedMessages, blame
 from outthink.session.calls import byte_bound
 
 _ADDRESS = Address.parse(BASE)
@@ -63,41 +61,6 @@ class _ChatReader(CompletionParser):
         return self._call.choice.said
 
 
-class _ChatErrors(ServerErrors):
-    """Names no address, and remembers the last refusal for the client's error object.
-
-    No call is sent again for them: the pool has done that, and what is left is the client's.
-    """
-
-    status_code: int | None = None
-    message: str = ""
-    unread = False
-    """Whether the last refusal said that the call had not been begun."""
-
-    def refused(self, status: int, refusal: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
-        """The error for a refusal."""
-        error = super().refused(status, refusal, wait=wait, model=model)
-        self.status_code, self.message, self.unread = status, self.clean(refusal.message), error.again
-        if status in REFUSED:  # of the proxy's key: its words are for nobody
-            return KeyRefused(status, self.url.removeprefix("the backend "))
-        error.again = False
-        return error
-
-    def fault(self, fault: TransportFault) -> EngineError:
-        """The error for a call that got no answer."""
-        error = super().fault(fault)
-        error.again = False
-        return error
-
-
-class _ChatServer(Server):
-    """Encodes quickly: one request may send dozens of bodies."""
-
-    def encode(self, body: Mapping[str, Json]) -> Body:
-        """A body as JSON."""
-        return encode_call(body)
-
-
 class ChatEngine(OpenAIEngine):
     """Sends the client's own messages and fields with every call of one request to one model.
 
@@ -124,8 +87,8 @@ class ChatEngine(OpenAIEngine):
         on_chunk: OnChunk | None,
     ) -> None:
         super().__init__(BASE, model, concurrency=_IN_FLIGHT, transport=transport, memory=None, facts=facts)
-        self.server = _ChatServer(_ADDRESS, None, transport, timeouts)
-        self.server.errors = self.errors = _ChatErrors(f"the backend of {model}", (), timeouts)
+        self.server = PooledServer(_ADDRESS, None, transport, timeouts)
+        self.server.errors = self.errors = PooledErrors(f"the backend of {model}", (), timeouts)
         self._messages, self._raw, self._extra, self._top = messages, raw, extra, top_logprobs
         self._on_chunk, self.blame, self.encoded = on_chunk, blame, EncodedMessages(raw)
         # What the messages' own bytes do not bound: tools, pictures, other fields that may come into the prompt.

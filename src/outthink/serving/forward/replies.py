@@ -18,7 +18,7 @@ from outthink.economics.tariff import Tariff
 from outthink.http.errors import ErrorBody, failed_choice, failure_in
 from outthink.http.events import BOM
 from outthink.http.fields import JsonDict, decode
-from outthink.http.transport import Response, TransportFault
+from outthink.http.transport import Response, TransportFault, read_to_end
 from outthink.http.usage import UNKNOWN, ReplyUsage, Usage, read_count
 from outthink.serving.accounting import Account
 from outthink.serving.failure import Failure, backend_auth, failure_of
@@ -96,16 +96,8 @@ async def complete(reply: Reply) -> Reply:
 
 
 async def _rest(reply: Response, content: bytes) -> Whole:
-    try:
-        async for piece in reply:
-            content += piece
-            if len(content) > _MOST:
-                break
-    except TransportFault:
-        pass  # its end is missing, and that shows
-    finally:
-        await reply.aclose()
-    return Whole(reply.status, reply.headers, content)
+    rest, _ = await read_to_end(reply, _MOST - len(content))  # where its end is missing, that shows
+    return Whole(reply.status, reply.headers, content + rest)
 
 
 @dataclass(slots=True)

@@ -133,7 +133,8 @@ def _record(database: Database, requests: Sequence[AdmittedRequest]) -> int:
     ids = [request.id for request in requests]
     found = database.execute(f"SELECT id FROM requests WHERE id IN {marks(ids)}", ids).fetchall()  # noqa: S608
     known = {str(number) for (number,) in found}
-    lost = [_lost(request) for request in requests if request.id not in known]
+    why = "what it spent is not known"
+    lost = [lost_record(request, why) for request in requests if request.id not in known]
     tally = Tally()
     for record in lost:
         tally.spent(day_of(record.started), record, None)
@@ -144,7 +145,8 @@ def _record(database: Database, requests: Sequence[AdmittedRequest]) -> int:
     return len(lost)
 
 
-def _lost(request: AdmittedRequest) -> RequestRecord:
+def lost_record(request: AdmittedRequest, charge: str) -> RequestRecord:
+    """The record of a request whose process ended before it was settled; `charge` says what it costs."""
     return RequestRecord(
         request.id,
         request.key_id,
@@ -162,5 +164,5 @@ def _lost(request: AdmittedRequest) -> RequestRecord:
         at_most_usd=request.usd,
         samples=0,
         estimated=True,
-        error="the process that served it ended before it was settled; what it spent is not known",
+        error=f"the process that served it ended before it was settled; {charge}",
     )

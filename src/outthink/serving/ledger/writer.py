@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from outthink.serving.ledger.admitted import record_orphans
+from outthink.serving.ledger.admitted import lost_record, record_orphans
 from outthink.serving.ledger.database import ConnectionLost, Database, insert, marks, migrate, packed, read, row
 from outthink.serving.ledger.outage import Abandoned, Link, Offline
 from outthink.serving.ledger.queries import Future, deliver, note_use
@@ -35,7 +35,7 @@ from outthink.serving.ledger.reservations import (
     take,
 )
 from outthink.serving.ledger.sums import Tally, dollars
-from outthink.serving.protocols import LOST, LedgerDown, OverBudget, Repeated, RequestRecord
+from outthink.serving.protocols import AdmittedRequest, LedgerDown, OverBudget, Repeated, RequestRecord
 
 _BATCH = 512
 _USED_EVERY = 60.0
@@ -242,25 +242,10 @@ def sweep(database: Database, now: float) -> int:
     return len(held)
 
 
-def _record(reservation: HeldReservation) -> RequestRecord:
-    return RequestRecord(
-        reservation.id,
-        reservation.key_id,
-        endpoint="",
-        model="",
-        backend_model="",
-        strategy="",
-        stopped=LOST,
-        started=reservation.created,
-        seconds=0.0,
-        status=0,
-        cancelled_tokens=None,
-        at_most_tokens=reservation.tokens,
-        at_most_usd=None if reservation.nanousd is None else dollars(reservation.nanousd),
-        samples=0,
-        estimated=True,
-        error="the process that served it ended before it was settled; charged as reserved",
-    )
+def _record(held: HeldReservation) -> RequestRecord:
+    usd = None if held.nanousd is None else dollars(held.nanousd)
+    request = AdmittedRequest(held.id, held.key_id, "", "", "", False, held.created, held.tokens, usd)
+    return lost_record(request, "charged as reserved")
 
 
 def prune(database: Database, older_than: float, *, content_only: bool = False) -> int:

@@ -1,7 +1,7 @@
 """The calls of an engine on the backends of the pool, each in its turn.
 
 Knows: which paths generate, the queue for a model, and that a place is held until the reply has been closed. Implements
-the engine's transport protocol. Does not know when a call is sent again, chats or strategies.
+the engine's transport protocol, and words its errors. Does not know when a call is sent again, chats or strategies.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from contextlib import ExitStack
 from typing import Self
 
 from outthink.core.errors import EngineError
+from outthink.http.errors import ErrorBody, ServerErrors
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode
-from outthink.http.server import Address
+from outthink.http.server import Address, Server
 from outthink.http.transport import Body, Parts, Response, Timeouts, TransportFault
 from outthink.serving.pool.backend import BackendLease
-from outthink.serving.pool.failover import Failover, take_turn
+from outthink.serving.pool.failover import REFUSED, Failover, KeyRefused, take_turn
 from outthink.serving.pool.pool import Full, NoBackend
 from outthink.serving.pool.transport import AiohttpTransport, Read
 from outthink.session.runner import Places
@@ -165,3 +166,38 @@ def encode_call(body: Mapping[str, Json]) -> Body:
     tail = (b"," + encode(messages.more)[1:] if messages.more else b"]") + b"}"
     shared = messages.encoded.json
     return head + shared + tail if len(shared) < _LONG else Parts((head, shared, tail))
+
+
+class PooledErrors(ServerErrors):
+    """Names no address, and remembers the last refusal for the client's error object.
+
+    No call is sent again for them: the pool has done that, and what is left is the client's.
+    """
+
+    status_code: int | None = None
+    message: str = ""
+    unread = False
+    """Whether the last refusal said that the call had not been begun."""
+
+    def refused(self, status: int, refusal: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
+        """The error for a refusal."""
+        error = super().refused(status, refusal, wait=wait, model=model)
+        self.status_code, self.message, self.unread = status, self.clean(refusal.message), error.again
+        if status in REFUSED:  # of the proxy's key: its words are for nobody
+            return KeyRefused(status, self.url.removeprefix("the backend "))
+        error.again = False
+        return error
+
+    def fault(self, fault: TransportFault) -> EngineError:
+        """The error for a call that got no answer."""
+        error = super().fault(fault)
+        error.again = False
+        return error
+
+
+class PooledServer(Server):
+    """Encodes quickly: one request may send dozens of bodies."""
+
+    def encode(self, body: Mapping[str, Json]) -> Body:
+        """A body as JSON."""
+        return encode_call(body)

@@ -20,7 +20,16 @@ import aiohttp
 from aiohttp.client_exceptions import ClientConnectionResetError
 
 from outthink.http.secrets import MaskedResponse, mask_of
-from outthink.http.transport import Body, FaultKind, Parts, Response, Timeouts, TransportFault, closes_unannounced
+from outthink.http.transport import (
+    Body,
+    FaultKind,
+    Parts,
+    Response,
+    Timeouts,
+    TransportFault,
+    closes_unannounced,
+    read_to_end,
+)
 from outthink.http.unpack import unpacked
 
 _IDLE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a request
@@ -51,16 +60,7 @@ class Read:
     @classmethod
     async def of(cls, reply: Response) -> Read:
         """Read a reply and close it."""
-        content = b""
-        try:
-            async for piece in reply:
-                content += piece
-                if len(content) > _MOST:
-                    break
-        except TransportFault:
-            pass  # its status says more than the fact that its text was cut off
-        finally:
-            await reply.aclose()
+        content, _ = await read_to_end(reply, _MOST)  # its status says more than that its text was cut off
         return cls(reply.status, reply.headers, content)
 
     def __aiter__(self) -> Self:
