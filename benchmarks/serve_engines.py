@@ -24,7 +24,7 @@ from pathlib import Path
 
 import serve_engine_checks as checks
 from common import ROOT, Table, judged, load_average, parser, save_evidence, show, skip
-from serve_servers import free_port
+from serve_servers import free_port, running
 
 NAME = "smol"
 _READY = 400.0  # seconds
@@ -47,51 +47,20 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def process(command: Sequence[str], log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the block; what it says goes to a file."""
-    with log.open("wb") as said:
-        running = subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, **environment})
-        try:
-            yield running
-        finally:
-            running.terminate()
-            try:
-                running.wait(30)
-            except subprocess.TimeoutExpired:
-                running.kill()
-                running.wait()
-
-
-def wait_for(url: str, running: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a server answers. Raises RuntimeError with the end of its log where it does not."""
-    ends = time.monotonic() + _READY
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            if running.poll() is not None or time.monotonic() > ends:
-                tail = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
-                raise RuntimeError(f"no server at {url}: {tail[:500]}") from None
-        time.sleep(0.5)
-
-
-@contextmanager
-def vllm(python: str, model: str, folder: Path, *flags: str) -> Iterator[str]:
+def vllm(python: str, model: str, *flags: str) -> Iterator[str]:
     """The address of vLLM with a model, without `/v1`."""
-    port, log = free_port(), folder / f"vllm{len(flags)}.log"
+    port = free_port()
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", NAME]
     command += ["--host", "127.0.0.1", "--port", str(port), *_FLAGS, *flags]
-    with process(command, log, _ENVIRONMENT) as running:
-        root = f"http://127.0.0.1:{port}"
-        wait_for(f"{root}/v1/models", running, log)
+    root = f"http://127.0.0.1:{port}"
+    with running(command, f"{root}/v1/models", _ENVIRONMENT, seconds=_READY):
         yield root
 
 
 @contextmanager
 def proxy(root: str, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The address of a proxy before a server, and the secrets of its keys by their names."""
-    ledger, port, log = f"sqlite:///{folder}/ledger.sqlite", free_port(), folder / "proxy.log"
+    ledger, port = f"sqlite:///{folder}/ledger.sqlite", free_port()
     outthink = [sys.executable, "-c", "from outthink.cli.main import entry; entry()"]
     environment = {"PYTHONPATH": str(ROOT / "src"), "OUTTHINK_CACHE": str(folder / "cache")}
     secrets = {}
@@ -110,9 +79,8 @@ def proxy(root: str, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
         )
         secrets[name] = made.stdout.strip()
     command = [*outthink, "serve", "--model", f"{root}/v1", "--port", str(port), "--ledger", ledger]
-    with process(command, log, environment) as running:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(f"{url}/readyz", running, log)
+    url = f"http://127.0.0.1:{port}"
+    with running(command, f"{url}/readyz", environment):
         yield url, secrets
 
 
@@ -134,7 +102,7 @@ def measured(python: str, model: str, names: Sequence[str]) -> tuple[Table, str]
             continue
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            root = stack.enter_context(vllm(python, model, folder, *flags))
+            root = stack.enter_context(vllm(python, str(Path(model).resolve()), *flags))
             with urllib.request.urlopen(f"{root}/version", timeout=10) as reply:
                 version = json.load(reply)["version"]
             found = examined(root, folder)

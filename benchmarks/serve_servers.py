@@ -66,14 +66,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], url: str, environment: dict[str, str] | None = None) -> Iterator[int]:
-    """The process id of a server that answers at `url`. Raises Missing with the end of what it said."""
+def running(
+    command: Sequence[str], url: str, environment: dict[str, str] | None = None, *, seconds: float = _START
+) -> Iterator[int]:
+    """The process id of a server that answers at `url` within so long. Raises Missing with the end of what it said."""
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             command, stdout=said, stderr=said, cwd=tempfile.gettempdir(), env={**os.environ, **(environment or {})}
         )
         try:
-            ends = time.monotonic() + _START
+            ends = time.monotonic() + seconds
             while not _answers(url):
                 if process.poll() is not None or time.monotonic() > ends:
                     said.seek(0)
