@@ -346,3 +346,32 @@ def test_ask_uses_the_cache_folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatc
 def test_the_result_as_json_has_the_contracts_keys() -> None:
     shown = asked(engine(), strategy="single").json()
     assert list(shown) == ["answer", "text", "strategy", "model", "stopped", "receipt"]
+
+
+def test_a_long_prompt_is_measured_once_for_all_calls_that_count_nothing() -> None:
+    class Measured(str):
+        times = 0
+
+        def encode(self, *told: Any) -> bytes:  # type: ignore[override]
+            Measured.times += 1
+            return super().encode(*told)
+
+    started = []
+
+    async def play(call: Call) -> AsyncIterator[Event]:
+        yield Delta("so far")
+        started.append(call.index)
+        await for_ever()
+
+    async def first(session: Session, request: Request) -> None:
+        stream = session.sample(request, n=16, ahead=16)
+        reading = asyncio.ensure_future(anext(stream))
+        await eventually(lambda: len(started) == 16)
+        session.stop("budget:seconds")
+        with pytest.raises(StopAsyncIteration):
+            await reading
+
+    request = Request(messages=(ot.Message("user", Measured("word " * 1000)),), answer="number")
+    _, session = live(first, Odd(play, told=False), request)
+    assert [entry.reserved_tokens for entry in session.ledger.entries] == [5000 + 16 + 64 + 512] * 16
+    assert Measured.times == 1

@@ -86,12 +86,19 @@ class Prompt:
     prompt count after the first answer, None before.
     """
 
-    __slots__ = ("next", "request", "tokens")
+    __slots__ = ("_bound", "next", "request", "tokens")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.next = 0
         self.tokens: int | None = None
+        self._bound: int | None = None
+
+    def bound(self, call: Call) -> int:
+        """The most tokens that the prompt of one of its calls can have; worked out once, for it may be megabytes."""
+        if self._bound is None:
+            self._bound = byte_bound(call)
+        return self._bound
 
 
 @dataclass(slots=True)

@@ -25,7 +25,6 @@ from outthink.session.calls import (
     Retries,
     RunningCall,
     Watch,
-    byte_bound,
     check_budget,
     reread,
 )
@@ -321,7 +320,8 @@ class Session:
         if prompt is None or generated is None:
             entry.estimated = True
             # Where nothing is limited no bound was worked out at the launch.
-            read, cap = running.prompt_bound or byte_bound(running.call), running.call.sampling.max_tokens
+            read = running.prompt_bound or running.stream.prompt.bound(running.call)
+            cap = running.call.sampling.max_tokens
             entry.reserved_tokens = read + cap
             entry.reserved_usd = tariff.usd_bound(read, cap)
             entry.reserved_joules = tariff.joules_bound(read, cap)
