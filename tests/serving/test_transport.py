@@ -158,3 +158,24 @@ def test_a_server_that_closes_unannounced_gets_a_connection_for_each_request() -
     with ChatServer(whole({"choices": []}, server="llama.cpp")) as server:
         asyncio.run(main(server.url))
         assert [seen.headers.get("connection") for seen in server.calls] == [None, "close", "close"]
+
+
+def test_long_bodies_take_turns_so_that_the_event_loop_goes_round() -> None:
+    piece, size, bodies = 1 << 16, 2 << 20, 8
+
+    async def main(url: str) -> int:
+        wire, rounds = AiohttpTransport(), 0
+        sending = [
+            asyncio.create_task(wire.fetch("POST", url, {}, b'"' + b"x" * size + b'"', WITHIN)) for _ in range(bodies)
+        ]
+        while not all(task.done() for task in sending):
+            rounds += 1
+            await asyncio.sleep(0)
+        await wire.aclose()
+        assert {task.result().status for task in sending} == {200}
+        return rounds
+
+    with ChatServer(whole({"choices": []})) as server:
+        rounds = asyncio.run(main(f"{server.url}/chat/completions"))
+        assert [len(seen.content) for seen in server.calls] == [size + 2] * bodies
+    assert rounds >= bodies * size / piece

@@ -118,12 +118,16 @@ _LONG = 1 << 18
 
 
 class _PartsPayload(aiohttp.payload.Payload):
-    """A body in parts, written piece by piece at the connection's pace."""
+    """A body in parts, written piece by piece at the connection's pace.
 
-    def __init__(self, body: Parts) -> None:
+    Args:
+        turn: held for each piece by one body at a time.
+    """
+
+    def __init__(self, body: Parts, turn: asyncio.Lock) -> None:
         super().__init__(body, content_type="application/json")
         self._size = len(body)
-        self._parts = body.parts
+        self._parts, self._turn = body.parts, turn
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """The body as text."""
@@ -134,6 +138,8 @@ class _PartsPayload(aiohttp.payload.Payload):
         for part in self._parts:
             view = memoryview(part)
             for at in range(0, len(view), _PIECE):
+                async with self._turn:  # one piece in a round of the event loop, whoever's: the others go on meanwhile
+                    await asyncio.sleep(0)
                 await writer.write(view[at : at + _PIECE])
 
 
@@ -143,6 +149,7 @@ class AiohttpTransport:
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
         self._closing: set[str] = set()  # hosts that close connections without having said so
+        self._turn = asyncio.Lock()
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -175,7 +182,7 @@ class AiohttpTransport:
             headers = {**headers, "connection": "close"}
         if isinstance(body, bytes) and len(body) > _LONG:
             body = Parts((body,))
-        data = _PartsPayload(body) if isinstance(body, Parts) else body
+        data = _PartsPayload(body, self._turn) if isinstance(body, Parts) else body
         tries = _STALE
         while True:
             try:
