@@ -49,12 +49,10 @@ def measured() -> Iterator[list[tuple[float, str]]]:
 
 
 def _name(callback: Callable[..., None]) -> str:
-    """The callback, or the coroutine whose step it is."""
-    try:
-        owner = callback.__self__  # type: ignore[attr-defined]
-    except AttributeError:
-        owner = callback
-    return repr(owner.get_coro() if isinstance(owner, asyncio.Task) else callback)[:400]
+    """The callback, or the coroutine whose step it is; by its code, since looking at an object may change it."""
+    owner = getattr(callback, "__self__", None)
+    found = owner.get_coro() if isinstance(owner, asyncio.Task) else callback
+    return str(getattr(found, "__qualname__", type(found).__qualname__))
 
 
 @contextmanager
