@@ -80,6 +80,8 @@ async def backend() -> None:
                 left, start = int(found[1]) if found else 0, b""
                 while left:
                     piece = await reader.read(min(left, 1 << 18))
+                    if not piece:
+                        raise ConnectionError("a call was given up")
                     start, left = (start + piece)[: 1 << 13], left - len(piece)
                 listed = head.startswith(b"GET")
                 content = models if listed else events[b"6000 objects" in start]
@@ -91,7 +93,8 @@ async def backend() -> None:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()  # the proxy has left
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=MIB)
+    # As long a line of new connections as real servers have: the kernel lets what overflows it wait for seconds.
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=MIB, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
