@@ -144,6 +144,10 @@ def test_an_unknown_field_without_a_number_passes(server: LenientServer, proxy: 
 def test_what_an_operator_allows_passes_but_sets_no_length(server: LenientServer, operated: ProxyServer) -> None:
     assert send(operated, {"vendor_mode": {"level": 3, "max_tokens": 4000}}).status == 200
     assert server.bodies[-1]["vendor_mode"] == {"level": 3}
+    server.dialect = Dialect(deep=True)
+    assert send(operated, {"vendor_mode": {"n": 4}}).status == 200
+    assert server.work[-1].choices == 4
+    assert server.work[-1].tokens <= CEILING
     assert send(operated, {"tools": [{"type": "web_search"}]}).status == 200
     refused(send(operated, {"other": 3}), "other", '[backends.gpu] allow_fields = ["other"]')
 
@@ -156,6 +160,7 @@ def test_what_an_operator_allows_passes_but_sets_no_length(server: LenientServer
         (CHAT, {"options": {"num_return_sequences": 4}, "num_beams": "2"}, 8),
         (COMPLETIONS, {"prompt": ["a"] * 10, "max_tokens": 20}, 10),
         (COMPLETIONS, {"prompt": [[1, 2], [3]], "best_of": 3}, 6),
+        (CHAT, {"logit_bias": {"7": -1, "max_tokens": 4000}, "n": 2}, 2),
         (COMPLETIONS, {"prompt": [1, 2, 3]}, 1),
     ],
 )
@@ -172,6 +177,7 @@ def test_prompts_that_are_none_are_refused(proxy: ProxyServer) -> None:
     for prompt in ([["a"]], ["a", {"text": "b"}], [[[1]]]):
         got = send(proxy, {"prompt": prompt}, path=COMPLETIONS)
         refused(got, f"prompt[{len(prompt) - 1}]", "neither a text nor a list of tokens")
+    refused(send(proxy, {"prompt": {"prompts": ["a", "b"]}}, path=COMPLETIONS), "prompt[0]", "neither a text")
 
 
 def test_thinking_is_reserved_beside_the_completion(server: LenientServer, proxy: ProxyServer) -> None:
@@ -225,13 +231,19 @@ def said(*parts: Any) -> dict[str, Any]:
         (RESPONSES, {"input": [{"id": "msg_abc"}]}, "input[0]", "item_reference"),
         (RESPONSES, {"input": [{"type": "reasoning", "id": "rs_abc", "summary": []}]}, "input[0]", "reasoning"),
         (CHAT, said({"url": "http://pictures.example/a.png"}), "messages[0].content[1]", "url"),
+        (CHAT, said({"type": "text", "text": "a", "photo": "b"}), "messages[0].content[1]", '["photo"]'),
+        (CHAT, said({"type": "text", "text": "a", "shown": ["HTTPS://a.b/c"]}), "messages[0].content[1]", "shown"),
+        (CHAT, {"messages": [{"role": "user", "content": "a", "imageUrls": ["b"]}]}, "messages[0]", "imageUrls"),
         (RESPONSES, {"input": "a", "reasoning": {"mode": "pro"}}, "reasoning.mode", "allow_fields"),
+        (CHAT, {"extra_body": {"reasoning": {"mode": "pro"}}}, "extra_body.reasoning.mode", "allow_fields"),
         (RESPONSES, {"input": "a", "previous_response_id": "resp_abc"}, "previous_response_id", "allow_fields"),
         (RESPONSES, {"input": "a", "conversation": "abc"}, "conversation", "allow_fields"),
         (RESPONSES, {"input": "a", "prompt": {"id": "pmpt_abc"}}, "prompt", "allow_fields"),
         (RESPONSES, {"input": "a", "background": True}, "background", "allow_fields"),
         (RESPONSES, {"input": "a", "tools": [{"type": "file_search"}]}, "tools[0]", '["file_search"]'),
         (CHAT, {"tools": [{"google_search": {}}]}, "tools[0]", '["google_search"]'),
+        (CHAT, {"tools": [{"name": "f", "googleSearch": {}}]}, "tools[0]", '["googleSearch"]'),
+        (CHAT, {"tools": [{"type": "function", "function": {}, "web_search": {}}]}, "tools[0]", '["web_search"]'),
         (CHAT, {"web_search_options": {}}, "web_search_options", "allow_fields"),
         (CHAT, {"prediction": {"type": "content", "content": "a"}}, "prediction", "allow_fields"),
         (CHAT, {"modalities": ["text", "audio"]}, "modalities", "allow_fields"),
@@ -262,9 +274,11 @@ def test_pictures_and_sound_count_what_the_operator_says(server: LenientServer, 
         assert got.status == 200, got.content
         assert unseen < server.work[-1].tokens <= 40_000
         refused(send(operated, said(*parts)), "max_tokens", "does not fit")
+    film = {"type": "image_url", "image_url": {"url": "data:video/mp4;base64,AAAA"}}
+    refused(send(operated, said(film), key="wide"), "messages[0].content[1]", '["video/mp4"]')
 
 
-@pytest.mark.parametrize("begin", [b"fLaC", b"OggS", b"\xff\xf1", b"RIFF....WAVEjunk", b"....ftyp", b"\x1aE\xdf\xa3"])
+@pytest.mark.parametrize("begin", [b"fLaC", b"OggS", b"\xff\xf1", b"RIFF....WAVEjunk", b"....ftyp", b".snd", b"RF64"])
 def test_sound_that_bytes_do_not_bound_is_refused(operated: ProxyServer, begin: bytes) -> None:
     part = {"type": "input_audio", "input_audio": {"data": base64.b64encode(begin + b"\0" * 200).decode()}}
     refused(send(operated, said(part), key="wide"), "messages[0].content[1]", "send its bytes, as wav or mp3")
@@ -283,7 +297,9 @@ def test_a_slow_wave_is_as_long_as_its_head_says(operated: ProxyServer, server: 
 
 
 def test_another_tier_has_another_price(server: LenientServer, proxy: ProxyServer) -> None:
-    refused(send(proxy, {"service_tier": "priority"}, key="priced"), "service_tier", "price")
+    for name, value in (("service_tier", "priority"), ("speed", "fast"), ("provider", {"sort": "throughput"})):
+        refused(send(proxy, {name: value}, key="priced"), name, "price")
+        refused(send(proxy, {name: {"max_tokens": 4000}}), name, "holds a number")
     for key, tier in (("priced", "auto"), ("priced", "default"), ("daily", "priority"), ("free", "flex")):
         assert send(proxy, {"service_tier": tier}, key=key).status == 200
         assert server.bodies[-1]["service_tier"] == tier

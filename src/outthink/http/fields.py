@@ -55,6 +55,7 @@ Kind = Literal[
     "fixed",  # has one spelling alone
     "plain",  # changes neither count nor price: numbers, texts, and flat lists of them
     "free",  # the same, of any shape
+    "named",  # the same, in which clients choose the names: schemas, labels
 ]
 
 
@@ -87,7 +88,7 @@ TABLE = (
     FieldRow("holder", "OpenAI responses, OpenRouter; Anthropic", "*", "reasoning thinking thinking_config"),
     FieldRow("holder", "OpenAI; vLLM, llama.cpp, SGLang", "*", "stream_options chat_template_kwargs vllm_xargs"),
     FieldRow("input", "OpenAI", "chat embeddings", "messages"),
-    FieldRow("input", "OpenAI", "completions", "prompt suffix"),
+    FieldRow("input", "OpenAI; TGI and Text Embeddings Inference", "completions", "prompt suffix prompts inputs"),
     FieldRow("input", "OpenAI", "responses", "input instructions"),
     FieldRow("input", "OpenAI", "embeddings", "input"),
     FieldRow("tools", "OpenAI", "chat responses", "tools"),
@@ -103,25 +104,32 @@ TABLE = (
     FieldRow("hidden", "Gemini, SGLang: an earlier context", "*", "cached_content session_params conversation_id"),
     FieldRow("hidden", "vLLM: templates, costs of pictures", "*", "chat_template template mm_processor_kwargs"),
     FieldRow("hidden", "vLLM, SGLang, Ollama", "*", "prompt_embeds input_embeds images image_data audio_data"),
-    FieldRow("tier", "OpenAI", "*", "service_tier"),
+    FieldRow(
+        "tier", "OpenAI; Anthropic, Bedrock, OpenRouter", "*", "service_tier speed inference_geo performance_config"
+    ),
+    FieldRow("tier", "OpenRouter: who serves it, at which price", "*", "provider route"),
     FieldRow("fixed", "OpenAI", "*", "model stream"),
     FieldRow("plain", "OpenAI", "*", "user store seed stop temperature top_p logprobs top_logprobs echo"),
     FieldRow("plain", "OpenAI", "*", "presence_penalty frequency_penalty parallel_tool_calls reasoning_effort"),
     FieldRow("plain", "OpenAI", "*", "safety_identifier prompt_cache_key prompt_cache_retention include truncation"),
     FieldRow("plain", "OpenAI", "*", "max_tool_calls dimensions encoding_format include_usage verbosity effort"),
-    FieldRow("free", "OpenAI", "*", "logit_bias metadata response_format tool_choice functions function_call text"),
+    FieldRow("named", "OpenAI", "*", "metadata response_format functions text"),
+    FieldRow("free", "OpenAI", "*", "logit_bias tool_choice function_call"),
     FieldRow("free", "OpenAI", "*", "moderation prompt_cache_options background_options summary include_obfuscation"),
     FieldRow("plain", "vLLM", "*", "continuous_usage_stats length_penalty repetition_penalty top_k min_p"),
     FieldRow("plain", "vLLM", "*", "stop_token_ids truncate_prompt_tokens prompt_logprobs logprob_token_ids"),
     FieldRow("plain", "vLLM", "*", "allowed_token_ids bad_words priority request_id session_id cache_salt"),
-    FieldRow("free", "vLLM", "*", "guided_json guided_choice guided_regex guided_grammar structured_outputs documents"),
+    FieldRow(
+        "named", "vLLM", "*", "guided_json guided_choice guided_regex guided_grammar structured_outputs documents"
+    ),
     FieldRow("plain", "SGLang", "*", "regex ebnf stop_regex rid extra_key lora_path routed_dp_rank sampling_seed"),
     FieldRow("plain", "llama.cpp", "*", "n_probs min_keep n_keep n_discard n_indent t_max_predict_ms id_slot"),
     FieldRow("plain", "llama.cpp", "*", "typical_p top_n_sigma xtc_probability xtc_threshold dynatemp_range samplers"),
     FieldRow("plain", "llama.cpp", "*", "dynatemp_exponent repeat_last_n repeat_penalty dry_multiplier dry_base"),
     FieldRow("plain", "llama.cpp", "*", "dry_allowed_length dry_penalty_last_n dry_sequence_breakers mirostat"),
     FieldRow("plain", "llama.cpp", "*", "mirostat_tau mirostat_eta adaptive_target adaptive_decay n_cache_reuse"),
-    FieldRow("free", "llama.cpp", "*", "json_schema grammar lora response_fields"),
+    FieldRow("named", "llama.cpp", "*", "json_schema grammar"),
+    FieldRow("free", "llama.cpp", "*", "lora response_fields"),
     FieldRow("plain", "Ollama", "*", "num_ctx num_keep num_batch num_gpu main_gpu num_thread keep_alive"),
     FieldRow(
         "plain", "TGI, transformers, Mistral", "*", "truncate no_repeat_ngram_size penalty_alpha random_seed top_a"
@@ -180,6 +188,10 @@ def read_whole(value: Json) -> int | None:
     return int(value) if number and 0 <= value < 1e15 else None  # type: ignore[arg-type, operator]
 
 
+PROMPTS = ("prompt", "prompts", "inputs")
+"""Fields of a text completion that may hold several."""
+
+
 def prompts_in(prompt: Json) -> int:
     """How many prompts a text completion has: one text, one list of tokens, or a list of these."""
     return len(prompt) if isinstance(prompt, list) and not set(map(type, prompt)) <= {int} else 1
@@ -195,4 +207,5 @@ def completions_in(path: str, body: JsonDict) -> int:
             most[kind] = max(most[kind], read_whole(value) or 1)
         elif kind == "holder" and isinstance(value, dict):
             waiting += value.items()
-    return most["choices"] * most["beams"] * (prompts_in(body.get("prompt")) if endpoint == "completions" else 1)
+    prompts = max(prompts_in(body.get(name)) for name in PROMPTS) if endpoint == "completions" else 1
+    return most["choices"] * most["beams"] * prompts

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from outthink.http.events import Json, JsonObject
 from outthink.http.fields import (
     CHAT_LENGTH_FIELDS,
+    PROMPTS,
     Endpoint,
     JsonDict,
     Kind,
@@ -38,9 +39,11 @@ _COUNTS = frozenset({"thinking", "floor", "choices", "beams", "length"})
 """Whole numbers; a length among them is one of the thinking."""
 _TOOLS = ("function", "custom")
 """Tools that the client runs itself."""
+_OF_TOOLS = frozenset((*_TOOLS, "parameters", "input_schema", "output_schema", "format", "cache_control", "returns"))
+"""Objects in their descriptions."""
 _NOTHING: tuple[Json, ...] = ("", [], ["text"], "none", "standard")
 """Values of hidden fields that bring in nothing."""
-_TIERS = ("auto", "default")
+_TIERS = ("auto", "default", "standard")
 _ALLOWABLE = (None, "holder", "hidden", "tier")
 _DEPTH = 3  # objects of fields within each other
 
@@ -85,7 +88,7 @@ def passed_fields(body: JsonDict, place: str = "", *, limited: bool = True) -> P
     passed = PassedFields({}, [], [])
     for name, value in body.items():
         kind = kind_of("chat", name)
-        if kind == "length" and normalised(place.rstrip(".")) not in _THINKING:
+        if kind == "length" and normalised(place[:-1].rpartition(".")[2]) not in _THINKING:
             passed.lengths.append((place + name, value))
         elif kind in ("choices", "beams") or (kind == "floor" and limited):
             passed.others.append(place + name)
@@ -154,10 +157,11 @@ class CheckedBody:
 
     def _object(self, fields: JsonObject, place: str) -> JsonDict:
         kept: JsonDict = {}
-        thinks = bool(place) and normalised(place[:-1].rpartition(".")[2]) in _THINKING
+        inside = place[:-1].rpartition(".")[2]
+        thinks = normalised(inside) in _THINKING
         for name, value in fields.items():
             at = place + name
-            kind = (kind_of(self.endpoint, at) if place else None) or kind_of(self.endpoint, name)
+            kind = (kind_of(self.endpoint, f"{inside}.{name}") if place else None) or kind_of(self.endpoint, name)
             if kind == "length" and not thinks:
                 self._length(at, value)
             elif value is None:
@@ -165,8 +169,8 @@ class CheckedBody:
             elif kind in _COUNTS:
                 kept[name] = self._count(at, kind, value)
             elif kind == "holder" and isinstance(value, dict) and place.count(".") < _DEPTH:
-                if (inside := self._object(value, f"{at}.")) or not value:
-                    kept[name] = inside
+                if (below := self._object(value, f"{at}.")) or not value:
+                    kept[name] = below
             else:
                 kept[name] = self._value(at, name, kind, value)
         return kept
@@ -202,7 +206,7 @@ class CheckedBody:
     def _value(self, at: str, name: str, kind: Kind | None, value: Json) -> Json:
         allowed = self.rules.allowed
         if allowed and kind in _ALLOWABLE and allowed.intersection((normalised(name), normalised(at))):
-            return self._without_lengths(value)
+            return self._without_lengths(at, value)
         if kind == "plain":
             if any(isinstance(each, list | dict) for each in (value if isinstance(value, list) else (value,))):
                 raise bad_field(at, value, "is no number, text or list of them", "change it or leave it out")
@@ -215,15 +219,17 @@ class CheckedBody:
             if value is not False and value not in _NOTHING:
                 what = "brings in what the request does not show, and this key has a budget"
                 raise self._refused(at, value, what)
-        elif kind == "tier":
-            if self.priced and value not in _TIERS:
+        elif kind == "tier" and self.priced:
+            if value not in _TIERS:
                 raise self._refused(at, value, "has a price that is not known here, which this key limits")
         elif kind == "fixed":
             if at not in ("model", "stream"):
                 raise bad_field(at, value, "is another spelling", f"send {normalised(name)} alone")
             if not isinstance(value, str if at == "model" else bool):
                 raise bad_field(at, value, "is neither true nor false", "send one of them, or leave it out")
-        elif kind != "free":
+        elif kind == "free":
+            return self._without_lengths(at, value)
+        elif kind != "named":
             self._parts.add(at, value)
             if holds_number(value):
                 raise self._refused(at, value, "is not known and holds a number or an address")
@@ -231,8 +237,8 @@ class CheckedBody:
 
     def _input(self, at: str, name: str, value: Json) -> None:
         self._parts.add(at, value)
-        if self.endpoint == "completions" and normalised(name) == "prompt":
-            prompts = value if isinstance(value, list) else []
+        if self.endpoint == "completions" and normalised(name) in PROMPTS:
+            prompts = value if isinstance(value, list) else [value] if isinstance(value, dict) else []
             plain = set(map(type, prompts)) <= {int, str}
             for index, prompt in enumerate([] if plain else prompts):
                 tokens = isinstance(prompt, list) and set(map(type, prompt)) <= {int}
@@ -249,18 +255,27 @@ class CheckedBody:
                     self._tools(f"{at}[{index}].tools", tools)
                     continue
                 kind = "function" if {"function", "name"}.intersection(tool) else next(iter(tool), None)
+            if isinstance(tool, dict) and kind in _TOOLS:  # another object switches a tool of the server on
+                objects = (name for name, each in tool.items() if isinstance(each, dict) and name not in _OF_TOOLS)
+                kind = next(objects, kind)
             if kind not in _TOOLS and normalised(str(kind)) not in self.rules.allowed:
                 what = "runs at the server, which adds what it finds, and this key has a budget"
                 raise self._refused(f"{at}[{index}]", kind, what, str(kind)[:40])
 
-    def _without_lengths(self, value: Json) -> Json:
-        """Also what an operator lets through sets no length."""
+    def _without_lengths(self, at: str, value: Json) -> Json:
+        """Also what an operator lets through sets no length, and what multiplies in it is counted."""
         if isinstance(value, list):
-            return [self._without_lengths(each) for each in value]
+            return [self._without_lengths(at, each) for each in value]
         if not isinstance(value, dict):
             return value
-        rest = {name: each for name, each in value.items() if kind_of(self.endpoint, name) != "length"}
-        return {name: self._without_lengths(each) for name, each in rest.items()}
+        kept: JsonDict = {}
+        for name, each in value.items():
+            kind = kind_of(self.endpoint, name)
+            if kind in _COUNTS and kind != "length" and read_whole(each):
+                self._count(f"{at}.{name}", kind, each)
+            if kind != "length":
+                kept[name] = self._without_lengths(f"{at}.{name}", each)
+        return kept
 
     def _refused(self, at: str, value: Json, problem: str, name: str | None = None) -> Failure:
         remedy = self.rules.remedy("allow_fields", f'["{name or at}"]')

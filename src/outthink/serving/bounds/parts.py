@@ -7,6 +7,7 @@ neither shows its size nor has a bound set by the operator is refused. Does not 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 
 from outthink.http.events import Json, JsonObject
@@ -35,6 +36,13 @@ _PROSE = frozenset(
     | {"reasoning_details", "thinking_blocks", "provider_specific_fields", "metadata", "cache_control"}
 )
 """Fields of a message or part that hold what programs say to each other, whatever names are in it."""
+_MEDIA = re.compile(
+    r"(?:^|_)(?:image|img|picture|photo|pixel|video|clip|frame|audio|sound|speech|voice|media|file|document|attachment"
+    r"|url|uri|src)s?(?:_|$)"
+)
+"""In a name that nobody knows: what some server may take for more than its bytes."""
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|-")
+_ADDRESS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
 
 
 _PLAIN = frozenset({"role", "content", "type", "text", "name", "tool_call_id", "refusal", "reasoning_content"})
@@ -46,6 +54,14 @@ def _is_text(part: Json) -> bool:
     if not isinstance(part, dict) or not _PLAIN.issuperset(part) or part.get("type") not in _PLAIN_TYPES:
         return False
     return all(type(value) is str for value in part.values())
+
+
+def _is_elsewhere(name: str, value: Json) -> bool:
+    """Whether a field that nobody knows may stand for a picture, a sound or a file."""
+    if _MEDIA.search(_CAMEL.sub("_", name).lower()) is not None:
+        return True
+    texts = (each for each in (value if isinstance(value, list) else (value,)) if isinstance(each, str))
+    return any(_ADDRESS.match(each) is not None for each in texts)
 
 
 def _leaves(value: Json) -> list[Json]:
@@ -124,8 +140,11 @@ class PartBounds:
                 counted = True
             elif key in _UNSHOWN:
                 self._refuse_unless_allowed(place, kind if isinstance(kind, str) else name, name)
-            elif name not in _PROSE and isinstance(value, list | dict):
-                inside.append(((place, name), value))
+            elif name not in _PROSE:
+                if _is_elsewhere(name, value):
+                    self._refuse_unless_allowed(place, name)
+                if isinstance(value, list | dict):
+                    inside.append(((place, name), value))
         if part.get("id"):
             if kind == "reasoning":  # its summary is less than what the server has kept
                 known = bool(part.get("encrypted_content") or part.get("content"))
@@ -147,12 +166,13 @@ class PartBounds:
         if tokens is None:
             what = "is a picture, whose tokens the request does not show, and this key has a budget"
             raise self._refused(place, "image", what, self._rules.remedy("image_tokens", "N"))
-        pictures = _leaves(value)
-        self.tokens += tokens * len(pictures)
-        for each in pictures:
-            data = each.get("url") if isinstance(each, dict) else each
-            if isinstance(data, str) and data.startswith("data:"):
-                self.content += len(data)
+        for each in _leaves(value):
+            for data in _leaves(each["url"] if isinstance(each, dict) and "url" in each else each):
+                self.tokens += tokens
+                if isinstance(data, str) and data[:5].lower() == "data:":
+                    if data[:11].lower() != "data:image/":  # of a film or a document, one is not the bound
+                        self._refuse_unless_allowed(place, data[5:60].partition(";")[0].partition(",")[0])
+                    self.content += len(data)
 
     def _sound(self, place: _Place, value: Json) -> None:
         rate = self._rules.audio_tokens_per_second

@@ -10,8 +10,23 @@ import base64
 
 _SLOWEST = 1000.0
 """Bytes of a second of sound at least, but for what says otherwise in its head: MP3's lowest rate is 8 kbit/s."""
-_PACKED = (b"fLaC", b"OggS", b"\x1aE\xdf\xa3", b"FORM", b"caff", b"#!AM", b"MThd")
-"""Formats that pack hours of silence into a few bytes."""
+_PACKED = (
+    *(
+        b"fLaC",
+        b"OggS",
+        b"\x1aE\xdf\xa3",
+        b"FORM",
+        b"caff",
+        b"#!AM",
+        b"#!SI",
+        b"\x02#!SI",
+        b"MThd",
+        b"\x30\x26\xb2\x75",
+    ),
+    *(b"ADIF", b"wvpk", b"MAC ", b"TTA1", b"MPCK", b"MP+", b"\x56\xe0", b"DSD ", b"FRM8", b".ra\xfd", b".RMF"),
+    *(b"RF64", b"BW64", b"RIFX", b"riff", b".snd", b"dns.", b"NIST", b"Crea", b"\x64\xa3", b"\0\1\xa3\x64", b"2BIT"),
+)
+"""Formats that pack hours of silence into a few bytes, or say in their heads that a second takes one."""
 _PLAIN_WAVE = frozenset({1, 3, 6, 7, 0xFFFE})  # samples of one size each
 
 
