@@ -107,6 +107,8 @@ class Forwarder:
             late = Failure(504, message, code=_LATE, stored=message)
             late.headers[RECEIPT] = account.id
             await self._settle_failed(passed, late)
+            if passed.passage is not None and (told := await passed.passage.tell(late)) is not None:
+                return told
             raise late from error
         except Exception as error:
             if (failure := failure_of(error)) is None:

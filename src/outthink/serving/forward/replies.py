@@ -111,6 +111,7 @@ class Passage:
         summed: the backends are known to count all completions of a request.
         hide_usage: the counts in the stream were asked for by us.
         usage: of what has come so far.
+        response: the stream to the client, while more may be written to it.
     """
 
     account: Account
@@ -122,6 +123,16 @@ class Passage:
     summed: bool = False
     hide_usage: bool = False
     usage: ReplyUsage | None = None
+    response: web.StreamResponse | None = None
+
+    async def tell(self, failure: Failure) -> web.StreamResponse | None:
+        """End a stream by an error event, so that nothing pretends to be whole; None where no stream has begun."""
+        response = self.response
+        if response is None or not response.prepared:
+            return None
+        await response.write(b"data: " + failure.body() + b"\n\n")
+        await response.write_eof()
+        return response
 
     def counted(self, usage: Usage) -> Usage:
         """What the counts of a reply are worth: unknown where they may be those of one completion of several."""
@@ -260,7 +271,7 @@ class _Passing:
         self._reader = EventReader(hide_usage=passage.hide_usage)
         self._kept = bytearray() if passage.account.keeps else None
         passage.usage = self._reader.usage
-        self.response = web.StreamResponse(status=reply.status, headers=passage.head)
+        self.response = passage.response = web.StreamResponse(status=reply.status, headers=passage.head)
 
     async def run(self) -> web.StreamResponse:
         """Forward it to its end. Raises TransportFault, or Failure where the backend refuses our key."""
@@ -290,11 +301,12 @@ class _Passing:
             await self._prepare()
             await self._settle()
         self._passage.judge(reader.failure)
+        self._passage.response = None
         await self.response.write_eof()
         return self.response
 
     async def break_off(self, error: Exception) -> web.StreamResponse:
-        """Tell the client by an event that nothing more comes, so that nothing pretends to be whole."""
+        """Tell the client by an event that nothing more comes."""
         passage = self._passage
         passage.lease.report(ok=False)
         failure = failure_of(error) or Failure(502, "the backend broke off")
@@ -303,8 +315,7 @@ class _Passing:
         record.stopped = "error"
         await self._account.settle(record)
         await self._prepare()
-        await self.response.write(b"data: " + failure.body() + b"\n\n")
-        await self.response.write_eof()
+        await passage.tell(failure)
         return self.response
 
     async def _show(self, shown: bytes) -> None:
