@@ -339,6 +339,17 @@ def test_an_operator_says_which_name_a_length_has(server: LenientServer) -> None
     with ProxyServer(BackendSettings(url=server.url, fields=fields), ledger=KeyRing(*KEYS)) as proxy:
         assert send(proxy, {"max_tokens": 9}).status == 200
         assert server.bodies[-1] == {"model": "toy", **SAID, "max_completion_tokens": 9}
+        names_of_strategies(server, proxy, "max_completion_tokens")
+
+
+def names_of_strategies(server: LenientServer, proxy: ProxyServer, name: str) -> None:
+    """Calls of strategies write their length under this name alone."""
+    for key in ("wide", "free"):
+        server.server.seen.clear()
+        assert ask(proxy, key, max_tokens=9).status == 200
+        assert [{field: body[field] for field in body if "tokens" in field} for body in server.bodies] == [
+            {name: 9}
+        ] * 3
 
 
 def test_servers_that_tell_their_kind_get_the_name_that_they_know(server: LenientServer) -> None:
@@ -358,6 +369,7 @@ def test_what_doctor_has_found_out_names_the_length(
     remember(file_for(tmp_path / "servers", server.url, "toy"), facts, server.url, "toy")
     assert send(proxy, {"max_tokens": 9}).status == 200
     assert server.bodies[-1] == {"model": "toy", **SAID, "max_completion_tokens": 9}
+    names_of_strategies(server, proxy, "max_completion_tokens")
 
 
 STRATEGY = "outthink/self-consistency@3"

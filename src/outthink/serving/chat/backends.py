@@ -51,8 +51,11 @@ class Backends:
         self._disproved: set[str] = set()
 
     def facts(self, model: str) -> Facts:
-        """What refusals and replies have shown of a model's servers."""
-        return self._facts.setdefault(model, Facts())
+        """What refusals and replies have shown of a model's servers; how a length is called as in `rules`."""
+        facts = self._facts.setdefault(model, Facts())
+        if facts.length_name is None:
+            facts.length_name = self.rules(model).length_name
+        return facts
 
     def places(self, model: str) -> Places:
         """The queue for a model; it has as many places as its backends, or `limits.calls` where they have no limit."""
@@ -80,7 +83,8 @@ class Backends:
         """What limited keys may send to a model; how a chat's length is called there as its operator or doctor says."""
         rules = self.pool.rules(model)
         if rules.length_name is None:
-            known = (facts.length_name for facts in (self.facts(model), *self._findings(model)))
+            learnt = self._facts.get(model, Facts())
+            known = (facts.length_name for facts in (learnt, *self._findings(model)))
             if (name := next(filter(None, known), None)) is not None:
                 return replace(rules, length_name=name)
         return rules
