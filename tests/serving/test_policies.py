@@ -12,12 +12,16 @@ pytest.importorskip("aiohttp")
 
 from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import BadInput
+from outthink.economics.price import Price
 from outthink.serving.chat.backends import Policies
 from outthink.serving.ledger.memory import MemoryLedger
-from outthink.serving.protocols import Key
+from outthink.serving.pool import BackendSettings
+from outthink.serving.pool.rules import FieldSettings
+from outthink.serving.protocols import Key, Reservation
 from support.chat_server import ChatServer, chat, models
+from support.ledgers import KeyRing
 from support.policies import content, policy
-from support.proxy_server import ProxyServer
+from support.proxy_server import CHAT, ProxyServer
 from support.samples import question
 
 
@@ -59,6 +63,52 @@ def test_a_changed_file_is_used_without_a_restart_and_a_broken_one_is_not(backen
         proxy.do(policies.reload())
         assert asked(proxy)["strategy"] == "auto (fixed@1)"
         assert proxy.get("/readyz").json == {"status": "ready"}
+
+
+CHEAP, DEAR = Price.parse("1,1"), Price.parse("10,10")
+PICTURE = [{"type": "text", "text": question(3)}, {"type": "image_url", "image_url": {"url": "http://a.example/b"}}]
+
+
+@pytest.fixture
+def cascading(backend: ChatServer, tmp_path: Path) -> Iterator[tuple[ProxyServer, ChatServer]]:
+    """A proxy whose policy goes on to a dearer model, for a key with a budget in dollars."""
+    own = {"model": None, "n": 2, "tau": 1.0, "signal": "agreement", "keep": 0.0, "rule": {"kind": "fixed"}}
+    policy(rule={"kind": "cascade", "stages": [own, own | {"model": "large"}]}).save(tmp_path / "policy.json")
+    keys = KeyRing(Key("daily", limited=True, priced=True))
+    with ChatServer(chat(["The answer is 5."])) as large:
+        large.routes["/v1/models"] = models("large")
+        backends = [
+            BackendSettings(
+                url=backend.url, price=CHEAP, fields=FieldSettings(image_tokens=50, allow_fields=("mode",))
+            ),
+            BackendSettings(url=large.url, price=DEAR, fields=FieldSettings(setting="[backends.large]")),
+        ]
+        with ProxyServer(*backends, ledger=keys, policies=Policies(tmp_path / "policy.json")) as proxy:
+            yield proxy, large
+
+
+def test_what_a_further_model_allows_and_costs_counts_as_well(
+    cascading: tuple[ProxyServer, ChatServer], backend: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, large = cascading
+    backend.routes[CHAT] = lambda seen: chat([f"The answer is {seen.number}."])  # so that the votes disagree
+    reserved: list[float] = []
+
+    async def reserve(key: Key, tokens: int | None, usd: float | None, request_id: str, *_: Any) -> Reservation:
+        reserved.append((usd or 0) / (tokens or 1))
+        return Reservation(request_id, key.id, tokens, usd)
+
+    monkeypatch.setattr(proxy.ledger, "reserve", reserve)
+    asking: dict[str, Any] = {"outthink": {"answer": "number"}, "max_tokens": 100}
+    by = {"Authorization": "Bearer daily"}
+    got = proxy.chat("outthink/auto", question(3), headers=by, **asking)
+    assert (got.status, len(large.calls)) == (200, 2)
+    assert reserved[0] >= 10e-6  # dollars a token: the dear one's
+    for more, setting in (({"mode": 3}, 'allow_fields = ["mode"]'), ({"content": PICTURE}, "image_tokens")):
+        refused = proxy.chat("outthink/auto", more.pop("content", question(3)), headers=by, **more, **asking)
+        assert refused.status == 400
+        assert f"[backends.large] {setting}" in refused.error["message"]
+    assert proxy.chat("outthink/self-consistency@2", question(3), headers=by, mode=3, **asking).status == 200
 
 
 def test_a_policy_in_the_shadow_is_recorded_and_costs_nothing(backend: ChatServer, tmp_path: Path) -> None:

@@ -79,9 +79,15 @@ class Backends:
         findings = self._findings(model) if model not in self._disproved else []
         return bool(findings) and all(facts.n and facts.usage_sums for facts in findings)
 
-    def rules(self, model: str) -> FieldRules:
-        """What limited keys may send to a model; how a chat's length is called there as its operator or doctor says."""
+    def rules(self, model: str, *others: str) -> FieldRules:
+        """What limited keys may send to a model; how a chat's length is called there as its operator or doctor says.
+
+        Args:
+            others: models that may be asked as well, so that the strictest of all their backends holds.
+        """
         rules = self.pool.rules(model)
+        if more := [each for name in others if name != model for each in self.pool.rules(name).settings]:
+            rules = replace(FieldRules.strictest([*rules.settings, *more]), length_name=rules.length_name)
         if rules.length_name is None:
             learnt = self._facts.get(model, Facts())
             known = (facts.length_name for facts in (learnt, *self._findings(model)))
@@ -175,6 +181,12 @@ class Policies:
     def candidate(self) -> Policy | None:
         """The policy that is tried."""
         return self._loaded.get("candidate")
+
+    @property
+    def models(self) -> set[str]:
+        """Models that the policies draw from besides the one that a request names."""
+        arms = (arm for policy in self._loaded.values() for task in policy.tasks for arm in task.arms)
+        return {name for arm in arms for name in arm.rule.models}
 
     @property
     def problem(self) -> str | None:

@@ -75,7 +75,7 @@ async def answer_chat(
     checked = None
     if key.counted:
         own = {name: value for name, value in body.items() if name != "outthink"}
-        given = key, _CHAT, own, backends.rules(model)
+        given = key, _CHAT, own, backends.rules(model, *(backends.policies.models if options.strategy is None else ()))
         checked = await asyncio.to_thread(checked_body, *given) if len(content) > LONG else checked_body(*given)
     question = read_question(body, options, backends.limits, checked, len(content))
     exchange = _Exchange(app, backends, request, key, content, named, question, options, model)
@@ -151,7 +151,7 @@ class _Exchange:
         prompt = len(self.content) if question.bounds.prompt is None else question.bounds.prompt
         bound = self.run.plan.n * (prompt + question.request.sampling.max_tokens)
         tokens = min(bound, question.request.budget.tokens or bound)
-        usd = self.run.backends.tariffs.bound(self.run.model).usd_bound(tokens, tokens)
+        usd = self.run.usd_bound(tokens)
         if question.request.budget.usd is not None:
             usd = question.request.budget.usd if usd is None else min(usd, question.request.budget.usd)
         await account.reserve(tokens, usd, idempotency)

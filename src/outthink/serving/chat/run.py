@@ -93,6 +93,8 @@ class StrategyRun:
             self.question, spec = fitted(self._original, default_strategy(request), self.backends.limits)
             assert spec is not None
         self.plan = spec if spec is not None else await self._planned()
+        for name in self._further:
+            self.backends.check_budget(name, request.budget)
         needs = isinstance(self.plan, Spec) and self.plan.strategy.needs_verifier
         if needs and self.options.verifier is None:
             raise BadInput("outthink.verifier", None, f"is missing, and {self.name} needs one", "name a verifier")
@@ -254,9 +256,18 @@ class StrategyRun:
             on_chunk=None if plain else self._on_chunk,
         )
 
+    @property
+    def _further(self) -> list[str]:
+        """Models that the plan draws from besides the first."""
+        return [name for name in self.plan.models if name != self.model] if isinstance(self.plan, Plan) else []
+
+    def usd_bound(self, tokens: int) -> float | None:
+        """Dollars that so many tokens of prompts and completions cannot exceed on any of the models."""
+        bounds = [self.backends.tariffs.bound(name).usd_bound(tokens, tokens) for name in (self.model, *self._further)]
+        return None if None in bounds else max(bound for bound in bounds if bound is not None)
+
     def _sources(self) -> list[Source]:
-        models = self.plan.models if isinstance(self.plan, Plan) else ()
-        self.others = [self._engine(name) for name in models if name != self.model]
+        self.others = [self._engine(name) for name in self._further]
         return [Source(engine, self.backends.tariffs.bound(engine.model)) for engine in (self.engine, *self.others)]
 
     async def _planned(self) -> Plan:
