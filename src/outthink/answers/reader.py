@@ -14,7 +14,7 @@ from outthink.answers.choice import read_choice
 from outthink.answers.literal import value_of
 from outthink.answers.math.formulas import light
 from outthink.answers.number import read_number
-from outthink.answers.reading import Reading, hashed, last_boxed
+from outthink.answers.reading import IN_PLACE, Reading, hashed, last_boxed
 from outthink.answers.text import read_json, read_text
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader, answer_named
@@ -30,7 +30,6 @@ _KINDS: dict[str, Callable[[str], Reading]] = {
     "text": read_text,
 }
 _LAST = 64 * 1024  # characters from the end that are read
-_IN_PLACE = 16 * 1024  # characters up to which reading takes less than a trip to a worker
 _UNREADABLE = Reading(None, "none")
 
 
@@ -57,7 +56,12 @@ class SpokenReader:
 
     async def read(self, text: str) -> Reading:
         """Read one completion."""
-        said = visible(text)
+        if len(text) <= IN_PLACE:
+            said = visible(text)
+        else:
+            import asyncio  # on first use: it takes 20 ms to import
+
+            said = await asyncio.to_thread(visible, text)
         return _UNREADABLE if said is None else await self._reader.read(said[-_LAST:])
 
     def read_now(self, text: str) -> Reading:
@@ -74,7 +78,7 @@ class KindReader:
 
     async def read(self, text: str) -> Reading:
         """Read one completion, a long one in a worker."""
-        if len(text) <= _IN_PLACE:
+        if len(text) <= IN_PLACE:
             return self._function(text)
         import asyncio  # on first use: it takes 20 ms to import
 
@@ -82,7 +86,7 @@ class KindReader:
 
     def read_now(self, text: str) -> Reading:
         """Read one completion."""
-        return self._function(text) if len(text) <= _IN_PLACE else _reading(self._asked(text).result())
+        return self._function(text) if len(text) <= IN_PLACE else _reading(self._asked(text).result())
 
     def _asked(self, text: str) -> Future[list[str | None] | None]:
         from outthink.workers.pool import shared

@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 
+IN_PLACE = 4 * 1024
+"""Characters up to which reading holds an event loop up for less than 20 ms, whatever they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A canonical answer and the rule that found it; `answer` None (rule `none`) is no vote."""

@@ -80,7 +80,7 @@ def read_text(text: str) -> Reading:
 # JSON.
 
 _FENCE = re.compile(r"`{3,}|~{3,}")
-_TAG = re.compile(r"[ \t]*([^\s{\[\"`]*)[^\n{\[\"`]*")
+_TAG = re.compile(r"[ \t]{0,100}([^\s{\[\"`]{0,200})[^\n{\[\"`]{0,1000}")
 _QUOTED = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
 _REST = re.compile(r"[ \t\r]*(?:\n|\Z)")
 _LONGEST_FENCE = 16
@@ -165,7 +165,7 @@ def last_json(text: str) -> str | None:
 
     None, too, where so much of the text begins like JSON and is none that looking on would not be linear.
     """
-    answer, position, work = None, 0, 1_000_000 + 300 * len(text)
+    answer, position, work = None, 0, 100_000 + 100 * len(text)
     while match := _START.search(text, position):
         position = match.start()
         try:

@@ -7,6 +7,7 @@ mathematics: `x+1` and `1+x` stay different strings here, equivalence is the wor
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from outthink.answers.literal import canonical_number
@@ -108,7 +109,7 @@ def first_value(statement: str) -> str | None:
     named = None
     for start, end, content in formulas(statement):
         before = statement[:start]
-        if re.search(r"[0-9]", before) and named is None and (number := stated_number(before)) is not None:
+        if named is None and re.search(r"[0-9]", before) and (number := stated_number(before)) is not None:
             return number
         if _names_only(content):
             named = (end, content)
@@ -135,7 +136,7 @@ def _spoken(word: str) -> bool:
 def _said(part: str) -> str | None:
     """What a sentence says: all behind its first `is` or colon, behind the last one where clauses come before."""
     spans = [(start, end) for start, end, _ in formulas(part)]
-    verbs = [verb for verb in _SAYS.finditer(part) if not any(start < verb.start() < end for start, end in spans)]
+    verbs = [verb for verb in _SAYS.finditer(part) if not _within(spans, verb.start())]
     verbs = [verb for verb in verbs if not _DONE_TO.match(part, verb.end())] or verbs
     if not verbs:
         return None
@@ -144,6 +145,12 @@ def _said(part: str) -> str | None:
         return part[verbs[0].end() :]
     remark = _REMARK.search(part, verbs[0].end())
     return part[[verb for verb in verbs if remark is None or verb.end() <= remark.start()][-1].end() :]
+
+
+def _within(spans: list[tuple[int, int]], place: int) -> bool:
+    """Whether one of the spans, which are in order, holds a place."""
+    before = bisect_left(spans, (place,))
+    return before > 0 and place < spans[before - 1][1]
 
 
 def last_value(text: str) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 
 from outthink.answers.literal import value_of
 from outthink.answers.math.formulas import first_value, last_value, light
-from outthink.answers.reading import Reading, last_boxed, stated
+from outthink.answers.reading import IN_PLACE, Reading, last_boxed, stated
 from outthink.workers.pool import WorkerPool, shared
 
 _Key = str | None
@@ -46,11 +46,12 @@ class MathReader:
 
     async def read(self, text: str) -> Reading:
         """Read one completion; several may be read at once."""
-        return await self._read(text, asyncio.wrap_future)
+        found = _found(text) if len(text) <= IN_PLACE else await asyncio.to_thread(_found, text)
+        return await self._keyed(*found, asyncio.wrap_future)
 
     def read_now(self, text: str) -> Reading:
         """The same without an event loop; blocks while the worker thinks."""
-        reading = self._read(text, _waited)
+        reading = self._keyed(*_found(text), _waited)
         try:
             while True:
                 reading.send(None)  # it is never suspended: a reply is there when it is awaited
@@ -58,9 +59,7 @@ class MathReader:
             result: Reading = done.value
             return result
 
-    async def _read(self, text: str, reply: _Wait) -> Reading:
-        # A first answer that cannot be read is unreadable, not an excuse to guess another.
-        answer, rule = next(candidates(text), ("", "none"))
+    async def _keyed(self, answer: str, rule: str, reply: _Wait) -> Reading:
         if not answer:
             return Reading(None, "none")
         if answer not in self._keys:
@@ -71,6 +70,11 @@ class MathReader:
 
     def _asked(self, answer: str) -> Future[_Key]:
         return (self._workers or shared()).submit(_KEY, answer, turn=id(self))
+
+
+def _found(text: str) -> tuple[str, str]:
+    # A first answer that cannot be read is unreadable, not an excuse to guess another.
+    return next(candidates(text), ("", "none"))
 
 
 async def _waited(future: Future[_Key]) -> _Key:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from outthink.answers import read_sync
 from outthink.answers.reader import AwaitedFunction
+from outthink.answers.reading import IN_PLACE
 from outthink.answers.text import canonical_json
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Sample
@@ -25,7 +26,6 @@ from outthink.serving.failure import bad_field
 from outthink.serving.watch import Watchers
 from outthink.session.calls import RunningCall
 
-_SHORT = 16 * 1024  # characters of a text that is read in place
 NO_CALL = "(no tool call)"
 """The vote of a sample that answers in free words where it could have called a tool."""
 
@@ -126,7 +126,7 @@ class VoteReader(AwaitedFunction):
 
     async def later(self, text: str) -> str | None:
         """The same, after a worker has checked what takes its time."""
-        quick = len(text) <= _SHORT and not self._slow
+        quick = len(text) <= IN_PLACE and not self._slow
         vote = self._read(text) if quick else await asyncio.to_thread(self._read, text)
         if vote is None:
             return None
