@@ -40,6 +40,9 @@ PACKED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "identity as well": ("identity, gzip", gzip.compress),
     "labelled only": ("gzip", lambda body: body),
     "labelled deflate": ("deflate", lambda body: body),
+    "labelled br": ("br", lambda body: body),
+    "labelled by its letters": ("UTF-8", lambda body: body),
+    "labelled as it is": ("identity", lambda body: body),
 }
 
 
@@ -70,9 +73,11 @@ def test_every_byte_alone() -> None:
     assert read(packed, "gzip", [at / len(packed) for at in range(len(packed))])[0] == BODY
 
 
-def test_what_is_not_known_stays_as_it_is() -> None:
-    assert read(b"\x1b\x00", "br", []) == (b"\x1b\x00", {"content-type": "x", "content-encoding": "br"})
-    assert read(b"", "gzip", [])[0] == b""
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "aes128gcm"])
+def test_what_nobody_here_can_unpack_is_a_fault(encoding: str) -> None:
+    with pytest.raises(TransportFault, match="packed as"):
+        read(b"\x1b\x00\x80", encoding, [0.5])
+    assert read(b"", encoding, [])[0] == b""
 
 
 @pytest.mark.parametrize("broken", [lambda body: body[:-9], lambda body: body[:40] + b"?" * 40 + body[80:]])

@@ -6,7 +6,7 @@ import gzip
 import json
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -64,6 +64,31 @@ def test_replies_that_come_compressed_are_unpacked_and_counted(
         got = proxy.chat(model, headers=headers, stream=streamed)
         assert got.status == 400
         assert "max_tokens is odd" in got.json["error"]["message"]
+        assert "content-encoding" not in got.headers
+
+
+@pytest.mark.parametrize("status", [400, 429, 503])
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("broken", [lambda body: body[:-12], lambda body: body[:12] + b"?" * 20])
+def test_a_refusal_that_cannot_be_unpacked_has_its_status(
+    backend: ChatServer, proxy: ProxyServer, broken: Callable[[bytes], bytes], streamed: bool, status: int
+) -> None:
+    packed = broken(gzip.compress(json.dumps({"error": {"message": "no" * 99}}).encode()))
+    backend.routes[CHAT] = whole(packed, status, content_encoding="gzip")
+    for model in ("toy", "outthink/single"):
+        got = proxy.chat(model, headers={"Authorization": "Bearer daily"}, stream=streamed)
+        assert got.status == (502 if (model, status) == ("outthink/single", 503) else status)
+        assert got.error["message"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_nobody_can_unpack_is_an_error_that_the_client_can_read(
+    backend: ChatServer, proxy: ProxyServer, streamed: bool
+) -> None:
+    backend.routes[CHAT] = whole(b"\x28\xb5\x2f\xfd" + bytes(range(99)), content_encoding="zstd")
+    for model in ("toy", "outthink/single"):
+        got = proxy.chat(model, headers={"Authorization": "Bearer daily"}, stream=streamed)
+        assert (got.status, got.error["code"]) == (502, "backend_error")
         assert "content-encoding" not in got.headers
 
 

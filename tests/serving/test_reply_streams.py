@@ -197,6 +197,48 @@ def test_counts_that_cover_what_came_are_charged_others_as_reserved(
     assert record["at_most_tokens"] >= 50 or tokens is not None
 
 
+BROKEN_OFF = {
+    "between two events": (chunk("a"), chunk("b")),
+    "within an event": (chunk("a"), chunk("b")[:-20]),
+    "within a name": (chunk("a"), b"dat"),
+    "by a page": (chunk("a"), b"<html>502 Bad Gateway</html>"),
+    "before its text": (b": ping\n\n", b"retry: 3000\n\n"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_OFF)
+@pytest.mark.parametrize("model", ["toy", "outthink/single"])
+def test_a_stream_that_stops_without_an_end_was_broken_off(
+    backend: ChatServer, proxy: ProxyServer, case: str, model: str
+) -> None:
+    backend.routes[CHAT] = stream(*BROKEN_OFF[case])
+    got = proxy.chat(model, headers={"Authorization": "Bearer daily"}, stream=True)
+    events = [event for event in got.events if event != "[DONE]"] if got.status == 200 else [got.json]
+    assert events[-1]["error"]["code"] == "backend_error"
+    assert receipt(proxy, got)["stopped"] == "error"
+
+
+@pytest.mark.parametrize("end", [chunk(finish="stop"), chunk("b", finish="length")[:-2], usage(5, 2)])
+def test_a_stream_that_has_told_its_end_needs_no_mark_behind_it(
+    backend: ChatServer, proxy: ProxyServer, end: bytes
+) -> None:
+    texts = [chunk("a"), chunk("b"), chunk("c")]
+    backend.routes[CHAT] = stream(*texts, end)
+    got = proxy.chat("toy", headers={"Authorization": "Bearer daily"}, stream=True)
+    assert b"error" not in got.content
+    assert receipt(proxy, got)["stopped"] == "finished"
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\xff", b"<html>no</html>", b"\x1f\x8b packed"])
+def test_a_stream_of_which_nothing_could_be_shown_has_a_status(
+    backend: ChatServer, proxy: ProxyServer, body: bytes
+) -> None:
+    backend.routes[CHAT] = stream(body)
+    got = ask(proxy)
+    assert (got.status, got.error["code"]) == (502, "backend_error")
+    assert receipt(proxy, got)["stopped"] == "error"
+
+
 CHUNKS = st.lists(
     st.fixed_dictionaries(
         {"text": st.sampled_from(WORDS) | st.text(max_size=5)},

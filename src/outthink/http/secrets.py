@@ -22,7 +22,6 @@ _ANYWHERE, _MIXED, _ALONE, _IN_ERRORS = 8, 7, 5, 3
 """Letters from which a secret is masked within words, and so one that is no plain word or number; from which such a
 one is masked where it stands alone, and any where errors are told."""
 _PUBLIC = ("api-version", "api_version", "version")  # terms of a query that may well stand in an answer
-_PACKED, _AS_IT_IS = "content-encoding", "identity"
 _LONGEST_LINE = 1 << 16
 
 
@@ -85,9 +84,6 @@ class MaskedResponse:
         self._held = b""
         self._ended = False
         self._end: Exception = StopAsyncIteration()
-        if (packed := self.headers.get(_PACKED, _AS_IT_IS)).lower() != _AS_IT_IS:  # nobody can tell what is in it
-            self.headers = {name.lower(): value for name, value in self.headers.items() if name.lower() != _PACKED}
-            self._ended, self._end = True, TransportFault("dropped", f"a body packed as {packed[:40]}, unasked")
 
     def __aiter__(self) -> Self:
         return self

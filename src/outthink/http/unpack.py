@@ -18,24 +18,25 @@ _MOST = 64 << 20
 _PIECE = 1 << 16
 """Bytes that are unpacked at once."""
 _TURN = 1 << 20
-_HEADER = "content-encoding"
-_KNOWN = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-_RAW = -15
+_HEADER, _AS_IT_IS = "content-encoding", "identity"
+_KNOWN = ("gzip", "x-gzip", "deflate")
+_GZIP, _ZLIB, _RAW = 31, 15, -15
 _SEEN = 2
 _TEXTS = (b'{"', b"{ ", b"{\n", b"{\r", b"{}", b"[{", b"[]", b"<!", b"<h", b"da", b"ev", b"id", b": ", b"\xef\xbb")
 """So begin JSON, pages and events; hardly a compressed body does."""
 
 
 def unpacked(reply: Response) -> Response:
-    """The reply without its compression, and without the header that tells of it; of others as it is."""
+    """The reply without its compression, and without the header that tells of it.
+
+    What is packed in a way that nobody here knows is a fault: nobody can tell what is in it.
+    """
     told = reply.headers.get(_HEADER)
     if told is None:
         return reply
-    layers = [word for part in told.lower().split(",") if (word := part.strip()) not in ("", "identity")]
-    if not all(layer in _KNOWN for layer in layers):
-        return reply
+    layers = [word for part in told.lower().split(",") if (word := part.strip()) not in ("", _AS_IT_IS)]
     headers = {name.lower(): value for name, value in reply.headers.items() if name.lower() != _HEADER}
-    for layer in reversed(layers):
+    for layer in reversed(layers or [_AS_IT_IS]):
         reply = UnpackedResponse(reply, layer, headers)
     return reply
 
@@ -47,7 +48,7 @@ class UnpackedResponse:
         self.reply, self.status, self.headers = reply, reply.status, headers
         self._layer = layer
         self._unpacker: zlib._Decompress | None = None
-        self._plain = False
+        self._plain = layer == _AS_IT_IS
         """It is labelled compressed, and is not."""
         self._first = self._left = b""
         self._size = 0
@@ -78,14 +79,18 @@ class UnpackedResponse:
             self._left = piece
 
     def _begin(self, piece: bytes) -> None:
-        """Decide by its first bytes how the body is unpacked."""
+        """Decide by its first bytes how the body is unpacked. Raises TransportFault."""
         if self._layer == "deflate":  # some servers leave out the header that belongs to it
             wrapped = piece[0] & 15 == 8 and (piece[0] << 8 | piece[1]) % 31 == 0
             self._plain = piece[:2] in _TEXTS
-            self._unpacker = zlib.decompressobj(15 if wrapped else _RAW)
+            self._unpacker = zlib.decompressobj(_ZLIB if wrapped else _RAW)
+        elif self._layer not in _KNOWN:
+            self._plain = piece.lstrip()[:2] in _TEXTS
+            if not self._plain:
+                raise TransportFault("dropped", f"a body packed as {self._layer[:40]}, unasked")
         else:
             self._plain = piece[0] != 0x1F
-            self._unpacker = zlib.decompressobj(_KNOWN[self._layer])
+            self._unpacker = zlib.decompressobj(_GZIP)
 
     def _unpack(self) -> bytes:
         """The next piece of what has come. Raises TransportFault."""
@@ -95,7 +100,7 @@ class UnpackedResponse:
             if self._layer == "deflate" or self._left[0] != 0x1F:
                 self._left = b""
                 return b""
-            unpacker = self._unpacker = zlib.decompressobj(_KNOWN[self._layer])
+            unpacker = self._unpacker = zlib.decompressobj(_GZIP)
         try:
             piece = unpacker.decompress(self._left, _PIECE)
         except zlib.error as error:

@@ -93,6 +93,11 @@ class ReplyUsage:
         """Whether another chunk matters only if it holds counts or an end."""
         return self.text and (self._stale or self._usage.completion is None)
 
+    @property
+    def ended(self) -> bool:
+        """Whether a choice has come to its end, or the reply has been counted."""
+        return self._final or self._ended is not None
+
     def add(self, chunk: JsonObject) -> None:
         """Note what a chunk counts, and whether it goes on."""
         response = chunk.get("response")

@@ -130,7 +130,7 @@ class Passage:
         response = self.response
         if response is None or not response.prepared:
             return None
-        await response.write(b"data: " + failure.body() + b"\n\n")
+        await response.write(b"\n\ndata: " + failure.body() + b"\n\n")  # the last event may lack its blank line
         await response.write_eof()
         return response
 
@@ -257,7 +257,9 @@ async def forward_stream(request: web.BaseRequest, reply: Response, passage: Pas
     try:
         return await passing.run()
     except (TransportFault, Failure) as error:
-        if isinstance(error, Failure) and not passing.response.prepared:
+        if not passing.response.prepared:  # the client can still have a status that tells of it
+            if isinstance(error, TransportFault):
+                passage.lease.report(ok=False)
             raise
         return await passing.break_off(error)
 
@@ -298,6 +300,8 @@ class _Passing:
             if self._account.first is None and _comes_whole(reply.headers):
                 return await self._deliver(b"")
             await self._show(reader.close())
+            if not reader.complete:
+                raise TransportFault("dropped", "the stream ended before its end")
             await self._prepare()
             await self._settle()
         self._passage.judge(reader.failure)
@@ -314,7 +318,6 @@ class _Passing:
         record = self._account.passed(usage, passage.tariff, "interrupted", self._reply.status, error=failure.stored)
         record.stopped = "error"
         await self._account.settle(record)
-        await self._prepare()
         await passage.tell(failure)
         return self.response
 

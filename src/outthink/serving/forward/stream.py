@@ -25,6 +25,8 @@ def is_plain(text: bytes) -> bool:
         or b"[done]" in low
         or b"timings" in low
         or b"failed" in low
+        or b'finish_reason":"' in low
+        or b'finish_reason": "' in low
         or b"\\u00" in low
     )
 
@@ -122,9 +124,21 @@ class EventReader:
             self._learnt += 1
             self._like = match[1], match[2]
 
+    @property
+    def complete(self) -> bool:
+        """Whether the reply has told of its end, or of a failure: one that stops without either was broken off."""
+        return self.done or self.ended or self.usage.ended or self.failure is not None
+
     def close(self) -> bytes:
-        """What is left when the reply ends without a last blank line."""
-        return b"" if self.done else self._shown(self._events.remains())
+        """What is left when the reply ends without a last blank line: an event if it can be read, and not a part."""
+        frames = [] if self.done else self._events.remains()
+        for _, data in frames:
+            try:
+                if data is not None and Decoder(decode).chunks(data) is not None:
+                    return self._shown(frames)
+            except NotJson:
+                self.usage.add_unread()
+        return b""
 
     def _shown(self, frames: list[tuple[bytes, bytes | None]]) -> bytes:
         shown = []

@@ -205,15 +205,7 @@ class AiohttpTransport:
         if mask_of(url, headers) is None:
             return await self._fetch(method, url, headers, body, timeouts)
         reply = await self.open(method, url, headers, body, timeouts)  # piece by piece: masking takes its time
-        try:
-            content = b"".join([piece async for piece in reply])
-        except TransportFault:
-            if reply.status < 400:
-                raise
-            content = b""  # as below
-        finally:
-            await reply.aclose()
-        return Whole(reply.status, reply.headers, content)
+        return await _read(reply)
 
     async def _fetch(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
@@ -221,7 +213,7 @@ class AiohttpTransport:
         reply = await self._send(method, url, headers, body, timeouts)
         try:
             if (plain := unpacked(reply)) is not reply:
-                return Whole(reply.status, plain.headers, b"".join([piece async for piece in plain]))
+                return await _read(plain)
             return Whole(reply.status, reply.headers, await reply.response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if reply.status >= 400:  # its status says more than the fact that its text was cut off
@@ -235,6 +227,20 @@ class AiohttpTransport:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+async def _read(reply: Response) -> Whole:
+    """A reply, read to its end; a refusal as far as it comes: its status says more than that its text was cut off."""
+    pieces: list[bytes] = []
+    try:
+        async for piece in reply:
+            pieces.append(piece)
+    except TransportFault:
+        if reply.status < 400:
+            raise
+    finally:
+        await reply.aclose()
+    return Whole(reply.status, reply.headers, b"".join(pieces))
 
 
 class AiohttpResponse:
