@@ -98,6 +98,16 @@ WHOLE: dict[str, tuple[Any, int | None]] = {
     "no completion beside text": ({"choices": choices(1), "usage": counts(5, 0)}, None),
     "no completion and no text": ({"choices": choices(1, ""), "usage": counts(5, 0)}, 5),
     "reasoning beside": ({"choices": choices(1), "usage": {**REASONED, **DETAILS}}, 135),
+    "reasoning beside, not in details": ({"choices": choices(1), "usage": counts(5, 2, reasoning_tokens=94)}, 101),
+    "sound beside": (
+        {"choices": choices(1), "usage": counts(5, 2, prompt_tokens_details={"audio_tokens": 90})},
+        97,
+    ),
+    "a cache beside": (
+        {"choices": choices(1), "usage": {"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": 4}},
+        11,
+    ),
+    "a cache inside": ({"choices": choices(1), "usage": counts(5, 2, cache_read_input_tokens=4)}, 7),
     "a total above the sum": ({"choices": choices(1), "usage": REASONED}, 135),
     "a total below the sum": ({"choices": choices(1), "usage": {**REASONED, "total_tokens": 3}}, 41),
     "reasoning inside": ({"choices": choices(1), "usage": counts(32, 103, **DETAILS)}, 135),
@@ -279,6 +289,26 @@ def test_a_whole_reply_that_takes_too_long_is_charged_as_reserved(
         assert (got.status, got.error["code"]) == (504, "budget:seconds")
         until(lambda left=left: ledger.left < left, "the charge")  # type: ignore[misc]
         assert left - ledger.left >= 100
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_a_gateway_has_not_waited_for_is_charged_as_reserved(
+    backend: ChatServer, proxy: ProxyServer, ledger: Charging, model: str, streamed: bool
+) -> None:
+    by = {"Authorization": "Bearer daily"}
+    for status, body in ((504, b"<html>504</html>"), (524, {"error": {"message": "late"}}), (500, {"error": "no"})):
+        backend.routes[CHAT], left = whole(body, status), ledger.left
+        assert proxy.chat(model, max_tokens=100, stream=streamed, headers=by).status >= 500
+        spent = left - ledger.left
+        assert spent == 0 if status == 500 else spent >= 100
+
+
+def test_a_refusal_that_counts_is_charged(backend: ChatServer, proxy: ProxyServer, ledger: Charging) -> None:
+    backend.routes[CHAT] = whole({"error": {"message": "ran out of memory"}, "usage": counts(5, 40)}, 500)
+    left = ledger.left
+    assert proxy.chat("toy", headers={"Authorization": "Bearer daily"}).status == 500
+    assert left - ledger.left == 45
 
 
 def test_a_request_that_was_never_sent_costs_nothing(backend: ChatServer, ledger: Charging) -> None:

@@ -316,7 +316,7 @@ class ServerErrors:
         if status in _TRANSIENT or status >= 500:
             advice = "slow down or lower the concurrency" if status == 429 else "it may recover, try again"
             text = f"failed for now ({status} {_phrase(status)}{words}); {advice}"
-            return self.error(text, again=_unread(status, refusal, wait), retry_after=wait)
+            return self.error(text, again=_unread(status, refusal, wait), retry_after=wait, begun=status in OUTWAITED)
         return self.error(f"refused the request ({status}{words}); change what it names", fatal=True)
 
 
@@ -336,6 +336,9 @@ def refused_unread(status: int, headers: Mapping[str, str], content: bytes) -> b
         return status == 429 or (status == 503 and retry_after(headers) is not None)
     return _unread(status, ErrorBody.parse(content[:_READ]), retry_after(headers))
 
+
+OUTWAITED = frozenset({504, 524})
+"""What a gateway answers whose server has taken the request and is not done in time: nobody knows what it has cost."""
 
 _READ = 4096  # bytes of a refusal that are looked at
 

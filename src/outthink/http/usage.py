@@ -42,16 +42,24 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
     chat = "prompt_tokens" in usage or "completion_tokens" in usage
     prompt = read_count(usage.get("prompt_tokens" if chat else "input_tokens")) or None
     completion = read_count(usage.get("completion_tokens" if chat else "output_tokens"))
-    cached = _detail(usage.get("prompt_tokens_details" if chat else "input_tokens_details"), "cached_tokens")
-    if cached is None:
-        cached = read_count(usage.get("prompt_cache_hit_tokens"))  # DeepSeek
-    if prompt is not None and cached is not None and cached > prompt:
-        prompt += cached
-    if completion is not None:
-        details = usage.get("completion_tokens_details" if chat else "output_tokens_details")
-        thought = _detail(details, "reasoning_tokens")
-        if thought is not None and thought > completion:
-            completion += thought
+    cached = None
+    if (details := usage.get("prompt_tokens_details" if chat else "input_tokens_details")) is not None:
+        cached = _detail(details, "cached_tokens")
+        prompt = _with_beside(prompt, cached, _detail(details, "audio_tokens"))
+    elif "prompt_cache_hit_tokens" in usage:  # DeepSeek
+        cached = read_count(usage["prompt_cache_hit_tokens"])
+        prompt = _with_beside(prompt, cached)
+    elif "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage:  # Anthropic
+        cached, made = (read_count(usage.get(f"cache_{what}_input_tokens")) for what in ("read", "creation"))
+        if chat or prompt is None:
+            prompt = _with_beside(prompt, cached, made)
+        else:  # under its own names the cache is no part of the rest
+            prompt += (cached or 0) + (made or 0)
+    if (details := usage.get("completion_tokens_details" if chat else "output_tokens_details")) is not None:
+        thought, spoken = _detail(details, "reasoning_tokens"), _detail(details, "audio_tokens")
+        completion = _with_beside(completion, thought, spoken)
+    elif "reasoning_tokens" in usage:
+        completion = _with_beside(completion, read_count(usage["reasoning_tokens"]))
     if total := read_count(usage.get("total_tokens")):
         if completion is None:
             prompt, completion = (total, None) if prompt is None else (prompt, max(0, total - prompt))
@@ -67,6 +75,11 @@ def read_timings(timings: Mapping[str, Any]) -> Usage:
     generated, prompt, cached = (read_count(timings.get(key)) for key in ("predicted_n", "prompt_n", "cache_n"))
     total = prompt + cached if prompt and cached is not None else None
     return Usage(total, cached, generated or None)
+
+
+def _with_beside(whole: int | None, *parts: int | None) -> int | None:
+    """A count, and what of its parts cannot be within it."""
+    return None if whole is None else whole + sum(part for part in parts if part is not None and part > whole)
 
 
 def _detail(details: Json, name: str) -> int | None:

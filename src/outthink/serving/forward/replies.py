@@ -15,7 +15,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from outthink.economics.tariff import Tariff
-from outthink.http.errors import ErrorBody, failed_choice, failure_in
+from outthink.http.errors import OUTWAITED, ErrorBody, failed_choice, failure_in
 from outthink.http.events import BOM
 from outthink.http.fields import JsonDict, decode
 from outthink.http.transport import Response, TransportFault, read_to_end
@@ -179,11 +179,16 @@ async def deliver(reply: Whole, passage: Passage) -> web.Response:
         finished, status, body = status < 400, failure.status, failure.body()
         head = {name: value for name, value in head.items() if name.lower() != "content-type"}
         head["content-type"] = "application/json"
-        stopped = "interrupted" if finished else "error"
+        stopped = "interrupted" if finished or status in OUTWAITED else "error"
         record = account.passed(UNKNOWN, passage.tariff, stopped, status, error=failure.stored)
         record.stopped = "error"
     elif status >= 400:
-        record = account.passed(UNKNOWN, passage.tariff, "error", status, body=body)
+        passage.usage = ReplyUsage()
+        read_whole(body, passage.usage)  # most tell nothing
+        used = passage.counted(passage.usage.total())
+        stopped = "error" if status not in OUTWAITED else "interrupted"
+        record = account.passed(used, passage.tariff, stopped, status, body=body)
+        record.stopped = "error"
     else:
         passage.usage = usage = ReplyUsage()
         embeds = account.endpoint.endswith("/embeddings")
