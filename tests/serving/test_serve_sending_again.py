@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -84,6 +86,35 @@ def test_a_refusal_whose_text_is_cut_off_is_one(model: str) -> None:
         got = proxy.chat(model)
         assert (got.status, int(got.headers["retry-after"]) > 1) == (429, True)
         assert len(backend.calls) == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("model", ["toy", "outthink/single"])
+@pytest.mark.parametrize(
+    ("told", "most"),
+    [
+        ((("Retry-After", "soon"),), 1),
+        ((("Retry-After", "2"), ("retry-after", "9")), 9),
+        ((("retry-after-ms", "2500"),), 3),
+        ((("Retry-After", "Wed, 21 Oct 2015 07:28:00 +99999999999999999999999"),), 1),
+        ((("Retry-After", "1e308"),), None),
+    ],
+)
+def test_a_client_hears_one_pause_that_it_can_read(
+    told: tuple[tuple[str, str], ...], most: int | None, model: str, streamed: bool
+) -> None:
+    busy = Reply((b'{"error": {"message": "busy"}}',), 429, told, "application/json")
+    with ChatServer(busy) as backend, ProxyServer(backend.url) as proxy:
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+        body = {"model": model, "stream": streamed, "messages": [{"role": "user", "content": "Hello"}]}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+        reply = connection.getresponse()
+        pauses = reply.headers.get_all("retry-after") or []
+        connection.close()
+        assert (reply.status, len(pauses)) == (429, 1)
+        if most is not None:
+            assert 1 <= int(pauses[0]) <= most
+        assert len(backend.calls) <= 2
 
 
 @pytest.mark.parametrize("model", ["toy", "outthink/single", "outthink/self-consistency@2"])

@@ -324,8 +324,10 @@ class ServerErrors:
 # failed, and sending it again could be paid for twice.
 
 _LOADING = re.compile(
-    r"(?<![a-z])(?:re|down)?loading(?![a-z])|\bbeing (?:down)?loaded\b|\bnot (?:yet )?(?:loaded|ready)\b"
-    r"|\bwarming[ -]?up\b|\b(?:is|still) starting\b|\binitiali[sz]ing\b",
+    r"(?:(?<![a-z])|model)(?:re|down)?loading(?:error)?(?![a-z])|\bbeing (?:down)?loaded\b"
+    r"|(?:(?:(?<![a-z])|model)not|n't)[ _-]?(?:yet[ _-])?(?:loaded|ready|started|initiali[sz]ed)(?![a-z])"
+    r"|(?<![a-z])warm(?:ing)?[ _-]?up(?![a-z])|\b(?:is|still|currently) starting\b|\bstarting up\b"
+    r"|(?<![a-z])initiali[sz](?:ing|ation)(?![a-z])",
     re.IGNORECASE,
 )
 
@@ -355,19 +357,23 @@ def _phrase(status: int) -> str:
         return "non-standard status"
 
 
+_LONGEST = 86_400.0  # seconds that a server may ask for: what stands for more is no time
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: milliseconds (OpenAI), seconds or an HTTP date."""
+    """Seconds that the server asks to wait, a day at most: milliseconds (OpenAI), seconds or an HTTP date."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
             continue
+        first = value.partition(",")[0].strip()  # some clients join headers that came twice
         try:
-            seconds = float(value) * unit
+            seconds = float(first) * unit
         except ValueError:
             try:
                 seconds = parsedate_to_datetime(value).timestamp() - time.time()
-            except ValueError:
+            except (ValueError, OverflowError, OSError):  # what no calendar or clock holds
                 continue
-        if math.isfinite(seconds):
-            return max(0.0, seconds)
+        if math.isfinite(seconds) or first.isdecimal():
+            return min(max(0.0, seconds), _LONGEST)
     return None

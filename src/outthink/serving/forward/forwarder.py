@@ -7,6 +7,7 @@ the record. Does not know what is in a reply, or which backend answers.
 from __future__ import annotations
 
 import asyncio
+import math
 import zlib
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -166,8 +167,8 @@ class Forwarder:
             passed.hide_usage,
         )
         if isinstance(reply, Whole):
-            if refused_unread(reply.status, reply.headers, reply.content) and retry_after(reply.headers) is None:
-                head["retry-after"] = "1"  # trying again is the client's
+            if refused_unread(reply.status, reply.headers, reply.content):  # trying again is the client's
+                _name_pause(head)
             place.close()  # the backend has done its part: its place is not held while the ledger writes
             return await deliver(reply, passage)
         ended = False
@@ -203,6 +204,17 @@ class Forwarder:
         else:
             record = account.passed(usage if passed.sent else Usage(0, 0, 0), tariff, "interrupted", 499)
         return asyncio.shield(self.app.later(account.settle(record)))
+
+
+def _name_pause(head: dict[str, str]) -> None:
+    """Let a refusal tell its client in seconds, or by a date, when to come again."""
+    told = {name: value for name, value in head.items() if name.lower() == "retry-after"}
+    if len(told) == 1 and retry_after({"retry-after": next(iter(told.values()))}) is not None:
+        return
+    wait = retry_after({name.lower(): value for name, value in head.items()})
+    for name in told:
+        del head[name]
+    head["retry-after"] = str(max(1, math.ceil(wait or 0.0)))
 
 
 async def _let_end(reply: Response) -> None:
