@@ -253,3 +253,11 @@ def test_one_sample_needs_no_n(backend: ChatServer, proxy: ProxyServer) -> None:
     backend.routes["/v1/chat/completions"] = chat(["The answer is 4."])
     assert proxy.chat("outthink/self-consistency@1").status == 200
     assert asked(backend) == [1]
+
+
+@pytest.mark.parametrize("status", [400, 422, 429, 503])
+def test_a_refusal_inside_a_reply_is_none_that_was_unread(backend: ChatServer, proxy: ProxyServer, status: int) -> None:
+    told = event({"error": {"message": "n is not supported: the model is loading", "code": status}})
+    backend.routes["/v1/chat/completions"] = lambda seen: stream(told) if seen.body.get("n") else obliging(seen)
+    assert proxy.chat("outthink/self-consistency@4").status >= 400
+    assert asked(backend) == [4]

@@ -26,7 +26,15 @@ from outthink.http.server import Address
 from outthink.http.transport import Timeouts, Transport, TransportFault
 from outthink.serving.chat.calls import ChatCall, RawChoice, join_text
 from outthink.serving.chat.question import CallBounds
-from outthink.serving.pool.pooled import BASE, EncodedMessages, PooledErrors, PooledServer, SharedMessages, blame
+from outthink.serving.pool.pooled import (
+    BASE,
+    CallRefused,
+    EncodedMessages,
+    PooledErrors,
+    PooledServer,
+    SharedMessages,
+    blame,
+)
 from outthink.session.calls import byte_bound
 
 _ADDRESS = Address.parse(BASE)
@@ -285,6 +293,7 @@ class SharedCall:
         self.choices: list[SharedChoice] = []
         self._engine = engine
         self._totals = Counts()
+        self._begun = False
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -306,9 +315,7 @@ class SharedCall:
         try:
             self._conclude(await self._read())
         except EngineError as error:
-            refused = self._engine.errors.status_code in _REFUSED and not any(
-                choice.received for choice in self.choices
-            )
+            refused = isinstance(error, CallRefused) and error.status in _REFUSED and not self._begun
             for choice in self._unfinished:
                 choice.send_alone(refused=True) if refused else choice.fail(error)
         except Exception as error:  # noqa: BLE001 - raised where the samples are waited for
@@ -323,6 +330,7 @@ class SharedCall:
         """Send the call and read its reply to the end."""
         engine = self._engine
         reply = await engine.start(replace(self.choices[0].call, choices=len(self.choices)))
+        self._begun = True
         decoder = engine.decoder()
         try:
             try:

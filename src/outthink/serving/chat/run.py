@@ -31,7 +31,7 @@ from outthink.serving.chat.votes import VoteProgress, VoteReader
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.failover import Failover, KeyRefused
 from outthink.serving.pool.pool import NoBackend
-from outthink.serving.pool.pooled import PooledTransport
+from outthink.serving.pool.pooled import CallRefused, PooledTransport
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
 from outthink.strategies import Spec, Traits
@@ -208,15 +208,12 @@ class StrategyRun:
             return None
         if isinstance(error, KeyRefused):
             return failure_of(error)
-        errors = self.engine.errors
-        status = errors.status_code
-        if status in (400, 404, 409, 413, 415, 422):
-            message = errors.message or str(error)
-            return Failure(400, f"the backend refused the request: {message}", code="backend_refused")
-        if status == 429:
-            return Failure(429, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
-        if status == 503 and errors.unread:
-            return Failure(503, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
+        if isinstance(error, CallRefused):
+            if error.status in (400, 404, 409, 413, 415, 422):
+                message = f"the backend refused the request: {error.words or error}"
+                return Failure(400, message, code="backend_refused")
+            if error.status == 429 or (error.status == 503 and error.unread):
+                return Failure(error.status, str(error), code="backend_busy", retry_after=error.retry_after or 1.0)
         if (no_backend := self.backends.why_no_backend(self.model, self._key)) is not None:
             return failure_of(no_backend)
         if isinstance(error.__cause__, (TransportFault, NoBackend)):

@@ -168,25 +168,28 @@ def encode_call(body: Mapping[str, Json]) -> Body:
     return head + shared + tail if len(shared) < _LONG else Parts((head, shared, tail))
 
 
-class PooledErrors(ServerErrors):
-    """Names no address, and remembers the last refusal for the client's error object.
+class CallRefused(EngineError):
+    """A backend has refused a call.
 
-    No call is sent again for them: the pool has done that, and what is left is the client's.
+    Args:
+        words: its own, without secrets.
+        unread: whether it says that the call had not been begun.
     """
 
-    status_code: int | None = None
-    message: str = ""
-    unread = False
-    """Whether the last refusal said that the call had not been begun."""
+    def __init__(self, error: EngineError, status: int, words: str, *, unread: bool) -> None:
+        super().__init__(str(error), fatal=error.fatal, again=False, retry_after=error.retry_after)
+        self.status, self.words, self.unread = status, words, unread
+
+
+class PooledErrors(ServerErrors):
+    """Names no address. No call is sent again for them: the pool has done that, and what is left is the client's."""
 
     def refused(self, status: int, refusal: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
         """The error for a refusal."""
-        error = super().refused(status, refusal, wait=wait, model=model)
-        self.status_code, self.message, self.unread = status, self.clean(refusal.message), error.again
         if status in REFUSED:  # of the proxy's key: its words are for nobody
             return KeyRefused(status, self.url.removeprefix("the backend "))
-        error.again = False
-        return error
+        error = super().refused(status, refusal, wait=wait, model=model)
+        return CallRefused(error, status, self.clean(refusal.message), unread=error.again)
 
     def fault(self, fault: TransportFault) -> EngineError:
         """The error for a call that got no answer."""
