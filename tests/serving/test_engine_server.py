@@ -25,7 +25,9 @@ from outthink.engines.protocol import Call, Delta, Event, Finish
 from outthink.serving.admission import Limits
 from outthink.serving.chat.engine_server import EngineServer
 from outthink.serving.config import read_config
+from outthink.serving.pool import BackendSettings
 from support.plugins import install
+from support.proxy_server import Got, ProxyServer
 from support.waiting import eventually
 
 LIMITS = Limits(messages=2)
@@ -36,7 +38,15 @@ import outthink as ot
 from outthink.core.errors import BadInput, EngineError
 from outthink.engines.protocol import Delta, Features, Finish
 
-open_calls = []
+open_calls, tried = [], []
+FIRST = {
+    "waits": {},
+    "away": {},
+    "later": {"retry_after": 40.0},
+    "begun": {"begun": True},
+    "once": {"again": False},
+    "mute": None,
+}
 
 
 class Echo(ot.Engine):
@@ -53,6 +63,13 @@ class Echo(ot.Engine):
         try:
             if self.rest == "refuses":
                 raise EngineError("the prompt is too long", fatal=True)
+            if self.rest in FIRST:
+                tried.append(call)
+                if self.rest == "waits" and len(tried) > 1:
+                    yield Finish("stop", 7, 3, 0)
+                elif FIRST[self.rest] is not None:
+                    raise EngineError("the card is away", **FIRST[self.rest])
+                return
             words = call.messages[-1].text.split()[: call.sampling.max_tokens]
             if call.prefix:
                 words = ["more"]
@@ -65,6 +82,8 @@ class Echo(ot.Engine):
                 yield Delta(word + " ", thought, tokens=at, logprobs=chosen, alternatives=top)
             if self.rest == "hangs":
                 await asyncio.Event().wait()
+            if self.rest == "stops":
+                return
             prompt = None if self.rest == "silent" else 7
             yield Finish("length" if len(words) == call.sampling.max_tokens else "stop", prompt, 3, len(words))
         finally:
@@ -256,6 +275,48 @@ def test_the_check_says_whether_it_could_run(site: Path, capsys: pytest.CaptureF
     assert "backend echo:a: a plugin's engine would run here" in capsys.readouterr().out
     assert main(["serve", "--check", "--model", "gone:a"]) != 0
     assert "backend gone:a: model 'gone': entry point missing_code:Engine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("served", ["engine", "outthink/single"])
+@pytest.mark.parametrize(
+    ("kind", "status", "tries"),
+    [("away", 503, 2), ("later", 503, 1), ("begun", 502, 1), ("once", 502, 1), ("mute", 502, 1), ("waits", 200, 2)],
+)
+def test_a_call_that_the_engine_has_not_begun_is_tried_once_more(
+    site: Path, kind: str, status: int, tries: int, served: str, streamed: bool
+) -> None:
+    passed = served == "engine"
+    if passed and tries == 2:  # what is passed through is tried again by its client
+        status, tries = 503, 1
+
+    async def serve() -> tuple[Got, int]:
+        server = EngineServer(f"echo:{kind}", LIMITS)
+        url, key = await server.start()
+        try:
+            return await asyncio.to_thread(ask, BackendSettings(url=url, key=key)), len(tried())
+        finally:
+            await server.aclose()
+
+    def ask(backend: BackendSettings) -> Got:
+        with ProxyServer(backend) as proxy:
+            return proxy.chat(f"echo-{kind}" if passed else served, "one two", stream=streamed)
+
+    def tried() -> list[Call]:
+        return list(sys.modules["echo_code"].tried)
+
+    got, seen = asyncio.run(serve())
+    assert (got.status, seen) == (status, tries)
+    assert ("retry-after" in got.headers) == (status == 503)
+    assert int(got.headers.get("retry-after", 40)) == (40 if kind == "later" or status != 503 else 1)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_events_that_end_without_an_end_are_no_reply(site: Path, streamed: bool) -> None:
+    status, said = wired("echo:stops", lambda wire: wire.post({"messages": SAID, "stream": streamed}))
+    assert status == (200 if streamed else 502)
+    assert "without saying that the completion was finished" in str(said)
+    assert "[DONE]" not in str(said)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ecko:a", "echo"])

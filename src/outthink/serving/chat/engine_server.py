@@ -27,6 +27,7 @@ from outthink.serving.failure import Failure, bad_field, failure_of
 
 _UNABLE = ("tools", "functions", "response_format")
 """Fields that change what comes back, so that leaving them out would answer another request."""
+_UNFINISHED = "the engine's events ended without saying that the completion was finished"
 
 
 class EngineServer:
@@ -77,7 +78,7 @@ class EngineServer:
             question = _read(await request.read(), self._limits)
             call = self._call(question)
             async with aclosing(self._engine.generate(call)) as events:  # type: ignore[type-var]
-                first = await anext(events)  # before the head goes out, so that a refusal has a status
+                first = await self._first(events)  # before the head goes out, so that a refusal has a status
                 reply = _Reply(self._engine.model, question)
                 if question.stream:
                     return await self._stream(request, reply, call, first, events)
@@ -86,6 +87,17 @@ class EngineServer:
             if (failure := _failure(error)) is None:
                 raise
             return error_response(failure)
+
+    async def _first(self, events: AsyncIterator[Event]) -> Event:
+        """What comes first. Raises Failure for a call that was not begun, so that the proxy may send it again."""
+        try:
+            async for event in events:
+                return event
+        except EngineError as error:
+            if error.again and not error.fatal:
+                raise Failure(503, str(error), code="not_begun", retry_after=error.retry_after or 1.0) from error
+            raise
+        raise EngineError(_UNFINISHED, begun=True)
 
     def _call(self, question: Question) -> Call:
         messages, prefix = question.request.messages, None
@@ -194,9 +206,11 @@ class _Reply:
 
 
 async def _chain(first: Event, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    """All events, to be read as far as `Finish`."""
     yield first
     async for event in events:
         yield event
+    raise EngineError(_UNFINISHED, begun=True)
 
 
 def _end(finish: Finish) -> JsonDict:
