@@ -375,3 +375,51 @@ def test_a_long_prompt_is_measured_once_for_all_calls_that_count_nothing() -> No
     _, session = live(first, Odd(play, told=False), request)
     assert [entry.reserved_tokens for entry in session.ledger.entries] == [5000 + 16 + 64 + 512] * 16
     assert Measured.times == 1
+
+
+class Counting(Odd):
+    """Begins completions that never end, and counts what it is asked about prompts."""
+
+    def __init__(self) -> None:
+        async def begin(call: Call) -> AsyncIterator[Event]:
+            self.begun += 1
+            yield Delta("3", "")
+            await for_ever()
+
+        super().__init__(begin)
+        self.begun = self.asked = 0
+        self.concurrency = 64
+
+    async def count_prompt(self, call: Call) -> int | None:
+        self.asked += 1
+        await asyncio.sleep(0)
+        return 20
+
+
+@pytest.mark.parametrize("budget", [None, "tokens=1000000"])
+def test_one_question_about_a_prompt_is_enough_for_all_that_are_cancelled(budget: str | None) -> None:
+    async def run() -> None:
+        model = Counting()
+        asking = asyncio.create_task(
+            ot.ask(PROMPT, model=model.live(), strategy="self-consistency:n=64", budget=budget)
+        )
+        await eventually(lambda: model.begun == 64)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert model.asked == 1
+        assert alone()
+
+    asyncio.run(run())
+
+
+def test_events_that_end_without_an_end_are_not_asked_for_again() -> None:
+    calls = []
+
+    async def say_nothing(call: Call) -> AsyncIterator[Event]:
+        calls.append(call)
+        return
+        yield
+
+    with pytest.raises(EngineError, match="without saying"):
+        asked(Odd(say_nothing).live(), strategy="single")
+    assert len(calls) == 1

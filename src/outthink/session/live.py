@@ -107,9 +107,15 @@ class LiveRunner(Runner):
             if key not in self._bounds:  # once for all calls: a prompt may be megabytes
                 self._bounds[key] = byte_bound(call)
             return self._bounds[key]
-        if key not in self._asking:
-            self._asking[key] = asyncio.create_task(self._ask_count(key, call))
+        self._ask(key, call)
         return None
+
+    def _ask(self, key: tuple[int, str | None], call: Call) -> asyncio.Task[None]:
+        """The one question about a prompt, however many calls want to know."""
+        if key not in self._asking:
+            self._asking[key] = task = asyncio.create_task(self._ask_count(key, call))
+            task.add_done_callback(lambda _: self._asking.pop(key))  # one that was broken off may be asked again
+        return self._asking[key]
 
     async def _ask_count(self, key: tuple[int, str | None], call: Call) -> None:
         try:
@@ -190,13 +196,16 @@ class LiveRunner(Runner):
 
     async def _drain(self) -> None:
         idle = [task for running, task in self._tasks.items() if running.settled]  # at most reading an answer
-        others = {*self._asking.values(), *self._works}
+        others = set(self._works)
+        if len(idle) == len(self._tasks):  # else cancelled calls may be asking, and have their own deadline for it
+            others |= set(self._asking.values())
         for task in (*idle, *others):
             task.cancel()
         tasks = {*self._tasks.values(), *others}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self.grace)
             # The first cancellation lets a call count what came, which asks the server again; the second ends that.
+            late |= set(self._asking.values())
             for task in late:
                 task.cancel()
             if late:
@@ -277,7 +286,8 @@ class LiveRunner(Runner):
                 if watch is not None and watch(running.progress) == "stop":
                     break
             else:
-                raise EngineError(f"{self.engine.model}: the stream ended without saying that it was finished")
+                what = f"{self.engine.model}: the stream ended without saying that it was finished"
+                raise EngineError(what, begun=True)
         generated = running.tokens if running.tokens is not None else await self._recount(running)
         owner.settle(running, "stopped", self._prompt_of(running), generated, finish_reason="stopped")
         owner.deliver(running, None)
@@ -336,8 +346,9 @@ class LiveRunner(Runner):
         try:
             # Counting asks the server, and has to end before `_drain` stops waiting.
             async with asyncio.timeout(self.grace / 2):
-                if running.prompt_tokens is None and running.stream.prompt.tokens is None:
-                    running.stream.prompt.tokens = await self._count_prompt(running.call)
+                key = (id(running.call.messages), running.call.prefix)
+                if self._prompt_of(running) is None and key not in self._counts:
+                    await asyncio.shield(self._ask(key, running.call))  # others may wait for it longer
                 if running.tokens is None and not running.seen and self._counted:
                     running.tokens = 0  # this server counts every piece, and none has come
                 if running.tokens is None:

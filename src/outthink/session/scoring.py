@@ -254,7 +254,7 @@ class Asking:
                     counted = counted if event.completion_tokens is None else event.completion_tokens
                     prompt = prompt if event.prompt_tokens is None else event.prompt_tokens
                     return JudgeReply("".join(text), prompt, counted, event.cached_tokens, tokens)
-        raise EngineError(f"{self.engine.model}: the stream ended without saying that it was finished")
+        raise EngineError(f"{self.engine.model}: the stream ended without saying that it was finished", begun=True)
 
 
 def _known_reply(engine: Simulated, call: Call) -> JudgeReply:
