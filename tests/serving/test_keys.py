@@ -24,7 +24,7 @@ from support.waiting import PATIENCE
 
 pytest.importorskip("aiohttp")
 
-from support.chat_server import ChatServer, Drop, chat, chunk, models, stream
+from support.chat_server import ChatServer, Drop, Reply, chat, chunk, models, stream
 from support.proxy_server import CHAT, ProxyServer
 
 
@@ -327,6 +327,19 @@ def test_a_stream_that_broke_off_is_served_anew(url: str, backend: ChatServer) -
         while "error" in (last := proxy.chat("tiny", **asked)).events[-1]:
             pass
         assert last.text == "The answer is 4."
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_stream_that_only_its_connection_ended_is_repeated_if_it_was_finished(
+    url: str, backend: ChatServer, whole: bool
+) -> None:
+    end = chunk("The", finish="stop") if whole else chunk('The "finish_reason": "stop"')
+    head = b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+    backend.routes[CHAT] = Reply((), before=(head + end, Drop()))
+    with ProxyServer(backend.url, ledger=open_durable(url)) as proxy:
+        asked = {"headers": {"Idempotency_Key": "i"}, "stream": True}
+        assert [proxy.chat("tiny", **asked).status for _ in range(2)] == [200, 200]
+    assert len(backend.calls) == (1 if whole else 2)
 
 
 def test_a_stream_without_its_usage_is_repeated_without_it(url: str, backend: ChatServer) -> None:

@@ -39,6 +39,9 @@ _LINGER = 0.05
 """Seconds after the event that ends a response."""
 _LONG = 1 << 20
 """Bytes of a reply that is not read in the event loop."""
+_FRAMING = ("content-length", "transfer-encoding")
+"""Headers by which a body that was cut off shows."""
+_FINISH = re.compile(rb'"finish_reason": ?"')
 
 
 def _comes_whole(headers: Mapping[str, str]) -> bool:
@@ -308,7 +311,7 @@ class _Passing:
             if not reader.complete:
                 raise TransportFault("dropped", "the stream ended before its end")
             await self._prepare()
-            await self._settle()
+            await self._settle(cut=self._may_be_cut())
         self._passage.judge(reader.failure)
         self._passage.response = None
         await self.response.write_eof()
@@ -344,8 +347,15 @@ class _Passing:
         if not self.response.prepared:
             await self.response.prepare(self._request)
 
-    async def _settle(self) -> None:
-        kept = None if self._kept is None else bytes(self._kept)
+    def _may_be_cut(self) -> bool:
+        """Whether nothing but the end of the connection has ended the reply, which a crash looks like too."""
+        if any(name.lower() in _FRAMING for name in self._reply.headers):
+            return False
+        return self._kept is not None and _FINISH.search(self._kept) is None
+
+    async def _settle(self, *, cut: bool = False) -> None:
+        """Write the record; what may have been cut is not repeated for an `Idempotency-Key`."""
+        kept = None if self._kept is None or (cut and self._account.keep) else bytes(self._kept)
         await self._account.settle(self._passage.record(self._reply.status, self._reader.failure, kept))
 
     async def _deliver(self, piece: bytes) -> web.Response:
