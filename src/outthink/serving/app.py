@@ -138,22 +138,27 @@ class App:
         """Answer one request, whatever happens."""
         try:
             return await self._route_request(request)
-        except Exception as error:
-            if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
-                raise  # the client left just before something was written: nobody failed, nobody reads a reply
-            failure = failure_of(error)
-            if failure is None:
-                _log.exception("a request failed in an unforeseen way")
-                failure = Failure(500, "the proxy failed; see its log", code="internal_error")
-            self._refuse(failure, request)
-            if request.writer.output_size > 0:  # a second reply must not follow half of one
-                raise ConnectionResetError(failure.message) from error
-            response = error_response(failure)
-            if self.closed or waits(request):  # the next bytes of one that waits may be its body or another request
-                response.force_close()
-            return response
+        except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an error object
+            return self._failed(error, request)
         finally:
             self._asking.pop(id(request), None)
+
+    def _failed(self, error: Exception, request: web.BaseRequest) -> web.Response:
+        """The reply for a request that raised this. Raises it again where nobody reads a reply."""
+        # Not in the frame that it passed through: they would refer to each other, and hold the body until collected.
+        if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+            raise error  # the client left just before something was written: nobody failed, nobody reads a reply
+        failure = failure_of(error)
+        if failure is None:
+            _log.error("a request failed in an unforeseen way", exc_info=error)
+            failure = Failure(500, "the proxy failed; see its log", code="internal_error")
+        self._refuse(failure, request)
+        if request.writer.output_size > 0:  # a second reply must not follow half of one
+            raise ConnectionResetError(failure.message) from error
+        response = error_response(failure)
+        if self.closed or waits(request):  # the next bytes of one that waits may be its body or another request
+            response.force_close()
+        return response
 
     def admitted(self, request: web.BaseRequest) -> None:
         """A record will tell how a request ends, so nothing else has to."""

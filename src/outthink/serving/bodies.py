@@ -7,7 +7,6 @@ others need. Does not know what a body asks for.
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
 from array import array
 from contextlib import suppress
@@ -83,7 +82,6 @@ class Bodies:
     def __init__(self, limits: Limits, seconds: float) -> None:
         self._limits, self._seconds = limits, seconds
         self._decoding = asyncio.Lock()
-        self._collecting: set[asyncio.Task[None]] = set()
         most = max(limits.bodies, limits.body)
         self._room = BodyRoom(most, max(most // 2, limits.body))
 
@@ -140,19 +138,9 @@ class Bodies:
         return content, body, held
 
     def release(self, key: str, held: int) -> None:
-        """The request is answered. Room for a long body is given back once its memory is."""
-        if held > _LONG:
-            task = asyncio.create_task(self._collect(key, held))
-            self._collecting.add(task)
-            task.add_done_callback(self._collecting.discard)
-        elif held:
+        """The request is answered."""
+        if held:
             self._room.give(key, held)
-
-    async def _collect(self, key: str, held: int) -> None:
-        # What a request leaves refers to itself in circles, which are looked for seldom.
-        async with self._decoding:
-            await asyncio.to_thread(gc.collect)
-        self._room.give(key, held)
 
     async def _take(self, key: str, size: int) -> None:
         with suppress(TimeoutError):

@@ -35,7 +35,6 @@ class Common:
     happened: asyncio.Event = field(default_factory=asyncio.Event)
     crash: Exception | None = None
     partial: str = ""
-    runners: list[LiveRunner] = field(default_factory=list)
 
 
 class LiveRunner(Runner):
@@ -59,7 +58,10 @@ class LiveRunner(Runner):
     ) -> None:
         self.engine, self.grace = engine, grace
         self._common: Common = beside._common if beside else Common()
-        self._common.runners.append(self)
+        self._others: list[LiveRunner] = []
+        """Those that were made beside this one."""
+        if beside is not None:
+            beside._others.append(self)
         self.readers: Readers = beside.readers if beside else {}
         self._counted = bool(engine.features.counted)
         self._places = places
@@ -192,7 +194,7 @@ class LiveRunner(Runner):
 
     async def drain(self) -> None:
         """Wait for cancelled calls of this request to close; settle as estimated what does not close in time."""
-        await asyncio.gather(*(runner._drain() for runner in self._common.runners))
+        await asyncio.gather(self._drain(), *(runner.drain() for runner in self._others))
 
     async def _drain(self) -> None:
         idle = [task for running, task in self._tasks.items() if running.settled]  # at most reading an answer

@@ -99,7 +99,7 @@ class Session:
         self._stream: Stream | None = None
         self._children: list[Session] = []
         self._views: dict[str, Session] = {}
-        self._base = self
+        self._viewed: Session | None = None  # whose view of another model this is
         self.hand_driven = runner.hand_driven
         self._began = runner.now() if began is None else began
         self._take_back: Callable[[], None] | None = None
@@ -143,7 +143,8 @@ class Session:
             raise Unsupported(f"{self.tariff.model} cannot continue a prefix; use an engine that can (see doctor)")
         self._close_stream()
         known = self.pool[self.tariff.model].prompt(request, prefix)
-        self._base._stream = stream = Stream(
+        base = self._viewed or self
+        base._stream = stream = Stream(
             self, request, known, n, min(ahead, n), watch, order == "launch", role, prefix, top_logprobs
         )
         stream.closed = self.stopped is not None
@@ -201,7 +202,7 @@ class Session:
 
         Raises BadInput for a model that is not in the pool.
         """
-        base = self._base
+        base = self._viewed or self
         if model == base.tariff.model:
             return base
         if model not in base._views:
@@ -211,7 +212,7 @@ class Session:
             for account in base.account.chain():
                 check_budget(account.budget, member.tariff)
             view = base._views[model] = base._child(_UNLIMITED, hand_driven=base.hand_driven, member=member)
-            view._base = base
+            view._viewed = base
         return base._views[model]
 
     @contextmanager
@@ -429,7 +430,7 @@ class Session:
         return child
 
     def _close_stream(self) -> None:
-        base = self._base
+        base = self._viewed or self
         if base._stream is not None:
             base._stream.close()
             base._stream = None

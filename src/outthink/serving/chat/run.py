@@ -152,6 +152,7 @@ class StrategyRun:
         try:
             return await opened.run(deciding())
         finally:
+            self.votes.end()
             for note in self.engine.notes:
                 session.note(note)
 

@@ -195,6 +195,10 @@ _STATES = {
 }
 
 
+def _nothing() -> None:
+    """Of a session that has ended."""
+
+
 class VoteProgress:
     """An observer of one session.
 
@@ -223,6 +227,11 @@ class VoteProgress:
             self._add(sample)
         if self._watchers:
             self._report(state, running, sample)
+
+    def end(self) -> None:
+        """No more calls come. Those that came, and who waited for a decision, refer to the session and so to this."""
+        self._n, self._decided = None, _nothing
+        self._numbers.clear()
 
     def _report(self, state: str, running: RunningCall, sample: Sample | None) -> None:
         """Tell of a call, and of the votes where they have changed."""
