@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,22 @@ def test_a_ceiling_on_one_request_caps_what_says_no_maximum(
         assert proxy.chat("tiny", headers=by).status == 200
         assert backend.calls[-1].body["max_tokens"] == proxy.limits.max_tokens  # else it could cost anything
         assert proxy.chat("tiny", headers=by, max_tokens=100_000).error["code"] == "ceiling"
+
+
+@pytest.mark.parametrize("ceiling", [Budget(usd=0.001), Budget(joules=400.0), Budget(usd=0.001, joules=400.0)])
+def test_what_says_no_maximum_is_cut_to_what_its_ceiling_can_pay(
+    backend: ChatServer, tmp_path: Path, ceiling: Budget
+) -> None:
+    ledger, by = keyed(tmp_path, Terms(ceiling=ceiling))
+    with ProxyServer(priced(backend, energy := Energy(0.5, 2.0)), ledger=ledger) as proxy:
+        for more in ({}, {"n": 3}, {"thinking_budget": 20}):
+            assert proxy.chat("tiny", headers=by, **more).status == 200
+            sent = backend.calls[-1]
+            generated = more.get("n", 1) * (sent.body["max_tokens"] + more.get("thinking_budget", 0))
+            prompt = len(json.dumps({"model": "tiny", "messages": sent.body["messages"], **more}))
+            parts = [PRICE.bound(prompt, generated) / ceiling.usd] if ceiling.usd else []
+            parts += [energy.bound(prompt, generated) / ceiling.joules] if ceiling.joules else []
+            assert 0.9 < max(parts) <= 1
 
 
 def refused(got: Got, field: str, unit: str) -> None:

@@ -6,6 +6,7 @@ ceilings and budgets is sent as it came. Does not know the ledger, nor which bac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from outthink.economics.tariff import Tariff
@@ -88,6 +89,11 @@ def cap_request(
         cap = min(cap, most)
         if room < 0 or (name is not None and most < 1):
             raise _no_room(f"{key.budget.tokens} tokens", name)
+    if name is not None and checked.told is None:
+        most = (cap + checked.thinking) * checked.completions
+        for limit, bound in ((key.budget.usd, tariff.usd_bound), (key.budget.joules, tariff.joules_bound)):
+            most = _affordable(limit, bound, prompt, most)
+        cap = max(1, min(cap, most // checked.completions - checked.thinking))
     if name is not None and checked.floor > cap:
         problem = f"is more than the {cap} tokens that this completion may have"
         raise bad_field(checked.floor_name, checked.floor, problem, "lower it, or raise max_tokens")
@@ -135,6 +141,15 @@ def known_bound(path: str, content: bytes, body: JsonDict, completions: int) -> 
     if not (most or endpoint == "embeddings") or not _BOUNDED[endpoint].issuperset(body) or _PARTS in content:
         return None
     return len(content) + completions * most
+
+
+def _affordable(limit: float | None, bound: Callable[[int, int], float | None], prompt: int, most: int) -> int:
+    """How many of so many generated tokens a ceiling leaves room for; all where it is none, or nobody knows."""
+    whole, least = bound(prompt, most), bound(prompt, 0)
+    if limit is None or whole is None or least is None or whole <= limit:
+        return most
+    fitting = max(0, int((limit - least) / (whole - least) * most)) if whole > least else 0  # bounds are linear
+    return fitting if (bound(prompt, fitting) or 0) <= limit else fitting - 1
 
 
 def _check(limit: float | None, bound: float | None, unit: str, tariff: Tariff, name: str | None) -> None:
