@@ -61,6 +61,9 @@ FORMS: dict[str, Callable[[str], str]] = {
     "url": lambda key: urllib.parse.quote(key, safe=""),
     "html": lambda key: html.escape(key).replace("=", "&#61;"),
     "basic": lambda key: base64.b64encode(f"user:{key}".encode()).decode(),
+    "hex": lambda key: key.encode().hex().upper(),
+    "named": lambda key: key.replace("&", "&amp;").replace("/", "&sol;").replace("+", "&plus;"),
+    "x": lambda key: "".join(f"\\x{ord(letter):02x}" if ord(letter) < 256 else letter for letter in key),
 }
 
 
@@ -281,16 +284,60 @@ def test_no_cut_lets_a_key_through_and_whole_lines_go_on_at_once(parts: list[str
         assert len(came) == len(whole)
 
 
-@pytest.mark.parametrize("cut", range(1, len(KEY), 3))
-def test_two_events_do_not_add_up_to_a_key(cut: int, tmp_path: Path) -> None:
-    reply = stream(chunk(KEY[:cut]), chunk(KEY[cut:]), chunk(finish="stop"), usage(3, 2), DONE)
+@pytest.mark.parametrize("size", [1, 3, 9, 20])
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "unheard_of", "arguments"])
+def test_events_do_not_add_up_to_a_key(name: str, size: int, tmp_path: Path) -> None:
+    pieces = [f"a {KEY[:size]}", *(KEY[at : at + size] for at in range(size, len(KEY), size)), " z"]
+    calls = [{"index": 0, "id": "c", "type": "function", "function": {"name": "look"}}]
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    deltas = [
+        {"tool_calls": [{"index": 0, "function": {name: piece}}]} if name == "arguments" else {name: piece}
+        for piece in pieces
+    ]
+    more = {"tool_calls": calls} if name == "arguments" else {"content": "4"} if name != "content" else {}
+    reply = stream(*(chunk(delta=delta) for delta in (more, *deltas)), chunk(finish="stop"), usage(3, 2), DONE)
     with watched(tmp_path, {"tiny": reply}) as running:
-        for model in ("tiny", "outthink/single"):
+        for model in ("tiny", "outthink/single", "outthink/self-consistency@2"):
             for streamed in (False, True):
-                got = running.proxy.chat(model, stream=streamed)
-                text = got.text if got.content.startswith(b"data") else got.json["choices"][0]["message"]["content"]
-                assert "***" in text
-                assert KEY not in text
+                fields = {"tools": tools} if name == "arguments" else {}
+                got = running.proxy.chat(model, stream=streamed, **fields)
+                whole = [got.json] if got.content.startswith(b"{") else got.events[:-1]
+                said = "".join(_texts(whole, name))
+                assert "***" in said or (name == "unheard_of" and not streamed)
+                assert not any(KEY[at : at + 9] in said for at in range(len(KEY) - 8))
+        assert clean(running.kept())
+
+
+def _texts(value: Any, name: str) -> Iterator[str]:
+    """Every text of a name, however deep."""
+    if isinstance(value, dict):
+        yield from (text for key, text in value.items() if key == name and isinstance(text, str))
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _texts(item, name)
+
+
+def test_a_backend_does_not_tell_the_key_of_another(tmp_path: Path) -> None:
+    said = f"{KEY} and hunter2-and-more"
+    replies = {"tiny": chat([said]), "no": refusal(said, 400), "late": stream(chunk(said), event({"error": said}))}
+    with (
+        ChatServer(
+            routes={**dict.fromkeys(ASKED, lambda seen: replies[seen.body["model"]]), "/v1/models": models(*replies)}
+        ) as one,
+        ChatServer(routes={"/v1/models": models("other")}) as other,
+        ChatServer(routes={"/v1/models": models("third")}) as third,
+        ProxyServer(
+            one.url,
+            BackendSettings(url=other.url, key=KEY),
+            BackendSettings(url=third.url.replace("//", "//me:hunter2-and-more@")),
+        ) as proxy,
+    ):
+        for model in replies:
+            for path, body in requests(model):
+                got = proxy.send("POST", path, body)
+                assert clean(got.content + str(got.headers).encode())
+                assert b"hunter2" not in got.content
 
 
 @pytest.mark.parametrize("status", [200, 400])

@@ -1,4 +1,4 @@
-"""How a text is written within another: escaped for JSON, a URL or HTML, or in base64.
+"""How a text is written within another: escaped for JSON, a URL or HTML, in base64 or in hexadecimal.
 
 Knows the forms of a letter, and how a text is found in any mixture of them. Does not know what is looked for.
 """
@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from html.entities import html5
 
 
-def in_base64(raw: bytes) -> Iterator[bytes]:
-    """The letters that stand for a secret within base64, wherever it begins there: alone, or behind a user's name."""
-    for before in range(3):
+def packed(raw: bytes) -> set[bytes]:
+    """The letters that stand for a secret in hexadecimal, and in base64 wherever it begins there."""
+    forms = {raw.hex().encode(), raw.hex().upper().encode()}
+    for before in range(3):  # alone, or behind a user's name
         first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
-        yield base64.b64encode(b"\0" * before + raw)[first:last]
+        forms |= {encode(b"\0" * before + raw)[first:last] for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+    return forms
 
 
-_NAMED = {"quot": b'"', "apos": b"'", "amp": b"&", "lt": b"<", "gt": b">"}
+_NAMED = {
+    name[:-1]: letter.encode()
+    for name, letter in html5.items()
+    if name[-1] == ";" and letter.isascii() and len(letter) == 1
+}
 _ESCAPE = re.compile(
-    rb"""\\{1,7}(?:u([0-9a-fA-F]{4})|(?=["'/\\]))|%(?:25){0,4}([0-9a-fA-F]{2})"""
-    rb"""|&#0{0,5}(\d{2,5});|&#[xX]0{0,5}([0-9a-fA-F]{2,4});|&(quot|apos|amp|lt|gt);"""
+    rb"""\\{1,7}(?:(?:u00|x)([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(?=["'/\\]))|%(?:25){0,4}([0-9a-fA-F]{2})"""
+    rb"""|&#0{0,5}(\d{2,5});|&#[xX]0{0,5}([0-9a-fA-F]{2,4});|&(""" + b"|".join(map(str.encode, _NAMED)) + b");"
 )
 """A letter as JSON, a URL (perhaps within another) or HTML writes it. Bounded, so that no text takes long."""
 
@@ -31,14 +38,14 @@ def unescaped(content: bytes) -> bytes:
 
 
 def _letter_of(match: re.Match[bytes]) -> bytes:
-    in_json, in_url, decimal, hexadecimal, name = match.groups()
+    short, in_json, in_url, decimal, hexadecimal, name = match.groups()
     if in_url:
         return bytes([int(in_url, 16)])
     if name:
         return _NAMED[name.decode()]
-    if not (in_json or decimal or hexadecimal):  # a backslash before a sign that does not need it
+    if not (short or in_json or decimal or hexadecimal):  # a backslash before a sign that does not need it
         return b""
-    return chr(int(decimal) if decimal else int(in_json or hexadecimal, 16)).encode("utf-8", "surrogatepass")
+    return chr(int(decimal) if decimal else int(short or in_json or hexadecimal, 16)).encode("utf-8", "surrogatepass")
 
 
 def written(secrets: Iterable[bytes]) -> re.Pattern[bytes]:
@@ -52,6 +59,7 @@ def _forms(letter: str) -> bytes:
     forms = [
         rb"\\{0,7}" + re.escape(raw),
         rb"\\{1,7}u(?i:%04x)" % point,
+        *([rb"\\{1,7}x(?i:%02x)" % point] if point < 256 else []),
         b"".join(b"%%(?:25){0,4}(?i:%02x)" % byte for byte in raw),
         b"&#0{0,5}%d;" % point,
         b"&#[xX]0{0,5}(?i:%x);" % point,

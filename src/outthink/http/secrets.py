@@ -14,7 +14,8 @@ from functools import lru_cache
 from typing import Self
 from urllib.parse import parse_qsl
 
-from outthink.http.escapes import in_base64, unescaped, written
+from outthink.http.escapes import packed, unescaped, written
+from outthink.http.joined import SecretForms, SecretJoints
 from outthink.http.transport import Response, TransportFault
 
 MASK = b"***"
@@ -35,7 +36,9 @@ class SecretMask:
         short = [secret for secret in raw if len(secret) >= _IN_ERRORS and secret not in long]
         # Halves too, where they are long enough to be nobody's word: events may cut a secret in two.
         halves = [half for secret in long if len(secret) >= 2 * _ANYWHERE for half in _halves(secret)]
-        self._plain = (*long, *halves, *(form for secret in long for form in in_base64(secret)))
+        forms = [form for secret in long for form in packed(secret)]
+        self._plain = (*long, *halves, *forms)
+        self.in_pieces = SecretForms([*long, *forms], MASK) if long else None
         self._long, self._pattern = (*long, *halves), written([*long, *halves])
         # A short one without a digit or a sign, such as EMPTY, is a placeholder that an answer may well hold.
         telling = [word for word in short if len(word) >= _ALONE and _is_mixed(word)]
@@ -82,6 +85,7 @@ class MaskedResponse:
         self.headers = mask.headers(reply.headers)
         self._error = reply.status >= 400
         self._held = b""
+        self._joints = SecretJoints(mask.in_pieces) if mask.in_pieces is not None and not self._error else None
         self._ended = False
         self._end: Exception = StopAsyncIteration()
 
@@ -98,6 +102,10 @@ class MaskedResponse:
                 piece, self._ended, self._end = b"", True, self._mask.fault(fault)
             if self._held or not piece.endswith((b"\n", b"\r")):
                 piece = self._whole_lines(self._held + piece)
+            if self._joints is not None:
+                piece = self._joints.lines(piece)
+                if self._ended and (rest := self._joints.close()):
+                    piece += b"\n\n" + rest
             if piece:
                 return self._mask.content(piece, error=self._error)
         raise self._end from None
@@ -118,15 +126,21 @@ class MaskedResponse:
         await self._reply.aclose()
 
 
-def mask_of(url: str, headers: Mapping[str, str]) -> SecretMask | None:
-    """What masks the secrets that a request carries, None for one that carries none."""
+Credentials = tuple[str, str]
+"""An Authorization header and the query of a URL, each empty where there is none."""
+
+
+def mask_of(url: str, headers: Mapping[str, str], others: tuple[Credentials, ...] = ()) -> SecretMask | None:
+    """What masks the secrets that a request carries, and `others`; None where there are none."""
     authorization, query = headers.get("authorization"), url.partition("?")[2]
-    return _mask(authorization or "", query) if authorization or query else None
+    return _mask(((authorization or "", query), *others)) if authorization or query or others else None
 
 
 @lru_cache(256)
-def _mask(authorization: str, query: str) -> SecretMask | None:
-    secrets = [*_of_header(authorization), *_of_query(query)]
+def _mask(credentials: tuple[Credentials, ...]) -> SecretMask | None:
+    secrets = [
+        secret for authorization, query in credentials for secret in (*_of_header(authorization), *_of_query(query))
+    ]
     return SecretMask(secrets) if secrets else None
 
 

@@ -253,11 +253,13 @@ class Backend:
         self._settings = settings
         self.address = Address.parse(given.url)
         self.url = self.address.base
-        self.headers: Mapping[str, str] = {}
-        if given.key:
-            self.headers = {"authorization": f"Bearer {given.key}"}
-        elif self.address.userinfo:
-            self.headers = {"authorization": self.address.userinfo}
+        authorizations = [f"Bearer {given.key}" if given.key else "", self.address.userinfo or ""]
+        authorization = next(filter(None, authorizations), None)
+        self.headers: Mapping[str, str] = {"authorization": authorization} if authorization else {}
+        self.credentials = [(told, "") for told in authorizations if told]
+        if self.address.query:
+            self.credentials.append(("", self.address.query))
+        """All that its operator has told of it in confidence, sent or not."""
         self.weight, self.inverse = given.weight, 1 / given.weight
         self.limit = given.limit or ENDLESS
         self.named = given.models

@@ -71,6 +71,7 @@ class BackendPool:
     ) -> None:
         self._settings, self._on_health_change = settings or PoolSettings(), on_health_change
         self.backends = [Backend(given, self._settings) for given in backends]
+        wire.known = tuple(credentials for backend in self.backends for credentials in backend.credentials)
         self._limited = any(backend.limit < ENDLESS for backend in self.backends)
         urls = [backend.url for backend in self.backends]
         if twice := next((url for at, url in enumerate(urls) if url in urls[:at]), None):

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import aiohttp
 from aiohttp.client_exceptions import ClientConnectionResetError
 
-from outthink.http.secrets import MaskedResponse, mask_of
+from outthink.http.secrets import Credentials, MaskedResponse, mask_of
 from outthink.http.transport import (
     Body,
     FaultKind,
@@ -146,6 +146,9 @@ class _PartsPayload(aiohttp.payload.Payload):
 class AiohttpTransport:
     """Connections to all backends, within one event loop."""
 
+    known: tuple[Credentials, ...] = ()
+    """Of all backends: none tells another's, whatever stands behind them."""
+
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
         self._closing: set[str] = set()  # hosts that close connections without having said so
@@ -167,7 +170,7 @@ class AiohttpTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
     ) -> Response:
         """Send a request and wait for the head of its reply; the reply tells no secret of it. Raises TransportFault."""
-        if (mask := mask_of(url, headers)) is None:
+        if (mask := mask_of(url, headers, self.known)) is None:
             return unpacked(await self._send(method, url, headers, body, timeouts))
         try:
             return MaskedResponse(unpacked(await self._send(method, url, headers, body, timeouts)), mask)
@@ -202,7 +205,7 @@ class AiohttpTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
     ) -> Whole:
         """Send a request and read its reply whole; cancelling closes the connection. Raises TransportFault."""
-        if mask_of(url, headers) is None:
+        if mask_of(url, headers, self.known) is None:
             return await self._fetch(method, url, headers, body, timeouts)
         reply = await self.open(method, url, headers, body, timeouts)  # piece by piece: masking takes its time
         return await _read(reply)

@@ -1,0 +1,129 @@
+"""Secrets in pieces: what a client puts together from the events of a stream holds none, and nothing honest is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections import defaultdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outthink.http.secrets import MaskedResponse, SecretMask
+
+KEY = 'c0rrect/"horse"-staple'
+HALVES = KEY[: len(KEY) // 2], KEY[len(KEY) // 2 :]
+"""Either is masked by itself: it can only be of a key."""
+Texts = dict[tuple[int, str], str]
+
+
+class Pieces:
+    """A stream in given cuts."""
+
+    status = 200
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.headers = {"content-type": "text/event-stream"}
+        self._pieces = iter(pieces)
+
+    def __aiter__(self) -> Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None: ...
+
+
+def event(choice: int, name: str, text: str, finish: str | None = None) -> bytes:
+    delta = {"tool_calls": [{"index": 0, "function": {name: text}}]} if name == "arguments" else {name: text}
+    body = {"id": "c", "choices": [{"index": choice, "delta": delta if name else {}, "finish_reason": finish}]}
+    return b"data: " + json.dumps(body).encode() + b"\n\n"
+
+
+def passed(pieces: list[bytes], key: str = KEY) -> list[bytes]:
+    async def read() -> list[bytes]:
+        return [piece async for piece in MaskedResponse(Pieces(pieces), SecretMask([key]))]
+
+    return asyncio.run(read())
+
+
+def texts(content: bytes) -> Texts:
+    """What a client puts together, by choice and name."""
+    joined: Texts = defaultdict(str)
+    for line in content.splitlines():
+        if line.startswith(b"data: {"):
+            for choice in json.loads(line[6:])["choices"]:
+                delta = choice["delta"]
+                for call in delta.pop("tool_calls", ()):
+                    delta |= call["function"]
+                for name, text in delta.items():
+                    joined[choice["index"], name] += text
+    return joined
+
+
+def cut(text: str, data: st.DataObject) -> list[str]:
+    places = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
+    return [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
+
+
+words = st.lists(st.sampled_from([KEY, KEY[:1], KEY[:5], KEY[:9], KEY[3:], KEY[:-1], " and ", "é\n", "\\"]), max_size=5)
+
+
+@given(st.lists(words, min_size=3, max_size=3), st.data())
+@settings(deadline=None)
+def test_what_is_put_together_holds_no_key_and_all_that_is_honest(parts: list[list[str]], data: st.DataObject) -> None:
+    places = [(0, "content"), (1, "content"), (0, "arguments")]
+    said = {place: "".join(words) for place, words in zip(places, parts, strict=True)}
+    waiting = {place: cut(text, data) for place, text in said.items()}
+    events = []
+    while left := [place for place, pieces in waiting.items() if pieces]:
+        place = data.draw(st.sampled_from(left))
+        events.append(event(*place, waiting[place].pop(0)))
+    events += [event(choice, "", "", "stop") for choice in (1, 0)] + [b"data: [DONE]\n\n"]
+    content = b"".join(events)
+    edges = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=8)))
+    pieces = [content[start:end] for start, end in zip([0, *edges], [*edges, len(content)], strict=True)]
+    for came in (passed(events), passed(pieces)):
+        shown = texts(b"".join(came))
+        for place, text in said.items():
+            assert KEY not in shown[place]
+            if not any(half in text for half in HALVES):
+                assert shown[place] == text
+        assert b"".join(came).endswith(b"data: [DONE]\n\n")
+    assert len(passed(events)) == len(events)  # each as soon as it has come
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize(
+    "form", [str, lambda key: base64.b64encode(f"u:{key}".encode()).decode(), lambda key: key.encode().hex().upper()]
+)
+def test_other_ways_to_write_it_are_joined_too(form: type[str], size: int) -> None:
+    said = form(KEY)
+    events = [event(0, "content", said[at : at + size]) for at in range(0, len(said), size)]
+    shown = texts(b"".join(passed([*events, event(0, "", "", "stop")])))[0, "content"]
+    assert "***" in shown
+    assert said[3:-4] not in shown
+
+
+def test_a_text_that_ends_as_a_key_begins_is_whole_however_the_stream_ends() -> None:
+    begun = [event(0, "content", "see "), event(0, "content", KEY[:6])]
+    for end in ([], [b"data: [DONE]\n\n"], [event(0, "", "", "stop"), b"data: [DONE]\n\n"]):
+        assert texts(b"".join(passed([*begun, *end])))[0, "content"] == "see " + KEY[:6]
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"])
+def test_events_of_a_response_are_texts_too(end: str) -> None:
+    def named(kind: str, **fields: str) -> bytes:
+        body = json.dumps({"type": f"response.output_text.{kind}", "output_index": 0, **fields})
+        return f"event: response.output_text.{kind}{end[: len(end) // 2]}data: {body}{end}".encode()
+
+    letters = [named("delta", delta=letter) for letter in [*"so ", *KEY, "!"]]
+    came = b"".join(passed([*letters, named("done", text="x")]))
+    lines = [json.loads(line[6:]) for line in came.splitlines() if line.startswith(b"data: ")]
+    shown = "".join(line.get("delta", "") for line in lines)
+    assert shown == f"so {KEY[:3]}***!"
