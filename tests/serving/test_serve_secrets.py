@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("aiohttp")
@@ -233,6 +233,9 @@ secrets = st.text(letters, min_size=8, max_size=40)
 
 
 @given(secrets, st.text(max_size=20), st.sampled_from(sorted(FORMS)), st.text(max_size=20))
+@example("0000000ß000000<", "", "html", "")
+@example("0000<%00", "", "html", "")
+@example("00\\+0000", "", "json", "")
 def test_every_form_of_every_key_is_masked(key: str, before: str, form: str, after: str) -> None:
     mask = mask_of("http://x/", {"authorization": f"Bearer {key}"})
     assert mask is not None

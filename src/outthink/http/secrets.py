@@ -39,7 +39,12 @@ class SecretMask:
         forms = [form for secret in long for form in packed(secret)]
         self._plain = (*long, *halves, *forms)
         self.in_pieces = SecretForms([*long, *forms], MASK) if long else None
-        self._long, self._pattern = (*long, *halves), written([*long, *halves])
+        whole = [*long, *halves]
+        # What looks like an escape in a secret is read as one, too, and of backslashes nobody knows whose they are.
+        self._long, self._pattern = (
+            {_bare(text) for secret in whole for text in (secret, unescaped(secret))},
+            written(whole),
+        )
         # A short one without a digit or a sign, such as EMPTY, is a placeholder that an answer may well hold.
         telling = [word for word in short if len(word) >= _ALONE and _is_mixed(word)]
         self._telling, self._words = _words(telling), _words(short)
@@ -51,7 +56,7 @@ class SecretMask:
             if form in content:
                 content = content.replace(form, MASK)
         if self._long and (b"\\" in content or b"%" in content or b"&" in content):
-            plain = unescaped(content)
+            plain = _bare(unescaped(content))
             if any(
                 secret in plain or (b" " in secret and secret in plain.replace(b"+", b" ")) for secret in self._long
             ):
@@ -163,13 +168,18 @@ def _of_query(query: str) -> Iterator[str]:
         yield from (value for _, value in terms if len(value) >= _ANYWHERE)
 
 
+def _bare(text: bytes) -> bytes:
+    return text.replace(b"\\", b"")
+
+
 def _is_mixed(secret: bytes) -> bool:
     return not (secret.isalpha() or secret.isdigit())
 
 
-def _halves(secret: bytes) -> tuple[bytes, bytes]:
-    middle = (len(secret) + 1) // 2
-    return secret[:middle], secret[-middle:]
+def _halves(secret: bytes) -> Iterator[bytes]:
+    letters = secret.decode("utf-8", "surrogateescape")
+    middle = (len(letters) + 1) // 2  # of letters: half of one would be left where it is masked
+    return (half.encode("utf-8", "surrogateescape") for half in (letters[:middle], letters[-middle:]))
 
 
 def _words(words: Iterable[bytes]) -> re.Pattern[bytes] | None:
