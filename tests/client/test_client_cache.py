@@ -36,6 +36,9 @@ def test_a_cache_of_responses_is_kept_under_the_whole_address_and_model(
         for _ in range(2):
             asyncio.run(twice(lambda: ot.OpenAIEngine(other.url, "toy")))
         assert len(other.calls) == 1
+        for calls, user, term in ((4, "u:p@", ""), (5, "v:p@", ""), (6, "", "?deployment=b"), (6, "", "")):
+            asyncio.run(twice(server.url.replace("//", f"//{user}") + term))
+            assert len(server.calls) == calls
         server.routes["/v1/models"] = models("another")  # the first model of the server is another one now
         asyncio.run(twice(server.url))
-        assert len(server.calls) == 4
+        assert len(server.calls) == 7

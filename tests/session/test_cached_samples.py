@@ -147,6 +147,13 @@ def test_another_request_is_no_hit(cache: ResponseCache, change: dict[str, Any])
         "value = json_set(value, '$.index', 99)",
         "value = json_set(value, '$.confidence', 'x')",
         "value = json_set(value, '$.logprobs', 3)",
+        "value = json_set(value, '$.logprobs', json('[\"a\"]'))",
+        "value = json_set(value, '$.scores', json('[null]'))",
+        "value = json_set(value, '$.index', json('null'))",
+        "value = json_set(value, '$.verifier_tokens', 'many')",
+        "value = json_set(value, '$.self_certainty', json('[]'))",
+        "value = json_set(value, '$.confidence', json('[[\"a\"], 1, 2]'))",
+        "value = json_set(value, '$.confidence', json('[[1.5], \"x\", 2]'))",
         "value = json_remove(value, '$.text')",
         "value = '" + "[" * 100_000 + "'",
     ],
@@ -162,6 +169,22 @@ def test_a_broken_entry_is_a_miss_and_is_replaced(cache: ResponseCache, change: 
 def test_a_cache_that_became_unreadable_costs_no_answer(cache: ResponseCache) -> None:
     cache.store._database.execute("ALTER TABLE samples RENAME COLUMN value TO other")
     assert answers(play(cache).value) == list("123456")
+
+
+def test_a_request_does_not_wait_for_another_process_that_keeps_the_cache_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUTTHINK_CACHE", str(tmp_path))
+    caches = [ResponseCache.default(lambda: "scripted") for _ in range(2)]
+    other = caches[1].store._database
+    other.execute("BEGIN IMMEDIATE")
+    ((milliseconds,),) = caches[0].store._database.execute("PRAGMA busy_timeout")
+    assert milliseconds <= 200
+    assert answers(play(caches[0]).value) == list("123456")
+    other.execute("ROLLBACK")
+    assert play(ResponseCache.default(lambda: "scripted")).count("cached") == 0
+    for cache in caches:
+        cache.close()
 
 
 def test_keys_tell_engines_and_sample_numbers_apart() -> None:

@@ -35,6 +35,7 @@ from outthink.core.receipt import Result, Verdict
 from outthink.core.request import AnswerKind, AnswerReader, Budget, Request
 from outthink.economics.tariff import Tariff
 from outthink.engines.locate import locate
+from outthink.engines.openai.engine import OpenAIEngine
 from outthink.engines.protocol import Engine, complete
 from outthink.session.open import OpenSession, SessionOptions, Source, open_session
 from outthink.session.runner import Places
@@ -315,10 +316,10 @@ class _Held:
     def _name(self) -> str:
         """What its cached responses lie under: where it is, and the model that is asked there."""
         engine, given = self.engine, self.given
-        where = engine.url
+        where = engine.server.address.whole if isinstance(engine, OpenAIEngine) else engine.url
         if where is None and isinstance(given, str):
             where = str(Path(given).resolve()) if Path(given).is_file() else given
-        return f"{where or type(engine).__qualname__} {engine.model}"
+        return f"{where or f'{type(engine).__module__}.{type(engine).__qualname__}'} {engine.model}"
 
     async def aclose(self) -> None:
         if self.responses is not None:

@@ -70,6 +70,11 @@ class Address:
         return cls(origin + path, origin + root, parts.query, userinfo)
 
     @property
+    def whole(self) -> str:
+        """All that tells it from another, secrets included: to be hashed only."""
+        return "\n".join((self.base, self.query, self.userinfo or ""))
+
+    @property
     def local(self) -> bool:
         """Whether the host is this machine."""
         host = urlsplit(self.base).hostname or ""

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,8 @@ _PAUSE = 0.01
 """Seconds between two attempts to switch a file's log on."""
 _PATIENCE = 30.0
 """Seconds to wait for another process."""
+_BRIEF, _RESTS = 0.1, 10.0
+"""Seconds that a request waits for another process to keep its answer; after those in vain, seconds without a try."""
 _ROOM = "check the folder, make room there, and run the same command again: what is saved stays"
 _FIELDS = {field.name for field in fields(Sample)}
 
@@ -36,11 +38,14 @@ class SampleStore:
 
     Args:
         synchronous: FULL survives power loss after each commit (record's journal), NORMAL a kill -9.
+        patience: seconds to wait, at each access, for another process that writes.
 
     Raises BadInput for a file that is not such a store.
     """
 
-    def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "NORMAL") -> None:
+    def __init__(
+        self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "NORMAL", patience: float = _PATIENCE
+    ) -> None:
         self.path = path
         try:
             private_folder(path.parent)
@@ -50,6 +55,7 @@ class SampleStore:
             self._database.execute(f"PRAGMA synchronous={synchronous}")
             self._database.execute("CREATE TABLE IF NOT EXISTS samples (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             self._database.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            self._database.execute(f"PRAGMA busy_timeout={patience * 1000:.0f}")
         except (OSError, sqlite3.OperationalError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise BadInput("store", str(path), f"cannot be written ({reason})", _ROOM) from None
@@ -162,12 +168,14 @@ def _decode(value: dict[str, Any]) -> Sample:
         known["confidence"] = ConfidenceTrace(tuple(values), stride, tokens)
     for name in ("logprobs", "scores"):
         known[name] = tuple(known.get(name, ()))
+    numbers = [*known["logprobs"], *known["scores"]]
+    if known.get("confidence") is not None:
+        numbers += [*known["confidence"].values, known["confidence"].stride, known["confidence"].tokens]
     sample = Sample(**known)
     texts = (sample.text, sample.rule, sample.finish_reason, sample.reasoning)
-    numbers = (sample.index, sample.tokens, sample.prompt_tokens, sample.mean_logprob)
-    good = all(isinstance(text, str) for text in texts) and all(
-        isinstance(number, int | float | None) for number in numbers
-    )
+    maybe = (sample.tokens, sample.prompt_tokens, sample.mean_logprob, sample.self_certainty, sample.verifier_tokens)
+    numbers += [sample.index, *(number for number in maybe if number is not None)]
+    good = all(isinstance(text, str) for text in texts) and all(isinstance(number, int | float) for number in numbers)
     if not good or not all(isinstance(text, str | None) for text in (sample.answer, sample.stop)):
         raise ValueError("a sample has values of other types")
     return sample
@@ -197,11 +205,12 @@ class ResponseCache:
 
     def __init__(self, store: SampleStore, engine: Callable[[], str]) -> None:
         self.store, self._engine = store, engine
+        self._writes_from = 0.0
 
     @classmethod
     def default(cls, engine: Callable[[], str]) -> ResponseCache:
         """The cache in the user's cache folder."""
-        return cls(SampleStore(default_path()), engine)
+        return cls(SampleStore(default_path(), patience=_BRIEF), engine)
 
     def get(self, call: Call) -> Sample | None:
         """The sample this call gave before; None also where its entry is broken, which makes room for a new one."""
@@ -213,15 +222,22 @@ class ResponseCache:
         else:
             if sample is None or sample.index == call.index:
                 return sample
-        with suppress(BadInput):  # a file that takes no changes is as good as an empty one
-            self.store.drop(key)
+        self._change(lambda: self.store.drop(key))  # a file that takes no changes is as good as an empty one
         return None
 
     def put(self, call: Call, sample: Sample) -> None:
         """Keep a finished sample, where there is room for it."""
         # An answer that cannot be kept is an answer all the same, and it is paid for.
-        with suppress(BadInput):
-            self.store.put(call_key(self._engine(), call), sample)
+        self._change(lambda: self.store.put(call_key(self._engine(), call), sample))
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Make a change if the file takes it; the request that waits for it has a deadline."""
+        if time.monotonic() < self._writes_from:
+            return
+        try:
+            change()
+        except BadInput:
+            self._writes_from = time.monotonic() + _RESTS
 
     def close(self) -> None:
         """Close the store."""
