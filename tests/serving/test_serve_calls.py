@@ -200,6 +200,24 @@ def test_a_call_that_was_cut_off_says_so(proxy: ProxyServer, backend: ChatServer
         ([{"links": [{"url": "a"}]}, {"links": [{"url": "b"}]}], {"links": [{"url": "a"}, {"url": "b"}]}),
         ([{"audio": {"id": "i", "data": "x"}}] * 2, {"audio": {"id": "i", "data": "xx"}}),
         ([{"odd": 2.5}, {"odd": 2.5}, {"odd": None}, {"odd": ""}], {"odd": 2.5}),
+        ([{"odd": 1}, {"odd": 2}], {"odd": 2}),
+        ([{"odd": False}, {"odd": True}], {"odd": True}),
+        ([{"odd": 1}, {"odd": "text"}], {"odd": "text"}),
+        ([{"content": 4}, {"content": False}], {"content": "4false 1"}),
+        (
+            [
+                {"content": [{"type": "thinking", "thinking": "a", "signature": "s", "closed": True}]},
+                {"content": [{"type": "text", "text": "b", "citations": ["c"], "id": "t"}]},
+            ],
+            {
+                "reasoning_content": "a",
+                "content": "b 1",
+                "content_parts": [
+                    {"type": "thinking", "signature": "s", "closed": True},
+                    {"type": "text", "citations": ["c"], "id": "t"},
+                ],
+            },
+        ),
         ([{"refusal": False}, {"tool_calls": 3}], {"refusal": False, "tool_calls": 3}),
     ],
 )  # fmt: skip
@@ -219,6 +237,43 @@ def test_fields_of_the_choice(proxy: ProxyServer, backend: ChatServer, model: st
     backend.routes[CHAT] = stream(*steps, event({"choices": [end]}), DONE)
     assert proxy.chat(model).json["choices"][0]["token_ids"] == [0, 1, 7]
     assert proxy.chat(model, stream=True).events[-2]["choices"][0]["token_ids"] == [0, 1, 7]
+
+
+TOLD: list[Delta] = [
+    {"system_fingerprint": "f", "provider": "P", "prompt_filter_results": [{"index": 0}], "obfuscation": "xyz"},
+    {"system_fingerprint": "f", "provider": "P", "citations": ["u"], "x_groq": {"id": "r"}},
+    {"system_fingerprint": "f", "provider": "P", "citations": ["u", "v"], "x_groq": {"usage": {"n": 1}}, "cost": None},
+    {"citations": [], "service_tier": "flex", "timings": {"predicted_n": 1}, "outthink": {"receipt": "none of ours"}},
+]
+REPLIES: Delta = {
+    "system_fingerprint": "f",
+    "provider": "P",
+    "prompt_filter_results": [{"index": 0}],
+    "citations": ["u", "v"],
+    "x_groq": {"id": "r", "usage": {"n": 1}},
+    "service_tier": "flex",
+}
+HEAD = {"id", "object", "created", "model", "choices", "usage", "outthink"}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_fields_of_the_reply(proxy: ProxyServer, backend: ChatServer, model: str) -> None:
+    backend.routes[CHAT] = stream(
+        *(chunk(text, **told) for text, told in zip("abcd", TOLD, strict=True)), chunk(finish="stop"), usage(5, 2), DONE
+    )
+    got = proxy.chat(model).json
+    assert {name: value for name, value in got.items() if name not in HEAD} == REPLIES
+    assert got["outthink"]["receipt"]["tokens"]
+    *_, last, counted, _ = proxy.chat(model, stream=True, stream_options={"include_usage": True}).events
+    assert {name: value for name, value in last.items() if name not in HEAD} == REPLIES
+    assert counted["system_fingerprint"] == "f"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_lists_of_which_some_elements_have_an_index(proxy: ProxyServer, backend: ChatServer, model: str) -> None:
+    for pieces in ([[{"index": 0, "a": "x"}], [{"a": "y"}]], [[{"index": 0, "a": "x"}, {"a": "y"}]]):
+        _, streamed = asked(proxy, backend, model, [{"odd": piece} for piece in pieces])
+        assert streamed["message"]["odd"] == [{"index": 0, "a": "x"}, {"index": 1, "a": "y"}]
 
 
 def test_log_probabilities_of_tokens_without_text_stream_too(proxy: ProxyServer, backend: ChatServer) -> None:
@@ -256,6 +311,16 @@ def test_a_character_in_halves_is_one(proxy: ProxyServer, backend: ChatServer, m
     deltas = [{"content": "a\ud83d"}, {"content": "\ude00"}, {"content": "\ud83d"}, {"content": "\ude00b\ud83d"}]
     for choice in asked(proxy, backend, model, deltas):
         assert choice["message"]["content"] == "a\U0001f600\U0001f600b\ufffd"
+    for name in ("reasoning_content", "refusal"):
+        for choice in asked(proxy, backend, model, [{name: delta["content"]} for delta in deltas]):
+            assert choice["message"][name] == "a\U0001f600\U0001f600b\ufffd"
+            assert not choice["message"].get("content")
+
+
+def test_control_characters_in_a_text_are_read(proxy: ProxyServer, backend: ChatServer) -> None:
+    backend.routes[CHAT] = stream(chunk("a?b").replace(b"?", b"\0\t"), chunk(finish="stop"), DONE)
+    for model in MODELS:
+        assert proxy.chat(model).json["choices"][0]["message"]["content"] == "a\0\tb"
 
 
 def test_a_count_of_nothing_beside_calls_is_unknown(proxy: ProxyServer, backend: ChatServer) -> None:

@@ -106,6 +106,13 @@ def test_one_call_reads_the_prompt_once(backend: ChatServer, proxy: ProxyServer)
     assert any("shared a call" in note for note in receipt["notes"])
 
 
+def test_fields_of_the_reply_belong_to_all(backend: ChatServer, proxy: ProxyServer) -> None:
+    beside = event({"choices": [], "citations": ["u"]})
+    backend.routes["/v1/chat/completions"] = choices(2, tail=(beside,))
+    got = proxy.chat("outthink/self-consistency@2").json
+    assert (asked(backend), got["citations"]) == ([2], ["u"])
+
+
 def test_what_only_the_total_counts_is_charged_too(backend: ChatServer, proxy: ProxyServer) -> None:
     backend.routes["/v1/chat/completions"] = choices(2, total=2 * len(TEXTS) + 2)  # an end-of-text token each
     assert ask(proxy)["tokens"] == PROMPT + 2 * len(TEXTS) + 2

@@ -153,7 +153,7 @@ def read_event(block: bytes) -> bytes | None:
     return ErrorEvent(data) if failed else data
 
 
-_decode = json.JSONDecoder().raw_decode
+_decode = json.JSONDecoder(strict=False).raw_decode  # some servers write control characters as they are
 
 Kind = Literal["unknown", "events", "object", "page"]
 

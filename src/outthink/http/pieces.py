@@ -86,7 +86,9 @@ def _append(known: list[Json], pieces: list[Json]) -> list[Json]:
             new.append(piece)
         elif (index := index_of(piece)) is None or (element := _continues(known, index, piece)) is None:
             known.append({**piece})
-            new.append(piece if index is None else {**piece, "index": len(known) - 1})
+            # Official clients want an index in all elements of a list, or in none.
+            numbered = index is not None or (isinstance(known[0], dict) and index_of(known[0]) is not None)
+            new.append({**piece, "index": len(known) - 1} if numbered else piece)
         elif inner := merge(element, piece):
             new.append({**inner, "index": known.index(element)})
     return new
@@ -113,12 +115,10 @@ def index_of(piece: JsonDict) -> int | None:
 
 
 def placed(value: Json) -> Json:
-    """A list whose elements with an index have their places as indices, as clients expect; other values as they are."""
-    if not isinstance(value, list):
+    """A list of which an element has an index, with their places as indices, as clients expect; other values as is."""
+    if not isinstance(value, list) or not any(isinstance(item, dict) and "index" in item for item in value):
         return value
-    return [
-        {**item, "index": at} if isinstance(item, dict) and "index" in item else item for at, item in enumerate(value)
-    ]
+    return [{**item, "index": at} if isinstance(item, dict) else item for at, item in enumerate(value)]
 
 
 def streamable(value: Json) -> bool:

@@ -6,6 +6,7 @@ that some repeat the prefix they were sent. Does not know bytes, connections or 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -347,7 +348,7 @@ class Said(NamedTuple):
     thought: str
     refusal: str
     others: list[Json]
-    """Parts of the content that are no text."""
+    """Parts of the content that are no text, and what parts hold beside it."""
 
 
 def read_said(piece: JsonObject) -> Said:
@@ -358,7 +359,8 @@ def read_said(piece: JsonObject) -> Said:
         if (value := piece.get(key)) and (thought := _told(value)):
             break
     if not isinstance(content, list | dict):
-        return Said(content if isinstance(content, str) else "", thought, refused, [])
+        text = "" if content is None else content if isinstance(content, str) else json.dumps(content)
+        return Said(text, thought, refused, [])
     texts: list[str] = []
     thoughts, refusals = [thought], [refused]
     others: list[Json] = []
@@ -373,6 +375,8 @@ def read_said(piece: JsonObject) -> Said:
             thoughts.append(text)
         else:
             texts.append(text)
+        if text and isinstance(part, dict) and (beside := _beside_text(part)):
+            others.append(beside)
     return Said("".join(texts), "".join(thoughts), "".join(refusals), [part for part in others if not _is_bare(part)])
 
 
@@ -385,6 +389,16 @@ def _told(value: Json, levels: int = _NESTED) -> str:
     if isinstance(value, dict):
         return next((text for name in _TEXTS if (text := _told(value.get(name), levels - 1))), "")
     return ""
+
+
+_LABELS = ("type", "id", "index", "status", "format")
+
+
+def _beside_text(part: JsonObject) -> JsonObject:
+    """What a part holds beside its text, a signature or citations; empty where that is nothing but labels."""
+    beside = {name: value for name, value in part.items() if name not in _TEXTS}
+    told = [name for name, value in beside.items() if value and isinstance(value, str | list | dict)]
+    return beside if any(name not in _LABELS for name in told) else {}
 
 
 def _is_bare(part: Json) -> bool:

@@ -14,18 +14,19 @@ from itertools import groupby
 from types import NoneType
 
 from outthink.core.errors import EngineError
+from outthink.core.text import writable
 from outthink.engines.openai.reading import THOUGHT, first_choice, read_said
 from outthink.engines.protocol import Call
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict
-from outthink.http.pieces import is_deep, is_empty, merge, streamable, whole
+from outthink.http.pieces import is_deep, is_empty, merge, placed, streamable, whole
 from outthink.serving.chat.tools import ToolCalls
 
 CALLS_MARK = "<tool_calls>"
 """Stands in a sample's text between its content and its tool calls."""
 _READ: dict[str, type | tuple[type, ...]] = {
     "role": (str, int, float, list, dict, NoneType),
-    "content": (str, list, dict, NoneType),
+    "content": (str, int, float, list, dict, NoneType),
     "tool_calls": (list, dict, NoneType),
     "function_call": (dict, NoneType),
     "refusal": (str, NoneType),
@@ -35,6 +36,8 @@ _READ: dict[str, type | tuple[type, ...]] = {
 _TEXT = frozenset({str, NoneType})
 _SPOKEN = frozenset({"role", "content", "refusal", "reasoning_content"})
 _CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason", "logprobs", "text"})
+_CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage", "timings", "error", "outthink"})
+_CHUNK_FIELDS |= {"obfuscation"}  # of varying length in each chunk
 _NOTHING = ("", "")
 _DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 _MARK = re.compile(
@@ -48,6 +51,7 @@ class RawChoice:
     __slots__ = (
         "_held",
         "_thoughts",
+        "beside",
         "calls",
         "details",
         "extra",
@@ -79,6 +83,8 @@ class RawChoice:
         """Those of them that a client could not put together from pieces."""
         self.more: JsonDict = {}
         """Unknown fields of the choice."""
+        self.beside: JsonDict = {}
+        """Unknown fields of the reply."""
         self.details: JsonDict = {}
         """What the usage says of its counts beyond their sums."""
 
@@ -87,6 +93,8 @@ class RawChoice:
         self.said = _NOTHING
         if isinstance(usage := chunk.get("usage"), dict):
             self.add_usage(usage)
+        if not chunk.keys() <= _CHUNK_FIELDS:
+            self.add_beside(chunk)
         choice = first_choice(chunk.get("choices"))
         if choice is None:
             return {}
@@ -116,6 +124,16 @@ class RawChoice:
     def add_usage(self, usage: JsonDict) -> None:
         """Heed what a usage tells beyond the counts that everybody reads; it holds all so far."""
         self.details |= {name: usage[name] for name in _DETAILS if isinstance(usage.get(name), dict)}
+
+    def add_beside(self, chunk: JsonDict) -> None:
+        """Heed what a chunk tells of the reply itself; each chunk tells all that is known by then, as of the usage."""
+        for name, value in chunk.items():
+            if name in _CHUNK_FIELDS or is_empty(value):
+                continue
+            if is_deep(value):
+                raise EngineError("the backend sent a reply that is nested too deeply", fatal=True)
+            before = self.beside.get(name)
+            self.beside[name] = {**before, **value} if isinstance(value, dict) and isinstance(before, dict) else value
 
     def _add_message(self, piece: JsonDict) -> JsonDict:
         if len(piece) == 1 and (more := self.calls.continued(piece.get("tool_calls"))) is not None:
@@ -153,14 +171,18 @@ class RawChoice:
     def _add_unknown(self, fields: JsonDict) -> JsonDict:
         for name, value in fields.items():
             if is_empty(self.extra.get(name)):
-                held = is_empty(value) or not streamable(value)
+                # Official clients add numbers up, which servers tell anew.
+                held = is_empty(value) or isinstance(value, int | float) or not streamable(value)
                 (self._held.add if held else self._held.discard)(name)
         return {name: value for name, value in merge(self.extra, fields).items() if name not in self._held}
 
     def rest(self) -> JsonDict:
         """What `add` has not told, because clients could not have put it together."""
         calls = self.calls.rest()
-        return {**({"tool_calls": calls} if calls else {}), **{name: whole(self.extra[name]) for name in self._held}}
+        return {
+            **({"tool_calls": calls} if calls else {}),
+            **{name: placed(whole(self.extra[name])) for name in self._held},
+        }
 
     @property
     def tail(self) -> str:
@@ -176,13 +198,14 @@ class RawChoice:
 
     def message(self, content: str) -> JsonDict:
         """The message as one object, in OpenAI's layout."""
-        if self.refusal and content.endswith(self.refusal):
-            content = content[: -len(self.refusal)]  # the engine reads a refusal as text
-        silent = self.calls or self.function or self.refusal
+        refusal = writable(self.refusal)
+        if refusal and content.endswith(refusal):
+            content = content[: -len(refusal)]  # the engine reads a refusal as text
+        silent = self.calls or self.function or refusal
         message: JsonDict = {"role": "assistant", "content": content or (None if silent else "")}
-        message["refusal"] = self.refusal or None
+        message["refusal"] = refusal or None
         if self._thoughts:
-            message["reasoning_content"] = "".join(self._thoughts)
+            message["reasoning_content"] = writable("".join(self._thoughts))
         if self.calls:
             message["tool_calls"] = self.calls.messages()
         if self.function:
@@ -205,6 +228,7 @@ def _hosted(call: JsonDict) -> JsonDict:
 # is most of what a fast backend's stream costs us. Only runs of plain text are joined.
 
 _PLAIN = frozenset({"index", "delta", "finish_reason", "logprobs"})
+_PLAIN_CHUNK = _CHUNK_FIELDS | {"system_fingerprint", "service_tier", "provider"}
 _BESIDE = ("usage", "timings", "error")
 
 
@@ -239,7 +263,7 @@ def _plain_logprobs(chunk: JsonDict) -> bool | None:
 def _plain_choice(chunk: JsonDict) -> JsonDict | None:
     """The choice of a chunk that holds text and nothing that could matter besides."""
     choices = chunk.get("choices")
-    if type(choices) is not list or len(choices) != 1:
+    if type(choices) is not list or len(choices) != 1 or not chunk.keys() <= _PLAIN_CHUNK:
         return None
     choice = choices[0]
     if type(choice) is not dict or choice.get("finish_reason") is not None or not choice.keys() <= _PLAIN:

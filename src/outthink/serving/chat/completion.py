@@ -44,9 +44,12 @@ class Layout:
         self.id, self.model, self.created = "chatcmpl-" + receipt_id.removeprefix("rcpt-"), model, int(time.time())
         self._logprobs, self._top = logprobs, top or 0
 
-    def completion(self, choices: list[JsonDict], usage: JsonDict, receipt: JsonDict) -> JsonDict:
-        """The reply as one object."""
-        return {**self._head("chat.completion"), "choices": choices, "usage": usage, "outthink": {"receipt": receipt}}
+    def completion(
+        self, choices: list[JsonDict], usage: JsonDict, receipt: JsonDict, sample: RawChoice | None
+    ) -> JsonDict:
+        """The reply as one object; `sample`: of its first choice."""
+        told = {"choices": choices, "usage": usage, "outthink": {"receipt": receipt}}
+        return {**_beside(sample), **self._head("chat.completion"), **told}
 
     def choice(self, index: int, text: str, sample: RawChoice | None, *, cut: bool) -> JsonDict:
         """One choice; `cut`: the budget ended before it was finished."""
@@ -76,13 +79,15 @@ class Layout:
     def last(self, index: int, reason: str, receipt: JsonDict | None, sample: RawChoice | None) -> bytes:
         """The event that ends a choice; the receipt rides on it, and what else was told of the choice."""
         # Official clients break at named events and at empty choices, and never see what follows [DONE].
-        beside = {} if receipt is None else {"outthink": {"receipt": receipt}}
+        beside = {} if receipt is None else {**_beside(sample), "outthink": {"receipt": receipt}}
         choice = {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason, **_more(sample)}
         return self._event([choice], beside)
 
-    def usage(self, usage: JsonDict) -> bytes:
-        """The event that `include_usage` asks for."""
-        return self._event([], {"usage": usage})
+    def usage(self, usage: JsonDict, sample: RawChoice | None) -> bytes:
+        """The event that `include_usage` asks for; `sample`: of the first choice."""
+        # The official client takes the fingerprint of the last chunk for that of the reply.
+        beside = {name: value for name, value in _beside(sample).items() if isinstance(value, str)}
+        return self._event([], {**beside, "usage": usage})
 
     def pieces(self, index: int, text: str, sample: RawChoice | None, *, thoughts: bool = True) -> bytes:
         """A decided choice as events; without its `thoughts` where they have been shown."""
@@ -123,6 +128,11 @@ def _message(text: str, sample: RawChoice | None) -> JsonDict:
 def _more(sample: RawChoice | None) -> JsonDict:
     """Fields of a choice that nobody here knows."""
     return {} if sample is None else {name: whole(value) for name, value in sample.more.items()}
+
+
+def _beside(sample: RawChoice | None) -> JsonDict:
+    """Fields of a reply that nobody here knows."""
+    return {} if sample is None else sample.beside
 
 
 def finish_reason_of(sample: RawChoice | None, *, cut: bool) -> str:
@@ -194,8 +204,8 @@ class Streaming:
         self.thought = False
         """The thinking has been sent."""
         self._first: RawChoice | None = None
-        self._half = ""
-        """Half a character, as some servers cut texts: the rest of it comes with the next piece."""
+        self._halves: dict[str, str] = {}
+        """Half a character of a field, as some servers cut texts: the rest of it comes with the next piece."""
         self._told = (0, 0)
         """Entries of log-probabilities that have been sent."""
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -209,11 +219,11 @@ class Streaming:
                 self.thought = True
                 self.put(self.layout.chunk({"reasoning_content": text}))
             return
-        text = delta.get("content")
-        if text and type(text) is str and (self._half or "\ud800" <= text[-1] <= "\udbff"):
-            text = self._half + text
-            self._half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
-            delta = {**delta, "content": writable(text.removesuffix(self._half))}
+        for name, text in delta.items():
+            if type(text) is str and text and (name in self._halves or "\ud800" <= text[-1] <= "\udbff"):
+                half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+                delta = {**delta, name: writable(self._halves.pop(name, "") + text.removesuffix(half))}
+                self._halves |= {name: half} if half else {}
         told = len(sample.logprobs), len(sample.refused)
         if not delta and told == self._told:
             return
@@ -230,8 +240,7 @@ class Streaming:
     def rest(self) -> bytes:
         """What was held back of an answer that has been shown piece by piece."""
         rest = self._first.rest() if self._first is not None else {}
-        if self._half:
-            rest["content"] = writable(self._half)
+        rest |= {name: writable(half) for name, half in self._halves.items()}
         return self.layout.chunk(rest) if rest else b""
 
     def put(self, event: bytes) -> None:

@@ -364,6 +364,8 @@ class SharedCall:
             rows = [row for row in choices if isinstance(row, dict)] if isinstance(choices, list) else []
             if not rows:
                 self._engine.check(chunk)
+                for choice in self.choices:
+                    choice.call.choice.add_beside(chunk)
             for row in rows:
                 index = row.get("index") or 0
                 row["index"] = 0  # whoever reads one sample heeds the first choice alone

@@ -199,7 +199,7 @@ class _Exchange:
             reason = finish_reason_of(sample, cut=_is_cut(receipt))
             events += layout.last(index, reason, receipt if index == 0 else None, sample)
         if self.run.question.usage:
-            events += layout.usage(usage_of(self.run.receipt(), self.run.choices()))
+            events += layout.usage(usage_of(self.run.receipt(), self.run.choices()), self.run.sample(texts[0]))
         return events + DONE
 
     def _texts(self, verdict: Verdict) -> list[str]:
@@ -209,7 +209,8 @@ class _Exchange:
         """The whole reply as one object."""
         cut = _is_cut(receipt)
         choices = [self.layout.choice(at, text, self.run.sample(text), cut=cut) for at, text in enumerate(texts)]
-        return encode(self.layout.completion(choices, usage_of(self.run.receipt(), self.run.choices()), receipt))
+        usage = usage_of(self.run.receipt(), self.run.choices())
+        return encode(self.layout.completion(choices, usage, receipt, self.run.sample(texts[0])))
 
     def _decided(self, verdict: Verdict) -> None:
         """The answer is known; in a stream it begins now, while the rest is still being closed."""
