@@ -99,6 +99,10 @@ ASKED: list[dict[str, Any]] = [
     {"model": "outthink/single", "outthink": {"answer": "math"}},
     {"model": "outthink/atom-of-thoughts"},
     {"model": "outthink/best-of-n@2", "outthink": {"verifier": "judge"}},
+    {"model": f"outthink/budget-forcing:max_think=9,inject={PROMPT} 1,cue={PROMPT} 2"},
+    {"model": f"outthink/early-exit:cue={PROMPT}", "outthink": {"strategy": f"think-with-me:cue={PROMPT}"}},
+    {"model": f"outthink/{PROMPT}", "outthink": {"strategy": f"self-consistency:n=2,ties={PROMPT}"}},
+    {"model": "tiny", "headers": {"x-outthink-strategy": f"beam:n=2,separator={PROMPT}"}},
 ]
 
 

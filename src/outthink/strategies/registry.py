@@ -11,14 +11,16 @@ import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
-from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args
 
 from outthink.core.errors import BadInput, OutthinkError, need_known
 from outthink.core.plugins import load, owner, resolve_beside, taken
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
+from outthink.core.sample import MEASURES
 from outthink.session.session import Session
 from outthink.strategies.prompts import STYLES, apply_style
+from outthink.verifiers.protocol import AGGREGATIONS
 
 Parameter = str | int | float | None
 """What a parameter may be; a truth value is an int."""
@@ -39,6 +41,17 @@ JudgesWhen = Literal["never", "always", "parameter"]
 def _defaults(function: StrategyFunction) -> dict[str, Parameter]:
     parameters = list(inspect.signature(function).parameters.values())[2:]  # behind session and request
     return {parameter.name: parameter.default for parameter in parameters}
+
+
+@cache
+def _words(function: StrategyFunction) -> frozenset[Parameter]:
+    """Texts that mean something to a strategy; any other may be a part of a prompt."""
+    kinds = [parameter.annotation for parameter in inspect.signature(function).parameters.values()]
+    module = inspect.getmodule(function)
+    names = {} if module is None else vars(module)
+    named = [names.get(kind) if isinstance(kind, str) else kind for kind in kinds]
+    choices = [word for kind in named for word in get_args(kind)]
+    return frozenset([*MEASURES, *AGGREGATIONS, "verifier", *choices, *_defaults(function).values()])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +267,15 @@ class Spec:
         name, canonical = self.strategy.name, self.canonical
         size = [f"n={self.n}"] if self.strategy.sized else []
         return self._written([*size, *filter(None, [canonical[len(name) + 1 :]])])
+
+    @property
+    def public(self) -> Spec:
+        """The same as it may be kept: three stars stand for each text that is no word of ours."""
+        words = _words(self.strategy.function)
+        texts: dict[str, Parameter] = {
+            key: "***" for key, value in self.parameters.items() if isinstance(value, str) and value not in words
+        }
+        return Spec(self.strategy, self.parameters | texts, self.style) if texts else self
 
     def _written(self, settings: Sequence[str]) -> str:
         name = self.strategy.name

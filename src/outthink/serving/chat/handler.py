@@ -105,7 +105,7 @@ class _Exchange:
     ) -> None:
         self.app, self.request, self.content = app, request, content
         self.account = account = Account(
-            app.ledger, key, _CHAT, named, question.stream, content=content, watchers=app.watchers
+            app.ledger, key, _CHAT, options.stored_model(named), question.stream, content=content, watchers=app.watchers
         )
         self.layout = Layout(account.id, named, logprobs=question.logprobs, top=question.top_logprobs)
         self.streaming = Streaming(
@@ -133,7 +133,7 @@ class _Exchange:
         if question.stream and isinstance(run.plan, Spec) and question.choices == 1:
             self.streaming.mode = run.plan.strategy.streams
         self.app.admitted(self.request)
-        if (trace := account.admitted(run.name, self.request.headers.get("traceparent"))) is not None:
+        if (trace := account.admitted(run.stored_name, self.request.headers.get("traceparent"))) is not None:
             run.headers["traceparent"] = trace
         try:
             await run.prepare_reader()
@@ -232,7 +232,7 @@ class _Exchange:
 
     async def _settle(self, receipt: JsonDict, status: int, body: bytes | None, failure: Failure | None = None) -> None:
         kept = self.run.stored_receipt(receipt, content=self.app.ledger.logs_content)
-        record = self.account.spent(self.run.receipt(), self.run.model, self.run.name, status, kept)
+        record = self.account.spent(self.run.receipt(), self.run.model, self.run.stored_name, status, kept)
         record.error = failure.stored if failure is not None else None
         record.body = body if self.account.keeps else None
         await self.account.settle(record)

@@ -61,6 +61,19 @@ class RequestOptions:
     answer: str | None = None
     progress: Progress = "comments"
 
+    def stored_model(self, named: str) -> str:
+        """The model that a request names, for ledger, log and traces: without what is written for a model to read."""
+        inside = named.removeprefix(PREFIX)
+        if inside in (named, AUTO):
+            return named
+        spec = self.strategy if self.where == "model" else None
+        if spec is None:  # another strategy runs, and nobody has read this one's name
+            with suppress(Failure):
+                spec = read_strategy("model", inside)
+        if spec is None:
+            return PREFIX + AUTO
+        return named if spec.public is spec else PREFIX + str(spec.public)
+
 
 def beyond_forwarding(body: JsonDict, headers: Mapping[str, str]) -> str | None:
     """The field by which a request asks for more than to be passed through, if it does."""

@@ -115,6 +115,11 @@ class StrategyRun:
         """What ran."""
         return str(self.plan) if isinstance(self.plan, Spec) else f"auto ({self.plan.name})"
 
+    @property
+    def stored_name(self) -> str:
+        """The same for ledger, log and traces: without what a client has written for a model to read."""
+        return str(self.plan.public) if isinstance(self.plan, Spec) else self.name
+
     async def go(self, decided: Callable[[Verdict], None], ceiling: int | None = None) -> Verdict:
         """Carry it out; `decided` gets the verdict before what is still in flight has been closed."""
         request = self.question.request
@@ -189,7 +194,7 @@ class StrategyRun:
 
         Numbers and letters may stay, and so may notes that are known to quote nobody.
         """
-        kept = {**receipt}
+        kept = {**receipt, "strategy": self.stored_name}
         if self.shadowed is not None:  # for the operator: clients get the receipt without it
             kept["shadow"] = self.shadowed
         if content:

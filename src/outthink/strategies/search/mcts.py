@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
+from typing import Literal, get_args
 
 from outthink.core.errors import BadInput, need_known
 from outthink.core.receipt import Verdict
@@ -16,6 +17,9 @@ from outthink.core.request import Request
 from outthink.session.session import Session
 from outthink.strategies.search.beam import guided
 from outthink.strategies.search.search import ROOT, Path, Search
+
+Priors = Literal["uniform", "logprob"]
+Choice = Literal["vote", "visits"]
 
 _BASE, _START = 19652, 1.25
 """Constants of PUCT (Silver et al. 2017)."""
@@ -80,9 +84,9 @@ async def mcts(
     m: int = 4,
     depth: int = 40,
     step_tokens: int = 2048,
-    priors: str = "uniform",
+    priors: Priors = "uniform",
     noise: float = 0.0,
-    choice: str = "vote",
+    choice: Choice = "vote",
     separator: str = "auto",
     aggregation: str = "auto",
 ) -> Verdict:
@@ -91,7 +95,7 @@ async def mcts(
     Priors are uniform, or `logprob`: softmax of the steps' mean log-probabilities. An exact verifier
     judges a sampled completion of each leaf, and its first pass is the answer.
     """
-    for parameter, value, known in (("priors", priors, ("uniform", "logprob")), ("choice", choice, ("vote", "visits"))):
+    for parameter, value, known in (("priors", priors, get_args(Priors)), ("choice", choice, get_args(Choice))):
         need_known(f"mcts:{parameter}", value, known, f"use {' or '.join(known)}")
     if not 0 <= noise <= 1:
         raise BadInput("mcts:noise", noise, "is no share", "give 0 for none and at most 1")

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from outthink.core.errors import BadInput, need_known
 from outthink.core.receipt import Verdict
@@ -68,7 +68,8 @@ class Opinion:
 
 Judge = Callable[[Trace], Awaitable[Opinion | None]]
 """From the trace, whose text up to `pause` is to be judged, to an opinion; None for nonsense."""
-JUDGES = ("rules", "self", "verifier", "probe", "random", "always-continue", "none")
+JudgeName = Literal["rules", "self", "verifier", "probe", "random", "always-continue", "none"]
+JUDGES = get_args(JudgeName)
 
 
 def judge_named(name: str, session: Session, request: Request, chance: float) -> Judge:
@@ -250,7 +251,7 @@ async def think_with_me(
     session: Session,
     request: Request,
     *,
-    judge: str = "rules",
+    judge: JudgeName = "rules",
     pauses: Pauses = "conjunctions",
     max_think: int | None = None,
     m: int = 64,
