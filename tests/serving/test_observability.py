@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from outthink.http.errors import scrub
 from outthink.serving.chat.backends import Policies
-from outthink.serving.observe import logs, metrics
+from outthink.serving.observe import logs, metrics, telemetry
 from outthink.serving.watch import Watcher
 from support.chat_server import ChatServer, Hang, chat, models, refusal, stream, whole
 from support.proxy_server import CHAT, ProxyServer
@@ -245,3 +246,32 @@ def test_nothing_waits_for_a_slow_log(proxy: ProxyServer, tmp_path: Path, monkey
     free.set()
     written.close()
     assert len((tmp_path / "log").read_text().splitlines()) == 20
+
+
+def test_what_an_exporter_says_is_a_line_without_secrets(tmp_path: Path) -> None:
+    log = logs.Logs("info", tmp_path / "log")
+    exporter = logging.getLogger("opentelemetry.exporter.otlp")
+    try:
+        exporter.error("failed with url: %s", "http://me:hunter2-and-more@collector/v1/traces?token=hunter3-and-more")
+    finally:
+        log.close()
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert "failed with url" in json.loads(line)["message"]
+    assert "hunter" not in line
+    assert logging.getLogger("opentelemetry").propagate
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/v1/traces", "?token=a", "/v1/traces/?token=a"])
+def test_spans_reach_a_collector_and_say_nothing_of_what_was_said(ending: str, backend: ChatServer) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    with ChatServer(routes={"/v1/traces": whole({})}) as collector, ProxyServer(backend.url) as proxy:
+        spans = telemetry.Telemetry(telemetry.provider_for(collector.url.removesuffix("/v1") + ending, "ours"))
+        proxy.app.watchers.add(spans)
+        proxy.chat("outthink/self-consistency@2", "needle")
+        proxy.chat("outthink/budget-forcing:max_think=5,cue=needle", "needle")
+        spans.close()
+        assert {seen.path.partition("?")[0] for seen in collector.seen} == {"/v1/traces"}
+        content = b"".join(seen.content for seen in collector.seen)
+        assert content.count(b"gen_ai.usage.input_tokens") == 2
+        assert b"needle" not in content
+        assert b"The answer" not in content

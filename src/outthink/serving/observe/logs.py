@@ -26,6 +26,8 @@ from outthink.serving.protocols import RequestRecord
 from outthink.serving.watch import RefusedRequest, Watcher
 
 NAME = "outthink.serving"
+_NAMES = (NAME, "opentelemetry")
+"""Whose records are ours to write: an exporter's quote the collector's address, and whatever it answers."""
 _IDS = ("id", "key_id")
 _TEXTS = ("endpoint", "model", "backend_model", "strategy", "stopped", "error")
 _NUMBERS = (
@@ -129,11 +131,12 @@ class Logs(Watcher):
         self._refusals = RefusalLimit()
         self._done = threading.Event()
         self._log = logging.getLogger(NAME)
-        self._previous = self._log.level, self._log.propagate
-        self._log.setLevel(self._level)
-        self._log.propagate = False
         self._handler = _QueueHandler(self)
-        self._log.addHandler(self._handler)
+        self._previous = [(log, log.level, log.propagate) for log in map(logging.getLogger, _NAMES)]
+        for log, _, _ in self._previous:
+            log.setLevel(self._level)
+            log.propagate = False
+            log.addHandler(self._handler)
         self._thread = threading.Thread(target=self._write, name="outthink-log", daemon=True)
         self._thread.start()
 
@@ -164,9 +167,10 @@ class Logs(Watcher):
 
     def close(self) -> None:
         """Write what waits, and leave logging as it was."""
-        self._log.removeHandler(self._handler)
-        self._log.setLevel(self._previous[0])
-        self._log.propagate = self._previous[1]
+        for log, level, propagate in self._previous:
+            log.removeHandler(self._handler)
+            log.setLevel(level)
+            log.propagate = propagate
         self._done.set()
         self._thread.join(5.0)
 

@@ -146,7 +146,8 @@ def provider_for(endpoint: str, service: str) -> TracerProvider:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    url = endpoint if endpoint.rstrip("/").endswith("/v1/traces") else endpoint.rstrip("/") + "/v1/traces"
+    bare, mark, query = endpoint.partition("?")
+    url = bare.rstrip("/").removesuffix("/v1/traces") + "/v1/traces" + mark + query
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=5)))
     return provider
