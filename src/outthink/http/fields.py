@@ -177,6 +177,13 @@ def length_field(path: str) -> str | None:
     return {"responses": "max_output_tokens", "embeddings": None}.get(endpoint_of(path), CHAT_LENGTH_FIELDS[0])
 
 
+def with_length_name(content: bytes, name: str) -> bytes:
+    """A chat's body with its length under one of the two names; as it was where it has none."""
+    body = decode(content)
+    told = [body.pop(each) for each in CHAT_LENGTH_FIELDS if each in body]
+    return encode({**body, name: told[0]}) if told else content
+
+
 _WHOLE = re.compile(r"\s*\+?(\d{1,15})(?:\.0*)?\s*\Z", re.ASCII)
 
 

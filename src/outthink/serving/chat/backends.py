@@ -87,12 +87,19 @@ class Backends:
         """
         rules = self.pool.rules(model)
         if more := [each for name in others if name != model for each in self.pool.rules(name).settings]:
-            rules = replace(FieldRules.strictest([*rules.settings, *more]), length_name=rules.length_name)
+            strictest = FieldRules.strictest([*rules.settings, *more])
+            rules = replace(strictest, length_name=rules.length_name, lengths=rules.lengths)
         if rules.length_name is None:
-            learnt = self._facts.get(model, Facts())
-            known = (facts.length_name for facts in (learnt, *self._findings(model)))
-            if (name := next(filter(None, known), None)) is not None:
-                return replace(rules, length_name=name)
+            urls, learnt = self.pool.urls(model), self._facts.get(model, Facts()).length_name
+            found = {
+                url: name
+                for url, facts in zip(urls, self._findings(model), strict=False)
+                if (name := facts.length_name)
+            }
+            if found or rules.lengths:
+                return rules.named({**found, **dict(rules.lengths)}, len(urls))
+            if learnt is not None:
+                return replace(rules, length_name=learnt)
         return rules
 
     def _findings(self, model: str) -> list[Facts]:

@@ -245,6 +245,7 @@ class StrategyRun:
             request=self._request_id,
             headers=self.headers,
             queue_seconds=seconds,
+            lengths=dict(backends.rules(model).lengths),
         )
         return ChatEngine(
             model,

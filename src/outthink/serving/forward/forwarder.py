@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import zlib
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from aiohttp import web
 
 from outthink.engines.openai.engine import drain
 from outthink.http.errors import refused_unread, retry_after
-from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, completions_in
+from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, completions_in, endpoint_of, with_length_name
 from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.http.usage import UNKNOWN, Usage, read_count
 from outthink.serving.accounting import PASS, RECEIPT, Account, idempotency_of, replayed
@@ -57,6 +58,7 @@ class _PassedRequest:
     completions: int = 1
     length: int | None = None
     hide_usage: bool = False
+    lengths: Mapping[str, str] | None = None  # how its length is called by the URLs of backends, where they differ
     passage: Passage | None = None  # where its reply is, once there is one
     sent: bool = False  # a backend may have begun to work on it
 
@@ -135,6 +137,8 @@ class Forwarder:
         passed.content, passed.hide_usage, passed.completions = capped.content, capped.hide_usage, capped.completions
         if capped.length is not None:
             passed.length = capped.length
+        if rules.lengths and account.key.counted and endpoint_of(passed.path) == "chat":
+            passed.lengths = dict(rules.lengths)
         return capped
 
     async def _answer(self, request: web.BaseRequest, passed: _PassedRequest) -> web.StreamResponse:
@@ -143,10 +147,12 @@ class Forwarder:
 
         async def send(lease: BackendLease) -> Reply:
             url, headers = lease.url + passed.path.removeprefix("/v1"), {**passed.headers, **lease.headers}
-            passed.sent = True
+            passed.sent, sent = True, content
+            if passed.lengths is not None and (name := passed.lengths.get(lease.url)) is not None:
+                sent = with_length_name(content, name)
             if account.stream:
-                return await wire.open("POST", url, headers, content, self._timeouts)
-            return await wire.fetch("POST", url, headers, content, self._timeouts)
+                return await wire.open("POST", url, headers, sent, self._timeouts)
+            return await wire.fetch("POST", url, headers, sent, self._timeouts)
 
         # Chats that begin alike meet the backend whose cache has that beginning.
         prefix, seconds = zlib.crc32(content[:512]), self._backends.queue_seconds

@@ -11,7 +11,7 @@ import json
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
 
 from outthink.core.errors import BadInput, OutthinkError
@@ -83,7 +83,7 @@ class BackendPool:
             backend.url: (given.price, given.energy) for backend, given in zip(self.backends, backends, strict=True)
         }
         self._fields = {backend.url: given.fields for backend, given in zip(self.backends, backends, strict=True)}
-        self._rules: dict[tuple[tuple[str, ...], str | None], FieldRules] = {}
+        self._rules: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], FieldRules] = {}
         self._urls: dict[str, tuple[str, ...]] = {}
         self._names: tuple[str, ...] = ()
         self._healthy: dict[str, bool] = {}
@@ -120,13 +120,13 @@ class BackendPool:
 
     def rules(self, model: str) -> FieldRules:
         """What limited keys may send to a model, whichever backend is asked."""
-        serving = self._by_model.get(model, ())
-        found = next((backend.length_name for backend in serving if backend.length_name is not None), None)
-        known = self.urls(model), found
+        urls, owned = self.urls(model), {each.url: each.length_name for each in self._by_model.get(model, ())}
+        told = ((url, self._fields[url].length_name or owned.get(url)) for url in urls)
+        known = urls, tuple((url, name) for url, name in told if name is not None)
         rules = self._rules.get(known)
         if rules is None:
-            rules = FieldRules.strictest([self._fields[url] for url in known[0]])
-            rules = self._rules[known] = replace(rules, length_name=rules.length_name or found)
+            rules = FieldRules.strictest([self._fields[url] for url in urls])
+            rules = self._rules[known] = rules.named(dict(known[1]), len(urls)) if known[1] else rules
         return rules
 
     def stated(self, url: str) -> tuple[Pricing | None, Energy | None]:

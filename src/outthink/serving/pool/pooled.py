@@ -14,7 +14,7 @@ from typing import Self
 from outthink.core.errors import EngineError
 from outthink.http.errors import ErrorBody, ServerErrors
 from outthink.http.events import Json
-from outthink.http.fields import JsonDict, encode
+from outthink.http.fields import JsonDict, encode, with_length_name
 from outthink.http.server import Address, Server
 from outthink.http.transport import Body, Parts, Response, Timeouts, TransportFault
 from outthink.serving.pool.backend import BackendLease
@@ -36,6 +36,7 @@ class PooledTransport:
         request: its id: requests take turns.
         headers: that every call gets besides.
         queue_seconds: that a request may be without any place.
+        lengths: how a chat's length is called by the URLs of backends, where they differ.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class PooledTransport:
         request: str,
         headers: Mapping[str, str],
         queue_seconds: float,
+        lengths: Mapping[str, str],
     ) -> None:
+        self._lengths = lengths
         self._failover, self._wire, self._places, self._queue_seconds = failover, wire, places, queue_seconds
         self._request, self._headers = request, headers
 
@@ -61,7 +64,10 @@ class PooledTransport:
         async def send(lease: BackendLease) -> Response:
             base = lease.url if generates else Address.parse(lease.url).root
             sent = {**headers, **self._headers, **lease.headers}
-            return await self._wire.open(method, base + path, sent, body, timeouts)
+            content = body
+            if (name := self._lengths.get(lease.url)) is not None and generates and body is not None:
+                content = with_length_name(body.joined() if isinstance(body, Parts) else body, name)
+            return await self._wire.open(method, base + path, sent, content, timeouts)
 
         with ExitStack() as place:
             if generates:

@@ -6,8 +6,8 @@ Does not know requests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from outthink.core.errors import BadInput
 from outthink.http.fields import CHAT_LENGTH_FIELDS, normalised
@@ -49,10 +49,14 @@ class FieldSettings:
 
 @dataclass(frozen=True, slots=True)
 class FieldRules:
-    """What holds for a model, whichever of its backends is asked. `allowed` names are normalised."""
+    """What holds for a model, whichever of its backends is asked.
+
+    `allowed` names are normalised; `lengths` are the names that cap a chat by URL, where backends differ.
+    """
 
     settings: tuple[FieldSettings, ...] = ()
     length_name: str | None = None
+    lengths: tuple[tuple[str, str], ...] = ()
     allowed: frozenset[str] = frozenset()
     image_tokens: int | None = None
     audio_tokens_per_second: float | None = None
@@ -67,11 +71,16 @@ class FieldRules:
         sounds = [each.audio_tokens_per_second for each in settings if each.audio_tokens_per_second is not None]
         return cls(
             tuple(settings),
-            next((each.length_name for each in settings if each.length_name is not None), None),
-            frozenset.intersection(*allowed),
-            max(pictures) if len(pictures) == len(settings) else None,
-            max(sounds) if len(sounds) == len(settings) else None,
+            allowed=frozenset.intersection(*allowed),
+            image_tokens=max(pictures) if len(pictures) == len(settings) else None,
+            audio_tokens_per_second=max(sounds) if len(sounds) == len(settings) else None,
         )
+
+    def named(self, lengths: Mapping[str, str], backends: int) -> FieldRules:
+        """With how a chat's length is called at so many backends: one name for all of them, or each its own."""
+        if len(lengths) == backends and len(names := set(lengths.values())) == 1:
+            return replace(self, length_name=names.pop(), lengths=())
+        return replace(self, lengths=tuple(lengths.items()))
 
     def remedy(self, setting: str, value: str) -> str:
         """What the operator would write, and where: the first backend that lacks it."""
