@@ -254,7 +254,9 @@ def test_connections_that_make_one_file_wait_for_each_other(tmp_path: Path) -> N
             list(threads.map(connect, range(8)))
 
 
-@pytest.mark.parametrize("url", ["ledger.sqlite", "mysql://x", "sqlite:///", "sqlite:///x/", "postgresql://h:x/d", ""])
+@pytest.mark.parametrize(
+    "url", ["ledger.sqlite", "mysql://x", "sqlite:///", "sqlite:///x/", "postgresql://h:x/d", "", "sqlite:///~none/x"]
+)
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(BadInput, match="ledger"):
         open_ledger(url)

@@ -189,6 +189,8 @@ def test_the_example_is_printed_and_can_be_read(command: Command) -> None:
         (["--model", "http://127.0.0.1:9/v1", "--host", "0.0.0.0"], "API keys"),
         (["--model", "http://127.0.0.1:9/v1", "--policy", "no-such-file"], "no-such-file"),
         (["--model", "http://127.0.0.1:9/v1", "--ledger", "mysql://x"], "--ledger"),
+        (["--model", "http://127.0.0.1:9/v1", "--ledger", ""], "--ledger"),
+        (["--model", "no-such.gguf", "--ledger", "sqlite:////no/such/ledger"], "/no/such/ledger"),
         (["--config", "no-such-file"], "no-such-file"),
     ],
 )

@@ -184,7 +184,8 @@ def run_keys(chosen: argparse.Namespace) -> int:
     from outthink.serving.guard import Marker
     from outthink.serving.ledger import LedgerAddress
 
-    url = chosen.ledger or read_store(chosen.config).resolved()  # by its URL, else the one that serve would open
+    # By its URL, else the one that serve would open.
+    url = read_store(chosen.config).resolved() if chosen.ledger is None else chosen.ledger
     marker = Marker.of(config_file(chosen.config), LedgerAddress.parse(url).identity)
     return asyncio.run(_open(chosen, url, marker) if chosen.step == "open" else _run(chosen, url, marker))
 

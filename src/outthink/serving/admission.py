@@ -253,7 +253,8 @@ class Limits:
             if name == "drain_seconds":
                 if not 0 <= value <= 86_400:
                     raise BadInput(name, value, "is no time", "give seconds from 0 to 86400")
-            elif not name.endswith("_seconds") and value < 1:
-                raise BadInput(name, value, "lets nothing through", "give 1 or more")
-            elif not value > 0:
-                raise BadInput(name, value, "is no time", "give seconds above 0")
+            elif not name.endswith("_seconds"):
+                if value < 1:
+                    raise BadInput(name, value, "lets nothing through", "give 1 or more")
+            elif not 0 < value <= 86_400:  # the event loop's clock takes no more than so many years
+                raise BadInput(name, value, "is no time", "give seconds above 0, at most 86400")

@@ -15,7 +15,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
 
 from outthink.core.errors import BadInput
 from outthink.core.plugins import installed
@@ -165,7 +164,7 @@ class Store:
         given = [name for name, value in sources.items() if value]
         if len(given) > 1:
             raise BadInput(given[1], str(sources[given[1]]), f"stands beside {given[0]}", "give one of the two")
-        if self.url is not None and urlsplit(self.url).scheme not in ("sqlite", "postgresql", "postgres", "memory"):
+        if self.url is not None and self.url.partition(":")[0] not in ("sqlite", "postgresql", "postgres", "memory"):
             remedy = "give sqlite:///PATH, postgresql://... or memory:"
             raise BadInput("url", masked_url(self.url), "is no ledger", remedy)
 
@@ -353,10 +352,13 @@ def converted(setting: Setting, kind: Any) -> Any:
         return _bool(setting)
     if kind in (int, float):
         return _number(setting, kind)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or "\0" in value:  # which no path and no address may hold
         raise BadInput(setting.where, value, "is no text", "write one in quotes")
     if kind is Path:
-        return setting.folder / Path(value).expanduser()
+        try:
+            return setting.folder / Path(value).expanduser()
+        except RuntimeError:
+            raise BadInput(setting.where, value, "names no user's folder", "write the whole path") from None
     return value
 
 
@@ -371,10 +373,9 @@ def _bool(setting: Setting) -> bool:
 def _number(setting: Setting, kind: type[int] | type[float]) -> float:
     value, what = setting.value, "a whole number" if kind is int else "a number"
     try:
-        number = kind(value) if setting.text else value
-    except ValueError:
+        number = kind(value) if setting.text or (type(value) is int and kind is float) else value
+    except (ValueError, OverflowError):  # TOML's whole numbers have no end
         number = None
-    integral = isinstance(number, int) and not isinstance(number, bool)
-    if not integral and not (kind is float and isinstance(number, float) and math.isfinite(number)):
+    if type(number) is not kind or not -math.inf < number < math.inf:
         raise BadInput(setting.where, value, f"is not {what}", f"write {what}")
-    return kind(number)  # type: ignore[arg-type]
+    return number

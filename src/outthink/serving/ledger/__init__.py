@@ -62,7 +62,10 @@ class LedgerAddress:
         if url == "memory:":
             return cls("memory", url, url, Path())
         if url.startswith("sqlite:///"):
-            path = Path(url.removeprefix("sqlite:///")).expanduser()
+            try:
+                path = Path(url.removeprefix("sqlite:///")).expanduser()
+            except RuntimeError:
+                raise BadInput("ledger", url, "names no user's folder", "write the whole path") from None
             if not path.name or url.endswith("/"):
                 raise BadInput("ledger", url, "names no file", _REMEDY)
             path = Path(os.path.abspath(path))
