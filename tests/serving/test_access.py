@@ -31,14 +31,17 @@ X-Cluster-Client-IP X-Original-Forwarded-For X-Original-Host X-Original-URL X-En
 X-Envoy-Internal X-Azure-ClientIP X-Azure-SocketIP X-ARR-SSL X-Appengine-User-IP X-Amz-Cf-Id CloudFront-Forwarded-Proto
 X-Nf-Client-Connection-IP DO-Connecting-IP X-ProxyUser-IP WL-Proxy-Client-IP Proxy-Client-IP X-Remote-IP X-Remote-Addr
 Remote-Addr X-Originating-IP Incap-Client-IP X-Sucuri-ClientIP Ali-CDN-Real-IP Forwarded-For X-Forward-For
-Front-End-Https X-Url-Scheme X-Varnish X-Vercel-Forwarded-For X_Forwarded_For Surrogate-Capability
+Front-End-Https X-Url-Scheme X-Varnish X-Vercel-Forwarded-For X_Forwarded_For Surrogate-Capability X-IP X-True-IP
+X-LB-IP X-Auth-Request-User Remote-User X-SSL-Client-Verify SSL-Client-Cert X-Client-Cert X-Kong-Request-Id
+X-Consumer-Username X-Host-Override X-Goog-IAP-JWT-Assertion X-Served-By L5d-Client-Id X-Nf-Request-Id
 """
 PLAIN = """
 Accept Accept-Encoding Accept-Language Authorization Cache-Control Connection Content-Encoding Content-Length
 Content-Type Cookie Expect Idempotency-Key Keep-Alive OpenAI-Beta OpenAI-Organization OpenAI-Project Pragma Referer TE
 Traceparent Tracestate Transfer-Encoding Upgrade-Insecure-Requests User-Agent X-Api-Key X-Outthink-Budget
 X-Outthink-Strategy X-Request-ID X-Stainless-Arch X-Stainless-Lang X-Stainless-Retry-Count X-Stainless-Runtime
-X-Title HTTP-Referer X-MS-Client-Request-Id Api-Key Baggage B3 X-B3-TraceId Priority Sec-Fetch-Site DNT Range
+X-Title HTTP-Referer X-MS-Client-Request-Id Api-Key Baggage B3 X-B3-TraceId Priority Sec-Fetch-Site DNT Range X-Tip
+X-Client-Id X-User-Agent
 """
 
 

@@ -48,9 +48,9 @@ _FORWARDED = re.compile(
     r"forwarded|(?:.*-)?via|cdn-loop|early-data|surrogate-capability|front-end-https|(?:.*-)?forward(?:ed|er)?-for.*"
     r"|x-forwarded.*|forwarded-.*"
     r"|(?:.*-)?(?:client|connecting|connection|cluster|real|remote|socket|source|src|peer|originating|proxyuser|user)"
-    r"-?(?:ips?|ipv6|addr|address|ip-address)"
+    r"-?(?:ips?|ipv6|addr|address|ip-address)|(?:.*-)?ip|(?:x-)?remote-user|x-client-cert|x-(?:http-)?host-override"
     r"|x-(?:real|client|remote)-(?:port|host)|x-(?:original|rewrite)-(?:host|ur[il]|proto)|x-(?:request|queue)-start"
-    r"|x-(?:host|scheme|url-scheme|varnish|nginx-proxy|proxy-id|proxy-host)"
+    r"|x-(?:host|scheme|url-scheme|varnish|nginx-proxy|proxy-id|proxy-host|proxied-by|served-by|ingress-path)"
     r"|(?:x-(?:envoy|arr|azure|amz-cf|vercel|akamai|appengine|railway|render|goog-authenticated|forward)|true-client)-.*"
     r"|(?:cf|cloudfront|fastly|akamai|fly|tailscale|ngrok|rndr)-.*"
 )
