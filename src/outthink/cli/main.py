@@ -167,3 +167,7 @@ def entry() -> None:
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    entry()
