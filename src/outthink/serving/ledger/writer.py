@@ -348,7 +348,7 @@ class Upkeep:
     ) -> None:
         self.link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
         self._folder = folder
-        self._next = self._tidied = 0.0
+        self._next, self._tidied = time.monotonic() + _OFTEN, 0.0
         self.unclear: list[ReservationRequest] = []
         """Reservations that nobody uses, and that may have been written."""
 
@@ -395,11 +395,12 @@ class Upkeep:
     def prepare(self, database: Database) -> None:
         """Migrate, take over what ended processes left, and charge what they reserved."""
         migrate(database)
-        self._offline.opened = True
         self.load(database)
         self._record_orphans(database)
         while sweep(database, self._clock()):
             pass
+        self._offline.opened = True
+        self._next = 0.0  # what is old goes next
 
     def _record_orphans(self, database: Database) -> None:
         if count := record_orphans(database, self._folder):
