@@ -107,6 +107,24 @@ def test_each_refusal_has_a_line_and_each_answer_one(backend: ChatServer, tmp_pa
     assert not any(secret in text for secret in (SECRET, free, spent, listed))
 
 
+def test_the_line_names_a_key_that_may_do_nothing_here(backend: ChatServer, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+
+    async def keys(ledger: DurableLedger) -> list[Any]:
+        made = [await ledger.add_key(name, Terms(metrics=name == "scraper")) for name in ("scraper", "gone")]
+        await ledger.revoke_key("gone")
+        return [*made, await ledger.add_key("late", Terms(expires=1.0))]
+
+    made = doing(url, keys)
+    with ProxyServer(backend.url, ledger=open_durable(url)) as proxy, logged(proxy, tmp_path / "log") as lines:
+        for _, secret in made:
+            proxy.chat("tiny", headers={"authorization": f"Bearer {secret}"})
+            proxy.get(f"/v1/%6f{secret[1:]}")
+    refused = [(line["status"], line["key_id"], line["path"]) for line in lines]
+    assert refused[::2] == [(403, made[0][0].id, CHAT), (401, made[1][0].id, CHAT), (401, made[2][0].id, CHAT)]
+    assert refused[1::2] == [(404, None, "/v1/***")] * 3
+
+
 def test_who_is_turned_away_at_the_door_has_one_too(backend: ChatServer, tmp_path: Path) -> None:
     gate = Gate()
     backend.routes[CHAT] = chat(["4"], before=(gate,))

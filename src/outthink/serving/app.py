@@ -203,9 +203,11 @@ class App:
         bearer = request.headers.get("Authorization")
         if bearer is not None:
             scheme, _, bearer = bearer.partition(" ")
+            self._asking[id(request)] = key.id
             bearer = bearer.strip() if scheme.lower() == "bearer" else ""
         key = await self.ledger.authorise(bearer)
         key = self.guard.admitted(key, bearer, request.headers, self.ledger.guarded)
+            self._asking[id(request)] = self.ledger.owner(bearer)
         if path in self._public:
             return key or Key("")
         if key is not None and key.metrics and path != METRICS:

@@ -346,6 +346,10 @@ class Ledger(Protocol):
     async def authorise(self, bearer: str | None) -> Key | None:
         """The key of a bearer token (None: the request came without), None if it has no rights here."""
 
+    def owner(self, bearer: str | None) -> str:
+        """The id of the key that a bearer token was, though it is revoked or has expired; empty where it was none."""
+        return ""
+
     async def reserve(
         self,
         key: Key,

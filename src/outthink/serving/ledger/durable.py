@@ -151,6 +151,10 @@ class DurableLedger:
             key = self._keys.find(bearer)
         return key
 
+    def owner(self, bearer: str | None) -> str:
+        """The id of the key that a bearer token was, revoked or not; empty where it was none."""
+        return self._keys.owner(bearer)
+
     async def _look_once(self) -> None:
         try:
             await self._look()

@@ -312,6 +312,7 @@ class KeyCache:
         self._clock = clock
         self._keys: dict[str, tuple[Key, float | None]] = {}
         self._terms: Mapping[str, Terms] = MappingProxyType({})
+        self._stored: Mapping[str, StoredKey] = MappingProxyType({})
         self.guarded = False
 
     def put(self, stored: Mapping[str, StoredKey]) -> None:
@@ -320,6 +321,7 @@ class KeyCache:
             digest: (_cached_key(key), key.terms.expires) for digest, key in stored.items() if key.revoked is None
         }
         self._terms = {key.id: key.terms for key in stored.values()}
+        self._stored = stored
         self.guarded = self.guarded or bool(stored)
 
     def find(self, bearer: str | None) -> Key | None:
@@ -332,6 +334,11 @@ class KeyCache:
         return None if expires is not None and self._clock() >= expires else key
 
     def terms(self, key_id: str) -> Terms | None:
+    def owner(self, bearer: str | None) -> str:
+        """The id of the key that a secret is or was; empty where it was none."""
+        key = self._stored.get(digest(bearer)) if bearer else None
+        return "" if key is None else key.id
+
         """What a key may do, revoked or not."""
         return self._terms.get(key_id)
 

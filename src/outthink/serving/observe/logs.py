@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
+from urllib.parse import unquote
 
 from outthink.core.errors import BadInput
 from outthink.core.paths import private_file
@@ -62,7 +63,7 @@ def json_line(waiting: Waiting) -> str:
         fields |= waiting._asdict()
         del fields["at"]
         if isinstance(waiting, RefusedRequest):
-            fields["path"] = _short(waiting.path)
+            fields["path"] = _short(unquote(waiting.path))
     else:
         fields = {"time": _moment(waiting.created), "level": waiting.levelname.lower()}
         fields["message"] = _masked(waiting.getMessage())
@@ -83,7 +84,7 @@ def text_line(waiting: Waiting) -> str:
     if isinstance(waiting, RefusedRequest | RefusalCount):
         what = f"{waiting.status} {waiting.code}, refused, "
         if isinstance(waiting, RefusedRequest):
-            what += f"{waiting.method} {_short(waiting.path)}, key {waiting.key_id or 'unknown'}"
+            what += f"{waiting.method} {_short(unquote(waiting.path))}, key {waiting.key_id or 'unknown'}"
         else:
             what += f"{waiting.requests} more requests"
         return f"{_moment(waiting.at)[11:19]} {_level(waiting):7} {ascii(what)[1:-1]}"
