@@ -19,7 +19,7 @@ from outthink.serving.guard import Guard, Marker, forwarded_by, is_loopback
 from outthink.serving.ledger import open_durable
 from outthink.serving.protocols import Terms
 from support.chat_server import ChatServer, chat, models
-from support.ledgers import connected, doing
+from support.ledgers import connected, doing, rows
 from support.proxy_server import ProxyServer
 from support.waiting import until
 
@@ -159,6 +159,23 @@ def test_a_ledger_that_is_truncated_while_it_runs_opens_nothing(backend: ChatSer
         got = proxy.get("/v1/receipts/rcpt-" + "0" * 24, **known)
         assert got.status in (404, 503)
         assert str(tmp_path) not in got.content.decode()
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_ledger_that_is_replaced_while_it_runs_is_the_one_that_counts(
+    backend: ChatServer, url: str, tmp_path: Path, guarded: bool
+) -> None:
+    old = key(url) if guarded else {}
+    with ProxyServer(backend.url, ledger=open_durable(url, refresh=0.01)) as proxy:
+        assert proxy.chat("tiny", headers=old).status == 200
+        for path in tmp_path.glob("ledger.sqlite*"):
+            if path.is_file():
+                path.unlink()
+        new = key(url)
+        until(lambda: proxy.get("/v1/models").status == proxy.get("/v1/models", **old).status == 401)
+        got = proxy.chat("tiny", headers=new)
+        assert got.status == 200
+    assert [row[0] for row in rows(url, "SELECT id FROM requests")] == [got.headers["x-outthink-receipt"]]
 
 
 def test_a_marker_that_cannot_be_written_costs_no_request(

@@ -267,7 +267,7 @@ def test_what_cannot_be_opened_says_so_without_passwords(tmp_path: Path) -> None
     with pytest.raises(BadInput, match="is no ledger"):
         doing(f"sqlite:///{tmp_path}/text", lambda ledger: ledger.search())
     (tmp_path / "folder").mkdir()
-    with pytest.raises(LedgerDown, match="folder"):
+    with pytest.raises(BadInput, match="folder' is no file"):
         doing(f"sqlite:///{tmp_path}/folder", lambda ledger: ledger.search())
     pytest.importorskip("psycopg")
     with pytest.raises(LedgerDown) as error:

@@ -198,7 +198,9 @@ def migrate(database: Database, migrations: Sequence[Sequence[str]] = MIGRATIONS
     try:
         database.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
         rows = database.execute("SELECT version FROM schema_version").fetchall()
-        version = int(rows[0][0]) if rows else 0
+        version = rows[0][0] if rows else 0
+        if not isinstance(version, int):  # others call their tables so, too
+            raise BadInput("ledger", database.name, "is another program's (schema_version)", "give another one")
         if version > len(migrations):
             raise BadInput(
                 "ledger",

@@ -80,7 +80,7 @@ class DurableLedger:
         self._keys = KeyCache(clock)
         self._loop: asyncio.AbstractEventLoop
         self._looked = 0.0
-        self._known_version = (-1, -1)
+        self._known_version = (-1, -1, 0.0)
         self._looking: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -165,7 +165,7 @@ class DurableLedger:
         self._looked = time.monotonic()
         known = self._known_version
 
-        def read(database: Database) -> tuple[tuple[int, int], Mapping[str, StoredKey] | None]:
+        def read(database: Database) -> tuple[tuple[int, int, float], Mapping[str, StoredKey] | None]:
             now = queries.changes(database)
             return now, None if now == known else queries.stored(database)
 

@@ -52,7 +52,7 @@ class PostgresDatabase:
             raise ConnectionLost(f"{name}: {_line(error)}") from error
         except psycopg.Error as error:
             raise BadInput("ledger", name, f"cannot be used ({_line(error)})", "correct the URL") from None
-        if absent and self.execute("SELECT to_regclass('schema_version')").fetchall() == [(None,)]:
+        if absent and self.execute("SELECT to_regclass('reservations')").fetchall() == [(None,)]:
             self._connection.close()
             raise BadInput("ledger", name, "holds no ledger", absent)
 

@@ -273,10 +273,11 @@ def stored(database: Database) -> dict[str, StoredKey]:
     return {digest: _key(*row) for digest, *row in rows}
 
 
-def changes(database: Database) -> tuple[int, int]:
-    """Differs whenever keys do: they are only added, and revoked once."""
-    ((keys, revoked),) = database.execute("SELECT COUNT(*), COUNT(revoked) FROM keys").fetchall()
-    return int(keys), int(revoked)
+def changes(database: Database) -> tuple[int, int, float]:
+    """Differs whenever keys do: they are only added, and revoked once, but another ledger may take a ledger's place."""
+    statement = "SELECT COUNT(*), COUNT(revoked), COALESCE(MAX(created), 0) FROM keys"
+    ((keys, revoked, latest),) = database.execute(statement).fetchall()
+    return int(keys), int(revoked), float(latest)
 
 
 def note_use(database: Database, key_id: str, now: float) -> None:
@@ -311,8 +312,8 @@ class KeyCache:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._keys: dict[str, tuple[Key, float | None]] = {}
-        self._terms: Mapping[str, Terms] = MappingProxyType({})
         self._stored: Mapping[str, StoredKey] = MappingProxyType({})
+        self._terms: Mapping[str, Terms] = MappingProxyType({})
         self.guarded = False
 
     def put(self, stored: Mapping[str, StoredKey]) -> None:
@@ -320,8 +321,8 @@ class KeyCache:
         self._keys = {
             digest: (_cached_key(key), key.terms.expires) for digest, key in stored.items() if key.revoked is None
         }
-        self._terms = {key.id: key.terms for key in stored.values()}
         self._stored = stored
+        self._terms = {key.id: key.terms for key in stored.values()}
         self.guarded = self.guarded or bool(stored)
 
     def find(self, bearer: str | None) -> Key | None:
@@ -333,12 +334,12 @@ class KeyCache:
         key, expires = self._keys.get(digest(bearer), (None, None))
         return None if expires is not None and self._clock() >= expires else key
 
-    def terms(self, key_id: str) -> Terms | None:
     def owner(self, bearer: str | None) -> str:
         """The id of the key that a secret is or was; empty where it was none."""
         key = self._stored.get(digest(bearer)) if bearer else None
         return "" if key is None else key.id
 
+    def terms(self, key_id: str) -> Terms | None:
         """What a key may do, revoked or not."""
         return self._terms.get(key_id)
 

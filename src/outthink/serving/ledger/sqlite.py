@@ -7,6 +7,7 @@ the transactions since the last checkpoint, but leaves the file whole.
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 import threading
 import time
@@ -102,7 +103,7 @@ def _emptied(connection: sqlite3.Connection) -> bool:
     return not busy
 
 
-_SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'schema_version'"
+_SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'reservations'"
 _STATEMENTS = 256
 """Statements whose compiled form is kept."""
 
@@ -116,10 +117,12 @@ class SqliteDatabase:
     """
 
     def __init__(self, path: Path, *, patience: float = 1.5, absent: str = "") -> None:
-        self.name = f"sqlite:///{path}"
+        self.name, self._path = f"sqlite:///{path}", str(path)
         self._checkpoints = Checkpoints(path)
         if absent and not path.exists():
             raise BadInput("ledger", self.name, "does not exist", absent)
+        if path.exists() and not path.is_file():
+            raise BadInput("ledger", self.name, "is no file", "give another one")
         try:
             if not absent:
                 private_folder(path.parent)
@@ -143,6 +146,7 @@ class SqliteDatabase:
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten with zeros
             self._connection.execute(f"PRAGMA wal_autocheckpoint={FALLBACK}")
+            self._file = os.stat(path)
         except sqlite3.DatabaseError as error:
             self._connection.close()
             if isinstance(error, sqlite3.OperationalError):
@@ -168,6 +172,8 @@ class SqliteDatabase:
     def execute(self, statement: str, values: Sequence[SqlValue] = ()) -> QueryResult:
         """Run a statement."""
         try:
+            if not self._connection.in_transaction:
+                self._check_place()
             return self._connection.execute(statement, values)
         except (sqlite3.OperationalError, sqlite3.InternalError) as error:
             raise ConnectionLost(f"{self.name}: {error}") from error
@@ -175,6 +181,15 @@ class SqliteDatabase:
             if type(error) is sqlite3.DatabaseError:  # the file is damaged
                 raise ConnectionLost(f"{self.name}: {error}") from error
             raise
+
+    def _check_place(self) -> None:
+        """Refuse to go on with a file that was removed or replaced: what it is told would be lost with it."""
+        try:
+            there = os.path.samestat(os.stat(self._path), self._file)
+        except OSError:
+            there = False
+        if not there:
+            raise ConnectionLost(f"{self.name} was removed or replaced", again=True)
 
     def erase(self) -> None:
         """Take what was deleted out of the log, too, as soon as nobody reads it any more."""
