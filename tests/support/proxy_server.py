@@ -114,6 +114,7 @@ class ProxyServer:
         self.pool = BackendPool(wire, self._backends, self._watched)
         self.app = App(self.pool, wire, self.ledger, self.limits, self._admission, Watchers(), self._guard)
         self.endpoints = Endpoints(self.app, **self._more)
+        await self.ledger.open()
         self.port = await self.app.start("127.0.0.1", 0)
 
     def do(self, job: Any) -> Any:

@@ -40,7 +40,7 @@ class App:
     Args:
         pool: the backends.
         wire: moves bytes to them.
-        ledger: keys, budgets and receipts.
+        ledger: keys, budgets and receipts; open.
         admission: how many requests come in at once.
         watchers: of what happens; more may be added.
         guard: decides who needs a key.
@@ -70,7 +70,6 @@ class App:
         self._public: set[str] = set()
         self._trees: dict[str, dict[str, Route]] = {}
         self._runner: web.ServerRunner | None = None
-        self._ledger_open = False
         self._hurried = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -84,11 +83,7 @@ class App:
             self._public.add(path)
 
     async def start(self, host: str, port: int) -> int:
-        """Open the ledger, meet the backends and listen; returns the port."""
-        # Whether there are keys decides where we may listen, so the ledger is opened before anything else.
-        await self.ledger.open()
-        self._ledger_open = True
-        self.guard.check_host(host, self.ledger.guarded)
+        """Meet the backends and listen; returns the port."""
         # Before the port is open, so that the first client finds models.
         await self.pool.start()
         self._runner = web.ServerRunner(_Server(self.handle, self._refuse, self.limits), shutdown_timeout=_LAST_SECONDS)
@@ -114,8 +109,7 @@ class App:
             await asyncio.wait(self._background, timeout=self.limits.stop_seconds)
         await self.pool.stop()
         await self.wire.aclose()
-        if self._ledger_open:  # one that could not be opened has nothing to write
-            await self.ledger.close()
+        await self.ledger.close()
 
     def hurry(self) -> None:
         """Let `stop`, running or still to come, wait for nobody."""
@@ -203,17 +197,17 @@ class App:
         bearer = request.headers.get("Authorization")
         if bearer is not None:
             scheme, _, bearer = bearer.partition(" ")
-            self._asking[id(request)] = key.id
             bearer = bearer.strip() if scheme.lower() == "bearer" else ""
         key = await self.ledger.authorise(bearer)
         key = self.guard.admitted(key, bearer, request.headers, self.ledger.guarded)
-            self._asking[id(request)] = self.ledger.owner(bearer)
         if path in self._public:
             return key or Key("")
         if key is not None and key.metrics and path != METRICS:
+            self._asking[id(request)] = key.id
             message = f"API key: may read {METRICS} and nothing else; use another one (outthink keys add)"
             raise Failure(403, message, param="Authorization", code="metrics_only")
         if key is None:
+            self._asking[id(request)] = self.ledger.owner(bearer)
             needed = self.guard.needs_key(self.ledger.guarded)
             raise _unauthorised(bearer, None if needed else forwarded_by(request.headers))
         return key

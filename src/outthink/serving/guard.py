@@ -52,7 +52,8 @@ _FORWARDED = re.compile(
     r"|x-(?:real|client|remote)-(?:port|host)|x-(?:original|rewrite)-(?:host|ur[il]|proto)|x-(?:request|queue)-start"
     r"|x-(?:host|scheme|url-scheme|varnish|nginx-proxy|proxy-id|proxy-host|proxied-by|served-by|ingress-path)"
     r"|(?:x-(?:envoy|arr|azure|amz-cf|vercel|akamai|appengine|railway|render|goog-authenticated|forward)|true-client)-.*"
-    r"|(?:cf|cloudfront|fastly|akamai|fly|tailscale|ngrok|rndr)-.*"
+    r"|x-(?:auth-request|consumer|goog-iap|haproxy|heroku|kong|nf|ssl-client|traefik)-.*"
+    r"|(?:cf|cloudfront|fastly|akamai|fly|tailscale|ngrok|rndr|l5d|ssl-client)-.*"
 )
 
 
@@ -176,7 +177,6 @@ class Guard:
     def __init__(self, mode: str = "auto", marker: Marker | None = None) -> None:
         self.mode, self._marker = mode, marker
         self.wanted = mode == "required" or (mode == "auto" and marker is not None and marker.made is not None)
-        self._noted = marker is None
 
     def needs_key(self, guarded: bool) -> bool:
         """Whether every request needs one; `guarded`: the ledger has held keys."""
@@ -188,8 +188,7 @@ class Guard:
         Args:
             key: what the ledger makes of the bearer token.
         """
-        if guarded and not self._noted:
-            self._note()
+        self.note(guarded)
         if self.needs_key(guarded):
             return None if key is ANYONE else key
         # Only where keys exist and nobody needs one: what looks like one of ours was meant to be one.
@@ -218,11 +217,12 @@ class Guard:
         remedy = "add a key first (outthink keys add), or listen on 127.0.0.1"
         raise BadInput("host", host, "is reachable from elsewhere, and there are no API keys", remedy)
 
-    def _note(self) -> None:
-        """The ledger holds keys: should it be lost, they are asked for all the same."""
-        self._noted = True
+    def note(self, guarded: bool) -> None:
+        """Remember that the ledger holds keys: should it be lost, they are asked for all the same."""
+        if not guarded or self._marker is None:
+            return
+        marker, self._marker = self._marker, None  # once
         try:
-            assert self._marker is not None
-            self._marker.make()
+            marker.make()
         except OSError as error:
             _log.warning('that API keys were made cannot be remembered (%s); set keys = "required"', error)

@@ -53,13 +53,15 @@ class Proxy:
         policy = config.policy
         self.policies = Policies(policy.file, policy.shadow, policy.share)
         self._keys = [backend.secret() for backend in config.backends]
-        self._ledger = config.ledger.resolved()
+        url = config.ledger.resolved()
         marker = config.marker()
         self.guard = Guard(config.listen.keys, marker)
-        self.guard.check_ledger(self._ledger)
-        self._absent = marker.absent(config.ledger.named, new=config.new_ledger)
+        self.guard.check_ledger(url)
+        absent = marker.absent(config.ledger.named, new=config.new_ledger)
+        self._ledger = open_ledger(url, config.ledger.rules(config.content), absent=absent)
         self._children: list[EmbeddedBackend | EngineServer] = []
         self._app: App | None = None
+        self._opened = False
         self._closing: list[Callable[[], None]] = []
         self.refused: list[str] = []
         """Plugins that cannot be used, a line each."""
@@ -70,14 +72,19 @@ class Proxy:
         """Start; backends that do not answer yet may come later. Raises BadInput, EngineError or LedgerDown."""
         config = self.config
         _more_files()
+        host, port = config.listen.host, config.listen.port
+        # Before a model is fetched or started, which may take minutes; and keys decide where we may listen.
+        await self._ledger.open()
+        self._opened = True
+        self.guard.check_host(host, self._ledger.guarded)
+        self.guard.note(self._ledger.guarded)
         self.refused = [problem for _, problem in load_plugins() if problem]  # once, never for a request
         # The list of prices takes a second to load, and no request shall wait for it.
         prices = asyncio.create_task(asyncio.to_thread(Tariff.of, "any", url="http://any/v1"))
         backends = [await self._backend(*pair) for pair in zip(config.backends, self._keys, strict=True)]
         wire, watchers = AiohttpTransport(), Watchers()
         self.pool = BackendPool(wire, backends, config.pool, watchers.backend)
-        ledger = open_ledger(self._ledger, config.ledger.rules(config.content), absent=self._absent)
-        self._app = app = App(self.pool, wire, ledger, config.limits, config.admission, watchers, self.guard)
+        self._app = app = App(self.pool, wire, self._ledger, config.limits, config.admission, watchers, self.guard)
         Endpoints(app, self.policies)
         await self.policies.start()
         dashboard.attach(app, lambda: self.policies.active)
@@ -86,7 +93,6 @@ class Proxy:
             provider = telemetry.provider_for(endpoint, config.telemetry.service)
             self._closing.append(watchers.add(telemetry.Telemetry(provider)).close)
         await prices
-        host, port = config.listen.host, config.listen.port
         try:
             self.port = await app.start(host, port)
         except OSError as error:
@@ -97,7 +103,7 @@ class Proxy:
     @property
     def access(self) -> str:
         """Who comes in, in words."""
-        guarded = self._app is not None and self._app.ledger.guarded
+        guarded = self._ledger.guarded
         if not self.guard.needs_key(guarded):
             return "no API key is needed"
         return "an API key is needed" + ("" if guarded else ", and there is none: outthink keys add NAME --admin")
@@ -120,6 +126,8 @@ class Proxy:
         await self.policies.stop()
         if self._app is not None:
             await self._app.stop()
+        elif self._opened:
+            await self._ledger.close()
         # After the app, whose last requests they still answer.
         for child in self._children:
             await child.aclose()

@@ -125,15 +125,10 @@ class SqliteDatabase:
             raise BadInput("ledger", self.name, "is no file", "give another one")
         try:
             if not absent:
-                private_folder(path.parent)
-                private_file(path)
+                private_file(private_folder(path.parent) / path.name)
+            uri = f"{path.as_uri()}?mode={'rw' if absent else 'rwc'}"
             self._connection = sqlite3.connect(
-                f"{path.as_uri()}?mode={'rw' if absent else 'rwc'}",
-                patience,
-                isolation_level=None,
-                check_same_thread=False,
-                cached_statements=_STATEMENTS,
-                uri=True,
+                uri, patience, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS, uri=True
             )
         except (OSError, sqlite3.OperationalError) as error:
             raise ConnectionLost(f"{self.name}: {error}") from error
@@ -184,12 +179,10 @@ class SqliteDatabase:
 
     def _check_place(self) -> None:
         """Refuse to go on with a file that was removed or replaced: what it is told would be lost with it."""
-        try:
-            there = os.path.samestat(os.stat(self._path), self._file)
-        except OSError:
-            there = False
-        if not there:
-            raise ConnectionLost(f"{self.name} was removed or replaced", again=True)
+        with suppress(OSError):  # as below
+            if os.path.samestat(os.stat(self._path), self._file):
+                return
+        raise ConnectionLost(f"{self.name} was removed or replaced", again=True)
 
     def erase(self) -> None:
         """Take what was deleted out of the log, too, as soon as nobody reads it any more."""
