@@ -158,6 +158,22 @@ def _refused(status: int) -> Any:
     return RefusedRequest(1.7e9, status, "code", None, "GET", "/")
 
 
+def test_lines_that_had_no_room_are_counted_until_that_can_be_told(backend: ChatServer, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with ProxyServer(backend.url) as proxy:
+        written = proxy.app.watchers.add(logs.Logs("info", path))
+        path.unlink()
+        path.mkdir()  # nothing can be written there
+        assert [proxy.chat("tiny").status for _ in range(3)] == [200] * 3
+        until(lambda: written.dropped == 3)
+        assert proxy.chat("tiny").status == 200
+        until(lambda: written.dropped == 4)
+        path.rmdir()
+        until(path.exists)
+        written.close()
+    assert [json.loads(line)["message"] for line in path.read_text().splitlines()] == ["4 lines were dropped"]
+
+
 def test_a_quiet_log_has_those_alone_that_are_our_fault(backend: ChatServer, tmp_path: Path) -> None:
     with ProxyServer(backend.url) as proxy, logged(proxy, tmp_path / "log", "warning") as lines:
         proxy.app.watchers.refused(_refused(401))

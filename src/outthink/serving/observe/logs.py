@@ -128,7 +128,8 @@ class Logs(Watcher):
                     "logs.file", str(file), f"cannot be written ({error.strerror})", "choose another"
                 ) from None
         self._waiting: deque[Waiting] = deque()
-        self._dropped = 0
+        self.dropped = 0
+        """Lines that were not written, and of which the log does not tell yet."""
         self._refusals = RefusalLimit()
         self._done = threading.Event()
         self._log = logging.getLogger(NAME)
@@ -164,7 +165,7 @@ class Logs(Watcher):
         if len(self._waiting) < _LONGEST:
             self._waiting.append(line)
         else:
-            self._dropped += 1
+            self.dropped += 1
 
     def close(self) -> None:
         """Write what waits, and leave logging as it was."""
@@ -183,11 +184,13 @@ class Logs(Watcher):
                 self.put(count)
             # As many as wait now: requests go on adding, and nothing locks the deque.
             lines = [self._format(self._waiting.popleft()) for _ in range(len(self._waiting))]
-            if self._dropped:
-                lost, self._dropped = self._dropped, 0
-                self.put(self._log.makeRecord(NAME, logging.WARNING, "", 0, f"{lost} lines were dropped", (), None))
-            if lines:
-                self._write_out("\n".join(lines) + "\n")
+            new, dropped = len(lines), self.dropped
+            if dropped:
+                told = f"{dropped} lines were dropped"
+                lines.append(self._format(self._log.makeRecord(NAME, logging.WARNING, "", 0, told, (), None)))
+            if lines:  # what cannot be told now is told later
+                change = -dropped if self._write_out("\n".join(lines) + "\n") else new
+                self.dropped += change
 
     def _format(self, waiting: Waiting) -> str:
         """A line; one that cannot be made says so, and the thread goes on."""
@@ -196,15 +199,16 @@ class Logs(Watcher):
         except (ValueError, TypeError, OverflowError) as error:
             return encode({"level": "error", "message": f"a line could not be made ({type(error).__name__})"}).decode()
 
-    def _write_out(self, text: str) -> None:
-        """One write; a disk that is full costs lines, not the thread."""
+    def _write_out(self, text: str) -> bool:
+        """One write, and whether it was; a disk that is full costs lines, not the thread."""
         try:
             file = self._file
             with nullcontext(sys.stderr) if file is None else private_file(file).open("a", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.flush()
         except (OSError, ValueError):
-            self._dropped += text.count("\n")
+            return False
+        return True
 
 
 def _masked(text: str) -> str:
