@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import importlib.util
 import json
+import logging
 import re
 import sys
 import time
@@ -232,6 +233,7 @@ _ABSENT = "correct it, or make a ledger with a key in it: outthink keys add NAME
 async def _run(chosen: argparse.Namespace, url: str, marker: Marker) -> int:
     from outthink.serving.ledger import open_ledger
 
+    logging.getLogger("outthink.serving").addHandler(logging.NullHandler())  # what a proxy would log of the same
     terms = _terms(chosen) if chosen.step == "add" else None
     ledger = open_ledger(url, absent="" if terms is not None else _ABSENT)
     await ledger.open()
