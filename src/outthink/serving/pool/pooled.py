@@ -183,7 +183,7 @@ class CallRefused(EngineError):
     """
 
     def __init__(self, error: EngineError, status: int, words: str, *, unread: bool) -> None:
-        super().__init__(str(error), fatal=error.fatal, again=False, retry_after=error.retry_after)
+        super().__init__(str(error), fatal=error.fatal, again=False, retry_after=error.retry_after, begun=error.begun)
         self.status, self.words, self.unread = status, words, unread
 
 
