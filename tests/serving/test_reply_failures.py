@@ -19,6 +19,7 @@ from support.waiting import until
 
 RESPONSES = "/v1/responses"
 WORDS = "the secret words of the backend"
+DAILY = {"Authorization": "Bearer daily"}
 MESSAGE = {"role": "assistant", "content": "a"}
 FAILED = {"object": "response", "status": "failed", "output": [], "error": {"code": "server_error", "message": WORDS}}
 WHOLE: dict[str, Any] = {
@@ -28,6 +29,15 @@ WHOLE: dict[str, Any] = {
     "type: error": {"type": "error", "message": WORDS},
     "a choice": {"choices": [{"index": 0, "message": MESSAGE, "finish_reason": "error"}]},
     "a choice in capitals": {"choices": [{"index": 0, "message": MESSAGE, "finish_reason": "ERROR"}]},
+    "a choice that was aborted": {"choices": [{"index": 0, "message": MESSAGE, "finish_reason": "abort"}]},
+    "a choice without resources": {
+        "choices": [{"index": 0, "message": MESSAGE, "finish_reason": "insufficient_system_resource"}]
+    },
+    "a choice with an error": {"choices": [{"index": 0, "message": MESSAGE, "error": {"message": WORDS}}]},
+    "words alone": {"detail": WORDS},
+    "words and a code": {"message": WORDS, "code": 500},
+    "several errors": {"errors": [{"message": WORDS}], "success": False},
+    "beside no choices": {"choices": [], "x_groq": {"id": "r", "error": WORDS}},
     "the second choice": {"choices": [{"index": 0}, {"index": 1, "error": {"message": WORDS}}]},
     "a failed response": FAILED,
     "a failed response without a reason": {**FAILED, "error": None},
@@ -36,6 +46,7 @@ EVENTS: dict[str, bytes] = {
     **{name: event(value) for name, value in WHOLE.items() if "response" not in name},
     "event: error": b"event: error\ndata: " + json.dumps({"message": WORDS}).encode() + b"\n\n",
     "event: error in words": b"event:error\r\ndata: " + WORDS.encode() + b"\r\n\r\n",
+    "event: Error": b"event: Error\ndata: " + json.dumps({"message": WORDS}).encode() + b"\n\n",
     "error: as a field": b"error: " + json.dumps({"message": WORDS}).encode() + b"\n\n",
     "names with escapes": b'data: {"e\\u0072ror": {"message": "no"}}\n\n',
     "a failed response": b"event: response.failed\n" + event({"type": "response.failed", "response": FAILED}),
@@ -80,6 +91,14 @@ def test_a_whole_reply(backend: ChatServer, proxy: ProxyServer, case: str) -> No
     assert WORDS not in repr(made)
 
 
+@pytest.mark.parametrize("reason", ["error", "ABORT", "insufficient_system_resource", "network_error"])
+def test_counts_at_the_end_do_not_hide_a_failure(backend: ChatServer, proxy: ProxyServer, reason: str) -> None:
+    choice = {"index": 0, "message": MESSAGE, "finish_reason": reason}
+    backend.routes[CHAT] = whole({"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 1}})
+    made = record(proxy, ask(proxy))
+    assert (made.stopped, made.tokens) == ("error", 4)
+
+
 @pytest.mark.parametrize("case", EVENTS)
 @pytest.mark.parametrize("first", [True, False])
 def test_an_event_of_a_stream(backend: ChatServer, proxy: ProxyServer, case: str, first: bool) -> None:
@@ -105,11 +124,55 @@ def test_a_failure_is_one_for_strategies_too(backend: ChatServer, proxy: ProxySe
     for first in (b"", chunk("a")):
         backend.routes[CHAT] = stream(first, EVENTS[case], DONE)
         for streamed in (False, True):
-            got = proxy.chat(model, stream=streamed, headers={"Authorization": "Bearer daily"})
+            got = proxy.chat(model, stream=streamed, headers=DAILY)
             made = record(proxy, got)
             assert made.stopped == "error"
             assert WORDS not in repr(made)
             assert made.tokens is None or not first
+
+
+@pytest.mark.parametrize("value", [{}, {"choices": None}, {"choices": [], "usage": {"prompt_tokens": 3}}, {"id": "c"}])
+@pytest.mark.parametrize("model", ["outthink/single", "outthink/self-consistency@2"])
+def test_a_reply_without_a_choice_is_no_answer(
+    backend: ChatServer, proxy: ProxyServer, value: dict[str, Any], model: str
+) -> None:
+    for reply in (whole(value), stream(event(value), DONE)):
+        backend.routes[CHAT] = reply
+        for streamed in (False, True):
+            got = proxy.chat(model, stream=streamed, headers=DAILY)
+            assert (got.status, got.error["code"]) == (502, "backend_error")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_nobody_is_sent_elsewhere(backend: ChatServer, proxy: ProxyServer, status: int, streamed: bool) -> None:
+    for body in ("", "{}", "<html>moved</html>"):
+        backend.routes[CHAT] = whole(body, status, location="http://127.0.0.1:9/inside")
+        for model in ("toy", "outthink/single"):
+            got = proxy.chat(model, stream=streamed, headers=DAILY)
+            assert (got.status, got.error["code"]) == (502, "backend_error")
+            assert "location" not in got.headers
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"detail": "top_p is odd"},
+        {"detail": [{"loc": ["body", "top_p"], "msg": "is odd"}]},
+        "id:1\nevent:error\n:HTTP_STATUS/400\ndata:"
+        + json.dumps({"code": "InvalidParameter", "message": "top_p is odd"}),
+        event({"error": {"message": "top_p is odd"}}) + DONE,
+        "top_p is odd",
+    ],
+)
+def test_a_refusal_in_any_form_says_why(backend: ChatServer, proxy: ProxyServer, body: Any, streamed: bool) -> None:
+    backend.routes[CHAT] = whole(body, 400)
+    for model in ("toy", "outthink/single"):
+        got = proxy.chat(model, stream=streamed, headers=DAILY)
+        assert got.status == 400
+        assert "is odd" in got.error["message"]
+        assert "data" not in got.error["message"]
 
 
 def test_an_event_without_an_end_is_given_up(backend: ChatServer, proxy: ProxyServer) -> None:
@@ -191,7 +254,7 @@ def test_a_refusal_of_our_key_is_ours_for_strategies(
     for reply in (whole(refused, 401), whole(refused), stream(event(refused), DONE)):
         backend.routes[CHAT] = reply
         for streamed in (False, True):
-            got = proxy.chat(model, stream=streamed, headers={"Authorization": "Bearer daily"})
+            got = proxy.chat(model, stream=streamed, headers=DAILY)
             assert (got.status, got.error["code"]) == (502, "backend_auth")
             assert WORDS not in repr(got)
             assert WORDS not in repr(record(proxy, got))

@@ -323,6 +323,28 @@ def test_control_characters_in_a_text_are_read(proxy: ProxyServer, backend: Chat
         assert proxy.chat(model).json["choices"][0]["message"]["content"] == "a\0\tb"
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"type": "length"}, "length"),
+        ("MODEL_CONTEXT_WINDOW_EXCEEDED", "length"),
+        ("eos", "stop"),
+        ("Safety", "content_filter"),
+    ],
+)
+def test_reasons_are_the_clients_own(
+    proxy: ProxyServer, backend: ChatServer, model: str, told: Any, reason: str
+) -> None:
+    texts = [chunk("a", finish="null"), chunk("b", finish="")]
+    backend.routes[CHAT] = stream(*texts, chunk(finish=told), DONE)  # type: ignore[arg-type]
+    (choice,) = proxy.chat(model).json["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("ab", reason)
+    assert proxy.chat(model, stream=True).events[-2]["choices"][0]["finish_reason"] == reason
+    backend.routes[CHAT] = stream(*texts)
+    assert proxy.chat(model).status == 502
+
+
 def test_a_count_of_nothing_beside_calls_is_unknown(proxy: ProxyServer, backend: ChatServer) -> None:
     message = {"tool_calls": [call("f", "{}", id="1", type="function")]}
     nothing = {"prompt_tokens": 0, "completion_tokens": 0}

@@ -19,7 +19,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from outthink.core.errors import EngineError
-from outthink.http.events import Json, JsonObject, is_html
+from outthink.http.events import Events, Json, JsonObject, is_html
 from outthink.http.transport import Timeouts, TransportFault
 
 _SHAPED = re.compile(r"\b(?:ot|sk|pk|key|hf|gsk|xai)[-_][\w*.~+/=-]{6,}", re.IGNORECASE)
@@ -144,11 +144,12 @@ class ErrorBody:
 
     @classmethod
     def parse(cls, content: bytes) -> ErrorBody:
-        """Read an error body of any known shape; other bodies are quoted."""
+        """Read an error body of any known shape, also as an event; other bodies are quoted."""
         try:
             return cls.of(json.loads(content))
         except (ValueError, RecursionError):
-            return cls(one_line(content.decode("utf-8", "replace")))
+            told = Events().feed(content + b"\n\n")
+            return cls.parse(told[0]) if told else cls(one_line(content.decode("utf-8", "replace")))
 
     @classmethod
     def of(cls, value: Json) -> ErrorBody:
@@ -183,10 +184,25 @@ def _codes(error: JsonObject, around: JsonObject) -> str:
     return " ".join(dict.fromkeys(map(str, words)))
 
 
+_REPLY = frozenset({"choices", "response", "output", "data", "delta", "usage", "object", "type", "embedding"})
+_WORDS = ("detail", "errors", "message", "msg", "error_msg")
+_BROKEN_OFF = frozenset({"error", "abort", "aborted", "network_error", "internal_error", "server_error"})
+_BROKEN_OFF |= {"insufficient_system_resource"}  # DeepSeek
+
+
+def breaks_off(reason: Json) -> bool:
+    """Whether a finish reason says that the server could not go on."""
+    return isinstance(reason, str) and reason.lower() in _BROKEN_OFF
+
+
 def failure_in(chunk: JsonObject) -> ErrorBody | None:
     """The failure that a chunk, or a whole reply, tells of in spite of a status of 200; None where it tells of none."""
     if chunk.get("error") or chunk.get("object") == "error" or chunk.get("type") == "error":
         return ErrorBody.of(chunk)
+    if _REPLY.isdisjoint(chunk) and any(map(chunk.get, _WORDS)):  # words, and nothing of a reply
+        return ErrorBody.of(chunk)
+    if isinstance(told := chunk.get("x_groq"), dict) and told.get("error"):  # in the last chunk of a stream
+        return ErrorBody.of(told)
     response = chunk.get("response")
     body = response if isinstance(response, dict) and "choices" not in chunk else chunk
     if chunk.get("type") == "response.failed" or body.get("status") in ("failed", "error"):
@@ -197,12 +213,10 @@ def failure_in(chunk: JsonObject) -> ErrorBody | None:
 def failed_choice(chunk: JsonObject) -> bool:
     """Whether a choice ends in an error of its own."""
     choices = chunk.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict):
-            reason = choice.get("finish_reason")
-            if choice.get("error") or (isinstance(reason, str) and reason.lower() == "error"):
-                return True
-    return False
+    return isinstance(choices, list) and any(
+        isinstance(choice, dict) and (bool(choice.get("error")) or breaks_off(choice.get("finish_reason")))
+        for choice in choices
+    )
 
 
 def one_line(text: str, length: int = 300) -> str:
@@ -265,7 +279,11 @@ class ServerErrors:
         """The error for a web page where JSON was due."""
         parts = urlsplit(self.url)
         usual = f"{parts.scheme}://{parts.netloc}/v1"
-        hint = f"try {usual}" if usual != self.url else "web interfaces often sit on another port or path than .../v1"
+        hint = (
+            f"try {usual}"
+            if parts.netloc and usual != self.url
+            else "web interfaces often sit on another port or path than .../v1"
+        )
         return self.error(f"answered HTML, is this the API URL? {hint}", fatal=True)
 
     def garbled(self, content: bytes, *, fatal: bool) -> EngineError:

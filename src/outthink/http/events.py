@@ -145,7 +145,7 @@ def read_event(block: bytes) -> bytes | None:
             # llama.cpp before 2025 reported a failure as a field of its own.
             lines.append(b'{"error":' + line[6:] + b"}")
         elif line.startswith(b"event:"):
-            failed = line[6:].strip() == b"error"
+            failed = line[6:].strip().lower() == b"error"
         # Comments (`: ping`), `id:` and `retry:` carry nothing that is needed here.
     if not lines:
         return None

@@ -18,7 +18,7 @@ from outthink.engines.openai.body import SAMPLING, Facts, Thinking, adapt, body,
 from outthink.engines.openai.reading import CompletionParser, decisive
 from outthink.engines.openai.tokens import Tokenizer
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
-from outthink.http.errors import ErrorBody, failure_in
+from outthink.http.errors import ErrorBody, breaks_off, failure_in
 from outthink.http.events import Decoder, JsonObject, NotJson, is_html
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Response, Timeouts, Transport, TransportFault
@@ -278,7 +278,7 @@ class OpenAIEngine(Engine):
         for _ in range(_ROUNDS):
             sent = self.body(call)
             reply = await self.server.open(CHAT, sent, stream=True)
-            if reply.status == 200:
+            if 200 <= reply.status < 300:
                 self.save()
                 return reply
             answer = await self.server.read(reply)
@@ -330,15 +330,15 @@ class OpenAIEngine(Engine):
         """Raise unless the completion came to a proper end."""
         if decoder.kind == "page":
             raise self.server.errors.page()
-        if isinstance(reading.reason, str) and reading.reason.lower() == "error":
+        if breaks_off(reading.reason):
             raise self.server.errors.error("broke a completion off with an error of its own; see its log")
-        if reading.ended or reading.over or decoder.done:
+        if reading.ended or reading.over or (decoder.done and reading.begun):
             return
         if decoder.kind == "object" and (reading.text or reading.called):
             return
         if decoder.kind == "unknown":
             raise self.server.errors.error("answered nothing; it may have crashed, see its log")
-        if decoder.kind == "object":
+        if decoder.kind == "object" or decoder.done:
             raise self.server.errors.error("answered JSON that holds no completion; is this the API URL?", fatal=True)
         tokens = reading.counts.tokens
         after = f"after {tokens} tokens" if tokens is not None else "before its end"

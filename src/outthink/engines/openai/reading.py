@@ -33,11 +33,21 @@ _REASONS = {
         "end",
         "done",
     },
-    "length": {"length", "max_tokens", "max_output_tokens", "max_length", "model_length", "limit", "token_limit"},
+    "length": {"length", "max_tokens", "max_output_tokens", "max_length", "model_length", "limit", "token_limit"}
+    | {"model_context_window_exceeded", "context_length_exceeded", "error_limit"},
     "tool_calls": {"tool_calls", "tool_call", "tool_use", "function_call"},
-    "content_filter": {"content_filter", "safety", "refusal", "sensitive", "recitation", "prohibited_content"},
+    "content_filter": {"content_filter", "safety", "refusal", "sensitive", "recitation", "prohibited_content"}
+    | {"error_toxic", "blocklist", "spii", "image_safety"},
 }
 _KNOWN = {name: reason for reason, names in _REASONS.items() for name in names}
+
+
+def read_reason(choice: JsonObject) -> Json:
+    """Why a choice has ended, None as long as it goes on."""
+    reason = choice.get("finish_reason")
+    if isinstance(reason, dict):  # as SGLang has it within
+        reason = reason.get("type")
+    return None if reason in ("", "null") else reason
 
 
 def finish_reason(word: Json) -> str:
@@ -208,6 +218,8 @@ class CompletionParser:
     def __init__(self, call: Call, *, repeats: bool | None = None) -> None:
         self.counts = Counts()
         self.stripper = Stripper(call.prefix, repeats) if call.prefix else None
+        self.begun = False
+        """A choice has come, be it empty."""
         self.ended = False
         """The server gave a finish reason."""
         self.over = False
@@ -242,12 +254,15 @@ class CompletionParser:
         choice = first_choice(chunk.get("choices"))
         if choice is None:
             return self._delta("", "", (), ())
+        self.begun = True
         piece = choice.get("delta")
         if not isinstance(piece, dict):
             piece = choice.get("message")
             self._switch_to_object(piece)
         text, thought = self.content(piece) if isinstance(piece, dict) else (_string(choice.get("text")), "")
-        if (reason := choice.get("finish_reason")) is not None and reason != "":
+        if choice.get("error"):
+            self.ended, self.reason = True, "error"
+        elif (reason := read_reason(choice)) is not None:
             self.ended, self.reason = True, reason
             self.stop = stop_sequence(chunk, choice, self._stops)
         called = isinstance(piece, dict) and bool(piece.get("tool_calls") or piece.get("function_call"))

@@ -15,7 +15,7 @@ from types import NoneType
 
 from outthink.core.errors import EngineError
 from outthink.core.text import writable
-from outthink.engines.openai.reading import THOUGHT, first_choice, read_said
+from outthink.engines.openai.reading import THOUGHT, first_choice, read_reason, read_said
 from outthink.engines.protocol import Call
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict
@@ -102,7 +102,7 @@ class RawChoice:
             for name, known in (("content", self.logprobs), ("refusal", self.refused)):
                 if isinstance(entries := logprobs.get(name), list):
                     known += entries
-        if isinstance(reason := choice.get("finish_reason"), str) and reason:
+        if isinstance(reason := read_reason(choice), str):
             self.finish = reason
         if not choice.keys() <= _CHOICE_FIELDS:
             more: JsonDict = {

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from outthink.economics.tariff import Tariff
 from outthink.http.errors import OUTWAITED, ErrorBody, failed_choice, failure_in
-from outthink.http.events import BOM
+from outthink.http.events import BOM, is_html
 from outthink.http.fields import JsonDict, decode
 from outthink.http.transport import Response, TransportFault, read_to_end
 from outthink.http.usage import UNKNOWN, ReplyUsage, Usage, read_count
@@ -53,6 +53,8 @@ def is_garbled(reply: Reply) -> bool:
     """Whether a whole reply that says that all is well is none."""
     if not isinstance(reply, Whole) or reply.status >= 400:
         return False
+    if reply.status >= 300:
+        return True
     content = reply.content
     if _is_object(content):
         return content[-64:].rstrip(_SPACE)[-1:] != b"}"
@@ -65,9 +67,12 @@ def _is_object(content: bytes) -> bool:
 
 def _unreadable(reply: Whole) -> Failure | None:
     """The error object instead of a whole reply that is none; None where the reply is one."""
-    if is_garbled(reply):
-        return Failure(502, "the backend answered something that is not JSON; try again", code="backend_error")
     status = reply.status
+    if is_garbled(reply):
+        what = "answered something that is not JSON; try again"
+        if status >= 300:  # the client's key is not for wherever that leads
+            what = f"redirects ({status}); its operator has to give the address that it redirects to"
+        return Failure(502, f"the backend {what}", code="backend_error")
     if status < 400:
         return None
     try:
@@ -77,7 +82,9 @@ def _unreadable(reply: Whole) -> Failure | None:
     if isinstance(value, dict) and ("error" in value or "message" in value):
         return None
     phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "an error"
-    return Failure(status, f"the backend answered {status} ({phrase}) and did not say why", code="backend_error")
+    words = "" if is_html(reply.content) else ErrorBody.parse(reply.content).message.strip("{}[] ")
+    why = f": {words}" if words and "\ufffd" not in words else " and did not say why"
+    return Failure(status, f"the backend answered {status} ({phrase}){why}", code="backend_error")
 
 
 def begins_events(piece: bytes) -> bool:
@@ -93,7 +100,7 @@ async def discard(reply: Reply) -> None:
 
 async def complete(reply: Reply) -> Reply:
     """A refusal, read to its end, or its beginning where it is long or breaks off; other replies as they come."""
-    if isinstance(reply, Whole) or reply.status < 400:
+    if isinstance(reply, Whole) or reply.status < 300:
         return reply
     return await _rest(reply, b"")
 
@@ -179,8 +186,8 @@ async def deliver(reply: Whole, passage: Passage) -> web.Response:
         raise passage.refused_key(status)
     failure = _unreadable(reply)
     if failure is not None:  # who says nothing readable has not said either that nothing was generated
-        finished, status, body = status < 400, failure.status, failure.body()
-        head = {name: value for name, value in head.items() if name.lower() != "content-type"}
+        finished, status, body = status < 300, failure.status, failure.body()
+        head = {name: value for name, value in head.items() if name.lower() not in ("content-type", "location")}
         head["content-type"] = "application/json"
         stopped = "interrupted" if finished or status in OUTWAITED else "error"
         record = account.passed(UNKNOWN, passage.tariff, stopped, status, error=failure.stored)
@@ -232,6 +239,7 @@ def read_whole(body: bytes, usage: ReplyUsage, *, embeds: bool = False) -> Error
 
 
 _TRIES = 4
+_TELLING = (b"error", b"failed", b"abort", b"insufficient", b"\\u00")
 
 
 def _from_usage(body: bytes) -> JsonDict | None:
@@ -250,7 +258,7 @@ def _from_usage(body: bytes) -> JsonDict | None:
             continue
         # Nowhere may a failure be told, however a server writes its JSON.
         low = body.lower()
-        if b"error" in low or b"failed" in low or b"\\u00" in low or not isinstance(end["usage"], dict):
+        if any(word in low for word in _TELLING) or not isinstance(end["usage"], dict):
             return None
         return dict(end["usage"])
     return None

@@ -19,7 +19,7 @@ def is_plain(text: bytes) -> bool:
     """Whether nothing in here can be counts, an end or a failure, however a server writes its JSON."""
     # Names may be written with escapes: those of their letters all begin with the same two zeros.
     low = text.lower()
-    return not (
+    return (b'"choices"' in low or b'"delta"' in low) and not (
         b"usage" in low
         or b"error" in low
         or b"[done]" in low
