@@ -32,6 +32,7 @@ LOADING = [
     {"error": "warmup in progress"},
     {"message": "the server is currently starting"},
     {"error": "initialization has not finished"},
+    {"trace": "x" * 9000, "error": {"message": "Loading model"}},
 ]
 OTHER = [
     {"error": {"message": "The engine is currently overloaded, please try again later"}},
