@@ -17,10 +17,14 @@ from common import ROOT, Table, judged, load_average, parser, save_evidence, sho
 sys.path.insert(0, str(ROOT / "tests"))
 
 from outthink.serving.pool.rules import FieldSettings
-from support.overspending import BOUNDED, Findings, OverspendSearch
+from support.overspending import BOUNDED, RENAMED, Findings, OverspendSearch
 
 REQUESTS = 10_000
-OPERATORS = {"nothing allowed": FieldSettings(), "pictures and sound bounded": BOUNDED}
+OPERATORS = {
+    "nothing allowed": FieldSettings(),
+    "pictures and sound bounded": BOUNDED,
+    "another name of lengths": RENAMED,
+}
 
 
 def row(operator: str, found: Findings) -> dict[str, object]:
@@ -58,7 +62,7 @@ def main() -> int:
     for at, (operator, fields) in enumerate(OPERATORS.items()):
         with tempfile.TemporaryDirectory(prefix="outthink-ceilings-") as folder:
             search = OverspendSearch(Path(folder), fields)
-            rows.append(row(operator, search.run(wanted.seed + at, requests=wanted.requests // len(OPERATORS))))
+            rows.append(row(operator, search.run(wanted.seed + at, requests=-(-wanted.requests // len(OPERATORS)))))
     show("Bodies by what became of them", rows)
     if wanted.requests >= REQUESTS:
         save_evidence("ceilings", rows=rows, targets=targets(rows), load_before=before)

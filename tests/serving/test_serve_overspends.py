@@ -14,14 +14,14 @@ from outthink.serving.pool.rules import FieldSettings
 from outthink.serving.protocols import Key
 from support.ledgers import KeyRing
 from support.lenient_server import LenientServer
-from support.overspending import BOUNDED, OverspendSearch
+from support.overspending import BOUNDED, RENAMED, OverspendSearch
 from support.proxy_server import ProxyServer
 
-SECONDS = 30.0
-REQUESTS = 1_500
+SECONDS = 20.0
+REQUESTS = 1_000
 
 
-@pytest.mark.parametrize(("seed", "fields"), [(101, FieldSettings()), (102, BOUNDED)])
+@pytest.mark.parametrize(("seed", "fields"), [(101, FieldSettings()), (102, BOUNDED), (103, RENAMED)])
 def test_no_body_costs_more_than_its_key_may_spend(tmp_path: Path, seed: int, fields: FieldSettings) -> None:
     found = OverspendSearch(tmp_path, fields).run(seed, requests=REQUESTS, seconds=SECONDS)
     assert not found.faults

@@ -24,6 +24,8 @@ INVENTED = tuple(
 """Two hundred names of lengths that no server is known to have."""
 HOLDERS = ("options", "generation_config", "extra_body", "sampling_params", "parameters", "custom_params")
 STRANGE_HOLDERS = ("vendor", "engine_args", "x_settings", "inference")
+KNOWN = tuple(name for kind in ("plain", "free", "tier", "hidden") for name in names_of(kind) if "." not in name)
+"""Fields that mean something else, in which some server may look for a length all the same."""
 LENGTHS, CHOICES, BEAMS = names_of("length"), names_of("choices"), names_of("beams")
 THINKING, FLOORS = names_of("thinking"), names_of("floor")
 MODELS = ("toy", "toy", "toy", "outthink/single", "outthink/self-consistency@2")
@@ -85,7 +87,7 @@ class _Drawing:
             if draw < 0.1:  # twice, the second time with another value
                 self.pairs.append((spelled, self.value(2000)))
             return spelled
-        holder = self.random.choice(HOLDERS if draw < 0.85 else STRANGE_HOLDERS)
+        holder = self.random.choice(HOLDERS if draw < 0.8 else STRANGE_HOLDERS if draw < 0.93 else KNOWN)
         self.holders.add(holder)
         inner: Any = RawObject([(spelled, value)])
         if draw > 0.95:

@@ -39,6 +39,7 @@ class Dialect:
 
     Args:
         lengths: names that it obeys, the strongest first, before those of the endpoint; `a.b` is `b` inside `a`.
+        chat: the only one of a chat's own names that it obeys, None for both.
         capitals: names are told apart by capitals, underscores and hyphens.
         first: of equal names the first counts, not the last.
         texts: a text or a whole float is read as the number that it says.
@@ -55,6 +56,7 @@ class Dialect:
     """
 
     lengths: tuple[str, ...] = ()
+    chat: str | None = None
     capitals: bool = True
     first: bool = False
     texts: bool = True
@@ -217,7 +219,8 @@ class LenientServer:
         prompt += text_bytes(read.get("tools")) + text_bytes(read.get("instructions"))
         if path == EMBEDDINGS:
             return Work(path, prompt, 0, 0)
-        length = next(read.whole((*dialect.lengths, *OWN_LENGTHS[path])), -1)
+        own = OWN_LENGTHS[path] if path != CHAT or dialect.chat is None else (dialect.chat,)
+        length = next(read.whole((*dialect.lengths, *own)), -1)
         length = dialect.context if not 0 < length <= dialect.context else length
         length = max(length, min(dialect.context, max(read.whole(dialect.floors), default=0)))
         length += max(read.whole(dialect.thinking), default=0)

@@ -24,6 +24,8 @@ from support.proxy_server import Got, ProxyServer
 
 CEILINGS = (300, 700, 1500, 4000, 12_000)
 BOUNDED = FieldSettings(image_tokens=1500, audio_tokens_per_second=400)
+RENAMED = FieldSettings(length_name="max_completion_tokens")
+"""Of a server that ignores the old name of a chat's length."""
 DAY_IN_CEILINGS = 12
 EACH = 120
 """Requests of one key."""
@@ -91,7 +93,8 @@ class OverspendSearch:
                 break
             random = Random(f"{seed}-{number}")
             drawn = draw_body(random)
-            self.server.dialect = replace(drawn.dialect, usage=random.choice(USAGES))
+            usage, chat = random.choice(USAGES), self._fields.length_name
+            self.server.dialect = replace(drawn.dialect, usage=usage, chat=chat)
             before = len(self.server.work)
             got = proxy.send("POST", drawn.path, drawn.content, authorization=f"Bearer {secret}")
             truth = sum(work.tokens for work in self.server.work[before:])

@@ -54,7 +54,7 @@ Kind = Literal[
     "tier",  # changes the price
     "fixed",  # has one spelling alone
     "plain",  # changes neither count nor price: numbers, texts, and flat lists of them
-    "free",  # the same, of any shape
+    "free",  # the same, of any shape, in which nothing but the id of a token names a number
     "named",  # the same, in which clients choose the names: schemas, labels
 ]
 
@@ -129,7 +129,8 @@ TABLE = (
     FieldRow("plain", "llama.cpp", "*", "dry_allowed_length dry_penalty_last_n dry_sequence_breakers mirostat"),
     FieldRow("plain", "llama.cpp", "*", "mirostat_tau mirostat_eta adaptive_target adaptive_decay n_cache_reuse"),
     FieldRow("named", "llama.cpp", "*", "json_schema grammar"),
-    FieldRow("free", "llama.cpp", "*", "lora response_fields"),
+    FieldRow("named", "llama.cpp", "*", "lora"),
+    FieldRow("free", "llama.cpp", "*", "response_fields"),
     FieldRow("plain", "Ollama", "*", "num_ctx num_keep num_batch num_gpu main_gpu num_thread keep_alive"),
     FieldRow(
         "plain", "TGI, transformers, Mistral", "*", "truncate no_repeat_ngram_size penalty_alpha random_seed top_a"

@@ -33,6 +33,7 @@ LONG = 1 << 15
 """Bytes of a request that is read beside the event loop: a body of small parts takes a millisecond for 4 KiB."""
 _NUMBER = re.compile(r"\d|://|\A\s*[+-]?(?:inf|infinity|nan)\s*\Z|\Adata:", re.IGNORECASE)
 """In a text: a digit, what some language reads as a number, or an address of content that the request does not show."""
+_FIGURE = re.compile(r"\s*[+-]?[\d.]+(?:e[+-]?\d+)?\s*\Z", re.IGNORECASE)
 _THINKING = frozenset(map(normalised, ("reasoning", "thinking", "thinking_config")))
 """Objects in which a length is that of the thinking alone."""
 _COUNTS = frozenset({"thinking", "floor", "choices", "beams", "length"})
@@ -44,7 +45,7 @@ _OF_TOOLS = frozenset((*_TOOLS, "parameters", "input_schema", "output_schema", "
 _NOTHING: tuple[Json, ...] = ("", [], ["text"], "none", "standard")
 """Values of hidden fields that bring in nothing."""
 _TIERS = ("auto", "default", "standard")
-_ALLOWABLE = (None, "holder", "hidden", "tier")
+_ALLOWABLE = (None, "holder", "hidden", "tier", "free")
 _DEPTH = 3  # objects of fields within each other
 
 
@@ -61,6 +62,22 @@ def holds_number(value: Json) -> bool:
             if _NUMBER.search(here) is not None:
                 return True
         elif here is not None and not isinstance(here, bool):
+            return True
+    return False
+
+
+def names_number(value: Json) -> bool:
+    """Whether an object names a number, or a text that is nothing else; ids of tokens name biases."""
+    waiting = [("", value)]
+    while waiting:
+        name, here = waiting.pop()
+        if isinstance(here, dict):
+            waiting += here.items()
+        elif isinstance(here, list):
+            waiting += [(name, each) for each in here]
+        elif not name or name.isdecimal() or isinstance(here, bool) or here is None:
+            continue
+        elif not isinstance(here, str) or _FIGURE.match(here) is not None:
             return True
     return False
 
@@ -228,7 +245,9 @@ class CheckedBody:
             if not isinstance(value, str if at == "model" else bool):
                 raise bad_field(at, value, "is neither true nor false", "send one of them, or leave it out")
         elif kind == "free":
-            return self._without_lengths(at, value)
+            value = self._without_lengths(at, value)
+            if names_number(value):
+                raise self._refused(at, value, "holds a number under a name that is not known")
         elif kind != "named":
             self._parts.add(at, value)
             if holds_number(value):
