@@ -18,7 +18,7 @@ from outthink.serving.ledger.database import MIGRATIONS, ConnectionLost, migrate
 from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.ledger.sqlite import SqliteDatabase
 from outthink.serving.protocols import Idempotency, Key, LedgerDown, Reservation
-from support.ledgers import connected, doing, new_key, record, rows
+from support.ledgers import connected, doing, new_key, opened, record, rows
 from support.postgres import PostgresServer
 from support.waiting import PATIENCE, eventually
 
@@ -97,6 +97,31 @@ def test_records_wait_on_local_disk_and_are_counted_once(
     with caplog.at_level(logging.WARNING):
         asyncio.run(job())
     assert len([item for item in caplog.records if "cannot be used" in item.message]) == 1
+
+
+def test_tables_that_are_dropped_meanwhile_are_an_outage(ledger_url: str, tmp_path: Path) -> None:
+    async def job() -> None:
+        async with opened(ledger_url, spool=tmp_path / "spool") as ledger:
+            limited = await new_key(ledger, "limited", day="tokens=1000")
+            renamed(ledger_url, "", "_old")
+            with pytest.raises(LedgerDown):
+                await ledger.list_keys()
+            assert await ledger.authorise("ot-unknown") is None
+            await ledger.settle(Reservation("r1", "any"), record("r1", "any", tokens=1))
+            with pytest.raises(LedgerDown, match="budget"):
+                await ledger.reserve(limited, 1, None, "r2")
+            renamed(ledger_url, "_old", "")
+            await back(ledger)
+            assert await ledger.receipt("r1") is not None
+
+    asyncio.run(job())
+
+
+def renamed(url: str, old: str, new: str) -> None:
+    database = connected(url)
+    for table in ("keys", "periods", "requests", "reservations"):
+        database.execute(f"ALTER TABLE {table}{old} RENAME TO {table}{new}")
+    database.close()
 
 
 def test_what_an_ended_process_left_is_taken_over(ledger_url: str, tmp_path: Path) -> None:

@@ -82,6 +82,11 @@ class PostgresDatabase:
         except (self._errors.OperationalError, self._errors.InternalError, self._errors.InterfaceError) as error:
             met = isinstance(error, (self._errors.errors.DeadlockDetected, self._errors.errors.SerializationFailure))
             raise ConnectionLost(f"{self.name}: {_line(error)}", again=met or self._connection.closed) from error
+        except self._errors.ProgrammingError as error:
+            if error.sqlstate is None:
+                raise
+            # The server lacks a table or a right: dropped, restored or replaced, and perhaps mended.
+            raise ConnectionLost(f"{self.name}: {_line(error)}") from error
         return result
 
     def erase(self) -> None:
