@@ -149,6 +149,7 @@ def test_a_revoked_key_stays_in_the_list_and_frees_its_name(url: str, capsys: py
         (["add", "x", "--strategy", "no-such"], "no-such"),
         (["add", "x", "--expires", "soon"], "--expires"),
         (["add", "x", "--expires", "0d"], "--expires"),
+        (["add", "x", "--expires", "99999999999w"], "--expires"),
         (["revoke", "nobody"], "nobody"),
         (["list", "--ledger", "mysql://x"], "mysql"),
         (["list", "--ledger", "memory:"], None),

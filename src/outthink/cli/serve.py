@@ -151,6 +151,8 @@ _WIDE = 300
 """Letters of a line that goes into a file or a pipe."""
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([mhdw])\Z")
 _SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_LONGEST = 36_500 * 86_400.0
+"""Seconds until a key expires, a century: dates have an end."""
 
 
 def keys_arguments(parser: argparse.ArgumentParser) -> None:
@@ -324,9 +326,10 @@ def _strategy(text: str | None) -> str | None:
 
 
 def _seconds(age: str) -> float:
-    if (match := _AGE.match(age)) is None or not float(match[1]):
+    seconds = 0.0 if (match := _AGE.match(age)) is None else float(match[1]) * _SECONDS[match[2]]
+    if not 0 < seconds <= _LONGEST:
         raise BadInput("--expires", age, "is no time from now", "give a number and m, h, d or w, for example 30d")
-    return float(match[1]) * _SECONDS[match[2]]
+    return seconds
 
 
 def _show(keys: Sequence[StoredKey]) -> None:
