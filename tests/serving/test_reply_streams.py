@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -237,6 +238,13 @@ def test_a_stream_of_which_nothing_could_be_shown_has_a_status(
     got = ask(proxy)
     assert (got.status, got.error["code"]) == (502, "backend_error")
     assert receipt(proxy, got)["stopped"] == "error"
+
+
+def test_one_long_event_takes_no_longer_than_its_text() -> None:
+    long = chunk("x" * (16 << 20))
+    reader, began = EventReader(), time.thread_time()
+    assert reader.feed(long) == long
+    assert time.thread_time() - began < 1.0  # it was 4 s
 
 
 CHUNKS = st.lists(

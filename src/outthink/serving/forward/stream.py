@@ -32,6 +32,8 @@ def is_plain(text: bytes) -> bool:
 
 
 _MOST_LEARNT = 8
+_LONGEST_LEARNT = 4096
+"""Bytes of an event that is matched: a long one would hold up the event loop."""
 # Up to the text of the first member that is one, and from its end to that of the one event.
 _TEXT = re.compile(
     rb'(data: [^\r\n]*?"(?:content|text|reasoning_content|reasoning|delta)": ?")(?:[^"\\\r\n]|\\.)*("[^\r\n]*\n\n)\Z'
@@ -120,7 +122,7 @@ class EventReader:
 
     def _learn(self, piece: bytes) -> None:
         """Note both ends of an event that only adds text: what differs from it in the text alone adds text too."""
-        if self._learnt < _MOST_LEARNT and (match := _TEXT.match(piece)) is not None:
+        if self._learnt < _MOST_LEARNT and len(piece) <= _LONGEST_LEARNT and (match := _TEXT.match(piece)) is not None:
             self._learnt += 1
             self._like = match[1], match[2]
 
