@@ -304,6 +304,9 @@ def test_another_tier_has_another_price(server: LenientServer, proxy: ProxyServe
     for name, value in (("service_tier", "priority"), ("speed", "fast"), ("provider", {"sort": "throughput"})):
         refused(send(proxy, {name: value}, key="priced"), name, "price")
         refused(send(proxy, {name: {"max_tokens": 4000}}), name, "holds a number")
+    limited = {"outthink": {"budget": {"usd": 1}}}
+    refused(ask(proxy, "free", service_tier="priority", **limited), "service_tier", "price")
+    refused(ask(proxy, "free", extra_body={"speed": "fast"}, **limited), "extra_body.speed", "price")
     for key, tier in (("priced", "auto"), ("priced", "default"), ("daily", "priority"), ("free", "flex")):
         assert send(proxy, {"service_tier": tier}, key=key).status == 200
         assert server.bodies[-1]["service_tier"] == tier

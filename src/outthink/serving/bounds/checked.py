@@ -301,6 +301,17 @@ class CheckedBody:
         return bad_field(at, value, problem, remedy, code="field_not_allowed")
 
 
+def check_tiers(body: JsonDict, place: str = "") -> None:
+    """Refuse what has a price that is not known here, in a request that limits dollars itself. Raises Failure."""
+    for name, value in body.items():
+        kind = kind_of("chat", name)
+        if kind == "holder" and isinstance(value, dict) and place.count(".") < _DEPTH:
+            check_tiers(value, f"{place}{name}.")
+        elif kind == "tier" and value is not None and value not in _TIERS:
+            what = "has a price that is not known here, which the budget limits"
+            raise bad_field(place + name, value, what, "leave it out", code="field_not_allowed")
+
+
 def checked_body(key: Key, path: str, body: JsonDict, rules: FieldRules) -> CheckedBody:
     """A body read for a limited key. Raises Failure for what it may not send."""
     priced = key.priced or key.budget.usd is not None or key.budget.joules is not None
