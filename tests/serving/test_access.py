@@ -62,12 +62,6 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
 
 
-@pytest.fixture
-def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
-    with ProxyServer(backend.url) as running:
-        yield running
-
-
 def by(secret: str) -> dict[str, str]:
     return {"authorization": f"Bearer {secret}"}
 

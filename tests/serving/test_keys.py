@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from support.waiting import PATIENCE
 
 pytest.importorskip("aiohttp")
 
-from support.chat_server import ChatServer, Drop, Reply, chat, chunk, models, stream
+from support.chat_server import ChatServer, Drop, Reply, chat, chunk, stream
 from support.proxy_server import CHAT, ProxyServer
 
 
@@ -217,12 +216,6 @@ def test_when_a_key_was_last_used(ledger_url: str) -> None:
         assert kept.last_used == clock.now
 
     doing(ledger_url, job, clock=clock)
-
-
-@pytest.fixture
-def backend() -> Iterator[ChatServer]:
-    with ChatServer(chat(["The answer is 4."]), routes={"/v1/models": models("tiny")}) as server:
-        yield server
 
 
 def by(secret: str, **more: str) -> dict[str, str]:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -178,12 +177,6 @@ def test_what_is_in_the_ledger_already_is_not_counted_again(url: str, tmp_path: 
     (spent,) = doing(url, lambda ledger: ledger.spend("key"))
     assert (spent.requests, spent.tokens) == (1, 7)
     assert not folder.exists() or not list(folder.iterdir())
-
-
-@pytest.fixture
-def backend() -> Iterator[ChatServer]:
-    with ChatServer(chat(["4"]), routes={"/v1/models": models("tiny")}) as server:
-        yield server
 
 
 def test_an_orderly_end_leaves_no_files(backend: ChatServer, url: str, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,8 @@ from outthink.http.errors import scrub
 from outthink.serving.chat.backends import Policies
 from outthink.serving.observe import logs, metrics, telemetry
 from outthink.serving.watch import Watcher
-from support.chat_server import ChatServer, Hang, chat, models, refusal, stream, whole
+from support.chat_server import ChatServer, Hang, chat, refusal, stream, whole
 from support.proxy_server import CHAT, ProxyServer
-
-
-@pytest.fixture
-def backend() -> Iterator[ChatServer]:
-    with ChatServer(chat(["The answer is 4."])) as server:
-        server.routes["/v1/models"] = models("tiny")
-        yield server
-
-
-@pytest.fixture
-def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
-    with ProxyServer(backend.url) as running:
-        yield running
 
 
 class RecordingWatcher(Watcher):

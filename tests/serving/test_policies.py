@@ -25,13 +25,6 @@ from support.proxy_server import CHAT, ProxyServer
 from support.samples import question
 
 
-@pytest.fixture
-def backend() -> Iterator[ChatServer]:
-    with ChatServer(chat(["The answer is 4."])) as server:
-        server.routes["/v1/models"] = models("tiny")
-        yield server
-
-
 def chosen(n: int) -> Policy:
     tasks = content()["tasks"]
     tasks[0]["chosen"] = n

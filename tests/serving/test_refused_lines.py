@@ -20,18 +20,12 @@ from outthink.serving.ledger import DurableLedger, open_durable
 from outthink.serving.observe import logs
 from outthink.serving.observe.refused import RefusalLimit
 from outthink.serving.protocols import Terms
-from support.chat_server import ChatServer, Gate, chat, models, refusal
+from support.chat_server import ChatServer, Gate, chat, refusal
 from support.ledgers import doing
 from support.proxy_server import CHAT, ProxyServer
 from support.waiting import until
 
 SECRET = "ot-" + "s3cret" * 7
-
-
-@pytest.fixture
-def backend() -> Iterator[ChatServer]:
-    with ChatServer(chat(["4"]), routes={"/v1/models": models("tiny")}) as server:
-        yield server
 
 
 @contextmanager

@@ -27,12 +27,6 @@ def backend() -> Iterator[ChatServer]:
         yield server
 
 
-@pytest.fixture
-def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
-    with ProxyServer(backend.url) as running:
-        yield running
-
-
 def call(name: str | None, arguments: Any, **more: Any) -> Delta:
     """A piece of one call."""
     return {"function": {"arguments": arguments, **({"name": name} if name is not None else {})}, **more}

@@ -14,7 +14,7 @@ from outthink.serving.chat.backends import Policies
 from outthink.serving.forward.stream import EventReader
 from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.protocols import Key, OverBudget, RequestRecord, Reservation
-from support.chat_server import ChatServer, Drop, chat, models, stream, whole
+from support.chat_server import ChatServer, Drop, chat, stream, whole
 from support.policies import policy
 from support.proxy_server import CHAT, ProxyServer
 from support.samples import question
@@ -58,12 +58,6 @@ class Keyed(MemoryLedger):
     async def settle(self, reservation: Reservation, record: RequestRecord) -> None:
         await super().settle(reservation, record)
         self.left -= record.tokens if record.tokens is not None else record.at_most_tokens or 0
-
-
-@pytest.fixture
-def backend() -> Iterator[ChatServer]:
-    with ChatServer(chat(["The answer is 4."]), routes={"/v1/models": models("tiny")}) as server:
-        yield server
 
 
 @pytest.fixture

@@ -29,12 +29,6 @@ def backend() -> Iterator[ChatServer]:
         yield server
 
 
-@pytest.fixture
-def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
-    with ProxyServer(backend.url) as running:
-        yield running
-
-
 def test_pass_through_is_byte_for_byte(backend: ChatServer, proxy: ProxyServer) -> None:
     reply = json.dumps(ANSWER, indent=1).encode()
     backend.routes[CHAT] = whole(reply, x_request_id="r-7")

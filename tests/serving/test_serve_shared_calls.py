@@ -75,12 +75,6 @@ def backend(known: Callable[[str], None]) -> Iterator[ChatServer]:
         yield server
 
 
-@pytest.fixture
-def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
-    with ProxyServer(backend.url) as running:
-        yield running
-
-
 def asked(server: ChatServer) -> list[int]:
     """The choices that each call asked for."""
     return [seen.body.get("n", 1) for seen in server.calls]

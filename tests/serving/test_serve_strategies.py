@@ -21,12 +21,6 @@ def backend() -> Iterator[ChatServer]:
         yield server
 
 
-@pytest.fixture
-def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
-    with ProxyServer(backend.url) as running:
-        yield running
-
-
 def says(*texts: str) -> Any:
     """An answer by the request's seed, counted from 0."""
     return lambda seen: chat([texts[seen.body["seed"] % len(texts)]])

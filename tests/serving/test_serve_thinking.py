@@ -41,12 +41,6 @@ def backend() -> Iterator[ChatServer]:
         yield server
 
 
-@pytest.fixture
-def proxy(backend: ChatServer) -> Iterator[ProxyServer]:
-    with ProxyServer(backend.url) as running:
-        yield running
-
-
 def answers(thinking: dict[str, Any], said: dict[str, Any]) -> Any:
     """Two samples that only think, and one that speaks."""
 
