@@ -23,7 +23,7 @@ from outthink.http.fields import encode
 from outthink.serving.bodies import DEPTH, BodyScan
 from outthink.serving.failure import Failure
 from outthink.serving.observe.callbacks import measured
-from support.chat_server import ChatServer, Gate, Reply, Seen, chat, whole
+from support.chat_server import DONE, ChatServer, Gate, Reply, Seen, chat, chunk, event, token, usage, whole
 from support.ledgers import KeyRing
 from support.proxy_server import CHAT, ProxyServer
 from support.waiting import until
@@ -363,3 +363,38 @@ def test_what_a_request_takes_is_freed_when_it_ends(proxy: ProxyServer, kind: st
         # Connections, which clients close in their own time, refer to themselves, as asyncio makes them.
         until(lambda: not proxy.app.admission.active, "its end")
     assert not [name for name in left if name != "_Connection"]
+
+
+def entries(count: int) -> dict[str, Any]:
+    return {"content": [token("a", -1.0, [-2.0] * 20) for _ in range(count)]}
+
+
+def in_one(delta: dict[str, Any], **more: Any) -> bytes:
+    return event({"choices": [{"index": 0, "delta": delta, "finish_reason": "stop", **more}]}) + usage(3, 4) + DONE
+
+
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+HUGE = {
+    "calls": in_one({"tool_calls": [{**CALL, "index": at, "id": f"c{at}"} for at in range(2000)]}),
+    "calls without ids": in_one({"tool_calls": [{"function": CALL["function"]} for _ in range(2000)]}),
+    "log-probabilities": in_one({"content": "4"}, logprobs=entries(1000)),
+    "a text": in_one({"content": "x" * (2 * MIB)}),
+    "details": in_one({"content": "4", "reasoning_details": [{"text": "x", "index": at} for at in range(2000)]}),
+    "many events": b"".join(chunk("an error") for _ in range(5000)) + in_one({"content": "4"}),
+    "comments": b": x\n\n" * 100_000 + in_one({"content": "4"}),
+    "empty events": b"data: {}\n\n" * 20_000 + in_one({"content": "4"}),
+    "blank lines": chunk("4") + b"\r" * MIB + in_one({"content": "4"}),
+}
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single", "outthink/self-consistency@2"])
+def test_no_reply_holds_the_event_loop_up(model: str) -> None:
+    def answer(seen: Seen) -> Reply:
+        return Reply((HUGE[seen.body["messages"][-1]["content"]],))
+
+    with ChatServer(answer) as backend, ProxyServer(backend.url) as proxy:
+        proxy.chat(model, "a text")  # what is imported on first use is now
+        for name in HUGE:
+            for streamed in (False, True):
+                with all_brief(proxy):
+                    assert proxy.chat(model, name, stream=streamed, logprobs=True).status == 200

@@ -32,6 +32,8 @@ class ErrorEvent(bytes):
 
 LONGEST = 32 << 20
 """Bytes of one event, or of a whole reply that is read as it comes."""
+LONG = 1 << 16
+"""Bytes of one event, or of a whole reply, beyond which it is read beside the event loop."""
 BOM = b"\xef\xbb\xbf"
 # A blank line: two ends of lines, each a line feed, a carriage return or both.
 _BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
@@ -54,9 +56,9 @@ class Events:
         self._clean = False  # what comes now is the beginning of an event and nothing else
 
     @property
-    def pending(self) -> bool:
-        """Whether an event has begun and is not whole."""
-        return bool(self._held)
+    def pending(self) -> int:
+        """Bytes of an event that has begun and is not whole."""
+        return self._size if self._held else 0
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that this piece completes, in order."""
@@ -78,7 +80,7 @@ class Events:
         if not self._begun:
             piece = b"".join(self._held) + piece
             if len(piece) < len(BOM) and BOM.startswith(piece):
-                self._held = [piece]
+                self._held, self._size = [piece], len(piece)
                 return []
             piece, self._held, self._begun = piece.removeprefix(BOM), [], True
         lead = b""
@@ -176,6 +178,11 @@ class Decoder:
         self._size = 0
         self._events = Events()
 
+    @property
+    def pending(self) -> int:
+        """Bytes that have come and are not decoded yet."""
+        return self._events.pending if self.kind == "events" else self._size
+
     def feed(self, piece: bytes) -> list[JsonObject]:
         """The chunks that this piece completes. Raises NotJson."""
         if self.kind == "events":
@@ -190,6 +197,7 @@ class Decoder:
                 return []
             start = body.removeprefix(BOM).lstrip()
             if not start:
+                self._held = [body[: len(BOM)] if body.startswith(BOM) else b""]  # white space says nothing
                 return []
             if start[:1] in (b"{", b"["):
                 self.kind = "object"

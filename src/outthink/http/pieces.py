@@ -73,35 +73,42 @@ def _continued(known: JsonDict, name: str, before: str | Joined, text: str) -> s
     return text
 
 
-_LOOKED_AT = 256
-"""Elements from the end of a list among which a piece finds the one that it continues."""
+_LOOKED_AT, _ALIKE = 256, 16
+"""Elements from the end of a list among which a piece finds the one that it continues, and those of its index."""
 
 
 def _append(known: list[Json], pieces: list[Json]) -> list[Json]:
     """Elements with equal index are one, unless their types or ids differ; the new ones have their place as index."""
     new: list[Json] = []
+    near: dict[int, list[tuple[int, JsonDict]]] = {}
+    for place in range(max(0, len(known) - _LOOKED_AT), len(known)):
+        element = known[place]
+        if isinstance(element, dict) and (index := index_of(element)) is not None:
+            near.setdefault(index, []).append((place, element))
     for piece in pieces:
         if not isinstance(piece, dict):
             known.append(piece)
             new.append(piece)
-        elif (index := index_of(piece)) is None or (element := _continues(known, index, piece)) is None:
-            known.append({**piece})
+            continue
+        index = index_of(piece)
+        alike = [] if index is None else near.setdefault(index, [])
+        found = next((pair for pair in alike[: -_ALIKE - 1 : -1] if _continues(pair[1], piece)), None)
+        if found is None:
+            element = {**piece}
+            alike.append((len(known), element))
+            known.append(element)
             # Official clients want an index in all elements of a list, or in none.
             numbered = index is not None or (isinstance(known[0], dict) and index_of(known[0]) is not None)
             new.append({**piece, "index": len(known) - 1} if numbered else piece)
-        elif inner := merge(element, piece):
-            new.append({**inner, "index": known.index(element)})
+        elif inner := merge(found[1], piece):
+            new.append({**inner, "index": found[0]})
     return new
 
 
-def _continues(known: list[Json], index: int, piece: JsonDict) -> JsonDict | None:
-    """The element that a piece continues."""
-    for element in known[: -_LOOKED_AT - 1 : -1]:
-        if isinstance(element, dict) and index_of(element) == index:
-            told = [(element.get(name), piece.get(name)) for name in ("type", "id")]
-            if all(is_empty(one) or is_empty(other) or one == other for one, other in told):
-                return element
-    return None
+def _continues(element: JsonDict, piece: JsonDict) -> bool:
+    """Whether a piece may be of an element that has its index."""
+    told = [(element.get(name), piece.get(name)) for name in ("type", "id")]
+    return all(is_empty(one) or is_empty(other) or one == other for one, other in told)
 
 
 def index_of(piece: JsonDict) -> int | None:

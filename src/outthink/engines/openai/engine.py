@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ from outthink.engines.openai.reading import CompletionParser, decisive
 from outthink.engines.openai.tokens import Tokenizer
 from outthink.engines.protocol import Call, Delta, Engine, Event, Features, Finish
 from outthink.http.errors import ErrorBody, breaks_off, failure_in
-from outthink.http.events import Decoder, JsonObject, NotJson, is_html
+from outthink.http.events import LONG, Decoder, JsonObject, NotJson, is_html
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Response, Timeouts, Transport, TransportFault
 from outthink.http.usage import read_count
@@ -210,7 +211,10 @@ class OpenAIEngine(Engine):
         try:
             try:
                 async for piece in reply:
-                    delta, broken = self.parse(decoder.feed(piece), reading)
+                    if decoder.pending + len(piece) <= LONG:
+                        delta, broken = self.parse(decoder.feed(piece), reading)
+                    else:
+                        delta, broken = await self._parse_long(partial(decoder.feed, piece), reading)
                     if delta is not None:
                         yield delta
                     # What came before the failure has been handed on first: it was generated, and is charged.
@@ -219,7 +223,10 @@ class OpenAIEngine(Engine):
                     if reading.over or decoder.done:
                         break
                 else:
-                    delta, broken = self.parse(decoder.close(), reading)
+                    if decoder.pending <= LONG:
+                        delta, broken = self.parse(decoder.close(), reading)
+                    else:
+                        delta, broken = await self._parse_long(decoder.close, reading)
                     if delta is not None:
                         yield delta
                     if broken is not None:
@@ -317,6 +324,17 @@ class OpenAIEngine(Engine):
         except EngineError as error:
             broken = error
         return Delta.of(deltas), broken
+
+    async def _parse_long(
+        self, chunks: Callable[[], list[JsonObject]], reading: CompletionParser
+    ) -> tuple[Delta | None, EngineError | None]:
+        """The same of chunks that take time, beside the event loop."""
+        work = asyncio.ensure_future(asyncio.to_thread(lambda: self.parse(chunks(), reading)))
+        try:
+            return await asyncio.shield(work)
+        finally:
+            if not work.done():  # cancelled: nothing may change any more when the call is settled
+                await asyncio.wait([work])
 
     def check(self, chunk: JsonObject) -> None:
         """Raise EngineError for a chunk that tells of a failure."""

@@ -7,6 +7,7 @@ comments; `reasoning_content` they ignore or show as thinking. Does not know how
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -119,7 +120,7 @@ class Layout:
 def _message(text: str, sample: RawChoice | None) -> JsonDict:
     """A sample's message; thinking that a strategy has written into the text goes where clients expect it."""
     if sample is not None:
-        return sample.message(text.rpartition(CALLS_MARK)[0] if sample.tail else text)
+        return sample.message(text.rpartition(CALLS_MARK)[0] if sample.calls or sample.function else text)
     thoughts, mark, answer = text.rpartition(CLOSE)
     message = _EMPTY.message(answer.lstrip() if mark else text)
     return {**message, "reasoning_content": thoughts} if mark else message
@@ -209,6 +210,7 @@ class Streaming:
         self._told = (0, 0)
         """Entries of log-probabilities that have been sent."""
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
 
     def on_chunk(self, sample: RawChoice, call: Call, delta: JsonDict) -> None:
         """A chunk has come from a backend, and has added this to its message."""
@@ -246,7 +248,10 @@ class Streaming:
     def put(self, event: bytes) -> None:
         """Queue a part of the answer."""
         self._on_first_token()
-        self._queue.put_nowait(event)
+        if threading.get_ident() == self._thread:
+            self._queue.put_nowait(event)
+        else:  # long events are read beside the event loop
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
     async def write_queued(
         self, request: web.BaseRequest, work: asyncio.Task[Verdict], progress: Callable[[], str]

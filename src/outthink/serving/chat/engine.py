@@ -20,7 +20,7 @@ from outthink.engines.openai.engine import OpenAIEngine, drain
 from outthink.engines.openai.reading import CompletionParser
 from outthink.engines.openai.tokens import Counts
 from outthink.engines.protocol import Call, Delta, Event, Finish
-from outthink.http.events import Decoder, NotJson
+from outthink.http.events import LONG, Decoder, NotJson
 from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, decode
 from outthink.http.server import Address
 from outthink.http.transport import Timeouts, Transport, TransportFault
@@ -133,7 +133,9 @@ class ChatEngine(OpenAIEngine):
         async with aclosing(self.generate_alone(chat_call) if shared is None else shared.events()) as events:
             async for event in events:
                 if isinstance(event, Finish):
-                    if tail := choice.tail:  # calls become text, so that strategies can vote on them
+                    # Calls become text, so that strategies can vote on them.
+                    few = choice.calls.length <= LONG
+                    if tail := choice.tail if few else await asyncio.to_thread(lambda: choice.tail):
                         pieces.append(tail)
                         yield Delta(tail, "", event.completion_tokens)
                     choice.text = writable("".join(pieces))  # as the session has it

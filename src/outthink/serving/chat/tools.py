@@ -174,6 +174,11 @@ class ToolCalls:
     def __bool__(self) -> bool:
         return bool(self._calls)
 
+    @property
+    def length(self) -> int:
+        """Characters of the calls, about."""
+        return sum(100 + sum(map(len, call.told)) for call in self._calls)
+
     def add(self, pieces: list[Json]) -> list[JsonDict]:
         """Add the pieces of one delta; returns what is new, with each call's place among all as its index."""
         several = len(pieces) > 1
@@ -241,10 +246,10 @@ class ToolCalls:
             return beside if beside is not None or told.id or told.name else self._last
         if index in self._by_index:
             return self._by_index[index]
-        unnumbered = [call for call in self._calls if call.index is None]
-        if told.id or told.name or not unnumbered:
+        if told.id or told.name:
             return None
-        return unnumbered[min(index, len(unnumbered) - 1)]
+        unnumbered = [call for call in self._calls if call.index is None]
+        return unnumbered[min(index, len(unnumbered) - 1)] if unnumbered else None
 
     def rest(self) -> list[JsonDict]:
         """Calls of which nothing has been told yet."""

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from outthink.economics.tariff import Tariff
 from outthink.http.errors import OUTWAITED, ErrorBody, failed_choice, failure_in
-from outthink.http.events import BOM, is_html
+from outthink.http.events import BOM, LONG, is_html
 from outthink.http.fields import JsonDict, decode
 from outthink.http.transport import Response, TransportFault, read_to_end
 from outthink.http.usage import UNKNOWN, ReplyUsage, Usage, read_count
@@ -37,8 +37,6 @@ _MOST = 32 << 20
 """Bytes of a whole reply to a request for a stream that are read."""
 _LINGER = 0.05
 """Seconds after the event that ends a response."""
-_LONG = 1 << 20
-"""Bytes of a reply that is not read in the event loop."""
 _FRAMING = ("content-length", "transfer-encoding")
 """Headers by which a body that was cut off shows."""
 _FINISH = re.compile(rb'"finish_reason": ?"')
@@ -184,7 +182,7 @@ async def deliver(reply: Whole, passage: Passage) -> web.Response:
     body = reply.content.removeprefix(BOM)
     if status in (401, 403):
         raise passage.refused_key(status)
-    failure = _unreadable(reply)
+    failure = _unreadable(reply) if len(body) <= LONG else await asyncio.to_thread(_unreadable, reply)
     if failure is not None:  # who says nothing readable has not said either that nothing was generated
         finished, status, body = status < 300, failure.status, failure.body()
         head = {name: value for name, value in head.items() if name.lower() not in ("content-type", "location")}
@@ -202,7 +200,7 @@ async def deliver(reply: Whole, passage: Passage) -> web.Response:
     else:
         passage.usage = usage = ReplyUsage()
         embeds = account.endpoint.endswith("/embeddings")
-        if len(body) <= _LONG:
+        if len(body) <= LONG:
             told = read_whole(body, usage, embeds=embeds)
         else:
             told = await asyncio.to_thread(read_whole, body, usage, embeds=embeds)
@@ -306,7 +304,10 @@ class _Passing:
                 if not begins_events(piece):
                     raise TransportFault("dropped", "no events")
                 self._account.first_token()
-            await self._show(reader.feed(piece))
+            if reader.pending + len(piece) <= LONG:
+                await self._show(reader.feed(piece))
+            else:
+                await self._show(await asyncio.to_thread(reader.feed, piece))
             if reader.done:
                 break
             if reader.ended:

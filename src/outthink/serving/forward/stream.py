@@ -97,6 +97,11 @@ class EventReader:
         """The reply has said that it is at its end; nothing behind it is shown."""
         return self._decoder.done
 
+    @property
+    def pending(self) -> int:
+        """Bytes of an event that is not whole yet."""
+        return self._events.pending
+
     def feed(self, piece: bytes) -> bytes:
         """What the client may see of the events that this piece completes. Raises TransportFault for an endless one."""
         if self.adds_text(piece):
@@ -158,7 +163,7 @@ class EventReader:
             self.empty = False
             if self._decoder.done:
                 break
-        self._easy = self.usage.settled and not self._events.pending
+        self._easy = self.usage.settled and not self.pending
         return b"".join(shown)
 
     def _read(self, raw: bytes, data: bytes) -> bytes:
