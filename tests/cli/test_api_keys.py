@@ -126,6 +126,21 @@ def test_a_named_variable_that_is_not_set_is_refused_before_anything_is_sent(cli
     assert "--api-key-env: 'NO_SUCH_KEY' is not set" in done.err
 
 
+@pytest.mark.parametrize("key", ["sk-proj-abc123", "abcdef0123456789", "a key"])
+@pytest.mark.parametrize("verb", ["ask", "doctor", "record", "serve"])
+def test_a_key_in_place_of_its_variable_is_not_printed(cli, verbs, verb, key, server) -> None:
+    done = cli(*verbs(verb), server.url, "--api-key-env", key)
+    assert (done.code, server.seen) == (2, [])
+    assert "--api-key-env: '***' is not set" in done.err
+    assert key not in done.err + done.out
+
+
+def test_a_redirect_is_named_without_what_is_secret_in_it(cli, server) -> None:
+    server.routes["/v1/chat/completions"] = whole("", 307, location="http://me:hunter2@other/v1?token=hunter3")
+    done = cli("ask", "hi", "--model", server.url)
+    assert "redirects to http://me:***@other/v1?***" in done.err
+
+
 def test_a_key_that_a_server_repeats_is_not_printed(cli, server) -> None:
     def answer(seen: Seen) -> Reply:
         return whole({"error": {"message": f"no: {seen.headers['authorization']}"}}, 400)

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 from outthink.core.errors import BadInput
 from outthink.core.plugins import make
 from outthink.engines.protocol import Engine
-from outthink.http.errors import masked_url
+from outthink.http.errors import masked_url, shown_variable
 from outthink.http.server import Address
 
 SCHEMES = ("embedded", "http", "https")
@@ -67,7 +67,9 @@ def named_key(variable: str | None) -> str | None:
         return None
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise BadInput("--api-key-env", variable, "is not set", "set that variable, or leave the flag out")
+        raise BadInput(
+            "--api-key-env", shown_variable(variable), "is not set", "set that variable, or leave the flag out"
+        )
     return key
 
 

@@ -60,6 +60,14 @@ def masked_url(url: str) -> str:
     return shown + ("?***" if query else "")
 
 
+def shown_variable(name: str) -> str:
+    """The name of a variable as it may be shown: people write the key itself in its place."""
+    return name if _VARIABLE.fullmatch(name) else "***"
+
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|[A-Za-z_]+")
+
+
 _TELLING = (AttributeError, NameError, ImportError, OSError)
 """Exceptions whose words are about the program; those of others may quote what they failed on, a prompt for one."""
 
@@ -296,7 +304,9 @@ class ServerErrors:
         refusal = ErrorBody.parse(content) if content.strip() and not is_html(content) else ErrorBody("")
         wait = retry_after(headers)
         if 300 <= status < 400:
-            return self.error(f"redirects to {headers.get('location', 'elsewhere')}; use that URL instead", fatal=True)
+            return self.error(
+                f"redirects to {masked_url(headers.get('location', 'elsewhere'))}; use that URL instead", fatal=True
+            )
         if is_html(content) and status < 500 and status not in _TRANSIENT and status not in (401, 403):
             return self.page()
         return self.refused(status, refusal, wait=wait, model=model)

@@ -21,7 +21,7 @@ from outthink.core.plugins import installed
 from outthink.economics.price import Price
 from outthink.economics.tariff import Energy
 from outthink.engines.locate import SCHEMES
-from outthink.http.errors import masked_url
+from outthink.http.errors import masked_url, shown_variable
 from outthink.http.server import Address
 from outthink.serving.guard import MODES
 from outthink.serving.ledger import Rules, usual_url
@@ -256,7 +256,7 @@ def read_key(variable: str | None, file: Path | None, *, env: str = "key_env", p
     if variable is not None:
         secret = os.environ.get(variable, "").strip()
         if not secret:
-            raise BadInput(env, variable, "is not set", "set that variable, or name another")
+            raise BadInput(env, shown_variable(variable), "is not set", "set that variable, or name another")
     elif file is not None:
         try:
             with file.open("rb") as source:
