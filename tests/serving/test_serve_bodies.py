@@ -281,8 +281,9 @@ def test_no_request_holds_the_event_loop_up(proxy: ProxyServer) -> None:
     large = [{"type": "function", "function": {"name": "f", "parameters": many}}]
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": many}}
     assert proxy.chat("outthink/single", tools=tools[:1]).status == 200  # what is imported on first use is now
+    names = {f"name_{at}": "x" for at in range(50_000)}
     with all_brief(proxy):
-        for fields in ({"tools": large}, {"tools": tools}, {"response_format": form}):
+        for fields in ({"tools": large}, {"tools": tools}, {"response_format": form}, names):
             assert proxy.chat("outthink/self-consistency@2", **fields).status == 200
         assert proxy.send("POST", CHAT, b'{"model":"x","y":[' + b"[[[]]]," * MIB + b"0]}").status == 400
 

@@ -79,7 +79,8 @@ async def answer_chat(
         own = {name: value for name, value in body.items() if name != "outthink"}
         given = key, _CHAT, own, backends.rules(model, *(backends.policies.models if options.strategy is None else ()))
         checked = await asyncio.to_thread(checked_body, *given) if len(content) > LONG else checked_body(*given)
-    question = read_question(body, options, backends.limits, checked, len(content))
+    asked = body, options, backends.limits, checked, len(content)
+    question = await asyncio.to_thread(read_question, *asked) if len(content) > LONG else read_question(*asked)
     exchange = _Exchange(app, backends, request, key, content, named, question, options, model)
     try:
         reply = await exchange.answer()
