@@ -62,19 +62,9 @@ class EventReader:
     """
 
     __slots__ = (
-        "_decoder",
-        "_easy",
-        "_events",
-        "_first",
-        "_hidden",
-        "_hide",
-        "_learnt",
-        "_like",
-        "empty",
-        "ended",
-        "failure",
-        "usage",
-    )
+        "_decoder", "_easy", "_events", "_first", "_hidden", "_hide", "_learnt", "_like",
+        "empty", "ended", "failure", "usage",
+    )  # fmt: skip
 
     def __init__(self, *, hide_usage: bool = False, usage: ReplyUsage | None = None) -> None:
         self._hide = hide_usage
@@ -116,14 +106,19 @@ class EventReader:
         """Whether a piece holds whole events with more of the same: the common case, in which nothing is decoded."""
         if not self._easy:
             return False
-        if (like := self._like) is not None and piece.startswith(like[0]) and piece.endswith(like[1]):
-            text = piece[len(like[0]) : -len(like[1])]
-            if b'"' not in text and text[-1:] != b"\\":
-                return True
+        if self._is_alike(piece):
+            return True
         if piece.endswith(b"\n\n") and is_plain(piece):
             self._learn(piece)
             return True
         return False
+
+    def _is_alike(self, piece: bytes) -> bool:
+        """Whether a piece is an event that differs in its text alone from one that was learnt."""
+        if (like := self._like) is None or not piece.startswith(like[0]) or not piece.endswith(like[1]):
+            return False
+        text = piece[len(like[0]) : -len(like[1])]
+        return b'"' not in text and text[-1:] != b"\\"
 
     def _learn(self, piece: bytes) -> None:
         """Note both ends of an event that only adds text: what differs from it in the text alone adds text too."""
@@ -150,7 +145,7 @@ class EventReader:
     def _shown(self, frames: list[tuple[bytes, bytes | None]]) -> bytes:
         shown = []
         for raw, data in frames:
-            if data is None or (self.usage.settled and is_plain(raw)):
+            if data is None or (self.usage.settled and (self._is_alike(raw) or is_plain(raw))):
                 if raw != b"\n" or not self._hidden:  # the line feed of a pair goes where its carriage return went
                     shown.append(raw)
                 self._hidden = False
