@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ pytest.importorskip("prometheus_client")
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from outthink.core.errors import BadInput
 from outthink.http.errors import scrub
 from outthink.serving.chat.backends import Policies
 from outthink.serving.observe import logs, metrics, telemetry
@@ -261,3 +263,11 @@ def test_spans_reach_a_collector_and_say_nothing_of_what_was_said(ending: str, b
         assert content.count(b"gen_ai.usage.input_tokens") == 2
         assert b"needle" not in content
         assert b"The answer" not in content
+
+
+def test_an_endpoint_that_nothing_can_export_to_is_named_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)
+    with pytest.raises(BadInput) as refused:
+        telemetry.provider_for("http://me:hunter2@collector/?token=hunter3", "ours")
+    assert "hunter" not in str(refused.value)
+    assert "http://me:***@collector/?***" in str(refused.value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from outthink.core.plugins import need_extra
+from outthink.http.errors import masked_url
 from outthink.serving.protocols import RequestRecord
 from outthink.serving.watch import LiveRequest, Watcher
 
@@ -140,7 +141,7 @@ class Telemetry(Watcher):
 
 def provider_for(endpoint: str, service: str) -> TracerProvider:
     """A provider that exports to a collector (OTLP over HTTP) in the background. Raises BadInput."""
-    need_extra("telemetry", "telemetry.endpoint", endpoint)
+    need_extra("telemetry", "telemetry.endpoint", masked_url(endpoint))
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
