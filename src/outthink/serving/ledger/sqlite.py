@@ -21,7 +21,6 @@ from outthink.serving.ledger.database import ConnectionLost, QueryResult, SqlVal
 from outthink.session.store import use_log
 
 # Moves SQLite's write-ahead log into its file, beside the thread that writes.
-#
 # Knows: the log and the disk's pace. By itself SQLite does this within some commit, which then waits for the
 # disk, and every request in it. Here a thread does the bulk of it every few seconds, and the writer only what
 # was written meanwhile: that empties the log, so that it does not grow under steady load.
@@ -104,8 +103,8 @@ def _emptied(connection: sqlite3.Connection) -> bool:
 
 
 _SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'reservations'"
-_STATEMENTS = 256
-"""Statements whose compiled form is kept."""
+_LOOK = 0.2  # seconds between two looks at whose file it is: each lets go of the interpreter's lock
+_STATEMENTS = 256  # whose compiled form is kept
 
 
 class SqliteDatabase:
@@ -117,7 +116,7 @@ class SqliteDatabase:
     """
 
     def __init__(self, path: Path, *, patience: float = 1.5, absent: str = "") -> None:
-        self.name, self._path = f"sqlite:///{path}", str(path)
+        self.name, self._path, self._look_at = f"sqlite:///{path}", str(path), 0.0
         self._checkpoints = Checkpoints(path)
         if absent and not path.exists():
             raise BadInput("ledger", self.name, "does not exist", absent)
@@ -167,7 +166,7 @@ class SqliteDatabase:
     def execute(self, statement: str, values: Sequence[SqlValue] = ()) -> QueryResult:
         """Run a statement."""
         try:
-            if not self._connection.in_transaction:
+            if not self._connection.in_transaction and time.monotonic() >= self._look_at:
                 self._check_place()
             return self._connection.execute(statement, values)
         except (sqlite3.OperationalError, sqlite3.InternalError) as error:
@@ -179,6 +178,7 @@ class SqliteDatabase:
 
     def _check_place(self) -> None:
         """Refuse to go on with a file that was removed or replaced: what it is told would be lost with it."""
+        self._look_at = time.monotonic() + _LOOK
         with suppress(OSError):  # as below
             if os.path.samestat(os.stat(self._path), self._file):
                 return
