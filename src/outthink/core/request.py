@@ -181,6 +181,8 @@ class Budget:
     @property
     def limited(self) -> tuple[Currency, ...]:
         """The currencies that have a ceiling."""
+        if self.tokens is None and self.seconds is None and self.usd is None and self.joules is None:
+            return ()  # most have none, and every request asks
         return tuple(name for name, value in self._ceilings().items() if value is not None)
 
     def _ceilings(self) -> dict[Currency, float | None]:

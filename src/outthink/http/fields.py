@@ -155,6 +155,14 @@ _KINDS: dict[str, dict[str, Kind]] = {
 }
 
 
+_MULTIPLE: tuple[Kind, ...] = ("choices", "beams", "holder")
+_SINGLE = {
+    endpoint: frozenset(name for name, kind in kinds.items() if kind not in _MULTIPLE)
+    for endpoint, kinds in _KINDS.items()
+}
+"""Names that leave a request at one completion of each prompt."""
+
+
 def names_of(kind: Kind) -> tuple[str, ...]:
     """Every name of a kind as it is documented."""
     return tuple(name for row in TABLE if row.kind == kind for name in row.names.split())
@@ -207,13 +215,15 @@ def prompts_in(prompt: Json) -> int:
 
 def completions_in(path: str, body: JsonDict) -> int:
     """How many completions a request asks for, over all of its prompts, read as a lenient server would."""
-    endpoint, waiting = endpoint_of(path), [*body.items()]
-    most = {"choices": 1, "beams": 1}
+    endpoint = endpoint_of(path)
+    prompts = max(prompts_in(body.get(name)) for name in PROMPTS) if endpoint == "completions" else 1
+    if _SINGLE[endpoint].issuperset(body):
+        return prompts
+    waiting, most = [*body.items()], {"choices": 1, "beams": 1}
     for name, value in waiting:  # grows by what holders have in them
         kind = kind_of(endpoint, name)
         if kind in most:
             most[kind] = max(most[kind], read_whole(value) or 1)
         elif kind == "holder" and isinstance(value, dict):
             waiting += value.items()
-    prompts = max(prompts_in(body.get(name)) for name in PROMPTS) if endpoint == "completions" else 1
     return most["choices"] * most["beams"] * prompts

@@ -95,7 +95,11 @@ class Watchers(Watcher):
         return watcher
 
     def began(self, request: LiveRequest) -> None:
-        self._call(lambda watcher: watcher.began(request))
+        for watcher in self._all:  # no call in between: these two are told of every request
+            try:
+                watcher.began(request)
+            except Exception:  # noqa: BLE001 - as in `_call`
+                self._drop(watcher)
 
     def sampled(self, id: str, index: int, state: str, answer: str | None, tokens: int | None, backend: str) -> None:
         self._call(lambda watcher: watcher.sampled(id, index, state, answer, tokens, backend))
@@ -104,7 +108,11 @@ class Watchers(Watcher):
         self._call(lambda watcher: watcher.voted(id, votes, leader))
 
     def finished(self, record: RequestRecord) -> None:
-        self._call(lambda watcher: watcher.finished(record))
+        for watcher in self._all:
+            try:
+                watcher.finished(record)
+            except Exception:  # noqa: BLE001 - as in `_call`
+                self._drop(watcher)
 
     def forgotten(self, id: str) -> None:
         self._call(lambda watcher: watcher.forgotten(id))
@@ -120,6 +128,10 @@ class Watchers(Watcher):
             try:
                 event(watcher)
             except Exception:  # noqa: BLE001 - whatever a watcher does, the request goes on
-                # A new tuple: the loop goes on over the old one, and nobody is left out.
-                self._all = tuple(other for other in self._all if other is not watcher)
-                _log.exception("%s failed and is told nothing any more", type(watcher).__name__)
+                self._drop(watcher)
+
+    def _drop(self, watcher: Watcher) -> None:
+        """Tell one that has failed nothing any more."""
+        # A new tuple: whoever goes through the old one leaves nobody out.
+        self._all = tuple(other for other in self._all if other is not watcher)
+        _log.exception("%s failed and is told nothing any more", type(watcher).__name__)

@@ -45,6 +45,7 @@ _OWN_TO_HOP = frozenset(
 
 
 _LATE = "budget:seconds"
+_NO_LIMIT = nullcontext()
 
 
 @dataclass(slots=True)
@@ -100,7 +101,7 @@ class Forwarder:
             headers["traceparent"] = trace
         places: Places | None = None
         try:
-            async with nullcontext() if key.budget.seconds is None else asyncio.timeout(key.budget.seconds):
+            async with _NO_LIMIT if key.budget.seconds is None else asyncio.timeout(key.budget.seconds):
                 if self.app.pool.places(model) is not None:
                     await take_turn(queue := self._places(model), account.id, self._backends.queue_seconds)
                     places = queue
@@ -157,9 +158,7 @@ class Forwarder:
         # Chats that begin alike meet the backend whose cache has that beginning.
         prefix, seconds = zlib.crc32(content[:512]), self._backends.queue_seconds
         failover = Failover(self.app.pool, account.model, prefix, key=account.key.id, queue_seconds=seconds)
-        reply, lease, place = await failover.send(
-            send, discard=discard, complete=complete, garbled=is_garbled, verdict=False
-        )
+        reply, lease = await failover.send(send, discard=discard, complete=complete, garbled=is_garbled, verdict=False)
         head = {name: value for name, value in reply.headers.items() if name.lower() not in _OWN_TO_HOP}
         head[RECEIPT] = account.id
         passed.passage = passage = Passage(
@@ -173,13 +172,13 @@ class Forwarder:
             passed.hide_usage,
         )
         if isinstance(reply, Whole):
-            if refused_unread(reply.status, reply.headers, reply.content):  # trying again is the client's
-                _name_pause(head)
-            place.close()  # the backend has done its part: its place is not held while the ledger writes
+            if reply.status >= 400 and refused_unread(reply.status, reply.headers, reply.content):
+                _name_pause(head)  # trying again is the client's
+            lease.close()  # the backend has done its part: its place is not held while the ledger writes
             return await deliver(reply, passage)
         ended = False
         try:
-            with place:
+            with lease:
                 response = await forward_stream(request, reply, passage)
             ended = True
             return response

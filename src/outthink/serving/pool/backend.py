@@ -317,18 +317,18 @@ class Backend:
 
 
 class BackendLease:
-    """A place on a backend. Taken by `with`, given back at its end.
+    """A place on a backend. Taken by `take` or `with`, and given back once: at the end of `with`, or by `close`.
 
     The key is the client's, which has one vote on the backend; the headers are what the backend wants with every
     request (its own key), never what the client sent. What is not reported is no verdict on the backend, but for a
     TransportFault at the end.
     """
 
-    __slots__ = ("_backend", "_key", "_reported", "headers", "url")
+    __slots__ = ("_backend", "_key", "_reported", "_taken", "headers", "url")
 
     def __init__(self, backend: Backend, key: str = "") -> None:
         self._backend, self._key, self.url, self.headers = backend, key, backend.url, backend.headers
-        self._reported = False
+        self._reported = self._taken = False
 
     def report(self, *, ok: bool, status: int | None = None, retry_after: float | None = None) -> None:
         """Report how it went. A 429 is no failure; with `retry_after` the backend rests for so many seconds."""
@@ -342,14 +342,25 @@ class BackendLease:
         elif backend.breaker.failed(self._key, monotonic()):
             backend.wants_check()
 
+    def take(self) -> None:
+        """Take the place, if it is not taken."""
+        if not self._taken:
+            self._taken, backend = True, self._backend
+            backend.active += 1
+            backend.passed += backend.inverse
+
+    def close(self) -> None:
+        """Give the place back, if it is taken."""
+        if self._taken:
+            self._taken = False
+            self._backend.active -= 1
+            self._backend.wake()
+
     def __enter__(self) -> Self:
-        backend = self._backend
-        backend.active += 1
-        backend.passed += backend.inverse
+        self.take()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._backend.active -= 1
-        self._backend.wake()
+        self.close()
         if not self._reported and isinstance(error[1], TransportFault):
             self.report(ok=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from typing import Generic, NamedTuple, TypeVar
 
 from outthink.core.errors import EngineError
@@ -43,11 +42,10 @@ R = TypeVar("R", bound=Reply)
 
 
 class Attempt(NamedTuple, Generic[R]):
-    """A reply, the backend that it came from, and the place there: to be closed when the reply has been read."""
+    """A reply, and the place at the backend that it came from: to be closed when the reply has been read."""
 
     reply: R
     lease: BackendLease
-    place: ExitStack
 
 
 class Failover:
@@ -100,11 +98,14 @@ class Failover:
         """
         refusals, unsent = _REFUSALS, max(_REFUSALS, len(self._pool.urls(self._model)))
         while True:
-            lease = await self._lease(brief=brief)
+            try:
+                lease = self._pool.choose(self._model, self._prefix, self._failed, brief=brief, key=self._key)
+            except NoBackend:
+                lease = await self._lease(brief=brief)
             pause: float | None = None
-            with ExitStack() as place:
-                if not brief:
-                    place.enter_context(lease)
+            if not brief:
+                lease.take()
+            try:
                 try:
                     reply = await send(lease)
                     if complete is not None:
@@ -118,18 +119,23 @@ class Failover:
                     wait = retry_after(reply.headers) if reply.status in _FAILED else None
                     if not brief:
                         self._report(lease, reply, wait, garbled, verdict=verdict)
-                    if not brief and reply.status in REFUSED:
-                        if discard is not None:
-                            await discard(reply)
-                        raise KeyRefused(reply.status, lease.url)
-                    content = reply.content if isinstance(reply, Whole | Read) else b""
-                    if not brief and refused_unread(reply.status, reply.headers, content):
-                        refusals -= 1
-                        pause = self._pause(lease, wait) if refusals else None
+                    if not brief and reply.status >= 400:
+                        if reply.status in REFUSED:
+                            if discard is not None:
+                                await discard(reply)
+                            raise KeyRefused(reply.status, lease.url)
+                        content = reply.content if isinstance(reply, Whole | Read) else b""
+                        if refused_unread(reply.status, reply.headers, content):
+                            refusals -= 1
+                            pause = self._pause(lease, wait) if refusals else None
                     if pause is None:
-                        return Attempt(reply, lease, place.pop_all())
+                        return Attempt(reply, lease)
                     if discard is not None:
                         await discard(reply)
+            except BaseException:
+                lease.close()
+                raise
+            lease.close()
             if pause:
                 await asyncio.sleep(pause)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Self
 
 from outthink.core.errors import EngineError
@@ -69,21 +68,22 @@ class PooledTransport:
                 content = with_length_name(body.joined() if isinstance(body, Parts) else body, name)
             return await self._wire.open(method, base + path, sent, content, timeouts)
 
-        with ExitStack() as place:
-            if generates:
-                try:
-                    await take_turn(self._places, self._request, self._queue_seconds)
-                except Full as full:
-                    raise EngineError(str(full), again=False) from full
-                place.callback(self._places.give, self._request)
+        if generates:
             try:
-                attempt = await self._failover.send(
-                    send, discard=_close, complete=_complete, brief=not generates, verdict=False
-                )
-            except NoBackend as error:
+                await take_turn(self._places, self._request, self._queue_seconds)
+            except Full as full:
+                raise EngineError(str(full), again=False) from full
+        try:
+            reply, lease = await self._failover.send(
+                send, discard=_close, complete=_complete, brief=not generates, verdict=False
+            )
+        except BaseException as error:
+            if generates:
+                self._places.give(self._request)
+            if isinstance(error, NoBackend):
                 raise TransportFault("connect", str(error)) from error
-            place.push(attempt.place)
-            return PlacedResponse(attempt.reply, attempt.lease if generates else None, place.pop_all())
+            raise
+        return PlacedResponse(reply, lease, (self._places, self._request) if generates else None)
 
     async def aclose(self) -> None:
         """Nothing of its own to close: connections belong to the proxy."""
@@ -99,9 +99,13 @@ async def _complete(reply: Response) -> Response:
 
 
 class PlacedResponse:
-    """A reply together with its place on the backend and in the queue, and with the verdict on it."""
+    """A reply together with its place on the backend and in the queue, and with the verdict on it.
 
-    def __init__(self, reply: Response, lease: BackendLease | None, place: ExitStack) -> None:
+    Args:
+        place: the queue, and who has it; None for a reply that generates nothing, which is no verdict either.
+    """
+
+    def __init__(self, reply: Response, lease: BackendLease, place: tuple[Places, str] | None) -> None:
         self.reply, self.status, self.headers = reply, reply.status, reply.headers
         self.failed = False
         """Whoever reads it has found that it tells of a failure, or is no reply."""
@@ -116,13 +120,15 @@ class PlacedResponse:
 
     async def aclose(self) -> None:
         """Close the reply and give the place back, once."""
-        lease, self._lease = self._lease, None
-        if lease is not None and self.status < 400:  # refusals were reported when they came
-            lease.report(ok=not self.failed)
+        place, self._place = self._place, None
+        if place is not None and self.status < 400:  # refusals were reported when they came
+            self._lease.report(ok=not self.failed)
         try:
             await self.reply.aclose()
         finally:
-            self._place.close()  # empty the second time
+            self._lease.close()
+            if place is not None:
+                place[0].give(place[1])
 
 
 def blame(reply: Response) -> None:

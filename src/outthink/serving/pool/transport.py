@@ -11,6 +11,7 @@ import select
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from time import monotonic
 from typing import Self
 from urllib.parse import urlsplit
@@ -180,7 +181,7 @@ class AiohttpTransport:
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
     ) -> AiohttpResponse:
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.idle)
+        limits = _limits(timeouts)
         if self._closing and urlsplit(url).netloc in self._closing:
             headers = {**headers, "connection": "close"}
         if isinstance(body, bytes) and len(body) > _LONG:
@@ -293,6 +294,11 @@ class AiohttpResponse:
         else:
             self.response.close()
             await asyncio.sleep(0)
+
+
+@lru_cache(64)
+def _limits(timeouts: Timeouts) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.idle)
 
 
 def _unsent(error: BaseException) -> bool:
