@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from outthink.http.events import Json
@@ -168,6 +169,7 @@ def names_of(kind: Kind) -> tuple[str, ...]:
     return tuple(name for row in TABLE if row.kind == kind for name in row.names.split())
 
 
+@lru_cache(64)
 def endpoint_of(path: str) -> Endpoint:
     """The endpoint of a path; what is not known is read as a chat."""
     if path.endswith("/chat/completions"):

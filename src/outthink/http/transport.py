@@ -11,6 +11,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 if TYPE_CHECKING:
@@ -129,13 +130,14 @@ _KEEP_ALIVE = 4.0  # seconds; uvicorn closes idle connections after 5, and losin
 _CLOSE = {"connection": "close"}
 
 
-def closes_unannounced(headers: Mapping[str, str]) -> bool:
-    """Whether a server closes connections after a stream without having said so (llama.cpp does).
+@lru_cache(64)
+def closes_unannounced(server: str | None) -> bool:
+    """Whether a server that calls itself so closes connections after a stream without having said so.
 
     A request that is on its way meanwhile is lost, and nobody can tell that it was not begun: such a server gets a
     connection for every request.
     """
-    return headers.get("server", "").lower().startswith("llama.cpp")
+    return server is not None and server.lower().startswith("llama.cpp")
 
 
 class HttpxTransport:
@@ -173,7 +175,7 @@ class HttpxTransport:
             response = await client.send(request, stream=True)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise _fault(error) from error
-        if closes_unannounced(response.headers):
+        if closes_unannounced(response.headers.get("server")):
             self._headers = _CLOSE
         return HttpxResponse(response, httpx2.HTTPError)
 

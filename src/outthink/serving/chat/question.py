@@ -82,7 +82,9 @@ def beyond_forwarding(body: JsonDict, headers: Mapping[str, str]) -> str | None:
         return "model"
     if "outthink" in body:
         return "outthink"
-    return next((name for name in (STRATEGY_HEADER, BUDGET_HEADER) if name in headers), None)
+    if STRATEGY_HEADER in headers:
+        return STRATEGY_HEADER
+    return BUDGET_HEADER if BUDGET_HEADER in headers else None
 
 
 def read_options(body: JsonDict, headers: Mapping[str, str], key: Key) -> RequestOptions:

@@ -26,7 +26,7 @@ from outthink.serving.bounds.checked import LONG
 from outthink.serving.chat.backends import Backends
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.forward.ceilings import CappedRequest, cap_request, known_bound, named_once
-from outthink.serving.forward.replies import Passage, complete, deliver, discard, forward_stream, is_garbled
+from outthink.serving.forward.replies import Passage, complete, deliver, discard, forward_stream
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.failover import Failover, take_turn
 from outthink.serving.pool.transport import AiohttpResponse, Reply, Whole
@@ -158,7 +158,7 @@ class Forwarder:
         # Chats that begin alike meet the backend whose cache has that beginning.
         prefix, seconds = zlib.crc32(content[:512]), self._backends.queue_seconds
         failover = Failover(self.app.pool, account.model, prefix, key=account.key.id, queue_seconds=seconds)
-        reply, lease = await failover.send(send, discard=discard, complete=complete, garbled=is_garbled, verdict=False)
+        reply, lease = await failover.send(send, discard=discard, complete=complete)
         head = {name: value for name, value in reply.headers.items() if name.lower() not in _OWN_TO_HOP}
         head[RECEIPT] = account.id
         passed.passage = passage = Passage(

@@ -237,7 +237,6 @@ def read_whole(body: bytes, usage: ReplyUsage, *, embeds: bool = False) -> Error
 
 
 _TRIES = 4
-_TELLING = (b"error", b"failed", b"abort", b"insufficient", b"\\u00")
 
 
 def _from_usage(body: bytes) -> JsonDict | None:
@@ -256,7 +255,8 @@ def _from_usage(body: bytes) -> JsonDict | None:
             continue
         # Nowhere may a failure be told, however a server writes its JSON.
         low = body.lower()
-        if any(word in low for word in _TELLING) or not isinstance(end["usage"], dict):
+        told = b"error" in low or b"failed" in low or b"abort" in low or b"insufficient" in low or b"\\u00" in low
+        if told or not isinstance(end["usage"], dict):
             return None
         return dict(end["usage"])
     return None
@@ -369,10 +369,7 @@ class _Passing:
 
     async def _deliver(self, piece: bytes) -> web.Response:
         """A reply that turns out not to come in events."""
-        whole = await _rest(self._reply, piece)
-        if is_garbled(whole):
-            self._passage.lease.report(ok=False)
-        return await deliver(whole, self._passage)
+        return await deliver(await _rest(self._reply, piece), self._passage)
 
     async def _linger(self) -> None:
         """What a backend sends behind the event that ends a response; many keep the connection open instead."""

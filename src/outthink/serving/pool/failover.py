@@ -82,19 +82,15 @@ class Failover:
         *,
         discard: Callable[[R], Awaitable[None]] | None = None,
         complete: Callable[[R], Awaitable[R]] | None = None,
-        garbled: Callable[[R], bool] | None = None,
         brief: bool = False,
-        verdict: bool = True,
     ) -> Attempt[R]:
         """The reply, of the first backend that does not refuse. Raises TransportFault, KeyRefused or NoBackend.
 
         Args:
             send: sends the request to a backend.
             discard: closes a reply that nobody reads.
-            complete: reads a reply to its end where only the whole of it tells whether it is one.
-            garbled: whether a reply that claims success is none.
+            complete: reads a refusal to its end, for only the whole of it tells whether the call was begun.
             brief: the request generates nothing, so it takes no place and says nothing about the backend but faults.
-            verdict: report that it went well; otherwise the caller does, who reads what a success holds.
         """
         refusals, unsent = _REFUSALS, max(_REFUSALS, len(self._pool.urls(self._model)))
         while True:
@@ -108,7 +104,7 @@ class Failover:
             try:
                 try:
                     reply = await send(lease)
-                    if complete is not None:
+                    if complete is not None and reply.status >= 400:
                         reply = await complete(reply)
                 except TransportFault as fault:
                     lease.report(ok=False)
@@ -117,9 +113,8 @@ class Failover:
                         raise
                 else:
                     wait = retry_after(reply.headers) if reply.status in _FAILED else None
-                    if not brief:
-                        self._report(lease, reply, wait, garbled, verdict=verdict)
-                    if not brief and reply.status >= 400:
+                    if not brief and reply.status >= 400:  # who reads a success reports what is in it
+                        lease.report(ok=reply.status not in _FAILED, status=reply.status, retry_after=wait)
                         if reply.status in REFUSED:
                             if discard is not None:
                                 await discard(reply)
@@ -138,17 +133,6 @@ class Failover:
             lease.close()
             if pause:
                 await asyncio.sleep(pause)
-
-    @staticmethod
-    def _report(
-        lease: BackendLease, reply: R, wait: float | None, garbled: Callable[[R], bool] | None, *, verdict: bool
-    ) -> None:
-        """Tell the pool what came."""
-        bad = garbled is not None and garbled(reply)
-        failed = reply.status in _FAILED
-        if reply.status < 400 and not bad and not verdict:
-            return
-        lease.report(ok=not failed and not bad, status=None if bad else reply.status, retry_after=wait)
 
     async def _lease(self, *, brief: bool) -> BackendLease:
         """A place on a backend that has not failed yet; where all are full, the next one to come free."""

@@ -74,9 +74,7 @@ class PooledTransport:
             except Full as full:
                 raise EngineError(str(full), again=False) from full
         try:
-            reply, lease = await self._failover.send(
-                send, discard=_close, complete=_complete, brief=not generates, verdict=False
-            )
+            reply, lease = await self._failover.send(send, discard=_close, complete=_complete, brief=not generates)
         except BaseException as error:
             if generates:
                 self._places.give(self._request)

@@ -198,7 +198,7 @@ class AiohttpTransport:
                 if tries and _unsent(error):
                     continue
                 raise _fault(error) from error
-            if closes_unannounced(response.headers):
+            if closes_unannounced(response.headers.get("server")):
                 self._closing.add(urlsplit(url).netloc)
             return AiohttpResponse(response)
 
