@@ -28,14 +28,12 @@ from outthink.strategies import strategies
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 SAMPLES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _TOKENS = ("prompt", "completion", "cancelled")
 _COSTS = {"usd": "dollars", "joules": "joules", "flops": "floating-point operations"}
 _STOPPED = frozenset({"finished", "consensus", "first-m", "gave-up", "interrupted", "error"})
 _OTHER = "other"
-
 
 Counts = tuple[str, str, tuple[str, ...], Iterable[tuple[tuple[str, ...], float]]]
 """A counter's name and meaning, its labels, and what was counted by their values."""
@@ -46,6 +44,35 @@ class Labels(NamedTuple):
 
     model: str
     strategy: str
+
+
+class SeriesKeys(NamedTuple):
+    """Where the requests that share their labels are counted: the values of every counter's labels."""
+
+    requests: tuple[str, ...]
+    stopped: tuple[str, ...]
+    tokens: tuple[tuple[str, ...], ...]
+    unknown_tokens: tuple[tuple[str, ...], ...]
+    costs: tuple[tuple[str, str, str], ...]
+
+
+# Labels come from sets that are bounded, so these are few; to make them anew took half the time of counting.
+
+
+@lru_cache(1024)
+def _labels(model: str, strategy: str) -> Labels:
+    return Labels(model, strategy)
+
+
+@lru_cache(1024)
+def _keys_of(labels: Labels, endpoint: str, status: int, stopped: str) -> SeriesKeys:
+    return SeriesKeys(
+        (endpoint, *labels, str(status)),
+        (labels.strategy, stopped),
+        tuple((*labels, kind) for kind in _TOKENS),
+        tuple((*labels, f"{kind} tokens") for kind in _TOKENS),
+        tuple((*labels, currency) for currency in _COSTS),
+    )
 
 
 class Histogram:
@@ -89,28 +116,26 @@ class Metrics(Watcher):
     def finished(self, record: RequestRecord) -> None:
         """Count a request."""
         self._running = max(0, self._running - 1)  # requests that were refused end without having begun
-        labels = self._labels(record)
-        self._requests[(record.endpoint, *labels, str(record.status))] += 1
-        self._stopped[labels.strategy, stopped_of(record.stopped)] += 1
+        model = record.backend_model
+        labels = _labels(model if model in self._app.pool.names() else _OTHER, strategy_of(record.strategy))
+        at = _keys_of(labels, record.endpoint, record.status, stopped_of(record.stopped))
+        self._requests[at.requests] += 1
+        self._stopped[at.stopped] += 1
         self._seconds[labels].add(record.seconds)
         self._samples[labels].add(record.samples)
         if record.first_seconds is not None:
             self._first[labels].add(record.first_seconds)
         tokens = (record.prompt_tokens, record.completion_tokens, record.cancelled_tokens)
-        for kind, count in zip(_TOKENS, tokens, strict=True):
+        for count, known, unknown in zip(tokens, at.tokens, at.unknown_tokens, strict=True):
             if count is None:
-                self._unknown[(*labels, f"{kind} tokens")] += 1
+                self._unknown[unknown] += 1
             elif count:
-                self._tokens[(*labels, kind)] += count
-        for currency, cost in zip(_COSTS, (record.usd, record.joules, record.flops), strict=True):
+                self._tokens[known] += count
+        for cost, place in zip((record.usd, record.joules, record.flops), at.costs, strict=True):
             if cost is None:
-                self._unknown[(*labels, currency)] += 1
+                self._unknown[place] += 1
             elif cost:
-                self._costs[(*labels, currency)] += cost
-
-    def _labels(self, record: RequestRecord) -> Labels:
-        model = record.backend_model
-        return Labels(model if model in self._app.pool.names() else _OTHER, strategy_of(record.strategy))
+                self._costs[place] += cost
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as Prometheus' client wants it."""
@@ -197,6 +222,7 @@ def strategy_of(name: str) -> str:
     return bare if bare in (PASS, "auto") or bare in strategies() else _OTHER
 
 
+@lru_cache(256)
 def stopped_of(reason: str) -> str:
     """Why it ended, in few words: budgets by their currency, everything rare as `other`."""
     return reason if reason in _STOPPED or reason.partition("budget:")[2] in CURRENCIES else _OTHER
