@@ -203,8 +203,14 @@ def breaks_off(reason: Json) -> bool:
     return isinstance(reason, str) and reason.lower() in _BROKEN_OFF
 
 
+_FAILING = frozenset({"error", "type", "x_groq", "response", "status"})
+"""Fields in which a chunk with choices may tell of a failure."""
+
+
 def failure_in(chunk: JsonObject) -> ErrorBody | None:
     """The failure that a chunk, or a whole reply, tells of in spite of a status of 200; None where it tells of none."""
+    if "choices" in chunk and _FAILING.isdisjoint(chunk) and chunk.get("object") != "error":
+        return None  # most have nothing in which one could be told
     if chunk.get("error") or chunk.get("object") == "error" or chunk.get("type") == "error":
         return ErrorBody.of(chunk)
     if _REPLY.isdisjoint(chunk) and any(map(chunk.get, _WORDS)):  # words, and nothing of a reply

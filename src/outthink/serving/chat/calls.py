@@ -93,7 +93,7 @@ class RawChoice:
         self.said = _NOTHING
         if isinstance(usage := chunk.get("usage"), dict):
             self.add_usage(usage)
-        if not chunk.keys() <= _CHUNK_FIELDS:
+        if not _CHUNK_FIELDS.issuperset(chunk):
             self.add_beside(chunk)
         choice = first_choice(chunk.get("choices"))
         if choice is None:
@@ -104,7 +104,7 @@ class RawChoice:
                     known += entries
         if isinstance(reason := read_reason(choice), str):
             self.finish = reason
-        if not choice.keys() <= _CHOICE_FIELDS:
+        if not _CHOICE_FIELDS.issuperset(choice):
             more: JsonDict = {
                 name: value for name, value in choice.items() if name not in _CHOICE_FIELDS and value is not None
             }
@@ -139,7 +139,7 @@ class RawChoice:
         if len(piece) == 1 and (more := self.calls.continued(piece.get("tool_calls"))) is not None:
             return {"tool_calls": [more]}
         # What is nothing but text is most of the rest.
-        plain = piece.keys() <= _SPOKEN and _TEXT.issuperset(map(type, piece.values()))
+        plain = _SPOKEN.issuperset(piece) and _TEXT.issuperset(map(type, piece.values()))
         if not plain and is_deep(piece):
             raise EngineError("the backend sent a message that is nested too deeply", fatal=True)
         content, thought, refusal, others = _texts(piece) if plain else read_said(piece)
@@ -229,7 +229,7 @@ def _hosted(call: JsonDict) -> JsonDict:
 
 _PLAIN = frozenset({"index", "delta", "finish_reason", "logprobs"})
 _PLAIN_CHUNK = _CHUNK_FIELDS | {"system_fingerprint", "service_tier", "provider"}
-_BESIDE = ("usage", "timings", "error")
+_BESIDE = frozenset({"usage", "timings", "error"})
 
 
 def join_text(chunks: list[JsonDict]) -> tuple[list[JsonDict], int]:
@@ -249,37 +249,29 @@ def join_text(chunks: list[JsonDict]) -> tuple[list[JsonDict], int]:
 
 
 def _plain_logprobs(chunk: JsonDict) -> bool | None:
-    """Whether a chunk of plain text has log-probabilities, None for any other chunk.
+    """Whether a chunk of text has log-probabilities, None for one that holds anything else that could matter.
 
     Tokens with and without them are counted differently, so they are not to be mixed.
     """
-    choice = _plain_choice(chunk)
-    if choice is None:
-        return None
-    logprobs = choice.get("logprobs")
-    return logprobs is not None and bool(logprobs["content"])
-
-
-def _plain_choice(chunk: JsonDict) -> JsonDict | None:
-    """The choice of a chunk that holds text and nothing that could matter besides."""
     choices = chunk.get("choices")
-    if type(choices) is not list or len(choices) != 1 or not chunk.keys() <= _PLAIN_CHUNK:
+    if type(choices) is not list or len(choices) != 1 or not _PLAIN_CHUNK.issuperset(chunk):
         return None
     choice = choices[0]
-    if type(choice) is not dict or choice.get("finish_reason") is not None or not choice.keys() <= _PLAIN:
+    if type(choice) is not dict or choice.get("finish_reason") is not None or not _PLAIN.issuperset(choice):
         return None
     delta = choice.get("delta")
     if type(delta) is not dict or len(delta) != 1 or type(delta.get("content")) is not str or not delta["content"]:
         return None
+    if choice.get("index") not in (0, None):
+        return None
+    if not _BESIDE.isdisjoint(chunk) and any(chunk.get(name) is not None for name in _BESIDE):
+        return None
     logprobs = choice.get("logprobs")
-    if logprobs is not None and (type(logprobs) is not dict or type(logprobs.get("content")) is not list):
+    if logprobs is None:
+        return False
+    if type(logprobs) is not dict or type(logprobs.get("content")) is not list or logprobs.get("refusal"):
         return None
-    if logprobs is not None and logprobs.get("refusal"):
-        return None
-    for name in _BESIDE:
-        if chunk.get(name) is not None:
-            return None
-    return choice if choice.get("index") in (0, None) else None
+    return bool(logprobs["content"])
 
 
 def _joined(plain: list[JsonDict]) -> JsonDict:
