@@ -61,11 +61,6 @@ class EventReader:
         usage: what the counts are noted in.
     """
 
-    __slots__ = (
-        "_decoder", "_easy", "_events", "_first", "_hidden", "_hide", "_learnt", "_like",
-        "empty", "ended", "failure", "usage",
-    )  # fmt: skip
-
     def __init__(self, *, hide_usage: bool = False, usage: ReplyUsage | None = None) -> None:
         self._hide = hide_usage
         self._events, self._decoder = Events(), Decoder(decode)
