@@ -12,31 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outthink.http.secrets import MaskedResponse, SecretMask
+from support.fake_transport import FakeReply
 
 KEY = 'c0rrect/"horse"-staple'
 HALVES = KEY[: len(KEY) // 2], KEY[len(KEY) // 2 :]
 """Either is masked by itself: it can only be of a key."""
 Texts = dict[tuple[int, str], str]
-
-
-class Pieces:
-    """A stream in given cuts."""
-
-    status = 200
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self.headers = {"content-type": "text/event-stream"}
-        self._pieces = iter(pieces)
-
-    def __aiter__(self) -> Pieces:
-        return self
-
-    async def __anext__(self) -> bytes:
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None: ...
 
 
 def event(choice: int, name: str, text: str, finish: str | None = None) -> bytes:
@@ -47,7 +28,7 @@ def event(choice: int, name: str, text: str, finish: str | None = None) -> bytes
 
 def passed(pieces: list[bytes], key: str = KEY) -> list[bytes]:
     async def read() -> list[bytes]:
-        return [piece async for piece in MaskedResponse(Pieces(pieces), SecretMask([key]))]
+        return [piece async for piece in MaskedResponse(FakeReply([*pieces]), SecretMask([key]))]
 
     return asyncio.run(read())
 

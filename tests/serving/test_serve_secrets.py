@@ -44,6 +44,7 @@ from support.chat_server import (
     usage,
     whole,
 )
+from support.fake_transport import FakeReply
 from support.ledgers import written
 from support.proxy_server import CHAT, ProxyServer
 
@@ -247,26 +248,6 @@ def test_every_form_of_every_key_is_masked(key: str, before: str, form: str, aft
     assert masked.startswith(mask.text(before)[:1])
 
 
-class Pieces:
-    """A reply in given cuts."""
-
-    status = 200
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self.headers: dict[str, str] = {}
-        self._pieces = iter(pieces)
-
-    def __aiter__(self) -> Pieces:
-        return self
-
-    async def __anext__(self) -> bytes:
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None: ...
-
-
 @given(st.lists(st.sampled_from([KEY, "data: ", "x" * 70_000, "\n", "\r\n", "\n\n", KEY[:9], KEY[9:], "é"])), st.data())
 @settings(deadline=None)
 def test_no_cut_lets_a_key_through_and_whole_lines_go_on_at_once(parts: list[str], data: st.DataObject) -> None:
@@ -277,7 +258,7 @@ def test_no_cut_lets_a_key_through_and_whole_lines_go_on_at_once(parts: list[str
     came: list[bytes] = []
 
     async def read() -> None:
-        async for piece in MaskedResponse(Pieces(pieces), mask):
+        async for piece in MaskedResponse(FakeReply([*pieces]), mask):
             came.append(piece)
 
     asyncio.run(read())
