@@ -12,7 +12,7 @@ pytest.importorskip("aiohttp")
 
 from outthink.serving.observe.metrics import attach
 from outthink.serving.protocols import Key
-from support.chat_server import DONE, ChatServer, chunk, event, stream, usage, whole
+from support.chat_server import DONE, ChatServer, Reply, chunk, event, stream, usage, whole
 from support.ledgers import Charging
 from support.proxy_server import CHAT, Got, ProxyServer
 from support.waiting import until
@@ -146,8 +146,10 @@ def test_a_reply_without_a_choice_is_no_answer(
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("status", [301, 302, 307])
 def test_nobody_is_sent_elsewhere(backend: ChatServer, proxy: ProxyServer, status: int, streamed: bool) -> None:
-    for body in ("", "{}", "<html>moved</html>"):
-        backend.routes[CHAT] = whole(body, status, location="http://127.0.0.1:9/inside")
+    location = "http://127.0.0.1:9/inside"
+    events = Reply((event({"choices": [{"delta": {"content": "x"}}]}), DONE), status, (("location", location),))
+    for reply in (*(whole(body, status, location=location) for body in ("", "{}", "<html>moved</html>")), events):
+        backend.routes[CHAT] = reply
         for model in ("toy", "outthink/single"):
             got = proxy.chat(model, stream=streamed, headers=DAILY)
             assert (got.status, got.error["code"]) == (502, "backend_error")

@@ -89,7 +89,7 @@ class Failover:
         Args:
             send: sends the request to a backend.
             discard: closes a reply that nobody reads.
-            complete: reads a refusal to its end, for only the whole of it tells whether the call was begun.
+            complete: reads a refusal or redirection to its end: only the whole of it tells whether the call was begun.
             brief: the request generates nothing, so it takes no place and says nothing about the backend but faults.
         """
         refusals, unsent = _REFUSALS, max(_REFUSALS, len(self._pool.urls(self._model)))
@@ -104,7 +104,7 @@ class Failover:
             try:
                 try:
                     reply = await send(lease)
-                    if complete is not None and reply.status >= 400:
+                    if complete is not None and reply.status >= 300:
                         reply = await complete(reply)
                 except TransportFault as fault:
                     lease.report(ok=False)
