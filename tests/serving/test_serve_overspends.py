@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from support.proxy_server import ProxyServer
 
 SECONDS = 20.0
 REQUESTS = 1_000
+WIDE = Key("wide", budget=Budget(tokens=40_000))
 
 
 @pytest.mark.parametrize(("seed", "fields"), [(101, FieldSettings()), (102, BOUNDED), (103, RENAMED)])
@@ -31,13 +33,13 @@ def test_no_body_costs_more_than_its_key_may_spend(tmp_path: Path, seed: int, fi
 
 
 def test_backends_of_one_model_may_call_a_length_by_different_names() -> None:
-    names, key = ("max_completion_tokens", "max_tokens", None), Key("wide", budget=Budget(tokens=40_000))
+    names = ("max_completion_tokens", "max_tokens", None)
     with LenientServer() as first, LenientServer() as second, LenientServer() as third:
         servers = dict(zip((first, second, third), names, strict=True))
         backends = [
             BackendSettings(url=each.url, fields=FieldSettings(length_name=name)) for each, name in servers.items()
         ]
-        with ProxyServer(*backends, ledger=KeyRing(key, "free")) as proxy:
+        with ProxyServer(*backends, ledger=KeyRing(WIDE, "free")) as proxy:
             for at in range(12):  # of prompts that begin differently, so that each backend gets some
                 for model, by in (
                     ("toy", "wide"),
@@ -50,3 +52,30 @@ def test_backends_of_one_model_may_call_a_length_by_different_names() -> None:
             lengths = [{field: body[field] for field in body if "tokens" in field} for body in each.bodies]
             assert len(lengths) > 3
             assert all(told == {name or "max_tokens": 9} for told in lengths)
+
+
+SCHEMA = {"properties": {"max_tokens": {"type": "string", "maxLength": 9, "default": {"n": 8}}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("structured_outputs.max_tokens", {"regex": "a", "max_tokens": 240}),
+        ("structured_outputs.json.x[1].numPredict", {"json": {"x": [1, {"numPredict": "240"}]}}),
+        ("documents[1].n_predict", [{"text": "7"}, {"n_predict": [240]}]),
+        ("response_format.n", {"type": "json_object", "n": 8}),
+        ("tools[0].function.thinking_budget", [{"type": "function", "function": {"thinking_budget": 240.0}}]),
+    ],
+)
+def test_names_that_clients_choose_are_no_lengths_and_lengths_among_them_are_refused(field: str, value: Any) -> None:
+    named = {"structured_outputs": {"json": SCHEMA}, "documents": [{"text": "7", "year": 2024}], "json_schema": SCHEMA}
+    by = {"Authorization": "Bearer wide"}
+    with LenientServer() as server, ProxyServer(server.url, ledger=KeyRing(WIDE)) as proxy:
+        for model in ("toy", "outthink/single"):
+            got = proxy.chat(model, headers=by, **{field.partition(".")[0].partition("[")[0]: value})
+            assert (got.status, got.error["param"]) == (400, field)
+            assert got.error["message"].endswith("leave it out")
+            assert not server.work
+        for own in (named, {"metadata": {"max_tokens": "2000", "n": "3"}}):
+            assert proxy.chat("toy", headers=by, **own).status == 200
+            assert {name: server.bodies[-1][name] for name in own} == own

@@ -56,7 +56,8 @@ Kind = Literal[
     "fixed",  # has one spelling alone
     "plain",  # changes neither count nor price: numbers, texts, and flat lists of them
     "free",  # the same, of any shape, in which nothing but the id of a token names a number
-    "named",  # the same, in which clients choose the names: schemas, labels
+    "named",  # the same, in which clients choose most names: schemas, documents
+    "labels",  # for the client's own records, whatever they say
 ]
 
 
@@ -114,7 +115,8 @@ TABLE = (
     FieldRow("plain", "OpenAI", "*", "presence_penalty frequency_penalty parallel_tool_calls reasoning_effort"),
     FieldRow("plain", "OpenAI", "*", "safety_identifier prompt_cache_key prompt_cache_retention include truncation"),
     FieldRow("plain", "OpenAI", "*", "max_tool_calls dimensions encoding_format include_usage verbosity effort"),
-    FieldRow("named", "OpenAI", "*", "metadata response_format functions text"),
+    FieldRow("labels", "OpenAI", "*", "metadata"),
+    FieldRow("named", "OpenAI", "*", "response_format functions text"),
     FieldRow("free", "OpenAI", "*", "logit_bias tool_choice function_call"),
     FieldRow("free", "OpenAI", "*", "moderation prompt_cache_options background_options summary include_obfuscation"),
     FieldRow("plain", "vLLM", "*", "continuous_usage_stats length_penalty repetition_penalty top_k min_p"),

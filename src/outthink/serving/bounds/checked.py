@@ -47,6 +47,11 @@ _NOTHING: tuple[Json, ...] = ("", [], ["text"], "none", "standard")
 _TIERS = ("auto", "default", "standard")
 _ALLOWABLE = (None, "holder", "hidden", "tier", "free")
 _DEPTH = 3  # objects of fields within each other
+_NESTING = (dict, list)
+_OF_SCHEMAS = frozenset({"maxLength", "minLength"})
+"""Words of JSON Schema that are also names of lengths."""
+_VALUES = frozenset({"default", "examples", "example", "enum", "const"})
+"""Words of JSON Schema behind which a client's own names and numbers stand."""
 
 
 def holds_number(value: Json) -> bool:
@@ -80,6 +85,15 @@ def names_number(value: Json) -> bool:
         elif not isinstance(here, str) or _FIGURE.match(here) is not None:
             return True
     return False
+
+
+def _is_figure(value: Json) -> bool:
+    """Whether some server reads a value as a number: a list stands for what is in it."""
+    if isinstance(value, list):
+        return any(map(_is_figure, value))
+    if isinstance(value, str):
+        return _FIGURE.match(value) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class PassedFields(NamedTuple):
@@ -232,6 +246,7 @@ class CheckedBody:
             self._input(at, name, value)
         elif kind == "tools":
             self._tools(at, value)
+            self._named(at, value)
         elif kind == "hidden":
             if value is not False and value not in _NOTHING:
                 what = "brings in what the request does not show, and this key has a budget"
@@ -248,7 +263,9 @@ class CheckedBody:
             value = self._without_lengths(at, value)
             if names_number(value):
                 raise self._refused(at, value, "holds a number under a name that is not known")
-        elif kind != "named":
+        elif kind == "named":
+            self._named(at, value)
+        elif kind != "labels":
             self._parts.add(at, value)
             if holds_number(value):
                 raise self._refused(at, value, "is not known and holds a number or an address")
@@ -280,6 +297,21 @@ class CheckedBody:
             if kind not in _TOOLS and normalised(str(kind)) not in self.rules.allowed:
                 what = "runs at the server, which adds what it finds, and this key has a budget"
                 raise self._refused(f"{at}[{index}]", kind, what, str(kind)[:40])
+
+    def _named(self, place: str, value: Json) -> None:
+        """Refuse a count of what is generated among names of which the client chooses most."""
+        waiting = [(place, value)]
+        while waiting:
+            at, here = waiting.pop()
+            if isinstance(here, list):
+                waiting += [(f"{at}[{index}]", each) for index, each in enumerate(here) if type(each) in _NESTING]
+            elif isinstance(here, dict):
+                for name, each in here.items():
+                    if kind_of(self.endpoint, name) in _COUNTS and name not in _OF_SCHEMAS and _is_figure(each):
+                        what = "is a count that some server may heed here, and this key has a budget"
+                        raise bad_field(f"{at}.{name}", each, what, "leave it out", code="field_not_allowed")
+                    if type(each) in _NESTING and name not in _VALUES:
+                        waiting.append((f"{at}.{name}", each))
 
     def _without_lengths(self, at: str, value: Json) -> Json:
         """Also what an operator lets through sets no length, and what multiplies in it is counted."""
