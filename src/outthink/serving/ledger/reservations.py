@@ -165,13 +165,17 @@ def settle(database: Database, settlements: Sequence[Settlement], now: float, *,
     # The first of equals wins, as over time.
     by_id = {settlement.record.id: settlement for settlement in reversed(settlements)}
     items = list(by_id.values())[::-1]
-    # Usually all of them are new. Only where some are not does it pay to look which.
-    database.execute("SAVEPOINT settling")
+    # Usually all of them are new. Only where some are not does it pay to look which; one alone leaves nothing to undo.
+    several = len(items) > 1
+    if several:
+        database.execute("SAVEPOINT settling")
     if insert(database, INSERT, [row(settlement.record) for settlement in items], ONCE) != len(items):
-        database.execute("ROLLBACK TO SAVEPOINT settling")
+        if several:
+            database.execute("ROLLBACK TO SAVEPOINT settling")
         items = _unknown(database, items)
         insert(database, INSERT, [row(settlement.record) for settlement in items], ONCE)
-    database.execute("RELEASE SAVEPOINT settling")
+    if several:
+        database.execute("RELEASE SAVEPOINT settling")
     held = take(database, [settlement.record.id for settlement in items if settlement.reservation.held])
     tally = Tally()
     for reservation, record in items:
