@@ -7,6 +7,7 @@ to. Does not know sessions, votes, or how it is found out that servers count the
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -239,13 +240,20 @@ class SharedChoice:
         self.reading = engine.reader(call)
         self.received = self.ended = self.abandoned = False
         self._engine, self._shared = engine, shared
-        self._queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
+        self._come: deque[Event | Exception | None] = deque()
+        self._wanted: asyncio.Future[None] | None = None
+        """While somebody waits for what comes next."""
         self._refused = False
 
     async def events(self) -> AsyncGenerator[Event]:
         """The sample's events; those of a call of its own where the shared one has nothing for it."""
         try:
-            while (event := await self._queue.get()) is not None:
+            while True:
+                while not self._come:
+                    self._wanted = asyncio.get_running_loop().create_future()
+                    await self._wanted
+                if (event := self._come.popleft()) is None:
+                    break
                 if isinstance(event, Exception):
                     raise event
                 yield event
@@ -260,19 +268,21 @@ class SharedChoice:
                     self._shared.sharing.disproved()  # it was `n` that was refused, and not what the client asks
                 yield event
 
-    def put(self, event: Event) -> None:
-        """Hand an event to whoever reads."""
-        self._queue.put_nowait(event)
+    def put(self, event: Event | Exception | None) -> None:
+        """Hand an event to whoever reads: an exception for the end, None for a call of its own."""
+        self._come.append(event)
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
 
     def fail(self, error: Exception) -> None:
         """The shared call is over, and this sample is not."""
         self.ended = True
-        self._queue.put_nowait(error)
+        self.put(error)
 
     def send_alone(self, *, refused: bool = False) -> None:
         """The shared call has nothing for this sample, or was refused."""
         self.ended, self._refused = True, refused
-        self._queue.put_nowait(None)
+        self.put(None)
 
     def finish(self, decoder: Decoder, prompt: int | None, cached: int | None, tokens: int | None) -> None:
         """The end, with what is counted for this sample."""
@@ -363,7 +373,9 @@ class SharedCall:
             if isinstance(usage, dict):
                 self._totals.usage(usage)
                 self.choices[-1].call.choice.add_usage(usage)
-            rows = [row for row in choices if isinstance(row, dict)] if isinstance(choices, list) else []
+            rows: list[JsonDict] = choices if isinstance(choices, list) else []
+            if len(rows) != 1 or not isinstance(rows[0], dict):
+                rows = [row for row in rows if isinstance(row, dict)]
             if not rows:
                 self._engine.check(chunk)
                 for choice in self.choices:
