@@ -6,6 +6,7 @@ know how either is done: `chat.handler` and `forward` are files of their own.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -91,16 +92,16 @@ class Endpoints:
             raise bad_field("model", model, "names no model", "see GET /v1/models")
         return content, body, held
 
-    async def _forwarded(
+    def _forwarded(
         self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: JsonDict
-    ) -> web.StreamResponse:
+    ) -> Awaitable[web.StreamResponse]:
         names = self.app.pool.names()
         if body["model"] not in names:
             if not names:
                 raise Failure(503, "no backend has told which models it serves", code="no_backend", retry_after=5.0)
             raise unknown_model(body["model"], names)
         check_allowed(key, body["model"])
-        return await self.forward(request, key, path, content, body)
+        return self.forward(request, key, path, content, body)
 
     async def models(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """The list of models."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -146,14 +146,14 @@ class Forwarder:
         """The reply of the first backend that gives one, streamed or whole."""
         account, wire, content = passed.account, self.app.wire, passed.content
 
-        async def send(lease: BackendLease) -> Reply:
+        def send(lease: BackendLease) -> Awaitable[Reply]:
             url, headers = lease.url + passed.path.removeprefix("/v1"), {**passed.headers, **lease.headers}
             passed.sent, sent = True, content
             if passed.lengths is not None and (name := passed.lengths.get(lease.url)) is not None:
                 sent = with_length_name(content, name)
             if account.stream:
-                return await wire.open("POST", url, headers, sent, self._timeouts)
-            return await wire.fetch("POST", url, headers, sent, self._timeouts)
+                return wire.open("POST", url, headers, sent, self._timeouts)
+            return wire.fetch("POST", url, headers, sent, self._timeouts)
 
         # Chats that begin alike meet the backend whose cache has that beginning.
         prefix, seconds = zlib.crc32(content[:512]), self._backends.queue_seconds

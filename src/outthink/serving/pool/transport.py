@@ -206,14 +206,8 @@ class AiohttpTransport:
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
     ) -> Whole:
         """Send a request and read its reply whole; cancelling closes the connection. Raises TransportFault."""
-        if mask_of(url, headers, self.known) is None:
-            return await self._fetch(method, url, headers, body, timeouts)
-        reply = await self.open(method, url, headers, body, timeouts)  # piece by piece: masking takes its time
-        return await _read(reply)
-
-    async def _fetch(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
-    ) -> Whole:
+        if mask_of(url, headers, self.known) is not None:  # piece by piece: masking takes its time
+            return await _read(await self.open(method, url, headers, body, timeouts))
         reply = await self._send(method, url, headers, body, timeouts)
         try:
             if (plain := unpacked(reply)) is not reply:
