@@ -67,7 +67,13 @@ def cascading(backend: ChatServer, tmp_path: Path) -> Iterator[tuple[ProxyServer
     """A proxy whose policy goes on to a dearer model, for a key with a budget in dollars."""
     own = {"model": None, "n": 2, "tau": 1.0, "signal": "agreement", "keep": 0.0, "rule": {"kind": "fixed"}}
     policy(rule={"kind": "cascade", "stages": [own, own | {"model": "large"}]}).save(tmp_path / "policy.json")
-    keys = KeyRing(Key("daily", limited=True, priced=True))
+    keys = KeyRing(
+        Key("daily", limited=True, priced=True),
+        Key("narrow", models=("outthink/auto", "tiny")),
+        Key("own", strategy="auto", models=("tiny",)),
+        Key("both", models=("outthink/auto", "tiny", "large")),
+        Key("unnamed", models=("outthink/auto",)),
+    )
     with ChatServer(chat(["The answer is 5."])) as large:
         large.routes["/v1/models"] = models("large")
         backends = [
@@ -102,6 +108,23 @@ def test_what_a_further_model_allows_and_costs_counts_as_well(
         assert refused.status == 400
         assert f"[backends.large] {setting}" in refused.error["message"]
     assert proxy.chat("outthink/self-consistency@2", question(3), headers=by, mode=3, **asking).status == 200
+
+
+@pytest.mark.parametrize(("key", "further"), [("narrow", 0), ("own", 0), ("both", 2), ("unnamed", 2)])
+@pytest.mark.parametrize("effort", [None, "medium", "high"])
+def test_a_policy_draws_from_models_that_a_key_lists_if_it_lists_any(
+    cascading: tuple[ProxyServer, ChatServer], backend: ChatServer, key: str, further: int, effort: str | None
+) -> None:
+    proxy, large = cascading
+    backend.routes[CHAT] = lambda seen: chat([f"The answer is {seen.number}."])
+    more = {} if effort is None else {"reasoning_effort": effort}
+    by = {"Authorization": f"Bearer {key}"}
+    got = proxy.chat("outthink/auto", question(3), headers=by, outthink={"answer": "number"}, **more)
+    assert (got.status, min(2, len(large.calls))) == (200, further)
+    notes = got.json["outthink"]["receipt"]["notes"]
+    assert any("its models are not all in the pool" in note for note in notes) == (not further)
+    named = proxy.chat("outthink/auto", question(3), headers=by, outthink={"model": "large"})
+    assert named.status == (200 if key == "both" else 403)
 
 
 def test_a_policy_in_the_shadow_is_recorded_and_costs_nothing(backend: ChatServer, tmp_path: Path) -> None:

@@ -172,6 +172,12 @@ def find_task(policy: Policy, situation: Situation, answer: defaults.Answer = No
     return task, reason
 
 
+def arms_at_hand(task: Task, situation: Situation) -> list[PolicyArm]:
+    """The arms of a task that draw from no other model than can be drawn from."""
+    at_hand = {task.model, situation.model, *situation.pool}  # a server may know the model by another name
+    return [arm for arm in task.arms if set(arm.rule.models) <= at_hand]
+
+
 def at_size(task: Task, n: int, situation: Situation, policy: str = "") -> Plan:
     """The arm of size n of a task, for comparisons; BadInput for a size that was not calibrated."""
     return Plan(policy=policy, arm=task.arm(n), n=n, why="it was asked for", task=task, features=situation.features)
@@ -187,8 +193,7 @@ def fallback(policy: Policy, reason: str, n: int, answer: defaults.Answer = None
 def _within(policy: Policy, task: Task, request: Request, situation: Situation) -> Plan:
     """The choice among the arms of a task whose regime holds the request."""
     features = situation.features
-    at_hand = {task.model, situation.model, *situation.pool}  # a server may know the model by another name
-    arms = [arm for arm in task.arms if set(arm.rule.models) <= at_hand]
+    arms = arms_at_hand(task, situation)
     if not arms:
         return fallback(policy, "its models are not all in the pool", task.chosen, request.answer)
     options = tuple(_option(arm, request, situation) for arm in arms)

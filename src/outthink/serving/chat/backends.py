@@ -25,6 +25,7 @@ from outthink.serving.chat.engine import CallSharing
 from outthink.serving.failure import unknown_cost
 from outthink.serving.pool.pool import NoBackend, Tariffs
 from outthink.serving.pool.rules import FieldRules
+from outthink.serving.protocols import Key
 from outthink.session.runner import Places
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class Backends:
         self._places: dict[str, Places] = {}
         self._found: dict[str, tuple[float, list[Facts]]] = {}
         self._disproved: set[str] = set()
+
+    def names(self, key: Key) -> list[str]:
+        """Models that strategies of a key draw from unless it names one: of those that it lists, if any is served."""
+        names = list(self.pool.names())
+        return [name for name in names if name in key.models] or names
 
     def facts(self, model: str) -> Facts:
         """What refusals and replies have shown of a model's servers; how a length is called as in `rules`."""

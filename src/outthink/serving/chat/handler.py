@@ -261,12 +261,11 @@ class _Exchange:
 
 
 def _backend_model(backends: Backends, options: RequestOptions, key: Key, field: str) -> str:
-    """The model that is drawn from, of those that the key lists if any is served. Raises Failure where nobody does."""
-    names = backends.pool.names()
-    model = options.model or next((name for name in names if name in key.models), None) or next(iter(names), None)
+    """The model that is drawn from. Raises Failure where nobody serves it."""
+    model = options.model or next(iter(backends.names(key)), None)
     if model is None:
         raise Failure(503, "no backend has told which models it serves", code="no_backend", retry_after=5.0)
-    if model not in names:
+    if model not in (names := backends.pool.names()):
         raise unknown_model(model, names, field)
     return model
 

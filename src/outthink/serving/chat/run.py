@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from outthink.controller.decide import default_strategy, need_fitting, situation_of
 from outthink.controller.policy.artefact import Policy
-from outthink.controller.policy.plan import Plan, Situation, at_size, find_task
+from outthink.controller.policy.plan import Plan, Situation, arms_at_hand, at_size, find_task
 from outthink.controller.policy.plan import plan as plan_for
 from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput, EngineError
@@ -68,6 +68,7 @@ class StrategyRun:
     ) -> None:
         self.backends, self.options, self.model = backends, options, model
         self._request_id, self._key, self._watchers = account.id, account.key.id, account.watchers
+        self._names = backends.names(account.key)
         self._prefix, self._on_chunk = prefix, on_chunk
         self._original = question
         self._chosen = backends.policies.choose(account.id)
@@ -277,7 +278,7 @@ class StrategyRun:
     async def _planned(self) -> Plan:
         request, policy = self.question.request, self._chosen.policy
         assert policy is not None
-        others = [name for name in self.backends.pool.names() if name != self.model]
+        others = [name for name in self._names if name != self.model]
         situation = await situation_of(request, self.engine, self.backends.tariffs.bound(self.model), pool=others)
         effort = request.sampling.reasoning_effort
         if effort is not None:
@@ -303,12 +304,13 @@ class StrategyRun:
         """The size of the policy that an effort stands for; the backend's own effort stays as it is."""
         request = self.question.request
         task, reason = find_task(policy, situation, request.answer)
-        if task is None or reason is not None:
+        sizes = [] if task is None else [arm.n for arm in arms_at_hand(task, situation)]
+        if task is None or reason is not None or not sizes:
             return plan_for(policy, request, situation)
-        sizes = [arm.n for arm in task.arms]
         # `low` is a quarter of the chosen size (docs/serve.md), or the next size below that.
         fewer = [n for n in sizes if n * 4 <= task.chosen] or sizes[:1]
-        by_effort = {"none": sizes[0], "minimal": sizes[0], "low": fewer[-1], "medium": task.chosen}
+        chosen = [n for n in sizes if n <= task.chosen] or sizes[:1]
+        by_effort = {"none": sizes[0], "minimal": sizes[0], "low": fewer[-1], "medium": chosen[-1]}
         size = {**by_effort, "high": sizes[-1], "xhigh": sizes[-1], "max": sizes[-1]}.get(effort)
         if size is None:
             raise BadInput("reasoning_effort", effort, "is no size of the policy", "use minimal, low, medium or high")
