@@ -12,7 +12,7 @@ pytest.importorskip("aiohttp")
 
 from outthink.serving.observe.metrics import attach
 from outthink.serving.protocols import Key
-from support.chat_server import DONE, ChatServer, Reply, chunk, event, stream, usage, whole
+from support.chat_server import DONE, ChatServer, Drop, Reply, chat, chunk, event, stream, usage, whole
 from support.ledgers import Charging
 from support.proxy_server import CHAT, Got, ProxyServer
 from support.waiting import until
@@ -289,3 +289,47 @@ def test_a_refusal_of_our_key_later_in_a_stream(backend: ChatServer, proxy: Prox
     assert got.events[-1]["error"]["code"] == "backend_auth"
     assert WORDS not in got.content.decode()
     assert (record(proxy, got).stopped, record(proxy, got).tokens) == ("error", None)
+
+
+INNER = "http://10.11.12.13:8099/v1"
+ELSEWHERE = {"location": INNER, "content_location": INNER, "refresh": f"0;url={INNER}", "via": "1.1 10.11.12.13"}
+PLACES: dict[str, Reply] = {
+    "redirection": whole({"error": {"message": "moved"}}, 307, **ELSEWHERE),
+    "redirection by a page": whole(f"<html>{INNER}</html>", 301, kind="text/html", **ELSEWHERE),
+    "gateway in words": whole(f"upstream gpu-1.cluster.local:8099 ({INNER}) failed", 502, kind="text/plain"),
+    "words of a name": whole("cannot connect to http://vllm:8099/v1 or [fd00::1]:8099", 400, kind="text/plain"),
+    "gateway by a page": whole(f"<html>{INNER}</html>", 502, kind="text/html"),
+    "no JSON": whole("{" + INNER),
+    "nothing": Reply((Drop(),), before=(Drop(),)),
+}
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single", "outthink/self-consistency@2"])
+@pytest.mark.parametrize("case", PLACES)
+def test_no_failure_tells_an_address_of_the_inner_network(
+    backend: ChatServer, proxy: ProxyServer, case: str, model: str
+) -> None:
+    backend.routes[CHAT] = PLACES[case]
+    for streamed in (False, True):
+        got = proxy.chat(model, stream=streamed, headers=DAILY)
+        assert got.status == (400 if case == "words of a name" else 502)
+        told = got.content.decode() + str(got.headers)
+        for part in ("10.11.12.13", "8099", "cluster", "vllm:", "fd00", backend.url.split("/")[2]):
+            assert part not in told
+
+
+def test_a_receipt_names_no_host_of_a_call_that_failed(backend: ChatServer, proxy: ProxyServer) -> None:
+    replies = [PLACES["nothing"], PLACES["gateway in words"], chat(["The answer is 4."]), chat(["The answer is 5."])]
+    backend.routes[CHAT] = lambda seen: replies[seen.number % len(replies)]
+    got = proxy.chat("outthink/self-consistency@8", headers=DAILY)
+    assert got.status == 200, got.content
+    receipt = got.json["outthink"]["receipt"]
+    errors = [entry["error"] for entry in receipt["entries"] if entry["error"]]
+    assert errors
+    assert not any(part in error for part in ("10.11", "cluster", "127.0.0.1", "8099") for error in errors)
+
+
+def test_a_public_address_in_a_refusal_stays(backend: ChatServer, proxy: ProxyServer) -> None:
+    backend.routes[CHAT] = whole("too large, see https://docs.example.com/limits (v1.10.2.3)", 400, kind="text/plain")
+    for model in ("toy", "outthink/single"):
+        assert "see https://docs.example.com/limits (v1.10.2.3)" in proxy.chat(model, headers=DAILY).error["message"]

@@ -60,6 +60,20 @@ def masked_url(url: str) -> str:
     return shown + ("?***" if query else "")
 
 
+_PRIVATE = re.compile(
+    r"(?:\b\w{2,9}://)?(?:(?<![\w.-])(?:(?:10|127)(?:\.\d{1,3}){3}|(?:192\.168|169\.254|172\.(?:1[6-9]|2\d|3[01]))(?:\.\d{1,3}){2}"
+    r"|localhost|(?:[\w-]{1,63}\.){1,9}(?:local|localdomain|internal|intranet|corp|lan|svc))(?![\w-])"
+    r"|\[(?=[^\]:]*:[^\]:]*:)[0-9a-f:.%]{2,60}\]|(?<=://)[\w-]{1,63}(?![\w.@-]))(?::\d{1,5})?(?:/[^\s\"'<>,;)]*)?",
+    re.IGNORECASE,
+)
+"""A private IP address or a name without meaning outside, alone or in a URL."""
+
+
+def without_private(text: str) -> str:
+    """Text without addresses of an inner network, for those who are outside of it."""
+    return _PRIVATE.sub("***", text)
+
+
 def shown_variable(name: str) -> str:
     """The name of a variable as it may be shown: people write the key itself in its place."""
     return name if _VARIABLE.fullmatch(name) else "***"
@@ -239,6 +253,8 @@ def one_line(text: str, length: int = 300) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+REDIRECTED = "redirects ({}); its operator has to give the address that it redirects to"
+"""What is told of a redirection to those who do not know the server's address either."""
 _TRANSIENT = frozenset({408, 409, 423, 425, 429})
 
 
@@ -310,12 +326,15 @@ class ServerErrors:
         refusal = ErrorBody.parse(content) if content.strip() and not is_html(content) else ErrorBody("")
         wait = retry_after(headers)
         if 300 <= status < 400:
-            return self.error(
-                f"redirects to {masked_url(headers.get('location', 'elsewhere'))}; use that URL instead", fatal=True
-            )
+            return self.redirected(status, headers)
         if is_html(content) and status < 500 and status not in _TRANSIENT and status not in (401, 403):
             return self.page()
         return self.refused(status, refusal, wait=wait, model=model)
+
+    def redirected(self, status: int, headers: Mapping[str, str]) -> EngineError:
+        """The error for a reply that names another address."""
+        place = masked_url(headers.get("location", "elsewhere"))
+        return self.error(f"redirects to {place}; use that URL instead", fatal=True)
 
     def refused(self, status: int, refusal: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
         """The error for a refusal, by its status and its words, at the start or within a stream."""

@@ -41,6 +41,7 @@ _FORWARDED = ("accept", "openai-beta", "x-request-id", "traceparent", "tracestat
 _OWN_TO_HOP = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server", "set-cookie", "trailer"}
     | {"upgrade", "proxy-authenticate", "alt-svc", "strict-transport-security", "access-control-allow-origin"}
+    | {"location", "content-location", "refresh", "link", "via"}
 )
 
 

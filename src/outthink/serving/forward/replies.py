@@ -15,7 +15,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from outthink.economics.tariff import Tariff
-from outthink.http.errors import OUTWAITED, ErrorBody, failed_choice, failure_in
+from outthink.http.errors import OUTWAITED, REDIRECTED, ErrorBody, failed_choice, failure_in, without_private
 from outthink.http.events import BOM, LONG, is_html
 from outthink.http.fields import JsonDict, decode
 from outthink.http.transport import Response, TransportFault, read_to_end
@@ -69,7 +69,7 @@ def _unreadable(reply: Whole) -> Failure | None:
     if is_garbled(reply):
         what = "answered something that is not JSON; try again"
         if status >= 300:  # the client's key is not for wherever that leads
-            what = f"redirects ({status}); its operator has to give the address that it redirects to"
+            what = REDIRECTED.format(status)
         return Failure(502, f"the backend {what}", code="backend_error")
     if status < 400:
         return None
@@ -80,7 +80,7 @@ def _unreadable(reply: Whole) -> Failure | None:
     if isinstance(value, dict) and ("error" in value or "message" in value):
         return None
     phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "an error"
-    words = "" if is_html(reply.content) else ErrorBody.parse(reply.content).message.strip("{}[] ")
+    words = "" if is_html(reply.content) else without_private(ErrorBody.parse(reply.content).message).strip("{}[] ")
     why = f": {words}" if words and "\ufffd" not in words else " and did not say why"
     return Failure(status, f"the backend answered {status} ({phrase}){why}", code="backend_error")
 
@@ -185,7 +185,7 @@ async def deliver(reply: Whole, passage: Passage) -> web.Response:
     failure = _unreadable(reply) if len(body) <= LONG else await asyncio.to_thread(_unreadable, reply)
     if failure is not None:  # who says nothing readable has not said either that nothing was generated
         finished, status, body = status < 300, failure.status, failure.body()
-        head = {name: value for name, value in head.items() if name.lower() not in ("content-type", "location")}
+        head = {name: value for name, value in head.items() if name.lower() != "content-type"}
         head["content-type"] = "application/json"
         stopped = "interrupted" if finished or status in OUTWAITED else "error"
         record = account.passed(UNKNOWN, passage.tariff, stopped, status, error=failure.stored)

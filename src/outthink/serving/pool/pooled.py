@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from outthink.core.errors import EngineError
-from outthink.http.errors import ErrorBody, ServerErrors
+from outthink.http.errors import REDIRECTED, ErrorBody, ServerErrors, without_private
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode, with_length_name
 from outthink.http.server import Address, Server
@@ -194,6 +194,14 @@ class CallRefused(EngineError):
 class PooledErrors(ServerErrors):
     """Names no address. No call is sent again for them: the pool has done that, and what is left is the client's."""
 
+    def clean(self, text: str) -> str:
+        """Text on one line, without addresses of the backend's network."""
+        return super().clean(without_private(text))
+
+    def redirected(self, status: int, headers: Mapping[str, str]) -> EngineError:
+        """The error for a reply that names another address, which is the operator's business."""
+        return self.error(REDIRECTED.format(status), fatal=True)
+
     def refused(self, status: int, refusal: ErrorBody, *, wait: float | None = None, model: str = "") -> EngineError:
         """The error for a refusal."""
         if status in REFUSED:  # of the proxy's key: its words are for nobody
@@ -203,7 +211,7 @@ class PooledErrors(ServerErrors):
 
     def fault(self, fault: TransportFault) -> EngineError:
         """The error for a call that got no answer."""
-        error = super().fault(fault)
+        error = super().fault(TransportFault(fault.kind, unsent=fault.unsent))  # its detail may name the host
         error.again = False
         return error
 
