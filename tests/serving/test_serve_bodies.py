@@ -22,10 +22,9 @@ pytest.importorskip("aiohttp")
 from outthink.http.fields import encode
 from outthink.serving.bodies import DEPTH, BodyScan
 from outthink.serving.failure import Failure
-from outthink.serving.observe.callbacks import measured
 from support.chat_server import DONE, ChatServer, Gate, Reply, Seen, chat, chunk, event, token, usage, whole
 from support.ledgers import KeyRing
-from support.proxy_server import CHAT, ProxyServer
+from support.proxy_server import CHAT, ProxyServer, all_brief
 from support.waiting import until
 
 MIB = 1 << 20
@@ -251,27 +250,6 @@ def test_long_messages_are_sent_whole_with_every_sample(proxy: ProxyServer, size
             for seen in backend.calls:
                 assert seen.body["messages"] == texts
                 assert (seen.body["model"], seen.body["temperature"], seen.body["extra"]) == ("toy", 0.5, {"x": [1]})
-
-
-@contextmanager
-def all_brief(proxy: ProxyServer) -> Iterator[None]:
-    """No callback of the proxy holds its event loop up, by processor time of its thread: other work adds nothing."""
-
-    async def begin() -> Any:
-        watching = measured()
-        return watching, watching.__enter__()
-
-    async def end() -> None:
-        watching.__exit__(None, None, None)
-
-    watching, found = proxy.do(begin())
-    gc.disable()  # how long a collection takes depends on what other tests have left
-    try:
-        yield
-    finally:
-        gc.enable()
-        proxy.do(end())
-    assert not [row for row in found if row[0] > 0.02]
 
 
 def test_no_request_holds_the_event_loop_up(proxy: ProxyServer) -> None:

@@ -6,10 +6,12 @@ Needs the `serve` extra: tests that import this skip without aiohttp.
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +20,7 @@ from outthink.serving.app import App
 from outthink.serving.endpoints import Endpoints
 from outthink.serving.guard import Guard
 from outthink.serving.ledger.memory import MemoryLedger
+from outthink.serving.observe.callbacks import measured
 from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Ledger
@@ -156,3 +159,24 @@ class ProxyServer:
         """A chat with one user message, or with the messages given."""
         messages = [{"role": "user", "content": content}] if isinstance(content, str) else content
         return self.send("POST", CHAT, {"model": model, "messages": messages, **fields}, **(headers or {}))
+
+
+@contextmanager
+def all_brief(proxy: ProxyServer) -> Iterator[None]:
+    """No callback of the proxy holds its event loop up, by processor time of its thread: other work adds nothing."""
+
+    async def begin() -> Any:
+        watching = measured()
+        return watching, watching.__enter__()
+
+    async def end() -> None:
+        watching.__exit__(None, None, None)
+
+    watching, found = proxy.do(begin())
+    gc.disable()  # how long a collection takes depends on what other tests have left
+    try:
+        yield
+    finally:
+        gc.enable()
+        proxy.do(end())
+    assert not [row for row in found if row[0] > 0.02]

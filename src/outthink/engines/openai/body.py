@@ -179,10 +179,14 @@ SAMPLING = frozenset({"temperature", "top_p", "top_k", "min_p", "seed"})
 """Those which change what is drawn: leaving one out is said in the engine's notes."""
 
 
-def body(call: Call, model: str, facts: Facts) -> JsonObject:
-    """What is sent for this call, in the dialect that the facts ask for."""
+def body(call: Call, model: str, facts: Facts, messages: list[Json] | None = None) -> JsonObject:
+    """What is sent for this call, in the dialect that the facts ask for.
+
+    Args:
+        messages: the call's as they are sent, where they need not be written anew; what follows them is appended.
+    """
     sampling = call.sampling
-    messages: list[Json] = [message.wire() for message in call.messages]
+    messages = [message.wire() for message in call.messages] if messages is None else messages
     sent: JsonObject = {
         "model": model,
         "messages": messages,

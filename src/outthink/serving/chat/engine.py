@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from outthink.core.errors import EngineError
 from outthink.core.request import Message, chat_bound
 from outthink.core.text import writable
-from outthink.engines.openai.body import Facts
+from outthink.engines.openai.body import Facts, body
 from outthink.engines.openai.engine import OpenAIEngine, drain
 from outthink.engines.openai.reading import CompletionParser
 from outthink.engines.openai.tokens import Counts
@@ -30,7 +30,7 @@ from outthink.serving.chat.question import CallBounds
 from outthink.serving.pool.pooled import (
     BASE,
     CallRefused,
-    EncodedMessages,
+    EncodedChat,
     PooledErrors,
     PooledServer,
     SharedMessages,
@@ -74,8 +74,8 @@ class ChatEngine(OpenAIEngine):
     """Sends the client's own messages and fields with every call of one request to one model.
 
     Args:
-        messages: the chat as `Message`s, and `raw` as it came.
-        extra: fields of the request's body that are sent along untouched.
+        messages: the chat as `Message`s, and `encoded` as it came.
+        encoded: also the fields of the request's body that are sent along untouched.
         top_logprobs: alternatives that the client wants with every token, None for none.
         bounds: of every call, where the key is limited.
         on_chunk: gets every chunk of every call as it comes.
@@ -88,23 +88,22 @@ class ChatEngine(OpenAIEngine):
         facts: Facts,
         *,
         messages: tuple[Message, ...],
-        raw: Sequence[JsonDict],
-        extra: JsonDict,
+        encoded: EncodedChat,
         top_logprobs: int | None,
         bounds: CallBounds = _UNBOUNDED,
         timeouts: Timeouts,
         on_chunk: OnChunk | None,
     ) -> None:
         super().__init__(BASE, model, concurrency=_IN_FLIGHT, transport=transport, memory=None, facts=facts)
-        self.server = PooledServer(_ADDRESS, None, transport, timeouts)
+        self.server = server = PooledServer(_ADDRESS, None, transport, timeouts)
+        server.chat = self.encoded = encoded
         self.server.errors = self.errors = PooledErrors(f"the backend of {model}", (), timeouts)
-        self._messages, self._raw, self._extra, self._top = messages, raw, extra, top_logprobs
-        self._on_chunk, self.blame, self.encoded = on_chunk, blame, EncodedMessages(raw)
+        self._messages, self._top, self._on_chunk, self.blame = messages, top_logprobs, on_chunk, blame
         # What the messages' own bytes do not bound: tools, pictures, other fields that may come into the prompt.
         self._bounds = bounds
         self._beside = None if bounds.prompt is None else bounds.prompt - chat_bound(messages)
-        self._counted = not extra.get("tools") and all(isinstance(message.content, str) for message in messages)
-        self._counted = self._counted and (self._beside is None or _PROMPTING.isdisjoint(extra))
+        self._counted = not encoded.extra.get("tools") and all(isinstance(message.content, str) for message in messages)
+        self._counted = self._counted and (self._beside is None or _PROMPTING.isdisjoint(encoded.extra))
         self._ready = True  # the pool knows the model, and the facts are shared
         self.samples: dict[str, RawChoice] = {}
         """Finished samples by their texts; the first of equal ones."""
@@ -119,10 +118,6 @@ class ChatEngine(OpenAIEngine):
         shared = self.sharing is not None and self.sharing.used
         note = ("samples of one prompt shared a call, which read the prompt once",) if shared else ()
         return super().notes + note
-
-    def forget(self) -> None:
-        """Let go of the client's messages and fields; nothing is sent any more."""
-        self._raw, self._extra, self.encoded = (), {}, EncodedMessages(())
 
     async def generate(self, call: Call) -> AsyncGenerator[Event]:
         """Produce one completion; closing the iterator closes its connection."""
@@ -151,23 +146,22 @@ class ChatEngine(OpenAIEngine):
 
     def body(self, call: Call) -> JsonDict:
         """A call's body with the client's own fields; what the engine decides wins."""
-        own: dict[str, Any] = super().body(call)
-        if call.messages == self._messages:
-            own["messages"] = SharedMessages(self.encoded, own["messages"][len(self._raw) :])
+        shared = SharedMessages(self.encoded) if call.messages == self._messages else None
+        own: dict[str, Any] = body(call, self.model, self.facts, shared)
         if self._top is not None and own.get("logprobs") and self._top > own.get("top_logprobs", 0):
             own["top_logprobs"] = self._top
         if isinstance(call, ChatCall) and call.choices > 1:
             own["n"] = call.choices
         thinking = self._bounds.thinking
         if not thinking:
-            return {**self._extra, **own}
+            return {**self.encoded.extra, **own}
         # Some servers grant the thinking beside the length, so both together are what the call may generate.
         rest = call.sampling.max_tokens - thinking
         if rest < 1:
             return {
-                name: value for name, value in self._extra.items() if name not in self._bounds.thinking_fields
+                name: value for name, value in self.encoded.extra.items() if name not in self._bounds.thinking_fields
             } | own
-        return {**self._extra, **own, self.facts.length_name or CHAT_LENGTH_FIELDS[0]: rest}
+        return {**self.encoded.extra, **own, self.facts.length_name or CHAT_LENGTH_FIELDS[0]: rest}
 
     def decoder(self) -> Decoder:
         """What reads a reply's bytes."""

@@ -35,7 +35,7 @@ _CREATED = int(time.time())
 _PREFIX = 4096
 """Bytes of a prompt's beginning by which it prefers a backend."""
 _LONG = 1 << 18
-"""Bytes of a request whose messages are encoded beside the event loop."""
+"""Bytes of a request whose messages and fields are encoded beside the event loop."""
 
 
 def model_list(names: Sequence[str]) -> JsonDict:
@@ -141,7 +141,7 @@ class _Exchange:
         try:
             await run.prepare_reader()
             if len(self.content) > _LONG:
-                await run.engine.encoded.prepare()
+                await run.encoded.prepare()
         except Exception as error:
             raise await self._failed(error) from error
         self.work = work = asyncio.create_task(run.go(self._decided, ceiling))

@@ -31,7 +31,7 @@ from outthink.serving.chat.votes import VoteProgress, VoteReader
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.failover import Failover, KeyRefused
 from outthink.serving.pool.pool import NoBackend
-from outthink.serving.pool.pooled import CallRefused, PooledTransport
+from outthink.serving.pool.pooled import CallRefused, EncodedChat, PooledTransport
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
 from outthink.strategies import Spec, Traits
@@ -70,7 +70,7 @@ class StrategyRun:
         self._request_id, self._key, self._watchers = account.id, account.key.id, account.watchers
         self._names = backends.names(account.key)
         self._prefix, self._on_chunk = prefix, on_chunk
-        self._original = question
+        self._original, self.encoded = question, EncodedChat(question.raw, question.extra)
         self._chosen = backends.policies.choose(account.id)
         self.shadowed: JsonDict | None = None
         """What a policy that is tried in the shadow would have done."""
@@ -102,8 +102,7 @@ class StrategyRun:
 
     def forget(self) -> None:
         """Let go of what the client has sent: what is left of a request refers to itself until it is collected."""
-        for engine in (self.engine, *self.others):
-            engine.forget()
+        self.encoded.forget()
         self.question = self._original = replace(self.question, raw=[], extra={})
 
     async def prepare_reader(self) -> None:
@@ -253,8 +252,7 @@ class StrategyRun:
             transport,
             backends.facts(model),
             messages=() if plain else question.request.messages,
-            raw=[] if plain else question.raw,
-            extra={} if plain else question.extra,
+            encoded=EncodedChat((), {}) if plain else self.encoded,
             top_logprobs=question.top_logprobs,
             bounds=CallBounds() if plain else question.bounds,
             timeouts=Timeouts(backends.limits.connect_seconds, backends.limits.backend_seconds),

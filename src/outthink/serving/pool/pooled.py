@@ -65,7 +65,7 @@ class PooledTransport:
             sent = {**headers, **self._headers, **lease.headers}
             content = body
             if (name := self._lengths.get(lease.url)) is not None and generates and body is not None:
-                content = with_length_name(body.joined() if isinstance(body, Parts) else body, name)
+                content = _renamed(body, name)
             return await self._wire.open(method, base + path, sent, content, timeouts)
 
         if generates:
@@ -136,46 +136,71 @@ def blame(reply: Response) -> None:
 
 
 _LONG = 1 << 16
-"""Bytes of messages that are kept once rather than copied into every call's body."""
+"""Bytes of messages, or of a field, that are kept once rather than copied into every call's body."""
 
 
-class EncodedMessages:
-    """A client's messages, encoded once for all calls of its request."""
+class EncodedChat:
+    """A client's messages and its own fields, encoded once for all calls of its request."""
 
-    def __init__(self, raw: Sequence[JsonDict]) -> None:
-        self.raw = raw
+    def __init__(self, raw: Sequence[JsonDict], extra: JsonDict) -> None:
+        self.raw, self.extra = raw, extra
         self._json = b""
+        self.long: dict[str, bytes] = {}
+        """The fields that are long, as JSON; none before `prepare`."""
 
     @property
     def json(self) -> bytes:
-        """Them as JSON, without the last bracket."""
+        """The messages as JSON, without the last bracket."""
         if not self._json:
             self._json = encode(self.raw)[:-1]
         return self._json
 
     async def prepare(self) -> None:
         """Encode them beside the event loop: they are long."""
-        await asyncio.to_thread(lambda: self.json)
+        await asyncio.to_thread(self._prepare)
+
+    def forget(self) -> None:
+        """Let go of all of it; nothing is sent any more."""
+        self.raw, self.extra, self._json, self.long = (), {}, b"", {}
+
+    def _prepare(self) -> None:
+        written = ((name, encode(value)) for name, value in self.extra.items())
+        self.long = {name: text for name, text in written if len(text) >= _LONG}
+        self._json = encode(self.raw)[:-1]
 
 
 class SharedMessages(list[Json]):
     """The messages of one call: the client's, and what follows them."""
 
-    def __init__(self, encoded: EncodedMessages, more: Sequence[Json]) -> None:
-        super().__init__([*encoded.raw, *more])
-        self.encoded, self.more = encoded, more
+    def __init__(self, encoded: EncodedChat) -> None:
+        super().__init__(encoded.raw)
+        self.encoded = encoded
 
 
-def encode_call(body: Mapping[str, Json]) -> Body:
-    """A call's body as JSON; long messages stay apart, for other calls send them as well."""
+def encode_call(body: Mapping[str, Json], chat: EncodedChat) -> Body:
+    """A call's body as JSON; long messages and fields stay apart, for other calls send them as well."""
+    long = {name: text for name, text in chat.long.items() if body.get(name) is chat.extra[name]}
     messages = body.get("messages")
-    if not isinstance(messages, SharedMessages):
+    shared = messages if isinstance(messages, SharedMessages) else None
+    if shared is None and not long:
         return encode(body)
-    rest = encode({name: value for name, value in body.items() if name != "messages"})
-    head = rest[:-1] + b',"messages":'
-    tail = (b"," + encode(messages.more)[1:] if messages.more else b"]") + b"}"
-    shared = messages.encoded.json
-    return head + shared + tail if len(shared) < _LONG else Parts((head, shared, tail))
+    apart = {*long, "messages"} if shared is not None else long.keys()
+    parts = [encode({name: value for name, value in body.items() if name not in apart})[:-1]]
+    for name, text in long.items():
+        parts += [b"," + encode(name) + b":", text]
+    if shared is not None:
+        more = shared[len(chat.raw) :]
+        parts += [b',"messages":', chat.json, b"," + encode(more)[1:] if more else b"]"]
+    parts.append(b"}")
+    return Parts(tuple(parts)) if long or len(parts[-3]) >= _LONG else b"".join(parts)
+
+
+def _renamed(body: Body, name: str) -> Body:
+    """A call's body with its length under another name, which stands in the first part."""
+    if not isinstance(body, Parts):
+        return with_length_name(body, name)
+    head, *rest = body.parts
+    return Parts((with_length_name(head + b"}", name)[:-1], *rest))
 
 
 class CallRefused(EngineError):
@@ -219,6 +244,9 @@ class PooledErrors(ServerErrors):
 class PooledServer(Server):
     """Encodes quickly: one request may send dozens of bodies."""
 
+    chat = EncodedChat((), {})
+    """What its calls have in common."""
+
     def encode(self, body: Mapping[str, Json]) -> Body:
         """A body as JSON."""
-        return encode_call(body)
+        return encode_call(body, self.chat)
