@@ -260,9 +260,9 @@ def test_why_there_is_no_backend() -> None:
     with pool.choose("m"), pool.choose("m"):
         assert pool.choose("m", brief=True).url in urls
     assert pool.places("m") == 2
-    pool.backends[0].rest(5.0)
+    pool.backends[0].rest(5.0, "m")
     assert pool.places("m") == 1
-    pool.backends[1].rest(5.0)
+    pool.backends[1].rest(5.0, "m")
     with pytest.raises(Resting) as resting:
         pool.choose("m")
     assert 4.0 < (resting.value.retry_after or 0) <= 5.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("aiohttp")
 
 from outthink.serving.pool.backend import Breaker, PoolSettings
-from support.chat_server import ChatServer, Drop, Reply, models, refusal, stream, whole
+from support.chat_server import ChatServer, Drop, Reply, Seen, models, refusal, stream, whole
 from support.ledgers import KeyRing
 from support.proxy_server import CHAT, ProxyServer
 from support.waiting import until
@@ -190,6 +190,21 @@ def test_a_pause_that_one_key_is_asked_for_is_that_keys() -> None:
         assert ask(proxy, "b") == 503
         backend.routes[CHAT] = OK
         assert ask(proxy, "c") == 429, "two keys have been asked for one"
+
+
+def test_a_pause_that_is_asked_for_a_model_is_that_models() -> None:
+    loading = whole({"error": {"message": "loading"}}, 503, retry_after="30")
+
+    def answer(seen: Seen) -> Reply:
+        return loading if seen.body["model"] == "big" else OK
+
+    with (
+        ChatServer(answer, routes={"/v1/models": models("toy", "big")}) as backend,
+        ProxyServer(backend.url, ledger=KeyRing("a", "b", "c"), pool=QUICK) as proxy,
+    ):
+        assert [ask(proxy, key, "big") for key in "abc"] == [503, 503, 429]
+        assert [ask(proxy, key) for key in "abc"] == [200] * 3
+        assert sum(seen.body["model"] == "big" for seen in backend.calls) == 2
 
 
 def test_a_complaint_of_one_key_has_the_server_checked_at_once_and_not_for_every_call() -> None:

@@ -272,9 +272,10 @@ class Backend:
         self.active = 0
         self.passed = 0.0
         """Calls it has had, divided by its weight: who is behind is next among equally busy ones."""
-        self.rests_until = 0.0
-        self._rests: dict[str, float] = {}
-        """Until when it rests for single keys: what one key has brought about holds for that key alone."""
+        self._rests: dict[tuple[str, str | None], float] = {}
+        """Until when it rests for a model, by key, None for all: what one has brought about holds for it alone."""
+        self.rested: Callable[[float], object] = lambda seconds: None
+        """Called with the seconds of a rest when it begins."""
         self.wants_check: Callable[[], None] = lambda: None
         """Called when a key votes against it, so that it is checked soon."""
         self.seed = seed_of(self.url)
@@ -282,19 +283,19 @@ class Backend:
         self.waiting: list[asyncio.Future[None]] = []
         """Those who want to know when a place has been given back, first come first."""
 
-    def usable(self, now: float, key: str | None = None) -> bool:
-        """Whether it would take a call, of a key, if it had a place for it."""
-        return self.health == "up" and self.breaker.opened_until is None and self.rests(key) <= now
+    def usable(self, now: float, model: str, key: str | None = None) -> bool:
+        """Whether it would take a call for a model, of a key, if it had a place for it."""
+        return self.health == "up" and self.breaker.opened_until is None and self.rests(model, key) <= now
 
-    def available(self, now: float, key: str | None = None) -> bool:
+    def available(self, now: float, model: str, key: str | None = None) -> bool:
         """Whether it may be asked now."""
-        return self.active < self.limit and self.usable(now, key)
+        return self.active < self.limit and self.usable(now, model, key)
 
-    def rests(self, key: str | None = None) -> float:
+    def rests(self, model: str, key: str | None = None) -> float:
         """Until when it is left alone, by the monotonic clock."""
-        if not self._rests or key is None:
-            return self.rests_until
-        return max(self.rests_until, self._rests.get(key, 0.0))
+        if not self._rests:
+            return 0.0
+        return max(self._rests.get((model, None), 0.0), self._rests.get((model, key), 0.0))
 
     def wake(self) -> None:
         """Let everybody look again who waits for a place."""
@@ -303,17 +304,15 @@ class Backend:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def rest(self, seconds: float, key: str | None = None) -> None:
-        """Leave it alone for so long, as it has asked; once it has asked several keys, or None, for all."""
-        now = monotonic()
-        until = now + min(seconds, self._settings.rest_seconds)
-        if key is not None:
-            self._rests = {other: ends for other, ends in self._rests.items() if ends > now and other != key}
-            others = len(self._rests) + 1 >= _SEVERAL
-            self._rests[key] = until
-            if not others:
-                return
-        self.rests_until = max(self.rests_until, until)
+    def rest(self, seconds: float, model: str, key: str | None = None) -> None:
+        """Leave it alone for so long, as it has asked for a model; once it has asked several keys, or None, for all."""
+        now, seconds = monotonic(), min(seconds, self._settings.rest_seconds)
+        rests = {who: ends for who, ends in self._rests.items() if ends > now}
+        rests[model, key] = now + seconds
+        if sum(of == model and who is not None for of, who in rests) >= _SEVERAL:
+            rests[model, None] = max(rests.get((model, None), 0.0), now + seconds)
+        self._rests = rests
+        self.rested(seconds)
 
 
 class BackendLease:
@@ -324,17 +323,18 @@ class BackendLease:
     TransportFault at the end.
     """
 
-    __slots__ = ("_backend", "_key", "_reported", "_taken", "headers", "url")
+    __slots__ = ("_backend", "_key", "_model", "_reported", "_taken", "headers", "url")
 
-    def __init__(self, backend: Backend, key: str = "") -> None:
-        self._backend, self._key, self.url, self.headers = backend, key, backend.url, backend.headers
+    def __init__(self, backend: Backend, model: str, key: str) -> None:
+        self._backend, self._model, self._key = backend, model, key
+        self.url, self.headers = backend.url, backend.headers
         self._reported = self._taken = False
 
     def report(self, *, ok: bool, status: int | None = None, retry_after: float | None = None) -> None:
         """Report how it went. A 429 is no failure; with `retry_after` the backend rests for so many seconds."""
         backend, self._reported = self._backend, True
         if retry_after is not None and status in (429, 503):
-            backend.rest(retry_after, self._key)
+            backend.rest(retry_after, self._model, self._key)
         if status == 429:  # it is well, and busy
             return
         if ok or (status is not None and status < 500):

@@ -87,10 +87,16 @@ class BackendPool:
         self._urls: dict[str, tuple[str, ...]] = {}
         self._names: tuple[str, ...] = ()
         self._healthy: dict[str, bool] = {}
+        self.more: Callable[[], None] = lambda: None
+        """Called where backends may take more calls than before, though none has ended."""
 
     async def start(self) -> None:
         """Ask every backend for its models and begin the health checks. Those that do not answer may come later."""
         self._sort()
+        if self._limited:  # elsewhere nobody waits
+            later = asyncio.get_running_loop().call_later
+            for backend in self.backends:
+                backend.rested = lambda seconds: later(seconds, self._look_again)
         await asyncio.gather(*(checks.check() for checks in self._checks))
         self._tasks = [asyncio.create_task(checks.forever()) for checks in self._checks]
 
@@ -138,7 +144,7 @@ class BackendPool:
         if not self._limited:
             return None
         now = monotonic()
-        limits = [backend.limit for backend in self._by_model.get(model, ()) if backend.usable(now)]
+        limits = [backend.limit for backend in self._by_model.get(model, ()) if backend.usable(now, model)]
         return None if ENDLESS in limits or not limits else sum(limits)
 
     def choose(
@@ -160,12 +166,13 @@ class BackendPool:
             raise NoBackend(f"no backend serves {model}")
         now = monotonic()
         free = Backend.usable if brief else Backend.available
-        candidates = [backend for backend in serving if free(backend, now, key) and backend.url not in avoid]
+        candidates = [backend for backend in serving if free(backend, now, model, key) and backend.url not in avoid]
         if not candidates:
             raise self._none_available(model, serving, avoid, now, key)
         if prefix is None or not self._settings.affinity or len(candidates) == 1:
-            return BackendLease(least_busy(candidates), key)
-        return BackendLease(preferred(candidates, prefix, self._settings.overload, self._settings.slack), key)
+            return BackendLease(least_busy(candidates), model, key)
+        chosen = preferred(candidates, prefix, self._settings.overload, self._settings.slack)
+        return BackendLease(chosen, model, key)
 
     @staticmethod
     def _none_available(
@@ -179,13 +186,13 @@ class BackendPool:
         if not closed:
             waits = [(backend.breaker.opened_until or now) - now for backend in others]
             return NoBackend(f"calls of every backend for {model} fail", retry_after=max(1.0, min(waits)))
-        rests = [until - now for backend in closed if (until := backend.rests(key)) > now]
+        rests = [until - now for backend in closed if (until := backend.rests(model, key)) > now]
         if len(rests) == len(closed):
             return Resting(f"every backend for {model} has asked to be left alone for a while", retry_after=min(rests))
         return Full(f"every backend for {model} has all the calls that it takes", retry_after=1.0)
 
     async def room(self, model: str) -> None:
-        """Wait until a place has been given back on a backend of a model, or the health of one has changed."""
+        """Wait until a place has been given back on a backend of a model, or one may have come to it."""
         serving = self._by_model.get(model, [])
         given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for backend in serving:
@@ -205,9 +212,15 @@ class BackendPool:
             backend.passed = max(backend.passed, min(peers, default=0.0))
         if self._healthy.get(backend.url) is not healthy:
             self._healthy[backend.url] = healthy
-            backend.wake()
             if self._on_health_change is not None:
                 self._on_health_change(backend.url, healthy)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Let everybody look again who waits for a place on any backend."""
+        for backend in self.backends:
+            backend.wake()
+        self.more()
 
     def _sort(self) -> None:
         table: dict[str, list[Backend]] = {}
@@ -306,8 +319,6 @@ class _HealthChecks:
         self._checked = monotonic()
         opened = backend.breaker.opened_until is not None
         backend.breaker.checked(self._checked, well=healthy)
-        if opened and backend.breaker.opened_until is None:
-            backend.wake()
         if before == "unknown":
             backend.health = "up" if healthy else "down"
         elif healthy == (before == "up"):
@@ -325,7 +336,7 @@ class _HealthChecks:
         moved = names is not None and names != tuple(backend.models)
         if names is not None:
             backend.models = names
-        if moved or backend.health != before:
+        if moved or backend.health != before or (opened and backend.breaker.opened_until is None):
             self._changed(backend)
 
 
