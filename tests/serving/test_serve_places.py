@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.serving.pool import BackendSettings
-from support.chat_server import ChatServer, Hang, Reply, Seen, chat, models, whole
+from support.chat_server import ChatServer, Gate, Hang, Reply, Seen, chat, models, refusal, whole
+from support.ledgers import KeyRing
 from support.proxy_server import CHAT, Got, ProxyServer
 from support.waiting import until
 
@@ -101,3 +102,96 @@ def test_who_gives_up_leaves_the_line() -> None:
         until(lambda: (only.active, only.waiting) == (0, []), "the place")
         backend.routes[CHAT] = chat(["Hello"])
         assert proxy.chat("toy", stream=True).status == 200
+
+
+OK = whole({"choices": [{"index": 0, "message": {"role": "assistant", "content": "4"}, "finish_reason": "stop"}]})
+
+
+def held(gate: Gate) -> Reply:
+    """A reply that waits for the gate."""
+    return Reply(OK.steps, kind=OK.kind, before=(gate,))
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single", "outthink/self-consistency@8"])
+def test_a_free_place_at_a_backend_goes_to_the_key_that_has_the_fewest(model: str) -> None:
+    gates = Gate(), Gate()
+    with (
+        ChatServer(lambda seen: held(gates[0] if "first" in str(seen.content) else gates[1])) as backend,
+        ProxyServer(BackendSettings(url=backend.url, limit=2), ledger=KeyRing("a", "b")) as proxy,
+        ThreadPoolExecutor(22) as threads,
+    ):
+        line = proxy.endpoints.backends.places("toy")
+
+        def ask(key: str, asked: str, text: str) -> int:
+            return proxy.chat(asked, text, headers={"authorization": f"Bearer {key}"}).status
+
+        first = threads.submit(ask, "a", "toy", "first")
+        until(lambda: len(backend.calls) == 1, "the first call")
+        many = [threads.submit(ask, "a", model, "many") for _ in range(20)]
+        until(lambda: len(backend.calls) == 2 and line.waiting >= 19, "those who wait")
+        other = threads.submit(ask, "b", "toy", "other")
+        until(lambda: proxy.app.admission.active == 22, "the other key's request")
+        waiting = line.waiting
+        gates[0].open()
+        assert first.result(60) == 200
+        until(lambda: line.waiting < waiting, "the next call")
+        until(lambda: len(backend.calls) == 3, "its request")
+        assert b"other" in backend.calls[2].content
+        gates[1].open()
+        assert other.result(60) == 200
+        assert {each.result(60) for each in many} == {200}
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single"])
+def test_who_waits_is_served_by_a_backend_that_comes_up(model: str) -> None:
+    gate = Gate()
+    with (
+        ChatServer(held(gate)) as one,
+        ChatServer(OK, routes={"/v1/models": refusal("starting", 500)}) as other,
+        ProxyServer(
+            *[BackendSettings(url=each.url, limit=1) for each in (one, other)], pool={"interval": 0.05, "timeout": 0.5}
+        ) as proxy,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        first = threads.submit(proxy.chat, "toy")
+        until(lambda: one.calls, "the first call")
+        second = threads.submit(proxy.chat, model)
+        until(lambda: proxy.endpoints.backends.places("toy").waiting == 1, "who waits")
+        other.routes["/v1/models"] = models("toy")
+        assert second.result(60).status == 200
+        gate.open()
+        assert first.result(60).status == 200
+
+
+def test_who_waits_is_served_by_a_backend_whose_rest_ends() -> None:
+    gate, slow_down = Gate(), whole({"error": {"message": "slow down"}}, 429, retry_after="0.5")
+    with (
+        ChatServer(held(gate), routes={"/v1/models": models("toy", "small")}) as one,
+        ChatServer(slow_down) as other,
+        ProxyServer(*[BackendSettings(url=each.url, limit=1) for each in (one, other)]) as proxy,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        first = threads.submit(proxy.chat, "small")
+        until(lambda: one.calls, "the only call of the first backend")
+        refused = threads.submit(proxy.chat, "toy")
+        until(lambda: proxy.pool.backends[0].waiting, "a place on the first backend")
+        other.routes[CHAT] = OK
+        assert threads.submit(proxy.chat, "toy").result(60).status == 200
+        gate.open()
+        assert {first.result(60).status, refused.result(60).status} == {200}
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single", "outthink/self-consistency@3"])
+def test_waiting_for_a_backend_that_serves_another_model_ends(model: str) -> None:
+    gate = Gate()
+    with (
+        ChatServer(held(gate), routes={"/v1/models": models("toy", "small")}) as backend,
+        ProxyServer(BackendSettings(url=backend.url, limit=1), admission={"queue_seconds": 0.2}) as proxy,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        first = threads.submit(proxy.chat, "small")
+        until(lambda: backend.calls, "the only call")
+        got = proxy.chat(model)
+        assert (got.status, got.error["code"], got.headers["retry-after"]) == (429, "backend_busy", "1")
+        gate.open()
+        assert first.result(60).status == 200

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from outthink.session.runner import Places
 
@@ -61,7 +64,7 @@ def test_nobody_overtakes_who_waits_when_the_limit_grows() -> None:
 
 def test_one_with_all_its_places_is_passed_over() -> None:
     async def test() -> None:
-        places = Places(3, each=1)
+        places = Places(3, of=lambda who: who, each=1)
         assert places.take_now("a")
         again = asyncio.create_task(places.take("a"))
         await settled()
@@ -71,6 +74,73 @@ def test_one_with_all_its_places_is_passed_over() -> None:
         places.give("a")
         await again
         assert places.active == 2
+
+    run(test())
+
+
+def test_a_free_place_goes_to_the_key_that_has_the_fewest() -> None:
+    async def test() -> None:
+        places, order = Places(2, of=lambda who: who[0]), []
+
+        async def want(who: str) -> None:
+            await places.take(who)
+            order.append(who)
+
+        tasks = [asyncio.create_task(want(who)) for who in ("a1", "a2", "a3", "a3", "a4", "b1", "b2")]
+        await settled()
+        assert order == ["a1", "a2"]
+        for who in ("a1", "b1", "b2", "a2", "a3", "a4"):  # b keeps its place, however long those of a are held
+            places.give(who)
+            await settled()
+        assert order == ["a1", "a2", "b1", "b2", "a3", "a4", "a3"]
+        await asyncio.gather(*tasks)
+
+    run(test())
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["come", "give", "cancel", "limit", "settle"]), st.integers(0, 8)), max_size=80)
+)
+def test_nobody_waits_beside_a_free_place_and_none_is_lost(steps: list[tuple[str, int]]) -> None:
+    async def test() -> None:
+        limit = 2
+        places = Places(lambda: limit, of=lambda who: who[0], each=3)
+        tasks: list[tuple[str, asyncio.Task[None]]] = []
+        inside: list[str] = []
+
+        async def settle() -> None:
+            for _ in range(4):
+                await asyncio.sleep(0)
+            for who, task in [pair for pair in tasks if pair[1].done()]:
+                tasks.remove((who, task))
+                if not task.cancelled():
+                    inside.append(who)
+            held = Counter(who[0] for who in inside)
+            assert places.active == len(inside)
+            assert places.waiting == len(tasks)
+            assert max(held.values(), default=0) <= 3
+            assert places.active >= limit or all(held[who[0]] == 3 for who, _ in tasks)
+
+        for step, number in steps:
+            who = f"{'abc'[number % 3]}{number // 3}"
+            if step == "come":
+                tasks.append((who, asyncio.create_task(places.take(who, 60))))
+            elif step == "give" and inside:
+                places.give(inside.pop(number % len(inside)))
+            elif step == "cancel" and tasks:
+                tasks[number % len(tasks)][1].cancel()
+            elif step == "limit":
+                limit = number
+                places.move()
+            elif step == "settle":
+                await settle()
+        limit = 3
+        places.move()
+        await settle()
+        while inside:
+            places.give(inside.pop())
+            await settle()
+        assert (places.active, places.waiting, tasks) == (0, 0, [])
 
     run(test())
 
@@ -108,7 +178,7 @@ def test_a_place_that_comes_while_giving_up_goes_to_the_next() -> None:
 
 def test_waiting_can_be_refused() -> None:
     async def test() -> None:
-        places = Places(1)
+        places = Places(1, of=lambda who: who)
         assert places.take_now(0)
         tasks = [asyncio.create_task(places.take(who)) for who in (1, 2, 2)]
         await settled()

@@ -58,7 +58,8 @@ class Admission:
         self.settings = settings
         most, each = settings.concurrency, settings.per_key
         # Whatever the requests of one key wait for, others find places.
-        self._places = Places(most, each=each or max(1, most * 3 // 4), exempt=ANYONE.id if each is None else None)
+        share, exempt = each or max(1, most * 3 // 4), ANYONE.id if each is None else None
+        self._places = Places(most, of=lambda key: key, each=share, exempt=exempt)
         self._rate = Rate(monotonic())
         self._empty: asyncio.Event | None = None
 

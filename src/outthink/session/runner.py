@@ -221,26 +221,35 @@ async def side_by_side(parent: HostSession, branches: Sequence[tuple[HostSession
 
 
 class Places:
-    """So many at once, and a fair queue before them: whoever waits gets one place a round.
+    """So many at once, and a fair queue before them: a free place goes to the key that has the fewest.
 
-    One that wants thirty-two places gets one in each round, like one that wants a single place: nobody
-    starves, and many small requests are not held up by a large one. Knows who asks by a number or name;
-    no calls. Belongs to one event loop.
+    Of one key, whoever waits gets one place a round: one that wants thirty-two places gets one in each round, like one
+    that wants a single place. Nobody starves, and many small requests are not held up by a large one. Knows who asks
+    by a number or name; no calls. Belongs to one event loop.
 
     Args:
         limit: places, or a function that is asked anew every time, where they come and go (call `move` then).
-        each: places that one asker may hold at a time, None for all of them.
-        exempt: the one asker that may hold all of them.
+        of: the key of an asker; left out, all askers are of one.
+        each: places that one key may hold at a time, None for all of them.
+        exempt: the one key that may hold all of them.
     """
 
     def __init__(
-        self, limit: int | Callable[[], int], *, each: int | None = None, exempt: Hashable | None = None
+        self,
+        limit: int | Callable[[], int],
+        *,
+        of: Callable[[Hashable], Hashable] = lambda who: None,
+        each: int | None = None,
+        exempt: Hashable | None = None,
     ) -> None:
         self._limit: Callable[[], int] = limit if callable(limit) else lambda: limit
-        self._each, self._exempt = each, exempt
+        self._of, self._each, self._exempt = of, each, exempt
         self.active = self.waiting = 0
         self._held: dict[Hashable, int] = {}
-        self._queue: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+        self._taken: dict[Hashable, int] = {}
+        """Places that the askers of each key hold."""
+        self._queue: OrderedDict[Hashable, OrderedDict[Hashable, deque[asyncio.Future[None]]]] = OrderedDict()
+        """By key and asker."""
         self._gave: dict[Hashable, float] = {}
         """When those who wait gave their last place back, by the loop's clock."""
 
@@ -248,15 +257,21 @@ class Places:
         """Take a place if one is free and nobody who could have it waits; never overtakes."""
         if self._queue:
             self.move()  # places may have come meanwhile
-        held = self._held.get(who, 0)
-        if self.active >= self._limit() or self._has_its_share(who, held) or who in self._queue:
+        key = self._of(who)
+        if self.active >= self._limit() or self._has_its_share(key) or key in self._queue:
             return False
-        self.active += 1
-        self._held[who] = held + 1
+        self._take(who, key)
         return True
 
-    def _has_its_share(self, who: Hashable, held: int) -> bool:
-        return self._each is not None and held >= self._each and (self._exempt is None or who != self._exempt)
+    def _has_its_share(self, key: Hashable) -> bool:
+        if self._each is None or self._taken.get(key, 0) < self._each:
+            return False
+        return self._exempt is None or key != self._exempt
+
+    def _take(self, who: Hashable, key: Hashable) -> None:
+        self.active += 1
+        self._held[who] = self._held.get(who, 0) + 1
+        self._taken[key] = self._taken.get(key, 0) + 1
 
     async def take(self, who: Hashable, seconds: float | None = None) -> None:
         """Wait for a place; cancelling gives the turn up.
@@ -291,7 +306,7 @@ class Places:
         Whoever stops waiting for it says so with `came`.
         """
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.setdefault(who, deque()).append(place)
+        self._queue.setdefault(self._of(who), OrderedDict()).setdefault(who, deque()).append(place)
         self.waiting += 1
         return place
 
@@ -299,73 +314,78 @@ class Places:
         """Whether a place came at the very moment in which waiting ended; if not, out of the queue."""
         if place.done() and not place.cancelled():
             return place.exception() is None
-        places = self._queue.get(who)
-        if places is not None and place in places:
+        key = self._of(who)
+        askers = self._queue.get(key)
+        if askers is not None and place in (places := askers.get(who, deque())):
             places.remove(place)
-            self.waiting -= 1
-            if not places:
-                del self._queue[who]
-                self._gave.pop(who, None)
+            self._left(who, key)
         return False
 
+    def _left(self, who: Hashable, key: Hashable) -> None:
+        """One place less is waited for."""
+        self.waiting -= 1
+        askers = self._queue[key]
+        if not askers[who]:
+            del askers[who]
+            self._gave.pop(who, None)
+        if not askers:
+            del self._queue[key]
+
     def give(self, who: Hashable) -> None:
-        """Give a place back; the next in the round gets it."""
+        """Give a place back; the next one gets it."""
+        key = self._of(who)
         self.active -= 1
-        left = self._held[who] - 1
-        if left:
-            self._held[who] = left
-        else:
-            del self._held[who]
+        for held, name in ((self._held, who), (self._taken, key)):
+            if held[name] > 1:
+                held[name] -= 1
+            else:
+                del held[name]
         if self._queue:
-            if who in self._queue:
+            if who in self._queue.get(key, ()):
                 self._gave[who] = asyncio.get_running_loop().time()
             self.move()
 
     def move(self) -> None:
-        """Hand out what is free, one place an asker and round; those with all their places are passed over."""
-        passed = 0
-        while self.active < self._limit() and passed < len(self._queue):
-            who, places = self._queue.popitem(last=False)
-            held = self._held.get(who, 0)
-            if self._has_its_share(who, held):
-                self._queue[who] = places
-                passed += 1
-                continue
+        """Hand out what is free, one place an asker and round; keys with all their places are passed over."""
+        while self._queue and self.active < self._limit():
+            keys = [key for key in self._queue if not self._has_its_share(key)]
+            if not keys:
+                return
+            key = min(keys, key=lambda each: self._taken.get(each, 0))
+            self._queue.move_to_end(key)
+            askers = self._queue[key]
+            who, places = next(iter(askers.items()))
+            askers.move_to_end(who)
             place = places.popleft()
-            self.waiting -= 1
-            if places:
-                self._queue[who] = places  # at the end of the round
-            else:
-                self._gave.pop(who, None)
-            passed = 0
+            self._left(who, key)
             if not place.done():  # whoever waited may have left a moment ago
-                self.active += 1
-                self._held[who] = held + 1
+                self._take(who, key)
                 place.set_result(None)
 
-    def queued(self, who: Hashable) -> int:
-        """Places that one asker waits for."""
-        return len(self._queue.get(who, ()))
+    def queued(self, key: Hashable) -> int:
+        """Places that one key waits for."""
+        askers = self._queue.get(key)
+        return 0 if askers is None else sum(map(len, askers.values()))
 
     def greediest(self) -> Hashable | None:
-        """Who waits for the most places, None where nobody waits."""
-        return max(self._queue, key=lambda who: len(self._queue[who]), default=None)
+        """The key that waits for the most places, None where nobody waits."""
+        return max(self._queue, key=self.queued, default=None)
 
-    def turn_away(self, who: Hashable, error: Exception) -> None:
-        """Refuse the newest place that an asker waits for."""
-        places = self._queue[who]
+    def turn_away(self, key: Hashable, error: Exception) -> None:
+        """Refuse a place that a key waits for: the newest of the asker that came last."""
+        who, places = next(reversed(self._queue[key].items()))
         newest = places.pop()
-        self.waiting -= 1
-        if not places:
-            del self._queue[who]
+        self._left(who, key)
         if not newest.done():
             newest.set_exception(error)
 
     def refuse(self, error: Exception) -> None:
         """Refuse everybody who waits."""
-        for places in self._queue.values():
-            for place in places:
-                if not place.done():
-                    place.set_exception(error)
+        for askers in self._queue.values():
+            for places in askers.values():
+                for place in places:
+                    if not place.done():
+                        place.set_exception(error)
         self._queue.clear()
+        self._gave.clear()
         self.waiting = 0

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import zlib
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -50,6 +51,7 @@ class Backends:
         self._places: dict[str, Places] = {}
         self._found: dict[str, tuple[float, list[Facts]]] = {}
         self._disproved: set[str] = set()
+        app.pool.more = self._hand_out
 
     def names(self, key: Key) -> list[str]:
         """Models that strategies of a key draw from unless it names one: of those that it lists, if any is served."""
@@ -68,8 +70,12 @@ class Backends:
         places = self._places.get(model)
         if places is None:
             pool, most = self.pool, self.limits.calls
-            places = self._places[model] = Places(lambda: pool.places(model) or most)
+            places = self._places[model] = Places(lambda: pool.places(model) or most, of=attrgetter("key"))
         return places
+
+    def _hand_out(self) -> None:
+        for places in self._places.values():
+            places.move()
 
     def call_sharing(self, model: str) -> CallSharing | None:
         """Shares calls between samples, where `doctor` has seen every backend of a model count all `n` choices.

@@ -29,7 +29,7 @@ from outthink.serving.chat.engine import ChatEngine, OnChunk
 from outthink.serving.chat.question import CallBounds, Question, RequestOptions, fitted, stricter
 from outthink.serving.chat.votes import VoteProgress, VoteReader
 from outthink.serving.failure import Failure, failure_of
-from outthink.serving.pool.failover import Failover, KeyRefused
+from outthink.serving.pool.failover import Failover, KeyRefused, Turn
 from outthink.serving.pool.pool import NoBackend
 from outthink.serving.pool.pooled import CallRefused, EncodedChat, PooledTransport
 from outthink.session.open import SessionOptions, Source, open_session
@@ -242,7 +242,7 @@ class StrategyRun:
             failover,
             backends.wire,
             backends.places(model),
-            request=self._request_id,
+            turn=Turn(self._key, self._request_id),
             headers=self.headers,
             queue_seconds=seconds,
             lengths=dict(backends.rules(model).lengths),

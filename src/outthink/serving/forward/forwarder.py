@@ -28,7 +28,7 @@ from outthink.serving.failure import Failure, failure_of
 from outthink.serving.forward.ceilings import CappedRequest, cap_request, known_bound, named_once
 from outthink.serving.forward.replies import Passage, complete, deliver, discard, forward_stream
 from outthink.serving.pool.backend import BackendLease
-from outthink.serving.pool.failover import Failover, take_turn
+from outthink.serving.pool.failover import Failover, Turn, take_turn
 from outthink.serving.pool.transport import AiohttpResponse, Reply, Whole
 from outthink.serving.protocols import Key
 from outthink.session.runner import Places
@@ -104,7 +104,8 @@ class Forwarder:
         try:
             async with _NO_LIMIT if key.budget.seconds is None else asyncio.timeout(key.budget.seconds):
                 if self.app.pool.places(model) is not None:
-                    await take_turn(queue := self._places(model), account.id, self._backends.queue_seconds)
+                    turn, queue = Turn(key.id, account.id), self._places(model)
+                    await take_turn(queue, turn, self._backends.queue_seconds)
                     places = queue
                 return await self._answer(request, passed)
         except TimeoutError as error:
@@ -127,7 +128,7 @@ class Forwarder:
             raise
         finally:
             if places is not None:
-                places.give(account.id)
+                places.give(turn)
 
     async def _cap(self, passed: _PassedRequest, body: JsonDict) -> CappedRequest:
         """Make the request fit its key's ceilings. Raises Failure where it cannot."""

@@ -178,9 +178,16 @@ class Failover:
         return True
 
 
-async def take_turn(places: Places, request: str, seconds: float) -> None:
+class Turn(NamedTuple):
+    """Who waits for a place at a model's backends: requests take turns, and keys before them."""
+
+    key: str
+    request: str
+
+
+async def take_turn(places: Places, turn: Turn, seconds: float) -> None:
     """Take a place at a model's backends. Raises Full where a request has none for so many seconds."""
     try:
-        await places.take(request, seconds)
+        await places.take(turn, seconds)
     except TimeoutError:
         raise Full(f"no backend had a place within {seconds:g} s; try again later", retry_after=1.0) from None

@@ -17,7 +17,7 @@ from outthink.http.fields import JsonDict, encode, with_length_name
 from outthink.http.server import Address, Server
 from outthink.http.transport import Body, Parts, Response, Timeouts, TransportFault
 from outthink.serving.pool.backend import BackendLease
-from outthink.serving.pool.failover import REFUSED, Failover, KeyRefused, take_turn
+from outthink.serving.pool.failover import REFUSED, Failover, KeyRefused, Turn, take_turn
 from outthink.serving.pool.pool import Full, NoBackend
 from outthink.serving.pool.transport import AiohttpTransport, Read
 from outthink.session.runner import Places
@@ -32,7 +32,7 @@ class PooledTransport:
 
     Args:
         places: the queue for the model.
-        request: its id: requests take turns.
+        turn: whose calls they are.
         headers: that every call gets besides.
         queue_seconds: that a request may be without any place.
         lengths: how a chat's length is called by the URLs of backends, where they differ.
@@ -44,14 +44,14 @@ class PooledTransport:
         wire: AiohttpTransport,
         places: Places,
         *,
-        request: str,
+        turn: Turn,
         headers: Mapping[str, str],
         queue_seconds: float,
         lengths: Mapping[str, str],
     ) -> None:
         self._lengths = lengths
         self._failover, self._wire, self._places, self._queue_seconds = failover, wire, places, queue_seconds
-        self._request, self._headers = request, headers
+        self._turn, self._headers = turn, headers
 
     async def open(
         self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
@@ -70,18 +70,20 @@ class PooledTransport:
 
         if generates:
             try:
-                await take_turn(self._places, self._request, self._queue_seconds)
+                await take_turn(self._places, self._turn, self._queue_seconds)
             except Full as full:
                 raise EngineError(str(full), again=False) from full
         try:
             reply, lease = await self._failover.send(send, discard=_close, complete=_complete, brief=not generates)
         except BaseException as error:
             if generates:
-                self._places.give(self._request)
+                self._places.give(self._turn)
+            if isinstance(error, Full):
+                raise EngineError(str(error), again=False) from error
             if isinstance(error, NoBackend):
                 raise TransportFault("connect", str(error)) from error
             raise
-        return PlacedResponse(reply, lease, (self._places, self._request) if generates else None)
+        return PlacedResponse(reply, lease, (self._places, self._turn) if generates else None)
 
     async def aclose(self) -> None:
         """Nothing of its own to close: connections belong to the proxy."""
@@ -103,7 +105,7 @@ class PlacedResponse:
         place: the queue, and who has it; None for a reply that generates nothing, which is no verdict either.
     """
 
-    def __init__(self, reply: Response, lease: BackendLease, place: tuple[Places, str] | None) -> None:
+    def __init__(self, reply: Response, lease: BackendLease, place: tuple[Places, Turn] | None) -> None:
         self.reply, self.status, self.headers = reply, reply.status, reply.headers
         self.failed = False
         """Whoever reads it has found that it tells of a failure, or is no reply."""
