@@ -64,6 +64,9 @@ FORMS: dict[str, Callable[[str], str]] = {
     "basic": lambda key: base64.b64encode(f"user:{key}".encode()).decode(),
     "hex": lambda key: key.encode().hex().upper(),
     "named": lambda key: key.replace("&", "&amp;").replace("/", "&sol;").replace("+", "&plus;"),
+    "html twice": lambda key: html.escape(html.escape(key)).replace("=", "&amp;#61;"),
+    "url twice": lambda key: urllib.parse.quote(urllib.parse.quote(key, safe=""), safe=""),
+    "mail": lambda key: key.replace("=", "=3D"),
     "x": lambda key: "".join(f"\\x{ord(letter):02x}" if ord(letter) < 256 else letter for letter in key),
 }
 
@@ -198,7 +201,7 @@ def test_a_key_that_is_repeated_everywhere_is_seen_nowhere(tmp_path: Path) -> No
     # Each reply with the key as it is, and with one of its other forms.
     chosen = [
         *(f"plain {name}" for name in named),
-        *(f"{list(FORMS)[1 + at % 4]} {name}" for at, name in enumerate(named)),
+        *(f"{list(FORMS)[1 + at % (len(FORMS) - 1)]} {name}" for at, name in enumerate(named)),
     ]
     with watched(tmp_path, {name: replies[name] for name in chosen}) as running:
         asked = [(name, *request) for name in chosen for request in requests(name)]
@@ -341,6 +344,28 @@ def test_no_text_takes_long_to_be_masked(piece: str) -> None:
     began = time.thread_time()
     assert SecretMask([KEY]).content(content) is not None
     assert time.thread_time() - began < 2.0  # a quadratic pattern takes minutes
+
+
+RARE = {
+    "base32": base64.b32encode(f"key {KEY}!".encode()),
+    "header": base64.b64encode(f"Authorization: Bearer {KEY}\r\n".encode()),
+    "bearer": base64.urlsafe_b64encode(f"Bearer {KEY}".encode()),
+    "base64 twice": base64.b64encode(base64.b64encode(f"Bearer {KEY}".encode())),
+    "numbers": str([*KEY.encode()]).encode(),
+    "packed numbers": json.dumps([*KEY.encode()], separators=(",", ":")).encode(),
+    "hex with colons": KEY.encode().hex(":").encode(),
+    "capitals": KEY.upper().encode(),
+}
+
+
+@pytest.mark.parametrize("form", RARE)
+def test_a_rare_form_of_a_key_is_masked_but_for_its_edges(form: str) -> None:
+    masked = SecretMask([KEY]).content(b'{"said": "%s"}' % RARE[form])
+    assert masked.startswith(b'{"said": "')
+    assert b"***" in masked
+    first, _, last = masked[10:-2].partition(b"***")
+    assert len(last) <= 8  # of an encoding that goes on behind the key
+    assert len(first) <= len(RARE[form]) - len(RARE["capitals"])
 
 
 def test_a_mixture_of_escapes_is_read_like_any_other() -> None:

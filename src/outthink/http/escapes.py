@@ -1,4 +1,4 @@
-"""How a text is written within another: escaped for JSON, a URL or HTML, in base64 or in hexadecimal.
+"""How a text is written within another: escaped for JSON, a URL, HTML or a mail, in base64, base32 or in figures.
 
 Knows the forms of a letter, and how a text is found in any mixture of them. Does not know what is looked for.
 """
@@ -7,17 +7,32 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from html.entities import html5
 
 
 def packed(raw: bytes) -> set[bytes]:
     """The letters that stand for a secret in hexadecimal, and in base64 wherever it begins there."""
     forms = {raw.hex().encode(), raw.hex().upper().encode()}
-    for before in range(3):  # alone, or behind a user's name
-        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
-        forms |= {encode(b"\0" * before + raw)[first:last] for encode in (base64.b64encode, base64.urlsafe_b64encode)}
-    return forms
+    return forms | _in_base(raw, base64.b64encode, 3, 6) | _in_base(raw, base64.urlsafe_b64encode, 3, 6)
+
+
+def repacked(raw: bytes) -> set[bytes]:
+    """Rarer letters for it: in base32, in base64 twice, as lists of its bytes, and in capitals."""
+    numbers = [b"%d" % byte for byte in raw]
+    forms = {raw.upper(), b",".join(numbers), b", ".join(numbers), raw.hex(":").encode()}
+    twice = {
+        again for once in _in_base(raw, base64.b64encode, 3, 6) for again in _in_base(once, base64.b64encode, 3, 6)
+    }
+    return (forms | twice | _in_base(raw, base64.b32encode, 5, 5)) - {raw}
+
+
+def _in_base(raw: bytes, encode: Callable[[bytes], bytes], turns: int, bits: int) -> set[bytes]:
+    """What stands for a secret in an encoding of so many bits a letter, alone or behind a user's name."""
+    return {
+        encode(b"\0" * before + raw)[-(-before * 8 // bits) : (before + len(raw)) * 8 // bits]
+        for before in range(turns)
+    }
 
 
 _NAMED = {
@@ -26,10 +41,12 @@ _NAMED = {
     if name[-1] == ";" and letter.isascii() and len(letter) == 1
 }
 _ESCAPE = re.compile(
-    rb"""\\{1,7}(?:(?:u00|x)([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(?=["'/\\]))|%(?:25){0,4}([0-9a-fA-F]{2})"""
-    rb"""|&#0{0,5}(\d{2,5});|&#[xX]0{0,5}([0-9a-fA-F]{2,4});|&(""" + b"|".join(map(str.encode, _NAMED)) + b");"
+    rb"""\\{1,7}(?:(?:u00|x)([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(?=["'/\\]))|(?:%(?:25){0,4}|=)([0-9a-fA-F]{2})"""
+    rb"""|&(?:amp;){0,3}#0{0,5}(\d{2,5});|&(?:amp;){0,3}#[xX]0{0,5}([0-9a-fA-F]{2,4});|&(?:amp;){0,3}("""
+    + b"|".join(map(str.encode, _NAMED))
+    + b");"
 )
-"""A letter as JSON, a URL (perhaps within another) or HTML writes it. Bounded, so that no text takes long."""
+"""A letter as JSON, a URL or HTML (perhaps within another) or a mail writes it. Bounded, so that no text takes long."""
 
 
 def unescaped(content: bytes) -> bytes:
@@ -55,14 +72,14 @@ def written(secrets: Iterable[bytes]) -> re.Pattern[bytes]:
 
 def _forms(letter: str) -> bytes:
     raw, point = letter.encode("utf-8", "surrogateescape"), ord(letter)
-    named = [b"&%s;" % name.encode() for name, value in _NAMED.items() if value == raw]
+    named = [b"&(?:amp;){0,3}%s;" % name.encode() for name, value in _NAMED.items() if value == raw]
     forms = [
         rb"\\{0,7}" + re.escape(raw),
         rb"\\{1,7}u(?i:%04x)" % point,
         *([rb"\\{1,7}x(?i:%02x)" % point] if point < 256 else []),
-        b"".join(b"%%(?:25){0,4}(?i:%02x)" % byte for byte in raw),
-        b"&#0{0,5}%d;" % point,
-        b"&#[xX]0{0,5}(?i:%x);" % point,
+        b"".join(b"(?:%%(?:25){0,4}|=)(?i:%02x)" % byte for byte in raw),
+        b"&(?:amp;){0,3}#0{0,5}%d;" % point,
+        b"&(?:amp;){0,3}#[xX]0{0,5}(?i:%x);" % point,
         *named,
     ]
     return b"(?:" + b"|".join([*forms, rb"\+"] if letter == " " else forms) + b")"

@@ -1,7 +1,7 @@
 """Secrets that go out with a request, kept out of all that is said in return.
 
 Knows: where a request carries secrets (its Authorization header, the query of its URL) and the forms in which servers
-repeat them: as they are, escaped for JSON, URLs or HTML, in base64. Does not know who reads a reply.
+repeat them: as they are, escaped for JSON, URLs, HTML or mails, in base64 and the like. Does not know who reads them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Self
 from urllib.parse import parse_qsl
 
-from outthink.http.escapes import packed, unescaped, written
+from outthink.http.escapes import packed, repacked, unescaped, written
 from outthink.http.joined import SecretForms, SecretJoints
 from outthink.http.transport import Response, TransportFault
 
@@ -38,6 +38,8 @@ class SecretMask:
         halves = [half for secret in long if len(secret) >= 2 * _ANYWHERE for half in _halves(secret)]
         forms = [form for secret in long for form in packed(secret)]
         self._plain = (*long, *halves, *forms)
+        self._rare = {form for secret in long for form in repacked(secret)}
+        self._least = min(map(len, self._rare), default=0)
         self.in_pieces = SecretForms([*long, *forms], MASK) if long else None
         whole = [*long, *halves]
         # What looks like an escape in a secret is read as one, too, and of backslashes nobody knows whose they are.
@@ -55,7 +57,10 @@ class SecretMask:
         for form in self._plain:
             if form in content:
                 content = content.replace(form, MASK)
-        if self._long and (b"\\" in content or b"%" in content or b"&" in content):
+        if self._rare and max(map(len, content.split(b'"'))) >= self._least:  # no form has a mark of a text in it
+            for form in self._rare:
+                content = content.replace(form, MASK)
+        if self._long and (b"\\" in content or b"%" in content or b"&" in content or b"=3" in content):
             plain = _bare(unescaped(content))
             if any(
                 secret in plain or (b" " in secret and secret in plain.replace(b"+", b" ")) for secret in self._long
