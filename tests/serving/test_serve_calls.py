@@ -309,6 +309,17 @@ def test_a_character_in_halves_is_one(proxy: ProxyServer, backend: ChatServer, m
         for choice in asked(proxy, backend, model, [{name: delta["content"]} for delta in deltas]):
             assert choice["message"][name] == "a\U0001f600\U0001f600b\ufffd"
             assert not choice["message"].get("content")
+    texts = [delta["content"] for delta in deltas]
+    calls: list[Any] = [
+        {"tool_calls": [{"index": at, "id": f"c{at}", "function": {"name": "f", "arguments": ""}} for at in (0, 1)]}
+    ]
+    calls += [
+        {"tool_calls": [{"index": at, "function": {"arguments": text}} for at in (0, 1)], "own": {"note": text}}
+        for text in texts
+    ]
+    for choice in asked(proxy, backend, model, calls):
+        said = [call["function"]["arguments"] for call in choice["message"]["tool_calls"]]
+        assert [*said, choice["message"]["own"]["note"]] == ["a\U0001f600\U0001f600b\ufffd"] * 3
 
 
 def test_control_characters_in_a_text_are_read(proxy: ProxyServer, backend: ChatServer) -> None:

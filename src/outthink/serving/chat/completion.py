@@ -15,21 +15,29 @@ from aiohttp import web
 
 from outthink.core.errors import EngineError
 from outthink.core.receipt import Receipt, Verdict
-from outthink.core.text import writable
+from outthink.core.text import writable_json
 from outthink.engines.openai.reading import finish_reason
 from outthink.engines.protocol import Call
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode
-from outthink.http.pieces import placed, whole
+from outthink.http.pieces import index_of, placed, whole
 from outthink.http.usage import read_count
 from outthink.serving.chat.calls import CALLS_MARK, RawChoice
 from outthink.serving.chat.question import Progress
 from outthink.strategies import Streams
 from outthink.strategies.serial.thinking import CLOSE
 
+_Place = tuple[str | int, ...]
+"""Where a text of a message stands: names, and the indices of elements."""
 DONE = b"data: [DONE]\n\n"
 ROLE = {"role": "assistant", "content": ""}
 _EMPTY = RawChoice()
+
+
+def written(value: JsonDict) -> bytes:
+    """A reply or an event as JSON; what is left of a character of which only half came is U+FFFD."""
+    content = encode(value)
+    return content if b"\\ud" not in content else writable_json(content.decode()).encode()
 
 
 class Layout:
@@ -104,7 +112,7 @@ class Layout:
 
     def _event(self, choices: list[JsonDict], beside: JsonDict | None = None) -> bytes:
         return (
-            b"data: " + encode({**self._head("chat.completion.chunk"), "choices": choices, **(beside or {})}) + b"\n\n"
+            b"data: " + written({**self._head("chat.completion.chunk"), "choices": choices, **(beside or {})}) + b"\n\n"
         )
 
     def _head(self, kind: str) -> JsonDict:
@@ -179,6 +187,24 @@ def usage_of(receipt: Receipt, choices: Sequence[RawChoice]) -> JsonDict:
     }
 
 
+def _index(item: Json, at: int) -> int:
+    """The index of an element; its place where it has none."""
+    index = index_of(item) if isinstance(item, dict) else None
+    return at if index is None else index
+
+
+def _at(place: _Place, text: str) -> JsonDict:
+    """A delta that adds a text at its place."""
+    name, *steps = place
+    value: Json = text
+    for step in reversed(steps):
+        if isinstance(step, str):
+            value = {step: value}
+        else:
+            value = [{**value, "index": step} if isinstance(value, dict) else value]
+    return {str(name): value}
+
+
 class Streaming:
     """The events of one reply. Tokens are queued by the engine and written by the handler.
 
@@ -205,8 +231,8 @@ class Streaming:
         self.thought = False
         """The thinking has been sent."""
         self._first: RawChoice | None = None
-        self._halves: dict[str, str] = {}
-        """Half a character of a field, as some servers cut texts: the rest of it comes with the next piece."""
+        self._halves: dict[_Place, str] = {}
+        """Half a character of a text, as some servers cut them: the rest of it comes with the next piece."""
         self._told = (0, 0)
         """Entries of log-probabilities that have been sent."""
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -221,11 +247,8 @@ class Streaming:
                 self.thought = True
                 self.put(self.layout.chunk({"reasoning_content": text}))
             return
-        for name, text in delta.items():
-            if type(text) is str and text and (name in self._halves or "\ud800" <= text[-1] <= "\udbff"):
-                half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
-                delta = {**delta, name: writable(self._halves.pop(name, "") + text.removesuffix(half))}
-                self._halves |= {name: half} if half else {}
+        if len(delta) != 1 or type(text := delta.get("content")) is not str or self._halves or text[-1:] >= "\ud800":
+            delta = {name: self._in_wholes((name,), value) for name, value in delta.items()}
         told = len(sample.logprobs), len(sample.refused)
         if not delta and told == self._told:
             return
@@ -239,11 +262,26 @@ class Streaming:
         if delta or logprobs is not None:
             self.put(self.layout.chunk(delta, logprobs=logprobs))
 
+    def _in_wholes(self, place: _Place, value: Json) -> Json:
+        """What is new in a message, without halves of characters."""
+        if isinstance(value, dict):
+            return {name: self._in_wholes((*place, name), inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self._in_wholes((*place, _index(item, at)), item) for at, item in enumerate(value)]
+        if not isinstance(value, str) or not value:
+            return value
+        text = self._halves.pop(place, "") + value
+        if not "\ud800" <= text[-1] <= "\udbff":
+            return text
+        self._halves[place] = text[-1]
+        return text[:-1]
+
     def rest(self) -> bytes:
         """What was held back of an answer that has been shown piece by piece."""
         rest = self._first.rest() if self._first is not None else {}
-        rest |= {name: writable(half) for name, half in self._halves.items()}
-        return self.layout.chunk(rest) if rest else b""
+        held = [rest] if rest else []
+        held += [_at(place, half) for place, half in self._halves.items()]
+        return b"".join(map(self.layout.chunk, held))
 
     def put(self, event: bytes) -> None:
         """Queue a part of the answer."""

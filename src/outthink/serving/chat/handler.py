@@ -20,7 +20,7 @@ from outthink.http.fields import JsonDict, encode
 from outthink.serving.accounting import RECEIPT, Account, idempotency_of, replayed
 from outthink.serving.bounds.checked import LONG, check_tiers, checked_body
 from outthink.serving.chat.backends import Backends
-from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, finish_reason_of, usage_of
+from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, finish_reason_of, usage_of, written
 from outthink.serving.chat.question import PREFIX, Question, RequestOptions, read_options, read_question
 from outthink.serving.chat.run import StrategyRun
 from outthink.serving.failure import Failure, failure_of
@@ -213,7 +213,7 @@ class _Exchange:
         cut = _is_cut(receipt)
         choices = [self.layout.choice(at, text, self.run.sample(text), cut=cut) for at, text in enumerate(texts)]
         usage = usage_of(self.run.receipt(), self.run.choices())
-        return encode(self.layout.completion(choices, usage, receipt, self.run.sample(texts[0])))
+        return written(self.layout.completion(choices, usage, receipt, self.run.sample(texts[0])))
 
     def _decided(self, verdict: Verdict) -> None:
         """The answer is known; in a stream it begins now, while the rest is still being closed."""
