@@ -252,18 +252,19 @@ def test_long_messages_are_sent_whole_with_every_sample(proxy: ProxyServer, size
                 assert (seen.body["model"], seen.body["temperature"], seen.body["extra"]) == ("toy", 0.5, {"x": [1]})
 
 
-def test_no_request_holds_the_event_loop_up(proxy: ProxyServer) -> None:
+def test_no_request_holds_the_event_loop_up() -> None:
     many = {"type": "object", "properties": {f"property_{at}": {"type": "integer"} for at in range(2000)}}
     ten = {"type": "object", "properties": {f"p{at}": {"type": "string"} for at in range(10)}}
     tools = [{"type": "function", "function": {"name": f"f{at}", "parameters": ten}} for at in range(100)]
     large = [{"type": "function", "function": {"name": "f", "parameters": many}}]
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": many}}
-    assert proxy.chat("outthink/single", tools=tools[:1]).status == 200  # what is imported on first use is now
-    names = {f"name_{at}": "x" for at in range(50_000)}
-    with all_brief(proxy):
-        for fields in ({"tools": large}, {"tools": tools}, {"response_format": form}, names):
-            assert proxy.chat("outthink/self-consistency@2", **fields).status == 200
-        assert proxy.send("POST", CHAT, b'{"model":"x","y":[' + b"[[[]]]," * MIB + b"0]}").status == 400
+    with ChatServer(chat(["The answer is 4."])) as backend, ProxyServer(backend.url, timed=True) as proxy:
+        assert proxy.chat("outthink/single", tools=tools[:1]).status == 200  # what is imported on first use is now
+        names = {f"name_{at}": "x" for at in range(50_000)}
+        with all_brief(proxy):
+            for fields in ({"tools": large}, {"tools": tools}, {"response_format": form}, names):
+                assert proxy.chat("outthink/self-consistency@2", **fields).status == 200
+            assert proxy.send("POST", CHAT, b'{"model":"x","y":[' + b"[[[]]]," * MIB + b"0]}").status == 400
 
 
 ODD = {
@@ -291,7 +292,7 @@ def test_no_answer_holds_the_event_loop_up(kind: str) -> None:
     def answer(seen: Seen) -> Reply:
         return chat([ODD.get(seen.body["messages"][-1]["content"], "4")])
 
-    with ChatServer(answer) as backend, ProxyServer(backend.url) as proxy:
+    with ChatServer(answer) as backend, ProxyServer(backend.url, timed=True) as proxy:
         assert proxy.chat("outthink/single", **ASKED[kind]).status == 200  # what is imported on first use is now
         for name in ODD:
             with all_brief(proxy):
@@ -371,7 +372,7 @@ def test_no_reply_holds_the_event_loop_up(model: str) -> None:
     def answer(seen: Seen) -> Reply:
         return Reply((HUGE[seen.body["messages"][-1]["content"]],))
 
-    with ChatServer(answer) as backend, ProxyServer(backend.url) as proxy:
+    with ChatServer(answer) as backend, ProxyServer(backend.url, timed=True) as proxy:
         proxy.chat(model, "a text")  # what is imported on first use is now
         for name in HUGE:
             for streamed in (False, True):

@@ -41,7 +41,7 @@ def test_long_fields_are_sent_whole_with_every_sample(kind: str, length: str) ->
         with ProxyServer(settings) as proxy:
             body = {"model": "outthink/self-consistency@3", "max_tokens": 7, "temperature": 0.5, **asked}
             assert proxy.send("POST", CHAT, body).status == 200
-        assert len(backend.calls) == 3
+        assert len(backend.calls) >= 2  # they may agree before the third is sent
         for seen in backend.calls:
             assert {name: seen.body[name] for name in asked} == asked
             assert (seen.body["model"], seen.body[length], seen.body["temperature"]) == ("toy", 7, 0.5)

@@ -20,7 +20,7 @@ from outthink.serving.app import App
 from outthink.serving.endpoints import Endpoints
 from outthink.serving.guard import Guard
 from outthink.serving.ledger.memory import MemoryLedger
-from outthink.serving.observe.callbacks import measured
+from outthink.serving.observe.callbacks import measured, new_event_loop
 from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Ledger
@@ -69,7 +69,7 @@ class ProxyServer:
     """`with ProxyServer(url) as proxy: proxy.post(...)`.
 
     A backend is a URL or its settings; `pool`, `limits` and `admission` hold settings by name. `guard` decides who
-    needs a key.
+    needs a key. It runs in the event loop that `outthink serve` would use; `timed` in one whose callbacks can be timed.
     """
 
     def __init__(self, *backends: str | BackendSettings, ledger: Ledger | None = None, **more: Any) -> None:
@@ -84,7 +84,7 @@ class ProxyServer:
         self.pool: BackendPool
         self.app: App
         self.endpoints: Endpoints
-        self._loop = asyncio.new_event_loop()
+        self._loop = asyncio.new_event_loop() if more.pop("timed", False) else new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     @property
@@ -163,7 +163,7 @@ class ProxyServer:
 
 @contextmanager
 def all_brief(proxy: ProxyServer) -> Iterator[None]:
-    """No callback of the proxy holds its event loop up, by processor time of its thread: other work adds nothing."""
+    """No callback of a `timed` proxy holds its loop up, by processor time of its thread: other work adds nothing."""
 
     async def begin() -> Any:
         watching = measured()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -70,12 +69,13 @@ def run_serve(chosen: argparse.Namespace) -> int:
 
         print(example(), end="")
         return 0
+    from outthink.serving.observe.callbacks import new_event_loop
     from outthink.serving.proxy import serve
 
     config = _config(chosen)
     if (endpoint := config.telemetry.endpoint) is not None and not chosen.check:
         need_extra("telemetry", "telemetry.endpoint", endpoint)  # before a model is fetched or started
-    with asyncio.Runner(loop_factory=_loop()) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         if chosen.check:
             return runner.run(_check(config))
         runner.run(serve(config, _announce))
@@ -104,16 +104,6 @@ def _config(chosen: argparse.Namespace) -> Config:
         settings=chosen.set,
     )
     return replace(config, new_ledger=chosen.new_ledger)
-
-
-def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's event loop where it is installed: a third more requests a second."""
-    if importlib.util.find_spec("uvloop") is None:
-        return None
-    import uvloop
-
-    made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return made
 
 
 async def _check(config: Config) -> int:

@@ -335,7 +335,7 @@ class _Connection(RequestHandler):
             self._unread = None
 
     def _leave(self) -> None:
-        if isinstance(self.transport, asyncio.Transport):
+        if self.transport is not None:
             self.transport.abort()  # closing would wait until the client has read the rest
 
     def handle_error(
