@@ -238,7 +238,9 @@ def test_addresses_are_compared_as_numbers(address: object) -> None:
     assert is_loopback(str(address)) == (mapped or plain).is_loopback
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "LOCALHOST"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.1.2.3", "::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "LOCALHOST", "localhost."]
+)
 def test_loopback(host: str) -> None:
     assert is_loopback(host)
     Guard("auto").check_host(host, guarded=False)

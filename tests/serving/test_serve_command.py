@@ -206,3 +206,21 @@ def test_a_port_in_use_is_named(command: Command) -> None:
         code, _, err = command("--model", backend.url, "--port", str(backend.port))
     assert code == 2
     assert str(backend.port) in err
+
+
+@pytest.mark.parametrize(
+    "host", ["[::1]", "[::]", "127.0.0.1:8000", "http://localhost", "::1%", " 127.0.0.1", "a b", "::g"]
+)
+def test_a_host_stands_alone(command: Command, host: str) -> None:
+    code, _, err = command("--model", "http://127.0.0.1:9/v1", "--host", host)
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert f"--host: {host!r} is neither a name nor a number; give it alone" in err
+
+
+@pytest.mark.parametrize("host", ["no-such.invalid", "203.0.113.9", "2001:db8::1"])
+def test_a_host_that_is_not_ours_is_named_and_not_the_port(command: Command, host: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    assert main(["keys", "add", "a", "--ledger", url]) == 0
+    code, _, err = command("--model", "http://127.0.0.1:9/v1", "--ledger", url, "--host", host)
+    assert code == 2
+    assert f"host: {host!r} is no address of this machine" in err

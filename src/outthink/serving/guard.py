@@ -30,7 +30,7 @@ def is_loopback(host: str) -> bool:
     try:
         address = ip_address(host)
     except ValueError:
-        return host.lower() == "localhost"
+        return host.lower().removesuffix(".") == "localhost"
     return _plain(address).is_loopback
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import gc
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -97,6 +99,8 @@ class Proxy:
             self.port = await app.start(host, port)
         except OSError as error:
             what = error.strerror or str(error)
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise BadInput("host", host, f"is no address of this machine ({what})", "give one") from None
             raise BadInput("port", port, f"cannot be used on {host} ({what})", "give another one") from None
         self._closing.append(watchers.add(logs.Logs(config.logs.level, config.logs.file)).close)  # below the first line
 

@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -31,6 +32,7 @@ from outthink.serving.pool.rules import FieldSettings
 _LONGEST = 1 << 16
 _DAY = 86_400.0
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
+_NAME = re.compile(r"[\w.-]+\Z")
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -49,10 +51,22 @@ class Listen:
     keys: str = "auto"
 
     def __post_init__(self) -> None:
+        if not _is_host(self.host):
+            remedy = "give it alone, without brackets, scheme and port, for example 127.0.0.1 or ::1"
+            raise BadInput("host", self.host, "is neither a name nor a number", remedy)
         if self.keys not in MODES:
             raise BadInput("keys", self.keys, "is no mode", f"use one of {', '.join(MODES)}")
         if not 0 <= self.port <= 65535:
             raise BadInput("port", self.port, "is no port", "give 0 to 65535")
+
+
+def _is_host(text: str) -> bool:
+    if _NAME.match(text):
+        return True
+    try:
+        return ip_address(text).version == 6  # with colons
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
