@@ -235,6 +235,23 @@ def test_a_connection_that_was_closed_meanwhile_is_no_outage(postgres: PostgresS
     doing(url, job)
 
 
+def test_rows_that_cannot_be_read_are_an_outage(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    database = SqliteDatabase(path)
+    database.execute("CREATE TABLE many (text TEXT)")
+    for _ in range(200):
+        database.execute("INSERT INTO many VALUES (?)", ("x" * 3000,))
+    assert len(database.execute("SELECT text FROM many").fetchall()) == 200
+    database.close()
+    with path.open("r+b") as file:  # behind the first rows
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\xff" * 100_000)
+    database = SqliteDatabase(path)
+    with pytest.raises(ConnectionLost, match="malformed"):
+        database.execute("SELECT text FROM many").fetchall()
+    database.close()
+
+
 def test_migrations_run_once_in_order_and_never_backwards(ledger_url: str) -> None:
     database = connected(ledger_url)
     grown = (*MIGRATIONS, ("CREATE TABLE more (a TEXT)", "INSERT INTO more VALUES ('x')"))

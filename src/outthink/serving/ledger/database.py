@@ -44,6 +44,20 @@ class QueryResult(Protocol):
         """Rows that were found."""
 
 
+class Fetched:
+    """A result that holds its rows: some databases look for each when it is asked for, which may hang or fail."""
+
+    __slots__ = ("_rows", "rowcount")
+
+    def __init__(self, result: QueryResult) -> None:
+        self._rows = result.fetchall()
+        self.rowcount = result.rowcount
+
+    def fetchall(self) -> list[Any]:
+        """Rows that were found."""
+        return self._rows
+
+
 class Database(Protocol):
     """A connection. Every method raises Gone; errors of the statement itself pass."""
 

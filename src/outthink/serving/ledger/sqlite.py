@@ -17,7 +17,7 @@ from pathlib import Path
 
 from outthink.core.errors import BadInput
 from outthink.core.paths import private_file, private_folder
-from outthink.serving.ledger.database import ConnectionLost, QueryResult, SqlValue
+from outthink.serving.ledger.database import ConnectionLost, Fetched, QueryResult, SqlValue
 from outthink.session.store import use_log
 
 # Moves SQLite's write-ahead log into its file, beside the thread that writes.
@@ -168,7 +168,7 @@ class SqliteDatabase:
         try:
             if not self._connection.in_transaction and time.monotonic() >= self._look_at:
                 self._check_place()
-            return self._connection.execute(statement, values)
+            return Fetched(self._connection.execute(statement, values))
         except (sqlite3.OperationalError, sqlite3.InternalError) as error:
             raise ConnectionLost(f"{self.name}: {error}") from error
         except sqlite3.DatabaseError as error:
