@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ pytest.importorskip("aiohttp")
 from outthink.core.request import Budget
 from outthink.serving.ledger import open_ledger
 from outthink.serving.protocols import Terms
+from outthink.workers.pool import asker
 from support.chat_server import ChatServer, Reply, Seen, chat
+from support.ledgers import KeyRing
 from support.proxy_server import ProxyServer
 
 CLIENTS, ROUNDS = 50, 4
@@ -85,3 +88,28 @@ def test_nothing_of_one_client_reaches_another(tmp_path: Path) -> None:
             assert seen.body["max_tokens"] <= 20 + at
             assert seen.body["temperature"] == pytest.approx(0.5 + at / 100)
             assert "authorization" not in {name.lower() for name in seen.headers}
+
+
+def test_what_is_read_beside_the_event_loop_for_one_key_leaves_threads_to_others() -> None:
+    began, gate = threading.Event(), threading.Event()
+
+    def held() -> bool:
+        began.set()
+        return gate.wait(60)
+
+    async def long_texts() -> None:
+        asker.set("a")
+        await asyncio.gather(*[asyncio.to_thread(held) for _ in range(40)])
+
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    with (
+        ChatServer(chat(['{"x": "' + "y" * 10_000 + '"}'])) as backend,
+        ProxyServer(backend.url, ledger=KeyRing("a", "b")) as proxy,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        many = threads.submit(proxy.do, long_texts())
+        assert began.wait(60)
+        got = proxy.chat("outthink/self-consistency@3", response_format=form, headers={"authorization": "Bearer b"})
+        assert (got.status, many.done()) == (200, False)
+        gate.set()
+        many.result(60)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import wait
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextvars import copy_context
 
 import pytest
 
-from outthink.workers.pool import WorkerPool, asker
+from outthink.workers.pool import FairThreads, WorkerPool, asker
 
 
 @pytest.fixture
@@ -40,3 +42,38 @@ def test_many_requests_of_one_asker_leave_a_worker_to_others(pool: WorkerPool) -
     assert [pool.submit("math:sqrt", 16, turn=at).result(60) for at in range(8)] == [4] * 8
     assert sum(future.done() for future in heavy) < 24
     asker.set(None)
+
+
+def ask(threads: FairThreads, name: str, call: Callable[[], int]) -> Future[int]:
+    context = copy_context()
+    context.run(asker.set, name)
+    return context.run(threads.submit, call)
+
+
+def test_what_one_asker_has_queued_leaves_threads_to_others() -> None:
+    gate, order = threading.Event(), list[int]()
+
+    def held() -> int:
+        assert gate.wait(60)
+        return 0
+
+    def noted(number: int) -> int:
+        order.append(number)
+        return number
+
+    with FairThreads() as threads:
+        many = [ask(threads, "a", held) for _ in range(40)]
+        assert [ask(threads, "b", lambda at=at: noted(at)).result(60) for at in range(20)] == list(range(20))
+        assert sum(future.running() for future in many) == 2
+        many[-1].cancel()
+        gate.set()
+        assert [future.result(60) for future in many[:-1]] == [0] * 39
+    assert order == list(range(20))
+
+
+def test_a_call_that_raises_ends_nothing_but_itself() -> None:
+    with FairThreads() as threads:
+        for _ in range(20):
+            with pytest.raises(ZeroDivisionError):
+                ask(threads, "a", lambda: 1 // 0).result(60)
+        assert ask(threads, "a", lambda: 1).result(60) == 1

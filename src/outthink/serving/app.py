@@ -24,7 +24,7 @@ from outthink.serving.pool import BackendPool
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Key, Ledger
 from outthink.serving.watch import RefusedRequest, Watchers
-from outthink.workers.pool import asker
+from outthink.workers.pool import FairThreads, asker
 
 Route = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("outthink.serving")
@@ -84,6 +84,7 @@ class App:
 
     async def start(self, host: str, port: int) -> int:
         """Meet the backends and listen; returns the port."""
+        asyncio.get_running_loop().set_default_executor(FairThreads())
         # Before the port is open, so that the first client finds models.
         await self.pool.start()
         self._runner = web.ServerRunner(_Server(self.handle, self._refuse, self.limits), shutdown_timeout=_LAST_SECONDS)

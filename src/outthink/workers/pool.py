@@ -1,4 +1,4 @@
-"""Worker processes seen from this one: started on first use, restarted when they hang, never left behind.
+"""Worker processes seen from this one: started on first use, restarted when they hang, never left behind; and threads.
 
 Knows pipes, limits, turns, threads and forks. The limit of a call is processor time and is kept by the worker, so that
 other work on the cores costs nobody an answer; the wall clock here is only the backstop. Does not know what is called,
@@ -15,11 +15,12 @@ import subprocess
 import sys
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Hashable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from outthink.core.errors import OutthinkError
 
@@ -276,6 +277,58 @@ def _counted(turn: _Turn) -> list[Hashable]:
     """Who is bounded in the workers that they have."""
     name, number = turn
     return [who for who in (name, None if number is None else turn) if who is not None]
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_THREADS, _THREADS_EACH = 8, 2
+
+
+class FairThreads(ThreadPoolExecutor):
+    """An event loop's threads, for programs that serve several askers: they take turns, and none has more than two."""
+
+    def __init__(self) -> None:
+        super().__init__(_THREADS, "outthink-thread")
+        self._turns: OrderedDict[str | None, deque[Callable[[], None]]] = OrderedDict()
+        self._busy: Counter[str | None] = Counter()
+        self._mutex = threading.Lock()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue a call for the asker of this context."""
+        future: Future[T] = Future()
+        with self._mutex:
+            jobs = self._turns.setdefault(asker.get(), deque())
+            jobs.append(partial(_carry_out, future, partial(fn, *args, **kwargs)))
+        super().submit(self._work)
+        return future
+
+    def _work(self) -> None:
+        """Do what is due, until nothing is."""
+        while True:
+            with self._mutex:
+                due = [name for name in self._turns if name is None or self._busy[name] < _THREADS_EACH]
+                if not due:
+                    return
+                jobs = self._turns.pop(name := due[0])
+                job = jobs.popleft()
+                if jobs:
+                    self._turns[name] = jobs  # at the end of the round
+                self._busy[name] += 1
+            job()
+            del job  # what it was given is let go of before the next one comes
+            with self._mutex:
+                self._busy[name] -= 1
+                self._busy += Counter()  # drops what is 0
+
+
+def _carry_out(future: Future[T], call: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+        future.set_exception(error)
+        del future, call  # the error's own frame must not hold them
 
 
 _shared = WorkerPool()
