@@ -112,6 +112,14 @@ WHOLE: dict[str, tuple[Any, int | None]] = {
     "a total below the sum": ({"choices": choices(1), "usage": {**REASONED, "total_tokens": 3}}, 41),
     "reasoning inside": ({"choices": choices(1), "usage": counts(32, 103, **DETAILS)}, 135),
     "timings": ({"choices": choices(1), "timings": {"predicted_n": 4, "prompt_n": 3, "cache_n": 2}}, 9),
+    "timings above the usage": (
+        {"choices": choices(1), "usage": counts(5, 2), "timings": {"predicted_n": 9, "prompt_n": 3, "cache_n": 2}},
+        14,
+    ),
+    "timings before the usage": (
+        {"timings": {"predicted_n": 9, "prompt_n": 3, "cache_n": 2}, "choices": choices(1), "usage": counts(5, 2)},
+        14,
+    ),
     "much behind": (
         {"choices": choices(1), "usage": counts(5, 2), "metadata": {f"k{at}": "x" * 500 for at in range(16)}},
         7,
@@ -246,6 +254,17 @@ def used(tokens: int) -> dict[str, Any]:
 
 
 CONTINUOUS = [chunk("a", usage=used(at)) for at in range(1, 20)]
+
+
+def test_usage_of_each_piece_is_no_total(backend: ChatServer, proxy: ProxyServer) -> None:
+    for tokens, end in ((None, []), (None, [usage(5, 2)]), (20, [usage(5, 15)])):
+        pieces = [chunk("a", usage=used(count)) for count in (5, 3, 5, 2)]
+        backend.routes[CHAT] = stream(*pieces, chunk(finish="stop"), *end, DONE)
+        for model in ("toy", "outthink/single"):
+            charged = chat_of(proxy, model=model, stream=True)
+            assert (charged["tokens"], charged["estimated"]) == (tokens, tokens is None)
+
+
 CUT: dict[str, tuple[list[Any], int | None]] = {
     "no counts": ([chunk("a")] * 19, None),
     "continuous counts": (CONTINUOUS, None),  # more may have been on its way

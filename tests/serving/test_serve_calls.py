@@ -322,6 +322,13 @@ def test_a_character_in_halves_is_one(proxy: ProxyServer, backend: ChatServer, m
         assert [*said, choice["message"]["own"]["note"]] == ["a\U0001f600\U0001f600b\ufffd"] * 3
 
 
+def test_a_server_may_count_choices_from_any_number(proxy: ProxyServer, backend: ChatServer) -> None:
+    for model in MODELS:
+        for index in (1, "1", 3):
+            backend.routes[CHAT] = whole({"choices": [{"index": index, "message": {"content": "a"}}], "usage": {}})
+            assert [choice["index"] for choice in proxy.chat(model).json["choices"]] == [0]
+
+
 def test_control_characters_in_a_text_are_read(proxy: ProxyServer, backend: ChatServer) -> None:
     backend.routes[CHAT] = stream(chunk("a?b").replace(b"?", b"\0\t"), chunk(finish="stop"), DONE)
     for model in MODELS:

@@ -42,6 +42,9 @@ def read_usage(usage: Mapping[str, Any]) -> Usage:
     chat = "prompt_tokens" in usage or "completion_tokens" in usage
     prompt = read_count(usage.get("prompt_tokens" if chat else "input_tokens")) or None
     completion = read_count(usage.get("completion_tokens" if chat else "output_tokens"))
+    if chat and ("output_tokens" in usage or "input_tokens" in usage):  # under both names: the larger one
+        prompt = _most(prompt, read_count(usage.get("input_tokens")) or None)
+        completion = _most(completion, read_count(usage.get("output_tokens")))
     cached = None
     if (details := usage.get("prompt_tokens_details" if chat else "input_tokens_details")) is not None:
         cached = _detail(details, "cached_tokens")
@@ -86,14 +89,43 @@ def _detail(details: Json, name: str) -> int | None:
     return read_count(details.get(name)) if isinstance(details, dict) else None
 
 
+class Coverage:
+    """Whether the counts that came with pieces of a reply cover all of it: no text behind them, and ever growing."""
+
+    __slots__ = ("_last", "_most", "_odd", "_same", "_stale")
+
+    def __init__(self) -> None:
+        self._last = self._most = 0
+        self._odd = self._same = self._stale = False
+
+    def add(self, told: int | None, *, text: bool, timed: bool = False) -> None:
+        """Note what a piece counts by its usage, whether it has text, and whether it has counts of another kind."""
+        if not (told or timed):
+            self._stale = self._stale or text
+            return
+        self._stale = False
+        if told:
+            if told > self._most and not text:  # of all that came, whatever the others were of
+                self._odd = False
+            elif told < self._last or (text and told == self._last and self._same):  # a token's text may be cut once
+                self._odd = True
+            self._same = text and told == self._last
+            self._last, self._most = told, max(told, self._most)
+
+    @property
+    def broken(self) -> bool:
+        """They do not."""
+        return self._stale or self._odd
+
+
 class ReplyUsage:
     """The counts of one reply: of its chunks, in their order, or of the whole of it."""
 
-    __slots__ = ("_ended", "_final", "_stale", "_usage", "text", "written")
+    __slots__ = ("_covered", "_ended", "_final", "_usage", "text", "written")
 
     def __init__(self) -> None:
         self._usage = UNKNOWN
-        self._stale = False
+        self._covered = Coverage()
         self.text = False
         """Something has been generated: text, thinking or calls."""
         self._ended: set[int] | None = None  # choices that have come to their end, in chunks that were looked at
@@ -104,7 +136,7 @@ class ReplyUsage:
     @property
     def settled(self) -> bool:
         """Whether another chunk matters only if it holds counts or an end."""
-        return self.text and (self._stale or self._usage.completion is None)
+        return self.text and (self._covered.broken or self._usage.completion is None)
 
     @property
     def ended(self) -> bool:
@@ -117,33 +149,38 @@ class ReplyUsage:
         body = response if isinstance(response, dict) and "choices" not in chunk else chunk
         text = self._content(chunk, body)
         self.text = self.text or text
-        told = False
+        told = timed = None
         if isinstance(usage := body.get("usage"), dict):
             told = self.count(usage)
         if isinstance(timings := chunk.get("timings"), dict):
-            used = read_timings(timings)
-            self._usage, told = _larger(self._usage, used), told or used.completion is not None
-        if told:
-            self._stale, self._final = False, chunk.get("choices") == []
-        elif text and self._usage.completion is not None:
-            self._stale = True
+            timed = self.time(timings)
+        if told is not None or timed:
+            self._final = chunk.get("choices") == []
+        if self._usage.completion is not None:
+            self._covered.add(told, text=text, timed=bool(timed))
 
-    def count(self, usage: JsonObject) -> bool:
-        """Note counts that cover all that came; whether they count the completion."""
+    def time(self, timings: JsonObject) -> int | None:
+        """Note llama.cpp's counts; what they say of the completion."""
+        used = read_timings(timings)
+        self._usage = _larger(self._usage, used)
+        return used.completion
+
+    def count(self, usage: JsonObject) -> int | None:
+        """Note counts that cover all that came; what they say of the completion."""
         used = read_usage(usage)
         # Counts of a stream are cumulative, and some servers tell the prompt's first and the others last.
         self._usage = used if self._usage is UNKNOWN else _larger(self._usage, used)
         self.written = max(self.written, read_count(usage.get("completion_tokens")) or 0)
-        return used.completion is not None
+        return used.completion
 
     def add_unread(self) -> None:
         """Note that something came which cannot be read."""
         self.text = True
-        self._stale = self._usage.completion is not None
+        self._covered.add(None, text=self._usage.completion is not None)
 
     def total(self) -> Usage:
         """The counts of all that came; unknown where more came after them, and where they are zero beside text."""
-        if self._stale or (self.text and not self._usage.completion):
+        if self._covered.broken or (self.text and not self._usage.completion):
             return UNKNOWN
         return self._usage
 
@@ -177,8 +214,9 @@ class ReplyUsage:
 
 
 def _larger(one: Usage, other: Usage) -> Usage:
-    prompt, cached, completion = (
-        first if second is None else second if first is None else max(first, second)
-        for first, second in zip(one, other, strict=True)
-    )
+    prompt, cached, completion = map(_most, one, other)
     return Usage(prompt, cached, completion)
+
+
+def _most(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else max(one, other)

@@ -18,8 +18,7 @@ from outthink.http.fields import JsonDict, decode
 from outthink.serving.admission import BodyRoom, Limits
 from outthink.serving.failure import Failure
 
-DEPTH = 128
-"""Lists and objects within each other that a body may have: what writes JSON, and walks through it, can follow that."""
+DEPTH = 128  # lists and objects within each other: what writes JSON, and walks through it, can follow that
 _RATE = 1 << 16  # bytes a second that a slow client may be expected to reach
 _SMALL = 1 << 16  # bytes of a body that counts for nothing: a thousand of them are no load
 _STEP = 1 << 20  # by which room is taken for a body that does not tell its length

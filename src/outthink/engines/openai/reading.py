@@ -243,16 +243,15 @@ class CompletionParser:
 
     def take(self, chunk: JsonObject) -> Delta | None:
         """What a chunk adds, None if nothing."""
-        counts, told = self.counts, False
+        counts, told, timed = self.counts, None, False
         if isinstance(usage := chunk.get("usage"), dict):
             told = counts.usage(usage)
             self._thinking(usage)
         if isinstance(timings := chunk.get("timings"), dict):
-            told = counts.timings(timings) or told
-        if told:
-            counts.stale = False
+            timed = counts.timings(timings)
         choice = first_choice(chunk.get("choices"))
         if choice is None:
+            counts.covered.add(told, text=False, timed=timed)
             return self._delta("", "", (), ())
         self.begun = True
         piece = choice.get("delta")
@@ -266,13 +265,13 @@ class CompletionParser:
             self.ended, self.reason = True, reason
             self.stop = stop_sequence(chunk, choice, self._stops)
         called = isinstance(piece, dict) and bool(piece.get("tool_calls") or piece.get("function_call"))
-        if not told and (text or thought or called):
-            counts.stale = True
+        said = bool(text or thought) or called
+        counts.covered.add(told, text=said, timed=timed)
         chosen: list[float] = []
         confidences: list[float] = []
         if self._asked is not None:
             entries = logprob_entries(choice)
-            counts.add(len(entries), text=bool(text or thought) or called)
+            counts.add(len(entries), text=said)
             if entries:
                 chosen, confidences, width = read_logprobs(entries, self._asked)
                 self.width = max(self.width, width)
@@ -343,7 +342,10 @@ def first_choice(choices: Json) -> JsonObject | None:
     for choice in choices:
         if isinstance(choice, dict) and choice.get("index", 0) in (0, None):
             return choice
-    return None
+    # Some servers count from another number, which only a whole reply shows.
+    return next(
+        (choice for choice in choices if isinstance(choice, dict) and isinstance(choice.get("message"), dict)), None
+    )
 
 
 # A message, or a piece of one. Content may be typed parts (Mistral), and thinking has a field of its own with several

@@ -12,13 +12,13 @@ from outthink.engines.openai.body import Facts, template
 from outthink.engines.protocol import Call
 from outthink.http.events import Json, JsonObject
 from outthink.http.server import Server
-from outthink.http.usage import read_count, read_timings, read_usage
+from outthink.http.usage import Coverage, read_count, read_timings, read_usage
 
 
 class Counts:
     """Running counts of one completion."""
 
-    __slots__ = ("_timed", "_used", "cached", "entries", "gaps", "prompt", "stale")
+    __slots__ = ("_timed", "_used", "cached", "covered", "entries", "gaps", "prompt")
 
     def __init__(self) -> None:
         self.prompt: int | None = None
@@ -26,8 +26,8 @@ class Counts:
         self.entries = 0
         self.gaps = False
         """Text came without entries, so that their number is only a lower bound."""
-        self.stale = False
-        """Text came after the server's last counts, which so are no total."""
+        self.covered = Coverage()
+        """Whether the server's counts are of all that came."""
         self._timed: int | None = None
         self._used: int | None = None
 
@@ -40,14 +40,14 @@ class Counts:
         self.prompt = timed.prompt or self.prompt
         return timed.completion is not None
 
-    def usage(self, sent: JsonObject) -> bool:
-        """OpenAI: cumulative where it comes with every chunk, as vLLM can do; whether it counts the completion."""
+    def usage(self, sent: JsonObject) -> int | None:
+        """OpenAI: cumulative where it comes with every chunk, as vLLM can do; what it says of the completion."""
         usage = read_usage(sent)
         if usage.completion is not None:
             self._used = max(usage.completion, self._used or 0)
         self.cached = self.cached if usage.cached is None else usage.cached
         self.prompt = usage.prompt or self.prompt
-        return usage.completion is not None
+        return usage.completion
 
     def add(self, entries: int, *, text: bool) -> None:
         """Entries of one chunk, and whether it had text."""
@@ -59,7 +59,7 @@ class Counts:
     def tokens(self) -> int | None:
         """Generated tokens so far, None if the server does not tell."""
         entries = self.entries if not self.gaps else 0
-        told = 0 if self.stale else max(self._timed or 0, self._used or 0)
+        told = 0 if self.covered.broken else max(self._timed or 0, self._used or 0)
         if (known := max(told, entries)) == 0:
             return None
         return max(known, self.entries)
@@ -68,7 +68,7 @@ class Counts:
         """Generated tokens of the finished completion: usage if plausible, else what was counted."""
         used, counted = self._used, max(self._timed or 0, self.entries)
         # A usage below what was seen is wrong, and so is a 0 beside text.
-        if used is not None and used >= counted and (used > 0 or not text) and not self.stale:
+        if used is not None and used >= counted and (used > 0 or not text) and not self.covered.broken:
             return used
         return self.tokens
 

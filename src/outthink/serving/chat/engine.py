@@ -364,12 +364,15 @@ class SharedCall:
         by_choice: dict[int, list[JsonDict]] = {}
         for chunk in chunks:
             usage, choices = chunk.pop("usage", None), chunk.get("choices")
+            told = None
             if isinstance(usage, dict):
-                self._totals.usage(usage)
+                told = self._totals.usage(usage)
                 self.choices[-1].call.choice.add_usage(usage)
             rows: list[JsonDict] = choices if isinstance(choices, list) else []
             if len(rows) != 1 or not isinstance(rows[0], dict):
                 rows = [row for row in rows if isinstance(row, dict)]
+            if told:
+                self._totals.covered.add(told, text=bool(rows))
             if not rows:
                 self._engine.check(chunk)
                 for choice in self.choices:

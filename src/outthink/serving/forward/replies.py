@@ -220,8 +220,11 @@ def read_whole(body: bytes, usage: ReplyUsage, *, embeds: bool = False) -> Error
     """
     try:
         # Most replies are looked at from their end: only what follows the name of the counts is decoded.
-        if (told := _from_usage(body)) is not None and (embeds or read_count(told.get("completion_tokens"))):
-            usage.count(told)
+        end = _from_usage(body)
+        if end is not None and (embeds or read_count(end["usage"].get("completion_tokens"))):
+            usage.count(end["usage"])
+            if isinstance(timings := end.get("timings"), dict):
+                usage.time(timings)
             return None
         if not _is_object(body):  # a stream unasked
             reader = EventReader(usage=usage)
@@ -240,7 +243,7 @@ _TRIES = 4
 
 
 def _from_usage(body: bytes) -> JsonDict | None:
-    """The `usage` of a reply; None where there is none, or more of the reply has to be known.
+    """The end of a reply from its `usage` on; None where there is none, or more of the reply has to be known.
 
     A quotation mark within a text of JSON has a backslash before it, so what is found is a name, or a text of its own;
     and only behind a member of the outermost object is the rest, with a brace before it, an object again.
@@ -256,9 +259,9 @@ def _from_usage(body: bytes) -> JsonDict | None:
         # Nowhere may a failure be told, however a server writes its JSON.
         low = body.lower()
         told = b"error" in low or b"failed" in low or b"abort" in low or b"insufficient" in low or b"\\u00" in low
-        if told or not isinstance(end["usage"], dict):
+        if told or not isinstance(end["usage"], dict) or ("timings" not in end and b'"timings"' in low):
             return None
-        return dict(end["usage"])
+        return dict(end)
     return None
 
 
