@@ -33,6 +33,7 @@ from outthink.serving.pool.transport import AiohttpTransport
 _log = logging.getLogger("outthink.serving")
 _SOON = 1.0  # seconds until the next check while the verdict is about to change
 _LONGEST_LIST = 4 << 20
+_LAG = 0.01  # seconds; a timer may be early, since the event loop notes the time once a round
 _random = random.Random()  # of its own: nobody's seed is touched, and none makes replicas ask in step
 
 OnHealthChange = Callable[[str, bool], None]
@@ -96,7 +97,7 @@ class BackendPool:
         if self._limited:  # elsewhere nobody waits
             later = asyncio.get_running_loop().call_later
             for backend in self.backends:
-                backend.rested = lambda seconds: later(seconds, self._look_again)
+                backend.rested = lambda seconds: later(seconds + _LAG, self._look_again)
         await asyncio.gather(*(checks.check() for checks in self._checks))
         self._tasks = [asyncio.create_task(checks.forever()) for checks in self._checks]
 
