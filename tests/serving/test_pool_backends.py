@@ -17,7 +17,7 @@ from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
 from outthink.serving.pool.pool import NoBackend, Resting
 from outthink.serving.pool.transport import AiohttpTransport
 from support.chat_server import ChatServer, Drop, Hang, Reply, chat, models, refusal, stream, whole
-from support.proxy_server import CHAT, ProxyServer
+from support.proxy_server import CHAT, ProxyServer, all_brief
 from support.waiting import until
 
 pytestmark = pytest.mark.faults
@@ -267,6 +267,51 @@ def test_why_there_is_no_backend() -> None:
         pool.choose("m")
     assert 4.0 < (resting.value.retry_after or 0) <= 5.0
     assert offline(*sites(1)).places("m") is None
+
+
+LISTS = {
+    "too many": (models(*map(str, range(20_000))), "it lists 20000 models"),
+    "without end": (stream(*[b'{"id":"x"},' * 10_000] * 100, Hang()), "longer than 4 MiB"),
+    "slow": (stream(*[step for _ in range(100) for step in (b" ", 0.02)]), "nothing came within 0.5 s"),
+    "a page": (whole("<html></html>", kind="text/html"), "something else than a list"),
+    "elsewhere": (whole("", 302, location="http://127.0.0.1:1/v1/models"), "something else than a list"),
+    "no rows": (whole({"data": [None]}), "something else than a list"),
+    "deep": (whole("[" * 100_000), "something else than a list"),
+    "none": (whole({"data": []}), "no models"),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_list_that_is_none_costs_its_backend_alone(kind: str) -> None:
+    told, trouble = LISTS[kind]
+    with ChatServer(OK, routes={"/v1/models": told}) as bad, ChatServer(OK) as good:
+        sites = [BackendSettings(url=each.url) for each in (bad, good)]
+        with ProxyServer(*sites, pool={**QUICK, "interval": 0.05}, timed=True) as proxy:
+            asked = len(bad.seen)
+            with all_brief(proxy):
+                until(lambda: len(bad.seen) > asked + 1, "another check")
+                assert proxy.chat("toy").status == 200
+            assert proxy.pool.backends[0].health == "down"
+            assert trouble in (proxy.pool.backends[0].trouble or "")
+            assert [row["id"] for row in proxy.get("/v1/models").json["data"]][:2] == ["toy", "outthink/auto"]
+
+
+def test_many_models_are_listed_found_and_gone_without_holding_anybody_up() -> None:
+    many = models("toy", *map(str, range(9_999)))
+    with (
+        ChatServer(OK) as backend,
+        ProxyServer(backend.url, pool={**QUICK, "down_after": 99}, timed=True) as proxy,
+        all_brief(proxy),
+    ):
+        for listed, count in ((many, 10_000), (models("toy"), 1), (many, 10_000)):
+            backend.routes["/v1/models"] = listed
+            until(lambda count=count: len(proxy.pool.names()) == count, "the list")
+            assert proxy.chat("toy").status == 200
+        rows = proxy.get("/v1/models").json["data"]
+        assert (rows[9_999]["id"], rows[10_000]["id"]) == ("9998", "outthink/auto")
+        assert proxy.get("/v1/models/9998").json == rows[9_999]
+        assert proxy.get("/v1/models/outthink/auto").json == rows[10_000]
+        assert proxy.get("/v1/models/9999").status == 404
 
 
 def test_a_lease_that_ends_without_a_word_is_no_verdict() -> None:

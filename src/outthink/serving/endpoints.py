@@ -6,6 +6,7 @@ know how either is done: `chat.handler` and `forward` are files of their own.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _HIDDEN = frozenset({"body", "content", "receipt", "key_id"})
 CHAT = "/v1/chat/completions"
 PASSED = ("/v1/completions", "/v1/responses", "/v1/embeddings")
+_MANY = 1000
+"""Models of a list that is written beside the event loop."""
 _MODELS, _RECEIPTS, _CONTENT = "/v1/models/", "/v1/receipts/", "/content"
 
 
@@ -105,7 +108,10 @@ class Endpoints:
 
     async def models(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """The list of models."""
-        return _json(model_list(self.app.pool.names()))
+        names = self.app.pool.names()
+        if len(names) <= _MANY:
+            return _json(model_list(names))
+        return await asyncio.to_thread(lambda: _json(model_list(names)))
 
     async def model(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """One model; its name may hold slashes."""

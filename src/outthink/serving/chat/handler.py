@@ -40,18 +40,25 @@ _LONG = 1 << 18
 
 def model_list(names: Sequence[str]) -> JsonDict:
     """`/v1/models`: backend models first, then `outthink/auto` and the strategies."""
-    own = (f"outthink/{name}" for name in ("auto", *strategies()))
-    owners = [*((name, "backend") for name in names), *((name, "outthink") for name in own)]
-    rows = [{"id": name, "object": "model", "created": _CREATED, "owned_by": owner} for name, owner in owners]
-    return {"object": "list", "data": rows}
+    served, own = (_row(name, "backend") for name in names), (_row(name, "outthink") for name in _own_names())
+    return {"object": "list", "data": [*served, *own]}
+
+
+def _own_names() -> list[str]:
+    return [f"{PREFIX}{name}" for name in ("auto", *strategies())]
 
 
 def model_row(name: str, names: Sequence[str]) -> JsonDict:
     """A row of the list. Raises Failure for a name that is not in it."""
-    for row in model_list(names)["data"]:
-        if row["id"] == name:
-            return dict(row)
+    if name in names:
+        return _row(name, "backend")
+    if name in _own_names():
+        return _row(name, "outthink")
     raise unknown_model(name, names)
+
+
+def _row(name: str, owner: str) -> JsonDict:
+    return {"id": name, "object": "model", "created": _CREATED, "owned_by": owner}
 
 
 def unknown_model(name: Json, names: Sequence[str], field: str = "model") -> Failure:

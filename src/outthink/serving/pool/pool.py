@@ -7,17 +7,19 @@ Knows: health checks, why nobody can be asked, and that choosing must take micro
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from urllib.parse import urlsplit
 
 from outthink.core.errors import BadInput, OutthinkError
 from outthink.economics.price import Pricing
 from outthink.economics.tariff import Energy, Tariff
-from outthink.http.transport import Timeouts, TransportFault
+from outthink.http.events import BOM, LONG
+from outthink.http.fields import decode
+from outthink.http.transport import Timeouts, TransportFault, read_to_end
 from outthink.serving.pool.backend import (
     ENDLESS,
     Backend,
@@ -33,6 +35,7 @@ from outthink.serving.pool.transport import AiohttpTransport
 _log = logging.getLogger("outthink.serving")
 _SOON = 1.0  # seconds until the next check while the verdict is about to change
 _LONGEST_LIST = 4 << 20
+_MOST_MODELS = 10_000
 _LAG = 0.01  # seconds; a timer may be early, since the event loop notes the time once a round
 _random = random.Random()  # of its own: nobody's seed is touched, and none makes replicas ask in step
 
@@ -123,7 +126,10 @@ class BackendPool:
 
     def urls(self, model: str) -> tuple[str, ...]:
         """Base URLs of a model's backends, well or not."""
-        return self._urls.get(model, ())
+        urls = self._urls.get(model)
+        if urls is None and model in self._by_model:
+            urls = self._urls[model] = tuple(backend.url for backend in self._by_model[model])
+        return urls or ()
 
     def rules(self, model: str) -> FieldRules:
         """What limited keys may send to a model, whichever backend is asked."""
@@ -229,7 +235,7 @@ class BackendPool:
             for name in backend.models:
                 table.setdefault(name, []).append(backend)
         self._by_model, self._names = table, tuple(table)
-        self._urls = {name: tuple(backend.url for backend in serving) for name, serving in table.items()}
+        self._urls.clear()
 
 
 class _CheckFailed(OutthinkError):
@@ -292,27 +298,33 @@ class _HealthChecks:
     async def _ask(self) -> tuple[str, ...]:
         """Models that the backend serves. Raises TransportFault or _CheckFailed."""
         backend = self._backend
-        reply = await self._wire.fetch("GET", backend.address.url("/models"), backend.headers, None, self._timeouts)
-        if reply.status in (404, 405, 501) and backend.named:  # lists no models, but may tell that it is well
-            address = backend.address.url("/health", root=True)
-            reply = await self._wire.fetch("GET", address, backend.headers, None, self._timeouts)
-            if reply.status < 400:
+        status, content = await self._get(backend.address.url("/models"))
+        if status in (404, 405, 501) and backend.named:  # lists no models, but may tell that it is well
+            status, _ = await self._get(backend.address.url("/health", root=True))
+            if status < 400:
                 return backend.named
-        if reply.status >= 400:
-            raise _CheckFailed(f"GET /models was answered with status {reply.status}" + _hint(reply.status))
-        try:
-            rows = json.loads(reply.content[:_LONGEST_LIST])["data"]
-            listed = tuple(dict.fromkeys(str(row["id"]) for row in rows))
-            owners = [str(row["owned_by"]) for row in rows if "owned_by" in row]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            raise _CheckFailed("GET /models was answered with something else than a list of models") from None
-        backend.length_name = next((LENGTHS_BY_OWNER[owner] for owner in owners if owner in LENGTHS_BY_OWNER), None)
+        if status >= 400:
+            raise _CheckFailed(f"GET /models was answered with status {status}" + _hint(status))
+        read = asyncio.to_thread(_models_in, content) if len(content) > LONG else None
+        listed, backend.length_name = _models_in(content) if read is None else await read
         missing = [name for name in backend.named if name not in listed]
         if missing and listed:
             raise _CheckFailed(f"it does not serve {', '.join(missing)} but {', '.join(listed)}"[:200])
         if not listed and not backend.named:
             raise _CheckFailed("it lists no models")
-        return backend.named or listed
+        if len(listed) > _MOST_MODELS and not backend.named:
+            raise _CheckFailed(f"it lists {len(listed)} models; name those that are to be served (models)")
+        return backend.named or tuple(listed)
+
+    async def _get(self, url: str) -> tuple[int, bytes]:
+        """Status and body of a reply. Raises TransportFault, or _CheckFailed for one that is too long."""
+        reply = await self._wire.open("GET", url, self._backend.headers, None, self._timeouts)
+        content, broken = await read_to_end(reply, _LONGEST_LIST)
+        if broken is not None and reply.status < 400:
+            raise broken
+        if len(content) > _LONGEST_LIST:
+            raise _CheckFailed(f"{urlsplit(url).path} is longer than {_LONGEST_LIST >> 20} MiB")
+        return reply.status, content
 
     def _conclude(self, names: tuple[str, ...] | None, trouble: str | None) -> None:
         backend, settings, before = self._backend, self._settings, self._backend.health
@@ -339,6 +351,17 @@ class _HealthChecks:
             backend.models = names
         if moved or backend.health != before or (opened and backend.breaker.opened_until is None):
             self._changed(backend)
+
+
+def _models_in(content: bytes) -> tuple[dict[str, None], str | None]:
+    """A list's models, and what caps a chat there, where that can be told. Raises _CheckFailed."""
+    try:
+        rows = decode(content.removeprefix(BOM))["data"]
+        listed = dict.fromkeys(str(row["id"]) for row in rows)
+        owners = [str(row["owned_by"]) for row in rows if "owned_by" in row]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise _CheckFailed("GET /models was answered with something else than a list of models") from None
+    return listed, next((LENGTHS_BY_OWNER[owner] for owner in owners if owner in LENGTHS_BY_OWNER), None)
 
 
 def _hint(status: int) -> str:
