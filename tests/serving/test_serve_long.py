@@ -17,9 +17,9 @@ pytest.importorskip("aiohttp")
 
 from outthink.serving.pool import BackendSettings
 from outthink.serving.pool.rules import FieldSettings
-from support.chat_server import ChatServer, chat
+from support.chat_server import DONE, ChatServer, Reply, Seen, chat, event, token, usage, whole
 from support.proxy_process import serving
-from support.proxy_server import CHAT, ProxyServer
+from support.proxy_server import CHAT, ProxyServer, all_brief
 
 MIB = 1 << 20
 LONG: dict[str, dict[str, Any]] = {
@@ -82,3 +82,49 @@ def test_a_body_of_64_samples_takes_20_times_its_size(field: str) -> None:
         before = peak(process.pid)
         ask({field: parts[field]})
         assert peak(process.pid) - before < 20 * MIB
+
+
+def told(**message: Any) -> dict[str, Any]:
+    """A whole reply with one choice, and more in it."""
+    more = message.pop("more", {})
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop", **more}
+    return {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}}
+
+
+FUNCTION = {"name": "f", "arguments": '{"a":1}'}
+CALLS = [{"id": f"c{at}", "type": "function", "function": FUNCTION} for at in range(20_000)]
+REPLIES = {
+    "text": told(content="x y " * (5 * MIB)),
+    "halves of characters": told(content="\ud800x" * (MIB // 8)),
+    "calls": told(content=None, tool_calls=CALLS),
+    "parts": told(content="4", reasoning_details=[{"type": "t", "index": at, "text": "x"} for at in range(50_000)]),
+    "numbers": told(content="4", blob=list(range(500_000))),
+    "log-probabilities": told(content="4", more={"logprobs": {"content": [token("a", -1.0, [-2.0] * 5)] * 20_000}}),
+    "names": told(content="4", **{f"u{at}": "x" for at in range(50_000)}),
+}
+
+
+def as_stream(reply: dict[str, Any]) -> Reply:
+    """The same in one event."""
+    choice = {**reply["choices"][0]}
+    return Reply((event({"choices": [{"delta": choice.pop("message"), **choice}]}), usage(3, 4), DONE))
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single", "outthink/self-consistency@2"])
+def test_no_long_reply_holds_the_event_loop_up(model: str) -> None:
+    replies = {
+        (name, streamed): as_stream(reply) if streamed else whole(reply)
+        for name, reply in REPLIES.items()
+        for streamed in (False, True)
+    }
+
+    def answer(seen: Seen) -> Reply:
+        return replies[seen.body["messages"][-1]["content"], seen.body.get("user") == "stream"]
+
+    with ChatServer(answer) as backend, ProxyServer(backend.url) as proxy:
+        proxy.chat(model, "names")  # what is imported on first use is now
+        for name, streamed in replies:
+            for asked in (False, True):
+                with all_brief(proxy):
+                    user = "stream" if streamed else "whole"
+                    assert proxy.chat(model, name, stream=asked, logprobs=True, user=user).status == 200

@@ -179,4 +179,5 @@ def all_brief(proxy: ProxyServer) -> Iterator[None]:
     finally:
         gc.enable()
         proxy.do(end())
-    assert not [row for row in found if row[0] > 0.02]
+    long = [row for row in found if row[0] > 0.02]
+    assert not long, long

@@ -167,7 +167,7 @@ class Decoder:
         loads: a faster reader of JSON, which may be stricter: what it refuses with a ValueError is read again.
     """
 
-    __slots__ = ("_events", "_held", "_loads", "_size", "done", "kind")
+    __slots__ = ("_events", "_held", "_loads", "done", "kind", "size")
 
     def __init__(self, loads: Callable[[bytes], Json] | None = None) -> None:
         self._loads = loads
@@ -175,21 +175,22 @@ class Decoder:
         self.done = False
         """The server said `[DONE]`: what follows, if anything, is none of ours."""
         self._held: list[bytes] = []
-        self._size = 0
+        self.size = 0
+        """Bytes of the body that have come."""
         self._events = Events()
 
     @property
     def pending(self) -> int:
         """Bytes that have come and are not decoded yet."""
-        return self._events.pending if self.kind == "events" else self._size
+        return self._events.pending if self.kind == "events" else self.size
 
     def feed(self, piece: bytes) -> list[JsonObject]:
         """The chunks that this piece completes. Raises NotJson."""
+        self.size += len(piece)
         if self.kind == "events":
             return self._decode(self._events.feed(piece))
         self._held.append(piece)
-        self._size += len(piece)
-        if self._size > LONGEST:
+        if self.size > LONGEST:
             raise NotJson(f"more than {LONGEST >> 20} MiB")
         if self.kind == "unknown":
             body = b"".join(self._held)

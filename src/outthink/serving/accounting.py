@@ -17,6 +17,7 @@ from outthink.core.receipt import Receipt
 from outthink.economics.tariff import Tariff
 from outthink.http.fields import JsonDict
 from outthink.http.usage import Usage
+from outthink.serving.pool.transport import paced
 from outthink.serving.protocols import AdmittedRequest, Idempotency, Key, Ledger, RequestRecord, Reservation, new_id
 from outthink.serving.watch import LiveRequest, Watchers
 
@@ -201,5 +202,5 @@ def replayed(account: Account) -> web.Response | None:
         return None
     kind = "text/event-stream" if account.stream else "application/json"
     return web.Response(
-        body=before.replay, status=before.status, headers={"content-type": kind, RECEIPT: before.request_id}
+        body=paced(before.replay), status=before.status, headers={"content-type": kind, RECEIPT: before.request_id}
     )

@@ -25,6 +25,8 @@ from outthink.session.calls import Arrived, RunningCall, byte_bound, said
 from outthink.session.runner import HostSession, Job, Places, Readers, Runner, Work
 
 T = TypeVar("T")
+_LONG = 1 << 16
+"""Letters of a completion that are looked at beside the event loop."""
 
 
 @dataclass(slots=True, eq=False)
@@ -306,8 +308,11 @@ class LiveRunner(Runner):
         # Before the answer is read, which may take seconds: a deadline in between finds the call paid for.
         owner.settle(running, "finished", self._prompt_of(running), generated, finish.cached_tokens, reason)
         arrived = running.arrived or Arrived()
-        text = writable("".join(arrived.text))  # half a surrogate pair could be neither shown nor kept
-        reasoning = writable("".join(arrived.reasoning))
+        text, reasoning = "".join(arrived.text), "".join(arrived.reasoning)
+        if len(text) + len(reasoning) <= _LONG:  # half a surrogate pair could be neither shown nor kept
+            text, reasoning = writable(text), writable(reasoning)
+        else:
+            text, reasoning = await asyncio.to_thread(lambda: (writable(text), writable(reasoning)))
         spoken = said(running.stream.before, reasoning, text)
         reading = await self.reader(running.stream.request.answer).read(spoken)
         sample = Sample(

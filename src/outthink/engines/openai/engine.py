@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.paths import cache_dir
@@ -76,6 +76,7 @@ def learn(facts: Facts, call: Call, reading: CompletionParser) -> None:
             facts.learn(repeats=repeated)
 
 
+T = TypeVar("T")
 CHAT = "/chat/completions"
 _ROUNDS = 12  # requests that one completion may need until the server accepts its parameters
 _AFTER_DONE = 0.05  # seconds to let the body end after `[DONE]`, so that its connection can be used again
@@ -214,7 +215,7 @@ class OpenAIEngine(Engine):
                     if decoder.pending + len(piece) <= LONG:
                         delta, broken = self.parse(decoder.feed(piece), reading)
                     else:
-                        delta, broken = await self._parse_long(partial(decoder.feed, piece), reading)
+                        delta, broken = await beside(partial(self._parse_long, partial(decoder.feed, piece), reading))
                     if delta is not None:
                         yield delta
                     # What came before the failure has been handed on first: it was generated, and is charged.
@@ -226,7 +227,7 @@ class OpenAIEngine(Engine):
                     if decoder.pending <= LONG:
                         delta, broken = self.parse(decoder.close(), reading)
                     else:
-                        delta, broken = await self._parse_long(decoder.close, reading)
+                        delta, broken = await beside(partial(self._parse_long, decoder.close, reading))
                     if delta is not None:
                         yield delta
                     if broken is not None:
@@ -325,16 +326,11 @@ class OpenAIEngine(Engine):
             broken = error
         return Delta.of(deltas), broken
 
-    async def _parse_long(
+    def _parse_long(
         self, chunks: Callable[[], list[JsonObject]], reading: CompletionParser
     ) -> tuple[Delta | None, EngineError | None]:
-        """The same of chunks that take time, beside the event loop."""
-        work = asyncio.ensure_future(asyncio.to_thread(lambda: self.parse(chunks(), reading)))
-        try:
-            return await asyncio.shield(work)
-        finally:
-            if not work.done():  # cancelled: nothing may change any more when the call is settled
-                await asyncio.wait([work])
+        """The same of chunks that it takes time to decode."""
+        return self.parse(chunks(), reading)
 
     def check(self, chunk: JsonObject) -> None:
         """Raise EngineError for a chunk that tells of a failure."""
@@ -366,6 +362,16 @@ class OpenAIEngine(Engine):
         return self.server.errors.error(
             f"cannot continue a partial answer{reason}; use a strategy that does not extend", fatal=True
         )
+
+
+async def beside(work: Callable[[], T]) -> T:
+    """Read what is long beside the event loop. Who is cancelled meanwhile goes on when nothing changes any more."""
+    reading = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(reading)
+    finally:
+        if not reading.done():
+            await asyncio.wait([reading])
 
 
 async def drain(reply: Response) -> None:

@@ -149,3 +149,14 @@ class Tokenizer:
         elif not chat and facts.tokenizer is None:
             facts.learn(tokenizer="none")
         return None
+
+
+def shared_out(counted: list[int], rest: int | None) -> list[int | None]:
+    """Tokens of each sample: `rest` belongs to those of which none were counted, or else to the last."""
+    if rest is None:
+        return [count or None for count in counted]
+    silent = [at for at, count in enumerate(counted) if not count] or [len(counted) - 1]
+    shares: list[int | None] = list(counted)
+    for turn, at in enumerate(silent):
+        shares[at] = counted[at] + rest // len(silent) + (turn < rest % len(silent))
+    return shares

@@ -62,11 +62,14 @@ class RawChoice:
         "refusal",
         "refused",
         "said",
+        "size",
         "text",
     )
 
     def __init__(self) -> None:
         self.text = ""
+        self.size = 0
+        """Bytes of the reply that it came with, once that has ended."""
         self.said = _NOTHING
         """Text and thinking of the chunk that came last."""
         self.calls = ToolCalls()
@@ -175,6 +178,11 @@ class RawChoice:
                 held = is_empty(value) or isinstance(value, int | float) or not streamable(value)
                 (self._held.add if held else self._held.discard)(name)
         return {name: value for name, value in merge(self.extra, fields).items() if name not in self._held}
+
+    def forget(self) -> None:
+        """Let go of everything but the text."""
+        self.calls, self.logprobs, self.refused = ToolCalls(), [], []
+        self.function, self.extra, self.more, self.beside = {}, {}, {}, {}
 
     def rest(self) -> JsonDict:
         """What `add` has not told, because clients could not have put it together."""

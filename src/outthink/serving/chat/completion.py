@@ -24,6 +24,7 @@ from outthink.http.pieces import index_of, placed, whole
 from outthink.http.usage import read_count
 from outthink.serving.chat.calls import CALLS_MARK, RawChoice
 from outthink.serving.chat.question import Progress
+from outthink.serving.pool.transport import write_paced
 from outthink.strategies import Streams
 from outthink.strategies.serial.thinking import CLOSE
 
@@ -322,7 +323,7 @@ class Streaming:
             )
             await self.response.prepare(request)
             events = self.layout.chunk(ROLE) + events
-        await self.response.write(events)
+        await write_paced(self.response, events)
         return self.response
 
     async def end(self, request: web.BaseRequest, events: bytes) -> web.StreamResponse:

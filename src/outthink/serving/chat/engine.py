@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -17,9 +17,9 @@ from outthink.core.errors import EngineError
 from outthink.core.request import Message, chat_bound
 from outthink.core.text import writable
 from outthink.engines.openai.body import Facts, body
-from outthink.engines.openai.engine import OpenAIEngine, drain
+from outthink.engines.openai.engine import OpenAIEngine, beside, drain
 from outthink.engines.openai.reading import CompletionParser
-from outthink.engines.openai.tokens import Counts
+from outthink.engines.openai.tokens import Counts, shared_out
 from outthink.engines.protocol import Call, Delta, Event, Finish
 from outthink.http.events import LONG, Decoder, NotJson
 from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, decode
@@ -130,15 +130,27 @@ class ChatEngine(OpenAIEngine):
             async for event in events:
                 if isinstance(event, Finish):
                     # Calls become text, so that strategies can vote on them.
-                    few = choice.calls.length <= LONG
-                    if tail := choice.tail if few else await asyncio.to_thread(lambda: choice.tail):
+                    brief = choice.size <= LONG
+                    if tail := choice.tail if brief else await asyncio.to_thread(lambda: choice.tail):
                         pieces.append(tail)
                         yield Delta(tail, "", event.completion_tokens)
-                    choice.text = writable("".join(pieces))  # as the session has it
-                    self.samples.setdefault(choice.text, choice)
+                    if brief:
+                        self._keep(choice, pieces)
+                    else:
+                        await asyncio.to_thread(self._keep, choice, pieces)
                 elif event.text:
                     pieces.append(event.text)
                 yield event
+
+    def _keep(self, choice: RawChoice, pieces: list[str]) -> None:
+        choice.text = writable("".join(pieces))  # as the session has it
+        self.samples.setdefault(choice.text, choice)
+
+    def conclude(self, call: Call, reading: CompletionParser, decoder: Decoder) -> Finish:
+        """The last event of a completion."""
+        assert isinstance(call, ChatCall)
+        call.choice.size = decoder.size
+        return super().conclude(call, reading, decoder)
 
     def generate_alone(self, call: ChatCall) -> AsyncGenerator[Event]:
         """The completion of a call that shares nothing, as its backend sends it."""
@@ -291,6 +303,9 @@ class SharedChoice:
             self.put(replace(end, prompt_tokens=prompt, cached_tokens=cached, completion_tokens=tokens))
 
 
+Dealt = list[tuple[SharedChoice, Event | EngineError]]
+
+
 class SharedCall:
     """A call that several samples share; each of them reads one of its choices."""
 
@@ -341,12 +356,16 @@ class SharedCall:
         try:
             try:
                 async for piece in reply:
-                    self._deal(decoder.feed(piece), decoder)
+                    if decoder.pending + len(piece) <= LONG:
+                        self._hand_out(self._deal(decoder.feed(piece)), decoder)
+                    else:
+                        dealt = await beside(lambda piece=piece: self._deal(decoder.feed(piece)))  # type: ignore[misc]
+                        self._hand_out(dealt, decoder)
                     if decoder.done:
                         await drain(reply)
                         break
                 else:
-                    self._deal(decoder.close(), decoder)
+                    self._hand_out(await beside(lambda: self._deal(decoder.close())), decoder)
             except NotJson as error:
                 raise engine.errors.garbled(str(error).encode(), fatal=False) from error
             except TransportFault as fault:
@@ -359,8 +378,8 @@ class SharedCall:
             await reply.aclose()
         return decoder
 
-    def _deal(self, chunks: list[JsonDict], decoder: Decoder) -> None:
-        """Deal out chunks that came together, and end the samples whose tokens are counted."""
+    def _deal(self, chunks: list[JsonDict]) -> Dealt:
+        """What chunks that came together add to each sample, and the failure that one of them tells of."""
         by_choice: dict[int, list[JsonDict]] = {}
         for chunk in chunks:
             usage, choices = chunk.pop("usage", None), chunk.get("choices")
@@ -382,25 +401,33 @@ class SharedCall:
                 row["index"] = 0  # whoever reads one sample heeds the first choice alone
                 if type(index) is int and 0 <= index < len(self.choices):
                     by_choice.setdefault(index, []).append(chunk if len(rows) == 1 else {**chunk, "choices": [row]})
+        dealt: Dealt = []
         for index, own_chunks in by_choice.items():
-            self._receive(self.choices[index], own_chunks)
+            if not (choice := self.choices[index]).ended:
+                dealt += [(choice, event) for event in self._receive(choice, own_chunks)]
+        return dealt
+
+    def _hand_out(self, dealt: Dealt, decoder: Decoder) -> None:
+        """Hand the samples what was dealt, and end those whose tokens are counted. Raises EngineError."""
+        for choice, event in dealt:
+            if isinstance(event, EngineError):
+                raise event
+            choice.put(event)
         if self.choices[-1].received:  # or else somebody else has to answer for the prompt
             for choice in self.choices[:-1]:
                 counts = choice.reading.counts
                 if choice.reading.ended and not choice.ended and counts.entries and not counts.gaps:
                     choice.finish(decoder, 0, 0, counts.entries)
 
-    def _receive(self, choice: SharedChoice, chunks: list[JsonDict]) -> None:
-        if choice.ended:
-            return
+    def _receive(self, choice: SharedChoice, chunks: list[JsonDict]) -> Iterator[Event | EngineError]:
         choice.received = True
         delta, broken = self._engine.parse(chunks, choice.reading)
         if delta is not None:
             # The prompt was read once, so one sample answers for it: the last, which the call cannot end without.
             delta.prompt_tokens = self._totals.prompt if choice is self.choices[-1] else 0
-            choice.put(delta)
+            yield delta
         if broken is not None:
-            raise broken
+            yield broken
 
     def _conclude(self, decoder: Decoder) -> None:
         """End what has not ended: the tokens that nothing else counts are shared, the prompt goes to the last."""
@@ -417,18 +444,9 @@ class SharedCall:
         if not left:  # no sample has received anything
             return
         self.sharing.used = True
-        shares = _shares([choice.reading.counts.entries for choice in left], total and max(0, total - counted))
-        for choice, tokens in zip(left, shares, strict=True):
+        tokens_of_each = shared_out(
+            [choice.reading.counts.entries for choice in left], total and max(0, total - counted)
+        )
+        for choice, tokens in zip(left, tokens_of_each, strict=True):
             last = choice is left[-1]
             choice.finish(decoder, self._totals.prompt if last else 0, self._totals.cached if last else 0, tokens)
-
-
-def _shares(counted: list[int], rest: int | None) -> list[int | None]:
-    """Tokens of each sample: `rest` belongs to those of which none were counted, or else to the last."""
-    if rest is None:
-        return [count or None for count in counted]
-    silent = [at for at, count in enumerate(counted) if not count] or [len(counted) - 1]
-    shares: list[int | None] = list(counted)
-    for turn, at in enumerate(silent):
-        shares[at] = counted[at] + rest // len(silent) + (turn < rest % len(silent))
-    return shares

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
@@ -24,18 +24,20 @@ from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, fini
 from outthink.serving.chat.question import PREFIX, Question, RequestOptions, read_options, read_question
 from outthink.serving.chat.run import StrategyRun
 from outthink.serving.failure import Failure, failure_of
+from outthink.serving.pool.transport import paced
 from outthink.serving.protocols import Idempotency, Key
 from outthink.strategies import Spec, strategies
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
 
+T = TypeVar("T")
 _CHAT = "/v1/chat/completions"
 _CREATED = int(time.time())
 _PREFIX = 4096
 """Bytes of a prompt's beginning by which it prefers a backend."""
 _LONG = 1 << 18
-"""Bytes of a request whose messages and fields are encoded beside the event loop."""
+"""Bytes of a request whose messages and fields are encoded beside the event loop, and of samples whose reply is."""
 
 
 def model_list(names: Sequence[str]) -> JsonDict:
@@ -91,7 +93,7 @@ async def answer_chat(
     exchange = _Exchange(app, backends, request, key, content, named, question, options, model)
     try:
         reply = await exchange.answer()
-        exchange.run.forget()
+        await exchange.forget()
         return reply
     except BaseException:
         exchange.abandon()
@@ -154,6 +156,12 @@ class _Exchange:
         self.work = work = asyncio.create_task(run.go(self._decided, ceiling))
         return await (self._stream(work) if question.stream else self._reply(work))
 
+    async def forget(self) -> None:
+        """Let go of the request and its samples, of long ones beside the event loop."""
+        self.run.forget()
+        if sum(choice.size for choice in self.run.choices()) > _LONG:
+            await asyncio.to_thread(self.run.forget_samples)
+
     async def _reserve(self, idempotency: Idempotency | None) -> int | None:
         """Set upper bounds aside; the tokens that the request may use where its key has a budget."""
         question, account = self.run.question, self.account
@@ -174,9 +182,9 @@ class _Exchange:
         except Exception as error:
             raise await self._failed(error) from error
         receipt = self.run.client_receipt(verdict)
-        content = self._completion(receipt, self._texts(verdict))
+        content = await self._made(verdict, lambda: self._completion(receipt, self._texts(verdict)))
         await self._settle(receipt, 200, content)
-        return web.Response(body=content, headers={"content-type": "application/json", RECEIPT: self.account.id})
+        return web.Response(body=paced(content), headers={"content-type": "application/json", RECEIPT: self.account.id})
 
     async def _stream(self, work: asyncio.Task[Verdict]) -> web.StreamResponse:
         """The answer as events; the last ones wait for the ledger."""
@@ -189,16 +197,26 @@ class _Exchange:
             if streaming.response is None:
                 raise failure from error
             return await streaming.end(self.request, b"data: " + failure.body() + b"\n\n" + DONE)
-        receipt, texts = run.client_receipt(verdict), self._texts(verdict)
+        receipt = run.client_receipt(verdict)
+        events, kept = await self._made(verdict, lambda: self._ending(verdict, receipt))
+        await self._settle(receipt, 200, kept)
+        return await streaming.end(self.request, events)
+
+    async def _made(self, verdict: Verdict, make: Callable[[], T]) -> T:
+        """A part of the reply, made beside the event loop where the samples are long."""
+        size = len(verdict.text) + sum(choice.size for choice in self.run.choices())
+        return make() if size <= _LONG else await asyncio.to_thread(make)
+
+    def _ending(self, verdict: Verdict, receipt: JsonDict) -> tuple[bytes, bytes | None]:
+        """The last events, and the reply as it is kept, if it is."""
+        texts, kept = self._texts(verdict), None
         events = self._last_events(receipt, texts)
-        kept = None
         if self.account.keep:  # for a repetition: the same reply in fewer events
-            first = self.layout.pieces(0, texts[0], run.sample(texts[0]))
+            first = self.layout.pieces(0, texts[0], self.run.sample(texts[0]))
             kept = self.layout.chunk(ROLE) + first + events
         elif self.account.keeps:
             kept = self._completion(receipt, texts)
-        await self._settle(receipt, 200, kept)
-        return await streaming.end(self.request, streaming.rest() + events)
+        return self.streaming.rest() + events, kept
 
     def _last_events(self, receipt: JsonDict, texts: Sequence[str]) -> bytes:
         """What is left to be sent when the work has ended: the other choices, reasons, receipt and usage."""
@@ -222,13 +240,14 @@ class _Exchange:
         usage = usage_of(self.run.receipt(), self.run.choices())
         return written(self.layout.completion(choices, usage, receipt, self.run.sample(texts[0])))
 
-    def _decided(self, verdict: Verdict) -> None:
+    async def _decided(self, verdict: Verdict) -> None:
         """The answer is known; in a stream it begins now, while the rest is still being closed."""
         self.verdict = verdict
         if self.run.question.stream and not self.streaming.shown:
-            sample = self.run.sample(verdict.text)
-            new = not self.streaming.thought
-            self.streaming.put(self.layout.pieces(0, verdict.text, sample, thoughts=new))
+            self.streaming.put(await self._made(verdict, lambda: self._begun(verdict.text)))
+
+    def _begun(self, text: str) -> bytes:
+        return self.layout.pieces(0, text, self.run.sample(text), thoughts=not self.streaming.thought)
 
     async def _failed(self, error: Exception) -> Failure:
         """The error object; what had been spent until then is settled first."""

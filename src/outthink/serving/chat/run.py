@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -105,6 +105,11 @@ class StrategyRun:
         self.encoded.forget()
         self.question = self._original = replace(self.question, raw=[], extra={})
 
+    def forget_samples(self) -> None:
+        """Let go of what came with the samples beside their texts: of long ones that takes time."""
+        for choice in self.choices():
+            choice.forget()
+
     async def prepare_reader(self) -> None:
         """Read the request's schemas, which may take a while: after its budget was asked. Raises Failure."""
         if isinstance(self.question.request.answer, VoteReader):
@@ -120,7 +125,7 @@ class StrategyRun:
         """The same for ledger, log and traces: without what a client has written for a model to read."""
         return str(self.plan.public) if isinstance(self.plan, Spec) else self.name
 
-    async def go(self, decided: Callable[[Verdict], None], ceiling: int | None = None) -> Verdict:
+    async def go(self, decided: Callable[[Verdict], Awaitable[None]], ceiling: int | None = None) -> Verdict:
         """Carry it out; `decided` gets the verdict before what is still in flight has been closed."""
         request = self.question.request
         if ceiling is not None:
@@ -151,7 +156,7 @@ class StrategyRun:
             verdict = await self.plan(session, request)
             if verdict.answer is None and not verdict.text and opened.partial:
                 verdict = Verdict(None, opened.partial)
-            decided(verdict)
+            await decided(verdict)
             return verdict
 
         try:

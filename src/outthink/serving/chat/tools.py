@@ -174,11 +174,6 @@ class ToolCalls:
     def __bool__(self) -> bool:
         return bool(self._calls)
 
-    @property
-    def length(self) -> int:
-        """Characters of the calls, about."""
-        return sum(100 + sum(map(len, call.told)) for call in self._calls)
-
     def add(self, pieces: list[Json]) -> list[JsonDict]:
         """Add the pieces of one delta; returns what is new, with each call's place among all as its index."""
         several = len(pieces) > 1

@@ -24,7 +24,7 @@ from outthink.serving.accounting import Account
 from outthink.serving.failure import Failure, backend_auth, failure_of
 from outthink.serving.forward.stream import EventReader
 from outthink.serving.pool.backend import BackendLease
-from outthink.serving.pool.transport import Reply, Whole
+from outthink.serving.pool.transport import Reply, Whole, paced, write_paced
 from outthink.serving.protocols import RequestRecord
 
 # Whether a client could read what a backend has answered, and the error object where it could not. Only both
@@ -191,25 +191,28 @@ async def deliver(reply: Whole, passage: Passage) -> web.Response:
         record = account.passed(UNKNOWN, passage.tariff, stopped, status, error=failure.stored)
         record.stopped = "error"
     elif status >= 400:
-        passage.usage = ReplyUsage()
-        read_whole(body, passage.usage)  # most tell nothing
+        passage.usage = usage = ReplyUsage()
+        await _read_whole(body, usage)  # most tell nothing
         used = passage.counted(passage.usage.total())
         stopped = "error" if status not in OUTWAITED else "interrupted"
         record = account.passed(used, passage.tariff, stopped, status, body=body)
         record.stopped = "error"
     else:
         passage.usage = usage = ReplyUsage()
-        embeds = account.endpoint.endswith("/embeddings")
-        if len(body) <= LONG:
-            told = read_whole(body, usage, embeds=embeds)
-        else:
-            told = await asyncio.to_thread(read_whole, body, usage, embeds=embeds)
+        told = await _read_whole(body, usage, embeds=account.endpoint.endswith("/embeddings"))
         if told is not None and told.about_key:
             raise passage.refused_key(told.status)
         passage.judge(told)
         record = passage.record(status, told, body)
     await account.settle(record)
-    return web.Response(body=body, status=status, headers=head)
+    return web.Response(body=paced(body), status=status, headers=head)
+
+
+async def _read_whole(body: bytes, usage: ReplyUsage, *, embeds: bool = False) -> ErrorBody | None:
+    """The same as `read_whole`, of a long reply beside the event loop."""
+    if len(body) <= LONG:
+        return read_whole(body, usage, embeds=embeds)
+    return await asyncio.to_thread(read_whole, body, usage, embeds=embeds)
 
 
 def read_whole(body: bytes, usage: ReplyUsage, *, embeds: bool = False) -> ErrorBody | None:
@@ -351,7 +354,7 @@ class _Passing:
                 self._kept += shown
             if reader.done or reader.ended:
                 await self._settle()  # who has read the end may ask for the receipt at once
-            await self.response.write(shown)
+            await write_paced(self.response, shown)
         if refused and reader.failure is not None:
             raise self._passage.refused_key(reader.failure.status)
 

@@ -64,7 +64,7 @@ class EventReader:
     def __init__(self, *, hide_usage: bool = False, usage: ReplyUsage | None = None) -> None:
         self._hide = hide_usage
         self._events, self._decoder = Events(), Decoder(decode)
-        self._first: JsonObject = {}
+        self._first: JsonObject | None = None  # what the first chunk holds that others may repeat beside the counts
         self._like: tuple[bytes, bytes] | None = None  # both ends of an event that only adds text
         self._learnt = 0
         self._hidden = False  # the last event was taken out
@@ -171,7 +171,8 @@ class EventReader:
             self.ended = self.ended or chunk.get("type") in _LAST
             if self._hide and self._only_usage(chunk):
                 hidden += 1
-            self._first = self._first or chunk
+            if self._hide and self._first is None:
+                self._first = {name: value for name, value in chunk.items() if name not in _BESIDE_USAGE}
         if not hidden:
             if self.failure is None and not self.done and not any(_counts(chunk) for chunk in chunks):
                 self._learn(raw)
@@ -185,6 +186,7 @@ class EventReader:
         """Whether a chunk holds counts, and beside them nothing that it does not share with the first."""
         if chunk.get("choices") != [] or not isinstance(chunk.get("usage"), dict):
             return False
+        first = self._first or {}
         return all(
-            name in _BESIDE_USAGE or value in _EMPTY or self._first.get(name) == value for name, value in chunk.items()
+            name in _BESIDE_USAGE or value in _EMPTY or first.get(name) == value for name, value in chunk.items()
         )

@@ -49,6 +49,7 @@ class Whole:
 Reply = Response | Whole
 """What a backend answers, as it comes or whole."""
 _MOST = 1 << 20  # bytes of a refusal that are read
+_LONGEST = 128 << 20  # bytes of a whole reply; 2,000 long embeddings are as many
 
 
 class Read:
@@ -144,6 +145,22 @@ class _PartsPayload(aiohttp.payload.Payload):
                 await writer.write(view[at : at + _PIECE])
 
 
+def paced(content: bytes) -> bytes | aiohttp.payload.Payload:
+    """The body of a whole reply: a long one is written piece by piece."""
+    return content if len(content) <= _LONG else _PartsPayload(Parts((content,)), asyncio.Lock())
+
+
+async def write_paced(response: aiohttp.web.StreamResponse, content: bytes) -> None:
+    """Write a part of a reply that comes in events; a long one piece by piece."""
+    if len(content) <= _LONG:
+        await response.write(content)
+        return
+    view = memoryview(content)
+    for at in range(0, len(view), _PIECE):
+        await response.write(view[at : at + _PIECE])
+        await asyncio.sleep(0)
+
+
 class AiohttpTransport:
     """Connections to all backends, within one event loop."""
 
@@ -210,7 +227,8 @@ class AiohttpTransport:
             return await _read(await self.open(method, url, headers, body, timeouts))
         reply = await self._send(method, url, headers, body, timeouts)
         try:
-            if (plain := unpacked(reply)) is not reply:
+            plain, length = unpacked(reply), reply.response.content_length
+            if plain is not reply or length is None or length > _LONG:
                 return await _read(plain)
             return Whole(reply.status, reply.headers, await reply.response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -230,15 +248,19 @@ class AiohttpTransport:
 async def _read(reply: Response) -> Whole:
     """A reply, read to its end; a refusal as far as it comes: its status says more than that its text was cut off."""
     pieces: list[bytes] = []
+    size = 0
     try:
         async for piece in reply:
             pieces.append(piece)
+            if (size := size + len(piece)) > _LONGEST:
+                raise TransportFault("dropped", f"a reply of more than {_LONGEST >> 20} MiB")
     except TransportFault:
         if reply.status < 400:
             raise
     finally:
         await reply.aclose()
-    return Whole(reply.status, reply.headers, b"".join(pieces))
+    content = b"".join(pieces) if size <= _LONG else await asyncio.to_thread(b"".join, pieces)
+    return Whole(reply.status, reply.headers, content)
 
 
 _AT_ONCE = 1 << 14
