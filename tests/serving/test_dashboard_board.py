@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink.serving.dashboard.live import FINISHED, KEPT, LETTERS, REQUESTS, SAMPLES, VOTES, LiveRequests
-from outthink.serving.protocols import RequestRecord
-from outthink.serving.watch import LiveRequest
+from outthink.serving.protocols import AdmittedRequest, RequestRecord
 
 
-def begun(id: str) -> LiveRequest:
+def begun(id: str) -> AdmittedRequest:
     """A request that has begun."""
-    return LiveRequest(id, "k1", "/v1/chat/completions", "outthink/auto", False, 1000.0, "esc:n=4")
+    return AdmittedRequest(id, "k1", "/v1/chat/completions", "outthink/auto", "esc:n=4", False, 1000.0)
 
 
 def record(id: str, stopped: str = "finished") -> RequestRecord:

@@ -15,8 +15,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from outthink.serving.pool import BackendSettings
-from outthink.serving.protocols import RequestRecord
-from outthink.serving.watch import LiveRequest, Watcher
+from outthink.serving.protocols import AdmittedRequest, RequestRecord
+from outthink.serving.watch import Watcher
 from support.chat_server import ChatServer, Reply, Seen, chat, models, whole
 from support.proxy_server import CHAT, ProxyServer
 from support.waiting import until
@@ -40,7 +40,7 @@ class Live(Watcher):
         self.running: set[str] = set()
         self.began_in_all = 0
 
-    def began(self, running: LiveRequest) -> None:
+    def began(self, running: AdmittedRequest) -> None:
         """One more."""
         self.running.add(running.id)
         self.began_in_all += 1

@@ -19,7 +19,7 @@ from outthink.http.fields import JsonDict
 from outthink.http.usage import Usage
 from outthink.serving.pool.transport import paced
 from outthink.serving.protocols import AdmittedRequest, Idempotency, Key, Ledger, RequestRecord, Reservation, new_id
-from outthink.serving.watch import LiveRequest, Watchers
+from outthink.serving.watch import Watchers
 
 PASS = "pass-through"  # noqa: S105 - the name of a strategy
 
@@ -59,18 +59,23 @@ class Account:
             bound: tokens that it cannot exceed, where no reservation says so.
         """
         held = self.reservation
-        if held is None or not held.held:
-            tokens, usd = (bound, None) if held is None else (held.tokens, held.usd)
-            note = AdmittedRequest(
-                self.id, self.key.id, self.endpoint, self.model, strategy, self.stream, self.began, tokens, usd
-            )
-            self.ledger.note(note)
-        if not self.watchers:
-            return traceparent
-        request = LiveRequest(
-            self.id, self.key.id, self.endpoint, self.model, self.stream, self.began, strategy, traceparent
+        tokens, usd = (bound, None) if held is None else (held.tokens, held.usd)
+        request = AdmittedRequest(
+            self.id,
+            self.key.id,
+            self.endpoint,
+            self.model,
+            strategy,
+            self.stream,
+            self.began,
+            tokens,
+            usd,
+            traceparent,
         )
-        self.watchers.began(request)
+        if held is None or not held.held:
+            self.ledger.note(request)
+        if self.watchers:
+            self.watchers.began(request)
         return request.traceparent
 
     def first_token(self) -> None:

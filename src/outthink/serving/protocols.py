@@ -261,8 +261,15 @@ LOST = "lost"
 """`stopped` of a request whose process ended, or lost touch, before it was settled."""
 
 
-class AdmittedRequest(NamedTuple):
-    """A request that is being served, as far as it is known before its reply; `tokens` and `usd` are upper bounds."""
+@dataclass(slots=True)
+class AdmittedRequest:
+    """A request that is being served, as far as it is known before its reply.
+
+    Args:
+        started: seconds since the epoch.
+        tokens: upper bound, None where nobody knows one; so is `usd`, in dollars.
+        traceparent: the client's trace (W3C); a watcher that follows the request puts its own here, for its calls.
+    """
 
     id: str
     key_id: str
@@ -271,8 +278,9 @@ class AdmittedRequest(NamedTuple):
     strategy: str
     stream: bool
     started: float
-    tokens: int | None
-    usd: float | None
+    tokens: int | None = None
+    usd: float | None = None
+    traceparent: str | None = None
 
 
 class SearchTerms(TypedDict, total=False):

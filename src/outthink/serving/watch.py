@@ -8,31 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from outthink.serving.protocols import RequestRecord
+from outthink.serving.protocols import AdmittedRequest, RequestRecord
 
 _log = logging.getLogger("outthink.serving")
-
-
-@dataclass(slots=True)
-class LiveRequest:
-    """A request that is being answered.
-
-    Args:
-        started: seconds since the epoch.
-        traceparent: the client's trace (W3C); a watcher that follows the request puts its own here, for its calls.
-    """
-
-    id: str
-    key_id: str
-    endpoint: str
-    model: str
-    stream: bool
-    started: float
-    strategy: str
-    traceparent: str | None = None
 
 
 class RefusedRequest(NamedTuple):
@@ -55,7 +35,7 @@ class RefusedRequest(NamedTuple):
 class Watcher:
     """Is called in the event loop, so it must not wait; what it does not override does nothing."""
 
-    def began(self, request: LiveRequest) -> None:
+    def began(self, request: AdmittedRequest) -> None:
         """A request is admitted and reserved; `finished` follows, whatever happens."""
 
     def sampled(self, id: str, index: int, state: str, answer: str | None, tokens: int | None, backend: str) -> None:
@@ -94,7 +74,7 @@ class Watchers(Watcher):
         self._all = (*self._all, watcher)
         return watcher
 
-    def began(self, request: LiveRequest) -> None:
+    def began(self, request: AdmittedRequest) -> None:
         for watcher in self._all:  # no call in between: these two are told of every request
             try:
                 watcher.began(request)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from outthink.http.fields import JsonDict
-from outthink.serving.protocols import RequestRecord
-from outthink.serving.watch import LiveRequest, Watcher
+from outthink.serving.protocols import AdmittedRequest, RequestRecord
+from outthink.serving.watch import Watcher
 
 REQUESTS, KEPT, FINISHED = 256, 200, 20
 """Running requests that are followed, ended ones whose samples are kept, and ended ones that are listed."""
@@ -30,7 +30,7 @@ _ENDED = frozenset({"finished", "cancelled", "failed"})
 class RequestProgress:
     """One request with its samples and votes."""
 
-    request: LiveRequest
+    request: AdmittedRequest
     samples: dict[int, JsonDict] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     votes: list[tuple[str, float]] = field(default_factory=list)
@@ -95,7 +95,7 @@ class LiveRequests(Watcher):
         self._unseen = 0
         self._total = 0
 
-    def began(self, request: LiveRequest) -> None:
+    def began(self, request: AdmittedRequest) -> None:
         """A request has been admitted."""
         if len(self._running) >= REQUESTS:  # the oldest may never end; the newest are what one looks at
             self._running.popitem(last=False)

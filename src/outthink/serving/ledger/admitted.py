@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +34,7 @@ _LETTERS = 100
 _AGAIN = 30.0
 """Seconds until a folder that could not be written is tried again."""
 _PIECE = 500
+_noted = attrgetter(*(field.name for field in fields(AdmittedRequest) if field.name != "traceparent"))
 _log = logging.getLogger("outthink.serving.ledger")
 
 
@@ -56,12 +59,12 @@ class AdmissionNotes:
             return
         slot = self._free.pop()
         self._taken[request.id] = slot
-        note = encode([*request])
+        note = encode(_noted(request))
         if len(note) > _SLOT - _HEAD:  # names are clients' texts
-            short = request._replace(model=request.model[:_LETTERS], strategy=request.strategy[:_LETTERS])
-            note = encode([*short])
+            short = replace(request, model=request.model[:_LETTERS], strategy=request.strategy[:_LETTERS])
+            note = encode(_noted(short))
             if len(note) > _SLOT - _HEAD:
-                note = encode([*request._replace(model="", strategy="")])
+                note = encode(_noted(replace(request, model="", strategy="")))
         block, at = self._blocks[slot // _SLOTS], slot % _SLOTS * _SLOT
         block[at + _HEAD : at + _HEAD + len(note)] = note
         block[at : at + _HEAD] = len(note).to_bytes(_HEAD, "little")

@@ -21,8 +21,8 @@ from outthink.serving.accounting import PASS
 from outthink.serving.app import METRICS, App
 from outthink.serving.chat.backends import Policies
 from outthink.serving.failure import check_admin
-from outthink.serving.protocols import Key, RequestRecord
-from outthink.serving.watch import LiveRequest, Watcher
+from outthink.serving.protocols import AdmittedRequest, Key, RequestRecord
+from outthink.serving.watch import Watcher
 from outthink.strategies import strategies
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Metrics(Watcher):
         self._samples: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SAMPLES))
         self._running = 0
 
-    def began(self, request: LiveRequest) -> None:
+    def began(self, request: AdmittedRequest) -> None:
         """One more is being answered."""
         self._running += 1
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from outthink.core.plugins import need_extra
 from outthink.http.errors import masked_url
-from outthink.serving.protocols import RequestRecord
-from outthink.serving.watch import LiveRequest, Watcher
+from outthink.serving.protocols import AdmittedRequest, RequestRecord
+from outthink.serving.watch import Watcher
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -46,7 +46,7 @@ class Telemetry(Watcher):
         self._propagator = TraceContextTextMapPropagator()
         self._spans: dict[str, tuple[Span, dict[int, Span]]] = {}
 
-    def began(self, request: LiveRequest) -> None:
+    def began(self, request: AdmittedRequest) -> None:
         """Open the request's span, below the client's where it has one."""
         from opentelemetry import trace
 
