@@ -121,7 +121,7 @@ def test_no_long_reply_holds_the_event_loop_up(model: str) -> None:
     def answer(seen: Seen) -> Reply:
         return replies[seen.body["messages"][-1]["content"], seen.body.get("user") == "stream"]
 
-    with ChatServer(answer) as backend, ProxyServer(backend.url) as proxy:
+    with ChatServer(answer) as backend, ProxyServer(backend.url, timed=True) as proxy:
         proxy.chat(model, "names")  # what is imported on first use is now
         for name, streamed in replies:
             for asked in (False, True):

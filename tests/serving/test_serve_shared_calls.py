@@ -101,18 +101,18 @@ def test_one_call_reads_the_prompt_once(backend: ChatServer, proxy: ProxyServer)
     assert any("shared a call" in note for note in receipt["notes"])
 
 
-def test_long_shared_replies_hold_nobody_up(backend: ChatServer, proxy: ProxyServer) -> None:
-    ask(proxy)  # what is imported on first use is now
+def test_long_shared_replies_hold_nobody_up(backend: ChatServer) -> None:
     entries = [token("4", -1.0, [-2.0] * 5)] * 5000
     told = [{"index": at, "message": {"content": "4"}, "logprobs": {"content": entries}} for at in range(4)]
     for choice in told:
         choice["finish_reason"] = "stop"
     counts = {"prompt_tokens": PROMPT, "completion_tokens": 20_000, "total_tokens": PROMPT + 20_000}
-    backend.routes["/v1/chat/completions"] = whole({"choices": told, "usage": counts})
-    backend.seen.clear()
-    with all_brief(proxy):
-        assert ask(proxy, 4)["tokens"] == PROMPT + 20_000
-    assert asked(backend) == [4]
+    with ProxyServer(backend.url, timed=True) as proxy:
+        ask(proxy)  # what is imported on first use is now
+        backend.routes["/v1/chat/completions"] = whole({"choices": told, "usage": counts})
+        with all_brief(proxy):
+            assert ask(proxy, 4)["tokens"] == PROMPT + 20_000
+    assert asked(backend) == [2, 4]
 
 
 def test_fields_of_the_reply_belong_to_all(backend: ChatServer, proxy: ProxyServer) -> None:

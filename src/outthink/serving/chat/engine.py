@@ -129,22 +129,19 @@ class ChatEngine(OpenAIEngine):
         async with aclosing(self.generate_alone(chat_call) if shared is None else shared.events()) as events:
             async for event in events:
                 if isinstance(event, Finish):
-                    # Calls become text, so that strategies can vote on them.
-                    brief = choice.size <= LONG
-                    if tail := choice.tail if brief else await asyncio.to_thread(lambda: choice.tail):
-                        pieces.append(tail)
+                    given, brief = (choice, pieces), choice.size <= LONG
+                    if tail := self._keep(*given) if brief else await asyncio.to_thread(self._keep, *given):
                         yield Delta(tail, "", event.completion_tokens)
-                    if brief:
-                        self._keep(choice, pieces)
-                    else:
-                        await asyncio.to_thread(self._keep, choice, pieces)
                 elif event.text:
                     pieces.append(event.text)
                 yield event
 
-    def _keep(self, choice: RawChoice, pieces: list[str]) -> None:
-        choice.text = writable("".join(pieces))  # as the session has it
+    def _keep(self, choice: RawChoice, pieces: list[str]) -> str:
+        """Note a finished sample; its calls as text, so that strategies can vote on them."""
+        tail = choice.tail
+        choice.text = writable("".join([*pieces, tail]))  # as the session has it
         self.samples.setdefault(choice.text, choice)
+        return tail
 
     def conclude(self, call: Call, reading: CompletionParser, decoder: Decoder) -> Finish:
         """The last event of a completion."""
