@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections import defaultdict
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -108,3 +109,64 @@ def test_events_of_a_response_are_texts_too(end: str) -> None:
     lines = [json.loads(line[6:]) for line in came.splitlines() if line.startswith(b"data: ")]
     shown = "".join(line.get("delta", "") for line in lines)
     assert shown == f"so {KEY[:3]}***!"
+
+
+def token(text: str) -> dict[str, Any]:
+    """A token as log-probabilities have it: its text, its bytes, and itself among the alternatives."""
+    told = {"token": text, "logprob": -0.5, "bytes": [*text.encode()]}
+    return {**told, "top_logprobs": [told, {"token": "z", "logprob": -3, "bytes": [122]}]}
+
+
+def spelled(value: Any, name: str, rank: int | None = None) -> str:
+    """What the values of a name make up, in their order; of alternatives those of a rank."""
+    if isinstance(value, list):
+        return "".join(spelled(item, name, rank) for item in value)
+    if not isinstance(value, dict):
+        return ""
+    if rank is not None and "top_logprobs" in value:
+        return spelled(value["top_logprobs"][rank : rank + 1], name)
+    own = value.get(name)
+    text = own if isinstance(own, str) else "".join(map(chr, own)) if isinstance(own, list) and name == "bytes" else ""
+    inside = [each for key, each in value.items() if key not in (name, "top_logprobs") or isinstance(each, dict)]
+    return text + spelled(inside, name, rank)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 30])
+def test_no_list_spells_a_key(size: int) -> None:
+    pieces = ["so ", *(KEY[at : at + size] for at in range(0, len(KEY), size)), " ok"]
+    tokens = [token(piece) for piece in pieces]
+    unnamed = [{"bytes": [*piece.encode()]} for piece in pieces]
+    legacy = {"tokens": pieces, "top_logprobs": [{piece: -1} for piece in pieces]}
+    for choice in (
+        {"message": {"content": [{"type": "text", "text": piece} for piece in pieces]}},
+        {"message": {"content": "a"}, "logprobs": {"content": tokens}},
+        {"message": {"content": "token"}, "logprobs": {"token": unnamed}},
+        {"text": "a", "logprobs": legacy},
+    ):
+        content = json.dumps({"choices": [{"index": 0, **choice}], "usage": {"total_tokens": 3}}, indent=1).encode()
+        (whole,) = passed([content[:99], content[99:]])
+        said = json.loads(whole)
+        for rank in (None, 0):
+            for name in ("text", "token", "bytes"):
+                assert not any(half in spelled(said, name, rank) for half in HALVES)
+        assert not any(half in "".join(said["choices"][0].get("logprobs", {}).get("tokens", ())) for half in HALVES)
+        assert said["usage"] == {"total_tokens": 3}
+        assert b"***" in whole or b"null" in whole
+    events = [
+        b'data: {"choices": [{"index": 0, "logprobs": {"content": %s}}]}\n\n' % json.dumps(tokens[at : at + 2]).encode()
+        for at in range(0, len(tokens), 2)
+    ]
+    told = [json.loads(event[6:]) for event in passed([*events, b"data: [DONE]\n\n"])[:-1]]
+    assert len(told) == len(events)
+    for rank in (None, 0):
+        for name in ("token", "bytes"):
+            assert not any(half in spelled(told, name, rank) for half in HALVES)
+        assert spelled(told, "token", rank).endswith("*** ok")
+
+
+def test_a_reply_whose_lists_spell_nothing_stays_as_it_came() -> None:
+    choice = {"message": {"content": [{"type": "text", "text": "a"}] * 3}, "logprobs": {"content": [token("so ")]}}
+    content = json.dumps({"choices": [choice]}, indent=2).encode()
+    assert passed([content]) == [content]
+    long = json.dumps({"choices": [choice] * 9000}).encode()
+    assert b"".join(passed([long[at : at + 9000] for at in range(0, len(long), 9000)])) == long

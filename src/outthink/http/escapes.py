@@ -1,14 +1,20 @@
 """How a text is written within another: escaped for JSON, a URL, HTML or a mail, in base64, base32 or in figures.
 
-Knows the forms of a letter, and how a text is found in any mixture of them. Does not know what is looked for.
+Knows the forms of a letter, how a text is found in any mixture of them, and in the elements of lists that hold a piece
+each. Does not know what is looked for.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import re
-from collections.abc import Callable, Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from html.entities import html5
+from itertools import accumulate
+
+from outthink.http.events import Json
 
 
 def packed(raw: bytes) -> set[bytes]:
@@ -33,6 +39,19 @@ def _in_base(raw: bytes, encode: Callable[[bytes], bytes], turns: int, bits: int
         encode(b"\0" * before + raw)[-(-before * 8 // bits) : (before + len(raw)) * 8 // bits]
         for before in range(turns)
     }
+
+
+def halves_of(secret: bytes) -> Iterator[bytes]:
+    """Both halves of a secret: either can only be of it."""
+    letters = secret.decode("utf-8", "surrogateescape")
+    middle = (len(letters) + 1) // 2  # of letters: half of one would be left where it is masked
+    return (half.encode("utf-8", "surrogateescape") for half in (letters[:middle], letters[-middle:]))
+
+
+def alone(words: Iterable[bytes]) -> re.Pattern[bytes] | None:
+    """Words that stand alone."""
+    found = [re.escape(word) for word in words]
+    return re.compile(rb"(?<![\w-])(?:" + b"|".join(found) + rb")(?![\w-])") if found else None
 
 
 _NAMED = {
@@ -83,3 +102,72 @@ def _forms(letter: str) -> bytes:
         *named,
     ]
     return b"(?:" + b"|".join([*forms, rb"\+"] if letter == " " else forms) + b")"
+
+
+# A text of which the elements of a list hold a piece each: parts of a message, tokens with their log-probabilities.
+
+_LISTS = (b'"token', b'"type"')
+"""In replies whose lists may spell something: names of their elements."""
+_TOPS = "top_logprobs"
+_BESIDE: dict[str, Json] = {"bytes": None, _TOPS: []}
+"""Other forms of a token, and what stands there if it is not told."""
+
+
+def without_spelled(content: bytes, secret: re.Pattern[bytes], mask: bytes) -> bytes:
+    """A JSON reply in which no list spells a secret; as it came where none does."""
+    if _LISTS[0] not in content and content.count(_LISTS[1]) < 2:
+        return content
+    try:
+        reply = json.loads(content)
+    except (ValueError, RecursionError):
+        return content
+    waiting, found = [reply], False
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, dict):
+            waiting += here.values()
+            if isinstance(tokens := here.get("tokens"), list) and _mask(tokens, secret, mask):
+                here[_TOPS], found = [], True
+        elif isinstance(here, list):
+            found = _mask(here, secret, mask) or found
+            waiting += here
+    return json.dumps(reply).encode() if found else content
+
+
+def _mask(items: list[Json], secret: re.Pattern[bytes], mask: bytes) -> bool:
+    """Mask what the elements of a list spell by themselves or under one name; whether they did."""
+    texts = [_text(item) for item in items]
+    found = _masked(texts, secret, mask)
+    for at in found:
+        items[at] = texts[at].decode("utf-8", "replace")
+    told = [item for item in items if isinstance(item, dict)]
+    for name in {name for item in told for name, value in item.items() if isinstance(value, str) or name == "bytes"}:
+        texts = [_text(item.get(name)) for item in told]
+        for at in (more := _masked(texts, secret, mask)):
+            told[at] |= {beside: nothing for beside, nothing in _BESIDE.items() if beside in told[at]}
+            told[at][name] = texts[at].decode("utf-8", "replace") if name != "bytes" else None
+        found |= more
+    tops = [top for item in told if isinstance(top := item.get(_TOPS), list)]
+    ranks = [[top[rank] for top in tops if rank < len(top)] for rank in range(max(map(len, tops), default=0))]
+    return any([bool(found), *(_mask(rank, secret, mask) for rank in ranks)])
+
+
+def _text(value: Json) -> bytes:
+    """A text, or one that is written as its bytes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    figures = value if isinstance(value, list) else ()
+    return bytes(each for each in figures if isinstance(each, int) and 0 <= each < 256)
+
+
+def _masked(texts: list[bytes], secret: re.Pattern[bytes], mask: bytes) -> set[int]:
+    """Take a secret out of texts that follow each other; the places of those that have changed."""
+    ends, changed = [*accumulate(map(len, texts))], set()
+    for match in reversed([*secret.finditer(b"".join(texts))]):  # so that what is before it keeps its place
+        first, last = bisect_right(ends, match.start()), bisect_left(ends, match.end())
+        for at in range(first, last + 1):
+            begin = ends[at - 1] if at else 0
+            kept = texts[at][: max(0, match.start() - begin)], texts[at][match.end() - begin :]
+            texts[at] = kept[0] + (mask if at == first else b"") + (kept[1] if at == last else b"")
+            changed.add(at)
+    return changed

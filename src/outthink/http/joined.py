@@ -27,6 +27,10 @@ _LAST = re.compile(
 _USUAL = (b"content", b"text", b"reasoning_content", b"reasoning", b"delta", b"arguments")
 """What most events differ in."""
 
+_TOPS = re.compile(rb'"top_logprobs"\s*:\s*\[(?:[^\[\]"]|"(?:[^"\\]|\\.)*"|\[[^\]]*\])*\]')
+_BYTES = re.compile(rb'"bytes"\s*:\s*\[[\d,\s]*\]')
+"""A token's other form."""
+
 _Path = tuple[bytes, bytes, bytes]
 """A text's name, and the numbers of its choice and of its part."""
 
@@ -37,6 +41,22 @@ class _Held(NamedTuple):
     text: bytes
     before: bytes
     after: bytes
+
+
+class _Tops:
+    """The alternatives of the tokens in a line: those of one rank are a text of their own."""
+
+    def __init__(self, line: bytes) -> None:
+        self._spans = [match.span() for match in _TOPS.finditer(line)] if b'"top_logprobs"' in line else []
+        self._ranks: dict[int, int] = {}
+
+    def name(self, field: re.Match[bytes]) -> bytes:
+        """The name of a text's path."""
+        for begin, end in self._spans:
+            if begin < field.start() < end:
+                self._ranks[begin] = self._ranks.get(begin, 0) + 1
+                return b"%s %d" % (field[1], self._ranks[begin])
+        return field[1]
 
 
 class SecretForms:
@@ -101,14 +121,14 @@ class SecretJoints:
         fields = list(_FIELD.finditer(line))
         numbers = [field[3] for field in fields if field[3] is not None and field[1].endswith(b"index")]
         choice = part = numbers[0] if numbers else b""
-        written, at = b"", 0
+        written, at, tops, spelled = b"", 0, _Tops(line), False
         self._like = None
         for field in fields:
             name, raw, number = field.groups()
             if number is not None:
                 part = number if name.endswith(b"index") else part
                 continue
-            path, text = (name, choice, part), _read(raw)
+            path, text = (tops.name(field), choice, part), _read(raw)
             if not self._suspect(path, text):
                 if name in _USUAL and not last:
                     self._like = line[: field.start(2)], line[field.end(2) :], path
@@ -117,8 +137,10 @@ class SecretJoints:
             if held:
                 self._held[path] = _Held(held, line[: field.start(2)], line[field.end(2) :])
             if shown != text:
+                spelled = spelled or b"token" in path[0]
                 written, at = written + line[at : field.start(2)] + _write(shown), field.end(2)
-        return choice, written + line[at:]
+        rest = written + line[at:]
+        return choice, _BYTES.sub(b'"bytes": null', rest) if spelled else rest
 
     def _suspect(self, path: _Path, text: bytes) -> bool:
         """Whether the text up to here may hold a secret or begin one; else this is noted as shown."""

@@ -6,15 +6,16 @@ repeat them: as they are, escaped for JSON, URLs, HTML or mails, in base64 and t
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Self
 from urllib.parse import parse_qsl
 
-from outthink.http.escapes import packed, repacked, unescaped, written
+from outthink.http.escapes import alone, halves_of, packed, repacked, unescaped, without_spelled, written
+from outthink.http.events import LONG
 from outthink.http.joined import SecretForms, SecretJoints
 from outthink.http.transport import Response, TransportFault
 
@@ -23,7 +24,8 @@ _ANYWHERE, _MIXED, _ALONE, _IN_ERRORS = 8, 7, 5, 3
 """Letters from which a secret is masked within words, and so one that is no plain word or number; from which such a
 one is masked where it stands alone, and any where errors are told."""
 _PUBLIC = ("api-version", "api_version", "version")  # terms of a query that may well stand in an answer
-_LONGEST_LINE = 1 << 16
+_LONGEST_LINE, _LONGEST_OBJECT = 1 << 16, 1 << 20
+_SPACE = b" \t\r\n\xef\xbb\xbf"
 
 
 class SecretMask:
@@ -35,7 +37,7 @@ class SecretMask:
         long = [secret for secret in raw if len(secret) >= (_MIXED if _is_mixed(secret) else _ANYWHERE)]
         short = [secret for secret in raw if len(secret) >= _IN_ERRORS and secret not in long]
         # Halves too, where they are long enough to be nobody's word: events may cut a secret in two.
-        halves = [half for secret in long if len(secret) >= 2 * _ANYWHERE for half in _halves(secret)]
+        halves = [half for secret in long if len(secret) >= 2 * _ANYWHERE for half in halves_of(secret)]
         forms = [form for secret in long for form in packed(secret)]
         self._plain = (*long, *halves, *forms)
         self._rare = {form for secret in long for form in repacked(secret)}
@@ -49,7 +51,7 @@ class SecretMask:
         )
         # A short one without a digit or a sign, such as EMPTY, is a placeholder that an answer may well hold.
         telling = [word for word in short if len(word) >= _ALONE and _is_mixed(word)]
-        self._telling, self._words = _words(telling), _words(short)
+        self._telling, self._words = alone(telling), alone(short)
         self.longest = 6 * max(map(len, long), default=0)  # letters of its longest form
 
     def content(self, content: bytes, *, error: bool = False) -> bytes:
@@ -68,6 +70,11 @@ class SecretMask:
                 content = self._pattern.sub(MASK, content)
         words = self._words if error else self._telling
         return content if words is None else words.sub(MASK, content)
+
+    def object(self, content: bytes, *, error: bool) -> bytes:
+        """The same of a whole object of JSON, of which no list spells a secret, either."""
+        forms = self.in_pieces
+        return self.content(content if forms is None else without_spelled(content, forms.whole, MASK), error=error)
 
     def text(self, text: str) -> str:
         """A text of an error or a header without secrets."""
@@ -94,6 +101,7 @@ class MaskedResponse:
         self._reply, self._mask, self.status = reply, mask, reply.status
         self.headers = mask.headers(reply.headers)
         self._error = reply.status >= 400
+        self._is_object: bool | None = None  # and none that is long
         self._held = b""
         self._joints = SecretJoints(mask.in_pieces) if mask.in_pieces is not None and not self._error else None
         self._ended = False
@@ -110,8 +118,13 @@ class MaskedResponse:
                 piece, self._ended = b"", True
             except TransportFault as fault:  # what came before it is handed on first
                 piece, self._ended, self._end = b"", True, self._mask.fault(fault)
-            if self._held or not piece.endswith((b"\n", b"\r")):
+            if self._held or self._is_object is None or not piece.endswith((b"\n", b"\r")):
                 piece = self._whole_lines(self._held + piece)
+            if self._is_object:
+                if not piece:
+                    continue
+                mask = partial(self._mask.object, piece, error=self._error)
+                return mask() if len(piece) <= LONG else await asyncio.to_thread(mask)
             if self._joints is not None:
                 piece = self._joints.lines(piece)
                 if self._ended and (rest := self._joints.close()):
@@ -122,6 +135,12 @@ class MaskedResponse:
 
     def _whole_lines(self, content: bytes) -> bytes:
         """What may go on now: whole lines, or all but the end of a line that is too long to be kept."""
+        if self._is_object is None and content:
+            self._is_object = content.lstrip(_SPACE)[:1] == b"{"
+        self._is_object = self._is_object and len(content) <= _LONGEST_OBJECT
+        if self._is_object and not self._ended:  # only the whole of it tells what its lists spell
+            self._held = content
+            return b""
         end = max(content.rfind(b"\n"), content.rfind(b"\r")) + 1
         if self._ended:
             end = len(content)
@@ -179,15 +198,3 @@ def _bare(text: bytes) -> bytes:
 
 def _is_mixed(secret: bytes) -> bool:
     return not (secret.isalpha() or secret.isdigit())
-
-
-def _halves(secret: bytes) -> Iterator[bytes]:
-    letters = secret.decode("utf-8", "surrogateescape")
-    middle = (len(letters) + 1) // 2  # of letters: half of one would be left where it is masked
-    return (half.encode("utf-8", "surrogateescape") for half in (letters[:middle], letters[-middle:]))
-
-
-def _words(words: Iterable[bytes]) -> re.Pattern[bytes] | None:
-    """Words that stand alone."""
-    found = [re.escape(word) for word in words]
-    return re.compile(rb"(?<![\w-])(?:" + b"|".join(found) + rb")(?![\w-])") if found else None
