@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import Event
 
 import pytest
 
@@ -86,6 +88,12 @@ def test_calls_of_one_request_that_wait_for_each_other_are_not_late() -> None:
             assert len(backend.calls) >= 4
 
 
+def asked(path: str, body: dict[str, str]) -> bytes:
+    """A request as it is sent."""
+    content = json.dumps(body)
+    return f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n\r\n{content}".encode()
+
+
 def test_a_slow_reader_gets_everything() -> None:
     with (
         ChatServer(answer) as backend,
@@ -96,3 +104,50 @@ def test_a_slow_reader_gets_everything() -> None:
         while not received.endswith(b"0\r\n\r\n") and (piece := client.recv(1 << 20)):
             received += piece
         assert received.count(b"data: ") == 121
+
+
+def test_who_reads_a_whole_reply_slowly_gets_all_of_it() -> None:
+    size, pause = 32 << 20, Event()
+    long = whole({"data": [{"embedding": "x" * size}], "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+    with (
+        ChatServer(routes={"/v1/embeddings": long}) as backend,
+        ProxyServer(backend.url, limits={"write_seconds": 0.8}) as proxy,
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as client,
+    ):
+        client.sendall(asked("/v1/embeddings", {"model": "toy", "input": "a"}))
+        received = 0
+        while received < size and (piece := client.recv(1 << 20)):
+            received += len(piece)
+            pause.wait(len(piece) / (16 << 20))  # about two seconds in all
+        assert received >= size
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system keeps what it has taken")
+def test_a_connection_whose_last_reply_is_not_read_ends() -> None:
+    short = whole({"data": [{"embedding": "x" * 50_000}], "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+    with (
+        ChatServer(routes={"/v1/embeddings": short}) as backend,
+        ProxyServer(backend.url, limits={"write_seconds": 0.5, "idle_seconds": 0.5}) as proxy,
+        socket.socket() as client,
+    ):
+
+        def unsent() -> int:
+            assert proxy.app._runner is not None
+            [connection] = proxy.app._runner.server.connections  # type: ignore[union-attr]
+            return connection.transport.get_write_buffer_size()  # type: ignore[union-attr]
+
+        def gone() -> bool:
+            try:
+                client.send(b"\r\n")
+            except ConnectionError:
+                return True
+            return False
+
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", proxy.port))
+        for count in range(1, 1000):
+            client.sendall(asked("/v1/embeddings", {"model": "toy", "input": "a"}))
+            until(lambda count=count: len(proxy.ledger.records) == count, "the reply")  # type: ignore[attr-defined]
+            if unsent():
+                break
+        until(gone, "the end of its connection")

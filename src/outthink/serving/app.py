@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
@@ -267,6 +270,8 @@ def _unauthorised(bearer: str | None, forwarded: str | None) -> Failure:
 # client leaves, which is what closes the backends' connections.
 
 _http_log = logging.getLogger("outthink.serving.http")
+_SLOWEST = 2048
+"""Bytes a second that a client has to take of a long reply."""
 
 
 class _Server(web.Server):
@@ -289,7 +294,8 @@ class _Server(web.Server):
 class _Connection(RequestHandler):
     """One client's connection: `head_seconds` for its first head, `idle_seconds` before each of the others.
 
-    A client that takes nothing of its reply for `write_seconds` is left, which ends its request and frees its place.
+    A client that takes nothing of its reply for `write_seconds`, or next to nothing, is left: its request ends, and its
+    place is free.
     """
 
     def __init__(self, server: _Server, refuse: Callable[[Failure, None], None], limits: Limits) -> None:
@@ -305,11 +311,14 @@ class _Connection(RequestHandler):
         self._refuse = refuse
         self._head_seconds = min(limits.head_seconds, limits.idle_seconds)
         self._write_seconds = limits.write_seconds
-        self._unread: asyncio.TimerHandle | None = None
+        self._unread: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first head; aiohttp has set its timer to `idle_seconds`, so it is set again."""
         super().connection_made(transport)
+        if sys.platform == "linux":  # also what is too little for a pause, and what is left when we have closed
+            told = transport.get_extra_info("socket")
+            told.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(self._write_seconds * 1000))
         if self._keepalive_handle is not None:
             self._keepalive_handle.cancel()
             self._next_keepalive_close_time = ends = self._loop.time() + self._head_seconds
@@ -318,7 +327,7 @@ class _Connection(RequestHandler):
     def pause_writing(self) -> None:
         """The buffers between us and the client are full: it must take something soon."""
         super().pause_writing()
-        self._unread = self._loop.call_later(self._write_seconds, self._leave)
+        self._unread = self._loop.call_soon(self._look, math.inf)  # when all that is written now is in the buffers
 
     def resume_writing(self) -> None:
         """The client has taken enough."""
@@ -335,9 +344,15 @@ class _Connection(RequestHandler):
             self._unread.cancel()
             self._unread = None
 
-    def _leave(self) -> None:
-        if self.transport is not None:
+    def _look(self, before: float) -> None:
+        """Leave a client that has taken too little since so many bytes stood in the buffers."""
+        if self.transport is None:
+            return
+        left = self.transport.get_write_buffer_size()
+        if before - left < _SLOWEST * self._write_seconds:
             self.transport.abort()  # closing would wait until the client has read the rest
+        else:
+            self._unread = self._loop.call_later(self._write_seconds, self._look, left)
 
     def handle_error(
         self,
