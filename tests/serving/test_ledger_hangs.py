@@ -109,6 +109,60 @@ def test_what_hangs_while_nobody_asks_is_noticed_as_well(ledger_url: str, tmp_pa
     asyncio.run(job())
 
 
+def test_trying_it_again_holds_nobody_up(ledger_url: str, tmp_path: Path) -> None:
+    hanging = Hanging(ledger_url)
+
+    async def job() -> None:
+        ledger = DurableLedger(hanging, tmp_path / "spool", Rules())
+        await ledger.open()
+        hanging.answers.clear()
+        await eventually(lambda: ledger.problem is not None)
+        ends, at = time.monotonic() + 6.0, 0
+        while time.monotonic() < ends:
+            began, at = time.monotonic(), at + 1
+            await ledger.settle(Reservation(f"r{at}", "a"), record(f"r{at}", "a"))
+            assert time.monotonic() - began < 1.0
+            await asyncio.sleep(0.05)
+        assert sum(thread.name == "outthink-ledger-reader" for thread in threading.enumerate()) < 12
+        hanging.answers.set()
+        await eventually(lambda: ledger.problem is None)
+        await ledger.close()
+
+    asyncio.run(job())
+
+
+def test_a_local_disk_that_hangs_as_well_leaves_records_in_memory(
+    ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, disk, force = Hanging(ledger_url), threading.Event(), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        disk.wait()
+        force(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    async def job() -> None:
+        ledger = DurableLedger(hanging, tmp_path / "spool", Rules())
+        await ledger.open()
+        hanging.answers.clear()
+        began = time.monotonic()
+        await ledger.settle(Reservation("r1", "a"), record("r1", "a"))
+        assert time.monotonic() - began < 2 * NOTICED
+        assert "local disk" in (ledger.problem or "")
+        began = time.monotonic()
+        await ledger.settle(Reservation("r2", "a"), record("r2", "a"))
+        assert time.monotonic() - began < 1.0
+        disk.set()
+        hanging.answers.set()
+        await eventually(lambda: ledger.problem is None)
+        await ledger.close()
+
+    asyncio.run(job())
+    doing(ledger_url, lambda ledger: asyncio.sleep(0), spool=tmp_path / "spool")
+    assert sorted(rows(ledger_url, "SELECT id FROM requests")) == [("r1",), ("r2",)]
+
+
 def test_one_that_hangs_at_the_end_holds_up_nothing_and_loses_nothing(ledger_url: str, tmp_path: Path) -> None:
     hanging = Hanging(ledger_url)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,8 @@ from outthink.serving.ledger import DurableLedger, Rules, open_durable, open_led
 from outthink.serving.ledger.database import MIGRATIONS, ConnectionLost, migrate
 from outthink.serving.ledger.memory import MemoryLedger
 from outthink.serving.ledger.sqlite import SqliteDatabase
-from outthink.serving.protocols import Idempotency, Key, LedgerDown, Reservation
-from support.ledgers import connected, doing, new_key, opened, record, rows
+from outthink.serving.protocols import AdmittedRequest, Idempotency, Key, LedgerDown, Reservation
+from support.ledgers import NOON, connected, doing, new_key, opened, record, rows
 from support.postgres import PostgresServer
 from support.waiting import PATIENCE, eventually
 
@@ -175,6 +176,81 @@ def test_a_full_disk_crashes_nothing(ledger_url: str, tmp_path: Path, monkeypatc
         (spent,) = await ledger.spend("key")
         assert (spent.requests, spent.tokens) == (7, 7)
         await ledger.close()
+
+    asyncio.run(job())
+
+
+def test_records_that_no_disk_takes_are_named_at_the_end_and_found_lost_later(
+    ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch, full, force = Switch(ledger_url), [True], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        force(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    async def job() -> None:
+        ledger = DurableLedger(switch, tmp_path / "spool", Rules())
+        await ledger.open()
+        switch.gone = True
+        for number in ("r1", "r2", "r3"):
+            ledger.note(AdmittedRequest(number, "a", "/v1/chat/completions", "tiny", "single", False, NOON, 9, None))
+            await ledger.settle(Reservation(number, "a"), record(number, "a", tokens=1))
+        full[0] = False
+        await ledger.settle(Reservation("r4", "a"), record("r4", "a", tokens=1))  # and with it those before it
+        full[0] = True
+        ledger.note(AdmittedRequest("r5", "a", "/v1/chat/completions", "tiny", "single", False, NOON, 9, None))
+        await ledger.settle(Reservation("r5", "a"), record("r5", "a", tokens=1))
+        with pytest.raises(LedgerDown, match=r"^1 records are lost.*No space left.*: r5$"):
+            await ledger.close()
+
+    asyncio.run(job())
+    switch.gone = full[0] = False
+    doing(ledger_url, lambda ledger: asyncio.sleep(0), spool=tmp_path / "spool")
+    stopped = dict(rows(ledger_url, "SELECT id, stopped FROM requests"))
+    assert stopped == {**dict.fromkeys(("r1", "r2", "r3", "r4"), "finished"), "r5": "lost"}
+
+
+def test_what_waits_is_settled_between_requests(ledger_url: str, tmp_path: Path) -> None:
+    switch, spool, count = Switch(ledger_url), tmp_path / "spool", 4000
+
+    async def job() -> None:
+        ledger = DurableLedger(switch, spool, Rules())
+        await ledger.open()
+        switch.gone = True
+        waiting = [record(f"r{at}", "a", tokens=1) for at in range(count)]
+        await asyncio.gather(*(ledger.settle(Reservation(item.id, "a"), item) for item in waiting))
+        switch.gone = False
+        await back(ledger)
+        await ledger.settle(Reservation("new", "a"), record("new", "a", tokens=1))
+        assert len(list(spool.iterdir())) == 1
+        await eventually(lambda: not list(spool.iterdir()))
+        (spent,) = await ledger.spend("key")
+        assert (spent.requests, spent.tokens) == (count + 1, count + 1)
+        await ledger.close()
+
+    asyncio.run(job())
+
+
+def test_what_is_old_is_deleted_between_requests(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    doing(url, lambda ledger: ledger.settle(Reservation("old", "a"), record("old", "a", started=1.0)))
+    database = connected(url)
+    database.begin([])
+    for _ in range(15):  # 32,768 rows
+        columns = "key_id, model, strategy, stopped, started, error, swept, record"
+        database.execute(f"INSERT INTO requests SELECT lower(hex(randomblob(9))), {columns} FROM requests")
+    database.commit()
+    database.close()
+
+    async def job() -> None:
+        async with opened(url, rules=Rules(keep=86_400.0)) as ledger:
+            await ledger.settle(Reservation("new", "a"), record("new", "a", started=time.time()))
+            assert rows(url, "SELECT COUNT(*) FROM requests")[0][0] > 1
+            await eventually(lambda: rows(url, "SELECT id FROM requests") == [("new",)])
 
     asyncio.run(job())
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, Unpack
 
-from outthink.serving.ledger import queries, writer
+from outthink.serving.ledger import queries
 from outthink.serving.ledger.admitted import AdmissionNotes
 from outthink.serving.ledger.database import Connect, Database
 from outthink.serving.ledger.outage import PATIENCE, Link, Offline, Spool
 from outthink.serving.ledger.queries import KeyCache, ReaderThread
-from outthink.serving.ledger.reservations import ReservationRequest, Settlement, check_bounds, release
+from outthink.serving.ledger.reservations import ReservationRequest, Settlement, check_bounds
 from outthink.serving.ledger.writer import Rules, Writer
 from outthink.serving.protocols import (
     PREFIX,
@@ -46,6 +46,10 @@ _WRITTEN = 10.0
 _AT_MOST = 0.25
 """Seconds between looks for a key that is not known, however many ask with wrong ones."""
 _WATCH_EVERY = 0.1
+_FIRST, _LONGEST = 0.5, 2.0
+"""Seconds between attempts to reach a database that is gone."""
+_NAMED = 1000
+"""Lost requests that are told by their ids."""
 _SOON = 0.005
 _LOOK_SECONDS = 1.0
 """What a look at the table of keys may take: with one a second, a database that hangs is noticed within two."""
@@ -81,7 +85,11 @@ class DurableLedger:
         self._loop: asyncio.AbstractEventLoop
         self._looked = 0.0
         self._known_version = (-1, -1, 0.0)
+        self._prober = ReaderThread(connect)
+        self._unsafe: list[str] = []
+        """Requests whose records were in memory alone: their notes stay until that has changed."""
         self._looking: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -100,28 +108,54 @@ class DurableLedger:
         self._looking = asyncio.create_task(self._look_again())
 
     async def close(self) -> None:
-        """Write what is queued and disconnect."""
+        """Write what is queued and disconnect. Raises LedgerDown where records are lost, with their requests' ids."""
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
         self._writer.stop()
         while self._writer.alive:  # noqa: ASYNC110 - of a thread, not of ours
             await asyncio.sleep(_SOON)
-        await self._reader.close()
-        await self._pages.close()
+        for thread in (self._reader, self._pages, self._prober):
+            thread.give_up(0.0)  # nobody waits for an answer any more
+            await thread.close()
+        self._forget_notes()
         self._notes.close()
         if self._watching is not None:  # until here: what is written last may hang as well
             self._watching.cancel()
             self._watching = None
+        if lost := self._offline.lost:
+            more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+            why = f"{self.problem}; requests: {', '.join(lost[:_NAMED])}{more}"
+            raise LedgerDown(f"{len(lost)} records are lost, neither the database nor the local disk takes them", why)
 
     async def _watch(self) -> None:
-        """Give up threads that hang."""
+        """Give up threads that hang, and try a database that is gone beside the thread that serves requests."""
+        pause, due = _FIRST, 0.0
         while True:
             await asyncio.sleep(_WATCH_EVERY)
             self._writer.give_up()
             if self._reader.give_up():
                 self._writer.doubt()
             self._pages.give_up(None if self.problem is None else PATIENCE)
+            self._prober.give_up()
+            self._forget_notes()
+            if self.problem is None:
+                pause, due = _FIRST, 0.0
+            elif self._probing is None or self._probing.done():
+                due = due or time.monotonic() + pause
+                if self._looking is not None and time.monotonic() >= due:
+                    self._probing = asyncio.create_task(self._probe())
+                    pause, due = min(pause * 2, _LONGEST), 0.0
+
+    async def _probe(self) -> None:
+        try:
+            await self._prober.ask(self._writer.upkeep.renew)
+        except LedgerDown:
+            pass  # it is known
+        else:
+            self._writer.look()
+        finally:
+            self._prober.leave()
 
     @property
     def guarded(self) -> bool:
@@ -160,6 +194,8 @@ class DurableLedger:
             await self._look()
         except LedgerDown as error:
             _log.warning("keys cannot be looked up: %s", error)
+            if self.problem is None:
+                self._writer.look()
 
     async def _look(self) -> None:
         self._looked = time.monotonic()
@@ -201,7 +237,7 @@ class DurableLedger:
         try:
             return await asyncio.shield(future)  # a reservation that is written must be known, or it is never released
         except asyncio.CancelledError:  # the client has left, and the thread may be writing it just now
-            self._writer.put(lambda database: release(database, request))
+            self._writer.release(request)
             raise
 
     def note(self, request: AdmittedRequest) -> None:
@@ -210,14 +246,23 @@ class DurableLedger:
 
     async def settle(self, reservation: Reservation, record: RequestRecord) -> None:
         """Count a request, once; returns when that is durable, on local disk if the database is gone."""
-        future: asyncio.Future[None] = self._loop.create_future()
+        future: asyncio.Future[bool] = self._loop.create_future()
         self._writer.put(Settlement(reservation, record), future)
         try:
-            await future
+            safe = await future
         except asyncio.CancelledError:  # the client has left; the record is written all the same, a moment later
-            self._loop.call_later(_WRITTEN, self._notes.remove, record.id)
+            self._loop.call_later(_WRITTEN, self._unsafe.append, record.id)
             raise
-        self._notes.remove(record.id)
+        if safe:
+            self._notes.remove(record.id)
+        else:
+            self._unsafe.append(record.id)
+
+    def _forget_notes(self) -> None:
+        if self._unsafe and not self._offline.lost:
+            for request_id in self._unsafe:
+                self._notes.remove(request_id)
+            self._unsafe.clear()
 
     async def receipt(self, request_id: str) -> RequestRecord | None:
         """A request's record."""
@@ -256,11 +301,11 @@ class DurableLedger:
 
     async def prune(self, older_than: float, *, content_only: bool = False) -> int:
         """Delete what began before a moment (seconds since the epoch); returns rows deleted. Sums by day stay."""
-        return await self._write(lambda database: writer.prune(database, older_than, content_only=content_only))
+        return await self._write(lambda database: queries.prune(database, older_than, content_only=content_only))
 
     async def forget(self, request_id: str) -> bool:
         """Delete the content that is stored of a request; its receipt stays."""
-        return await self._write(lambda database: writer.forget(database, request_id))
+        return await self._write(lambda database: queries.forget(database, request_id))
 
     async def _write(self, work: Callable[[Database], T]) -> T:
         future: asyncio.Future[T] = self._loop.create_future()

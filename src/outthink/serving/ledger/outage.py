@@ -7,7 +7,9 @@ that every use of a connection has a deadline on our side. Does not know what a 
 from __future__ import annotations
 
 import base64
+import errno
 import logging
+import math
 import os
 import threading
 import time
@@ -38,6 +40,10 @@ except ImportError:  # Windows does not delete files that are open, so nobody ta
     fcntl = None  # type: ignore[assignment]
 
 
+_log = logging.getLogger("outthink.serving.ledger")
+_PIECE = 500
+
+
 class Spool:
     """Settlements on local disk: the file of one process, and those that ended processes left in the same folder.
 
@@ -51,6 +57,7 @@ class Spool:
     def __init__(self, folder: Path, owner: str) -> None:
         self._folder, self._path = folder, folder / f"{owner}.jsonl"
         self._file: IO[bytes] | None = None
+        self._appending = False
 
     @property
     def waiting(self) -> bool:
@@ -59,36 +66,37 @@ class Spool:
 
     def append(self, settlements: Sequence[Settlement]) -> None:
         """Keep settlements; they are on disk when this returns. Raises OSError, and then keeps none of them."""
+        if self._appending:  # by a thread that was given up: it may end that some day
+            raise TimeoutError(errno.ETIMEDOUT, "it does not answer")
         text = b"".join(map(_line, settlements))
-        file = self._file or self._opened()
-        before = file.tell()
+        self._appending = True
         try:
-            file.write(text)
-            os.fsync(file.fileno())
-        except OSError:
-            file.truncate(before)
-            file.seek(before)
-            raise
+            file = self._file or self._opened()
+            before = file.tell()
+            try:
+                file.write(text)
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                file.seek(before)
+                raise
+        finally:
+            self._appending = False
 
     def _opened(self) -> IO[bytes]:
         self._file = file = claimed(self._path)
         file.seek(0, os.SEEK_END)
         return file
 
-    def load(self) -> Iterator[tuple[list[Settlement], IO[bytes]]]:
-        """The settlements of each file that is ours or nobody's; `done` with a file deletes it."""
+    def pieces(self) -> Iterator[list[Settlement]]:
+        """What is in our file and in those of ended processes; each file is deleted after its last piece."""
         if self._file is not None:
-            yield _read(self._file), self._file
-        for file in left_behind(self._folder, "*.jsonl", self._path):
-            yield _read(file), file
-
-    def done(self, file: IO[bytes]) -> None:
-        """Everything in a file is in the database."""
-        if file is self._file:
-            self._file = None
+            yield from _pieces(self._path)
             self._path.unlink(missing_ok=True)
-            file.close()
-        else:
+            self._file.close()
+            self._file = None
+        for file in left_behind(self._folder, "*.jsonl", self._path):
+            yield from _pieces(Path(file.name))
             Path(file.name).unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -155,10 +163,18 @@ def _line(settlement: Settlement) -> bytes:
     return encode(parts) + b"\n"
 
 
-def _read(file: IO[bytes]) -> list[Settlement]:
-    file.seek(0)
-    complete, mark, _ = file.read().rpartition(b"\n")  # what follows was being written when its process ended
-    return [_settlement(loaded(line)) for line in complete.split(b"\n")] if mark else []
+def _pieces(path: Path) -> Iterator[list[Settlement]]:
+    piece: list[Settlement] = []
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):  # it was being written when its process ended
+                break
+            piece.append(_settlement(loaded(line)))
+            if len(piece) >= _PIECE:
+                yield piece
+                piece = []
+    if piece:
+        yield piece
 
 
 def _settlement(value: JsonDict) -> Settlement:
@@ -177,10 +193,8 @@ def _bytes(text: str | None) -> bytes | None:
     return None if text is None else base64.b64decode(text)
 
 
-_log = logging.getLogger("outthink.serving.ledger")
 _MOST = 100_000
 """Records kept in memory where the local disk is full as well."""
-_PIECE = 500
 
 
 class Offline:
@@ -189,6 +203,7 @@ class Offline:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._memory: list[Settlement] = []
+        self._loading: Iterator[list[Settlement]] | None = None
         self._reason: str | None = None
         self._full: str | None = None
         self.dropped = 0
@@ -215,15 +230,16 @@ class Offline:
     @property
     def waiting(self) -> bool:
         """Whether this process has records that are not in the database."""
-        return bool(self._memory) or self._spool.waiting
+        return bool(self._memory) or self._spool.waiting or self._loading is not None
 
-    def keep(self, settlements: Sequence[Settlement]) -> None:
-        """Keep records for later; never raises."""
+    def keep(self, settlements: Sequence[Settlement]) -> bool:
+        """Keep records for later; whether they are on local disk, and not only in memory. Never raises."""
         try:
             for waiting in (settlements, self._memory):
                 if waiting:
                     self._spool.append(waiting)
             self._memory, self._full = [], None
+            return True
         except OSError as error:
             if self._full is None:
                 _log.error("records cannot be kept on local disk either, only in memory: %s", error)
@@ -233,6 +249,7 @@ class Offline:
                 del self._memory[:lost]
                 self.dropped += lost
                 _log.error("memory is full too: %d records are lost, %d in all", lost, self.dropped)
+            return False
 
     def refuse(self, request: ReservationRequest) -> Reservation | LedgerDown:
         """What a request gets that asks for a reservation now."""
@@ -240,28 +257,37 @@ class Offline:
             return LedgerDown("the ledger's database cannot be used now, and this key has a budget; try again")
         return request.granted
 
-    def load(self, settle: Callable[[Sequence[Settlement]], None]) -> int:
-        """Settle everything that waits, orphans of ended processes included; returns how many records.
+    def load(self, settle: Callable[[Sequence[Settlement]], None], deadline: Deadline, ends: float = math.inf) -> int:
+        """Settle what waits, of ended processes as well, until a moment (monotonic); returns how many records.
 
         Raises what `settle` raises, and then everything waits on.
         """
-        count = len(self._memory)
-        for at in range(0, count, _PIECE):
-            settle(self._memory[at : at + _PIECE])
-        self._memory = []
-        for settlements, file in self._spool.load():
-            for at in range(0, len(settlements), _PIECE):
-                settle(settlements[at : at + _PIECE])
-            self._spool.done(file)
-            count += len(settlements)
+        count = 0
+        while self._memory and (not count or time.monotonic() < ends):
+            piece = self._memory[:_PIECE]
+            settle(piece)
+            del self._memory[: len(piece)]
+            count += len(piece)
+        pieces, self._loading = self._loading or self._spool.pieces(), None
+        while not count or time.monotonic() < ends:
+            with deadline:
+                piece = next(pieces, [])
+            if not piece:
+                return count
+            settle(piece)
+            count += len(piece)
+        self._loading = pieces
         return count
+
+    @property
+    def lost(self) -> Sequence[str]:
+        """Ids of requests whose records are in memory alone."""
+        return list(dict.fromkeys(settlement.record.id for settlement in self._memory))
 
     def close(self) -> None:
         """The process ends: what is in memory goes to disk if it can."""
         if self._memory:
             self.keep(())
-        if self._memory:
-            _log.error("%d records are lost: neither the database nor the local disk takes them", len(self._memory))
         self._spool.close()
 
 
@@ -359,31 +385,23 @@ class Watched:
 
 
 T = TypeVar("T")
-_FIRST, _LONGEST = 0.5, 10.0
-"""Seconds between attempts to reach a database that is gone."""
 
 
 class Link:
     """The writer's connection: opened when it is needed, opened again when it was lost.
 
-    While the database is gone only `probe` tries it, so that no request waits for a connection that does not come.
+    While the database is gone only `probe` uses it, so that no request waits for a connection that does not come.
     """
 
     def __init__(self, connect: Connect, offline: Offline) -> None:
         self._connect, self._offline = connect, offline
         self.deadline = Deadline()
         self._database: Watched | None = None
-        self._pause = _FIRST
-        self.retry_at = 0.0
-        """When to probe again, by the monotonic clock."""
 
     def successor(self) -> Link:
         """The link of the thread that takes over from one that was given up."""
-        link = Link(self._connect, self._offline)
-        link.retry_at = time.monotonic() + self._pause
-        link._pause = min(self._pause * 2, _LONGEST)
         self._offline.begin("it does not answer")
-        return link
+        return Link(self._connect, self._offline)
 
     def do(self, work: Callable[[Database], T]) -> T:
         """Do some work. Raises ConnectionLost (at once where that is known already), or what the work raises."""
@@ -402,15 +420,12 @@ class Link:
                 self.close()
                 if error.again and not last:
                     continue
-                self.retry_at = time.monotonic() + self._pause
-                self._pause = min(self._pause * 2, _LONGEST)
                 self._offline.begin(str(error))
                 raise
             except BaseException:
                 if self._database is not None:
                     self._database.rollback()
                 raise
-            self._pause = _FIRST
             return result
         raise AssertionError
 

@@ -1,7 +1,7 @@
-"""Questions to the ledger, and the keys in it.
+"""Questions to the ledger, what is deleted in it, and its keys.
 
-Knows: how records and sums are found, the table of keys, the thread that reads, and the keys in memory by which
-requests are authorised. Does not know secrets, only their digests, nor how requests are settled.
+Knows: how records and sums are found, which of them go, the table of keys, the thread that reads, and the keys in
+memory by which requests are authorised. Does not know secrets, only their digests, nor how requests are settled.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 from outthink.core.errors import BadInput
 from outthink.core.request import Budget
 from outthink.http.fields import JsonDict
-from outthink.serving.ledger.database import Connect, ConnectionLost, Database, SqlValue, clean, read
+from outthink.serving.ledger.database import Connect, ConnectionLost, Database, SqlValue, clean, marks, packed, read
 from outthink.serving.ledger.outage import PATIENCE, Abandoned, Deadline, Watched
 from outthink.serving.ledger.sums import SUMS, Sums, day_of, ranked
 from outthink.serving.protocols import (
@@ -100,10 +101,85 @@ def spend(database: Database, group_by: GroupBy, since: float | None, until: flo
     return ranked({group: Sums(*sums) for group, *sums in rows}, group_by)
 
 
+# What is old is deleted, and what was stored of a request when that is asked for.
+
+_ROWS = 1000
+
+
+def prune(database: Database, older_than: float, *, content_only: bool = False) -> int:
+    """Delete what began before a moment (seconds since the epoch), a piece a transaction; returns requests deleted.
+
+    Sums by day stay: they hold no request. `content_only` deletes stored prompts and replies and keeps receipts.
+    """
+    deleted = _pieces(database, "contents", "stored", older_than)
+    if not content_only:
+        deleted = _pieces(database, "requests", "started", older_than)
+    return deleted
+
+
+def forget(database: Database, request_id: str) -> bool:
+    """Delete what is stored of a request's content, also within its receipt, and from the file; the receipt stays."""
+    database.begin([])
+    count = database.execute("DELETE FROM contents WHERE id = ?", (request_id,)).rowcount
+    count += database.execute(
+        "DELETE FROM idempotency WHERE request_id = ? AND status IS NOT NULL", (request_id,)
+    ).rowcount
+    count += _strip(database, [request_id])
+    database.commit()
+    database.erase()
+    return count > 0
+
+
+def _strip(database: Database, ids: Sequence[str]) -> int:
+    """Take answers, notes and errors out of receipts; returns how many had any."""
+    rows = database.execute(f"SELECT id, record FROM requests WHERE id IN {marks(ids)}", ids).fetchall()  # noqa: S608
+    changed = 0
+    for number, packed_record in rows:
+        record = read(packed_record)
+        receipt, before = record.receipt, packed(record)
+        record.error = None
+        if receipt is not None:
+            entries = [{**entry, "error": None} for entry in receipt.get("entries", ())]
+            record.receipt = {**receipt, "answer": None, "notes": [], "entries": entries}
+        if packed(record) == before:
+            continue
+        database.execute("UPDATE requests SET error = NULL, record = ? WHERE id = ?", (packed(record).decode(), number))
+        changed += 1
+    return changed
+
+
+def _pieces(database: Database, table: str, column: str, before: float) -> int:
+    deleted = 0
+    while done := delete_piece(database, table, column, before):
+        deleted += done
+        time.sleep(0.01)  # others want to write too
+    return deleted
+
+
+def delete_piece(database: Database, table: str, column: str, before: float, number: str = "id") -> int:
+    """Delete some of the rows that are older than a moment; returns how many."""
+    rows = database.execute(
+        f"SELECT {number} FROM {table} WHERE {column} < ? LIMIT ?",  # noqa: S608 - names of ours
+        (before, _ROWS),
+    ).fetchall()
+    if not rows:
+        return 0
+    ids: Sequence[str] = [number for (number,) in rows]
+    database.begin([])
+    done = database.execute(f"DELETE FROM {table} WHERE {number} IN {marks(ids)}", ids).rowcount  # noqa: S608
+    if table == "contents":
+        _strip(database, ids)
+    database.commit()
+    database.erase()
+    return done
+
+
 T = TypeVar("T")
 Future = asyncio.Future[Any]
 Question = Callable[[Database], Any]
 _SOON = 0.01
+_MOST_LEFT = 4
+"""Threads that hang, beyond which no other is sent after them."""
 _DOWN = "the ledger's database cannot be used now"
 
 
@@ -118,12 +194,16 @@ class ReaderThread:
         self._connect, self._seconds = connect, seconds
         self._closed = False
         self._shift: _Shift | None = None
+        self._left: list[threading.Thread] = []
 
     async def ask(self, question: Callable[[Database], T]) -> T:
         """The answer to a question. Raises LedgerDown, or what the question raises."""
         if self._closed:
             raise LedgerDown("the ledger is closed")
         if self._shift is None:
+            self._left = [thread for thread in self._left if thread.is_alive()]
+            if len(self._left) >= _MOST_LEFT:  # a disk that hangs holds each of them for good
+                raise LedgerDown(_DOWN, "it does not answer")
             self._shift = _Shift(self._connect, self._seconds)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._shift.jobs.put((question, future))
@@ -134,9 +214,16 @@ class ReaderThread:
         shift = self._shift
         if shift is None or not shift.deadline.give_up(seconds):
             return False
-        self._shift = None
+        self.leave()
+        self._left.append(shift.thread)
         shift.fail(LedgerDown(_DOWN, "it does not answer"))
         return True
+
+    def leave(self) -> None:
+        """Disconnect; the next question connects anew."""
+        if self._shift is not None:
+            self._shift.jobs.put(None)
+            self._shift = None
 
     async def close(self) -> None:
         """Disconnect and end."""

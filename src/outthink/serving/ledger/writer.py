@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from outthink.serving.ledger.admitted import lost_record, record_orphans
-from outthink.serving.ledger.database import ConnectionLost, Database, insert, marks, migrate, packed, read, row
+from outthink.serving.ledger.database import ConnectionLost, Database, insert, migrate, row
 from outthink.serving.ledger.outage import Abandoned, Link, Offline
-from outthink.serving.ledger.queries import Future, deliver, note_use
+from outthink.serving.ledger.queries import Future, delete_piece, deliver, note_use
 from outthink.serving.ledger.reservations import (
     INSERT,
     KEPT,
@@ -80,9 +81,24 @@ class Writer:
         return self._thread is not None and self._thread.is_alive()
 
     def doubt(self) -> None:
-        """Somebody else has found that the database does not answer: see whether it does."""
+        """Somebody else has found that the database does not answer."""
         self._offline.begin("it does not answer")
+
+    def look(self) -> None:
+        """See at once whether the database can be used, which may have come back, or gone."""
+        self.upkeep.look()
         self.put(lambda database: None)  # wakes the thread, which then finds the upkeep due
+
+    def release(self, request: ReservationRequest) -> None:
+        """Give back a reservation that nobody uses, now or when the database can be used again."""
+
+        def failed(done: Future) -> None:
+            if done.exception() is not None:
+                self.upkeep.unclear.append(request)
+
+        future: Future = asyncio.get_running_loop().create_future()
+        future.add_done_callback(failed)
+        self.put(lambda database: release(database, request), future)
 
     def give_up(self) -> None:
         """Leave a thread behind that hangs, if it does; another does what it was at once more, which counts once."""
@@ -122,7 +138,8 @@ class Writer:
                     self._serve(jobs)
                 if going and not self.upkeep.due:
                     self.upkeep.run()
-            self._offline.close()
+            with link.deadline:
+                self._offline.close()
             link.close()
         except Abandoned:
             link.deadline.close()
@@ -158,17 +175,19 @@ class Writer:
             return []
         settlements = [job for job, _ in batch if isinstance(job, Settlement)]
         requests = [job for job, _ in batch if isinstance(job, ReservationRequest)]
+        kept = True
         try:
             granted = iter(self._link.do(lambda database: self._commit(database, settlements, requests)))
         except ConnectionLost:
-            self._offline.keep(settlements)
+            with self._link.deadline:  # the local disk may hang as well
+                kept = self._offline.keep(settlements)
             self.upkeep.unclear += [request for request in requests if request.terms is not None]
             granted = iter([self._offline.refuse(request) for request in requests])
         except Exception as error:  # noqa: BLE001 - one record that no database takes must not sink the others
             if len(batch) == 1:
                 return [(batch[0][1], error)]
             return [result for job in batch for result in self._together([job])]
-        return [(future, None if isinstance(job, Settlement) else next(granted)) for job, future in batch]
+        return [(future, kept if isinstance(job, Settlement) else next(granted)) for job, future in batch]
 
     def _commit(
         self, database: Database, settlements: Sequence[Settlement], requests: Sequence[ReservationRequest]
@@ -203,7 +222,7 @@ class Writer:
 
 
 # What was reserved and never settled is charged: a process renews the leases of its requests, and those of one that was
-# killed run out. What is old is deleted.
+# killed run out.
 
 _LONGEST = 86_400.0
 """Seconds after which no lease is renewed: no request runs for a day."""
@@ -248,73 +267,11 @@ def _record(held: HeldReservation) -> RequestRecord:
     return lost_record(request, "charged as reserved")
 
 
-def prune(database: Database, older_than: float, *, content_only: bool = False) -> int:
-    """Delete what began before a moment (seconds since the epoch), a piece a transaction; returns requests deleted.
-
-    Sums by day stay: they hold no request. `content_only` deletes stored prompts and replies and keeps receipts.
-    """
-    deleted = _pieces(database, "contents", "stored", older_than)
-    if not content_only:
-        deleted = _pieces(database, "requests", "started", older_than)
-    return deleted
-
-
-def forget(database: Database, request_id: str) -> bool:
-    """Delete what is stored of a request's content, also within its receipt, and from the file; the receipt stays."""
-    database.begin([])
-    count = database.execute("DELETE FROM contents WHERE id = ?", (request_id,)).rowcount
-    count += database.execute(
-        "DELETE FROM idempotency WHERE request_id = ? AND status IS NOT NULL", (request_id,)
-    ).rowcount
-    count += _strip(database, [request_id])
-    database.commit()
-    database.erase()
-    return count > 0
-
-
-def _strip(database: Database, ids: Sequence[str]) -> int:
-    """Take answers, notes and errors out of receipts; returns how many had any."""
-    rows = database.execute(f"SELECT id, record FROM requests WHERE id IN {marks(ids)}", ids).fetchall()  # noqa: S608
-    changed = 0
-    for number, packed_record in rows:
-        record = read(packed_record)
-        receipt, before = record.receipt, packed(record)
-        record.error = None
-        if receipt is not None:
-            entries = [{**entry, "error": None} for entry in receipt.get("entries", ())]
-            record.receipt = {**receipt, "answer": None, "notes": [], "entries": entries}
-        if packed(record) == before:
-            continue
-        database.execute("UPDATE requests SET error = NULL, record = ? WHERE id = ?", (packed(record).decode(), number))
-        changed += 1
-    return changed
-
-
-def _pieces(database: Database, table: str, column: str, before: float, number: str = "id") -> int:
-    deleted = 0
-    while True:
-        rows = database.execute(
-            f"SELECT {number} FROM {table} WHERE {column} < ? LIMIT ?",  # noqa: S608 - names of ours
-            (before, _PIECE),
-        ).fetchall()
-        if not rows:
-            return deleted
-        ids: Sequence[str] = [number for (number,) in rows]
-        database.begin([])
-        done = database.execute(f"DELETE FROM {table} WHERE {number} IN {marks(ids)}", ids).rowcount  # noqa: S608
-        if table == "contents":
-            _strip(database, ids)
-        database.commit()
-        database.erase()
-        deleted += done
-        if not done:
-            return deleted
-        time.sleep(0.01)  # others want to write too
-
-
 _log = logging.getLogger("outthink.serving.ledger")
 _HOUR, _DAY = 3600.0, 86_400.0
 _OFTEN = 15.0
+_TURN = 0.05
+"""Seconds that upkeep takes at once, where more is to be done than that, and then leaves to requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,17 +306,28 @@ class Upkeep:
         self.link, self._offline, self._owner, self._rules, self._clock = link, offline, owner, rules, clock
         self._folder = folder
         self._next, self._tidied = time.monotonic() + _OFTEN, 0.0
+        self._answers = False
+        """The database was gone, and has answered somebody else."""
+        self._loaded = 0
+        self._old: list[tuple[str, str, float, str]] = []
+        """What is to be deleted: table, column of times, moment, and column of ids."""
         self.unclear: list[ReservationRequest] = []
         """Reservations that nobody uses, and that may have been written."""
 
     @property
     def due(self) -> float:
         """Seconds until `run` is to be called."""
-        moment = self._next if self._offline.problem is None else self.link.retry_at
-        return max(0.0, moment - time.monotonic())
+        if self._offline.problem is not None and not self._answers:
+            return _OFTEN
+        return max(0.0, self._next - time.monotonic())
+
+    def look(self) -> None:
+        """Run as soon as possible."""
+        self._next, self._answers = 0.0, True
 
     def run(self) -> None:
-        """Do what is due; never raises."""
+        """Do what is due, for a moment: requests wait for it. Never raises."""
+        self._answers = False
         self._next = time.monotonic() + min(self._rules.lease / 4, _OFTEN)
         if not self._offline.opened:  # who opens the ledger is told why it cannot be
             return
@@ -372,25 +340,37 @@ class Upkeep:
             self._offline.end()
 
     def _round(self, database: Database) -> None:
-        now = self._clock()
-        renew(database, self._owner, now, self._rules.lease)
+        now, ends = self._clock(), time.monotonic() + _TURN
+        self.renew(database)
         while self.unclear:
             release(database, self.unclear[-1])
             self.unclear.pop()
-        if self._offline.waiting:
-            self.load(database)
+        self.load(database, ends)
         self._offline.end()
         self._record_orphans(database)
-        while sweep(database, now):
+        while (more := sweep(database, now)) and time.monotonic() < ends:
             pass
         if now - self._tidied >= _HOUR:
             self._tidied = now
-            # Replies whose idempotency keys may be used anew.
-            _pieces(database, "idempotency", "created", now - KEPT, "request_id")
-            if self._rules.keep_content is not None:
-                prune(database, now - self._rules.keep_content, content_only=True)
-            if self._rules.keep is not None:
-                prune(database, now - self._rules.keep)
+            self._old = list(self._outdated(now))
+        while self._old and time.monotonic() < ends:
+            if not delete_piece(database, *self._old[-1]):
+                self._old.pop()
+        if more or self._old or self._offline.waiting:
+            self._next = time.monotonic() + _TURN
+
+    def _outdated(self, now: float) -> Iterator[tuple[str, str, float, str]]:
+        if self._rules.keep is not None:
+            yield "requests", "started", now - self._rules.keep, "id"
+        kept = [age for age in (self._rules.keep_content, self._rules.keep) if age is not None]
+        if kept:
+            yield "contents", "stored", now - min(kept), "id"
+        # Replies whose idempotency keys may be used anew.
+        yield "idempotency", "created", now - KEPT, "request_id"
+
+    def renew(self, database: Database) -> None:
+        """Keep the leases of this process; a database that takes that takes everything else, too."""
+        renew(database, self._owner, self._clock(), self._rules.lease)
 
     def prepare(self, database: Database) -> None:
         """Migrate, take over what ended processes left, and charge what they reserved."""
@@ -406,10 +386,12 @@ class Upkeep:
         if count := record_orphans(database, self._folder):
             _log.warning("%d requests were being served by processes that ended; they are recorded as lost", count)
 
-    def load(self, database: Database) -> None:
-        """Settle what waits on local disk."""
-        if count := self._offline.load(lambda batch: self._settle(database, batch)):
-            _log.warning("%d records that waited for the ledger's database are now in it", count)
+    def load(self, database: Database, ends: float = math.inf) -> None:
+        """Settle what waits in memory and on local disk, or some of it where the moment comes before."""
+        self._loaded += self._offline.load(lambda batch: self._settle(database, batch), self.link.deadline, ends)
+        if self._loaded and not self._offline.waiting:
+            _log.warning("%d records that waited for the ledger's database are now in it", self._loaded)
+            self._loaded = 0
 
     def _settle(self, database: Database, settlements: Sequence[Settlement]) -> None:
         """Settle all, or each that can be: a record that no database takes must not hold up the others."""
