@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,8 @@ from outthink.serving.ledger.database import ConnectionLost, Database
 from outthink.serving.ledger.sqlite import SqliteDatabase
 from outthink.serving.protocols import Terms
 from support.chat_server import ChatServer, chat, models
+from support.ledgers import rows
+from support.proxy_process import announced, serving
 from support.proxy_server import ProxyServer
 
 pytestmark = pytest.mark.faults
@@ -72,3 +78,38 @@ def test_only_admins_hear_where_the_database_is(tmp_path: Path) -> None:
         received = b"".join(got.content for got in (*refused, probe, theirs))
         assert b"192.0.2.7" not in received
         switch.gone = False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another process's limits are set as Linux does it")
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_no_record_vanishes_where_nothing_can_be_written(tmp_path: Path, ending: signal.Signals) -> None:
+    import resource
+
+    url, log = f"sqlite:///{tmp_path}/ledger.sqlite", tmp_path / "log"
+    arguments = ["--ledger", url, "--new-ledger", "--set", f"logs.file={log}"]
+    with ChatServer(chat(["4"]), routes={"/v1/models": models("tiny")}) as backend:
+        arguments += ["--model", backend.url]
+        with serving(*arguments) as (process, address):
+            served = [_ask(address) for _ in range(2)]
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))  # as if every disk was full
+            lost = [_ask(address) for _ in range(3)]
+            process.send_signal(ending)
+            _, told = process.communicate(timeout=60)
+        if ending == signal.SIGTERM:
+            assert process.returncode == 1
+            assert "3 records are lost" in told
+            assert all(number in told for number in lost)
+            assert "lines of the log" in told
+        with announced(*arguments) as (_, line):
+            assert line.startswith("3 requests were being served")
+            found = dict(rows(url, "SELECT id, stopped FROM requests"))
+    assert found == {**dict.fromkeys(served, "finished"), **dict.fromkeys(lost, "lost")}
+
+
+def _ask(address: str) -> str:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "2 + 2?"}], "max_tokens": 9}
+    head = {"content-type": "application/json"}
+    request = urllib.request.Request(f"{address}/chat/completions", json.dumps(body).encode(), head)
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        reply.read()
+        return str(reply.headers["x-outthink-receipt"])

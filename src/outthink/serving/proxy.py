@@ -126,17 +126,19 @@ class Proxy:
         return replace(backend.settings(key), url=url, limit=child.slots)
 
     async def stop(self) -> None:
-        """Let running requests end, then end everything."""
+        """Let running requests end, then end everything. Raises LedgerDown where records are lost."""
         await self.policies.stop()
-        if self._app is not None:
-            await self._app.stop()
-        elif self._opened:
-            await self._ledger.close()
-        # After the app, whose last requests they still answer.
-        for child in self._children:
-            await child.aclose()
-        for close in self._closing:
-            await asyncio.to_thread(close)  # they export what waits and join their threads, which blocks
+        try:
+            if self._app is not None:
+                await self._app.stop()
+            elif self._opened:
+                await self._ledger.close()
+        finally:
+            # After the app, whose last requests they still answer.
+            for child in self._children:
+                await child.aclose()
+            for close in self._closing:
+                await asyncio.to_thread(close)  # they export what waits and join their threads, which blocks
 
     def reload(self) -> None:
         """Read the policies again, changed or not."""

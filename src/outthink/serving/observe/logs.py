@@ -175,6 +175,8 @@ class Logs(Watcher):
             log.propagate = propagate
         self._done.set()
         self._thread.join(5.0)
+        if self.dropped and self._file is not None:
+            print(f"outthink serve: {self.dropped} lines of the log could not be written", file=sys.stderr)
 
     def _write(self) -> None:
         ending = False
