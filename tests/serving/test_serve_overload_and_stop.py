@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.client import HTTPException
+from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import pytest
@@ -177,3 +178,27 @@ def test_a_backends_limit_is_shared_by_all_kinds_of_requests() -> None:
         assert [item.json["outthink"]["receipt"]["answer"] for item in got] == ["4"] * 3
         for entry in got:  # nobody was sent away only to come back
             assert len(entry.json["outthink"]["receipt"]["entries"]) <= 6
+
+
+def test_connections_on_which_nothing_is_asked_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("resource"), "getrlimit", lambda which: (40, 40))
+    gate = Gate()
+    with (
+        ChatServer(held(gate)) as backend,
+        ProxyServer(backend.url) as proxy,
+        ExitStack() as stack,
+        sent(proxy, 1, gate) as got,
+    ):
+        until(lambda: backend.calls, "a running request")
+        kept = HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+        for _ in range(2):
+            kept.request("GET", "/healthz")
+            assert kept.getresponse().read() == b'{"status":"ok"}'
+            silent = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=20)) for _ in range(60)
+            ]
+            silent[-1].sendall(b"GET /healthz HTTP/1.1\r\nx-begun: ")
+            assert proxy.get("/healthz").status == 200
+            assert silent[0].recv(1) == b""
+        kept.close()
+    assert [each.status for each in got] == [200]

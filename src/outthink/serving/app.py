@@ -274,6 +274,19 @@ _SLOWEST = 2048
 """Bytes a second that a client has to take of a long reply."""
 
 
+_FILES = 65_536
+
+
+def _most_files() -> int:
+    """How many connections and files the system lets us have at once."""
+    try:
+        import resource
+    except ImportError:
+        return _FILES  # Windows has no such limit
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return most if most != resource.RLIM_INFINITY else _FILES
+
+
 class _Server(web.Server):
     """Makes a connection for every client. `handler` answers every request, `refuse` hears of what is none."""
 
@@ -285,6 +298,27 @@ class _Server(web.Server):
     ) -> None:
         super().__init__(handler, handler_cancellation=True)
         self._refuse, self._limits = refuse, limits
+        self._open: dict[_Connection, None] = {}
+        self._most = _most_files() // 2  # a request may need one more for its backend
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """Where there are too many connections, close the oldest on which nothing is being answered.
+
+        One that has never asked goes before those that have.
+        """
+        super().connection_made(handler, transport)
+        assert isinstance(handler, _Connection)
+        if len(self._open) >= self._most:
+            new = (each for each in self._open if each.idle and not each.asked)
+            if oldest := next(new, None) or next((each for each in self._open if each.idle), None):
+                oldest.force_close()
+        self._open[handler] = None
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """One less."""
+        assert isinstance(handler, _Connection)
+        self._open.pop(handler, None)
+        super().connection_lost(handler, exc)
 
     def __call__(self) -> RequestHandler:
         """A new connection."""
@@ -323,6 +357,16 @@ class _Connection(RequestHandler):
             self._keepalive_handle.cancel()
             self._next_keepalive_close_time = ends = self._loop.time() + self._head_seconds
             self._keepalive_handle = self._loop.call_at(ends, self._process_keepalive)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the next request's head is waited for."""
+        return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def asked(self) -> bool:
+        """Whether a request has ever come."""
+        return self._request_count > 0
 
     def pause_writing(self) -> None:
         """The buffers between us and the client are full: it must take something soon."""
