@@ -141,7 +141,7 @@ def closes_unannounced(server: str | None) -> bool:
 
 
 class HttpxTransport:
-    """Connections for one server.
+    """Connections for one server. What it writes behind a reply, in one packet with it, is taken for the next one.
 
     Args:
         concurrency: idle connections worth keeping; how many may be open at once is not limited.
