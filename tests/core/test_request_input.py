@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -79,3 +80,22 @@ def test_greedy_changes_the_temperature_and_nothing_else() -> None:
 
 def test_a_long_value_is_shortened_in_the_message() -> None:
     assert len(str(BadInput("prompt", "x" * 5000, "is bad", "shorten it"))) < 250
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\n" * 30_000_000, ["a"] * 900_000, [[["a"] * 90] * 90] * 90, [["\n" * 300] * 300] * 300, {"a" * 30_000_000: 1}],
+    ids=["text", "list", "nested", "texts", "name"],
+)
+def test_a_long_value_takes_no_time_to_be_refused(value: Any) -> None:
+    began = time.thread_time()
+    assert len(str(BadInput("prompt", value, "is bad", "shorten it"))) < 250
+    assert time.thread_time() - began < 0.02
+
+
+def test_a_value_that_is_refused_is_shown_by_both_ends() -> None:
+    assert str(BadInput("stop", list(range(900)), "is bad", "shorten it")).startswith("stop: [0, 1, 2, 3, 4, 5,")
+    assert str(BadInput("stop", list(range(900)), "is bad", "shorten it")).endswith("898, 899] is bad; shorten it")
+    assert str(BadInput("stop", {"a": [1, None, "b"]}, "is bad", "shorten it")) == (
+        "stop: {'a': [1, None, 'b']} is bad; shorten it"
+    )

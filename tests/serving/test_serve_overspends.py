@@ -79,3 +79,17 @@ def test_names_that_clients_choose_are_no_lengths_and_lengths_among_them_are_ref
         for own in (named, {"metadata": {"max_tokens": "2000", "n": "3"}}):
             assert proxy.chat("toy", headers=by, **own).status == 200
             assert {name: server.bodies[-1][name] for name in own} == own
+
+
+def test_a_name_of_a_mebibyte_is_neither_copied_nor_told() -> None:
+    name, by = "x" * (1 << 20), {"Authorization": "Bearer wide"}
+    key = Key("wide", budget=Budget(tokens=10_000_000))
+    with LenientServer() as server, ProxyServer(server.url, ledger=KeyRing(key)) as proxy:
+        many = {name: [{"year": "old"}] * 20_000}  # their places written out would be 20 GB
+        for fields in ({"documents": many}, {"logit_bias": many}):
+            assert proxy.chat("toy", headers=by, **fields).status == 200
+        for field, value in ((name, 5), ("documents", {name: {"n_predict": 5}}), ("options", {name: 5}), ("", 5)):
+            got = proxy.chat("toy", headers=by, **{field: value})
+            assert (got.status, got.error["code"]) == (400, "field_not_allowed")
+            assert got.error["param"]
+            assert len(got.content) < 2000

@@ -6,7 +6,9 @@ Does not know: who raises them or how they are shown.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from itertools import islice
+from typing import Any
 
 
 class OutthinkError(Exception):
@@ -21,7 +23,7 @@ class BadInput(OutthinkError, ValueError):
     exit_code = 2
 
     def __init__(self, field: str, value: object, problem: str, remedy: str) -> None:
-        shown = repr(value)
+        shown = repr(_ends_of(value, iter(range(_MOST))))
         if len(shown) > 200:
             shown = shown[:120] + "..." + shown[-60:]
         line = f"{field}: {shown} {problem}; {remedy}"
@@ -32,6 +34,24 @@ class BadInput(OutthinkError, ValueError):
     def __reduce__(self) -> tuple[type[BadInput], tuple[str, object, str, str]]:
         """Errors travel between processes."""
         return type(self), (self.field, self.value, self.problem, self.remedy)
+
+
+_ENDS = 120  # letters of a text, and elements of a list, at either end: more are not shown
+_MOST = 400  # values within each other
+
+
+def _ends_of(value: Any, left: Iterator[int]) -> Any:
+    """What of a value a message may show: clients may send megabytes."""
+    if next(left, None) is None:
+        return "..."
+    shown = value
+    if isinstance(value, str | bytes | list) and len(value) > 2 * _ENDS:
+        shown = shown[:_ENDS] + shown[-_ENDS:]
+    if not isinstance(value, list | dict):
+        return shown
+    if isinstance(value, list):
+        return [_ends_of(each, left) for each in shown]
+    return {_ends_of(name, left): _ends_of(each, left) for name, each in islice(value.items(), _ENDS)}
 
 
 def need_known(field: str, value: str, known: Collection[str], remedy: str = "") -> None:

@@ -10,12 +10,15 @@ import math
 from collections.abc import Iterable, Mapping
 
 from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
+from outthink.http.errors import one_line
 from outthink.http.events import Json
 from outthink.http.transport import TransportFault
 from outthink.serving.pool.failover import KeyRefused
 from outthink.serving.pool.pool import NoBackend, Resting
 from outthink.serving.protocols import Busy, Key, LedgerDown, OverBudget, Repeated
 
+_NAME = 200
+"""Letters of a field's name."""
 KINDS = {
     401: "authentication_error",
     403: "permission_error",
@@ -64,7 +67,8 @@ class Failure(OutthinkError):
 
 
 def bad_field(name: str, value: Json, problem: str, remedy: str, *, code: str = "invalid_value") -> Failure:
-    """A field of the request that cannot be used."""
+    """A field of the request that cannot be used. A client may have chosen its name: some of a long one is enough."""
+    name = one_line(name, _NAME) or "''"
     return Failure(400, str(BadInput(name, value, problem, remedy)), param=name, code=code)
 
 

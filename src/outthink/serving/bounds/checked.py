@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from outthink.http.errors import one_line
 from outthink.http.events import Json, JsonObject
 from outthink.http.fields import (
     CHAT_LENGTH_FIELDS,
@@ -24,7 +25,7 @@ from outthink.http.fields import (
     prompts_in,
     read_whole,
 )
-from outthink.serving.bounds.parts import PartBounds
+from outthink.serving.bounds.parts import PartBounds, Place, written_place
 from outthink.serving.failure import Failure, bad_field
 from outthink.serving.pool.rules import FieldRules
 from outthink.serving.protocols import Key
@@ -237,7 +238,7 @@ class CheckedBody:
     def _value(self, at: str, name: str, kind: Kind | None, value: Json) -> Json:
         allowed = self.rules.allowed
         if allowed and kind in _ALLOWABLE and allowed.intersection((normalised(name), normalised(at))):
-            return self._without_lengths(at, value)
+            return self._without_lengths((None, at), value)
         if kind == "plain":
             if any(isinstance(each, list | dict) for each in (value if isinstance(value, list) else (value,))):
                 raise bad_field(at, value, "is no number, text or list of them", "change it or leave it out")
@@ -260,7 +261,7 @@ class CheckedBody:
             if not isinstance(value, str if at == "model" else bool):
                 raise bad_field(at, value, "is neither true nor false", "send one of them, or leave it out")
         elif kind == "free":
-            value = self._without_lengths(at, value)
+            value = self._without_lengths((None, at), value)
             if names_number(value):
                 raise self._refused(at, value, "holds a number under a name that is not known")
         elif kind == "named":
@@ -300,20 +301,20 @@ class CheckedBody:
 
     def _named(self, place: str, value: Json) -> None:
         """Refuse a count of what is generated among names of which the client chooses most."""
-        waiting = [(place, value)]
+        waiting: list[tuple[Place, Json]] = [((None, place), value)]
         while waiting:
             at, here = waiting.pop()
             if isinstance(here, list):
-                waiting += [(f"{at}[{index}]", each) for index, each in enumerate(here) if type(each) in _NESTING]
+                waiting += [((at, index), each) for index, each in enumerate(here) if type(each) in _NESTING]
             elif isinstance(here, dict):
                 for name, each in here.items():
                     if kind_of(self.endpoint, name) in _COUNTS and name not in _OF_SCHEMAS and _is_figure(each):
                         what = "is a count that some server may heed here, and this key has a budget"
-                        raise bad_field(f"{at}.{name}", each, what, "leave it out", code="field_not_allowed")
+                        raise bad_field(written_place((at, name)), each, what, "leave it out", code="field_not_allowed")
                     if type(each) in _NESTING and name not in _VALUES:
-                        waiting.append((f"{at}.{name}", each))
+                        waiting.append(((at, name), each))
 
-    def _without_lengths(self, at: str, value: Json) -> Json:
+    def _without_lengths(self, at: Place, value: Json) -> Json:
         """Also what an operator lets through sets no length, and what multiplies in it is counted."""
         if isinstance(value, list):
             return [self._without_lengths(at, each) for each in value]
@@ -323,13 +324,13 @@ class CheckedBody:
         for name, each in value.items():
             kind = kind_of(self.endpoint, name)
             if kind in _COUNTS and kind != "length" and read_whole(each):
-                self._count(f"{at}.{name}", kind, each)
+                self._count(written_place((at, name)), kind, each)
             if kind != "length":
-                kept[name] = self._without_lengths(f"{at}.{name}", each)
+                kept[name] = self._without_lengths((at, name), each)
         return kept
 
     def _refused(self, at: str, value: Json, problem: str, name: str | None = None) -> Failure:
-        remedy = self.rules.remedy("allow_fields", f'["{name or at}"]')
+        remedy = self.rules.remedy("allow_fields", f'["{one_line(name or at, 200)}"]')
         return bad_field(at, value, problem, remedy, code="field_not_allowed")
 
 

@@ -78,13 +78,14 @@ def _leaves(value: Json) -> list[Json]:
 
 
 _NESTING = frozenset({list, dict})
-_Place = tuple["_Place | None", str | int]
+Place = tuple["Place | None", str | int]
 """Where something stands: what holds it, and its name or number there. Only a refusal writes it out."""
 
 
-def _written(place: _Place) -> str:
+def written_place(place: Place) -> str:
+    """A place as messages name it."""
     steps: list[str] = []
-    here: _Place | None = place
+    here: Place | None = place
     while here is not None:
         here, step = here
         steps.append(f"[{step}]" if isinstance(step, int) else step if here is None else f".{step}")
@@ -103,7 +104,7 @@ class PartBounds:
 
     def add(self, place: str, value: Json) -> None:
         """Messages, prompts, items, or one of them."""
-        waiting: list[tuple[_Place, Json]] = [((None, place), value)]
+        waiting: list[tuple[Place, Json]] = [((None, place), value)]
         while waiting:
             at, here = waiting.pop()
             if isinstance(here, dict):
@@ -118,11 +119,11 @@ class PartBounds:
                 continue
             waiting += inside[::-1]  # so that the first one is refused first
 
-    def _object(self, place: _Place, part: JsonObject) -> list[tuple[_Place, Json]]:
+    def _object(self, place: Place, part: JsonObject) -> list[tuple[Place, Json]]:
         """One message, item or part; returns what is to be looked at inside it."""
         kind = part.get("type")
         known = kind is None or (isinstance(kind, str) and kind in _TEXTS)
-        inside: list[tuple[_Place, Json]] = []
+        inside: list[tuple[Place, Json]] = []
         counted = False
         for name, value in part.items():
             if name in _PLAIN or not value:
@@ -154,14 +155,14 @@ class PartBounds:
             self._refuse_unless_allowed(place, kind)
         return inside
 
-    def _refuse_unless_allowed(self, place: _Place, *kinds: Json) -> None:
+    def _refuse_unless_allowed(self, place: Place, *kinds: Json) -> None:
         names: Collection[str] = [kind for kind in kinds if isinstance(kind, str)]
         if not any(normalised(name) in self._rules.allowed for name in names):
-            kind = next(iter(names), _written(place))
+            kind = next(iter(names), written_place(place))
             what = "brings in tokens that the request does not show, and this key has a budget"
             raise self._refused(place, kind, what, self._rules.remedy("allow_fields", f'["{kind}"]'))
 
-    def _picture(self, place: _Place, value: Json) -> None:
+    def _picture(self, place: Place, value: Json) -> None:
         tokens = self._rules.image_tokens
         if tokens is None:
             what = "is a picture, whose tokens the request does not show, and this key has a budget"
@@ -174,7 +175,7 @@ class PartBounds:
                         self._refuse_unless_allowed(place, data[5:60].partition(";")[0].partition(",")[0])
                     self.content += len(data)
 
-    def _sound(self, place: _Place, value: Json) -> None:
+    def _sound(self, place: Place, value: Json) -> None:
         rate = self._rules.audio_tokens_per_second
         if rate is None:
             what = "is sound, whose tokens the request does not show, and this key has a budget"
@@ -190,5 +191,5 @@ class PartBounds:
         self.content += len(data)
 
     @staticmethod
-    def _refused(place: _Place, value: Json, problem: str, remedy: str) -> Failure:
-        return bad_field(_written(place), value, problem, remedy, code="unbounded_input")
+    def _refused(place: Place, value: Json, problem: str, remedy: str) -> Failure:
+        return bad_field(written_place(place), value, problem, remedy, code="unbounded_input")

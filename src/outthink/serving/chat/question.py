@@ -274,7 +274,7 @@ def read_question(
         bounds = CallBounds(size - checked.shown + checked.unseen, checked.thinking, frozenset(checked.thinking_fields))
         sampling = replace(sampling, max_tokens=sampling.max_tokens + checked.thinking)
     others = [name for name in passed.others if name != "n"]
-    notes = [f"{name}: a strategy decides that itself, so it was left out" for name in others]
+    notes = [f"{name[:100]}: a strategy decides that itself, so it was left out" for name in others]
     request = Request(
         messages=messages,
         answer=answer_reader(body, options.answer),
