@@ -8,6 +8,7 @@ resumed by hand; and the places on an engine, which requests take in turns. Does
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -348,10 +349,10 @@ class Places:
     def move(self) -> None:
         """Hand out what is free, one place an asker and round; keys with all their places are passed over."""
         while self._queue and self.active < self._limit():
-            keys = [key for key in self._queue if not self._has_its_share(key)]
-            if not keys:
+            chosen = self._next()
+            if not chosen:
                 return
-            key = min(keys, key=lambda each: self._taken.get(each, 0))
+            (key,) = chosen
             self._queue.move_to_end(key)
             askers = self._queue[key]
             who, places = next(iter(askers.items()))
@@ -361,6 +362,18 @@ class Places:
             if not place.done():  # whoever waited may have left a moment ago
                 self._take(who, key)
                 place.set_result(None)
+
+    def _next(self) -> tuple[Hashable, ...]:
+        """Whose turn it is, if anybody's: of the keys with the fewest places the one that got its last one first."""
+        chosen: tuple[Hashable, ...] = ()
+        fewest = math.inf
+        for key in self._queue:
+            taken = self._taken.get(key, 0)
+            if taken < fewest and not self._has_its_share(key):
+                chosen, fewest = (key,), taken
+                if not taken:  # nobody has fewer, and thousands may wait
+                    break
+        return chosen
 
     def queued(self, key: Hashable) -> int:
         """Places that one key waits for."""

@@ -274,7 +274,7 @@ class Backend:
         """Calls it has had, divided by its weight: who is behind is next among equally busy ones."""
         self._rests: dict[tuple[str, str | None], float] = {}
         """Until when it rests for a model, by key, None for all: what one has brought about holds for it alone."""
-        self.rested: Callable[[float], object] = lambda seconds: None
+        self.rested: Callable[[float], asyncio.TimerHandle | None] = lambda seconds: None
         """Called with the seconds of a rest when it begins."""
         self.wants_check: Callable[[], None] = lambda: None
         """Called when a key votes against it, so that it is checked soon."""
