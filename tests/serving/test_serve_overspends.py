@@ -61,14 +61,17 @@ SCHEMA = {"properties": {"max_tokens": {"type": "string", "maxLength": 9, "defau
     ("field", "value"),
     [
         ("structured_outputs.max_tokens", {"regex": "a", "max_tokens": 240}),
-        ("structured_outputs.json.x[1].numPredict", {"json": {"x": [1, {"numPredict": "240"}]}}),
+        ("structured_outputs.json.x[1].numPredict", {"json": {"x": [{}, {"numPredict": "240"}]}}),
         ("documents[1].n_predict", [{"text": "7"}, {"n_predict": [240]}]),
         ("response_format.n", {"type": "json_object", "n": 8}),
+        ("json_schema.properties.most_words", {"properties": {"most_words": 240}}),
+        ("lora[0].reply_limit", [{"id": 0, "scale": 0.5, "reply_limit": "240"}]),
         ("tools[0].function.thinking_budget", [{"type": "function", "function": {"thinking_budget": 240.0}}]),
     ],
 )
 def test_names_that_clients_choose_are_no_lengths_and_lengths_among_them_are_refused(field: str, value: Any) -> None:
     named = {"structured_outputs": {"json": SCHEMA}, "documents": [{"text": "7", "year": 2024}], "json_schema": SCHEMA}
+    named["lora"] = [{"id": 0, "scale": 0.5}]
     by = {"Authorization": "Bearer wide"}
     with LenientServer() as server, ProxyServer(server.url, ledger=KeyRing(WIDE)) as proxy:
         for model in ("toy", "outthink/single"):

@@ -24,7 +24,9 @@ INVENTED = tuple(
 """Two hundred names of lengths that no server is known to have."""
 HOLDERS = ("options", "generation_config", "extra_body", "sampling_params", "parameters", "custom_params")
 STRANGE_HOLDERS = ("vendor", "engine_args", "x_settings", "inference")
-KNOWN = tuple(name for kind in ("plain", "free", "tier", "hidden") for name in names_of(kind) if "." not in name)
+KNOWN = tuple(
+    name for kind in ("plain", "free", "schema", "tier", "hidden") for name in names_of(kind) if "." not in name
+)
 """Fields that mean something else, in which some server may look for a length all the same."""
 LENGTHS, CHOICES, BEAMS = names_of("length"), names_of("choices"), names_of("beams")
 THINKING, FLOORS = names_of("thinking"), names_of("floor")

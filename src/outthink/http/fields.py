@@ -56,7 +56,8 @@ Kind = Literal[
     "fixed",  # has one spelling alone
     "plain",  # changes neither count nor price: numbers, texts, and flat lists of them
     "free",  # the same, of any shape, in which nothing but the id of a token names a number
-    "named",  # the same, in which clients choose most names: schemas, documents
+    "named",  # the same, in which clients choose most names
+    "schema",  # the same, in which numbers stand under the words of JSON Schema
     "labels",  # for the client's own records, whatever they say
 ]
 
@@ -116,23 +117,21 @@ TABLE = (
     FieldRow("plain", "OpenAI", "*", "safety_identifier prompt_cache_key prompt_cache_retention include truncation"),
     FieldRow("plain", "OpenAI", "*", "max_tool_calls dimensions encoding_format include_usage verbosity effort"),
     FieldRow("labels", "OpenAI", "*", "metadata"),
-    FieldRow("named", "OpenAI", "*", "response_format functions text"),
+    FieldRow("schema", "OpenAI", "*", "response_format functions text"),
     FieldRow("free", "OpenAI", "*", "logit_bias tool_choice function_call"),
     FieldRow("free", "OpenAI", "*", "moderation prompt_cache_options background_options summary include_obfuscation"),
     FieldRow("plain", "vLLM", "*", "continuous_usage_stats length_penalty repetition_penalty top_k min_p"),
     FieldRow("plain", "vLLM", "*", "stop_token_ids truncate_prompt_tokens prompt_logprobs logprob_token_ids"),
     FieldRow("plain", "vLLM", "*", "allowed_token_ids bad_words priority request_id session_id cache_salt"),
-    FieldRow(
-        "named", "vLLM", "*", "guided_json guided_choice guided_regex guided_grammar structured_outputs documents"
-    ),
+    FieldRow("schema", "vLLM", "*", "guided_json guided_choice guided_regex guided_grammar structured_outputs"),
+    FieldRow("named", "vLLM", "*", "documents"),
     FieldRow("plain", "SGLang", "*", "regex ebnf stop_regex rid extra_key lora_path routed_dp_rank sampling_seed"),
     FieldRow("plain", "llama.cpp", "*", "n_probs min_keep n_keep n_discard n_indent t_max_predict_ms id_slot"),
     FieldRow("plain", "llama.cpp", "*", "typical_p top_n_sigma xtc_probability xtc_threshold dynatemp_range samplers"),
     FieldRow("plain", "llama.cpp", "*", "dynatemp_exponent repeat_last_n repeat_penalty dry_multiplier dry_base"),
     FieldRow("plain", "llama.cpp", "*", "dry_allowed_length dry_penalty_last_n dry_sequence_breakers mirostat"),
     FieldRow("plain", "llama.cpp", "*", "mirostat_tau mirostat_eta adaptive_target adaptive_decay n_cache_reuse"),
-    FieldRow("named", "llama.cpp", "*", "json_schema grammar"),
-    FieldRow("named", "llama.cpp", "*", "lora"),
+    FieldRow("schema", "llama.cpp", "*", "json_schema grammar lora"),
     FieldRow("free", "llama.cpp", "*", "response_fields"),
     FieldRow("plain", "Ollama", "*", "num_ctx num_keep num_batch num_gpu main_gpu num_thread keep_alive"),
     FieldRow(

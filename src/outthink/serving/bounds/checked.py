@@ -51,8 +51,14 @@ _DEPTH = 3  # objects of fields within each other
 _NESTING = (dict, list)
 _OF_SCHEMAS = frozenset({"maxLength", "minLength"})
 """Words of JSON Schema that are also names of lengths."""
-_VALUES = frozenset({"default", "examples", "example", "enum", "const"})
+_VALUES = frozenset({"default", "examples", "example", "enum", "const", "dependentRequired"})
 """Words of JSON Schema behind which a client's own names and numbers stand."""
+_NUMBERED = _VALUES | _OF_SCHEMAS.union(
+    ("minimum", "maximum", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains"),
+    ("exclusiveMinimum", "exclusiveMaximum", "multipleOf", "title", "description", "pattern", "required", "name"),
+    ("choice", "regex", "id", "scale"),
+)
+"""Names of numbers, or of texts that may be one, in schemas and what is sent with them."""
 
 
 def holds_number(value: Json) -> bool:
@@ -264,8 +270,8 @@ class CheckedBody:
             value = self._without_lengths((None, at), value)
             if names_number(value):
                 raise self._refused(at, value, "holds a number under a name that is not known")
-        elif kind == "named":
-            self._named(at, value)
+        elif kind in ("named", "schema"):
+            self._named(at, value, schema=kind == "schema")
         elif kind != "labels":
             self._parts.add(at, value)
             if holds_number(value):
@@ -299,8 +305,8 @@ class CheckedBody:
                 what = "runs at the server, which adds what it finds, and this key has a budget"
                 raise self._refused(f"{at}[{index}]", kind, what, str(kind)[:40])
 
-    def _named(self, place: str, value: Json) -> None:
-        """Refuse a count of what is generated among names of which the client chooses most."""
+    def _named(self, place: str, value: Json, *, schema: bool = False) -> None:
+        """Refuse a count of what is generated among names that a client may choose, or any strange one in a schema."""
         waiting: list[tuple[Place, Json]] = [((None, place), value)]
         while waiting:
             at, here = waiting.pop()
@@ -308,8 +314,9 @@ class CheckedBody:
                 waiting += [((at, index), each) for index, each in enumerate(here) if type(each) in _NESTING]
             elif isinstance(here, dict):
                 for name, each in here.items():
-                    if kind_of(self.endpoint, name) in _COUNTS and name not in _OF_SCHEMAS and _is_figure(each):
-                        what = "is a count that some server may heed here, and this key has a budget"
+                    count = name not in _OF_SCHEMAS and kind_of(self.endpoint, name) in _COUNTS
+                    if (count or (schema and name not in _NUMBERED)) and _is_figure(each):
+                        what = "is a number that some server may heed here, and this key has a budget"
                         raise bad_field(written_place((at, name)), each, what, "leave it out", code="field_not_allowed")
                     if type(each) in _NESTING and name not in _VALUES:
                         waiting.append(((at, name), each))

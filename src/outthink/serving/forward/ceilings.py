@@ -33,7 +33,7 @@ from outthink.serving.protocols import Key
 _PARTS = b'"type"'
 """Pictures and tools have it, which are more than their bytes."""
 _LENGTHS = frozenset(names_of("length"))
-_SHOWN: tuple[Kind, ...] = ("length", "choices", "beams", "input", "plain", "free", "named", "labels")
+_SHOWN: tuple[Kind, ...] = ("length", "choices", "beams", "input", "plain", "free", "named", "schema", "labels")
 _BOUNDED = {
     endpoint: frozenset(("model", "stream")).union(
         name for kind in _SHOWN for name in names_of(kind) if kind_of(endpoint, name) in _SHOWN
