@@ -44,6 +44,21 @@ def test_many_requests_of_one_asker_leave_a_worker_to_others(pool: WorkerPool) -
     asker.set(None)
 
 
+def test_who_has_used_little_waits_for_no_round_of_those_who_used_much() -> None:
+    pool = WorkerPool(limit=0.1, count=2)
+    heavy: list[Future[None]] = []
+    for at in range(60):
+        asker.set(f"heavy {at % 10}")
+        heavy.append(pool.submit("math:factorial", 10_000_000, turn=at))
+    wait(heavy[:10], 60)
+    before = sum(future.done() for future in heavy)
+    asker.set("light")
+    assert [pool.submit("math:sqrt", 16, turn="light").result(60) for _ in range(5)] == [4] * 5
+    assert sum(future.done() for future in heavy) - before <= 15, "one or two for each, not ten"
+    asker.set(None)
+    pool.close()
+
+
 def ask(threads: FairThreads, name: str, call: Callable[[], int]) -> Future[int]:
     context = copy_context()
     context.run(asker.set, name)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,7 +37,8 @@ _SCRIPT = Path(__file__).with_name("process.py")
 _COMMAND = (sys.executable, "-P", str(_SCRIPT))
 _LEAST, _MOST = 2, 4  # workers of one process: with one alone, what hangs for its limit holds up everybody
 _ALLOWED = 10.0
-_REMEMBERED = 1024  # turns whose seconds are known
+_REMEMBERED = 1024  # turns and askers whose seconds are known
+_FADES = 60.0  # seconds after which a third is left of what an asker has used
 
 
 Value = Any
@@ -179,6 +182,7 @@ class WorkerPool:
         self._askers: OrderedDict[str | None, OrderedDict[Hashable, deque[_Job]]] = OrderedDict()
         self._running: Counter[Hashable] = Counter()  # calls in workers, by asker and by turn
         self._seconds: OrderedDict[_Turn, float] = OrderedDict()
+        self._used: OrderedDict[str | None, tuple[float, float]] = OrderedDict()  # by asker: seconds, and when
         self._workers: list[_Worker] = []
         self._waiting = self._idle = 0
 
@@ -237,18 +241,29 @@ class WorkerPool:
             return turn, job
 
     def _due(self) -> _Turn | None:
-        """Whose turn it is: the first that does not have all its workers."""
+        """Whose turn it is: of those who do not have all their workers, the asker that has used the least lately."""
         most = max(1, self._count - 1)
+        due: dict[str | None, _Turn] = {}
         for name, turns in self._askers.items():
             for number in turns:
                 if all(self._running[who] < most for who in _counted((name, number))):
-                    return name, number
-        return None
+                    due[name] = name, number
+                    break
+        return due[min(due, key=self._lately)] if due else None
+
+    def _lately(self, name: str | None) -> float:
+        """Seconds of processor time that an asker has used, those of the last minute above all."""
+        seconds, at = self._used.get(name, (0.0, 0.0))
+        return seconds * math.exp((at - time.monotonic()) / _FADES)
 
     def _ended(self, turn: _Turn, seconds: float) -> None:
         with self._ready:
             self._running.subtract(_counted(turn))
             self._running += Counter()  # drops what is 0
+            self._used[turn[0]] = self._lately(turn[0]) + seconds, time.monotonic()
+            self._used.move_to_end(turn[0])
+            if len(self._used) > _REMEMBERED:
+                self._used.popitem(last=False)
             if turn[1] is not None:
                 self._seconds[turn] = self._seconds.pop(turn, 0.0) + seconds
                 if len(self._seconds) > _REMEMBERED:
