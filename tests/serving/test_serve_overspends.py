@@ -96,3 +96,19 @@ def test_a_name_of_a_mebibyte_is_neither_copied_nor_told() -> None:
             assert (got.status, got.error["code"]) == (400, "field_not_allowed")
             assert got.error["param"]
             assert len(got.content) < 2000
+
+
+@pytest.mark.parametrize(
+    "more", [{"models": ["dear"]}, {"fallbacks": [{"model": "dear"}]}, {"extra_body": {"Models": ["dear"]}}]
+)
+def test_a_key_for_some_models_names_no_further_ones(more: dict[str, Any]) -> None:
+    keys = KeyRing(Key("narrow", models=("toy", "outthink/single")), "free")
+    with LenientServer() as server, ProxyServer(server.url, ledger=keys) as proxy:
+        for model in ("toy", "outthink/single"):
+            got = proxy.chat(model, headers={"Authorization": "Bearer narrow"}, **more)
+            assert (got.status, got.error["code"]) == (400, "model_not_allowed")
+            assert proxy.chat(model, headers={"Authorization": "Bearer free"}, **more).status == 200
+        inside = {"extra_body": {"model": "dear"}}
+        assert proxy.chat("toy", headers={"Authorization": "Bearer narrow"}, **inside).status == 400
+        assert proxy.chat("outthink/single", headers={"Authorization": "Bearer narrow"}, **inside).status == 200
+        assert b"dear" not in server.server.seen[-1].content

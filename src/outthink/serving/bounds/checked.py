@@ -341,6 +341,27 @@ class CheckedBody:
         return bad_field(at, value, problem, remedy, code="field_not_allowed")
 
 
+_FURTHER = frozenset({"models", "fallbacks", "modellist", "preset"})
+"""Fields that name models beside the one that is asked for."""
+
+
+def check_models(body: JsonDict, place: str = "", *, passed: bool = False) -> None:
+    """Refuse what could name another model, for a key that may use some alone. Raises Failure.
+
+    Args:
+        passed: the body is sent as it came, in which a second spelling of the model would be one.
+    """
+    for name, value in body.items():
+        spelled = normalised(name)
+        if passed and spelled == "model" and (place or name != "model"):
+            raise bad_field(place + name, value, "is another spelling", "send model alone")
+        if spelled in _FURTHER and value:
+            what = "names models beside the one that is asked for, and this key may use some alone"
+            raise bad_field(place + name, value, what, "leave it out", code="model_not_allowed")
+        if isinstance(value, dict) and kind_of("chat", name) == "holder" and place.count(".") < _DEPTH:
+            check_models(value, f"{place}{name}.", passed=passed)
+
+
 def check_tiers(body: JsonDict, place: str = "") -> None:
     """Refuse what has a price that is not known here, in a request that limits dollars itself. Raises Failure."""
     for name, value in body.items():

@@ -18,7 +18,7 @@ from outthink.core.receipt import Verdict
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.accounting import RECEIPT, Account, idempotency_of, replayed
-from outthink.serving.bounds.checked import LONG, check_tiers, checked_body
+from outthink.serving.bounds.checked import LONG, check_models, check_tiers, checked_body
 from outthink.serving.chat.backends import Backends
 from outthink.serving.chat.completion import DONE, ROLE, Layout, Streaming, finish_reason_of, usage_of, written
 from outthink.serving.chat.question import PREFIX, Question, RequestOptions, read_options, read_question
@@ -82,6 +82,8 @@ async def answer_chat(
     named = str(body["model"])
     model = _backend_model(backends, options, key, "outthink.model" if named.startswith(PREFIX) else "model")
     checked = None
+    if key.models:
+        check_models(body)
     if (options.budget.usd, options.budget.joules) != (key.budget.usd, key.budget.joules):
         check_tiers(body)  # the request limits them itself
     if key.counted:

@@ -21,11 +21,10 @@ from outthink.http.fields import (
     kind_of,
     length_field,
     names_of,
-    normalised,
     read_whole,
 )
 from outthink.http.usage import read_count
-from outthink.serving.bounds.checked import checked_body
+from outthink.serving.bounds.checked import check_models, checked_body
 from outthink.serving.failure import Failure, bad_field, unknown_cost
 from outthink.serving.pool.rules import FieldRules
 from outthink.serving.protocols import Key
@@ -117,9 +116,7 @@ def cap_request(
 
 def named_once(body: JsonDict) -> bytes:
     """A body for a key that may use some models only: no server can find another name in it. Raises Failure."""
-    for name, value in body.items():
-        if name != "model" and normalised(name) == "model":
-            raise bad_field(name, value, "is another spelling", "send model alone")
+    check_models(body, passed=True)
     return encode(body)  # of a name that was doubled only the one that we have read
 
 
