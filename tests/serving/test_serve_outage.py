@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
+import sqlite3
 import sys
+import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,8 +21,8 @@ from outthink.serving.ledger import DurableLedger, Rules
 from outthink.serving.ledger.database import ConnectionLost, Database
 from outthink.serving.ledger.sqlite import SqliteDatabase
 from outthink.serving.protocols import Terms
-from support.chat_server import ChatServer, chat, models
-from support.ledgers import rows
+from support.chat_server import ChatServer, Hang, chat, chunk, models, stream
+from support.ledgers import doing, rows
 from support.proxy_process import announced, serving
 from support.proxy_server import ProxyServer
 
@@ -106,10 +110,35 @@ def test_no_record_vanishes_where_nothing_can_be_written(tmp_path: Path, ending:
     assert found == {**dict.fromkeys(served, "finished"), **dict.fromkeys(lost, "lost")}
 
 
+@pytest.mark.timing
+def test_a_stream_and_a_locked_ledger_hold_up_the_end_for_less_than_ten_seconds(tmp_path: Path) -> None:
+    arguments = ["--ledger", f"sqlite:///{tmp_path}/ledger.sqlite", "--new-ledger", "--set", "logs.level=error"]
+    endless = stream(chunk("4"), Hang())
+    with (
+        ChatServer(endless, routes={"/v1/models": models("tiny")}) as backend,
+        serving(*arguments, "--model", backend.url) as (process, address),
+        _opened(address, stream=True) as reply,
+        closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as other,
+    ):
+        number = reply.headers["x-outthink-receipt"]
+        other.execute("BEGIN EXCLUSIVE")
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.wait(60) == 0
+        assert time.monotonic() - began < 10.0
+    doing(arguments[1], lambda ledger: ledger.list_keys())
+    assert rows(arguments[1], "SELECT id, stopped FROM requests") == [(number, "interrupted")]
+
+
 def _ask(address: str) -> str:
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "2 + 2?"}], "max_tokens": 9}
-    head = {"content-type": "application/json"}
-    request = urllib.request.Request(f"{address}/chat/completions", json.dumps(body).encode(), head)
-    with urllib.request.urlopen(request, timeout=30) as reply:
+    with _opened(address) as reply:
         reply.read()
         return str(reply.headers["x-outthink-receipt"])
+
+
+def _opened(address: str, **more: object) -> http.client.HTTPResponse:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "2 + 2?"}], "max_tokens": 9, **more}
+    head = {"content-type": "application/json"}
+    request = urllib.request.Request(f"{address}/chat/completions", json.dumps(body).encode(), head)
+    reply: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=30)
+    return reply

@@ -246,7 +246,7 @@ class Limits:
     max_tokens: int = 1024
     samples: int = 256
     calls: int = 256
-    stop_seconds: float = 10.0
+    stop_seconds: float = 7.0
     drain_seconds: float = 0.0
 
     def __post_init__(self) -> None:
