@@ -353,6 +353,10 @@ RARE = {
     "base64 twice": base64.b64encode(base64.b64encode(f"Bearer {KEY}".encode())),
     "numbers": str([*KEY.encode()]).encode(),
     "packed numbers": json.dumps([*KEY.encode()], separators=(",", ":")).encode(),
+    "small base32": base64.b32encode(KEY.encode()).lower(),
+    "hex with blanks": KEY.encode().hex(" ").upper().encode(),
+    "hex as in a program": ", ".join(map(hex, KEY.encode())).encode(),
+    "blanks": " ".join(KEY).encode(),
     "hex with colons": KEY.encode().hex(":").encode(),
     "capitals": KEY.upper().encode(),
 }

@@ -24,13 +24,16 @@ def packed(raw: bytes) -> set[bytes]:
 
 
 def repacked(raw: bytes) -> set[bytes]:
-    """Rarer letters for it: in base32, in base64 twice, as lists of its bytes, and in capitals."""
-    numbers = [b"%d" % byte for byte in raw]
-    forms = {raw.upper(), b",".join(numbers), b", ".join(numbers), raw.hex(":").encode()}
+    """Rarer letters for it: in base32, in base64 twice, in capitals, spaced, or byte by byte in figures."""
+    numbers, pairs = [b"%d" % byte for byte in raw], [raw.hex(mark).encode() for mark in ": -"]
+    forms = {raw.upper(), b" ".join(raw[at : at + 1] for at in range(len(raw)))}
+    forms |= {mark.join(numbers) for mark in (b",", b", ", b" ")} | {*pairs, *map(bytes.upper, pairs)}
+    forms |= {mark.join(b"0x%02x" % byte for byte in raw) for mark in (b",", b", ", b" ")}
     twice = {
         again for once in _in_base(raw, base64.b64encode, 3, 6) for again in _in_base(once, base64.b64encode, 3, 6)
     }
-    return (forms | twice | _in_base(raw, base64.b32encode, 5, 5)) - {raw}
+    thirty_two = _in_base(raw, base64.b32encode, 5, 5)
+    return (forms | twice | thirty_two | {*map(bytes.lower, thirty_two)}) - {raw}
 
 
 def _in_base(raw: bytes, encode: Callable[[bytes], bytes], turns: int, bits: int) -> set[bytes]:
