@@ -6,8 +6,10 @@ import asyncio
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -19,8 +21,8 @@ from outthink.serving.ledger import Rules
 from outthink.serving.ledger.sums import day_of
 from outthink.serving.protocols import OverBudget, Reservation, Terms
 from support import spender
-from support.ledgers import NOON, Clock, doing, opened, periods, record, rows
-from support.waiting import until
+from support.ledgers import NOON, Clock, connected, doing, opened, periods, record, rows
+from support.waiting import eventually, until
 
 LEASE, BY_DAY, BY_MONTH = 60.0, 150, 260
 STEPS = st.one_of(
@@ -153,3 +155,23 @@ def test_processes_share_a_budget_and_one_is_killed(ledger_url: str) -> None:
     ((requests, tokens),) = rows(ledger_url, "SELECT SUM(requests), SUM(tokens) FROM spend")
     assert requests == len(kept)
     assert int(tokens) == spent - bound * len(lost)
+
+
+def test_what_is_old_is_deleted_between_requests(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    doing(url, lambda ledger: ledger.settle(Reservation("old", "a"), record("old", "a", started=1.0)))
+    database = connected(url)
+    database.begin([])
+    for _ in range(15):  # 32,768 rows
+        columns = "key_id, model, strategy, stopped, started, error, swept, record"
+        database.execute(f"INSERT INTO requests SELECT lower(hex(randomblob(9))), {columns} FROM requests")
+    database.commit()
+    database.close()
+
+    async def job() -> None:
+        async with opened(url, rules=Rules(keep=86_400.0)) as ledger:
+            await ledger.settle(Reservation("new", "a"), record("new", "a", started=time.time()))
+            assert rows(url, "SELECT COUNT(*) FROM requests")[0][0] > 1
+            await eventually(lambda: rows(url, "SELECT id FROM requests") == [("new",)])
+
+    asyncio.run(job())

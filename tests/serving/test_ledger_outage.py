@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +148,36 @@ def test_what_an_ended_process_left_is_taken_over(ledger_url: str, tmp_path: Pat
     assert not list(spool.iterdir())
 
 
+@pytest.mark.parametrize(
+    "damage", [b"{", b"", b"null", b"[1]", b"\0" * 99, b'{"reservation": {}}', b'{"reservation": [], "record": []}']
+)
+def test_a_damaged_line_holds_up_neither_the_start_nor_the_other_records(
+    ledger_url: str, tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    switch, spool = Switch(ledger_url), tmp_path / "spool"
+
+    async def leave() -> None:
+        ledger = DurableLedger(switch, spool, Rules())
+        await ledger.open()
+        switch.gone = True
+        for number in ("r1", "r2"):
+            await ledger.settle(Reservation(number, "a"), record(number, "a", tokens=1))
+        await ledger.close()
+
+    asyncio.run(leave())
+    (left,) = spool.iterdir()
+    first, second = left.read_bytes().splitlines()
+    left.write_bytes(b"\n".join([first, damage, second, b""]))
+    with caplog.at_level(logging.ERROR):
+        doing(ledger_url, lambda ledger: asyncio.sleep(0), spool=spool)
+    assert sorted(rows(ledger_url, "SELECT id FROM requests")) == [("r1",), ("r2",)]
+    (kept,) = spool.iterdir()
+    assert caplog.messages[1:] == [f"1 records cannot be read, so the ledger lacks them; their file is kept: {kept}"]
+    assert kept.name == f"{left.name}.damaged"
+    doing(ledger_url, lambda ledger: asyncio.sleep(0), spool=spool)
+    assert list(spool.iterdir()) == [kept]
+
+
 def test_a_full_disk_crashes_nothing(ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     switch, full = Switch(ledger_url), [True]
 
@@ -231,26 +260,6 @@ def test_what_waits_is_settled_between_requests(ledger_url: str, tmp_path: Path)
         (spent,) = await ledger.spend("key")
         assert (spent.requests, spent.tokens) == (count + 1, count + 1)
         await ledger.close()
-
-    asyncio.run(job())
-
-
-def test_what_is_old_is_deleted_between_requests(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    doing(url, lambda ledger: ledger.settle(Reservation("old", "a"), record("old", "a", started=1.0)))
-    database = connected(url)
-    database.begin([])
-    for _ in range(15):  # 32,768 rows
-        columns = "key_id, model, strategy, stopped, started, error, swept, record"
-        database.execute(f"INSERT INTO requests SELECT lower(hex(randomblob(9))), {columns} FROM requests")
-    database.commit()
-    database.close()
-
-    async def job() -> None:
-        async with opened(url, rules=Rules(keep=86_400.0)) as ledger:
-            await ledger.settle(Reservation("new", "a"), record("new", "a", started=time.time()))
-            assert rows(url, "SELECT COUNT(*) FROM requests")[0][0] > 1
-            await eventually(lambda: rows(url, "SELECT id FROM requests") == [("new",)])
 
     asyncio.run(job())
 

@@ -6,7 +6,6 @@ that every use of a connection has a deadline on our side. Does not know what a 
 
 from __future__ import annotations
 
-import base64
 import errno
 import logging
 import math
@@ -14,25 +13,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TypeVar
 
 from outthink.core.errors import BadInput
 from outthink.core.paths import private_file, private_folder
-from outthink.http.fields import JsonDict, encode
 from outthink.serving.ledger.database import (
     Connect,
     ConnectionLost,
     Database,
     QueryResult,
     SqlValue,
-    loaded,
-    packed,
-    unpacked,
 )
-from outthink.serving.ledger.reservations import ReservationRequest, Settlement
-from outthink.serving.protocols import Idempotency, LedgerDown, Reservation
+from outthink.serving.ledger.reservations import ReservationRequest, Settlement, line_of, settlement_of
+from outthink.serving.protocols import LedgerDown, Reservation
 
 try:
     import fcntl
@@ -68,7 +62,7 @@ class Spool:
         """Keep settlements; they are on disk when this returns. Raises OSError, and then keeps none of them."""
         if self._appending:  # by a thread that was given up: it may end that some day
             raise TimeoutError(errno.ETIMEDOUT, "it does not answer")
-        text = b"".join(map(_line, settlements))
+        text = b"".join(map(line_of, settlements))
         self._appending = True
         try:
             file = self._file or self._opened()
@@ -151,46 +145,26 @@ def _there(path: Path, file: IO[bytes]) -> bool:
         return False
 
 
-def _line(settlement: Settlement) -> bytes:
-    reservation: JsonDict = asdict(settlement.reservation)
-    reservation.pop("replay")
-    parts = {
-        "reservation": reservation,
-        "record": loaded(packed(settlement.record)),
-        "body": _text(settlement.record.body),
-        "content": _text(settlement.record.content),
-    }
-    return encode(parts) + b"\n"
-
-
 def _pieces(path: Path) -> Iterator[list[Settlement]]:
+    """What a file holds; where some of it cannot be read, the file stays under another name."""
     piece: list[Settlement] = []
+    unread = 0
     with path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n"):  # it was being written when its process ended
                 break
-            piece.append(_settlement(loaded(line)))
+            try:
+                piece.append(settlement_of(line))
+            except (ValueError, TypeError, LookupError, AttributeError):  # damaged, or another version's
+                unread += 1
             if len(piece) >= _PIECE:
                 yield piece
                 piece = []
     if piece:
         yield piece
-
-
-def _settlement(value: JsonDict) -> Settlement:
-    reservation = value["reservation"]
-    idempotency = None if reservation["idempotency"] is None else Idempotency(*reservation["idempotency"])
-    record = unpacked(value["record"])
-    record.body, record.content = _bytes(value["body"]), _bytes(value["content"])
-    return Settlement(Reservation(**{**reservation, "idempotency": idempotency}), record)
-
-
-def _text(content: bytes | None) -> str | None:
-    return None if content is None else base64.b64encode(content).decode()
-
-
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text)
+    if unread:
+        kept = path.replace(path.with_name(f"{path.name}.damaged"))
+        _log.error("%d records cannot be read, so the ledger lacks them; their file is kept: %s", unread, kept)
 
 
 _MOST = 100_000

@@ -7,14 +7,28 @@ transactions that hold the locks of the keys concerned; does not know who opens 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 from outthink.core.errors import Unsupported
 from outthink.core.request import Budget
-from outthink.serving.ledger.database import Database, SqlValue, insert, marks, read, row, text_of
+from outthink.http.fields import JsonDict, encode
+from outthink.serving.ledger.database import (
+    Database,
+    SqlValue,
+    insert,
+    loaded,
+    marks,
+    packed,
+    read,
+    row,
+    text_of,
+    unpacked,
+)
 from outthink.serving.ledger.sums import Amounts, Tally, day_of, dollars, ends_in, month_of
 from outthink.serving.protocols import Idempotency, OverBudget, Repeated, RequestRecord, Reservation, Terms
 
@@ -142,6 +156,37 @@ class Settlement(NamedTuple):
 
     reservation: Reservation
     record: RequestRecord
+
+
+def line_of(settlement: Settlement) -> bytes:
+    """A settlement as a line of JSON."""
+    reservation: JsonDict = asdict(settlement.reservation)
+    reservation.pop("replay")
+    parts = {
+        "reservation": reservation,
+        "record": loaded(packed(settlement.record)),
+        "body": _text(settlement.record.body),
+        "content": _text(settlement.record.content),
+    }
+    return encode(parts) + b"\n"
+
+
+def settlement_of(line: bytes) -> Settlement:
+    """The settlement of a line. Raises ValueError, TypeError, LookupError or AttributeError where it is none."""
+    value = loaded(line)
+    reservation = value["reservation"]
+    idempotency = None if reservation["idempotency"] is None else Idempotency(*reservation["idempotency"])
+    record = unpacked(value["record"])
+    record.body, record.content = _bytes(value["body"]), _bytes(value["content"])
+    return Settlement(Reservation(**{**reservation, "idempotency": idempotency}), record)
+
+
+def _text(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
 
 
 class HeldReservation(NamedTuple):
