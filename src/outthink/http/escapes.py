@@ -10,7 +10,7 @@ import base64
 import json
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from html.entities import html5
 from itertools import accumulate
 
@@ -44,11 +44,16 @@ def _in_base(raw: bytes, encode: Callable[[bytes], bytes], turns: int, bits: int
     }
 
 
-def halves_of(secret: bytes) -> Iterator[bytes]:
-    """Both halves of a secret: either can only be of it."""
+_PREFIX = re.compile("(?:[A-Za-z]{1,8}[-_]){1,2}")
+
+
+def parts_of(secret: bytes) -> list[bytes]:
+    """What can only be of a secret: all behind its prefix, and either half."""
     letters = secret.decode("utf-8", "surrogateescape")
     middle = (len(letters) + 1) // 2  # of letters: half of one would be left where it is masked
-    return (half.encode("utf-8", "surrogateescape") for half in (letters[:middle], letters[-middle:]))
+    prefix = _PREFIX.match(letters)
+    bare = [letters[prefix.end() :]] if prefix is not None and prefix.end() < middle else []
+    return [part.encode("utf-8", "surrogateescape") for part in (*bare, letters[:middle], letters[-middle:])]
 
 
 def alone(words: Iterable[bytes]) -> re.Pattern[bytes] | None:

@@ -10,11 +10,11 @@ import asyncio
 import base64
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Self
 from urllib.parse import parse_qsl
 
-from outthink.http.escapes import alone, halves_of, packed, repacked, unescaped, without_spelled, written
+from outthink.http.escapes import alone, packed, parts_of, repacked, unescaped, without_spelled, written
 from outthink.http.events import LONG
 from outthink.http.joined import SecretForms, SecretJoints
 from outthink.http.transport import Response, TransportFault
@@ -37,7 +37,7 @@ class SecretMask:
         long = [secret for secret in raw if len(secret) >= (_MIXED if _is_mixed(secret) else _ANYWHERE)]
         short = [secret for secret in raw if len(secret) >= _IN_ERRORS and secret not in long]
         # Halves too, where they are long enough to be nobody's word: events may cut a secret in two.
-        halves = [half for secret in long if len(secret) >= 2 * _ANYWHERE for half in halves_of(secret)]
+        halves = [half for secret in long if len(secret) >= 2 * _ANYWHERE for half in parts_of(secret)]
         forms = [form for secret in long for form in packed(secret)]
         self._plain = (*long, *halves, *forms)
         self._rare = {form for secret in long for form in repacked(secret)}
@@ -45,10 +45,8 @@ class SecretMask:
         self.in_pieces = SecretForms([*long, *forms], MASK) if long else None
         whole = [*long, *halves]
         # What looks like an escape in a secret is read as one, too, and of backslashes nobody knows whose they are.
-        self._long, self._pattern = (
-            {_bare(text) for secret in whole for text in (secret, unescaped(secret))},
-            written(whole),
-        )
+        self._long = {_bare(text) for secret in whole for text in (secret, unescaped(secret))}
+        self._pattern = cache(lambda: written(whole))  # takes 10 ms to be made, and few replies need it
         # A short one without a digit or a sign, such as EMPTY, is a placeholder that an answer may well hold.
         telling = [word for word in short if len(word) >= _ALONE and _is_mixed(word)]
         self._telling, self._words = alone(telling), alone(short)
@@ -67,7 +65,7 @@ class SecretMask:
             if any(
                 secret in plain or (b" " in secret and secret in plain.replace(b"+", b" ")) for secret in self._long
             ):
-                content = self._pattern.sub(MASK, content)
+                content = self._pattern().sub(MASK, content)
         words = self._words if error else self._telling
         return content if words is None else words.sub(MASK, content)
 
