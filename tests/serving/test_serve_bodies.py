@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import http.client
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 pytest.importorskip("aiohttp")
 
 from outthink.http.fields import encode
+from outthink.serving import bodies
 from outthink.serving.bodies import DEPTH, BodyScan
 from outthink.serving.failure import Failure
 from support.chat_server import DONE, ChatServer, Gate, Reply, Seen, chat, chunk, event, token, usage, whole
@@ -234,6 +236,38 @@ def test_bodies_in_flight_are_bounded_and_one_key_leaves_room_for_others() -> No
         assert statuses == [200, 200]
         # A reply may be read before its request has given its room back.
         until(lambda: ask("a", MIB - 1000) == 200, "the room that was given back")
+
+
+@pytest.mark.parametrize("content", ["x" * (MIB - 1000), "x" * (MIB - 1000) + '"'], ids=["read", "no JSON"])
+def test_a_body_takes_its_room_until_it_is_let_go_though_its_client_has_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    began, gate = threading.Event(), threading.Event()
+
+    def slowly(pieces: list[bytes]) -> tuple[bytes, dict[str, Any]]:
+        began.set()
+        assert gate.wait(60)
+        return joined(pieces)
+
+    joined = bodies._joined
+    monkeypatch.setattr(bodies, "_joined", slowly)
+    limits, admission = {"body": MIB, "bodies": 2 * MIB}, {"queue_seconds": 0.2}
+    with (
+        ChatServer(OK) as backend,
+        ProxyServer(backend.url, ledger=KeyRing("a"), limits=limits, admission=admission) as proxy,
+    ):
+        body = f'{{"model": "toy", "messages": [{{"role": "user", "content": "{content}"}}]}}'.encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer a\r\ncontent-length: {len(body)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as client:
+            client.sendall(head.encode() + body)
+            assert began.wait(60)
+        until(lambda: proxy.app.admission.active == 0, "its end")
+        assert proxy.chat("toy", "x" * (MIB - 1000), headers={"authorization": "Bearer a"}).status == 503
+        gate.set()
+        until(
+            lambda: proxy.chat("toy", "x" * (MIB - 1000), headers={"authorization": "Bearer a"}).status == 200, "room"
+        )
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("size", [10, 100_000, 2 * MIB])

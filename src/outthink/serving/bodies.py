@@ -16,7 +16,7 @@ from aiohttp import HttpVersion11, web
 
 from outthink.http.fields import JsonDict, decode
 from outthink.serving.admission import BodyRoom, Limits
-from outthink.serving.failure import Failure
+from outthink.serving.failure import Failure, bad_body, too_long
 
 DEPTH = 128  # lists and objects within each other: what writes JSON, and walks through it, can follow that
 _RATE = 1 << 16  # bytes a second that a slow client may be expected to reach
@@ -90,14 +90,13 @@ class Bodies:
         Raises Failure: 413 too long, 408 too slow, 400 for what is no JSON object or too much of one, 503 where the
         bodies of others take all the room.
         """
-        limits, payload = self._limits, request.content
-        length = request.content_length
+        limits, payload, length = self._limits, request.content, request.content_length
         if length is not None and length > limits.body:
-            raise _too_long(limits)
+            raise too_long(limits.body)
         if payload.is_eof() and (length or 0) <= _SMALL:  # the usual case: it came with its head
             content = payload.read_nowait()
             if len(content) > limits.body:
-                raise _too_long(limits)
+                raise too_long(limits.body)
             if content.count(b"[") + content.count(b"{") > DEPTH:
                 BodyScan(limits.values).feed(content)
             return content, _object(content), 0
@@ -111,7 +110,7 @@ class Bodies:
                 while piece := await payload.readany():
                     size += len(piece)
                     if size > limits.body:
-                        raise _too_long(limits)
+                        raise too_long(limits.body)
                     if size > held and max(size, length or 0) > _SMALL:
                         began, more = loop.time(), (length or size + _STEP) - held
                         clock.reschedule(None)
@@ -122,8 +121,13 @@ class Bodies:
                     ends += len(piece) / _RATE
                     clock.reschedule(ends)
             if size > _LONG:
-                async with self._decoding:  # one at a time: it takes several times the body for a moment
-                    content, body = await asyncio.to_thread(_joined, pieces)
+                work = asyncio.ensure_future(self._joined_beside(pieces))
+                try:
+                    content, body = await asyncio.shield(work)
+                except asyncio.CancelledError:  # its client has left, and the thread goes on with it
+                    room, held = held, 0
+                    work.add_done_callback(lambda done: self._left(done, key, room))
+                    raise
             else:
                 content, body = _joined(pieces)
         except BaseException as error:
@@ -135,6 +139,15 @@ class Bodies:
                 raise bad_body(400, f"{error}; send it again", "invalid_body") from None
             raise
         return content, body, held
+
+    async def _joined_beside(self, pieces: list[bytes]) -> tuple[bytes, JsonDict]:
+        async with self._decoding:  # one at a time: it takes several times the body for a moment
+            return await asyncio.to_thread(_joined, pieces)
+
+    def _left(self, done: asyncio.Future[tuple[bytes, JsonDict]], key: str, held: int) -> None:
+        self.release(key, held)
+        if not done.cancelled():
+            done.exception()  # nobody is left to hear of it
 
     def release(self, key: str, held: int) -> None:
         """The request is answered."""
@@ -179,22 +192,9 @@ def _object(content: bytes) -> JsonDict:
         except UnicodeDecodeError as wrong:
             what = f"is not valid UTF-8 (byte {wrong.start})"
         else:
-            what = "is empty" if not content.strip() else f"is not JSON ({_line(error)})"
+            what = " ".join(str(error).split())[:120] or type(error).__name__
+            what = "is empty" if not content.strip() else f"is not JSON ({what})"
         raise bad_body(400, f"{what}; send one JSON object", "invalid_json") from None
     if not isinstance(value, dict):
         raise bad_body(400, f"is a JSON {type(value).__name__}; send one JSON object", "invalid_json")
     return value
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
-
-
-def _too_long(limits: Limits) -> Failure:
-    most = limits.body / (1 << 20)
-    return bad_body(413, f"is longer than {most:g} MiB; send less, or raise the limit", "body_too_large")
-
-
-def bad_body(status: int, what: str, code: str) -> Failure:
-    """The error for a body that cannot be used."""
-    return Failure(status, f"body: {what}", param="body", code=code)

@@ -66,6 +66,16 @@ class Failure(OutthinkError):
         return json.dumps({"error": error}).encode()
 
 
+def bad_body(status: int, what: str, code: str) -> Failure:
+    """The error for a body that cannot be used."""
+    return Failure(status, f"body: {what}", param="body", code=code)
+
+
+def too_long(most: int) -> Failure:
+    """The error for a body of more than so many bytes."""
+    return bad_body(413, f"is longer than {most / (1 << 20):g} MiB; send less, or raise the limit", "body_too_large")
+
+
 def bad_field(name: str, value: Json, problem: str, remedy: str, *, code: str = "invalid_value") -> Failure:
     """A field of the request that cannot be used. A client may have chosen its name: some of a long one is enough."""
     name = one_line(name, _NAME) or "''"
