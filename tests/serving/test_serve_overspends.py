@@ -112,3 +112,20 @@ def test_a_key_for_some_models_names_no_further_ones(more: dict[str, Any]) -> No
         assert proxy.chat("toy", headers={"Authorization": "Bearer narrow"}, **inside).status == 400
         assert proxy.chat("outthink/single", headers={"Authorization": "Bearer narrow"}, **inside).status == 200
         assert b"dear" not in server.server.seen[-1].content
+
+
+def test_several_conversations_are_no_chat() -> None:
+    one = [{"role": "user", "content": "Hi"}]
+    with LenientServer() as server, ProxyServer(server.url, ledger=KeyRing(WIDE, "free")) as proxy:
+        for path, name, value, at in (
+            ("/v1/chat/completions", "messages", [one] * 9, 0),
+            ("/v1/chat/completions", "messages", [*one, "Hi"], 1),
+            ("/v1/responses", "input", ["Hi"] * 9, 0),
+        ):
+            body = {"model": "toy", name: value}
+            got = proxy.send("POST", path, body, authorization="Bearer wide")
+            assert (got.status, got.error["param"]) == (400, f"{name}[{at}]")
+            assert not server.work
+            assert proxy.send("POST", path, body, authorization="Bearer free").status == 200
+            server.work.clear()
+        assert proxy.chat("toy", one, headers={"Authorization": "Bearer wide"}).status == 200

@@ -289,6 +289,10 @@ class CheckedBody:
                     what = "is neither a text nor a list of tokens"
                     raise bad_field(f"{at}[{index}]", prompt, what, "send one of them")
             self.prompts = max(self.prompts, prompts_in(value))
+        elif self.endpoint in ("chat", "responses") and isinstance(value, list) and set(map(type, value)) - {dict}:
+            index = next(index for index, each in enumerate(value) if type(each) is not dict)
+            what = "is no object, and a server may answer each of several by itself"
+            raise bad_field(f"{at}[{index}]", value[index], what, "send messages or items alone")
 
     def _tools(self, at: str, value: Json) -> None:
         for index, tool in enumerate(value if isinstance(value, list) else [value]):
