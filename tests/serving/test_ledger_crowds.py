@@ -175,3 +175,26 @@ def test_what_is_old_is_deleted_between_requests(tmp_path: Path) -> None:
             await eventually(lambda: rows(url, "SELECT id FROM requests") == [("new",)])
 
     asyncio.run(job())
+
+
+def test_what_was_written_just_before_a_file_is_seen_to_be_replaced_is_in_the_new_one(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path / name}.sqlite" for name in ("old", "new")]
+    for url in urls:
+        doing(url, lambda ledger: ledger.list_keys())
+
+    async def job() -> None:
+        async with opened(urls[0]) as ledger:
+            await ledger.settle(Reservation("r0", "a"), record("r0", "a", tokens=1))
+            for end in ("-wal", "-shm"):
+                (tmp_path / f"old.sqlite{end}").unlink()
+            (tmp_path / "new.sqlite").replace(tmp_path / "old.sqlite")
+            ids = []
+            while not ids or not rows(urls[0], "SELECT 1 FROM requests WHERE id = ?", ids[-1]):
+                ids.append(f"r{len(ids) + 1}")
+                await ledger.settle(Reservation(ids[-1], "a"), record(ids[-1], "a", tokens=1))
+            found = {number for (number,) in rows(urls[0], "SELECT id FROM requests")}
+            assert found == {"r0", *ids}
+            (spent,) = await ledger.spend("key")
+            assert spent.tokens == len(found)
+
+    asyncio.run(job())

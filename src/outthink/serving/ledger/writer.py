@@ -12,6 +12,7 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -39,6 +40,8 @@ from outthink.serving.ledger.sums import Tally, dollars
 from outthink.serving.protocols import AdmittedRequest, LedgerDown, OverBudget, Repeated, RequestRecord
 
 _BATCH = 512
+_RECENT = 1.0
+"""Seconds for which what was written is remembered."""
 _USED_EVERY = 60.0
 """Seconds between two times that it is written down when a key was last used."""
 
@@ -67,6 +70,9 @@ class Writer:
         self._doing: Sequence[Job] = ()
         """What the thread is at; nobody has heard of it yet."""
         self._last_used: dict[str, float] = {}
+        self._recent: deque[tuple[float, Sequence[Settlement]]] = deque()
+        self._connection: Database | None = None
+        """What they were written over."""
         self._ended = False
 
     def start(self) -> None:
@@ -193,6 +199,9 @@ class Writer:
         self, database: Database, settlements: Sequence[Settlement], requests: Sequence[ReservationRequest]
     ) -> list[Any]:
         now = self._clock()
+        if database is not self._connection:
+            # A file that was replaced, or a server whose replica took over, may lack them; they count once.
+            settlements = [settlement for _, batch in self._recent for settlement in batch] + list(settlements)
         names = sorted(
             {settlement.record.key_id for settlement in settlements} | {request.key_id for request in requests}
         )
@@ -209,6 +218,14 @@ class Writer:
         for name in noted:
             note_use(database, name, now)
         database.commit()
+        if database is not self._connection:
+            self._connection = database
+            self._recent.clear()
+        if settlements:
+            moment = time.monotonic()
+            self._recent.append((moment, settlements))
+            while self._recent[0][0] < moment - _RECENT:
+                self._recent.popleft()
         self._last_used.update(dict.fromkeys(noted, now))
         return granted
 
@@ -343,8 +360,9 @@ class Upkeep:
         now, ends = self._clock(), time.monotonic() + _TURN
         self.renew(database)
         while self.unclear:
-            release(database, self.unclear[-1])
-            self.unclear.pop()
+            request = self.unclear[-1]
+            release(database, request)
+            self.unclear.remove(request)  # another may stand behind it by now
         self.load(database, ends)
         self._offline.end()
         self._record_orphans(database)
