@@ -128,3 +128,76 @@ def test_no_long_reply_holds_the_event_loop_up(model: str) -> None:
                 with all_brief(proxy):
                     user = "stream" if streamed else "whole"
                     assert proxy.chat(model, name, stream=asked, logprobs=True, user=user).status == 200
+
+
+NUMBERS = [0] * 700_000
+NAMES = {f"name {at}": "x" for at in range(100_000)}
+REQUESTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "outthink": (400, {"outthink": NUMBERS}),
+    "model": (400, {"model": NUMBERS}),
+    "a model's name": (400, {"model": "outthink/" + "x " * (8 * MIB)}),
+    "a model's size": (400, {"model": "outthink/single@" + "9" * (8 * MIB)}),
+    "a strategy": (400, {"outthink": {"strategy": "single:" + "k=v," * (2 * MIB)}}),
+    "a budget": (400, {"outthink": {"budget": "tokens=1," * MIB}}),
+    "names of a budget": (400, {"outthink": {"budget": NAMES}}),
+    "an answer": (400, {"outthink": {"answer": "x " * (8 * MIB)}}),
+    "messages": (400, {"messages": NAMES}),
+    "a message": (200, {"messages": [{"role": "user", "content": "Hello", **NAMES}]}),
+    "a part": (
+        200,
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "x": [0] * 4096}] * 150}]},
+    ),
+    "stop": (400, {"stop": ["x " * MIB] * 8}),
+    "a count": (400, {"n": " " * (8 * MIB) + "x"}),
+    "tools": (400, {"tools": {"a": NUMBERS}}),
+    "passed names": (200, {"model": "toy", **NAMES}),
+    "passed holders": (200, {"model": "toy", "options": NAMES}),
+    "passed values": (200, {"model": "toy", "x": [{"name": "a long text, as they are"}] * 50_000}),
+}
+
+
+def test_no_long_request_holds_the_event_loop_up() -> None:
+    with ChatServer(chat(["4"])) as backend, ProxyServer(backend.url, timed=True) as proxy:
+        assert proxy.chat("outthink/single").status == 200  # what is imported on first use is now
+        for name, (status, fields) in REQUESTS.items():
+            body = {"model": "outthink/single", "messages": [{"role": "user", "content": "Hello"}], **fields}
+            with all_brief(proxy):
+                got = proxy.send("POST", CHAT, body, idempotency_key=name)
+            assert got.status == status, (name, got.content[:200])
+            assert status == 200 or len(got.error["message"]) < 600
+
+
+def refused(**error: Any) -> bytes:
+    return json.dumps({"error": {"message": "no", **error}}).encode()
+
+
+REFUSALS = {
+    "words": refused(message="x y " * (2 * MIB)),
+    "words that are read": refused(message="x y " * 200_000),
+    "a code": refused(code="requested 1 " * 70_000),
+    "digits": refused(code="7" * 900_000),
+    "a parameter": refused(param="a./[" * 200_000),
+    "a detail": json.dumps({"detail": [{"loc": ["body", "a"] * 50_000, "msg": "x"}]}).encode(),
+    "names": refused(message=None, **NAMES),
+    "objects": b'{"error":[' + b'{"a":1},' * (2 * MIB) + b"0]}",
+    "plain text": b"x y " * (8 * MIB),
+    "events": b"data: x\n\n" * 100_000,
+    "fields": b"error: {}\n" * 90_000,
+    "ends of lines": b"\r" * 900_000,
+    "brackets": b"[" * 900_000,
+}
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/self-consistency@2"])
+@pytest.mark.parametrize("status", [400, 503])
+def test_no_long_refusal_holds_the_event_loop_up(model: str, status: int) -> None:
+    replies = {name: whole(content, status) for name, content in REFUSALS.items()}
+    with (
+        ChatServer(lambda seen: replies[seen.body["messages"][-1]["content"]]) as backend,
+        ProxyServer(backend.url, timed=True) as proxy,
+    ):
+        proxy.chat(model, "plain text")  # what is imported on first use is now
+        for name in REFUSALS:
+            for streamed in (False, True):
+                with all_brief(proxy):
+                    assert proxy.chat(model, name, stream=streamed).status in (status, 502)

@@ -177,7 +177,7 @@ def all_brief(proxy: ProxyServer) -> Iterator[None]:
     try:
         yield
     finally:
-        gc.enable()
         proxy.do(end())
+        gc.enable()
     long = [row for row in found if row[0] > 0.02]
     assert not long, long

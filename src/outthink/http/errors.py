@@ -19,7 +19,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from outthink.core.errors import EngineError
-from outthink.http.events import Events, Json, JsonObject, is_html
+from outthink.http.events import Json, JsonObject, first_event, is_html
 from outthink.http.transport import Timeouts, TransportFault
 
 _SHAPED = re.compile(r"\b(?:ot|sk|pk|key|hf|gsk|xai)[-_][\w*.~+/=-]{6,}", re.IGNORECASE)
@@ -170,8 +170,8 @@ class ErrorBody:
         try:
             return cls.of(json.loads(content))
         except (ValueError, RecursionError):
-            told = Events().feed(content + b"\n\n")
-            return cls.parse(told[0]) if told else cls(one_line(content.decode("utf-8", "replace")))
+            told = first_event(content)
+            return cls.parse(told) if told is not None else cls(one_line(content.decode("utf-8", "replace")))
 
     @classmethod
     def of(cls, value: Json) -> ErrorBody:
@@ -182,7 +182,7 @@ class ErrorBody:
             return cls(one_line(str(value)))
         error = value.get("error", value)
         if isinstance(error, str):
-            return cls(one_line(error), str(value.get("param") or ""), _codes(value, value))
+            return cls(one_line(error), one_line(str(value.get("param") or "")), _codes(value, value))
         if not isinstance(error, dict):
             return cls(one_line(json.dumps(value)))
         detail = error.get("detail")
@@ -190,12 +190,12 @@ class ErrorBody:
             where = detail[0].get("loc")
             path = ".".join(str(part) for part in where if part != "body") if isinstance(where, list) else ""
             message = f"{path}: {detail[0].get('msg', '')}" if path else str(detail[0].get("msg", ""))
-            return cls(one_line(message), path, str(detail[0].get("type") or ""))
+            return cls(one_line(message), one_line(path), one_line(str(detail[0].get("type") or "")))
         message = str(error.get("message") or detail or error.get("msg") or json.dumps(error))
         code = _codes(error, value)
         counts = {key: error.get(key) for key in ("n_prompt_tokens", "n_ctx")}
         numbers = {key: count for key, count in counts.items() if isinstance(count, int)}
-        return cls(one_line(message), str(error.get("param") or ""), code, numbers)
+        return cls(one_line(message), one_line(str(error.get("param") or "")), code, numbers)
 
 
 def _codes(error: JsonObject, around: JsonObject) -> str:
@@ -203,7 +203,7 @@ def _codes(error: JsonObject, around: JsonObject) -> str:
     words = [error[key] for key in ("code", "type") if error.get(key) not in (None, "")]
     statuses = [place.get(key) for place in (error, around) for key in ("status", "status_code", "statusCode")]
     words += [status for status in statuses if isinstance(status, int) and status not in words]
-    return " ".join(dict.fromkeys(map(str, words)))
+    return " ".join(dict.fromkeys(one_line(str(word)) for word in words))
 
 
 _REPLY = frozenset({"choices", "response", "output", "data", "delta", "usage", "object", "type", "embedding"})
@@ -247,10 +247,15 @@ def failed_choice(chunk: JsonObject) -> bool:
     )
 
 
+_WIDE = 40
+"""So many times the letters of a line are looked at for it: of megabytes the beginning alone."""
+
+
 def one_line(text: str, length: int = 300) -> str:
     """Text on one line, cut to a length."""
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 3] + "..."
+    start = text.lstrip()
+    line = " ".join(start[: _WIDE * length].split())
+    return line if len(line) <= length and len(start) <= _WIDE * length else line[: length - 3] + "..."
 
 
 REDIRECTED = "redirects ({}); its operator has to give the address that it redirects to"
@@ -321,9 +326,18 @@ class ServerErrors:
         quoted = content[:60].decode("utf-8", "replace")
         return self.error(f"answered something that is not JSON ({quoted!r}); is this the API URL?", fatal=fatal)
 
-    def status(self, status: int, headers: Mapping[str, str], content: bytes, *, model: str = "") -> EngineError:
-        """The error for a status other than 200."""
-        refusal = ErrorBody.parse(content) if content.strip() and not is_html(content) else ErrorBody("")
+    def status(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        content: bytes,
+        *,
+        model: str = "",
+        refusal: ErrorBody | None = None,
+    ) -> EngineError:
+        """The error for a status other than 200; `refusal`: what the content says, where that is known."""
+        if refusal is None or is_html(content) or not content.strip():
+            refusal = ErrorBody.parse(content) if content.strip() and not is_html(content) else ErrorBody("")
         wait = retry_after(headers)
         if 300 <= status < 400:
             return self.redirected(status, headers)

@@ -155,6 +155,20 @@ def read_event(block: bytes) -> bytes | None:
     return ErrorEvent(data) if failed else data
 
 
+_LOOKED_AT = 16
+
+
+def first_event(content: bytes) -> bytes | None:
+    """The data of the first event of a body that has any, None where none of the first ones has."""
+    rest = content.removeprefix(BOM).lstrip()
+    for _ in range(_LOOKED_AT):
+        blank = _BLANK.search(rest)
+        if (data := read_event(rest if blank is None else rest[: blank.start()])) is not None or blank is None:
+            return data
+        rest = rest[blank.end() :].lstrip()
+    return None
+
+
 _decode = json.JSONDecoder(strict=False).raw_decode  # some servers write control characters as they are
 
 Kind = Literal["unknown", "events", "object", "page"]

@@ -196,13 +196,13 @@ def with_length_name(content: bytes, name: str) -> bytes:
     return encode({**body, name: told[0]}) if told else content
 
 
-_WHOLE = re.compile(r"\s*\+?(\d{1,15})(?:\.0*)?\s*\Z", re.ASCII)
+_WHOLE = re.compile(r"\+?(\d{1,15})(?:\.0*+)?\Z", re.ASCII)
 
 
 def read_whole(value: Json) -> int | None:
     """A whole number as lenient servers read it, from a number or a text; None for anything else."""
     if isinstance(value, str):
-        return int(match[1]) if (match := _WHOLE.match(value)) is not None else None
+        return int(match[1]) if (match := _WHOLE.match(value.strip())) is not None else None
     number = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
     return int(value) if number and 0 <= value < 1e15 else None  # type: ignore[arg-type, operator]
 

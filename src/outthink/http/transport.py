@@ -90,23 +90,28 @@ Body = bytes | Parts
 """What is sent with a request."""
 
 
+_LONG = 1 << 20
+"""Bytes that are put together beside the event loop."""
+
+
 async def read_to_end(reply: Response, most: int) -> tuple[bytes, TransportFault | None]:
     """The body of a reply, which is closed then, and what broke it off.
 
     Args:
         most: bytes after which reading ends.
     """
-    content, broken = b"", None
+    pieces: list[bytes] = []
+    size, broken = 0, None
     try:
         async for piece in reply:
-            content += piece
-            if len(content) > most:
+            pieces.append(piece)
+            if (size := size + len(piece)) > most:
                 break
     except TransportFault as fault:
         broken = fault
     finally:
         await reply.aclose()
-    return content, broken
+    return b"".join(pieces) if size <= _LONG else await asyncio.to_thread(b"".join, pieces), broken
 
 
 class Transport(Protocol):

@@ -197,7 +197,9 @@ def idempotency_of(headers: Mapping[str, str], endpoint: str, content: bytes) ->
         return None
     shaping = sorted((name.lower(), value) for name, value in headers.items() if name.lower().startswith(_SHAPING))
     head = [endpoint, *(f"{name}: {value}" for name, value in shaping), "", ""]
-    return Idempotency(key, sha256("\n".join(head).encode(errors="surrogateescape") + content).hexdigest())
+    hashed = sha256("\n".join(head).encode(errors="surrogateescape"))
+    hashed.update(content)
+    return Idempotency(key, hashed.hexdigest())
 
 
 def replayed(account: Account) -> web.Response | None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from outthink.serving.app import App
 
 
+_LONGEST_NAME = 4096
+"""Letters of a model's name, with the strategy in it and what that is told; each event of a reply repeats it."""
 _HIDDEN = frozenset({"body", "content", "receipt", "key_id"})
 CHAT = "/v1/chat/completions"
 PASSED = ("/v1/completions", "/v1/responses", "/v1/embeddings")
@@ -93,6 +95,10 @@ class Endpoints:
         if not isinstance(model, str) or not model:
             self.bodies.release(key.id, held)
             raise bad_field("model", model, "names no model", "see GET /v1/models")
+        if len(model) > _LONGEST_NAME:
+            self.bodies.release(key.id, held)
+            what = f"has more than {_LONGEST_NAME} letters"
+            raise bad_field("model", model, what, "see GET /v1/models", code="model_not_found")
         return content, body, held
 
     def _forwarded(

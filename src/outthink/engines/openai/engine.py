@@ -290,15 +290,17 @@ class OpenAIEngine(Engine):
                 self.save()
                 return reply
             answer = await self.server.read(reply)
-            if not adapt(ErrorBody.parse(answer.content), sent, self.facts, status=answer.status):
+            parse, long = partial(ErrorBody.parse, answer.content), len(answer.content) > LONG
+            refusal = await beside(parse) if long else parse()
+            if not adapt(refusal, sent, self.facts, status=answer.status):
                 break
-        refusal = ErrorBody.parse(answer.content)
         if call.prefix and answer.status in (400, 422) and not refusal.context and _NO_PREFIX.search(refusal.message):
             self.facts.learn(prefix=False)
             self.save()
             raise self._no_prefix(f" ({refusal.message})")
         self.save()
-        raise self.server.errors.status(answer.status, answer.headers, answer.content, model=self.model)
+        told = answer.status, answer.headers, answer.content
+        raise self.server.errors.status(*told, model=self.model, refusal=refusal)
 
     def reader(self, call: Call) -> CompletionParser:
         """What reads a completion of this call."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from outthink.core.errors import EngineError
-from outthink.core.request import Message, chat_bound
+from outthink.core.request import Message
 from outthink.core.text import writable
 from outthink.engines.openai.body import Facts, body
 from outthink.engines.openai.engine import OpenAIEngine, beside, drain
@@ -99,9 +99,8 @@ class ChatEngine(OpenAIEngine):
         server.chat = self.encoded = encoded
         self.server.errors = self.errors = PooledErrors(f"the backend of {model}", (), timeouts)
         self._messages, self._top, self._on_chunk, self.blame = messages, top_logprobs, on_chunk, blame
-        # What the messages' own bytes do not bound: tools, pictures, other fields that may come into the prompt.
         self._bounds = bounds
-        self._beside = None if bounds.prompt is None else bounds.prompt - chat_bound(messages)
+        self._beside = None if bounds.prompt is None else bounds.beside
         self._counted = not encoded.extra.get("tools") and all(isinstance(message.content, str) for message in messages)
         self._counted = self._counted and (self._beside is None or _PROMPTING.isdisjoint(encoded.extra))
         self._ready = True  # the pool knows the model, and the facts are shared

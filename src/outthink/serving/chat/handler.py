@@ -10,6 +10,7 @@ import asyncio
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
@@ -36,6 +37,8 @@ _CHAT = "/v1/chat/completions"
 _CREATED = int(time.time())
 _PREFIX = 4096
 """Bytes of a prompt's beginning by which it prefers a backend."""
+_PARTS = 8
+"""Parts of a message, or of a part, that are looked at for it."""
 _LONG = 1 << 18
 """Bytes of a request whose messages and fields are encoded beside the event loop, and of samples whose reply is."""
 
@@ -85,7 +88,7 @@ async def answer_chat(
     if key.models:
         check_models(body)
     if (options.budget.usd, options.budget.joules) != (key.budget.usd, key.budget.joules):
-        check_tiers(body)  # the request limits them itself
+        await asyncio.to_thread(check_tiers, body) if len(content) > LONG else check_tiers(body)  # the request's own
     if key.counted:
         own = {name: value for name, value in body.items() if name != "outthink"}
         given = key, _CHAT, own, backends.rules(model, *(backends.policies.models if options.strategy is None else ()))
@@ -141,7 +144,11 @@ class _Exchange:
         run, account = self.run, self.account
         await run.prepare()
         question = run.question
-        ceiling = await self._reserve(idempotency_of(self.request.headers, account.endpoint, self.content))
+        given = self.request.headers, account.endpoint, self.content
+        long = len(self.content) > _LONG
+        ceiling = await self._reserve(
+            await asyncio.to_thread(idempotency_of, *given) if long else idempotency_of(*given)
+        )
         if (again := replayed(account)) is not None:
             return again
         if question.stream and isinstance(run.plan, Spec) and question.choices == 1:
@@ -151,7 +158,7 @@ class _Exchange:
             run.headers["traceparent"] = trace
         try:
             await run.prepare_reader()
-            if len(self.content) > _LONG:
+            if long:
                 await run.encoded.prepare()
         except Exception as error:
             raise await self._failed(error) from error
@@ -298,13 +305,15 @@ def _backend_model(backends: Backends, options: RequestOptions, key: Key, field:
     return model
 
 
-def _beginning(value: Json) -> Json:
+def _beginning(value: Json, levels: int = 4) -> Json:
     """As much of a message as its prefix may need: the whole may be megabytes."""
     if isinstance(value, str):
         return value[:_PREFIX]
+    if not isinstance(value, list | dict) or not levels:
+        return None if isinstance(value, list | dict) else value
     if isinstance(value, list):
-        return [_beginning(item) for item in value[:_PREFIX]]
-    return {name: _beginning(item) for name, item in value.items()} if isinstance(value, dict) else value
+        return [_beginning(item, levels - 1) for item in value[:_PARTS]]
+    return {name[:_PREFIX]: _beginning(item, levels - 1) for name, item in islice(value.items(), _PARTS)}
 
 
 def _is_cut(receipt: JsonDict) -> bool:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 
 from outthink.core.errors import BadInput
 from outthink.core.plugins import loaded
-from outthink.core.request import ANSWER_KINDS, CURRENCIES, Budget, Message, Request, Sampling
+from outthink.core.request import ANSWER_KINDS, CURRENCIES, Budget, Message, Request, Sampling, chat_bound
 from outthink.core.sample import MEASURES
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict, read_whole
@@ -145,6 +145,8 @@ def check_allowed(key: Key, *names: str) -> None:
 
 def read_strategy(field: str, text: str) -> Spec:
     """`NAME[@n][:k=v,...]`."""
+    if len(text) > _LONGEST:
+        raise bad_field(field, text, f"has more than {_LONGEST} letters", "shorten it", code="invalid_strategy")
     name, rest = text, ""
     if (match := _SIZED.match(text)) is not None:
         name, size, rest = match[1], match[2], match[3] or ""
@@ -159,6 +161,8 @@ def read_budget(field: str, value: object) -> Budget:
     """`tokens=4000,seconds=20`, or an object of the same."""
     try:
         if isinstance(value, str):
+            if len(value) > _LONGEST:
+                raise BadInput(field, value, f"has more than {_LONGEST} letters", "write tokens=4000,seconds=20")
             return Budget.parse(value)
         if not isinstance(value, dict) or not value:
             raise BadInput(field, value, "is no budget", "write tokens=4000,seconds=20 or {'tokens': 4000}")
@@ -201,6 +205,8 @@ OWN = frozenset(
 """Fields that the engine writes, lengths and multiplicities besides; all others are passed on."""
 _DEFAULT = Sampling()
 _MOST_CHOICES = 128  # as OpenAI has it
+_LONGEST = 4096
+"""Letters of a strategy, of a budget and of a stop sequence."""
 
 
 class CallBounds(NamedTuple):
@@ -208,11 +214,13 @@ class CallBounds(NamedTuple):
 
     Args:
         prompt: tokens of the client's own prompt at most, tools and pictures included; None where nothing is limited.
+        beside: those of them that the messages' own bytes do not bound: tools, pictures, other fields.
         thinking: tokens of thinking that a server may grant beside the length; the call's `max_tokens` holds them.
         thinking_fields: what asks for them.
     """
 
     prompt: int | None = None
+    beside: int = 0
     thinking: int = 0
     thinking_fields: frozenset[str] = frozenset()
 
@@ -271,7 +279,8 @@ def read_question(
     extra = {name: value for name, value in passed.fields.items() if name not in OWN}
     sampling, bounds = _sampling(body, limits), CallBounds()
     if checked is not None:
-        bounds = CallBounds(size - checked.shown + checked.unseen, checked.thinking, frozenset(checked.thinking_fields))
+        prompt, thinking = size - checked.shown + checked.unseen, checked.thinking
+        bounds = CallBounds(prompt, prompt - chat_bound(messages), thinking, frozenset(checked.thinking_fields))
         sampling = replace(sampling, max_tokens=sampling.max_tokens + checked.thinking)
     others = [name for name in passed.others if name != "n"]
     notes = [f"{name[:100]}: a strategy decides that itself, so it was left out" for name in others]
@@ -358,7 +367,10 @@ def _stops(value: Json) -> tuple[str, ...]:
         return ()
     if not isinstance(stops, list) or len(stops) > 64 or not all(isinstance(stop, str) and stop for stop in stops):
         raise bad_field("stop", value, "is neither a text nor a list of texts", "send at most 64 of them")
-    return tuple(str(stop) for stop in stops)
+    told = tuple(str(stop) for stop in stops)
+    if longest := next((stop for stop in told if len(stop) > _LONGEST), None):
+        raise bad_field("stop", longest, f"has more than {_LONGEST} letters", "shorten it")
+    return told
 
 
 def _whole(name: str, value: Json, least: int, most: int) -> int | None:

@@ -30,7 +30,7 @@ from outthink.serving.forward.replies import Passage, complete, deliver, discard
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.failover import Failover, Turn, take_turn
 from outthink.serving.pool.transport import AiohttpResponse, Reply, Whole
-from outthink.serving.protocols import Key
+from outthink.serving.protocols import Idempotency, Key
 from outthink.session.runner import Places
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ _OWN_TO_HOP = frozenset(
 
 
 _LATE = "budget:seconds"
+_LONG = 1 << 17
+"""Bytes of a request that is looked at beside the event loop."""
 _NO_LIMIT = nullcontext()
 
 
@@ -81,16 +83,17 @@ class Forwarder:
         account = Account(
             self.app.ledger, key, path, model, body.get("stream") is True, content=content, watchers=self.app.watchers
         )
-        idempotency = idempotency_of(request.headers, path, content)
+        given, long = (request.headers, path, content, body), len(content) > _LONG
+        idempotency, completions = await asyncio.to_thread(_looked_at, *given) if long else _looked_at(*given)
         # Compressed bytes could not be looked at on their way.
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         headers |= {name: value for name in _FORWARDED if (value := request.headers.get(name)) is not None}
-        passed = _PassedRequest(account, path, content, headers, completions_in(path, body))
+        passed = _PassedRequest(account, path, content, headers, completions)
         if passed.completions > 1:
             asked = [count for name in CHAT_LENGTH_FIELDS if (count := read_count(body.get(name))) is not None]
             passed.length = max(asked, default=None)
         if key.models and not key.counted:
-            passed.content = named_once(body)
+            passed.content = await asyncio.to_thread(named_once, body) if long else named_once(body)
         if key.limited or idempotency is not None or key.budget.limited:
             capped = await self._cap(passed, body)
             await account.reserve(capped.tokens, capped.usd, idempotency)
@@ -149,10 +152,18 @@ class Forwarder:
         account, wire, content = passed.account, self.app.wire, passed.content
 
         def send(lease: BackendLease) -> Awaitable[Reply]:
-            url, headers = lease.url + passed.path.removeprefix("/v1"), {**passed.headers, **lease.headers}
-            passed.sent, sent = True, content
+            passed.sent = True
             if passed.lengths is not None and (name := passed.lengths.get(lease.url)) is not None:
-                sent = with_length_name(content, name)
+                return renamed(lease, name)
+            return send_as(content, lease)
+
+        async def renamed(lease: BackendLease, name: str) -> Reply:
+            given, long = (content, name), len(content) > _LONG
+            sent = await asyncio.to_thread(with_length_name, *given) if long else with_length_name(*given)
+            return await send_as(sent, lease)
+
+        def send_as(sent: bytes, lease: BackendLease) -> Awaitable[Reply]:
+            url, headers = lease.url + passed.path.removeprefix("/v1"), {**passed.headers, **lease.headers}
             if account.stream:
                 return wire.open("POST", url, headers, sent, self._timeouts)
             return wire.fetch("POST", url, headers, sent, self._timeouts)
@@ -211,6 +222,11 @@ class Forwarder:
         else:
             record = account.passed(usage if passed.sent else Usage(0, 0, 0), tariff, "interrupted", 499)
         return asyncio.shield(self.app.later(account.settle(record)))
+
+
+def _looked_at(headers: Mapping[str, str], path: str, content: bytes, body: JsonDict) -> tuple[Idempotency | None, int]:
+    """Under which key a request may be repeated, and how many completions it asks for."""
+    return idempotency_of(headers, path, content), completions_in(path, body)
 
 
 def _name_pause(head: dict[str, str]) -> None:

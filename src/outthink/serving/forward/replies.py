@@ -35,6 +35,8 @@ _FIELD = re.compile(rb"\s*(?:data|event|id|retry|error)?:")
 _SPACE = b" \t\r\n"
 _MOST = 32 << 20
 """Bytes of a whole reply to a request for a stream that are read."""
+_LONG_REFUSAL = 1 << 20
+"""Bytes of a refusal that is not decoded: small values take fifty times their memory."""
 _LINGER = 0.05
 """Seconds after the event that ends a response."""
 _FRAMING = ("content-length", "transfer-encoding")
@@ -73,16 +75,27 @@ def _unreadable(reply: Whole) -> Failure | None:
         return Failure(502, f"the backend {what}", code="backend_error")
     if status < 400:
         return None
-    try:
-        value = decode(reply.content.removeprefix(BOM))
-    except ValueError:
-        value = None
-    if isinstance(value, dict) and ("error" in value or "message" in value):
+    if _tells_error(reply.content):
         return None
     phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "an error"
-    words = "" if is_html(reply.content) else without_private(ErrorBody.parse(reply.content).message).strip("{}[] ")
+    words = (
+        ""
+        if is_html(reply.content)
+        else without_private(ErrorBody.parse(reply.content[:_LONG_REFUSAL]).message).strip("{}[] ")
+    )
     why = f": {words}" if words and "\ufffd" not in words else " and did not say why"
     return Failure(status, f"the backend answered {status} ({phrase}){why}", code="backend_error")
+
+
+def _tells_error(content: bytes) -> bool:
+    """Whether a refusal is an object that says what is wrong; a long one by its looks."""
+    if len(content) > _LONG_REFUSAL:
+        return _is_object(content) and (b'"error"' in content or b'"message"' in content)
+    try:
+        value = decode(content.removeprefix(BOM))
+    except ValueError:
+        return False
+    return isinstance(value, dict) and ("error" in value or "message" in value)
 
 
 def begins_events(piece: bytes) -> bool:
@@ -192,7 +205,8 @@ async def deliver(reply: Whole, passage: Passage) -> web.Response:
         record.stopped = "error"
     elif status >= 400:
         passage.usage = usage = ReplyUsage()
-        await _read_whole(body, usage)  # most tell nothing
+        if len(body) <= _LONG_REFUSAL:  # most tell nothing
+            await _read_whole(body, usage)
         used = passage.counted(passage.usage.total())
         stopped = "error" if status not in OUTWAITED else "interrupted"
         record = account.passed(used, passage.tariff, stopped, status, body=body)
