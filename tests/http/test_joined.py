@@ -164,6 +164,21 @@ def test_no_list_spells_a_key(size: int) -> None:
         assert spelled(told, "token", rank).endswith("*** ok")
 
 
+@pytest.mark.parametrize("size", [3, 7])
+def test_no_tokens_of_a_text_completion_spell_a_key(size: int) -> None:
+    pieces = ["so ", *(KEY[at : at + size] for at in range(0, len(KEY), size)), " ok"]
+    lists = [{"tokens": [piece], "top_logprobs": [{piece: -1}], "text_offset": [0]} for piece in pieces]
+    events = [
+        b"data: " + json.dumps({"choices": [{"index": 0, "text": "a", "logprobs": each}]}).encode() + b"\n\n"
+        for each in lists
+    ]
+    told = [json.loads(event[6:])["choices"][0]["logprobs"] for event in passed([*events, b"data: [DONE]\n\n"])[:-1]]
+    assert "".join(each["tokens"][0] for each in told).endswith("*** ok")
+    tops = "".join(name for each in told for top in each["top_logprobs"] for name in top)
+    assert not any(half in tops for half in HALVES)
+    assert (told[0], told[-1]["text_offset"]) == (lists[0], [0])
+
+
 def test_a_reply_whose_lists_spell_nothing_stays_as_it_came() -> None:
     choice = {"message": {"content": [{"type": "text", "text": "a"}] * 3}, "logprobs": {"content": [token("so ")]}}
     content = json.dumps({"choices": [choice]}, indent=2).encode()

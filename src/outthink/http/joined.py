@@ -18,7 +18,7 @@ _TELLING = 8
 """Letters, and half of a secret: so much of one is not told at the end of a text either."""
 _MOST = 256
 """Texts of a reply that are followed at once."""
-_FIELD = re.compile(rb'"([^"\\]{1,64})"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|(\d+))')
+_FIELD = re.compile(rb'"([^"\\]{1,64})"\s*:\s*(?:(?:\[\s*)?"((?:[^"\\]|\\.)*)"|(\d+))')
 _LAST = re.compile(
     rb'"finish_reason"\s*:\s*"|\Adata:\s*\[DONE\]'
     rb'|(?:\Aevent:\s*|"type"\s*:\s*")[\w.]*\b(?:done|completed|incomplete|failed)\b'
@@ -140,7 +140,10 @@ class SecretJoints:
                 spelled = spelled or b"token" in path[0]
                 written, at = written + line[at : field.start(2)] + _write(shown), field.end(2)
         rest = written + line[at:]
-        return choice, _BYTES.sub(b'"bytes": null', rest) if spelled else rest
+        if spelled:
+            rest = _BYTES.sub(b'"bytes": null', rest)
+            rest = _TOPS.sub(b'"top_logprobs": []', rest) if b'"tokens"' in rest else rest
+        return choice, rest
 
     def _suspect(self, path: _Path, text: bytes) -> bool:
         """Whether the text up to here may hold a secret or begin one; else this is noted as shown."""
