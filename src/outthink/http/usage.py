@@ -92,18 +92,20 @@ def _detail(details: Json, name: str) -> int | None:
 class Coverage:
     """Whether the counts that came with pieces of a reply cover all of it: no text behind them, and ever growing."""
 
-    __slots__ = ("_last", "_most", "_odd", "_same", "_stale")
+    __slots__ = ("_last", "_most", "_odd", "_same", "stale")
 
     def __init__(self) -> None:
         self._last = self._most = 0
-        self._odd = self._same = self._stale = False
+        self._odd = self._same = False
+        self.stale = False
+        """Text has come behind them."""
 
     def add(self, told: int | None, *, text: bool, timed: bool = False) -> None:
         """Note what a piece counts by its usage, whether it has text, and whether it has counts of another kind."""
         if not (told or timed):
-            self._stale = self._stale or text
+            self.stale = self.stale or text
             return
-        self._stale = False
+        self.stale = False
         if told:
             if told > self._most and not text:  # of all that came, whatever the others were of
                 self._odd = False
@@ -115,7 +117,7 @@ class Coverage:
     @property
     def broken(self) -> bool:
         """They do not."""
-        return self._stale or self._odd
+        return self.stale or self._odd
 
 
 class ReplyUsage:

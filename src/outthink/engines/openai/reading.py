@@ -251,7 +251,8 @@ class CompletionParser:
             timed = counts.timings(timings)
         choice = first_choice(chunk.get("choices"))
         if choice is None:
-            counts.covered.add(told, text=False, timed=timed)
+            if told or timed:
+                counts.covered.add(told, text=False, timed=timed)
             return self._delta("", "", (), ())
         self.begun = True
         piece = choice.get("delta")
@@ -266,7 +267,10 @@ class CompletionParser:
             self.stop = stop_sequence(chunk, choice, self._stops)
         called = isinstance(piece, dict) and bool(piece.get("tool_calls") or piece.get("function_call"))
         said = bool(text or thought) or called
-        counts.covered.add(told, text=said, timed=timed)
+        if told or timed:
+            counts.covered.add(told, text=said, timed=timed)
+        elif said:  # of most pieces there is no more to be noted
+            counts.covered.stale = True
         chosen: list[float] = []
         confidences: list[float] = []
         if self._asked is not None:
