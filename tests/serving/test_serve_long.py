@@ -201,3 +201,26 @@ def test_no_long_refusal_holds_the_event_loop_up(model: str, status: int) -> Non
             for streamed in (False, True):
                 with all_brief(proxy):
                     assert proxy.chat(model, name, stream=streamed).status in (status, 502)
+
+
+OWN = "sk-Zx81-kq0PLm55-RtYw9aBc-7dEfG"
+WRITTEN = ("\\n\u00e9%41&amp;", '"a":"b",', "%", "\\", "&#", "\n", "\U0001f600", OWN[:7], f"no {OWN} ")
+
+
+@pytest.mark.parametrize("model", ["toy", "outthink/single"])
+def test_no_masked_reply_holds_the_event_loop_up(model: str) -> None:
+    replies = [told(content=text * (MIB // len(text))) for text in WRITTEN]
+
+    def answer(seen: Seen) -> Reply:
+        reply = replies[int(seen.body["messages"][-1]["content"])]
+        return as_stream(reply) if seen.body.get("user") == "stream" else whole(reply)
+
+    with ChatServer(answer) as backend:
+        settings = BackendSettings(url=backend.url, key=OWN)
+        with ProxyServer(settings, timed=True) as proxy:
+            proxy.chat(model, "0")  # what is imported on first use is now
+            for at in range(len(replies)):
+                for kind in ("stream", "whole"):
+                    with all_brief(proxy):
+                        got = proxy.chat(model, str(at), stream=kind == "stream", user=kind)
+                    assert (got.status, b"sk-Zx81-kq0PLm55" in got.content) == (200, False)

@@ -10,12 +10,11 @@ import asyncio
 import base64
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from typing import Self
 from urllib.parse import parse_qsl
 
 from outthink.http.escapes import alone, packed, parts_of, repacked, unescaped, without_spelled, written
-from outthink.http.events import LONG
 from outthink.http.joined import SecretForms, SecretJoints
 from outthink.http.transport import Response, TransportFault
 
@@ -24,7 +23,7 @@ _ANYWHERE, _MIXED, _ALONE, _IN_ERRORS = 8, 7, 5, 3
 """Letters from which a secret is masked within words, and so one that is no plain word or number; from which such a
 one is masked where it stands alone, and any where errors are told."""
 _PUBLIC = ("api-version", "api_version", "version")  # terms of a query that may well stand in an answer
-_LONGEST_LINE, _LONGEST_OBJECT = 1 << 16, 1 << 20
+_LONGEST_LINE, _LONGEST_OBJECT, _BRIEF = 1 << 16, 1 << 20, 1 << 15
 _SPACE = b" \t\r\n\xef\xbb\xbf"
 
 
@@ -116,20 +115,23 @@ class MaskedResponse:
                 piece, self._ended = b"", True
             except TransportFault as fault:  # what came before it is handed on first
                 piece, self._ended, self._end = b"", True, self._mask.fault(fault)
-            if self._held or self._is_object is None or not piece.endswith((b"\n", b"\r")):
-                piece = self._whole_lines(self._held + piece)
-            if self._is_object:
-                if not piece:
-                    continue
-                mask = partial(self._mask.object, piece, error=self._error)
-                return mask() if len(piece) <= LONG else await asyncio.to_thread(mask)
-            if self._joints is not None:
-                piece = self._joints.lines(piece)
-                if self._ended and (rest := self._joints.close()):
-                    piece += b"\n\n" + rest
-            if piece:
-                return self._mask.content(piece, error=self._error)
+            size = len(self._held) + len(piece)
+            quick = size <= _BRIEF or (self._is_object and not self._ended and size <= _LONGEST_OBJECT)
+            if masked := self._take(piece) if quick else await asyncio.to_thread(self._take, piece):
+                return masked
         raise self._end from None
+
+    def _take(self, piece: bytes) -> bytes:
+        """What may go on of all that has come; of text that is full of escapes this takes time."""
+        if self._held or self._is_object is None or not piece.endswith((b"\n", b"\r")):
+            piece = self._whole_lines(self._held + piece)
+        if self._is_object:
+            return self._mask.object(piece, error=self._error) if piece else piece
+        if self._joints is not None:
+            piece = self._joints.lines(piece)
+            if self._ended and (rest := self._joints.close()):
+                piece += b"\n\n" + rest
+        return self._mask.content(piece, error=self._error) if piece else piece
 
     def _whole_lines(self, content: bytes) -> bytes:
         """What may go on now: whole lines, or all but the end of a line that is too long to be kept."""
