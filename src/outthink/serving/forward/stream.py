@@ -49,8 +49,10 @@ _EMPTY: tuple[Json, ...] = (None, "", [], {})
 
 
 def _counts(chunk: JsonObject) -> bool:
+    if chunk.get("usage") or chunk.get("timings"):
+        return True
     response = chunk.get("response")
-    return any(isinstance(place, dict) and (place.get("usage") or place.get("timings")) for place in (chunk, response))
+    return isinstance(response, dict) and bool(response.get("usage") or response.get("timings"))
 
 
 class EventReader:
@@ -138,22 +140,22 @@ class EventReader:
         return b""
 
     def _shown(self, frames: list[tuple[bytes, bytes | None]]) -> bytes:
-        shown = []
+        shown, settled = [], self.usage.settled
         for raw, data in frames:
-            if data is None or (self.usage.settled and (self._is_alike(raw) or is_plain(raw))):
+            if data is None or (settled and (self._is_alike(raw) or is_plain(raw))):
                 if raw != b"\n" or not self._hidden:  # the line feed of a pair goes where its carriage return went
                     shown.append(raw)
                 self._hidden = False
                 continue
             text = self._read(raw, data)
-            self._hidden = not text
+            settled, self._hidden = self.usage.settled, not text
             if self.failure is not None and self.failure.about_key:
                 break
             shown.append(text)
             self.empty = False
             if self._decoder.done:
                 break
-        self._easy = self.usage.settled and not self.pending
+        self._easy = settled and not self.pending
         return b"".join(shown)
 
     def _read(self, raw: bytes, data: bytes) -> bytes:
