@@ -39,8 +39,9 @@ def test_backends_of_one_model_may_call_a_length_by_different_names() -> None:
         backends = [
             BackendSettings(url=each.url, fields=FieldSettings(length_name=name)) for each, name in servers.items()
         ]
-        with ProxyServer(*backends, ledger=KeyRing(WIDE, "free")) as proxy:
-            for at in range(12):  # of prompts that begin differently, so that each backend gets some
+        # Without affinity each backend gets some; with it their ports decide.
+        with ProxyServer(*backends, ledger=KeyRing(WIDE, "free"), pool={"affinity": False}) as proxy:
+            for at in range(12):
                 for model, by in (
                     ("toy", "wide"),
                     ("outthink/self-consistency@3", "wide"),
