@@ -270,6 +270,8 @@ def _unauthorised(bearer: str | None, forwarded: str | None) -> Failure:
 # client leaves, which is what closes the backends' connections.
 
 _http_log = logging.getLogger("outthink.serving.http")
+_LINGER = 5.0
+"""Seconds between two pieces of what nobody wants any more."""
 _SLOWEST = 2048
 """Bytes a second that a client has to take of a long reply."""
 
@@ -298,6 +300,7 @@ class _Server(web.Server):
     ) -> None:
         super().__init__(handler, handler_cancellation=True)
         self._refuse, self._limits = refuse, limits
+        self.turn = asyncio.Lock()
         self._open: dict[_Connection, None] = {}
         self._most = _most_files() // 2  # a request may need one more for its backend
 
@@ -338,13 +341,13 @@ class _Connection(RequestHandler):
             loop=asyncio.get_running_loop(),
             keepalive_timeout=limits.idle_seconds,
             access_log=None,  # type: ignore[arg-type]
-            lingering_time=5.0,
+            lingering_time=0.0,  # see `finish_response`
             auto_decompress=False,  # a few bytes could become many
             logger=_http_log,
         )
         self._refuse = refuse
         self._head_seconds = min(limits.head_seconds, limits.idle_seconds)
-        self._write_seconds = limits.write_seconds
+        self._write_seconds, self._body_seconds, self._turn = limits.write_seconds, limits.body_seconds, server.turn
         self._unread: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -397,6 +400,23 @@ class _Connection(RequestHandler):
             self.transport.abort()  # closing would wait until the client has read the rest
         else:
             self._unread = self._loop.call_later(self._write_seconds, self._look, left)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Write a reply. What the client still sends is thrown away, so that it comes to read the reply.
+
+        By turns: by itself aiohttp reads from all at once, and everybody waits while some send megabytes.
+        """
+        finished = await super().finish_response(request, resp, start_time)
+        content, ends = request.content, self._loop.time() + self._body_seconds
+        with suppress(TimeoutError, web.RequestPayloadError):
+            while not content.is_eof():
+                async with asyncio.timeout_at(min(ends, self._loop.time() + _LINGER)):
+                    await content.readany()
+                async with self._turn:
+                    await asyncio.sleep(0)
+        return finished
 
     def handle_error(
         self,
