@@ -276,7 +276,8 @@ _SLOWEST = 2048
 """Bytes a second that a client has to take of a long reply."""
 
 
-_FILES = 65_536
+FILES = 65_536
+"""Connections and files at once where the system sets no limit."""
 
 
 def _most_files() -> int:
@@ -284,9 +285,9 @@ def _most_files() -> int:
     try:
         import resource
     except ImportError:
-        return _FILES  # Windows has no such limit
+        return FILES  # Windows has no such limit
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return most if most != resource.RLIM_INFINITY else _FILES
+    return most if most != resource.RLIM_INFINITY else FILES
 
 
 class _Server(web.Server):

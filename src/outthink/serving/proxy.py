@@ -25,7 +25,7 @@ from outthink.economics.tariff import Tariff
 from outthink.engines.embedded import EmbeddedEngine
 from outthink.engines.protocol import Call
 from outthink.serving import dashboard
-from outthink.serving.app import App
+from outthink.serving.app import FILES, App
 from outthink.serving.chat.backends import Policies
 from outthink.serving.chat.engine_server import EngineServer
 from outthink.serving.config import Config
@@ -41,7 +41,6 @@ from outthink.serving.watch import Watchers
 
 _SLOTS = 8
 _CONTEXT = 4096
-_FILES = 65_536
 _M_MMAP_THRESHOLD = -3
 _LARGE = 1 << 20
 """Bytes of a block that is a mapping of its own."""
@@ -185,7 +184,7 @@ def _more_files() -> None:
         return  # Windows has no such limit
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
-        limit = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+        limit = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, limit), hard))
 
 
