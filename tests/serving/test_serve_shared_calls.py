@@ -277,3 +277,17 @@ def test_a_refusal_inside_a_reply_is_none_that_was_unread(backend: ChatServer, p
     backend.routes["/v1/chat/completions"] = lambda seen: stream(told) if seen.body.get("n") else obliging(seen)
     assert proxy.chat("outthink/self-consistency@4").status >= 400
     assert asked(backend) == [4]
+
+
+@pytest.mark.parametrize("cuts", ["together", "one by one"])
+def test_what_came_before_a_failure_is_charged(backend: ChatServer, proxy: ProxyServer, cuts: str) -> None:
+    told = event({"error": {"message": "out of memory", "code": 500}})
+    for before in ((), (piece(0, "a"),), (piece(1, "a"),), (piece(0, "a"), piece(1, "b"))):
+        content = b"".join((*before, told))
+        steps = (content,) if cuts == "together" else tuple(content[at : at + 1] for at in range(len(content)))
+        backend.routes["/v1/chat/completions"] = stream(*steps, together=False)
+        got = proxy.chat("outthink/self-consistency@2")
+        assert got.error["code"] == "backend_error"
+        record = proxy.ledger.records[got.headers["x-outthink-receipt"]]  # type: ignore[attr-defined]
+        assert record.tokens == (None if before else 0)
+    assert asked(backend) == [2] * 4

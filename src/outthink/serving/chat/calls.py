@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
 from types import NoneType
 
 from outthink.core.errors import EngineError
 from outthink.core.text import writable
-from outthink.engines.openai.reading import THOUGHT, first_choice, read_reason, read_said
-from outthink.engines.protocol import Call
+from outthink.engines.openai.reading import THOUGHT, CompletionParser, first_choice, read_reason, read_said
+from outthink.engines.protocol import Call, Delta
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict
 from outthink.http.pieces import is_deep, is_empty, merge, placed, streamable, whole
@@ -313,3 +314,27 @@ class ChatCall(Call):
             call.problem,
             call.alternatives,
         )
+
+
+OnChunk = Callable[[RawChoice, Call, JsonDict], None]
+"""Gets the choice, its call, and what a chunk has just added to its message."""
+
+
+class ChatReader(CompletionParser):
+    """Reads a completion, and keeps what was read."""
+
+    def __init__(self, call: ChatCall, repeats: bool | None, on_chunk: OnChunk | None) -> None:
+        super().__init__(call, repeats=repeats)
+        self._call, self._on_chunk = call, on_chunk
+
+    def take(self, chunk: JsonDict) -> Delta | None:
+        """What a chunk adds."""
+        choice = self._call.choice
+        added = choice.add(chunk)
+        if self._on_chunk is not None:
+            self._on_chunk(choice, self._call, added)
+        return super().take(chunk)
+
+    def content(self, piece: JsonDict) -> tuple[str, str]:
+        """Text and thinking of a piece, which has been read already."""
+        return self._call.choice.said

@@ -25,7 +25,7 @@ from outthink.http.events import LONG, Decoder, NotJson
 from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, decode
 from outthink.http.server import Address
 from outthink.http.transport import Timeouts, Transport, TransportFault
-from outthink.serving.chat.calls import ChatCall, RawChoice, join_text
+from outthink.serving.chat.calls import ChatCall, ChatReader, OnChunk, RawChoice, join_text
 from outthink.serving.chat.question import CallBounds
 from outthink.serving.pool.pooled import (
     BASE,
@@ -45,29 +45,6 @@ _IN_FLIGHT = 64
 _PROMPTING = frozenset({"functions", "documents", "response_format", "chat_template_kwargs", "extra_body"})
 """Fields whose tokens no tokeniser is asked about."""
 _UNBOUNDED = CallBounds()
-
-OnChunk = Callable[[RawChoice, Call, JsonDict], None]
-"""Gets the choice, its call, and what a chunk has just added to its message."""
-
-
-class _ChatReader(CompletionParser):
-    """Reads a completion, and keeps what was read."""
-
-    def __init__(self, call: ChatCall, repeats: bool | None, on_chunk: OnChunk | None) -> None:
-        super().__init__(call, repeats=repeats)
-        self._call, self._on_chunk = call, on_chunk
-
-    def take(self, chunk: JsonDict) -> Delta | None:
-        """What a chunk adds."""
-        choice = self._call.choice
-        added = choice.add(chunk)
-        if self._on_chunk is not None:
-            self._on_chunk(choice, self._call, added)
-        return super().take(chunk)
-
-    def content(self, piece: JsonDict) -> tuple[str, str]:
-        """Text and thinking of a piece, which has been read already."""
-        return self._call.choice.said
 
 
 class ChatEngine(OpenAIEngine):
@@ -178,7 +155,7 @@ class ChatEngine(OpenAIEngine):
     def reader(self, call: Call) -> CompletionParser:
         """What reads a completion."""
         assert isinstance(call, ChatCall)
-        return _ChatReader(call, self.facts.repeats, self._on_chunk)
+        return ChatReader(call, self.facts.repeats, self._on_chunk)
 
     def parse(self, chunks: list[JsonDict], reading: CompletionParser) -> tuple[Delta | None, EngineError | None]:
         """What chunks that came together add."""
@@ -333,6 +310,8 @@ class SharedCall:
             self._conclude(await self._read())
         except EngineError as error:
             refused = isinstance(error, CallRefused) and error.status in _REFUSED and not self._begun
+            # A server works on all choices of a call, also on those that it has sent nothing of.
+            error.begun = error.begun or any(choice.received for choice in self.choices)
             for choice in self._unfinished:
                 choice.send_alone(refused=True) if refused else choice.fail(error)
         except Exception as error:  # noqa: BLE001 - raised where the samples are waited for
@@ -377,6 +356,7 @@ class SharedCall:
     def _deal(self, chunks: list[JsonDict]) -> Dealt:
         """What chunks that came together add to each sample, and the failure that one of them tells of."""
         by_choice: dict[int, list[JsonDict]] = {}
+        failure: EngineError | None = None
         for chunk in chunks:
             usage, choices = chunk.pop("usage", None), chunk.get("choices")
             told = None
@@ -389,7 +369,11 @@ class SharedCall:
             if told:
                 self._totals.covered.add(told, text=bool(rows))
             if not rows:
-                self._engine.check(chunk)
+                try:
+                    self._engine.check(chunk)
+                except EngineError as error:
+                    failure = error  # what came before it was generated
+                    break
                 for choice in self.choices:
                     choice.call.choice.add_beside(chunk)
             for row in rows:
@@ -401,6 +385,8 @@ class SharedCall:
         for index, own_chunks in by_choice.items():
             if not (choice := self.choices[index]).ended:
                 dealt += [(choice, event) for event in self._receive(choice, own_chunks)]
+        if failure is not None:
+            dealt.append((self.choices[0], failure))
         return dealt
 
     def _hand_out(self, dealt: Dealt, decoder: Decoder) -> None:

@@ -24,8 +24,8 @@ from outthink.http.fields import JsonDict
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.accounting import Account
 from outthink.serving.chat.backends import predicted
-from outthink.serving.chat.calls import RawChoice
-from outthink.serving.chat.engine import ChatEngine, OnChunk
+from outthink.serving.chat.calls import OnChunk, RawChoice
+from outthink.serving.chat.engine import ChatEngine
 from outthink.serving.chat.question import CallBounds, Question, RequestOptions, fitted, stricter
 from outthink.serving.chat.votes import VoteProgress, VoteReader
 from outthink.serving.failure import Failure, failure_of
