@@ -112,7 +112,8 @@ def test_a_keys_default_strategy(proxy: ProxyServer) -> None:
 
 def test_ceilings_win_over_what_is_asked(backend: ChatServer, proxy: ProxyServer) -> None:
     got = proxy.chat("outthink/self-consistency@64", headers=by("small"), outthink={"budget": "tokens=90000"})
-    assert got.json["outthink"]["receipt"]["tokens"] <= 300
+    # What a cancelled sample has cost may be unknown: its bound counts.
+    assert got.json["outthink"]["receipt"]["at_most"]["tokens"] <= 300
     backend.seen.clear()
     assert proxy.chat("tiny", headers=by("small"), max_tokens=5000).status == 200
     (seen,) = backend.calls
