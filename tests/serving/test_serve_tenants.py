@@ -17,7 +17,7 @@ pytest.importorskip("aiohttp")
 from outthink.core.request import Budget
 from outthink.serving.ledger import open_ledger
 from outthink.serving.protocols import Terms
-from outthink.workers.pool import asker
+from outthink.workers.fairness import asker
 from support.chat_server import ChatServer, Reply, Seen, chat
 from support.ledgers import KeyRing
 from support.proxy_server import ProxyServer

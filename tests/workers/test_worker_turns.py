@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -9,7 +10,8 @@ from contextvars import copy_context
 
 import pytest
 
-from outthink.workers.pool import FairThreads, WorkerPool, asker
+from outthink.workers.fairness import FairThreads, Rounds, asker
+from outthink.workers.pool import WorkerPool
 
 
 @pytest.fixture
@@ -92,3 +94,37 @@ def test_a_call_that_raises_ends_nothing_but_itself() -> None:
             with pytest.raises(ZeroDivisionError):
                 ask(threads, "a", lambda: 1 // 0).result(60)
         assert ask(threads, "a", lambda: 1).result(60) == 1
+
+
+def test_rounds_are_one_askers_each_and_askers_take_turns() -> None:
+    async def run() -> tuple[list[str], list[int]]:
+        rounds, loop = Rounds(), asyncio.get_running_loop()
+        order: list[str] = []
+        at: list[int] = []
+        now = 0
+
+        def tick() -> None:
+            nonlocal now
+            now += 1
+            loop.call_soon(tick)
+
+        async def work(name: str) -> None:
+            asker.set(name)
+            await rounds.turn()
+            order.append(name)
+            at.append(now)
+
+        tick()
+        jobs = [asyncio.create_task(work(name)) for name in "aaaaaaab"]
+        left = jobs[1]
+        await asyncio.sleep(0)
+        left.cancel()
+        await asyncio.wait(jobs)
+        assert left.cancelled()
+        await asyncio.create_task(work("c"))
+        return order, at
+
+    order, at = asyncio.run(run())
+    assert sorted(order) == sorted("aaaaaabc"), "who has left takes no turn"
+    assert "b" in order[:3], "six of one asker's do not stand before another's first"
+    assert len(set(at)) == len(at), "no two in one round"

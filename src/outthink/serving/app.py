@@ -27,7 +27,7 @@ from outthink.serving.pool import BackendPool
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Key, Ledger
 from outthink.serving.watch import RefusedRequest, Watchers
-from outthink.workers.pool import FairThreads, asker
+from outthink.workers.fairness import FairThreads, Rounds, asker
 
 Route = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("outthink.serving")
@@ -301,7 +301,7 @@ class _Server(web.Server):
     ) -> None:
         super().__init__(handler, handler_cancellation=True)
         self._refuse, self._limits = refuse, limits
-        self.turn = asyncio.Lock()
+        self.rounds = Rounds()
         self._open: dict[_Connection, None] = {}
         self._most = _most_files() // 2  # a request may need one more for its backend
 
@@ -348,7 +348,7 @@ class _Connection(RequestHandler):
         )
         self._refuse = refuse
         self._head_seconds = min(limits.head_seconds, limits.idle_seconds)
-        self._write_seconds, self._body_seconds, self._turn = limits.write_seconds, limits.body_seconds, server.turn
+        self._write_seconds, self._body_seconds, self._rounds = limits.write_seconds, limits.body_seconds, server.rounds
         self._unread: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -415,8 +415,7 @@ class _Connection(RequestHandler):
             while not content.is_eof():
                 async with asyncio.timeout_at(min(ends, self._loop.time() + _LINGER)):
                     await content.readany()
-                async with self._turn:
-                    await asyncio.sleep(0)
+                await self._rounds.turn()
         return finished
 
     def handle_error(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from array import array
+from collections.abc import Awaitable
 from contextlib import suppress
 from itertools import accumulate
 
@@ -17,6 +18,7 @@ from aiohttp import HttpVersion11, web
 from outthink.http.fields import JsonDict, decode
 from outthink.serving.admission import BodyRoom, Limits
 from outthink.serving.failure import Failure, bad_body, too_long
+from outthink.workers.fairness import Rounds
 
 DEPTH = 128  # lists and objects within each other: what writes JSON, and walks through it, can follow that
 _RATE = 1 << 16  # bytes a second that a slow client may be expected to reach
@@ -24,6 +26,7 @@ _SMALL = 1 << 16  # bytes of a body that counts for nothing: a thousand of them 
 _STEP = 1 << 20  # by which room is taken for a body that does not tell its length
 _LONG = 1 << 18  # bytes of a body that is decoded beside the event loop
 _SLICE = 1 << 16  # bytes that are looked at in one go
+_TURN = 1 << 14  # bytes that are looked at, or decoded, in a round of the event loop that is theirs
 _OBJECT, _LIST, _TEXT = 5, 3, 2  # memory of each, in that of a number
 _LOOSE, _DENSE = 4096, 0.38  # so many of these are always allowed, and so many for each byte: 20 times its memory
 _STRING = re.compile(rb'"[^"]*+"?')
@@ -80,7 +83,7 @@ class Bodies:
 
     def __init__(self, limits: Limits, seconds: float) -> None:
         self._limits, self._seconds = limits, seconds
-        self._decoding = asyncio.Lock()
+        self._decoding, self._rounds = asyncio.Lock(), Rounds()
         most = max(limits.bodies, limits.body)
         self._room = BodyRoom(most, max(most // 2, limits.body))
 
@@ -99,27 +102,28 @@ class Bodies:
                 raise too_long(limits.body)
             if content.count(b"[") + content.count(b"{") > DEPTH:
                 BodyScan(limits.values).feed(content)
+            if len(content) > _TURN:
+                await self._rounds.turn()
             return content, _object(content), 0
         _invite(request)
         scan, held = BodyScan(limits.values), 0
         pieces: list[bytes] = []
-        loop = asyncio.get_running_loop()
-        size, ends = 0, loop.time() + limits.body_seconds
+        size = 0
         try:
-            async with asyncio.timeout_at(ends) as clock:
+            async with asyncio.timeout(limits.body_seconds) as clock:
                 while piece := await payload.readany():
                     size += len(piece)
                     if size > limits.body:
                         raise too_long(limits.body)
                     if size > held and max(size, length or 0) > _SMALL:
-                        began, more = loop.time(), (length or size + _STEP) - held
-                        clock.reschedule(None)
-                        await self._take(key, more)
-                        held, ends = held + more, ends + loop.time() - began
+                        more = (length or size + _STEP) - held
+                        await _untimed(clock, self._take(key, more))
+                        held += more
+                    if len(piece) > _TURN:
+                        await _untimed(clock, self._rounds.turn())
                     scan.feed(piece)
                     pieces.append(piece)
-                    ends += len(piece) / _RATE
-                    clock.reschedule(ends)
+                    _prolong(clock, len(piece) / _RATE)
             if size > _LONG:
                 work = asyncio.ensure_future(self._joined_beside(pieces))
                 try:
@@ -129,14 +133,13 @@ class Bodies:
                     work.add_done_callback(lambda done: self._left(done, key, room))
                     raise
             else:
+                if size > _TURN:
+                    await self._rounds.turn()
                 content, body = _joined(pieces)
         except BaseException as error:
             self.release(key, held)
-            if isinstance(error, TimeoutError):
-                what = f"not received within its time ({size} bytes came); send it faster"
-                raise bad_body(408, what, "timeout") from None
-            if isinstance(error, web.RequestPayloadError):
-                raise bad_body(400, f"{error}; send it again", "invalid_body") from None
+            if (refusal := _refusal(error, size)) is not None:
+                raise refusal from None
             raise
         return content, body, held
 
@@ -162,6 +165,31 @@ class Bodies:
         most = self._limits.bodies >> 20
         what = f"found no room within {self._seconds:g} s, {most} MiB of others are being answered; try again later"
         raise Failure(503, f"body: {what}", param="body", code="bodies_full", retry_after=5.0)
+
+
+def _refusal(error: BaseException, size: int) -> Failure | None:
+    """What a client hears whose body broke off after so many bytes."""
+    if isinstance(error, TimeoutError):
+        return bad_body(408, f"not received within its time ({size} bytes came); send it faster", "timeout")
+    if isinstance(error, web.RequestPayloadError):
+        return bad_body(400, f"{error}; send it again", "invalid_body")
+    return None
+
+
+async def _untimed(clock: asyncio.Timeout, others: Awaitable[None]) -> None:
+    """Wait for others, which is not the client's fault: its time stands still."""
+    loop, ends = asyncio.get_running_loop(), clock.when()
+    began = loop.time()
+    clock.reschedule(None)
+    await others
+    clock.reschedule(ends)
+    _prolong(clock, loop.time() - began)
+
+
+def _prolong(clock: asyncio.Timeout, seconds: float) -> None:
+    ends = clock.when()
+    assert ends is not None
+    clock.reschedule(ends + seconds)
 
 
 def _invite(request: web.BaseRequest) -> None:

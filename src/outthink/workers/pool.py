@@ -1,6 +1,6 @@
-"""Worker processes seen from this one: started on first use, restarted when they hang, never left behind; and threads.
+"""Worker processes seen from this one: started on first use, restarted when they hang, never left behind.
 
-Knows pipes, limits, turns, threads and forks. The limit of a call is processor time and is kept by the worker, so that
+Knows pipes, limits, turns and forks. The limit of a call is processor time and is kept by the worker, so that
 other work on the cores costs nobody an answer; the wall clock here is only the backstop. Does not know what is called,
 or event loops: a call is a `concurrent.futures.Future`, which any thread can wait for and any event loop can wrap.
 """
@@ -17,14 +17,13 @@ import sys
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar
-from functools import partial
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from outthink.core.errors import OutthinkError
+from outthink.workers.fairness import asker
 
 LIMIT = 5.0  # seconds of processor time for one call before its worker is killed, where the call names no other
 # A worker that cannot stop itself has this many times as long by the wall clock. Without interval timers (Windows)
@@ -44,8 +43,6 @@ _FADES = 60.0  # seconds after which a third is left of what an asker has used
 Value = Any
 """JSON whose shape depends on the function; of an answer None where there is none."""
 _Job = tuple[dict[str, Value], "Future[Value]"]
-asker: ContextVar[str | None] = ContextVar("asker", default=None)
-"""On whose behalf calls are made, for programs that serve several. Askers take turns, and none has all workers."""
 _Turn = tuple[str | None, Hashable]
 
 
@@ -292,58 +289,6 @@ def _counted(turn: _Turn) -> list[Hashable]:
     """Who is bounded in the workers that they have."""
     name, number = turn
     return [who for who in (name, None if number is None else turn) if who is not None]
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
-_THREADS, _THREADS_EACH = 8, 2
-
-
-class FairThreads(ThreadPoolExecutor):
-    """An event loop's threads, for programs that serve several askers: they take turns, and none has more than two."""
-
-    def __init__(self) -> None:
-        super().__init__(_THREADS, "outthink-thread")
-        self._turns: OrderedDict[str | None, deque[Callable[[], None]]] = OrderedDict()
-        self._busy: Counter[str | None] = Counter()
-        self._mutex = threading.Lock()
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Queue a call for the asker of this context."""
-        future: Future[T] = Future()
-        with self._mutex:
-            jobs = self._turns.setdefault(asker.get(), deque())
-            jobs.append(partial(_carry_out, future, partial(fn, *args, **kwargs)))
-        super().submit(self._work)
-        return future
-
-    def _work(self) -> None:
-        """Do what is due, until nothing is."""
-        while True:
-            with self._mutex:
-                due = [name for name in self._turns if name is None or self._busy[name] < _THREADS_EACH]
-                if not due:
-                    return
-                jobs = self._turns.pop(name := due[0])
-                job = jobs.popleft()
-                if jobs:
-                    self._turns[name] = jobs  # at the end of the round
-                self._busy[name] += 1
-            job()
-            del job  # what it was given is let go of before the next one comes
-            with self._mutex:
-                self._busy[name] -= 1
-                self._busy += Counter()  # drops what is 0
-
-
-def _carry_out(future: Future[T], call: Callable[[], T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(call())
-    except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-        future.set_exception(error)
-        del future, call  # the error's own frame must not hold them
 
 
 _shared = WorkerPool()

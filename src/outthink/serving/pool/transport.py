@@ -32,6 +32,7 @@ from outthink.http.transport import (
     read_to_end,
 )
 from outthink.http.unpack import unpacked
+from outthink.workers.fairness import Rounds
 
 _IDLE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a request
 _STALE = 3  # connections in a row that may turn out to have been closed while they were idle
@@ -123,13 +124,13 @@ class _PartsPayload(aiohttp.payload.Payload):
     """A body in parts, written piece by piece at the connection's pace.
 
     Args:
-        turn: held for each piece by one body at a time.
+        rounds: of the event loop; each piece waits for one of its own.
     """
 
-    def __init__(self, body: Parts, turn: asyncio.Lock) -> None:
+    def __init__(self, body: Parts, rounds: Rounds) -> None:
         super().__init__(body, content_type="application/json")
         self._size = len(body)
-        self._parts, self._turn = body.parts, turn
+        self._parts, self._rounds = body.parts, rounds
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """The body as text."""
@@ -140,14 +141,13 @@ class _PartsPayload(aiohttp.payload.Payload):
         for part in self._parts:
             view = memoryview(part)
             for at in range(0, len(view), _PIECE):
-                async with self._turn:  # one piece in a round of the event loop, whoever's: the others go on meanwhile
-                    await asyncio.sleep(0)
+                await self._rounds.turn()
                 await writer.write(view[at : at + _PIECE])
 
 
 def paced(content: bytes) -> bytes | aiohttp.payload.Payload:
     """The body of a whole reply: a long one is written piece by piece."""
-    return content if len(content) <= _LONG else _PartsPayload(Parts((content,)), asyncio.Lock())
+    return content if len(content) <= _LONG else _PartsPayload(Parts((content,)), Rounds())
 
 
 async def write_paced(response: aiohttp.web.StreamResponse, content: bytes) -> None:
@@ -170,7 +170,7 @@ class AiohttpTransport:
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
         self._closing: set[str] = set()  # hosts that close connections without having said so
-        self._turn = asyncio.Lock()
+        self._rounds = Rounds()
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -203,7 +203,7 @@ class AiohttpTransport:
             headers = {**headers, "connection": "close"}
         if isinstance(body, bytes) and len(body) > _LONG:
             body = Parts((body,))
-        data = _PartsPayload(body, self._turn) if isinstance(body, Parts) else body
+        data = _PartsPayload(body, self._rounds) if isinstance(body, Parts) else body
         tries = _STALE
         while True:
             try:
