@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 pytest.importorskip("aiohttp")
 
 from outthink.http.fields import encode
-from outthink.serving import bodies
-from outthink.serving.bodies import DEPTH, BodyScan
 from outthink.serving.failure import Failure
+from outthink.serving.inbound import bodies
+from outthink.serving.inbound.bodies import DEPTH, BodyScan
 from support.chat_server import DONE, ChatServer, Gate, Reply, Seen, chat, chunk, event, token, usage, whole
 from support.ledgers import KeyRing
 from support.proxy_server import CHAT, ProxyServer, all_brief
@@ -376,7 +376,7 @@ def test_what_a_request_takes_is_freed_when_it_ends(proxy: ProxyServer, kind: st
             assert proxy.chat(**fields).status == status
         # Connections, which clients close in their own time, refer to themselves, as asyncio makes them.
         until(lambda: not proxy.app.admission.active, "its end")
-    assert not [name for name in left if name != "_Connection"]
+    assert not [name for name in left if name != "ClientConnection"]
 
 
 def entries(count: int) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import select
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,3 +115,21 @@ def test_what_is_read_beside_the_event_loop_for_one_key_leaves_threads_to_others
         assert (got.status, many.done()) == (200, False)
         gate.set()
         many.result(60)
+
+
+def test_one_round_takes_everybody_who_connects(proxy: ProxyServer) -> None:
+    """While others make rounds long, nobody stands in line for a connection."""
+
+    async def crowd() -> int:
+        clients = [socket.create_connection(("127.0.0.1", proxy.port)) for _ in range(64)]
+        for client in clients:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        rounds = 0
+        while len(select.select(clients, (), (), 0)[0]) < len(clients):
+            await asyncio.sleep(0)
+            rounds += 1
+        for client in clients:
+            client.close()
+        return rounds
+
+    assert proxy.do(crowd()) < 32

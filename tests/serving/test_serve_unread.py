@@ -132,8 +132,8 @@ def test_a_connection_whose_last_reply_is_not_read_ends() -> None:
     ):
 
         def unsent() -> int:
-            assert proxy.app._runner is not None
-            [connection] = proxy.app._runner.server.connections  # type: ignore[union-attr]
+            assert proxy.app._listener is not None
+            [connection] = proxy.app._listener._server.connections
             return connection.transport.get_write_buffer_size()  # type: ignore[union-attr]
 
         def gone() -> bool:

@@ -1,6 +1,6 @@
 """The proxy: which handler answers a path, and what every request has in common.
 
-Knows: paths, keys, places, errors, and the HTTP server below. Does not know how any path is answered: the handlers are
+Knows: paths, keys, places and errors. Does not know how any path is answered: the handlers are
 files of their own, which register themselves with `route`.
 """
 
@@ -8,33 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from outthink.serving.admission import Admission, AdmissionSettings, Limits
-from outthink.serving.bodies import waits
 from outthink.serving.failure import Failure, failure_of, wrong_method
 from outthink.serving.guard import Guard, forwarded_by
+from outthink.serving.inbound.bodies import waits
+from outthink.serving.inbound.connections import ClientServer, Listener, error_response
 from outthink.serving.pool import BackendPool
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Key, Ledger
 from outthink.serving.watch import RefusedRequest, Watchers
-from outthink.workers.fairness import FairThreads, Rounds, asker
+from outthink.workers.fairness import FairThreads, asker
 
 Route = Callable[[web.BaseRequest, Key], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("outthink.serving")
 METRICS = "/metrics"
 _LONGEST_PATH = 200
-_LAST_SECONDS = 0.2
-"""What is cancelled after the limit for running requests gets to tidy up."""
 
 
 class App:
@@ -72,7 +67,7 @@ class App:
         self._routes: dict[str, dict[str, Route]] = {}
         self._public: set[str] = set()
         self._trees: dict[str, dict[str, Route]] = {}
-        self._runner: web.ServerRunner | None = None
+        self._listener: Listener | None = None
         self._hurried = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -90,16 +85,13 @@ class App:
         asyncio.get_running_loop().set_default_executor(FairThreads())
         # Before the port is open, so that the first client finds models.
         await self.pool.start()
-        self._runner = web.ServerRunner(_Server(self.handle, self._refuse, self.limits), shutdown_timeout=_LAST_SECONDS)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, backlog=1024, reuse_address=True)
-        await site.start()
-        return int(self._runner.addresses[0][1])
+        self._listener = Listener(ClientServer(self.handle, self._refuse, self.limits))
+        return await self._listener.open(host, port)
 
     async def stop(self) -> None:
         """Be not ready, take no more requests, let running ones end within the limit, then close everything."""
         self.stopping = True
-        if self._runner is not None:
+        if self._listener is not None:
             # Load balancers see that we are not ready, and send nothing more, before anything is refused.
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.limits.drain_seconds):
@@ -108,7 +100,7 @@ class App:
             self.admission.refuse(_stopping())
             # A second signal may have come while nobody waited in `empty` yet; it must not be lost.
             await self.admission.empty(0 if self._hurried.is_set() else self.limits.stop_seconds)
-            await self._runner.cleanup()
+            await self._listener.close()
         if self._background:
             await asyncio.wait(self._background, timeout=self.limits.stop_seconds)
         await self.pool.stop()
@@ -237,13 +229,6 @@ def _is_foreseen(error: BaseException) -> bool:
     return isinstance(error, Exception) and failure_of(error) is not None
 
 
-def error_response(failure: Failure) -> web.Response:
-    """The reply for a failure."""
-    return web.Response(
-        body=failure.body(), status=failure.status, headers=failure.headers, content_type="application/json"
-    )
-
-
 def _stopping() -> Failure:
     return Failure(503, "the proxy is stopping; try again", code="stopping", retry_after=2.0)
 
@@ -263,176 +248,3 @@ def _unauthorised(bearer: str | None, forwarded: str | None) -> Failure:
         code="invalid_api_key",
         headers={"www-authenticate": "Bearer"},
     )
-
-
-# aiohttp's server, with two differences: a client that opens a connection and asks nothing is given up sooner than one
-# that has asked, and what aiohttp would answer in plain text becomes an error object. A handler is cancelled when its
-# client leaves, which is what closes the backends' connections.
-
-_http_log = logging.getLogger("outthink.serving.http")
-_LINGER = 5.0
-"""Seconds between two pieces of what nobody wants any more."""
-_SLOWEST = 2048
-"""Bytes a second that a client has to take of a long reply."""
-
-
-FILES = 65_536
-"""Connections and files at once where the system sets no limit."""
-
-
-def _most_files() -> int:
-    """How many connections and files the system lets us have at once."""
-    try:
-        import resource
-    except ImportError:
-        return FILES  # Windows has no such limit
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return most if most != resource.RLIM_INFINITY else FILES
-
-
-class _Server(web.Server):
-    """Makes a connection for every client. `handler` answers every request, `refuse` hears of what is none."""
-
-    def __init__(
-        self,
-        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        refuse: Callable[[Failure, None], None],
-        limits: Limits,
-    ) -> None:
-        super().__init__(handler, handler_cancellation=True)
-        self._refuse, self._limits = refuse, limits
-        self.rounds = Rounds()
-        self._open: dict[_Connection, None] = {}
-        self._most = _most_files() // 2  # a request may need one more for its backend
-
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        """Where there are too many connections, close the oldest on which nothing is being answered.
-
-        One that has never asked goes before those that have.
-        """
-        super().connection_made(handler, transport)
-        assert isinstance(handler, _Connection)
-        if len(self._open) >= self._most:
-            new = (each for each in self._open if each.idle and not each.asked)
-            if oldest := next(new, None) or next((each for each in self._open if each.idle), None):
-                oldest.force_close()
-        self._open[handler] = None
-
-    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
-        """One less."""
-        assert isinstance(handler, _Connection)
-        self._open.pop(handler, None)
-        super().connection_lost(handler, exc)
-
-    def __call__(self) -> RequestHandler:
-        """A new connection."""
-        return _Connection(self, self._refuse, self._limits)
-
-
-class _Connection(RequestHandler):
-    """One client's connection: `head_seconds` for its first head, `idle_seconds` before each of the others.
-
-    A client that takes nothing of its reply for `write_seconds`, or next to nothing, is left: its request ends, and its
-    place is free.
-    """
-
-    def __init__(self, server: _Server, refuse: Callable[[Failure, None], None], limits: Limits) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            keepalive_timeout=limits.idle_seconds,
-            access_log=None,  # type: ignore[arg-type]
-            lingering_time=0.0,  # see `finish_response`
-            auto_decompress=False,  # a few bytes could become many
-            logger=_http_log,
-        )
-        self._refuse = refuse
-        self._head_seconds = min(limits.head_seconds, limits.idle_seconds)
-        self._write_seconds, self._body_seconds, self._rounds = limits.write_seconds, limits.body_seconds, server.rounds
-        self._unread: asyncio.Handle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the first head; aiohttp has set its timer to `idle_seconds`, so it is set again."""
-        super().connection_made(transport)
-        if sys.platform == "linux":  # also what is too little for a pause, and what is left when we have closed
-            told = transport.get_extra_info("socket")
-            told.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(self._write_seconds * 1000))
-        if self._keepalive_handle is not None:
-            self._keepalive_handle.cancel()
-            self._next_keepalive_close_time = ends = self._loop.time() + self._head_seconds
-            self._keepalive_handle = self._loop.call_at(ends, self._process_keepalive)
-
-    @property
-    def idle(self) -> bool:
-        """Whether the next request's head is waited for."""
-        return self._waiter is not None and not self._waiter.done()
-
-    @property
-    def asked(self) -> bool:
-        """Whether a request has ever come."""
-        return self._request_count > 0
-
-    def pause_writing(self) -> None:
-        """The buffers between us and the client are full: it must take something soon."""
-        super().pause_writing()
-        self._unread = self._loop.call_soon(self._look, math.inf)  # when all that is written now is in the buffers
-
-    def resume_writing(self) -> None:
-        """The client has taken enough."""
-        super().resume_writing()
-        self._forget_unread()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """The client has gone; its request is cancelled."""
-        self._forget_unread()
-        super().connection_lost(exc)
-
-    def _forget_unread(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
-
-    def _look(self, before: float) -> None:
-        """Leave a client that has taken too little since so many bytes stood in the buffers."""
-        if self.transport is None:
-            return
-        left = self.transport.get_write_buffer_size()
-        if before - left < _SLOWEST * self._write_seconds:
-            self.transport.abort()  # closing would wait until the client has read the rest
-        else:
-            self._unread = self._loop.call_later(self._write_seconds, self._look, left)
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Write a reply. What the client still sends is thrown away, so that it comes to read the reply.
-
-        By turns: by itself aiohttp reads from all at once, and everybody waits while some send megabytes.
-        """
-        finished = await super().finish_response(request, resp, start_time)
-        content, ends = request.content, self._loop.time() + self._body_seconds
-        with suppress(TimeoutError, web.RequestPayloadError):
-            while not content.is_eof():
-                async with asyncio.timeout_at(min(ends, self._loop.time() + _LINGER)):
-                    await content.readany()
-                await self._rounds.turn()
-        return finished
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """The reply to what is no HTTP, or to a failure that nobody foresaw."""
-        if status >= 500 and not isinstance(exc, ConnectionError):  # the client left, or `App` has said what failed
-            self.log_exception("a request failed in an unforeseen way", exc_info=exc)
-        if request.writer.output_size > 0:
-            raise ConnectionError("the reply had begun")
-        what = " ".join((message or "").split())[:160] if status < 500 else "the proxy failed; see its log"
-        failure = Failure(status, f"request: {what or 'is no valid HTTP'}", code="bad_request")
-        self._refuse(failure, None)
-        response = error_response(failure)
-        response.force_close()
-        return response

@@ -16,12 +16,12 @@ from aiohttp import web
 
 from outthink.core.plugins import loaded
 from outthink.http.fields import JsonDict, encode
-from outthink.serving.bodies import Bodies
 from outthink.serving.chat.backends import Backends, Policies
 from outthink.serving.chat.handler import answer_chat, model_list, model_row, unknown_model
 from outthink.serving.chat.question import beyond_forwarding, check_allowed
 from outthink.serving.failure import Failure, bad_field, wrong_method
 from outthink.serving.forward.forwarder import Forwarder
+from outthink.serving.inbound.bodies import Bodies
 from outthink.serving.openapi import document
 from outthink.serving.protocols import Key, Ledger, RequestRecord, legal_id
 

@@ -25,13 +25,14 @@ from outthink.economics.tariff import Tariff
 from outthink.engines.embedded import EmbeddedEngine
 from outthink.engines.protocol import Call
 from outthink.serving import dashboard
-from outthink.serving.app import FILES, App
+from outthink.serving.app import App
 from outthink.serving.chat.backends import Policies
 from outthink.serving.chat.engine_server import EngineServer
 from outthink.serving.config import Config
 from outthink.serving.config.sections import BackendConfig
 from outthink.serving.endpoints import Endpoints
 from outthink.serving.guard import Guard
+from outthink.serving.inbound.connections import FILES
 from outthink.serving.ledger import open_ledger
 from outthink.serving.observe import logs, metrics, telemetry
 from outthink.serving.observe.callbacks import measured_if_asked

@@ -20,10 +20,10 @@ from outthink.engines.locate import locate
 from outthink.engines.protocol import Call, Delta, Event, Finish
 from outthink.http.fields import JsonDict, decode, encode
 from outthink.serving.admission import Limits
-from outthink.serving.app import error_response
 from outthink.serving.chat.completion import DONE
 from outthink.serving.chat.question import Question, RequestOptions, read_question
 from outthink.serving.failure import Failure, bad_field, failure_of
+from outthink.serving.inbound.connections import error_response
 
 _UNABLE = ("tools", "functions", "response_format")
 """Fields that change what comes back, so that leaving them out would answer another request."""

@@ -1,0 +1,1 @@
+"""What comes from clients: connections, and the bodies of requests."""
