@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Event
@@ -16,7 +18,7 @@ pytest.importorskip("aiohttp")
 from outthink.serving.pool import BackendSettings
 from support.chat_server import ChatServer, Seen, chat, chunk, stream, whole
 from support.ledgers import KeyRing
-from support.proxy_server import CHAT, ProxyServer
+from support.proxy_server import CHAT, Got, ProxyServer
 from support.waiting import until
 
 pytestmark = pytest.mark.faults
@@ -151,3 +153,51 @@ def test_a_connection_whose_last_reply_is_not_read_ends() -> None:
             if unsent():
                 break
         until(gone, "the end of its connection")
+
+
+def embed(proxy: ProxyServer) -> Got:
+    return proxy.send("POST", "/v1/embeddings", {"model": "toy", "input": "a"})
+
+
+def test_whole_replies_in_flight_are_bounded() -> None:
+    """Clients that are slow to take theirs keep others waiting, not the memory of all."""
+    long = whole({"data": [{"embedding": "x" * (12 << 20)}], "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+    short = whole({"data": [{"embedding": "x"}], "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+    unread: list[socket.socket] = []
+    with (
+        ChatServer(routes={"/v1/embeddings": long}) as backend,
+        ProxyServer(backend.url, limits={"replies": 30 << 20}, admission={"queue_seconds": 0.3}) as proxy,
+    ):
+        for _ in range(2):  # each takes 12 MiB of 30
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", proxy.port))
+            client.sendall(asked("/v1/embeddings", {"model": "toy", "input": "a"}))
+            unread.append(client)
+        until(lambda: len(proxy.ledger.records) == 2, "two replies")
+        got = embed(proxy)
+        assert (got.status, got.error["code"]) == (503, "replies_full")
+        assert proxy.ledger.records[got.headers["x-outthink-receipt"]].tokens is None
+        backend.routes["/v1/embeddings"] = short
+        assert embed(proxy).status == 200, "short ones need no room"
+        backend.routes["/v1/embeddings"] = long
+        for client in unread:
+            client.close()
+        until(lambda: embed(proxy).status == 200, "room")
+        for _ in range(4):
+            assert embed(proxy).status == 200, "who has read gives room"
+
+
+def test_an_idle_connection_keeps_no_reply() -> None:
+    long = whole({"data": [{"embedding": "x" * (8 << 20)}], "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+    with ChatServer(routes={"/v1/embeddings": long}) as backend, ProxyServer(backend.url) as proxy:
+        client = http.client.HTTPConnection("127.0.0.1", proxy.port)
+        tracemalloc.start()
+        try:
+            for _ in range(2):
+                client.request("POST", "/v1/embeddings", b'{"model": "toy", "input": "a"}')
+                assert len(client.getresponse().read()) > 8 << 20
+            until(lambda: tracemalloc.get_traced_memory()[0] < 12 << 20, "the backend's alone")
+        finally:
+            tracemalloc.stop()
+        client.close()

@@ -136,8 +136,8 @@ class Admission:
         self._places.turn_away(greediest, busy)
 
 
-class BodyRoom:
-    """Bytes of bodies in flight. Keys take turns for them, and none has more than half."""
+class ByteRoom:
+    """Bytes of bodies or replies in flight. Keys take turns for them, and none has more than `each`."""
 
     def __init__(self, total: int, each: int) -> None:
         self._total, self._each, self._used = total, each, 0
@@ -216,6 +216,7 @@ class Limits:
     Args:
         body: bytes of a request.
         bodies: bytes of requests in flight, those of up to 64 KiB not counted; one key has half. The others wait.
+        replies: bytes of whole replies in flight, up to 1 MiB each not counted; one key has four fifths. Others wait.
         values: values in a body; a text counts as two, a list as three, an object as five.
         messages: messages of a chat.
         body_seconds: to receive a body, and a second more for every 64 KiB of it.
@@ -234,6 +235,7 @@ class Limits:
 
     body: int = 32 << 20
     bodies: int = 64 << 20
+    replies: int = 160 << 20
     values: int = 1 << 20
     messages: int = 4096
     body_seconds: float = 20.0

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Awaitable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -22,16 +23,17 @@ from outthink.http.fields import CHAT_LENGTH_FIELDS, JsonDict, completions_in, e
 from outthink.http.transport import Response, Timeouts, TransportFault
 from outthink.http.usage import UNKNOWN, Usage, read_count
 from outthink.serving.accounting import PASS, RECEIPT, Account, idempotency_of, replayed
+from outthink.serving.admission import ByteRoom
 from outthink.serving.bounds.checked import LONG
 from outthink.serving.chat.backends import Backends
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.forward.ceilings import CappedRequest, cap_request, known_bound, named_once
 from outthink.serving.forward.replies import Passage, complete, deliver, discard, forward_stream
+from outthink.serving.inbound.connections import ClientConnection
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.failover import Failover, Turn, take_turn
 from outthink.serving.pool.transport import AiohttpResponse, Reply, Whole
 from outthink.serving.protocols import Idempotency, Key
-from outthink.session.runner import Places
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
@@ -45,7 +47,9 @@ _OWN_TO_HOP = frozenset(
 )
 
 
-_LATE = "budget:seconds"
+_LATE, _FULL = "budget:seconds", "replies_full"
+_BROKEN_OFF = frozenset({_LATE, _FULL})
+"""Failures of requests that a backend works on."""
 _LONG = 1 << 17
 """Bytes of a request that is looked at beside the event loop."""
 _NO_LIMIT = nullcontext()
@@ -65,6 +69,7 @@ class _PassedRequest:
     lengths: Mapping[str, str] | None = None  # how its length is called by the URLs of backends, where they differ
     passage: Passage | None = None  # where its reply is, once there is one
     sent: bool = False  # a backend may have begun to work on it
+    held: int = 0  # bytes of its reply that have room
 
 
 class Forwarder:
@@ -74,6 +79,7 @@ class Forwarder:
         self.app, self._backends, self.tariffs, self._places = app, backends, backends.tariffs, backends.places
         limits = app.limits
         self._timeouts = Timeouts(limits.connect_seconds, limits.backend_seconds)
+        self._room, self._most = ByteRoom(limits.replies, most := max(1, limits.replies * 4 // 5)), most
 
     async def __call__(
         self, request: web.BaseRequest, key: Key, path: str, content: bytes, body: JsonDict
@@ -103,14 +109,23 @@ class Forwarder:
         self.app.admitted(request)
         if (trace := account.admitted(PASS, headers.get("traceparent"), bound)) is not None:
             headers["traceparent"] = trace
-        places: Places | None = None
+        return await self._pass(request, passed)
+
+    async def _pass(self, request: web.BaseRequest, passed: _PassedRequest) -> web.StreamResponse:
+        """The reply; whatever happens, the request is settled, and gives back what it holds."""
+        account, places = passed.account, None
+        key, model = account.key, account.model
         try:
             async with _NO_LIMIT if key.budget.seconds is None else asyncio.timeout(key.budget.seconds):
                 if self.app.pool.places(model) is not None:
                     turn, queue = Turn(key.id, account.id), self._places(model)
                     await take_turn(queue, turn, self._backends.queue_seconds)
                     places = queue
-                return await self._answer(request, passed)
+                response = await self._answer(request, passed)
+            if passed.held and isinstance(connection := request.protocol, ClientConnection):
+                held, passed.held = passed.held, 0
+                connection.when_sent = partial(self._room.give, key.id, held)
+            return response
         except TimeoutError as error:
             message = f"the key's ceiling of {key.budget.seconds:g} seconds is over"
             late = Failure(504, message, code=_LATE, stored=message)
@@ -130,6 +145,8 @@ class Forwarder:
             self._settle_failed(passed, error)
             raise
         finally:
+            if passed.held:
+                self._room.give(key.id, passed.held)
             if places is not None:
                 places.give(turn)
 
@@ -166,7 +183,7 @@ class Forwarder:
             url, headers = lease.url + passed.path.removeprefix("/v1"), {**passed.headers, **lease.headers}
             if account.stream:
                 return wire.open("POST", url, headers, sent, self._timeouts)
-            return wire.fetch("POST", url, headers, sent, self._timeouts)
+            return wire.fetch("POST", url, headers, sent, self._timeouts, room=partial(self._take, passed))
 
         # Chats that begin alike meet the backend whose cache has that beginning.
         prefix, seconds = zlib.crc32(content[:512]), self._backends.queue_seconds
@@ -202,6 +219,17 @@ class Forwarder:
             else:
                 await reply.aclose()
 
+    async def _take(self, passed: _PassedRequest, size: int) -> None:
+        """Wait for room for more of a reply; one that is longer than all of its key's takes that."""
+        size = min(size, self._most - passed.held)
+        try:
+            async with asyncio.timeout(self._backends.queue_seconds):
+                await self._room.take(passed.account.key.id, size)
+        except TimeoutError:
+            why = "clients that have not taken theirs yet hold all the room for replies; try again later"
+            raise Failure(503, f"reply: {why}", code=_FULL, retry_after=5.0) from None
+        passed.held += size
+
     def _settle_failed(self, passed: _PassedRequest, error: BaseException) -> asyncio.Future[None]:
         """No reply, or the client left: settle in the background what is not settled yet."""
         account, passage = passed.account, passed.passage
@@ -216,7 +244,7 @@ class Forwarder:
             stored = "500 internal_error" if failure is None else failure.stored
             # A backend that was never reached has generated nothing; one that went silent, or was cut off, may have.
             reached = isinstance(error, TransportFault) and not error.unsent
-            reached = reached or (passed.sent and failure is not None and failure.code == _LATE)
+            reached = reached or (passed.sent and failure is not None and failure.code in _BROKEN_OFF)
             record = account.passed(usage, tariff, "interrupted" if reached else "error", status, error=stored)
             record.stopped = "error"
         else:

@@ -16,7 +16,7 @@ from itertools import accumulate
 from aiohttp import HttpVersion11, web
 
 from outthink.http.fields import JsonDict, decode
-from outthink.serving.admission import BodyRoom, Limits
+from outthink.serving.admission import ByteRoom, Limits
 from outthink.serving.failure import Failure, bad_body, too_long
 from outthink.workers.fairness import Rounds
 
@@ -85,7 +85,7 @@ class Bodies:
         self._limits, self._seconds = limits, seconds
         self._decoding, self._rounds = asyncio.Lock(), Rounds()
         most = max(limits.bodies, limits.body)
-        self._room = BodyRoom(most, max(most // 2, limits.body))
+        self._room = ByteRoom(most, max(most // 2, limits.body))
 
     async def receive(self, request: web.BaseRequest, key: str) -> tuple[bytes, JsonDict, int]:
         """A body, the object in it, and the room that it takes, for `release`.

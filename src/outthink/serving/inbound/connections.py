@@ -91,6 +91,9 @@ class ClientConnection(RequestHandler):
     place is free.
     """
 
+    when_sent: Callable[[], None] | None = None
+    """Called when the reply to the request at hand has been written, or its client has left."""
+
     def __init__(self, server: ClientServer, refuse: Callable[[Failure, None], None], limits: Limits) -> None:
         super().__init__(
             server,
@@ -164,7 +167,14 @@ class ClientConnection(RequestHandler):
 
         By turns: by itself aiohttp reads from all at once, and everybody waits while some send megabytes.
         """
-        finished = await super().finish_response(request, resp, start_time)
+        try:
+            finished = await super().finish_response(request, resp, start_time)
+        finally:
+            if isinstance(resp, web.Response):
+                resp.body = None  # aiohttp keeps the reply until the next one, as long as a client keeps its connection
+            if self.when_sent is not None:
+                self.when_sent()
+                self.when_sent = None
         content, ends = request.content, self._loop.time() + self._body_seconds
         with suppress(TimeoutError, web.RequestPayloadError):
             while not content.is_eof():

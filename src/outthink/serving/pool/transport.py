@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import select
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from time import monotonic
@@ -51,6 +51,8 @@ Reply = Response | Whole
 """What a backend answers, as it comes or whole."""
 _MOST = 1 << 20  # bytes of a refusal that are read
 _LONGEST = 128 << 20  # bytes of a whole reply; 2,000 long embeddings are as many
+_FREE = 1 << 20  # bytes of a whole reply that need no room, and by which room is taken where its length is not told
+Room = Callable[[int], Awaitable[None]]
 
 
 class Read:
@@ -220,16 +222,27 @@ class AiohttpTransport:
             return AiohttpResponse(response)
 
     async def fetch(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, timeouts: Timeouts
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body | None,
+        timeouts: Timeouts,
+        *,
+        room: Room | None = None,
     ) -> Whole:
-        """Send a request and read its reply whole; cancelling closes the connection. Raises TransportFault."""
+        """Send a request and read its reply whole; cancelling closes the connection. Raises TransportFault.
+
+        Args:
+            room: waits until more bytes of the reply may be held; it is asked for those of long replies.
+        """
         if mask_of(url, headers, self.known) is not None:  # piece by piece: masking takes its time
-            return await _read(await self.open(method, url, headers, body, timeouts))
+            return await _read(await self.open(method, url, headers, body, timeouts), room)
         reply = await self._send(method, url, headers, body, timeouts)
         try:
             plain, length = unpacked(reply), reply.response.content_length
             if plain is not reply or length is None or length > _LONG:
-                return await _read(plain)
+                return await _read(plain, room)
             return Whole(reply.status, reply.headers, await reply.response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if reply.status >= 400:  # its status says more than the fact that its text was cut off
@@ -245,14 +258,18 @@ class AiohttpTransport:
             self._session = None
 
 
-async def _read(reply: Response) -> Whole:
+async def _read(reply: Response, room: Room | None) -> Whole:
     """A reply, read to its end; a refusal as far as it comes: its status says more than that its text was cut off."""
     pieces: list[bytes] = []
-    size = 0
+    size, held = 0, _FREE
     try:
         async for piece in reply:
             pieces.append(piece)
-            if (size := size + len(piece)) > _LONGEST:
+            if (size := size + len(piece)) > held and room is not None:
+                more = max(_FREE, read_length(reply.headers) - held)
+                await room(more)
+                held += more
+            if size > _LONGEST:
                 raise TransportFault("dropped", f"a reply of more than {_LONGEST >> 20} MiB")
     except TransportFault:
         if reply.status < 400:
@@ -315,6 +332,12 @@ class AiohttpResponse:
 @lru_cache(64)
 def _limits(timeouts: Timeouts) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.idle)
+
+
+def read_length(headers: Mapping[str, str]) -> int:
+    """Bytes that a reply says it has, no more than a whole one may; 0 where it does not say."""
+    told = headers.get("content-length", "")
+    return min(int(told), _LONGEST) if told.isdecimal() and len(told) < 16 else 0
 
 
 def _unsent(error: BaseException) -> bool:
