@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -110,43 +111,47 @@ async def keys(url: str) -> tuple[str, str]:
     return made[0], made[1]
 
 
-class Load:
-    """Clients of one proxy, each in a thread."""
+class Clients:
+    """Clients of one proxy, each in a thread of this process."""
 
-    def __init__(self, port: int, secrets: tuple[str, str]) -> None:
-        self._port, self._secrets, self._enough = port, secrets, threading.Event()
+    def __init__(self, port: int) -> None:
+        self._port, self._enough = port, threading.Event()
+        self._threads: list[threading.Thread] = []
         self.statuses: Counter[tuple[str, int]] = Counter()
         self.waits: list[float] = []
         self.health: list[float] = []
 
-    def run(self, bodies: dict[str, bytes], seconds: float) -> None:
-        """Send for so many seconds, then wait until everybody has been answered."""
-        numbers = count()
-        jobs = [lambda: self._repeat(bodies, numbers)] * CLIENTS + [self._honest, self._probe]
-        threads = [threading.Thread(target=job, daemon=True) for job in jobs]
-        for thread in threads:
+    def start(self, *jobs: Callable[[], None]) -> None:
+        """Begin to send."""
+        self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
+        for thread in self._threads:
             thread.start()
-        time.sleep(seconds)
+
+    def stop(self) -> None:
+        """End, and wait a little until everybody has been answered."""
         self._enough.set()
-        for thread in threads:
+        for thread in self._threads:
             thread.join(_PATIENCE)
 
-    def _repeat(self, bodies: dict[str, bytes], numbers: Any) -> None:
+    def repeat(self, bodies: dict[str, bytes], numbers: Iterator[int], secret: str) -> None:
+        """One body after the other, with a key."""
         names = list(bodies)
         while not self._enough.is_set():
             name = names[next(numbers) % len(names)]
-            self.statuses[name, self._ask("POST", CHAT, bodies[name], self._secrets[0])] += 1
+            self.statuses[name, self._ask("POST", CHAT, bodies[name], secret)] += 1
 
-    def _honest(self) -> None:
+    def honest(self, secret: str) -> None:
+        """A small body 20 times a second."""
         plain, due = body("toy"), time.perf_counter()
         while not self._enough.is_set():
             began = time.perf_counter()
-            self.statuses["honest", self._ask("POST", CHAT, plain, self._secrets[1])] += 1
+            self.statuses["honest", self._ask("POST", CHAT, plain, secret)] += 1
             self.waits.append(time.perf_counter() - began)
             due = max(due + 0.05, time.perf_counter() - 1)
             time.sleep(max(0.0, due - time.perf_counter()))
 
-    def _probe(self) -> None:
+    def probe(self) -> None:
+        """Look at `/healthz`."""
         while not self._enough.is_set():
             began = time.perf_counter()
             self._ask("GET", "/healthz", None, "")
@@ -170,6 +175,33 @@ class Load:
             connection.close()
 
 
+def tenant(port: int, secret: str) -> None:
+    """The other tenant and the one who looks at `/healthz`, until the input ends.
+
+    They are a process of their own: beside 64 threads that send megabytes they would wait for their own interpreter.
+    """
+    clients = Clients(port)
+    clients.start(lambda: clients.honest(secret), clients.probe)
+    sys.stdin.read()
+    clients.stop()
+    statuses = {str(status): number for (_, status), number in clients.statuses.items()}
+    print(json.dumps({"waits": clients.waits, "health": clients.health, "statuses": statuses}))
+
+
+def load(port: int, secrets: tuple[str, str], bodies: dict[str, bytes], seconds: float) -> dict[str, Any]:
+    """Send for so many seconds; what the other tenant saw, and how many replies of each status came."""
+    command = [sys.executable, __file__, "--tenant", str(port), secrets[1]]
+    beside = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    clients, numbers = Clients(port), count()
+    clients.start(*[lambda: clients.repeat(bodies, numbers, secrets[0])] * CLIENTS)
+    time.sleep(seconds)
+    seen: dict[str, Any] = json.loads(beside.communicate()[0])
+    clients.stop()
+    statuses = {f"{name}: {status}": number for (name, status), number in clients.statuses.items()}
+    seen["statuses"] = {f"honest: {status}": number for status, number in seen["statuses"].items()} | statuses
+    return seen
+
+
 def measure(name: str, bodies: dict[str, bytes], seconds: float, *, timed: bool = False) -> dict[str, Any]:
     """One run in front of a fresh proxy, whose callbacks are timed or not."""
     with tempfile.TemporaryDirectory(prefix="outthink-isolation-") as folder:
@@ -184,8 +216,7 @@ def measure(name: str, bodies: dict[str, bytes], seconds: float, *, timed: bool 
         assert proxy.stderr is not None
         port = re.search(r"http://[^:]+:(\d+)", proxy.stderr.readline())
         assert port is not None
-        load = Load(int(port[1]), secrets)
-        load.run(bodies, seconds)
+        seen = load(int(port[1]), secrets, bodies, seconds)
         peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{proxy.pid}/status").read_text())
         for _ in range(2):  # the second one waits for nobody
             proxy.send_signal(signal.SIGTERM)
@@ -193,7 +224,7 @@ def measure(name: str, bodies: dict[str, bytes], seconds: float, *, timed: bool 
         proxy.wait(60)
         server.kill()
         callbacks = json.loads(found.read_text()) if timed else []
-    waits, health = sorted(load.waits), sorted(load.health)
+    waits, health = sorted(seen["waits"]), sorted(seen["health"])
     return {
         "run": name,
         "event loop": "asyncio" if timed or importlib.util.find_spec("uvloop") is None else "uvloop",
@@ -204,7 +235,7 @@ def measure(name: str, bodies: dict[str, bytes], seconds: float, *, timed: bool 
         "tenant_p50_ms": 1000 * waits[len(waits) // 2],
         "tenant_p99_ms": 1000 * waits[int(len(waits) * 0.99)],
         "tenant_requests": len(waits),
-        "statuses": {f"{name}: {status}": number for (name, status), number in sorted(load.statuses.items())},
+        "statuses": dict(sorted(seen["statuses"].items())),
     }
 
 
@@ -212,10 +243,14 @@ def main() -> int:
     """Measure both runs, say what was found."""
     given = parser(__doc__)
     given.add_argument("--backend", action="store_true", help="be the scripted server")
+    given.add_argument("--tenant", nargs=2, metavar=("PORT", "KEY"), help="be the other tenant until the input ends")
     given.add_argument("--seconds", type=float, default=45.0, help="of each run")
     wanted = given.parse_args()
     if wanted.backend:
         asyncio.run(backend())
+    if wanted.tenant:
+        tenant(int(wanted.tenant[0]), wanted.tenant[1])
+        return 0
     before = load_average()
     loads = {"small plain bodies": {"small": body("toy")}, "hostile": hostile()}
     plain, against = (measure(name, bodies, wanted.seconds) for name, bodies in loads.items())
