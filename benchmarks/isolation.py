@@ -64,40 +64,63 @@ def hostile() -> dict[str, bytes]:
     }
 
 
+def answer(text: str) -> bytes:
+    """A reply in one event."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+    return b"data: " + json.dumps({"choices": [choice], "usage": usage}).encode() + b"\n\ndata: [DONE]\n\n"
+
+
+EVENTS = {False: answer("The answer is 4."), True: answer(OBJECTS)}
+MODELS = json.dumps({"data": [{"id": "toy"}]}).encode()
+
+
+class Backend(asyncio.BufferedProtocol):
+    """A server that reads everything, keeps next to nothing, and answers at once."""
+
+    buffer = memoryview(bytearray(1 << 18))  # one for all: nothing is left in it when it is used again
+    _start: bytes
+    _come: int
+    _size: int | None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The proxy has opened a connection."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._begin()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where to read to."""
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much has come. The proxy sends nothing more until it has its reply."""
+        self._come += nbytes
+        if len(self._start) < 1 << 13:
+            self._start += bytes(self.buffer[: min(nbytes, 1 << 13)])
+        if self._size is None and (end := self._start.find(b"\r\n\r\n")) >= 0:
+            told = re.search(rb"content-length: *(\d+)", self._start[:end], re.IGNORECASE)
+            self._size = end + 4 + (int(told[1]) if told else 0)
+        if self._come == self._size:
+            self._reply()
+
+    def _reply(self) -> None:
+        listed = self._start.startswith(b"GET")
+        content = MODELS if listed else EVENTS[b"6000 objects" in self._start]
+        kind = b"application/json" if listed else b"text/event-stream"
+        size = b"%d" % len(content)
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: " + kind + b"\r\ncontent-length: " + size + b"\r\n\r\n"
+        self._transport.write(head + content)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._start, self._come, self._size = b"", 0, None
+
+
 async def backend() -> None:
-    """A server that reads everything, keeps nothing, and answers at once."""
-
-    def answer(text: str) -> bytes:
-        choice = {"index": 0, "delta": {"content": text}, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
-        return b"data: " + json.dumps({"choices": [choice], "usage": usage}).encode() + b"\n\ndata: [DONE]\n\n"
-
-    events = {False: answer("The answer is 4."), True: answer(OBJECTS)}
-    models = json.dumps({"data": [{"id": "toy"}]}).encode()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                found = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
-                left, start = int(found[1]) if found else 0, b""
-                while left:
-                    piece = await reader.read(min(left, 1 << 18))
-                    if not piece:
-                        raise ConnectionError("a call was given up")
-                    start, left = (start + piece)[: 1 << 13], left - len(piece)
-                listed = head.startswith(b"GET")
-                content = models if listed else events[b"6000 objects" in start]
-                kind = b"application/json" if listed else b"text/event-stream"
-                size = b"%d" % len(content)
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: " + kind + b"\r\ncontent-length: " + size + b"\r\n\r\n")
-                writer.write(content)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()  # the proxy has left
-
+    """Serve, and print the port."""
     # As long a line of new connections as real servers have: the kernel lets what overflows it wait for seconds.
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=MIB, backlog=2048)
+    server = await asyncio.get_running_loop().create_server(Backend, "127.0.0.1", 0, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
