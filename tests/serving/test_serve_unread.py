@@ -8,6 +8,7 @@ import socket
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from threading import Event
 
@@ -186,6 +187,16 @@ def test_whole_replies_in_flight_are_bounded() -> None:
         until(lambda: embed(proxy).status == 200, "room")
         for _ in range(4):
             assert embed(proxy).status == 200, "who has read gives room"
+
+
+def test_whole_replies_of_unknown_length_do_not_wait_for_each_other() -> None:
+    long = whole({"data": [{"embedding": "x" * (6 << 20)}], "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+    with (
+        ChatServer(routes={"/v1/embeddings": long}) as backend,
+        ProxyServer(backend.url, limits={"replies": 20 << 20}) as proxy,
+        ThreadPoolExecutor(16) as clients,
+    ):
+        assert {got.status for got in clients.map(lambda _: embed(proxy), range(16))} == {200}
 
 
 def test_an_idle_connection_keeps_no_reply() -> None:

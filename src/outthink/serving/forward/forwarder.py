@@ -70,6 +70,7 @@ class _PassedRequest:
     passage: Passage | None = None  # where its reply is, once there is one
     sent: bool = False  # a backend may have begun to work on it
     held: int = 0  # bytes of its reply that have room
+    grows: bool = False  # its reply, of unknown length, is being read
 
 
 class Forwarder:
@@ -79,6 +80,7 @@ class Forwarder:
         self.app, self._backends, self.tariffs, self._places = app, backends, backends.tariffs, backends.places
         limits = app.limits
         self._timeouts = Timeouts(limits.connect_seconds, limits.backend_seconds)
+        self._growing = asyncio.Lock()
         self._room, self._most = ByteRoom(limits.replies, most := max(1, limits.replies * 4 // 5)), most
 
     async def __call__(
@@ -188,7 +190,11 @@ class Forwarder:
         # Chats that begin alike meet the backend whose cache has that beginning.
         prefix, seconds = zlib.crc32(content[:512]), self._backends.queue_seconds
         failover = Failover(self.app.pool, account.model, prefix, key=account.key.id, queue_seconds=seconds)
-        reply, lease = await failover.send(send, discard=discard, complete=complete)
+        try:
+            reply, lease = await failover.send(send, discard=discard, complete=complete)
+        finally:
+            if passed.grows:
+                self._growing.release()
         head = {name: value for name, value in reply.headers.items() if name.lower() not in _OWN_TO_HOP}
         head[RECEIPT] = account.id
         passed.passage = passage = Passage(
@@ -219,11 +225,16 @@ class Forwarder:
             else:
                 await reply.aclose()
 
-    async def _take(self, passed: _PassedRequest, size: int) -> None:
-        """Wait for room for more of a reply; one that is longer than all of its key's takes that."""
+    async def _take(self, passed: _PassedRequest, size: int, known: bool) -> None:
+        """Wait for room for more of a reply; one that is longer than all of its key's takes that.
+
+        Of unknown length one at a time grows: several would wait for each other until none has any time left.
+        """
         size = min(size, self._most - passed.held)
         try:
             async with asyncio.timeout(self._backends.queue_seconds):
+                if not known and not passed.grows:
+                    passed.grows = await self._growing.acquire()
                 await self._room.take(passed.account.key.id, size)
         except TimeoutError:
             why = "clients that have not taken theirs yet hold all the room for replies; try again later"

@@ -52,7 +52,8 @@ Reply = Response | Whole
 _MOST = 1 << 20  # bytes of a refusal that are read
 _LONGEST = 128 << 20  # bytes of a whole reply; 2,000 long embeddings are as many
 _FREE = 1 << 20  # bytes of a whole reply that need no room, and by which room is taken where its length is not told
-Room = Callable[[int], Awaitable[None]]
+Room = Callable[[int, bool], Awaitable[None]]
+"""Waits until so many more bytes of a reply may be held; whether its length is known."""
 
 
 class Read:
@@ -234,7 +235,7 @@ class AiohttpTransport:
         """Send a request and read its reply whole; cancelling closes the connection. Raises TransportFault.
 
         Args:
-            room: waits until more bytes of the reply may be held; it is asked for those of long replies.
+            room: asked for the bytes of a long reply, before more of them are read.
         """
         if mask_of(url, headers, self.known) is not None:  # piece by piece: masking takes its time
             return await _read(await self.open(method, url, headers, body, timeouts), room)
@@ -266,8 +267,9 @@ async def _read(reply: Response, room: Room | None) -> Whole:
         async for piece in reply:
             pieces.append(piece)
             if (size := size + len(piece)) > held and room is not None:
-                more = max(_FREE, read_length(reply.headers) - held)
-                await room(more)
+                length = _length_told(reply.headers)
+                more = max(_FREE, length - held)
+                await room(more, size <= length)
                 held += more
             if size > _LONGEST:
                 raise TransportFault("dropped", f"a reply of more than {_LONGEST >> 20} MiB")
@@ -334,7 +336,7 @@ def _limits(timeouts: Timeouts) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.idle)
 
 
-def read_length(headers: Mapping[str, str]) -> int:
+def _length_told(headers: Mapping[str, str]) -> int:
     """Bytes that a reply says it has, no more than a whole one may; 0 where it does not say."""
     told = headers.get("content-length", "")
     return min(int(told), _LONGEST) if told.isdecimal() and len(told) < 16 else 0
