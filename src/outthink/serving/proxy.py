@@ -192,12 +192,13 @@ def _more_files() -> None:
 def _settle_memory() -> None:
     """Leave what is loaded by now to itself, and look at the rest seldom: a tenth of the time went there.
 
-    Nothing of ours waits for a collection; connections in asyncio's own loop do, and 20,000 objects take 11 ms. Long
-    bodies go back to the system when they are freed. By itself glibc soon keeps such blocks, in pieces.
+    Nothing of ours waits for a collection; connections in asyncio's own loop do, and 20,000 at once hold it up for
+    11 to 25 ms, be they young or such as have outlived ten collections of those. Long bodies go back to the system when
+    they are freed. By itself glibc soon keeps such blocks, in pieces.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
+    gc.set_threshold(5_000, 10, 2_000)
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
