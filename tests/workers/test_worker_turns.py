@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -128,3 +129,30 @@ def test_rounds_are_one_askers_each_and_askers_take_turns() -> None:
     assert sorted(order) == sorted("aaaaaabc"), "who has left takes no turn"
     assert "b" in order[:3], "six of one asker's do not stand before another's first"
     assert len(set(at)) == len(at), "no two in one round"
+
+
+def test_threads_ask_for_the_interpreter_sooner_while_long_work_goes_on_and_only_then() -> None:
+    usual = sys.getswitchinterval()
+    seen: list[float] = []
+
+    async def piece(rounds: Rounds) -> None:
+        await rounds.turn()
+        seen.append(sys.getswitchinterval())
+
+    async def run() -> None:
+        rounds = Rounds()
+        jobs = [asyncio.create_task(piece(rounds)) for _ in range(8)]
+        jobs[3].cancel()
+        await asyncio.wait(jobs)
+        await asyncio.sleep(0)
+        assert sys.getswitchinterval() == usual
+
+    asyncio.run(run())
+    with FairThreads() as threads:
+        asked = [ask(threads, "a", lambda: seen.append(sys.getswitchinterval()) or 1) for _ in range(5)]
+        with pytest.raises(ZeroDivisionError):
+            ask(threads, "b", lambda: 1 // 0).result(60)
+        assert [each.result(60) for each in asked] == [1] * 5
+    assert len(seen) == 12
+    assert all(each <= usual / 10 for each in seen)
+    assert sys.getswitchinterval() == usual

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from outthink.serving.protocols import StoredKey, Terms
     from outthink.serving.proxy import Proxy
 
-_SWITCH = 0.0005
-"""Seconds for which another thread keeps the interpreter from the event loop, which asks for it at each connection."""
 _FLAGS = {
     "policy": "policy.file",
     "host": "listen.host",
@@ -76,7 +74,6 @@ def run_serve(chosen: argparse.Namespace) -> int:
     config = _config(chosen)
     if (endpoint := config.telemetry.endpoint) is not None and not chosen.check:
         need_extra("telemetry", "telemetry.endpoint", endpoint)  # before a model is fetched or started
-    sys.setswitchinterval(_SWITCH)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         if chosen.check:
             return runner.run(_check(config))
