@@ -132,9 +132,8 @@ def _uncapped(path: str, content: bytes, body: JsonDict, default_tokens: int, ta
 def known_bound(path: str, content: bytes, body: JsonDict, completions: int) -> int | None:
     """Tokens that a request cannot exceed as it came, None where its bytes do not show it at a glance."""
     endpoint, most = endpoint_of(path), 0
-    for name in body:
-        if name in _LENGTHS:
-            most = max(most, read_whole(body[name]) or 0)
+    for name in _LENGTHS.intersection(body):
+        most = max(most, read_whole(body[name]) or 0)
     if not (most or endpoint == "embeddings") or not _BOUNDED[endpoint].issuperset(body) or _PARTS in content:
         return None
     return len(content) + completions * most

@@ -10,7 +10,6 @@ import asyncio
 import math
 import zlib
 from collections.abc import Awaitable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -52,7 +51,6 @@ _BROKEN_OFF = frozenset({_LATE, _FULL})
 """Failures of requests that a backend works on."""
 _LONG = 1 << 17
 """Bytes of a request that is looked at beside the event loop."""
-_NO_LIMIT = nullcontext()
 
 
 @dataclass(slots=True)
@@ -118,12 +116,15 @@ class Forwarder:
         account, places = passed.account, None
         key, model = account.key, account.model
         try:
-            async with _NO_LIMIT if key.budget.seconds is None else asyncio.timeout(key.budget.seconds):
-                if self.app.pool.places(model) is not None:
-                    turn, queue = Turn(key.id, account.id), self._places(model)
-                    await take_turn(queue, turn, self._backends.queue_seconds)
-                    places = queue
+            if (seconds := key.budget.seconds) is None and self.app.pool.places(model) is None:
                 response = await self._answer(request, passed)
+            else:
+                async with asyncio.timeout(seconds):
+                    if self.app.pool.places(model) is not None:
+                        turn, queue = Turn(key.id, account.id), self._places(model)
+                        await take_turn(queue, turn, self._backends.queue_seconds)
+                        places = queue
+                    response = await self._answer(request, passed)
             if passed.held and isinstance(connection := request.protocol, ClientConnection):
                 held, passed.held = passed.held, 0
                 connection.when_sent = partial(self._room.give, key.id, held)
@@ -168,30 +169,12 @@ class Forwarder:
 
     async def _answer(self, request: web.BaseRequest, passed: _PassedRequest) -> web.StreamResponse:
         """The reply of the first backend that gives one, streamed or whole."""
-        account, wire, content = passed.account, self.app.wire, passed.content
-
-        def send(lease: BackendLease) -> Awaitable[Reply]:
-            passed.sent = True
-            if passed.lengths is not None and (name := passed.lengths.get(lease.url)) is not None:
-                return renamed(lease, name)
-            return send_as(content, lease)
-
-        async def renamed(lease: BackendLease, name: str) -> Reply:
-            given, long = (content, name), len(content) > _LONG
-            sent = await asyncio.to_thread(with_length_name, *given) if long else with_length_name(*given)
-            return await send_as(sent, lease)
-
-        def send_as(sent: bytes, lease: BackendLease) -> Awaitable[Reply]:
-            url, headers = lease.url + passed.path.removeprefix("/v1"), {**passed.headers, **lease.headers}
-            if account.stream:
-                return wire.open("POST", url, headers, sent, self._timeouts)
-            return wire.fetch("POST", url, headers, sent, self._timeouts, room=partial(self._take, passed))
-
+        account = passed.account
         # Chats that begin alike meet the backend whose cache has that beginning.
-        prefix, seconds = zlib.crc32(content[:512]), self._backends.queue_seconds
+        prefix, seconds = zlib.crc32(passed.content[:512]), self._backends.queue_seconds
         failover = Failover(self.app.pool, account.model, prefix, key=account.key.id, queue_seconds=seconds)
         try:
-            reply, lease = await failover.send(send, discard=discard, complete=complete)
+            reply, lease = await failover.send(partial(self._send, passed), discard=discard, complete=complete)
         finally:
             if passed.grows:
                 self._growing.release()
@@ -224,6 +207,25 @@ class Forwarder:
                 self.app.later(_let_end(reply))
             else:
                 await reply.aclose()
+
+    def _send(self, passed: _PassedRequest, lease: BackendLease) -> Awaitable[Reply]:
+        """Send it to a backend, under the name that its length has there."""
+        passed.sent = True
+        if passed.lengths is not None and (name := passed.lengths.get(lease.url)) is not None:
+            return self._send_renamed(passed, lease, name)
+        return self._send_as(passed.content, passed, lease)
+
+    async def _send_renamed(self, passed: _PassedRequest, lease: BackendLease, name: str) -> Reply:
+        given, long = (passed.content, name), len(passed.content) > _LONG
+        sent = await asyncio.to_thread(with_length_name, *given) if long else with_length_name(*given)
+        return await self._send_as(sent, passed, lease)
+
+    def _send_as(self, sent: bytes, passed: _PassedRequest, lease: BackendLease) -> Awaitable[Reply]:
+        url, headers = lease.url + passed.path[3:], {**passed.headers, **lease.headers}  # it ends in /v1
+        if passed.account.stream:
+            return self.app.wire.open("POST", url, headers, sent, self._timeouts)
+        room = partial(self._take, passed)
+        return self.app.wire.fetch("POST", url, headers, sent, self._timeouts, room=room)
 
     async def _take(self, passed: _PassedRequest, size: int, known: bool) -> None:
         """Wait for room for more of a reply; one that is longer than all of its key's takes that.

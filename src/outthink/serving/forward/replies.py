@@ -205,15 +205,18 @@ async def deliver(reply: Whole, passage: Passage) -> web.Response:
         record.stopped = "error"
     elif status >= 400:
         passage.usage = usage = ReplyUsage()
-        if len(body) <= _LONG_REFUSAL:  # most tell nothing
-            await _read_whole(body, usage)
+        if len(body) <= LONG:
+            read_whole(body, usage)
+        elif len(body) <= _LONG_REFUSAL:  # most tell nothing
+            await asyncio.to_thread(read_whole, body, usage)
         used = passage.counted(passage.usage.total())
         stopped = "error" if status not in OUTWAITED else "interrupted"
         record = account.passed(used, passage.tariff, stopped, status, body=body)
         record.stopped = "error"
     else:
         passage.usage = usage = ReplyUsage()
-        told = await _read_whole(body, usage, embeds=account.endpoint.endswith("/embeddings"))
+        embeds, beside = account.endpoint.endswith("/embeddings"), len(body) > LONG
+        told = await asyncio.to_thread(read_whole, body, usage, embeds) if beside else read_whole(body, usage, embeds)
         if told is not None and told.about_key:
             raise passage.refused_key(told.status)
         passage.judge(told)
@@ -222,14 +225,7 @@ async def deliver(reply: Whole, passage: Passage) -> web.Response:
     return web.Response(body=paced(body), status=status, headers=head)
 
 
-async def _read_whole(body: bytes, usage: ReplyUsage, *, embeds: bool = False) -> ErrorBody | None:
-    """The same as `read_whole`, of a long reply beside the event loop."""
-    if len(body) <= LONG:
-        return read_whole(body, usage, embeds=embeds)
-    return await asyncio.to_thread(read_whole, body, usage, embeds=embeds)
-
-
-def read_whole(body: bytes, usage: ReplyUsage, *, embeds: bool = False) -> ErrorBody | None:
+def read_whole(body: bytes, usage: ReplyUsage, embeds: bool = False) -> ErrorBody | None:
     """Note what a whole reply has used; the failure that it tells of, None where all is well.
 
     Args:

@@ -175,7 +175,10 @@ class ClientConnection(RequestHandler):
             if self.when_sent is not None:
                 self.when_sent()
                 self.when_sent = None
-        content, ends = request.content, self._loop.time() + self._body_seconds
+        content = request.content
+        if content.is_eof():
+            return finished
+        ends = self._loop.time() + self._body_seconds
         with suppress(TimeoutError, web.RequestPayloadError):
             while not content.is_eof():
                 async with asyncio.timeout_at(min(ends, self._loop.time() + _LINGER)):

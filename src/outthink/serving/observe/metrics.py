@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
@@ -32,6 +33,8 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 SAMPLES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _TOKENS = ("prompt", "completion", "cancelled")
 _COSTS = {"usd": "dollars", "joules": "joules", "flops": "floating-point operations"}
+_AMOUNTS = (*_TOKENS, *_COSTS)
+_amounts = attrgetter("prompt_tokens", "completion_tokens", "cancelled_tokens", *_COSTS)
 _STOPPED = frozenset({"finished", "consensus", "first-m", "gave-up", "interrupted", "error"})
 _OTHER = "other"
 
@@ -44,35 +47,6 @@ class Labels(NamedTuple):
 
     model: str
     strategy: str
-
-
-class SeriesKeys(NamedTuple):
-    """Where the requests that share their labels are counted: the values of every counter's labels."""
-
-    requests: tuple[str, ...]
-    stopped: tuple[str, ...]
-    tokens: tuple[tuple[str, ...], ...]
-    unknown_tokens: tuple[tuple[str, ...], ...]
-    costs: tuple[tuple[str, str, str], ...]
-
-
-# Labels come from sets that are bounded, so these are few; to make them anew took half the time of counting.
-
-
-@lru_cache(1024)
-def _labels(model: str, strategy: str) -> Labels:
-    return Labels(model, strategy)
-
-
-@lru_cache(1024)
-def _keys_of(labels: Labels, endpoint: str, status: int, stopped: str) -> SeriesKeys:
-    return SeriesKeys(
-        (endpoint, *labels, str(status)),
-        (labels.strategy, stopped),
-        tuple((*labels, kind) for kind in _TOKENS),
-        tuple((*labels, f"{kind} tokens") for kind in _TOKENS),
-        tuple((*labels, currency) for currency in _COSTS),
-    )
 
 
 class Histogram:
@@ -94,16 +68,27 @@ class Histogram:
         return [(bound, float(count)) for bound, count in zip(bounds, accumulate(self.counts), strict=True)]
 
 
+class Series:
+    """Sums over the requests that share everything by which they are told apart, and how often each amount is unknown.
+
+    Amounts are in the order of `_TOKENS` and `_COSTS`.
+    """
+
+    __slots__ = ("requests", "samples", "seconds", "sums", "unknown")
+
+    def __init__(self, seconds: Histogram, samples: Histogram) -> None:
+        self.seconds, self.samples, self.requests = seconds, samples, 0
+        self.sums: list[float] = [0] * len(_AMOUNTS)
+        self.unknown = [0] * len(_AMOUNTS)
+
+
 class Metrics(Watcher):
     """A watcher that counts, and a Prometheus collector."""
 
     def __init__(self, app: App, policies: Policies) -> None:
         self._app, self._policies = app, policies
-        self._requests: Counter[tuple[str, ...]] = Counter()
-        self._stopped: Counter[tuple[str, ...]] = Counter()
-        self._tokens: Counter[tuple[str, ...]] = Counter()
-        self._costs: defaultdict[tuple[str, str, str], float] = defaultdict(float)
-        self._unknown: Counter[tuple[str, ...]] = Counter()
+        self._series: dict[tuple[str, str, str, int, str], Series] = {}
+        """By model, strategy, endpoint, status and why they ended."""
         self._seconds: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SECONDS))
         self._first: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SECONDS))
         self._samples: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SAMPLES))
@@ -117,25 +102,23 @@ class Metrics(Watcher):
         """Count a request."""
         self._running = max(0, self._running - 1)  # requests that were refused end without having begun
         model = record.backend_model
-        labels = _labels(model if model in self._app.pool.names() else _OTHER, strategy_of(record.strategy))
-        at = _keys_of(labels, record.endpoint, record.status, stopped_of(record.stopped))
-        self._requests[at.requests] += 1
-        self._stopped[at.stopped] += 1
-        self._seconds[labels].add(record.seconds)
-        self._samples[labels].add(record.samples)
+        model = model if model in self._app.pool.names() else _OTHER
+        strategy = strategy_of(record.strategy)
+        place = model, strategy, record.endpoint, record.status, stopped_of(record.stopped)
+        if (series := self._series.get(place)) is None:
+            labels = Labels(model, strategy)
+            series = self._series[place] = Series(self._seconds[labels], self._samples[labels])
+        series.requests += 1
+        series.seconds.add(record.seconds)
+        series.samples.add(record.samples)
         if record.first_seconds is not None:
-            self._first[labels].add(record.first_seconds)
-        tokens = (record.prompt_tokens, record.completion_tokens, record.cancelled_tokens)
-        for count, known, unknown in zip(tokens, at.tokens, at.unknown_tokens, strict=True):
-            if count is None:
-                self._unknown[unknown] += 1
-            elif count:
-                self._tokens[known] += count
-        for cost, place in zip((record.usd, record.joules, record.flops), at.costs, strict=True):
-            if cost is None:
-                self._unknown[place] += 1
-            elif cost:
-                self._costs[place] += cost
+            self._first[Labels(model, strategy)].add(record.first_seconds)
+        sums, unknown = series.sums, series.unknown
+        for at, amount in enumerate(_amounts(record)):
+            if amount is None:
+                unknown[at] += 1
+            else:
+                sums[at] += amount
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as Prometheus' client wants it."""
@@ -166,14 +149,24 @@ class Metrics(Watcher):
     def _counters(self) -> Iterator[Counts]:
         """What was counted since the start."""
         pair = Labels._fields
-        yield "requests", "Requests answered.", ("endpoint", *pair, "status"), self._requests.items()
-        yield "stopped", "Why requests ended.", ("strategy", "reason"), self._stopped.items()
+        requests, stopped = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+        sums, unknown = defaultdict[tuple[str, str, str], float](float), Counter[tuple[str, ...]]()
+        for (model, strategy, endpoint, status, reason), series in self._series.items():
+            requests[endpoint, model, strategy, str(status)] += series.requests
+            stopped[strategy, reason] += series.requests
+            for amount, total, missing in zip(_AMOUNTS, series.sums, series.unknown, strict=True):
+                if total:
+                    sums[model, strategy, amount] += total
+                if missing:
+                    unknown[model, strategy, f"{amount} tokens" if amount in _TOKENS else amount] += missing
+        yield "requests", "Requests answered.", ("endpoint", *pair, "status"), requests.items()
+        yield "stopped", "Why requests ended.", ("strategy", "reason"), stopped.items()
         about = "Tokens read, written, and written for samples that were cancelled."
-        yield "tokens", about, (*pair, "kind"), self._tokens.items()
+        yield "tokens", about, (*pair, "kind"), [each for each in sums.items() if each[0][2] in _TOKENS]
         about = "Requests of which an amount is not known; sums lack it."
-        yield "unknown", about, (*pair, "amount"), self._unknown.items()
+        yield "unknown", about, (*pair, "amount"), unknown.items()
         for currency, unit in _COSTS.items():
-            costs = {place[:2]: cost for place, cost in self._costs.items() if place[2] == currency}
+            costs = {place[:2]: cost for place, cost in sums.items() if place[2] == currency}
             yield currency, f"Spent in {unit}, where it is known.", pair, costs.items()
         about = "Error objects that clients have got, those of requests that were refused at the door included."
         failed = {(str(status), code): count for (status, code), count in self._app.failed.items()}

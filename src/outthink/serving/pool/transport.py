@@ -15,7 +15,6 @@ from functools import lru_cache
 from time import monotonic
 from typing import Self
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.client_exceptions import ClientConnectionResetError
@@ -83,8 +82,8 @@ class Read:
 
 
 _BRIEF = 0.1  # seconds within which no server gives up a connection for being idle; to look costs microseconds
-_written: WeakKeyDictionary[aiohttp.client_proto.ResponseHandler, float] = WeakKeyDictionary()
-"""When each open connection was last written on."""
+_WRITTEN = "outthink written"
+"""Attribute of a connection: when it was last written on."""
 
 
 class _Request(aiohttp.ClientRequest):
@@ -92,22 +91,23 @@ class _Request(aiohttp.ClientRequest):
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Write the request. Raises ClientConnectionResetError where nothing was written."""
-        protocol, transport = conn.protocol, conn.transport
-        if protocol is not None and protocol.should_close:  # what came unasked would be taken for the reply
-            raise ClientConnectionResetError("the server wrote on the connection before the request was written")
-        # The event loop may not have noticed yet. Over TLS something to be read says nothing.
-        if transport is not None and protocol is not None and transport.get_extra_info("sslcontext") is None:
-            now = monotonic()
-            if now - _written.get(protocol, now) > _BRIEF and _has_come(transport):
+        if (protocol := conn.protocol) is not None:
+            if protocol.should_close:  # what came unasked would be taken for the reply
+                raise ClientConnectionResetError("the server wrote on the connection before the request was written")
+            now, told = monotonic(), vars(protocol)
+            # The event loop may not have noticed yet.
+            if now - told.get(_WRITTEN, now) > _BRIEF and _has_come(protocol.transport):
                 raise ClientConnectionResetError("the server had closed the connection before the request was written")
-            _written[protocol] = now
+            told[_WRITTEN] = now
         return await super().send(conn)
 
 
-def _has_come(transport: asyncio.Transport) -> bool:
-    """Whether something is to be read, which before a request can only be the end."""
+def _has_come(transport: asyncio.Transport | None) -> bool:
+    """Whether something is to be read, which before a request can only be the end. Over TLS that says nothing."""
     if sys.platform == "win32":
         return False  # has no `poll`; the event loop's own notice has to do
+    if transport is None or transport.get_extra_info("sslcontext") is not None:
+        return False
     descriptor = transport.get_extra_info("socket").fileno()
     poll = select.poll()
     if descriptor >= 0:
