@@ -409,7 +409,7 @@ def refused_unread(status: int, headers: Mapping[str, str], content: bytes) -> b
 OUTWAITED = frozenset({504, 524})
 """What a gateway answers whose server has taken the request and is not done in time: nobody knows what it has cost."""
 
-_READ = 1 << 16  # bytes of a refusal that are looked at
+_READ = 1 << 14  # bytes of a refusal that are looked at
 
 
 def _unread(status: int, refusal: ErrorBody, wait: float | None) -> bool:

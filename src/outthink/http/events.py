@@ -32,7 +32,7 @@ class ErrorEvent(bytes):
 
 LONGEST = 32 << 20
 """Bytes of one event, or of a whole reply that is read as it comes."""
-LONG = 1 << 16
+LONG = 1 << 15
 """Bytes of one event, or of a whole reply, beyond which it is read beside the event loop."""
 BOM = b"\xef\xbb\xbf"
 # A blank line: two ends of lines, each a line feed, a carriage return or both.

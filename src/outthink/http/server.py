@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from outthink.core.errors import BadInput
@@ -42,6 +43,7 @@ class Address:
     userinfo: str | None = field(default=None, repr=False)
 
     @classmethod
+    @lru_cache(64)
     def parse(cls, url: str) -> Address:
         """Read a URL with or without `/v1`, a trailing slash or a pasted `/chat/completions`."""
         remedy = "give something like http://127.0.0.1:8000/v1"

@@ -102,16 +102,12 @@ class Backends:
             strictest = FieldRules.strictest([*rules.settings, *more])
             rules = replace(strictest, length_name=rules.length_name, lengths=rules.lengths)
         if rules.length_name is None:
-            urls, learnt = self.pool.urls(model), self._facts.get(model, Facts()).length_name
-            found = {
-                url: name
-                for url, facts in zip(urls, self._findings(model), strict=False)
-                if (name := facts.length_name)
-            }
-            if found or rules.lengths:
+            urls, named = self.pool.urls(model), [facts.length_name for facts in self._findings(model)]
+            if rules.lengths or any(named):
+                found = {url: name for url, name in zip(urls, named, strict=False) if name}
                 return rules.named({**found, **dict(rules.lengths)}, len(urls))
-            if learnt is not None:
-                return replace(rules, length_name=learnt)
+            if (learnt := self._facts.get(model)) is not None and learnt.length_name is not None:
+                return replace(rules, length_name=learnt.length_name)
         return rules
 
     def _findings(self, model: str) -> list[Facts]:

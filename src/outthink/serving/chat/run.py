@@ -103,7 +103,8 @@ class StrategyRun:
     def forget(self) -> None:
         """Let go of what the client has sent: what is left of a request refers to itself until it is collected."""
         self.encoded.forget()
-        self.question = self._original = replace(self.question, raw=[], extra={})
+        self.question.raw.clear()
+        self.question.extra.clear()
 
     def forget_samples(self) -> None:
         """Let go of what came with the samples beside their texts: of long ones that takes time."""

@@ -282,27 +282,31 @@ async def _read(reply: Response, room: Room | None) -> Whole:
     return Whole(reply.status, reply.headers, content)
 
 
-_AT_ONCE = 1 << 14
-"""Bytes of a reply that are handed on in one round of the event loop: hundreds of events may have come together."""
+_AT_ONCE = 1 << 13
+"""Bytes of a reply that are handed on at once, and in one round of the event loop half as many more at most.
+
+Hundreds of events may have come together.
+"""
 
 
 class AiohttpResponse:
     """A reply as it comes."""
 
-    __slots__ = ("_content", "_left", "headers", "response", "status")
+    __slots__ = ("_content", "_given", "_left", "headers", "response", "status")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response, self.status = response, response.status
         self.headers: Mapping[str, str] = response.headers
-        self._content, self._left = response.content, b""
+        self._content, self._left, self._given = response.content, b"", 0
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        if piece := self._left:
+        if self._given >= _AT_ONCE // 2:  # what has come already is read without a pause
+            self._given = 0
             await asyncio.sleep(0)
-        else:
+        if not (piece := self._left):
             try:
                 piece = await self._content.readany()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -311,11 +315,12 @@ class AiohttpResponse:
                 raise StopAsyncIteration
         if len(piece) <= _AT_ONCE:
             self._left = b""
-            return piece
-        end = piece.rfind(b"\n\n", 0, _AT_ONCE) + 2  # whole events are read faster
-        end = end if end > 1 else _AT_ONCE
-        self._left = piece[end:]
-        return piece[:end]
+        else:
+            end = piece.rfind(b"\n\n", 0, _AT_ONCE) + 2  # whole events are read faster
+            end = end if end > 1 else _AT_ONCE
+            self._left, piece = piece[end:], piece[:end]
+        self._given += len(piece)
+        return piece
 
     @property
     def ended(self) -> bool:
