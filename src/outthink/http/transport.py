@@ -94,14 +94,15 @@ _LONG = 1 << 20
 """Bytes that are put together beside the event loop."""
 
 
-async def read_to_end(reply: Response, most: int) -> tuple[bytes, TransportFault | None]:
+async def read_to_end(reply: Response, most: int, begun: bytes = b"") -> tuple[bytes, TransportFault | None]:
     """The body of a reply, which is closed then, and what broke it off.
 
     Args:
         most: bytes after which reading ends.
+        begun: what was read of it before.
     """
-    pieces: list[bytes] = []
-    size, broken = 0, None
+    pieces = [begun]
+    size, broken = len(begun), None
     try:
         async for piece in reply:
             pieces.append(piece)

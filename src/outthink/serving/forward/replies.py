@@ -117,8 +117,8 @@ async def complete(reply: Reply) -> Reply:
 
 
 async def _rest(reply: Response, content: bytes) -> Whole:
-    rest, _ = await read_to_end(reply, _MOST - len(content))  # where its end is missing, that shows
-    return Whole(reply.status, reply.headers, content + rest)
+    content, _ = await read_to_end(reply, _MOST, content)  # where its end is missing, that shows
+    return Whole(reply.status, reply.headers, content)
 
 
 @dataclass(slots=True)
