@@ -62,48 +62,64 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of the events that this piece completes, in order."""
-        # The common case first: whole events. One with lone carriage returns is left to `Decoder`.
-        if self._clean:
-            if piece.startswith(b"data: ") and piece.find(b"\n") == len(piece) - 2 and piece.endswith(b"\n"):
-                return [piece[6:-2]]
-            if piece.endswith(b"\n\n") and b"\r" not in piece:
-                blocks = [
-                    block[6:] if block.startswith(b"data: ") and b"\n" not in block else read_event(block)
-                    for block in piece[:-2].split(b"\n\n")
-                ]
-                return [data for data in blocks if data is not None]
-        return [data for _, data in self.frames(piece) if data is not None]
+        text = piece
+        if not self._clean:
+            _, text = self._begin(piece)
+            if not text:
+                return []
+        # The common case first.
+        elif piece.startswith(b"data: ") and piece.find(b"\n") == len(piece) - 2 and piece.endswith(b"\n"):
+            return [piece[6:-2]]
+        if b"\r" in text:  # a line with a lone carriage return is left to `Decoder`
+            return [data for _, data in self._split(text) if data is not None]
+        *blocks, rest = text.split(b"\n\n")
+        self._hold(rest)
+        found = [
+            block[6:] if block.startswith(b"data: ") and b"\n" not in block else read_event(block) for block in blocks
+        ]
+        return [data for data in found if data is not None]
 
     def frames(self, piece: bytes) -> list[tuple[bytes, bytes | None]]:
         """The events that this piece completes: their bytes as they came, and their data (None: only comments)."""
+        lead, text = self._begin(piece)
+        frames = self._split(text) if text else []
+        if lead:
+            frames.insert(0, (lead, None))
+        return frames
+
+    def _begin(self, piece: bytes) -> tuple[bytes, bytes]:
+        """The rest of an end of a line, and what has come of the event after it and those behind; empty: nothing new.
+
+        Only where the event may have ended it is put together: it may come byte by byte.
+        """
         self._clean = False
         if not self._begun:
             piece = b"".join(self._held) + piece
             if len(piece) < len(BOM) and BOM.startswith(piece):
                 self._held, self._size = [piece], len(piece)
-                return []
+                return b"", b""
             piece, self._held, self._begun = piece.removeprefix(BOM), [], True
         lead = b""
         if self._paired and piece:
             self._paired = False
             if piece.startswith(b"\n"):
                 lead, piece = b"\n", piece[1:]
-        if not piece:
-            return [(lead, None)] if lead else []
-        if self._held:
-            # Only where the event may have ended is it put together: it may come byte by byte.
-            if _BLANK.search(self._end + piece) is None:
-                self._held.append(piece)
-                self._size += len(piece)
-                if self._size > LONGEST:
-                    raise NotJson(f"an event of more than {LONGEST >> 20} MiB")
-                self._end = (self._end + piece)[-3:]
-                return []
-            piece = b"".join(self._held) + piece
-        frames = self._split(piece)
-        if lead:
-            frames.insert(0, (lead, None))
-        return frames
+        if not self._held or not piece:
+            return lead, piece
+        if _BLANK.search(self._end + piece) is None:
+            self._held.append(piece)
+            self._size += len(piece)
+            if self._size > LONGEST:
+                raise NotJson(f"an event of more than {LONGEST >> 20} MiB")
+            self._end = (self._end + piece)[-3:]
+            return b"", b""
+        return lead, b"".join(self._held) + piece
+
+    def _hold(self, rest: bytes, *, paired: bool = False) -> None:
+        """Keep what is left behind whole events."""
+        self._held = [rest] if rest else []
+        self._size, self._end = len(rest), rest[-3:]
+        self._paired, self._clean = paired, not rest and not paired
 
     def _split(self, text: bytes) -> list[tuple[bytes, bytes | None]]:
         """Whole events of a text that begins with one; what is left over is held."""
@@ -118,10 +134,7 @@ class Events:
                 frames.append((text[at : blank.end()], read_event(text[at : blank.start()])))
                 at = blank.end()
             rest = text[at:]
-            self._paired = not rest and text.endswith(b"\r")
-        self._held = [rest] if rest else []
-        self._size, self._end = len(rest), rest[-3:]
-        self._clean = not rest and not self._paired
+        self._hold(rest, paired=not rest and text.endswith(b"\r"))
         return frames
 
     def close(self) -> list[bytes]:
