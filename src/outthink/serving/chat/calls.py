@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import groupby
 from types import NoneType
 
 from outthink.core.errors import EngineError
@@ -238,7 +237,8 @@ def _hosted(call: JsonDict) -> JsonDict:
 
 _PLAIN = frozenset({"index", "delta", "finish_reason", "logprobs"})
 _PLAIN_CHUNK = _CHUNK_FIELDS | {"system_fingerprint", "service_tier", "provider"}
-_BESIDE = frozenset({"usage", "timings", "error"})
+_BESIDE = ("usage", "timings", "error")
+_TEXT_ALONE = _PLAIN_CHUNK.difference(_BESIDE)
 
 
 def join_text(chunks: list[JsonDict]) -> tuple[list[JsonDict], int]:
@@ -246,52 +246,59 @@ def join_text(chunks: list[JsonDict]) -> tuple[list[JsonDict], int]:
     if len(chunks) < 2:
         return chunks, len(chunks)
     joined: list[JsonDict] = []
+    texts: list[str] = []
+    entries: list[Json] = []
+    last: JsonDict | None = None
     count = 0
-    for logprobs, run in groupby(chunks, _plain_logprobs):
-        if logprobs is None:
-            joined += run
-        else:
-            plain = list(run)
-            joined.append(_joined(plain))
-            count += len(plain)
+    for chunk in chunks:
+        choice = _plain_choice(chunk)
+        logprobs = None if choice is None else choice.get("logprobs")
+        # Tokens with and without log-probabilities are counted differently, so they are not to be mixed.
+        told = [] if logprobs is None else logprobs["content"]
+        if last is not None and (choice is None or bool(told) != bool(entries)):
+            joined.append(_joined(last, texts, entries))
+            texts, entries, last = [], [], None
+        if choice is None:
+            joined.append(chunk)
+            continue
+        texts.append(choice["delta"]["content"])
+        entries += told
+        last, count = chunk, count + 1
+    if last is not None:
+        joined.append(_joined(last, texts, entries))
     return joined, count
 
 
-def _plain_logprobs(chunk: JsonDict) -> bool | None:
-    """Whether a chunk of text has log-probabilities, None for one that holds anything else that could matter.
-
-    Tokens with and without them are counted differently, so they are not to be mixed.
-    """
+def _plain_choice(chunk: JsonDict) -> JsonDict | None:
+    """The choice of a chunk of text, None for one that holds anything else that could matter."""
     choices = chunk.get("choices")
-    if type(choices) is not list or len(choices) != 1 or not _PLAIN_CHUNK.issuperset(chunk):
+    if type(choices) is not list or len(choices) != 1:
         return None
     choice = choices[0]
-    if type(choice) is not dict or choice.get("finish_reason") is not None or not _PLAIN.issuperset(choice):
+    if type(choice) is not dict or not _PLAIN.issuperset(choice) or choice.get("finish_reason") is not None:
         return None
     delta = choice.get("delta")
     if type(delta) is not dict or len(delta) != 1 or type(delta.get("content")) is not str or not delta["content"]:
         return None
     if choice.get("index") not in (0, None):
         return None
-    if not _BESIDE.isdisjoint(chunk) and any(chunk.get(name) is not None for name in _BESIDE):
+    if not _TEXT_ALONE.issuperset(chunk) and (
+        not _PLAIN_CHUNK.issuperset(chunk) or any(chunk.get(name) is not None for name in _BESIDE)
+    ):
         return None
     logprobs = choice.get("logprobs")
-    if logprobs is None:
-        return False
-    if type(logprobs) is not dict or type(logprobs.get("content")) is not list or logprobs.get("refusal"):
+    if logprobs is not None and (
+        type(logprobs) is not dict or type(logprobs.get("content")) is not list or logprobs.get("refusal")
+    ):
         return None
-    return bool(logprobs["content"])
+    return choice
 
 
-def _joined(plain: list[JsonDict]) -> JsonDict:
-    """The last chunk with the text of all."""
-    choices = [chunk["choices"][0] for chunk in plain]
-    last = choices[-1]
-    logprobs = last.get("logprobs")
-    if logprobs is not None and logprobs["content"]:
-        logprobs = {**logprobs, "content": [entry for choice in choices for entry in choice["logprobs"]["content"]]}
-    text = "".join([choice["delta"]["content"] for choice in choices])
-    return {**plain[-1], "choices": [{**last, "delta": {"content": text}, "logprobs": logprobs}]}
+def _joined(chunk: JsonDict, texts: list[str], entries: list[Json]) -> JsonDict:
+    """The last chunk of a run with the text of all."""
+    choice = chunk["choices"][0]
+    logprobs = {**choice["logprobs"], "content": entries} if entries else choice.get("logprobs")
+    return {**chunk, "choices": [{**choice, "delta": {"content": "".join(texts)}, "logprobs": logprobs}]}
 
 
 @dataclass(slots=True)
