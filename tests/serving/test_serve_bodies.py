@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import http.client
 import json
 import socket
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,19 @@ from outthink.http.fields import encode
 from outthink.serving.failure import Failure
 from outthink.serving.inbound import bodies
 from outthink.serving.inbound.bodies import DEPTH, BodyScan
-from support.chat_server import DONE, ChatServer, Gate, Reply, Seen, chat, chunk, event, token, usage, whole
+from support.chat_server import (
+    DONE,
+    ChatServer,
+    Gate,
+    Reply,
+    Seen,
+    chat,
+    chunk,
+    event,
+    token,
+    usage,
+    whole,
+)
 from support.ledgers import KeyRing
 from support.proxy_server import CHAT, ProxyServer, all_brief
 from support.waiting import until
@@ -331,52 +341,6 @@ def test_no_answer_holds_the_event_loop_up(kind: str) -> None:
         for name in ODD:
             with all_brief(proxy):
                 assert proxy.chat("outthink/self-consistency@2", name, **ASKED[kind]).status == 200
-
-
-@contextmanager
-def left_to_collect() -> Iterator[list[str]]:
-    """What of ours is freed by looking for circles alone, of what the block has let go."""
-    left: list[str] = []
-    gc.collect()
-    gc.disable()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        yield left
-        gc.collect()
-        left += [type(each).__qualname__ for each in gc.garbage if type(each).__module__.startswith("outthink")]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-        gc.enable()
-
-
-REQUESTS: dict[str, dict[str, Any]] = {
-    "passed": {"model": "toy"},
-    "streamed": {"model": "toy", "stream": True},
-    "one sample": {"model": "outthink/single"},
-    "a vote": {"model": "outthink/self-consistency@5"},
-    "a vote, streamed": {"model": "outthink/self-consistency@5", "stream": True},
-    "rounds": {"model": "outthink/adaptive-consistency@5"},
-    "by the policy": {"model": "outthink/auto"},
-    "several choices": {"model": "outthink/self-consistency@5", "n": 2},
-    "within seconds": {"model": "outthink/self-consistency@5", "outthink": {"budget": {"seconds": 60}}},
-    "refused: no model": {"model": "unknown"},
-    "refused: a field": {"model": "outthink/single", "max_tokens": 0},
-}
-
-
-@pytest.mark.parametrize("kind", REQUESTS)
-def test_what_a_request_takes_is_freed_when_it_ends(proxy: ProxyServer, kind: str) -> None:
-    """A body that waited to be collected would count for nothing and still take its room."""
-    fields = {"model": "toy", **REQUESTS[kind]}
-    status = 200 if not kind.startswith("refused") else 404 if fields["model"] == "unknown" else 400
-    assert proxy.chat(**fields).status == status
-    with left_to_collect() as left:
-        for _ in range(5):
-            assert proxy.chat(**fields).status == status
-        # Connections, which clients close in their own time, refer to themselves, as asyncio makes them.
-        until(lambda: not proxy.app.admission.active, "its end")
-    assert not [name for name in left if name != "ClientConnection"]
 
 
 def entries(count: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from support.chat_server import (
     usage,
     whole,
 )
-from support.proxy_server import ProxyServer, all_brief
+from support.proxy_server import ProxyServer, all_brief, left_to_collect
 from support.waiting import PATIENCE, until
 
 PROMPT = 5
@@ -291,3 +291,27 @@ def test_what_came_before_a_failure_is_charged(backend: ChatServer, proxy: Proxy
         record = proxy.ledger.records[got.headers["x-outthink-receipt"]]  # type: ignore[attr-defined]
         assert record.tokens == (None if before else 0)
     assert asked(backend) == [2] * 4
+
+
+ENDS: dict[str, Reply] = {
+    "answered": choices(4),
+    "a choice missing": choices(3),
+    "n refused": refusal("n must be 1"),
+    "broken off": stream(*(piece(at, "The") for at in range(4)), Drop()),
+    "an error in it": stream(piece(0, "The"), event({"error": {"message": "out of memory", "code": 500}})),
+    "decided": choices(3, tail=(piece(3, "The"),)),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_shared_call_leaves_nothing_to_be_collected(
+    backend: ChatServer, known: Callable[[str], None], end: str
+) -> None:
+    """Samples and their call refer to each other; hundreds of them took a tenth of a second to collect."""
+    backend.routes["/v1/chat/completions"] = lambda seen: ENDS[end] if seen.body.get("n", 1) > 1 else choices(1)
+    for _ in range(2):  # what is imported and learned on first use is by the second
+        known(backend.url)
+        with ProxyServer(backend.url) as proxy, left_to_collect(proxy) as left:
+            proxy.chat("outthink/self-consistency@4")
+            assert asked(backend)[-1 if end in ("answered", "broken off", "an error in it") else 0] == 4
+    assert not left

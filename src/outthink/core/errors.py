@@ -60,6 +60,21 @@ def need_known(field: str, value: str, known: Collection[str], remedy: str = "")
         raise BadInput(field, value, "is not known", remedy or f"use one of {', '.join(known)}")
 
 
+def release_frames(error: BaseException) -> None:
+    """Let go of the frames that an error and its causes have passed through, once nobody will show them.
+
+    Frames refer to the errors that they hold, so all that was at hand would stay until garbage is collected.
+    """
+    waiting, seen = [error], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.__traceback__ = None
+        waiting += (other for other in (each.__cause__, each.__context__) if other is not None)
+
+
 class Unsupported(OutthinkError):
     """The engine lacks something that the strategy or the budget needs."""
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from outthink.core.errors import release_frames
 from outthink.serving.admission import Admission, AdmissionSettings, Limits
 from outthink.serving.failure import Failure, failure_of, wrong_method
 from outthink.serving.guard import Guard, forwarded_by
@@ -129,7 +130,10 @@ class App:
         try:
             return await self._route_request(request)
         except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an error object
-            return self._failed(error, request)
+            try:
+                return self._failed(error, request)
+            finally:
+                release_frames(error)
         finally:
             self._asking.pop(id(request), None)
 

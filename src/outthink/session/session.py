@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TypedDict, TypeVar, Unpack
 
 from outthink.answers import Reading
-from outthink.core.errors import BadInput, EngineError, Unsupported
+from outthink.core.errors import BadInput, EngineError, Unsupported, release_frames
 from outthink.core.receipt import Entry, Receipt, Role, Status, Stopped
 from outthink.core.request import Budget, Request
 from outthink.core.sample import Candidate, Sample
@@ -363,6 +363,7 @@ class Session:
         if delay is not None and self._relaunch(running, delay):
             return
         self.ledger.failed += 1
+        release_frames(error)  # they hold the stream
         stream.failure = error
         stream.deliver(running, None)
         if error.fatal or (not self.ledger.succeeded and self.ledger.failed >= _HOPELESS):

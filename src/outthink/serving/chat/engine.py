@@ -295,8 +295,13 @@ class SharedCall:
         self.choices = [choice for choice in self.choices if not choice.abandoned]
         if len(self.choices) > 1:
             self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(self._let_go)
         elif self.choices:
-            self.choices[0].send_alone()
+            self.choices.pop().send_alone()
+
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        """Leave nothing that refers to each other: collecting hundreds of requests holds the event loop up."""
+        self.choices, self._task = [], None
 
     async def close_if_abandoned(self) -> None:
         """Close the connection if nobody reads any more."""

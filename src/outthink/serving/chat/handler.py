@@ -277,15 +277,16 @@ class _Exchange:
 
     def abandon(self) -> None:
         """The client has left, or it cannot be answered any more: close every connection now, settle behind it."""
+        work, self.work = self.work, None  # which refers to the exchange
         reserved = self.account.reservation
         if self.account.settled or reserved is None or reserved.replay is not None:
             return
-        if self.work is None:  # nothing has been asked of a backend yet
+        if work is None:  # nothing has been asked of a backend yet
             receipt = self.run.client_receipt(None) | {"stopped": "interrupted"}
             self.app.later(self._settle(receipt, 499, None))
             return
-        self.work.cancel()
-        self.app.later(self._settle_abandoned(self.work))
+        work.cancel()
+        self.app.later(self._settle_abandoned(work))
 
     async def _settle_abandoned(self, work: asyncio.Task[Verdict]) -> None:
         await asyncio.wait([work])

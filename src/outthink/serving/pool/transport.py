@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.client_exceptions import ClientConnectionResetError
 
+from outthink.core.errors import release_frames
 from outthink.http.secrets import Credentials, MaskedResponse, mask_of
 from outthink.http.transport import (
     Body,
@@ -361,6 +362,8 @@ def _unsent(error: BaseException) -> bool:
 
 
 def _fault(error: BaseException) -> TransportFault:
+    """What an error of a connection means; it is kept by the reply, whose frames refer to that."""
+    release_frames(error)
     kind: FaultKind = "dropped"
     if isinstance(error, aiohttp.ClientSSLError):
         kind = "tls"
