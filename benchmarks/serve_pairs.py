@@ -1,9 +1,10 @@
 """What a change costs the proxy: every load of serve.py through this version and an earlier one, in turn.
 
 Measures ratios, not rates: both proxies stand before the same scripted backend, the same load runs through one and then
-the other, and the next pair begins with the other. A figure is the median over the pairs, its interval that of the sign
-test. Does not measure peers (see serve.py) or what a key with a budget costs. Needs the `serve` extra with uvloop, git,
-and two idle cores for about fifteen minutes.
+the other, and the next pair begins with the other. Each pair has processes of its own, as the same version is up to a
+tenth faster in one process than in another. A figure is the median over the pairs, its interval that of the sign test.
+Does not measure peers (see serve.py) or what a key with a budget costs. Needs the `serve` extra with uvloop, git, and
+two idle cores for about twenty minutes.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from serve_load import Load, chat, closed_loop, open_loop, streams
 
 BEFORE = "ca2af9d"
 _NAMES = ("before", "after")
-Measure = Callable[[str], float]
-"""A figure of the proxy at a URL."""
+Measure = Callable[[str, float], float]
+"""A figure of the proxy at a URL, after a load of so many seconds."""
+_WARM = 1.0
+"""Seconds of each load before it is measured: what is compiled or cached is."""
 
 
 @contextmanager
@@ -53,22 +56,18 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return ordered[cut], ordered[count - 1 - cut]
 
 
-def rate(model: str, connections: int, seconds: float) -> Measure:
+def rate(model: str, connections: int) -> Measure:
     """Requests a second of a closed loop."""
 
-    def measure(url: str) -> float:
+    def measure(url: str, seconds: float) -> float:
         return float(uvloop.run(closed_loop(url, chat(url, model), connections, seconds)).row("", "", 0)["requests/s"])
 
     return measure
 
 
-def events(seconds: float) -> Measure:
+def events(url: str, seconds: float) -> float:
     """Events a second of 64 streams."""
-
-    def measure(url: str) -> float:
-        return float(uvloop.run(streams(url, chat(url, MODEL, stream=True), 64, seconds)).events)
-
-    return measure
+    return float(uvloop.run(streams(url, chat(url, MODEL, stream=True), 64, seconds)).events)
 
 
 def open_loop_load(url: str, seconds: float, seed: int) -> Load:
@@ -90,32 +89,40 @@ def _sources(source: Path) -> list[tuple[str, Path]]:
     return list(zip(_NAMES, (source, ROOT / "src"), strict=True))
 
 
-def paired(urls: dict[str, str], measures: dict[str, Measure], pairs: int) -> Table:
-    """Both values of every measure, pair by pair; the first of a pair is the second of the next."""
+_RATES: dict[str, Measure] = {
+    "pass-through, 32 connections, requests/s": rate(MODEL, 32),
+    "pass-through, 100 connections, requests/s": rate(MODEL, 100),
+    "one sample, 32 connections, requests/s": rate("outthink/single", 32),
+    "eight samples, 32 connections, requests/s": rate("outthink/self-consistency@8", 32),
+}
+_SHARED = "eight samples in one call, 32 connections, requests/s"
+
+
+def paired(behind: str, source: Path, measures: dict[str, Measure], pair: int, seconds: float) -> Table:
+    """Both values of every measure; the first of a pair is the second of the next."""
+    order = _NAMES if pair % 2 else _NAMES[::-1]
     rows: Table = []
-    for measure in measures.values():
-        for url in urls.values():
-            measure(url)  # warms up what is compiled or cached
-    for pair in range(pairs):
-        order = _NAMES if pair % 2 == 0 else _NAMES[::-1]
+    with both(behind, source, shared=_SHARED in measures) as urls:
         for name, measure in measures.items():
-            values = {which: measure(urls[which]) for which in order}
-            rows.append({"figure": name, "pair": pair + 1, **{which: values[which] for which in _NAMES}})
+            for which in order:
+                measure(urls[which], _WARM)
+            values = {which: measure(urls[which], seconds) for which in order}
+            rows.append({"figure": name, "pair": pair, **{which: values[which] for which in _NAMES}})
     return rows
 
 
-def added(behind: str, urls: dict[str, str], pairs: int, seconds: float) -> Table:
+def added(behind: str, source: Path, pair: int, seconds: float) -> Table:
     """What the proxies add to the backend's own latency at 500 requests a second, by the same arrivals."""
+    order = _NAMES if pair % 2 else _NAMES[::-1]
     rows: Table = []
-    for url in (behind, *urls.values()):
-        open_loop_load(url, seconds, 0)
-    for pair in range(pairs):
-        order = _NAMES if pair % 2 == 0 else _NAMES[::-1]
-        direct = open_loop_load(behind, seconds, pair + 1)
-        loads = {which: open_loop_load(urls[which], seconds, pair + 1) for which in order}
+    with both(behind, source) as urls:
+        for url in (behind, *urls.values()):
+            open_loop_load(url, 2 * _WARM, 0)
+        direct = open_loop_load(behind, seconds, pair)
+        loads = {which: open_loop_load(urls[which], seconds, pair) for which in order}
         for percent in (50, 99):
             found = {which: loads[which].at(percent) - direct.at(percent) for which in _NAMES}
-            rows.append({"figure": f"added p{percent}, ms", "pair": pair + 1, **found})
+            rows.append({"figure": f"added p{percent}, ms", "pair": pair, **found})
     return rows
 
 
@@ -140,26 +147,16 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=4.0, help="of each load (default 4)")
     options.add_argument("--quick", action="store_true", help="save nothing")
     chosen, load = options.parse_args(), load_average()
-    seconds, pairs = chosen.seconds, chosen.pairs
+    seconds = chosen.seconds
     rows: Table = []
     with source_of(chosen.before) as source:
-        with backend() as behind, both(behind, source) as urls:
-            rows += paired(
-                urls,
-                {
-                    "pass-through, 32 connections, requests/s": rate(MODEL, 32, seconds),
-                    "pass-through, 100 connections, requests/s": rate(MODEL, 100, seconds),
-                    "one sample, 32 connections, requests/s": rate("outthink/single", 32, seconds),
-                    "eight samples, 32 connections, requests/s": rate("outthink/self-consistency@8", 32, seconds),
-                },
-                pairs,
-            )
-            rows += added(behind, urls, pairs, 2 * seconds)
-        with backend() as behind, both(behind, source, shared=True) as urls:
-            shared = rate("outthink/self-consistency@8", 32, seconds)
-            rows += paired(urls, {"eight samples in one call, 32 connections, requests/s": shared}, pairs)
-        with backend(events=200, pause=0.003) as behind, both(behind, source) as urls:
-            rows += paired(urls, {"64 streams, events/s": events(seconds)}, pairs)
+        for pair in range(1, chosen.pairs + 1):
+            with backend() as behind:
+                rows += paired(behind, source, _RATES, pair, seconds)
+                rows += added(behind, source, pair, 2 * seconds)
+                rows += paired(behind, source, {_SHARED: rate("outthink/self-consistency@8", 32)}, pair, seconds)
+            with backend(events=200, pause=0.003) as behind:
+                rows += paired(behind, source, {"64 streams, events/s": events}, pair, seconds)
     show("pairs", rows)
     targets = targets_of(rows)
     if chosen.quick:
