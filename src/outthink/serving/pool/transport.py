@@ -82,7 +82,7 @@ class Read:
         """Its connection was given back when it had been read."""
 
 
-_BRIEF = 0.1  # seconds within which no server gives up a connection for being idle; to look costs microseconds
+_BRIEF = 0.5  # seconds within which no server gives up a connection for being idle; to look costs microseconds
 _WRITTEN = "outthink written"
 """Attribute of a connection: when it was last written on."""
 
