@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from outthink.core.errors import BadInput
 from outthink.serving.ledger import DurableLedger, Rules
 from outthink.serving.ledger.memory import MemoryLedger
+from outthink.serving.ledger.sqlite import SqliteDatabase
 from outthink.serving.protocols import Ledger, RequestRecord, Reservation
 from support.ledgers import NOON, Clock, doing, record, rows
 
@@ -164,3 +167,25 @@ def test_stored_content_is_found_and_deleted(ledger_url: str) -> None:
         assert await ledger.receipt("y") is not None
 
     doing(ledger_url, job, clock=Clock(), rules=Rules(logs_content=True))
+
+
+def test_what_a_killed_process_left_in_the_log_is_moved_before_anything_is_written(tmp_path: Path) -> None:
+    """Later everybody who writes would wait for the disk; and what was deleted is in the log until then."""
+    before, after = tmp_path / "before.sqlite", tmp_path / "after.sqlite"
+    killed = SqliteDatabase(before)
+    made, deleted = ("CREATE TABLE letters (text)", "INSERT INTO letters VALUES ('secret')"), ("DELETE FROM letters",)
+    for statements in (made, deleted):
+        killed.begin([])
+        for statement in statements:
+            killed.execute(statement)
+        killed.commit()
+    for end in ("", "-wal"):
+        shutil.copy(f"{before}{end}", f"{after}{end}")
+    killed.close()
+    assert b"secret" in Path(f"{after}-wal").read_bytes()
+    database = SqliteDatabase(after)
+    database.begin([])
+    assert Path(f"{after}-wal").stat().st_size == 0
+    assert b"secret" not in after.read_bytes()
+    database.rollback()
+    database.close()

@@ -92,10 +92,7 @@ _RECEIPT = {
     "required": ["object", "id", "model", "strategy", "stopped", "tokens", "usd", "receipt"],
     "properties": {
         "object": {"const": "receipt"},
-        "id": _TEXT,
-        "model": _TEXT,
-        "strategy": _TEXT,
-        "stopped": _TEXT,
+        **dict.fromkeys(("id", "model", "strategy", "stopped"), _TEXT),
         "tokens": {"type": ["integer", "null"]},
         "usd": {"type": ["number", "null"]},
         "receipt": {"type": ["object", "null"]},

@@ -32,6 +32,8 @@ _MOVE = "PRAGMA wal_checkpoint(PASSIVE)"
 """Waits for nobody: pages that a reader still needs stay for the next time."""
 _EMPTY = "PRAGMA wal_checkpoint(TRUNCATE)"
 """Leaves nothing in the log, so that what was deleted is gone; refused while somebody reads."""
+_SHORT = 8 << 20
+"""Bytes of a log that is emptied while somebody waits for the writer."""
 _AGAIN = 0.5
 """Seconds between two attempts to empty the log."""
 
@@ -44,9 +46,20 @@ class Checkpoints:
         self._next = time.monotonic() + _EVERY
         self._moved = False
         self._ended = False
-        self._emptying = True  # an earlier connection may have been lost before it had done so
+        self._emptying, self._begun = True, False
+        self._due = -math.inf  # when the log may be emptied again: whoever writes meanwhile waits for the disk
         self._requested = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def begin(self, connection: sqlite3.Connection, patience: float) -> None:
+        """The writer begins. An earlier one may have been lost before the log was empty, and nobody waits yet."""
+        if self._begun:
+            return
+        self._begun = True
+        if os.stat(f"{self._path}-wal").st_size <= _SHORT:
+            connection.execute("PRAGMA busy_timeout=0")  # unless another process writes or reads
+            self._emptying = not _emptied(connection)
+            connection.execute(f"PRAGMA busy_timeout={int(patience * 1000)}")
 
     def committed(self, connection: sqlite3.Connection) -> None:
         """The writer has committed."""
@@ -58,7 +71,7 @@ class Checkpoints:
             self._request()
 
     def empty(self) -> None:
-        """Move the log at once, and leave nothing in it."""
+        """Move the log, and leave nothing in it: at once, or soon if that was just done."""
         self._emptying = True
         self._request()
 
@@ -73,15 +86,21 @@ class Checkpoints:
         connection = sqlite3.connect(self._path, 0.0, isolation_level=None)
         try:
             while True:
-                self._requested.wait(_AGAIN if self._emptying else None)
+                requested = self._requested.wait(_AGAIN if self._emptying else None)
                 self._requested.clear()
                 if self._ended:
                     return
+                due = self._emptying and time.monotonic() >= self._due
+                if not (requested or due):
+                    continue
                 with suppress(sqlite3.Error):  # the writer meets the same and says so
                     connection.execute(_MOVE)
-                if self._emptying:
+                if due:
                     self._emptying = False  # before the attempt: what is deleted meanwhile asks for another
-                    self._emptying = not _emptied(connection) or self._emptying
+                    if _emptied(connection):
+                        self._due = time.monotonic() + _EVERY
+                    else:
+                        self._emptying = True
                 self._moved = True
         finally:
             connection.close()
@@ -117,6 +136,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, *, patience: float = 1.5, absent: str = "") -> None:
         self.name, self._path, self._look_at = f"sqlite:///{path}", str(path), 0.0
+        self._patience = patience
         self._checkpoints = Checkpoints(path)
         if absent and not path.exists():
             raise BadInput("ledger", self.name, "does not exist", absent)
@@ -149,6 +169,8 @@ class SqliteDatabase:
 
     def begin(self, locks: Sequence[str]) -> None:
         """Begin to write; SQLite has one writer at a time, whatever the names."""
+        with suppress(sqlite3.Error, OSError):  # there is no log yet, or the next statement meets the same
+            self._checkpoints.begin(self._connection, self._patience)
         self.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
