@@ -347,6 +347,24 @@ def test_no_text_takes_long_to_be_masked(piece: str) -> None:
     assert time.thread_time() - began < 2.0  # a quadratic pattern takes minutes
 
 
+@settings(deadline=None)
+@given(secrets, st.sampled_from(["plain", "json", "url", "html", "x"]), st.text("中文\U0001f600é", min_size=1))
+def test_a_key_is_found_in_foreign_text(key: str, form: str, text: str) -> None:
+    foreign = json.dumps(text)[1:-1]
+    assert clean(SecretMask([key]).content(f"{foreign}{FORMS[form](key)}{foreign}".encode()), key)
+
+
+def test_foreign_text_costs_a_fraction_of_what_looking_at_each_letter_does() -> None:
+    content = b"\\u4e2d\\u6587" * 100_000
+    took = []
+    for key in (KEY, f"{KEY}ß"):
+        mask = SecretMask([key])
+        began = time.thread_time()
+        assert mask.content(content) == content
+        took.append(time.thread_time() - began)
+    assert took[0] < took[1] / 3
+
+
 RARE = {
     "base32": base64.b32encode(f"key {KEY}!".encode()),
     "header": base64.b64encode(f"Authorization: Bearer {KEY}\r\n".encode()),

@@ -76,8 +76,14 @@ _ESCAPE = re.compile(
 """A letter as JSON, a URL or HTML (perhaps within another) or a mail writes it. Bounded, so that no text takes long."""
 
 
-def unescaped(content: bytes) -> bytes:
-    """The text behind a text that may be escaped, once or several times."""
+_FOREIGN = re.compile(rb"(?:\\u(?!00)[0-9a-fA-F]{4})+")
+"""Letters beyond ASCII, as JSON in ASCII writes them: all of a text in Chinese, one after the other."""
+
+
+def unescaped(content: bytes, *, foreign: bool = True) -> bytes:
+    """The text behind a text that may be escaped, once or several times; without its `foreign` letters it is quick."""
+    if not foreign and b"\\u" in content:
+        content = _FOREIGN.sub(b"?", content)
     return _ESCAPE.sub(_letter_of, content)
 
 

@@ -45,6 +45,7 @@ class SecretMask:
         whole = [*long, *halves]
         # What looks like an escape in a secret is read as one, too, and of backslashes nobody knows whose they are.
         self._long = {_bare(text) for secret in whole for text in (secret, unescaped(secret))}
+        self._foreign = not all(map(bytes.isascii, self._long))
         self._pattern = cache(lambda: written(whole))  # takes 10 ms to be made, and few replies need it
         # A short one without a digit or a sign, such as EMPTY, is a placeholder that an answer may well hold.
         telling = [word for word in short if len(word) >= _ALONE and _is_mixed(word)]
@@ -60,10 +61,9 @@ class SecretMask:
             for form in self._rare:
                 content = content.replace(form, MASK)
         if self._long and (b"\\" in content or b"%" in content or b"&" in content or b"=3" in content):
-            plain = _bare(unescaped(content))
-            if any(
-                secret in plain or (b" " in secret and secret in plain.replace(b"+", b" ")) for secret in self._long
-            ):
+            plain = _bare(unescaped(content, foreign=self._foreign))
+            spaced = plain.replace(b"+", b" ")
+            if any(secret in plain or secret in spaced for secret in self._long):
                 content = self._pattern().sub(MASK, content)
         words = self._words if error else self._telling
         return content if words is None else words.sub(MASK, content)
