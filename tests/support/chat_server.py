@@ -16,7 +16,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -299,6 +299,7 @@ class ChatServer:
         self._port = listening.sockets[0].getsockname()[1]
         self._started.set()
         self._loop.run_forever()
+        take_last(self._loop, lambda: {connection.task for connection in self._open if connection.task is not None})
         listening.close()
         for connection in list(self._open):
             connection.abort()
@@ -309,6 +310,12 @@ class ChatServer:
         self._loop.close()
 
 
+def take_last(loop: asyncio.AbstractEventLoop, playing: Callable[[], Set[asyncio.Task[None]]] = frozenset) -> None:
+    """Let a loop that has ended make the connections that it had accepted: until then nobody can close them."""
+    while last := asyncio.all_tasks(loop) - playing():
+        loop.run_until_complete(asyncio.wait(last))
+
+
 class _Connection(asyncio.Protocol):
     """One connection: requests in, replies out, one after the other."""
 
@@ -317,7 +324,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._current: Seen | None = None
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -330,8 +337,8 @@ class _Connection(asyncio.Protocol):
             seen.gone_at = time.monotonic()
             seen.gone.set()
             self._end()
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -365,7 +372,7 @@ class _Connection(asyncio.Protocol):
             seen.sent = True
             self._end()
         else:
-            self._task = asyncio.get_running_loop().create_task(self._play(seen, steps))
+            self.task = asyncio.get_running_loop().create_task(self._play(seen, steps))
 
     def _end(self) -> None:
         self._current = None

@@ -17,7 +17,7 @@ import struct
 import threading
 from typing import Any, Self
 
-from support.chat_server import DONE, chunk, models, usage
+from support.chat_server import DONE, chunk, models, take_last, usage
 
 LOADING = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
 REFUSALS: dict[str, tuple[int, dict[str, str], Any]] = {
@@ -105,6 +105,7 @@ class HostileServer:
         self.port = listening.sockets[0].getsockname()[1]
         self._started.set()
         self._loop.run_forever()
+        take_last(self._loop)
         listening.close()
         for connection in list(self.open):
             connection.end(False)
