@@ -16,6 +16,7 @@ from outthink.evaluation import replay
 from outthink.evaluation.compare import CompareSettings, compare
 from outthink.strategies import Spec
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without
 replay._SMALL = 0  # else so few samples are replayed in this process
 
 def interrupt(done, total):
