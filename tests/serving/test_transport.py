@@ -13,8 +13,8 @@ pytest.importorskip("aiohttp")
 import aiohttp
 
 from outthink.http.transport import Timeouts, TransportFault
-from outthink.serving.pool.transport import AiohttpTransport, _has_come
-from support.chat_server import ChatServer, Drop, stream, whole
+from outthink.serving.pool.transport import _PIECE, AiohttpTransport, _has_come
+from support.chat_server import ChatServer, Drop, chat, stream, whole
 from support.hostile_server import HostileServer
 from support.waiting import until
 
@@ -179,3 +179,39 @@ def test_long_bodies_take_turns_so_that_the_event_loop_goes_round() -> None:
         rounds = asyncio.run(main(f"{server.url}/chat/completions"))
         assert [len(seen.content) for seen in server.calls] == [size + 2] * bodies
     assert rounds >= bodies * size / piece
+
+
+def test_a_short_body_goes_with_its_head_and_is_told_as_a_long_one_is() -> None:
+    """aiohttp writes the longer one by itself: should it come to write other heads, this would notice."""
+    short, long = (b"x" * (size - 2) + b"\r\n" for size in (_PIECE, _PIECE + 1))
+    made = 0
+
+    def task(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> asyncio.Task[Any]:
+        nonlocal made
+        made += 1
+        return asyncio.Task(work, loop=loop, **more)
+
+    async def main(url: str) -> int:
+        wire = AiohttpTransport()
+        for body in (long, short):
+            asyncio.get_running_loop().set_task_factory(task if body is short else None)
+            for more in ({}, {"authorization": "Bearer a-secret-of-mine", "x-empty": ""}):
+                reply = await wire.open("POST", url, {"content-type": "text/plain", **more}, body, WITHIN)
+                pieces = [piece async for piece in reply]
+                assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
+                await reply.aclose()
+        used = made
+        await wire.aclose()
+        return used
+
+    with ChatServer(chat()) as server:
+        path = f"{server.url}/chat/completions?a=%20b&c=ä"
+        assert asyncio.run(main(path)) == 0
+        assert server.connections == 1
+        seen = server.calls
+    assert [each.content for each in seen] == [long, long, short, short]
+    heads = [
+        (each.method, each.path, {name: value for name, value in each.headers.items() if name != "content-length"})
+        for each in seen
+    ]
+    assert heads[:2] == heads[2:]
