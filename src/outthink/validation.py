@@ -11,9 +11,11 @@ pydantic takes a tenth of a second to load: import this module inside the functi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from sys import float_info
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -92,7 +94,7 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return _adapters[kind]
 
 
-def read_json(kind: type[T], text: str | bytes, border: Border) -> T:
+def read_json(kind: type[T], text: str, border: Border) -> T:
     """A dataclass from the text of a JSON file or of a line. Raises BadInput, also for NaN and infinity."""
     try:
         values = from_json(text, allow_inf_nan=False)
@@ -107,11 +109,26 @@ def read_values(kind: type[T], values: Any, border: Border) -> T:
 
 
 def _no_json(value: Any) -> list[str]:
-    """A date or time of TOML, as something that no field takes."""
+    """What JSON does not have (a date of TOML, a number without end), as something that no field takes."""
     return [str(value)]
 
 
-def _read(kind: type[T], text: str | bytes, values: Any, border: Border) -> T:
+_ENDLESS = re.compile(r"\bNaN\b|\bInfinity\b|\d{309}")
+"""What pydantic would read as a float without end."""
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_finite(value) for value in values]
+    endless = isinstance(values, int | float) and not abs(values) <= float_info.max
+    return _no_json("endless") if endless else values
+
+
+def _read(kind: type[T], text: str, values: Any, border: Border) -> T:
+    if _ENDLESS.search(text):
+        text = json.dumps(_finite(values), default=_no_json)
     try:
         return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:

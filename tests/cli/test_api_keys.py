@@ -180,5 +180,6 @@ def test_each_backend_of_serve_has_its_own_key_or_the_named_one() -> None:
     environ = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "http://one/v1"}
     config = read_config(models="http://one,http://two", environ=environ)
     assert [backend.key for backend in config.backends] == [KEY, None]
-    config = read_config(models="http://one,http://two", key="named", environ=environ)
+    environ["TOY_KEY"] = "named"
+    config = read_config(models="http://one,http://two", api_key_env="TOY_KEY", environ=environ)
     assert [backend.key for backend in config.backends] == ["named", "named"]

@@ -137,6 +137,7 @@ WALK = {
     "feedback": "feedback OUT",
     "strategies": "strategies",
     "doctor": "doctor",
+    "models": "models --offline",
     "pull": "pull hf:owner/repo/file.gguf",
     "cache": "cache path",
 }

@@ -54,11 +54,11 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def test_an_engine_is_opened_once_and_closed_by_who_opened_it(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Counted] = []
 
-    def locate(model: str) -> Counted:
+    def locate(model: str, **_: Any) -> Counted:
         made.append(Counted(scripted()))
         return made[-1]
 
-    monkeypatch.setattr("outthink.client.client.locate", locate)
+    monkeypatch.setattr("outthink.configuration.models.locate", locate)
 
     async def test() -> None:
         given = Counted(scripted())

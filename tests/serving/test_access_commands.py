@@ -78,7 +78,7 @@ def test_a_named_ledger_is_made_only_where_that_is_wanted(
     path, config = tmp_path / "ledgers" / "new.sqlite", tmp_path / "outthink.toml"
     (tmp_path / "url").write_text(ledger_of(path))
     named = {"file": f'url = "{ledger_of(path)}"', "reference": 'url_file = "url"'}.get(how, "")
-    config.write_text(f'[ledger]\n{named}\n[[backends]]\nurl = "{model}"\n')
+    config.write_text(f'[serve.ledger]\n{named}\n[[serve.backends]]\nurl = "{model}"\n')
     arguments = ["serve", "--config", str(config)] + (["--ledger", ledger_of(path)] if how == "flag" else [])
     if how == "environment":
         monkeypatch.setenv("OUTTHINK_SERVE_LEDGER", ledger_of(path))
@@ -140,7 +140,7 @@ def test_a_ledger_that_is_lost_after_a_key_opens_nothing(
     tmp_path: Path, model: str, run: Run, configured: bool
 ) -> None:
     path, config = tmp_path / "l.sqlite", tmp_path / "outthink.toml"
-    config.write_text(f'[ledger]\nurl = "{ledger_of(path)}"\n[[backends]]\nurl = "{model}"\n')
+    config.write_text(f'[serve.ledger]\nurl = "{ledger_of(path)}"\n[[serve.backends]]\nurl = "{model}"\n')
     where = ["--config", str(config)] if configured else ["--ledger", ledger_of(path)]
     arguments = where if configured else ["--model", model, *where]
     old = made(run, "a", *where)
@@ -158,7 +158,7 @@ def test_a_ledger_that_is_lost_after_a_key_opens_nothing(
 
 def test_a_ledger_that_is_emptied_or_mistyped_stays_closed(tmp_path: Path, model: str, run: Run) -> None:
     config, path, other = tmp_path / "outthink.toml", tmp_path / "a.sqlite", tmp_path / "b.sqlite"
-    config.write_text(f'[ledger]\nurl = "{ledger_of(path)}"\n[[backends]]\nurl = "{model}"\n')
+    config.write_text(f'[serve.ledger]\nurl = "{ledger_of(path)}"\n[[serve.backends]]\nurl = "{model}"\n')
     made(run, "a", "--config", str(config))
     with sqlite3.connect(path) as database:
         database.execute("DELETE FROM keys")
@@ -190,7 +190,7 @@ def test_open_takes_the_marker_away_and_says_what_that_changes(
     tmp_path: Path, state: Path, model: str, run: Run
 ) -> None:
     path, config = tmp_path / "l.sqlite", tmp_path / "outthink.toml"
-    config.write_text(f'[ledger]\nurl = "{ledger_of(path)}"\n[[backends]]\nurl = "{model}"\n')
+    config.write_text(f'[serve.ledger]\nurl = "{ledger_of(path)}"\n[[serve.backends]]\nurl = "{model}"\n')
     made(run, "a", "--config", str(config))
     markers = [tmp_path / "outthink.toml.keys", *(state / "keys").iterdir()]
     assert len(markers) == 2
@@ -266,7 +266,7 @@ def test_the_mode_is_a_setting_like_others(
 ) -> None:
     config = tmp_path / "outthink.toml"
     listen = 'keys = "required"' if how == "file" else ""
-    config.write_text(f'[listen]\n{listen}\n[[backends]]\nurl = "{model}"\n')
+    config.write_text(f'[serve.listen]\n{listen}\n[[serve.backends]]\nurl = "{model}"\n')
     more = {"flag": ["--keys", "required"], "set": ["--set", "listen.keys=required"]}.get(how, [])
     if how == "environment":
         monkeypatch.setenv("OUTTHINK_SERVE_KEYS", "required")

@@ -19,7 +19,7 @@ from outthink.serving.config import Config, read_config, read_store
 from outthink.serving.config.config import SECTIONS, described, effective, example
 from outthink.serving.config.sections import BackendConfig, Setting, keys_of
 
-BACKEND = '[[backends]]\nurl = "http://192.0.2.1:8000/v1"\n'
+BACKEND = '[[serve.backends]]\nurl = "http://192.0.2.1:8000/v1"\n'
 
 
 @pytest.fixture
@@ -37,14 +37,16 @@ def flag(**values: str) -> dict[str, Setting]:
 
 
 def test_flags_win_over_the_environment_and_that_over_the_file(file: Path) -> None:
-    text = BACKEND + "[listen]\nport = 1\nhost = '::1'\n[admission]\nqueue = 1\nper_key = 1\nconcurrency = 1\n"
+    text = (
+        BACKEND + "[serve.listen]\nport = 1\nhost = '::1'\n[serve.admission]\nqueue = 1\nper_key = 1\nconcurrency = 1\n"
+    )
     environ = {"OUTTHINK_SERVE_LISTEN_PORT": "2", "OUTTHINK_SERVE_ADMISSION_QUEUE": "2", "UNRELATED": "x"}
     config = read(file, text, environ, settings=["admission.queue=3", "listen.port=4"], flags=flag(listen__port="3"))
     assert (config.listen.port, config.listen.host) == (3, "::1")
     assert (config.admission.queue, config.admission.per_key, config.admission.queue_seconds) == (3, 1, 30.0)
     assert config.origins["listen.port"] == "--listen__port"
     assert config.origins["admission.queue"] == "--set admission.queue"
-    assert config.origins["admission.per_key"] == f"{file}: admission.per_key"
+    assert config.origins["admission.per_key"] == f"{file}: serve.admission.per_key"
     assert "admission.queue_seconds" not in config.origins
 
 
@@ -53,7 +55,8 @@ def test_backends_on_one_line_replace_those_of_the_file(file: Path) -> None:
     assert [backend.url for backend in read(file, BACKEND, environ).backends] == ["http://192.0.2.1:8000/v1"]
     environ["OUTTHINK_SERVE_BACKENDS"] = "http://192.0.2.2/v1, embedded"
     assert [backend.url for backend in read(file, BACKEND, environ).backends] == ["http://192.0.2.2/v1", "embedded"]
-    config = read(file, BACKEND, environ, models="http://192.0.2.3/v1", key="sesame")
+    environ["TOY_KEY"] = "sesame"
+    config = read(file, BACKEND, environ, models="http://192.0.2.3/v1", api_key_env="TOY_KEY")
     assert [(backend.url, backend.secret()) for backend in config.backends] == [("http://192.0.2.3/v1", "sesame")]
 
 
@@ -65,9 +68,10 @@ def test_the_environment_alone_is_enough(file: Path) -> None:
 
 
 def test_the_ledger_of_a_file_can_be_read_alone(file: Path) -> None:
-    file.write_text("[ledger]\nurl = 'sqlite:///a.db'\n")
-    assert read_store(file, {}).resolved() == "sqlite:///a.db"
-    assert read_store(file, {"OUTTHINK_SERVE_LEDGER": "memory:"}).resolved() == "memory:"
+    file.write_text("[serve.ledger]\nurl = 'sqlite:///a.db'\n")
+    store, configuration = read_store(file, {})
+    assert (store.resolved(), configuration.file) == ("sqlite:///a.db", file)
+    assert read_store(file, {"OUTTHINK_SERVE_LEDGER": "memory:"})[0].resolved() == "memory:"
 
 
 def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() -> None:
@@ -77,14 +81,16 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_ours() -> None:
 
 def test_types_and_places_of_paths(file: Path) -> None:
     text = (
-        BACKEND + 'models = ["a", "b"]\nlimit = 8\n[pool]\ninterval = 2\naffinity = false\n[policy]\nfile = "p.json"\n'
+        BACKEND
+        + 'models = ["a", "b"]\nlimit = 8\n[serve.pool]\ninterval = 2\naffinity = false\n'
+        + '[serve.policy]\nfile = "p.json"\n'
     )
     config = read(file, text)
     assert (config.backends[0].models, config.backends[0].limit) == (("a", "b"), 8)
     assert (config.pool.interval, config.pool.affinity) == (2.0, False)
     assert config.policy.file == file.parent / "p.json"
     environ = {"OUTTHINK_SERVE_POOL_AFFINITY": "no", "OUTTHINK_SERVE_ADMISSION_PER_KEY": "none"}
-    config = read(file, text + "[admission]\nper_key = 3\n", {**environ, "OUTTHINK_SERVE_POLICY_FILE": "q.json"})
+    config = read(file, text + "[serve.admission]\nper_key = 3\n", {**environ, "OUTTHINK_SERVE_POLICY_FILE": "q.json"})
     assert (config.pool.affinity, config.admission.per_key, config.policy.file) == (False, None, Path("q.json"))
 
 
@@ -92,48 +98,62 @@ def test_types_and_places_of_paths(file: Path) -> None:
     ("text", "parts"),
     [
         ("[listen\n", ("outthink.toml", "line 3")),
-        ("[[listen]]\nport = 1\n", ("toml: listen", "[listen]")),
-        ("backends.url = 'x'\n", ("toml: backends[0]", "'backends'")),
-        ("[lisen]\nport = 1\n", ("'lisen'", "did you mean listen")),
+        ("[[serve.listen]]\nport = 1\n", ("toml: serve.listen", "[serve.listen]")),
+        ("[listen]\nport = 1\n", ("toml: listen", "write [serve.listen]")),
+        ("backends.url = 'x'\n", ("toml: serve.backends[0]", "'backends'")),
+        ("[lisen]\nport = 1\n", ("'lisen'", "did you mean [serve.listen]?")),
+        ("[serve.lisen]\nport = 1\n", ("toml: serve: 'lisen'", "did you mean listen?")),
         ("[colour]\n", ("'colour'", "use one of")),
-        ("[listen]\nprot = 1\n", ("toml: listen: 'prot'", "did you mean port")),
-        ("[listen]\nport = '80'\n", ("toml: listen.port: '80'", "write a whole number")),
-        ("[listen]\nport = true\n", ("toml: listen.port: True", "write a whole number")),
-        ("[listen]\nport = 1.5\n", ("toml: listen.port: 1.5", "write a whole number")),
-        (f"[pool]\ninterval = 1{'0' * 400}\n", ("toml: pool.interval: 1000", "write a number")),
-        ("[limits]\nbackend_seconds = 1e300\n", ("toml: limits.backend_seconds: 1e+300", "at most 86400")),
-        ("[logs]\nfile = '~no such user/x'\n", ("toml: logs.file: '~no such user/x'", "whole path")),
-        ("[ledger]\nurl = 'http://[x'\n", ("toml: ledger.url: 'http://[x'", "sqlite:///PATH")),
-        ('[ledger]\nurl_file = "x\\u0000"\n', ("toml: ledger.url_file", "in quotes")),
-        ("[listen]\nport = 65536\n", ("toml: listen.port: 65536", "0 to 65535")),
-        ("[listen]\nhost = 3\n", ("toml: listen.host: 3", "in quotes")),
-        ("[listen]\nhost = ''\n", ("toml: listen.host: ''", "in quotes")),
-        ("[pool]\ninterval = nan\n", ("toml: pool.interval: nan", "write a number")),
-        ("[pool]\ninterval = -1\n", ("toml: pool.interval: -1", "above 0")),
-        ("[pool]\naffinity = 1\n", ("toml: pool.affinity: 1", "true or false")),
-        ("[limits]\nsamples = 0\n", ("toml: limits.samples: 0", "1 or more")),
-        ("[limits]\nbackend_seconds = -1\n", ("toml: limits.backend_seconds", "above 0")),
-        ("[admission]\nqueue = -1\n", ("toml: admission.queue: -1", "0 or more")),
-        ("[policy]\nshare = 2\n", ("toml: policy.share: 2", "0 to 1")),
-        ("[policy]\nshare = 0.5\n", ("toml: policy.share: 0.5", "shadow")),
-        ("[ledger]\nurl = 'mysql://x'\n", ("toml: ledger.url: 'mysql://x'", "sqlite:///PATH")),
-        ("[ledger]\nurl = 'postgresql://me:sesame@h/d'\n", ("toml: ledger.url", "url_env")),
-        ("[ledger]\nurl = 'memory:'\nurl_env = 'X'\n", ("toml: ledger.url_env: 'X'", "one of the two")),
-        ("[logs]\nlevel = 'loud'\n", ("toml: logs.level: 'loud'", "info")),
-        ("[[backends]]\nweight = 1\n", ("backends[1].url", "missing")),
-        ("[[backends]]\nurl = 'x'\n", ("toml: backends[1].url: 'x'", "http://")),
-        ("[[backends]]\nurl = 'http://me:sesame@h/v1'\n", ("toml: backends[1].url", "key_env")),
-        ("[[backends]]\nurl = 'http://h/v1'\nkey = 'sesame'\n", ("toml: backends[1].key", "key_env")),
-        ("[[backends]]\nurl = 'http://h/v1'\nweight = 0\n", ("toml: backends[1].weight: 0", "above 0")),
-        ("[[backends]]\nurl = 'http://h/v1'\nmodels = 'm'\n", ("toml: backends[1].models: 'm'", '["one", "two"]')),
+        ("[serve.listen]\nprot = 1\n", ("toml: serve.listen: 'prot'", "did you mean port")),
+        ("[serve.listen]\nport = '80'\n", ("toml: serve.listen.port: '80'", "write a whole number")),
+        ("[serve.listen]\nport = true\n", ("toml: serve.listen.port: True", "write a whole number")),
+        ("[serve.listen]\nport = 1.5\n", ("toml: serve.listen.port: 1.5", "write a whole number")),
+        (f"[serve.pool]\ninterval = 1{'0' * 400}\n", ("toml: serve.pool.interval: 1000", "write a number")),
+        ("[serve.limits]\nbackend_seconds = 1e300\n", ("toml: serve.limits.backend_seconds: 1e+300", "at most 86400")),
+        ("[serve.logs]\nfile = '~no such user/x'\n", ("toml: serve.logs.file: '~no such user/x'", "whole path")),
+        ("[serve.ledger]\nurl = 'http://[x'\n", ("toml: serve.ledger.url: 'http://[x'", "sqlite:///PATH")),
+        ('[serve.ledger]\nurl_file = "x\\u0000"\n', ("toml: serve.ledger.url_file", "in quotes")),
+        ("[serve.listen]\nport = 65536\n", ("toml: serve.listen.port: 65536", "0 to 65535")),
+        ("[serve.listen]\nhost = 3\n", ("toml: serve.listen.host: 3", "in quotes")),
+        ("[serve.listen]\nhost = ''\n", ("toml: serve.listen.host: ''", "in quotes")),
+        ("[serve.pool]\ninterval = nan\n", ("toml: serve.pool.interval: nan", "write a number")),
+        ("[serve.pool]\ninterval = -1\n", ("toml: serve.pool.interval: -1", "above 0")),
+        ("[serve.pool]\naffinity = 1\n", ("toml: serve.pool.affinity: 1", "true or false")),
+        ("[serve.limits]\nsamples = 0\n", ("toml: serve.limits.samples: 0", "1 or more")),
+        ("[serve.limits]\nbackend_seconds = -1\n", ("toml: serve.limits.backend_seconds", "above 0")),
+        ("[serve.admission]\nqueue = -1\n", ("toml: serve.admission.queue: -1", "0 or more")),
+        ("[serve.policy]\nshare = 2\n", ("toml: serve.policy.share: 2", "0 to 1")),
+        ("[serve.policy]\nshare = 0.5\n", ("toml: serve.policy.share: 0.5", "shadow")),
+        ("[serve.ledger]\nurl = 'mysql://x'\n", ("toml: serve.ledger.url: 'mysql://x'", "sqlite:///PATH")),
+        ("[serve.ledger]\nurl = 'postgresql://me:sesame@h/d'\n", ("toml: serve.ledger.url", "url_env")),
+        ("[serve.ledger]\nurl = 'memory:'\nurl_env = 'X'\n", ("toml: serve.ledger.url_env: 'X'", "one of the two")),
+        ("[serve.logs]\nlevel = 'loud'\n", ("toml: serve.logs.level: 'loud'", "info")),
+        ("[[serve.backends]]\nweight = 1\n", ("backends[1].url", "missing")),
+        ("[[serve.backends]]\nurl = 'x'\n", ("toml: serve.backends[1].url: 'x'", "http://")),
+        ("[[serve.backends]]\nurl = 'http://me:sesame@h/v1'\n", ("toml: serve.backends[1].url", "key_env")),
+        ("[[serve.backends]]\nurl = 'http://h/v1'\nkey = 'sesame'\n", ("toml: serve.backends[1].key", "key_env")),
+        ("[[serve.backends]]\nurl = 'http://h/v1'\nweight = 0\n", ("toml: serve.backends[1].weight: 0", "above 0")),
         (
-            "[[backends]]\nurl = 'http://h/v1'\nkey_env = 'A'\nkey_file = 'b'\n",
-            ("toml: backends[1].key_file", "one of"),
+            "[[serve.backends]]\nurl = 'http://h/v1'\nmodels = 'm'\n",
+            ("toml: serve.backends[1].models: 'm'", '["one", "two"]'),
         ),
-        ("[[backends]]\nurl = 'http://h/v1'\nimage_tokens = 0\n", ("toml: backends[1].image_tokens: 0", "above 0")),
-        ("[[backends]]\nurl = 'http://h/v1'\nimage_tokens = 1.5\n", ("backends[1].image_tokens", "whole number")),
-        ("[[backends]]\nurl = 'http://h/v1'\nallow_fields = 'a'\n", ("backends[1].allow_fields", '["one", "two"]')),
-        ("[[backends]]\nurl = 'http://h/v1'\nlength_name = 'n'\n", ("backends[1].length_name: 'n'", "max_tokens or")),
+        (
+            "[[serve.backends]]\nurl = 'http://h/v1'\nkey_env = 'A'\nkey_file = 'b'\n",
+            ("toml: serve.backends[1].key_file", "one of"),
+        ),
+        (
+            "[[serve.backends]]\nurl = 'http://h/v1'\nimage_tokens = 0\n",
+            ("toml: serve.backends[1].image_tokens: 0", "above 0"),
+        ),
+        ("[[serve.backends]]\nurl = 'http://h/v1'\nimage_tokens = 1.5\n", ("backends[1].image_tokens", "whole number")),
+        (
+            "[[serve.backends]]\nurl = 'http://h/v1'\nallow_fields = 'a'\n",
+            ("backends[1].allow_fields", '["one", "two"]'),
+        ),
+        (
+            "[[serve.backends]]\nurl = 'http://h/v1'\nlength_name = 'n'\n",
+            ("backends[1].length_name: 'n'", "max_tokens or"),
+        ),
     ],
 )
 def test_every_wrong_word_is_one_line_that_names_its_place(file: Path, text: str, parts: tuple[str, ...]) -> None:
@@ -178,17 +198,17 @@ def test_prices_are_stated_by_backend_or_for_those_of_the_line(file: Path) -> No
     assert (received.price, received.energy) == (Price(0.5, 1.5), Energy(0.01, 0.3))
     line = read_config(models="http://h/v1,embedded", price="1,2,0.5", energy="1,2", environ={}).backends
     assert {(item.settings().price, item.settings().energy) for item in line} == {(Price(1, 2, 0.5), Energy(1, 2))}
-    with pytest.raises(BadInput, match=re.escape(f"{file}: backends[0].price: 'dear' does not hold two numbers")):
+    with pytest.raises(BadInput, match=re.escape(f"{file}: serve.backends[0].price: 'dear' does not hold two numbers")):
         read(file, BACKEND + 'price = "dear"\n')
     with pytest.raises(BadInput, match=r"--price: '1,2' goes with --model"):
         read(file, BACKEND, price="1,2")
     shown = effective(read(file, BACKEND + 'price = "0.5,1.5"\n'))
-    assert tomllib.loads(shown)["backends"][0]["price"] == "0.5,1.5"
+    assert tomllib.loads(shown)["serve"]["backends"][0]["price"] == "0.5,1.5"
 
 
 def test_no_backend_at_all_is_refused(file: Path) -> None:
     with pytest.raises(BadInput, match="--model URL"):
-        read(file, "[listen]\nport = 1\n")
+        read(file, "[serve.listen]\nport = 1\n")
 
 
 def test_secrets_are_read_by_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,13 +230,15 @@ def test_secrets_are_read_by_reference(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_what_is_printed_reads_back_and_holds_no_secret(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOY_KEY", "sesame")
-    text = BACKEND + "key_env = 'TOY_KEY'\nweight = 2\n[pool]\nslack = 3\n[policy]\nfile = 'p.json'\n"
+    text = BACKEND + "key_env = 'TOY_KEY'\nweight = 2\n[serve.pool]\nslack = 3\n[serve.policy]\nfile = 'p.json'\n"
     config = read(file, text, {"OUTTHINK_SERVE_LEDGER_URL": "postgresql://me:sesame@h/d?sslpassword=sesame"})
     shown = effective(config)
-    assert "sesame" not in shown + repr(read_config(models="http://h/v1", key="sesame", environ={}))
+    assert "sesame" not in shown + repr(
+        read_config(models="http://h/v1", api_key_env="TOY_KEY", environ={"TOY_KEY": "sesame"})
+    )
     assert "postgresql://me:***@h/d" in shown
     values = tomllib.loads(shown)
-    assert values["backends"] == [{"url": "http://192.0.2.1:8000/v1", "key_env": "TOY_KEY", "weight": 2.0}]
+    assert values["serve"]["backends"] == [{"url": "http://192.0.2.1:8000/v1", "key_env": "TOY_KEY", "weight": 2.0}]
     again = file.with_name("again.toml")
     again.write_text(shown.replace("postgresql://me:***@h/d?***", "memory:"))
     assert read_config(again, environ={}).pool == config.pool
@@ -230,6 +252,45 @@ def test_the_example_explains_every_key_and_holds_the_defaults(file: Path) -> No
     for name, section in {**SECTIONS, "backends": BackendConfig}.items():
         _, keys = described(section)
         assert set(keys_of(section)) <= set(keys), name
+
+
+def test_a_file_of_the_former_version_reads_the_same(file: Path) -> None:
+    text = "[serve.backends.gpu]\nurl = 'http://h/v1'\n[serve.pool]\nslack = 3\n[serve.policy]\nfile = 'p.json'\n"
+    config = read(file, text)
+    former = read(file, text.replace("[serve.", "["))
+    assert former == config
+    assert (former.former, config.former) == (True, False)
+    assert former.backends[0].setting == "[backends.gpu]"
+    with pytest.raises(BadInput, match=re.escape(f"{file}: pool.slack: -1 is no count")):
+        read(file, "[pool]\nslack = -1\n")
+    assert read(file, effective(former)) == config, "what is printed is the new form"
+
+
+def test_backends_are_named_by_alias_alone_or_in_one_line(file: Path) -> None:
+    text = """
+        [models.fast]
+        url = "http://h/v1"
+        name = "m"
+        price = "1,2"
+        parameters = 7
+        api_key_env = "TOY_KEY"
+        [models.own]
+        url = "embedded"
+        context = 512
+        [serve.backends.gpu]
+        url = "fast"
+        weight = 2
+        price = "3,4"
+    """
+    environ = {"TOY_KEY": "sesame"}
+    (gpu,) = read(file, text, environ).backends
+    assert (gpu.url, gpu.models, gpu.price, gpu.weight, gpu.alias) == ("http://h/v1", ("m",), "3,4", 2.0, "fast")
+    assert (gpu.settings().parameters, gpu.secret(environ)) == (7, "sesame")
+    fast, own = read(file, text, environ, models="fast, own").backends
+    assert (fast.url, fast.models, fast.price, fast.parameters, fast.key) == ("http://h/v1", ("m",), "1,2", 7, "sesame")
+    assert (own.url, own.context, own.key) == ("embedded", 512, None)
+    with pytest.raises(BadInput, match=r"model: 'fsat' is no alias.*did you mean fast"):
+        read(file, text, environ, models="fsat")
 
 
 @pytest.mark.parametrize(
@@ -254,14 +315,14 @@ def test_urls_are_shown_without_their_secrets(url: str, shown: str) -> None:
 
 
 def test_backends_may_have_names(file: Path) -> None:
-    text = "[backends.gpu]\nurl = 'http://h/v1'\nimage_tokens = 900\n[backends.'my old one']\nurl = 'http://i/v1'\n"
+    text = "[serve.backends.gpu]\nurl = 'http://h/v1'\nimage_tokens = 900\n[serve.backends.'my old one']\nurl = 'http://i/v1'\n"
     config = read(file, text)
     assert [(backend.name, backend.url) for backend in config.backends] == [
         ("gpu", "http://h/v1"),
         ("my old one", "http://i/v1"),
     ]
     settings = [backend.settings().fields for backend in config.backends]
-    assert [fields.setting for fields in settings] == ["[backends.gpu]", '[backends."my old one"]']
+    assert [fields.setting for fields in settings] == ["[serve.backends.gpu]", '[serve.backends."my old one"]']
     assert settings[0].image_tokens == 900
     file.with_name("again.toml").write_text(effective(config))
     assert read_config(file.with_name("again.toml"), environ={}).backends == config.backends
@@ -270,11 +331,11 @@ def test_backends_may_have_names(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("[backends.gpu]\nweight = 2\n", ("backends.gpu.url", "missing")),
-        ("[backends.gpu]\nurl = 'http://h/v1'\nwight = 2\n", ("backends.gpu", "did you mean weight")),
-        ("[backends.gpu]\nurl = 'http://h/v1'\nweight = 0\n", ("backends.gpu.weight: 0", "above 0")),
-        ("[backends]\nurl = 'http://h/v1'\n", ("backends", "[[backends]] or [backends.NAME]")),
-        ("backends = 'http://h/v1'\n", ("backends", "[[backends]] or [backends.NAME]")),
+        ("[serve.backends.gpu]\nweight = 2\n", ("backends.gpu.url", "missing")),
+        ("[serve.backends.gpu]\nurl = 'http://h/v1'\nwight = 2\n", ("backends.gpu", "did you mean weight")),
+        ("[serve.backends.gpu]\nurl = 'http://h/v1'\nweight = 0\n", ("backends.gpu.weight: 0", "above 0")),
+        ("[serve.backends]\nurl = 'http://h/v1'\n", ("backends", "[[serve.backends]] or [serve.backends.NAME]")),
+        ("serve.backends = 'http://h/v1'\n", ("backends", "[[serve.backends]] or [serve.backends.NAME]")),
     ],
 )
 def test_wrong_words_of_a_named_backend_are_said_by_its_name(file: Path, text: str, parts: tuple[str, ...]) -> None:

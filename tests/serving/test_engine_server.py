@@ -329,6 +329,6 @@ def test_what_no_plugin_offers_is_an_address_as_before(
 
 def test_a_key_for_one_is_refused(site: Path, tmp_path: Path) -> None:
     file = tmp_path / "serve.toml"
-    file.write_text('[[backends]]\nurl = "echo:a"\nkey_env = "A"\n')
+    file.write_text('[[serve.backends]]\nurl = "echo:a"\nkey_env = "A"\n')
     with pytest.raises(BadInput, match="is of no use here"):
         read_config(file)

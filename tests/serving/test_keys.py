@@ -62,7 +62,7 @@ def test_keys_go_where_serve_would_look(
     urls = {name: f"sqlite:///{tmp_path}/{name}.db" for name in ("file", "secret", "named")}
     (tmp_path / "url").write_text(urls["secret"])
     config = tmp_path / "outthink.toml"
-    config.write_text(f'[ledger]\nurl = "{urls["file"]}"\n')
+    config.write_text(f'[serve.ledger]\nurl = "{urls["file"]}"\n')
     monkeypatch.setenv("OUTTHINK_SERVE_CONFIG", str(config))
     keys(capsys, "add", "a")
     monkeypatch.setenv("OUTTHINK_SERVE_LEDGER_URL_FILE", str(tmp_path / "url"))

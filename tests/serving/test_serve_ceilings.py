@@ -127,7 +127,7 @@ def test_equal_names_are_sent_once(server: LenientServer, proxy: ProxyServer) ->
 def test_an_unknown_field_with_a_number_is_refused_by_name(
     server: LenientServer, proxy: ProxyServer, value: Any
 ) -> None:
-    remedy = '[[backends]] allow_fields = ["max_reply_words"]'
+    remedy = '[[serve.backends]] allow_fields = ["max_reply_words"]'
     refused(send(proxy, {"max_reply_words": value}), "max_reply_words", remedy)
     refused(
         send(proxy, {"options": {"max_reply_words": value}}), "options.max_reply_words", '["options.max_reply_words"]'

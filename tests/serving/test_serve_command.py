@@ -111,7 +111,9 @@ def test_watchers_hear_of_a_backend_that_comes(tmp_path: Path) -> None:
 def test_it_reads_a_file_and_flags_win(tmp_path: Path) -> None:
     with ChatServer(chat(["Hello"])) as backend:
         file = tmp_path / "outthink.toml"
-        file.write_text(f'[listen]\nport = 1\n[ledger]\nurl = "memory:"\n[[backends]]\nurl = "{backend.url}"\n')
+        file.write_text(
+            f'[serve.listen]\nport = 1\n[serve.ledger]\nurl = "memory:"\n[[serve.backends]]\nurl = "{backend.url}"\n'
+        )
         with serving("--config", str(file)) as (_, url), urllib.request.urlopen(f"{url}/models", timeout=10) as reply:
             assert json.load(reply)["data"][0]["id"] == "toy"
 
@@ -141,12 +143,14 @@ def test_check_shows_what_holds_and_says_that_it_works(
     monkeypatch.setenv("TOY_KEY", "sesame-4711")
     with ChatServer(chat(["Hello"])) as backend:
         file = tmp_path / "outthink.toml"
-        file.write_text(f'[[backends]]\nurl = "{backend.url}"\nkey_env = "TOY_KEY"\n[admission]\nqueue = 7\n')
+        file.write_text(
+            f'[[serve.backends]]\nurl = "{backend.url}"\nkey_env = "TOY_KEY"\n[serve.admission]\nqueue = 7\n'
+        )
         code, out, err = command("--config", str(file), "--check", "--port", "8123")
     assert (code, err) == (0, "")
     assert "sesame" not in out
-    assert tomllib.loads(out.partition("\nbackend ")[0])["admission"]["queue"] == 7
-    assert f"queue = 7  # {file}: admission.queue" in out
+    assert tomllib.loads(out.partition("\nbackend ")[0])["serve"]["admission"]["queue"] == 7
+    assert f"queue = 7  # {file}: serve.admission.queue" in out
     assert "port = 8123  # --port" in out
     assert f"backend {backend.url}: serves toy" in out
     assert out.endswith("\nok\n")
@@ -156,8 +160,8 @@ def test_check_shows_what_holds_and_says_that_it_works(
 def test_check_names_everything_that_is_wrong(tmp_path: Path, command: Command) -> None:
     with ChatServer(chat(["Hello"])) as backend:
         file = tmp_path / "outthink.toml"
-        rows = "".join(f'[[backends]]\nurl = "{url}"\n' for url in (backend.url, "http://127.0.0.1:9/v1"))
-        file.write_text(rows + 'key_env = "NOBODY_SETS_THIS"\n[[backends]]\nurl = "http://127.0.0.1:10/v1"\n')
+        rows = "".join(f'[[serve.backends]]\nurl = "{url}"\n' for url in (backend.url, "http://127.0.0.1:9/v1"))
+        file.write_text(rows + 'key_env = "NOBODY_SETS_THIS"\n[[serve.backends]]\nurl = "http://127.0.0.1:10/v1"\n')
         wrong = ("--policy", "no-such-file", "--host", "0.0.0.0", "--set", "logs.file=no-such-folder/log")
         code, out, err = command("--config", str(file), "--check", *wrong)
     assert code == 1
@@ -177,7 +181,7 @@ def test_check_looks_for_model_files(command: Command) -> None:
 def test_the_example_is_printed_and_can_be_read(command: Command) -> None:
     code, out, _ = command("--print-config")
     assert code == 0
-    assert tomllib.loads(out)["backends"][0]["url"]
+    assert tomllib.loads(out)["serve"]["backends"][0]["url"]
 
 
 @pytest.mark.parametrize(

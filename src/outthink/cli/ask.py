@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outthink.answers import visible
-from outthink.cli.options import ANSWERS, chosen_engine, engine_arguments, flags_of, sampling_arguments
+from outthink.cli.options import ANSWERS, chosen_model, engine_arguments, flags_of, sampling_arguments
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Result
 from outthink.core.request import Request
@@ -167,7 +167,7 @@ def _options(chosen: argparse.Namespace) -> Options:
     unstated = [None] * len(chosen.also)
     return {
         **flags,
-        "model": [lambda: chosen_engine(chosen), *chosen.also],
+        "model": [chosen_model(chosen), *(chosen_model(chosen, also) for also in chosen.also)],
         "price": [Price.parse(chosen.price) if chosen.price else None, *unstated],
         "energy": [Energy.parse(chosen.energy) if chosen.energy else None, *unstated],
         "parameters": [chosen.parameters, *unstated],

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from outthink.cli.options import (
     ANSWERS,
-    chosen_engine,
+    chosen_model,
     engine_arguments,
     flags_of,
     print_table,
@@ -115,7 +115,7 @@ async def _ask(chosen: argparse.Namespace, names: list[str], prompts: list[Any],
     options: BatchOptions = {
         **flags,
         "ids": names,
-        "model": lambda: chosen_engine(chosen),
+        "model": chosen_model(chosen),
         "gains": gains,
         "at_most": chosen.n,
         "price": Price.parse(chosen.price) if chosen.price else None,

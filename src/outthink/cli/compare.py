@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 from outthink.cli.options import (
     ANSWERS,
     Progress,
-    chosen_engine,
+    chosen_model,
+    chosen_parameters,
     chosen_sampling,
     engine_arguments,
+    parameters_argument,
     passing_bar,
     print_plot,
     progress_bars,
@@ -33,6 +35,7 @@ from outthink.cli.samples import chosen_columns, dataset_arguments
 from outthink.core.errors import BadInput, EngineError
 
 if TYPE_CHECKING:
+    from outthink.configuration.models import ModelChoice
     from outthink.core.request import AnswerKind
     from outthink.evaluation.arena import ArenaPlan
     from outthink.evaluation.dataset import Dataset
@@ -74,6 +77,7 @@ def _run_live(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     from outthink.evaluation.dataset import open_dataset
 
     refuse_below_one(chosen, "limit", "jobs")
+    model = chosen_model(chosen)
     for name in ("regrade", "speed", "concurrency", "problems"):
         if (value := vars(chosen)[name]) is not None:
             raise BadInput(f"--{name}", str(value), "is for recorded samples", "leave out --live or it")
@@ -89,8 +93,9 @@ def _run_live(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
         seed=chosen.seed,
         ahead=chosen.ahead or 4,  # docs/contracts.md: 4 live, 1 in a replay
         jobs=chosen.jobs,
+        parameters=chosen_parameters(chosen, [model.where]).get(model.where, model.parameters),
     )
-    rows = asyncio.run(_run(chosen, datasets, plan))
+    rows = asyncio.run(_run(chosen, model, datasets, plan))
     return rows, {"live": rows[0]["model"], "ahead of stopping strategies": str(plan.ahead), "jobs": str(plan.jobs)}
 
 
@@ -116,7 +121,7 @@ def budgets(text: str | None) -> tuple[int, ...]:
     return tuple(sorted(set(sizes)))
 
 
-async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: ArenaPlan) -> list[Row]:
+async def _run(chosen: argparse.Namespace, model: ModelChoice, datasets: list[Dataset], plan: ArenaPlan) -> list[Row]:
     from outthink.controller.verifier import open_verifier
     from outthink.evaluation.live import live
     from outthink.strategies import Spec
@@ -124,7 +129,7 @@ async def _run(chosen: argparse.Namespace, datasets: list[Dataset], plan: ArenaP
 
     specs = [Spec.parse(text, importing=True) for text in chosen.strategy or COMPARED_LIVE]
     folder = chosen.out or Path()
-    async with aclosing(chosen_engine(chosen)) as engine:
+    async with aclosing(model.open()) as engine:
 
         def judge(dataset: Dataset) -> Verifier | None:
             if not chosen.verifier:
@@ -167,6 +172,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--regrade", metavar="KIND", help="extract answers again as number|math|choice|json|text")
     add("--verifier", metavar="NAME|PATH|URL", help="scores samples for strategies that need it, see `outthink verify`")
     add("--problems", type=Path, metavar="FILE", help="their problems (default: a problems file beside the traces)")
+    parameters_argument(add)
     add("--answer", choices=ANSWERS, help="kind of answer (default: by the problems; with --live as record)")
     add("--json", type=Path, metavar="FILE", help="write the rows")
     add("--html", type=Path, metavar="FILE", help="write an interactive report")
@@ -209,6 +215,7 @@ def _check_policy(chosen: argparse.Namespace) -> None:
 def _replay(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     from outthink.controller.policy.artefact import Policy
     from outthink.engines.protocol import Speed
+    from outthink.engines.traces import model_of
     from outthink.evaluation.calibration.contenders import NAME
     from outthink.evaluation.compare import CompareSettings, compare
     from outthink.evaluation.verify import Prescoring
@@ -226,7 +233,7 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     with passing_bar("replaying") as (progress, say):
         scoring = None
         if chosen.verifier:
-            engine = chosen_engine(chosen) if chosen.verifier == "judge" else None
+            engine = chosen_model(chosen).open() if chosen.verifier == "judge" else None
             scoring = Prescoring(
                 verifier=chosen.verifier,
                 problems=chosen.problems,
@@ -243,6 +250,7 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
             problems=chosen.problems,
             scoring=scoring,
             policy=policy,
+            parameters=chosen_parameters(chosen, [model_of(name) for name in chosen.traces]),
             cross_fit=chosen.cross_fit,
             # Who names a strategy wants it; of the usual ones those are shown that the samples can serve.
             unserved="refused" if chosen.strategy else "left out",

@@ -10,21 +10,23 @@ import asyncio
 import json
 import sys
 
-from outthink.cli.options import KEY_HELP
+from outthink.cli.options import KEY_HELP, chosen_configuration, configuration_arguments
 from outthink.core.plugins import EXTRAS, install_hint, missing
 
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
-    parser.add_argument("url", nargs="?", metavar="URL", help="an OpenAI-compatible server; none: this installation")
+    about = "an OpenAI-compatible server, by address or alias; none: this installation"
+    parser.add_argument("url", nargs="?", metavar="URL|ALIAS", help=about)
     parser.add_argument("--model-name", metavar="NAME", help="which model of the server (default its first)")
     parser.add_argument("--api-key-env", metavar="VAR", help=KEY_HELP)
+    configuration_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run_doctor(chosen: argparse.Namespace) -> int:
     """Examine and print; what was found is remembered for later calls."""
-    about, findings = asyncio.run(_server(chosen)) if chosen.url else _installation()
+    about, findings = asyncio.run(_server(chosen)) if chosen.url else _installation(chosen)
     if chosen.json:
         keys = ("name", "state", "detail")
         print(json.dumps({"about": about, "findings": [dict(zip(keys, row, strict=True)) for row in findings]}))
@@ -44,11 +46,16 @@ def run_doctor(chosen: argparse.Namespace) -> int:
 
 
 async def _server(chosen: argparse.Namespace) -> tuple[str, list[tuple[str, str, str]]]:
-    from outthink.engines.locate import named_key, usual_key
+    from outthink.configuration.models import choose_model
     from outthink.engines.openai import OpenAIEngine, examine
 
-    key = named_key(chosen.api_key_env) or usual_key(chosen.url)
-    engine = OpenAIEngine(chosen.url, chosen.model_name, api_key=key)
+    choice = choose_model(
+        chosen.url,
+        configuration=chosen_configuration(chosen),
+        name=chosen.model_name,
+        api_key_env=chosen.api_key_env,
+    )
+    engine = OpenAIEngine(choice.where, choice.name, api_key=choice.api_key)
     try:
         report = await examine(engine)
     finally:
@@ -58,13 +65,17 @@ async def _server(chosen: argparse.Namespace) -> tuple[str, list[tuple[str, str,
     return about, [(str(name), str(state), detail) for name, state, detail in rows]
 
 
-def _installation() -> tuple[str, list[tuple[str, str, str]]]:
+def _installation(chosen: argparse.Namespace) -> tuple[str, list[tuple[str, str, str]]]:
     from outthink.controller.plugins import load_plugins
     from outthink.core import __version__
     from outthink.core.paths import cache_dir
 
     models = sorted((cache_dir() / "models").glob("*.gguf"))
     rows = [("Python", "yes", sys.version.split()[0]), ("cache folder", "yes", str(cache_dir()))]
+    configuration = chosen_configuration(chosen)
+    found = f"{configuration.file} ({configuration.named}), {len(configuration.written.models)} models by name"
+    nowhere = "none: defaults hold (outthink models --help)"
+    rows.append(("configuration", "no", nowhere) if configuration.file is None else ("configuration", "yes", found))
     for extra in EXTRAS:
         absent = missing(extra)
         rows.append((f"extra {extra}", "no" if absent else "yes", install_hint(extra) if absent else ""))

@@ -48,6 +48,7 @@ VERBS = {
     "policy": "show a policy, or how two of them differ",
     "router": "train and judge a router between a weak and a strong model",
     "feedback": "tell a log of choices what was right, and see or undo what it has learned",
+    "models": "list the models that can be named here, and what is known of them",
     "strategies": "list the strategies and their parameters",
     "doctor": "find out what a server or this installation can do",
     "pull": "fetch the embedded model, or another GGUF from a hub",

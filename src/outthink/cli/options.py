@@ -20,31 +20,67 @@ from outthink.core.plugins import installed
 from outthink.core.request import ANSWER_KINDS, Sampling
 
 if TYPE_CHECKING:
-    from outthink.engines.protocol import Engine
+    from outthink.configuration.file import Configuration
+    from outthink.configuration.models import ModelChoice
     from outthink.evaluation.report.table import Row
 
 
 KEY_HELP = "variable that holds the key (default OPENAI_API_KEY, sent to OPENAI_BASE_URL or api.openai.com alone)"
 
 
+def configuration_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `chosen_configuration`."""
+    found = "default $OUTTHINK_CONFIG, ./outthink.toml, ~/.config/outthink/config.toml"
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"models by name and more ({found})")
+    parser.add_argument("--env-file", type=Path, metavar="FILE", help="variables, where the environment has none")
+
+
+def chosen_configuration(chosen: argparse.Namespace) -> Configuration:
+    """The configuration for these flags. Raises BadInput."""
+    from outthink.configuration.file import read_configuration
+
+    return read_configuration(chosen.config, env_file=chosen.env_file)
+
+
 def engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of `chosen_engine`."""
+    """Flags of `chosen_model`."""
     add = parser.add_argument
-    add("--model", metavar="URL|PATH|embedded", help="where tokens come from (default $OUTTHINK_MODEL or embedded)")
+    add("--model", metavar="NAME", help="an alias, URL, GGUF file or embedded (default $OUTTHINK_MODEL or embedded)")
     add("--model-name", metavar="NAME", help="which model of the server (default its first)")
     add("--api-key-env", metavar="VAR", help=KEY_HELP)
     add("--idle-timeout", type=float, default=60.0, metavar="S", help="seconds without a byte before giving up (60)")
+    configuration_arguments(parser)
 
 
-def chosen_engine(chosen: argparse.Namespace) -> Engine:
-    """The engine for these flags: the model given, $OUTTHINK_MODEL, $OPENAI_BASE_URL, or the embedded one."""
-    from outthink.engines.locate import locate, named_key
+def chosen_model(chosen: argparse.Namespace, also: str | None = None) -> ModelChoice:
+    """The model for these flags, or a further one of this name. Raises BadInput."""
+    from outthink.configuration.models import choose_model
 
     if not chosen.idle_timeout > 0:
         raise BadInput("--idle-timeout", chosen.idle_timeout, "is not positive", "give seconds")
-    model = chosen.model or os.environ.get("OUTTHINK_MODEL") or os.environ.get("OPENAI_BASE_URL") or "embedded"
-    key = named_key(chosen.api_key_env)
-    return locate(model, name=chosen.model_name, api_key=key, idle_timeout=chosen.idle_timeout)
+    configuration = chosen_configuration(chosen)
+    if also is not None:
+        return choose_model(also, configuration=configuration, idle_timeout=chosen.idle_timeout)
+    return choose_model(
+        chosen.model,
+        configuration=configuration,
+        name=chosen.model_name,
+        api_key_env=chosen.api_key_env,
+        idle_timeout=chosen.idle_timeout,
+    )
+
+
+def parameters_argument(add: Callable[..., argparse.Action]) -> None:
+    """The flag of `chosen_parameters`."""
+    about = "weights read per token, for FLOPs: of every model, or of this one; repeatable"
+    add("--parameters", action="append", default=[], metavar="[MODEL=]N", help=about)
+
+
+def chosen_parameters(chosen: argparse.Namespace, models: Iterable[str]) -> dict[str, int]:
+    """Weights read per token of models that samples were drawn from, where a flag or an alias says them."""
+    from outthink.configuration.models import parameters_of
+
+    return parameters_of(dict.fromkeys(models), chosen.parameters, chosen_configuration(chosen))
 
 
 def say(line: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from outthink.cli.options import (
     ANSWERS,
     Progress,
-    chosen_engine,
+    chosen_model,
     chosen_sampling,
     engine_arguments,
     flags_of,
@@ -29,6 +29,7 @@ from outthink.cli.options import (
 from outthink.core.errors import BadInput, EngineError
 
 if TYPE_CHECKING:
+    from outthink.configuration.models import ModelChoice
     from outthink.engines.protocol import Engine
     from outthink.evaluation.published.columns import Columns
     from outthink.evaluation.sample_file import SampleFile
@@ -56,6 +57,7 @@ def record_arguments(parser: argparse.ArgumentParser) -> None:
     sampling_arguments(add)
     add("--seed", type=int, default=0, help="sample i is drawn with seed + i (default 0)")
     add("--top-logprobs", type=int, default=20, help="alternatives a token for confidences (default 20)")
+    add("--parameters", type=int, metavar="N", help="weights read per token, kept with the samples, for FLOPs")
 
 
 def column_arguments(add: Callable[..., argparse.Action]) -> None:
@@ -85,7 +87,7 @@ def run_record(chosen: argparse.Namespace) -> int:
 
     if chosen.samples < 0 or chosen.samples + chosen.greedy < 1:
         raise BadInput("--samples", chosen.samples, "leaves nothing to record", "give at least 1")
-    refuse_below_one(chosen, "limit")
+    refuse_below_one(chosen, "limit", "parameters")
     _check_style(chosen.style)
     if chosen.out is None and not chosen.check:
         raise BadInput("--out", None, "is missing", "name the file, e.g. --out model--dataset.parquet")
@@ -101,12 +103,17 @@ def run_record(chosen: argparse.Namespace) -> int:
         usable, unusable = len(dataset.problems), dataset.unusable
         print(f"{dataset.taken}\n{usable + unusable:,} rows: {usable:,} can be used, {unusable:,} cannot")
         return 0
-    plan = Recording(**flags_of(Recording, chosen) | {"answer": dataset.kind}, sampling=chosen_sampling(chosen))
+    model = chosen_model(chosen)
+    flags = flags_of(Recording, chosen) | {
+        "answer": dataset.kind,
+        "parameters": chosen.parameters or model.parameters,
+    }
+    plan = Recording(**flags, sampling=chosen_sampling(chosen))
 
     def work(engine: Engine, progress: Progress) -> Coroutine[None, None, int]:
         return record(dataset, engine, chosen.out, plan, progress=_saying(dataset.taken, progress))
 
-    return _written(chosen, work)
+    return _written(chosen, model, work)
 
 
 def _saying(line: str, progress: Progress) -> Progress:
@@ -121,11 +128,13 @@ def _saying(line: str, progress: Progress) -> Progress:
     return step
 
 
-def _written(chosen: argparse.Namespace, work: Callable[[Engine, Progress], Coroutine[None, None, int]]) -> int:
+def _written(
+    chosen: argparse.Namespace, model: ModelChoice, work: Callable[[Engine, Progress], Coroutine[None, None, int]]
+) -> int:
     """Let an engine write OUT under a progress bar, and say how many rows it has."""
 
     async def run() -> int:
-        async with aclosing(chosen_engine(chosen)) as engine:
+        async with aclosing(model.open()) as engine:
             with progress_bars() as bar:
                 return await work(engine, bar("saved"))
 
@@ -179,7 +188,10 @@ def run_label(chosen: argparse.Namespace) -> int:
     plan = Labelling(**flags_of(Labelling, chosen) | {"answer": kind}, sampling=chosen_sampling(chosen))
     questions = {problem.problem_id: problem.text for problem in dataset.problems}
     solutions = read_samples(chosen.samples, questions, limit=chosen.limit, per_problem=chosen.solutions).solutions
-    return _written(chosen, lambda engine, saved: label(dataset, solutions, engine, chosen.out, plan, progress=saved))
+    model = chosen_model(chosen)
+    return _written(
+        chosen, model, lambda engine, saved: label(dataset, solutions, engine, chosen.out, plan, progress=saved)
+    )
 
 
 # `outthink verify`: score recorded samples, so that any search or vote can be replayed on them.
@@ -219,7 +231,7 @@ def run_verify(chosen: argparse.Namespace) -> int:
     samples = SampleFile(chosen.samples)
     problems = Problems.read(chosen.problems, samples=chosen.samples, columns=chosen_columns(chosen))
     kind = chosen.answer or problems.kind
-    engine = chosen_engine(chosen) if chosen.verifier == "judge" else None
+    engine = chosen_model(chosen).open() if chosen.verifier == "judge" else None
     verifier = open_verifier(chosen.verifier, answer=kind, keys=problems.keys, code=problems.code, engine=engine)
 
     async def judged() -> VerifyReport:

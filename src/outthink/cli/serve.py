@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outthink.cli.options import KEY_HELP
+from outthink.cli.options import KEY_HELP, configuration_arguments
 from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
 
@@ -54,7 +54,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--price", metavar="IN,OUT", help="dollars per million tokens of --model; wins over published prices")
     add("--energy", metavar="PROMPT,COMPLETION", help="joules a token of --model, bounds from above")
     add("--log-content", action="store_true", help="keep prompts and answers beside their receipts")
-    add("--config", type=Path, metavar="FILE", help="TOML file with everything; flags and $OUTTHINK_SERVE_... win")
+    configuration_arguments(parser)
     add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any key of the file, for this run")
     add("--check", action="store_true", help="look at everything, start nothing that stays, and say what is wrong")
     add("--print-config", action="store_true", help="print a file with every key explained, and end")
@@ -82,7 +82,6 @@ def run_serve(chosen: argparse.Namespace) -> int:
 
 
 def _config(chosen: argparse.Namespace) -> Config:
-    from outthink.engines.locate import named_key
     from outthink.serving.config import read_config
     from outthink.serving.config.sections import Setting
 
@@ -95,13 +94,17 @@ def _config(chosen: argparse.Namespace) -> Config:
         flags["content.log"] = Setting("true", "--log-content", "flag")
     config = read_config(
         chosen.config,
+        env_file=chosen.env_file,
         models=chosen.model,
-        key=named_key(chosen.api_key_env),
+        api_key_env=chosen.api_key_env,
         price=chosen.price,
         energy=chosen.energy,
         flags=flags,
         settings=chosen.set,
     )
+    if config.former:
+        problem = f"{config.file} is in the form of version 0.1, which is read in this version for the last time"
+        print(f"outthink serve: {problem}; write [serve.SECTION], as --check prints it", file=sys.stderr)
     return replace(config, new_ledger=chosen.new_ledger)
 
 
@@ -172,13 +175,14 @@ def keys_arguments(parser: argparse.ArgumentParser) -> None:
 def run_keys(chosen: argparse.Namespace) -> int:
     """Add, list, revoke, or forget that there were any."""
     need_extra("serve", "verb", "keys")  # its ledger is the proxy's
-    from outthink.serving.config import config_file, read_store
+    from outthink.serving.config import read_store
     from outthink.serving.guard import Marker
     from outthink.serving.ledger import LedgerAddress
 
     # By its URL, else the one that serve would open.
-    url = read_store(chosen.config).resolved() if chosen.ledger is None else chosen.ledger
-    marker = Marker.of(config_file(chosen.config), LedgerAddress.parse(url).identity)
+    store, configuration = read_store(chosen.config)
+    url = chosen.ledger or store.resolved(configuration.variables)
+    marker = Marker.of(configuration.file, LedgerAddress.parse(url).identity)
     return asyncio.run(_open(chosen, url, marker) if chosen.step == "open" else _run(chosen, url, marker))
 
 

@@ -18,6 +18,7 @@ from typing import Self, Unpack
 from outthink.client.batch import BatchResult, plan_batch, run_batch
 from outthink.client.options import (
     BatchOptions,
+    Chosen,
     CommonOptions,
     Costs,
     Model,
@@ -28,13 +29,13 @@ from outthink.client.options import (
     request_of,
 )
 from outthink.client.progress import AskEvent, EventQueue
+from outthink.configuration.models import ModelChoice
 from outthink.controller.decide import Auto, Runnable, StrategyFunction, decide, name_of, need_fitting, read_strategy
 from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Result, Verdict
 from outthink.core.request import AnswerKind, AnswerReader, Budget, Request
 from outthink.economics.tariff import Tariff
-from outthink.engines.locate import locate
 from outthink.engines.openai.engine import OpenAIEngine
 from outthink.engines.protocol import Engine, complete
 from outthink.session.open import OpenSession, SessionOptions, Source, open_session
@@ -64,7 +65,7 @@ class Client:
                 raise BadInput("model", options["model"], "is a second one", "give several as one list")
             options = {"model": model, **options}
         self._options = options
-        self._engines: dict[str | int, _Held] = {}
+        self._engines: dict[ModelChoice | int, _Held] = {}
         self._verifiers: dict[tuple[Hashable, ...], asyncio.Task[Verifier]] = {}
         self._running: set[OpenSession] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -226,12 +227,12 @@ class Client:
         cached = options.get("cache", False)
         return [self._hold(model).source(costs, cached) for model, costs in models_of(options)]
 
-    def _hold(self, model: Model) -> _Held:
-        key = model if isinstance(model, str) else id(model)
+    def _hold(self, model: Chosen) -> _Held:
+        key = model if isinstance(model, ModelChoice) else id(model)
         held = self._engines.get(key)
         if held is None:
-            owned = isinstance(model, str) or callable(model)
-            engine = locate(model) if isinstance(model, str) else _given(model() if callable(model) else model)
+            owned = isinstance(model, ModelChoice) or callable(model)
+            engine = model.open() if isinstance(model, ModelChoice) else _given(model() if callable(model) else model)
             # A given one is kept too: its number must not become that of another while it is known by it.
             held = self._engines[key] = _Held(engine, model, owned)
         return held
@@ -295,7 +296,7 @@ class _Held:
     """An engine that a client uses."""
 
     engine: Engine
-    given: Model
+    given: Chosen
     owned: bool
     places: Places | None = None
     responses: ResponseCache | None = None
@@ -308,7 +309,7 @@ class _Held:
             self.responses = ResponseCache.default(self._name)
         return Source(
             engine,
-            lambda: Tariff.of_engine(engine, price=costs.price, energy=costs.energy, parameters=costs.parameters),
+            lambda: Tariff.of_engine(engine, **costs._asdict()),
             self.responses if cached else None,
             self.places,
         )
@@ -317,8 +318,8 @@ class _Held:
         """What its cached responses lie under: where it is, and the model that is asked there."""
         engine, given = self.engine, self.given
         where = engine.server.address.whole if isinstance(engine, OpenAIEngine) else engine.url
-        if where is None and isinstance(given, str):
-            where = str(Path(given).resolve()) if Path(given).is_file() else given
+        if where is None and isinstance(given, ModelChoice):
+            where = str(Path(given.where).resolve()) if Path(given.where).is_file() else given.where
         return f"{where or f'{type(engine).__module__}.{type(engine).__qualname__}'} {engine.model}"
 
     async def aclose(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, TypedDict
 
+from outthink.configuration.models import ModelChoice, choose_model
 from outthink.controller.allocation import GainTable
 from outthink.controller.decide import StrategyFunction
 from outthink.controller.policy.artefact import Policy
@@ -17,7 +18,7 @@ from outthink.controller.policy.plan import Plan
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader, Budget, Message, Request, Sampling
 from outthink.economics.price import Pricing
-from outthink.economics.tariff import Energy
+from outthink.economics.tariff import Energy, Source
 from outthink.engines.protocol import Engine
 from outthink.session.runner import Observer
 from outthink.session.session import Session
@@ -26,7 +27,7 @@ from outthink.verifiers.protocol import Verifier
 
 Prompt = str | Sequence[Message | Mapping[str, Any]]
 """A question, or messages in OpenAI's form."""
-Model = str | Path | Engine | Callable[[], Engine]
+Model = str | Path | ModelChoice | Engine | Callable[[], Engine]
 """What `--model` takes, an engine, or a function that opens one."""
 
 
@@ -34,8 +35,9 @@ class CommonOptions(TypedDict, total=False):
     """Options of `ask` and `ask_batch` alike.
 
     Args:
-        model: `embedded`, a server's URL, a GGUF file, an engine, or a function that opens one; several of them
-            make a pool, of which a strategy draws from the first unless it says `session.on(name)`.
+        model: an alias of the configuration, `embedded`, a server's URL, a GGUF file, an engine, or a function that
+            opens one; several of them make a pool, of which a strategy draws from the first unless it says
+            `session.on(name)`.
         budget: ceilings for the whole request or batch: a Budget, `tokens=4000,seconds=20`, or the same as a mapping.
         answer: kind of answer, or a function from completion text to canonical answer (`ask` text, `ask_batch` number).
         system: system prompt.
@@ -114,12 +116,17 @@ class BatchOptions(CommonOptions, total=False):
     journal: Path | str | None
 
 
+Chosen = ModelChoice | Engine | Callable[[], Engine]
+"""A model whose name was read."""
+
+
 class Costs(NamedTuple):
     """What the user says a call costs."""
 
     price: Pricing | None
     energy: Energy | None
     parameters: int | None
+    source: Source = "given"
 
 
 _CALLED = ("observer", "opened", "planned")
@@ -176,14 +183,14 @@ def sampling_of(options: CommonOptions) -> Sampling:
     )
 
 
-def models_of(options: CommonOptions) -> list[tuple[Model, Costs]]:
+def models_of(options: CommonOptions) -> list[tuple[Chosen, Costs]]:
     """The models to draw from with what each costs.
 
-    Raises BadInput for a number of prices that is not theirs, and for parameters that are no count.
+    Raises BadInput for a name that nobody knows, a number of prices that is not theirs, and parameters that are no
+    count.
     """
     given = options.get("model", "embedded")
     models: list[Model] = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
-    models = [str(model) if isinstance(model, Path) else model for model in models]
     if not models:
         raise BadInput("model", [], "is empty", "give at least one")
     prices = _each(options.get("price"), "price", len(models))
@@ -196,7 +203,19 @@ def models_of(options: CommonOptions) -> list[tuple[Model, Costs]]:
     for size in sizes:
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise BadInput("parameters", size, "is no number of weights", "give a whole number above 0")
-    return [(model, Costs(*costs)) for model, *costs in zip(models, prices, energies, sizes, strict=True)]
+    return [_priced(model, Costs(*costs)) for model, *costs in zip(models, prices, energies, sizes, strict=True)]
+
+
+def _priced(model: Model, given: Costs) -> tuple[Chosen, Costs]:
+    """A model, and its costs as they are given here, else as its alias says."""
+    if isinstance(model, str | Path):
+        model = choose_model(str(model))
+    if not isinstance(model, ModelChoice):
+        return model, given
+    counted = (given.parameters, given.source)
+    if given.parameters is None and model.parameters is not None:
+        counted = (model.parameters, model.source or given.source)
+    return model, Costs(given.price or model.price, given.energy or model.energy, *counted)
 
 
 def _each(given: Any, field: str, count: int) -> list[Any]:

@@ -139,12 +139,12 @@ def _code(problems: Mapping[str, JsonObject] | None) -> Verifier:
 
 def _judge(url: str, engine: Engine | None) -> Verifier:
     """Asks the model at a URL, or the one of the engine at hand."""
-    from outthink.engines.locate import locate
+    from outthink.configuration.models import choose_model
     from outthink.session.scoring import Asking
     from outthink.verifiers.judge import JudgeVerifier
 
     if url:
-        return JudgeVerifier(Asking(locate(url), owned=True))
+        return JudgeVerifier(Asking(choose_model(url).open(), owned=True))
     if engine is None:
         raise BadInput("verifier", "judge", "has no model to ask", "name one: judge:URL")
     return JudgeVerifier(Asking(engine))

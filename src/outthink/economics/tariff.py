@@ -68,7 +68,7 @@ def active_parameters(model: str) -> int | None:
     return next((count for pattern, count in _PATTERNS if pattern.search(name)), None)
 
 
-Source = Literal["given", "name", "file", "server"]
+Source = Literal["given", "alias", "file", "name", "server"]
 """Where a count of parameters comes from, the most trusted first (docs/contracts.md, Counting)."""
 
 
@@ -137,18 +137,21 @@ class Tariff:
         price: Pricing | None = None,
         energy: Energy | None = None,
         parameters: int | None = None,
+        source: Source = "given",
     ) -> Tariff:
         """What is known about an engine's model.
 
-        The count of parameters that the user gives wins over that of a known name, that over the one
-        in the model's file, and that over what a server tells.
+        The count of parameters that the user gives, by a flag or an alias (`source`), wins over the one in the
+        model's file, that over the one of a known name, and that over what a server tells.
         """
         tariff = cls.of(engine.model, url=engine.url, price=price, energy=energy)
         if parameters is not None:
-            return replace(tariff, parameters=parameters, source="given")
-        if tariff.parameters is None and engine.parameters is not None:
-            source: Source = "server" if engine.parameters_told else "file"
-            return replace(tariff, parameters=engine.parameters, source=source)
+            return replace(tariff, parameters=parameters, source=source)
+        told = engine.parameters
+        if told is not None and not engine.parameters_told:
+            return replace(tariff, parameters=told, source="file")
+        if told is not None and tariff.parameters is None:
+            return replace(tariff, parameters=told, source="server")
         return tariff
 
     @property

@@ -22,20 +22,28 @@ SCHEMES = ("embedded", "http", "https")
 """What plugins cannot be called."""
 
 
-def locate(model: str, *, name: str | None = None, api_key: str | None = None, idle_timeout: float = 60.0) -> Engine:
+def locate(
+    model: str,
+    *,
+    name: str | None = None,
+    api_key: str | None = None,
+    idle_timeout: float = 60.0,
+    context: int = 0,
+) -> Engine:
     """The engine for a URL, a GGUF path, `embedded`, or SCHEME:REST of a plugin.
 
     Args:
         name: the model a server should use, None for its first.
         api_key: sent as bearer token; None for OPENAI_API_KEY where that belongs to the server (`usual_key`).
         idle_timeout: seconds without any byte after which a server counts as hanging.
+        context: tokens of a call that a local model is ready for from the start.
 
     Raises BadInput for anything else.
     """
     if model == "embedded" or model.endswith(".gguf") or Path(model).is_file():
         from outthink.engines.embedded import EmbeddedEngine
 
-        return EmbeddedEngine(None if model == "embedded" else model)
+        return EmbeddedEngine(None if model == "embedded" else model, context=context)
     if model.startswith(("http://", "https://")):
         from outthink.engines.openai import OpenAIEngine
 
@@ -61,11 +69,11 @@ def usual_key(url: str, environ: Mapping[str, str] | None = None) -> str | None:
     return None
 
 
-def named_key(variable: str | None) -> str | None:
+def named_key(variable: str | None, environ: Mapping[str, str] | None = None) -> str | None:
     """The key in a variable that was named, None where none was. Raises BadInput for one that is not set."""
     if variable is None:
         return None
-    key = os.environ.get(variable, "").strip()
+    key = (os.environ if environ is None else environ).get(variable, "").strip()
     if not key:
         raise BadInput(
             "--api-key-env", shown_variable(variable), "is not set", "set that variable, or leave the flag out"

@@ -48,12 +48,14 @@ class Traces(Displayed):
         scoring: the verifier whose scores the samples carry, None where they carry none.
         answered: whether the samples have answers, which can be voted on. Without any, each sample is right or wrong
             by itself, and stands as an answer of its own.
+        parameters: weights read per token of the model, None where the file does not say.
     """
 
     path: Path
     problems: Mapping[str, Recorded]
     scoring: Scoring | None = None
     answered: bool = True
+    parameters: int | None = None
 
     @property
     def name(self) -> str:
@@ -63,7 +65,7 @@ class Traces(Displayed):
     @property
     def model(self) -> str:
         """The model that produced the samples."""
-        return self.path.stem.partition("--")[0]
+        return model_of(self.path)
 
     @property
     def dataset(self) -> str:
@@ -155,6 +157,11 @@ class Traces(Displayed):
         return f"samples of {self.path}", rows
 
 
+def model_of(path: Path | str) -> str:
+    """The model whose samples a file holds, by the file's name."""
+    return Path(path).stem.partition("--")[0]
+
+
 @contextmanager
 def reading_parquet(field: str, path: Path, remedy: str) -> Iterator[None]:
     """BadInput for whatever is raised inside, where a Parquet file is read."""
@@ -212,7 +219,10 @@ def load(path: Path, *, text: bool = False) -> Traces:
     wanted = [*REQUIRED, *_OPTIONAL, *scored, *(["text"] if text else [])]
     with reading_parquet("traces", path, "record it again"), parquet.ParquetFile(path) as file:
         problems, verifiers = ColumnReader(path, file, wanted).read()
-    return Traces(path, problems, _scoring(path, verifiers), problems.answered)
+    parameters = metadata(path, b"outthink").get("parameters")
+    if not isinstance(parameters, int) or isinstance(parameters, bool) or parameters < 1:
+        parameters = None
+    return Traces(path, problems, _scoring(path, verifiers), problems.answered, parameters)
 
 
 def _scoring(path: Path, names: Sequence[str]) -> Scoring | None:
@@ -260,6 +270,11 @@ class ReplayEngine(Simulated):
     def model(self) -> str:
         """The recorded model."""
         return self.traces.model
+
+    @property
+    def parameters(self) -> int | None:
+        """Its weights read per token, None where the file does not say."""
+        return self.traces.parameters
 
     def outcome(self, call: Call) -> Outcome:
         """Sample number `call.index` of this seed's order; BadInput for what was not recorded."""

@@ -47,6 +47,7 @@ class ArenaPlan:
         budgets: total tokens of a request, prompts and verifier included; empty for LADDER.
         seed: every request has seeds of its own, derived from it.
         jobs: requests under way at once; more than 1 makes `seconds` depend on each other.
+        parameters: weights read per token, None for what the engine tells.
     """
 
     answer: AnswerKind = "text"
@@ -55,6 +56,7 @@ class ArenaPlan:
     seed: int = 0
     ahead: int = 4
     jobs: int = 1
+    parameters: int | None = None
 
     def describe(self, engine: Engine, dataset: Dataset) -> JsonObject:
         """Everything that requests of two runs must share to stand in one journal."""
@@ -120,7 +122,7 @@ class Arena:
             "--out", journal_of(out), "run", about, _FREE, lambda journal: self._adopt(journal, about)
         )
         places = Places(lambda: max(1, self.engine.concurrency))
-        self.source = Source(engine, Tariff.of_engine(self.engine), places=places)
+        self.source = Source(engine, Tariff.of_engine(self.engine, parameters=plan.parameters), places=places)
 
     async def pilot(self) -> tuple[float, float]:
         """Tokens that one sample takes, prompt included, and judging it: means over a few problems without a budget."""

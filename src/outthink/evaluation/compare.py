@@ -8,8 +8,8 @@ what a row says, or how a policy was made.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
 from typing import Literal
@@ -40,6 +40,7 @@ class CompareSettings(ReplaySettings):
         scoring: how to score samples for strategies that need it, None to take what is recorded.
         policy: a calibrated policy to replay beside the strategies.
         cross_fit: fit its rules anew on the samples without each fold in turn, and replay them there.
+        parameters: weights read per token by model, where a file does not say them, or others are wanted.
         unserved: what becomes of a strategy that a file's samples cannot serve: refused, or left out in one line.
     """
 
@@ -48,6 +49,7 @@ class CompareSettings(ReplaySettings):
     scoring: Prescoring | None = None
     policy: Policy | None = None
     cross_fit: bool = False
+    parameters: Mapping[str, int] = field(default_factory=dict)
     unserved: Literal["refused", "left out"] = "refused"
     by_problem: bool = False
 
@@ -166,6 +168,7 @@ def _load(path: Path, settings: CompareSettings) -> Traces:
     """A file's samples, graded and scored as the settings want them."""
     text = settings.regrade is not None
     traces = load(path, text=text)
+    traces.parameters = settings.parameters.get(traces.model, traces.parameters)
     if settings.scoring is not None:
         traces = prescored(traces, settings.scoring, text=text)
     return traces if settings.regrade is None else regrade(traces, settings.regrade, settings.problems)

@@ -90,11 +90,16 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording(Drawing):
-    """What to record: `samples` sampled rows a problem (1...N), and row 0 where `greedy`."""
+    """What to record: `samples` sampled rows a problem (1...N), and row 0 where `greedy`.
+
+    Args:
+        parameters: weights read per token, None for what the engine tells; kept with the samples.
+    """
 
     samples: int
     greedy: bool = False
     top_logprobs: int = _TOP
+    parameters: int | None = None
 
     def describe(self, engine: Engine, dataset: Dataset) -> JsonObject:
         """Everything that makes two recordings the same; kept in the journal and the file's metadata."""
@@ -148,10 +153,12 @@ async def record(
             Draw(question, numbers, partial(_sample, plan.request(problem), plan), first)
             for problem, question in _questions(dataset, plan)
         )
-        kept = (question for _, question in _questions(dataset, plan))
-        saved = sum(count_saved(store, question, numbers) for question in kept) if len(store) else 0
+        asked = (question for _, question in _questions(dataset, plan))
+        saved = sum(count_saved(store, question, numbers) for question in asked) if len(store) else 0
         await fill(store, engine, draws, plan.samples, (saved, total), progress)
-        rows = write_traces(out, _rows(dataset, store, plan), about | dataset.remembered)
+        weights = Tariff.of_engine(engine, parameters=plan.parameters).parameters
+        kept = {**about, **dataset.remembered, **({} if weights is None else {"parameters": weights})}
+        rows = write_traces(out, _rows(dataset, store, plan), kept)
     finally:
         store.close()
     remove_journal(out)
@@ -223,7 +230,7 @@ async def fill(
         counts: samples that are saved, and that there will be.
     """
     saved, total = counts
-    places, tariff = Places(lambda: max(1, engine.concurrency)), Tariff.of(engine.model)
+    places, tariff = Places(lambda: max(1, engine.concurrency)), Tariff.of_engine(engine)
     begun = len(store) > 0
     waiting = (
         draw for draw in draws if not begun or count_saved(store, draw.question, draw.numbers) < len(draw.numbers)

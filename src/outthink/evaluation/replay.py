@@ -109,7 +109,7 @@ def rerun(
         pool: recorded samples of further models on the same problems, for contenders that use them.
     """
     results = [Outcomes(spec, np.zeros((len(MEASURES), len(problems)))) for spec in specs]
-    sources = [Source(replayed, Tariff.of(replayed.model)) for replayed in (engine, *pool)]
+    sources = [Source(replayed, Tariff.of_engine(replayed)) for replayed in (engine, *pool)]
     options = SessionOptions(ahead=ahead, confidence_window=WINDOW, verifier=recorded(engine.traces.scoring))
     sampling = Sampling(max_tokens=1 << 20)  # recorded samples have their lengths; no cap may cut them again
     for column, problem in enumerate(problems):

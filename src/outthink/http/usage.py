@@ -21,6 +21,12 @@ def read_count(value: Json) -> int | None:
     return int(value) if value == int(value) else None
 
 
+def told_parameters(row: Json) -> int | None:
+    """Weights that a server tells of a model in its list (llama.cpp's `meta.n_params`); None where it does not."""
+    meta = row.get("meta") if isinstance(row, dict) else None
+    return (read_count(meta.get("n_params")) if isinstance(meta, dict) else None) or None
+
+
 class Usage(NamedTuple):
     """Tokens of one reply; None where the server does not tell. `cached` are part of `prompt`."""
 

@@ -54,8 +54,8 @@ class Proxy:
         self.config = config
         policy = config.policy
         self.policies = Policies(policy.file, policy.shadow, policy.share)
-        self._keys = [backend.secret() for backend in config.backends]
-        url = config.ledger.resolved()
+        self._keys = [backend.secret(config.variables) for backend in config.backends]
+        url = config.ledger_url
         marker = config.marker()
         self.guard = Guard(config.listen.keys, marker)
         self.guard.check_ledger(url)
@@ -118,7 +118,7 @@ class Proxy:
             return backend.settings(key)
         child: EmbeddedBackend | EngineServer
         if backend.plugin is None:
-            child = EmbeddedBackend(backend.url, slots=backend.limit)
+            child = EmbeddedBackend(backend.url, slots=backend.limit, context=backend.context)
         else:
             child = EngineServer(backend.url, self.config.limits, slots=backend.limit)
         self._children.append(child)
@@ -156,13 +156,14 @@ class EmbeddedBackend:
 
     Args:
         model: path of a GGUF file, `embedded` for the published small one.
-        slots: calls at once, None for 8; each has 4,096 tokens for its prompt and its completion.
+        slots: calls at once, None for 8.
+        context: tokens of a call, for its prompt and its completion; 0 for 4,096.
     """
 
-    def __init__(self, model: str, *, slots: int | None = None) -> None:
+    def __init__(self, model: str, *, slots: int | None = None, context: int = 0) -> None:
         self.slots = slots or _SLOTS
         path = None if model == "embedded" else Path(model)
-        self._engine = EmbeddedEngine(path, concurrency=self.slots, context=_CONTEXT)
+        self._engine = EmbeddedEngine(path, concurrency=self.slots, context=context or _CONTEXT)
 
     async def start(self) -> tuple[str, str]:
         """Start the server; returns its URL and key. BadInput without the extra, EngineError without the model."""

@@ -23,7 +23,7 @@ from outthink.http.errors import ErrorBody, breaks_off, failure_in
 from outthink.http.events import LONG, Decoder, JsonObject, NotJson, is_html
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Response, Timeouts, Transport, TransportFault
-from outthink.http.usage import read_count
+from outthink.http.usage import told_parameters
 
 
 async def list_models(server: Server) -> dict[str, int | None] | None:
@@ -52,8 +52,7 @@ async def list_models(server: Server) -> dict[str, int | None] | None:
     for row in rows:
         name = row.get("id") or row.get("name") if isinstance(row, dict) else row
         if isinstance(name, str) and name:
-            meta = row.get("meta") if isinstance(row, dict) else None
-            listed[name] = (read_count(meta.get("n_params")) if isinstance(meta, dict) else None) or None
+            listed[name] = told_parameters(row)
     return listed
 
 

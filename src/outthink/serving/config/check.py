@@ -60,7 +60,7 @@ async def _backends(config: Config) -> AsyncIterator[ConfigFinding]:
             yield _own(configured.url)
             continue
         try:
-            settings.append(configured.settings(configured.secret()))
+            settings.append(configured.settings(configured.secret(config.variables)))
         except OutthinkError as error:
             yield ConfigFinding(f"backend {masked_url(configured.url)}", False, str(error))
     wire = AiohttpTransport()
@@ -131,7 +131,7 @@ def _plugins() -> Iterator[ConfigFinding]:
 async def _ledger(config: Config) -> ConfigFinding:
     """What a start would make of it. Keys are looked at as well: they decide who may reach the proxy."""
     try:
-        url = config.ledger.resolved()
+        url = config.ledger_url
         marker = config.marker()
         guard = Guard(config.listen.keys, marker)
         guard.check_ledger(url)

@@ -10,14 +10,14 @@ import inspect
 import json
 import os
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import get_type_hints
 
+from outthink.configuration.file import VARIABLE, Alias, Configuration, Written, read_configuration, read_file
+from outthink.configuration.models import choose_model
 from outthink.core.errors import BadInput
-from outthink.engines.locate import usual_key
 from outthink.http.errors import masked_url
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict
@@ -47,41 +47,36 @@ _SHORT = {"LEDGER": "LEDGER_URL", "POLICY": "POLICY_FILE", "KEYS": "LISTEN_KEYS"
 Table = dict[str, dict[str, Setting]]
 
 
-def from_file(path: Path | None) -> tuple[Table, Table]:
+def from_file(configuration: Configuration) -> tuple[Table, Table]:
     """What a file says: its sections, and its backends by their place in it. Raises BadInput."""
     tables_read: Table = {}
     backends: Table = {}
-    if path is None:
-        return tables_read, backends
-    try:
-        with path.open("rb") as source:
-            tables = tomllib.load(source)
-    except OSError as error:
-        raise BadInput("config", str(path), f"cannot be read ({error.strerror})", "give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput("config", str(path), f"is no TOML ({error})", "mend that place") from None
-    for name, table in tables.items():
+    file, prefix = str(configuration.file), "" if configuration.former else "serve."
+    for name, table in configuration.serve.items():
+        place = prefix + name
         if name == "backends":
-            backends = {place: _table(path, place, row, BackendConfig) for place, row in _backend_rows(path, table)}
+            rows = _backend_rows(file, place, table)
+            backends = {at: _table(configuration, at, row, BackendConfig) for at, row in rows}
         elif name not in SECTIONS:
-            raise unknown(str(path), name, [*SECTIONS, "backends"], "is no section")
+            where = file if configuration.former else f"{file}: serve"
+            raise unknown(where, name, [*SECTIONS, "backends"], "is no section")
         elif not isinstance(table, dict):
-            raise BadInput(f"{path}: {name}", table, "is no section", f"write [{name}] above its keys")
+            raise BadInput(f"{file}: {place}", table, "is no section", f"write [{place}] above its keys")
         else:
-            tables_read[name] = _table(path, name, table, SECTIONS[name])
+            tables_read[name] = _table(configuration, place, table, SECTIONS[name])
     return tables_read, backends
 
 
-def _backend_rows(path: Path, table: Json) -> list[tuple[str, JsonDict]]:
-    """Each backend's place and keys: [[backends]] for each, or [backends.NAME]. Raises BadInput."""
+def _backend_rows(file: str, place: str, table: Json) -> list[tuple[str, JsonDict]]:
+    """Each backend's place and keys: [[serve.backends]] for each, or [serve.backends.NAME]. Raises BadInput."""
     if isinstance(table, dict):
-        rows = [(f"backends.{name}", row) for name, row in table.items()]
+        rows = [(f"{place}.{name}", row) for name, row in table.items()]
     else:
-        rows = [(f"backends[{at}]", row) for at, row in enumerate(table)] if isinstance(table, list) else [("", table)]
-    sections = [(place, row) for place, row in rows if isinstance(row, dict)]
+        rows = [(f"{place}[{at}]", row) for at, row in enumerate(table)] if isinstance(table, list) else [("", table)]
+    sections = [(at, row) for at, row in rows if isinstance(row, dict)]
     if len(sections) < len(rows):
-        remedy = "write [[backends]] or [backends.NAME] above each"
-        raise BadInput(f"{path}: backends", table, "is no list of sections", remedy)
+        remedy = f"write [[{place}]] or [{place}.NAME] above each"
+        raise BadInput(f"{file}: {place}", table, "is no list of sections", remedy)
     return sections
 
 
@@ -108,7 +103,7 @@ def from_flags(settings: Sequence[str]) -> Table:
     table: Table = {}
     for setting in settings:
         path, mark, value = setting.partition("=")
-        name, _, key = path.strip().partition(".")
+        name, _, key = path.strip().removeprefix("serve.").partition(".")
         if not mark or not key:
             raise BadInput("--set", masked_url(setting), "names no key and value", "write SECTION.KEY=VALUE")
         if name not in SECTIONS:
@@ -119,19 +114,17 @@ def from_flags(settings: Sequence[str]) -> Table:
     return table
 
 
-def _table(path: Path, place: str, table: JsonDict, section: type) -> dict[str, Setting]:
-    known = keys_of(section)
+def _table(configuration: Configuration, place: str, table: JsonDict, section: type) -> dict[str, Setting]:
+    path, known = configuration.file, keys_of(section)
     settings: dict[str, Setting] = {}
     for key, value in table.items():
         where = f"{path}: {place}.{key}"
-        if key in ("key", "api_key", "password", "token") and key not in known:
-            raise BadInput(where, "...", "is a secret", "name its variable with key_env, or its file with key_file")
         if key not in known:
             raise unknown(f"{path}: {place}", key, list(known), "is no key")
         if key == "url" and isinstance(value, str) and masked_url(value) != value:
             what = "url_env or url_file" if "url_env" in known else "key_env or key_file"
             raise BadInput(where, masked_url(value), "holds a secret", f"take it out of the file, and use {what}")
-        settings[key] = Setting(value, where, "file", path.parent)
+        settings[key] = Setting(value, where, "file", configuration.folder)
     return settings
 
 
@@ -143,6 +136,9 @@ class Config:
         backends: model servers, at least one.
         origins: where each value comes from, by `section.key`; what is not there is a default.
         file: that it was read from, None without one.
+        found: how that file was found, for `--check`.
+        former: the file is one of version 0.1, whose sections stand at the top.
+        variables: of the environment, and of a `.env` file.
         new_ledger: a ledger that is named and is not there is made.
     """
 
@@ -158,28 +154,37 @@ class Config:
     content: Content = field(default_factory=Content)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
     file: Path | None = field(default=None, compare=False)
+    found: str = field(default="", compare=False)
+    former: bool = field(default=False, compare=False)
+    variables: Mapping[str, str] = field(default_factory=lambda: os.environ, compare=False, repr=False)
     new_ledger: bool = False
 
     def __post_init__(self) -> None:
         if not self.backends:
-            remedy = "give --model URL[,URL...] or --model embedded, or [[backends]] in the file"
+            remedy = "give --model URL[,URL...] or --model embedded, or [[serve.backends]] in the file"
             raise BadInput("model", "", "is missing", remedy)
 
     def marker(self) -> Marker:
         """What remembers that a key was made. Raises BadInput where the ledger's address cannot be read."""
-        return Marker.of(self.file, LedgerAddress.parse(self.ledger.resolved()).identity)
+        return Marker.of(self.file, LedgerAddress.parse(self.ledger_url).identity)
+
+    @property
+    def ledger_url(self) -> str:
+        """Of the ledger, secrets included: never to be shown. Raises BadInput where it cannot be read."""
+        return self.ledger.resolved(self.variables)
 
 
 _TYPES = get_type_hints(Config)
-_NO_SECTIONS = ("backends", "origins", "file", "new_ledger")
+_NO_SECTIONS = ("backends", "origins", "file", "found", "former", "variables", "new_ledger")
 SECTIONS: dict[str, type] = {name: _TYPES[name] for name in _TYPES if name not in _NO_SECTIONS}
 
 
 def read_config(
     file: Path | None = None,
     *,
+    env_file: Path | None = None,
     models: str | None = None,
-    key: str | None = None,
+    api_key_env: str | None = None,
     price: str | None = None,
     energy: str | None = None,
     flags: Mapping[str, Setting] | None = None,
@@ -189,47 +194,60 @@ def read_config(
     """The configuration. Raises BadInput that names the place of what is wrong.
 
     Args:
-        models: backends in one line, comma-separated; replaces those of the file. `key` is what they want (where left
-            out, OPENAI_API_KEY for the server that it belongs to), `price` and `energy` what their tokens cost.
+        file: by `--config`; None for the one that is found.
+        models: backends in one line, comma-separated; replaces those of the file. `api_key_env` names the key that they
+            want (where left out, OPENAI_API_KEY for the server that it belongs to), `price` and `energy` are what
+            their tokens cost.
         flags: values by `section.key`.
         settings: lines of `--set`, weaker than the flags.
         environ: variables, those of the process if left out.
     """
-    environ = os.environ if environ is None else environ
-    file = config_file(file, environ)
-    table, rows = from_file(file)
+    configuration = proxy_configuration(file, env_file=env_file, environ=environ)
+    variables = configuration.variables
+    table, rows = from_file(configuration)
     named: Table = {}
     for path, setting in (flags or {}).items():
         name, _, key_name = path.partition(".")
         named.setdefault(name, {})[key_name] = setting
-    for source in (from_environment(environ), from_flags(settings), named):
+    for source in (from_environment(variables), from_flags(settings), named):
         for name, keys in source.items():
             table[name] = _over(table.get(name, {}), keys)
-    line = models or environ.get(PREFIX + "BACKENDS") or (None if rows else environ.get("OUTTHINK_MODEL"))
+    usual = variables.get("OUTTHINK_MODEL") or configuration.written.model
+    line = models or variables.get(PREFIX + "BACKENDS") or (None if rows else usual)
     if line:
-        backends = tuple(_listed(line, key, price, energy, environ))
+        backends = tuple(_listed(line, configuration, api_key_env, price, energy))
     else:
         if (cost := price or energy) is not None:
             flag = "--price" if price else "--energy"
             raise BadInput(flag, cost, "goes with --model", "write it under the backend in the file")
-        built = [(place, build(BackendConfig, row, f"{file}: {place}")) for place, row in rows.items()]
-        backends = tuple(replace(backend, name=place.partition(".")[2] or None) for place, backend in built)
+        backends = tuple(_built(configuration, place, row) for place, row in rows.items())
     parts: JsonDict = {name: build(SECTIONS[name], keys, name) for name, keys in table.items()}
-    origins = {f"{name}.{key}": setting.where for name, keys in table.items() for key, setting in keys.items()}
-    return Config(backends=backends, origins=origins, file=file, **parts)
+    return Config(
+        backends=backends,
+        origins={f"{name}.{key}": setting.where for name, keys in table.items() for key, setting in keys.items()},
+        file=configuration.file,
+        found=configuration.named,
+        former=configuration.former,
+        variables=variables,
+        **parts,
+    )
 
 
-def read_store(file: Path | None, environ: Mapping[str, str] | None = None) -> Store:
-    """The ledger that the proxy would open, for those who serve nothing. Raises BadInput."""
+def proxy_configuration(
+    named: Path | None, *, env_file: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Configuration:
+    """The file for the proxy: as for everybody, or the one that its own variable of version 0.1 names."""
     environ = os.environ if environ is None else environ
-    in_file, in_environment = from_file(config_file(file, environ))[0], from_environment(environ)
-    return build(Store, _over(in_file.get("ledger", {}), in_environment.get("ledger", {})), "ledger")
+    if named is None and not environ.get(VARIABLE) and environ.get(FILE):
+        return read_file(Path(environ[FILE]), f"${FILE}", env_file=env_file, environ=environ)
+    return read_configuration(named, env_file=env_file, environ=environ)
 
 
-def config_file(named: Path | None, environ: Mapping[str, str] | None = None) -> Path | None:
-    """The file that is read: the one that is named, else that of the environment, None without one."""
-    environ = os.environ if environ is None else environ
-    return Path(environ[FILE]) if named is None and environ.get(FILE) else named
+def read_store(file: Path | None, environ: Mapping[str, str] | None = None) -> tuple[Store, Configuration]:
+    """The ledger that the proxy would open, and the file that says so; for those who serve nothing. Raises BadInput."""
+    configuration = proxy_configuration(file, environ=environ)
+    in_file, in_environment = from_file(configuration)[0], from_environment(configuration.variables)
+    return build(Store, _over(in_file.get("ledger", {}), in_environment.get("ledger", {})), "ledger"), configuration
 
 
 def _over(below: dict[str, Setting], above: dict[str, Setting]) -> dict[str, Setting]:
@@ -241,15 +259,41 @@ def _over(below: dict[str, Setting], above: dict[str, Setting]) -> dict[str, Set
 
 
 def _listed(
-    line: str, key: str | None, price: str | None, energy: str | None, environ: Mapping[str, str]
-) -> list[BackendConfig]:
-    urls = (part.strip() for part in line.split(","))
-    backends = [BackendConfig(url=url, price=price, energy=energy) for url in urls if url]
-    # The key belongs to the servers: what runs here gets one of its own.
-    return [
-        backend if backend.local else replace(backend, key=key or usual_key(backend.url, environ))
-        for backend in backends
-    ]
+    line: str, configuration: Configuration, api_key_env: str | None, price: str | None, energy: str | None
+) -> Iterator[BackendConfig]:
+    """Backends in one line."""
+    for named in filter(None, map(str.strip, line.split(","))):
+        alias = configuration.written.models.get(named)
+        # The key belongs to servers: what runs here gets one of its own.
+        away = named.startswith(("http://", "https://")) or (alias is not None and bool(alias.url))
+        chosen = choose_model(named, configuration=configuration, api_key_env=api_key_env if away else None)
+        yield BackendConfig(
+            url=chosen.where,
+            key=chosen.api_key,
+            models=() if chosen.name is None else (chosen.name,),
+            price=price or (None if alias is None else alias.price),
+            energy=energy or (None if alias is None else alias.energy),
+            parameters=chosen.parameters,
+            alias=chosen.alias,
+            context=chosen.context,
+        )
+
+
+def _built(configuration: Configuration, place: str, row: dict[str, Setting]) -> BackendConfig:
+    """A backend of the file; what it does not say of itself its alias does."""
+    name, url = place.partition("backends.")[2], row.get("url")
+    named = None if url is None else configuration.written.models.get(str(url.value))
+    chosen = None
+    if url is not None and named is not None:
+        chosen = choose_model(str(url.value), configuration=configuration)
+        said: JsonDict = {"price": named.price, "energy": named.energy, "parameters": named.parameters}
+        said |= {"key_env": named.api_key_env, "models": named.name and [named.name]}
+        told = {key: Setting(value, url.where, "file") for key, value in said.items() if value is not None}
+        row = {**told, **row, "url": Setting(chosen.where, url.where, "file")}
+    backend = build(BackendConfig, row, f"{configuration.file}: {place}")
+    heading = "backends" if configuration.former else "serve.backends"
+    backend = replace(backend, name=name or None, heading=heading)
+    return backend if chosen is None else replace(backend, alias=chosen.alias, context=chosen.context)
 
 
 _ENTRY = re.compile(r"^(\w+): (.*)$")
@@ -257,9 +301,11 @@ _ENTRY = re.compile(r"^(\w+): (.*)$")
 
 def effective(config: Config) -> str:
     """What holds now. Secrets are three stars, and only their references are shown."""
-    lines: list[str] = []
+    lines = [f"# {config.file} ({config.found})", ""] if config.file is not None else []
     for backend in config.backends:
-        lines.append(backend.setting)
+        lines.append(replace(backend, heading="serve.backends").setting)
+        if backend.alias is not None:
+            lines.append(f"# the alias {backend.alias}")
         for name in keys_of(type(backend)):
             value = getattr(backend, name)
             if value is not None and value != ():
@@ -269,7 +315,7 @@ def effective(config: Config) -> str:
         lines.append("")
     for section in SECTIONS:
         part = getattr(config, section)
-        lines.append(f"[{section}]")
+        lines.append(f"[serve.{section}]")
         for name in keys_of(type(part)):
             value = getattr(part, name)
             origin = config.origins.get(f"{section}.{name}", "default")
@@ -284,13 +330,13 @@ def effective(config: Config) -> str:
 
 def example() -> str:
     """A file with every key at its default, explained and commented out."""
-    lines = ["# outthink serve --config FILE; flags win over the environment, the environment over this file.", ""]
+    lines = ["# Flags win over the environment, the environment over this file.", *_models()]
     for section, kind in {"backends": BackendConfig, **SECTIONS}.items():
         summary, keys = described(kind)
         row = kind is BackendConfig
         if row:
-            lines.append("# [[backends]] above each, or [backends.NAME], so that messages name it.")
-        lines += [f"# {summary}", f"[[{section}]]" if row else f"[{section}]"]
+            lines.append("# [[serve.backends]] above each, or [serve.backends.NAME], so that messages name it.")
+        lines += [f"# {summary}", f"[[serve.{section}]]" if row else f"[serve.{section}]"]
         for entry in fields(kind):
             if entry.name not in keys_of(kind):
                 continue
@@ -298,6 +344,16 @@ def example() -> str:
             lines.append('url = "http://127.0.0.1:8001/v1"' if row and entry.name == "url" else f"#{_default(entry)}")
         lines.append("")
     return "\n".join(lines)
+
+
+def _models() -> list[str]:
+    """The part of the example that is for every verb, commented out: it has no defaults."""
+    top, keys = described(Written)[1], described(Alias)
+    lines = [f"# model: {top['model']}", "#model =", f"# env_file: {top['env_file']}", "#env_file =", ""]
+    lines += [f"# {keys[0]} Repeat it for each.", "#[models.NAME]"]
+    for name, meaning in keys[1].items():
+        lines += [f"# {name}: {meaning}", f"#{name} ="]
+    return [*lines, ""]
 
 
 def described(kind: type) -> tuple[str, dict[str, str]]:

@@ -7,16 +7,17 @@ where the configuration comes from.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-from dataclasses import MISSING, dataclass, field, fields
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from outthink.configuration.file import toml_border
 from outthink.core.errors import BadInput
 from outthink.core.plugins import installed
 from outthink.economics.price import Price
@@ -74,7 +75,7 @@ class BackendConfig:
     """One model server. Repeat the section for each.
 
     Args:
-        url: of the server, `embedded` for the small model of ours, the path of a GGUF file, or a plugin's SCHEME:REST.
+        url: of the server, an alias, `embedded` for the small model of ours, a GGUF file, or a plugin's SCHEME:REST.
         key_env: variable of the environment that holds the key it wants.
         key_file: file that holds the key it wants.
         weight: its share of the requests, relative to the other backends of the same model.
@@ -82,6 +83,7 @@ class BackendConfig:
         models: names that it is asked for; left out, all that it lists.
         price: dollars per million tokens, as `IN,OUT` or `IN,OUT,CACHED`; left out, those published.
         energy: joules a token, bounds from above, as `PROMPT,COMPLETION`; left out, unknown.
+        parameters: weights read per token, for FLOPs; left out, what it tells, or its name.
         length_name: field that caps a chat there, `max_tokens` or `max_completion_tokens`; left out, the client's.
         allow_fields: fields, parts and tools that keys with a budget may send though nobody knows what they cost.
         image_tokens: of one picture at most; left out, keys with a budget may send none.
@@ -96,12 +98,16 @@ class BackendConfig:
     models: tuple[str, ...] = ()
     price: str | None = None
     energy: str | None = None
+    parameters: int | None = None
     length_name: str | None = None
     allow_fields: tuple[str, ...] = ()
     image_tokens: int | None = None
     audio_tokens_per_second: float | None = None
     key: str | None = field(default=None, repr=False, metadata={"hidden": True})
     name: str | None = field(default=None, metadata={"hidden": True})
+    heading: str = field(default="serve.backends", compare=False, metadata={"hidden": True})
+    alias: str | None = field(default=None, metadata={"hidden": True})
+    context: int = field(default=0, metadata={"hidden": True})
 
     def __post_init__(self) -> None:
         if not self.local:
@@ -110,6 +116,8 @@ class BackendConfig:
             raise BadInput("key_env", self.key_env or str(self.key_file), "is of no use here", "leave it out")
         if self.key_env and self.key_file:
             raise BadInput("key_file", str(self.key_file), "stands beside key_env", "give one of the two")
+        if self.parameters is not None and self.parameters < 1:
+            raise BadInput("parameters", self.parameters, "is below 1", "give at least 1, or leave it out")
         self.settings()
 
     @property
@@ -127,8 +135,8 @@ class BackendConfig:
     @property
     def setting(self) -> str:
         """The heading of its section in the file."""
-        name = self.name
-        return "[[backends]]" if name is None else f"[backends.{name if _BARE.match(name) else json.dumps(name)}]"
+        heading, name = self.heading, self.name
+        return f"[[{heading}]]" if name is None else f"[{heading}.{name if _BARE.match(name) else json.dumps(name)}]"
 
     def settings(self, key: str | None = None) -> BackendSettings:
         """As the pool takes it."""
@@ -147,12 +155,13 @@ class BackendConfig:
             models=self.models,
             price=None if self.price is None else Price.parse(self.price),
             energy=None if self.energy is None else Energy.parse(self.energy),
+            parameters=self.parameters,
             fields=fields,
         )
 
-    def secret(self) -> str | None:
+    def secret(self, environ: Mapping[str, str] | None = None) -> str | None:
         """The key. Raises BadInput where it cannot be read."""
-        return self.key or read_key(self.key_env, self.key_file)
+        return self.key or read_key(self.key_env, self.key_file, environ=environ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,9 +191,10 @@ class Store:
             remedy = "give sqlite:///PATH, postgresql://... or memory:"
             raise BadInput("url", masked_url(self.url), "is no ledger", remedy)
 
-    def resolved(self) -> str:
+    def resolved(self, environ: Mapping[str, str] | None = None) -> str:
         """The URL, secrets included: never to be shown. Raises BadInput where it cannot be read."""
-        return self.url or read_key(self.url_env, self.url_file, env="url_env", path="url_file") or usual_url()
+        referred = read_key(self.url_env, self.url_file, env="url_env", path="url_file", environ=environ)
+        return self.url or referred or usual_url()
 
     @property
     def named(self) -> bool:
@@ -265,10 +275,17 @@ class Content:
             raise BadInput("days", self.days, "is no time", "give days above 0")
 
 
-def read_key(variable: str | None, file: Path | None, *, env: str = "key_env", path: str = "key_file") -> str | None:
+def read_key(
+    variable: str | None,
+    file: Path | None,
+    *,
+    env: str = "key_env",
+    path: str = "key_file",
+    environ: Mapping[str, str] | None = None,
+) -> str | None:
     """The secret behind a reference, None without one. Raises BadInput that names the reference alone."""
     if variable is not None:
-        secret = os.environ.get(variable, "").strip()
+        secret = (os.environ if environ is None else environ).get(variable, "").strip()
         if not secret:
             raise BadInput(env, shown_variable(variable), "is not set", "set that variable, or name another")
     elif file is not None:
@@ -325,9 +342,9 @@ def keys_of(section: type) -> dict[str, Any]:
 
 def unknown(where: str, name: str, known: list[str], what: str = "is not known") -> BadInput:
     """The error for a name that nobody knows, with the nearest that somebody does."""
-    near = get_close_matches(name, known, 1, 0.6)
-    remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
-    return BadInput(where, name, what, remedy)
+    from outthink.validation import nearest
+
+    return BadInput(where, name, what, nearest(name, known))
 
 
 def build(section: type[T], settings: dict[str, Setting], place: str) -> T:
@@ -336,60 +353,50 @@ def build(section: type[T], settings: dict[str, Setting], place: str) -> T:
     Args:
         place: for keys that nobody has set, for example `backends[0]`.
     """
+    from outthink.validation import joined, read_values
+
+    def where(location: Sequence[str | int]) -> str:
+        key, *inside = location
+        # What is wrong with an address is told of the address, whatever its part is called.
+        setting = settings.get(str(key)) or (settings.get("url") if key not in keys_of(section) else None)
+        return (f"{place}.{key}" if setting is None else setting.where) + joined(inside)
+
     types = keys_of(section)
-    values = {name: converted(setting, types[name]) for name, setting in settings.items()}
-    for entry in fields(section):  # type: ignore[arg-type]
-        if entry.name not in values and entry.default is MISSING and entry.default_factory is MISSING:
-            raise BadInput(f"{place}.{entry.name}", "", "is missing", "write it")
-    try:
-        return section(**values)
-    except BadInput as error:
-        setting = settings.get(error.field) or settings.get("url")
-        where = setting.where if setting is not None else f"{place}.{error.field}"
-        raise BadInput(where, error.value, error.problem, error.remedy) from None
+    values = {name: _plain(setting, types[name]) for name, setting in settings.items()}
+    return read_values(section, values, replace(toml_border(), place=where))
 
 
-def converted(setting: Setting, kind: Any) -> Any:
-    """A value as its key wants it. Raises BadInput."""
+def _plain(setting: Setting, kind: Any) -> Any:
+    """A value as TOML would have it; of a text that stands for one. Raises BadInput."""
     value = setting.value
     if get_origin(kind) in (Union, UnionType):
-        kinds = [part for part in get_args(kind) if part is not NoneType]
+        kind = next(part for part in get_args(kind) if part is not NoneType)
         if setting.text and value.strip().lower() == "none":
             return None
-        return converted(setting, kinds[0])
-    if get_origin(kind) is tuple:
-        rows = [part.strip() for part in value.split(",")] if setting.text else value
-        if not isinstance(rows, list) or not all(isinstance(row, str) and row for row in rows):
-            raise BadInput(setting.where, value, "is no list of texts", 'write ["one", "two"]')
-        return tuple(rows)
-    if kind is bool:
-        return _bool(setting)
-    if kind in (int, float):
-        return _number(setting, kind)
-    if not isinstance(value, str) or not value.strip() or "\0" in value:  # which no path and no address may hold
-        raise BadInput(setting.where, value, "is no text", "write one in quotes")
-    if kind is Path:
+    listed = get_origin(kind) is tuple
+    if setting.text:
+        value = [part.strip() for part in value.split(",")] if listed else _read_text(value, kind)
+    texts = value if listed and isinstance(value, list) else [value] if kind in (str, Path) else []
+    for each in texts:
+        if isinstance(each, str) and (not each.strip() or "\0" in each):  # which no path and no address may hold
+            problem, remedy = ("is no list of texts", 'write ["one", "two"]') if listed else ("is no text", _QUOTED)
+            raise BadInput(setting.where, value, problem, remedy)
+    if kind is Path and isinstance(value, str):
         try:
-            return setting.folder / Path(value).expanduser()
+            return str(setting.folder / Path(value).expanduser())
         except RuntimeError:
             raise BadInput(setting.where, value, "names no user's folder", "write the whole path") from None
     return value
 
 
-def _bool(setting: Setting) -> bool:
-    value = setting.value
-    boolean = _BOOLS.get(value.strip().lower()) if setting.text else value
-    if not isinstance(boolean, bool):
-        raise BadInput(setting.where, value, "is neither true nor false", "write true or false")
-    return boolean
+_QUOTED = "write one in quotes"
 
 
-def _number(setting: Setting, kind: type[int] | type[float]) -> float:
-    value, what = setting.value, "a whole number" if kind is int else "a number"
-    try:
-        number = kind(value) if setting.text or (type(value) is int and kind is float) else value
-    except (ValueError, OverflowError):  # TOML's whole numbers have no end
-        number = None
-    if type(number) is not kind or not -math.inf < number < math.inf:
-        raise BadInput(setting.where, value, f"is not {what}", f"write {what}")
-    return number
+def _read_text(value: str, kind: Any) -> Any:
+    """What a text stands for; itself where it stands for nothing of the kind."""
+    if kind is bool:
+        return _BOOLS.get(value.strip().lower(), value)
+    if kind in (int, float):
+        with suppress(ValueError):
+            return kind(value)
+    return value

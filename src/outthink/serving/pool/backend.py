@@ -108,6 +108,7 @@ class BackendSettings:
         models: names that it is asked for, empty for all that it lists.
         price: of its tokens, None for the published one, if there is any.
         energy: joules of its tokens, None where nobody knows.
+        parameters: weights read per token, None for what it tells.
         fields: what limited keys may send to it, and what bounds that.
     """
 
@@ -118,6 +119,7 @@ class BackendSettings:
     models: tuple[str, ...] = ()
     price: Pricing | None = None
     energy: Energy | None = None
+    parameters: int | None = None
     fields: FieldSettings = _FIELDS
 
     def __post_init__(self) -> None:
@@ -264,6 +266,8 @@ class Backend:
         self.limit = given.limit or ENDLESS
         self.named = given.models
         self.models: Sequence[str] = given.models
+        self.told: Mapping[str, int] = {}
+        """Weights of its models, as far as it tells them."""
         self.length_name: str | None = None
         """What caps a chat on a server of its kind, where that can be told."""
         self.health: Health = "unknown"

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from outthink.economics.tariff import Energy, Tariff
 from outthink.http.events import BOM, LONG
 from outthink.http.fields import decode
 from outthink.http.transport import Timeouts, TransportFault, read_to_end
+from outthink.http.usage import told_parameters
 from outthink.serving.pool.backend import (
     ENDLESS,
     Backend,
@@ -84,7 +85,8 @@ class BackendPool:
         self._tasks: list[asyncio.Task[None]] = []
         self._by_model: dict[str, list[Backend]] = {}
         self._stated = {
-            backend.url: (given.price, given.energy) for backend, given in zip(self.backends, backends, strict=True)
+            backend.url: (given.price, given.energy, given.parameters)
+            for backend, given in zip(self.backends, backends, strict=True)
         }
         self._fields = {backend.url: given.fields for backend, given in zip(self.backends, backends, strict=True)}
         self._rules: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], FieldRules] = {}
@@ -142,9 +144,13 @@ class BackendPool:
             rules = self._rules[known] = rules.named(dict(known[1]), len(urls)) if known[1] else rules
         return rules
 
-    def stated(self, url: str) -> tuple[Pricing | None, Energy | None]:
-        """What a backend's operator has said that its tokens cost."""
-        return self._stated.get(url, (None, None))
+    def stated(self, url: str) -> tuple[Pricing | None, Energy | None, int | None]:
+        """What a backend's operator has said that its tokens cost, and of its weights."""
+        return self._stated.get(url, (None, None, None))
+
+    def told(self, model: str, url: str) -> int | None:
+        """Weights that a backend tells of a model, None where it does not."""
+        return next((backend.told.get(model) for backend in self.backends if backend.url == url), None)
 
     def places(self, model: str) -> int | None:
         """Calls that the backends of a model take at once now, None for as many as come."""
@@ -307,6 +313,7 @@ class _HealthChecks:
             raise _CheckFailed(f"GET /models was answered with status {status}" + _hint(status))
         read = asyncio.to_thread(_models_in, content) if len(content) > LONG else None
         listed, backend.length_name = _models_in(content) if read is None else await read
+        backend.told = {name: count for name, count in listed.items() if count}
         missing = [name for name in backend.named if name not in listed]
         if missing and listed:
             raise _CheckFailed(f"it does not serve {', '.join(missing)} but {', '.join(listed)}"[:200])
@@ -353,11 +360,11 @@ class _HealthChecks:
             self._changed(backend)
 
 
-def _models_in(content: bytes) -> tuple[dict[str, None], str | None]:
-    """A list's models, and what caps a chat there, where that can be told. Raises _CheckFailed."""
+def _models_in(content: bytes) -> tuple[dict[str, int | None], str | None]:
+    """A list's models with their weights, and what caps a chat there, each where that is told. Raises _CheckFailed."""
     try:
         rows = decode(content.removeprefix(BOM))["data"]
-        listed = dict.fromkeys(str(row["id"]) for row in rows)
+        listed = {str(row["id"]): told_parameters(row) for row in rows}
         owners = [str(row["owned_by"]) for row in rows if "owned_by" in row]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise _CheckFailed("GET /models was answered with something else than a list of models") from None
@@ -400,8 +407,14 @@ class Tariffs:
         """The tariff of a model on a backend."""
         tariff = self._known.get((model, url))
         if tariff is None:
-            price, energy = self._pool.stated(url)
-            tariff = self._known[model, url] = Tariff.of(model, url=url, price=price, energy=energy)
+            price, energy, parameters = self._pool.stated(url)
+            tariff = Tariff.of(model, url=url, price=price, energy=energy)
+            told = self._pool.told(model, url)
+            if parameters is not None:
+                tariff = replace(tariff, parameters=parameters, source="given")
+            elif tariff.parameters is None and told is not None:
+                tariff = replace(tariff, parameters=told, source="server")
+            self._known[model, url] = tariff
         return tariff
 
     def bound(self, model: str) -> Tariff:

@@ -29,7 +29,7 @@ class FieldSettings:
         audio_tokens_per_second: of sound at most, None where nobody has said.
     """
 
-    setting: str = "[[backends]]"
+    setting: str = "[[serve.backends]]"
     length_name: str | None = None
     allow_fields: tuple[str, ...] = ()
     image_tokens: int | None = None
@@ -92,5 +92,5 @@ class FieldRules:
                 return each.audio_tokens_per_second is None
             return value.strip('["]') not in each.allow_fields
 
-        place = next((each.setting for each in self.settings if lacks(each)), "[[backends]]")
+        place = next((each.setting for each in self.settings if lacks(each)), "[[serve.backends]]")
         return f"leave it out, or have the proxy's operator set {place} {setting} = {value}"
