@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from outthink.core.errors import BadInput
 from outthink.http.errors import scrub
 from outthink.serving.chat.backends import Policies
 from outthink.serving.observe import logs, metrics, telemetry
+from outthink.serving.protocols import RequestRecord
 from outthink.serving.watch import Watcher
 from support.chat_server import ChatServer, Hang, chat, refusal, stream, whole
 from support.proxy_server import CHAT, ProxyServer
+
+ROOT = Path(__file__).parents[2]
 
 
 class RecordingWatcher(Watcher):
@@ -112,6 +116,44 @@ def test_metrics_count_what_was_spent_and_what_nobody_knows(backend: ChatServer,
     assert result["outthink_request_seconds_count", labels] == 3
     assert result["outthink_running_requests", ()] == 0
     assert result["outthink_backend_up", (proxy.pool.backends[0].url,)] == 1
+
+
+NAMED = {
+    "outthink_requests_total": {"endpoint", "model", "status", "strategy"},
+    "outthink_errors_total": {"status", "code"},
+    "outthink_stopped_total": {"strategy", "reason"},
+    "outthink_tokens_total": {"model", "strategy", "kind"},
+    "outthink_unknown_total": {"model", "strategy", "amount"},
+    **{f"outthink_{name}_total": {"model", "strategy"} for name in ("usd", "joules", "flops")},
+    "outthink_shadow_choices_total": {"same"},
+    "outthink_shadow_predicted_tokens_total": {"policy"},
+    "outthink_backend_up": {"url"},
+}
+HISTOGRAMS = ("outthink_request_seconds", "outthink_first_token_seconds", "outthink_request_samples")
+NOW = ("running_requests", "admitted_requests", "waiting_requests", "ready", "ledger_ok", "policy_ok")
+"""What dashboards and rules of those who watch the proxy name."""
+
+
+def test_names_and_labels_are_those_that_dashboards_know(proxy: ProxyServer) -> None:
+    counting = metrics.attach(proxy.app, Policies())
+    proxy.chat("tiny")
+    proxy.get("/no/such/path")
+    record = RequestRecord("rcpt-1", "key-1", CHAT, "tiny", "tiny", "single", "finished", 0.0, 1.0, 200)
+    counting.finished(
+        replace(record, prompt_tokens=3, completion_tokens=4, usd=0.1, joules=5.0, flops=1e9, first_seconds=0.2)
+    )
+    expected = {name: frozenset(labels) for name, labels in NAMED.items()}
+    for name in HISTOGRAMS:
+        expected |= dict.fromkeys((f"{name}_sum", f"{name}_count"), frozenset({"model", "strategy"}))
+        expected[f"{name}_bucket"] = frozenset({"model", "strategy", "le"})
+    expected |= dict.fromkeys((f"outthink_{name}" for name in NOW), frozenset())
+    text = proxy.get("/metrics").content.decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    assert {(sample.name, frozenset(sample.labels)) for sample in samples} == set(expected.items())
+    bounds = {sample.labels["le"] for sample in samples if sample.name == "outthink_request_seconds_bucket"}
+    assert {"0.005", "0.5", "1", "10", "300", "+Inf"} < bounds
+    documented = (ROOT / "docs" / "serve-observability.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in documented for name in (*NAMED, *HISTOGRAMS, *(f"outthink_{name}" for name in NOW)))
 
 
 def test_clients_cannot_make_new_series(backend: ChatServer, proxy: ProxyServer) -> None:

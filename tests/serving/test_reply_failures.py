@@ -216,7 +216,7 @@ def test_metrics_count_them_as_errors(backend: ChatServer, ledger: Charging) -> 
     with ProxyServer(backend.url, ledger=ledger) as proxy:
         metrics = attach(proxy.app, proxy.endpoints.backends.policies)
         ask(proxy, stream=True)
-        samples = [sample for family in metrics.collect() for sample in family.samples]
+        samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     stopped = {sample.labels["reason"]: sample.value for sample in samples if sample.name == "outthink_stopped_total"}
     assert stopped == {"error": 1}
 

@@ -1,21 +1,27 @@
 """Prometheus metrics at /metrics: what was asked, what it cost, how long it took, and how the parts are.
 
-Knows: finished requests, and what is read off the parts when somebody looks. Labels come from us and from the backends,
-never from a client's text, so there are only so many series. What is not known of a request is counted as unknown and
-adds nothing to a sum.
+Knows: finished requests, and what is read off the parts when somebody looks. Prometheus' client counts and writes.
+Labels come from us and from the backends, never from a client's text, so there are only so many series. What is not
+known of a request is counted as unknown and adds nothing to a sum.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from itertools import accumulate
+import re
+from collections.abc import Iterator
+from functools import cache, lru_cache, partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from outthink.core.request import CURRENCIES
 from outthink.serving.accounting import PASS
@@ -26,73 +32,44 @@ from outthink.serving.protocols import AdmittedRequest, Key, RequestRecord
 from outthink.serving.watch import Watcher
 from outthink.strategies import strategies
 
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric
-
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 SAMPLES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _TOKENS = ("prompt", "completion", "cancelled")
 _COSTS = {"usd": "dollars", "joules": "joules", "flops": "floating-point operations"}
-_AMOUNTS = (*_TOKENS, *_COSTS)
 _amounts = attrgetter("prompt_tokens", "completion_tokens", "cancelled_tokens", *_COSTS)
 _STOPPED = frozenset({"finished", "consensus", "first-m", "gave-up", "interrupted", "error"})
 _OTHER = "other"
+_WHOLE_BOUND = re.compile(rb'{le="(\d+)\.0"')
 
-Counts = tuple[str, str, tuple[str, ...], Iterable[tuple[tuple[str, ...], float]]]
-"""A counter's name and meaning, its labels, and what was counted by their values."""
-
-
-class Labels(NamedTuple):
-    """By what requests are told apart."""
-
-    model: str
-    strategy: str
-
-
-class Histogram:
-    """Counts by bucket, the last one without end, and the sum."""
-
-    __slots__ = ("bounds", "counts", "sum")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds, self.counts, self.sum = bounds, [0] * (len(bounds) + 1), 0.0
-
-    def add(self, value: float) -> None:
-        """One observation."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Upper bounds with the observations up to them."""
-        bounds = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
-        return [(bound, float(count)) for bound, count in zip(bounds, accumulate(self.counts), strict=True)]
-
-
-class Series:
-    """Sums over the requests that share everything by which they are told apart, and how often each amount is unknown.
-
-    Amounts are in the order of `_TOKENS` and `_COSTS`.
-    """
-
-    __slots__ = ("requests", "samples", "seconds", "sums", "unknown")
-
-    def __init__(self, seconds: Histogram, samples: Histogram) -> None:
-        self.seconds, self.samples, self.requests = seconds, samples, 0
-        self.sums: list[float] = [0] * len(_AMOUNTS)
-        self.unknown = [0] * len(_AMOUNTS)
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics(Watcher):
-    """A watcher that counts, and a Prometheus collector."""
+    """A watcher that counts, and a Prometheus collector of what the parts tell when somebody looks."""
 
     def __init__(self, app: App, policies: Policies) -> None:
-        self._app, self._policies = app, policies
-        self._series: dict[tuple[str, str, str, int, str], Series] = {}
-        """By model, strategy, endpoint, status and why they ended."""
-        self._seconds: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SECONDS))
-        self._first: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SECONDS))
-        self._samples: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SAMPLES))
-        self._running = 0
+        self._app, self._policies, self._running = app, policies, 0
+        self.registry = CollectorRegistry()
+        counter = partial(Counter, namespace="outthink", registry=self.registry)
+        histogram = partial(Histogram, namespace="outthink", registry=self.registry)
+        pair = ("model", "strategy")  # by what requests are told apart
+        # A series is looked up by its labels once a request, several times: in a cache that takes no lock.
+        self._requests = cache(counter("requests", "Requests answered.", ("endpoint", *pair, "status")).labels)
+        self._stopped = cache(counter("stopped", "Why requests ended.", ("strategy", "reason")).labels)
+        about = "Tokens read, written, and written for samples that were cancelled."
+        tokens = counter("tokens", about, ("kind", *pair))
+        about = "Requests of which an amount is not known; sums lack it."
+        self._unknown = cache(counter("unknown", about, (*pair, "amount")).labels)
+        costs = {name: counter(name, f"Spent in {unit}, where it is known.", pair) for name, unit in _COSTS.items()}
+        self._spent = [(f"{kind} tokens", cache(partial(tokens.labels, kind))) for kind in _TOKENS]
+        self._spent += [(name, cache(cost.labels)) for name, cost in costs.items()]
+        about = "Seconds to the end of a reply."
+        self._seconds = cache(histogram("request_seconds", about, pair, buckets=SECONDS).labels)
+        about = "Seconds to the first token of a stream."
+        self._first = cache(histogram("first_token_seconds", about, pair, buckets=SECONDS).labels)
+        about = "Samples drawn for a request."
+        self._samples = cache(histogram("request_samples", about, pair, buckets=SAMPLES).labels)
+        self.registry.register(self)
 
     def began(self, request: AdmittedRequest) -> None:
         """One more is being answered."""
@@ -104,100 +81,58 @@ class Metrics(Watcher):
         model = record.backend_model
         model = model if model in self._app.pool.names() else _OTHER
         strategy = strategy_of(record.strategy)
-        place = model, strategy, record.endpoint, record.status, stopped_of(record.stopped)
-        if (series := self._series.get(place)) is None:
-            labels = Labels(model, strategy)
-            series = self._series[place] = Series(self._seconds[labels], self._samples[labels])
-        series.requests += 1
-        series.seconds.add(record.seconds)
-        series.samples.add(record.samples)
+        self._requests(record.endpoint, model, strategy, record.status).inc()
+        self._stopped(strategy, stopped_of(record.stopped)).inc()
+        self._seconds(model, strategy).observe(record.seconds)
+        self._samples(model, strategy).observe(record.samples)
         if record.first_seconds is not None:
-            self._first[Labels(model, strategy)].add(record.first_seconds)
-        sums, unknown = series.sums, series.unknown
-        for at, amount in enumerate(_amounts(record)):
+            self._first(model, strategy).observe(record.first_seconds)
+        for (name, spent), amount in zip(self._spent, _amounts(record), strict=True):
             if amount is None:
-                unknown[at] += 1
-            else:
-                sums[at] += amount
+                self._unknown(model, strategy, name).inc()
+            elif amount:
+                spent(model, strategy).inc(amount)
 
     def collect(self) -> Iterator[Metric]:
-        """Everything, as Prometheus' client wants it."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
-        for name, about, names, counted in self._counters():
-            counter = CounterMetricFamily(f"outthink_{name}", about, labels=names)
-            for values, count in counted:
-                counter.add_metric(values, count)
-            yield counter
-        spreads = [
-            ("request_seconds", "Seconds to the end of a reply.", self._seconds),
-            ("first_token_seconds", "Seconds to the first token of a stream.", self._first),
-            ("request_samples", "Samples drawn for a request.", self._samples),
-        ]
-        for name, about, spread in spreads:
-            histogram = HistogramMetricFamily(f"outthink_{name}", about, labels=Labels._fields)
-            for labels, observed in spread.items():
-                histogram.add_metric(labels, observed.buckets(), observed.sum)
-            yield histogram
-        for name, about, value in self._now():
+        """What other parts have counted, and how they are now."""
+        app, shadow = self._app, self._policies.compared
+        about = "Error objects that clients have got, those of requests that were refused at the door included."
+        errors = CounterMetricFamily("outthink_errors", about, labels=("status", "code"))
+        for (status, code), count in app.failed.items():
+            errors.add_metric((str(status), code), count)
+        yield errors
+        # What a policy that is tried in the shadow would have done.
+        choices = CounterMetricFamily("outthink_shadow_choices", "Choices of the shadow policy.", labels=("same",))
+        for same, count in (("yes", shadow.agreed), ("no", shadow.differed), ("refused", shadow.refused)):
+            choices.add_metric((same,), count)
+        yield choices
+        about = "Tokens predicted for the requests that both policies have decided."
+        predicted = CounterMetricFamily("outthink_shadow_predicted_tokens", about, labels=("policy",))
+        for policy, tokens in (("active", shadow.active_tokens), ("shadow", shadow.shadow_tokens)):
+            predicted.add_metric((policy,), tokens)
+        yield predicted
+        ready = app.pool.ready and not app.stopping
+        for name, about, value in (
+            ("running_requests", "Requests that are being answered.", self._running),
+            ("admitted_requests", "Requests that have a place.", app.admission.active),
+            ("waiting_requests", "Requests that stand in line for a place.", app.admission.waiting),
+            ("ready", "1 where some backend is healthy and the proxy is not stopping.", ready),
+            ("policy_ok", "0 while a changed policy file cannot be used.", self._policies.problem is None),
+            ("ledger_ok", "0 while records cannot reach the database.", app.ledger.problem is None),
+        ):
             yield GaugeMetricFamily(f"outthink_{name}", about, value=value)
         health = GaugeMetricFamily("outthink_backend_up", "Whether a backend is healthy.", labels=("url",))
-        for url, healthy in self._app.pool.health():
+        for url, healthy in app.pool.health():
             health.add_metric((url,), healthy)
         yield health
 
-    def _counters(self) -> Iterator[Counts]:
-        """What was counted since the start."""
-        pair = Labels._fields
-        requests, stopped = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
-        sums, unknown = defaultdict[tuple[str, str, str], float](float), Counter[tuple[str, ...]]()
-        for (model, strategy, endpoint, status, reason), series in self._series.items():
-            requests[endpoint, model, strategy, str(status)] += series.requests
-            stopped[strategy, reason] += series.requests
-            for amount, total, missing in zip(_AMOUNTS, series.sums, series.unknown, strict=True):
-                if total:
-                    sums[model, strategy, amount] += total
-                if missing:
-                    unknown[model, strategy, f"{amount} tokens" if amount in _TOKENS else amount] += missing
-        yield "requests", "Requests answered.", ("endpoint", *pair, "status"), requests.items()
-        yield "stopped", "Why requests ended.", ("strategy", "reason"), stopped.items()
-        about = "Tokens read, written, and written for samples that were cancelled."
-        yield "tokens", about, (*pair, "kind"), [each for each in sums.items() if each[0][2] in _TOKENS]
-        about = "Requests of which an amount is not known; sums lack it."
-        yield "unknown", about, (*pair, "amount"), unknown.items()
-        for currency, unit in _COSTS.items():
-            costs = {place[:2]: cost for place, cost in sums.items() if place[2] == currency}
-            yield currency, f"Spent in {unit}, where it is known.", pair, costs.items()
-        about = "Error objects that clients have got, those of requests that were refused at the door included."
-        failed = {(str(status), code): count for (status, code), count in self._app.failed.items()}
-        yield "errors", about, ("status", "code"), failed.items()
-        # What a policy that is tried in the shadow would have done.
-        shadow = self._policies.compared
-        choices = {("yes",): shadow.agreed, ("no",): shadow.differed, ("refused",): shadow.refused}
-        yield "shadow_choices", "Choices of the shadow policy.", ("same",), choices.items()
-        about = "Tokens predicted for the requests that both policies have decided."
-        tokens = {("active",): shadow.active_tokens, ("shadow",): shadow.shadow_tokens}
-        yield "shadow_predicted_tokens", about, ("policy",), tokens.items()
-
-    def _now(self) -> Iterator[tuple[str, str, float]]:
-        app = self._app
-        yield "running_requests", "Requests that are being answered.", self._running
-        yield "admitted_requests", "Requests that have a place.", app.admission.active
-        yield "waiting_requests", "Requests that stand in line for a place.", app.admission.waiting
-        ready = app.pool.ready and not app.stopping
-        yield "ready", "1 where some backend is healthy and the proxy is not stopping.", ready
-        yield "policy_ok", "0 while a changed policy file cannot be used.", self._policies.problem is None
-        yield "ledger_ok", "0 while records cannot reach the database.", app.ledger.problem is None
-
     async def handle(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """GET /metrics, for keys made for it and for admins."""
-        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-
         if not key.metrics:
             check_admin(key)
-        registry = CollectorRegistry()
-        registry.register(self)
-        return web.Response(body=generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+        # Rules of those who watch name the buckets as we have always written them: le="10", not le="10.0".
+        body = _WHOLE_BOUND.sub(rb'{le="\1"', generate_latest(self.registry))
+        return web.Response(body=body, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 def attach(app: App, policies: Policies) -> Metrics:
