@@ -63,7 +63,7 @@ define install
 endef
 
 $(CORE): pyproject.toml | $(BIN)/python
-	$(call install,--editable '.[local$(comma)calibrate]')
+	$(call install,--editable '.[local$(comma)calibrate$(comma)report]')
 
 $(TEST): pyproject.toml | $(BIN)/python
 	$(call install,--editable '.[local$(comma)datasets]' --group test --group lint)

@@ -258,7 +258,8 @@ def _argument(action: argparse.Action) -> str:
         value = "{" + ",".join(map(str, action.choices)) + "}"
     if not action.option_strings:
         return f"`{_cell(value)}`"
-    return f"`{_cell(action.option_strings[-1] + ('' if action.nargs == 0 else f' {value}'))}`"
+    written = "" if action.nargs == 0 else f" [{value}]" if action.nargs == "?" else f" {value}"
+    return f"`{_cell(action.option_strings[-1] + written)}`"
 
 
 def _cell(text: str) -> str:

@@ -145,11 +145,29 @@ def test_nothing_is_half_written(cli, traces, tmp_path) -> None:
 
 
 def test_the_report_stands_alone(cli, traces, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
     page = tmp_path / "report.html"
     assert cli("compare", traces, "--seeds", 1, "--html", page, "--plot").code == 0
     text = page.read_text()
     assert "<svg" in text
     assert "https://" not in text.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize(("name", "first"), [("plot.svg", b"<svg"), ("plot.png", b"\x89PNG"), ("plot.pdf", b"%PDF")])
+def test_a_plot_is_a_file_by_its_suffix(cli, traces, tmp_path, name, first) -> None:
+    pytest.importorskip("matplotlib")
+    done = cli("compare", traces, "--seeds", 1, "--strategy", "self-consistency:n=4", "--plot", tmp_path / name)
+    assert done.code == 0, done.err
+    assert (tmp_path / name).read_bytes().startswith(first)
+    assert "│" not in done.out, "nothing is drawn in the terminal"
+
+
+@pytest.mark.parametrize(("name", "said"), [("plot.gif", ".svg, .png, .pdf"), ("none/plot.svg", "does not exist")])
+def test_a_plot_that_cannot_be_written_is_refused_at_once(cli, traces, tmp_path, name, said) -> None:
+    done = cli("compare", traces, "--plot", tmp_path / name)
+    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
+    assert "--plot" in done.err
+    assert said in done.err
 
 
 def test_slower_servers_take_longer(cli, traces) -> None:

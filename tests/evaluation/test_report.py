@@ -5,10 +5,16 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
+pytest.importorskip("matplotlib")
+
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -16,7 +22,7 @@ from rich.console import Console
 from outthink.core.errors import BadInput
 from outthink.evaluation.report.axis import COLOURS, METRICS, Axis, short
 from outthink.evaluation.report.html import embed, render
-from outthink.evaluation.report.plot import draw
+from outthink.evaluation.report.plot import draw, write
 from outthink.evaluation.report.table import panels, show, strategies
 from outthink.evaluation.report.terminal import terminal_plot
 
@@ -80,7 +86,7 @@ def test_the_plot_is_a_standalone_picture(report_rows: Rows, x: str, log: bool) 
     assert "prefers-color-scheme:dark" in svg
     assert "var(" not in svg  # viewers that know no variables would draw in black
     assert "paint-order" not in svg  # and those that know no such order would paint outlines over letters
-    assert not re.findall(r'(?:href|src|url)\s*[=(]\s*["\']?(?!#)', svg), "nothing from outside"
+    assert not re.findall(r'(?:href|src|url)\s*[=(]\s*["\']?(?![#"\'])', svg), "nothing from outside"
     titles = [element.text or "" for element in root.iter(f"{SVG}title")][1:]
     assert len([title for title in titles if "oracle" not in title]) == 26
     assert "greedy, n = 1: 25.0 % [21.0, 30.0], " in titles[0] + "".join(titles)
@@ -93,7 +99,8 @@ def _boxes(svg: str) -> list[tuple[float, float, float, float]]:
     for element in ET.fromstring(svg).iter(f"{SVG}text"):
         width = 6.0 * len(element.text or "")
         x, y = float(element.get("x", 0)), float(element.get("y", 0))
-        left = x - {"start": 0.0, "middle": width / 2, "end": width}[element.get("text-anchor", "start")]
+        anchor = re.search(r"text-anchor: (\w+)", element.get("style", ""))
+        left = x - {"start": 0.0, "middle": width / 2, "end": width}[anchor[1] if anchor else "start"]
         boxes.append((left, left + width, y - 8, y))
     return boxes
 
@@ -107,6 +114,40 @@ def test_no_text_lies_on_another(report_rows: Rows, x: str) -> None:
         assert right <= 960
         for other in boxes[index + 1 :]:
             assert right <= other[0] or other[1] <= left or bottom <= other[2] or other[3] <= top
+
+
+@pytest.mark.parametrize("form", ["svg", "png", "pdf"])
+def test_equal_rows_give_equal_bytes_whatever_matplotlib_is_told(report_rows: Rows, form: str) -> None:
+    import matplotlib
+
+    before = write(report_rows, form)
+    with matplotlib.rc_context({"font.size": 30.0, "axes.edgecolor": "red", "svg.fonttype": "path"}):
+        assert write(report_rows, form) == before
+        assert matplotlib.rcParams["font.size"] == 30.0
+    assert before.startswith({"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}[form])
+    assert matplotlib.__version__.encode() not in before
+    assert f"{datetime.now(UTC):%Y}".encode() not in before
+
+
+def test_a_name_is_drawn_as_it_is_written(report_rows: Rows) -> None:
+    names = {"$x$": "oracle", "深い": "greedy"}
+    rows = [
+        item | {"strategy": shown} for item in report_rows for shown, name in names.items() if item["strategy"] == name
+    ]
+    texts = {element.text for element in ET.fromstring(draw(rows)).iter(f"{SVG}text")}
+    assert set(names) < texts
+
+
+def test_matplotlib_is_loaded_when_something_is_drawn_and_pyplot_never() -> None:
+    code = """
+import sys
+from outthink.evaluation.report import html, plot, terminal
+loaded = ["matplotlib" in sys.modules]
+plot.draw([{"traces": "a", "strategy": "esc", "n": 1, "accuracy": 0.5, "tokens": 10.0}])
+print([*loaded, "matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[False, True, False]"
 
 
 def test_unknown_costs_are_left_out_of_the_plot(report_rows: Rows) -> None:
@@ -136,7 +177,8 @@ def test_the_page_holds_everything_and_asks_for_nothing(report_rows: Rows) -> No
         assert fact in page
     assert "gone" not in page
     assert "default-src 'none'" in page
-    assert set(re.findall(r"https?://[^\"' ]+", page)) == {"http://www.w3.org/2000/svg"}
+    names = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\"' ]+", page)) == names
     ids = re.findall(r'\sid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert page.count('<tr data-row="') == len(report_rows)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("matplotlib")
+
 from outthink.evaluation.report.html import render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -51,7 +53,7 @@ READER = """
   seen.keys = all('.key[data-key="oracle"]').every((item) => item.getAttribute("aria-pressed") === "false");
   key.dispatchEvent(new MouseEvent("click", { bubbles: true }));
   seen.after = visible();
-  const mark = one('.chart:not([hidden]) [data-strategy="adaptive-consistency"] .point');
+  const mark = one('.chart:not([hidden]) .point[data-strategy="adaptive-consistency"]');
   mark.focus();
   seen.focused = document.activeElement === mark;
   seen.tip = one("#tip").hidden ? null : one("#tip").innerText;

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("matplotlib")
+
 from outthink.evaluation.report.html import page, render
 from support.policies import policy
 

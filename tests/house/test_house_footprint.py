@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 MOST = 24
 HEAVY = {"numpy", "pyarrow", "httpx2", "httpcore2", "pydantic", "rich", "sympy", "math_verify", "genai_prices"}
+HEAVY |= {"matplotlib"}
 NEVER = {"torch", "transformers", "litellm"}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from outthink.cli.options import passing_bar, print_plot, refuse_unwritable, write_whole
 from outthink.core.errors import BadInput
+from outthink.core.plugins import need_extra
 
 _EPILOG = """outthink calibrate TRACES... --out policy.json
 outthink calibrate --check policy.json TRACES...
@@ -128,6 +129,8 @@ def run_policy(chosen: argparse.Namespace) -> int:
     from rich.console import Console
 
     refuse_unwritable(chosen, "html")
+    if chosen.html:
+        need_extra("report", "--html", str(chosen.html), load=False)
     policy = Policy.load(chosen.policy)
     show(policy, Console())
     print_plot(rows(policy))

@@ -33,6 +33,7 @@ from outthink.cli.options import (
 )
 from outthink.cli.samples import chosen_columns, dataset_arguments
 from outthink.core.errors import BadInput, EngineError
+from outthink.core.plugins import need_extra
 
 if TYPE_CHECKING:
     from outthink.configuration.models import ModelChoice
@@ -147,6 +148,8 @@ async def _run(chosen: argparse.Namespace, model: ModelChoice, datasets: list[Da
             raise EngineError(f"{error}; what was run is kept: run the same command again to go on") from error
 
 
+_TERMINAL = Path("-")
+_PICTURES = (".svg", ".png", ".pdf")
 _EPILOG = """defaults of the time model: stream=50,total=2000,prefill=5000 tokens a second, concurrency 8
 with --live, TRACES are data sets, as `outthink record` takes them"""
 
@@ -176,7 +179,14 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--answer", choices=ANSWERS, help="kind of answer (default: by the problems; with --live as record)")
     add("--json", type=Path, metavar="FILE", help="write the rows")
     add("--html", type=Path, metavar="FILE", help="write an interactive report")
-    add("--plot", action="store_true", help="draw accuracy against tokens in the terminal")
+    add(
+        "--plot",
+        nargs="?",
+        type=Path,
+        const=_TERMINAL,
+        metavar="FILE",
+        help="draw accuracy against tokens: to a .svg, .png or .pdf file, or in the terminal",
+    )
     _live_arguments(parser)
 
 
@@ -184,6 +194,11 @@ def run_compare(chosen: argparse.Namespace) -> int:
     """Replay, or run on an engine; print the table, write the files."""
     refuse_below_one(chosen, "seeds", "ahead", "concurrency")
     refuse_unwritable(chosen, "json", "html")
+    picture = None if chosen.plot == _TERMINAL else chosen.plot
+    if picture is not None:
+        _check_picture(chosen)
+    if drawn := chosen.html or picture:
+        need_extra("report", "--html" if chosen.html else "--plot", str(drawn), load=False)
     _check_policy(chosen)
     if chosen.live:
         rows, about = _run_live(chosen)
@@ -197,7 +212,19 @@ def run_compare(chosen: argparse.Namespace) -> int:
 
         names = ", ".join(sorted({row["traces"] for row in rows}))
         write_whole(chosen.html, render(rows, {"title": "What accuracy costs", "traces": names} | about))
+    if picture is not None:
+        from outthink.evaluation.report.plot import write
+
+        write_whole(picture, write(rows, picture.suffix[1:], title="What accuracy costs"))
     return 0
+
+
+def _check_picture(chosen: argparse.Namespace) -> None:
+    """BadInput for a file of --plot that could not be written, or whose suffix says nothing."""
+    if chosen.plot.suffix not in _PICTURES:
+        remedy = f"name a file with one of {', '.join(_PICTURES)}; to draw in the terminal, put --plot after TRACES"
+        raise BadInput("--plot", str(chosen.plot), "has no suffix of a figure", remedy)
+    refuse_unwritable(chosen, "plot")
 
 
 def _check_policy(chosen: argparse.Namespace) -> None:
@@ -266,5 +293,5 @@ def _print(chosen: argparse.Namespace, rows: list[Row], about: dict[str, str]) -
 
     show(rows, Console())
     print("; ".join(f"{name}: {value}" for name, value in about.items()))
-    if chosen.plot:
+    if chosen.plot == _TERMINAL:
         print_plot(rows)

@@ -216,10 +216,10 @@ def refuse_unwritable(chosen: argparse.Namespace, *names: str) -> None:
             raise BadInput(f"--{name}", str(path), "cannot be written", "check the permissions")
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file at once or not at all; BadInput where it cannot be written."""
     try:
-        write_file(path, text)
+        write_file(path, content)
     except OSError as error:
         remedy = "check the folder and the space there"
         raise BadInput("file", str(path), f"cannot be written ({error.strerror})", remedy) from None

@@ -73,18 +73,20 @@ def _typed(hint: Any, value: Any) -> Any:
     return hint(value) if hint in (str, int, float) else value  # a Literal is checked by what holds it
 
 
-def write_file(path: Path, text: str) -> None:
+def write_file(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all, each lone surrogate as U+FFFD; a device, pipe or link is written to.
 
     Raises OSError.
     """
+    if isinstance(content, str):
+        content = writable(content).replace("\n", os.linesep).encode()
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        path.write_text(writable(text), encoding="utf-8")
+        path.write_bytes(content)
         return
     # The process's number keeps two writers of one file apart: each replaces it by a draft of its own.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(writable(text), encoding="utf-8")
+        draft.write_bytes(content)
         os.replace(draft, path)
     except OSError:
         draft.unlink(missing_ok=True)

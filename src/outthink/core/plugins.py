@@ -154,6 +154,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "serve": ("aiohttp", "jsonschema", "prometheus_client"),
     "telemetry": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
     "postgres": ("psycopg",),
+    "report": ("matplotlib",),
 }
 """Extra to the modules without which what it is for does not run."""
 _TORCH = ("transformers", "train")

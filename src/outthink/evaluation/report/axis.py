@@ -7,7 +7,6 @@ A contender is a number here, and beyond the palette shapes keep contenders apar
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,17 +16,16 @@ _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A cost that rows have: its key, the title of its axis and the unit behind a number."""
+    """A cost that rows have: the title of its axis and the unit behind a number."""
 
-    key: str
     title: str
     unit: str
 
 
 METRICS = {
-    "tokens": Metric("tokens", "generated tokens per problem", "tokens"),
-    "flops": Metric("flops", "floating-point operations per problem", "FLOPs"),
-    "seconds": Metric("seconds", "seconds per problem", "s"),
+    "tokens": Metric("generated tokens per problem", "tokens"),
+    "flops": Metric("floating-point operations per problem", "FLOPs"),
+    "seconds": Metric("seconds per problem", "s"),
 }
 
 
@@ -109,86 +107,42 @@ COLOURS = (
     ("#2f93c8", "#a5dcff"),
     ("#6b7a12", "#c3d05a"),
 )
-# Unit shapes, centred, of about equal area; `circle` is the baseline's.
-SHAPES = {
-    "circle": "M0-1A1 1 0 1 1 0 1A1 1 0 1 1 0-1Z",
-    "square": "M-.9-.9H.9V.9H-.9Z",
-    "up": "M0-1.2L1.1.8H-1.1Z",
-    "diamond": "M0-1.3L1.3 0 0 1.3-1.3 0Z",
-    "down": "M0 1.2L1.1-.8H-1.1Z",
-    "hexagon": "M-1.1 0L-.55-.95H.55L1.1 0 .55.95H-.55Z",
-    "plus": "M-.4-1.2H.4V-.4H1.2V.4H.4V1.2H-.4V.4H-1.2V-.4H-.4Z",
-    "left": "M-1.2 0L.8-1.1V1.1Z",
-    "right": "M1.2 0L-.8-1.1V1.1Z",
-    "star": "M0-1.5L.4-.5 1.43-.46.62.18.88 1.2 0 .6-.88 1.2-.62.18-1.43-.46-.4-.5Z",
-}
-_CONTENDERS = ("square", "up", "diamond", "down", "hexagon", "plus", "left", "right")
-_VARIABLE = re.compile(r"var\(--(\w+)\)")
-_FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
-
-
-def shape(colour: int | None, *, star: bool = False) -> str:
-    """Name of the marker of a contender, of the baseline (None), or of a reference point."""
-    if star:
-        return "star"
-    # Shifted once a lap, so that contender 9 differs from contender 1 in shape where it shares its colour.
-    return "circle" if colour is None else _CONTENDERS[(colour + colour // len(COLOURS)) % len(_CONTENDERS)]
-
-
-def colour_class(colour: int | None) -> str:
-    """CSS class of a contender; the references are drawn in ink."""
-    return "ink" if colour is None else f"c{colour % len(COLOURS)}"
-
-
+# A square, triangles, a diamond, ... as matplotlib calls them; a circle is the baseline's, a star a reference point's.
+_MARKERS = "s^DvhP<>"
 _SHADES = {
     "bg": ("#ffffff", "#14171c"),
     "ink": ("#1f2328", "#e8eaed"),
     "muted": ("#626b76", "#a0a7b1"),
     "grid": ("#e9ecef", "#2a2f37"),
-    "edge": ("#dde1e6", "#2a2f37"),
-    "band": (".10", ".16"),
+    "edge": ("#dde1e6", "#2b3038"),
     **{f"c{index}": pair for index, pair in enumerate(COLOURS)},
 }
-"""What the rules of a chart name, on a light ground and on a dark one."""
-_RULES = {
-    "": f"font-family:{_FONT};font-size:12px",
-    " text": "fill:var(--ink);font-variant-numeric:tabular-nums",
-    " .muted": "fill:var(--muted)",
-    " .small": "font-size:11px",
-    " .title": "font-size:19px;font-weight:650;letter-spacing:-.01em",
-    " .head": "font-size:13.5px;font-weight:600",
-    " .card": "fill:var(--bg);stroke:var(--edge)",
-    " .grid": "stroke:var(--grid);fill:none",
-    " .axis": "stroke:var(--muted);fill:none",
-    " .ground": "fill:var(--bg)",
-    " .ink": "color:var(--ink)",
-    **{f" .c{index}": f"color:var(--c{index})" for index in range(len(COLOURS))},
-    " .line": "fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round;stroke-linecap:round",
-    " .oracle .line": "stroke-width:1.5;stroke-dasharray:2 5;opacity:.75",
-    " .band": "fill:currentColor;opacity:var(--band)",
-    " .whisker": "stroke:currentColor;stroke-width:1.25;opacity:.32;fill:none",
-    " .mark": "fill:currentColor;stroke:var(--bg);stroke-width:.3",
-}
+"""What a page's rules name, on a light ground and on a dark one."""
+GROUND, INK, MUTED, GRID, EDGE = (_SHADES[name][0] for name in ("bg", "ink", "muted", "grid", "edge"))
+FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
+
+
+def marker(contender: int | None, *, star: bool = False) -> str:
+    """Marker of a contender, of the baseline (None), or of a reference point."""
+    if star:
+        return "*"
+    # Shifted once a lap, so that contender 9 differs from contender 1 in shape where it shares its colour.
+    return "o" if contender is None else _MARKERS[(contender + contender // len(COLOURS)) % len(_MARKERS)]
+
+
+def colour(contender: int | None) -> str:
+    """Colour of a contender; the references are drawn in ink."""
+    return INK if contender is None else COLOURS[contender % len(COLOURS)][0]
+
+
+def night(scope: str = ".outthink") -> str:
+    """Style sheet that gives figures their dark shades where the reader wants them."""
+    shades = [(kind, *pair) for pair in _SHADES.values() for kind in ("fill", "stroke")]
+    rules = (f'{scope} [style*="{kind}: {day}"]{{{kind}:{dark}!important}}' for kind, day, dark in shades)
+    return f"@media(prefers-color-scheme:dark){{{''.join(rules)}}}"
 
 
 def style(scope: str = ".outthink") -> str:
-    """Style sheet of a chart in a page, every rule under `scope`, following the reader's colour scheme.
-
-    The colours are variables, which the page uses too.
-    """
+    """The same for a page, whose own rules use the shades as variables."""
     light, dark = ("".join(f"--{name}:{pair[place]};" for name, pair in _SHADES.items()) for place in (0, 1))
-    sheet = "".join(f"{scope}{selector}{{{body}}}" for selector, body in _RULES.items())
-    return f"{scope}{{{light}}}{sheet}@media(prefers-color-scheme:dark){{{scope}{{{dark}}}}}"
-
-
-def style_alone(scope: str = ".outthink") -> str:
-    """The same for a chart that is a file of its own: colours are written out, since many viewers know no variables."""
-
-    def written(selector: str, body: str, *, dark: bool) -> str:
-        return f"{scope}{selector}{{{_VARIABLE.sub(lambda found: _SHADES[found[1]][dark], body)}}}"
-
-    sheet = "".join(written(selector, body, dark=False) for selector, body in _RULES.items())
-    # The shades in a rule decide; what it says besides holds for both.
-    parts = {name: ";".join(part for part in body.split(";") if "var(" in part) for name, body in _RULES.items()}
-    night = "".join(written(selector, body, dark=True) for selector, body in parts.items() if body)
-    return f"{sheet}@media(prefers-color-scheme:dark){{{night}}}"
+    return f"{scope}{{font-family:{FONT};{light}}}@media(prefers-color-scheme:dark){{{scope}{{{dark}}}}}{night(scope)}"

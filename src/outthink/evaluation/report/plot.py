@@ -1,66 +1,27 @@
-"""Accuracy against compute as one standalone SVG: title, legend and a panel for each traces file.
+"""Accuracy against compute as one figure: title, legend and a panel for each traces file.
 
-Knows: the page, its legend, and how a panel looks inside its frame: grid, bands, lines, whiskers, marks of one traces
-file. Does not know where rows come from, or scripts.
+Knows: the page, its legend, and how a panel looks inside its frame: bands, lines, whiskers, marks of one traces file.
+Does not know where rows come from, or scripts; how a figure is written is `figure`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 from outthink.core.errors import BadInput
-from outthink.evaluation.report.axis import METRICS, SHAPES, Axis, colour_class, shape, short, style_alone
+from outthink.evaluation.report.axis import GROUND, METRICS, MUTED, Axis, colour, marker, short
+from outthink.evaluation.report.figure import MARGIN, Canvas, settings
 from outthink.evaluation.report.table import Panel, Point, Row, Series, panels, strategies
 from outthink.strategies.defaults import BASELINE, GREEDY, ORACLE
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH, _GUTTER = 960.0, 40.0  # of the page, and left of a panel, for the accuracies
 _HEADROOM = 0.22  # of the contenders' range: how much of an oracle above them is worth its space
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Where a panel lies, and what its axes mean (pixels)."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-    metric: str
-    x: Axis
-    y: Axis
-
-    @classmethod
-    def fit(
-        cls, panel: Panel, box: tuple[float, float, float, float], metric: str, costs: Sequence[float], *, log: bool
-    ) -> _Frame:
-        """Axes that show `costs` and all contenders with their intervals; an oracle far above leaves at the top."""
-        left, top, width, height = box
-        shown = [p for series in panel.series for p in series.points if p.get(metric) is not None]
-        ours = [p for p in shown if p.row["strategy"] != ORACLE] or shown
-        low = min((p.low for p in ours), default=0.0)
-        high = max((p.high for p in ours), default=1.0)
-        span = max(high - low, 0.05)
-        ceiling = max((p.high for p in shown), default=1.0)
-        high = min(1.0, high + 0.05 * span if ceiling <= high else min(ceiling + 0.05 * span, high + _HEADROOM * span))
-        y = Axis(max(0.0, low - 0.06 * span), high, top + height, top)
-        x = Axis.around(costs, left, left + width, log=log)
-        return cls(left, top, width, height, metric, x, y)
-
-    def place(self, point: Point) -> tuple[float, float] | None:
-        """Coordinates of a point, None where its cost is unknown."""
-        cost = point.get(self.metric)
-        return None if cost is None else (self.x.at(cost), self.y.at(point.accuracy))
-
-
-def text(x: float, y: float, content: str, classes: str = "", anchor: str = "start") -> str:
-    """An SVG text element."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{classes}" text-anchor="{anchor}">{escape(content)}</text>'
-
-
-def mark(x: float, y: float, name: str, size: float = 4.2) -> str:
-    """A marker shape."""
-    return f'<path class="mark" transform="translate({x:.1f} {y:.1f}) scale({size})" d="{SHAPES[name]}"/>'
+_NOTE = "Band and bars: 95 % bootstrap interval over problems. Upper scale: samples of self-consistency."
 
 
 def describe(point: Point, metric: str) -> str:
@@ -72,147 +33,161 @@ def describe(point: Point, metric: str) -> str:
     return f"{row['strategy']}, n = {point.n}: {100 * point.accuracy:.1f} %{interval}, {spent}"
 
 
-def _grid(frame: _Frame) -> Iterator[str]:
-    right, bottom = frame.left + frame.width, frame.top + frame.height
-    for value in frame.y.ticks(9):
-        y = frame.y.at(value)
-        yield f'<path class="grid" d="M{frame.left:.1f} {y:.1f}H{right:.1f}"/>'
-        yield text(frame.left - 8, y + 4, f"{100 * value:g} %", "muted", "end")
-    for value in frame.x.ticks(max(3, int(frame.width / 62))):
-        x = frame.x.at(value)
-        yield f'<path class="grid" d="M{x:.1f} {frame.top:.1f}V{bottom:.1f}"/>'
-        yield text(x, bottom + 18, short(value), "muted", "middle")
-    yield f'<path class="axis" d="M{frame.left:.1f} {bottom:.1f}H{right:.1f}"/>'
-    yield text(frame.left + frame.width / 2, bottom + 38, METRICS[frame.metric].title, "muted", "middle")
+def _look(strategy: str, contender: int | None) -> dict[str, Any]:
+    """How a strategy's line and its marks are drawn."""
+    look: dict[str, Any] = {"color": colour(contender), "linewidth": 2.0, "solid_capstyle": "round"}
+    look |= {"marker": marker(contender, star=strategy == GREEDY), "markeredgecolor": GROUND, "markeredgewidth": 0.8}
+    look["markersize"] = {GREEDY: 12.0, ORACLE: 5.0}.get(strategy, 8.0)
+    if strategy == ORACLE:
+        look |= {"linewidth": 1.5, "linestyle": (0, (0.1, 3.5)), "dash_capstyle": "round"}
+    return look
 
 
-def _rungs(frame: _Frame, baseline: Series | None) -> Iterator[str]:
-    """The baseline's sizes along the upper edge: a second scale, in samples."""
-    last, room = None, 0
-    for point in baseline.points if baseline else ():
-        spot = frame.place(point)
-        if spot is None or (last is not None and spot[0] - last < room):
-            continue
-        yield f'<path class="axis" d="M{spot[0]:.1f} {frame.top - 4:.1f}v4"/>'
-        content = f"n = {point.n}" if last is None else str(point.n)
-        yield text(spot[0], frame.top - 9, content, "muted small", "middle")
-        last, room = spot[0], 30 if last is None else 18  # the first label is wider
+class _Frame:
+    """A panel's axes: those of matplotlib, and where a value lies in pixels."""
+
+    def __init__(self, axes: Axes, width: float, panel: Panel, metric: str, costs: Sequence[float], log: bool) -> None:
+        shown = [p for series in panel.series for p in series.points if p.get(metric) is not None]
+        ours = [p for p in shown if p.row["strategy"] != ORACLE] or shown
+        low, high = min(p.low for p in ours), max(p.high for p in ours)
+        span, ceiling = max(high - low, 0.05), max(p.high for p in shown)
+        # An oracle far above the contenders leaves at the top.
+        high = min(1.0, high + 0.05 * span if ceiling <= high else min(ceiling + 0.05 * span, high + _HEADROOM * span))
+        self.axes, self.metric, self.top = axes, metric, high
+        y, self.x = Axis(max(0.0, low - 0.06 * span), high, 0, 1), Axis.around(costs, 0, width, log=log)
+        axes.set(xscale="log" if log else "linear", xlim=(self.x.low, self.x.high), ylim=(y.low, y.high))
+        across, up = self.x.ticks(max(3, int(width / 62))), y.ticks(9)
+        axes.set_xticks(across, labels=map(short, across))
+        axes.set_yticks(up, labels=[f"{100 * value:g} %" for value in up])
+        axes.minorticks_off()
+        axes.set_xlabel(METRICS[metric].title, labelpad=8)
+
+    def spots(self, series: Series | None) -> list[tuple[Point, float]]:
+        """Points of a known cost, with it."""
+        points = series.points if series else ()
+        return [(point, cost) for point in points if (cost := point.get(self.metric)) is not None]
+
+    def rungs(self, baseline: Series | None) -> None:
+        """The baseline's sizes along the upper edge: a second scale, in samples."""
+        last, room, kept = -1e9, 0, list[tuple[float, str]]()
+        for point, cost in self.spots(baseline):
+            if self.x.at(cost) - last >= room:
+                kept.append((cost, str(point.n) if kept else f"n = {point.n}"))
+                last, room = self.x.at(cost), 18 if len(kept) > 1 else 30  # the first label is wider
+        upper = self.axes.secondary_xaxis("top")
+        upper.set_xticks([cost for cost, _ in kept], labels=[label for _, label in kept], fontsize=11)
+        upper.minorticks_off()
+        upper.spines["top"].set_visible(False)
+
+    def draw(self, series: Series, number: int, layer: float) -> None:
+        """Band, line, whiskers and marks of a strategy, the `number`th of the legend."""
+        spots, look = self.spots(series), _look(series.strategy, series.colour)
+        oracle, alone = series.strategy == ORACLE, len(spots) < 2
+        band, line = series.strategy == BASELINE and not alone, f"line-{number}"
+        costs = [cost for _, cost in spots]
+        if band:
+            low, high = [point.low for point, _ in spots], [point.high for point, _ in spots]
+            self.axes.fill_between(
+                costs, low, high, color=look["color"], alpha=0.1, linewidth=0, zorder=layer, gid=line
+            )
+        if not alone:
+            accuracies = [point.accuracy for point, _ in spots]
+            self.axes.plot(costs, accuracies, **look | {"marker": ""}, zorder=layer, gid=line)
+        inside = [(point, cost) for point, cost in spots if point.accuracy <= self.top]  # `leaving` names the others
+        if not oracle and not band:
+            ends = [point.low for point, _ in inside], [min(self.top, point.high) for point, _ in inside]
+            costs = [cost for _, cost in inside]
+            self.axes.vlines(costs, *ends, color=look["color"], alpha=0.32, linewidth=1.25, zorder=layer, gid=line)
+        if inside:
+            look |= {"linestyle": "", "clip_on": False, "zorder": layer + 0.5}
+            gid = "-".join(("marks", *(str(point.place) for point, _ in inside)))
+            self.axes.plot([cost for _, cost in inside], [point.accuracy for point, _ in inside], **look, gid=gid)
+
+    def leaving(self, oracle: Series | None, number: int) -> None:
+        """Where the oracle leaves the panel, say how far it goes."""
+        spots = self.spots(oracle)
+        after = next((place for place, (point, _) in enumerate(spots) if point.accuracy > self.top), None)
+        if after is None or (last := spots[-1][0]).accuracy <= self.top:
+            return
+        (before, start), (point, end) = spots[max(0, after - 1)], spots[after]
+        rise = point.accuracy - before.accuracy
+        share = (self.top - before.accuracy) / rise if rise else 1.0
+        spot = self.x.at(start) + (self.x.at(end) - self.x.at(start)) * share
+        content = f"oracle: {100 * last.accuracy:.0f} % at n = {last.n}"
+        right = spot + 8 + 7 * len(content) < self.x.end
+        self.axes.annotate(
+            content,
+            (spot / self.x.end, 1.0),
+            xycoords="axes fraction",
+            xytext=(8 if right else -10, -5),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="top",
+            color=MUTED,
+            fontsize=11,
+            bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 1},
+            gid=f"line-{number}",
+            zorder=90,
+        )
 
 
-def _path(spots: list[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in spots)
-
-
-def _series(frame: _Frame, series: Series, clip: str, *, interactive: bool) -> Iterator[str]:
-    known = [(point, spot) for point in series.points if (spot := frame.place(point)) is not None]
-    if not known:
-        return
-    name = escape(series.strategy, quote=True)
-    oracle = series.strategy == ORACLE
-    yield f'<g class="series {colour_class(series.colour)}{" oracle" if oracle else ""}" data-strategy="{name}">'
-    inner = f'<g clip-path="url(#{clip})">'
-    if series.strategy == BASELINE and len(known) > 1:
-        upper = [(x, frame.y.at(point.high)) for point, (x, _) in known]
-        lower = [(x, frame.y.at(point.low)) for point, (x, _) in reversed(known)]
-        inner += f'<path class="band" d="{_path(upper + lower)}Z"/>'
-    if len(known) > 1:
-        inner += f'<path class="line" d="{_path([spot for _, spot in known])}"/>'
-    yield f"{inner}</g>"
-    for point, (x, y) in known:
-        if y < frame.top - 1:  # an oracle that has left the panel: `_exit` names it
-            continue
-        label = escape(describe(point, frame.metric), quote=True)
-        # A focusable mark needs a name of its own; a still picture has a native tooltip instead.
-        if interactive:
-            yield f'<g class="point" data-row="{point.place}" tabindex="0" role="img" aria-label="{label}">'
-            yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="11" fill="transparent"/>'
-        else:
-            yield f'<g class="point"><title>{label}</title>'
-        if not oracle and (series.strategy != BASELINE or len(known) == 1):
-            low, high = frame.y.at(point.low), max(frame.top, frame.y.at(point.high))
-            yield f'<path class="whisker" d="M{x:.1f} {low:.1f}V{high:.1f}"/>'
-        star = series.strategy == GREEDY
-        size = 5.0 if star else 2.2 if oracle else 4.0
-        yield mark(x, y, shape(series.colour, star=star), size) + "</g>"
-    yield "</g>"
-
-
-def _exit(frame: _Frame, oracle: Series | None) -> str:
-    """Where the oracle leaves the panel, say how far it goes."""
-    known = [(p, spot) for p in (oracle.points if oracle else ()) if (spot := frame.place(p)) is not None]
-    if not known or known[-1][1][1] >= frame.top - 1:
-        return ""
-    after = next(index for index, (_, spot) in enumerate(known) if spot[1] < frame.top)
-    (x1, y1), (x0, y0) = known[after][1], known[max(0, after - 1)][1]
-    x = x1 if y1 == y0 else x0 + (x1 - x0) * (frame.top - y0) / (y1 - y0)
-    content = f"oracle: {100 * known[-1][0].accuracy:.0f} % at n = {known[-1][0].n}"
-    width = 6.2 * len(content)
-    fits = x + 8 + width < frame.left + frame.width
-    place, anchor = (x + 8, "start") if fits else (x - 10, "end")
-    label = text(place, frame.top + 15, content, "muted small", anchor)
-    # A ground and no outline of the letters, which viewers that know no `paint-order` paint over them.
-    left = place if fits else place - width
-    ground = f'<rect class="ground" x="{left - 2:.1f}" y="{frame.top + 5:.1f}" width="{width:.1f}" height="13"/>'
-    return f'<g class="series" data-strategy="{ORACLE}">{ground}{label}</g>'
-
-
-def _draw_panel(panel: Panel, frame: _Frame, clip: str, *, interactive: bool) -> str:
-    """The panel as an SVG group; `clip` is an identifier that no other panel of the page has."""
-    box = f'x="{frame.left:.1f}" y="{frame.top:.1f}" width="{frame.width:.1f}" height="{frame.height:.1f}"'
-    parts = [f'<g class="panel"><clipPath id="{clip}"><rect {box}/></clipPath>']
-    parts.append(text(frame.left - 40, frame.top - 32, panel.traces.replace("--", " · "), "head"))
-    if not any(point.get(frame.metric) for series in panel.series for point in series.points):
-        content = f"{METRICS[frame.metric].title}: unknown"
-        middle = text(frame.left + frame.width / 2, frame.top + frame.height / 2, content, "muted", "middle")
-        return "".join(parts) + middle + "</g>"
-    parts += _grid(frame)
-    parts += _rungs(frame, panel.find(BASELINE))
-    # References first, so that contenders lie on top of them, and lone marks where no line can hide them.
-    for series in sorted(panel.series, key=lambda item: (item.colour is not None, len(item.points) == 1)):
-        parts += _series(frame, series, clip, interactive=interactive)
-    parts.append(_exit(frame, panel.find(ORACLE)))
-    return "".join(parts) + "</g>"
-
-
-_WIDTH, _MARGIN = 960.0, 28.0
-_GUTTER = 40.0  # left of a panel, for the accuracies
-_NARROW = frozenset("fijlrt-.,:=1I|()[]/ ")
-_NOTE = "Band and bars: 95 % bootstrap interval over problems. Upper scale: samples of self-consistency."
-
-
-def _width(content: str) -> float:
-    """About the width of a text at 12 px; generous, since the reader's font is unknown."""
-    return sum(4.4 if character in _NARROW else 7.6 for character in content)
-
-
-def _legend(rows: Sequence[Row], top: float) -> tuple[str, float]:
-    """Entries in as many lines as they need, and the height of all of them."""
-    contenders = [name for name in strategies(rows) if name not in (BASELINE, GREEDY, ORACLE)]
-    lines = {series.strategy for panel in panels(rows) for series in panel.series if len(series.points) > 1}
-    x, y, parts = _MARGIN, top, []
-    for name in strategies(rows):
-        width = 30 + _width(name) + 15
-        if x > _MARGIN and x + width > _WIDTH - _MARGIN:
-            x, y = _MARGIN, y + 22
-        colour = contenders.index(name) if name in contenders else None
-        oracle, star = name == ORACLE, name == GREEDY
-        line = "" if name not in lines else f'<path class="line" d="M{x:.1f} {y:.1f}h24"/>'
-        shown = mark(x + 12, y, shape(colour, star=star), 5 if star else 2.2 if oracle else 4)
-        classes = f"key {colour_class(colour)}{' oracle' if oracle else ''}"
-        label = text(x + 30, y + 4, name)
-        parts.append(f'<g class="{classes}" data-key="{escape(name, quote=True)}">{line}{shown}{label}</g>')
-        x += width
-    return "".join(parts), y - top + 22
-
-
-def _summary(by_file: list[Panel]) -> str:
+def _summary(by_file: Sequence[Panel]) -> str:
     """What the chart shows, in words, for those who cannot see it."""
-    lines = []
-    for panel in by_file:
-        for series in panel.series:
-            last = series.points[-1]
-            lines.append(f"{panel.traces}: {series.strategy} reaches {100 * last.accuracy:.1f} % at n = {last.n}.")
-    return " ".join(lines)
+    lasts = [(panel.traces, series.strategy, series.points[-1]) for panel in by_file for series in panel.series]
+    return " ".join(f"{name}: {who} reaches {100 * last.accuracy:.1f} % at n = {last.n}." for name, who, last in lasts)
+
+
+def _panels(canvas: Canvas, rows: Sequence[Row], top: float, tall: float, x: str, log: bool) -> None:
+    """All panels, two in a line, with one cost axis: models are compared at equal cost."""
+    costs = [cost for row in rows if (cost := row.get(x)) is not None and cost > 0] or [1.0, 10.0]
+    by_file, names = panels(rows), strategies(rows)
+    columns = min(2, len(by_file))
+    width = (_WIDTH - 2 * MARGIN - (columns - 1) * 30) / columns
+    for index, panel in enumerate(by_file):
+        left, upper = MARGIN + (index % columns) * (width + 30), top + (index // columns) * (tall + 112)
+        axes = canvas.axes(left + _GUTTER, upper, width - _GUTTER, tall)
+        canvas.text(left, upper - 32, panel.traces.replace("--", " · "), fontsize=13.5, fontweight="bold")
+        if not any(point.get(x) for series in panel.series for point in series.points):
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, f"{METRICS[x].title}: unknown", color=MUTED, ha="center", transform=axes.transAxes)
+            continue
+        frame = _Frame(axes, width - _GUTTER, panel, x, costs, log)
+        frame.rungs(panel.find(BASELINE))
+        # References first, so that contenders lie on top of them, and lone marks where no line can hide them.
+        ordered = sorted(panel.series, key=lambda item: (item.colour is not None, len(item.points) == 1))
+        for layer, series in enumerate(ordered, 3):
+            frame.draw(series, names.index(series.strategy), layer)
+        if ORACLE in names:
+            frame.leaving(panel.find(ORACLE), names.index(ORACLE))
+
+
+def _drawn(rows: Sequence[Row], x: str, log: bool, title: str, subtitle: str, heading: bool) -> Canvas:
+    if x not in METRICS:
+        raise BadInput("x", x, "is no axis", f"use one of {', '.join(METRICS)}")
+    by_file, names = panels(rows), strategies(rows)
+    lines = {series.strategy for panel in by_file for series in panel.series if len(series.points) > 1}
+    contenders = [name for name in names if name not in (BASELINE, GREEDY, ORACLE)]
+    looks = [_look(name, contenders.index(name) if name in contenders else None) for name in names]
+    canvas = Canvas(_WIDTH)
+    entries = zip(names, looks, strict=True)
+    high = canvas.legend([(name, look if name in lines else look | {"linewidth": 0}) for name, look in entries])
+    legend = (88.0 if subtitle else 66.0) if heading else 14.0
+    top, tall = legend + high + 70, 330.0 if len(by_file) > 1 else 400.0
+    foot = top + -(-len(by_file) // 2) * (tall + 112) - 46
+    canvas.resize(foot + 16, legend)
+    if heading:
+        canvas.heading(title, subtitle)
+    _panels(canvas, rows, top, tall, x, log)
+    canvas.text(MARGIN, foot - 4, _NOTE, color=MUTED, fontsize=11)
+    return canvas
+
+
+def write(rows: Sequence[Row], form: str, *, title: str = "Accuracy against compute", subtitle: str = "") -> bytes:
+    """The rows of `compare` as a file: `svg`, `png` or `pdf`, the same bytes for the same rows."""
+    if form == "svg":
+        return (draw(rows, title=title, subtitle=subtitle) + "\n").encode()
+    with settings("outthink"):
+        return _drawn(rows, "tokens", True, title, subtitle, True).write(form)
 
 
 def draw(
@@ -225,7 +200,7 @@ def draw(
     interactive: bool = False,
     prefix: str = "outthink",
 ) -> str:
-    """Draw the rows of `compare`.
+    """Draw the rows of `compare` with matplotlib, of the extra `report`.
 
     Args:
         rows: dicts with the keys of docs/contracts.md; all traces files get a panel, two in a line.
@@ -236,54 +211,27 @@ def draw(
         prefix: begins every identifier inside, unique within a page.
 
     Returns:
-        An <svg> element that needs nothing outside itself. BadInput for an unknown axis or no rows.
+        An <svg> element that needs nothing outside itself, the same for the same rows. BadInput for an unknown axis,
+        for no rows and without the extra.
     """
-    if x not in METRICS:
-        raise BadInput("x", x, "is no axis", f"use one of {', '.join(METRICS)}")
-    by_file = panels(rows)
-    if not by_file:
+    if not rows:
         raise BadInput("rows", "[]", "is empty", "give the rows of `outthink compare --json`")
-    y = 24.0
-    head = ""
-    if not interactive:
-        head = text(_MARGIN, 42, title, "title") + (text(_MARGIN, 63, subtitle, "muted") if subtitle else "")
-        y = 92.0 if subtitle else 72.0
-    legend, height = _legend(rows, y)
-    body, y = _panels(rows, by_file, y + height + 44, x=x, log=log, interactive=interactive, prefix=prefix)
-    total = y + 16
-    # Inside the report the margins are the page's.
-    view = f"{_MARGIN - 10:g} 0 {_WIDTH - 2 * _MARGIN + 20:g}" if interactive else f"0 0 {_WIDTH:g}"
-    card = f'<rect class="card" x=".5" y=".5" width="{_WIDTH - 1:g}" height="{total - 1:g}" rx="10"/>'
-    return "".join(
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="outthink" viewBox="{view} {total:g}" ',
-            "" if interactive else f'width="{_WIDTH:g}" height="{total:g}" ',
-            f'role="{"group" if interactive else "img"}" aria-labelledby="{prefix}-title {prefix}-desc">',
-            f'<title id="{prefix}-title">{escape(title)}: accuracy in percent against {METRICS[x].title}</title>',
-            f'<desc id="{prefix}-desc">{escape(_summary(by_file))}</desc>',
-            "" if interactive else f"<style>{style_alone()}</style>{card}",
-            head,
-            legend,
-            body,
-            text(_MARGIN, y - 4, _NOTE, "muted small"),
-            "</svg>",
-        )
-    )
+    with settings(prefix):
+        canvas = _drawn(rows, x, log, title, subtitle, not interactive)
+        name = f"{title}: accuracy in percent against {METRICS[x].title}"
+        return canvas.svg(prefix, name, _summary(panels(rows)), _tags(rows, x, interactive), alone=not interactive)
 
 
-def _panels(
-    rows: Sequence[Row], by_file: list[Panel], top: float, *, x: str, log: bool, interactive: bool, prefix: str
-) -> tuple[str, float]:
-    """All panels, two in a line, and the height at which they end."""
-    columns = min(2, len(by_file))
-    width = (_WIDTH - 2 * _MARGIN - (columns - 1) * 30) / columns
-    tall = 330.0 if columns == 2 else 400.0
-    # One cost axis for all panels: models are compared at equal cost, each with accuracies of its own.
-    costs = [cost for row in rows if (cost := row.get(x)) is not None and cost > 0] or [1.0, 10.0]
-    body = ""
-    for index, panel in enumerate(by_file):
-        left = _MARGIN + (index % columns) * (width + 30) + _GUTTER
-        box = (left, top + (index // columns) * (tall + 112), width - _GUTTER, tall)
-        frame = _Frame.fit(panel, box, x, costs, log=log)
-        body += _draw_panel(panel, frame, f"{prefix}-clip-{index}", interactive=interactive)
-    return body, top - (-len(by_file) // columns) * (tall + 112) - 46
+def _tags(rows: Sequence[Row], metric: str, interactive: bool) -> dict[str, str]:
+    """Marks that tell what they stand for; lines and keys that name their strategy, for whoever acts on the page."""
+    tags = {}
+    for number, name in enumerate(escape(name, quote=True) for name in strategies(rows)):
+        tags[f"line-{number}"] = f'<g data-strategy="{name}">'
+        tags[f"key-{number}"] = f'<g class="key" data-key="{name}">'
+        tags[f"handle-{number}"] = f'<g class="key" data-key="{name}" aria-hidden="true">'
+    for point in (point for panel in panels(rows) for series in panel.series for point in series.points):
+        name, told = (escape(text, quote=True) for text in (str(point.row["strategy"]), describe(point, metric)))
+        # A focusable mark needs a name of its own; a still picture has a native tooltip instead.
+        acting = f'data-strategy="{name}" data-row="{point.place}" tabindex="0" role="img" aria-label="{told}">'
+        tags[f"mark-{point.place}"] = f'<g class="point" {acting}' if interactive else f"<g><title>{told}</title>"
+    return tags

@@ -30,9 +30,11 @@
   }
 
   for (const key of all(".key")) {
-    key.setAttribute("role", "button");
-    key.setAttribute("tabindex", "0");
-    key.setAttribute("aria-label", `show ${key.dataset.key}`);
+    if (!key.hasAttribute("aria-hidden")) {
+      key.setAttribute("role", "button");
+      key.setAttribute("tabindex", "0");
+      key.setAttribute("aria-label", `show ${key.dataset.key}`);
+    }
     const toggle = () => {
       const name = key.dataset.key;
       if (!off.delete(name)) off.add(name);
@@ -82,7 +84,7 @@
       tip.append(line);
     }
     tip.hidden = false;
-    const box = point.querySelector(".mark").getBoundingClientRect();
+    const box = point.lastElementChild.getBoundingClientRect();
     const left = box.right + 12 + tip.offsetWidth > innerWidth ? box.left - 12 - tip.offsetWidth : box.right + 12;
     tip.style.left = `${Math.max(4, left)}px`;
     tip.style.top = `${Math.max(4, Math.min(box.top - 20, innerHeight - tip.offsetHeight - 4))}px`;
