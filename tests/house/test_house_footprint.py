@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 MOST = 24
 HEAVY = {"numpy", "pyarrow", "httpx2", "httpcore2", "pydantic", "rich", "sympy", "math_verify", "genai_prices"}
-HEAVY |= {"matplotlib"}
+HEAVY |= {"matplotlib", "shtab"}
 NEVER = {"torch", "transformers", "litellm"}
 
 

@@ -17,6 +17,7 @@ from io import BufferedWriter, FileIO, TextIOWrapper
 from types import ModuleType
 from typing import TYPE_CHECKING, TextIO
 
+from outthink.cli.completion import SHELLS, Completion
 from outthink.core import __version__
 from outthink.core.errors import BadInput, OutthinkError
 from outthink.core.text import REPLACED
@@ -69,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
         description="Decides how much an LLM should think about each request, and returns the answer with a receipt.",
     )
     top.add_argument("--version", action="version", version=f"outthink {__version__}")
+    about = f"print a script that completes verbs, flags and files in {', '.join(SHELLS)}"
+    top.add_argument("--print-completion", action=Completion, choices=SHELLS, metavar="SHELL", help=about)
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
         sub = verbs.add_parser(

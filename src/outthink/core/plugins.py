@@ -155,6 +155,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "telemetry": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
     "postgres": ("psycopg",),
     "report": ("matplotlib",),
+    "completion": ("shtab",),
 }
 """Extra to the modules without which what it is for does not run."""
 _TORCH = ("transformers", "train")
