@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from outthink.controller.cascade import Cascade, Stage, least_threshold
     from outthink.controller.difficulty import Difficulty, Probe
     from outthink.controller.difficulty import load as load_difficulty
-    from outthink.controller.latency import Load as LatencyLoad
-    from outthink.controller.latency import plan as plan_latency
     from outthink.controller.online import Arm, Learner
     from outthink.controller.online import Settings as LearnerSettings
     from outthink.controller.policy.artefact import Policy
@@ -47,6 +45,8 @@ if TYPE_CHECKING:
     from outthink.core.request import Budget, Message, Request, Sampling
     from outthink.core.sample import Candidate, Sample
     from outthink.economics.hardware import H200, Hardware, Shape, exchange_value
+    from outthink.economics.latency import Load as LatencyLoad
+    from outthink.economics.latency import plan as plan_latency
     from outthink.economics.price import Price
     from outthink.economics.tariff import Energy
     from outthink.engines.embedded import EmbeddedEngine
@@ -81,7 +81,6 @@ _HOMES = {
     "controller.allocation": "split=split_budget",
     "controller.cascade": "Cascade Stage least_threshold",
     "controller.difficulty": "Difficulty Probe load=load_difficulty",
-    "controller.latency": "Load=LatencyLoad plan=plan_latency",
     "controller.online": "Arm Learner Settings=LearnerSettings",
     "controller.policy.artefact": "Policy",
     "controller.policy.rules": "rule_from_json",
@@ -92,6 +91,7 @@ _HOMES = {
     "core.request": "Budget Message Request Sampling",
     "core.sample": "Candidate Sample",
     "economics.hardware": "H200 Hardware Shape exchange_value",
+    "economics.latency": "Load=LatencyLoad plan=plan_latency",
     "economics.price": "Price",
     "economics.tariff": "Energy",
     "engines.embedded": "EmbeddedEngine",

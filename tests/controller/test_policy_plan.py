@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink.client import ask
-from outthink.controller.latency import DeadlineTooShort
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, explained, plan, predicted_usage
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Result
 from outthink.core.request import Budget, Message, Request
+from outthink.economics.latency import DeadlineTooShort
 from outthink.economics.price import Price
 from outthink.economics.tariff import Tariff
 from outthink.engines.scripted import Completion, ScriptedEngine

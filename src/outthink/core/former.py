@@ -23,6 +23,7 @@ FORMER = {
     "outthink.controller.conformal": {"least_threshold": "least_threshold"},
     "outthink.controller.exchange": {"exchange_value": "exchange_value"},
     "outthink.controller.hardware": {"H200": "H200", "Hardware": "Hardware", "Shape": "Shape"},
+    "outthink.controller.latency": {"Load": "LatencyLoad", "plan": "plan_latency"},
     "outthink.core.candidate": {"Candidate": "Candidate"},
     "outthink.core.entry": {"Entry": "Entry"},
     "outthink.core.result": {"Result": "Result", "Verdict": "Verdict"},

@@ -2,7 +2,7 @@
 
 Knows: recorded samples in many orders, shrinkage of rare states towards what is assumed without recorded samples, and
 that a sample longer than a cap has not stated its answer yet. Does not know budgets, batches or time:
-`controller.allocation` applies what is measured, `controller.latency` takes what `accuracy_by_cap` predicts.
+`controller.allocation` applies what is measured, `economics.latency` takes what `accuracy_by_cap` predicts.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from outthink.controller.difficulty import of
-from outthink.controller.latency import DeadlineTooShort
 from outthink.controller.policy.artefact import Policy, PolicyArm, Task
 from outthink.controller.policy.rules import Guarded
 from outthink.controller.router.text import hand_features
@@ -18,6 +17,7 @@ from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
 from outthink.core.request import CURRENCIES, Currency, Request
+from outthink.economics.latency import DeadlineTooShort
 from outthink.economics.tariff import Tariff
 from outthink.session.session import Session
 from outthink.strategies import Spec, defaults

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outthink.controller.latency import DeadlineTooShort, Draft, Fit, Load, plan, shed
 from outthink.core.errors import BadInput
 from outthink.economics.hardware import H200, Hardware, Shape, exchange_value, free_branches, step_seconds
+from outthink.economics.latency import DeadlineTooShort, Draft, Fit, Load, plan, shed
 
 LOAD = Load(hardware=H200, shape=Shape(parameters=7e9, kv_bytes=57_344), prompt=500)
 
