@@ -12,7 +12,7 @@ import pytest
 from cascade_controls import least_share, oracle, passing, quintiles, random_mix
 from outthink import BadInput
 from outthink.controller.cascade import Cascade, Stage
-from outthink.controller.policy.rules import TERMS, LinearGain, VoteShape
+from outthink.controller.policy.rules import TERMS, LinearGain
 from outthink.controller.routing_rules import Routing
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.cascade import (
@@ -26,7 +26,7 @@ from outthink.evaluation.calibration.cascade import (
     first_exits,
     operating_point,
 )
-from outthink.evaluation.calibration.votes import SWAY, Array, Table, after, below, deal, walk
+from outthink.evaluation.calibration.votes import Array, Table, after, below, deal, walk
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from pooled import POOLED, replay_pool
@@ -135,18 +135,6 @@ def test_the_fit_reads_back_from_json(forced: bool) -> None:
     fitted = fitter().fit(forced=forced)
     assert fitted.choice.first or not forced
     assert read_rule(fitted.cascade.json()).json() == fitted.cascade.json()
-
-
-def test_the_terms_over_arrays_are_those_of_the_rule() -> None:
-    """The same votes through `Shape` and through `walk`: the same numbers after every sample."""
-    dealt = table(orders=1)
-    result = walk(dealt, 1, SWAY, depth=12)
-    engine = ReplayEngine(demo()[1], seed=0)
-    for row, name in enumerate(dealt.names[:15]):
-        shape = VoteShape(result.scale, 12, SWAY)
-        for k, outcome in enumerate(engine._deal(name)[:11]):
-            shape.add(outcome.sample)
-            assert shape.terms() == pytest.approx(result.terms[row, 0, k].tolist(), rel=1e-9, abs=1e-9)
 
 
 def test_no_cheaper_candidate_is_as_accurate_as_the_operating_point() -> None:

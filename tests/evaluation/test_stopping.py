@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from outthink.controller.policy.rules import Lead, LinearGain, rule_from_json
+from outthink.controller.policy.rules import Lead, LinearGain, VoteShape, rule_from_json
 from outthink.core.errors import BadInput
+from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.fit import certainty
 from outthink.evaluation.calibration.votes import (
     SWAY,
     TIES,
     Array,
+    Dealt,
     Mask,
     Ridge,
     Table,
@@ -58,6 +63,26 @@ def fed(rule: Rule, name: str, order: int) -> tuple[bool, int]:
         if rule.add(sample, None):
             break
     return rule.verdict().answer in problem.right, count
+
+
+SOMETIMES = st.floats(-3, 3) | st.none()
+DRAWS = st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 900), SOMETIMES, SOMETIMES), min_size=2, max_size=9)
+
+
+@given(DRAWS, st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_arrays_hold_what_one_request_sees(draws: list[Any], sway: tuple[float, float]) -> None:
+    """The same votes, one by one and over arrays: the same lead and terms after every sample."""
+    codes, tokens, logprobs, confidences = (np.array([[column]], dtype=float) for column in zip(*draws, strict=True))
+    dealt = Dealt("m", codes.astype(int), tokens, np.zeros(1), logprobs, confidences, 1.0)
+    result = walk(Table(("p",), np.ones((1, 4), dtype=bool), (dealt,)), 0, sway, depth=len(draws))
+    shape = VoteShape(result.scale, len(draws), sway)
+    for k, (code, length, logprob, confidence) in enumerate(draws):
+        trace = None if confidence is None else ConfidenceTrace([confidence], 16, 1)
+        answer = None if code < 0 else str(code)
+        shape.add(Sample(k, "", answer, "none", length, mean_logprob=logprob, confidence=trace))
+        assert shape.lead == pytest.approx(result.lead[0, 0, k + 1])
+        if k + 1 < len(draws):
+            assert shape.terms() == pytest.approx(result.terms[0, 0, k].tolist(), rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("sway", [(0.5, 0.0), SWAY])

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from outthink.controller.stored import JsonObject, reading, typed
 from outthink.core.errors import BadInput
@@ -49,6 +49,21 @@ class StageRule(Protocol):
     def start(self, n: int, features: Sequence[float] | None) -> Rule:
         """The rule for one request of at most n samples."""
         ...
+
+
+# Both take the numbers of one request, or, in calibration, arrays over problems and orders.
+
+_ROUNDING = 1e-9  # shares that are equal on paper differ in rounding, which must not decide
+
+
+def trusted(signal: Any, tau: float) -> Any:
+    """Whether a stage's answer is taken at this signal."""
+    return signal >= tau - _ROUNDING
+
+
+def beyond_reach(votes: Any, drawn: Any, n: int, tau: float) -> Any:
+    """Whether a leader of so many votes among `drawn` samples cannot have a share of tau after n any more."""
+    return (votes + n - drawn) / n < tau - _ROUNDING  # at best all that are left go to the leader
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +128,8 @@ class Stage:
         # The other signals may rise by any amount, and votes that are kept count later even where the stage is lost.
         if self.signal != "agreement" or self.keep:
             return False
-        left = self.n - len(samples)  # at best all of them go to the leader
-        # Shares that are equal on paper differ in rounding, which must not decide (here and where a stage is left).
-        return (self.measure(samples) * len(samples) + left) / self.n < self.tau - 1e-9
+        votes = self.measure(samples) * len(samples)
+        return bool(beyond_reach(votes, len(samples), self.n, self.tau))
 
     def json(self) -> JsonObject:
         """Plain values; a threshold that nothing passes is null."""
@@ -185,7 +199,7 @@ class CascadeRun:
             step = None if self._lost or self._left <= 0 else self._rule.next()
             if step is not None:
                 return step._replace(model=stage.model)
-            if self._place + 1 == len(self._stages) or self._left <= 0 or stage.measure(self._seen) >= stage.tau - 1e-9:
+            if self._place + 1 == len(self._stages) or self._left <= 0 or trusted(stage.measure(self._seen), stage.tau):
                 self._over = True
             else:
                 self._before = self.verdict()

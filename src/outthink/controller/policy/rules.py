@@ -2,7 +2,7 @@
 
 Knows: the fixed size, votes that are sure enough, and the shape of a vote so far, from which a fitted line
 foretells what further samples would gain. Does not know how parameters were chosen: evaluation/calibration
-does, and computes the same lead and terms over arrays; a test holds the two together.
+does, by the same formulas over arrays.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import chain, combinations_with_replacement
+from operator import mul
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from outthink.controller.cascade import Cascade, StageRule
 from outthink.controller.policy.regime import PROBES, Regime
@@ -21,11 +24,19 @@ from outthink.core.sample import TOP, Sample
 from outthink.strategies import Votes
 from outthink.strategies.voting import Rule, Step
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Value = TypeVar("Value", float, "NDArray[np.float64]")
+"""A number of one request, or, in calibration, an array over problems and orders."""
 SURE = 0.95
 """How sure adaptive-consistency must be of its leader (arXiv 2305.11860)."""
 TERMS = 15
-"""Terms of the linear formula before products; see `VoteShape.terms`."""
-COEFFICIENTS = 1 + TERMS + TERMS * (TERMS + 1) // 2
+"""Terms of the linear formula before products; see `vote_terms`."""
+PAIRS = tuple(combinations_with_replacement(range(TERMS), 2))
+"""Terms that are multiplied; coefficients are those of 1, of the terms and of these products, in this order."""
+COEFFICIENTS = 1 + TERMS + len(PAIRS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +146,45 @@ class Guarded:
         return self._rule.verdict()
 
 
-# Rules that see the shape of a vote: its lead, its confidence and lengths.
+# Rules that see the shape of a vote: its lead, its confidence and lengths. Where a formula takes `maths`, that is
+# `math` for one request and numpy for arrays.
+
+
+def standardised(value: Value, of: tuple[float, float]) -> Value:
+    """In spreads from the mean."""
+    return (value - of[0]) / of[1]
+
+
+def vote_lead(leader: Value, second: Value, maths: ModuleType = math) -> Value:
+    """How far the leader is ahead, in standard deviations."""
+    deviation: Value = maths.sqrt(leader + second + 1)
+    return (leader - second) / deviation
+
+
+def vote_terms(
+    drawn: int,
+    leader: Value,
+    second: Value,
+    sums: Sequence[Value],
+    answers: Value,
+    unreadable: Value,
+    horizon: int,
+    maths: ModuleType = math,
+) -> list[Any]:
+    """What the linear formula is linear in, before products: TERMS values, some of them plain numbers.
+
+    Args:
+        drawn: samples so far, from 1 and below the horizon.
+        leader, second: the largest weights.
+        sums: of the standardised confidences, log-probabilities and lengths.
+        answers, unreadable: counts of distinct answers and of samples without one.
+    """
+    lead = vote_lead(leader, second, maths)
+    left = math.sqrt(1 - drawn / (horizon + 1))
+    sure = lead / left
+    shares: list[Any] = [leader / drawn, second / drawn, leader, second, *(total / drawn for total in sums)]
+    counts: list[Any] = [answers / drawn, unreadable / drawn, 1 / drawn]
+    return [lead, sure, *shares, *counts, left, maths.exp(-sure), maths.exp(-2 * sure)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +197,18 @@ class Scale:
     weight: float = 1.0
     """Mean of the unscaled vote weights."""
 
+    def vote(self, logprob: Value, confidence: Value, sway: tuple[float, float], maths: ModuleType = math) -> Value:
+        """Weight of a vote by its standardised log-probability and confidence, exp(s1 z1 + s2 z2), scaled."""
+        weight: Value = maths.exp(sway[0] * logprob + sway[1] * confidence)
+        return weight / self.weight
+
 
 class VoteShape:
     """The votes of one request as a rule sees them.
 
     Args:
         horizon: samples at which the calibration's votes ended.
-        sway: how much the standardised log-probability and confidence sway a vote's weight, exp(s1 z1 + s2 z2).
+        sway: how much the standardised log-probability and confidence sway a vote's weight; see `Scale.vote`.
     """
 
     def __init__(self, scale: Scale, horizon: int, sway: tuple[float, float]) -> None:
@@ -168,15 +222,14 @@ class VoteShape:
     def add(self, sample: Sample) -> None:
         """Count a sample."""
         scale = self._scale
-        logprob = _standardised(sample.mean_logprob, scale.logprob)
         trace = sample.confidence
-        confidence = _standardised(None if trace is None else trace.mean(), scale.confidence)
+        logprob = 0.0 if sample.mean_logprob is None else standardised(sample.mean_logprob, scale.logprob)
+        confidence = 0.0 if trace is None else standardised(trace.mean(), scale.confidence)
         self._logprob += logprob
         self._confidence += confidence
-        self._tokens += _standardised(sample.tokens, scale.tokens)
+        self._tokens += 0.0 if sample.tokens is None else standardised(sample.tokens, scale.tokens)
         self.drawn += 1
-        weight = math.exp(self._sway[0] * logprob + self._sway[1] * confidence) / scale.weight
-        self.votes.add(sample, weight)
+        self.votes.add(sample, scale.vote(logprob, confidence, self._sway))
         if sample.answer is None:
             self._unreadable += 1
         else:
@@ -185,25 +238,13 @@ class VoteShape:
     @property
     def lead(self) -> float:
         """How far the leader is ahead, in standard deviations."""
-        leader, second = self.votes.top()
-        return (leader - second) / math.sqrt(leader + second + 1)
+        return vote_lead(*self.votes.top())
 
     def terms(self) -> list[float]:
         """What the formula is linear in, before products; after the first sample and before the horizon."""
-        k = self.drawn
-        leader, second = self.votes.top()
-        lead = self.lead
-        left = math.sqrt(1 - k / (self._horizon + 1))
-        sure = lead / left
-        means = [self._confidence / k, self._logprob / k, self._tokens / k]
-        counts = [len(self._answers) / k, self._unreadable / k, 1 / k]
-        shape = [lead, sure, leader / k, second / k, leader, second, *means, *counts]
-        return [*shape, left, math.exp(-sure), math.exp(-2 * sure)]
-
-
-def _standardised(value: float | None, of: tuple[float, float]) -> float:
-    """In spreads from the mean; 0 for what is unknown."""
-    return 0.0 if value is None else (value - of[0]) / of[1]
+        sums = self._confidence, self._logprob, self._tokens
+        counts = len(self._answers), self._unreadable
+        return vote_terms(self.drawn, *self.votes.top(), sums, *counts, self._horizon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +288,7 @@ class LinearGain(ShapeRule):
     """Draw until the expected gain in accuracy of going on to the horizon is at most `price`.
 
     Args:
-        coefficients: of 1, the terms, and their products in pairs (i <= j, row by row).
+        coefficients: of 1, the terms, and their products in PAIRS.
         price: the least gain worth going on for, in correct answers a request.
     """
 
@@ -263,15 +304,9 @@ class LinearGain(ShapeRule):
     def gain(self, shape: VoteShape) -> float:
         """Expected gain in accuracy of drawing on to the horizon."""
         terms = shape.terms()
-        total, place = self.coefficients[0], 1
-        for term in terms:
-            total += self.coefficients[place] * term
-            place += 1
-        for i, left in enumerate(terms):
-            for right in terms[i:]:
-                total += self.coefficients[place] * left * right
-                place += 1
-        return total
+        products = (terms[i] * terms[j] for i, j in PAIRS)
+        gain: float = sum(map(mul, self.coefficients, chain([1.0], terms, products)))
+        return gain
 
     def enough(self, shape: VoteShape) -> bool:
         """Whether going on is worth less than its price."""

@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from outthink.controller.cascade import NEVER, Cascade, Signal, Stage, StageRule
+from outthink.controller.cascade import NEVER, Cascade, Signal, Stage, StageRule, beyond_reach, trusted
 from outthink.controller.policy.rules import LinearGain, rule_from_json
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Traces
@@ -70,15 +70,13 @@ def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
         # Without a readable answer or a log-probability the confidence is 0, as `Stage.measure` has it at a request.
         sure = np.where(dealt.codes[..., 0] >= 0, np.exp(np.nan_to_num(dealt.logprob[..., 0], nan=-np.inf)), 0.0)
         for tau in (float(np.quantile(sure, share)) for share in (0.5, 0.7, 0.8, 0.9, 0.95)):
-            exits.append(StageExit(tau, sure >= tau, right, spent[..., 1]))
+            exits.append(StageExit(tau, trusted(sure, tau), right, spent[..., 1]))
     else:
         for votes in range(first // 2 + 1, first + 1):  # with half of the votes another answer could lead as well
             tau, stop = votes / first, np.full(right.shape, first)
             if not keep:  # what cannot agree any more is left at once, as Stage.lost says
-                possible = counts + (first - np.arange(1, first + 1))
-                stop = reached(possible < votes, True)
-            leaves = counts[..., -1] >= votes
-            exits.append(StageExit(tau, leaves, right, after(spent, stop)))
+                stop = reached(beyond_reach(counts, np.arange(1, first + 1), first, tau), True)
+            exits.append(StageExit(tau, trusted(counts[..., -1] / first, tau), right, after(spent, stop)))
     # With kept votes it is also worth drawing where nobody leaves: its votes go along.
     if keep:
         exits.append(StageExit(NEVER, nobody, right, spent[..., first]))

@@ -2,9 +2,8 @@
 
 The gain is a ridge regression on the vote's shape; a ridge, because a few hundred problems do not bear much more.
 Rules are fitted on arrays because every candidate is tried on every problem: the loop over samples would take hours.
-Knows: answers as numbers within their problem, lengths, confidences, the terms of `controller.policy.rules` over
-arrays, the regression, and the cheapest operating point that keeps the accuracy. Does not know which rules compete, or
-cascades.
+Knows: answers as numbers within their problem, lengths, confidences, the regression, and the cheapest operating point
+that keeps the accuracy. Does not know which rules compete, or cascades.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from outthink.controller.policy.rules import TERMS, Scale
+from outthink.controller.policy.rules import PAIRS, TERMS, Scale, standardised, vote_lead, vote_terms
 from outthink.core.errors import BadInput
 from outthink.economics.tariff import active_parameters
 from outthink.engines.recorded import Recorded
@@ -192,12 +191,11 @@ def _spread(values: Array) -> tuple[float, float]:
 
 
 def _standard(values: Array, of: tuple[float, float]) -> Array:
-    return np.nan_to_num((values - of[0]) / of[1], nan=0.0)
+    return np.nan_to_num(standardised(values, of), nan=0.0)
 
 
 def _weights(dealt: Dealt, scale: Scale, sway: tuple[float, float]) -> Array:
-    logprob, confidence = _standard(dealt.logprob, scale.logprob), _standard(dealt.confidence, scale.confidence)
-    return np.asarray(np.exp(sway[0] * logprob + sway[1] * confidence) / scale.weight)
+    return scale.vote(_standard(dealt.logprob, scale.logprob), _standard(dealt.confidence, scale.confidence), sway, np)
 
 
 def count(votes: Array | Codes, code: Codes, weight: float | Array) -> tuple[NDArray[np.intp], ...]:
@@ -233,7 +231,7 @@ def walk(
         votes[..., : carried.shape[2]] += carried
     seen = np.zeros(votes.shape, dtype=bool)
     z = [_standard(dealt.confidence, scale.confidence), _standard(dealt.logprob, scale.logprob)]
-    means = [np.cumsum(values, axis=2) for values in (*z, _standard(dealt.tokens, scale.tokens))]
+    sums = [np.cumsum(values, axis=2) for values in (*z, _standard(dealt.tokens, scale.tokens))]
     unreadable = np.zeros((problems, orders))
     terms = np.zeros((problems, orders, depth - 1, TERMS))
     lead, right = np.zeros((problems, orders, depth + 1)), np.zeros((problems, orders, depth + 1))
@@ -243,28 +241,23 @@ def walk(
             unreadable += codes[..., k - 1] < 0
         top = np.partition(votes, -2, axis=2)
         leader, second, winner = top[..., -1], top[..., -2], votes.argmax(axis=2)
-        lead[..., k] = (leader - second) / np.sqrt(leader + second + 1)
+        lead[..., k] = vote_lead(leader, second, np)
         # Without a vote the first answer would be the winner, so the leader needs one.
         known = np.minimum(winner, table.right.shape[1] - 1)
         right[..., k] = table.right[np.arange(problems)[:, None], known] & (leader > 0)
         if 0 < k < depth:
-            # The terms and their order are those of `VoteShape.terms`, by which a request is stopped.
-            left = np.sqrt(1 - k / (depth + 1))
-            sure = lead[..., k] / left
-            shape = [lead[..., k], sure, leader / k, second / k, leader, second]
-            shape += [mean[..., k - 1] / k for mean in means]
-            shape += [seen.sum(axis=2) / k, unreadable / k, np.full(sure.shape, 1 / k), np.full(sure.shape, left)]
-            terms[:, :, k - 1] = np.stack([*shape, np.exp(-sure), np.exp(-2 * sure)], axis=2)
+            totals = [total[..., k - 1] for total in sums]
+            found = vote_terms(k, leader, second, totals, seen.sum(axis=2) * 1.0, unreadable, depth, np)
+            terms[:, :, k - 1] = np.stack(np.broadcast_arrays(*found), axis=2)
     return Walk(scale, terms, lead, right)
 
 
 def _expanded(terms: Array) -> NDArray[np.float32]:
     """The terms and their products in pairs, in the order of the coefficients."""
-    first, second = np.triu_indices(terms.shape[-1])
-    count = terms.shape[-1]
-    table = np.empty((*terms.shape[:-1], count + len(first)), dtype=np.float32)
-    table[..., :count] = terms
-    np.multiply(table[..., first], table[..., second], out=table[..., count:])
+    first, second = np.array(PAIRS).T
+    table = np.empty((*terms.shape[:-1], TERMS + len(PAIRS)), dtype=np.float32)
+    table[..., :TERMS] = terms
+    np.multiply(table[..., first], table[..., second], out=table[..., TERMS:])
     return table
 
 
