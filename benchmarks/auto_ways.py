@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from boosted import Boosted
 from outthink.engines.traces import Recorded, Traces, load
 from outthink.evaluation.calibration.fit import SWAYS, StoppingSettings, certainty, fit
-from outthink.evaluation.calibration.votes import SWAY, TIES, Array, Ridge, Walk, deal_one, reached, walk
+from outthink.evaluation.calibration.losses import Array
+from outthink.evaluation.calibration.votes import SWAY, TIES, Ridge, Walk, deal_one, reached, walk
 from outthink.evaluation.calibration.votes import Table as Samples
 from stopping import (
     HeldOutRule,

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from outthink.evaluation.calibration.votes import Array, Mask, Walk
+from outthink.evaluation.calibration.losses import Array, Mask
+from outthink.evaluation.calibration.votes import Walk
 
 _PATHS = 4000
 """Orders times problems that are fitted on: more took longer and won nothing."""

@@ -38,8 +38,9 @@ from common import NO_TRACES, RESULTS, Table, interval, load_average, parser, sa
 from outthink.controller.cascade import least_threshold
 from outthink.engines.traces import load
 from outthink.evaluation.calibration.cascade import CascadeChoice, CascadeSettings, Fitter, baseline, leaders
-from outthink.evaluation.calibration.votes import Array, deal
+from outthink.evaluation.calibration.losses import Array
 from outthink.evaluation.calibration.votes import Table as Samples
+from outthink.evaluation.calibration.votes import deal
 from outthink.evaluation.dataset import Problems
 from outthink.evaluation.report.plot import draw
 from outthink.evaluation.rows import intervals, resampled_means

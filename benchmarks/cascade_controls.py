@@ -12,14 +12,9 @@ from itertools import product
 
 import numpy as np
 
-from outthink.evaluation.calibration.cascade import (
-    Candidates,
-    CascadeChoice,
-    CascadeSettings,
-    baseline,
-    operating_point,
-)
-from outthink.evaluation.calibration.votes import TIES, Array, Dealt, Mask, Table, after, reached, scale_of, walk
+from outthink.evaluation.calibration.cascade import CascadeChoice, CascadeSettings, baseline
+from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
+from outthink.evaluation.calibration.votes import TIES, Dealt, Table, after, reached, scale_of, walk
 
 THRESHOLDS = tuple(float(value) for value in np.arange(0.5, 2.6, 0.1))
 _SWAYS = (TIES, (0.25, 0.25))
@@ -33,7 +28,7 @@ def tuned_adaptive(table: Table, settings: CascadeSettings, train: Mask) -> tupl
     Threshold, size and vote weight are chosen on `train` in the way the cascade's parameters are. The lead
     in standard deviations, (a - b) / sqrt(a + b + 1), is what adaptive-consistency's probability depends on.
     """
-    inside, outside = Candidates(), Candidates()
+    tried: list[tuple[CascadeChoice, Array, Array]] = []
     spent = table.models[1].spent()
     for sway in _SWAYS:
         found = walk(table, 1, sway, depth=settings.depth, scale=scale_of(table.models[1].take(train), sway))
@@ -41,11 +36,10 @@ def tuned_adaptive(table: Table, settings: CascadeSettings, train: Mask) -> tupl
             stop = reached(found.lead[..., 1 : cap + 1], threshold)
             right, cost = after(found.right, stop), after(spent, stop)
             choice = CascadeChoice(0, 0.0, sway[1], threshold, cap)
-            inside.add(choice, right[train], cost[train])
-            outside.add(choice, right[~train], cost[~train])
-    aim, _ = baseline(table.take(train), 1, settings.target)
-    best = operating_point(inside, aim, settings)
-    return outside.accuracy[best], outside.cost[best]
+            tried.append((choice, right.mean(axis=1), cost.mean(axis=1)))
+    candidates = LossMatrix.of(table.names, baseline(table, 1, settings.target)[0], tried)
+    _, accuracy, costs = tried[settings.chosen(candidates.on(train))]
+    return accuracy[~train], costs[~train]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded
 from outthink.evaluation.calibration.fit import LEADS
-from outthink.evaluation.calibration.votes import Array, Mask, Walk, after, below, cheapest_kept, reached
+from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask, operating_point
+from outthink.evaluation.calibration.votes import Walk, after, below, reached
 
 
 class RuleLearner(Protocol):
@@ -52,6 +53,11 @@ class Sweep:
         points = tuple(point for one in sweeps for point in one.points)
         parts = ([getattr(one, name) for one in sweeps] for name in ("accuracy", "cost", "tokens"))
         return cls(points, *(np.concatenate(part) for part in parts))
+
+    def losses(self, aim: Array, problems: Mask) -> LossMatrix[str]:
+        """What is lost and charged on some of the problems."""
+        names = tuple(map(str, np.flatnonzero(problems)))
+        return LossMatrix(self.points, names, aim[problems] - self.accuracy[:, problems], self.cost[:, problems])
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +134,10 @@ def held_out(sweeps: Sequence[Sweep], fold: NDArray[np.int64], aim: Array, margi
     values, chosen = np.zeros((3, len(fold))), []
     for outer, sweep in enumerate(sweeps):
         mask = fold == outer
-        best = operating_point(sweep, ~mask, aim, margin, seed)
+        best = operating_point(sweep.losses(aim, ~mask), margin, seed, folds=5, partitions=4)
         values[:, mask] = sweep.accuracy[best, mask], sweep.cost[best, mask], sweep.tokens[best, mask]
         chosen.append(sweep.points[best])
     return HeldOutRule(values[0], values[1], values[2], tuple(chosen))
-
-
-def operating_point(
-    sweep: Sweep, problems: Mask, aim: Array, margin: float, seed: int = 0, *, folds: int = 5, partitions: int = 4
-) -> int:
-    """The cheapest point within the margin on these problems, as `cheapest_kept` chooses it."""
-    lost, cost = sweep.accuracy[:, problems] - aim[problems], sweep.cost[:, problems]
-    return cheapest_kept(lost, cost, margin, seed, folds=folds, partitions=partitions)
 
 
 def thresholds(found: Walk, spent: Spent, name: str, leads: Sequence[float] = LEADS) -> Sweep:

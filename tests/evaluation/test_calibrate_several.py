@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from outthink.controller.policy.artefact import Policy
-from outthink.evaluation.calibration.cascade import offers, pays_off
+from outthink.evaluation.calibration.cascade import offers
+from outthink.evaluation.calibration.losses import LossMatrix, takes_place
 from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.compare import CompareSettings, compare
 from outthink.evaluation.dataset import open_source
-from outthink.evaluation.replay import MEASURES
 from outthink.strategies import Spec
 from support.samples import write_samples
 
@@ -62,19 +62,17 @@ def test_models_are_compared_in_flops_only(tmp_path: Path) -> None:
     assert "--by flops" in said[0]
 
 
-def test_a_cascade_that_is_no_cheaper_stays_out() -> None:
+def test_an_arm_that_is_not_surely_cheaper_takes_no_place() -> None:
     rng = np.random.default_rng(0)
-    arm = np.ones((len(MEASURES), 200))
-    arm[MEASURES.index("flops")] = rng.uniform(1, 2, 200)
-    dearer, same, worse = arm.copy(), arm.copy(), arm.copy()
-    dearer[MEASURES.index("flops")] *= 1.1
-    same[MEASURES.index("flops")] += rng.normal(0, 0.5, 200)
-    worse[MEASURES.index("flops")] *= 0.5
-    worse[0] = 0.9
-    for offer in (dearer, same, worse):
-        better, received = pays_off(offer, arm, 1.0, 0.005)
-        assert not better
-        assert "did not pay" in received
-    cheaper = arm.copy()
-    cheaper[MEASURES.index("flops")] *= 0.9
-    assert pays_off(cheaper, arm, 1.0, 0.005)[0]
+    cost, right = rng.uniform(1, 2, 200), np.ones(200)
+    others = {
+        "dearer": (right, 1.1 * cost),
+        "same": (right, cost + rng.normal(0, 0.5, 200)),
+        "worse": (0.9 * right, 0.5 * cost),
+        "cheaper": (right, 0.9 * cost),
+    }
+    outcomes = [("alone", right, cost), *((name, *values) for name, values in others.items())]
+    matrix = LossMatrix.of([str(k) for k in range(200)], right, outcomes)
+    taken = [matrix.arms[k] for k in range(1, 5) if takes_place(matrix, k, 0.005, matrix.saving(k, 0))]
+    assert taken == ["cheaper"]
+    assert matrix.saving(4, 0).value == pytest.approx(-0.1)

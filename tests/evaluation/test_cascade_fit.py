@@ -24,9 +24,9 @@ from outthink.evaluation.calibration.cascade import (
     baseline,
     carried_votes,
     first_exits,
-    operating_point,
 )
-from outthink.evaluation.calibration.votes import Array, Table, after, below, deal, walk
+from outthink.evaluation.calibration.losses import Array
+from outthink.evaluation.calibration.votes import Table, after, below, deal, walk
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from pooled import POOLED, replay_pool
@@ -139,18 +139,18 @@ def test_the_fit_reads_back_from_json(forced: bool) -> None:
 
 def test_no_cheaper_candidate_is_as_accurate_as_the_operating_point() -> None:
     candidates = fitter().candidates
-    best = operating_point(candidates, fitter().aim, SMALL)
-    accuracy, cost = np.array(candidates.accuracy).mean(axis=1), np.array(candidates.cost).mean(axis=1)
-    assert (accuracy[cost < cost[best]] < accuracy[best]).all()
+    best = SMALL.chosen(candidates)
+    lost, cost = candidates.losses.mean(axis=1), candidates.costs.mean(axis=1)
+    assert (lost[cost < cost[best]] > lost[best]).all()
 
 
 @pytest.mark.parametrize("margin", [0.0, 1e-9, 0.005, 0.2])
 def test_every_allowed_margin_has_an_operating_point_within_it(margin: float) -> None:
     """`--margin 0` leaves no room to step through; the most accurate stands in where nothing reaches the aim."""
-    candidates, aim = fitter().candidates, fitter().aim
-    means = np.array(candidates.accuracy).mean(axis=1)
-    chosen = operating_point(candidates, aim, replace(SMALL, margin=margin))
-    assert means[chosen] >= min(aim.mean() - margin, means.max()) - 1e-12
+    candidates = fitter().candidates
+    lost = candidates.losses.mean(axis=1)
+    chosen = replace(SMALL, margin=margin).chosen(candidates)
+    assert lost[chosen] <= max(margin, lost.min()) + 1e-12
 
 
 def test_files_of_other_problems_are_refused() -> None:

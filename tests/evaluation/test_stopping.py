@@ -16,12 +16,11 @@ from outthink.core.errors import BadInput
 from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.fit import certainty
+from outthink.evaluation.calibration.losses import Array, Mask
 from outthink.evaluation.calibration.votes import (
     SWAY,
     TIES,
-    Array,
     Dealt,
-    Mask,
     Ridge,
     Table,
     after,

@@ -1,15 +1,15 @@
 """Fits a cascade of two models to recorded samples: the size of the first stage, the threshold it is left by,
 whether its votes are kept, and when the second stage stops.
 
-Knows: the candidates, how the cheapest whose accuracy holds up is chosen, which files belong together, and when a
-cascade earns a place in a policy. A first stage of no samples is a candidate too: where the cheap model does not pay,
-it is left out. Does not know how a stage decides, nor what a policy says.
+Knows: the candidates, and which files belong together. A first stage of no samples is a candidate too: where the
+cheap model does not pay, it is left out. Does not know how a stage decides, how one candidate is chosen, or what a
+policy says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -21,18 +21,16 @@ from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.contenders import AutoContender, lineup
 from outthink.evaluation.calibration.fit import FittedRules, orders_for
+from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask, operating_point
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.calibration.votes import (
     SWAY,
     TIES,
-    Array,
-    Mask,
     Ridge,
     Table,
     Walk,
     after,
     below,
-    cheapest_kept,
     count,
     deal,
     reached,
@@ -40,8 +38,6 @@ from outthink.evaluation.calibration.votes import (
     walk,
 )
 from outthink.evaluation.dataset import SampleSet
-from outthink.evaluation.replay import MEASURES
-from outthink.evaluation.rows import paired_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +123,10 @@ class CascadeSettings:
     partitions: int = 8
     seed: int = 0
 
+    def chosen(self, candidates: LossMatrix[CascadeChoice]) -> int:
+        """Place of the candidate that is taken."""
+        return operating_point(candidates, self.margin, self.seed, folds=self.folds, partitions=self.partitions)
+
 
 @dataclass(frozen=True, slots=True)
 class CascadeChoice:
@@ -142,27 +142,6 @@ class CascadeChoice:
     def signal(self) -> Signal:
         """One sample cannot agree with itself: its confidence decides."""
         return "confidence" if self.first == 1 else "agreement"
-
-
-@dataclass(slots=True)
-class Candidates:
-    """What every candidate did on each problem, mean over orders; rows as `choices`."""
-
-    choices: list[CascadeChoice] = field(default_factory=list)
-    accuracy: list[Array] = field(default_factory=list)
-    cost: list[Array] = field(default_factory=list)
-
-    def add(self, choice: CascadeChoice, right: Array, spent: Array) -> None:
-        """Outcomes over (problem, order)."""
-        self.choices.append(choice)
-        self.accuracy.append(right.mean(axis=1))
-        self.cost.append(spent.mean(axis=1))
-
-    def only(self, keep: Sequence[int]) -> Candidates:
-        """Some of them."""
-        part = Candidates([self.choices[i] for i in keep])
-        part.accuracy, part.cost = [self.accuracy[i] for i in keep], [self.cost[i] for i in keep]
-        return part
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +163,7 @@ class Fitter:
 
     def __init__(self, table: Table, settings: CascadeSettings) -> None:
         self.table, self.settings = table, settings
-        self.candidates = Candidates()
-        self.aim, _ = baseline(table, 1, settings.target)
+        tried: list[tuple[CascadeChoice, Array, Array]] = []
         everyone = np.ones(len(table.names), dtype=bool)
         fold = np.random.default_rng(settings.seed).permutation(len(table.names)) % settings.folds
         self._coefficients: dict[tuple[int, float], tuple[float, ...]] = {}
@@ -195,10 +173,13 @@ class Fitter:
             self._coefficients[first, keep] = ridge.plain(ridge.fit(everyone))
             gains = ridge.crossed(np.arange(len(table.names)), fold)
             for n in [first] if keep else settings.firsts:
-                self._try(votes, gains, n, keep)
+                tried += self._outcomes(votes, gains, n, keep)
+        self.candidates = LossMatrix.of(table.names, baseline(table, 1, settings.target)[0], tried)
 
-    def _try(self, votes: Walk, gains: Array, first: int, keep: float) -> None:
-        """All second stages behind one first stage."""
+    def _outcomes(
+        self, votes: Walk, gains: Array, first: int, keep: float
+    ) -> Iterator[tuple[CascadeChoice, Array, Array]]:
+        """All second stages behind one first stage, with accuracy and FLOPs on each problem."""
         settings, spent = self.settings, self.table.models[1].spent()
         exits = first_exits(self.table, first, keep)
         for price, cap in product(settings.prices, settings.caps):
@@ -206,8 +187,8 @@ class Fitter:
             right, cost = after(votes.right, stop), after(spent, stop)
             for stage in exits:
                 choice = CascadeChoice(first, stage.tau, keep, price, cap)
-                spent_all = stage.spent + np.where(stage.left, 0, cost)
-                self.candidates.add(choice, np.where(stage.left, stage.right, right), spent_all)
+                total = stage.spent + np.where(stage.left, 0, cost)
+                yield choice, np.where(stage.left, stage.right, right).mean(axis=1), total.mean(axis=1)
 
     def fit(self, *, forced: bool = False) -> CascadeFit:
         """The cheapest cascade whose cross-fitted accuracy is within the margin of the target.
@@ -217,8 +198,8 @@ class Fitter:
         """
         candidates = self.candidates
         if forced:
-            candidates = candidates.only([i for i, choice in enumerate(candidates.choices) if choice.first])
-        choice = candidates.choices[operating_point(candidates, self.aim, self.settings)]
+            candidates = candidates.only([place for place, choice in enumerate(candidates.arms) if choice.first])
+        choice = candidates.arms[self.settings.chosen(candidates)]
         coefficients = self._coefficients[choice.first if choice.keep else 0, choice.keep]
         gain = LinearGain(scale_of(self.table.models[1], SWAY), self.settings.depth, SWAY, coefficients, choice.price)
         return CascadeFit(assemble(self.table, choice, gain), choice)
@@ -238,18 +219,10 @@ def _walks(settings: CascadeSettings) -> list[tuple[int, float]]:
     return [(0, 0.0), *((first, keep) for first in settings.firsts if first for keep in settings.keeps if keep)]
 
 
-def operating_point(candidates: Candidates, aim: Array, settings: CascadeSettings) -> int:
-    """The cheapest candidate that keeps the accuracy of the aim, as `cheapest_kept` chooses it."""
-    lost, cost = np.array(candidates.accuracy) - aim, np.array(candidates.cost)
-    folds, partitions = settings.folds, settings.partitions
-    return cheapest_kept(lost, cost, settings.margin, settings.seed, folds=folds, partitions=partitions)
-
-
 # Cascades for a policy, where samples of a smaller model on the same problems are at hand, too.
 
 _FEW = 100
 """Problems below which no cascade is fitted, as no regression is."""
-_ACCURACY, _FLOPS = MEASURES.index("accuracy"), MEASURES.index("flops")
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,26 +307,7 @@ def _offer(source: SampleSet, weak: Traces, target: Target, folds: int, seed: in
 
 def _cascade(table: Table, settings: CascadeSettings) -> Cascade:
     """Fitted, with the strong model as the session's own."""
-    # Forced, because the policy's other arms are the model alone already; `pays_off` compares with them.
+    # Forced, because the policy's other arms are the model alone already, and are compared with it.
     stages = Fitter(table, settings).fit(forced=True).cascade.stages
     weak = table.models[0].model
     return Cascade((*(replace(stage, model=weak) for stage in stages[:-1]), replace(stages[-1], model=None)))
-
-
-def pays_off(offer: Array, arm: Array, goal: float, margin: float) -> tuple[bool, str]:
-    """Whether a cascade meets the goal and needs fewer FLOPs than the chosen arm beyond the paired interval,
-    and that in words.
-
-    Args:
-        offer, arm: held-out values over (measure, problem).
-        goal: accuracy to be matched.
-    """
-    accuracy, scale = float(offer[_ACCURACY].mean()), float(arm[_FLOPS].mean())
-    difference = (offer[_FLOPS] - arm[_FLOPS]) / scale
-    low, high = paired_interval(difference)
-    better = accuracy >= goal - margin and high < 0
-    figures = (
-        f"{difference.mean():+.1%} [{low:+.1%}, {high:+.1%}] of the FLOPs of the model alone, "
-        f"{100 * (accuracy - goal):+.1f} points to the target"
-    )
-    return better, f"a cascade from the smaller model {'takes its place' if better else 'did not pay'}: {figures}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,23 +19,20 @@ from numpy.typing import NDArray
 from outthink.controller.cascade import StageRule
 from outthink.controller.policy.rules import SURE, Adaptive, Fixed, Lead, LinearGain
 from outthink.engines.traces import Traces
+from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask, operating_point, takes_place
 from outthink.evaluation.calibration.votes import (
     SWAY,
     TIES,
-    Array,
-    Mask,
     Ridge,
     Table,
     Walk,
     after,
     below,
-    cheapest_kept,
     count,
     deal_one,
     reached,
     walk,
 )
-from outthink.evaluation.rows import paired_interval
 from outthink.strategies import leader_probability
 
 LEADS = tuple(float(value) for value in np.arange(0.3, 3.05, 0.1))
@@ -71,22 +68,22 @@ class _Rung:
         plain = walk(table, 0, TIES, depth=max(n, 2))
         self._aim = plain.right[..., n].mean(axis=1)
         certain = certainty(dealt.codes[..., :n])
-        equal: list[tuple[StageRule, Array, Array]] = [
+        tuned: list[tuple[StageRule, Array, Array]] = [
             (Fixed() if limit > 1 else Adaptive(limit), *self._outcome(plain.right, reached(certain, limit)))
             for limit in THRESHOLDS
         ]
-        self._tuned, self._usual = equal, False
-        self.learns = len(table.names) >= _FEW and self._aim.sum() >= _FEW_RIGHT
+        self._usual = False
+        enough = len(table.names) >= _FEW
+        self.learns = enough and self._aim.sum() >= _FEW_RIGHT
         self._learned: tuple[Walk, Ridge] | None = None
-        if n < LEAST or len(table.names) < _FEW:
-            return
-        for sway in SWAYS:
+        for sway in SWAYS if enough and n >= LEAST else ():
             votes = walk(table, 0, sway, depth=n)
             for limit in LEADS:
                 outcome = self._outcome(votes.right, reached(votes.lead[..., 1:], limit))
-                self._tuned.append((Lead(votes.scale, n, sway, limit), *outcome))
+                tuned.append((Lead(votes.scale, n, sway, limit), *outcome))
             if sway == SWAY and self.learns:
                 self._learned = votes, Ridge(votes)
+        self._tuned = LossMatrix.of(table.names, self._aim, tuned)
 
     def rule(self, problems: Mask) -> StageRule:
         """The rule fitted on these problems alone."""
@@ -94,12 +91,14 @@ class _Rung:
             return Fixed()
         if self._usual:
             return Adaptive(SURE)
-        best, tokens = self._best(problems, [(accuracy[problems], cost[problems]) for _, accuracy, cost in self._tuned])
-        tuned = self._tuned[best][0]
+        tuned = self._tuned.on(problems)
+        best = self._best(tuned)
         if self._learned is None:
-            return tuned
-        learned, better = self._regressed(problems, tokens)
-        return learned if better else tuned
+            return tuned.arms[best]
+        learned = self._regressed(problems, self._learned)
+        both = tuned.only([best]).beside(learned.only([self._best(learned)]))
+        saving = both.saving(1, 0, resamples=500, seed=self._seed)
+        return both.arms[int(takes_place(both, 1, self._aims[0], saving))]
 
     def step_back(self, rules: Sequence[StageRule], held: Sequence[Mask]) -> bool:
         """Aim higher where the rules do not keep on new problems what they seemed to; where that does not help,
@@ -124,25 +123,21 @@ class _Rung:
 
     def _lost(self, rule: StageRule, problems: Mask) -> Array:
         """Accuracy that a rule loses on each of these problems, which it was not fitted on."""
-        if isinstance(rule, LinearGain) and self._learned is not None:
-            walked, ridge = self._learned
-            gains = ridge.gains_without(~problems, problems)
-            accuracy, _ = self._outcome(walked.right[problems], below(gains, rule.price), problems)
-        else:
-            accuracy = next(accuracy for known, accuracy, _ in self._tuned if known == rule)[problems]
-        return np.asarray(self._aim[problems] - accuracy)
-
-    def _regressed(self, problems: Mask, tokens: Array) -> tuple[LinearGain, bool]:
-        """The linear gain at its best price, and whether it needs fewer tokens than the tuned threshold."""
-        assert self._learned is not None
+        if not isinstance(rule, LinearGain) or self._learned is None:
+            return np.asarray(self._tuned.losses[self._tuned.arms.index(rule), problems])
         walked, ridge = self._learned
+        stop = below(ridge.gains_without(~problems, problems), rule.price)
+        return np.asarray(self._aim[problems] - after(walked.right[problems], stop).mean(axis=1))
+
+    def _regressed(self, problems: Mask, learned: tuple[Walk, Ridge]) -> LossMatrix[StageRule]:
+        """The linear gain at every price, each problem judged by a fit without it."""
+        walked, ridge = learned
         gains, right = self._crossed(ridge, problems), walked.right[problems]
-        outcomes = [self._outcome(right, below(gains, price), problems) for price in PRICES]
-        best, learned_tokens = self._best(problems, outcomes)
-        rule = LinearGain(walked.scale, self._n, SWAY, ridge.plain(ridge.fit(problems)), PRICES[best])
-        _, high = paired_interval(learned_tokens - tokens, resamples=500, seed=self._seed)
-        keeps = outcomes[best][0].mean() >= self._aim[problems].mean() - self._aims[0]
-        return rule, bool(high < 0 and keeps)
+        rule = LinearGain(walked.scale, self._n, SWAY, ridge.plain(ridge.fit(problems)), PRICES[0])
+        outcomes = [
+            (replace(rule, price=price), *self._outcome(right, below(gains, price), problems)) for price in PRICES
+        ]
+        return LossMatrix.of(self._tuned.on(problems).problems, self._aim[problems], outcomes)
 
     def _crossed(self, ridge: Ridge, problems: Mask) -> Array:
         """Gains of these problems, each as predicted from the other folds of them."""
@@ -159,12 +154,9 @@ class _Rung:
         spent = self._spent if problems is None else self._spent[problems]
         return after(right, stop).mean(axis=1), after(spent, stop).mean(axis=1)
 
-    def _best(self, problems: Mask, outcomes: Sequence[tuple[Array, Array]]) -> tuple[int, Array]:
-        """The cheapest within the margin, with its tokens on each of the problems."""
-        accuracy, tokens = (np.array(values) for values in zip(*outcomes, strict=True))
-        lost = accuracy - self._aim[problems]
-        best = cheapest_kept(lost, tokens, self._aims[0], self._seed, folds=self._folds, partitions=_PARTITIONS)
-        return best, tokens[best]
+    def _best(self, matrix: LossMatrix[StageRule]) -> int:
+        """Place of the cheapest within what may seem to be lost."""
+        return operating_point(matrix, self._aims[0], self._seed, folds=self._folds, partitions=_PARTITIONS)
 
 
 def _aims(margin: float) -> list[float]:

@@ -21,9 +21,10 @@ from outthink.core.plugins import need_extra
 from outthink.economics.price import Price
 from outthink.economics.tariff import active_parameters
 from outthink.engines.protocol import Speed
-from outthink.evaluation.calibration.cascade import Offer, offers, pays_off
+from outthink.evaluation.calibration.cascade import Offer, offers
 from outthink.evaluation.calibration.contenders import AutoContender, fit_source, held_out, lineup
 from outthink.evaluation.calibration.fit import FittedRules
+from outthink.evaluation.calibration.losses import LossMatrix, takes_place
 from outthink.evaluation.calibration.regime import drift_values, fingerprint, refuse_unusable, regime_of
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.dataset import SampleSet, open_source, replayable
@@ -32,7 +33,7 @@ from outthink.evaluation.routing.difficulty import for_policy
 from outthink.evaluation.rows import LADDER
 from outthink.evaluation.sample_file import JsonObject
 from outthink.strategies import Spec
-from outthink.strategies.defaults import BASELINE, CONTROLS
+from outthink.strategies.defaults import CONTROLS
 
 _SPLITS = 200
 _FEW = 50
@@ -109,7 +110,7 @@ def calibrate(
     results = replay(lineups, settings, progress)
     tasks = []
     for source, fitted, offer, outcomes in zip(sources, fits, offered, results, strict=True):
-        measured = _HeldOutFigures.of(outcomes, recipe.price)
+        measured = _HeldOutFigures.of(outcomes, source, recipe)
         tasks.append(_task(source, fitted, offer, recipe, measured, say))
     return Policy.of(_content(sources, recipe, tasks))
 
@@ -127,27 +128,26 @@ class _HeldOutFigures:
         controls: strategies to compare with.
         arms: figures of the policy's arms by size.
         values: values[measure, problem] of the arms by size.
+        losses: of the arms, by size, against the target.
     """
 
     controls: list[tuple[Spec, HeldOut]]
     arms: dict[int, HeldOut]
     values: dict[int, Array]
+    losses: LossMatrix[int]
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcomes], price: Price | None) -> _HeldOutFigures:
+    def of(cls, outcomes: Sequence[Outcomes], source: SampleSet, recipe: CalibrationRecipe) -> _HeldOutFigures:
         """From replayed controls and arms."""
+        price = recipe.price
         dollars = None if price is None else lambda prompt, made: round(price.cost(round(prompt), 0, round(made)), 12)
         measured = [(outcome.spec, outcome.values, held_out(outcome.values, dollars)) for outcome in outcomes]
         return cls(
             [(spec, held) for spec, _, held in measured if isinstance(spec, Spec)],
             {spec.n: held for spec, _, held in measured if isinstance(spec, AutoContender)},
             {spec.n: values for spec, values, _ in measured if isinstance(spec, AutoContender)},
+            recipe.target.losses(outcomes, list(source.traces.problems), price),
         )
-
-    @property
-    def baseline(self) -> dict[int, HeldOut]:
-        """Self-consistency by size."""
-        return {spec.n: held for spec, held in self.controls if spec.canonical == BASELINE}
 
 
 def _task(
@@ -159,13 +159,13 @@ def _task(
     say: Callable[[str], None],
 ) -> JsonObject:
     """One task of the policy: rules, what they did on held-out problems, and what they were fitted on."""
-    rules = dict(fitted.rules)
-    chosen = recipe.target.choose({n: measured.arms[n] for n in rules}, measured.baseline)
+    rules, losses = dict(fitted.rules), measured.losses
+    alone = [place for place, n in enumerate(losses.arms) if n in rules]
+    chosen = losses.arms[alone[recipe.target.choose(losses.only(alone))]]
     notes = [*fitted.notes, *_notes(source)]
     if offer is not None:
-        goal = measured.baseline[int(recipe.target.value)].accuracy
         n = offer.auto.n
-        pays, words = pays_off(measured.values[n], measured.values[chosen], goal, recipe.target.margin)
+        pays, words = _offered(losses, n, chosen, recipe.target.margin)
         notes.append(words)
         if pays:
             chosen = n
@@ -204,6 +204,18 @@ def _task(
         "questions": sorted(source.question_marks.values()),
         "notes": notes,
     }
+
+
+def _offered(losses: LossMatrix[int], n: int, alone: int, margin: float) -> tuple[bool, str]:
+    """Whether the cascade takes the place of the arm that was chosen without it, and that in words."""
+    place = losses.arms.index(n)
+    saving = losses.saving(place, losses.arms.index(alone))
+    pays = takes_place(losses, place, margin, saving)
+    figures = (
+        f"{saving.value:+.1%} [{saving.low:+.1%}, {saving.high:+.1%}] of the FLOPs of the model alone, "
+        f"{100 * (0 - losses.losses[place].mean()):+.1f} points to the target"
+    )
+    return pays, f"a cascade from the smaller model {'takes its place' if pays else 'did not pay'}: {figures}"
 
 
 def _notes(source: SampleSet) -> list[str]:

@@ -1,21 +1,27 @@
 """What a calibration aims at: to match a strategy, to reach an accuracy, or to stay under a cost.
 
-Knows: how a target is written, and which size meets it at the least cost on held-out problems. Does not know how rules
-are fitted.
+Knows: how a target is written, what an arm loses against it, and which arm meets it at the least cost on held-out
+problems. Does not know how rules are fitted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from outthink.controller.policy.artefact import HeldOut
+import numpy as np
+
 from outthink.core.errors import BadInput
+from outthink.economics.price import Price
+from outthink.evaluation.calibration.losses import Array, LossMatrix, operating_point
+from outthink.evaluation.replay import MEASURES, Outcomes
 from outthink.evaluation.sample_file import JsonObject
+from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE
 
+_ACCURACY = MEASURES.index("accuracy")
 COSTS = ("tokens", "flops", "usd", "seconds")
 _FORMS = "use match=self-consistency@32, accuracy=0.7, or a mean cost a problem such as tokens=1500"
 
@@ -76,33 +82,42 @@ class Target:
         """From plain values."""
         return cls.parse(values["text"], margin=values["margin"], by=values["by"])
 
-    def choose(self, rungs: Mapping[int, HeldOut], baseline: Mapping[int, HeldOut]) -> int:
-        """The size that meets it at the least cost.
+    def losses(self, outcomes: Sequence[Outcomes], problems: Sequence[str], price: Price | None) -> LossMatrix[int]:
+        """What every arm of a replay, named by its size, loses and costs on each problem.
+
+        An arm is compared with self-consistency of the size to be matched, replayed beside it; with the accuracy to be
+        reached; or, for a cost, with a right answer to everything.
 
         Args:
-            rungs: held-out figures of the arms by size.
-            baseline: those of self-consistency.
+            outcomes: of arms and of strategies beside them, on held-out problems.
+            price: of a token, for costs in usd.
 
-        A match that no size reaches is the most accurate size. Raises BadInput where no size has the
-        accuracy or is below the cost; the line names the nearest one.
+        Raises BadInput where nothing of the size to be matched was replayed, or the cost is unknown.
+        """
+        baseline = {outcome.spec.n: outcome for outcome in outcomes if outcome.spec.canonical == BASELINE}
+        aim = np.full(len(problems), self.value if self.kind == "accuracy" else 1.0)
+        if self.kind == "match":
+            aim = self._matched(baseline).values[_ACCURACY]
+        arms = [outcome for outcome in outcomes if not isinstance(outcome.spec, Spec)]
+        costs = [(arm.spec.n, arm.values[_ACCURACY], self._costs(arm, price)) for arm in arms]
+        return LossMatrix.of(problems, aim, costs)
+
+    def choose(self, matrix: LossMatrix[int]) -> int:
+        """Place of the arm that meets it at the least cost.
+
+        A match that no arm reaches is the one that loses least. Raises BadInput where no arm has the accuracy or is
+        below the cost; the line names the nearest one.
         """
         if self.kind == "cost":
-            return self._under(rungs)
-        goal = self.value if self.kind == "accuracy" else self._matched(baseline)
-        meeting = {n: held for n, held in rungs.items() if held.accuracy >= goal - self.margin}
-        if not meeting and self.kind == "match":  # every arm lost more than the margin: the widest loses least
-            return max(rungs, key=lambda n: (rungs[n].accuracy, n))
-        if not meeting:
-            best = max(rungs, key=lambda n: rungs[n].accuracy)
-            raise BadInput(
-                "--target",
-                self.text,
-                f"is reached by no size (the best, {best}, has {rungs[best].accuracy:.1%} on held-out problems)",
-                "aim lower, or allow a larger --margin",
-            )
-        return min(meeting, key=lambda n: (self._cost(meeting[n], self.by), n))
+            return self._under(matrix)
+        best = operating_point(matrix, self.margin)
+        if self.kind == "accuracy" and (lost := matrix.losses[best].mean()) > self.margin:
+            reached = f"the best, {matrix.arms[best]}, has {self.value - lost:.1%} on held-out problems"
+            remedy = "aim lower, or allow a larger --margin"
+            raise BadInput("--target", self.text, f"is reached by no size ({reached})", remedy)
+        return best
 
-    def _matched(self, baseline: Mapping[int, HeldOut]) -> float:
+    def _matched(self, baseline: Mapping[int, Outcomes]) -> Outcomes:
         n = int(self.value)
         if n not in baseline:
             most = max(baseline)
@@ -110,22 +125,25 @@ class Target:
             if n < most:
                 problem = f"is no size that is compared ({', '.join(map(str, baseline))})"
             raise BadInput("--target", self.text, problem, f"give --target match={BASELINE}@{most}, or record more")
-        return baseline[n].accuracy
+        return baseline[n]
 
-    def _under(self, rungs: Mapping[int, HeldOut]) -> int:
-        currency = str(self.currency)
-        costs = {n: self._cost(held, currency, "--target") for n, held in rungs.items()}
-        fitting = {n: held for n, held in rungs.items() if costs[n] <= self.value}
+    def _under(self, matrix: LossMatrix[int]) -> int:
+        costs, losses = matrix.costs.mean(axis=1).tolist(), matrix.losses.mean(axis=1).tolist()
+        fitting = [place for place, cost in enumerate(costs) if cost <= self.value]
         if not fitting:
-            least = min(costs.values())
-            raise BadInput(
-                "--target", self.text, f"is met by no arm (the cheapest needs {least:.4g} {currency})", "allow more"
-            )
-        return max(fitting, key=lambda n: (fitting[n].accuracy, -costs[n]))
+            problem = f"is met by no arm (the cheapest needs {min(costs):.4g} {self.currency})"
+            raise BadInput("--target", self.text, problem, "allow more")
+        return min(fitting, key=lambda place: (losses[place], costs[place]))
 
-    @staticmethod
-    def _cost(held: HeldOut, currency: str, flag: str = "--by") -> float:
-        cost = held.cost(currency)
-        if cost is None:
+    def _costs(self, arm: Outcomes, price: Price | None) -> Array:
+        """Of an arm on each problem, in the currency that is to be saved, or kept to."""
+        values = dict(zip(MEASURES, arm.values, strict=True))
+        prompt, made = values["prompt_tokens"], values["tokens"]
+        dollars = None if price is None else (prompt * price.input + made * price.output) / 1e6
+        known: dict[str, Array | None]
+        known = {"tokens": prompt + made, "flops": values["flops"], "seconds": values["seconds"], "usd": dollars}
+        costs = known[currency := self.currency or self.by]
+        if costs is None or np.isnan(costs).any():
+            flag = "--by" if self.currency is None else "--target"
             raise BadInput(flag, currency, "is unknown for these samples", "use tokens, or give --price IN,OUT")
-        return cost
+        return costs

@@ -2,8 +2,8 @@
 
 The gain is a ridge regression on the vote's shape; a ridge, because a few hundred problems do not bear much more.
 Rules are fitted on arrays because every candidate is tried on every problem: the loop over samples would take hours.
-Knows: answers as numbers within their problem, lengths, confidences, the regression, and the cheapest operating point
-that keeps the accuracy. Does not know which rules compete, or cascades.
+Knows: answers as numbers within their problem, lengths, confidences, and the regression. Does not know which rules
+compete, how one is chosen, or cascades.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from outthink.core.errors import BadInput
 from outthink.economics.tariff import active_parameters
 from outthink.engines.recorded import Recorded
 from outthink.engines.traces import Traces
+from outthink.evaluation.calibration.losses import Array, Mask
 
-Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 
@@ -151,7 +151,6 @@ TIES = (1e-6, 0.0)
 """Sway that does no more than break ties by confidence."""
 _RIDGE = 0.2
 """Ridge penalty a row, on standardised terms."""
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +310,7 @@ class Ridge:
         return (float(constant), *(float(slope) for slope in slopes))
 
 
-# Stopping rules over the votes, and the choice among their operating points.
+# Stopping rules over the votes.
 
 
 def after(totals: Array, stop: NDArray[np.intp]) -> Array:
@@ -330,34 +329,3 @@ def below(gains: Array, price: float) -> NDArray[np.intp]:
     """Samples after which what is left to gain is not worth the price; gains after 1, 2, ... samples."""
     enough = np.concatenate([gains <= price, np.ones((*gains.shape[:2], 1), dtype=bool)], axis=2)
     return np.asarray(enough.argmax(axis=2) + 1)
-
-
-def cheapest_kept(lost: Array, cost: Array, margin: float, seed: int, *, folds: int, partitions: int) -> int:
-    """The cheapest operating point within the margin, aimed high enough that the choice itself holds up.
-
-    Choosing the cheapest of many that seem to keep the accuracy favours lucky ones. So the aim is raised
-    until what was chosen on some of the problems is within the margin on the others, on average.
-
-    Args:
-        lost, cost: accuracy minus that of the aim, and cost, over (point, problem).
-    """
-    count = lost.shape[1]
-    rng = np.random.default_rng(seed)
-    parts = [rng.permutation(count) % folds for _ in range(partitions)]
-    masks = np.array([part == k for part in parts for k in range(folds)])
-    sums, costs, sizes = lost @ masks.T, cost @ masks.T, masks.sum(axis=1)
-    kept = (lost.sum(axis=1)[:, None] - sums) / (count - sizes)
-    rest = cost.sum(axis=1)[:, None] - costs
-    # From the margin down to a gain of twice as much. A margin of 0 leaves nothing to step through: it stays alone.
-    for slack in np.arange(margin, -2 * margin - 1e-9, -max(margin, 1e-4) / 5):
-        chosen = _cheapest(kept, rest, float(slack))
-        if sums[chosen, np.arange(len(masks))].sum() / sizes.sum() >= -margin:
-            break
-    return int(_cheapest(lost.mean(axis=1)[:, None], cost.mean(axis=1)[:, None], float(slack))[0])
-
-
-def _cheapest(lost: Array, cost: Array, slack: float) -> NDArray[np.intp]:
-    """Of the points (rows), for each column: the cheapest that loses at most `slack`, else the most accurate."""
-    enough = lost >= -slack
-    cheapest = np.where(enough, cost, np.inf).argmin(axis=0)
-    return np.asarray(np.where(enough.any(axis=0), cheapest, lost.argmax(axis=0)))
