@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from sys import float_info
@@ -82,6 +83,14 @@ class Border:
     def error(self, location: Location, value: Any, problem: str, remedy: str) -> BadInput:
         """What is wrong at a place."""
         return BadInput(self.where(location), value, problem, self.remedy or remedy)
+
+    @contextmanager
+    def part(self, *location: str | int) -> Iterator[None]:
+        """Within it, what another reader refuses of the part at a place is told as an error at that place."""
+        try:
+            yield
+        except BadInput as inner:
+            raise self.error([*location, inner.field], inner.value, inner.problem, inner.remedy) from None
 
 
 _adapters: dict[type, TypeAdapter[Any]] = {}

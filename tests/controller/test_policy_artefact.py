@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import re
+from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from outthink.controller.cascade import Cascade, Stage
 from outthink.controller.policy.artefact import HeldOut, Policy, canonical, digest
+from outthink.controller.policy.plan import Situation, explained, plan
+from outthink.controller.policy.rules import COEFFICIENTS, Fixed, LinearGain, Scale
 from outthink.core.errors import BadInput
+from outthink.core.request import Budget, Message, Request
 from support.policies import content, policy
+from support.samples import question
+
+SCALE = Scale((-0.3, 0.1), (12.0, 2.0), (200.0, 80.0))
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=30)
@@ -113,6 +124,60 @@ def test_a_content_that_is_no_policy_is_refused_even_with_a_matching_hash(broken
     values = content() | broken
     with pytest.raises(BadInput):
         Policy.read(canonical({"id": digest(values), **values}))
+
+
+def places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in plain values, as the keys that lead there; of long lists the first."""
+    if before:
+        yield before
+    parts = value.items() if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from places(part, (*before, key))
+
+
+LEARNED = LinearGain(SCALE, 4, (0.1, 0.1), (0.0,) * COEFFICIENTS, 0.01)
+CASCADE = Cascade((Stage("small", 2, Fixed(), 0.8, keep=0.5), Stage(None, 4, LEARNED)))
+FULL = json.loads(canonical(content(rule=CASCADE.json())))
+MISSING = object()
+ANYTHING = VALUES | st.sampled_from([MISSING, 0, -1, 1e308, "", [], {}, [1.5], True, None])
+
+
+def used(text: str) -> str | None:
+    """What is said of a policy that is refused; None for one that can be read, shown and planned with."""
+    request = Request(messages=(Message("user", question(1)),), answer="number", budget=Budget(tokens=900))
+    situation = Situation(model="tiny", question=question(1), prompt_tokens=30, pool=("small",))
+    try:
+        loaded = Policy.read(text, "p.json")
+        decided = plan(loaded, request, situation)
+        assert explained(decided)
+        assert str(loaded)
+        if decided.arm is not None:
+            decided.rule().next()
+    except BadInput as error:
+        return str(error)
+    return None
+
+
+@given(st.sampled_from(list(places(FULL))), ANYTHING)
+@settings(max_examples=300, deadline=None)
+def test_any_one_value_changed_works_or_is_refused_in_one_line(place: tuple[Any, ...], value: Any) -> None:
+    changed = copy.deepcopy(FULL)
+    *parents, last = place
+    inside = reduce(lambda part, key: part[key], parents, changed)
+    if value is MISSING:
+        del inside[last]
+    else:
+        inside[last] = value
+    line = used(canonical({"id": digest(changed), **changed}))
+    assert line is None or re.fullmatch(r"(policy: ')?p\.json.*; calibrate again .*", line)
+
+
+def test_a_refusal_names_the_place_and_the_value() -> None:
+    task = content()["tasks"][0]
+    broken = task | {"arms": [*task["arms"][:3], task["arms"][3] | {"rule": {"kind": "adaptive", "threshold": "0.9"}}]}
+    line = r"^policy: tasks\[0\]\.arms\[3\]\.rule\.threshold: '0\.9' is no number; calibrate again"
+    with pytest.raises(BadInput, match=line):
+        Policy.of(content(tasks=[broken]))
 
 
 def test_another_revision_of_the_model_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outthink.client import ask
@@ -60,6 +60,7 @@ def test_the_most_accurate_arm_within_every_ceiling(budget: Budget, name: str) -
 
 
 @given(st.integers(120, 3000))
+@settings(deadline=None)
 def test_more_budget_is_never_less_accurate(tokens: int) -> None:
     less, more = planned(Budget(tokens=tokens)), planned(Budget(tokens=2 * tokens))
     assert less.arm is not None

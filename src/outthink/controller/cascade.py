@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
-from outthink.controller.stored import JsonObject, reading, typed
+from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
 from outthink.core.sample import Sample
@@ -91,17 +91,11 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.n < 1:
-            raise BadInput("cascade", self.n, "is no number of samples", "give at least 1")
+            raise BadInput("n", self.n, "is no number of samples", "give at least 1")
         if self.signal not in get_args(Signal):
-            raise BadInput("cascade", self.signal, "is no signal", f"use one of {', '.join(get_args(Signal))}")
+            raise BadInput("signal", self.signal, "is no signal", f"use one of {', '.join(get_args(Signal))}")
         if math.isnan(self.tau) or self.tau < 0 or not 0 <= self.keep < math.inf:
-            raise BadInput("cascade", (self.tau, self.keep), "are below 0", "give a threshold and a weight from 0")
-
-    @classmethod
-    def of(cls, values: JsonObject, inner: Callable[[JsonObject], StageRule]) -> Stage:
-        """From plain values, `inner` reading its rule; KeyError, TypeError or ValueError for what is malformed."""
-        tau = math.inf if values["tau"] is None else values["tau"]
-        return typed(cls, {**values, "tau": tau, "rule": inner(values["rule"])})
+            raise BadInput("tau and keep", (self.tau, self.keep), "are below 0", "give a threshold and a weight from 0")
 
     @property
     def pointless(self) -> bool:
@@ -139,6 +133,21 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class _StoredStage:
+    model: str | None
+    n: int
+    rule: dict[str, Any]
+    tau: float | None
+    signal: Signal
+    keep: float
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredCascade:
+    stages: tuple[_StoredStage, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Cascade(StageRule):
     """Stages in order of cost. All that is drawn is charged, whichever stage answers."""
 
@@ -147,9 +156,10 @@ class Cascade(StageRule):
 
     def __post_init__(self) -> None:
         if not self.stages:
-            raise BadInput("cascade", [], "has no stage", "give at least one")
+            raise BadInput("stages", [], "are none", "give at least one")
         if any(stage.keep for stage in self.stages[:-1]) and not all(stage.rule.carries for stage in self.stages[1:]):
-            raise BadInput("cascade", "keep", "needs later stages whose rule can carry votes", "set it to 0")
+            keeps = [stage.keep for stage in self.stages]
+            raise BadInput("keep", keeps, "needs later stages whose rule can carry votes", "set it to 0")
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -163,8 +173,16 @@ class Cascade(StageRule):
     @classmethod
     def of(cls, values: JsonObject, inner: Callable[[JsonObject], StageRule]) -> Cascade:
         """From plain values, `inner` reading the stages' rules; BadInput for what is malformed."""
-        with reading("policy", "calibrate again", value=cls.kind):
-            return cls(tuple(Stage.of(stage, inner) for stage in values["stages"]))
+        from outthink.validation import Border, read_values
+
+        stages, border = [], Border()
+        for place, stored in enumerate(read_values(_StoredCascade, values, border).stages):
+            with border.part("stages", place, "rule"):
+                rule = inner(stored.rule)
+            tau = math.inf if stored.tau is None else stored.tau
+            with border.part("stages", place):
+                stages.append(Stage(stored.model, stored.n, rule, tau, stored.signal, stored.keep))
+        return cls(tuple(stages))
 
     def start(self, n: int, features: Sequence[float] | None) -> CascadeRun:
         """The rule for one request of at most n samples over all stages."""

@@ -258,7 +258,8 @@ def _drift(task: Task, source: SampleSet) -> list[str]:
     """Where the samples are unlike those of the calibration, in words."""
     lines = []
     for name, values in drift_values(source).items():
-        expected = task.other["drift"][name]
+        if (expected := (task.other.get("drift") or {}).get(name)) is None:
+            continue
         move = (float(np.mean(values)) - expected["mean"]) / max(expected["spread"], 1e-9)
         if abs(move) > _DRIFT_SPREADS + 4 / sqrt(len(values)):
             lines.append(

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from outthink.controller.stored import JsonObject, reading, typed
+from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 
 _Z = 1.959963984540054
@@ -52,8 +52,12 @@ class Arm:
 
 def arms_of(rows: Sequence[JsonObject]) -> tuple[Arm, ...]:
     """Arms from plain values; BadInput for fewer than one, two of a name, or a damaged one."""
-    with reading("arms", "give name, mean, low, high, cost", "cannot be read"):
-        return checked([typed(Arm, row) for row in rows])
+    from outthink.validation import Border, read_values
+
+    remedy = "give name, mean, low, high, cost"
+    return checked(
+        [read_values(Arm, row, Border(source=f"arms[{place}]", remedy=remedy)) for place, row in enumerate(rows)]
+    )
 
 
 def checked(arms: Sequence[Arm]) -> tuple[Arm, ...]:

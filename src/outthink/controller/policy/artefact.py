@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import sqrt
 from pathlib import Path
+from typing import Any, Literal
 
 from outthink.controller.cascade import StageRule
 from outthink.controller.policy.regime import Regime
 from outthink.controller.policy.rules import rule_from_json
-from outthink.controller.stored import Json, JsonObject, reading, write_file
+from outthink.controller.stored import Json, JsonObject, write_file
 from outthink.core.display import Displayed, Rows
 from outthink.core.errors import BadInput
 
@@ -56,6 +57,8 @@ def _scalar(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
+SCHEMA = 1
+_AGAIN = "calibrate again (`outthink calibrate`)"
 _Z = 1.959964  # of the normal distribution, 95 % two-sided
 
 
@@ -101,6 +104,11 @@ class HeldOut:
     flops: float | None
     usd: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in {"problems": self.problems, "samples": self.samples}.items():
+            if not value > 0:
+                raise BadInput(name, value, "is not above 0", _AGAIN)
+
     def cost(self, currency: str) -> float | None:
         """Mean of a problem in `tokens` (prompt included), `flops`, `usd` or `seconds`; None where unknown."""
         if currency == "tokens":
@@ -122,17 +130,9 @@ class HeldOut:
     @classmethod
     def of(cls, values: JsonObject) -> HeldOut:
         """From plain values. BadInput for a missing key, or a value that is no number."""
-        known: JsonObject = {field.name: values.get(field.name) for field in fields(cls)}
-        for field in fields(cls):
-            value = known[field.name]
-            unknown = value is None and "None" in str(field.type)  # annotations are texts in this module
-            if not unknown and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise BadInput("policy", value, f"is no {field.name} of an arm", "calibrate again")
-        return cls(**known)
+        from outthink.validation import Border, read_values
 
-
-SCHEMA = 1
-_AGAIN = "make it again with `outthink calibrate`"
+        return read_values(cls, values, Border(source="policy", remedy=_AGAIN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,10 @@ class PolicyArm:
     n: int
     rule: StageRule
     held_out: HeldOut
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise BadInput("n", self.n, "is no number of samples", _AGAIN)
 
     @property
     def name(self) -> str:
@@ -154,7 +158,7 @@ class Task:
     """What was calibrated on one file of samples.
 
     Args:
-        model, dataset: of the samples.
+        model, dataset: of the samples; None for files that name no data set.
         answer: kind of the gold answers, None where the problems were not at hand.
         arms: by rising n.
         chosen: size of the arm that meets the target at the least cost.
@@ -163,7 +167,7 @@ class Task:
     """
 
     model: str
-    dataset: str
+    dataset: str | None
     answer: str | None
     arms: tuple[PolicyArm, ...]
     chosen: int
@@ -181,6 +185,94 @@ class Task:
         raise BadInput("policy", n, "is a size it was not calibrated for", f"use one of {sizes}")
 
 
+_READ = frozenset(field.name for field in fields(Task))
+# What a policy's file holds, as far as it is ever read. Rules and regimes have readers of their own.
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredTarget:
+    text: str
+    margin: float
+    by: Literal["tokens", "flops", "usd", "seconds"]
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredModel:
+    model: str
+    served_as: str | None = None
+    revision: str | None = None
+    sampling: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredPrices:
+    date: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredCoverage:
+    splits: int
+    covered: int
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredMean:
+    mean: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredDrift:
+    agreement: _StoredMean
+    sample_tokens: _StoredMean | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredControl:
+    strategy: str
+    n: int
+    held_out: HeldOut
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredArm:
+    n: int
+    rule: dict[str, Any]
+    held_out: HeldOut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredTask:
+    model: str
+    dataset: str | None
+    answer: str | None
+    arms: tuple[_StoredArm, ...]
+    chosen: int
+    regime: dict[str, Any]
+    problems: frozenset[str]
+    questions: frozenset[str]
+    coverage: _StoredCoverage
+    controls: tuple[_StoredControl, ...] = ()
+    drift: _StoredDrift | None = None
+    difficulty: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredPolicy:
+    created: str
+    expires: str
+    code: str
+    seed: int
+    folds: int
+    models: int
+    target: _StoredTarget
+    pool: tuple[_StoredModel, ...]
+    tasks: tuple[_StoredTask, ...]
+    prices: _StoredPrices | None = None
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Policy(Displayed):
     """A policy: its content as JSON values, and what is read off it. Make one with `of`, `read` or `load`."""
@@ -190,15 +282,23 @@ class Policy(Displayed):
     tasks: tuple[Task, ...]
 
     @classmethod
-    def of(cls, content: JsonObject) -> Policy:
-        """From its content without id; BadInput for a content that is no policy."""
-        with reading("policy", _AGAIN, "is no policy"):
-            content = json.loads(canonical(content))  # as it will be read again: lists for tuples
-            tasks = tuple(_task(task) for task in content["tasks"])
-            content["target"]["by"], content["pool"], content["seed"]  # missing ones are refused now, not at a request
+    def of(cls, content: JsonObject, source: str = "policy") -> Policy:
+        """From its content without id; BadInput, with the place in it, for a content that is no policy."""
+        from outthink.validation import Border, read_json
+
+        try:
+            text = canonical(content)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise BadInput(source, type(error).__name__, f"is no policy ({error})", _AGAIN) from None
+        border = Border(source=source, remedy=_AGAIN)
+        stored, content = read_json(_StoredPolicy, text, border), json.loads(text)  # missing parts are refused now
+        tasks = []
+        for place, (task, values) in enumerate(zip(stored.tasks, content["tasks"], strict=True)):
+            with border.part("tasks", place):
+                tasks.append(_task(task, values))
         if not tasks:
-            raise BadInput("policy", [], "has no tasks", _AGAIN)
-        return cls(content, digest(content), tasks)
+            raise BadInput(source, [], "has no tasks", _AGAIN)
+        return cls(content, digest(content), tuple(tasks))
 
     @classmethod
     def read(cls, text: str, source: str = "policy") -> Policy:
@@ -206,7 +306,7 @@ class Policy(Displayed):
         try:
             content = dict(json.loads(text))
             version, stated = content["schema_version"], content.pop("id")
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise BadInput("policy", source, "is no policy", _AGAIN) from None
         # It fails closed: a policy of another version promises figures that nobody here has measured.
         if version != SCHEMA:
@@ -217,7 +317,7 @@ class Policy(Displayed):
             actual = ""
         if stated != actual:
             raise BadInput("policy", source, "was changed after it was written (its id differs)", _AGAIN)
-        return cls.of(content)
+        return cls.of(content, source)
 
     @classmethod
     def load(cls, path: Path | str, revisions: Mapping[str, str] | None = None) -> Policy:
@@ -259,7 +359,7 @@ class Policy(Displayed):
     @property
     def created(self) -> str:
         """The day it was made."""
-        return str(self.content.get("created"))
+        return str(self.content["created"])
 
     def revision(self, model: str) -> str | None:
         """The revision of a model it was calibrated on, None where that was not recorded."""
@@ -298,21 +398,29 @@ class Policy(Displayed):
         return f"policy {self.id}", rows
 
 
-def _task(values: JsonObject) -> Task:
-    arms = tuple(
-        PolicyArm(int(arm["n"]), rule_from_json(arm["rule"]), HeldOut.of(arm["held_out"])) for arm in values["arms"]
-    )
-    known = {"arms", "model", "dataset", "answer", "chosen", "regime", "problems", "questions"}
+def _task(stored: _StoredTask, values: JsonObject) -> Task:
+    """A task of a policy; its values are kept as they stand for what only reports read."""
+    from outthink.validation import Border
+
+    arms, border = [], Border()
+    for place, arm in enumerate(stored.arms):
+        with border.part("arms", place, "rule"):
+            rule = rule_from_json(arm.rule)
+        with border.part("arms", place):
+            arms.append(PolicyArm(arm.n, rule, arm.held_out))
+    with border.part("regime"):
+        regime = Regime.of(stored.regime)
     task = Task(
-        model=values["model"],
-        dataset=values["dataset"],
-        answer=values["answer"],
+        model=stored.model,
+        dataset=stored.dataset,
+        answer=stored.answer,
         arms=tuple(sorted(arms, key=lambda arm: arm.n)),
-        chosen=int(values["chosen"]),
-        regime=Regime.of(values["regime"]),
-        problems=frozenset(values["problems"]),
-        questions=frozenset(values["questions"]),
-        other={key: value for key, value in values.items() if key not in known},
+        chosen=stored.chosen,
+        regime=regime,
+        problems=stored.problems,
+        questions=stored.questions,
+        other={key: value for key, value in values.items() if key not in _READ},
     )
-    task.arm(task.chosen)  # refused here where it is not among the arms
+    if stored.chosen not in [arm.n for arm in arms]:
+        raise BadInput("chosen", stored.chosen, "is the size of no arm", _AGAIN)
     return task

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from math import sqrt
 
 from outthink.controller.router.text import NAMES, hand_features
-from outthink.controller.stored import JsonObject, typed
+from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 from outthink.strategies.defaults import Answer
 
@@ -25,6 +25,14 @@ _FEW = 20
 """Questions below which a set says too little about its domain."""
 
 Range = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredFeatures:
+    """The columns of a regime that are stored by the features' names."""
+
+    mean: dict[str, float] | None = None
+    spread: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +57,10 @@ class Regime:
     distance: float | None = None
     prompts: Range | None = None
 
+    def __post_init__(self) -> None:
+        if self.spread is not None and not min(self.spread) > 0:
+            raise BadInput("spread", min(self.spread), "is not above 0", "calibrate again")
+
     def outside(self, question: str | None, prompt_tokens: float | None = None, answer: Answer = None) -> str | None:
         """Why this request is outside, None if it is inside as far as can be seen.
 
@@ -71,7 +83,8 @@ class Regime:
         if self.mean is None or self.spread is None:
             return 0.0
         parts = zip(features, self.mean, self.spread, strict=True)
-        return sum(min(((value - mean) / spread) ** 2, FAR) for value, mean, spread in parts) / len(self.mean)
+        most = sqrt(FAR)
+        return sum(min(abs((value - mean) / spread), most) ** 2 for value, mean, spread in parts) / len(self.mean)
 
     def shifted(self, questions: Sequence[str]) -> str | None:
         """Why a whole set of questions is another domain, None if it is not, or too small to tell."""
@@ -114,13 +127,17 @@ class Regime:
 
     @classmethod
     def of(cls, values: JsonObject) -> Regime:
-        """From plain values; BadInput where it reads other features than this version has."""
-        columns = {key: values[key] for key in ("mean", "spread") if values.get(key) is not None}
+        """From plain values; BadInput where they are malformed, or of other features than this version has."""
+        from outthink.validation import Border, read_values
+
+        border = Border(remedy="calibrate again")
+        known = asdict(read_values(_StoredFeatures, values, border))
+        columns = {key: column for key, column in known.items() if column is not None}
         for key, column in columns.items():
             if set(column) != set(NAMES):
-                raise BadInput("policy", key, "has other features than this version reads", "calibrate again")
+                raise BadInput(key, sorted(column), "are other features than this version reads", border.remedy)
             columns[key] = [column[name] for name in NAMES]
-        return typed(cls, {**asdict(cls()), **values, **columns})
+        return read_values(cls, {**values, **columns}, border)
 
 
 def _moved(column: Sequence[float], mean: float, spread: float) -> float:

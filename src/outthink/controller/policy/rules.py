@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from outthink.controller.cascade import Cascade, StageRule
 from outthink.controller.policy.regime import PROBES, Regime
-from outthink.controller.stored import JsonObject, plain_values, reading, typed
+from outthink.controller.stored import JsonObject, plain_values
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Stopped, Verdict
 from outthink.core.sample import TOP, Sample
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value", float, "NDArray[np.float64]")
 """A number of one request, or, in calibration, an array over problems and orders."""
+AGAIN = "calibrate again"
 SURE = 0.95
 """How sure adaptive-consistency must be of its leader (arXiv 2305.11860)."""
 TERMS = 15
@@ -197,6 +198,12 @@ class Scale:
     weight: float = 1.0
     """Mean of the unscaled vote weights."""
 
+    def __post_init__(self) -> None:
+        spreads = {"logprob": self.logprob[1], "confidence": self.confidence[1], "tokens": self.tokens[1]}
+        for name, spread in {**spreads, "weight": self.weight}.items():
+            if not spread > 0:
+                raise BadInput(name, spread, "is no spread or weight above 0", AGAIN)
+
     def vote(self, logprob: Value, confidence: Value, sway: tuple[float, float], maths: ModuleType = math) -> Value:
         """Weight of a vote by its standardised log-probability and confidence, exp(s1 z1 + s2 z2), scaled."""
         weight: Value = maths.exp(sway[0] * logprob + sway[1] * confidence)
@@ -298,8 +305,7 @@ class LinearGain(ShapeRule):
 
     def __post_init__(self) -> None:
         if len(self.coefficients) != COEFFICIENTS:
-            problem = f"are {len(self.coefficients)} instead of {COEFFICIENTS}"
-            raise BadInput("policy", "coefficients", problem, "calibrate again")
+            raise BadInput("coefficients", len(self.coefficients), f"are not {COEFFICIENTS} numbers", AGAIN)
 
     def gain(self, shape: VoteShape) -> float:
         """Expected gain in accuracy of drawing on to the horizon."""
@@ -349,11 +355,12 @@ _RULES: dict[str, type[PlainRule]] = {rule.kind: rule for rule in (Fixed, Adapti
 
 
 def rule_from_json(values: JsonObject) -> StageRule:
-    """The rule that plain values describe; BadInput for anything else."""
+    """The rule that plain values describe; BadInput, with the place in them, for anything else."""
+    from outthink.validation import Border, read_values
+
     kind = values.get("kind")
     if kind == Cascade.kind:
         return Cascade.of(values, rule_from_json)  # handed over: importing it there would close a circle
-    if kind not in _RULES:
-        raise BadInput("policy", kind, "is no kind of rule", "calibrate again")
-    with reading("policy", "calibrate again", value=kind):
-        return typed(_RULES[kind], values)
+    if not isinstance(kind, str) or kind not in _RULES:
+        raise BadInput("kind", kind, "is no kind of rule", AGAIN)
+    return read_values(_RULES[kind], values, Border(remedy=AGAIN))

@@ -212,7 +212,7 @@ def lineup(source: SampleSet, fitted: FittedRules, policy: str = "") -> list[Aut
     regime = regime_of(source)
     plans: dict[int, dict[str, Plan]] = {n: {} for n in sorted(fitted.rules)}
     # The plans need a task with arms; what these did is measured by this very replay, so nothing is known of it yet.
-    unmeasured = held_out(np.zeros((len(MEASURES), 1)))
+    unmeasured = held_out(np.ones((len(MEASURES), 1)))
     for names, rules in fitted.folds:
         task = Task(
             model=source.traces.model,

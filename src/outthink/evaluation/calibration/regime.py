@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from outthink.controller.policy.regime import FAR, PROBES, Regime
+from outthink.controller.policy.regime import PROBES, Regime
 from outthink.controller.router.text import hand_features
 from outthink.core.errors import BadInput
 from outthink.engines.recorded import Recorded
@@ -149,7 +149,8 @@ def regime_of(source: SampleSet) -> Regime:
     texts = [source.questions[problem.problem] for problem in problems]
     features = np.array([hand_features(text) for text in texts])
     mean, spread = features.mean(axis=0), np.maximum(features.std(axis=0), _LEAST_SPREAD)
-    far = np.minimum(((features - mean) / spread) ** 2, FAR).mean(axis=1)
+    exact = Regime(mean=tuple(mean.tolist()), spread=tuple(spread.tolist()))
+    far = [exact.far(row) for row in features.tolist()]
     return replace(
         regime,
         characters=_range(np.array([float(len(text)) for text in texts])),
