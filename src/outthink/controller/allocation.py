@@ -15,7 +15,6 @@ from functools import lru_cache
 from math import comb, exp, lgamma
 from typing import NamedTuple, Protocol
 
-from outthink.controller.stored import JsonObject, reading
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Stopped, Verdict
 from outthink.core.sample import Sample
@@ -261,7 +260,6 @@ class Voted:
 
 # What one more sample has gained so far, by the state of a vote.
 
-_SCHEMA = 1
 # Where somebody leads, one more vote alone changes no winner, and would seem to gain nothing: the best mean gain
 # over several votes ahead is taken.
 _AHEAD = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -323,30 +321,6 @@ class GainTable:
             if (gain := self.cells.get(key)) is not None:
                 return gain
         return self.slope * assumed_gain(state)
-
-    def json(self) -> JsonObject:
-        """Plain values; `of` reads them back."""
-        return {
-            "schema_version": _SCHEMA,
-            "source": list(self.source),
-            "problems": self.problems,
-            "at_most": self.at_most,
-            "slope": self.slope,
-            "edges": list(self.edges),
-            "cells": [[*key, gain] for key, gain in sorted(self.cells.items())],
-        }
-
-    @classmethod
-    def of(cls, value: JsonObject) -> GainTable:
-        """Read what `json` gave; BadInput for another version or a damaged table."""
-        version = value.get("schema_version")
-        if version != _SCHEMA:
-            raise BadInput("gains schema_version", version, f"is not {_SCHEMA}", "measure the gains again")
-        with reading("gains", "measure them again", "cannot be read"):
-            cells = {tuple(int(part) for part in row[:-1]): float(row[-1]) for row in value["cells"]}
-            edges = tuple(float(edge) for edge in value["edges"])
-            source, problems = tuple(value["source"]), int(value["problems"])
-            return cls(cells, edges, float(value["slope"]), int(value["at_most"]), source, problems)
 
 
 def assumed_gain(state: State) -> float:
