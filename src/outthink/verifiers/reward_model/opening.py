@@ -7,14 +7,12 @@ scores are computed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from outthink.core.errors import BadInput, need_known
-from outthink.http.events import Json
-from outthink.verifiers.protocol import AGGREGATIONS, Aggregation, Kind
+from outthink.verifiers.protocol import AGGREGATIONS, Aggregation
 from outthink.verifiers.reward_model.checkpoint import (
     expand_gguf,
     has_weights,
@@ -56,45 +54,35 @@ class Artefact:
     layers: int | None = None
     separator: str = "\n"
     aggregation: Aggregation = "last"
-    kind: Kind = "process"
+    kind: Literal["process", "outcome"] = "process"
     max_context: int | None = None
     parameters: int | None = None
     temperature: float = 1.0
 
-
-_RULES: dict[str, tuple[Callable[[Json], bool], str]] = {
-    "id": (lambda value: isinstance(value, str) and bool(value.strip()), "a name"),
-    "format": (lambda value: isinstance(value, str), "a format's name"),
-    "base": (lambda value: isinstance(value, str) and bool(value), "'embedded', a hub name or a path"),
-    "adapter": (lambda value: isinstance(value, bool), "true or false"),
-    "layers": (lambda value: value is None or _count(value), "a number of layers"),
-    "separator": (lambda value: isinstance(value, str) and bool(value), "a text that ends a step"),
-    "aggregation": (lambda value: value in AGGREGATIONS, "one of " + ", ".join(AGGREGATIONS)),
-    "kind": (lambda value: value in ("process", "outcome"), "'process' or 'outcome'"),
-    "max_context": (lambda value: value is None or _count(value), "a number of tokens"),
-    "parameters": (lambda value: value is None or _count(value), "a number of weights"),
-    "temperature": (lambda value: isinstance(value, int | float) and 0 < value < 1e6, "a number above 0"),
-}
-
-
-def _count(value: Json) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    def __post_init__(self) -> None:
+        for name, text in {"id": self.id.strip(), "base": self.base, "separator": self.separator}.items():
+            if not text:
+                raise BadInput(name, text, "is empty", "give a text")
+        counts = {"layers": self.layers, "max_context": self.max_context, "parameters": self.parameters}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise BadInput(name, count, "is below 1", "give a count, or null")
+        if not 0 < self.temperature < 1e6:
+            raise BadInput("temperature", self.temperature, "is no temperature", "give a number above 0")
 
 
 def read_artefact(folder: Path) -> Artefact:
     """Read a folder's `verifier.json`; fields it does not know are left alone. Raises BadInput."""
+    from outthink.validation import Border, read_values
+
     path = folder / FILE
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput("verifier", str(path), f"cannot be read ({error})", "train it again or copy it anew") from error
-    if not isinstance(fields, dict):
-        raise BadInput("verifier", str(path), "holds no JSON object", "train it again or copy it anew")
-    fields.setdefault("id", folder.resolve().name)
-    for name, (fits, wanted) in _RULES.items():
-        if name in fields and not fits(fields[name]):
-            raise BadInput(f"{FILE}: {name}", fields[name], "is not usable", f"give {wanted}")
-    return Artefact(**{name: fields[name] for name in _RULES if name in fields})
+    if isinstance(values, dict):
+        values.setdefault("id", folder.resolve().name)
+    return read_values(Artefact, values, Border(source=str(path)))
 
 
 _QWEN_HEAD = ("score.0.weight", "score.0.bias", "score.2.weight", "score.2.bias")
