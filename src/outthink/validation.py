@@ -103,13 +103,22 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return _adapters[kind]
 
 
-def read_json(kind: type[T], text: str, border: Border) -> T:
+def is_json(text: str | bytes) -> bool:
+    """Whether a text is JSON of any kind."""
+    try:
+        from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def read_json(kind: type[T], text: str | bytes, border: Border) -> T:
     """A dataclass from the text of a JSON file or of a line. Raises BadInput, also for NaN and infinity."""
     try:
         values = from_json(text, allow_inf_nan=False)
     except ValueError as error:
         raise BadInput(border.source, text[:80], f"is no JSON ({error})", border.remedy or "write it again") from None
-    return _read(kind, text, values, border)
+    return _read(kind, text if isinstance(text, str) else text.decode(), values, border)
 
 
 def read_values(kind: type[T], values: Any, border: Border) -> T:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +27,11 @@ def learner(path: Path, **settings: object) -> Learner:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "log.jsonl"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("changed")
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -196,8 +203,45 @@ def test_refusals(path: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="lacks line 1"):
         Learner(path)
     path.write_text('{"a": 1}\n')
-    with pytest.raises(BadInput, match="no line of a log"):
+    with pytest.raises(BadInput, match="line 0: "):
         Learner(path)
     path.write_text("")
     with pytest.raises(BadInput, match="empty"):
         Learner(path)
+
+
+VALUES = st.none() | st.booleans() | st.integers(-2, 9) | st.floats(allow_nan=False) | st.text(max_size=3)
+PLACES = [(0, "about"), (0, "about", "arms"), (0, "about", "arms", 0), (0, "about", "arms", 0, "mean")]
+PLACES += [(0, "about", "settings"), (0, "about", "settings", "most"), (4, "to")]
+PLACES += [(n, name) for n in range(5) for name in ("n", "kind", "time", "policy", "request", "arm", "outcome", "cost")]
+
+
+@given(st.sampled_from(PLACES), VALUES | st.lists(VALUES, max_size=2), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_a_log_with_any_one_value_changed_is_read_or_refused_in_one_line(
+    folder: Path, place: tuple[Any, ...], value: Any, missing: bool
+) -> None:
+    path = folder / "log.jsonl"
+    path.unlink(missing_ok=True)
+    one = learner(path)
+    one.choose("r1")
+    one.spent("r1", 2.5)
+    one.learn("r1", True)
+    one.revert(1)
+    written = lines(path)
+    assert len(written) == 5
+    *parents, last = place
+    inside: Any = reduce(lambda part, key: part[key], parents, written)
+    if missing:
+        inside.pop(last, None) if isinstance(inside, dict) else inside.pop(last)
+    else:
+        inside[last] = value
+    path.write_text("".join(json.dumps(line) + "\n" for line in written))
+    try:
+        Learner(path).choose("r2")
+    except BadInput as error:
+        refused = str(error)
+    else:
+        return
+    assert "\n" not in refused
+    assert "log" in refused or "arm" in refused

@@ -50,16 +50,6 @@ class Arm:
         return self.mean * strength + 0.5, (1 - self.mean) * strength + 0.5
 
 
-def arms_of(rows: Sequence[JsonObject]) -> tuple[Arm, ...]:
-    """Arms from plain values; BadInput for fewer than one, two of a name, or a damaged one."""
-    from outthink.validation import Border, read_values
-
-    remedy = "give name, mean, low, high, cost"
-    return checked(
-        [read_values(Arm, row, Border(source=f"arms[{place}]", remedy=remedy)) for place, row in enumerate(rows)]
-    )
-
-
 def checked(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     """The arms; BadInput where there is none, or two share a name."""
     names = [arm.name for arm in arms]

@@ -13,11 +13,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from outthink.controller.online.arms import Arm, Posterior, Settings, arms_of
+from outthink.controller.online.arms import Arm, Posterior, Settings
 from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 from outthink.core.paths import private_file, private_folder
@@ -55,7 +55,8 @@ class LogLine:
     outcome: bool | None = None
     cost: float | None = None
     to: int | None = None
-    about: JsonObject | None = None
+    about: dict[str, Any] | None = None
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def text(self) -> str:
         """The line as it is written, without its end."""
@@ -64,7 +65,12 @@ class LogLine:
         )
 
 
-_NAMES = {field.name for field in fields(LogLine)}
+@dataclass(frozen=True, slots=True)
+class _LogHeader:
+    """What a log begins with."""
+
+    arms: tuple[Arm, ...]
+    settings: Settings
 
 
 class Log:
@@ -139,20 +145,22 @@ class Log:
 
     def _parsed(self, text: bytes) -> LogLine | None:
         """A line, None for a torn one."""
+        from outthink.validation import Border, is_json, read_json
+
+        border = Border(source=f"log {self.path}: line {self.count}", remedy="give a file of --learn")
         try:
-            value = json.loads(text)
-        except ValueError:
+            line = read_json(LogLine, text, border)
+        except BadInput:
+            if is_json(text):
+                raise
             self.torn.append(text.decode(errors="replace") + "\n")
             return None
-        fine = isinstance(value, dict) and set(value) <= _NAMES and {"n", "kind", "time", "policy"} <= set(value)
-        if not fine or value["kind"] not in get_args(Kind):
-            raise BadInput("log", str(self.path), f"line {self.count} is no line of a log", "give a file of --learn")
-        if value["n"] != self.count:
+        if line.n != self.count:
             raise BadInput(
                 "log", str(self.path), f"lacks line {self.count}", "restore it from a copy; lines are never deleted"
             )
         self.count += 1
-        return LogLine(**value)
+        return line
 
 
 class OutcomeList(NamedTuple):
@@ -345,13 +353,17 @@ class Learner:
 
     def _apply(self, line: LogLine) -> None:
         """One line of the log, lived or replayed."""
+        from outthink.validation import Border, read_values
+
         # Two processes may have opened the same empty log: the first policy holds.
         if line.kind == "policy" and self.posterior is None:
             about = line.about or {}
             if about.get("schema_version") != SCHEMA:
                 raise BadInput("log schema_version", about.get("schema_version"), f"is not {SCHEMA}", "learn anew")
             self.policy = line.policy
-            self.posterior = Posterior(arms_of(about["arms"]), Settings(**about["settings"]))
+            border = Border(source=f"log {self._log.path}: about", remedy="give a file of --learn")
+            header = read_values(_LogHeader, about, border)
+            self.posterior = Posterior(header.arms, header.settings)
         self._learned()
         effective = self._effective[-1] if self._effective else None
         if line.kind == "choice" and line.request is not None:
@@ -362,6 +374,8 @@ class Learner:
             effective = OutcomeList(line, effective)
             self._count(line)
         elif line.kind == "revert" and line.to is not None:
+            if not 0 <= line.to < len(self._effective):
+                raise BadInput(f"log {self._log.path}: to", line.to, "is no line before", "give a file of --learn")
             effective = self._effective[line.to]
             self._rebuild(effective)
         self._effective.append(effective)
