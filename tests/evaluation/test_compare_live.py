@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -144,6 +147,23 @@ def test_questions_keep_their_requests_when_others_go_and_ids_change(source, tmp
     assert rest.calls == []
     texts = {row["problem_id"]: row["text"] for row in parquet.read_table(out).to_pylist() if row["correct"]}
     assert texts == {f"q{n}": f"The answer is {n}." for n in (5, 1, 4)}
+
+
+@pytest.mark.parametrize("damage", ["null", "{", "[1]", '{"answer": 1}', '{"answer": null, "seconds": "2"}'])
+@pytest.mark.parametrize("what", ["pilot%", "[%"])
+def test_a_damaged_remark_of_the_journal_is_refused_in_one_line(source, tmp_path, what: str, damage: str) -> None:
+    calls = itertools.count()
+
+    def breaking(call) -> Completion:
+        return Completion(fault=Fault(fatal=True)) if next(calls) > 30 else script(call)
+
+    with pytest.raises(EngineError):
+        run(source, tmp_path / "out", on=engine(breaking))
+    (journal,) = (tmp_path / "out").glob("*.journal")
+    with closing(sqlite3.connect(journal)) as database, database:
+        assert database.execute("UPDATE about SET value = ? WHERE name LIKE ?", (damage, what)).rowcount > 0
+    with pytest.raises(BadInput, match=r"^[^\n]*\.journal: [^\n]*; give another name, or move the file away$"):
+        run(source, tmp_path / "out")
 
 
 def test_another_plan_does_not_go_on_with_this_journal_and_files_are_not_overwritten(source, tmp_path) -> None:

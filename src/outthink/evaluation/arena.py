@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Receipt, Verdict
@@ -32,6 +33,7 @@ from outthink.strategies.defaults import BASELINE, PILOT
 from outthink.verifiers import protocol as verifiers
 from outthink.verifiers.protocol import Verifier
 
+Kept = TypeVar("Kept")
 LADDER = (2, 4, 8, 16)
 """Default budgets: so many times what one sample takes, prompt included."""
 _PILOT = 4
@@ -140,7 +142,7 @@ class Arena:
                 judging.append(ran.judging)
             means = [sum(spent) / len(spent), sum(judging) / len(judging)]
             known = self.store.about("pilot with judging", json.dumps(means)) or json.dumps(means)
-        each, more = json.loads(known)
+        each, more = self._kept(tuple[float, float], known)
         return max(1.0, each), more
 
     async def contest(
@@ -171,7 +173,7 @@ class Arena:
         key = json.dumps(["request", question, str(spec), budget, judge])
         known = self.store.about(key)
         if known is not None:
-            return _read(known)
+            return self._kept(Ran, known)
         drawn = json.dumps(["request", problem.problem_id, str(spec), budget, judge])
         seed = int.from_bytes(hashlib.sha256(f"{self.plan.seed}:{drawn}".encode()).digest()[:4]) >> 1
         request = self._request(problem, budget, seed)
@@ -191,7 +193,14 @@ class Arena:
         if budget is None:
             summary["judging"] = self._judging(request, verdict.text)
         value = json.dumps(summary)
-        return _read(self.store.about(key, value) or value)
+        return self._kept(Ran, self.store.about(key, value) or value)
+
+    def _kept(self, kind: type[Kept], value: str) -> Kept:
+        """A remark of the journal; BadInput where it is damaged."""
+        from outthink.validation import Border, read_json
+
+        remedy = "give another name, or move the file away"
+        return read_json(kind, value, Border(source=str(journal_of(self.out)), remedy=remedy))
 
     def _request(self, problem: Problem, budget: int | None, seed: int | None) -> Request:
         return Request.of(
@@ -286,8 +295,3 @@ def _summary(verdict: Verdict, receipt: Receipt, stopped: str, judge: str | None
         "verifier": judge if judgements else None,
         "notes": list(receipt.notes),
     }
-
-
-def _read(value: str) -> Ran:
-    summary = json.loads(value)
-    return Ran(**{**summary, "notes": tuple(summary["notes"])})
