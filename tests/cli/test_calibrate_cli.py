@@ -35,8 +35,9 @@ def made(cli: Callable[..., Any], seen: Path, tmp_path: Path) -> Path:
 
 def test_calibrate_writes_a_policy_and_shows_it(cli: Callable[..., Any], seen: Path, tmp_path: Path) -> None:
     out = tmp_path / "policy.json"
-    done = cli("calibrate", seen, "--out", out, *AIM)
+    done = cli("calibrate", seen, "--out", out, *AIM, "--parameters", 7)
     assert done.code == 0
+    assert Policy.load(out).content["pool"][0]["parameters"] == 7
     assert f"policy: {Policy.load(out).id}" in done.out
     assert "models: 1" in done.out
     assert "self-consistency@8" in done.out

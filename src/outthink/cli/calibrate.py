@@ -11,7 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from outthink.cli.options import passing_bar, print_plot, refuse_unwritable, write_whole
+from outthink.cli.options import (
+    chosen_parameters,
+    configuration_arguments,
+    parameters_argument,
+    passing_bar,
+    print_plot,
+    refuse_unwritable,
+    write_whole,
+)
 from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
 
@@ -32,6 +40,8 @@ def calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--margin", type=float, default=0.005, help="accuracy that may be lost against the target (default 0.005)")
     add("--by", default="tokens", metavar="COST", help="tokens|flops|usd|seconds: what is kept low (default tokens)")
     add("--price", metavar="IN,OUT", help="dollars per million tokens, for usd")
+    parameters_argument(add)
+    configuration_arguments(parser)
     add("--folds", type=int, default=5, help="parts of the problems that are held out in turn (default 5)")
     add("--seed", type=int, default=0, help="of the folds (default 0)")
     add("--orders", type=int, default=5, help="random orders of each problem's samples (default 5)")
@@ -55,6 +65,7 @@ def _calibrate(chosen: argparse.Namespace) -> int:
     from rich.console import Console
 
     from outthink.economics.price import Price
+    from outthink.engines.traces import model_of
     from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
     from outthink.evaluation.calibration.target import Target
     from outthink.evaluation.report.html import show
@@ -64,6 +75,7 @@ def _calibrate(chosen: argparse.Namespace) -> int:
         folds=chosen.folds,
         seed=chosen.seed,
         orders=chosen.orders,
+        parameters=chosen_parameters(chosen, [model_of(path) for path in chosen.traces]),
         price=Price.parse(chosen.price) if chosen.price else None,
     )
     refuse_unwritable(chosen, "out")

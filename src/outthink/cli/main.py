@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HOMES = {
     "batch": ("feedback",),
     "calibrate": ("policy",),
-    "installation": ("strategies", "doctor", "pull", "cache"),
+    "installation": ("strategies", "doctor", "pull", "cache", "models"),
     "samples": ("record", "verify", "label"),
     "serve": ("keys",),
     "train": ("router",),

@@ -19,6 +19,7 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import load as load_plugin
 from outthink.core.plugins import need_extra
 from outthink.core.request import ANSWER_KINDS, AnswerKind, AnswerReader, answer_named
+from outthink.economics.tariff import active_parameters
 from outthink.engines.cells import column_of, count_of
 from outthink.engines.recorded import Recorded, RecordedProblems
 from outthink.engines.traces import Traces, columns, load, metadata, missing, reading_parquet
@@ -310,6 +311,11 @@ def open_source(path: Path, traces: Traces | None = None, *, problems: Path | No
         return SampleSet(traces, None, None, about)
     graded = known.only(name for name in traces.problems if name in (known.keys or {}))
     return SampleSet(traces, questions, graded.kind if graded.rows else None, about)
+
+
+def weights_of(traces: Traces) -> int | None:
+    """Weights read per token of the model of these samples, as they or its name say; None where neither does."""
+    return traces.parameters or active_parameters(traces.model)
 
 
 def replayable(paths: Sequence[Path], say: Callable[[str], None], problem: str) -> list[Path]:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from outthink.controller.cascade import NEVER, Cascade, Signal, Stage, StageRule, beyond_reach, trusted
 from outthink.controller.policy.rules import LinearGain, rule_from_json
-from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.contenders import AutoContender, lineup
 from outthink.evaluation.calibration.fit import FittedRules, orders_for
@@ -37,7 +36,7 @@ from outthink.evaluation.calibration.votes import (
     scale_of,
     walk,
 )
-from outthink.evaluation.dataset import SampleSet
+from outthink.evaluation.dataset import SampleSet, weights_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,11 +269,11 @@ def offers(
 
 def _smaller(source: SampleSet, sources: Sequence[SampleSet]) -> SampleSet | None:
     """The largest of the smaller models with samples of the same problems."""
-    parameters = active_parameters(source.traces.model)
+    parameters = weights_of(source.traces)
     if parameters is None or len(source.traces.problems) < _FEW:
         return None
     problems = set(source.traces.problems)
-    sizes = [(active_parameters(other.traces.model), other) for other in sources]
+    sizes = [(weights_of(other.traces), other) for other in sources]
     fitting = [
         (size, other)
         for size, other in sizes

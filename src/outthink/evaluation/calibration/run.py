@@ -7,7 +7,7 @@ file says. Does not know how rules are fitted or how a policy is applied.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,6 @@ from outthink.controller.policy.artefact import SCHEMA, HeldOut, Policy, predict
 from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
 from outthink.economics.price import Price
-from outthink.economics.tariff import active_parameters
 from outthink.engines.protocol import Speed
 from outthink.evaluation.calibration.cascade import Offer, offers
 from outthink.evaluation.calibration.contenders import AutoContender, fit_source, held_out, lineup
@@ -27,7 +26,7 @@ from outthink.evaluation.calibration.fit import FittedRules
 from outthink.evaluation.calibration.losses import LossMatrix, takes_place
 from outthink.evaluation.calibration.regime import drift_values, fingerprint, refuse_unusable, regime_of
 from outthink.evaluation.calibration.target import Target
-from outthink.evaluation.dataset import SampleSet, open_source, replayable
+from outthink.evaluation.dataset import SampleSet, open_source, replayable, weights_of
 from outthink.evaluation.replay import Array, Lineup, Outcomes, ReplaySettings, replay
 from outthink.evaluation.routing.difficulty import for_policy
 from outthink.evaluation.rows import LADDER
@@ -47,6 +46,7 @@ class CalibrationRecipe:
 
     Args:
         orders: random orders of each problem's samples that figures are means over.
+        parameters: weights read per token by model, where its samples do not say them, or others are wanted.
         price: dollars a token, for costs in usd.
     """
 
@@ -54,6 +54,7 @@ class CalibrationRecipe:
     folds: int = 5
     seed: int = 0
     orders: int = 5
+    parameters: Mapping[str, int] = field(default_factory=dict)
     price: Price | None = None
     speed: Speed = field(default_factory=Speed)
     workers: int | None = None
@@ -89,6 +90,7 @@ def calibrate(
     sources = [open_source(path, problems=problems) for path in replayable(paths, say, "hold no usable samples")]
     refuse_unusable(sources)
     for source in sources:
+        source.traces.parameters = recipe.parameters.get(source.traces.model, source.traces.parameters)
         if len(source.traces.problems) < recipe.folds:
             raise BadInput(
                 "--folds", recipe.folds, f"is more than the problems of {source.traces.path}", "give fewer folds"
@@ -284,7 +286,7 @@ def _model(model: str, sources: Sequence[SampleSet]) -> JsonObject:
         "model": model,
         "served_as": about.get("model"),
         "revision": about.get("revision"),
-        "parameters": active_parameters(model),
+        "parameters": weights_of(sources[0].traces),
         "sampling": about.get("sampling"),
         "style": about.get("style"),
         "system": about.get("system"),

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from outthink.controller.policy.rules import PAIRS, TERMS, Scale, standardised, vote_lead, vote_terms
 from outthink.core.errors import BadInput
-from outthink.economics.tariff import active_parameters
 from outthink.engines.recorded import Recorded
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.losses import Array, Mask
+from outthink.evaluation.dataset import weights_of
 
 Codes = NDArray[np.int64]
 
@@ -97,9 +97,9 @@ def deal_one(traces: Traces, *, orders: int, depth: int = 32) -> Table:
 
 
 def _flops(traces: Traces) -> float:
-    parameters = active_parameters(traces.model)
+    parameters = weights_of(traces)
     if parameters is None:
-        raise BadInput("traces", traces.name, "is of a model of unknown size", "name it as its publisher does")
+        raise BadInput("traces", traces.name, "is of a model of unknown size", f"give --parameters {traces.model}=N")
     return 2.0 * parameters
 
 
