@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,11 @@ from pathlib import Path
 import pytest
 
 import outthink
+from support.chat_server import ChatServer, Hang, Reply
+from support.waiting import until
 
 COMMAND = [sys.executable, "-c", "from outthink.cli.main import entry; entry()"]
+MODULE = [sys.executable, "-m", "outthink"]
 
 
 @pytest.fixture
@@ -80,7 +84,31 @@ main.entry()
     assert (done.returncode, done.stderr) == (130, "outthink: interrupted\n")
 
 
-def test_the_module_is_the_command_too() -> None:
-    done = subprocess.run([sys.executable, "-m", "outthink.cli.main", "nonsense"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "nonsense" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--version"], 0), (["cache", "path"], 0), (["compare", "no-such.parquet"], 2), (["no"], 2)],
+)
+def test_the_module_is_the_command(arguments, code) -> None:
+    script, module = (subprocess.run([*way, *arguments], capture_output=True, text=True) for way in (COMMAND, MODULE))
+    assert (module.returncode, module.stdout, module.stderr) == (code, script.stdout, script.stderr)
+    assert script.returncode == code
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["from outthink.cli.main import entry; entry()", "runpy.run_module('outthink', run_name='__main__')"],
+    ids=["script", "module"],
+)
+def test_an_interrupt_ends_with_130(start, tmp_path) -> None:
+    # A shell's background jobs, of which this may be one, are started without the handler.
+    code = f"import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); {start}"
+    env = {**os.environ, "OUTTHINK_CACHE": str(tmp_path)}
+    with ChatServer(Reply((Hang(),))) as server:
+        command = [sys.executable, "-c", code, "ask", "6 * 7?", "--model", server.url]
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        until(lambda: server.calls or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "interrupted" in err
+    assert "Traceback" not in err

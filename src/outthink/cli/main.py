@@ -153,7 +153,7 @@ class _Messages(FileIO):
 
 
 def entry() -> None:
-    """Console script."""
+    """The console script, and `python -m outthink`."""
     if sys.stderr is not None:
         raw = BufferedWriter(_Messages(sys.stderr.fileno(), "w", closefd=False))
         sys.stderr = TextIOWrapper(raw, sys.stderr.encoding, line_buffering=True)
@@ -171,7 +171,3 @@ def entry() -> None:
                 stream.flush()
         os._exit(code)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    entry()
