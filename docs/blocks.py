@@ -7,7 +7,6 @@ which page a part stands on.
 from __future__ import annotations
 
 import argparse
-import inspect
 import io
 import json
 from collections.abc import Callable
@@ -30,59 +29,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SIZES = (8, 16, 32)
 Row = dict[str, Any]
-
-MEANING = {
-    "n": "samples at most",
-    "ties": "who wins a tie: `confidence` (surer, then shorter samples) or `random`",
-    "confidence": "how sure the leader must be before sampling stops",
-    "window": "tokens in one confidence window; auto is 2,048 live and 128 on recorded samples",
-    "esc:window": "answers in a row that must agree",
-    "m": "finishers that vote",
-    "score": "the [confidence score](../scores.md)",
-    "power": "exponent of the rank; near 0 it is a plain majority",
-    "temperature": "how much confidence weighs; the larger, the closer to a plain majority",
-    "keep": "percent of the samples that vote, the surest first",
-    "deepconf-online:keep": "percent of the warm-up samples that the threshold lets pass",
-    "warmup": "full samples that set the threshold",
-    "consensus": "share of all weight at which sampling stops",
-    "best-of-n:score": "`verifier`, or a [confidence score](../scores.md); "
-    "auto is the verifier where there is one, else logprob",
-    "aggregation": "how step scores become one number: `last`, `min`, `prod` or `mean`; auto is the verifier's own",
-    "top": "share of the samples that vote, the best first; below 1 each has one vote",
-    "beam:m": "children of a path that goes on",
-    "lookahead:m": "children of a path that goes on",
-    "k": "steps ahead, at temperature 0; 0 is beam",
-    "dvts:m": "children of a step, of which the best is followed",
-    "mcts:m": "children of an expanded step, and open leaves that are completed before the vote",
-    "mcts:n": "simulations",
-    "depth": "the most steps of a path",
-    "step_tokens": "the most tokens of a step",
-    "separator": "text that ends a step, `\\n` for a newline; auto is the verifier's own",
-    "rebase:temperature": "how much the score decides; the larger, the more even the shares",
-    "priors": "`uniform`, or `logprob` (mean log-probability of the step)",
-    "noise": "share of Dirichlet noise in the priors of the first steps",
-    "max_think": "tokens of thinking at most; auto is the request's limit",
-    "n_ignore": "ends of thinking that are ignored",
-    "inject": "text put in place of an ignored end",
-    "cue": "text that asks for the answer",
-    "answer_tokens": "the most tokens of the answer",
-    "context": "tokens of the model's window, auto where it is not known",
-    "every": "tokens between two probes",
-    "at": "where to probe: `tokens`, or `transitions` (words such as Wait)",
-    "early-exit:consensus": "probes in a row that must agree",
-    "early-exit:threshold": "mean probability that a probe's tokens must reach",
-    "probe_tokens": "the most tokens of a probe",
-    "mode": "`both`, `confidence` or `consensus`",
-    "chains": "chains side by side; auto is the square root of n",
-    "judge": "`rules`, `self`, `probe`, `verifier` (a second model or a person), or a control",
-    "pauses": "`conjunctions`, or the controls `random` and `every`",
-    "think-with-me:m": "tokens between two pauses at least",
-    "gap": "tokens between two pauses of the control `every`",
-    "interventions": "pauses at most",
-    "chance": "share of sentence ends at which the control `random` pauses",
-    "tries": "attempts at a readable list of sub-questions",
-    "choice": "`vote` by score, or the finished path with the most `visits`",
-}
 
 
 def block(name: str) -> str:
@@ -137,17 +83,17 @@ def linked(table: str, folder: str) -> str:
 
 
 def parameters(name: str) -> str:
-    """Parameters of a strategy with type, default and meaning; KeyError for one without a meaning."""
+    """Parameters of a strategy with type, default and meaning."""
     found = strategies()[name]
     if not found.defaults:
         return "It has no parameters. A prompt style can be added: `style=NAME`."
-    kinds = inspect.signature(found.function).parameters
     lines = ["| parameter | type | default | meaning |", "|---|---|---|---|"]
-    for key, default in found.defaults.items():
-        kind = {"Ties": "`confidence` or `random`", "int | None": "int"}.get(kinds[key].annotation)
+    for parameter in found.parameters:
+        kind = " or ".join(f"`{word}`" for word in parameter.choices) or parameter.type
+        default = parameter.default
         shown = "auto" if default is None else f"{default:g}" if isinstance(default, float) else default
-        meaning = MEANING.get(f"{name}:{key}") or MEANING[key]
-        lines.append(f"| `{key}` | {kind or kinds[key].annotation} | {shown} | {meaning} |")
+        meaning = parameter.description.replace("confidence score", "[confidence score](../scores.md)")
+        lines.append(f"| `{parameter.name}` | {kind} | {shown} | {meaning} |")
     return "\n".join([*lines, "", f"What it asks of the engine: {found.needs}. Source: {found.source}."])
 
 

@@ -235,6 +235,22 @@ def test_doctor_lists_them(site: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "of alpha 2.1 cannot be loaded" in result["answer worse"]["detail"]
 
 
+def test_they_are_listed_with_the_strategies(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    about = '"""The first.\\n\\n    Args:\\n        n: how many are\\n            asked for.\\n    """'
+    source = STRATEGY.replace('"""The first sample that can be read."""', about.encode().decode("unicode_escape"))
+    entries = {"strategies": {"plugged-first": "alpha_code:first", "worse": "nowhere_code:read"}}
+    install(site, "alpha", entries, version="2.1", modules={"alpha_code": source})
+    assert main(["strategies", "--json"]) == 0
+    told = capsys.readouterr()
+    row = {row["name"]: row for row in json.loads(told.out)}["plugged-first"]
+    assert (row["plugin"], row["summary"]) == ("alpha 2.1", "The first.")
+    assert [each["description"] for each in row["parameters"]] == ["how many are asked for."]
+    assert told.err.startswith("outthink strategies: strategy 'worse'")
+    assert len(told.err.splitlines()) == 1
+    assert main(["strategies"]) == 0
+    assert "plugin alpha 2.1" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_command_line_takes_them(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entries = {"engines": {"parrot": "beta_code:open_engine"}, "answers": {"roman": "beta_code:read_roman"}}
     install(site, "beta", entries, modules={"beta_code": ENGINE})

@@ -149,6 +149,7 @@ MAY_DIFFER: dict[str, str] = {
     "help/outthink serve --print-config/# endpoint: of an OpenTelemetry collector *": "a comment, reworded",
     "help/outthink strategies/usage: outthink strategies [[]-h] [[]--markdown]*": "--json is new",
     "help/outthink strategies/--json *": "--json is new",
+    "strategies/printed/*": "a list that 80 columns hold, with plugins",
     "errors/BadInput/'dataset {}', {}, 'has an empty question', *": "one reader of data sets",
     "errors/BadInput/'dataset {}', {}, 'is no column of row {}', *": "one reader of data sets",
     "errors/BadInput/{}, {}, 'has no rows', 'give one problem a row'": "one reader of data sets",

@@ -11,6 +11,7 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 from outthink.cli.options import KEY_HELP, chosen_configuration, configuration_arguments
@@ -18,8 +19,11 @@ from outthink.core.errors import OutthinkError
 from outthink.core.plugins import EXTRAS, install_hint, missing
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from outthink.configuration.file import Configuration
     from outthink.configuration.models import ModelChoice
+    from outthink.strategies import Strategy
 
 
 def doctor_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,59 +147,69 @@ def run_cache(chosen: argparse.Namespace) -> int:
 def strategies_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    parser.add_argument("--json", action="store_true", help="print a list of objects, traits included")
+    parser.add_argument("--json", action="store_true", help="print a list of objects, what parameters mean included")
 
 
-def table() -> list[tuple[str, str, str, str, str]]:
-    """Rows of name, summary, parameters with defaults, needs and source."""
-    from outthink.strategies import strategies
-
-    return [
-        (
-            name,
-            strategy.summary,
-            ", ".join(f"{key}={'auto' if value is None else value}" for key, value in strategy.defaults.items()) or "-",
-            strategy.needs,
-            strategy.source,
-        )
-        for name, strategy in strategies().items()
-    ]
+def _parameters(strategy: Strategy, space: str = " ") -> str:
+    """`n=16, ties=confidence`; empty where there are none. `space` stands for those within a value."""
+    values = ((key, "auto" if value is None else str(value)) for key, value in strategy.defaults.items())
+    return ", ".join(f"{key}={value.replace(' ', space)}" for key, value in values)
 
 
 def markdown() -> str:
     """The table for README and docs."""
+    from outthink.strategies import strategies
+
     lines = ["| strategy | what it does | parameters | needs | source |", "|---|---|---|---|---|"]
-    for name, summary, parameters, needs, source in table():
-        lines.append(
-            f"| `{name}` | {summary} | {f'`{parameters}`' if parameters != '-' else '-'} | {needs} | {source} |"
-        )
+    for name, known in strategies().items():
+        given = f"`{_parameters(known)}`" if known.defaults else "-"
+        lines.append(f"| `{name}` | {known.summary} | {given} | {known.needs} | {known.source} |")
     return "\n".join(lines)
 
 
 def run_strategies(chosen: argparse.Namespace) -> int:
-    """Print the strategies, then the prompt styles that compose with all of them."""
+    """Print the strategies, plugins' included, then the prompt styles that compose with all of them."""
     from rich.console import Console
-    from rich.table import Table
 
+    from outthink.controller.plugins import load_plugins
     from outthink.strategies import STYLES, strategies
 
+    for _, problem in load_plugins("strategies"):
+        if problem:
+            print(f"outthink strategies: {problem}", file=sys.stderr)
     if chosen.markdown:
         print(markdown())
         return 0
     if chosen.json:
         print(json.dumps([known.json() for known in strategies().values()], indent=1))
         return 0
-    console = Console()
-    shown = Table("strategy", "what it does", "parameters", "needs", "source", box=None, header_style="bold")
-    for row in table():
-        shown.add_row(*row)
-    console.print(shown)
-    console.print()
-    styles = Table("style=", "instruction added to the prompt", "source", box=None, header_style="bold")
+    console = Console(highlight=False)
+    console.print("[bold]Strategies[/], written NAME or NAME:k=v,...; parameters with their defaults\n")
+    for known in strategies().values():
+        origin = known.source if known.plugin is None else f"{known.source} (plugin {known.plugin})"
+        origin += "" if known.needs == "any engine" else f"; needs {known.needs}"
+        given = _parameters(known, space="\N{NO-BREAK SPACE}")
+        _print_beside(console, known.name, known.summary or "(no docstring)", given, origin)
+    console.print("\n[bold]Prompt styles[/], written ...,style=NAME; added to the prompt of any strategy\n")
     for name, style in STYLES.items():
-        styles.add_row(name, style.instruction, style.source)
-    console.print(styles)
+        _print_beside(console, name, style.instruction, style.source)
     return 0
+
+
+def _print_beside(console: Console, name: str, *paragraphs: str) -> None:
+    """A name, and paragraphs to the right of it, broken between words and never cut."""
+    from rich.markup import escape
+
+    width = min(max(console.width, 50), 110)
+    spare = " " * 22
+    words = TextWrapper(
+        width, initial_indent=spare, subsequent_indent=spare, break_long_words=False, break_on_hyphens=False
+    )
+    lines = [line.replace("\N{NO-BREAK SPACE}", " ") for text in paragraphs for line in words.wrap(text)]
+    if len(name) >= len(spare):
+        lines.insert(0, "")
+    rest = "\n".join([lines[0][len(name) :], *lines[1:]])
+    console.print(f"[bold]{escape(name)}[/]{escape(rest)}", soft_wrap=True)
 
 
 # `outthink models`: which models can be named here, and what is known of each; one that cannot be had costs a line.

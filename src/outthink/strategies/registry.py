@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from outthink.core.errors import BadInput, OutthinkError, need_known
 from outthink.core.plugins import load, owner, resolve_beside, taken
@@ -19,11 +19,10 @@ from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.core.sample import MEASURES
 from outthink.session.session import Session
+from outthink.strategies.parameters import Parameter, Value, parameters
 from outthink.strategies.prompts import STYLES, apply_style
 from outthink.verifiers.protocol import AGGREGATIONS
 
-Parameter = str | int | float | None
-"""What a parameter may be; a truth value is an int."""
 T = TypeVar("T")
 Run = Coroutine[Any, Any, T]
 """What a strategy, or a part of it, is once it has been called: awaits nothing but the session."""
@@ -38,19 +37,14 @@ JudgesWhen = Literal["never", "always", "parameter"]
 
 
 @cache
-def _defaults(function: StrategyFunction) -> dict[str, Parameter]:
-    parameters = list(inspect.signature(function).parameters.values())[2:]  # behind session and request
-    return {parameter.name: parameter.default for parameter in parameters}
+def _defaults(function: StrategyFunction) -> dict[str, Value]:
+    return {parameter.name: parameter.default for parameter in parameters("", function)}
 
 
 @cache
-def _words(function: StrategyFunction) -> frozenset[Parameter]:
+def _words(function: StrategyFunction) -> frozenset[Value]:
     """Texts that mean something to a strategy; any other may be a part of a prompt."""
-    kinds = [parameter.annotation for parameter in inspect.signature(function).parameters.values()]
-    module = inspect.getmodule(function)
-    names = {} if module is None else vars(module)
-    named = [names.get(kind) if isinstance(kind, str) else kind for kind in kinds]
-    choices = [word for kind in named for word in get_args(kind)]
+    choices = [word for parameter in parameters("", function) for word in parameter.choices]
     return frozenset([*MEASURES, *AGGREGATIONS, "verifier", *choices, *_defaults(function).values()])
 
 
@@ -85,7 +79,7 @@ class Traits:
     serial: bool = False
 
     @property
-    def traits(self) -> dict[str, Parameter]:
+    def traits(self) -> dict[str, Value]:
         """By name, in the order above."""
         known = asdict(self)
         return {field.name: known[field.name] for field in fields(Traits)}
@@ -113,7 +107,18 @@ class Strategy(Traits):
         return self.judges == "always"
 
     @property
-    def defaults(self) -> dict[str, Parameter]:
+    def parameters(self) -> list[Parameter]:
+        """Parameters with types, defaults and what they mean."""
+        return parameters(self.name, self.function)
+
+    @property
+    def plugin(self) -> str | None:
+        """The distribution, else the module, that it comes from; None for what is built in."""
+        module = self.function.__module__
+        return None if module.partition(".")[0] == __name__.partition(".")[0] else owner(module)
+
+    @property
+    def defaults(self) -> dict[str, Value]:
         """Parameters and their default values."""
         return dict(_defaults(self.function))
 
@@ -127,18 +132,19 @@ class Strategy(Traits):
         """First line of its docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
-    def json(self) -> dict[str, str | dict[str, Parameter]]:
+    def json(self) -> dict[str, Any]:
         """What `outthink strategies --json` tells of it."""
         return {
             "name": self.name,
             "summary": self.summary,
             "needs": self.needs,
             "source": self.source,
-            "parameters": self.defaults,
-            "traits": self.traits,
+            "parameters": [parameter._asdict() for parameter in self.parameters],
+            "traits": self.traits | {"needs_verifier": self.needs_verifier},
+            "plugin": self.plugin,
         }
 
-    def __call__(self, session: Session, request: Request, **parameters: Parameter) -> Run[Verdict]:
+    def __call__(self, session: Session, request: Request, **parameters: Value) -> Run[Verdict]:
         """Start the strategy."""
         return self.function(session, request, **parameters)
 
@@ -196,7 +202,7 @@ class Spec:
     """A strategy with chosen parameters, as in `self-consistency:n=16,ties=random`."""
 
     strategy: Strategy
-    parameters: dict[str, Parameter]
+    parameters: dict[str, Value]
     style: str | None = None
 
     @classmethod
@@ -211,7 +217,7 @@ class Spec:
         name, _, rest = text.partition("," if importing and text.startswith(PYTHON) else ":")
         chosen = _find(name.strip(), importing)
         defaults = chosen.defaults
-        parameters: dict[str, Parameter] = {}
+        parameters: dict[str, Value] = {}
         style: str | None = None
         for part in filter(None, (piece.strip() for piece in rest.split(","))):
             key, sign, value = part.partition("=")
@@ -272,7 +278,7 @@ class Spec:
     def public(self) -> Spec:
         """The same as it may be kept: three stars stand for each text that is no word of ours."""
         words = _words(self.strategy.function)
-        texts: dict[str, Parameter] = {
+        texts: dict[str, Value] = {
             key: "***" for key, value in self.parameters.items() if isinstance(value, str) and value not in words
         }
         return Spec(self.strategy, self.parameters | texts, self.style) if texts else self
@@ -333,13 +339,13 @@ def _place(function: StrategyFunction) -> tuple[str, str]:
     return inspect.getfile(function), function.__qualname__
 
 
-def _shown(value: Parameter) -> str:
+def _shown(value: Value) -> str:
     """Short, and the same value again when read back."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
-def _value(field: str, text: str, default: Parameter, zero: bool) -> Parameter:
+def _value(field: str, text: str, default: Value, zero: bool) -> Value:
     # What is worked out later where nobody gives it is a whole number everywhere: windows, caps, chains.
     kind: type[str | int | float] = type(default) if default is not None else int
     try:
