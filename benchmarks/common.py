@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+import outthink
 from outthink.engines.protocol import Speed
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.replay import MEASURES, rerun
@@ -161,7 +162,8 @@ def _write(name: str, whole: Mapping[str, Any]) -> None:
 def versions() -> dict[str, str]:
     """Of Python and of what matters for speed and results."""
     found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-    for name in ("outthink", "numpy", "pyarrow", "httpx2", "xllamacpp"):
+    found["outthink"] = outthink.__version__
+    for name in ("numpy", "pyarrow", "httpx2", "xllamacpp"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -1,0 +1,49 @@
+"""The package as an installer and an index see it: version, addresses, and what the source distribution holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
+
+import outthink
+
+
+def project(root: Path) -> dict[str, Any]:
+    """The table `project` of pyproject.toml."""
+    table: dict[str, Any] = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return table
+
+
+def test_the_version_is_stated_once(root: Path, files: list[Path]) -> None:
+    assert "version" in project(root)["dynamic"]
+    stated = re.compile(rf"(?:version|release|tag)\W.{{0,20}}\b{re.escape(outthink.__version__)}\b", re.IGNORECASE)
+    told = {path.relative_to(root).as_posix() for path in files if path.suffix not in {".parquet", ".png", ".json"}}
+    found = {name for name in told if stated.search((root / name).read_text(errors="replace"))}
+    found.discard("examples/plugin/pyproject.toml")  # another distribution's own
+    # YAML cannot read it elsewhere: the next but one test holds the two together.
+    assert found == {"deploy/kubernetes/kustomization.yaml"}
+    assert (root / "src/outthink/core/__init__.py").read_text().count(f'__version__ = "{outthink.__version__}"\n') == 1
+
+
+def test_the_build_reads_the_version_from_the_source(root: Path) -> None:
+    assert ProjectMetadata(str(root), PluginManager()).version == outthink.__version__
+
+
+def test_the_image_that_is_deployed_is_of_this_version(root: Path) -> None:
+    text = (root / "deploy/kubernetes/kustomization.yaml").read_text()
+    assert f"newTag: {outthink.__version__}\n" in text
+
+
+def test_a_checkout_on_the_path_knows_its_version(root: Path, tmp_path: Path) -> None:
+    """Without metadata: nothing is installed for an interpreter that ignores its site-packages."""
+    command = [sys.executable, "-S", "-c", "import outthink; print(outthink.__version__)"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root / "src")}, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == (outthink.__version__, "")
