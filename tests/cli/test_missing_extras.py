@@ -16,22 +16,23 @@ from packaging.requirements import Requirement
 
 from outthink.cli.main import VERBS
 from outthink.core.plugins import EXTRAS, install_hint
+from support.recorded import DEMO, needs_demo
 
 ROOT = Path(__file__).resolve().parents[2]
-DEMO = ROOT / "data/demo/qwen2.5-coder-1.5b-instruct-q4--demo.parquet"
+SAMPLES = DEMO / "qwen2.5-coder-1.5b-instruct-q4--demo.parquet"
 PROBLEMS = ROOT / "data/demo/problems-demo.parquet"
 VERIFIER = ROOT / "data/verifiers/smollm2-135m-gsm8k"
 FIT = ("sklearn", "scipy", "threadpoolctl")
 TORCH = ("torch", "transformers", "peft")
 COMMANDS: list[tuple[str, tuple[str, ...], str]] = [
-    ("calibrate", FIT, f"calibrate {DEMO} --out OUT"),
+    ("calibrate", FIT, f"calibrate {SAMPLES} --out OUT"),
     ("calibrate", FIT, "router train ROUTES --out OUT"),
     ("calibrate", FIT, "router eval ROUTES --cross-fit"),
     ("schema", ("jsonschema",), "ask x --model URL --strategy best-of-n:n=2 --verifier schema:SCHEMA"),
-    ("schema", ("jsonschema",), f"verify {DEMO} --problems {PROBLEMS} --verifier schema:SCHEMA --out OUT.jsonl"),
+    ("schema", ("jsonschema",), f"verify {SAMPLES} --problems {PROBLEMS} --verifier schema:SCHEMA --out OUT.jsonl"),
     ("transformers", TORCH, f"ask x --model URL --answer number --strategy weighted-vote:n=2 --verifier {VERIFIER}"),
-    ("transformers", TORCH, f"verify {DEMO} --problems {PROBLEMS} --verifier {VERIFIER} --out OUT.jsonl"),
-    ("train", TORCH, f"train prm --samples {DEMO} --problems {PROBLEMS} --out OUT"),
+    ("transformers", TORCH, f"verify {SAMPLES} --problems {PROBLEMS} --verifier {VERIFIER} --out OUT.jsonl"),
+    ("train", TORCH, f"train prm --samples {SAMPLES} --problems {PROBLEMS} --out OUT"),
     ("datasets", ("reasoning_gym",), "record reasoning-gym:basic_arithmetic --model URL --out OUT.parquet"),
     ("hub", ("huggingface_hub",), "pull hf:owner/repo/file.gguf"),
     ("local", ("xllamacpp",), "ask x --model embedded"),
@@ -66,6 +67,7 @@ def files(folder: Path) -> dict[str, Path]:
     return {word: folder / name for word, name in named.items()}
 
 
+@needs_demo
 @pytest.mark.parametrize(("extra", "module", "line"), CASES, ids=[f"{m}-{line[:24]}" for _, m, line in CASES])
 def test_a_missing_extra_is_one_line_before_anything_is_done(
     extra: str, module: str, line: str, cli, server, monkeypatch, tmp_path
@@ -113,13 +115,14 @@ def test_the_hint_names_no_distribution_of_a_registry() -> None:
     assert "CPU build of torch" in install_hint("transformers")
 
 
+@needs_demo
 def test_an_installation_that_is_broken_is_one_line_too(cli, monkeypatch, tmp_path) -> None:
     (tmp_path / "scipy").mkdir()
     (tmp_path / "scipy/__init__.py").write_text("raise ImportError('libblas.so.3: cannot open shared object file')")
     for name in [name for name in sys.modules if name.partition(".")[0] in ("scipy", "sklearn")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
-    done = cli("calibrate", DEMO, "--out", tmp_path / "policy.json")
+    done = cli("calibrate", SAMPLES, "--out", tmp_path / "policy.json")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert "libblas.so.3" in done.err
 
@@ -129,12 +132,12 @@ WALK = {
     "serve": "serve --print-config",
     "keys": "keys list --ledger memory:",
     "batch": "batch QUESTIONS --model embedded",
-    "compare": f"compare {DEMO} --strategy single --seeds 1",
+    "compare": f"compare {SAMPLES} --strategy single --seeds 1",
     "record": "record QUESTIONS --model embedded --out OUT.parquet",
-    "verify": f"verify {DEMO} --problems {PROBLEMS} --verifier confidence --out OUT.parquet",
-    "label": f"label {DEMO} --problems {PROBLEMS} --model embedded --out OUT.parquet",
-    "train": f"train prm --samples {DEMO} --problems {PROBLEMS} --out OUT",
-    "calibrate": f"calibrate {DEMO} --out OUT",
+    "verify": f"verify {SAMPLES} --problems {PROBLEMS} --verifier confidence --out OUT.parquet",
+    "label": f"label {SAMPLES} --problems {PROBLEMS} --model embedded --out OUT.parquet",
+    "train": f"train prm --samples {SAMPLES} --problems {PROBLEMS} --out OUT",
+    "calibrate": f"calibrate {SAMPLES} --out OUT",
     "policy": "policy show SCHEMA",
     "router": "router train ROUTES --out OUT",
     "feedback": "feedback OUT",
@@ -170,6 +173,7 @@ for verb, line in json.loads(sys.argv[2]).items():
 """
 
 
+@needs_demo
 def test_no_verb_ends_in_a_traceback_without_any_extra(tmp_path, monkeypatch) -> None:
     """In an interpreter of its own, in which nothing has been imported before."""
     monkeypatch.setenv("OUTTHINK_CACHE", str(tmp_path / "cache"))

@@ -20,6 +20,7 @@ from outthink.core.errors import BadInput, Unsupported
 from outthink.engines.locate import locate
 from outthink.strategies import Spec, registry, strategies
 from support.plugins import install
+from support.recorded import DEMO, needs_demo
 
 STRATEGY = '''
 import outthink as ot
@@ -263,12 +264,13 @@ def test_the_command_line_takes_them(site: Path, capsys: pytest.CaptureFixture[s
     assert "invalid choice: 'runes'" in capsys.readouterr().err
 
 
+@needs_demo
 def test_compare_replays_them_in_other_processes_too(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(site, "alpha", {"strategies": {"plugged-first": "alpha_code:first"}}, modules={"alpha_code": STRATEGY})
     from outthink.evaluation.compare import CompareSettings, compare
 
     monkeypatch.setattr("outthink.evaluation.replay._SMALL", 0)
-    demo = Path(__file__).resolve().parents[2] / "data/demo/qwen2.5-coder-0.5b-instruct-q4--demo.parquet"
+    demo = DEMO / "qwen2.5-coder-0.5b-instruct-q4--demo.parquet"
     names = ["plugged-first:n=2", "python:alpha_code:first,n=2"]
     specs = [Spec.parse(name, importing=True) for name in names]
     rows = {}

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 import outthink as ot
 from support.policies import policy
-
-DEMO = Path(__file__).parents[2] / "data/demo/qwen2.5-coder-0.5b-instruct-q4--demo.parquet"
+from support.recorded import DEMO, needs_demo
 
 
 def asked(answer: str, **options: object) -> ot.Result:
@@ -51,9 +46,9 @@ def test_a_policy_shows_what_it_chooses() -> None:
     assert any("tiny on sums" in line and "fixed@4: accuracy 0.600" in line for line in lines)
 
 
-@pytest.mark.skipif(not DEMO.exists(), reason="no recorded samples here")
+@needs_demo
 def test_a_file_of_samples_is_not_printed_whole() -> None:
-    traces = ot.load_traces(DEMO)
+    traces = ot.load_traces(DEMO / "qwen2.5-coder-0.5b-instruct-q4--demo.parquet")
     assert len(repr(traces)) < 1000
     assert "350" in str(traces)
     assert "<table>" in traces._repr_html_()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,8 +30,9 @@ from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from pooled import POOLED, replay_pool
 from support.pools import read_rule
+from support.recorded import DEMO, needs_demo
 
-DEMO = Path(__file__).parents[2] / "data" / "demo"
+pytestmark = needs_demo
 MODELS = ("qwen2.5-coder-0.5b-instruct-q4", "qwen2.5-coder-1.5b-instruct-q4")
 SMALL = CascadeSettings(firsts=(0, 1, 2), depth=12, target=8, caps=(6, 10), prices=(0.01, 0.05), folds=3, partitions=2)
 FIXED = read_rule({"kind": "fixed"})

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).parents[2] / "data/demo/qwen2.5-coder-1.5b-instruct-q4--demo.parquet"
+from support.recorded import DEMO, needs_demo
+
+SAMPLES = DEMO / "qwen2.5-coder-1.5b-instruct-q4--demo.parquet"
 INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
@@ -32,12 +34,13 @@ if __name__ == "__main__":
 """
 
 
+@needs_demo
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups to interrupt")
 @pytest.mark.parametrize("done", [0, 1])
 def test_ctrl_c_ends_the_processes_without_a_word(tmp_path: Path, done: int) -> None:
     """Before they are started, and while one works and the other one starts perhaps."""
     script = tmp_path / "interrupted.py"
     script.write_text(INTERRUPTED)
-    command = [sys.executable, str(script), str(DEMO), str(done)]
+    command = [sys.executable, str(script), str(SAMPLES), str(done)]
     ended = subprocess.run(command, capture_output=True, text=True, start_new_session=True, check=False)
     assert (ended.stdout, ended.stderr) == ("interrupted\n", "")

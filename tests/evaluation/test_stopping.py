@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,14 +32,15 @@ from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from outthink.strategies.voting import Rule
 from stopping import Spent, Sweep, at_random, held_out, in_orders, nested_gains, oracle
+from support.recorded import DEMO, needs_demo
 
-DEMO = Path(__file__).parents[2] / "data/demo/qwen2.5-coder-1.5b-instruct-q4--demo.parquet"
+pytestmark = needs_demo
 ORDERS, DEPTH = 2, 16
 
 
 @cache
 def traces() -> Traces:
-    return load(DEMO)
+    return load(DEMO / "qwen2.5-coder-1.5b-instruct-q4--demo.parquet")
 
 
 @cache

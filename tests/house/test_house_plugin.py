@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.plugins import install
+from support.recorded import DEMO, needs_demo
 
 COMMAND = [sys.executable, "-c", "from outthink.cli.main import entry; entry()"]
 
@@ -35,8 +36,9 @@ def test_it_is_ten_lines_and_one_entry_point(root: Path) -> None:
     assert (root / "examples/plugin/pyproject.toml").read_text().count("first_pair:first_pair") == 1
 
 
-def test_it_is_compared_by_its_name(root: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    demo = root / "data/demo/qwen2.5-coder-0.5b-instruct-q4--demo.parquet"
+@needs_demo
+def test_it_is_compared_by_its_name(environment: dict[str, str], tmp_path: Path) -> None:
+    demo = DEMO / "qwen2.5-coder-0.5b-instruct-q4--demo.parquet"
     arguments = ["compare", str(demo), "--strategy", "first-pair:n=4", "--seeds", "1", "--json", "rows.json"]
     done = subprocess.run([*COMMAND, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
