@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import tomllib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,7 @@ def block(name: str) -> str:
     """The Markdown of one part, by the name in its marker; KeyError for an unknown one."""
     kind, _, argument = name.partition(":")
     makers: dict[str, Callable[[], str]] = {
-        "strategies": lambda: linked(markdown(), "docs/strategies/" if argument == "root" else ""),
+        "strategies": lambda: linked(markdown(), f"{page_address()}docs/strategies/" if argument == "root" else ""),
         "parameters": lambda: parameters(argument),
         "measured": lambda: measured(argument),
         "targets": lambda: targets(argument),
@@ -73,6 +74,12 @@ def demo() -> tuple[list[Row], list[Row]]:
     """Rows of the usual strategies on the demo data, and those of further ones."""
     usual, more = (json.loads((RESULTS / f"compare-demo{part}.json").read_text()) for part in ("", "-more"))
     return usual, more
+
+
+def page_address() -> str:
+    """Where README's links lead: it is shown by package indexes too, which have none of our files."""
+    source = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+    return f"{source}/blob/main/"
 
 
 def linked(table: str, folder: str) -> str:

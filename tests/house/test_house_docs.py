@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import outthink
 from outthink.core.sample import MEASURES
 from outthink.strategies import strategies
 
+REPOSITORY = "https://github.com/outthink/outthink"
+_OURS = re.compile(rf"(?:{REPOSITORY}/(?:blob|tree)|https://raw.githubusercontent.com/outthink/outthink)/main/")
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -47,12 +50,35 @@ def test_every_score_is_described(root: Path) -> None:
 
 
 def test_links_lead_somewhere(root: Path) -> None:
+    """Those into the repository by its address too: the file behind one is looked for in this tree."""
     broken = []
     for page in [*root.glob("*.md"), *(root / "docs").rglob("*.md")]:
         for target in _LINK.findall(page.read_text()):
-            if not target.startswith(("http://", "https://", "mailto:")) and not (page.parent / target).exists():
+            if found := _OURS.match(target):
+                path = root / target[found.end() :]
+            elif target.startswith(("http://", "https://", "mailto:")):
+                assert not target.startswith(f"{REPOSITORY}/blob"), "of the branch main only"
+                continue
+            else:
+                path = page.parent / target
+            if not path.exists():
                 broken.append(f"{page.relative_to(root)}: {target}")
     assert not broken
+
+
+def test_readme_works_where_its_files_are_not(root: Path) -> None:
+    """A package index shows it alone."""
+    targets = _LINK.findall((root / "README.md").read_text())
+    assert not [target for target in targets if not target.startswith("https://")]
+    images = [target for target in targets if target.endswith((".svg", ".png"))]
+    assert images
+    assert all(target.startswith("https://raw.githubusercontent.com/outthink/outthink/main/") for target in images)
+    urls = tomllib.loads((root / "pyproject.toml").read_text())["project"]["urls"]
+    assert set(urls) == {"Homepage", "Documentation", "Source", "Changelog", "Issues"}
+    assert all(url.startswith(REPOSITORY) for url in urls.values())
+    assert not [
+        url for url in urls.values() if (found := _OURS.match(url)) and not (root / url[found.end() :]).exists()
+    ]
 
 
 def test_changelog_knows_every_strategy(root: Path) -> None:
