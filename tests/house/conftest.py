@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-_SKIPPED = {".git", ".venv", "_build", "__pycache__", "node_modules"}
+_SKIPPED = {".git", ".venv", "_build", "__pycache__", "node_modules", ".pytest_cache", ".hypothesis", "PKG-INFO"}
 
 
 @pytest.fixture(scope="session")
