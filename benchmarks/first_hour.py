@@ -1,115 +1,108 @@
-"""Runs every block of README and docs that can be run, in a fresh copy with fresh caches: a newcomer's first hour.
+"""Times a newcomer's first hour: from `git clone` to the first answer, and to the first table of `compare`.
 
-Measures, block by block, seconds and exit code of what is marked `fast` or `heavy` (docs/marked.py), and what is kept
-of a budget in seconds where a verifier has to read its model first. Does not measure whether a page reads well. Needs
-port 8000, a package index and about 3 GB; takes about twenty minutes on two cores. Run it before a release.
+Runs README's first two commands and the `compare` that README names in a fresh clone of the committed state, four
+times: with the caches of packages and of the model cold or warm, each for itself. Times `import outthink` too. Does
+not measure a network of the reader's: the clone is of this machine's repository, packages and model come from the
+index that pip is set up with. The caches of the operating system stay warm. Needs git, make and a package index;
+takes about five minutes on two idle cores.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, ROOT, Table, commit, judged, load_average, parser, save_evidence, show, skip
+from common import ROOT, Table, judged, load_average, parser, save_evidence, show, skip
 
 sys.path.insert(0, str(ROOT / "docs"))
 
-from marked import Block, Copy, Ran, blocks, pages, told
+from marked import blocks
 
-BUDGETS = (2.0, 5.0)
-LATE = 0.25
-"""Seconds after a deadline within which `ask` returns (docs/contracts.md)."""
-VERIFIER = "data/verifiers/smollm2-135m-gsm8k"
-
-
-def taken(port: int) -> bool:
-    """Whether something listens there."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def deadlines(copy: Copy) -> Table:
-    """`ask` under a budget in seconds with a verifier whose model nobody has unpacked yet."""
-    rows = []
-    for budget in BUDGETS:
-        shutil.rmtree(Path(copy.env["OUTTHINK_CACHE"]) / "expanded", ignore_errors=True)
-        command = [str(copy.folder / ".venv/bin/outthink"), "ask", "What is 17 * 23?", "--answer", "number", "--json"]
-        command += ["--strategy", "weighted-vote:n=8", "--verifier", VERIFIER, "--budget", f"seconds={budget}"]
-        began = time.monotonic()
-        done = subprocess.run(command, cwd=copy.folder, env=copy.env, capture_output=True, text=True)
-        wall = time.monotonic() - began
-        result = json.loads(done.stdout)
-        receipt = result["receipt"]["seconds"]
-        rows.append({"budget": budget, "receipt": receipt, "wall": wall, "stopped": result["stopped"]})
-    return rows
+DEMO, ASK = (block.text.strip() for block in [block for block in blocks("README.md") if block.runs][:2])
+COMPARE = ".venv/bin/outthink compare data/demo/*--demo.parquet"
+STEPS = {"demo": DEMO, "ask": ASK, "compare": COMPARE}
+STATES = (("cold", "cold"), ("cold", "warm"), ("warm", "cold"), ("warm", "warm"))
+"""Of the caches of packages and of the model."""
+NOT_NEW = frozenset({"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "OUTTHINK_MODEL", "OPENAI_BASE_URL", "MAKEFLAGS"})
+NO_ANSWER = 3
+"""Exit code of `ask` where the small model has written nothing readable, which is no failure."""
+BUSY = "other work has the cores"
 
 
-def row(ran: Ran) -> dict[str, Any]:
-    """A block that has run."""
-    block = ran.block
-    first = block.text.strip().splitlines()[0]
-    where = {"page": block.page, "line": block.line, "mark": block.mark, "command": first[:100]}
-    return {**where, "seconds": ran.seconds, "code": ran.code, "commit": commit()}
+def environment(place: Path, packages: str, model: str) -> dict[str, str]:
+    """Variables of somebody who has the caches that are warm, and none of the others.
+
+    The model comes as a wheel, which pip keeps too: the second state fills the cache of packages that is warm later
+    without it, since it has the model of the first.
+    """
+    first = (packages, model) == STATES[0]
+    inherited = {name: value for name, value in os.environ.items() if name not in NOT_NEW}
+    return inherited | {
+        "PIP_CACHE_DIR": str(place / ("packages-and-model" if first else "packages")),
+        "OUTTHINK_CACHE": str(place / ("model" if first or model == "warm" else "model-again")),
+        "OUTTHINK_STATE": str(place / "state"),
+    }
 
 
-def measured(chosen: Sequence[Block], *, whole: bool) -> Table:
-    """The rows of these blocks, and with all of README those of the deadlines."""
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="outthink-first-hour-") as folder:
-        copy = Copy(Path(folder), fresh=True)
-        try:
-            for block in chosen:
-                ran = copy.run(block)
-                print(told(ran), flush=True)
-                rows.append(row(ran))
-            return [*rows, *(deadlines(copy) if whole else [])]
-        finally:
-            copy.end()
+def timed(command: str, folder: Path, env: Mapping[str, str]) -> float:
+    """Seconds of wall clock; RuntimeError if it fails."""
+    began = time.monotonic()
+    done = subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True)
+    if done.returncode not in ((0, NO_ANSWER) if command == ASK else (0,)):
+        raise RuntimeError(f"{command}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return time.monotonic() - began
 
 
-def targets(rows: Table) -> Table:
-    """What was to be reached."""
-    done, kept = ([line for line in rows if (name in line)] for name in ("page", "budget"))
-    readme = [line for line in done if line["page"] == "README.md"]
-    late = max(line["receipt"] - line["budget"] for line in kept)
-    exits = max(line["wall"] - line["receipt"] for line in kept)
-    busy = "other work has the cores: importing torch holds the interpreter for as long as it is kept waiting"
-    return [
-        judged("blocks of README and docs that fail", sum(line["code"] != 0 for line in done), 0),
-        judged("seconds of `make demo` and the first question", sum(line["seconds"] for line in readme[:2]), 300),
-        judged("seconds of README's fast blocks", sum(r["seconds"] for r in readme if r["mark"] == "fast"), 300),
-        judged("seconds of a receipt beyond its budget while a verifier is read", late, LATE, reason=busy),
-        judged("seconds of wall clock beyond the receipt, the start of Python included", exits, 3, reason=busy),
-    ]
+def first_hour(place: Path, packages: str, model: str) -> dict[str, Any]:
+    """One row: seconds of each step in a clone of its own, and of what they add up to."""
+    env = environment(place, packages, model)
+    clone = place / "outthink"
+    shutil.rmtree(clone, ignore_errors=True)
+    row: dict[str, Any] = {"packages": packages, "model": model}
+    row["clone"] = timed(f"git clone --quiet --no-local '{ROOT}' '{clone}'", place, env)
+    row |= {name: timed(command, clone, env) for name, command in STEPS.items()}
+    row["first_answer"] = row["clone"] + row["demo"] + row["ask"]
+    row["first_table"] = row["first_answer"] + row["compare"]
+    row["demo_again"] = timed(DEMO, clone, env)
+    return row
+
+
+def import_seconds(python: Path) -> float:
+    """Median of nine; the interpreter's own start is taken off."""
+    code = "import time; began = time.perf_counter(); import outthink; print(time.perf_counter() - began)"
+    runs = [subprocess.run([python, "-c", code], capture_output=True, text=True, check=True) for _ in range(9)]
+    return statistics.median(float(run.stdout) for run in runs)
 
 
 def main() -> int:
-    """Run the blocks, say how it went."""
-    given = parser(__doc__)
-    about = "only these and the first block; the figures of all other blocks stay as they were"
-    given.add_argument("--pages", nargs="+", metavar="PAGE", help=about)
-    wanted = given.parse_args().pages
-    every = [block for page in pages() for block in blocks(page) if block.runs]
-    chosen = [block for block in every if wanted is None or block.page in wanted or block is every[0]]
-    if taken(8000):
-        return skip("port 8000 is taken")
-    before = load_average()
-    rows = measured(chosen, whole=wanted is None)
-    show("A budget in seconds, with a verifier that is read first", [line for line in rows if "budget" in line])
-    if wanted is not None:
-        known = json.loads((RESULTS / "first_hour.json").read_text())["rows"]
-        rows = [line for line in known if line.get("page") not in wanted] + [r for r in rows if r["page"] in wanted]
-        order = {page: place for place, page in enumerate(pages())}
-        rows.sort(key=lambda line: order.get(line.get("page"), len(order)))  # the deadlines last
-    save_evidence("first_hour", rows=rows, targets=targets(rows), load_before=before)
+    """Clone and run, say how long it took."""
+    parser(__doc__).parse_args()
+    if not (ROOT / ".git").exists():
+        return skip("this is no git repository")
+    load = load_average()
+    with tempfile.TemporaryDirectory(prefix="outthink-first-hour-") as folder:
+        rows: Table = []
+        for packages, model in STATES:
+            rows.append(first_hour(Path(folder), packages, model))
+            show("Seconds", rows[-1:])
+        importing = import_seconds(Path(folder) / "outthink/.venv/bin/python")
+    cold, warm = rows[0], rows[-1]
+    targets = [
+        judged("seconds to the first answer, caches cold", cold["first_answer"], 300, reason=BUSY),
+        judged("seconds to the first table of compare, caches cold", cold["first_table"], 300, reason=BUSY),
+        judged("seconds to the first answer, caches warm", warm["first_answer"], 240, reason=BUSY),
+        judged("seconds of `make demo` again", min(row["demo_again"] for row in rows), 20, reason=BUSY),
+        judged("seconds of `import outthink`", importing, 0.2, reason=BUSY),
+    ]
+    save_evidence("first-hour", rows=rows, targets=targets, load_before=load)
     return 0
 
 
