@@ -25,25 +25,18 @@ import numpy as np
 from common import MODELS, NO_TRACES, RESULTS, load_average, parser, save, show, skip, target, traces
 from difficulty_figures import difference, judged, judged_probe
 from line_panels import Line, Square, draw_lines
-from outthink.controller.difficulty import load
+from outthink.controller.router.artefact import load
 from outthink.controller.routing_rules import Routing, Way
 from outthink.core.errors import BadInput
 from outthink.economics.tariff import active_parameters
 from outthink.engines.traces import load as load_traces
 from outthink.evaluation.dataset import Problems, SampleSet, open_source
-from outthink.evaluation.routing.data import groups
-from outthink.evaluation.routing.difficulty import (
-    DifficultyRecipe,
-    ModelOutcomes,
-    cross_fitted,
-    fit,
-    for_policy,
-    outcomes,
-    train,
-)
+from outthink.evaluation.routing.corpus import Corpus
+from outthink.evaluation.routing.data import ModelOutcomes
 from outthink.evaluation.routing.figures import drawn, ordering, success_figures
-from outthink.evaluation.routing.report import route_row, routed
-from outthink.evaluation.routing.training import Corpus
+from outthink.evaluation.routing.routes import route_row, routed
+from outthink.evaluation.routing.samples import for_policy, outcomes, train
+from outthink.evaluation.routing.training import SAMPLED, cross_fitted, fit
 
 Row = dict[str, Any]
 SETS = {"GSM8K": "gsm8k", "MATH-500": "math500"}
@@ -59,11 +52,11 @@ READ = {"length": "length", "terms": "TF-IDF", "counts": "hand features", "all":
 _MEMORY = """
 import json, resource, sys
 from pathlib import Path
-from outthink.controller.difficulty import load
+from outthink.controller.router.artefact import load
 def kilobytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
 before = kilobytes()
-load(Path(sys.argv[1])).forecast("How many legs do three cats have?")
+load(Path(sys.argv[1])).predict("How many legs do three cats have?")
 print(json.dumps(kilobytes() - before))
 """
 
@@ -85,7 +78,7 @@ def line(
 def within(name: str, data: ModelOutcomes) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """Cross-fitted rows of every kind of reading, the paired differences of the best, and its bins."""
     rows, paired, bins = [], [], {}
-    for found in judged(data, DifficultyRecipe()):
+    for found in judged(data, SAMPLED):
         rows.append(line(name, found["model"], READ[found["reads"]], data, found["right"], found["tokens"]))
         for reads, over in found.get("over", {}).items():
             ends = {f"{key}_{end}": over[key][f"paired_{end}"] for key in over for end in ("low", "high")}
@@ -98,13 +91,13 @@ def within(name: str, data: ModelOutcomes) -> tuple[list[dict[str, Any]], list[d
 def across(name: str, train_on: ModelOutcomes, other: ModelOutcomes) -> list[dict[str, Any]]:
     """Rows of heads that were trained on another set."""
     every = np.arange(len(train_on))
-    heads, _ = fit(train_on, Corpus(train_on.questions), every, groups(train_on.questions), DifficultyRecipe())
-    forecasts = [heads.forecast(question) for question in other.questions]
-    counts = drawn(groups(other.questions))
+    heads, _ = fit(train_on, Corpus(train_on.prompts), every, SAMPLED)
+    forecasts = [heads.predict(question) for question in other.prompts]
+    counts = drawn(other.group)
     rows = []
     for model in train_on.models:
         share, tokens = (values[:, other.models.index(model)] for values in (other.right, other.tokens))
-        right = np.array([forecast.of(model).right for forecast in forecasts])
+        right = np.array([forecast.of(model).chance for forecast in forecasts])
         length = np.array([forecast.of(model).tokens for forecast in forecasts])
         inside = [
             f.of(model).tokens_low <= t <= f.of(model).tokens_high for f, t in zip(forecasts, tokens, strict=True)
@@ -131,7 +124,7 @@ def training_set(folder: Path) -> ModelOutcomes | None:
 
 def states_of(name: str, data: ModelOutcomes, folder: Path | None) -> dict[str, Any] | None:
     """Hidden states of the questions, read by the embedded model or from an earlier run; None without either."""
-    mark = hashlib.sha256("\n".join(data.questions).encode()).hexdigest()
+    mark = hashlib.sha256("\n".join(data.prompts).encode()).hexdigest()
     file = None if folder is None else folder / f"states-{SETS[name]}.npz"
     if file is not None and file.is_file():
         kept = np.load(file)
@@ -140,7 +133,7 @@ def states_of(name: str, data: ModelOutcomes, folder: Path | None) -> dict[str, 
     try:
         from outthink.training.prompt_states import prompt_states
 
-        found = prompt_states(data.questions)
+        found = prompt_states(data.prompts)
     except BadInput as error:
         print(f"no probe: {error}", file=sys.stderr)
         return None
@@ -157,11 +150,11 @@ def probed(
     """Rows of the probe and of its mean with the text heads, paired differences, and the curve by layer."""
     from threadpoolctl import threadpool_limits
 
-    group = groups(data.questions)
+    group = data.group
     with threadpool_limits(1):
         found = judged_probe(kept["states"], np.concatenate([data.right, np.log(data.tokens)], axis=1), group, LAYERS)
-    text = cross_fitted(data, DifficultyRecipe())
-    length = cross_fitted(data, DifficultyRecipe(reads="length"))
+    text = cross_fitted(data, SAMPLED)
+    length = cross_fitted(data, replace(SAMPLED, reads="length"))
     counts, wide = drawn(group), len(data.models)
     rows, paired, by_layer = [], [], {}
     for place, model in enumerate(data.models):
@@ -205,11 +198,11 @@ def routes(name: str, data: ModelOutcomes, sources: list[SampleSet]) -> list[Row
         for key, problem in source.traces.problems.items()
         if source.questions is not None
     }
-    read = np.array([prompts[question] for question in data.questions], dtype=np.float64)
+    read = np.array([prompts[question] for question in data.prompts], dtype=np.float64)
     size = np.array([float(active_parameters(model) or np.nan) for model in data.models])
     costs = 2 * size * (read[:, None] + data.tokens)
-    counts, mean = drawn(groups(data.questions)), tuple(costs.mean(axis=0).tolist())
-    chances = {READ[one]: cross_fitted(data, DifficultyRecipe(reads=one)).right for one in ("all", "length")}
+    counts, mean = drawn(data.group), tuple(costs.mean(axis=0).tolist())
+    chances = {READ[one]: cross_fitted(data, replace(SAMPLED, reads=one)).right for one in ("all", "length")}
     rows = []
     for reads, predicted in (chances | {"the truth": data.right}).items():
         for way, parameters in PARAMETERS.items():
@@ -233,11 +226,11 @@ def _sigmoid(value: Any) -> Any:
 def cost_of(data: ModelOutcomes) -> dict[str, float]:
     """Processor milliseconds and memory of stored heads for both models."""
     with tempfile.TemporaryDirectory() as name:
-        train(data, Path(name), DifficultyRecipe(strengths=(1.0,)))
+        train(data, Path(name), replace(SAMPLED, strengths=(1.0,)))
         heads, taken = load(Path(name)), []
-        for question in data.questions:
+        for question in data.prompts:
             began = time.process_time()
-            heads.forecast(question)
+            heads.predict(question)
             taken.append(1000 * (time.process_time() - began))
         done = subprocess.run([sys.executable, "-c", _MEMORY, name], capture_output=True, text=True, check=True)
         size = sum(file.stat().st_size for file in Path(name).iterdir()) / 1e6
@@ -325,7 +318,7 @@ def main() -> int:
     show("routing between the two models, one answer a question, FLOPs", sent)
     show("heads that calibrate would keep", helped)
     (RESULTS / "difficulty.svg").write_text(picture(bins, rows, layers) + "\n")
-    recipe = {"strengths": DifficultyRecipe().strengths, "hand_weight": DifficultyRecipe().hand_weight}
+    recipe = {"strengths": SAMPLED.strengths, "hand_weight": SAMPLED.hand_weight}
     save(
         "difficulty",
         settings={"folds": 5, "recipe": recipe, "resamples": 1000, "layers": list(LAYERS)},

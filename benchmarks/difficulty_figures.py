@@ -11,27 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from outthink.evaluation.routing.data import Floats, Ints, fold_of, groups
-from outthink.evaluation.routing.difficulty import (
-    DifficultyRecipe,
-    ModelOutcomes,
-    Predicted,
-    Reads,
-    States,
-    check_states,
-    cross_fitted,
-    inner_predictions,
-    model_figures,
-    ridge_paths,
-)
+from outthink.evaluation.routing.corpus import Corpus
+from outthink.evaluation.routing.data import Floats, Ints, ModelOutcomes, fold_of
 from outthink.evaluation.routing.figures import drawn, interval_columns, ordering, platt
-from outthink.evaluation.routing.training import Corpus
+from outthink.evaluation.routing.probes import States, check_states, inner_predictions, ridge_paths
+from outthink.evaluation.routing.report import model_figures
+from outthink.evaluation.routing.training import Predicted, PredictorRecipe, Reads, cross_fitted
 
 BASELINES: tuple[Reads, ...] = ("length", "terms", "counts")
 
 
 def judged(
-    data: ModelOutcomes, recipe: DifficultyRecipe, *, folds: int = 5, resamples: int = 1000
+    data: ModelOutcomes, recipe: PredictorRecipe, *, folds: int = 5, resamples: int = 1000
 ) -> list[dict[str, Any]]:
     """Figures of a recipe and of the baselines, one row for each model and what is read.
 
@@ -39,8 +30,8 @@ def judged(
     `_high`), `tokens` (`spearman`, `median_error`, `total`, `inside`), and, for the recipe, `over`: 95 %
     intervals of its AUC, and of the rank correlation of its tokens, minus each baseline's.
     """
-    corpus = Corpus(data.questions)
-    counts = drawn(groups(data.questions), resamples=resamples)
+    corpus = Corpus(data.prompts)
+    counts = drawn(data.group, resamples=resamples)
     found = {
         reads: cross_fitted(data, replace(recipe, reads=reads), folds=folds, corpus=corpus)
         for reads in dict.fromkeys((*BASELINES, recipe.reads))

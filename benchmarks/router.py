@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ import pyarrow.parquet as parquet
 
 from common import RESULTS, ROOT, load_average, parser, save, show, skip, target
 from line_panels import Line, Square, draw_lines
-from outthink.controller.router import load
+from outthink.controller.router.artefact import load
 from outthink.economics.price import lookup
-from outthink.evaluation.routing.data import CORE_HOUR, read_routing
+from outthink.evaluation.routing.data import CORE_HOUR, read_outcomes
 from outthink.evaluation.routing.report import Report
-from outthink.evaluation.routing.run import cross_fitted, held_out, train
-from outthink.evaluation.routing.training import RouterRecipe
+from outthink.evaluation.routing.run import held_out, judge_recipe, train
+from outthink.evaluation.routing.training import ONE_ANSWER
 
 DATA = Path(os.environ.get("OUTTHINK_ROUTING") or ROOT.parent / "shared" / "data" / "routing")
 GOLD = DATA.parent / "traces" / "problems-gsm8k.parquet"
@@ -42,12 +43,12 @@ TOKEN = 4
 _MEMORY = """
 import json, resource, sys
 from pathlib import Path
-from outthink.controller.router import load
+from outthink.controller.router.artefact import load
 def kilobytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
 before = kilobytes()
 router = load(Path(sys.argv[1]))
-router.believe("How many legs do three cats have?")
+router.predict("How many legs do three cats have?")
 print(kilobytes() - before)
 """
 
@@ -105,11 +106,12 @@ def picture(reports: dict[str, dict[str, Any]]) -> str:
 
 def speed(folder: Path, data: Path, count: int = 1000) -> dict[str, float]:
     """Processor milliseconds a request of a stored router: mean, 99th percentile, and a prompt of 100,000 letters."""
-    router, prompts = load(folder), read_routing(data).prompts[:: max(1, len(read_routing(data)) // count)]
+    router, rows = load(folder), read_outcomes(data)
+    prompts = rows.prompts[:: max(1, len(rows) // count)]
     taken = []
     for prompt in [*prompts, "many words " * 9000]:
         began = time.process_time()
-        router.believe(prompt)
+        router.predict(prompt)
         taken.append(1000 * (time.process_time() - began))
     return {"mean_ms": float(np.mean(taken[:-1])), "p99_ms": float(np.quantile(taken[:-1], 0.99)), "long_ms": taken[-1]}
 
@@ -144,14 +146,14 @@ def main() -> int:
     if not (gsm8k.is_file() and mmlu.is_file() and GOLD.is_file()):
         return skip("the routing sets are not in ../shared/data/routing; set OUTTHINK_ROUTING to their folder")
     busy = load_average()
-    seeds = [cross_fitted(gsm8k, RouterRecipe(seed=seed), gold=GOLD) for seed in range(SEEDS)]
-    alone = cross_fitted(mmlu, RouterRecipe())
-    told = cross_fitted(mmlu, RouterRecipe(subject=True))
+    seeds = [judge_recipe(gsm8k, replace(ONE_ANSWER, seed=seed), gold=GOLD) for seed in range(SEEDS)]
+    alone = judge_recipe(mmlu, ONE_ANSWER)
+    told = judge_recipe(mmlu, replace(ONE_ANSWER, subject=True))
     with tempfile.TemporaryDirectory() as name:
         folders = {path.stem: Path(name) / path.stem for path in (gsm8k, mmlu)}
         for path in (gsm8k, mmlu):
-            train(path, folders[path.stem], RouterRecipe())
-        dollars = cross_fitted(priced(gsm8k, Path(name) / "priced.parquet"), RouterRecipe())
+            train(path, folders[path.stem], ONE_ANSWER)
+        dollars = judge_recipe(priced(gsm8k, Path(name) / "priced.parquet"), ONE_ANSWER)
         across = {
             "GSM8K by MMLU's": held_out(gsm8k, folders["mmlu"]),
             "MMLU by GSM8K's": held_out(mmlu, folders["gsm8k"]),

@@ -10,6 +10,7 @@ importing the package costs next to nothing.
 """
 
 import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -31,14 +32,13 @@ if TYPE_CHECKING:
     )
     from outthink.controller.allocation import split as split_budget
     from outthink.controller.cascade import Cascade, Stage, least_threshold
-    from outthink.controller.difficulty import Difficulty, Probe
-    from outthink.controller.difficulty import load as load_difficulty
     from outthink.controller.online import Arm, Learner
     from outthink.controller.online import Settings as LearnerSettings
     from outthink.controller.policy.artefact import Policy
     from outthink.controller.policy.rules import rule_from_json
-    from outthink.controller.router import load as load_router
-    from outthink.controller.router import load_choice as load_choice_router
+    from outthink.controller.router.artefact import load as load_predictor
+    from outthink.controller.router.predictor import Predictor
+    from outthink.controller.router.probe import Probe
     from outthink.controller.routing_rules import penalised, smallest_likely, strong_weak
     from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
     from outthink.core.receipt import Entry, Receipt, Result, Verdict
@@ -65,10 +65,10 @@ if TYPE_CHECKING:
     from outthink.evaluation.report.html import render as report_html
     from outthink.evaluation.report.plot import draw as report_svg
     from outthink.evaluation.report.terminal import terminal_plot as report_text
-    from outthink.evaluation.routing.difficulty import fit_probe as fit_difficulty_probe
-    from outthink.evaluation.routing.difficulty import for_policy as difficulty_for_policy
-    from outthink.evaluation.routing.difficulty import outcomes as difficulty_outcomes
-    from outthink.evaluation.routing.difficulty import train as train_difficulty
+    from outthink.evaluation.routing.probes import fit_probe as fit_difficulty_probe
+    from outthink.evaluation.routing.samples import for_policy as difficulty_for_policy
+    from outthink.evaluation.routing.samples import outcomes as difficulty_outcomes
+    from outthink.evaluation.routing.samples import train as train_difficulty
     from outthink.session.scoring import Asking
     from outthink.session.session import Session
     from outthink.strategies import Spec, Votes, strategy
@@ -80,11 +80,12 @@ _HOMES = {
     "client": "AskEvent BatchOptions BatchResult Client Options SyncClient ask ask_batch ask_sync",
     "controller.allocation": "split=split_budget",
     "controller.cascade": "Cascade Stage least_threshold",
-    "controller.difficulty": "Difficulty Probe load=load_difficulty",
     "controller.online": "Arm Learner Settings=LearnerSettings",
     "controller.policy.artefact": "Policy",
     "controller.policy.rules": "rule_from_json",
-    "controller.router": "load=load_router load_choice=load_choice_router",
+    "controller.router.artefact": "load=load_predictor",
+    "controller.router.predictor": "Predictor",
+    "controller.router.probe": "Probe",
     "controller.routing_rules": "penalised smallest_likely strong_weak",
     "core.errors": "BadInput EngineError OutthinkError Unsupported",
     "core.receipt": "Entry Receipt Result Verdict",
@@ -108,8 +109,9 @@ _HOMES = {
     "evaluation.report.html": "render=report_html",
     "evaluation.report.plot": "draw=report_svg",
     "evaluation.report.terminal": "terminal_plot=report_text",
-    "evaluation.routing.difficulty": "fit_probe=fit_difficulty_probe for_policy=difficulty_for_policy "
-    "outcomes=difficulty_outcomes train=train_difficulty",
+    "evaluation.routing.probes": "fit_probe=fit_difficulty_probe",
+    "evaluation.routing.samples": "for_policy=difficulty_for_policy outcomes=difficulty_outcomes "
+    "train=train_difficulty",
     "session.scoring": "Asking",
     "session.session": "Session",
     "strategies": "Spec Votes strategy",
@@ -118,6 +120,14 @@ _HOMES = {
     "verifiers": "ConfidenceVerifier ExactVerifier FunctionVerifier JudgeVerifier Score Verifier",
 }
 """Modules, and the names in them that are public; `inner=public` where the two differ."""
+
+_FORMER = {
+    "Difficulty": "Predictor",
+    "load_choice_router": "load_predictor",
+    "load_difficulty": "load_predictor",
+    "load_router": "load_predictor",
+}
+"""Names of the version before, and what is called for them now; they go with the next version."""
 
 _PLACES = {
     name.rpartition("=")[2]: (module, name.partition("=")[0])
@@ -143,7 +153,6 @@ __all__ = [
     "ConfidenceVerifier",
     "Dataset",
     "Delta",
-    "Difficulty",
     "EmbeddedEngine",
     "Energy",
     "Engine",
@@ -165,6 +174,7 @@ __all__ = [
     "Options",
     "OutthinkError",
     "Policy",
+    "Predictor",
     "Price",
     "Probe",
     "Receipt",
@@ -201,9 +211,7 @@ __all__ = [
     "exchange_value",
     "fit_difficulty_probe",
     "least_threshold",
-    "load_choice_router",
-    "load_difficulty",
-    "load_router",
+    "load_predictor",
     "load_traces",
     "open_dataset",
     "open_samples",
@@ -231,6 +239,9 @@ if not TYPE_CHECKING:  # to a type checker, a name that is not listed above is a
     def __getattr__(name: str) -> object:
         if name == "strategies":
             return import_module(f"{__name__}.strategies")
+        if name in _FORMER:
+            warnings.warn(f"outthink.{name} is outthink.{_FORMER[name]} now", DeprecationWarning, stacklevel=2)
+            return __getattr__(_FORMER[name])
         if name not in _PLACES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module, inner = _PLACES[name]

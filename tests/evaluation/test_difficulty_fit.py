@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from difficulty_figures import judged, judged_probe
-from outthink.controller.difficulty import load, of
-from outthink.controller.router.folder import prompt_hash
+from outthink.controller.router.artefact import load, of, prompt_hash
 from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded, Traces
 from outthink.evaluation.dataset import SampleSet
-from outthink.evaluation.routing.data import Floats, groups
-from outthink.evaluation.routing.difficulty import ModelOutcomes, fit_probe, outcomes
+from outthink.evaluation.routing.data import Floats, ModelOutcomes, groups
 from outthink.evaluation.routing.figures import drawn, ordering, success_figures
-from outthink.evaluation.routing.report import route_row, routed
+from outthink.evaluation.routing.probes import fit_probe
+from outthink.evaluation.routing.routes import route_row, routed
+from outthink.evaluation.routing.samples import for_policy, outcomes, train
+from outthink.evaluation.routing.training import SAMPLED
 
 
 def made(count: int = 200, *, noise: bool = False) -> ModelOutcomes:
@@ -34,13 +35,13 @@ def made(count: int = 200, *, noise: bool = False) -> ModelOutcomes:
     base = np.where(hard, 0.2, 0.8)[:, None] + np.array([0.0, 0.1])
     right = rng.binomial(32, base) / 32
     tokens = np.where(hard, 300.0, 100.0)[:, None] * np.exp(rng.normal(0, 0.1, (count, 2)))
-    return ModelOutcomes("made", ("small", "big"), questions, right, tokens, 0)
+    return ModelOutcomes(name="made", models=("small", "big"), prompts=questions, right=right, tokens=tokens)
 
 
 def source(data: ModelOutcomes, place: int, questions: bool = True) -> SampleSet:
     """Samples with these outcomes."""
     problems, texts = {}, {}
-    for row, text in enumerate(data.questions):
+    for row, text in enumerate(data.prompts):
         good = round(32 * data.right[row, place])
         length = int(data.tokens[row, place])
         drawn_ = [Sample(i, "", "1" if i < good else "2", "boxed", length, "stop", 10) for i in range(32)]
@@ -59,7 +60,7 @@ def test_outcomes_are_shares_and_mean_lengths() -> None:
     assert result.tokens == pytest.approx(data.tokens, abs=1)
     with pytest.raises(BadInput, match="no problems beside it"):
         outcomes([source(data, 0, questions=False)])
-    never = ModelOutcomes(data.name, data.models, data.questions, 0 * data.right, data.tokens, 0)
+    never = replace(data, right=0 * data.right)
     with pytest.raises(BadInput, match="right in 0% of the samples"):
         outcomes([source(never, 0)])
 
@@ -95,9 +96,7 @@ def test_bootstrap_samples_hold_whole_groups() -> None:
 @pytest.mark.parametrize("noise", [False, True])
 def test_heads_find_what_is_in_the_question_and_nothing_else(noise: bool) -> None:
     pytest.importorskip("sklearn")
-    from outthink.evaluation.routing.difficulty import DifficultyRecipe
-
-    rows = judged(made(noise=noise), DifficultyRecipe(strengths=(1.0,)), folds=4, resamples=200)
+    rows = judged(made(noise=noise), replace(SAMPLED, strengths=(1.0,)), folds=4, resamples=200)
     assert [(row["reads"], row["model"]) for row in rows][:2] == [("length", "small"), ("length", "big")]
     mine = next(row for row in rows if row["reads"] == "all" and row["model"] == "small")
     if noise:
@@ -112,34 +111,27 @@ def test_heads_find_what_is_in_the_question_and_nothing_else(noise: bool) -> Non
 
 def test_trained_heads_are_the_loaded_ones(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    from outthink.evaluation.routing.difficulty import DifficultyRecipe, train
-
     data = made(120)
-    heads = train(data, tmp_path / "heads", DifficultyRecipe(strengths=(1.0,)))
+    heads = train(data, tmp_path / "heads", replace(SAMPLED, strengths=(1.0,)))
     assert heads == load(tmp_path / "heads")
-    marks = json.loads((tmp_path / "heads" / "prompts.json").read_text())
-    assert marks == sorted({prompt_hash(text) for text in data.questions})
-    hard, easy = (heads.forecast(f"A {topic} about red door lamp tree blue red, case 7.") for topic in ("proof", "sum"))
+    assert heads.prompts == tuple(sorted({prompt_hash(text) for text in data.prompts}))
+    hard, easy = (heads.predict(f"A {topic} about red door lamp tree blue red, case 7.") for topic in ("proof", "sum"))
     for model in data.models:
-        assert hard.of(model).right < 0.4 < 0.6 < easy.of(model).right
+        assert hard.of(model).chance < 0.4 < 0.6 < easy.of(model).chance
         assert hard.of(model).tokens > 2 * easy.of(model).tokens
 
 
 def test_a_policy_gets_heads_only_where_they_help() -> None:
     pytest.importorskip("sklearn")
-    from outthink.evaluation.routing.difficulty import for_policy
-
     data = made(150)
-    longer = tuple(text + " Show every step." * (i % 2) for i, text in enumerate(data.questions))
+    longer = tuple(text + " Show every step." * (i % 2) for i, text in enumerate(data.prompts))
     hard = np.where(np.arange(150) % 2, 0.1, 0.9)[:, None] * np.ones((1, 2))
-    received = ModelOutcomes(
-        "made", data.models, longer, np.random.default_rng(5).binomial(32, hard) / 32, data.tokens, 0
-    )
+    received = replace(data, prompts=longer, right=np.random.default_rng(5).binomial(32, hard) / 32)
     values = for_policy(source(received, 0))
     assert values is not None
     assert values["held_out"]["right"]["auc_low"] > 0.8
     heads = of(values)
-    assert heads.forecast(longer[1]).of("small").right < heads.forecast(longer[0]).of("small").right
+    assert heads.predict(longer[1]).of("small").chance < heads.predict(longer[0]).of("small").chance
     assert for_policy(source(made(150, noise=True), 0)) is None
     assert for_policy(source(received, 0, questions=False)) is None
     assert for_policy(source(made(50), 0)) is None, "too few questions"

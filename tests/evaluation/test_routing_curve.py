@@ -9,28 +9,27 @@ import pytest
 
 from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.data import CORE_HOUR, RoutingData, fold_of, groups
+from outthink.evaluation.routing.data import CORE_HOUR, PAIR, ModelOutcomes, fold_of, groups
 from outthink.evaluation.routing.figures import auc, curves, ece, platt, reliability
 from outthink.evaluation.routing.report import evaluate
 
 RNG = np.random.default_rng(5)
 
 
-def data(weak: np.ndarray, strong: np.ndarray, extra: np.ndarray | None = None) -> RoutingData:
+def data(weak: np.ndarray, strong: np.ndarray, extra: np.ndarray | None = None) -> ModelOutcomes:
     size = len(weak)
     prompts = tuple("p" * (1 + i % 7) + str(i) for i in range(size))
-    return RoutingData(
+    return ModelOutcomes(
         name="made-up",
         prompts=prompts,
-        subjects=("",) * size,
+        models=PAIR,
+        columns=PAIR,
         right=np.stack([weak * 1.0, strong * 1.0], axis=1),
-        dropped=0,
-        extra=np.ones(size) if extra is None else extra,
-        cost_source="",
+        costs=np.stack([np.zeros(size), np.ones(size) if extra is None else extra], axis=1),
     )
 
 
-def fixable(size: int = 1000, share: float = 0.2) -> tuple[RoutingData, np.ndarray]:
+def fixable(size: int = 1000, share: float = 0.2) -> tuple[ModelOutcomes, np.ndarray]:
     """No reversals; the strong model fixes exactly the prompts with the highest scores."""
     score = RNG.permutation(size) / size
     fixed = score >= 1 - share
@@ -59,8 +58,8 @@ def test_cpt_is_the_first_crossing() -> None:
 def test_ends_are_the_two_models() -> None:
     rows, score = fixable()
     curve = curves(score, rows)
-    assert (curve.share[0, 0], curve.cost[0, 0], curve.accuracy[0, 0]) == (0, 0, rows.weak.mean())
-    assert (curve.share[-1, 0], curve.cost[-1, 0], curve.accuracy[-1, 0]) == (1, 1, rows.strong.mean())
+    assert (curve.share[0, 0], curve.cost[0, 0], curve.accuracy[0, 0]) == (0, 0, rows.right[:, 0].mean())
+    assert (curve.share[-1, 0], curve.cost[-1, 0], curve.accuracy[-1, 0]) == (1, 1, rows.right[:, 1].mean())
     assert len(curve.share) == 13
 
 
@@ -92,10 +91,10 @@ def test_the_routers_own_cost_is_charged() -> None:
 
 def test_processor_time_becomes_a_share_of_the_cost() -> None:
     rows, score = fixable(200)
-    priced = replace(rows, extra=np.full(200, 0.001))
+    priced = replace(rows, costs=rows.costs * 0.001)
     assert priced.share_of_cost(3.6) == pytest.approx(3.6 / 3.6e6 * CORE_HOUR / 0.001)
     beliefs = np.stack([np.zeros(200), score], axis=1)
-    free, slow = (evaluate(priced, beliefs, np.arange(200), router_ms=ms, resamples=20) for ms in (0.0, 720.0))
+    free, slow = (evaluate(priced, beliefs, router_ms=ms, resamples=20) for ms in (0.0, 720.0))
     assert slow["router_cost_share"] == pytest.approx(0.01)
     assert slow["apgr"] == free["apgr"]
     assert slow["auc_cost"] < free["auc_cost"]
@@ -120,7 +119,7 @@ def test_the_ends_of_a_threshold_are_the_single_models_cost_included(way: str) -
 
 def test_a_constant_score_is_undefined() -> None:
     rows, _ = fixable(200)
-    report = evaluate(rows, np.full((200, 2), 0.5), np.arange(200), router_ms=1.0, resamples=20)
+    report = evaluate(rows, np.full((200, 2), 0.5), router_ms=1.0, resamples=20)
     for name in ("apgr", "apgr_low", "cpt50", "cpt80_high", "auc_cost", "paired_low"):
         assert report[name] is None
 
@@ -128,14 +127,14 @@ def test_a_constant_score_is_undefined() -> None:
 def test_no_gap_is_undefined_and_cpt_never() -> None:
     rows = data(np.array([1, 0, 1, 0]), np.array([0, 1, 0, 1]))
     beliefs = np.array([[0.5, 0.6], [0.5, 0.7], [0.4, 0.1], [0.3, 0.9]])
-    report = evaluate(rows, beliefs, np.arange(4), router_ms=None, resamples=20)
+    report = evaluate(rows, beliefs, router_ms=None, resamples=20)
     assert report["apgr"] is report["cpt50"] is report["cpt80"] is report["controls"]["random"]["apgr"] is None
 
 
 def test_controls_of_a_random_router() -> None:
     rows, _ = fixable(600)
     beliefs = np.stack([np.zeros(600), RNG.random(600)], axis=1)
-    report = evaluate(rows, beliefs, np.arange(600), router_ms=None, resamples=200)
+    report = evaluate(rows, beliefs, router_ms=None, resamples=200)
     control = report["controls"]
     assert abs(report["apgr"] - 0.5) < 3 * control["random"]["apgr_sd"]
     assert control["random"]["apgr_sd"] < 0.1
@@ -150,10 +149,11 @@ def test_intervals_resample_whole_groups() -> None:
     """Ten copies of each prompt hold no more evidence than one."""
     rows, score = fixable(100)
     ten = rows.take(np.tile(np.arange(100), 10))
-    once = curves(score, rows, np.arange(100), resamples=300).apgr()
-    copied = curves(np.tile(score, 10), ten, np.tile(np.arange(100), 10), resamples=300).apgr()
+    once = curves(score, rows, resamples=300).apgr()
+    copied = curves(np.tile(score, 10), ten, resamples=300).apgr()
     assert copied.std() == pytest.approx(once.std(), rel=0.25)
-    loose = curves(np.tile(score, 10), ten, np.arange(1000), resamples=300).apgr()
+    apart = replace(ten, prompts=tuple(map(str, range(1000))))
+    loose = curves(np.tile(score, 10), apart, resamples=300).apgr()
     assert loose.std() < 0.5 * once.std()
 
 

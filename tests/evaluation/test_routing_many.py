@@ -12,7 +12,7 @@ import pytest
 
 from outthink.cli.main import main
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.data import models_of, read_many
+from outthink.evaluation.routing.data import ModelOutcomes, read_outcomes
 from support.routing_rows import rows, write
 
 MODELS = ("small", "middle", "big")
@@ -40,8 +40,7 @@ def test_models_go_from_cheap_to_dear_and_rows_are_checked(tmp_path: Path) -> No
     for row in table:
         row["big_cost"], row["small_cost"] = row["small_cost"], row["big_cost"]
     path = write(tmp_path / "rows.parquet", table)
-    assert models_of(path) == MODELS
-    data = read_many(path)
+    data = read_outcomes(path)
     assert data.models == ("big", "middle", "small")
     assert data.right[:, 0].tolist() == [float(row["big_correct"]) for row in table]
     for change, part in (
@@ -50,10 +49,10 @@ def test_models_go_from_cheap_to_dear_and_rows_are_checked(tmp_path: Path) -> No
         ({"prompt": " "}, "empty prompt"),
     ):
         with pytest.raises(BadInput, match=part):
-            read_many(write(tmp_path / "bad.parquet", [{**table[0], **change}, *table[1:]]))
+            read_outcomes(write(tmp_path / "bad.parquet", [{**table[0], **change}, *table[1:]]))
     with pytest.raises(BadInput, match="middle_cost"):
         less = [{key: value for key, value in row.items() if key != "middle_cost"} for row in table]
-        read_many(write(tmp_path / "bad.parquet", less))
+        read_outcomes(write(tmp_path / "bad.parquet", less))
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +91,17 @@ def test_the_ends_are_the_single_models_cost_included(trained: Path, capsys: pyt
 
 
 def test_a_stored_router_chooses_as_it_was_judged(trained: Path) -> None:
-    from outthink.controller.router import load, load_choice
+    from outthink.controller.router import load
 
-    router = load_choice(trained / "router")
+    router = load(trained / "router")
     assert router.models == MODELS
-    hard = router.choose("Write a proof about the river, case 0-7.", "smallest-likely", 0.5)
-    easy = router.choose("Write a sum about the river, case 0-7.", "smallest-likely", 0.5)
+    assert router.routing.way == "penalised"
+    likely = router.at("smallest-likely=0.5")
+    hard = likely.choose("Write a proof about the river, case 0-7.")
+    easy = likely.choose("Write a sum about the river, case 0-7.")
     assert (easy.model, hard.model) == ("small", "big")
-    assert hard.chances[0] < hard.chances[2]
-    assert router.choose("x", "penalised", 2.0).flags[0].startswith("1 characters, trained on")
-    with pytest.raises(BadInput, match="chooses among small, middle, big"):
-        load(trained / "router")
+    assert hard.prediction.chances[0] < hard.prediction.chances[2]
+    assert router.choose("x").prediction.flags[0].startswith("1 characters, trained on")
 
 
 def test_noise_is_no_better_than_a_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +115,9 @@ def test_what_does_not_fit_is_refused(trained: Path, capsys: pytest.CaptureFixtu
     for arguments, part in (
         (("eval", trained / "train.parquet", "--router", trained / "router"), "were trained on"),
         (("eval", trained / "test.parquet"), "--router"),
-        (("eval", trained / "test.parquet", "--cross-fit", "--subject"), "weak and a strong model only"),
+        (("eval", trained / "test.parquet", "--cross-fit", "--subject"), "'subject' is empty in 200 of 200 rows"),
+        (("eval", trained / "test.parquet", "--cross-fit", "--strong-share", "0.5"), "for a weak and a strong model"),
+        (("eval", trained / "test.parquet", "--cross-fit", "--gold", trained / "x"), "weak_response"),
     ):
         capsys.readouterr()
         assert main(["router", *map(str, arguments)]) == 2
@@ -124,14 +125,13 @@ def test_what_does_not_fit_is_refused(trained: Path, capsys: pytest.CaptureFixtu
 
 
 def test_areas_over_cost_are_those_worked_out_by_hand() -> None:
-    from outthink.evaluation.routing.data import ManyData
-    from outthink.evaluation.routing.run import evaluate_many
+    from outthink.evaluation.routing.report import evaluate
 
     right = np.array([[1.0, 1.0], [0.0, 1.0]] * 20)
     costs = np.tile([1.0, 3.0], (40, 1))
     prompts = tuple(f"prompt {i}" for i in range(40))
-    data = ManyData(name="made", models=("a", "b"), prompts=prompts, right=right, dropped=0, costs=costs)
-    report = evaluate_many(data, right, router_ms=None, resamples=50)
+    data = ModelOutcomes(name="made", models=("a", "b"), prompts=prompts, right=right, costs=costs)
+    report = evaluate(data, right, router_ms=None, resamples=50)
     # Perfect knowledge: all right at half of the extra cost; a mix goes straight from 0.5 to 1.
     assert report["auc_cost"] == pytest.approx(0.5 * 0.75 + 0.5 * 1.0)
     assert report["controls"]["random"]["auc_cost"] == pytest.approx(0.75)

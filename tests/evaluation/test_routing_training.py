@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from support.routing_rows import rows, write
 pytest.importorskip("sklearn")
 
 from outthink.controller.router import load
-from outthink.evaluation.routing.data import groups, read_routing
-from outthink.evaluation.routing.training import Corpus, RouterRecipe, fit, logistic_regression
+from outthink.evaluation.routing.corpus import Corpus
+from outthink.evaluation.routing.data import read_outcomes
+from outthink.evaluation.routing.training import ONE_ANSWER, fit, logistic_regression
 
 KEYS = {
     *("n", "weak", "strong", "apgr", "apgr_low", "apgr_high", "cpt50", "cpt50_low", "cpt50_high", "cpt80", "cpt80_low"),
-    *("cpt80_high", "auc_cost", "ece", "router_ms", "paired_low", "paired_high", "controls"),
+    *("cpt80_high", "auc_cost", "ece", "router_ms", "paired_low", "paired_high", "controls", "operating_point"),
 }
 
 
@@ -63,8 +65,8 @@ def test_the_stored_router_predicts_what_scikit_learn_does(trained: Path) -> Non
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import StandardScaler
 
-    data = read_routing(trained / "train.parquet")
-    asked = read_routing(trained / "test.parquet").prompts
+    data = read_outcomes(trained / "train.parquet")
+    asked = read_outcomes(trained / "test.parquet").prompts
     router = load(trained / "router")
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit(data.prompts)
     chars = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), min_df=3, sublinear_tf=True).fit(data.prompts)
@@ -74,18 +76,18 @@ def test_the_stored_router_predicts_what_scikit_learn_does(trained: Path) -> Non
         plain = 0.3 * np.clip(hand.transform(Corpus(prompts).hand), -4, 4)
         return hstack([csr_matrix(plain), words.transform(prompts), chars.transform(prompts)]).tocsr()
 
-    for head, labels in enumerate((data.weak, data.strong)):
-        theirs = logistic_regression()(C=RouterRecipe().strength, max_iter=1000, tol=1e-9).fit(
+    for head, labels in enumerate(data.right.T):
+        theirs = logistic_regression()(C=ONE_ANSWER.strengths[0], max_iter=1000, tol=1e-9).fit(
             matrix(data.prompts), labels
         )
         # Their solver may stop a little elsewhere: put its coefficients where ours are compared.
-        ours = np.array([router.model.logits(prompt)[head] for prompt in asked])
+        ours = np.array([router.text.logits(prompt)[head] for prompt in asked])
         assert ours == pytest.approx(theirs.decision_function(matrix(asked)), abs=0.01)
-        blocks = {b.kind: dict(zip(b.terms, b.coefficients[head], strict=True)) for b in router.model.blocks}
+        terms = {(kind, term): values[head] for kind, term, _, values in router.terms}
         theirs.coef_[0] = [
             *router.model.hand[head],
-            *(blocks["word"][name] for name in words.get_feature_names_out()),
-            *(blocks["char"][name] for name in chars.get_feature_names_out()),
+            *(terms["word", name] for name in words.get_feature_names_out()),
+            *(terms["char", name] for name in chars.get_feature_names_out()),
         ]
         theirs.intercept_[0] = router.model.bias[head]
         assert ours == pytest.approx(theirs.decision_function(matrix(asked)), abs=1e-9)
@@ -93,14 +95,14 @@ def test_the_stored_router_predicts_what_scikit_learn_does(trained: Path) -> Non
 
 def test_cross_fitting_never_learns_from_what_it_judges(trained: Path, tmp_path: Path) -> None:
     """Labels that are noise: a leak would show as a router better than chance."""
-    from outthink.evaluation.routing.run import cross_fitted
+    from outthink.evaluation.routing.run import judge_recipe
 
     table = rows(300, seed=4)
     rng = np.random.default_rng(0)
     for row in table:
         row["weak_correct"], row["strong_correct"] = bool(rng.random() < 0.4), bool(rng.random() < 0.8)
     table += table  # every prompt twice: a fold that split them would know the answers
-    report = cross_fitted(write(tmp_path / "noise.parquet", table), RouterRecipe())
+    report = judge_recipe(write(tmp_path / "noise.parquet", table), ONE_ANSWER)
     assert (report["n"], report["prompts"]) == (600, 300)
     assert report["apgr"] < 0.6
     assert report["apgr_low"] < 0.5
@@ -120,21 +122,20 @@ def test_subjects_are_read_when_asked_for(tmp_path: Path) -> None:
     table = rows(200)
     for row in table:
         row["prompt"] = row["prompt"].split("about")[1]  # only the subject tells the topic now
-    data = read_routing(write(tmp_path / "rows.parquet", table))
-    group, every = groups(data.prompts), np.arange(len(data))
-    blind = fit(data, Corpus(data.prompts), every, group, RouterRecipe()).held_out
-    received = fit(data, Corpus(data.prompts), every, group, RouterRecipe(subject=True))
+    data = read_outcomes(write(tmp_path / "rows.parquet", table))
+    corpus, every = Corpus(data.prompts), np.arange(len(data))
+    _, blind = fit(data, corpus, every, ONE_ANSWER)
+    received, told = fit(data, corpus, every, replace(ONE_ANSWER, subject=True))
     from outthink.evaluation.routing.figures import curves
 
     assert set(received.model.subjects) == {"proof", "sum", "poem", "date"}
-    areas = [curves(held[:, 1] - held[:, 0], data).apgr()[0] for held in (blind, received.held_out)]
+    areas = [curves(held[:, 1] - held[:, 0], data).apgr()[0] for held in (blind.right, told.right)]
     assert areas[1] > areas[0] + 0.1
 
 
 def test_training_twice_gives_the_same_model(trained: Path, tmp_path: Path) -> None:
     assert main(["router", "train", str(trained / "train.parquet"), "--out", str(tmp_path / "again")]) == 0
-    assert (tmp_path / "again/terms.json").read_bytes() == (trained / "router/terms.json").read_bytes()
-    assert load(tmp_path / "again").model == load(trained / "router").model
+    assert (tmp_path / "again/predictor.json").read_bytes() == (trained / "router/predictor.json").read_bytes()
 
 
 @pytest.mark.parametrize("arguments", [("train", "--out", "router"), ("eval", "--cross-fit")])
@@ -188,7 +189,7 @@ def test_prompts_of_the_training_are_refused(trained: Path, tmp_path: Path, caps
 
 def test_a_router_that_is_none_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     test = trained / "test.parquet"
-    assert "router.json" in refusal(capsys, "eval", test, "--router", tmp_path, "--json")
+    assert "predictor.json" in refusal(capsys, "eval", test, "--router", tmp_path, "--json")
     assert "--router" in refusal(capsys, "eval", test, "--json")
     assert "does not exist" in refusal(capsys, "eval", tmp_path / "none.parquet", "--cross-fit")
     (tmp_path / "text.parquet").write_text("no table")

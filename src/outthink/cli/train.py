@@ -10,12 +10,12 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outthink.cli.options import flags_of, passing_bar, print_table, refuse_below_one
+from outthink.cli.options import flags_of, passing_bar, print_table, refuse_below_one, refuse_unwritable
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -98,15 +98,16 @@ def plan_of(chosen: argparse.Namespace, command: str) -> TrainingPlan:
     return as_smoke_test(plan) if chosen.tiny else plan
 
 
-# `outthink router`: train a router on recorded outcomes, and say what it is worth beside its controls.
+# `outthink router`: train a predictor on recorded outcomes, and say what it is worth beside its controls.
 #
 # A file with `weak_correct` and `strong_correct` makes a router between two models, one with NAME_correct and
 # NAME_cost of other names one over all of them.
 
-_ROUTER_EPILOG = """outthink router train DATA.parquet --out DIR
+_ROUTER_EPILOG = """outthink router train DATA.parquet --models weak=NAME,strong=NAME --out DIR
 outthink router eval DATA.parquet --router DIR --json
 DATA: prompt, weak_correct, strong_correct; optional subject, contaminated, weak_cost and strong_cost;
-or prompt, and NAME_correct and NAME_cost of two or more models"""
+or prompt, and NAME_correct and NAME_cost of two or more models; optional NAME_tokens
+WAY=X: strong-share=S, strong-weak=GAIN, smallest-likely=CHANCE, penalised=PRICE (docs/router.md)"""
 
 
 def router_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,16 +115,26 @@ def router_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _ROUTER_EPILOG
     steps = parser.add_subparsers(dest="step", metavar="train|eval", required=True)
     train = steps.add_parser("train", help="learn from prompts with outcomes", description="Train a router.")
-    train.add_argument("data", type=Path, metavar="DATA", help="Parquet file with prompts and outcomes")
-    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the router")
+    judge = steps.add_parser("eval", help="accuracy against calls and cost", description="Evaluate a router.")
+    for step in (train, judge):
+        step.add_argument("data", type=Path, metavar="DATA", help="Parquet file with prompts and outcomes")
+        point = step.add_mutually_exclusive_group()
+        point.add_argument(
+            "--operating-point", metavar="WAY=X", help="how a model is chosen (default strong-share=0.5)"
+        )
+        point.add_argument("--strong-share", type=float, metavar="S", help="short for --operating-point strong-share=S")
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for predictor.json")
+    train.add_argument("--models", metavar="COLUMN=NAME,...", help="what the models of the columns are called")
+    train.add_argument("--parameters", nargs="+", default=[], metavar="NAME=N", help="weights read per token")
     train.add_argument("--subject", action="store_true", help="read the column `subject`, too")
     train.add_argument("--seed", type=int, default=0, help="of the folds that calibrate (default 0)")
-    judge = steps.add_parser("eval", help="accuracy against calls and cost", description="Evaluate a router.")
-    judge.add_argument("data", type=Path, metavar="DATA", help="Parquet file with prompts and outcomes")
-    judge.add_argument("--router", type=Path, metavar="DIR", help="folder of `router train`")
+    judge.add_argument("--router", type=Path, metavar="FILE|DIR", help="predictor of `router train`")
+    judge.add_argument(
+        "--choices", type=Path, metavar="FILE", help="write the model chosen for each prompt (JSONL, Parquet)"
+    )
     judge.add_argument("--cross-fit", action="store_true", help="train anew on DATA without each fold in turn")
     judge.add_argument("--folds", type=int, default=5, help="folds of --cross-fit (default 5)")
-    judge.add_argument("--subject", action="store_true", help="with --cross-fit and no DIR: read `subject`, too")
+    judge.add_argument("--subject", action="store_true", help="with --cross-fit and no --router: read `subject`, too")
     judge.add_argument("--seed", type=int, default=0, help="of the folds of --cross-fit (default 0)")
     judge.add_argument("--gold", type=Path, metavar="FILE", help="problems: figures on regraded responses beside")
     judge.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -131,61 +142,100 @@ def router_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_router(chosen: argparse.Namespace) -> int:
     """Train or evaluate."""
-    from outthink.evaluation.routing.data import names_models
+    from outthink.controller.router.predictor import read_point
 
-    several = names_models(chosen.data)
-    for flag, given in (("--subject", chosen.subject or None), ("--gold", vars(chosen).get("gold"))):
-        if several and given is not None:
-            raise BadInput(flag, given, "is for a weak and a strong model only", "leave it out")
-    show = _show_several if several else _show
-    return _train(chosen, show) if chosen.step == "train" else _eval(chosen, show)
+    point = chosen.operating_point
+    if chosen.strong_share is not None:
+        point = f"strong-share={chosen.strong_share}"
+    if point is not None:
+        read_point(point)
+    if chosen.step == "train":
+        return _train(chosen, point)
+    report = _cross_fit(chosen, point) if chosen.cross_fit else _held_out(chosen, point)
+    if chosen.json:
+        print(json.dumps(report, allow_nan=False))
+    else:
+        _show(report)
+    return 0
 
 
-def _train(chosen: argparse.Namespace, show: Callable[[Report], None]) -> int:
+def _pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
+    """What stands on both sides of each KEY=VALUE."""
+    pairs = [text.partition("=")[::2] for text in texts]
+    for text, (key, value) in zip(texts, pairs, strict=True):
+        if not key or not value:
+            raise BadInput(flag, text, "has no = between two names", "write NAME=VALUE")
+    return dict(pairs)
+
+
+def _train(chosen: argparse.Namespace, point: str | None) -> int:
     from outthink.evaluation.routing.run import train
-    from outthink.evaluation.routing.training import RouterRecipe
+    from outthink.evaluation.routing.training import ONE_ANSWER
 
-    identity, report = train(chosen.data, chosen.out, RouterRecipe(subject=chosen.subject, seed=chosen.seed))
-    show(report)
+    names = _pairs("--models", chosen.models.split(",") if chosen.models else [])
+    sizes = _pairs("--parameters", chosen.parameters)
+    for name, size in sizes.items():
+        if not size.isdigit() or int(size) < 1:
+            raise BadInput("--parameters", f"{name}={size}", "is no number of weights", "give a whole number above 0")
+    recipe = replace(ONE_ANSWER, subject=chosen.subject, seed=chosen.seed, point=point)
+    parameters = {name: int(size) for name, size in sizes.items()}
+    identity, report = train(chosen.data, chosen.out, recipe, names=names, parameters=parameters)
+    _show(report)
     print(f"wrote {chosen.out}, router {identity[:12]}; the figures are those of its held-out training prompts")
     return 0
 
 
-def _eval(chosen: argparse.Namespace, show: Callable[[Report], None]) -> int:
-    from outthink.evaluation.routing.run import cross_fitted, held_out, recipe_of
-    from outthink.evaluation.routing.training import RouterRecipe
+def _held_out(chosen: argparse.Namespace, point: str | None) -> Report:
+    from outthink.evaluation.routing.run import held_out
 
-    if not chosen.cross_fit:
-        if chosen.router is None:
-            raise BadInput("--router", None, "is missing", "give the folder of `router train`, or --cross-fit")
-        if chosen.subject:
-            raise BadInput("--subject", True, "is decided when a router is trained", "leave it out, or --cross-fit")
-        report = held_out(chosen.data, chosen.router, gold=chosen.gold)
-    else:
-        recipe = recipe_of(chosen.router) if chosen.router else RouterRecipe(subject=chosen.subject)
-        recipe = replace(recipe, seed=chosen.seed)
-        with passing_bar("training") as (progress, _):
-            report = cross_fitted(chosen.data, recipe, folds=chosen.folds, gold=chosen.gold, progress=progress)
-    if chosen.json:
-        print(json.dumps(report, allow_nan=False))
-    else:
-        show(report)
-    return 0
+    if chosen.router is None:
+        raise BadInput("--router", None, "is missing", "give the predictor of `router train`, or --cross-fit")
+    if chosen.subject:
+        raise BadInput("--subject", True, "is decided when a router is trained", "leave it out, or --cross-fit")
+    refuse_unwritable(chosen, "choices")
+    return held_out(chosen.data, chosen.router, gold=chosen.gold, point=point, choices=chosen.choices)
+
+
+def _cross_fit(chosen: argparse.Namespace, point: str | None) -> Report:
+    from outthink.evaluation.routing.run import judge_recipe, recipe_of
+    from outthink.evaluation.routing.training import ONE_ANSWER
+
+    if chosen.choices is not None:
+        raise BadInput(
+            "--choices", str(chosen.choices), "is of one router, and --cross-fit trains several", "give --router"
+        )
+    recipe = recipe_of(chosen.router) if chosen.router else replace(ONE_ANSWER, subject=chosen.subject)
+    recipe = replace(recipe, seed=chosen.seed, point=point or recipe.point)
+    with passing_bar("training") as (progress, _):
+        return judge_recipe(chosen.data, recipe, folds=chosen.folds, gold=chosen.gold, progress=progress)
 
 
 def _show(report: Report) -> None:
+    if "apgr" in report:
+        _show_pair(report)
+    else:
+        _show_several(report)
+    point = report["operating_point"]
+    shares = ", ".join(f"{share:.1%} to {model}" for model, share in point["shares"].items())
+    parameter = "of each fold" if point["parameter"] is None else f"{point['parameter']:.4g}"
+    cost = "" if point["cost"] is None else f", cost {point['cost']:.4g}"
+    print(f"operating point {point['way']} {parameter}: {shares}; accuracy {point['accuracy']:.1%}{cost}")
+
+
+def _show_pair(report: Report) -> None:
     rows = [
         (name, _with(row, "apgr", 3), _with(row, "cpt50", 1), _with(row, "cpt80", 1), _cell(row["auc_cost"], 4))
         for name, row in {"router": report, **report["controls"]}.items()
     ]
     print_table(("", "APGR", "CPT50, %", "CPT80, %", "AUC over cost"), rows)
+    alone = " ".join(f"{name} {accuracy:.1%}" for name, accuracy in report["accuracy"].items())
     print(
         f"{report['n']} rows, {report['prompts']} prompts, {report['dropped_contaminated']} contaminated rows dropped; "
-        f"weak {report['weak']:.1%}, strong {report['strong']:.1%}"
+        f"{alone}"
     )
     print(
         f"APGR minus the length control's: [{_cell(report['paired_low'], 3)}, {_cell(report['paired_high'], 3)}]; "
-        f"ECE {report['ece']:.3f}; cost: {report['cost']}"
+        f"ECE {report['ece']:.3f}; cost: {report['cost_source']}"
         + (f"; {report['router_ms']:.2f} ms a request" if report["router_ms"] is not None else "")
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar, Literal, get_args
 
 from outthink.controller.stored import JsonObject, reading
@@ -77,13 +78,22 @@ class Routing:
         """The model for a request whose chances of success are these, in the order of the models."""
         return self.models[self.place(chances)]
 
-    def place(self, chances: Sequence[float]) -> int:
-        """The place of that model."""
+    def place(self, chances: Sequence[float], among: Sequence[int] | None = None) -> int:
+        """The place of that model.
+
+        Args:
+            among: places of those that can be asked, None for all; of a weak and a strong model both.
+        """
+        _check(chances, self.costs)
         if self.way == "strong-weak":
-            _check(chances, self.costs)
             return strong_weak(chances[1] - chances[0], self.parameter)
-        rule = smallest_likely if self.way == "smallest-likely" else penalised
-        return rule(chances, self.costs, self.parameter)
+        places = range(len(chances)) if among is None else among
+        if self.way == "smallest-likely":
+            costs = [self.costs[place] for place in places]
+            return places[smallest_likely([chances[place] for place in places], costs, self.parameter)]
+        # All costs stay: the price is one of the span between the cheapest and the dearest of the training.
+        at_hand = [chance if place in places else -inf for place, chance in enumerate(chances)]
+        return penalised(at_hand, self.costs, self.parameter)
 
     def json(self) -> JsonObject:
         """Plain values."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from outthink.answers import grade_many, reader_for
-from outthink.controller.router.folder import prompt_hash
+from outthink.controller.router.artefact import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.core.plugins import load as load_plugin
 from outthink.core.plugins import need_extra

@@ -1,7 +1,7 @@
 """What a local model's layers hold at the end of a prompt, before it writes anything.
 
 Knows: torch, chat templates, batches, and what reading the prompts costs. Does not know what is read off
-the states (`outthink.evaluation.routing.difficulty`).
+the states (`outthink.evaluation.routing.probes`).
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from outthink.controller.difficulty import of
 from outthink.controller.policy.artefact import Policy, PolicyArm, Task
 from outthink.controller.policy.rules import Guarded
+from outthink.controller.router.artefact import of
 from outthink.controller.router.text import hand_features
 from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
@@ -302,13 +302,7 @@ def _believed(task: Task, situation: Situation, features: Sequence[float] | None
 
 def _expected(values: JsonObject, question: str) -> list[str]:
     """What the policy's difficulty heads say of a question, before any sample."""
-    forecast = of(values).forecast(question)
-    lines = [
-        f"{model.model}: {model.right:.0%} of samples right, {model.tokens:,.0f} tokens each "
-        f"({model.tokens_low:,.0f} to {model.tokens_high:,.0f}), from the question alone"
-        for model in forecast.models
-    ]
-    return lines + [f"less sure of it: {flag}" for flag in forecast.flags]
+    return of(values).predict(question).lines()
 
 
 def _check_deadline(request: Request, situation: Situation) -> None:

@@ -1,8 +1,8 @@
 """Difficulty before any token is decoded: which model is likely to be right, from the prompt alone.
 
-Applying a router needs the standard library only. Training is in `outthink.evaluation.routing`.
+Applying a predictor needs the standard library only. Training is in `outthink.evaluation.routing`.
 """
 
-from outthink.controller.router.folder import load, load_choice
+from outthink.controller.router.artefact import load
 
-__all__ = ["load", "load_choice"]
+__all__ = ["load"]

@@ -28,7 +28,7 @@ from outthink.evaluation.calibration.regime import drift_values, fingerprint, re
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.dataset import SampleSet, open_source, replayable, weights_of
 from outthink.evaluation.replay import Array, Lineup, Outcomes, ReplaySettings, replay
-from outthink.evaluation.routing.difficulty import for_policy
+from outthink.evaluation.routing.samples import for_policy
 from outthink.evaluation.rows import LADDER
 from outthink.evaluation.sample_file import JsonObject
 from outthink.strategies import Spec

@@ -1,30 +1,30 @@
-"""Routing data: prompts, whether each of two or more models answered them rightly, and what it cost.
+"""Outcomes: prompts, how often each of several models was right on them, what it wrote and what it cost.
 
 Knows: columns, which rows are dropped, what makes a file unusable, and that equal prompts must lie on one side of
-every split. Does not know routers, or what is trained on the folds.
+every split. Does not know predictors, or what is trained on the folds.
 """
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from outthink.controller.router.folder import prompt_hash
+from outthink.controller.router.artefact import prompt_hash
 from outthink.core.errors import BadInput
 from outthink.engines.traces import reading_parquet
 from outthink.evaluation.sample_file import JsonObject
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-_CORRECT, _COST = "_correct", "_cost"
-LABELS = ("weak_correct", "strong_correct")
-COSTS = ("weak_cost", "strong_cost")
+PAIR = ("weak", "strong")
+"""Columns of a weak and a strong model; any others are names."""
+_CORRECT, _COST, _TOKENS = "_correct", "_cost", "_tokens"
 CORE_HOUR = 0.05
 """Dollars of an hour of one processor core, by which the router's own time is charged."""
 _CHARACTER = 2.5e-6
@@ -32,124 +32,100 @@ _CHARACTER = 2.5e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRows:
+class ModelOutcomes:
     """Rows that count, in the file's order.
 
     Args:
-        name: of the file.
-        models: by what they are called in a router.
-        prompts, subjects: texts; a subject is empty where the file has none, and none is read for several models.
-        right: (rows, models), 1.0 where that model was right, else 0.0.
-        dropped: rows left out because they are marked as contaminated.
+        name: of the data.
+        models: by what they are called in a predictor, from the cheapest to the dearest where costs are known.
+        columns: what they are called in the file.
+        prompts, subjects: texts; there are no subjects where the file has none.
+        right: (rows, models), share of right answers, of a single one 1.0 or 0.0.
+        tokens: (rows, models), mean length of an answer; None where unknown.
+        costs: (rows, models), in dollars; None where unknown.
+        rows: number of each row in the file, from 0.
+        dropped: rows left out because they are marked as contaminated, or because a model was not asked.
     """
 
     name: str
     models: tuple[str, ...]
+    columns: tuple[str, ...] = ()
     prompts: tuple[str, ...]
     subjects: tuple[str, ...] = ()
     right: Floats
-    dropped: int
+    tokens: Floats | None = None
+    costs: Floats | None = None
+    rows: tuple[int, ...] = ()
+    dropped: int = 0
+    group: Ints = field(init=False)
+    """Number of the group of each prompt: equal prompts share one."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group", groups(self.prompts))
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns that say which models were right."""
-        return tuple(f"{model}{_CORRECT}" for model in self.models)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutingData(ModelRows):
-    """Rows of a weak and a strong model.
-
-    Args:
-        extra: what the strong call costs more than the weak one, in one unit for all rows.
-        cost_source: where `extra` comes from, in words.
-        dollars: of one unit of `extra`, to charge the router's time in.
-    """
-
-    models: tuple[str, ...] = ("weak", "strong")
-    extra: Floats
-    cost_source: str
-    dollars: float = 1.0
-
-    @property
-    def weak(self) -> Floats:
-        """1.0 where the weak model was right, else 0.0."""
-        return self.right[:, 0]
-
-    @property
-    def strong(self) -> Floats:
-        """1.0 where the strong model was right, else 0.0."""
-        return self.right[:, 1]
+    def is_pair(self) -> bool:
+        """Whether these are a weak and a strong model, which are judged by RouteLLM's curve."""
+        return self.columns == PAIR
 
     @property
     def gain(self) -> Floats:
-        """+1 where only the strong model is right, -1 where only the weak one is."""
-        return self.strong - self.weak
+        """Of a pair +1 where only the strong model is right, -1 where only the weak one is."""
+        return self.right[:, 1] - self.right[:, 0]
 
-    def take(self, rows: Ints) -> RoutingData:
+    @property
+    def extra(self) -> Floats:
+        """Of a pair what the strong call costs more, in one unit for all rows."""
+        if self.costs is None:  # the cost of a request is its length: the share of cost is then that of characters
+            return np.array([float(len(prompt)) for prompt in self.prompts])
+        return np.asarray(self.costs[:, 1] - self.costs[:, 0])
+
+    @property
+    def cost_source(self) -> str:
+        """Where `extra` comes from, in words."""
+        return "characters of the prompt" if self.costs is None else "columns weak_cost and strong_cost"
+
+    def share_of_cost(self, milliseconds: float) -> float:
+        """Processor time of one request as a share of the mean extra cost."""
+        unit = _CHARACTER if self.costs is None else 1.0
+        return milliseconds / 3.6e6 * CORE_HOUR / unit / float(self.extra.mean())
+
+    def subject(self, row: int) -> str:
+        """Of one row, empty where there is none."""
+        return self.subjects[row] if self.subjects else ""
+
+    def need_subjects(self) -> None:
+        """BadInput where a row has no subject."""
+        empty = sum(not self.subject(row) for row in range(len(self)))
+        if empty:
+            problem = f"is empty in {empty} of {len(self)} rows"
+            raise BadInput(f"data {self.name}", "subject", problem, "leave out --subject")
+
+    def ordered(self, places: Sequence[int]) -> ModelOutcomes:
+        """The same with the models in another order."""
+        order = list(places)
+        return replace(
+            self,
+            models=tuple(self.models[place] for place in order),
+            columns=tuple(self.columns[place] for place in order),
+            right=self.right[:, order],
+            tokens=None if self.tokens is None else self.tokens[:, order],
+            costs=None if self.costs is None else self.costs[:, order],
+        )
+
+    def take(self, rows: Ints) -> ModelOutcomes:
         """Some of the rows."""
         return replace(
             self,
             prompts=tuple(self.prompts[row] for row in rows),
-            subjects=tuple(self.subjects[row] for row in rows),
+            subjects=tuple(self.subjects[row] for row in rows) if self.subjects else (),
             right=self.right[rows],
-            extra=self.extra[rows],
-        )
-
-    def share_of_cost(self, milliseconds: float) -> float:
-        """Processor time of one request as a share of the mean extra cost."""
-        return milliseconds / 3.6e6 * CORE_HOUR / self.dollars / float(self.extra.mean())
-
-
-def read_routing(path: Path) -> RoutingData:
-    """Read a Parquet file with `prompt`, `weak_correct` and `strong_correct`; optional are `subject`,
-    `contaminated` (these rows are dropped), `weak_cost` and `strong_cost`.
-
-    Raises BadInput for a missing file or column, an empty prompt, a label other than true and false,
-    a cost that is no number, or no rows.
-    """
-    rows = read_columns(path, ("prompt", *LABELS), ("subject", "contaminated", *COSTS))
-    kept = _kept(path, rows, "has only contaminated rows" if rows else "has no rows")
-    right = _table(path, kept, LABELS, "grade the row", labels=True)
-    priced = all(name in kept[0][1] for name in COSTS)
-    if priced:
-        costs = _table(path, kept, COSTS, "give a number of dollars", labels=False)
-        extra, source = costs[:, 1] - costs[:, 0], "columns weak_cost and strong_cost"
-        if extra.sum() <= 0:
-            field, remedy = f"data {path.name}", "swap the two models: there is no trade"
-            raise BadInput(field, "strong_cost", "is no more than weak_cost", remedy)
-    else:  # the cost of a request is its length: the share of cost is then that of characters
-        extra, source = np.array([float(len(row["prompt"])) for _, row in kept]), "characters of the prompt"
-    return RoutingData(
-        name=path.stem,
-        prompts=tuple(row["prompt"] for _, row in kept),
-        subjects=tuple(str(row.get("subject") or "") for _, row in kept),
-        right=right,
-        dropped=len(rows) - len(kept),
-        extra=extra,
-        cost_source=source,
-        dollars=1.0 if priced else _CHARACTER,
-    )
-
-
-def provenance(recipe: JsonObject) -> JsonObject:
-    """When and with what something was trained, for its card."""
-    return {
-        "created": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "outthink": version("outthink"),
-        "recipe": recipe,
-    }
-
-
-def need_subjects(data: ModelRows) -> None:
-    """BadInput where a row has no subject."""
-    empty = sum(not subject for subject in data.subjects)
-    if empty:
-        raise BadInput(
-            f"data {data.name}", "subject", f"is empty in {empty} of {len(data)} rows", "leave out --subject"
+            tokens=None if self.tokens is None else self.tokens[rows],
+            costs=None if self.costs is None else self.costs[rows],
+            rows=tuple(self.rows[row] for row in rows) if self.rows else (),
         )
 
 
@@ -176,10 +152,75 @@ def read_columns(path: Path, needed: Sequence[str], optional: Sequence[str]) -> 
     return rows
 
 
-def _kept(path: Path, rows: Sequence[JsonObject], empty: str) -> list[tuple[int, JsonObject]]:
-    """Rows that are not contaminated with their numbers; BadInput, saying `empty`, where there are none."""
+def read_outcomes(path: Path, names: Mapping[str, str] | None = None) -> ModelOutcomes:
+    """Read a Parquet file with `prompt` and NAME_correct of two or more models.
+
+    Optional are `subject`, `contaminated` (these rows are dropped), NAME_tokens and NAME_cost; of models other than
+    `weak` and `strong` costs are needed.
+
+    Args:
+        names: what models are called, by their columns; those not named keep the column's name.
+
+    Raises BadInput for a missing file or column, an empty prompt, a label other than true and false, a cost or count
+    that is no number, no rows, or a name for a column that there is not.
+    """
+    present = columns_of(path)
+    columns = [name.removesuffix(_CORRECT) for name in present if name.endswith(_CORRECT)]
+    pair = set(PAIR) & set(columns)
+    if pair or not columns:
+        columns = list(PAIR)
+    elif len(columns) < 2:
+        raise BadInput("data", str(path), "has outcomes of 1 model", "give NAME_correct of two or more")
+    models = _named(columns, names or {})
+    needed = ["prompt", *(f"{name}{_CORRECT}" for name in columns)]
+    needed += [] if columns == list(PAIR) else [f"{name}{_COST}" for name in columns]
+    measured = [f"{name}{end}" for end in (_COST, _TOKENS) for name in columns]
+    rows = read_columns(path, needed, ("subject", "contaminated", *measured))
+    kept = _kept(path, rows)
+    table = partial(_table, path, kept, columns)
+    costs, tokens = table(_COST, _is_cost, "is no cost", "give a number of dollars"), None
+    if all(f"{name}{_TOKENS}" in kept[0][1] for name in columns):
+        tokens = table(_TOKENS, _is_count, "is no count of tokens", "give a number above 0, or leave the column out")
+    right = table(_CORRECT, _is_label, "is neither true nor false", "grade the row")
+    assert right is not None
+    order = list(range(len(columns)))
+    if costs is not None and columns != list(PAIR):
+        order = np.argsort(costs.mean(axis=0), kind="stable").tolist()
+    elif costs is not None and (costs[:, 1] - costs[:, 0]).sum() <= 0:
+        remedy = "swap the two models: there is no trade"
+        raise BadInput(f"data {path.name}", "strong_cost", "is no more than weak_cost", remedy)
+    data = ModelOutcomes(
+        name=path.stem,
+        models=tuple(models),
+        columns=tuple(columns),
+        prompts=tuple(row["prompt"] for _, row in kept),
+        subjects=tuple(str(row.get("subject") or "") for _, row in kept) if "subject" in present else (),
+        right=right,
+        tokens=tokens,
+        costs=costs,
+        rows=tuple(place - 1 for place, _ in kept),
+        dropped=len(rows) - len(kept),
+    )
+    return data.ordered(order)
+
+
+def _named(columns: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """What the models of some columns are called."""
+    for name in names:
+        if name not in columns:
+            raise BadInput("--models", name, "has no outcomes in the data", f"use {', '.join(columns)}")
+    models = [names.get(name, name) for name in columns]
+    for model in models:
+        if models.count(model) > 1 or not model:
+            raise BadInput("--models", model, "names no model, or two", "give each model a name of its own")
+    return models
+
+
+def _kept(path: Path, rows: Sequence[JsonObject]) -> list[tuple[int, JsonObject]]:
+    """Rows that are not contaminated with their numbers, from 1; BadInput where there are none."""
     kept = [(place, row) for place, row in enumerate(rows, start=1) if not row.get("contaminated")]
     if not kept:
+        empty = "has only contaminated rows" if rows else "has no rows"
         raise BadInput("data", str(path), empty, "give a file with rows to learn from")
     for place, row in kept:
         prompt = row["prompt"]
@@ -188,72 +229,35 @@ def _kept(path: Path, rows: Sequence[JsonObject], empty: str) -> list[tuple[int,
     return kept
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManyData(ModelRows):
-    """Rows of several models, from the cheapest to the dearest.
-
-    Args:
-        costs: (rows, models).
-    """
-
-    costs: Floats
+def _is_label(value: Any) -> bool:
+    return value is not None and value in (0, 1)
 
 
-def names_models(path: Path) -> bool:
-    """Whether a file is about models by name rather than a weak and a strong one; BadInput if it cannot be read."""
-    return not set(LABELS) & set(columns_of(path)) and bool(models_of(path))
+def _is_cost(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < float("inf")
 
 
-def read_data(path: Path) -> RoutingData | ManyData:
-    """Read either kind of file: `read_routing` or `read_many`."""
-    return read_many(path) if names_models(path) else read_routing(path)
-
-
-def models_of(path: Path) -> tuple[str, ...]:
-    """Models other than a weak and a strong one that a file has outcomes of, in its order; empty without any.
-
-    Raises BadInput for a file that cannot be read.
-    """
-    names = [name for name in columns_of(path) if name.endswith(_CORRECT) and name not in LABELS]
-    return tuple(name.removesuffix(_CORRECT) for name in names)
-
-
-def read_many(path: Path) -> ManyData:
-    """Read a Parquet file with `prompt`, and `NAME_correct` and `NAME_cost` of two or more models.
-
-    Rows marked in the optional column `contaminated` are dropped. Raises BadInput for a missing file or
-    column, an empty prompt, a label other than true and false, a cost that is no number, or no rows.
-    """
-    models = models_of(path)
-    if len(models) < 2:
-        raise BadInput("data", str(path), f"has outcomes of {len(models)} model", "give NAME_correct of two or more")
-    needed = ("prompt", *(f"{model}{end}" for model in models for end in (_CORRECT, _COST)))
-    rows = read_columns(path, needed, ("contaminated",))
-    kept = _kept(path, rows, "has no rows that count")
-    right = _table(path, kept, [f"{model}{_CORRECT}" for model in models], "grade it", labels=True)
-    costs = _table(path, kept, [f"{model}{_COST}" for model in models], "give a number", labels=False)
-    order = np.argsort(costs.mean(axis=0), kind="stable")
-    return ManyData(
-        name=path.stem,
-        models=tuple(models[place] for place in order),
-        prompts=tuple(row["prompt"] for _, row in kept),
-        right=right[:, order],
-        dropped=len(rows) - len(kept),
-        costs=costs[:, order],
-    )
+def _is_count(value: Any) -> bool:
+    return _is_cost(value) and value > 0
 
 
 def _table(
-    path: Path, kept: Sequence[tuple[int, JsonObject]], columns: Sequence[str], remedy: str, *, labels: bool
-) -> Floats:
-    """Columns of labels, true or false, or of costs; BadInput with this remedy for a value that is neither."""
+    path: Path,
+    kept: Sequence[tuple[int, JsonObject]],
+    models: Sequence[str],
+    end: str,
+    allowed: Callable[[Any], bool],
+    problem: str,
+    remedy: str,
+) -> Floats | None:
+    """The columns of all models that end so, None where one is not there; BadInput for a value that is not allowed."""
+    columns = [f"{model}{end}" for model in models]
+    if not all(column in kept[0][1] for column in columns):
+        return None
     for place, row in kept:
         for column in columns:
-            value, field = row[column], f"data {path.name}, {column}"
-            if labels and (value is None or value not in (0, 1)):
-                raise BadInput(field, value, f"is neither true nor false (row {place})", remedy)
-            if not labels and (not isinstance(value, int | float) or not 0 <= value < float("inf")):
-                raise BadInput(field, value, f"is no cost (row {place})", remedy)
+            if not allowed(row[column]):
+                raise BadInput(f"data {path.name}, {column}", row[column], f"{problem} (row {place})", remedy)
     return np.array([[float(row[column]) for column in columns] for _, row in kept])
 
 

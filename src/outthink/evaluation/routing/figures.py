@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from outthink.evaluation.routing.data import Floats, Ints, RoutingData
+from outthink.evaluation.routing.data import Floats, Ints, ModelOutcomes
 from outthink.evaluation.rows import COVERAGE, resampled_means
 from outthink.evaluation.sample_file import JsonObject
 
@@ -70,7 +70,7 @@ class Curves:
         return np.asarray(np.trapezoid(np.where(late, accuracy[-1], accuracy), np.where(late, 1.0, cost), axis=0))
 
 
-def curves(score: Floats, data: RoutingData, group: Ints | None = None, *, resamples: int = 0, seed: int = 0) -> Curves:
+def curves(score: Floats, data: ModelOutcomes, *, resamples: int = 0, seed: int = 0) -> Curves:
     """The curve of a score, or with `resamples` those of bootstrap samples of the groups of prompts.
 
     Points: nothing strong; score >= each of its eleven deciles, ties together; everything strong. The
@@ -86,12 +86,11 @@ def curves(score: Floats, data: RoutingData, group: Ints | None = None, *, resam
             data.extra[None],
             chosen,
             chosen * data.extra,
-            np.where(chosen, data.strong, data.weak),
+            np.where(chosen, data.right[:, 1], data.right[:, 0]),
         ]
     )
     if resamples:
-        assert group is not None
-        table = resampled_means(_summed(table, group), resamples=resamples, seed=seed)
+        table = resampled_means(_summed(table, data.group), resamples=resamples, seed=seed)
     else:
         table = table.mean(axis=1, keepdims=True)
     share, cost, accuracy = table[2:].reshape(3, _POINTS, -1)

@@ -1,81 +1,129 @@
-"""Figures of a router on held-out prompts, with intervals and controls, and of a way of routing at its realised cost.
+"""Figures of a predictor on prompts that it was not trained on, with intervals and controls.
 
-Knows: the keys of `outthink router eval --json`, controls that every router must be seen beside, and, for any number
-of models, the best random mix of single ones at equal cost. Does not know how chances were predicted.
+Knows: the keys of `outthink router eval --json`, and controls that every router must be seen beside. Does not know how
+chances were predicted, or files.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from outthink.controller.routing_rules import Routing
 from outthink.core.errors import BadInput
-from outthink.evaluation.routing.data import Floats, Ints, ModelRows, RoutingData
-from outthink.evaluation.routing.figures import Curves, auc, curves, defined, ece, interval_columns, reliability
+from outthink.evaluation.routing.data import CORE_HOUR, Floats, Ints, ModelOutcomes
+from outthink.evaluation.routing.figures import (
+    Curves,
+    auc,
+    curves,
+    defined,
+    drawn,
+    ece,
+    interval_columns,
+    ordering,
+    reliability,
+    success_figures,
+    token_figures,
+)
+from outthink.evaluation.routing.routes import cost_figures, route_row, taken
+from outthink.evaluation.routing.training import Predicted
 from outthink.evaluation.rows import RESAMPLES
 from outthink.evaluation.sample_file import JsonObject
 
 _DRAWS = 100
+_MANY = 1000
+"""Resamples where each of them routes every prompt at dozens of prices."""
 Report = JsonObject
 
 
 def evaluate(
-    data: RoutingData,
-    beliefs: Floats,
-    group: Ints,
+    data: ModelOutcomes,
+    chances: Floats,
     *,
     router_ms: float | None,
-    resamples: int = RESAMPLES,
+    point: tuple[str, float | None, Ints] | None = None,
+    resamples: int | None = None,
     seed: int = 0,
 ) -> Report:
-    """Figures of a router on rows that it has not seen.
+    """Figures of chances on rows that they were not fitted on; undefined values are None.
 
     Args:
-        beliefs: (rows, 2), P(weak right) and P(strong right).
-        group: of equal prompts; they are resampled together.
+        chances: (rows, models), of a weak and a strong model P(weak right) and P(strong right).
         router_ms: processor time a request, in milliseconds; charged by `data.CORE_HOUR`.
+        point: way, parameter and the place of the model that was chosen for each row.
         resamples: of the bootstrap.
 
     Returns:
-        `n`, `weak`, `strong` (accuracies, 0 to 1), `apgr`, `cpt50`, `cpt80` (per cent of strong calls), each
-        with `_low` and `_high`; `auc_cost` (mean accuracy over the share of the extra cost, the router's own
-        included), `ece` (mean of both targets), `router_ms`, `router_cost_share` (of the mean extra
-        cost), `paired_low`, `paired_high` (APGR minus that of the length control), `controls`, and
-        what explains them. Undefined values are None.
+        `n`, `models`, `accuracy` and `cost` of each, `ece` (mean over models), `router_ms`, `targets`, `prompts`,
+        `dropped_contaminated`, `operating_point`; of a pair what `_ranking` says, of others `routes.cost_figures`.
     """
-    if not np.isfinite(beliefs).all():
+    if not np.isfinite(chances).all():
         raise BadInput("beliefs", "NaN or infinity", "is no probability", "train the router again")
-    targets = target_figures(data, beliefs)
+    targets = target_figures(data, chances)
+    report: Report = {
+        "n": len(data),
+        "models": list(data.models),
+        "accuracy": dict(zip(data.models, data.right.mean(axis=0).tolist(), strict=True)),
+        "cost": None if data.costs is None else dict(zip(data.models, data.costs.mean(axis=0).tolist(), strict=True)),
+        "ece": float(np.mean([target["ece"] for target in targets.values()])),
+        "router_ms": router_ms,
+        "dropped_contaminated": data.dropped,
+        "prompts": int(data.group.max()) + 1,
+        "targets": targets,
+    }
+    counts = None if data.costs is None else drawn(data.group, resamples=resamples or _MANY, seed=seed)
+    if data.is_pair:
+        report |= _ranking(data, chances, router_ms, resamples or RESAMPLES, seed)
+    elif data.costs is not None and counts is not None:
+        report |= cost_figures(data, data.costs, chances, router_ms, counts)
+    return report | {"operating_point": None if point is None else _point(data, *point, router_ms, counts)}
+
+
+def _point(
+    data: ModelOutcomes, way: str, parameter: float | None, model: Ints, router_ms: float | None, counts: Floats | None
+) -> Report:
+    """What the operating point does: shares of the models, accuracy, and cost where it is known."""
+    shares = {name: float((model == place).mean()) for place, name in enumerate(data.models)}
+    row: Report = {"way": way, "parameter": parameter, "shares": shares}
+    if data.costs is None or counts is None:
+        right = taken(model, data.right, np.zeros_like(data.right)).right
+        row |= {"accuracy": float(right.mean()), "cost": None}
+    else:
+        router = (router_ms or 0.0) / 3.6e6 * CORE_HOUR
+        found = route_row(taken(model, data.right, data.costs, router), data.right, data.costs, counts)
+        row |= {key: value for key, value in found.items() if key != "shares"}
+    if data.is_pair:
+        row["cost_share"] = float(data.extra[model == 1].sum() / data.extra.sum())
+    return row
+
+
+def _ranking(data: ModelOutcomes, beliefs: Floats, router_ms: float | None, resamples: int, seed: int) -> Report:
+    """Of a weak and a strong model: `weak`, `strong` (accuracies, 0 to 1), `apgr`, `cpt50`, `cpt80` (per cent of
+    strong calls), each with `_low` and `_high`; `auc_cost` (mean accuracy over the share of the extra cost, the
+    router's own included), `router_cost_share` (of the mean extra cost), `paired_low`, `paired_high` (APGR minus
+    that of the length control), `controls`, `curve`.
+    """
     # By what the strong model adds: where only the weak one is doubted, the hopeless prompts go to the strong one, too.
     gain = beliefs[:, 1] - beliefs[:, 0]
     length = np.array([float(len(prompt)) for prompt in data.prompts])
     curve = curves(gain, data)
-    drawn = curves(gain, data, group, resamples=resamples, seed=seed)
-    drawn_length = curves(length, data, group, resamples=resamples, seed=seed)
+    drawn_curve = curves(gain, data, resamples=resamples, seed=seed)
+    drawn_length = curves(length, data, resamples=resamples, seed=seed)
     constant = bool(gain.min() == gain.max())
     charge = data.share_of_cost(router_ms or 0.0)
-    paired = drawn.apgr() - drawn_length.apgr()
+    paired = drawn_curve.apgr() - drawn_length.apgr()
+    weak, strong = data.right.mean(axis=0).tolist()
     return {
-        "n": len(data),
-        "weak": float(data.weak.mean()),
-        "strong": float(data.strong.mean()),
-        **_figures(curve, drawn, constant, charge),
-        "ece": float(np.mean([target["ece"] for target in targets.values()])),
-        "router_ms": router_ms,
+        "weak": weak,
+        "strong": strong,
+        **_figures(curve, drawn_curve, constant, charge),
         "router_cost_share": None if router_ms is None else charge,
         **interval_columns("paired", np.full_like(paired, np.nan) if constant else paired),
-        "controls": _controls(data, group, length, drawn_length, seed),
-        "dropped_contaminated": data.dropped,
-        "prompts": int(group.max()) + 1,
-        "cost": data.cost_source,
+        "controls": _controls(data, length, drawn_length, seed),
+        "cost_source": data.cost_source,
         "curve": _points(curve, charge),
-        "targets": targets,
     }
 
 
-def target_figures(data: ModelRows, chances: Floats) -> JsonObject:
+def target_figures(data: ModelOutcomes, chances: Floats) -> JsonObject:
     """For each model how well its chances, (rows, models), order the rows and mean what they say."""
     return {
         model: {"auc": auc(chance, right), "ece": ece(chance, right), "reliability": reliability(chance, right)}
@@ -96,14 +144,14 @@ def _figures(curve: Curves, drawn: Curves | None, constant: bool = False, charge
     return report
 
 
-def _controls(data: RoutingData, group: Ints, length: Floats, drawn_length: Curves, seed: int) -> Report:
+def _controls(data: ModelOutcomes, length: Floats, drawn_length: Curves, seed: int) -> Report:
     """What every router must be seen beside; `weak` and `strong` are one point, their area is constant."""
     rng = np.random.default_rng(seed)
     mixes = [curves(rng.random(len(data)), data) for _ in range(_DRAWS)]
     areas = [float(mix.apgr()[0]) for mix in mixes]
-    gap = bool(data.strong.mean() > data.weak.mean())
+    weak, strong = data.right.mean(axis=0).tolist()
+    gap = bool(strong > weak)
     same_length = bool(length.min() == length.max())
-    weak, strong = float(data.weak.mean()), float(data.strong.mean())
     return {
         "random": {
             "apgr": defined(float(np.mean(areas))),
@@ -124,7 +172,7 @@ def _controls(data: RoutingData, group: Ints, length: Floats, drawn_length: Curv
         },
         "oracle": {
             **_figures(curves(data.gain, data), None, bool(data.gain.min() == data.gain.max())),
-            "accuracy": float(np.maximum(data.weak, data.strong).mean()),
+            "accuracy": float(data.right.max(axis=1).mean()),
         },
     }
 
@@ -134,67 +182,22 @@ def _points(curve: Curves, charge: float) -> list[Report]:
     return [{"strong_share": float(x), "cost_share": float(c), "accuracy": float(y)} for x, c, y in columns]
 
 
-# A way of routing between any number of models: accuracy at its realised cost, beside mixes at equal cost.
-
-
-@dataclass(frozen=True, slots=True)
-class Routed:
-    """By question: which model answered, how likely it was right, what it cost with the router."""
-
-    model: Ints
-    right: Floats
-    cost: Floats
-
-
-def routed(routing: Routing, chances: Floats, right: Floats, costs: Floats, *, router: float = 0.0) -> Routed:
-    """Send every question to the model that a routing chooses.
-
-    Args:
-        chances, right, costs: (questions, models): predicted, true and realised.
-        router: cost of predicting for one question; charged where the routing looks at it.
-    """
-    model = np.array([routing.place(row) for row in chances.tolist()], dtype=np.int64)
-    every = np.arange(len(model))
-    return Routed(model, right[every, model], costs[every, model] + (router if routing.looks else 0.0))
-
-
-def route_row(routed: Routed, right: Floats, costs: Floats, counts: Floats) -> JsonObject:
-    """Accuracy and cost, and what is gained over the best random mix of single models at the same mean cost.
-
-    Args:
-        counts: of each question in each bootstrap sample, (resamples, questions).
-
-    Keys: `accuracy`, `cost`, `of_dearest` (share of the dearest model's cost), `shares` of the models,
-    `mix` (accuracy of the mix), `gain`, `gain_low`, `gain_high`.
-    """
-    everyone = np.ones((1, len(right)))
-    (gain, mix), (drawn, _) = (_gains(routed, right, costs, weight) for weight in (everyone, counts))
-    return {
-        "accuracy": float(routed.right.mean()),
-        "cost": float(routed.cost.mean()),
-        "of_dearest": float(routed.cost.mean() / costs.mean(axis=0).max()),
-        "shares": [float((routed.model == place).mean()) for place in range(right.shape[1])],
-        "mix": float(mix[0]),
-        "gain": float(gain[0]),
-        **interval_columns("gain", drawn),
-    }
-
-
-def _gains(routed: Routed, right: Floats, costs: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """Gain over the mix, and the mix, for each row of weights."""
-    total = weight.sum(axis=1)
-    accuracy, cost = weight @ routed.right / total, weight @ routed.cost / total
-    single_right, single_cost = weight @ right / total[:, None], weight @ costs / total[:, None]
-    mix = np.array([_mix(c, s, r) for c, s, r in zip(cost, single_cost, single_right, strict=True)])
-    return accuracy - mix, mix
-
-
-def _mix(cost: float, costs: Floats, right: Floats) -> float:
-    """Highest accuracy of a random choice between two of the models (or one) with this mean cost at most."""
-    best = max((float(r) for c, r in zip(costs, right, strict=True) if c <= cost), default=float(right[costs.argmin()]))
-    for low in range(len(costs)):
-        for high in range(len(costs)):
-            if costs[low] <= cost < costs[high]:
-                way = (cost - costs[low]) / (costs[high] - costs[low])
-                best = max(best, float(right[low] + way * (right[high] - right[low])))
-    return best
+def model_figures(data: ModelOutcomes, predicted: Predicted, counts: Floats) -> list[JsonObject]:
+    """Figures of each model on prompts that it was not trained on."""
+    rows, inside = [], predicted.inside
+    for place, model in enumerate(data.models):
+        right, truth = predicted.right[:, place], data.right[:, place]
+        tokens = None
+        if predicted.tokens is not None and data.tokens is not None:
+            tokens = token_figures(predicted.tokens[:, place], data.tokens[:, place], counts)
+            tokens |= {} if inside is None else {"inside": float(inside[:, place].mean())}
+        order = ordering(right, truth, counts, truth)
+        rows.append(
+            {
+                "model": model,
+                "n": len(data),
+                "right": success_figures(right, truth, order),
+                "tokens": tokens,
+            }
+        )
+    return rows

@@ -1,253 +1,234 @@
-"""Training: a logistic regression for each model on one text representation, calibrated on held-out prompts.
+"""Training: for each model a logistic regression of its success and a ridge regression of its log tokens.
 
-Knows: prompts as sparse tables of counted terms, read once for all folds; how fitted coefficients become a model that
-`controller.router` computes one prompt at a time without any library; scikit-learn's solver (the `calibrate` extra,
-imported only when used); and the cross-fitted logits that Platt's scaling is fitted on. Does not know metrics or files.
+Knows: recipes, scikit-learn's solvers (the `calibrate` extra, imported only when used), inner folds that choose the
+penalty and calibrate, cross-fitting, and the operating point that a predictor gets. Does not know files or figures.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from outthink.controller.router.folder import DIGITS
-from outthink.controller.router.model import CLIP, Block, TextModel
-from outthink.controller.router.text import KINDS, NAMES, Kind, hand_features, idf, read, terms
+from outthink.controller.router.predictor import Predictor, PromptLengths, heads
+from outthink.controller.router.text import KINDS, NAMES
 from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
-from outthink.evaluation.routing.data import Floats, Ints, ModelRows, fold_of, need_subjects
+from outthink.evaluation.routing.corpus import Corpus, Matrix, Space
+from outthink.evaluation.routing.data import Floats, Ints, ModelOutcomes, fold_of
 from outthink.evaluation.routing.figures import platt
+from outthink.evaluation.routing.routes import best_price
 
-Matrix = Any
-"""A sparse matrix of scipy, which has no types."""
 Solve = Callable[[Ints], tuple[Floats, float]]
 """Coefficients and intercept fitted on some rows."""
-LEAST: dict[Kind, int] = {"word": 2, "char": 3}
-"""Training prompts that must hold a term before it gets a coefficient."""
-MOST = 20_000
-"""Terms of one kind at most, the most frequent ones: 50,000 gave the same APGR with twice the artefact."""
+Reads = Literal["length", "counts", "terms", "all"]
+"""What of a prompt: its length alone, the hand features, TF-IDF terms, or both of these."""
+_Judged = tuple[float, tuple[float, float], Floats]
+"""Loss of held-out values, their scaling, and the scaled values."""
+_SPREAD = (0.1, 0.9)
+_HALF = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """Terms of one kind: their columns in the corpus, names, and how many of `documents` prompts hold each."""
-
-    kind: Kind
-    columns: Ints
-    names: tuple[str, ...]
-    frequencies: Ints
-    documents: int
-
-
-class Corpus:
-    """All prompts of a file: hand features (rows, features) and counts of terms by kind.
-
-    Raises BadInput without the `calibrate` extra.
-    """
-
-    def __init__(self, prompts: Sequence[str]) -> None:
-        need_extra("calibrate", "router", "train")
-        self.hand: Floats = np.array([hand_features(prompt) for prompt in prompts], dtype=np.float64)
-        self._names: dict[Kind, list[str]] = {}
-        self._counts: dict[Kind, Matrix] = {}
-        texts = [read(prompt) for prompt in prompts]
-        for kind in KINDS:
-            self._counts[kind], self._names[kind] = _counted(texts, kind)
-
-    def vocabulary(self, kind: Kind, rows: Ints) -> Vocabulary:
-        """The terms that the training rows know, in alphabetical order."""
-        frequency = np.asarray((self._counts[kind][rows] > 0).sum(axis=0)).ravel()
-        columns = np.flatnonzero(frequency >= LEAST[kind])
-        if len(columns) > MOST:
-            columns = columns[np.argsort(-frequency[columns], kind="stable")[:MOST]]
-        names = self._names[kind]
-        columns = np.array(sorted(columns.tolist(), key=names.__getitem__), dtype=np.int64)
-        return Vocabulary(kind, columns, tuple(names[i] for i in columns), frequency[columns], len(rows))
-
-    def weights(self, vocabulary: Vocabulary, rows: Ints) -> Matrix:
-        """TF-IDF weights (rows, terms) of some prompts, sparse."""
-        table = self._counts[vocabulary.kind][rows][:, vocabulary.columns].tocsr()
-        inverse = np.array([idf(vocabulary.documents, int(count)) for count in vocabulary.frequencies])
-        # As `controller.router.text.weights` has it for a single prompt: what is applied is what was trained.
-        table.data = (1 + np.log(table.data)) * inverse[table.indices]
-        lengths = np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
-        table.data = table.data / np.repeat(lengths, np.diff(table.indptr))
-        return table
-
-    def standardised(self, rows: Ints, mean: Floats, scale: Floats, weight: float) -> Floats:
-        """Hand features as the heads see them; one that never varies is zero."""
-        safe = np.where(scale > 0, scale, 1.0)
-        return np.asarray(
-            weight * np.clip(np.where(scale > 0, (self.hand[rows] - mean) / safe, 0.0), -CLIP, CLIP), dtype=np.float64
-        )
-
-
-def _counted(texts: Sequence[str], kind: Kind) -> tuple[Matrix, list[str]]:
-    from scipy.sparse import csr_matrix
-
-    numbers: dict[str, int] = {}
-    starts: list[int] = [0]
-    columns: list[int] = []
-    counts: list[int] = []
-    for text in texts:
-        term_counts = terms(text, kind)
-        columns += [numbers.setdefault(term, len(numbers)) for term in term_counts]
-        counts += term_counts.values()
-        starts.append(len(columns))
-    shape = len(texts), len(numbers)
-    table = csr_matrix((np.array(counts, dtype=np.float64), np.array(columns), np.array(starts)), shape=shape)
-    return table, list(numbers)
-
-
-_SUBJECT_WEIGHT = 1.0
-
-
-class Space:
-    """The columns of a design matrix: hand features, terms by kind, subjects.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictorRecipe:
+    """How a predictor is trained. The defaults of both recipes were chosen by grouped cross-validation.
 
     Args:
-        corpus: all prompts of a file.
-        rows: those of the training set.
-        hand_weight: of standardised hand features beside TF-IDF vectors of length 1.
-        kinds: of terms; without any the hand features stand alone.
-        hand: names of the hand features that count; the others have no coefficient.
-        subjects: of all prompts of the corpus; empty to read the prompts alone.
-    """
-
-    def __init__(
-        self,
-        corpus: Corpus,
-        rows: Ints,
-        hand_weight: float,
-        *,
-        kinds: Sequence[Kind] = KINDS,
-        hand: Sequence[str] = NAMES,
-        subjects: Sequence[str] = (),
-    ) -> None:
-        self._corpus, self._rows, self._weight = corpus, rows, hand_weight
-        self._mean = corpus.hand[rows].mean(axis=0)
-        self._scale = corpus.hand[rows].std(axis=0)
-        # Rounding alone gives a constant column a tiny spread; a column of no spread is zero for every prompt.
-        self._scale[(self._scale < 1e-9) | ~np.isin(NAMES, hand)] = 0.0
-        self._vocabularies: list[Vocabulary] = [corpus.vocabulary(kind, rows) for kind in kinds]
-        self._subject_of = subjects
-        self._subjects = sorted({subjects[row] for row in rows}) if subjects else []
-
-    def matrix(self) -> Matrix:
-        """The training rows as a sparse matrix."""
-        from scipy.sparse import csr_matrix, hstack
-
-        rows = self._rows
-        hand = self._corpus.standardised(rows, self._mean, self._scale, self._weight)
-        parts = [csr_matrix(hand), *(self._corpus.weights(vocabulary, rows) for vocabulary in self._vocabularies)]
-        if self._subjects:
-            places = {name: place for place, name in enumerate(self._subjects)}
-            table = np.zeros((len(rows), len(places)))
-            table[np.arange(len(rows)), [places[self._subject_of[row]] for row in rows]] = _SUBJECT_WEIGHT
-            parts.append(csr_matrix(table))
-        return hstack(parts).tocsr()
-
-    def model(
-        self,
-        heads: tuple[str, ...],
-        coefficients: Floats,
-        biases: Sequence[float],
-        scalings: tuple[tuple[float, float], ...],
-    ) -> TextModel:
-        """The same columns as a model of `controller.router`, coefficients (heads, columns) rounded as stored."""
-        coefficients = np.round(coefficients, DIGITS) + 0.0  # -0.0 becomes 0.0: equal models are equal bytes
-        edges = np.cumsum([len(self._mean), *(len(vocabulary.names) for vocabulary in self._vocabularies)])
-        hand, *blocks, subjects = np.split(coefficients, edges, axis=1)
-        return TextModel(
-            heads=heads,
-            bias=tuple(biases),
-            mean=tuple(self._mean.tolist()),
-            scale=tuple(self._scale.tolist()),
-            hand_weight=self._weight,
-            hand=tuple(map(tuple, hand.tolist())),
-            blocks=tuple(
-                Block(
-                    vocabulary.kind,
-                    vocabulary.documents,
-                    vocabulary.names,
-                    tuple(vocabulary.frequencies.tolist()),
-                    tuple(array("d", row.tolist()) for row in block),
-                )
-                for vocabulary, block in zip(self._vocabularies, blocks, strict=True)
-            ),
-            subjects={
-                name: tuple((_SUBJECT_WEIGHT * column).tolist())
-                for name, column in zip(self._subjects, subjects.T, strict=True)
-            },
-            platt=scalings,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RouterRecipe:
-    """How a router is trained. The defaults were chosen by grouped cross-validation on GSM8K and MMLU rows.
-
-    Args:
-        strength: inverse of the L2 penalty (scikit-learn's C).
+        reads: what of a prompt it sees.
+        strengths: inverse L2 penalties (scikit-learn's C) to choose from on inner folds, for each head.
         hand_weight: of standardised hand features beside TF-IDF vectors of length 1.
         subject: whether the `subject` column is a feature, too.
-        folds: of the cross-fitting that calibrates the probabilities.
-        seed: of these folds.
+        folds, seed: of the cross-fitting that chooses and calibrates.
+        point: the operating point, as `Predictor.at` has it; None for half of the requests to the strong model, of
+            more than two models for the price that gains most over random mixes of them.
     """
 
-    strength: float = 0.3
+    reads: Reads = "all"
+    strengths: tuple[float, ...] = (0.3,)
     hand_weight: float = 0.3
     subject: bool = False
     folds: int = 5
     seed: int = 0
+    point: str | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise BadInput("--seed", self.seed, "is below 0", "give at least 0")
 
 
-@dataclass(frozen=True, slots=True)
-class FittedRouter:
-    """A trained model with its held-out probabilities on its own training rows, (rows, heads)."""
+ONE_ANSWER = PredictorRecipe()
+"""For outcomes of one answer a prompt: thousands of prompts, and labels that are right or wrong."""
+SAMPLED = PredictorRecipe(strengths=(0.1, 0.3, 1.0))
+"""For success rates of many samples on some hundreds of questions, where the best penalty varies."""
 
-    model: TextModel
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What was said of prompts that were not trained on, (prompts, models).
+
+    Args:
+        tokens: None where no counts were learnt.
+        inside: whether the true mean tokens lay within the stated range, 1.0 or 0.0; None where unknown.
+        model: place of the model that the operating point chose; None without one.
+        milliseconds: processor time of one prediction.
+    """
+
+    right: Floats
+    tokens: Floats | None = None
+    inside: Floats | None = None
+    model: Ints | None = None
+    milliseconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """One fitted regression with its scaling and what it says of held-out rows."""
+
+    coefficients: Floats
+    bias: float
+    scaling: tuple[float, float]
     held_out: Floats
 
 
-def fit(data: ModelRows, corpus: Corpus, rows: Ints, group: Ints, recipe: RouterRecipe) -> FittedRouter:
-    """Train on some rows of a file, one regression a model, on the same features.
-
-    Args:
-        corpus, group: of the whole file.
+def fit(data: ModelOutcomes, corpus: Corpus, rows: Ints, recipe: PredictorRecipe) -> tuple[Predictor, Predicted]:
+    """Train on some rows, and what is held out of them was told; `corpus` is of all rows.
 
     Raises BadInput where one model is always right or always wrong, for too few prompts, for rows
     without the subject that the recipe wants, or where scikit-learn is missing.
     """
     logistic_regression()  # a missing library is said before any work
+    from threadpoolctl import threadpool_limits
+
     if recipe.subject:
-        need_subjects(data)
+        data.need_subjects()
     right = data.right[rows]
     _check_classes(data, right)
-    fold = fold_of(np.unique(group[rows], return_inverse=True)[1], recipe.folds, recipe.seed)
-    space = Space(corpus, rows, recipe.hand_weight, subjects=data.subjects if recipe.subject else ())
-    matrix = space.matrix()
+    # Numbered anew: `fold_of` takes the highest number for the count of groups, and these are some of them.
+    fold = fold_of(np.unique(data.group[rows], return_inverse=True)[1], recipe.folds, recipe.seed)
     for part in range(recipe.folds):
         _check_classes(data, right[fold != part])  # without a fold one class may be missing
-    solvers = [partial(_solve, matrix, labels, recipe) for labels in right.T]
-    # Only terms and scales are those of all training rows: they know no labels.
-    logits = np.stack([cross_predicted(matrix, fold, solve) for solve in solvers], axis=1)
-    scalings = tuple(platt(logits[:, head], labels) for head, labels in enumerate(right.T))
-    held_out = np.stack(
-        [1 / (1 + np.exp(-(slope * logits[:, head] + shift))) for head, (slope, shift) in enumerate(scalings)], axis=1
+    space = _space_of(corpus, rows, recipe, data.subjects)
+    matrix, told = space.matrix(), data.tokens is not None
+    fitted: list[_Head] = []  # of each model its success, then its tokens
+    with threadpool_limits(1):  # the vectors are short: more threads only wait for each other
+        for place in range(len(data.models)):
+            fitted.append(_fit_right(matrix, right[:, place], fold, recipe.strengths))
+            if data.tokens is not None:
+                fitted.append(_fit_tokens(matrix, data.tokens[rows, place], fold, recipe.strengths))
+    model, terms = space.model(
+        heads(data.models, told),
+        np.stack([head.coefficients for head in fitted]),
+        [head.bias for head in fitted],
+        tuple(head.scaling for head in fitted),
     )
-    solutions = [solve(np.arange(len(rows))) for solve in solvers]
-    coefficients, biases = np.stack([slopes for slopes, _ in solutions]), [bias for _, bias in solutions]
-    return FittedRouter(space.model(data.models, coefficients, biases, scalings), held_out)
+    logits = np.stack([head.held_out for head in fitted[:: 2 if told else 1]], axis=1)
+    chances = 1 / (1 + np.exp(-logits))
+    expected, spread = None, None
+    if data.tokens is not None:
+        expected = np.exp(np.stack([head.held_out for head in fitted[1::2]], axis=1))
+        ratio = np.quantile(data.tokens[rows] / expected, _SPREAD, axis=0).T
+        spread = tuple((float(low), float(high)) for low, high in ratio)
+    sizes = [len(data.prompts[row]) for row in rows]
+    predictor = Predictor(
+        models=data.models,
+        columns=data.columns,
+        costs=None if data.costs is None else tuple(data.costs[rows].mean(axis=0).tolist()),
+        tokens_spread=spread,
+        regime=PromptLengths(characters=(min(sizes), max(sizes))),
+        model=model,
+        terms=terms,
+    )
+    predictor = _operating(predictor, data, rows, chances, recipe.point)
+    return predictor, Predicted(chances, expected)
+
+
+def _operating(predictor: Predictor, data: ModelOutcomes, rows: Ints, chances: Floats, point: str | None) -> Predictor:
+    """The predictor at its operating point, found on held-out chances of its own training prompts."""
+    if len(data.models) == 2:
+        gains = np.quantile(chances[:, 1] - chances[:, 0], np.linspace(0, 1, 101))
+        predictor = replace(predictor, gains=tuple(gains.tolist()))
+    if point is None:
+        if data.is_pair:
+            point = f"strong-share={_HALF}"
+        elif data.costs is not None:
+            point = f"penalised={best_price(chances, data.right[rows], data.costs[rows])}"
+    return predictor if point is None else predictor.at(point)
+
+
+def _space_of(corpus: Corpus, rows: Ints, recipe: PredictorRecipe, subjects: Sequence[str]) -> Space:
+    """The columns that a recipe reads."""
+    hand = {"length": ("log_characters",), "terms": ()}.get(recipe.reads, NAMES)
+    kinds = KINDS if recipe.reads in ("terms", "all") else ()
+    # Alone, the hand features need no weight below that of terms: the penalty is the same for either.
+    weight = recipe.hand_weight if recipe.reads == "all" else 1.0
+    return Space(corpus, rows, weight, kinds=kinds, hand=hand, subjects=subjects if recipe.subject else ())
+
+
+def _check_classes(data: ModelOutcomes, right: Floats) -> None:
+    for place, values in enumerate(right.T):
+        if values.min() == values.max() and values[0] in (0.0, 1.0):
+            name = f"{data.columns[place]}_correct" if data.columns else data.models[place]
+            raise BadInput(
+                f"data {data.name}",
+                name,
+                f"is {'true' if values[0] else 'false'} in every row that is learnt from",
+                "give rows with right and wrong answers of each model",
+            )
+
+
+def _fit_right(matrix: Matrix, share: Floats, fold: Ints, strengths: Sequence[float]) -> _Head:
+    """Every prompt counts as right and as wrong, weighted by how often it was either."""
+    from scipy.sparse import vstack
+
+    def solve(rows: Ints, *, strength: float) -> tuple[Floats, float]:
+        good, bad = rows[share[rows] > 0], rows[share[rows] < 1]
+        labels = np.repeat([1.0, 0.0], [len(good), len(bad)])
+        model = logistic_regression()(C=strength, max_iter=1000)
+        model.fit(
+            vstack([matrix[good], matrix[bad]]), labels, sample_weight=np.concatenate([share[good], 1 - share[bad]])
+        )
+        return model.coef_[0], float(model.intercept_[0])
+
+    def judge(logits: Floats) -> _Judged:
+        slope, shift = platt(logits, share)
+        scaled = slope * logits + shift
+        return float((np.logaddexp(0.0, scaled) - share * scaled).sum()), (slope, shift), scaled
+
+    return _least_loss(matrix, fold, {strength: partial(solve, strength=strength) for strength in strengths}, judge)
+
+
+def _fit_tokens(matrix: Matrix, tokens: Floats, fold: Ints, strengths: Sequence[float]) -> _Head:
+    """Of the logarithm; its shift is such that the expected tokens of held-out rows add up to the true ones."""
+    from sklearn.linear_model import Ridge
+
+    target = np.log(tokens)
+
+    def solve(rows: Ints, *, strength: float) -> tuple[Floats, float]:
+        model = Ridge(alpha=1 / strength, tol=1e-8).fit(matrix[rows], target[rows])
+        return model.coef_, float(model.intercept_)
+
+    def judge(values: Floats) -> _Judged:
+        spread = float(values.var())
+        slope = float(np.cov(values, target)[0, 1] / spread) if spread > 1e-12 else 0.0
+        slope = max(slope, 0.0)  # as in `platt`: a negative one would turn the order round
+        shift = float(np.log(tokens.sum() / np.exp(slope * values).sum()))
+        return float(((values - target) ** 2).sum()), (slope, shift), slope * values + shift
+
+    return _least_loss(matrix, fold, {strength: partial(solve, strength=strength) for strength in strengths}, judge)
+
+
+def _least_loss(
+    matrix: Matrix, fold: Ints, solvers: Mapping[float, Solve], judge: Callable[[Floats], _Judged]
+) -> _Head:
+    """The regression of the strength that loses least on held-out rows, on all rows."""
+    judged = {strength: judge(cross_predicted(matrix, fold, solve)) for strength, solve in solvers.items()}
+    best = min(judged, key=lambda strength: judged[strength][0])
+    _, scaling, held_out = judged[best]
+    return _Head(*solvers[best](np.arange(len(fold))), scaling, held_out)
 
 
 def cross_predicted(matrix: Matrix, fold: Ints, solve: Solve) -> Floats:
@@ -260,25 +241,41 @@ def cross_predicted(matrix: Matrix, fold: Ints, solve: Solve) -> Floats:
     return held_out
 
 
-def _check_classes(data: ModelRows, labels: Floats) -> None:
-    for column, values in zip(data.columns, labels.T, strict=True):
-        if values.min() == values.max():
-            state = "true" if values[0] else "false"
-            raise BadInput(
-                f"data {data.name}",
-                column,
-                f"is {state} in every row that is learnt from",
-                "give rows with right and wrong answers of each model",
-            )
-
-
-def _solve(matrix: Matrix, right: Floats, recipe: RouterRecipe, rows: Ints) -> tuple[Floats, float]:
-    from threadpoolctl import threadpool_limits
-
-    regression = logistic_regression()(C=recipe.strength, solver="lbfgs", max_iter=1000)
-    with threadpool_limits(1):  # the vectors are short: more threads only wait for each other
-        regression.fit(matrix[rows], right[rows])
-    return regression.coef_[0], float(regression.intercept_[0])
+def cross_fitted(
+    data: ModelOutcomes,
+    recipe: PredictorRecipe,
+    *,
+    folds: int = 5,
+    corpus: Corpus | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predicted:
+    """Every prompt by a predictor that was trained, chosen and calibrated without its fold."""
+    fold = fold_of(data.group, folds, recipe.seed)
+    corpus = corpus or Corpus(data.prompts)
+    right, tokens, inside = (np.empty_like(data.right) for _ in range(3))
+    chosen, seconds = np.full(len(data), -1), 0.0
+    for part in range(folds):
+        predictor, _ = fit(data, corpus, np.flatnonzero(fold != part), recipe)
+        rows, began = np.flatnonzero(fold == part), time.process_time()
+        # One by one, not in a batch: the time that is charged is what a single request pays.
+        predictions = [predictor.predict(data.prompts[row], data.subject(row)) for row in rows.tolist()]
+        seconds += time.process_time() - began
+        for row, prediction in zip(rows, predictions, strict=True):
+            right[row] = prediction.chances
+            if predictor.operating_point is not None:
+                chosen[row] = predictor.routing.place(prediction.chances)
+            for place, expected in enumerate(prediction.models):
+                if data.tokens is not None and expected.tokens is not None:
+                    tokens[row, place] = expected.tokens
+                    low, high = expected.tokens_low or 0.0, expected.tokens_high or 0.0
+                    inside[row, place] = low <= data.tokens[row, place] <= high
+        if progress is not None:
+            progress(part + 1, folds)
+    model = None if chosen.min() < 0 else chosen
+    milliseconds = 1000 * seconds / len(data)
+    if data.tokens is None:
+        return Predicted(right, None, None, model, milliseconds)
+    return Predicted(right, tokens, inside, model, milliseconds)
 
 
 def logistic_regression() -> Callable[..., Any]:
