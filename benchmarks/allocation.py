@@ -84,7 +84,7 @@ def price(sample: Sample) -> float:
 
 def spend(bench: Bench, order: int, beliefs: Sequence[Belief], budget: float, exact: bool = False) -> float:
     """Deal out one budget; the beliefs hold the outcome. Returns what was spent."""
-    allocation, spent = Allocation(beliefs, price), 0.0
+    allocation, spent = Allocation(beliefs, lambda i, sample: price(sample)), 0.0
     while (i := allocation.next()) is not None:
         sample = bench.samples[i][order][allocation.drawn[i]]
         if spent + price(sample) > budget:

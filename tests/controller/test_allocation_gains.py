@@ -67,7 +67,7 @@ def test_a_check_that_never_passes_gives_up_at_its_limit() -> None:
 
 def test_cheap_requests_go_first_and_worth_closes_the_dear() -> None:
     def run(worth: float | None) -> list[int]:
-        allocation = Allocation([Planned(0.5), Planned(0.5)], lambda one: float(one.tokens or 0), worth=worth)
+        allocation = Allocation([Planned(0.5), Planned(0.5)], lambda i, one: float(one.tokens or 0), worth=worth)
         for _ in range(200):
             if (i := allocation.next()) is None:
                 break

@@ -24,7 +24,15 @@ from rich.table import Table
 from rich.text import Text
 
 from outthink.answers import visible
-from outthink.cli.options import ANSWERS, chosen_model, engine_arguments, flags_of, sampling_arguments
+from outthink.cli.options import (
+    ANSWERS,
+    choosing_arguments,
+    choosing_options,
+    engine_arguments,
+    flags_of,
+    sampling_arguments,
+    say,
+)
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Result
 from outthink.core.request import Request
@@ -53,8 +61,8 @@ def ask_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--policy", metavar="FILE", help="what `outthink calibrate` made, for --strategy auto")
     add("--learn", metavar="LOG", help="with --strategy auto: draw by what came of earlier answers (outthink feedback)")
-    add("--also", action="append", default=[], metavar="URL|PATH", help="a further model to draw from; repeatable")
-    add("--explain", action="store_true", help="with --strategy auto: say what it believed, considered and chose")
+    choosing_arguments(add)
+    add("--explain", action="store_true", help="say what a policy or a router believed, considered and chose")
     add("--budget", metavar="tokens=N,seconds=S,...", help="hard ceilings in tokens, seconds, usd, joules")
     add("--answer", choices=ANSWERS, default="text", help="kind of answer (default text)")
     add("--system", help="system prompt")
@@ -73,7 +81,7 @@ def ask_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_ask(chosen: argparse.Namespace) -> int:
     """Ask, show, and answer with 0, 3 (nothing readable) or 130 (interrupted); the worst of several questions."""
-    if chosen.explain and chosen.strategy != "auto":
+    if chosen.explain and chosen.strategy != "auto" and chosen.router is None:
         raise BadInput("--explain", chosen.strategy, "goes with --strategy auto", "leave it out, or ask for auto")
     return _ask_lines(chosen) if chosen.prompt == "-" else _print_result(chosen, asyncio.run(_ask(chosen)))
 
@@ -160,19 +168,13 @@ def _lines() -> Iterator[str]:
 def _options(chosen: argparse.Namespace) -> Options:
     """The flags as what a client takes."""
     from outthink.client import Options
-    from outthink.economics.price import Price
-    from outthink.economics.tariff import Energy
 
-    flags: Options = flags_of(Options, chosen)
-    unstated = [None] * len(chosen.also)
+    flags: Options = flags_of(Options, chosen) | choosing_options(chosen)
     return {
         **flags,
-        "model": [chosen_model(chosen), *(chosen_model(chosen, also) for also in chosen.also)],
-        "price": [Price.parse(chosen.price) if chosen.price else None, *unstated],
-        "energy": [Energy.parse(chosen.energy) if chosen.energy else None, *unstated],
-        "parameters": [chosen.parameters, *unstated],
         "verifier": TerminalJudge.here() if chosen.verifier == "person" else chosen.verifier,
         "planned": explain if chosen.explain else None,
+        "routed": (lambda choice: say("\n".join(choice.lines()))) if chosen.explain else None,
     }
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from outthink.cli.options import (
     ANSWERS,
-    chosen_model,
+    choosing_arguments,
+    choosing_options,
     engine_arguments,
     flags_of,
     print_table,
@@ -46,6 +47,7 @@ def batch_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="the questions")
     engine_arguments(parser)
+    choosing_arguments(add)
     add("--budget", metavar="tokens=N,seconds=S,...", help="ceilings for the whole batch")
     add("--answer", choices=ANSWERS, default="number", help="kind of answer (default number)")
     add(
@@ -101,8 +103,6 @@ def run_batch(chosen: argparse.Namespace) -> int:
 
 async def _ask(chosen: argparse.Namespace, names: list[str], prompts: list[Any], journal: Path | None) -> BatchResult:
     from outthink.client import BatchOptions, ask_batch
-    from outthink.economics.price import Price
-    from outthink.economics.tariff import Energy
     from outthink.engines.traces import load
     from outthink.evaluation.gains import measure_gains
 
@@ -111,15 +111,12 @@ async def _ask(chosen: argparse.Namespace, names: list[str], prompts: list[Any],
     def opened(session: Session) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, session.stop, "interrupted")
 
-    flags: BatchOptions = flags_of(BatchOptions, chosen)
+    flags: BatchOptions = flags_of(BatchOptions, chosen) | choosing_options(chosen)
     options: BatchOptions = {
         **flags,
         "ids": names,
-        "model": chosen_model(chosen),
         "gains": gains,
         "at_most": chosen.n,
-        "price": Price.parse(chosen.price) if chosen.price else None,
-        "energy": Energy.parse(chosen.energy) if chosen.energy else None,
         "journal": journal,
         "opened": opened,
     }
@@ -152,7 +149,7 @@ def _questions(path: Path) -> tuple[list[str], list[Any]]:
 def _summary(batch: BatchResult) -> str:
     receipt = batch.receipt
     answered = sum(result.answer is not None for result in batch.results)
-    calls = sorted(len(result.receipt.entries) for result in batch.results)
+    calls = sorted(sum(entry.role != "router" for entry in result.receipt.entries) for result in batch.results)
     tokens = "unknown" if receipt.tokens is None else f"{receipt.tokens:,}"
     return (
         f"{answered} of {len(batch.results)} answered; {tokens} tokens, {receipt.seconds:.1f} s; "

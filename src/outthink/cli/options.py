@@ -14,6 +14,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from outthink.controller.router.chooser import pairs_of
 from outthink.controller.stored import write_file
 from outthink.core.errors import BadInput
 from outthink.core.plugins import installed
@@ -81,6 +82,29 @@ def chosen_parameters(chosen: argparse.Namespace, models: Iterable[str]) -> dict
     from outthink.configuration.models import parameters_of
 
     return parameters_of(dict.fromkeys(models), chosen.parameters, chosen_configuration(chosen))
+
+
+def choosing_arguments(add: Callable[..., argparse.Action]) -> None:
+    """Flags of a router that chooses the model."""
+    add("--also", action="append", default=[], metavar="URL|PATH", help="a further model to draw from; repeatable")
+    add("--router", type=Path, metavar="FILE|DIR", help="predictor of `outthink router train`: it chooses the model")
+    add("--router-map", action="append", default=[], metavar="NAME=ALIAS", help="what a model of the router is called")
+    add("--operating-point", metavar="WAY=X", help="in place of the router's own, for example strong-share=0.3")
+
+
+def choosing_options(chosen: argparse.Namespace) -> Any:
+    """These flags, and what each model costs, as a client takes them."""
+    from outthink.economics.price import Price
+    from outthink.economics.tariff import Energy
+
+    unstated = [None] * len(chosen.also)
+    return {
+        "model": [chosen_model(chosen), *(chosen_model(chosen, also) for also in chosen.also)],
+        "price": [Price.parse(chosen.price) if chosen.price else None, *unstated],
+        "energy": [Energy.parse(chosen.energy) if chosen.energy else None, *unstated],
+        "parameters": [chosen.parameters, *unstated],
+        "router_map": pairs_of("--router-map", chosen.router_map),
+    }
 
 
 def say(line: str) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _FLAGS = {
     "policy": "policy.file",
+    "router": "router.file",
+    "operating-point": "router.operating_point",
     "host": "listen.host",
     "port": "listen.port",
     "keys": "listen.keys",
@@ -45,6 +47,13 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     models = "backends: servers' URLs, `embedded`, GGUF files, or SCHEME:REST of plugins ($OUTTHINK_MODEL)"
     add("--model", metavar="URL[,URL...]", help=models)
     add("--policy", metavar="FILE", help="file of `outthink calibrate`, for outthink/auto")
+    add(
+        "--router",
+        metavar="FILE|DIR",
+        help="predictor of `outthink router train`, for outthink/... with several models",
+    )
+    add("--router-map", action="append", default=[], metavar="NAME=ALIAS", help="what a model of the router is called")
+    add("--operating-point", metavar="WAY=X", help="in place of the router's own, for example strong-share=0.3")
     add("--host", help="address to listen on (default 127.0.0.1)")
     add("--port", help="port to listen on, 0 for any (default 8000)")
     add("--keys", metavar="MODE", help="who needs an API key: auto (default: all once there is one), required, open")
@@ -88,8 +97,10 @@ def _config(chosen: argparse.Namespace) -> Config:
     flags = {
         path: Setting(value, f"--{name}", "flag")
         for name, path in _FLAGS.items()
-        if (value := vars(chosen)[name]) is not None
+        if (value := vars(chosen)[name.replace("-", "_")]) is not None
     }
+    if chosen.router_map:
+        flags["router.map"] = Setting(",".join(chosen.router_map), "--router-map", "flag")
     if chosen.log_content:
         flags["content.log"] = Setting("true", "--log-content", "flag")
     config = read_config(

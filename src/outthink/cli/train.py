@@ -10,12 +10,12 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outthink.cli.options import flags_of, passing_bar, print_table, refuse_below_one, refuse_unwritable
+from outthink.controller.router.chooser import pairs_of
 from outthink.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -159,21 +159,12 @@ def run_router(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
-    """What stands on both sides of each KEY=VALUE."""
-    pairs = [text.partition("=")[::2] for text in texts]
-    for text, (key, value) in zip(texts, pairs, strict=True):
-        if not key or not value:
-            raise BadInput(flag, text, "has no = between two names", "write NAME=VALUE")
-    return dict(pairs)
-
-
 def _train(chosen: argparse.Namespace, point: str | None) -> int:
     from outthink.evaluation.routing.run import train
     from outthink.evaluation.routing.training import ONE_ANSWER
 
-    names = _pairs("--models", chosen.models.split(",") if chosen.models else [])
-    sizes = _pairs("--parameters", chosen.parameters)
+    names = pairs_of("--models", chosen.models.split(",") if chosen.models else [])
+    sizes = pairs_of("--parameters", chosen.parameters)
     for name, size in sizes.items():
         if not size.isdigit() or int(size) < 1:
             raise BadInput("--parameters", f"{name}={size}", "is no number of weights", "give a whole number above 0")

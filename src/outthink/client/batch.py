@@ -11,10 +11,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from outthink.answers import reader_for
 from outthink.client.options import BatchOptions, Options, Prompt, sampling_of
 from outthink.controller.allocation import Allocation, Belief, Checked, Voted
+from outthink.controller.router.chooser import RoutedChoice
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Entry, Receipt, Result
 from outthink.core.request import AnswerKind, AnswerReader, Budget, Request
@@ -23,7 +25,7 @@ from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call
 from outthink.session.batch import Batch
 from outthink.session.calls import byte_bound
-from outthink.session.open import OpenSession
+from outthink.session.open import OpenSession, Source
 from outthink.session.session import Session
 from outthink.session.store import Journal, Questions, SampleStore, journal_key, open_journal
 
@@ -79,18 +81,22 @@ async def run_batch(
     opened: OpenSession,
     plan: BatchPlan,
     on_open: Callable[[Session], None] | None = None,
+    choices: Sequence[RoutedChoice] | None = None,
 ) -> BatchResult:
     """Draw samples until nothing pays or the budget ends, on the engine's own clock.
 
     Args:
         on_open: receives the session of the whole batch before it starts.
+        choices: of a router, one a request; each draws from its model, within the one budget.
     """
-    engine, judge = opened.sources[0].engine, opened.verifier
+    sources, judge = opened.sources, opened.verifier
+    places = [0] * len(plan.requests) if choices is None else [choice.place for choice in choices]
+    used = [sources[place] for place in sorted(set(places))]
     if judge is not None and judge.kind != "exact":
         raise BadInput("verifier", judge.id, "is no exact check", "use exact, schema or code, or leave it out to vote")
-    store = None if plan.journal is None else _open(plan.journal, engine.model, plan.requests)
+    store = None if plan.journal is None else _open(plan.journal, sources, plan.requests, choices)
     try:
-        await opened.prepare(plan.requests[0])
+        await opened.prepare(plan.requests[0], used)
         if opened.late:
             late = opened.receipt()
             none = tuple(Result(None, "", NAME, opened.model, "budget:seconds", late) for _ in plan.requests)
@@ -98,17 +104,20 @@ async def run_batch(
         root = opened.session
         if on_open is not None:
             on_open(root)
-        tariff = root.tariff
+        tariffs = [root.tariff if choices is None else root.on(sources[place].engine.model).tariff for place in places]
         # A sample is weighed against what runs out: the one ceiling's currency, else tokens.
         currency = next((name for name in ("usd", "joules") if plan.budget.limited == (name,)), "tokens")
-        order = Allocation(plan.beliefs, lambda sample: _costs(sample, tariff)[currency], worth=plan.worth)
+        order = Allocation(plan.beliefs, lambda i, sample: _costs(sample, tariffs[i])[currency], worth=plan.worth)
         caches = None
         if store is not None:
             caches = [Journal(store, question) for question in _names(plan.requests).values()]
-            _charge(root, store, plan.requests[0])
-        batch = Batch(root, plan.requests, caches=caches, exact=plan.exact)
-        await opened.run(batch.run(order, max(1, engine.concurrency)))
-        return _result(plan, batch, root, tariff)
+            _charge(root, store, plan.requests, tariffs)
+        models = None if choices is None else [tariff.model for tariff in tariffs]
+        batch = Batch(root, plan.requests, caches=caches, exact=plan.exact, models=models)
+        for session, tariff, choice in zip(batch.sessions, tariffs, choices or (), strict=False):
+            session.chosen(choice.entry(tariff.model), choice.notes)
+        await opened.run(batch.run(order, sum(max(1, source.engine.concurrency) for source in used)))
+        return _result(plan, batch, root, tariffs)
     finally:
         if store is not None:
             store.close()
@@ -136,7 +145,7 @@ def _check(prompts: Sequence[Prompt], names: Sequence[str], at_most: int, answer
         raise BadInput("answer", "text", "cannot be voted on", "use number, math, choice or json, or a verifier")
 
 
-def _result(plan: BatchPlan, batch: Batch, root: Session, tariff: Tariff) -> BatchResult:
+def _result(plan: BatchPlan, batch: Batch, root: Session, tariffs: Sequence[Tariff]) -> BatchResult:
     results: list[Result] = []
     entries: list[Entry] = []
     notes = list(root.receipt().notes)
@@ -145,7 +154,7 @@ def _result(plan: BatchPlan, batch: Batch, root: Session, tariff: Tariff) -> Bat
         stopped = batch.sessions[i].stopped if belief.gain > 0 else None
         verdict = belief.verdict(stopped)
         receipt = batch.receipt(i)
-        results.append(Result(verdict.answer, verdict.text, NAME, tariff.model, verdict.stopped, receipt))
+        results.append(Result(verdict.answer, verdict.text, NAME, tariffs[i].model, verdict.stopped, receipt))
         entries += receipt.entries
         notes += [note for note in receipt.notes if note not in notes]
     return BatchResult(tuple(results), Receipt(tuple(entries), root.receipt().seconds, tuple(notes)))
@@ -165,15 +174,21 @@ def _names(requests: Sequence[Request]) -> dict[str, str]:
     return Questions.names_by_problem((request.problem or "", request) for request in requests)
 
 
-def _open(journal: Path, model: str, requests: Sequence[Request]) -> SampleStore:
+def _open(
+    journal: Path, sources: Sequence[Source], requests: Sequence[Request], choices: Sequence[RoutedChoice] | None
+) -> SampleStore:
     """The journal of this batch; BadInput where it belongs to another."""
     content = [[request.problem, [message.wire() for message in request.messages]] for request in requests]
-    described = {
-        "model": model,
+    described: dict[str, Any] = {
+        "model": ",".join(source.engine.model for source in sources),
         "requests": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
         "sampling": asdict(requests[0].sampling),
         "seed": requests[0].seed,
     }
+
+    if choices is not None:  # at another operating point a question's samples may be another model's
+        routing = choices[0].routing
+        described["router"] = [choices[0].router, routing.way, routing.parameter]
 
     def adopt(store: SampleStore) -> bool:
         # One of 0.1 keeps samples by the requests' names, which are those of these questions only as long as the
@@ -188,16 +203,19 @@ def _open(journal: Path, model: str, requests: Sequence[Request]) -> SampleStore
     return open_journal("journal", journal, "batch", described, ("requests",), adopt, "FULL")
 
 
-def _charge(root: Session, store: SampleStore, request: Request) -> None:
+def _charge(root: Session, store: SampleStore, requests: Sequence[Request], tariffs: Sequence[Tariff]) -> None:
     """Count saved samples against the budget: one budget holds over all runs of a batch."""
+    request = requests[0]
     bound = byte_bound(Call(request.messages, request.sampling)) + request.sampling.max_tokens
+    by_question = dict(zip(_names(requests).values(), tariffs, strict=True))
     saved = 0
-    for _, sample in store:
-        costs = _costs(sample, root.tariff)
+    for key, sample in store:
+        tariff = by_question.get(key.rpartition(":")[0], root.tariff)
+        costs = _costs(sample, tariff)
         for currency, most in (
             ("tokens", float(bound)),
-            ("usd", root.tariff.usd_bound(bound, bound)),
-            ("joules", root.tariff.joules_bound(bound, bound)),
+            ("usd", tariff.usd_bound(bound, bound)),
+            ("joules", tariff.joules_bound(bound, bound)),
         ):
             spent = costs[currency]
             root.account.spent[currency] += (most if spent is None else spent) or 0.0  # type: ignore[index]

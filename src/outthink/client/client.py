@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import isawaitable
 from pathlib import Path
 from typing import Self, Unpack
@@ -29,8 +29,19 @@ from outthink.client.options import (
     request_of,
 )
 from outthink.client.progress import AskEvent, EventQueue
+from outthink.client.routers import Routers, named
 from outthink.configuration.models import ModelChoice
-from outthink.controller.decide import Auto, Runnable, StrategyFunction, decide, name_of, need_fitting, read_strategy
+from outthink.controller.decide import (
+    Auto,
+    Runnable,
+    StrategyFunction,
+    decide,
+    name_of,
+    need_fitting,
+    question_of,
+    read_strategy,
+)
+from outthink.controller.router.chooser import RoutedChoice
 from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Result, Verdict
@@ -66,6 +77,7 @@ class Client:
             options = {"model": model, **options}
         self._options = options
         self._engines: dict[ModelChoice | int, _Held] = {}
+        self._routers = Routers()
         self._verifiers: dict[tuple[Hashable, ...], asyncio.Task[Verifier]] = {}
         self._running: set[OpenSession] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -90,11 +102,18 @@ class Client:
         request = request_of(prompt, chosen)
         asked = _asked(request, chosen)
         try:
-            sources = self._sources(chosen)
+            chooser = self._routers.chooser(chosen, [asked.policy] if isinstance(asked, Auto) else [])
+            sources, choice = self._sources(chosen), None
+            if chooser is not None:
+                at_hand = await named(sources, chosen, request, began, request.budget.seconds)
+                choice = chooser.choose(question_of(request) or "", at_hand)
+                sources = [sources[choice.place], *(s for at, s in enumerate(sources) if at != choice.place)]
             opened = await self._open(sources, request, chosen, began)
             with self._in_flight(opened):
-                verdict, runs = await _answer(opened, request, asked, chosen)
+                verdict, runs = await _answer(opened, request, asked, chosen, choice)
             result = Result.of(verdict, name_of(runs), opened)
+            if choice is not None:
+                result = replace(result, model=sources[0].engine.model)
             if isinstance(asked, Auto):
                 asked.spent(result.receipt)
             return result
@@ -143,11 +162,18 @@ class Client:
         began = time.monotonic()
         plan = plan_batch(prompts, chosen, options)
         sources = self._sources(chosen)
-        if len(sources) > 1:
-            raise BadInput("model", len(sources), "models are given", "a batch draws from one")
+        chooser, choices = self._routers.chooser(chosen), None
+        if chooser is not None:
+            at_hand = await named(sources, chosen, plan.requests[0], began, plan.budget.seconds)
+            choices = [chooser.choose(question_of(request) or "", at_hand) for request in plan.requests]
+            for choice in choices:
+                if (routed := chosen.get("routed")) is not None:
+                    routed(choice)
+        elif len(sources) > 1:
+            raise BadInput("model", len(sources), "models are given", "a batch draws from one without a router")
         opened = await self._open(sources, plan.requests[0], chosen, began, budget=plan.budget)
         with self._in_flight(opened):
-            return await run_batch(opened, plan, chosen.get("opened"))
+            return await run_batch(opened, plan, chosen.get("opened"), choices)
 
     @asynccontextmanager
     async def session(self, **options: Unpack[Options]) -> AsyncIterator[Session]:
@@ -342,10 +368,16 @@ def _asked(request: Request, options: Options) -> Spec | StrategyFunction | Auto
 
 
 async def _answer(
-    opened: OpenSession, request: Request, asked: Spec | StrategyFunction | Auto, options: Options
+    opened: OpenSession,
+    request: Request,
+    asked: Spec | StrategyFunction | Auto,
+    options: Options,
+    choice: RoutedChoice | None,
 ) -> tuple[Verdict, Runnable | Auto]:
-    """Decide what runs and carry it out."""
-    await opened.prepare(request)
+    """Decide what runs and carry it out; of models that a router has chosen among, the first alone is made ready."""
+    if choice is not None and (routed := options.get("routed")) is not None:
+        routed(choice)
+    await opened.prepare(request, None if choice is None else opened.sources[:1])
     decided: Runnable | None = None if isinstance(asked, Auto) else asked
     if isinstance(asked, Auto):  # a policy looks at the engine, and what is awaited is under the deadline
         first, *others = opened.sources
@@ -355,6 +387,8 @@ async def _answer(
     if opened.late or decided is None:
         return Verdict(None, ""), asked
     session = opened.session
+    if choice is not None:
+        session.chosen(choice.entry(session.tariff.model), choice.notes)
     if isinstance(decided, Spec):
         need_fitting(decided, session.verifier)
     if (on_open := options.get("opened")) is not None:

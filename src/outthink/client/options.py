@@ -15,6 +15,8 @@ from outthink.controller.allocation import GainTable
 from outthink.controller.decide import StrategyFunction
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan
+from outthink.controller.router.chooser import RoutedChoice
+from outthink.controller.router.predictor import Predictor
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader, Budget, Message, Request, Sampling
 from outthink.economics.price import Pricing
@@ -52,6 +54,11 @@ class CommonOptions(TypedDict, total=False):
         verifier: judges candidates for strategies that need one: a verifier, or what `--verifier` takes
             (docs/verifiers.md).
         observer: sees every event of every call.
+        router: predictor of `outthink router train`, or its file or folder: it chooses the model of each request among
+            those given (docs/router.md).
+        router_map: what the router's models are called here, where that differs from their names.
+        operating_point: `WAY=X`, in place of the router's own.
+        routed: receives each choice of the router, before the first call.
         opened: receives the session before it starts, to stop it from outside.
     """
 
@@ -70,6 +77,10 @@ class CommonOptions(TypedDict, total=False):
     verifier: Verifier | str | None
     observer: Observer | None
     opened: Callable[[Session], None] | None
+    router: Predictor | Path | str | None
+    router_map: Mapping[str, str] | None
+    operating_point: str | None
+    routed: Callable[[RoutedChoice], None] | None
 
 
 class Options(CommonOptions, total=False):
@@ -129,7 +140,7 @@ class Costs(NamedTuple):
     source: Source = "given"
 
 
-_CALLED = ("observer", "opened", "planned")
+_CALLED = ("observer", "opened", "planned", "routed")
 _KINDS: dict[str, tuple[type | UnionType, str]] = {
     **dict.fromkeys(("max_tokens", "ahead", "at_most"), (int, "a whole number (int)")),
     **dict.fromkeys(("seed", "thinking_tokens"), (int | None, "a whole number (int)")),
@@ -141,6 +152,9 @@ _KINDS: dict[str, tuple[type | UnionType, str]] = {
     "strategy": (str | Spec | None, "a name or an async function"),
     "policy": (Policy | Path | str | None, "a policy or its file"),
     "learn": (Path | str | None, "a file"),
+    "router": (Predictor | Path | str | None, "a predictor or its file"),
+    "router_map": (Mapping | None, "a mapping of names"),
+    "operating_point": (str | None, "text like strong-share=0.5"),
     "journal": (Path | str | None, "a file"),
     "gains": (GainTable | None, "a table of `measure_gains`"),
     "ids": (Sequence | None, "a list of names"),

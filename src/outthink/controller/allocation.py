@@ -53,7 +53,7 @@ class Allocation:
 
     Args:
         beliefs: one a request.
-        cost: of a sample in the budget's currency, None where unknown (then it counts as the batch's mean).
+        cost: of a request's sample in the budget's currency, None where unknown (then it counts as the batch's mean).
         worth: the most that one more right answer may cost, in the same currency; a request whose next
             sample gains less than cost / worth is closed. None: only those that can gain nothing are.
 
@@ -64,7 +64,7 @@ class Allocation:
     def __init__(
         self,
         beliefs: Sequence[Belief],
-        cost: Callable[[Sample], float | None] = lambda sample: 1.0,
+        cost: Callable[[int, Sample], float | None] = lambda i, sample: 1.0,
         *,
         worth: float | None = None,
     ) -> None:
@@ -123,7 +123,7 @@ class Allocation:
         if sample is None:
             self._failed.add(i)
             return
-        cost = self._cost(sample)
+        cost = self._cost(i, sample)
         if cost is None:
             cost = self._total / self._known if self._known else 1.0
         self.drawn[i] += 1

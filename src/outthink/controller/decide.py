@@ -6,7 +6,7 @@ not start engines, build sessions, or know how a policy decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any
 from outthink.controller.online.feedback import RequestFeedback
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan, Situation, plan
+from outthink.controller.router.chooser import ModelChooser
+from outthink.controller.router.predictor import Predictor
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import Request
@@ -109,6 +111,41 @@ def read_strategy(
     return spec
 
 
+def read_router(
+    router: Predictor | Path | str | None,
+    names: Mapping[str, str] | None = None,
+    point: str | None = None,
+    *,
+    policies: Sequence[Policy] = (),
+) -> ModelChooser | None:
+    """Who chooses the model of each request; None where nobody does.
+
+    Args:
+        names: what the router's models are called at hand, where that differs.
+        point: an operating point in place of the router's own.
+        policies: those that decide the rest.
+
+    Raises BadInput for an unusable router, names or a point without one, and a policy that chooses among models too.
+    """
+    if router is None:
+        for field, given in (("router map", names), ("operating point", point)):
+            if given:
+                raise BadInput(field, given, "goes with a router", "give --router, or leave it out")
+        return None
+    for policy in policies:
+        drawn = {name for task in policy.tasks for arm in task.arms for name in arm.rule.models if name != task.model}
+        if models := sorted(drawn):
+            name = router.id[:12] if isinstance(router, Predictor) else str(router)
+            problem = f"is not asked: the policy {policy.id[:12]} chooses among models itself ({', '.join(models)})"
+            raise BadInput("router", name, problem, "leave out the router or the policy")
+    return ModelChooser(router, names, point)
+
+
+def question_of(request: Request) -> str | None:
+    """What the user has asked last: the text that features are read from."""
+    return next((message.text for message in reversed(request.messages) if message.role == "user"), None)
+
+
 def need_fitting(spec: Spec, verifier: Verifier | None) -> None:
     """Refuse a verifier that the strategy cannot use, before anything is drawn. Raises BadInput."""
     if verifier is not None and verifier.kind == "confidence" and spec.judges and spec.strategy.extends:
@@ -152,13 +189,12 @@ async def situation_of(
         counted = await engine.count_prompt(Call(request.messages, request.sampling, problem=request.problem))
     except EngineError:
         counted = None  # the length stays unknown; its first real call will tell what is wrong
-    users = [message.text for message in request.messages if message.role == "user"]
     return Situation(
         model=engine.model,
         revision=engine.revision,
         tariff=tariff,
         prompt_tokens=counted,
-        question=users[-1] if users else None,
+        question=question_of(request),
         prefill=engine.speed.prefill if engine.speed is not None else None,
         ahead=ahead,
         concurrency=engine.concurrency,

@@ -31,6 +31,8 @@ class Entry:
         flops: 2 x active parameters x tokens processed, None for an unknown model.
         estimated: True where the budget was settled at the reservation for want of counts.
         cached: True for an answer from the response cache, which costs nothing.
+        router: id of the router that chose the model; with the role `router` alone.
+        chances: that each of its models is right, as that router believed.
     """
 
     role: Role
@@ -52,6 +54,8 @@ class Entry:
     seen_tokens: int = 0
     finish_reason: str | None = None
     error: str | None = None
+    router: str | None = None
+    chances: dict[str, float] | None = None
 
     @property
     def tokens(self) -> int | None:
@@ -78,8 +82,13 @@ class Entry:
         return self.flops, 0.0, None  # no budget is kept in FLOPs, so nothing was reserved
 
     def json(self) -> dict[str, Any]:
-        """All fields as plain values."""
-        return {name: getattr(self, name) for name in self.__slots__}  # all are plain: `asdict` takes 50 times as long
+        """All fields as plain values; those of a router where there is one."""
+        values = {
+            name: getattr(self, name) for name in self.__slots__
+        }  # all are plain: `asdict` takes 50 times as long
+        if self.router is None:
+            del values["router"], values["chances"]
+        return values
 
 
 _SUMS = ("tokens", "seconds", "usd", "joules", "flops")
@@ -172,7 +181,7 @@ class Receipt(Displayed):
 
     def display(self) -> tuple[str, Rows]:
         """Calls, tokens, seconds, dollars, joules, FLOPs and notes; what is unknown says so."""
-        counts = Counter(entry.status for entry in self.entries)
+        counts = Counter(entry.status for entry in self.entries if entry.role != "router")
         rows = [
             ("calls", ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"),
             ("tokens", f"{self._amount('tokens', ',.0f')}  ({self._split()})"),

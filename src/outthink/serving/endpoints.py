@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from outthink.controller.router.chooser import ModelChooser
 from outthink.core.plugins import loaded
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.chat.backends import Backends, Policies
@@ -42,8 +43,8 @@ _MODELS, _RECEIPTS, _CONTENT = "/v1/models/", "/v1/receipts/", "/content"
 class Endpoints:
     """Handlers of one proxy."""
 
-    def __init__(self, app: App, policies: Policies | None = None) -> None:
-        self.app, self.backends = app, Backends(app, policies or Policies())
+    def __init__(self, app: App, policies: Policies | None = None, router: ModelChooser | None = None) -> None:
+        self.app, self.backends = app, Backends(app, policies or Policies(), router)
         self.bodies = Bodies(app.limits, self.backends.queue_seconds)
         self.forward = Forwarder(app, self.backends)
         app.route("POST", CHAT, self.chat)

@@ -18,7 +18,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from outthink.controller.decide import read_router
 from outthink.controller.plugins import load_plugins
+from outthink.controller.router.chooser import pairs_of
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Message, Sampling
 from outthink.economics.tariff import Tariff
@@ -54,6 +56,9 @@ class Proxy:
         self.config = config
         policy = config.policy
         self.policies = Policies(policy.file, policy.shadow, policy.share)
+        decided = [each for each in (self.policies.active, self.policies.candidate) if each is not None]
+        names = pairs_of("router.map", config.router.map)
+        self.router = read_router(config.router.file, names, config.router.operating_point, policies=decided)
         self._keys = [backend.secret(config.variables) for backend in config.backends]
         url = config.ledger_url
         marker = config.marker()
@@ -87,7 +92,7 @@ class Proxy:
         wire, watchers = AiohttpTransport(), Watchers()
         self.pool = BackendPool(wire, backends, config.pool, watchers.backend)
         self._app = app = App(self.pool, wire, self._ledger, config.limits, config.admission, watchers, self.guard)
-        Endpoints(app, self.policies)
+        Endpoints(app, self.policies, self.router)
         await self.policies.start()
         dashboard.attach(app, lambda: self.policies.active)
         metrics.attach(app, self.policies)
@@ -102,6 +107,8 @@ class Proxy:
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
                 raise BadInput("host", host, f"is no address of this machine ({what})", "give one") from None
             raise BadInput("port", port, f"cannot be used on {host} ({what})", "give another one") from None
+        if self.router is not None and all(backend.trouble is None for backend in self.pool.backends):
+            self.router.check([(name,) for name in self.pool.names()])  # of one that is not there yet nothing is known
         self._closing.append(watchers.add(logs.Logs(config.logs.level, config.logs.file)).close)  # below the first line
 
     @property

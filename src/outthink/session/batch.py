@@ -44,6 +44,7 @@ class Batch:
     Args:
         caches: a cache for each request, None for none.
         exact: whether the session's verifier is an exact check that every sample is to pass.
+        models: of each request, by name in the pool of `root`; None for the session's own.
     """
 
     def __init__(
@@ -53,16 +54,17 @@ class Batch:
         *,
         caches: Sequence[SampleCache] | None = None,
         exact: bool = False,
+        models: Sequence[str] | None = None,
     ) -> None:
         self.root, self.requests, self.exact = root, requests, exact
         self.sessions: list[Session] = []
         for i in range(len(requests)):
-            session = root._child(Budget(), hand_driven=True)
+            base = root if models is None else root.on(models[i])
+            session = base._child(Budget(), hand_driven=True)
             cache = None if caches is None else caches[i]
             session.ledger, session.cache = EntryLog(), cache
-            session.pool = by_name(
-                [Member(root.runner, root.tariff, cache)]
-            )  # prompts of its own: equal ones may recur
+            # prompts of its own: equal ones may recur
+            session.pool = by_name([Member(base.runner, base.tariff, cache)])
             self.sessions.append(session)
         self._ended = [0.0] * len(requests)
         self._drawn = self._lost = 0

@@ -8,7 +8,7 @@ know strategies, how an engine is chosen, or what its model costs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -107,12 +107,16 @@ class OpenSession:
             self._session = self._build()
         return self._session
 
-    async def prepare(self, request: Request) -> None:
-        """Make engines and verifier ready for a request; generates nothing. See `deadline` for what comes too late."""
+    async def prepare(self, request: Request, among: Collection[Source] | None = None) -> None:
+        """Make engines and verifier ready for a request; generates nothing. See `deadline` for what comes too late.
+
+        Args:
+            among: sources whose engines are needed, None for all.
+        """
         if isinstance(self._runner, VirtualRunner):
             return
         async with self.deadline():
-            for source in self.sources:
+            for source in self.sources if among is None else among:
                 await source.engine.prepare(Call(request.messages, request.sampling))
             if self.verifier is not None:
                 await self.verifier.prepare()  # a judge learns its model's name, by which it is charged

@@ -230,6 +230,12 @@ class Session:
         """Say something in the receipt, once."""
         self.ledger.note(text)
 
+    def chosen(self, entry: Entry, notes: Sequence[str]) -> None:
+        """Put into the receipt which model a router has chosen, and what it has to say of that."""
+        self.ledger.entries.append(entry)
+        for note in notes:
+            self.note(note)
+
     @property
     def random(self) -> random.Random:
         """Randomness of this request, repeatable where it has a seed."""

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan
+from outthink.controller.router.chooser import ModelChooser, RoutedChoice
 from outthink.core.errors import BadInput
 from outthink.core.paths import cache_dir
 from outthink.core.request import Budget
 from outthink.engines.openai.body import Facts, file_for, recall
 from outthink.http.server import Address
 from outthink.serving.chat.engine import CallSharing
-from outthink.serving.failure import unknown_cost
+from outthink.serving.failure import Failure, unknown_cost
 from outthink.serving.pool.pool import NoBackend, Tariffs
 from outthink.serving.pool.rules import FieldRules
 from outthink.serving.protocols import Key
@@ -43,7 +44,8 @@ _FRESH = 60.0
 class Backends:
     """One proxy's, for every model that its pool serves."""
 
-    def __init__(self, app: App, policies: Policies) -> None:
+    def __init__(self, app: App, policies: Policies, router: ModelChooser | None = None) -> None:
+        self.router = router
         self.pool, self.wire, self.limits, self.policies = app.pool, app.wire, app.limits, policies
         self.tariffs = Tariffs(app.pool)
         self.queue_seconds = app.admission.settings.queue_seconds
@@ -57,6 +59,26 @@ class Backends:
         """Models that strategies of a key draw from unless it names one: of those that it lists, if any is served."""
         names = list(self.pool.names())
         return [name for name in names if name in key.models] or names
+
+    def route(self, question: str, key: Key) -> tuple[str | None, RoutedChoice | None]:
+        """The model for a question of a key by the router, with the choice; None where there is nothing to choose.
+
+        Nothing is chosen where a policy draws from several models, or the key may use one of the router's alone: that.
+        Raises Failure where no two of its models are served.
+        """
+        if self.router is None or self.policies.models:
+            return None, None
+        try:
+            self.router.check([(name,) for name in self.pool.names()])
+        except BadInput as error:
+            raise Failure(503, str(error), code="router_models", retry_after=5.0) from None
+        names = self.names(key)
+        at_hand = [(name,) for name in names]
+        places = self.router.places(at_hand)
+        if len(places) < 2:
+            return next((names[place] for place in places.values()), None), None
+        choice = self.router.choose(question, at_hand)
+        return names[choice.place], choice
 
     def facts(self, model: str) -> Facts:
         """What refusals and replies have shown of a model's servers; how a length is called as in `rules`."""

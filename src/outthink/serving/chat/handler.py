@@ -10,12 +10,15 @@ import asyncio
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
+from outthink.controller.router.chooser import RoutedChoice
 from outthink.core.receipt import Verdict
+from outthink.core.request import Message
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.accounting import RECEIPT, Account, idempotency_of, replayed
@@ -83,6 +86,10 @@ async def answer_chat(
     """Answer one chat by a strategy."""
     options = read_options(body, request.headers, key)
     named = str(body["model"])
+    choice = None
+    if options.model is None:
+        routed, choice = backends.route(_asked_last(body), key)
+        options = options if routed is None else replace(options, model=routed)
     model = _backend_model(backends, options, key, "outthink.model" if named.startswith(PREFIX) else "model")
     checked = None
     if key.models:
@@ -95,7 +102,7 @@ async def answer_chat(
         checked = await asyncio.to_thread(checked_body, *given) if len(content) > LONG else checked_body(*given)
     asked = body, options, backends.limits, checked, len(content)
     question = await asyncio.to_thread(read_question, *asked) if len(content) > LONG else read_question(*asked)
-    exchange = _Exchange(app, backends, request, key, content, named, question, options, model)
+    exchange = _Exchange(app, backends, request, key, content, named, question, options, model, choice)
     try:
         reply = await exchange.answer()
         await exchange.forget()
@@ -119,6 +126,7 @@ class _Exchange:
         question: Question,
         options: RequestOptions,
         model: str,
+        choice: RoutedChoice | None,
     ) -> None:
         self.app, self.request, self.content = app, request, content
         self.account = account = Account(
@@ -135,7 +143,7 @@ class _Exchange:
         # The first two messages are what requests of one application have in common.
         prefix = zlib.crc32(encode([_beginning(message) for message in question.raw[:2]])[:_PREFIX])
         on_chunk = self.streaming.on_chunk if question.stream else None
-        self.run = StrategyRun(backends, question, options, model, account, prefix, on_chunk)
+        self.run = StrategyRun(backends, question, options, model, account, prefix, on_chunk, choice)
         self.work: asyncio.Task[Verdict] | None = None
         self.verdict: Verdict | None = None
 
@@ -304,6 +312,17 @@ def _backend_model(backends: Backends, options: RequestOptions, key: Key, field:
     if model not in (names := backends.pool.names()):
         raise unknown_model(model, names, field)
     return model
+
+
+def _asked_last(body: JsonDict) -> str:
+    """What the user has asked last, empty where no text can be read; what is malformed is refused later."""
+    messages = body.get("messages")
+    for message in reversed(messages if isinstance(messages, list) else []):
+        if isinstance(message, dict) and message.get("role") == "user":
+            content = message.get("content")
+            parts = isinstance(content, list) and all(isinstance(part, dict) for part in content)
+            return Message.of(message).text if parts or isinstance(content, str) else ""
+    return ""
 
 
 def _beginning(value: Json, levels: int = 4) -> Json:

@@ -16,6 +16,7 @@ from outthink.controller.decide import default_strategy, need_fitting, situation
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan, Situation, arms_at_hand, at_size, find_task
 from outthink.controller.policy.plan import plan as plan_for
+from outthink.controller.router.chooser import RoutedChoice
 from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt, Verdict
@@ -54,6 +55,7 @@ class StrategyRun:
         account: of the request; the requests take turns on the backends by its id.
         prefix: hash of the prompt, so that its samples meet one cache.
         on_chunk: gets every chunk of every call.
+        choice: of the router, where it chose the model.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class StrategyRun:
         account: Account,
         prefix: int,
         on_chunk: OnChunk | None,
+        choice: RoutedChoice | None = None,
     ) -> None:
+        self._choice = choice
         self.backends, self.options, self.model = backends, options, model
         self._request_id, self._key, self._watchers = account.id, account.key.id, account.watchers
         self._names = backends.names(account.key)
@@ -150,6 +154,8 @@ class StrategyRun:
             self._sources(), budget=request.budget, seed=request.seed, began=self._began, options=options
         )
         self.session = session = opened.session
+        if self._choice is not None:
+            session.chosen(self._choice.entry(self.model), self._choice.notes)
         for note in self.question.notes:
             session.note(note)
 
@@ -207,7 +213,7 @@ class StrategyRun:
             return kept
         if self.question.request.answer not in _SHORT_KINDS:
             kept["answer"] = None
-        plain = {*self.question.notes, *self.engine.notes}
+        plain = {*self.question.notes, *self.engine.notes, *(self._choice.notes if self._choice is not None else ())}
         if isinstance(self.plan, Plan):
             plain |= {self.plan.note, *self.plan.flags}
         kept["notes"] = [note for note in receipt["notes"] if note in plain]

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from outthink.controller.decide import read_router
 from outthink.controller.plugins import load_plugins
 from outthink.controller.policy.artefact import Policy
+from outthink.controller.router.chooser import pairs_of
 from outthink.core.errors import OutthinkError
 from outthink.core.plugins import install_hint, load, missing
 from outthink.engines.embedded import find_model, read_gguf
@@ -45,6 +47,8 @@ async def check(config: Config) -> AsyncIterator[ConfigFinding]:
     yield _policy("policy", config.policy.file)
     if config.policy.shadow is not None:
         yield _policy("shadow policy", config.policy.shadow)
+    if config.router.file is not None:
+        yield _router(config)
     yield await _ledger(config)
     for finding in (*_watching(config), *_plugins()):
         yield finding
@@ -106,6 +110,18 @@ def _policy(what: str, file: Path | None) -> ConfigFinding:
         return ConfigFinding(what, True, f"{Policy.load(file).id} ({file})")
     except OutthinkError as error:
         return ConfigFinding(what, False, str(error))
+
+
+def _router(config: Config) -> ConfigFinding:
+    try:
+        files = [file for file in (config.policy.file, config.policy.shadow) if file is not None]
+        names = pairs_of("router.map", config.router.map)
+        policies = [Policy.load(file) for file in files]
+        chooser = read_router(config.router.file, names, config.router.operating_point, policies=policies)
+    except OutthinkError as error:
+        return ConfigFinding("router", False, str(error))
+    assert chooser is not None
+    return ConfigFinding("router", True, f"{chooser.predictor.id[:12]} among {', '.join(chooser.names.values())}")
 
 
 def _watching(config: Config) -> Iterator[ConfigFinding]:

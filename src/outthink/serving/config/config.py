@@ -28,6 +28,7 @@ from outthink.serving.config.sections import (
     Listen,
     LogsConfig,
     PolicyFile,
+    RouterFile,
     Setting,
     Store,
     TelemetryConfig,
@@ -147,6 +148,7 @@ class Config:
     pool: PoolSettings = field(default_factory=PoolSettings)
     ledger: Store = field(default_factory=Store)
     policy: PolicyFile = field(default_factory=PolicyFile)
+    router: RouterFile = field(default_factory=RouterFile)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     limits: Limits = field(default_factory=Limits)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

@@ -18,6 +18,7 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from outthink.configuration.file import toml_border
+from outthink.controller.router.chooser import pairs_of
 from outthink.core.errors import BadInput
 from outthink.core.plugins import installed
 from outthink.economics.price import Price
@@ -226,6 +227,24 @@ class PolicyFile:
             raise BadInput("share", self.share, "is no share", "give a number from 0 to 1")
         if self.share and self.shadow is None:
             raise BadInput("share", self.share, "has no policy to go to", "give shadow as well")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterFile:
+    """Which model answers where a request names none.
+
+    Args:
+        file: of `outthink router train`, or its folder; left out, the first model that is served.
+        map: NAME=ALIAS, what models of the router are called here.
+        operating_point: WAY=X in place of the router's own, for example strong-share=0.3.
+    """
+
+    file: Path | None = None
+    map: tuple[str, ...] = ()
+    operating_point: str | None = None
+
+    def __post_init__(self) -> None:
+        pairs_of("map", self.map)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
