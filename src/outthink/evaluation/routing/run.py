@@ -27,6 +27,7 @@ from outthink.evaluation.routing.corpus import Corpus
 from outthink.evaluation.routing.data import Floats, Ints, ModelOutcomes, read_columns, read_outcomes
 from outthink.evaluation.routing.report import Report, evaluate
 from outthink.evaluation.routing.training import PredictorRecipe, cross_fitted, fit
+from outthink.evaluation.sample_file import JsonObject
 
 _HELD_OUT = (
     *("n", "accuracy", "apgr", "apgr_low", "apgr_high", "cpt50", "cpt80", "auc_cost", "ece", "paired_low"),
@@ -68,7 +69,13 @@ def train(
     return write(out, data, predictor, recipe, held_out), report
 
 
-def write(out: Path, data: ModelOutcomes, predictor: Predictor, recipe: PredictorRecipe, held_out: object) -> str:
+def write(
+    out: Path,
+    data: ModelOutcomes,
+    predictor: Predictor,
+    recipe: PredictorRecipe,
+    held_out: JsonObject | list[JsonObject],
+) -> str:
     """Write a predictor with where it comes from; returns its id."""
     whole = replace(
         predictor,
