@@ -20,6 +20,7 @@ from outthink.controller.cascade import Cascade, Stage
 from outthink.controller.policy.rules import rule_from_json
 from outthink.controller.router.chooser import ModelChooser
 from outthink.core.errors import BadInput
+from outthink.serving.pool.backend import BackendSettings
 from outthink.serving.protocols import Key
 from support.chat_server import ChatServer, chat, models
 from support.ledgers import KeyRing
@@ -158,6 +159,15 @@ def test_a_proxy_without_two_of_its_models_says_so(made: Path, servers: dict[str
         assert proxy.chat("outthink/single", "Write a sum.", outthink={"model": "small"}).status == 200
     with ProxyServer(*urls(servers, "small", "other"), router=ModelChooser(made / "router", {"large": "other"})) as it:
         assert {receipt_of(it, row)["model"] for row in ("Write a sum.", "Write a proof.")} <= {"small", "other"}
+
+
+def test_the_proxy_knows_a_backend_by_its_alias_too(
+    made: Path, choices: list[dict[str, Any]], servers: dict[str, ChatServer]
+) -> None:
+    row = next(row for row in choices if row["model"] == "large")
+    backends = [BackendSettings(url=servers["small"].url), BackendSettings(url=servers["other"].url, alias="large")]
+    with ProxyServer(*backends, router=ModelChooser(made / "router")) as proxy:
+        assert receipt_of(proxy, row["prompt"])["model"] == "other"
 
 
 def test_names_are_mapped_and_a_model_that_the_router_does_not_know_is_never_chosen(

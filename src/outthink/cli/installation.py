@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
@@ -243,7 +243,7 @@ class ListedModel:
 
     def json(self) -> dict[str, Any]:
         """Plain values; what is not known is null."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return asdict(self)
 
 
 def models_arguments(parser: argparse.ArgumentParser) -> None:

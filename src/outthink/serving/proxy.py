@@ -108,7 +108,9 @@ class Proxy:
                 raise BadInput("host", host, f"is no address of this machine ({what})", "give one") from None
             raise BadInput("port", port, f"cannot be used on {host} ({what})", "give another one") from None
         if self.router is not None and all(backend.trouble is None for backend in self.pool.backends):
-            self.router.check([(name,) for name in self.pool.names()])  # of one that is not there yet nothing is known
+            self.router.check(
+                [self.pool.called(name) for name in self.pool.names()]
+            )  # of one that is not there yet nothing is known
         self._closing.append(watchers.add(logs.Logs(config.logs.level, config.logs.file)).close)  # below the first line
 
     @property

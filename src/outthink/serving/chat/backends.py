@@ -69,11 +69,11 @@ class Backends:
         if self.router is None or self.policies.models:
             return None, None
         try:
-            self.router.check([(name,) for name in self.pool.names()])
+            self.router.check([self.pool.called(name) for name in self.pool.names()])
         except BadInput as error:
             raise Failure(503, str(error), code="router_models", retry_after=5.0) from None
         names = self.names(key)
-        at_hand = [(name,) for name in names]
+        at_hand = [self.pool.called(name) for name in names]
         places = self.router.places(at_hand)
         if len(places) < 2:
             return next((names[place] for place in places.values()), None), None

@@ -157,6 +157,7 @@ class BackendConfig:
             price=None if self.price is None else Price.parse(self.price),
             energy=None if self.energy is None else Energy.parse(self.energy),
             parameters=self.parameters,
+            alias=self.alias,
             fields=fields,
         )
 

@@ -109,6 +109,7 @@ class BackendSettings:
         price: of its tokens, None for the published one, if there is any.
         energy: joules of its tokens, None where nobody knows.
         parameters: weights read per token, None for what it tells.
+        alias: its operator's name for it, None without one.
         fields: what limited keys may send to it, and what bounds that.
     """
 
@@ -120,6 +121,7 @@ class BackendSettings:
     price: Pricing | None = None
     energy: Energy | None = None
     parameters: int | None = None
+    alias: str | None = None
     fields: FieldSettings = _FIELDS
 
     def __post_init__(self) -> None:
@@ -264,7 +266,7 @@ class Backend:
         """All that its operator has told of it in confidence, sent or not."""
         self.weight, self.inverse = given.weight, 1 / given.weight
         self.limit = given.limit or ENDLESS
-        self.named = given.models
+        self.alias, self.named = given.alias, given.models
         self.models: Sequence[str] = given.models
         self.told: Mapping[str, int] = {}
         """Weights of its models, as far as it tells them."""

@@ -148,6 +148,10 @@ class BackendPool:
         """What a backend's operator has said that its tokens cost, and of its weights."""
         return self._stated.get(url, (None, None, None))
 
+    def called(self, model: str) -> tuple[str, ...]:
+        """What a model is called here: its own name, and the aliases of backends that serve nothing else."""
+        return (model, *(each.alias for each in self._by_model.get(model, ()) if each.alias and len(each.models) == 1))
+
     def told(self, model: str, url: str) -> int | None:
         """Weights that a backend tells of a model, None where it does not."""
         return next((backend.told.get(model) for backend in self.backends if backend.url == url), None)
