@@ -250,8 +250,8 @@ def cross_fitted(
     progress: Callable[[int, int], None] | None = None,
 ) -> Predicted:
     """Every prompt by a predictor that was trained, chosen and calibrated without its fold."""
+    corpus = corpus or Corpus(data.prompts)  # a missing library is said before anything about the data
     fold = fold_of(data.group, folds, recipe.seed)
-    corpus = corpus or Corpus(data.prompts)
     right, tokens, inside = (np.empty_like(data.right) for _ in range(3))
     chosen, seconds = np.full(len(data), -1), 0.0
     for part in range(folds):
