@@ -80,7 +80,7 @@ class Border:
         place = self.place(location)
         return f"{self.source}: {place}" if self.source and place else self.source or place
 
-    def error(self, location: Location, value: Any, problem: str, remedy: str) -> BadInput:
+    def refusal(self, location: Location, value: Any, problem: str, remedy: str) -> BadInput:
         """What is wrong at a place."""
         return BadInput(self.where(location), value, problem, self.remedy or remedy)
 
@@ -90,7 +90,7 @@ class Border:
         try:
             yield
         except BadInput as inner:
-            raise self.error([*location, inner.field], inner.value, inner.problem, inner.remedy) from None
+            raise self.refusal([*location, inner.field], inner.value, inner.problem, inner.remedy) from None
 
 
 _adapters: dict[type, TypeAdapter[Any]] = {}
@@ -159,16 +159,16 @@ def _translated(kind: Any, values: Any, border: Border, found: ErrorDetails) -> 
     location, value = _located(found["loc"], values, last=what == "missing")
     inner = context.get("error")
     if isinstance(inner, BadInput):  # the dataclass itself has refused
-        return border.error([*location, inner.field], inner.value, inner.problem, inner.remedy)
+        return border.refusal([*location, inner.field], inner.value, inner.problem, inner.remedy)
     if what == "unexpected_keyword_argument":
         *parents, name = location
-        return border.error(parents, name, border.unknown, nearest(str(name), _keys(kind, parents)))
+        return border.refusal(parents, name, border.unknown, nearest(str(name), _keys(kind, parents)))
     if what == "literal_error":
         known = context["expected"].replace(" or ", ", ").replace("'", "")
-        return border.error(location, value, "is not known", f"use one of {known}")
+        return border.refusal(location, value, "is not known", f"use one of {known}")
     words = {**_JSON, **border.words}.get(what.partition("_")[0])
     problem, remedy = words or (f"is not as it should be ({found['msg']})", "write it again")
-    return border.error(location, value, problem, remedy)
+    return border.refusal(location, value, problem, remedy)
 
 
 def _located(path: Location, values: Any, *, last: bool) -> tuple[list[str | int], Any]:
