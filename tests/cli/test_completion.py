@@ -40,7 +40,7 @@ def script(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
         ("outthink keys re", {"revoke"}),
         ("outthink compare ro", {"rows.parquet"}),
         ("outthink compare rows.parquet --html ro", {"rows.parquet"}),
-        ("outthink router eval rows.parquet --router ", {"folder"}),
+        ("outthink router eval rows.parquet --router ", {"folder", "rows.parquet", "script"}),
     ],
 )
 def test_bash_completes(capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, expected: set[str]) -> None:

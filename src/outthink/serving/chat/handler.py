@@ -87,8 +87,9 @@ async def answer_chat(
     options = read_options(body, request.headers, key)
     named = str(body["model"])
     choice = None
-    if options.model is None:
-        routed, choice = backends.route(_asked_last(body), key)
+    if options.model is None and backends.router is not None:
+        asked_last = await asyncio.to_thread(_asked_last, body) if len(content) > LONG else _asked_last(body)
+        routed, choice = backends.route(asked_last, key)
         options = options if routed is None else replace(options, model=routed)
     model = _backend_model(backends, options, key, "outthink.model" if named.startswith(PREFIX) else "model")
     checked = None
