@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 import pytest
 
+import outthink as ot
 from support.chat_server import ChatServer, chat, models
 
 
@@ -104,3 +105,14 @@ def test_models_lists_what_can_be_named_and_tells_of_what_is_in_the_way(cli, con
 def test_doctor_says_which_configuration_is_read(cli, config, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {row["name"]: row for row in json.loads(cli("doctor", "--json").out)["findings"]}
     assert found["configuration"]["detail"] == f"{config} ($OUTTHINK_CONFIG), 3 models by name"
+
+
+def test_a_client_keeps_what_a_name_meant_at_first(config) -> None:
+    with ot.SyncClient("toy", strategy="single") as client:
+        first = client.ask("2 + 2?")
+        config.unlink()
+        again = client.ask("2 + 2?")
+    for result in (first, again):
+        receipt = result.receipt.json()
+        assert receipt["flops"] == 14 * receipt["tokens"]
+        assert receipt["usd"] > 0

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from inspect import isawaitable
 from pathlib import Path
 from typing import Self, Unpack
@@ -30,7 +31,7 @@ from outthink.client.options import (
 )
 from outthink.client.progress import AskEvent, EventQueue
 from outthink.client.routers import Routers, named
-from outthink.configuration.models import ModelChoice
+from outthink.configuration.models import ModelChoice, choose_model
 from outthink.controller.decide import (
     Auto,
     Runnable,
@@ -77,6 +78,7 @@ class Client:
             options = {"model": model, **options}
         self._options = options
         self._engines: dict[ModelChoice | int, _Held] = {}
+        self._choose = cache(choose_model)  # what a name stood for at first, as its engine is the one of then
         self._routers = Routers()
         self._verifiers: dict[tuple[Hashable, ...], asyncio.Task[Verifier]] = {}
         self._running: set[OpenSession] = set()
@@ -105,7 +107,7 @@ class Client:
             chooser = self._routers.chooser(chosen, [asked.policy] if isinstance(asked, Auto) else [])
             sources, choice = self._sources(chosen), None
             if chooser is not None:
-                at_hand = await named(sources, chosen, request, began, request.budget.seconds)
+                at_hand = await named(sources, self._models(chosen), request, began, request.budget.seconds)
                 choice = chooser.choose(question_of(request) or "", at_hand)
                 sources = [sources[choice.place], *(s for at, s in enumerate(sources) if at != choice.place)]
             opened = await self._open(sources, request, chosen, began)
@@ -164,7 +166,7 @@ class Client:
         sources = self._sources(chosen)
         chooser, choices = self._routers.chooser(chosen), None
         if chooser is not None:
-            at_hand = await named(sources, chosen, plan.requests[0], began, plan.budget.seconds)
+            at_hand = await named(sources, self._models(chosen), plan.requests[0], began, plan.budget.seconds)
             choices = [chooser.choose(question_of(request) or "", at_hand) for request in plan.requests]
             for choice in choices:
                 if (routed := chosen.get("routed")) is not None:
@@ -249,9 +251,12 @@ class Client:
             if not self._running:
                 self._idle.set()
 
+    def _models(self, options: Options) -> list[Chosen]:
+        return [model for model, _ in models_of(options, self._choose)]
+
     def _sources(self, options: Options) -> list[Source]:
         cached = options.get("cache", False)
-        return [self._hold(model).source(costs, cached) for model, costs in models_of(options)]
+        return [self._hold(model).source(costs, cached) for model, costs in models_of(options, self._choose)]
 
     def _hold(self, model: Chosen) -> _Held:
         key = model if isinstance(model, ModelChoice) else id(model)

@@ -197,8 +197,13 @@ def sampling_of(options: CommonOptions) -> Sampling:
     )
 
 
-def models_of(options: CommonOptions) -> list[tuple[Chosen, Costs]]:
+def models_of(
+    options: CommonOptions, choose: Callable[[str], ModelChoice] = choose_model
+) -> list[tuple[Chosen, Costs]]:
     """The models to draw from with what each costs.
+
+    Args:
+        choose: what a name stands for.
 
     Raises BadInput for a name that nobody knows, a number of prices that is not theirs, and parameters that are no
     count.
@@ -217,13 +222,12 @@ def models_of(options: CommonOptions) -> list[tuple[Chosen, Costs]]:
     for size in sizes:
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise BadInput("parameters", size, "is no number of weights", "give a whole number above 0")
-    return [_priced(model, Costs(*costs)) for model, *costs in zip(models, prices, energies, sizes, strict=True)]
+    known: list[Chosen] = [choose(str(model)) if isinstance(model, str | Path) else model for model in models]
+    return [_priced(model, Costs(*costs)) for model, *costs in zip(known, prices, energies, sizes, strict=True)]
 
 
-def _priced(model: Model, given: Costs) -> tuple[Chosen, Costs]:
+def _priced(model: Chosen, given: Costs) -> tuple[Chosen, Costs]:
     """A model, and its costs as they are given here, else as its alias says."""
-    if isinstance(model, str | Path):
-        model = choose_model(str(model))
     if not isinstance(model, ModelChoice):
         return model, given
     counted = (given.parameters, given.source)

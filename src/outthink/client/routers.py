@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from outthink.client.options import Chosen, Options, models_of
+from outthink.client.options import Chosen, Options
 from outthink.configuration.models import ModelChoice
 from outthink.controller.decide import read_router
 from outthink.controller.policy.artefact import Policy
@@ -40,7 +40,7 @@ class Routers:
 
 
 async def named(
-    sources: Sequence[Source], options: Options, request: Request, began: float, seconds: float | None
+    sources: Sequence[Source], models: Sequence[Chosen], request: Request, began: float, seconds: float | None
 ) -> list[tuple[str, ...]]:
     """What each model at hand is called; an engine whose server has not told its model's name is asked for it.
 
@@ -52,8 +52,7 @@ async def named(
     with suppress(TimeoutError):
         async with asyncio.timeout(left):
             await asyncio.gather(*(engine.prepare(call) for engine in untold))
-    given = [model for model, _ in models_of(options)]
-    return [(source.engine.model, *_names(model)) for source, model in zip(sources, given, strict=True)]
+    return [(source.engine.model, *_names(model)) for source, model in zip(sources, models, strict=True)]
 
 
 def _names(model: Chosen) -> list[str]:
