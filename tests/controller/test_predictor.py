@@ -225,7 +225,7 @@ def test_a_probe_is_a_dot_product() -> None:
     assert Probe.of(json.loads(json.dumps(probe.json()))) == probe
     with pytest.raises(BadInput, match="does not fit the probe's 2"):
         probe.right([1.0])
-    with pytest.raises(BadInput, match="is malformed"):
+    with pytest.raises(BadInput, match="probe: direction: 'none' is no list; fit it again"):
         Probe.of({**probe.json(), "direction": "none"})
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import ClassVar, Literal, get_args
 
-from outthink.controller.stored import JsonObject, reading
+from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 
 Way = Literal["smallest-likely", "penalised", "strong-weak"]
@@ -108,9 +108,9 @@ class Routing:
     @classmethod
     def of(cls, values: JsonObject) -> Routing:
         """From plain values; BadInput for what is malformed."""
-        with reading("routing", "calibrate again", value=dict(values)):
-            parameter, costs = float(values["parameter"]), tuple(float(cost) for cost in values["costs"])
-            return cls(values["way"], parameter, tuple(map(str, values["models"])), costs)
+        from outthink.validation import Border, read_values
+
+        return read_values(cls, values, Border(source="routing", remedy="calibrate again"))
 
 
 def _check(chances: Sequence[float], costs: Sequence[float]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outthink.controller.router.model import sigmoid
-from outthink.controller.stored import JsonObject, plain_values, reading, typed
+from outthink.controller.stored import JsonObject, plain_values
 from outthink.core.errors import BadInput
 
 
@@ -47,5 +47,6 @@ class Probe:
     @classmethod
     def of(cls, values: JsonObject) -> Probe:
         """From plain values; BadInput for what is malformed."""
-        with reading("probe", "fit it again"):
-            return typed(cls, values)
+        from outthink.validation import Border, read_values
+
+        return read_values(cls, values, Border(source="probe", remedy="fit it again"))
