@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from io import BufferedWriter, FileIO, TextIOWrapper
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from outthink.cli.completion import SHELLS, Completion
 from outthink.core import __version__
 from outthink.core.errors import BadInput, OutthinkError
+from outthink.core.plugins import need_extra
 from outthink.core.text import REPLACED
 
 if TYPE_CHECKING:
@@ -171,3 +173,40 @@ def entry() -> None:
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+# `outthink --print-completion`: what a shell needs to complete verbs, flags, choices and file names. The script is
+# written by shtab, of the extra `completion`, which is imported when it is asked for.
+
+SHELLS = ("bash", "zsh", "tcsh", "fish", "powershell")
+_FILE = re.compile(r"\b(FILE|PATH|TRACES|DATASET)\b")
+
+
+class Completion(argparse.Action):
+    """Prints the script and ends; one line names the extra where it is missing."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, shell: Any, *_: Any) -> None:
+        try:
+            need_extra("completion", "--print-completion", shell)
+        except BadInput as error:
+            parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
+        import shtab
+
+        for action in _actions(parser):
+            name = str(action.metavar)
+            if name in ("FOLDER", "DIR"):
+                vars(action)["complete"] = shtab.DIRECTORY
+            elif action.type is Path or _FILE.search(name):
+                vars(action)["complete"] = shtab.FILE
+        print(shtab.complete(parser, shell))
+        parser.exit()
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Arguments of a command and of all below it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _actions(below)
+        else:
+            yield action
