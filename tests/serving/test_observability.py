@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 from dataclasses import replace
@@ -262,20 +263,20 @@ def test_spans_follow_the_clients_trace_and_reach_the_backend(backend: ChatServe
     assert sent == {f"00-0af7651916cd43dd8448eb211c80319c-{span.context.span_id:016x}-01" for span in requests}
 
 
-def test_nothing_waits_for_a_slow_log(proxy: ProxyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, free = logs.Logs._write_out, threading.Event()
-
-    def slow(self: logs.Logs, text: str) -> None:
-        free.wait()
-        write(self, text)
-
-    monkeypatch.setattr(logs.Logs, "_write_out", slow)
-    written = proxy.app.watchers.add(logs.Logs("info", tmp_path / "log"))
+def test_nothing_waits_for_a_slow_log(proxy: ProxyServer, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    written = proxy.app.watchers.add(logs.Logs("info", path))
+    path.unlink()
+    os.mkfifo(path)  # whoever opens it waits for a reader
     for _ in range(20):
         assert proxy.chat("tiny").status == 200
-    free.set()
-    written.close()
-    assert len((tmp_path / "log").read_text().splitlines()) == 20
+    closing = threading.Thread(target=written.close)
+    closing.start()
+    lines: list[str] = []
+    while len(lines) < 20:
+        lines += path.read_text().splitlines()
+    closing.join()
+    assert len(lines) == 20
 
 
 def test_what_an_exporter_says_is_a_line_without_secrets(tmp_path: Path) -> None:
