@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from outthink.controller.cascade import Cascade, Stage
 from outthink.controller.policy.rules import rule_from_json
 from outthink.controller.router.chooser import ModelChooser
 from outthink.core.errors import BadInput
+from outthink.serving.chat.backends import Policies
 from outthink.serving.pool.backend import BackendSettings
 from outthink.serving.protocols import Key
 from support.chat_server import ChatServer, chat, models
@@ -209,6 +211,23 @@ def test_a_policy_over_several_models_refuses_a_router(made: Path, servers: dict
     line = r"router: .* is not asked: the policy .* chooses among models itself \(large\)"
     with ot.SyncClient(urls(servers)) as client, pytest.raises(BadInput, match=line):
         client.ask("Write a sum.", strategy="auto", policy=calibrated, router=made / "router")
+
+
+def test_a_policy_that_is_loaded_later_does_not_take_the_router_s_place(
+    made: Path, servers: dict[str, ChatServer], tmp_path: Path
+) -> None:
+    fixed = rule_from_json({"kind": "fixed"})
+    own, path = policy(), tmp_path / "policy.json"
+    own.save(path)
+    policies = Policies(path)
+    with ProxyServer(*urls(servers), router=ModelChooser(made / "router"), policies=policies) as proxy:
+        policy(rule=Cascade((Stage(None, 1, fixed, 0.5), Stage("large", 1, fixed))).json()).save(path)
+        proxy.do(policies.reload())
+        assert re.search(r"chooses among models itself \(large\).*stays", str(policies.problem))
+        assert policies.active is not None
+        assert policies.active.id == own.id
+        got = proxy.chat("outthink/auto", "Write a sum of 3 and 4.", outthink={"answer": "number"})
+        assert got.json["outthink"]["receipt"]["entries"][0]["role"] == "router"
 
 
 def test_a_policy_of_the_chosen_model_decides_the_rest(made: Path, servers: dict[str, ChatServer]) -> None:

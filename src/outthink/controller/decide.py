@@ -133,12 +133,16 @@ def read_router(
                 raise BadInput(field, given, "goes with a router", "give --router, or leave it out")
         return None
     for policy in policies:
-        drawn = {name for task in policy.tasks for arm in task.arms for name in arm.rule.models if name != task.model}
-        if models := sorted(drawn):
-            name = router.id[:12] if isinstance(router, Predictor) else str(router)
-            problem = f"is not asked: the policy {policy.id[:12]} chooses among models itself ({', '.join(models)})"
-            raise BadInput("router", name, problem, "leave out the router or the policy")
+        need_one_chooser(router.id[:12] if isinstance(router, Predictor) else str(router), policy)
     return ModelChooser(router, names, point)
+
+
+def need_one_chooser(router: str, policy: Policy) -> None:
+    """Refuse a policy that chooses among models, where a router does that already. Raises BadInput."""
+    drawn = {name for task in policy.tasks for arm in task.arms for name in arm.rule.models if name != task.model}
+    if models := sorted(drawn):
+        problem = f"is not asked: the policy {policy.id[:12]} chooses among models itself ({', '.join(models)})"
+        raise BadInput("router", router, problem, "leave out the router or the policy")
 
 
 def question_of(request: Request) -> str | None:

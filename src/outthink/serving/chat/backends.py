@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
+from outthink.controller.decide import need_one_chooser
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan
 from outthink.controller.router.chooser import ModelChooser, RoutedChoice
@@ -46,6 +47,7 @@ class Backends:
 
     def __init__(self, app: App, policies: Policies, router: ModelChooser | None = None) -> None:
         self.router = router
+        policies.router = None if router is None else router.predictor.id[:12]
         self.pool, self.wire, self.limits, self.policies = app.pool, app.wire, app.limits, policies
         self.tariffs = Tariffs(app.pool)
         self.queue_seconds = app.admission.settings.queue_seconds
@@ -63,10 +65,10 @@ class Backends:
     def route(self, question: str, key: Key) -> tuple[str | None, RoutedChoice | None]:
         """The model for a question of a key by the router, with the choice; None where there is nothing to choose.
 
-        Nothing is chosen where a policy draws from several models, or the key may use one of the router's alone: that.
-        Raises Failure where no two of its models are served.
+        Nothing is chosen where the key may use one of the router's models alone: that. Raises Failure where no two of
+        them are served.
         """
-        if self.router is None or self.policies.models:
+        if self.router is None:
             return None, None
         try:
             self.router.check([self.pool.called(name) for name in self.pool.names()])
@@ -207,6 +209,8 @@ class Policies:
         self._seen = {name: _mark(path) for name, path in self._files.items()}
         self._loaded = {name: Policy.load(path) for name, path in self._files.items()}
         self._problems: dict[str, str] = {}
+        self.router: str | None = None
+        """Who chooses the model of a request, which no policy may do too."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -259,6 +263,8 @@ class Policies:
             self._seen[name] = mark  # also of a file that turns out broken, which is then read and reported once
             try:
                 loaded = await asyncio.to_thread(Policy.load, path)
+                if self.router is not None:
+                    need_one_chooser(self.router, loaded)
             except (BadInput, RecursionError) as error:
                 self._problems[name] = f"{error}; {self._loaded[name].id} stays"
                 _log.error("the %s policy was not read again: %s", name, error)
