@@ -125,7 +125,9 @@ def router_arguments(parser: argparse.ArgumentParser) -> None:
         point.add_argument("--strong-share", type=float, metavar="S", help="short for --operating-point strong-share=S")
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for predictor.json")
     train.add_argument("--models", metavar="COLUMN=NAME,...", help="what the models of the columns are called")
-    train.add_argument("--parameters", nargs="+", default=[], metavar="NAME=N", help="weights read per token")
+    train.add_argument(
+        "--parameters", action="extend", nargs="+", default=[], metavar="NAME=N", help="weights read per token"
+    )
     train.add_argument("--subject", action="store_true", help="read the column `subject`, too")
     train.add_argument("--seed", type=int, default=0, help="of the folds that calibrate (default 0)")
     judge.add_argument("--router", type=Path, metavar="FILE|DIR", help="predictor of `router train`")
