@@ -45,7 +45,6 @@ def block(name: str) -> str:
         "saved": lambda: tables.saved(argument),
         "verifiers": lambda: getattr(verifier_tables, argument)(),
         "verbs": verbs,
-        "passing": lambda: tables.passing(argument),
         "summary": summary,
         "cli": command_line,
         "styles": styles,
@@ -132,10 +131,10 @@ def targets(name: str) -> str:
 
 
 def summary() -> str:
-    """All usual strategies at 16 samples, and the two references."""
+    """All usual strategies of the larger model at 16 samples, and the two references."""
     rows, _ = demo()
     at = {"single": 1, "greedy": 1}
-    return table([row for row in rows if row["n"] == at.get(row["strategy"], 16)])
+    return table([row for row in rows if row["n"] == at.get(row["strategy"], 16) and "-1.5b-" in row["model"]])
 
 
 def table(rows: list[Row]) -> str:

@@ -6,37 +6,44 @@ Knows: the rows that benchmarks/auto.py and benchmarks/cascade.py write. Does no
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
-NONE = "–"
 Row = dict[str, Any]
 
 
+STOPPERS = (
+    "adaptive-consistency",
+    "esc",
+    "tuned adaptive-consistency",
+    "linear gain, votes exp(0.25 z + 0.25 c)",
+    "boosted gain, votes exp(0.25 z + 0.25 c)",
+    "what calibrate ships",
+    "oracle, no more accurate",
+    "random stopping, same cost",
+)
+"""The ways that the page on policies shows; the result file has more."""
+_SPLIT = re.compile(r", \d+ % to 1\.5B$")
+
+
 def compared(argument: str) -> str:
-    """Contenders against their reference, from `NAME` or `NAME:TABLE` (hyphens for underscores); KeyError for a
-    table that the file does not have."""
+    """Contenders, a column for each set, from `NAME` or `NAME:TABLE` (hyphens for underscores): the share of the
+    reference's cost, then points lost or won. KeyError for a table that the file does not have."""
     name, _, table = argument.partition(":")
     rows: list[Row] = _read(name)[table.replace("-", "_") or "compared"]
     if not rows:
         return "*Not measured: there were no scores of a verifier.*"
-    control = "to control" in rows[0]
-    heads = [
-        "set",
-        "",
-        "accuracy, %",
-        "points lost or won",
-        "share of the reference",
-        *(["less the control's"] * control),
-    ]
-    lines = [f"| {' | '.join(heads)} |", f"|---|---|--:|---|---|{'---|' * control}"]
-    for row in rows:
-        share = _ranged(row["ratio"], row["ratio_low"], row["ratio_high"], "")
-        cells = [row["set"], row["way"], f"{row['accuracy']:.1f}", _signed(row["difference"]), share]
-        if control:
-            cells.append(_ranged(row["to control"], row["to control low"], row["to control high"], "+"))
-        lines.append(f"| {' | '.join(cells)} |")
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    found = {(_SPLIT.sub("", row["way"]), row["set"]): row for row in rows}
+    reference = next(way for (way, _), row in found.items() if row["ratio"] == 1)
+    ways = STOPPERS if argument == "auto" else dict.fromkeys(way for way, _ in found if way != reference)
+    accuracies = (f"{found[reference, one]['accuracy']:.1f} %" for one in sets)
+    lines = [f"| | {' | '.join(sets)} |", "|---" * (1 + len(sets)) + "|", f"| {reference} | {' | '.join(accuracies)} |"]
+    for way in ways:
+        cells = (_share(found[way, one], 3 if len(sets) < 3 else 2) for one in sets)
+        lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -68,45 +75,17 @@ def saved(name: str) -> str:
     return "\n".join(lines)
 
 
-def passing(name: str) -> str:
-    """Where votes of the weak model pass one answer of the strong one, bin by bin."""
-    lines = [
-        "| set | problems | one 1.5B answer | one 0.5B answer | 16 votes of the 0.5B | perfect choice among 16 "
-        "| votes that pass, cost | perfect choice that passes, cost |",
-        "|---|---|--:|--:|--:|--:|---|---|",
-    ]
-    for row in _read(name)["passing"]:
-        shares = ("1.5B single", "0.5B single", "0.5B 16 votes", "0.5B best of 16, perfect choice")
-        cells = [row["set"], row["bin"], *(f"{row[key]:.1f}" for key in shares)]
-        if not row["1.5B single"]:
-            cells += ["(both fail)", "(both fail)"]
-        else:
-            cells.append(_passes(row["votes to pass"], row["their cost over one 1.5B answer"]))
-            cells.append(_passes(row["samples to pass, perfect choice"], row["cost over one 1.5B answer"]))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def _read(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return found
 
 
-def _passes(samples: int | None, cost: float | None) -> str:
-    return "never" if samples is None else f"{samples}, {cost:.1f} x"
+def _share(row: Row, digits: int) -> str:
+    low, high = row["ratio_low"], row["ratio_high"]
+    ends = "" if low == high else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    points = "" if row["difference"] is None else f"<br>{_signed(row['difference'])}"
+    return f"{row['ratio']:.{digits}f}{ends}{points}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _ranged(value: float | None, low: float | None, high: float | None, sign: str) -> str:
-    if value is None:
-        return NONE
-    if low is None or high is None or low == high:
-        return _number(value, sign)
-    return f"{_number(value, sign)} [{_number(low, sign)}, {_number(high, sign)}]"
-
-
-def _number(value: float, sign: str) -> str:
-    return f"{value:{sign}.3f}".replace("-", "−")
-
-
-def _signed(text: str | None) -> str:
-    return NONE if text is None else text.replace("-", "−")
+def _signed(text: str) -> str:
+    return text.replace("-", "−")

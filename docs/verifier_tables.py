@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from outthink.verifiers.reward_model.formats import MathShepherd, Newline, QwenPRM, RLHFlow, Skywork
@@ -24,10 +25,9 @@ _WAYS = {"majority": "majority", "weighted": "weighted vote", "best_of_n": "best
 
 def votes() -> str:
     """Accuracy by set, way of choosing, and number of samples."""
-    sets = _read()["sets"]
-    sizes = sorted({row["n"] for row in sets["GSM8K 0.5B"]["equal_samples"]})
+    sizes = (4, 16, 32)
     lines = [f"| samples of | | {' | '.join(f'{size}' for size in sizes)} |", "|---|---|" + "--:|" * len(sizes)]
-    for name, found in sets.items():
+    for name, found in _read()["sets"].items():
         for way, shown in _WAYS.items():
             rows = {row["n"]: row["accuracy"] for row in found["equal_samples"] if row["method"] == way}
             lines.append(f"| {name} | {shown} | {' | '.join(f'{100 * rows[size]:.1f}' for size in sizes)} |")
@@ -35,15 +35,13 @@ def votes() -> str:
 
 
 def paid() -> str:
-    """Weighted votes against the majority that the same floating-point operations buy."""
-    lines = ["| samples of | majority of | accuracy, % | weighted vote of | accuracy, % | points won |"]
-    lines.append("|---|--:|--:|--:|--:|---|")
-    for name, found in _read()["sets"].items():
-        for row in found["equal_flops"]:
-            if row["method"] == "weighted":
-                won = _ranged(row["difference"], row["difference_interval"])
-                cells = (name, row["majority_n"], f"{100 * row['majority']:.1f}", row["n"])
-                lines.append(f"| {' | '.join(map(str, cells))} | {100 * row['accuracy']:.1f} | {won} |")
+    """Samples of a weighted vote that the operations of a majority buy, and the points that it wins, by set."""
+    sets = _read()["sets"]
+    lines = [f"| majority of | {' | '.join(sets)} |", "|--:" + "|---" * len(sets) + "|"]
+    rows = ([row for row in found["equal_flops"] if row["method"] == "weighted"] for found in sets.values())
+    for several in zip(*rows, strict=True):
+        cells = (f"{row['n']}: {_ranged(row['difference'], row['difference_interval'])}" for row in several)
+        lines.append(f"| {several[0]['majority_n']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -67,66 +65,24 @@ def quality() -> str:
     return "\n".join(lines)
 
 
-def calibration() -> str:
-    """What the score says against how often it is right, by set."""
-    sets = _read()["sets"]
-    heads = ["score", *(f"right, {name} (solutions)" for name in sets)]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * len(sets)]
-    bins = [{row["low"]: row for row in found["calibration"] if row["count"]} for found in sets.values()]
-    for row in sets["GSM8K 0.5B"]["calibration"]:
-        rows = (found.get(row["low"]) for found in bins)
-        cells = ("–" if one is None else f"{one['label']:.2f} ({one['count']:,})" for one in rows)
-        lines.append(f"| {row['low']:.1f} to {row['high']:.1f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def recipe() -> str:
     """The command that trained it, and what that took."""
     told = _read()["training"]
+    command = " \\\n  ".join(wrap(told["command"], 90, break_on_hyphens=False))
     return (
         "<!-- shown: needs a GPU and the larger recorded sets -->\n"
-        f"```sh\n{told['command']}\n```\n\n{told['solutions']:,} solutions, {told['tokens']:,} tokens, "
+        f"```sh\n{command}\n```\n\n{told['solutions']:,} solutions, {told['tokens']:,} tokens, "
         f"{told['seconds']:.0f} s on one H200."
     )
 
 
 def attempts() -> str:
-    """Every version that was measured on the test problems, the first one first."""
+    """What both versions reach of the targets on the test problems, the first one first."""
     versions = [_read("prm-first"), _read()]
-    lines = ["| measured | trained with | within a problem, held out | on test |", "|---|---|---|---|"]
-    for told in versions:
-        flags = told["training"]["command"].removeprefix("outthink train prm ")
-        cells = (told["date"], f"`{flags}`", _within(told["training"]["held_out"]), _within(told["sets"]["GSM8K 0.5B"]))
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| target | limit | first version | shipped version |", "|---|---|---|---|"]
+    lines = ["| target | limit | first version | shipped version |", "|---|---|---|---|"]
     for first, last in zip(*(told["targets"] for told in versions), strict=True):
         shown = [f"{one['measured']}{'' if one['met'] else ' (missed)'}" for one in (first, last)]
         lines.append(f"| {first['target']} | {first['limit']} | {' | '.join(shown)} |")
-    return "\n".join(lines)
-
-
-def learnt() -> str:
-    """How solutions of held-out training problems are ranked while and after it is trained."""
-    told = _read()["training"]
-    lines = ["| | AUC, held out | within a problem, held out |", "|---|--:|--:|"]
-    for point in told["curve"]:
-        if "epoch_done" in point:
-            cells = (f"{point['auc']:.3f}", f"{point['auc_within']:.3f}")
-            lines.append(f"| after epoch {point['epoch_done']} | {' | '.join(cells)} |")
-    held = told["held_out"]
-    lines.append(f"| stored as a low-rank difference | {held['auc']:.3f} | {held['auc_within']:.3f} |")
-    return "\n".join(lines)
-
-
-def curve() -> str:
-    """The loss on the way, at about ten places of the run."""
-    points = [point for point in _read()["training"]["curve"] if "loss" in point]
-    chosen = [*points[:: max(1, len(points) // 9)], points[-1]]
-    chosen = list({point["step"]: point for point in chosen}.values())
-    lines = ["| step | tokens read | seconds | loss | learning rate |", "|--:|--:|--:|--:|--:|"]
-    for point in chosen:
-        cells = (f"{point['step']:,}", f"{point['tokens']:,}", f"{point['seconds']:.0f}", f"{point['loss']:.3f}")
-        lines.append(f"| {' | '.join(cells)} | {point['lr']:.1e} |")
     return "\n".join(lines)
 
 
@@ -150,17 +106,6 @@ def formats() -> str:
     for one in (Newline, MathShepherd, RLHFlow, Skywork, QwenPRM):
         ends = {"\n": "a newline", "\n\n": "a blank line"}[getattr(one, "separator", "\n")]
         lines.append(f"| `{one.name}` | {_READOUTS[one.readout]} | {ends} | `{one.aggregation}` |")
-    return "\n".join(lines)
-
-
-def differences() -> str:
-    """Every recorded verdict that the code sandbox does not repeat."""
-    rows = _read("sandbox")["differences"]
-    lines = ["| samples of | problem, sample | recorded | here | what the sandbox said |", "|---|---|---|---|---|"]
-    for row in rows:
-        verdicts = ("passed" if row[which] else "failed" for which in ("recorded", "here"))
-        cells = (row["samples"], f"{row['problem']}, {row['sample']}", *verdicts, row["said"])
-        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
