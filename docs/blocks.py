@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from functools import cache
@@ -40,6 +41,7 @@ def block(name: str) -> str:
         "parameters": lambda: parameters(argument),
         "measured": lambda: measured(argument),
         "targets": lambda: targets(argument),
+        "missed": lambda: missed(argument),
         "compared": lambda: tables.compared(argument),
         "prm": lambda: getattr(verifier_tables, argument)(),
         "saved": lambda: tables.saved(argument),
@@ -128,6 +130,14 @@ def targets(name: str) -> str:
         limit = f"at {'most' if line['better'] == 'lower' else 'least'} {line['limit']:,.6g}"
         lines.append(f"| {line['name']} | {limit} | {line['value']:,.4g}{ends}, {line['state']}{reason} |")
     return "\n".join(lines)
+
+
+def missed(name: str) -> str:
+    """How many targets a benchmark has, and those that it missed, with what it found."""
+    head, rule, *rows = targets(name).splitlines()
+    short = [row for row in rows if re.search(r"missed[^|]*\|$", row)]
+    told = f"{len(rows) - len(short)} of {len(rows)} targets were met"
+    return f"{told}." if not short else "\n".join([f"{told}. The others:", "", head, rule, *short])
 
 
 def summary() -> str:
