@@ -11,6 +11,7 @@ import io
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from outthink.strategies import STYLES, strategies
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SIZES = (8, 16, 32)
+SIZES = (8, 32)
 Row = dict[str, Any]
 
 
@@ -39,9 +40,12 @@ def block(name: str) -> str:
     makers: dict[str, Callable[[], str]] = {
         "strategies": lambda: linked(markdown(), f"{page_address()}docs/strategies/" if argument == "root" else ""),
         "parameters": lambda: parameters(argument),
+        "common": common_parameters,
         "measured": lambda: measured(argument),
+        "demo": lambda: f"*{about(demo()[0])}*",
         "targets": lambda: targets(argument),
         "missed": lambda: missed(argument),
+        "met": lambda: met(argument.split(":")),
         "compared": lambda: tables.compared(argument),
         "prm": lambda: getattr(verifier_tables, argument)(),
         "saved": lambda: tables.saved(argument),
@@ -91,30 +95,58 @@ def linked(table: str, folder: str) -> str:
 
 
 def parameters(name: str) -> str:
-    """Parameters of a strategy with type, default and meaning."""
+    """Parameters of a strategy: its own with default and meaning, of common ones the defaults."""
     found = strategies()[name]
     if not found.defaults:
         return "It has no parameters. A prompt style can be added: `style=NAME`."
-    lines = ["| parameter | type | default | meaning |", "|---|---|---|---|"]
-    for parameter in found.parameters:
-        kind = " or ".join(f"`{word}`" for word in parameter.choices) or parameter.type
-        default = parameter.default
-        shown = "auto" if default is None else f"{default:g}" if isinstance(default, float) else default
-        meaning = parameter.description.replace("confidence score", "[confidence score](../scores.md)")
-        lines.append(f"| `{parameter.name}` | {kind} | {shown} | {meaning} |")
-    return "\n".join([*lines, "", f"What it asks of the engine: {found.needs}. Source: {found.source}."])
+    rows, usual = [], []
+    for each in found.parameters:
+        default, meaning = _default(each.default), _meaning(each.description, each.choices)
+        if common().get(each.name) == meaning:
+            usual.append(f"{each.name}={default}")
+        else:
+            rows.append(f"| `{each.name}` | {default} | {meaning} |")
+    lines = ["| parameter | default | meaning |", "|---|---|---|", *rows, ""] if rows else []
+    if usual:
+        lines += [f"[Common parameters](index.md#common-parameters): `{', '.join(usual)}`.", ""]
+    return "\n".join([*lines, f"Needs: {found.needs}. Source: {found.source}."])
+
+
+@cache
+def common() -> dict[str, str]:
+    """Parameters to which three strategies or more give one meaning, with that meaning."""
+    found = [each for strategy in strategies().values() for each in strategy.parameters]
+    count = Counter((each.name, _meaning(each.description, each.choices)) for each in found)
+    return {name: meaning for (name, meaning), users in count.items() if users > 2}
+
+
+def common_parameters() -> str:
+    """What the common parameters mean."""
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in common().items()]
+    return "\n".join(["| parameter | meaning |", "|---|---|", *rows])
+
+
+def _default(value: str | float | None) -> str:
+    return "auto" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _meaning(description: str, choices: tuple[str, ...]) -> str:
+    meaning = description.replace("confidence score", "[confidence score](../scores.md)")
+    if all(f"`{word}`" in meaning for word in choices):
+        return meaning
+    return f"{meaning} ({', '.join(f'`{word}`' for word in choices)})"
 
 
 def measured(name: str) -> str:
-    """Rows of one strategy, all parameter settings, at the sizes that tell."""
+    """Rows of one strategy, all parameter settings, at the ends of the sizes that `summary` does not show."""
     usual, more = demo()
     rows = [row for row in [*usual, *more] if row["strategy"].partition(":")[0] == name]
     rows = list({(row["traces"], row["strategy"], row["n"]): row for row in rows}.values())
     if strategies()[name].sized:
         rows = [row for row in rows if row["n"] in SIZES]
     if not rows:
-        return "*Not measured on the demo data, which can neither continue a prefix nor holds a verifier's scores.*"
-    return table(rows)
+        return "*[Not measured](index.md#measurements) on the demo data.*"
+    return table(rows, "[How to read this table](index.md#measurements).")
 
 
 def targets(name: str) -> str:
@@ -140,6 +172,16 @@ def missed(name: str) -> str:
     return f"{told}." if not short else "\n".join([f"{told}. The others:", "", head, rule, *short])
 
 
+def met(names: list[str]) -> str:
+    """How many targets each of these benchmarks has met."""
+    lines = ["| benchmark | targets met |", "|---|---|"]
+    for name in names:
+        found = json.loads((RESULTS / f"{name}.json").read_text())["targets"]
+        reached = sum(line["met"] if "met" in line else line["state"] == "met" for line in found)
+        lines.append(f"| `benchmarks/{name.replace('-', '_')}.py` | {reached} of {len(found)} |")
+    return "\n".join(lines)
+
+
 def summary() -> str:
     """All usual strategies of the larger model at 16 samples, and the two references."""
     rows, _ = demo()
@@ -147,8 +189,8 @@ def summary() -> str:
     return table([row for row in rows if row["n"] == at.get(row["strategy"], 16) and "-1.5b-" in row["model"]])
 
 
-def table(rows: list[Row]) -> str:
-    """Rows of `compare` as a Markdown table, with what they were measured on."""
+def table(rows: list[Row], caption: str = "") -> str:
+    """Rows of `compare` as a Markdown table, with what they were measured on, or the caption in its place."""
     if not rows:
         raise KeyError("no row of this strategy in benchmarks/results")
     several = len({row["strategy"] for row in rows}) > 1
@@ -163,15 +205,19 @@ def table(rows: list[Row]) -> str:
             f"| {model} |{name} {row['n']} | {_percent(row, 'accuracy', '')} | {row['tokens']:,.0f} "
             f"| {row['samples']:.1f} | {row['seconds']:.1f} | {_percent(row, 'difference', '+')} |"
         )
+    return "\n".join([*lines, "", f"*{caption or about(rows)}*"])
+
+
+def about(rows: list[Row]) -> str:
+    """What rows of `compare` were measured on, and what their columns mean."""
     first = rows[0]
-    about = (
+    return (
         f"Means over the {first['problems']} problems of the demo data and {first['seeds']} random orders of the "
         "recorded samples; in brackets 95 % bootstrap intervals over problems. The models are Qwen2.5-Coder-Instruct "
         "with 0.5 and 1.5 billion parameters. Tokens are those generated, cancelled ones included. Seconds are "
         "simulated. Advantage is the difference in points to self-consistency at equal tokens; – where there is "
         "nothing to compare with."
     )
-    return "\n".join([*lines, "", f"*{about}*"])
 
 
 def _percent(row: Row, key: str, sign: str) -> str:
