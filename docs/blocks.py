@@ -6,7 +6,6 @@ which page a part stands on.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import re
@@ -15,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
@@ -22,11 +22,10 @@ from rich.console import Console
 import tables
 import verifier_tables
 from outthink.cli.ask import print_receipt
-from outthink.cli.installation import markdown
-from outthink.cli.main import VERBS, parser
 from outthink.core.receipt import Entry, Receipt, Result
 from outthink.evaluation.report.plot import draw
 from outthink.strategies import STYLES, strategies
+from reference_parts import command_line, configuration, strategy_kinds, strategy_table, verbs
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -38,7 +37,8 @@ def block(name: str) -> str:
     """The Markdown of one part, by the name in its marker; KeyError for an unknown one."""
     kind, _, argument = name.partition(":")
     makers: dict[str, Callable[[], str]] = {
-        "strategies": lambda: linked(markdown(), f"{page_address()}docs/strategies/" if argument == "root" else ""),
+        "strategies": strategy_table,
+        "kinds": lambda: strategy_kinds(f"{page_address()}docs/strategies/"),
         "parameters": lambda: parameters(argument),
         "common": common_parameters,
         "measured": lambda: measured(argument),
@@ -53,17 +53,11 @@ def block(name: str) -> str:
         "verbs": verbs,
         "summary": summary,
         "cli": command_line,
+        "configuration": configuration,
         "styles": styles,
         "receipt": receipt,
     }
     return makers[kind]()
-
-
-def verbs() -> str:
-    """Every verb of the command line, and what it does."""
-    return "\n".join(
-        ["| verb | what it does |", "|---|---|", *(f"| `outthink {name}` | {does} |" for name, does in VERBS.items())]
-    )
 
 
 def assets() -> dict[str, str]:
@@ -85,13 +79,6 @@ def page_address() -> str:
     """Where README's links lead: it is shown by package indexes too, which have none of our files."""
     source = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
     return f"{source}/blob/main/"
-
-
-def linked(table: str, folder: str) -> str:
-    """The strategy table with a link to each strategy's page in `folder`."""
-    for name in strategies():
-        table = table.replace(f"| `{name}` |", f"| [`{name}`]({folder}{name}.md) |")
-    return table
 
 
 def parameters(name: str) -> str:
@@ -242,38 +229,6 @@ def styles() -> str:
     return "\n".join(lines)
 
 
-def command_line() -> str:
-    """Every verb with its arguments, from the parser behind `--help`."""
-    top = parser()
-    group = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
-    parts = []
-    for verb, about in VERBS.items():
-        actions = [action for action in group.choices[verb]._actions if action.dest != "help"]
-        lines = [f"## `outthink {verb}`", "", f"{about[0].upper()}{about[1:]}.", ""]
-        if actions:
-            lines += ["| argument | meaning |", "|---|---|"]
-            lines += [
-                f"| {_argument(action)} | {_cell(action.help or '').replace('<', chr(92) + '<')} |"
-                for action in actions
-            ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
-
-
-def _argument(action: argparse.Action) -> str:
-    value = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
-    if action.choices is not None and action.metavar is None:
-        value = "{" + ",".join(map(str, action.choices)) + "}"
-    if not action.option_strings:
-        return f"`{_cell(value)}`"
-    written = "" if action.nargs == 0 else f" [{value}]" if action.nargs == "?" else f" {value}"
-    return f"`{_cell(action.option_strings[-1] + written)}`"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
-
-
 def receipt() -> str:
     """A receipt of a real run, as the terminal shows it; the file holds `command` and `result`."""
     path = RESULTS / "receipt.json"
@@ -296,5 +251,7 @@ def receipt() -> str:
     screen = io.StringIO()
     console = Console(file=screen, width=100, highlight=False)
     print_receipt(result, console)
-    lines = [f"$ {run['command']}", str(result.answer), *(line.rstrip() for line in screen.getvalue().splitlines())]
+    command = wrap(f"$ {run['command']}", 90, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    shown = (line.rstrip() for line in screen.getvalue().splitlines())
+    lines = [" \\\n".join(command), str(result.answer), *shown]
     return "\n".join(["```text", *lines, "```"])
