@@ -20,6 +20,8 @@ autodoc_default_options = {"members": True, "undoc-members": False}
 autodoc_preserve_defaults = True
 add_module_names = False
 python_use_unqualified_type_names = True
+python_display_short_literal_types = True
+maximum_signature_line_length = 76
 
 html_theme = "furo"
 html_title = "outthink"
@@ -27,4 +29,5 @@ html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
 html_static_path = ["assets"]
+html_css_files = ["site.css"]
 html_theme_options = {"navigation_with_keys": True}
