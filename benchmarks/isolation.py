@@ -36,7 +36,8 @@ CLIENTS = 64
 CHAT = "/v1/chat/completions"
 MIB = 1 << 20
 _PATIENCE = 1.0  # seconds for a client's last request: what it still waits for ends with the proxy
-COMMAND = [sys.executable, "-c", "from outthink.cli.main import entry; entry()", "serve", "--port", "0"]
+COMMAND = [sys.executable, "-c", "from outthink.cli.main import entry; entry()"]
+TIMED = [sys.executable, str(Path(__file__).parents[1] / "tests" / "support" / "callbacks.py")]
 OBJECTS = json.dumps([{"number": at, "name": f"object {at}"} for at in range(6000)])
 
 
@@ -229,12 +230,13 @@ def measure(name: str, bodies: dict[str, bytes], seconds: float, *, timed: bool 
     """One run in front of a fresh proxy, whose callbacks are timed or not."""
     with tempfile.TemporaryDirectory(prefix="outthink-isolation-") as folder:
         url, found = f"sqlite:///{folder}/ledger.sqlite", Path(folder) / "callbacks.json"
-        environ = {**os.environ, "OUTTHINK_CALLBACKS": str(found) if timed else "", "OUTTHINK_STATE": folder}
+        environ = {**os.environ, "OUTTHINK_STATE": folder}
         secrets = asyncio.run(keys(url))
         server = subprocess.Popen([sys.executable, __file__, "--backend"], stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         model = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
-        command = [*COMMAND, "--model", model, "--ledger", url, "--set", "logs.level=error"]
+        begin = [*TIMED, str(found)] if timed else COMMAND
+        command = [*begin, "serve", "--port", "0", "--model", model, "--ledger", url, "--set", "logs.level=error"]
         proxy = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
         assert proxy.stderr is not None
         port = re.search(r"http://[^:]+:(\d+)", proxy.stderr.readline())

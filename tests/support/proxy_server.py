@@ -22,11 +22,12 @@ from outthink.serving.endpoints import Endpoints
 from outthink.serving.guard import Guard
 from outthink.serving.inbound.connections import ClientConnection
 from outthink.serving.ledger.memory import MemoryLedger
-from outthink.serving.observe.callbacks import measured, new_event_loop
 from outthink.serving.pool import BackendPool, BackendSettings, PoolSettings
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import Ledger
+from outthink.serving.proxy import new_event_loop
 from outthink.serving.watch import Watchers
+from support.callbacks import measured
 from support.waiting import until
 
 CHAT = "/v1/chat/completions"

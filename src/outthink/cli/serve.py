@@ -77,8 +77,7 @@ def run_serve(chosen: argparse.Namespace) -> int:
 
         print(example(), end="")
         return 0
-    from outthink.serving.observe.callbacks import new_event_loop
-    from outthink.serving.proxy import serve
+    from outthink.serving.proxy import new_event_loop, serve
 
     config = _config(chosen)
     if (endpoint := config.telemetry.endpoint) is not None and not chosen.check:

@@ -1,23 +1,29 @@
 """How long single callbacks hold the event loop up, for tests and benchmarks: all other requests wait for each of them.
 
 Knows: processor time of the loop's own thread around every callback, so that other work on the cores costs nobody a
-finding. Switched on by `$OUTTHINK_CALLBACKS`, the file for what was found; it then costs a microsecond a callback, and
-asyncio's own loop is used, for uvloop lets nobody see its callbacks. Does not know what a callback does.
+finding, and a proxy as users start it, timed from its first request to its end:
+
+    python tests/support/callbacks.py FOUND.json serve ...
+
+That costs a microsecond a callback, and asyncio's own loop is used, for uvloop lets nobody see its callbacks. Does not
+know what a callback does.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
-import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-VARIABLE = "OUTTHINK_CALLBACKS"
+from outthink.cli.main import main
+from outthink.serving import proxy
+
 _LEAST = 0.005
 """Seconds of a callback that is noted."""
 _KEPT = 100
@@ -38,7 +44,7 @@ def measured() -> Iterator[list[tuple[float, str]]]:
         if threading.get_ident() != thread:
             run(handle)
             return
-        callback, began = handle._callback, clock()  # type: ignore[attr-defined]
+        callback, began = handle._callback, clock()
         run(handle)
         if (seconds := clock() - began) >= _LEAST:
             found.append((seconds, _name(callback)))
@@ -46,11 +52,11 @@ def measured() -> Iterator[list[tuple[float, str]]]:
                 found.sort(reverse=True)
                 del found[_KEPT:]
 
-    asyncio.Handle._run = timed  # type: ignore[method-assign, assignment]
+    asyncio.Handle._run = timed
     try:
         yield found
     finally:
-        asyncio.Handle._run = run  # type: ignore[method-assign]
+        asyncio.Handle._run = run
         found.sort(reverse=True)
 
 
@@ -61,24 +67,16 @@ def _name(callback: Callable[..., None]) -> str:
     return str(getattr(found, "__qualname__", type(found).__qualname__))
 
 
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A loop to serve in: uvloop's where it is installed, a third more requests a second; asyncio's to time it."""
-    if os.environ.get(VARIABLE) or importlib.util.find_spec("uvloop") is None:
-        return asyncio.new_event_loop()
-    import uvloop
-
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
 @contextmanager
-def measured_if_asked() -> Iterator[None]:
-    """The same, written to the file that the environment names; nothing where it names none."""
-    file = os.environ.get(VARIABLE)
-    if not file:
-        yield
-        return
+def written(file: Path) -> Iterator[None]:
+    """The same, written to a file."""
     with measured() as found:
         yield
     rows = [{"seconds": seconds, "callback": name} for seconds, name in found]
-    Path(file).write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    file.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.modules["uvloop"] = None
+    proxy.serve = partial(proxy.serve, within=written(Path(sys.argv.pop(1))))
+    sys.exit(main())
