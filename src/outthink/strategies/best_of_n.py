@@ -32,7 +32,11 @@ async def best_of_n(
     window: int | None = None,
     aggregation: str = "auto",
 ) -> Verdict:
-    """The sample of n that the verifier scores highest, without one the surest; an exact verifier's first pass."""
+    """The sample of n that the verifier scores highest, without one the surest; an exact verifier's first pass.
+
+    Args:
+        score: `verifier`, or a confidence score; auto is the verifier where there is one, else logprob
+    """
     if score == "auto":
         score = "logprob" if session.verifier is None else "verifier"
     need_known("score", score, ("verifier", *MEASURES), f"use auto, verifier, {', '.join(MEASURES)}")

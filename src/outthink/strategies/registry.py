@@ -38,13 +38,13 @@ JudgesWhen = Literal["never", "always", "parameter"]
 
 @cache
 def _defaults(function: StrategyFunction) -> dict[str, Value]:
-    return {parameter.name: parameter.default for parameter in parameters("", function)}
+    return {parameter.name: parameter.default for parameter in parameters(function)}
 
 
 @cache
 def _words(function: StrategyFunction) -> frozenset[Value]:
     """Texts that mean something to a strategy; any other may be a part of a prompt."""
-    choices = [word for parameter in parameters("", function) for word in parameter.choices]
+    choices = [word for parameter in parameters(function) for word in parameter.choices]
     return frozenset([*MEASURES, *AGGREGATIONS, "verifier", *choices, *_defaults(function).values()])
 
 
@@ -109,7 +109,7 @@ class Strategy(Traits):
     @property
     def parameters(self) -> list[Parameter]:
         """Parameters with types, defaults and what they mean."""
-        return parameters(self.name, self.function)
+        return parameters(self.function)
 
     @property
     def plugin(self) -> str | None:

@@ -49,7 +49,11 @@ async def self_consistency(session: Session, request: Request, *, n: int = 16, t
 async def adaptive_consistency(
     session: Session, request: Request, *, n: int = 16, confidence: float = 0.95, ties: Ties = "confidence"
 ) -> Verdict:
-    """Majority vote that stops once the leader beats the second with probability `confidence`."""
+    """Majority vote that stops once the leader beats the second with probability `confidence`.
+
+    Args:
+        confidence: how sure the leader must be before sampling stops
+    """
     votes = Votes(ties, session.random)
     async for sample in session.sample(request, n=n):
         votes.add(sample)
@@ -65,7 +69,11 @@ async def adaptive_consistency(
 async def esc(
     session: Session, request: Request, *, n: int = 16, window: int = 5, ties: Ties = "confidence"
 ) -> Verdict:
-    """Majority vote that stops once all `window` answers of the newest window agree."""
+    """Majority vote that stops once all `window` answers of the newest window agree.
+
+    Args:
+        window: answers in a row that must agree
+    """
     votes = Votes(ties, session.random)
     answers: list[str | None] = []
     async for sample in session.sample(request, n=n):
@@ -85,7 +93,11 @@ async def esc(
 async def short_m_of_k(
     session: Session, request: Request, *, n: int = 8, m: int = 3, ties: Ties = "confidence"
 ) -> Verdict:
-    """Launch n, let the first m readable finishers vote, cancel the rest."""
+    """Launch n, let the first m readable finishers vote, cancel the rest.
+
+    Args:
+        m: finishers that vote
+    """
     votes = Votes(ties, session.random)
     # In every other vote this order would be a bias towards short samples; here that is the algorithm.
     async for sample in session.sample(request, n=n, ahead=n, order="finished"):

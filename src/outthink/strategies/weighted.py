@@ -33,7 +33,11 @@ async def borda(
     score: str = "self-certainty",
     ties: Ties = "confidence",
 ) -> Verdict:
-    """Vote of n samples weighted (N - rank + 1)^power, rank 1 the most certain of the N readable ones."""
+    """Vote of n samples weighted (N - rank + 1)^power, rank 1 the most certain of the N readable ones.
+
+    Args:
+        power: exponent of the rank; near 0 it is a plain majority
+    """
     readable, votes = await scored(session, request, n, score, None, ties)
     # Ranks among readable samples alone: more unreadable ones would make all weights more alike.
     readable.sort(key=lambda pair: pair[0], reverse=True)
@@ -56,7 +60,11 @@ async def confidence_vote(
     window: int | None = None,
     ties: Ties = "confidence",
 ) -> Verdict:
-    """Vote of n samples weighted exp(z / temperature), z the score standardised over the samples."""
+    """Vote of n samples weighted exp(z / temperature), z the score standardised over the samples.
+
+    Args:
+        temperature: how much confidence weighs; the larger, the closer to a plain majority
+    """
     readable, votes = await scored(session, request, n, score, window, ties)
     # The paper takes a softmax of the scores; to standardise them first is our choice.
     values = [value for value, _ in readable]
@@ -81,7 +89,11 @@ async def deepconf(
     window: int | None = None,
     ties: Ties = "confidence",
 ) -> Verdict:
-    """Vote of the most confident `keep` percent of n samples, weighted by confidence."""
+    """Vote of the most confident `keep` percent of n samples, weighted by confidence.
+
+    Args:
+        keep: percent of the samples that vote, the surest first
+    """
     _check(keep)
     readable, votes = await scored(session, request, n, score, window, ties)
     readable.sort(key=lambda pair: pair[0], reverse=True)
@@ -109,6 +121,11 @@ async def deepconf_online(
     `warmup` full samples set the threshold: the (100 - keep) percentile of their lowest window.
     Later samples stop, and lose their vote, when a full window falls below it. Unlike the released
     code, all stops once the leader holds `consensus` of the weight.
+
+    Args:
+        warmup: full samples that set the threshold
+        keep: percent of the warm-up samples that the threshold lets pass
+        consensus: share of all weight at which sampling stops
     """
     _check(keep)
     width = window or session.confidence_window
@@ -171,7 +188,11 @@ async def weighted_vote(
     top: float = 1.0,
     ties: Ties = "confidence",
 ) -> Verdict:
-    """Vote of n samples weighted by the verifier's scores, or plain vote of the best `top` of them."""
+    """Vote of n samples weighted by the verifier's scores, or plain vote of the best `top` of them.
+
+    Args:
+        top: share of the samples that vote, the best first; below 1 each has one vote
+    """
     verifier = verifier_of(session, "weighted-vote")
     how = aggregation_of(verifier, aggregation)
     if not 0 < top <= 1:

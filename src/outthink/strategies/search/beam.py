@@ -40,7 +40,11 @@ async def beam(
     separator: str = "auto",
     aggregation: str = "auto",
 ) -> Verdict:
-    """Keep the best n/m of n paths after every step and expand each m times; finished ones vote by score."""
+    """Keep the best n/m of n paths after every step and expand each m times; finished ones vote by score.
+
+    Args:
+        m: children of a path that goes on
+    """
     search = Search.open(session, request, "beam", separator, step_tokens, aggregation, guarded=m > 1)
     return await climb(search, best(m), n, depth)
 
@@ -79,7 +83,12 @@ async def lookahead(
     separator: str = "auto",
     aggregation: str = "auto",
 ) -> Verdict:
-    """Beam search that writes k more steps at temperature 0 before it scores a path; k=0 is beam."""
+    """Beam search that writes k more steps at temperature 0 before it scores a path; k=0 is beam.
+
+    Args:
+        m: children of a path that goes on
+        k: steps ahead, at temperature 0; 0 is beam
+    """
     search = Search.open(session, request, "lookahead", separator, step_tokens, aggregation, guarded=m > 1)
     return await climb(search, best(m), n, depth, rollout=k)
 
@@ -102,7 +111,11 @@ async def dvts(
     separator: str = "auto",
     aggregation: str = "auto",
 ) -> Verdict:
-    """n/m subtrees side by side, each following the best of m children; the last children vote by score."""
+    """n/m subtrees side by side, each following the best of m children; the last children vote by score.
+
+    Args:
+        m: children of a step, of which the best is followed
+    """
     search = Search.open(session, request, "dvts", separator, step_tokens, aggregation, guarded=m > 1)
     sizes = [min(m, n - start) for start in range(0, n, m)]
     subtrees = await session.together(*(partial(_subtree, search=search, size=size, depth=depth) for size in sizes))
@@ -149,7 +162,11 @@ async def rebase(
     separator: str = "auto",
     aggregation: str = "auto",
 ) -> Verdict:
-    """Share n - finished children among all paths by softmax(score / temperature); finished ones vote by score."""
+    """Share n - finished children among all paths by softmax(score / temperature); finished ones vote by score.
+
+    Args:
+        temperature: how much the score decides; the larger, the more even the shares
+    """
     search = Search.open(session, request, "rebase", separator, step_tokens, aggregation, guarded=n > 1)
 
     def plan(live: list[Path], active: int) -> list[tuple[Path, int]]:

@@ -94,6 +94,13 @@ async def mcts(
 
     Priors are uniform, or `logprob`: softmax of the steps' mean log-probabilities. An exact verifier
     judges a sampled completion of each leaf, and its first pass is the answer.
+
+    Args:
+        n: simulations
+        m: children of an expanded step, and open leaves that are completed before the vote
+        priors: `uniform`, or `logprob` (mean log-probability of the step)
+        noise: share of Dirichlet noise in the priors of the first steps
+        choice: `vote` by score, or the finished path with the most `visits`
     """
     for parameter, value, known in (("priors", priors, get_args(Priors)), ("choice", choice, get_args(Choice))):
         need_known(f"mcts:{parameter}", value, known, f"use {' or '.join(known)}")

@@ -33,7 +33,11 @@ class Part:
 
 @strategy("atom-of-thoughts", source="Teng et al. 2502.12018 (own prompts)", rewrites=True)
 async def atom_of_thoughts(session: Session, request: Request, *, tries: int = 3) -> Verdict:
-    """Solve, split the solution into sub-questions, contract them into an easier question, solve that, compare."""
+    """Solve, split the solution into sub-questions, contract them into an easier question, solve that, compare.
+
+    Args:
+        tries: attempts at a readable list of sub-questions
+    """
     solved = [sample async for sample in session.sample(request, n=2, ahead=2)]  # direct and multistep
     if not solved:
         return Verdict(None, "")

@@ -39,7 +39,13 @@ async def budget_forcing(
     answer_tokens: int = ANSWER_TOKENS,
     context: int | None = None,
 ) -> Verdict:
-    """One trace whose thinking is closed at a cap, and lengthened where it ends too soon."""
+    """One trace whose thinking is closed at a cap, and lengthened where it ends too soon.
+
+    Args:
+        n_ignore: ends of thinking that are ignored
+        inject: text put in place of an ignored end
+        context: tokens of the model's window, auto where it is not known
+    """
     if n_ignore < 0:
         raise BadInput("n_ignore", n_ignore, "is below 0", "give the stops to ignore, 0 for none")
     if max_think is None and not n_ignore:
@@ -139,7 +145,16 @@ async def early_exit(
     cue: str = CUE,
     answer_tokens: int = ANSWER_TOKENS,
 ) -> Verdict:
-    """One trace that is left as soon as trial answers on the way agree and are confident."""
+    """One trace that is left as soon as trial answers on the way agree and are confident.
+
+    Args:
+        every: tokens between two probes
+        at: where to probe: `tokens`, or `transitions` (words such as Wait)
+        consensus: probes in a row that must agree
+        threshold: mean probability that a probe's tokens must reach
+        probe_tokens: the most tokens of a probe
+        mode: `both`, `confidence` or `consensus`
+    """
     need_known("at", at, ("tokens", "transitions"), "use tokens or transitions")
     if every < 1:
         raise BadInput("every", every, "is below 1", "give the tokens between two trial answers")

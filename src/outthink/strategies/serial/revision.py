@@ -68,7 +68,11 @@ def revised(request: Request, attempts: Sequence[Attempt]) -> Request:
 async def revision(
     session: Session, request: Request, *, n: int = 16, chains: int | None = None, ties: Ties = "confidence"
 ) -> Verdict:
-    """Chains of attempts that each see the last four; the best or commonest of each chain, then across chains."""
+    """Chains of attempts that each see the last four; the best or commonest of each chain, then across chains.
+
+    Args:
+        chains: chains side by side; auto is the square root of n
+    """
     count, revisions = grid(n, chains)
     verifier = session.verifier
     grown: list[list[Attempt]] = []

@@ -261,7 +261,16 @@ async def think_with_me(
     cue: str = CUE,
     answer_tokens: int = ANSWER_TOKENS,
 ) -> Verdict:
-    """One trace that pauses at turning words, where a judge lets it go on, redirects or stops it."""
+    """One trace that pauses at turning words, where a judge lets it go on, redirects or stops it.
+
+    Args:
+        judge: `rules`, `self`, `probe`, `verifier` (a second model or a person), or a control
+        pauses: `conjunctions`, or the controls `random` and `every`
+        m: tokens between two pauses at least
+        gap: tokens between two pauses of the control `every`
+        interventions: pauses at most
+        chance: share of sentence ends at which the control `random` pauses
+    """
     trace = Trace(session, request, max_think)
     ask = judge_named(judge, session, request, chance)
     pacer = Pacer(session, trace, pauses, m, gap)
