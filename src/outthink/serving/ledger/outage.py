@@ -18,13 +18,7 @@ from typing import IO, TypeVar
 
 from outthink.core.errors import BadInput
 from outthink.core.paths import private_file, private_folder
-from outthink.serving.ledger.database import (
-    Connect,
-    ConnectionLost,
-    Database,
-    QueryResult,
-    SqlValue,
-)
+from outthink.serving.ledger.database import Connect, ConnectionLost, Database, QueryResult, SqlValue
 from outthink.serving.ledger.reservations import ReservationRequest, Settlement, line_of, settlement_of
 from outthink.serving.protocols import LedgerDown, Reservation
 
@@ -361,16 +355,54 @@ class Watched:
 T = TypeVar("T")
 
 
-class Link:
-    """The writer's connection: opened when it is needed, opened again when it was lost.
+class LedgerConnection:
+    """A connection that is opened when it is needed, and opened again when it was lost. Every use has a deadline."""
+
+    def __init__(self, connect: Connect, seconds: float = PATIENCE) -> None:
+        self._connect = connect
+        self.deadline = Deadline(seconds)
+        self._database: Watched | None = None
+
+    def use(self, work: Callable[[Database], T]) -> T:
+        """Do some work, once more where that may succeed at once. Raises ConnectionLost, or what the work raises."""
+        for last in (False, True):
+            try:
+                if self._database is None:
+                    self._database = self._opened()
+                return work(self._database)
+            except ConnectionLost as error:
+                self.close()
+                if last or not error.again:
+                    raise
+            except BaseException:
+                if self._database is not None:
+                    self._database.rollback()
+                raise
+        raise AssertionError
+
+    def _opened(self) -> Watched:
+        try:
+            return Watched(self._connect, self.deadline)
+        except BadInput as error:  # it was a ledger before: damaged or replaced, and perhaps mended
+            raise ConnectionLost(str(error)) from error
+
+    def close(self) -> None:
+        """Disconnect; what is not committed is undone."""
+        if self._database is not None:
+            self._database.rollback()
+            self._database.close()
+            self._database = None
+
+
+class Link(LedgerConnection):
+    """The writer's connection.
 
     While the database is gone only `probe` uses it, so that no request waits for a connection that does not come.
     """
 
     def __init__(self, connect: Connect, offline: Offline) -> None:
-        self._connect, self._offline = connect, offline
-        self.deadline = Deadline()
-        self._database: Watched | None = None
+        super().__init__(connect)
+        self._offline = offline
 
     def successor(self) -> Link:
         """The link of the thread that takes over from one that was given up."""
@@ -385,37 +417,11 @@ class Link:
 
     def probe(self, work: Callable[[Database], T]) -> T:
         """Do some work even if the database was gone the last time."""
-        for last in (False, True):
-            try:
-                if self._database is None:
-                    self._database = self._opened()
-                result = work(self._database)
-            except ConnectionLost as error:
-                self.close()
-                if error.again and not last:
-                    continue
-                self._offline.begin(str(error))
-                raise
-            except BaseException:
-                if self._database is not None:
-                    self._database.rollback()
-                raise
-            return result
-        raise AssertionError
+        try:
+            return self.use(work)
+        except ConnectionLost as error:
+            self._offline.begin(str(error))
+            raise
 
     def _opened(self) -> Watched:
-        try:
-            return Watched(self._connect, self.deadline)
-        except BadInput as error:
-            if not self._offline.opened:
-                raise
-            raise ConnectionLost(
-                str(error)
-            ) from error  # it was a ledger before: damaged or replaced, and perhaps mended
-
-    def close(self) -> None:
-        """Disconnect."""
-        if self._database is not None:
-            self._database.rollback()
-            self._database.close()
-            self._database = None
+        return super()._opened() if self._offline.opened else Watched(self._connect, self.deadline)

@@ -22,7 +22,7 @@ from outthink.core.errors import BadInput
 from outthink.core.request import Budget
 from outthink.http.fields import JsonDict
 from outthink.serving.ledger.database import Connect, ConnectionLost, Database, SqlValue, clean, marks, packed, read
-from outthink.serving.ledger.outage import PATIENCE, Abandoned, Deadline, Watched
+from outthink.serving.ledger.outage import PATIENCE, Abandoned, LedgerConnection
 from outthink.serving.ledger.sums import SUMS, Sums, day_of, ranked
 from outthink.serving.protocols import (
     ANYONE,
@@ -238,10 +238,9 @@ class _Shift:
     """One thread, its connection and its questions."""
 
     def __init__(self, connect: Connect, seconds: float) -> None:
-        self.deadline = Deadline(seconds)
         self.jobs: queue.SimpleQueue[tuple[Question, Future] | None] = queue.SimpleQueue()
-        self._connect = connect
-        self._database: Watched | None = None
+        self._connection = LedgerConnection(connect, seconds)
+        self.deadline = self._connection.deadline
         self._asked: Future | None = None
         # A daemon: one that hangs must not hold up the end of the program.
         self.thread = threading.Thread(target=self._run, name="outthink-ledger-reader", daemon=True)
@@ -259,34 +258,22 @@ class _Shift:
         try:
             while (job := self.jobs.get()) is not None:
                 question, self._asked = job
-                result = self._answer(question)
+                result = answer(self._connection.use, question)
                 future, self._asked = self._asked, None
                 deliver([(future, result)])
-            self._drop()
+            self._connection.close()
         except Abandoned:
             self.deadline.close()
 
-    def _answer(self, question: Question) -> Any:
-        for last in (False, True):
-            try:
-                if self._database is None:
-                    try:
-                        self._database = Watched(self._connect, self.deadline)
-                    except BadInput as error:  # it was a ledger when it was opened: damaged or replaced
-                        return LedgerDown(_DOWN, str(error))
-                return question(self._database)
-            except ConnectionLost as error:
-                self._drop()
-                if last or not error.again:
-                    return LedgerDown(_DOWN, str(error))
-            except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
-                return error
-        raise AssertionError
 
-    def _drop(self) -> None:
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+def answer(use: Callable[[Question], Any], question: Question) -> Any:
+    """The answer to a question, or the error that is raised where it was asked for."""
+    try:
+        return use(question)
+    except ConnectionLost as error:
+        return LedgerDown(_DOWN, str(error))
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
 
 
 def deliver(results: Sequence[tuple[Future, Any]]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from outthink.serving.ledger.admitted import lost_record, record_orphans
 from outthink.serving.ledger.database import ConnectionLost, Database, insert, migrate, row
 from outthink.serving.ledger.outage import Abandoned, Link, Offline
-from outthink.serving.ledger.queries import Future, delete_piece, deliver, note_use
+from outthink.serving.ledger.queries import Future, answer, delete_piece, deliver, note_use
 from outthink.serving.ledger.reservations import (
     INSERT,
     KEPT,
@@ -171,7 +171,7 @@ class Writer:
             if together:
                 results += self._together(list(group))
             else:
-                results += [(future, self._alone(work)) for work, future in group]  # type: ignore[arg-type]
+                results += [(future, answer(self._link.do, work)) for work, future in group]  # type: ignore[arg-type]
         self._doing = ()
         deliver([(future, result) for future, result in results if future is not None])
 
@@ -228,14 +228,6 @@ class Writer:
                 self._recent.popleft()
         self._last_used.update(dict.fromkeys(noted, now))
         return granted
-
-    def _alone(self, work: Work) -> Any:
-        try:
-            return self._link.do(work)
-        except ConnectionLost as error:
-            return LedgerDown("the ledger's database cannot be used now", str(error))
-        except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
-            return error
 
 
 # What was reserved and never settled is charged: a process renews the leases of its requests, and those of one that was
