@@ -11,7 +11,6 @@ import base64
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
-from typing import Self
 from urllib.parse import parse_qsl
 
 from outthink.http.escapes import alone, packed, parts_of, repacked, unescaped, without_spelled, written
@@ -91,7 +90,7 @@ class SecretMask:
         return TransportFault(fault.kind, self.text(fault.detail), unsent=fault.unsent)
 
 
-class MaskedResponse:
+class MaskedResponse(Response):
     """A reply without the secrets of its request. Lines of its body wait for their ends, so that none is cut in two."""
 
     def __init__(self, reply: Response, mask: SecretMask) -> None:
@@ -103,9 +102,6 @@ class MaskedResponse:
         self._joints = SecretJoints(mask.in_pieces) if mask.in_pieces is not None and not self._error else None
         self._ended = False
         self._end: Exception = StopAsyncIteration()
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> bytes:
         while not self._ended:

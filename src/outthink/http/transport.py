@@ -49,27 +49,19 @@ class Timeouts:
 class Response(Protocol):
     """A reply whose head has arrived. Iterating yields the body as it comes, in any cuts."""
 
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Headers under lower-case names."""
-        ...
+    status: int
+    headers: Mapping[str, str]
+    """Under lower-case names."""
 
     def __aiter__(self) -> Self:
         """The reply is its own iterator, so that closing it leaves nothing behind."""
-        ...
+        return self
 
     async def __anext__(self) -> bytes:
         """The next piece of the body. Raises TransportFault."""
-        ...
 
     async def aclose(self) -> None:
         """Give the connection back if the body was read to its end, else close it at once."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +117,9 @@ class Transport(Protocol):
 
         Sent again, on another connection, only where not a byte of it was written: a kept connection was stale.
         """
-        ...
 
     async def aclose(self) -> None:
         """Close what this event loop opened."""
-        ...
 
 
 _KEEP_ALIVE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a sample
@@ -221,7 +211,7 @@ class HttpxTransport:
             await client.aclose()
 
 
-class HttpxResponse:
+class HttpxResponse(Response):
     """A reply of httpx2 as the engine reads it."""
 
     def __init__(self, response: httpx2.Response, error: type[Exception]) -> None:
@@ -230,9 +220,6 @@ class HttpxResponse:
         self.headers: Mapping[str, str] = response.headers
         self._response = response
         self._pieces = response.aiter_raw()
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> bytes:
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Mapping
-from typing import Self
 
 from outthink.http.transport import Response, TransportFault
 
@@ -41,7 +40,7 @@ def unpacked(reply: Response) -> Response:
     return reply
 
 
-class UnpackedResponse:
+class UnpackedResponse(Response):
     """A reply as it comes, unpacked by one layer."""
 
     def __init__(self, reply: Response, layer: str, headers: Mapping[str, str]) -> None:
@@ -52,9 +51,6 @@ class UnpackedResponse:
         """It is labelled compressed, and is not."""
         self._first = self._left = b""
         self._size = 0
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> bytes:
         while True:

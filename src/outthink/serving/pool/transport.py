@@ -56,7 +56,7 @@ Room = Callable[[int, bool], Awaitable[None]]
 """Waits until so many more bytes of a reply may be held; whether its length is known."""
 
 
-class Read:
+class Read(Response):
     """A refusal that was read to its end, or as far as it came, for those who take replies as they come."""
 
     def __init__(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
@@ -68,9 +68,6 @@ class Read:
         """Read a reply and close it."""
         content, _ = await read_to_end(reply, _MOST)  # its status says more than that its text was cut off
         return cls(reply.status, reply.headers, content)
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> bytes:
         piece, self._left = self._left, b""
