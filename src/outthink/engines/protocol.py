@@ -190,7 +190,6 @@ class Engine(Protocol):
     @abstractmethod
     def generate(self, call: Call) -> AsyncIterator[Event]:
         """Produce one completion."""
-        ...
 
     async def count_prompt(self, call: Call) -> int | None:
         """Exact prompt tokens by the server's own tokeniser, None where it offers none."""
@@ -320,7 +319,6 @@ class Simulated(Engine, Protocol):
     @abstractmethod
     def outcome(self, call: Call) -> Outcome:
         """The completion of this call, the same one every time."""
-        ...
 
     def generate(self, call: Call) -> AsyncIterator[Event]:
         """Play the completion in real time."""

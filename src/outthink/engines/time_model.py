@@ -11,18 +11,14 @@ class TimeModel(Protocol):
     @property
     def stream(self) -> float:
         """Decode rate of a lone stream."""
-        ...
 
     @property
     def prefill(self) -> float:
         """Prompt tokens read a second."""
-        ...
 
     @property
     def concurrency(self) -> int:
         """Calls that run at once; more of them queue."""
-        ...
 
     def rate(self, active: int) -> float:
         """Decode rate of each of `active` streams."""
-        ...

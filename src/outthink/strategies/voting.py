@@ -131,15 +131,12 @@ class Rule(Protocol):
 
     def next(self) -> Step | None:
         """What to buy now, None when nothing more is worth it."""
-        ...
 
     def add(self, sample: Sample, model: str | None) -> bool:
         """Count a sample; True to leave the present step now (what is in flight is cancelled)."""
-        ...
 
     def verdict(self) -> Verdict:
         """The answer by all samples so far, and why it stopped."""
-        ...
 
 
 async def allocate(session: Session, request: Request, *, rule: Rule) -> Verdict:
