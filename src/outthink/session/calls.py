@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from outthink.answers import LocalReader, visible
 from outthink.core.errors import EngineError, Unsupported
@@ -101,9 +101,8 @@ class Prompt:
         return self._bound
 
 
-@dataclass(slots=True)
-class CallReservation:
-    """Upper bounds of one call; None where a currency is not bounded by anything known."""
+class CallReservation(NamedTuple):
+    """Upper bounds of one call, in the order of `SPENT`; None where a currency is not bounded by anything known."""
 
     tokens: int
     usd: float | None
@@ -310,28 +309,18 @@ class BudgetAccount:
         )
         for account in self.chain():
             account.outstanding += 1
-            account.reserved["tokens"] += reservation.tokens
-            account.reserved["usd"] += reservation.usd or 0.0
-            account.reserved["joules"] += reservation.joules or 0.0
+            for name, held in zip(SPENT, reservation, strict=True):
+                account.reserved[name] += held or 0.0
         return reservation
 
     def settle(self, reservation: CallReservation, entry: Entry | None) -> None:
         """Replace a reservation by what the entry says; unknown amounts are charged as reserved."""
-        tokens: float = 0.0
-        usd: float | None = 0.0
-        joules: float | None = 0.0
-        if entry is not None:
-            tokens = reservation.tokens if entry.tokens is None else entry.tokens
-            usd = reservation.usd if entry.usd is None else entry.usd
-            joules = reservation.joules if entry.joules is None else entry.joules
+        known = (0.0,) * len(SPENT) if entry is None else (entry.tokens, entry.usd, entry.joules)
         for account in self.chain():
             account.outstanding -= 1
-            account.reserved["tokens"] -= reservation.tokens
-            account.reserved["usd"] -= reservation.usd or 0.0
-            account.reserved["joules"] -= reservation.joules or 0.0
-            account.spent["tokens"] += tokens
-            account.spent["usd"] += usd or 0.0
-            account.spent["joules"] += joules or 0.0
+            for name, held, amount in zip(SPENT, reservation, known, strict=True):
+                account.reserved[name] -= held or 0.0
+                account.spent[name] += (held if amount is None else amount) or 0.0
             if account.outstanding == 0:  # rounding must not accumulate over thousands of calls
                 account.reserved = dict.fromkeys(SPENT, 0.0)
 
