@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import log
 from time import monotonic
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Literal, Self
 from zlib import crc32
 
 from outthink.core.errors import BadInput
@@ -44,25 +44,7 @@ def preference(prefix: int, seed: int, weight: float) -> float:
     return -weight / log(((mixed ^ mixed >> 31) + 1) / (_WORD + 2))
 
 
-class Loaded(Protocol):
-    """What the choice looks at."""
-
-    active: int
-    """Calls in flight."""
-    weight: float
-    """Its share."""
-    inverse: float
-    """1 / weight."""
-    passed: float
-    """Calls it has had, divided by its weight."""
-    seed: int
-    """Its number in the hash."""
-
-
-L = TypeVar("L", bound=Loaded)
-
-
-def least_busy(available: Sequence[L]) -> L:
+def least_busy(available: Sequence[Backend]) -> Backend:
     """The fewest calls in flight for its weight; of equals the one that has had the fewest."""
     best = available[0]
     load, passed = best.active * best.inverse, best.passed
@@ -73,7 +55,7 @@ def least_busy(available: Sequence[L]) -> L:
     return best
 
 
-def preferred(available: Sequence[L], prefix: int, overload: float, slack: int) -> L:
+def preferred(available: Sequence[Backend], prefix: int, overload: float, slack: int) -> Backend:
     """The first in the prompt's order of preference that is not overloaded (consistent hashing with bounded loads).
 
     A backend is overloaded where one more call would bring it above `slack` calls and above `overload`
