@@ -360,18 +360,16 @@ class ServerErrors:
                 f"cannot fit the request into the model's context{sizes}; shorten the prompt or lower max_tokens",
                 fatal=True,
             )
-        if status in (401, 403) and not self._secrets:
-            return self.error(
-                f"wants an API key ({status}{words}), and none was sent: name its variable with --api-key-env, because "
-                "OPENAI_API_KEY goes to OPENAI_BASE_URL alone (api.openai.com where that is unset)",
-                fatal=True,
-            )
         if status in (401, 403):
-            return self.error(
-                f"refused the API key ({status}{words}); set OPENAI_API_KEY or name another "
-                "variable with --api-key-env",
-                fatal=True,
+            text = (
+                f"refused the API key ({status}{words}); set OPENAI_API_KEY or name another variable with --api-key-env"
             )
+            if not self._secrets:
+                text = (
+                    f"wants an API key ({status}{words}), and none was sent: name its variable with --api-key-env, "
+                    "because OPENAI_API_KEY goes to OPENAI_BASE_URL alone (api.openai.com where that is unset)"
+                )
+            return self.error(text, fatal=True)
         if status == 404:
             named = f"model {model!r} or " if model else ""
             return self.error(
