@@ -33,17 +33,9 @@ PAGE, LONGEST = 50, 200
 _WORDS = ("text", "key", "model", "strategy", "stopped")
 _TIMES = ("since", "until")
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 GUARD = {
     "content-security-policy": POLICY,
