@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from outthink.cli.options import (
     passing_bar,
     print_plot,
     refuse_unwritable,
+    say,
     write_whole,
 )
 from outthink.core.errors import BadInput
@@ -90,9 +90,6 @@ def _calibrate(chosen: argparse.Namespace) -> int:
 def _check(chosen: argparse.Namespace) -> int:
     from outthink.controller.policy.artefact import Policy
     from outthink.evaluation.compare import check
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr)
 
     policy = Policy.load(chosen.check)
     report = check(policy, chosen.traces, orders=chosen.orders, problems=chosen.problems, say=say)

@@ -72,9 +72,8 @@ async def _server(chosen: argparse.Namespace) -> tuple[str, list[tuple[str, str,
         report = await examine(engine)
     finally:
         await engine.aclose()
-    rows = [(finding.name, finding.state, finding.detail) for finding in report.findings]
     about = f"{report.url} · {report.model} · {report.requests} requests, {report.seconds:.1f} s"
-    return about, [(str(name), str(state), detail) for name, state, detail in rows]
+    return about, [(finding.name, str(finding.state), finding.detail) for finding in report.findings]
 
 
 def _installation(chosen: argparse.Namespace) -> tuple[str, list[tuple[str, str, str]]]:

@@ -40,12 +40,10 @@ class Weights:
     Args:
         parameters: weights read per token.
         elements: of all tensors, input embedding and unused experts included; None where only shapes are known.
-        told_by: the file that says so.
     """
 
     parameters: int
     elements: int | None
-    told_by: Path
 
 
 def read_weights(path: Path) -> Weights:
@@ -54,14 +52,14 @@ def read_weights(path: Path) -> Weights:
         if files := sorted(path.glob("*.safetensors")):
             return _of_tensors(path, files)
         if (config := path / "config.json").is_file():
-            return Weights(count_by_config(_json(config), str(config)), None, config)
+            return Weights(count_by_config(_json(config), str(config)), None)
         raise BadInput("model", str(path), "holds no weights and no config.json", _REMEDY)
     if path.suffix == ".safetensors":
         return _of_tensors(path.parent, [path])
     if path.suffix == ".json":
-        return Weights(count_by_config(_json(path), str(path)), None, path)
+        return Weights(count_by_config(_json(path), str(path)), None)
     info = read_gguf(path)
-    return Weights(info.parameters, info.elements, path)
+    return Weights(info.parameters, info.elements)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -102,7 +100,7 @@ def _of_tensors(folder: Path, files: list[Path]) -> Weights:
             problem = "has experts, and no config.json says how many of them are used"
             raise BadInput("model", str(folder), problem, "put its config.json beside it")
         idle = experts * (number - used) // number
-    return Weights(elements - idle - (embedding if head else 0), elements, files[0])
+    return Weights(elements - idle - (embedding if head else 0), elements)
 
 
 def _header(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
