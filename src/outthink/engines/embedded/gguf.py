@@ -122,7 +122,7 @@ def read_gguf(path: str | Path) -> GGUFInfo:
     path = Path(path)
     try:
         size = os.stat(path).st_size
-        with path.open("rb") as file:
+        with path.open("rb", buffering=_PIECE) as file:
             return _read(file, path, size)
     except FileNotFoundError:
         raise BadInput("model", str(path), "does not exist", _REMEDY) from None
@@ -285,37 +285,26 @@ class _Broken(Exception):
 
 
 class _Cursor:
-    """Reads onwards through a file, a mebibyte at a time; its end is a `_Cut`, however much is asked for."""
+    """Reads onwards through a file; its end is a `_Cut`, however much is asked for."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file, self._size = file, size
-        self._data, self._start, self._at = b"", 0, 0
+        self._file, self._size, self.position = file, size, 0
 
-    @property
-    def position(self) -> int:
-        return self._start + self._at
+    def _advance(self, count: int) -> None:
+        if count > self._size - self.position:
+            raise _Cut
+        self.position += count
 
     def take(self, count: int) -> bytes:
-        if count > self._size - self.position:
+        self._advance(count)
+        taken = self._file.read(count)
+        if len(taken) < count:
             raise _Cut
-        if self._at + count > len(self._data):
-            self._start += self._at
-            self._data = self._data[self._at :] + self._file.read(max(count, _PIECE))
-            self._at = 0
-            if count > len(self._data):
-                raise _Cut
-        self._at += count
-        return self._data[self._at - count : self._at]
+        return taken
 
     def skip(self, count: int) -> None:
-        if count > self._size - self.position:
-            raise _Cut
-        if self._at + count <= len(self._data):
-            self._at += count
-            return
-        self._start += self._at + count
-        self._file.seek(self._start)
-        self._data, self._at = b"", 0
+        self._advance(count)
+        self._file.seek(self.position)
 
     def number(self, code: str) -> int:
         value: int = struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
