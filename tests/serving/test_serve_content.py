@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -172,11 +173,21 @@ def test_what_is_too_old_is_gone_as_if_it_had_been_deleted(tmp_path: Path) -> No
         kept(backend, tmp_path, logs_content=True) as running,
     ):
         number = running.proxy.chat("outthink/single", PROMPT).headers["x-outthink-receipt"]
-        ledger: Any = running.proxy.ledger
-        running.proxy.do(ledger.prune(time.time() + 1, content_only=True))
-        receipt = running.proxy.get(f"/v1/receipts/{number}").json
-        assert (receipt["receipt"]["answer"], receipt["stopped"]) == (None, "finished")
-        until(lambda: ANSWER.encode() not in running.disk())
+    later, url = time.time() + 31 * 86_400, f"sqlite:///{tmp_path}/ledger.db"
+    ledger = open_durable(url, Rules(logs_content=True), spool=tmp_path / "spool", clock=lambda: later)
+
+    async def looked() -> RequestRecord | None:
+        await ledger.open()
+        await ledger.forget("")  # the round of upkeep that follows opening has run when this has
+        found = await ledger.receipt(number)
+        await ledger.close()
+        return found
+
+    record = asyncio.run(looked())
+    assert record is not None
+    assert record.receipt is not None
+    assert (record.receipt["answer"], record.stopped) == (None, "finished")
+    assert ANSWER.encode() not in running.disk()
 
 
 def test_deleting_waits_for_those_who_read(tmp_path: Path) -> None:

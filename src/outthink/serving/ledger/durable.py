@@ -299,10 +299,6 @@ class DurableLedger:
         """All keys, oldest first."""
         return list((await self._reader.ask(queries.stored)).values())
 
-    async def prune(self, older_than: float, *, content_only: bool = False) -> int:
-        """Delete what began before a moment (seconds since the epoch); returns rows deleted. Sums by day stay."""
-        return await self._write(lambda database: queries.prune(database, older_than, content_only=content_only))
-
     async def forget(self, request_id: str) -> bool:
         """Delete the content that is stored of a request; its receipt stays."""
         return await self._write(lambda database: queries.forget(database, request_id))

@@ -11,7 +11,6 @@ import json
 import queue
 import secrets
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -106,17 +105,6 @@ def spend(database: Database, group_by: GroupBy, since: float | None, until: flo
 _ROWS = 1000
 
 
-def prune(database: Database, older_than: float, *, content_only: bool = False) -> int:
-    """Delete what began before a moment (seconds since the epoch), a piece a transaction; returns requests deleted.
-
-    Sums by day stay: they hold no request. `content_only` deletes stored prompts and replies and keeps receipts.
-    """
-    deleted = _pieces(database, "contents", "stored", older_than)
-    if not content_only:
-        deleted = _pieces(database, "requests", "started", older_than)
-    return deleted
-
-
 def forget(database: Database, request_id: str) -> bool:
     """Delete what is stored of a request's content, also within its receipt, and from the file; the receipt stays."""
     database.begin([])
@@ -146,14 +134,6 @@ def _strip(database: Database, ids: Sequence[str]) -> int:
         database.execute("UPDATE requests SET error = NULL, record = ? WHERE id = ?", (packed(record).decode(), number))
         changed += 1
     return changed
-
-
-def _pieces(database: Database, table: str, column: str, before: float) -> int:
-    deleted = 0
-    while done := delete_piece(database, table, column, before):
-        deleted += done
-        time.sleep(0.01)  # others want to write too
-    return deleted
 
 
 def delete_piece(database: Database, table: str, column: str, before: float, number: str = "id") -> int:
