@@ -27,11 +27,11 @@ from outthink.serving.bounds.checked import LONG
 from outthink.serving.chat.backends import Backends
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.forward.ceilings import CappedRequest, cap_request, known_bound, named_once
-from outthink.serving.forward.replies import Passage, complete, deliver, discard, forward_stream
+from outthink.serving.forward.replies import Passage, complete, deliver, forward_stream
 from outthink.serving.inbound.connections import ClientConnection
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.failover import Failover, Turn, take_turn
-from outthink.serving.pool.transport import AiohttpResponse, Reply, Whole
+from outthink.serving.pool.transport import AiohttpResponse, Whole
 from outthink.serving.protocols import Idempotency, Key
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Forwarder:
         prefix, seconds = zlib.crc32(passed.content[:512]), self._backends.queue_seconds
         failover = Failover(self.app.pool, account.model, prefix, key=account.key.id, queue_seconds=seconds)
         try:
-            reply, lease = await failover.send(partial(self._send, passed), discard=discard, complete=complete)
+            reply, lease = await failover.send(partial(self._send, passed), complete=complete)
         finally:
             if passed.grows:
                 self._growing.release()
@@ -208,19 +208,19 @@ class Forwarder:
             else:
                 await reply.aclose()
 
-    def _send(self, passed: _PassedRequest, lease: BackendLease) -> Awaitable[Reply]:
+    def _send(self, passed: _PassedRequest, lease: BackendLease) -> Awaitable[Response]:
         """Send it to a backend, under the name that its length has there."""
         passed.sent = True
         if passed.lengths is not None and (name := passed.lengths.get(lease.url)) is not None:
             return self._send_renamed(passed, lease, name)
         return self._send_as(passed.content, passed, lease)
 
-    async def _send_renamed(self, passed: _PassedRequest, lease: BackendLease, name: str) -> Reply:
+    async def _send_renamed(self, passed: _PassedRequest, lease: BackendLease, name: str) -> Response:
         given, long = (passed.content, name), len(passed.content) > _LONG
         sent = await asyncio.to_thread(with_length_name, *given) if long else with_length_name(*given)
         return await self._send_as(sent, passed, lease)
 
-    def _send_as(self, sent: bytes, passed: _PassedRequest, lease: BackendLease) -> Awaitable[Reply]:
+    def _send_as(self, sent: bytes, passed: _PassedRequest, lease: BackendLease) -> Awaitable[Response]:
         url, headers = lease.url + passed.path[3:], {**passed.headers, **lease.headers}  # it ends in /v1
         if passed.account.stream:
             return self.app.wire.open("POST", url, headers, sent, self._timeouts)

@@ -18,13 +18,13 @@ from outthink.economics.tariff import Tariff
 from outthink.http.errors import OUTWAITED, REDIRECTED, ErrorBody, failed_choice, failure_in, without_private
 from outthink.http.events import BOM, LONG, is_html
 from outthink.http.fields import JsonDict, decode
-from outthink.http.transport import Response, TransportFault, read_to_end
+from outthink.http.transport import Response, TransportFault
 from outthink.http.usage import UNKNOWN, ReplyUsage, Usage, read_count
 from outthink.serving.accounting import Account
 from outthink.serving.failure import Failure, backend_auth, failure_of
 from outthink.serving.forward.stream import EventReader
 from outthink.serving.pool.backend import BackendLease
-from outthink.serving.pool.transport import Reply, Whole, paced, write_paced
+from outthink.serving.pool.transport import Whole, paced, write_paced
 from outthink.serving.protocols import RequestRecord
 
 # Whether a client could read what a backend has answered, and the error object where it could not. Only both
@@ -49,7 +49,7 @@ def _comes_whole(headers: Mapping[str, str]) -> bool:
     return headers.get("content-type", "").startswith(("application/json", "text/html"))
 
 
-def is_garbled(reply: Reply) -> bool:
+def is_garbled(reply: Response) -> bool:
     """Whether a whole reply that says that all is well is none."""
     if not isinstance(reply, Whole) or reply.status >= 400:
         return False
@@ -104,21 +104,11 @@ def begins_events(piece: bytes) -> bool:
     return any(start.startswith(word) or word.startswith(start) for word in _EVENTS)
 
 
-async def discard(reply: Reply) -> None:
-    if not isinstance(reply, Whole):
-        await reply.aclose()
-
-
-async def complete(reply: Reply) -> Reply:
+async def complete(reply: Response) -> Response:
     """A refusal, read to its end, or its beginning where it is long or breaks off; other replies as they come."""
     if isinstance(reply, Whole) or reply.status < 300:
         return reply
-    return await _rest(reply, b"")
-
-
-async def _rest(reply: Response, content: bytes) -> Whole:
-    content, _ = await read_to_end(reply, _MOST, content)  # where its end is missing, that shows
-    return Whole(reply.status, reply.headers, content)
+    return await Whole.of(reply, _MOST)
 
 
 @dataclass(slots=True)
@@ -385,7 +375,7 @@ class _Passing:
 
     async def _deliver(self, piece: bytes) -> web.Response:
         """A reply that turns out not to come in events."""
-        return await deliver(await _rest(self._reply, piece), self._passage)
+        return await deliver(await Whole.of(self._reply, _MOST, piece), self._passage)
 
     async def _linger(self) -> None:
         """What a backend sends behind the event that ends a response; many keep the connection open instead."""

@@ -12,10 +12,10 @@ from typing import Generic, NamedTuple, TypeVar
 
 from outthink.core.errors import EngineError
 from outthink.http.errors import refused_unread, retry_after
-from outthink.http.transport import TransportFault
+from outthink.http.transport import Response, TransportFault
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.pool import BackendPool, Full, NoBackend, Resting
-from outthink.serving.pool.transport import Read, Reply, Whole
+from outthink.serving.pool.transport import Whole
 from outthink.session.runner import Places
 
 _FAILED = frozenset({429, 500, 502, 503, 504})
@@ -38,7 +38,7 @@ class KeyRefused(EngineError):
         self.status, self.backend = status, backend
 
 
-R = TypeVar("R", bound=Reply)
+R = TypeVar("R", bound=Response)
 
 
 class Attempt(NamedTuple, Generic[R]):
@@ -80,16 +80,15 @@ class Failover:
         self,
         send: Callable[[BackendLease], Awaitable[R]],
         *,
-        discard: Callable[[R], Awaitable[None]] | None = None,
-        complete: Callable[[R], Awaitable[R]] | None = None,
+        complete: Callable[[R], Awaitable[R]],
         brief: bool = False,
     ) -> Attempt[R]:
         """The reply, of the first backend that does not refuse. Raises TransportFault, KeyRefused or NoBackend.
 
         Args:
             send: sends the request to a backend.
-            discard: closes a reply that nobody reads.
-            complete: reads a refusal or redirection to its end: only the whole of it tells whether the call was begun.
+            complete: reads a refusal or redirection to its end, and closes it: only the whole of it tells whether the
+                call was begun, and nobody reads one that is not handed on.
             brief: the request generates nothing, so it takes no place and says nothing about the backend but faults.
         """
         refusals, unsent = _REFUSALS, max(_REFUSALS, len(self._pool.urls(self._model)))
@@ -104,7 +103,7 @@ class Failover:
             try:
                 try:
                     reply = await send(lease)
-                    if complete is not None and reply.status >= 300:
+                    if reply.status >= 300:
                         reply = await complete(reply)
                 except TransportFault as fault:
                     lease.report(ok=False)
@@ -116,17 +115,13 @@ class Failover:
                     if not brief and reply.status >= 400:  # who reads a success reports what is in it
                         lease.report(ok=reply.status not in _FAILED, status=reply.status, retry_after=wait)
                         if reply.status in REFUSED:
-                            if discard is not None:
-                                await discard(reply)
                             raise KeyRefused(reply.status, lease.url)
-                        content = reply.content if isinstance(reply, Whole | Read) else b""
+                        content = reply.content if isinstance(reply, Whole) else b""
                         if refused_unread(reply.status, reply.headers, content):
                             refusals -= 1
                             pause = self._pause(lease, wait) if refusals else None
                     if pause is None:
                         return Attempt(reply, lease)
-                    if discard is not None:
-                        await discard(reply)
             except BaseException:
                 lease.close()
                 raise

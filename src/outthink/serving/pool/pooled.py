@@ -19,7 +19,7 @@ from outthink.http.transport import Body, Parts, Response, Timeouts, TransportFa
 from outthink.serving.pool.backend import BackendLease
 from outthink.serving.pool.failover import REFUSED, Failover, KeyRefused, Turn, take_turn
 from outthink.serving.pool.pool import Full, NoBackend
-from outthink.serving.pool.transport import AiohttpTransport, Read
+from outthink.serving.pool.transport import AiohttpTransport, Whole
 from outthink.session.runner import Places
 
 ROOT = "http://backend.invalid"
@@ -74,7 +74,7 @@ class PooledTransport:
             except Full as full:
                 raise EngineError(str(full), again=False) from full
         try:
-            reply, lease = await self._failover.send(send, discard=_close, complete=_complete, brief=not generates)
+            reply, lease = await self._failover.send(send, complete=_complete, brief=not generates)
         except BaseException as error:
             if generates:
                 self._places.give(self._turn)
@@ -89,13 +89,9 @@ class PooledTransport:
         """Nothing of its own to close: connections belong to the proxy."""
 
 
-async def _close(reply: Response) -> None:
-    await reply.aclose()
-
-
 async def _complete(reply: Response) -> Response:
     """A refusal whole: what it says tells whether the call was begun."""
-    return reply if reply.status < 400 else await Read.of(reply)
+    return reply if reply.status < 400 else await Whole.of(reply)
 
 
 class PlacedResponse:

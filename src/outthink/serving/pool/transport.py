@@ -10,7 +10,6 @@ import asyncio
 import select
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from time import monotonic
 from typing import Any, Self
@@ -36,19 +35,6 @@ from outthink.workers.fairness import Rounds
 
 _IDLE = 4.0  # seconds; uvicorn closes idle connections after 5, and losing that race costs a request
 _STALE = 3  # connections in a row that may turn out to have been closed while they were idle
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A reply that was read whole. Header names are lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-
-
-Reply = Response | Whole
-"""What a backend answers, as it comes or whole."""
 _MOST = 1 << 20  # bytes of a refusal that are read
 _LONGEST = 128 << 20  # bytes of a whole reply; 2,000 long embeddings are as many
 _FREE = 1 << 20  # bytes of a whole reply that need no room, and by which room is taken where its length is not told
@@ -56,17 +42,17 @@ Room = Callable[[int, bool], Awaitable[None]]
 """Waits until so many more bytes of a reply may be held; whether its length is known."""
 
 
-class Read(Response):
-    """A refusal that was read to its end, or as far as it came, for those who take replies as they come."""
+class Whole(Response):
+    """A reply that was read whole, or as far as it came. Header names are lower case."""
 
     def __init__(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
         self.status, self.headers, self.content = status, headers, content
         self._left = content
 
     @classmethod
-    async def of(cls, reply: Response) -> Read:
-        """Read a reply and close it."""
-        content, _ = await read_to_end(reply, _MOST)  # its status says more than that its text was cut off
+    async def of(cls, reply: Response, most: int = _MOST, begun: bytes = b"") -> Whole:
+        """Read a reply and close it; where its text was cut off, its status says more than that."""
+        content, _ = await read_to_end(reply, most, begun)
         return cls(reply.status, reply.headers, content)
 
     async def __anext__(self) -> bytes:
