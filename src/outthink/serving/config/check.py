@@ -6,8 +6,9 @@ Knows: the proxy's parts from outside, and what each of them needs. Listens nowh
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,11 +16,12 @@ from outthink.controller.decide import read_router
 from outthink.controller.plugins import load_plugins
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.router.chooser import pairs_of
-from outthink.core.errors import OutthinkError
+from outthink.core.errors import OutthinkError, Unsupported
 from outthink.core.plugins import install_hint, load, missing
 from outthink.engines.embedded import find_model, read_gguf
 from outthink.http.errors import masked_url
 from outthink.serving.config.config import Config
+from outthink.serving.config.sections import BackendConfig
 from outthink.serving.guard import Guard
 from outthink.serving.ledger import LedgerAddress, open_ledger
 from outthink.serving.ledger.sqlite import SqliteDatabase
@@ -44,84 +46,74 @@ async def check(config: Config) -> AsyncIterator[ConfigFinding]:
     """Findings, one after the other."""
     async for finding in _backends(config):
         yield finding
-    yield _policy("policy", config.policy.file)
+    yield _found("policy", lambda: _policy(config.policy.file))
     if config.policy.shadow is not None:
-        yield _policy("shadow policy", config.policy.shadow)
+        yield _found("shadow policy", lambda: _policy(config.policy.shadow))
     if config.router.file is not None:
-        yield _router(config)
+        yield _found("router", lambda: _router(config))
     yield await _ledger(config)
     for finding in (*_watching(config), *_plugins()):
         yield finding
 
 
+def _found(what: str, look: Callable[[], str]) -> ConfigFinding:
+    """What a look at something says of it, or why it cannot be used."""
+    try:
+        return ConfigFinding(what, True, look())
+    except OutthinkError as error:
+        return ConfigFinding(what, False, str(error))
+
+
 async def _backends(config: Config) -> AsyncIterator[ConfigFinding]:
     settings = []
     for configured in config.backends:
-        if configured.plugin is not None:
-            yield _plugged(configured.url, configured.plugin)
-            continue
+        what = f"backend {masked_url(configured.url)}"
         if configured.local:
-            yield _own(configured.url)
+            yield _found(what, partial(_local, configured))
             continue
         try:
             settings.append(configured.settings(configured.secret(config.variables)))
         except OutthinkError as error:
-            yield ConfigFinding(f"backend {masked_url(configured.url)}", False, str(error))
+            yield ConfigFinding(what, False, str(error))
     wire = AiohttpTransport()
     pool = BackendPool(wire, settings, config.pool)
     try:
         await pool.start()
         for backend in pool.backends:
             healthy = backend.health == "up"
-            what = f"serves {', '.join(backend.models)}" if healthy else str(backend.trouble)
-            yield ConfigFinding(f"backend {backend.url}", healthy, what)
+            message = f"serves {', '.join(backend.models)}" if healthy else str(backend.trouble)
+            yield ConfigFinding(f"backend {backend.url}", healthy, message)
     finally:
         await pool.stop()
         await wire.aclose()
 
 
-def _own(model: str) -> ConfigFinding:
-    """A model that would run in a child process of ours."""
-    what = f"backend {model}"
+def _local(backend: BackendConfig) -> str:
+    """A model that would run in a child process of ours, or an engine that a plugin would make; neither is started."""
+    if backend.plugin is not None:
+        load("engines", backend.plugin)
+        return "a plugin's engine would run here"
     if missing("local"):
-        return ConfigFinding(what, False, f"needs llama.cpp; {install_hint('local')}")
-    if model == "embedded":
-        return ConfigFinding(what, True, "would run here" if find_model() else "is fetched by the first start")
-    try:
-        read_gguf(model)
-    except OutthinkError as error:
-        return ConfigFinding(what, False, str(error))
-    return ConfigFinding(what, True, "would run here")
+        raise Unsupported(f"needs llama.cpp; {install_hint('local')}")
+    if backend.url == "embedded":
+        return "would run here" if find_model() else "is fetched by the first start"
+    read_gguf(backend.url)
+    return "would run here"
 
 
-def _plugged(url: str, scheme: str) -> ConfigFinding:
-    """An engine that a plugin would make; it is loaded, but not asked for one."""
-    try:
-        load("engines", scheme)
-    except OutthinkError as error:
-        return ConfigFinding(f"backend {masked_url(url)}", False, str(error))
-    return ConfigFinding(f"backend {masked_url(url)}", True, "a plugin's engine would run here")
-
-
-def _policy(what: str, file: Path | None) -> ConfigFinding:
+def _policy(file: Path | None) -> str:
     if file is None:
-        return ConfigFinding(what, True, "none; outthink/auto goes by rules that need no calibration")
-    try:
-        return ConfigFinding(what, True, f"{Policy.load(file).id} ({file})")
-    except OutthinkError as error:
-        return ConfigFinding(what, False, str(error))
+        return "none; outthink/auto goes by rules that need no calibration"
+    return f"{Policy.load(file).id} ({file})"
 
 
-def _router(config: Config) -> ConfigFinding:
-    try:
-        files = [file for file in (config.policy.file, config.policy.shadow) if file is not None]
-        names = pairs_of("router.map", config.router.map)
-        policies = [Policy.load(file) for file in files]
-        chooser = read_router(config.router.file, names, config.router.operating_point, policies=policies)
-    except OutthinkError as error:
-        return ConfigFinding("router", False, str(error))
+def _router(config: Config) -> str:
+    files = [file for file in (config.policy.file, config.policy.shadow) if file is not None]
+    names = pairs_of("router.map", config.router.map)
+    policies = [Policy.load(file) for file in files]
+    chooser = read_router(config.router.file, names, config.router.operating_point, policies=policies)
     assert chooser is not None
-    return ConfigFinding("router", True, f"{chooser.predictor.id[:12]} among {', '.join(chooser.names.values())}")
+    return f"{chooser.predictor.id[:12]} among {', '.join(chooser.names.values())}"
 
 
 def _watching(config: Config) -> Iterator[ConfigFinding]:
