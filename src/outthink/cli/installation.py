@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import TextWrapper
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from outthink.cli.options import KEY_HELP, chosen_configuration, configuration_arguments
 from outthink.core.errors import OutthinkError
@@ -240,10 +240,6 @@ class ListedModel:
     context: int | None = None
     trouble: str | None = None
 
-    def json(self) -> dict[str, Any]:
-        """Plain values; what is not known is null."""
-        return asdict(self)
-
 
 def models_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
@@ -261,7 +257,7 @@ def run_models(chosen: argparse.Namespace) -> int:
     named = chosen.model or _known(configuration)
     rows = asyncio.run(_listed(named, configuration, offline=chosen.offline))
     if chosen.json:
-        print(json.dumps([row.json() for row in rows]))
+        print(json.dumps([asdict(row) for row in rows]))
     else:
         _show_models(rows)
     return 0

@@ -90,17 +90,16 @@ def _of_tensors(folder: Path, files: list[Path]) -> Weights:
         if not _BESIDE.search(name)
     }
     elements = sum(counted.values())
-    embedding = sum(count for name, count in counted.items() if _INPUT.search(name))
-    head = any(_HEAD.search(name) for name in counted)
+    headed = any(_HEAD.search(name) for name in counted)  # so that its input embedding is only looked up
+    unread = sum(count for name, count in counted.items() if headed and _INPUT.search(name))
     experts = sum(count for name, count in counted.items() if _EXPERT.search(name))
-    idle = 0
     if experts:
         number, used = _experts(config)
         if not number or not used:
             problem = "has experts, and no config.json says how many of them are used"
             raise BadInput("model", str(folder), problem, "put its config.json beside it")
-        idle = experts * (number - used) // number
-    return Weights(elements - idle - (embedding if head else 0), elements)
+        unread += experts * (number - used) // number
+    return Weights(elements - unread, elements)
 
 
 def _header(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -161,8 +160,8 @@ _USED = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k")
 
 # A configuration alone: families of one shape, whose counts a test compares with the models' own.
 
-_DENSE = ("llama", "mistral", "qwen2", "qwen3")
 _MIXTURES = ("mixtral", "qwen3_moe")
+_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", *_MIXTURES)
 
 
 def count_by_config(config: Mapping[str, Any], source: str) -> int:
@@ -171,8 +170,8 @@ def count_by_config(config: Mapping[str, Any], source: str) -> int:
     Raises BadInput for a family whose formula is not known here, and for one that lacks a size.
     """
     family = config.get("model_type")
-    if family not in (*_DENSE, *_MIXTURES):
-        remedy = f"give its weights, or say them with --parameters; known are {', '.join((*_DENSE, *_MIXTURES))}"
+    if family not in _FAMILIES:
+        remedy = f"give its weights, or say them with --parameters; known are {', '.join(_FAMILIES)}"
         raise BadInput("model", source, f"is of the family {family!r}, whose count it does not tell alone", remedy)
     if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
         raise BadInput("model", source, "mixes layers with experts and without", "give its weights, or --parameters")

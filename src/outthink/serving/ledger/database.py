@@ -100,9 +100,8 @@ def insert(database: Database, head: str, rows: Sequence[Sequence[SqlValue]], ta
     done, at, left = 0, 0, len(rows)
     while left:
         size = min(64, 1 << (left.bit_length() - 1))
-        marks = "(" + ", ".join("?" * len(rows[0])) + ")"
         values = [value for row in rows[at : at + size] for value in row]
-        done += database.execute(f"{head} VALUES {', '.join([marks] * size)} {tail}", values).rowcount
+        done += database.execute(f"{head} VALUES {', '.join([marks(rows[0])] * size)} {tail}", values).rowcount
         at, left = at + size, left - size
     return done
 

@@ -177,8 +177,6 @@ class Writer:
 
     def _together(self, batch: Sequence[Job]) -> list[tuple[Future | None, Any]]:
         """Settlements and reservations in one transaction; one by one if any of them cannot be written."""
-        if not batch:
-            return []
         settlements = [job for job, _ in batch if isinstance(job, Settlement)]
         requests = [job for job, _ in batch if isinstance(job, ReservationRequest)]
         kept = True
