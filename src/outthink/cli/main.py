@@ -49,7 +49,7 @@ VERBS = {
     "train": "train a verifier on recorded samples",
     "calibrate": "learn from recorded samples when more compute pays: a policy for --strategy auto",
     "policy": "show a policy, or how two of them differ",
-    "router": "train and judge a router between a weak and a strong model",
+    "router": "train and judge a router among models",
     "feedback": "tell a log of choices what was right, and see or undo what it has learned",
     "models": "list the models that can be named here, and what is known of them",
     "strategies": "list the strategies and their parameters",

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from outthink.training.prm import TrainingPlan
 
 
-_TRAIN_EPILOG = "needs the extra `train` (README.md); a killed run goes on from its checkpoint when started again"
+_TRAIN_EPILOG = """needs the extra `train`: pip install 'outthink[train]'
+A killed run goes on from its checkpoint when started again."""
 
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
