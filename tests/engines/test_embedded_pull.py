@@ -269,7 +269,7 @@ def test_hub(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
     errors.HfHubHTTPError = HubError  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
-    assert read_gguf(pull("hf:owner/repo@v1/tiny.gguf")).name == "Tiny"
+    assert read_gguf(pull("hf:owner/repo@v1/tiny.gguf")).context == 512
     assert asked == [("owner/repo", "tiny.gguf", "v1")]
     with pytest.raises(EngineError, match="404 no such file"):
         pull("hf:owner/repo/missing.gguf")

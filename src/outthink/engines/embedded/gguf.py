@@ -91,25 +91,17 @@ class GGUFInfo:
 
     Args:
         path: the file.
-        version: of the format.
-        architecture: as llama.cpp names it, for example `llama`.
-        name: what its makers call the model, None if they do not say.
         context: tokens that the model was trained for.
         parameters: weights read per token (docs/contracts.md, Counting): the output head included, the input
             embedding only where it is the head too, of experts those that a token passes through.
         elements: of all tensors.
-        size: bytes of the file.
         shape: sizes of its layers.
     """
 
     path: Path
-    version: int
-    architecture: str
-    name: str | None
     context: int
     parameters: int
     elements: int
-    size: int
     shape: ModelShape
 
 
@@ -159,17 +151,12 @@ def _read(file: BinaryIO, path: Path, size: int) -> GGUFInfo:
         raise _Broken(f"alignment {alignment}")
     if -(-cursor.position // alignment) * alignment + tensors.reach > size:
         raise _Cut
-    name = metadata.get("general.name")
     shape = _shape(metadata, architecture, tensors.vocabulary)
     return GGUFInfo(
         path=path,
-        version=version,
-        architecture=architecture,
-        name=name if isinstance(name, str) else None,
         context=context,
         parameters=tensors.read_per_token(shape),
         elements=tensors.elements,
-        size=size,
         shape=shape,
     )
 
