@@ -25,6 +25,9 @@ from outthink.session.calls import Arrived, RunningCall, byte_bound, said
 from outthink.session.runner import HostSession, Job, Places, Readers, Runner, Work
 
 T = TypeVar("T")
+_GRACE = 0.15
+"""Seconds that cancelled calls get to close their connections, and late ones a third of it: within the 0.25 s after a
+deadline of docs/contracts.md."""
 _LONG = 1 << 16
 """Letters of a completion that are looked at beside the event loop."""
 
@@ -44,21 +47,13 @@ class LiveRunner(Runner):
 
     Args:
         places: shared by the requests that use one engine side by side, who take turns; None where there is one.
-        grace: seconds that cancelled calls get to close their connections.
         beside: a runner of the same request on another engine.
     """
 
     hand_driven = False
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        places: Places | None = None,
-        grace: float = 0.15,  # and a third of it for late ones: within the 0.25 s after a deadline of docs/contracts.md
-        beside: LiveRunner | None = None,
-    ) -> None:
-        self.engine, self.grace = engine, grace
+    def __init__(self, engine: Engine, *, places: Places | None = None, beside: LiveRunner | None = None) -> None:
+        self.engine = engine
         self._common: Common = beside._common if beside else Common()
         self._others: list[LiveRunner] = []
         """Those that were made beside this one."""
@@ -207,13 +202,13 @@ class LiveRunner(Runner):
             task.cancel()
         tasks = {*self._tasks.values(), *others}
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self.grace)
+            _, late = await asyncio.wait(tasks, timeout=_GRACE)
             # The first cancellation lets a call count what came, which asks the server again; the second ends that.
             late |= set(self._asking.values())
             for task in late:
                 task.cancel()
             if late:
-                await asyncio.wait(late, timeout=self.grace / 3)
+                await asyncio.wait(late, timeout=_GRACE / 3)
         # An engine that does not let go must not hold up the deadline: its calls are settled with what is known.
         for running in list(self._tasks):
             if not running.settled:
@@ -352,7 +347,7 @@ class LiveRunner(Runner):
             return
         try:
             # Counting asks the server, and has to end before `_drain` stops waiting.
-            async with asyncio.timeout(self.grace / 2):
+            async with asyncio.timeout(_GRACE / 2):
                 key = (id(running.call.messages), running.call.prefix)
                 if self._prompt_of(running) is None and key not in self._counts:
                     await asyncio.shield(self._ask(key, running.call))  # others may wait for it longer
