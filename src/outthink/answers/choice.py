@@ -14,7 +14,7 @@ import unicodedata
 from dataclasses import dataclass, field
 
 from outthink.answers.choice_words import WORDS, mark, marked_phrases
-from outthink.answers.reading import Reading, closing
+from outthink.answers.reading import UNREADABLE, Reading, closing, told
 
 # How letters are spelled.
 
@@ -435,6 +435,5 @@ def read_choice(text: str) -> Reading:
     boxes = [decided for box in _last_boxes(text) if (decided := _decided(box.strip())) is not None]
     if boxes:
         letters = {letter for letter, _ in boxes}
-        return Reading(letters.pop(), "boxed") if len(letters) == 1 and "" not in letters else Reading(None, "none")
-    letter, rule = _decided(text) or ("", "none")
-    return Reading(letter, rule) if letter else Reading(None, "none")
+        return told(letters.pop(), "boxed") if len(letters) == 1 else UNREADABLE
+    return told(*(_decided(text) or ("", "none")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from outthink.answers.literal import GAP, LONGEST, MONEY, numbers, plain, priced, shown, value_of_match
-from outthink.answers.reading import JOINER, OR, Reading, first, offered, sentence
+from outthink.answers.reading import JOINER, OR, Reading, placed, sentence, told
 
 _DOUBT = ""  # of a text that holds an answer which cannot be told: nothing else is guessed in its place
 
@@ -187,4 +187,4 @@ def _in_list(line: str, match: re.Match[str]) -> bool:
 
 def read_number(text: str) -> Reading:
     """Read a number: boxed (the last number in the box), stated, or the last one of the text."""
-    return first(offered(text, boxed_number, stated_number, last_number, "last-number"))
+    return told(*(placed(text, boxed_number, stated_number) or (last_number(text), "last-number")))

@@ -14,7 +14,7 @@ from outthink.answers.choice import read_choice
 from outthink.answers.literal import value_of
 from outthink.answers.math.formulas import light
 from outthink.answers.number import read_number
-from outthink.answers.reading import IN_PLACE, Reading, hashed, last_boxed
+from outthink.answers.reading import IN_PLACE, UNREADABLE, Reading, hashed, last_boxed, told
 from outthink.answers.text import read_json, read_text
 from outthink.core.errors import BadInput
 from outthink.core.request import AnswerKind, AnswerReader, answer_named
@@ -30,7 +30,6 @@ _KINDS: dict[str, Callable[[str], Reading]] = {
     "text": read_text,
 }
 _LAST = 64 * 1024  # characters from the end that are read
-_UNREADABLE = Reading(None, "none")
 
 
 class LocalReader(Protocol):
@@ -62,12 +61,12 @@ class SpokenReader:
             import asyncio  # on first use: it takes 20 ms to import
 
             said = await asyncio.to_thread(visible, text)
-        return _UNREADABLE if said is None else await self._reader.read(said[-_LAST:])
+        return UNREADABLE if said is None else await self._reader.read(said[-_LAST:])
 
     def read_now(self, text: str) -> Reading:
         """Read one completion."""
         said = visible(text)
-        return _UNREADABLE if said is None else self._reader.read_now(said[-_LAST:])
+        return UNREADABLE if said is None else self._reader.read_now(said[-_LAST:])
 
 
 class KindReader:
@@ -100,8 +99,8 @@ def read_plain(kind: str, text: str) -> list[str | None]:
     return [reading.answer, reading.rule]
 
 
-def _reading(told: list[str | None] | None) -> Reading:
-    return _UNREADABLE if told is None else Reading(told[0], told[1] or "none")
+def _reading(value: list[str | None] | None) -> Reading:
+    return UNREADABLE if value is None else Reading(value[0], value[1] or "none")
 
 
 class AwaitedFunction(ABC):
@@ -126,8 +125,7 @@ class FunctionReader:
         """Read one completion."""
         if not isinstance(self._function, AwaitedFunction):
             return self.read_now(text)
-        answer = await self._function.later(text)
-        return Reading(answer, "function") if answer else _UNREADABLE
+        return told(await self._function.later(text), "function")
 
     def read_now(self, text: str) -> Reading:
         """Read one completion."""
@@ -136,7 +134,7 @@ class FunctionReader:
         except Exception:  # noqa: BLE001 - the user's code: its failure is an unreadable answer, never ours
             return Reading(None, "function-error")
         if answer is None or answer == "":
-            return _UNREADABLE
+            return UNREADABLE
         return Reading(answer, "function") if isinstance(answer, str) else Reading(None, "function-error")
 
 
@@ -185,19 +183,18 @@ def grade(kind: AnswerKind | AnswerReader, answer: str | None, key: str) -> bool
 def grade_many(kind: AnswerKind | AnswerReader, pairs: Iterable[tuple[str | None, str]]) -> list[bool]:
     """`grade` for many (answer, key) pairs, with fewer trips to a worker."""
     results: list[bool] = []
-    asked: list[tuple[int, str, str]] = []
+    places: list[int] = []
+    asked: list[tuple[str, str]] = []
     for place, (answer, key) in enumerate(pairs):
         gold = canonical_key(kind, key)
         canonical = light(answer) if kind == "math" and answer is not None else answer
         results.append(canonical is not None and canonical == gold)
         if kind == "math" and canonical is not None and not results[-1] and not _differ(canonical, gold):
-            asked.append((place, gold, canonical))
-    for start in range(0, len(asked), _BATCH):
-        batch = asked[start : start + _BATCH]
-        for (place, _, _), right in zip(
-            batch, _compare([(gold, canonical) for _, gold, canonical in batch]), strict=True
-        ):
-            results[place] = right
+            places.append(place)
+            asked.append((gold, canonical))
+    compared = (right for start in range(0, len(asked), _BATCH) for right in _compare(asked[start : start + _BATCH]))
+    for place, right in zip(places, compared, strict=True):
+        results[place] = right
     return results
 
 

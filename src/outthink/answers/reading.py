@@ -22,6 +22,8 @@ class Reading:
     rule: str
 
 
+UNREADABLE = Reading(None, "none")
+
 # Where a text states its answer: `the answer is ...`, `Answer: ...`, `#### ...`.
 
 _MOST = 8  # statements looked at, from the end
@@ -174,24 +176,15 @@ Find = Callable[[str], str | None]
 """From a piece of text to the canonical answer in it: None where it holds none, empty where it holds several."""
 
 
-def offered(text: str, boxed: Find, statement: Find, whole: Find, rule: str) -> Iterator[tuple[str, str]]:
-    """At most one (answer, rule) by each rule, the most trusted first: the last box, a statement, the whole text.
-
-    Args:
-        rule: what an answer found by `whole` is said to rest on.
-    """
+def placed(text: str, boxed: Find, statement: Find) -> tuple[str, str] | None:
+    """(answer, rule) of the last box, else of a statement; None where neither gives one."""
     box = last_boxed(text)
     if box is not None and (answer := boxed(box)) is not None:
-        yield answer, "boxed"
-    for piece in stated(text):
-        if (answer := statement(piece)) is not None:
-            yield answer, "answer-is"
-            break
-    if (answer := whole(text)) is not None:
-        yield answer, rule
+        return answer, "boxed"
+    answers = (answer for piece in stated(text) if (answer := statement(piece)) is not None)
+    return next(((answer, "answer-is") for answer in answers), None)
 
 
-def first(offers: Iterator[tuple[str, str]]) -> Reading:
-    """The most trusted offer; several answers are one that cannot be read, not an excuse to guess."""
-    answer, rule = next(offers, ("", "none"))
-    return Reading(answer, rule) if answer else Reading(None, "none")
+def told(answer: str | None, rule: str) -> Reading:
+    """What the most trusted rule gives; several answers are one that cannot be read, not an excuse to guess."""
+    return Reading(answer, rule) if answer else UNREADABLE

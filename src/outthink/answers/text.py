@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
-from outthink.answers.reading import Reading, closing, first, offered, sentence
+from outthink.answers.reading import Reading, closing, placed, sentence, told
 
 _ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _WRAP = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf)|mbox)\s*\{")
@@ -72,9 +72,8 @@ def _tagged(text: str) -> str:
 def read_text(text: str) -> Reading:
     """Read text, or what `<answer>` tags hold: boxed, stated (up to the end of the sentence), or the whole of it."""
     text = _tagged(text)
-    return first(
-        offered(text, canonical_text, lambda piece: canonical_text(sentence(piece)), canonical_text, "whole-text")
-    )
+    found = placed(text, canonical_text, lambda piece: canonical_text(sentence(piece)))
+    return told(*(found or (canonical_text(text), "whole-text")))
 
 
 # JSON.

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-import mpmath
-
 from outthink.answers.literal import value_of
 from outthink.answers.math.form import normal
 from outthink.answers.math.keys import SOFT, key, named, timeout
@@ -21,14 +19,7 @@ _TOLERANCE = Fraction(1, 10**6)  # of a rounded answer, relative
 def _decimal_of(found: str) -> Fraction | None:
     if (exact := value_of(found)) is not None:
         return exact
-    if not found.startswith("r:"):
-        return None
-    number = mpmath.mpf(found[2:])
-    return (
-        Fraction(int(number.man) * (-1 if number < 0 else 1)) * Fraction(2) ** int(number.exp)
-        if number
-        else Fraction(0)
-    )
+    return Fraction(found[2:]) if found.startswith("r:") else None
 
 
 def _rounded(left: str, right: str) -> bool:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import mpmath
 from latex2sympy2_extended import latex2sympy
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 
     from sympy import Basic
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 SOFT = 2  # seconds of processor time for one parse or one comparison
 _POINTS = 3  # at which expressions with unknowns are compared
 
@@ -49,26 +47,21 @@ class _TooLong(Exception):
     """Out of processor time."""
 
 
-def timeout(seconds: float) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """`math_verify.utils.timeout` by processor time; that one sets an alarm on the wall clock.
+@contextmanager
+def timeout(seconds: float) -> Iterator[None]:
+    """`math_verify.utils.timeout`, a decorator, by processor time; that one sets an alarm on the wall clock.
 
     The virtual timer interrupts the interpreter, so that sympy can be left.
     """
-
-    def decorator(function: Callable[P, R]) -> Callable[P, R]:
-        def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            if not hasattr(signal, "setitimer"):
-                return function(*args, **kwargs)
-            signal.signal(signal.SIGVTALRM, _overrun)
-            signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-
-        return limited
-
-    return decorator
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.signal(signal.SIGVTALRM, _overrun)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def _overrun(number: int, frame: FrameType | None) -> None:

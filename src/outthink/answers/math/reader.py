@@ -7,30 +7,17 @@ mathematics: a key that is no plain number is asked of a worker process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 
 from outthink.answers.literal import value_of
 from outthink.answers.math.formulas import first_value, last_value, light
-from outthink.answers.reading import IN_PLACE, Reading, last_boxed, stated
+from outthink.answers.reading import IN_PLACE, UNREADABLE, Reading, placed
 from outthink.workers.pool import WorkerPool, shared
 
 _Key = str | None
 _Wait = Callable[[Future[_Key]], Awaitable[_Key]]
 _KEY = "outthink.answers.math.keys:key"
-
-
-def candidates(text: str) -> Iterator[tuple[str, str]]:
-    """(expression, rule) in the order of the rules; the first one is the answer, empty where it is in doubt."""
-    box = last_boxed(text)
-    if box is not None and (answer := light(box)) is not None:
-        yield answer, "boxed"
-    for piece in stated(text):
-        if (answer := first_value(piece)) is not None:
-            yield answer, "answer-is"
-            break
-    if (last := last_value(text)) is not None:
-        yield last
 
 
 class MathReader:
@@ -61,20 +48,20 @@ class MathReader:
 
     async def _keyed(self, answer: str, rule: str, reply: _Wait) -> Reading:
         if not answer:
-            return Reading(None, "none")
+            return UNREADABLE
         if answer not in self._keys:
             number = value_of(answer) is not None
             self._keys[answer] = answer if number else await reply(self._asked(answer))
         key = self._keys[answer]
-        return Reading(None, "none") if key is None else Reading(self._shown.setdefault(key, answer), rule)
+        return UNREADABLE if key is None else Reading(self._shown.setdefault(key, answer), rule)
 
     def _asked(self, answer: str) -> Future[_Key]:
         return (self._workers or shared()).submit(_KEY, answer, turn=id(self))
 
 
 def _found(text: str) -> tuple[str, str]:
-    # A first answer that cannot be read is unreadable, not an excuse to guess another.
-    return next(candidates(text), ("", "none"))
+    """(expression, rule) by the first rule that gives one, empty where it is in doubt."""
+    return placed(text, light, first_value) or last_value(text) or ("", "none")
 
 
 async def _waited(future: Future[_Key]) -> _Key:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
-from math import gcd, isqrt, lcm
+from math import factorial, gcd, isqrt, lcm
 from typing import TYPE_CHECKING, TypeAlias
 
 import mpmath
@@ -181,11 +181,7 @@ def _factorial(number: Number) -> Number:
     count = _whole(number)
     if not 0 <= count <= 5000:
         raise TooLarge
-    return Fraction(int(mpmath.factorial(count)) if count < 20 else _exact_factorial(count))
-
-
-def _exact_factorial(count: int) -> int:
-    return int(sympy.factorial(count))
+    return Fraction(factorial(count))
 
 
 def _binomial(top: Number, bottom: Number) -> Number:
@@ -230,13 +226,10 @@ def _whole_numbers(combine: Callable[..., int]) -> Callable[..., Number]:
 _FUNCTIONS: dict[str, Callable[..., Number]] = {
     **{name: _of(vars(mpmath)[name]) for name in (
         "sin", "cos", "tan", "sec", "csc", "cot", "asin", "acos", "atan", "acot", "asec", "acsc", "sinh", "cosh",
-        "tanh", "asinh", "acosh", "atanh", "exp", "gamma", "zeta", "erf",
+        "tanh", "asinh", "acosh", "atanh", "exp", "gamma", "zeta", "erf", "arg", "re", "im",
     )},
-    "arg": _of(mpmath.arg),
     "conjugate": _of(mpmath.conj),
-    "re": _of(mpmath.re),
-    "im": _of(mpmath.im),
-    "Abs": lambda number: abs(number),
+    "Abs": abs,
     "log": _logarithm,
     "factorial": _factorial,
     "binomial": _binomial,
