@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 import common
 from outthink.core.errors import Unsupported
-from outthink.verifiers.code import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict, check_code
+from outthink.verifiers.code import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict, check_all
 from outthink.verifiers.code.walls import bubblewrap
 
 sys.path.insert(0, str(common.ROOT / "tests" / "verifiers"))
@@ -44,12 +44,13 @@ def agreement(name: str, every: int, workers: int) -> tuple[dict[str, Any], comm
     rows = pq.read_table(folder() / FILES[name], columns=["problem_id", "sample_idx", "text", "passed"]).to_pylist()
     rows = rows[::every]
     start = time.perf_counter()
-    verdicts = check_code([(known[row["problem_id"]], row["text"]) for row in rows], workers=workers)
+    tasks = [(known[row["problem_id"]], row["text"]) for row in rows]
+    verdicts = asyncio.run(check_all(tasks, CodeSandbox(), workers=workers))
     seconds = time.perf_counter() - start
     apart = []
-    for row, verdict in zip(rows, verdicts, strict=True):
+    for task, row, verdict in zip(tasks, rows, verdicts, strict=True):
         if verdict.passed != row["passed"]:
-            (again,) = check_code([(known[row["problem_id"]], row["text"])], workers=1)
+            (again,) = asyncio.run(check_all([task], CodeSandbox(), workers=1))
             apart.append(
                 {
                     "samples": name,

@@ -10,9 +10,17 @@ import time
 import pytest
 
 from outthink.core.errors import BadInput
-from outthink.verifiers.code import CodeProblem, extract_code
+from outthink.core.text import visible
+from outthink.verifiers.code import CodeProblem
+from outthink.verifiers.code.blocks import find_code
+from outthink.verifiers.code.inside.program import needed
 
 RIGHT = "def f(x):\n    return x\n"
+
+
+def extracted(text: str, entry_point: str) -> str:
+    found = find_code(visible(text) or "", entry_point)
+    return needed(found.code, found.others) + found.code
 
 
 @pytest.mark.parametrize(
@@ -45,7 +53,7 @@ RIGHT = "def f(x):\n    return x\n"
     ],
 )  # fmt: skip
 def test_extraction(text: str, code: str) -> None:
-    assert extract_code(text, "f") == code
+    assert extracted(text, "f") == code
 
 
 @pytest.mark.parametrize(
@@ -61,12 +69,7 @@ def test_extraction(text: str, code: str) -> None:
 )  # fmt: skip
 def test_what_a_block_needs_of_others_is_taken_along(others: str, code: str, taken: str) -> None:
     for text in (f"```\n{others}```\n```\n{code}```\n", f"```\n{code}```\nwith\n```\n{others}```\n"):
-        assert extract_code(text, "f") == taken + code
-
-
-def test_the_prompt_stands_in_front() -> None:
-    problem = CodeProblem("import math\n", "f", "def check(c): pass")
-    assert problem.program("def f(): pass") == "import math\ndef f(): pass\n"
+        assert extracted(text, "f") == taken + code
 
 
 @pytest.mark.timing
@@ -75,7 +78,7 @@ def test_time_is_linear_in_the_text(piece: str) -> None:
     def seconds(length: int) -> float:
         text = piece * (length // len(piece))
         start = time.process_time()
-        extract_code(text, "g")
+        extracted(text, "g")
         return time.process_time() - start
 
     gc.disable()  # how long a collection takes depends on what other tests have left

@@ -11,7 +11,7 @@ import pytest
 from outthink.core.errors import BadInput, EngineError, Unsupported
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
-from outthink.verifiers.code import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict, CodeVerifier, check_code
+from outthink.verifiers.code import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict, CodeVerifier, check_all
 from outthink.verifiers.code import walls as bubblewrap
 from outthink.verifiers.code.walls import seccomp_filter
 
@@ -36,9 +36,13 @@ def verdict(code: str, test: str, *, prompt: str = "", limits: CodeLimits | None
     return asyncio.run(sandbox.check(CodeProblem(prompt, "f", body), code))
 
 
+def judged(tasks: list[tuple[CodeProblem, str]], *, workers: int = 1) -> list[CodeVerdict]:
+    return asyncio.run(check_all(tasks, CodeSandbox(), workers=workers))
+
+
 def test_right_and_wrong() -> None:
     texts = [RIGHT, WRONG, "    return a + b\n", "I do not know.", ""]
-    verdicts = check_code([(ADD, text) for text in texts], workers=2)
+    verdicts = judged([(ADD, text) for text in texts], workers=2)
     assert [item.passed for item in verdicts] == [True, False, True, False, False]
     assert verdicts[1].message == "AssertionError at line 2 of the test: assert candidate(1, 2) == 3"
     assert "SyntaxError" in verdicts[3].message
@@ -61,7 +65,7 @@ def test_right_and_wrong() -> None:
     ],
 )
 def test_code_as_models_write_it(text: str) -> None:
-    assert check_code([(ADD, text)]) == [CodeVerdict(True)]
+    assert judged([(ADD, text)]) == [CodeVerdict(True)]
 
 
 PAIRS = CodeProblem("", "longest", "def check(candidate):\n    assert longest([Pair(1, 5), Pair(2, 3)]) == 5\n")
@@ -78,12 +82,12 @@ LONGEST = "```\ndef longest(pairs):\n    return max(pair.b for pair in pairs)\n`
 def test_what_only_the_test_needs_of_other_blocks_is_taken_along(pair: str) -> None:
     texts = [f"```\n{pair}```\n{LONGEST}", f"{LONGEST}with\n```\n{pair}```", LONGEST]
     missing = CodeVerdict(False, "the code does not define Pair, which the test calls")
-    assert check_code([(PAIRS, text) for text in texts]) == [CodeVerdict(True), CodeVerdict(True), missing]
+    assert judged([(PAIRS, text) for text in texts]) == [CodeVerdict(True), CodeVerdict(True), missing]
 
 
 def test_code_that_was_only_thought_is_not_judged() -> None:
     texts = [f"<think>{WRONG}</think>{RIGHT}", f"{WRONG}</think>{RIGHT}", f"<think>{RIGHT}", f"<think>{RIGHT}</think>"]
-    assert [item.passed for item in check_code([(ADD, text) for text in texts])] == [True, True, False, False]
+    assert [item.passed for item in judged([(ADD, text) for text in texts])] == [True, True, False, False]
     verifier = CodeVerifier({"p": ADD})
     scores = asyncio.run(verifier.score(Request.of("Add.", problem="p"), [Candidate((text,)) for text in texts]))
     assert [score.steps for score in scores] == [(1.0,), (1.0,), (0.0,), (0.0,)]
@@ -158,7 +162,7 @@ def test_limits_of_memory() -> None:
 )
 def test_a_broken_test_is_not_a_wrong_answer(test: str) -> None:
     with pytest.raises(BadInput, match="has a test that cannot be used"):
-        check_code([(CodeProblem(ADD.prompt, "add", test), RIGHT)])
+        judged([(CodeProblem(ADD.prompt, "add", test), RIGHT)])
 
 
 def test_a_value_that_hurts_the_test_fails() -> None:
@@ -206,12 +210,12 @@ def test_refusals_name_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     bubblewrap.bubblewrap.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unsupported, match=r"not installed; install it .*apt install bubblewrap"):
-        check_code([(ADD, RIGHT)])
+        judged([(ADD, RIGHT)])
     fake_bwrap(tmp_path, "echo 'setting up uid map: Permission denied' >&2; exit 1")
     with pytest.raises(Unsupported, match=r"cannot isolate here \(setting up uid map.*allow user namespaces"):
-        check_code([(ADD, RIGHT)])
+        judged([(ADD, RIGHT)])
     monkeypatch.undo()
-    assert check_code([(ADD, RIGHT)])[0].passed  # a refusal is not remembered
+    assert judged([(ADD, RIGHT)])[0].passed  # a refusal is not remembered
 
 
 def test_walls_that_let_everything_through_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

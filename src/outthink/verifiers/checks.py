@@ -6,6 +6,7 @@ check compares (it is passed in and may wait for a worker), how JSON is found in
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import math
@@ -17,7 +18,7 @@ from outthink.core.errors import BadInput, Unsupported
 from outthink.core.request import Request
 from outthink.core.sample import Candidate, alternatives, certainty
 from outthink.http.events import Json
-from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier
+from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, has_event_loop
 
 R = TypeVar("R")
 Check = Callable[[Request, str], bool | Awaitable[bool]]
@@ -35,17 +36,8 @@ class WithoutTokens(Verifier):
 
 
 async def awaited(future: Future[R]) -> R:
-    """What a future comes to.
-
-    Without an event loop, as where a replayed session is driven by hand, the caller waits.
-    """
-    import asyncio  # on first use: it takes 20 ms to import
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return future.result()
-    return await asyncio.wrap_future(future)
+    """What a future comes to; without an event loop the caller waits."""
+    return await asyncio.wrap_future(future) if has_event_loop() else future.result()
 
 
 class ExactVerifier(WithoutTokens):

@@ -179,6 +179,15 @@ async def in_thread(work: Callable[[], T]) -> T:
     return await future
 
 
+def has_event_loop() -> bool:
+    """Whether this thread runs one: a replayed session is driven by hand, without."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def question_of(request: Request) -> str:
     """What the user asked: the text of all user messages. System messages steer the solver, not the judge."""
     return "\n\n".join(message.text for message in request.asked if message.role == "user")

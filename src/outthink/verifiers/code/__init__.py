@@ -1,8 +1,7 @@
 """Code against tests, run where it can hurt nothing."""
 
-from outthink.verifiers.code.blocks import extract_code
 from outthink.verifiers.code.sandbox import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict
-from outthink.verifiers.code.verifier import CodeVerifier, check_all, check_code
+from outthink.verifiers.code.verifier import CodeVerifier, check_all
 
 __all__ = [
     "CodeLimits",
@@ -11,6 +10,4 @@ __all__ = [
     "CodeVerdict",
     "CodeVerifier",
     "check_all",
-    "check_code",
-    "extract_code",
 ]

@@ -10,9 +10,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from outthink.core.text import visible
-from outthink.verifiers.code.inside.program import needed
-
 _FENCE = re.compile(r"(?P<before>[ \t]*(?:(?:>|[-*+]|\d{1,9}[.)])[ \t]*)*)(?P<fence>`{3,}|~{3,})(?P<tag>.*)")
 _LANGUAGE = re.compile(r"(?:python|py)3?[ \t]+")
 _BODY = re.compile(r"^[ \t]*(?:return|yield)\b", re.MULTILINE)
@@ -56,12 +53,6 @@ def find_code(text: str, entry_point: str) -> FoundCode:
     place = bodies[-1] if bodies else 0
     rest = [before, text] if before.strip() else [text]
     return FoundCode(blocks[place], tuple(blocks[:place] + blocks[place + 1 :]), tuple(rest))
-
-
-def extract_code(text: str, entry_point: str) -> str:
-    """The code of an answer, not of its thinking, with what it needs of other blocks in front."""
-    found = find_code(visible(text) or "", entry_point)
-    return needed(found.code, found.others) + found.code
 
 
 def _defining(blocks: list[str], entry_point: str) -> int | None:

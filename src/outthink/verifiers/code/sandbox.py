@@ -45,10 +45,6 @@ class CodeProblem:
         if not self.test.strip():
             raise BadInput("test", self.test, "is empty", "give code that defines check(candidate)")
 
-    def program(self, code: str) -> str:
-        """The tested program: the prompt, then the code. The test is no part of it."""
-        return self.prompt + code + "\n"
-
 
 T = TypeVar("T")
 _START = 60.0  # seconds until both sandboxes run, on a machine busy with other things

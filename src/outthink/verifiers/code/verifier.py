@@ -17,7 +17,7 @@ from outthink.core.text import visible
 from outthink.verifiers.checks import WithoutTokens
 from outthink.verifiers.code.blocks import find_code
 from outthink.verifiers.code.sandbox import CodeLimits, CodeProblem, CodeSandbox, CodeVerdict
-from outthink.verifiers.protocol import Kind, Score
+from outthink.verifiers.protocol import Kind, Score, has_event_loop
 
 Problems = Mapping[str, CodeProblem] | Callable[[Request], CodeProblem]
 
@@ -60,7 +60,7 @@ class CodeVerifier(WithoutTokens):
         tasks = [(problem, candidate.text) for candidate in candidates]
         checks = check_all(tasks, self.sandbox, workers=self.workers)
         # A replayed session is driven by hand, without an event loop: then this call waits for all.
-        verdicts = await checks if _has_event_loop() else asyncio.run(checks)
+        verdicts = await checks if has_event_loop() else asyncio.run(checks)
         return [Score((1.0 if verdict.passed else 0.0,), message=verdict.message) for verdict in verdicts]
 
     def problem(self, request: Request) -> CodeProblem:
@@ -71,14 +71,6 @@ class CodeVerifier(WithoutTokens):
         if problem is None:
             raise BadInput("problem", request.problem, "has no code problem", "give its prompt, entry point and test")
         return problem
-
-
-def _has_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 async def check_all(
@@ -103,11 +95,3 @@ async def check_all(
             if not task.cancelling():  # a second time would disturb it while it ends its processes
                 task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-def check_code(
-    tasks: Iterable[tuple[CodeProblem, str]], *, limits: CodeLimits | None = None, workers: int | None = None
-) -> list[CodeVerdict]:
-    """The same for callers without an event loop; blocks until all are judged."""
-    sandbox = CodeSandbox(limits or CodeLimits())
-    return asyncio.run(check_all(tasks, sandbox, workers=workers or os.cpu_count() or 1))

@@ -52,7 +52,6 @@ _AARCH64 = {
 _MACHINES = {
     "x86_64": (0xC000003E, _X86_64),
     "aarch64": (0xC00000B7, _AARCH64),
-    "arm64": (0xC00000B7, _AARCH64),
 }
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # BPF_LD|W|ABS, JMP|JEQ|K, JMP|JGE|K, RET|K
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -90,6 +89,7 @@ def seccomp_filter(machine: str | None = None) -> bytes | None:
     return b"".join(lines)
 
 
+_SYSTEM = (Path("/lib"), Path("/lib64"), Path("/usr/lib"), Path("/usr/lib64"))
 _INSIDE = Path(__file__).with_name("inside")
 _PACKAGE = "/sandbox/outthink/verifiers/code/inside"
 _START = 60.0  # seconds the self-test may take on a busy machine
@@ -124,7 +124,7 @@ def walls(bwrap: str) -> tuple[str, ...]:
     }
     for name, value in environment.items():
         line += ["--setenv", name, value]
-    for folder in (Path("/lib"), Path("/lib64"), Path("/usr/lib"), Path("/usr/lib64")):
+    for folder in _SYSTEM:
         if folder.is_symlink():
             line += ["--symlink", os.readlink(folder), str(folder)]
         elif folder.is_dir():
@@ -142,8 +142,7 @@ def _python_files() -> list[Path]:
     shared = sysconfig.get_config_var("INSTSONAME")
     if shared and ".so" in str(shared):
         paths.append(Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib") / str(shared))
-    system = (Path("/lib"), Path("/lib64"), Path("/usr/lib"), Path("/usr/lib64"))
-    return [path for path in dict.fromkeys(paths) if not any(path.is_relative_to(folder) for folder in system)]
+    return [path for path in dict.fromkeys(paths) if not any(path.is_relative_to(folder) for folder in _SYSTEM)]
 
 
 def inside(bwrap: str, filter_fd: int, module: str, *arguments: object) -> list[str]:

@@ -21,13 +21,8 @@ from typing import Any, TextIO
 
 from outthink.core.errors import BadInput
 from outthink.core.paths import cache_dir
-from outthink.core.plugins import install_hint, need_extra
+from outthink.core.plugins import install_hint
 from outthink.verifiers.reward_model.formats import Module, Tensor
-
-
-def require_transformers() -> None:
-    """Raises BadInput where torch, transformers or peft cannot be imported."""
-    need_extra("transformers", "verifier", "reward model")
 
 
 class _OtherThreads(io.TextIOBase):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from outthink.core.errors import BadInput, need_known
 from outthink.verifiers.protocol import Aggregation
@@ -19,6 +19,8 @@ Module: TypeAlias = Any
 Device: TypeAlias = Any
 Tokenizer: TypeAlias = Any  # a fast one
 Config: TypeAlias = Any
+Published: TypeAlias = Mapping[range, Mapping[str, int]]
+"""Ids of tokens in the published vocabularies, by the sizes of those."""
 
 Readout = Literal["tokens", "value", "classes", "label"]
 
@@ -126,12 +128,12 @@ def tokens(tokenizer: Tokenizer, text: str, *, special: bool = False) -> tuple[l
 class _WithTokens:
     """A format with tokens of its own, which are looked up in the vocabulary. Raises BadInput where they are not in it.
 
-    `special` are these tokens, and `known` the ids that they have in the published vocabularies, by the sizes of
-    those. `answers` are the rows of the language-model head that are read, right before wrong.
+    `special` are these tokens, and `known` their ids in the published vocabularies. `answers` are the rows of the
+    language-model head that are read, right before wrong.
     """
 
     special: tuple[str, ...]
-    known: Mapping[range, Mapping[str, int]]
+    known: ClassVar[Published]
     answers: tuple[str, ...] = ()
     chat = False
     separator = "\n\n"
@@ -153,9 +155,7 @@ class _WithTokens:
 
 # Math-Shepherd (Mistral 7B): a marker after each step, judged by two tokens of the vocabulary.
 
-_MARKER, _GOOD, _BAD = "ки", "+", "-"
-# The vocabulary of Mistral 7B v0.1: 648 is its plus, 387 its minus; the marker's: the model's card.
-_MATH_SHEPHERD_PUBLISHED = {range(32_000, 32_100): {_MARKER: 12902, _GOOD: 648, _BAD: 387}}
+_MARKER, _PLUS, _MINUS = "ки", "+", "-"
 
 
 class MathShepherd(_WithTokens):
@@ -164,9 +164,10 @@ class MathShepherd(_WithTokens):
     name = "math-shepherd"
     aggregation: Aggregation = "min"
     readout: Readout = "tokens"
-    special = (_MARKER, _GOOD, _BAD)
-    answers = (_GOOD, _BAD)
-    known = _MATH_SHEPHERD_PUBLISHED
+    special = (_MARKER, _PLUS, _MINUS)
+    answers = (_PLUS, _MINUS)
+    # The vocabulary of Mistral 7B v0.1: 648 is its plus, 387 its minus; the marker's: the model's card.
+    known: ClassVar[Published] = {range(32_000, 32_100): {_MARKER: 12902, _PLUS: 648, _MINUS: 387}}
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
         """The whole text at once, for SentencePiece reads a piece differently at the start of a text."""
@@ -226,8 +227,7 @@ class Newline:
 
 MARKER = "<extra_0>"
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
-# Qwen2.5's vocabulary, whose size depends on the padding.
-_QWEN_PRM_PUBLISHED = {range(151_643, 152_065): {MARKER: 151651}}
+_QWEN = range(151_643, 152_065)  # of Qwen2.5's vocabulary the size, which depends on the padding
 
 
 class QwenPRM(_WithTokens):
@@ -236,7 +236,7 @@ class QwenPRM(_WithTokens):
     name = "qwen-prm"
     readout: Readout = "classes"
     special = (MARKER,)
-    known = _QWEN_PRM_PUBLISHED
+    known: ClassVar[Published] = {_QWEN: {MARKER: 151651}}
     chat = True
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
@@ -265,12 +265,6 @@ class QwenPRM(_WithTokens):
 
 # RLHFlow's reward models (Mistral and Llama 3.1 8B): a chat in which the assistant answers `+` to each step.
 
-_PLUS, _MINUS = "+", "-"
-_RLHFLOW_PUBLISHED = {
-    range(32_000, 32_100): {_PLUS: 648, _MINUS: 387},  # Mistral
-    range(128_000, 128_300): {_PLUS: 10, _MINUS: 12},  # Llama 3.1, where single bytes come first in the order of ASCII
-}
-
 
 class RLHFlow(_WithTokens):
     """User: question and first step, then one step a turn; P(`+`) against `-` where the answer is predicted."""
@@ -278,7 +272,10 @@ class RLHFlow(_WithTokens):
     name = "rlhflow"
     readout: Readout = "tokens"
     special = answers = (_PLUS, _MINUS)
-    known = _RLHFLOW_PUBLISHED
+    known: ClassVar[Published] = {
+        range(32_000, 32_100): {_PLUS: 648, _MINUS: 387},  # Mistral
+        range(128_000, 128_300): {_PLUS: 10, _MINUS: 12},  # Llama 3.1: single bytes come first in the order of ASCII
+    }
     chat = True
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
@@ -304,8 +301,6 @@ class RLHFlow(_WithTokens):
 # Skywork-o1-Open-PRM (Qwen2.5 1.5B and 7B): plain text, a value at the newline that ends each step.
 
 _END = "\n"
-# Qwen2.5's vocabulary, whose size depends on the padding.
-_SKYWORK_PUBLISHED = {range(151_643, 152_065): {_END: 198}}
 
 
 class Skywork(_WithTokens):
@@ -315,7 +310,7 @@ class Skywork(_WithTokens):
     separator = "\n"
     readout: Readout = "value"
     special = (_END,)
-    known = _SKYWORK_PUBLISHED
+    known: ClassVar[Published] = {_QWEN: {_END: 198}}
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
         """Question and steps are read apart, so that a step's newline never joins the text before it."""

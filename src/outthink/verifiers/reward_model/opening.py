@@ -12,16 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from outthink.core.errors import BadInput, need_known
+from outthink.core.plugins import need_extra
 from outthink.verifiers.protocol import AGGREGATIONS, Aggregation
-from outthink.verifiers.reward_model.checkpoint import (
-    expand_gguf,
-    has_weights,
-    keep_layers,
-    load,
-    quietly,
-    require_transformers,
-    tensors,
-)
+from outthink.verifiers.reward_model.checkpoint import expand_gguf, has_weights, keep_layers, load, quietly, tensors
 from outthink.verifiers.reward_model.formats import FORMATS, Config, Format, Module, Newline, make_format
 from outthink.verifiers.reward_model.scorer import Weights
 from outthink.verifiers.reward_model.verifier import RewardModelVerifier
@@ -111,7 +104,7 @@ def open_reward_model(
     Raises BadInput where transformers is missing, nothing usable is there, the format is not to be
     told, or the vocabulary is not the format's.
     """
-    require_transformers()
+    need_extra("transformers", "verifier", "reward model")
     import torch
 
     if aggregation is not None:
