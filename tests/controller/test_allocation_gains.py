@@ -122,7 +122,7 @@ def test_the_state_of_a_vote_is_its_counts(answers: list[str | None]) -> None:
 
 
 def test_a_table_answers_for_what_it_has_seen_and_assumes_the_rest() -> None:
-    table = GainTable({(2, 1, 1): 0.2, (2, 1, 1, 0): 0.3}, (-0.5,), 0.5, 8, ("toy",), 3)
+    table = GainTable({(2, 1, 1): 0.2, (2, 1, 1, 0): 0.3}, (-0.5,), 0.5, 8)
     assert table.gain(State(2, 1, 1, -0.9)) == 0.3
     assert table.gain(State(2, 1, 1, -0.1)) == 0.2  # that class of certainty was never seen
     assert table.gain(State(2, 1, 1, None)) == 0.2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from outthink import BadInput
@@ -33,31 +35,25 @@ def test_strong_or_weak() -> None:
     assert [strong_weak(score, 0.5) for score in (0.4, 0.5, 0.6)] == [0, 1, 1]
 
 
-def test_routing_chooses_and_survives_json() -> None:
-    for way, parameter, wanted in (
-        ("smallest-likely", 0.6, "big"),
-        ("penalised", 3.0, "small"),
-        ("strong-weak", 0.3, "big"),
-    ):
+def test_routing_chooses() -> None:
+    for way, parameter, wanted in (("smallest-likely", 0.6, 1), ("penalised", 3.0, 0), ("strong-weak", 0.3, 1)):
         routing = Routing(way, parameter, ("small", "big"), (1.0, 3.0))  # type: ignore[arg-type]
-        assert routing.choose([0.4, 0.8]) == wanted
-        assert Routing.of(routing.json()) == routing
+        assert routing.place([0.4, 0.8]) == wanted
 
 
 @pytest.mark.parametrize(
     "broken",
     [
         {"way": "guess"},
-        {"models": ["only"], "costs": [1.0]},
-        {"costs": [1.0]},
-        {"parameter": "much"},
-        {"way": "strong-weak", "models": ["a", "b", "c"], "costs": [1, 2, 3]},
+        {"models": ("only",), "costs": (1.0,)},
+        {"costs": (1.0,)},
+        {"way": "strong-weak", "models": ("a", "b", "c"), "costs": (1.0, 2.0, 3.0)},
     ],
 )
 def test_malformed_routing_is_refused(broken: dict[str, object]) -> None:
-    values = Routing("penalised", 0.5, ("small", "big"), (1.0, 3.0)).json()
+    values = Routing("penalised", 0.5, ("small", "big"), (1.0, 3.0))
     with pytest.raises(BadInput, match="routing"):
-        Routing.of(values | broken)
+        replace(values, **broken)  # type: ignore[arg-type]
 
 
 def test_a_chance_for_each_model_is_needed() -> None:

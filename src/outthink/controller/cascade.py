@@ -97,11 +97,6 @@ class Stage:
         if math.isnan(self.tau) or self.tau < 0 or not 0 <= self.keep < math.inf:
             raise BadInput("tau and keep", (self.tau, self.keep), "are below 0", "give a threshold and a weight from 0")
 
-    @property
-    def pointless(self) -> bool:
-        """Nothing of it could ever matter: it is not bought."""
-        return self.tau > 1 and not self.keep
-
     def measure(self, samples: Sequence[Sample]) -> float:
         """The signal after these samples."""
         counts = Counter(sample.answer for sample in samples if sample.answer is not None)
@@ -193,8 +188,9 @@ class CascadeRun:
     """A cascade on one request."""
 
     def __init__(self, stages: Sequence[Stage], n: int, features: Sequence[float] | None) -> None:
-        # So the two ends of a threshold are the two single models, cost included (docs/cascades.md).
-        self._stages = [stage for stage in stages[:-1] if not stage.pointless] + [stages[-1]]
+        # What could never matter is not bought: the two ends of a threshold are the two single models, cost included
+        # (docs/cascades.md).
+        self._stages = [stage for stage in stages[:-1] if stage.tau <= 1 or stage.keep] + [stages[-1]]
         self._left, self._features = n, features
         self._kept: list[tuple[Sample, float]] = []
         self._before: Verdict | None = None

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
-from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
 
 Way = Literal["smallest-likely", "penalised", "strong-weak"]
@@ -57,7 +56,6 @@ class Routing:
     parameter: float
     models: tuple[str, ...]
     costs: tuple[float, ...]
-    kind: ClassVar[str] = "routing"
 
     def __post_init__(self) -> None:
         if self.way not in get_args(Way):
@@ -74,12 +72,8 @@ class Routing:
             return 0 < self.parameter <= 1
         return self.way == "penalised" or -1 < self.parameter <= 1  # a gain is a difference of two chances
 
-    def choose(self, chances: Sequence[float]) -> str:
-        """The model for a request whose chances of success are these, in the order of the models."""
-        return self.models[self.place(chances)]
-
     def place(self, chances: Sequence[float], among: Sequence[int] | None = None) -> int:
-        """The place of that model.
+        """The place of the model for a request whose chances of success are these, in the order of the models.
 
         Args:
             among: places of those that can be asked, None for all; of a weak and a strong model both.
@@ -94,23 +88,6 @@ class Routing:
         # All costs stay: the price is one of the span between the cheapest and the dearest of the training.
         at_hand = [chance if place in places else -inf for place, chance in enumerate(chances)]
         return penalised(at_hand, self.costs, self.parameter)
-
-    def json(self) -> JsonObject:
-        """Plain values."""
-        return {
-            "kind": self.kind,
-            "way": self.way,
-            "parameter": self.parameter,
-            "models": list(self.models),
-            "costs": list(self.costs),
-        }
-
-    @classmethod
-    def of(cls, values: JsonObject) -> Routing:
-        """From plain values; BadInput for what is malformed."""
-        from outthink.validation import Border, read_values
-
-        return read_values(cls, values, Border(source="routing", remedy="calibrate again"))
 
 
 def _check(chances: Sequence[float], costs: Sequence[float]) -> None:

@@ -52,14 +52,11 @@ def courses(traces: Traces, problems: Sequence[str], *, orders: int = ORDERS, at
     return Courses(tuple(states), right)
 
 
-def measure_gains(
-    traces: Sequence[Traces], *, orders: int = ORDERS, at_most: int = 32, confidence: bool = True
-) -> GainTable:
+def measure_gains(traces: Sequence[Traces], *, orders: int = ORDERS, at_most: int = 32) -> GainTable:
     """The table of files of one model.
 
     Args:
         orders: in how many orders each problem's samples are counted.
-        confidence: tell states apart by the mean log-probability behind the leader, too.
 
     Raises BadInput for no samples, or files without a single right answer.
     """
@@ -75,16 +72,18 @@ def measure_gains(
         tuple(states for course in by_file for states in course.states),
         np.concatenate([course.right[:, :, :depth] for course in by_file]),
     )
-    return table_of(joined, range(len(joined.states)), source=names, confidence=confidence)
+    if not joined.right.any():
+        raise BadInput("traces", names, "hold no correct answer", "nothing can be learned from them; record others")
+    return table_of(joined, range(len(joined.states)))
 
 
-def table_of(
-    votes: Courses, rows: Sequence[int], *, source: tuple[str, ...] = (), confidence: bool = True
-) -> GainTable:
-    """The table of some of the problems."""
+def table_of(votes: Courses, rows: Sequence[int], *, confidence: bool = True) -> GainTable:
+    """The table of some of the problems.
+
+    Args:
+        confidence: tell states apart by the mean log-probability behind the leader, too.
+    """
     right = votes.right[list(rows)]
-    if not right.any():
-        raise BadInput("traces", source, "hold no correct answer", "nothing can be learned from them; record others")
     orders, depth = right.shape[1], right.shape[2] - 1
     edges = _edges(votes, rows) if confidence else ()
     chains = [[[keys(state, edges) for state in course] for course in votes.states[row]] for row in rows]
@@ -100,7 +99,7 @@ def table_of(
         steepest = max(steepest, slope)
         for key, rate in _shrunk(chains, rates, slope * assumed, _SHRINKAGE * orders):
             best[key] = max(best.get(key, 0.0), rate)
-    return GainTable(best, edges, steepest, depth, source, len(rows))
+    return GainTable(best, edges, steepest, depth)
 
 
 def _edges(votes: Courses, rows: Sequence[int]) -> tuple[float, ...]:

@@ -296,13 +296,9 @@ def _believed(task: Task, situation: Situation, features: Sequence[float] | None
     if situation.prompt_tokens is not None:
         lines.append(f"prompt of {situation.prompt_tokens} tokens")
     if situation.question is not None and task.other.get("difficulty") is not None:
-        lines += _expected(task.other["difficulty"], situation.question)
+        # What the policy's difficulty heads say of a question, before any sample.
+        lines += of(task.other["difficulty"]).predict(situation.question).lines()
     return tuple(lines)
-
-
-def _expected(values: JsonObject, question: str) -> list[str]:
-    """What the policy's difficulty heads say of a question, before any sample."""
-    return of(values).predict(question).lines()
 
 
 def _check_deadline(request: Request, situation: Situation) -> None:
