@@ -246,15 +246,13 @@ class Lineup(NamedTuple):
         """Strategies, then the policy's rungs."""
         return [*self.specs, *self.autos]
 
-
-class _Job(NamedTuple):
-    """A part of a file's problems, with what is replayed on them."""
-
-    traces: Traces
-    names: list[str]
-    autos: Sequence[PlannedContender]
-    pool: tuple[Traces, ...]
-    greedy: bool
+    def take(self, problems: Sequence[str]) -> Lineup:
+        """The same for some of the problems."""
+        return self._replace(
+            traces=self.traces.take(problems),
+            autos=[auto.take(problems) for auto in self.autos],
+            pool=tuple(other.take(problems) for other in self.pool),
+        )
 
 
 def replay(lineups: Sequence[Lineup], settings: ReplaySettings, progress: Progress | None) -> list[list[Outcomes]]:
@@ -309,32 +307,20 @@ def _end_at_ctrl_c() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _cut(lineup: Lineup) -> list[_Job]:
+def _cut(lineup: Lineup) -> list[Lineup]:
     problems = list(lineup.traces.problems)
     size = min(-(-len(problems) // _PARTS), _LARGEST)
-    names = [str(spec) for spec in lineup.specs]
-    parts = [problems[start : start + size] for start in range(0, len(problems), size)]
-    return [
-        _Job(
-            lineup.traces.take(part),
-            names,
-            [auto.take(part) for auto in lineup.autos],
-            tuple(other.take(part) for other in lineup.pool),
-            lineup.greedy,
-        )
-        for part in parts
-    ]
+    return [lineup.take(problems[start : start + size]) for start in range(0, len(problems), size)]
 
 
-def _work(job: _Job, settings: ReplaySettings) -> list[Outcomes]:
+def _work(job: Lineup, settings: ReplaySettings) -> list[Outcomes]:
     engine = ReplayEngine(job.traces, speed=settings.speed)
-    runs: list[Contender] = [*(Spec.parse(name, importing=True) for name in job.names), *job.autos]
     pool = [ReplayEngine(traces, speed=settings.speed) for traces in job.pool]
     names = list(job.traces.problems)
     parts = []
     for start in range(0, len(names), _TOGETHER):
         some = names[start : start + _TOGETHER]
-        outcomes = rerun(engine, runs, some, settings.seeds, settings.ahead, pool)
+        outcomes = rerun(engine, job.runs, some, settings.seeds, settings.ahead, pool)
         if job.greedy:
             # While the problems are built; under one seed, since there is one sample.
             outcomes += rerun(engine, [Spec.parse(GREEDY)], some, 1, 1)
