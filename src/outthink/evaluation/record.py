@@ -149,13 +149,12 @@ async def record(
         total = len(dataset.problems) * (plan.samples + plan.greedy)
         numbers = _numbers(plan)
         first = numbers[0] if plan.sampling.temperature == 0 else None
-        draws = (
-            Draw(question, numbers, partial(_sample, plan.request(problem), plan), first)
-            for problem, question in _questions(dataset, plan)
-        )
-        asked = (question for _, question in _questions(dataset, plan))
-        saved = sum(count_saved(store, question, numbers) for question in asked) if len(store) else 0
-        await fill(store, engine, draws, plan.samples, (saved, total), progress)
+
+        def draws() -> Iterator[Draw]:
+            for problem, question in _questions(dataset, plan):
+                yield Draw(question, numbers, partial(_sample, problem, plan), first)
+
+        await fill(store, engine, draws, plan.samples, total, progress)
         weights = Tariff.of_engine(engine, parameters=plan.parameters).parameters
         kept = {**about, **dataset.remembered, **({} if weights is None else {"parameters": weights})}
         rows = write_traces(out, _rows(dataset, store, plan), kept)
@@ -208,33 +207,31 @@ class Draw(NamedTuple):
     first: int | None = None
 
 
-def count_saved(store: SampleStore, question: str, numbers: Collection[int]) -> int:
-    """How many of a question's samples are in the journal."""
-    held = {int(key.rpartition(":")[2]) for key in store.kept(f"{question}:")}
-    return len(held.intersection(numbers))
+def _count_saved(store: SampleStore, draw: Draw) -> int:
+    """How many of its samples are in the journal."""
+    held = {int(key.rpartition(":")[2]) for key in store.kept(f"{draw.question}:")}
+    return len(held.intersection(draw.numbers))
 
 
 async def fill(
     store: SampleStore,
     engine: Engine,
-    draws: Iterable[Draw],
+    draws: Callable[[], Iterable[Draw]],
     calls: int,
-    counts: tuple[int, int],
+    total: int,
     progress: Callable[[int, int], None],
 ) -> None:
     """Draw what is not in the journal yet, as much side by side as keeps the engine busy.
 
     Args:
-        draws: taken one at a time, so that a large data set need not be laid out.
+        draws: gives them one at a time, so that a large data set need not be laid out.
         calls: that each draw has in flight.
-        counts: samples that are saved, and that there will be.
+        total: samples that there will be.
     """
-    saved, total = counts
     places, tariff = Places(lambda: max(1, engine.concurrency)), Tariff.of_engine(engine)
     begun = len(store) > 0
-    waiting = (
-        draw for draw in draws if not begun or count_saved(store, draw.question, draw.numbers) < len(draw.numbers)
-    )
+    saved = sum(_count_saved(store, draw) for draw in draws()) if begun else 0
+    waiting = (draw for draw in draws() if not begun or _count_saved(store, draw) < len(draw.numbers))
     progress(saved, total)
 
     def one_more() -> None:
@@ -261,8 +258,8 @@ async def side_by_side(work: Callable[[], Coroutine[None, None, None]], count: i
         raise errors.exceptions[0] from None  # they all say the same: the engine is down
 
 
-async def _sample(request: Request, plan: Recording, session: Session) -> None:
-    top = plan.top_logprobs
+async def _sample(problem: Problem, plan: Recording, session: Session) -> None:
+    request, top = plan.request(problem), plan.top_logprobs
     if plan.greedy:
         async for _ in session.sample(request.greedy, n=1, top_logprobs=top):
             pass

@@ -18,7 +18,7 @@ from outthink.core.request import AnswerKind, Request, Sampling
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call, Engine, complete
 from outthink.evaluation.dataset import Dataset
-from outthink.evaluation.record import Draw, Drawing, count_saved, fill
+from outthink.evaluation.record import Draw, Drawing, fill
 from outthink.evaluation.sample_file import JsonObject, journal_of, remove_journal, write_table
 from outthink.session.session import Session
 from outthink.session.store import Questions, SampleStore, journal_key, open_journal
@@ -160,8 +160,7 @@ async def label(
             Draw(named[prefix], numbers, partial(_complete, requests[prefix], prefix.text, plan.completions))
             for prefix in prefixes
         ]
-        saved = sum(count_saved(store, question, numbers) for question in named.values()) if len(store) else 0
-        await fill(store, engine, draws, plan.completions, (saved, len(prefixes) * plan.completions), progress)
+        await fill(store, engine, lambda: draws, plan.completions, len(draws) * plan.completions, progress)
         rows = await _rows(wanted, dataset, engine, store, plan, named)
     finally:
         store.close()
