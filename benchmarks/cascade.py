@@ -78,9 +78,9 @@ def held_out(paths: tuple[Path, Path], orders: int, partition: int, fold: int) -
     names = [name for name, taken in zip(table.names, out, strict=True) if taken]
     values, chosen = [], []
     for forced in (False, True):
-        fitted = fitter.fit(forced=forced)
-        chosen.append(short(fitted.choice))
-        values.append(replay_pool(recorded, lambda _, rule=fitted.cascade: rule, names, orders=orders))
+        cascade, choice = fitter.fit(forced=forced)
+        chosen.append(short(choice))
+        values.append(replay_pool(recorded, lambda _, rule=cascade: rule, names, orders=orders))
     alone = np.full((len(POOLED), len(names)), np.nan)
     alone[0], alone[1] = tuned_adaptive(table, settings, ~out)
     return np.flatnonzero(out), np.array([*values, alone]), chosen

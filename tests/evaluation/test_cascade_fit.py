@@ -113,7 +113,7 @@ def in_arrays(
 def test_fitted_rules_do_in_replay_what_the_arrays_say(first: int, keep: float) -> None:
     """Every threshold of a first stage: accuracy and FLOPs of the real session, problem by problem."""
     dealt = table()
-    second = fitter().fit().cascade.stages[-1].rule
+    second = fitter().fit()[0].stages[-1].rule
     assert isinstance(second, LinearGain)
     exits = first_exits(dealt, first, keep)
     left = 0.0
@@ -132,9 +132,9 @@ def test_fitted_rules_do_in_replay_what_the_arrays_say(first: int, keep: float) 
 
 @pytest.mark.parametrize("forced", [False, True])
 def test_the_fit_reads_back_from_json(forced: bool) -> None:
-    fitted = fitter().fit(forced=forced)
-    assert fitted.choice.first or not forced
-    assert read_rule(fitted.cascade.json()).json() == fitted.cascade.json()
+    cascade, choice = fitter().fit(forced=forced)
+    assert choice.first or not forced
+    assert read_rule(cascade.json()).json() == cascade.json()
 
 
 def test_no_cheaper_candidate_is_as_accurate_as_the_operating_point() -> None:

@@ -143,14 +143,6 @@ class CascadeChoice:
         return "confidence" if self.first == 1 else "agreement"
 
 
-@dataclass(frozen=True, slots=True)
-class CascadeFit:
-    """A fitted cascade and its parameters."""
-
-    cascade: Cascade
-    choice: CascadeChoice
-
-
 def baseline(table: Table, place: int, n: int) -> tuple[Array, Array]:
     """Accuracy and FLOPs a problem of plain self-consistency with n samples."""
     votes = walk(table, place, TIES, depth=n)
@@ -189,8 +181,8 @@ class Fitter:
                 total = stage.spent + np.where(stage.left, 0, cost)
                 yield choice, np.where(stage.left, stage.right, right).mean(axis=1), total.mean(axis=1)
 
-    def fit(self, *, forced: bool = False) -> CascadeFit:
-        """The cheapest cascade whose cross-fitted accuracy is within the margin of the target.
+    def fit(self, *, forced: bool = False) -> tuple[Cascade, CascadeChoice]:
+        """The cheapest cascade whose cross-fitted accuracy is within the margin of the target, and its parameters.
 
         Args:
             forced: only those that draw from the cheap model.
@@ -201,7 +193,7 @@ class Fitter:
         choice = candidates.arms[self.settings.chosen(candidates)]
         coefficients = self._coefficients[choice.first if choice.keep else 0, choice.keep]
         gain = LinearGain(scale_of(self.table.models[1], SWAY), self.settings.depth, SWAY, coefficients, choice.price)
-        return CascadeFit(assemble(self.table, choice, gain), choice)
+        return assemble(self.table, choice, gain), choice
 
 
 def assemble(table: Table, choice: CascadeChoice, second: StageRule) -> Cascade:
@@ -307,6 +299,6 @@ def _offer(source: SampleSet, weak: Traces, target: Target, folds: int, seed: in
 def _cascade(table: Table, settings: CascadeSettings) -> Cascade:
     """Fitted, with the strong model as the session's own."""
     # Forced, because the policy's other arms are the model alone already, and are compared with it.
-    stages = Fitter(table, settings).fit(forced=True).cascade.stages
+    stages = Fitter(table, settings).fit(forced=True)[0].stages
     weak = table.models[0].model
     return Cascade((*(replace(stage, model=weak) for stage in stages[:-1]), replace(stages[-1], model=None)))

@@ -27,7 +27,7 @@ from outthink.evaluation.calibration.losses import LossMatrix, takes_place
 from outthink.evaluation.calibration.regime import drift_values, fingerprint, refuse_unusable, regime_of
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.dataset import SampleSet, open_source, replayable, weights_of
-from outthink.evaluation.replay import Array, Lineup, Outcomes, ReplaySettings, replay
+from outthink.evaluation.replay import Array, Contender, Lineup, Outcomes, ReplaySettings, replay
 from outthink.evaluation.routing.samples import for_policy
 from outthink.evaluation.rows import LADDER
 from outthink.evaluation.sample_file import JsonObject
@@ -112,8 +112,8 @@ def calibrate(
     results = replay(lineups, settings, progress)
     tasks = []
     for source, fitted, offer, outcomes in zip(sources, fits, offered, results, strict=True):
-        measured = _HeldOutFigures.of(outcomes, source, recipe)
-        tasks.append(_task(source, fitted, offer, recipe, measured, say))
+        losses = recipe.target.losses(outcomes, list(source.traces.problems), recipe.price)
+        tasks.append(_task(source, fitted, offer, recipe, _measured(outcomes, recipe.price), losses, say))
     return Policy.of(_content(sources, recipe, tasks))
 
 
@@ -122,34 +122,13 @@ def _controls(depth: int) -> list[Spec]:
     return [Spec.parse(name).sized(n) for name in CONTROLS for n in sizes]
 
 
-@dataclass(frozen=True, slots=True)
-class _HeldOutFigures:
-    """What one file's controls and arms did on held-out problems.
+_Figures = tuple[Contender, Array, HeldOut]
+"""What was replayed, values[measure, problem], and their means on held-out problems."""
 
-    Args:
-        controls: strategies to compare with.
-        arms: figures of the policy's arms by size.
-        values: values[measure, problem] of the arms by size.
-        losses: of the arms, by size, against the target.
-    """
 
-    controls: list[tuple[Spec, HeldOut]]
-    arms: dict[int, HeldOut]
-    values: dict[int, Array]
-    losses: LossMatrix[int]
-
-    @classmethod
-    def of(cls, outcomes: Sequence[Outcomes], source: SampleSet, recipe: CalibrationRecipe) -> _HeldOutFigures:
-        """From replayed controls and arms."""
-        price = recipe.price
-        dollars = None if price is None else lambda prompt, made: round(price.cost(round(prompt), 0, round(made)), 12)
-        measured = [(outcome.spec, outcome.values, held_out(outcome.values, dollars)) for outcome in outcomes]
-        return cls(
-            [(spec, held) for spec, _, held in measured if isinstance(spec, Spec)],
-            {spec.n: held for spec, _, held in measured if isinstance(spec, AutoContender)},
-            {spec.n: values for spec, values, _ in measured if isinstance(spec, AutoContender)},
-            recipe.target.losses(outcomes, list(source.traces.problems), price),
-        )
+def _measured(outcomes: Sequence[Outcomes], price: Price | None) -> list[_Figures]:
+    dollars = None if price is None else lambda prompt, made: round(price.cost(round(prompt), 0, round(made)), 12)
+    return [(outcome.spec, outcome.values, held_out(outcome.values, dollars)) for outcome in outcomes]
 
 
 def _task(
@@ -157,11 +136,14 @@ def _task(
     fitted: FittedRules,
     offer: Offer | None,
     recipe: CalibrationRecipe,
-    measured: _HeldOutFigures,
+    measured: Sequence[_Figures],
+    losses: LossMatrix[int],
     say: Callable[[str], None],
 ) -> JsonObject:
     """One task of the policy: rules, what they did on held-out problems, and what they were fitted on."""
-    rules, losses = dict(fitted.rules), measured.losses
+    rules = dict(fitted.rules)
+    arms = {spec.n: (values, held) for spec, values, held in measured if isinstance(spec, AutoContender)}
+    controls = [(spec, held) for spec, _, held in measured if isinstance(spec, Spec)]
     alone = [place for place, n in enumerate(losses.arms) if n in rules]
     chosen = losses.arms[alone[recipe.target.choose(losses.only(alone))]]
     notes = [*fitted.notes, *_notes(source)]
@@ -190,18 +172,16 @@ def _task(
             {
                 "n": n,
                 "rule": rules[n].json(),
-                "held_out": measured.arms[n].json(),
-                "coverage": _coverage(measured.values[n], recipe),
+                "held_out": arms[n][1].json(),
+                "coverage": _coverage(arms[n][0], recipe),
             }
             for n in sorted(rules)
         ],
-        "controls": [
-            {"strategy": spec.canonical, "n": spec.n, "held_out": held.json()} for spec, held in measured.controls
-        ],
-        "coverage": _coverage(measured.values[chosen], recipe),
+        "controls": [{"strategy": spec.canonical, "n": spec.n, "held_out": held.json()} for spec, held in controls],
+        "coverage": _coverage(arms[chosen][0], recipe),
         "regime": regime_of(source).json(),
         "difficulty": for_policy(source, folds=recipe.folds, seed=recipe.seed),
-        "drift": _drift(source, measured.arms[max(fitted.rules)]),
+        "drift": _drift(source, arms[max(fitted.rules)][1]),
         "problems": sorted(source.problem_marks.values()),
         "questions": sorted(source.question_marks.values()),
         "notes": notes,
