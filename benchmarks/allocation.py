@@ -34,7 +34,7 @@ from outthink.core.sample import Sample
 from outthink.engines.protocol import Speed
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.gains import Courses, courses, measure_gains, table_of
-from outthink.evaluation.rows import paired_interval
+from outthink.evaluation.rows import interval as bootstrapped
 from outthink.strategies.votes import leader_probability
 
 MOST, FOLDS = 32, 5
@@ -145,7 +145,7 @@ def measure(job: tuple[str, Path, Path | None, int]) -> tuple[Table, Table, dict
 
 
 def _row(name: str, baseline: str, way: str, base: Array, accuracy: Array) -> dict[str, Any]:
-    low, high = paired_interval(accuracy - base)
+    low, high = bootstrapped(accuracy - base)
     return {
         "traces": name,
         "baseline": baseline,

@@ -27,7 +27,7 @@ import numpy as np
 
 from common import NO_TRACES, Replay, Table, load_average, parser, save, show, skip, target, traces
 from outthink.controller.online import Arm, Learner, Posterior, Settings
-from outthink.evaluation.rows import interval, paired_interval
+from outthink.evaluation.rows import interval
 
 ARMS = (
     ("0.5B", "self-consistency:n=8"),
@@ -131,7 +131,7 @@ def rows_of(name: str, phases: list[tuple[Traffic, int]], runs: list[dict[str, l
         table = {policy: np.array([run[policy][phase] for run in runs]) for policy in POLICIES}
         for policy, values in table.items():
             less = values - table["calibrated arm"]
-            low, high = paired_interval(less)
+            low, high = interval(less)
             rows.append(
                 {
                     "scenario": name,

@@ -31,7 +31,8 @@ from outthink import Message, Request, Sampling
 from outthink.core.receipt import Entry
 from outthink.economics.tariff import Tariff
 from outthink.evaluation.report.plot import draw
-from outthink.evaluation.rows import Frontier, intervals, paired_interval
+from outthink.evaluation.rows import Frontier, intervals
+from outthink.evaluation.rows import interval as bootstrapped
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.strategies import Spec
 from outthink.verifiers.checks import FunctionVerifier
@@ -183,7 +184,7 @@ def compare(story: str, found: dict[tuple[str, int], np.ndarray]) -> Table:
         row: dict[str, Any] = {"story": story, "strategy": mine, "against": other, "caps": len(differences)}
         if differences:
             mean = np.mean(differences, axis=0)
-            low, high = paired_interval(mean)
+            low, high = bootstrapped(mean)
             row |= {"difference": mean.mean(), "low": low, "high": high, "points": interval(mean.mean(), low, high)}
         else:
             row |= {"difference": None, "low": None, "high": None, "points": "no common range"}
@@ -198,7 +199,7 @@ def table(story: str, found: dict[tuple[str, int], np.ndarray]) -> Table:
     for (name, n), values in found.items():
         lows, highs = intervals(values[:1])
         lost = values[0] - full[0]
-        low, high = paired_interval(lost)
+        low, high = bootstrapped(lost)
         mean = dict(zip(FIELDS, values.mean(axis=1), strict=True))
         rows.append(
             {

@@ -9,7 +9,7 @@ import pytest
 
 from outthink.core.errors import BadInput
 from outthink.evaluation import rows as bootstrap
-from outthink.evaluation.rows import Frontier, columns, interval, intervals, paired_interval, resampled_means
+from outthink.evaluation.rows import Frontier, columns, interval, intervals, resampled_means
 
 
 def test_matches_the_normal_interval_of_a_large_sample() -> None:
@@ -64,7 +64,7 @@ def test_pairing_removes_the_variance_of_the_problems() -> None:
     rng = np.random.default_rng(4)
     hard = rng.random(300)
     better = hard + 0.02 + 0.01 * rng.standard_normal(300)
-    low, high = paired_interval(better - hard)
+    low, high = interval(better - hard)
     assert 0.018 < low < 0.02 < high < 0.022
     unpaired = interval(better)
     assert unpaired[1] - unpaired[0] > 10 * (high - low)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from outthink import BadInput
+from outthink.evaluation.routing.figures import auc
 from outthink.training.metrics import (
     ScoredProblem,
     accuracies,
-    auc,
     auc_within,
     best_threshold,
     calibration,

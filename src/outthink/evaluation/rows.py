@@ -77,14 +77,9 @@ def intervals(values: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 
 
 
 def interval(values: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of a mean over problems; values (problems,)."""
+    """95 % percentile interval of a mean over problems; values (problems,), or differences of both sides on each."""
     low, high = intervals(np.atleast_2d(np.asarray(values, dtype=np.float64)), resamples=resamples, seed=seed)
     return float(low[0]), float(high[0])
-
-
-def paired_interval(differences: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of a mean difference; differences (problems,), both sides on the same problem."""
-    return interval(differences, resamples=resamples, seed=seed)
 
 
 _NEAR = 1e-9  # relative: the same samples summed in another order are still the same tokens
@@ -135,9 +130,7 @@ class Frontier:
         between: Array = (1 - share) * self.accuracy[left] + share * self.accuracy[right]
         return between
 
-    def differences(
-        self, tokens: Sequence[float], accuracy: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
-    ) -> list[Difference | None]:
+    def differences(self, tokens: Sequence[float], accuracy: npt.ArrayLike) -> list[Difference | None]:
         """Paired differences of many rows, under the same resamples of the problems.
 
         Args:
@@ -157,7 +150,7 @@ class Frontier:
         paired = rows[inside]
         for place, index in enumerate(inside):
             paired[place] -= self.at(tokens[index])
-        low, high = intervals(paired, resamples=resamples, seed=seed)
+        low, high = intervals(paired)
         for place, index in enumerate(inside):
             differences[index] = Difference(float(paired[place].mean()), float(low[place]), float(high[place]))
         return differences

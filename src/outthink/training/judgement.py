@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from outthink.core.errors import EngineError
-from outthink.evaluation.rows import interval, paired_interval
+from outthink.evaluation.routing.figures import auc
+from outthink.evaluation.rows import interval
 from outthink.evaluation.sample_file import JsonObject
 from outthink.training.base import Model, require
 from outthink.training.examples import Collection, Examples, Floats
@@ -22,7 +23,6 @@ from outthink.training.metrics import (
     METHODS,
     ScoredProblem,
     accuracies,
-    auc,
     auc_within,
     best_threshold,
     calibration,
@@ -198,5 +198,5 @@ def vote_row(method: str, n: int, values: Array, majority: Array) -> JsonObject:
         "accuracy": float(values.mean()),
         "interval": interval(values),
         "difference": float(difference.mean()),
-        "difference_interval": paired_interval(difference),
+        "difference_interval": interval(difference),
     }

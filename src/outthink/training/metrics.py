@@ -14,39 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from outthink.core.errors import BadInput, need_known
+from outthink.evaluation.routing.figures import auc, pair
 from outthink.evaluation.sample_file import JsonObject
 
 Array = npt.NDArray[np.float64]
 
 
-def _pair(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Array, Array]:
-    first, second = np.asarray(scores, np.float64).ravel(), np.asarray(labels, np.float64).ravel()
-    if first.shape != second.shape:
-        raise BadInput("scores", first.shape, f"do not match labels {second.shape}", "give one label a score")
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise BadInput("scores", "NaN or infinity", "cannot be ranked", "leave out what has no score")
-    return first, second
-
-
-def auc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
-    """Area under the ROC curve: the chance that a right one scores above a wrong one, ties one half.
-
-    Labels may be shares between 0 and 1: a step with label 0.25 then counts as a quarter right and three
-    quarters wrong. None where all are right or all wrong.
-    """
-    value, right = _pair(scores, labels)
-    order = np.argsort(value, kind="stable")
-    _, start, place = np.unique(value[order], return_index=True, return_inverse=True)
-    positive = np.bincount(place, right[order], len(start))
-    negative = np.bincount(place, 1 - right[order], len(start))
-    below = np.cumsum(negative) - negative
-    pairs = positive.sum() * negative.sum()
-    return float((positive * (below + negative / 2)).sum() / pairs) if pairs > 0 else None
-
-
 def auc_within(scores: npt.ArrayLike, labels: npt.ArrayLike, groups: npt.ArrayLike) -> tuple[float | None, Array]:
     """Mean AUC over the groups (problems) that hold right and wrong ones, and the AUC of each of these."""
-    value, right = _pair(scores, labels)
+    value, right = pair(scores, labels)
     names = np.asarray(groups)
     order = np.argsort(names, kind="stable")
     cuts = np.flatnonzero(np.diff(np.unique(names[order], return_inverse=True)[1])) + 1
@@ -60,7 +36,7 @@ def calibration(scores: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 10) ->
 
     Rows: `low`, `high`, `count`, mean `score`, mean `label`; empty bins are left out. BadInput for no scores.
     """
-    value, right = _pair(scores, labels)
+    value, right = pair(scores, labels)
     if len(value) == 0:
         raise BadInput("scores", 0, "are none", "score something first")
     place = np.clip((value * bins).astype(int), 0, bins - 1)  # a score of 1 belongs to the last bin

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from outthink.evaluation.rows import RESAMPLES, Difference, paired_interval
+from outthink.evaluation.rows import RESAMPLES, Difference, interval
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -66,7 +66,7 @@ class LossMatrix(Generic[Arm]):
     def saving(self, place: int, other: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
         """Cost of an arm minus another one's, as a share of that one's mean, with its paired 95 % interval."""
         differences = (self.costs[place] - self.costs[other]) / self.costs[other].mean()
-        return Difference(float(differences.mean()), *paired_interval(differences, resamples=resamples, seed=seed))
+        return Difference(float(differences.mean()), *interval(differences, resamples=resamples, seed=seed))
 
 
 def takes_place(matrix: LossMatrix[Arm], place: int, margin: float, saving: Difference) -> bool:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from outthink.core.errors import BadInput
 from outthink.evaluation.routing.data import Floats, Ints, ModelOutcomes
 from outthink.evaluation.rows import COVERAGE, resampled_means
 from outthink.evaluation.sample_file import JsonObject
@@ -136,14 +138,30 @@ def ece(probability: Floats, right: Floats, bins: int = BINS) -> float:
     return float(sum(row["n"] * abs(row["predicted"] - row["right"]) for row in rows) / len(probability))
 
 
-def auc(score: Floats, right: Floats) -> float | None:
-    """Probability that a right one scores above a wrong one, ties half; None for one class only."""
-    positives = right.sum()
-    negatives = len(right) - positives
-    if not positives or not negatives:
-        return None
-    # Mann and Whitney's count; the ranks begin at 0, hence `positives - 1`.
-    return float((_ranks(score)[right == 1].sum() - positives * (positives - 1) / 2) / (positives * negatives))
+def pair(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Scores and labels as flat arrays; BadInput where they do not fit, or one is not finite."""
+    first, second = np.asarray(scores, np.float64).ravel(), np.asarray(labels, np.float64).ravel()
+    if first.shape != second.shape:
+        raise BadInput("scores", first.shape, f"do not match labels {second.shape}", "give one label a score")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise BadInput("scores", "NaN or infinity", "cannot be ranked", "leave out what has no score")
+    return first, second
+
+
+def auc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
+    """Area under the ROC curve: the chance that a right one scores above a wrong one, ties one half.
+
+    Labels may be shares between 0 and 1: a step with label 0.25 then counts as a quarter right and three
+    quarters wrong. None where all are right or all wrong.
+    """
+    value, right = pair(scores, labels)
+    order = np.argsort(value, kind="stable")
+    _, start, place = np.unique(value[order], return_index=True, return_inverse=True)
+    positive = np.bincount(place, right[order], len(start))
+    negative = np.bincount(place, 1 - right[order], len(start))
+    below = np.cumsum(negative) - negative
+    pairs = positive.sum() * negative.sum()
+    return float((positive * (below + negative / 2)).sum() / pairs) if pairs > 0 else None
 
 
 def platt(logit: Floats, right: Floats, rounds: int = 50) -> tuple[float, float]:
