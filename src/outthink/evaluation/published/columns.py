@@ -6,7 +6,7 @@ Knows the forms and the user's own choice of columns. Does not know what a cell 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,8 +43,7 @@ class Columns:
     @property
     def named(self) -> dict[str, str]:
         """Those that are named, for a file's metadata."""
-        pairs = (("question", self.question), ("gold", self.gold), ("choices", self.choices))
-        return {key: name for key, name in pairs if name is not None}
+        return {key: name for key, name in asdict(self).items() if name is not None}
 
 
 @dataclass(frozen=True, slots=True)

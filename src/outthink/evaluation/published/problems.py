@@ -36,7 +36,7 @@ from outthink.evaluation.published.code_tests import (
     with_tests,
 )
 from outthink.evaluation.published.columns import KNOWN, OWN, Columns, Taken, take
-from outthink.evaluation.published.rows import BadRow, JsonObject, ReadRow, open_rows
+from outthink.evaluation.published.rows import BadRow, JsonObject, ReadRow, open_rows, stem
 
 Kind = AnswerKind | AnswerReader | None
 
@@ -97,7 +97,6 @@ class ProblemRow:
 class ProblemFile:
     """A data file that is open, what is taken from it, and its problems, read as they are asked for."""
 
-    path: Path
     taken: Taken
     numbered: str
     """Stem of the names of problems without one: `numbered-0000` is the first row."""
@@ -126,13 +125,13 @@ def open_problems(
         raise BadInput(field, str(path), "has no rows", "give one problem a row")
     hashes = any(is_hashed(row.get(own.gold or OWN.gold)) for row in file.head)
     taken = take(field, path, file.columns, own, hashes=hashes, lenient=lenient)
-    numbered = name or file.stem
+    numbered = name or stem(path)
 
     def read(kind: Kind) -> Iterator[ProblemRow]:
         for number, row in enumerate(file.rows(taken.cells)):
             yield _problem(row, number, f"{numbered}-{number:04d}", taken, kind)
 
-    return ProblemFile(path, taken, numbered, read)
+    return ProblemFile(taken, numbered, read)
 
 
 class _Faulty(Exception):

@@ -59,17 +59,11 @@ class RowFile:
         rows: reads all rows, of Parquet only the named cells (None for all).
     """
 
-    path: Path
     columns: tuple[str, ...]
     head: tuple[JsonObject, ...]
     rows: Callable[[Collection[str] | None], Iterator[ReadRow]]
     broken: BadRow | None = None
     """One of the first rows that cannot be read."""
-
-    @property
-    def stem(self) -> str:
-        """The file's name without what says how it is packed."""
-        return stem(self.path)
 
 
 def suffix(path: Path) -> str:
@@ -101,12 +95,12 @@ def open_rows(field: str, path: Path, known: Collection[str] = ()) -> RowFile:
     if kind == ".csv":
         return _csv(field, path, known)
     if text.startswith(b"["):
-        return _with_columns(path, _array(field, path))
+        return _with_columns(_array(field, path))
     if text and kind not in (*JSONL, ".json") and not text.startswith(b"{"):
         raise BadInput(field, str(path), "is neither JSON, CSV nor Parquet", _GIVE)
     if kind == ".json" and (whole := _single(field, path)) is not None:
-        return _with_columns(path, iter([whole]))
-    return _with_columns(path, json_lines(field, path))
+        return _with_columns(iter([whole]))
+    return _with_columns(json_lines(field, path))
 
 
 @contextmanager
@@ -127,12 +121,12 @@ def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
     return gzip.open(path, "rb") if packed else path.open("rb")
 
 
-def _with_columns(path: Path, rows: Iterator[ReadRow]) -> RowFile:
+def _with_columns(rows: Iterator[ReadRow]) -> RowFile:
     head = list(islice(rows, _PEEK))
     readable = [row for row in head if not isinstance(row, BadRow)]
     broken = next((row for row in head if isinstance(row, BadRow)), None)
     columns = dict.fromkeys(name for row in readable for name in row)
-    return RowFile(path, tuple(columns), tuple(readable), lambda _: chain(head, rows), broken)
+    return RowFile(tuple(columns), tuple(readable), lambda _: chain(head, rows), broken)
 
 
 # JSON.
@@ -219,7 +213,7 @@ def _csv(field: str, path: Path, known: Collection[str]) -> RowFile:
     if len({*columns}) < len(columns):
         raise BadInput(field, str(path), "names a column twice in its header", "give each its own name")
     begun = [raw, second] if headerless else [second]
-    rows = _with_columns(path, _cells(columns, chain(filter(None, begun), records)))
+    rows = _with_columns(_cells(columns, chain(filter(None, begun), records)))
     return replace(rows, columns=columns)
 
 
@@ -290,7 +284,7 @@ def _parquet(field: str, path: Path) -> RowFile:
         texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
         head = next(file.iter_batches(batch_size=_PEEK, columns=texts), None)
         rows = () if head is None else tuple(head.to_pylist())
-    return RowFile(path, columns, rows, partial(_batches, field, path, file))
+    return RowFile(columns, rows, partial(_batches, field, path, file))
 
 
 def _is_text(kind: Arrow) -> bool:

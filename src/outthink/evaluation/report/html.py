@@ -41,22 +41,17 @@ def _asset(name: str) -> str:
 
 def _charts(rows: Sequence[Row]) -> tuple[str, str]:
     """All charts, one for each cost and scale, and the buttons for the costs that some row has."""
-    charts: list[str] = []
-    buttons: list[str] = []
+    charts = buttons = ""
     # Where no cost is known the first chart says so: the page is made for one.
     shown = [metric for metric in METRICS if any(row.get(metric) for row in rows)] or list(METRICS)[:1]
     for metric in shown:
-        for log in (True, False):
-            first = not charts
-            svg = draw(rows, x=metric, log=log, interactive=True, prefix=f"{metric}-{'log' if log else 'linear'}")
-            scale = "log" if log else "linear"
-            hidden = "" if first else " hidden"
-            charts.append(f'<div class="chart" data-metric="{metric}" data-scale="{scale}"{hidden}>{svg}</div>')
-        pressed = "true" if len(charts) == 2 else "false"
-        buttons.append(
-            f'<button type="button" data-metric="{metric}" aria-pressed="{pressed}">{_NAMES[metric]}</button>'
-        )
-    return "".join(charts), "".join(buttons)
+        pressed = "false" if charts else "true"
+        buttons += f'<button type="button" data-metric="{metric}" aria-pressed="{pressed}">{_NAMES[metric]}</button>'
+        for scale in ("log", "linear"):
+            svg = draw(rows, x=metric, log=scale == "log", interactive=True, prefix=f"{metric}-{scale}")
+            hidden = " hidden" if charts else ""
+            charts += f'<div class="chart" data-metric="{metric}" data-scale="{scale}"{hidden}>{svg}</div>'
+    return charts, buttons
 
 
 def _about(about: Mapping[str, Any]) -> str:

@@ -272,10 +272,8 @@ def cross_fitted(
         if progress is not None:
             progress(part + 1, folds)
     model = None if chosen.min() < 0 else chosen
-    milliseconds = 1000 * seconds / len(data)
-    if data.tokens is None:
-        return Predicted(right, None, None, model, milliseconds)
-    return Predicted(right, tokens, inside, model, milliseconds)
+    told = data.tokens is not None
+    return Predicted(right, tokens if told else None, inside if told else None, model, 1000 * seconds / len(data))
 
 
 def logistic_regression() -> Callable[..., Any]:
