@@ -132,6 +132,13 @@ def test_any_changed_character_is_refused(data: st.DataObject, tmp_path_factory:
     assert "\n" not in str(caught.value)
 
 
+def test_a_changed_line_end_is_refused(folder: Path) -> None:
+    file = folder / "predictor.json"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r", 1))
+    with pytest.raises(BadInput, match="changed after it was written"):
+        load(folder)
+
+
 def test_another_version_is_refused(folder: Path) -> None:
     values = json.loads((folder / "predictor.json").read_text())
     (folder / "predictor.json").write_text(json.dumps({**values, "schema_version": 99}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass
 from functools import partial
@@ -108,7 +109,8 @@ def _text(path: Path) -> str:
     if former is not None and not (path.is_dir() and file.is_file()):
         raise _refusal(str(path), f"holds the {former} of an earlier version", _AGAIN)
     try:
-        return file.read_text(encoding="utf-8")
+        # Not `read_text`, for which every kind of line end is one: a changed one is a changed character.
+        return file.read_bytes().decode().replace(os.linesep, "\n")
     except FileNotFoundError:
         problem = f"has no {FILE}" if path.is_dir() else "does not exist"
         raise _refusal(str(path), problem, "give the file or folder of `outthink router train`") from None
