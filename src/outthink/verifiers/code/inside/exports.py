@@ -6,6 +6,7 @@ Does not know the program, the test or the pipes' other end.
 
 from __future__ import annotations
 
+import builtins
 import operator
 import types
 
@@ -30,10 +31,6 @@ SPECIAL = frozenset((
 """Special methods that an object of the tested code keeps in the test's process."""
 
 
-def _attribute(value: Value, name: str) -> Value:
-    return getattr(value, name)
-
-
 def _held(value: Value) -> Value:
     base = next((base for base in BASES if issubclass(type(value), base)), None)
     if base is None:
@@ -52,8 +49,9 @@ async def _whole(value: Value) -> Value:
 
 
 _loops: list[Value] = []  # one at most, so that what is awaited now and later belongs together
+_BUILTINS = ("iter", "next", "len", "bool", "hash", "repr", "str", "format", "reversed", "divmod", "pow")
 _OPERATIONS: dict[str, Callable[..., Value]] = {
-    "get": _attribute,
+    "get": getattr,
     "set": setattr,
     "del": delattr,
     "held": _held,
@@ -61,17 +59,7 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
     "deepcopy": lambda value: library("copy").deepcopy(value),
     "__call__": lambda function, *arguments, **names: function(*arguments, **names),
     "__await__": lambda value: _whole(value).__await__(),
-    "__iter__": iter,
-    "__next__": next,
-    "__len__": len,
-    "__bool__": bool,
-    "__hash__": hash,
-    "__repr__": repr,
-    "__str__": str,
-    "__format__": format,
-    "__reversed__": reversed,
-    "__divmod__": divmod,
-    "__pow__": pow,
+    **{f"__{name}__": vars(builtins)[name] for name in _BUILTINS},
 }
 
 

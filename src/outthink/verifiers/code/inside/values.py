@@ -47,11 +47,8 @@ _LIBRARY = {
     ("datetime", "timedelta"): b"x", ("datetime", "timezone"): b"x",
 }  # fmt: skip
 _BUILT: dict[str, Callable[[Value], tuple[Value, ...]]] = {
-    "range": lambda value: (value.start, value.stop, value.step),
-    "slice": lambda value: (value.start, value.stop, value.step),
-    "dict_keys": lambda value: (list(value),),
-    "dict_values": lambda value: (list(value),),
-    "dict_items": lambda value: (list(value),),
+    **dict.fromkeys(("range", "slice"), lambda value: (value.start, value.stop, value.step)),
+    **dict.fromkeys(("dict_keys", "dict_values", "dict_items"), lambda value: (list(value),)),
 }
 _BUILDERS: dict[str, Callable[..., Value]] = {
     "range": range,
