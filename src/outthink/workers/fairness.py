@@ -21,6 +21,7 @@ asker: ContextVar[str | None] = ContextVar("asker", default=None)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+K = TypeVar("K")
 _THREADS, _THREADS_EACH = 8, 2
 _IMPATIENT = 0.00005
 """Seconds after which a thread asks for the interpreter while long work goes on."""
@@ -57,6 +58,15 @@ class LongWork:
 _long_work = LongWork()
 
 
+def take(turns: OrderedDict[K, deque[T]], name: K) -> T:
+    """The first of those that wait under a name, which goes to the end of the round."""
+    line = turns.pop(name)
+    first = line.popleft()
+    if line:
+        turns[name] = line
+    return first
+
+
 class FairThreads(ThreadPoolExecutor):
     """An event loop's threads, for programs that serve several askers: they take turns, and none has more than two."""
 
@@ -82,10 +92,7 @@ class FairThreads(ThreadPoolExecutor):
                 due = [name for name in self._turns if name is None or self._busy[name] < _THREADS_EACH]
                 if not due:
                     return
-                jobs = self._turns.pop(name := due[0])
-                job = jobs.popleft()
-                if jobs:
-                    self._turns[name] = jobs  # at the end of the round
+                job = take(self._turns, name := due[0])
                 self._busy[name] += 1
             _long_work.begin()
             try:
@@ -132,10 +139,7 @@ class Rounds:
 
     def _next(self) -> None:
         while self._waiting:
-            name, line = self._waiting.popitem(last=False)
-            turn = line.popleft()
-            if line:
-                self._waiting[name] = line  # at the end of the round of askers
+            turn = take(self._waiting, next(iter(self._waiting)))
             if not turn.done():  # or else its asker has left
                 turn.set_result(None)
                 asyncio.get_running_loop().call_soon(self._next)

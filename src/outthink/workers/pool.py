@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from outthink.core.errors import OutthinkError
-from outthink.workers.fairness import asker
+from outthink.workers.fairness import asker, take
 
 LIMIT = 5.0  # seconds of processor time for one call before its worker is killed, where the call names no other
 # A worker that cannot stop itself has this many times as long by the wall clock. Without interval timers (Windows)
@@ -228,10 +228,7 @@ class WorkerPool:
             self._idle, self._waiting = self._idle - 1, self._waiting - 1
             name, number = turn
             turns = self._askers.pop(name)
-            jobs = turns.pop(number)
-            job = jobs.popleft()
-            if jobs:
-                turns[number] = jobs
+            job = take(turns, number)
             if turns:
                 self._askers[name] = turns  # at the end of the round
             self._running.update(_counted(turn))
