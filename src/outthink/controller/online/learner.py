@@ -306,9 +306,8 @@ class Learner:
         """
         known = self.outcomes.get(request)
         if known is not None:
-            raise BadInput(
-                "request", request, f"has the outcome {_word(known.outcome)} already", "undo that line first"
-            )
+            word = "right" if known.outcome else "wrong"
+            raise BadInput("request", request, f"has the outcome {word} already", "undo that line first")
         cost = self.costs.get(request) if cost is None else cost
         _check(cost)
         return _teaches(self._about(request, "outcome", outcome=right, cost=cost))
@@ -404,7 +403,3 @@ def _teaches(line: LogLine) -> bool:
 def _check(cost: float | None) -> None:
     if cost is not None and not (math.isfinite(cost) and cost >= 0):
         raise BadInput("cost", cost, "is no cost", "give a number from 0")
-
-
-def _word(outcome: bool | None) -> str:
-    return "right" if outcome else "wrong"
