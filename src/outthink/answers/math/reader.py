@@ -7,7 +7,6 @@ mathematics: a key that is no plain number is asked of a worker process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 
 from outthink.answers.literal import value_of
@@ -16,7 +15,6 @@ from outthink.answers.reading import IN_PLACE, UNREADABLE, Reading, placed
 from outthink.workers.pool import WorkerPool, shared
 
 _Key = str | None
-_Wait = Callable[[Future[_Key]], Awaitable[_Key]]
 _KEY = "outthink.answers.math.keys:key"
 
 
@@ -33,36 +31,32 @@ class MathReader:
 
     async def read(self, text: str) -> Reading:
         """Read one completion; several may be read at once."""
-        found = _found(text) if len(text) <= IN_PLACE else await asyncio.to_thread(_found, text)
-        return await self._keyed(*found, asyncio.wrap_future)
+        answer, rule = _found(text) if len(text) <= IN_PLACE else await asyncio.to_thread(_found, text)
+        if (asked := self._asked(answer)) is not None:
+            self._keys[answer] = await asyncio.wrap_future(asked)
+        return self._reading(answer, rule)
 
     def read_now(self, text: str) -> Reading:
         """The same without an event loop; blocks while the worker thinks."""
-        reading = self._keyed(*_found(text), _waited)
-        try:
-            while True:
-                reading.send(None)  # it is never suspended: a reply is there when it is awaited
-        except StopIteration as done:
-            result: Reading = done.value
-            return result
+        answer, rule = _found(text)
+        if (asked := self._asked(answer)) is not None:
+            self._keys[answer] = asked.result()
+        return self._reading(answer, rule)
 
-    async def _keyed(self, answer: str, rule: str, reply: _Wait) -> Reading:
-        if not answer:
-            return UNREADABLE
-        if answer not in self._keys:
-            number = value_of(answer) is not None
-            self._keys[answer] = answer if number else await reply(self._asked(answer))
+    def _asked(self, answer: str) -> Future[_Key] | None:
+        """The key of an answer from a worker; None where it is known."""
+        if answer in self._keys:
+            return None
+        if not answer or value_of(answer) is not None:
+            self._keys[answer] = answer or None
+            return None
+        return (self._workers or shared()).submit(_KEY, answer, turn=id(self))
+
+    def _reading(self, answer: str, rule: str) -> Reading:
         key = self._keys[answer]
         return UNREADABLE if key is None else Reading(self._shown.setdefault(key, answer), rule)
-
-    def _asked(self, answer: str) -> Future[_Key]:
-        return (self._workers or shared()).submit(_KEY, answer, turn=id(self))
 
 
 def _found(text: str) -> tuple[str, str]:
     """(expression, rule) by the first rule that gives one, empty where it is in doubt."""
     return placed(text, light, first_value) or last_value(text) or ("", "none")
-
-
-async def _waited(future: Future[_Key]) -> _Key:
-    return future.result()
