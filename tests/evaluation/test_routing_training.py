@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 from outthink.controller.router import load
 from outthink.evaluation.routing.corpus import Corpus
 from outthink.evaluation.routing.data import read_outcomes
-from outthink.evaluation.routing.training import ONE_ANSWER, fit, logistic_regression
+from outthink.evaluation.routing.training import ONE_ANSWER, fit
 
 KEYS = {
     *("n", "weak", "strong", "apgr", "apgr_low", "apgr_high", "cpt50", "cpt50_low", "cpt50_high", "cpt80", "cpt80_low"),
@@ -63,6 +63,7 @@ def test_the_stored_router_predicts_what_scikit_learn_does(trained: Path) -> Non
     """Through files and plain Python, within 1e-9 of the library's own pipeline on the same terms."""
     from scipy.sparse import csr_matrix, hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     data = read_outcomes(trained / "train.parquet")
@@ -77,7 +78,7 @@ def test_the_stored_router_predicts_what_scikit_learn_does(trained: Path) -> Non
         return hstack([csr_matrix(plain), words.transform(prompts), chars.transform(prompts)]).tocsr()
 
     for head, labels in enumerate(data.right.T):
-        theirs = logistic_regression()(C=ONE_ANSWER.strengths[0], max_iter=1000, tol=1e-9).fit(
+        theirs = LogisticRegression(C=ONE_ANSWER.strengths[0], max_iter=1000, tol=1e-9).fit(
             matrix(data.prompts), labels
         )
         # Their solver may stop a little elsewhere: put its coefficients where ours are compared.

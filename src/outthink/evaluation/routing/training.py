@@ -7,24 +7,22 @@ penalty and calibrate, cross-fitting, and the operating point that a predictor g
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from outthink.controller.router.predictor import Predictor, PromptLengths, heads
 from outthink.controller.router.text import KINDS, NAMES
 from outthink.core.errors import BadInput
-from outthink.core.plugins import need_extra
 from outthink.evaluation.routing.corpus import Corpus, Matrix, Space
 from outthink.evaluation.routing.data import Floats, Ints, ModelOutcomes, fold_of
 from outthink.evaluation.routing.figures import platt
 from outthink.evaluation.routing.routes import best_price
 
-Solve = Callable[[Ints], tuple[Floats, float]]
-"""Coefficients and intercept fitted on some rows."""
+Solve = Callable[[Ints, float], tuple[Floats, float]]
+"""Coefficients and intercept fitted on some rows at a strength."""
 Reads = Literal["length", "counts", "terms", "all"]
 """What of a prompt: its length alone, the hand features, TF-IDF terms, or both of these."""
 _Judged = tuple[float, tuple[float, float], Floats]
@@ -97,10 +95,9 @@ class _Head:
 def fit(data: ModelOutcomes, corpus: Corpus, rows: Ints, recipe: PredictorRecipe) -> tuple[Predictor, Predicted]:
     """Train on some rows, and what is held out of them was told; `corpus` is of all rows.
 
-    Raises BadInput where one model is always right or always wrong, for too few prompts, for rows
-    without the subject that the recipe wants, or where scikit-learn is missing.
+    Raises BadInput where one model is always right or always wrong, for too few prompts, or for rows
+    without the subject that the recipe wants.
     """
-    logistic_regression()  # a missing library is said before any work
     from threadpoolctl import threadpool_limits
 
     if recipe.subject:
@@ -183,11 +180,12 @@ def _check_classes(data: ModelOutcomes, right: Floats) -> None:
 def _fit_right(matrix: Matrix, share: Floats, fold: Ints, strengths: Sequence[float]) -> _Head:
     """Every prompt counts as right and as wrong, weighted by how often it was either."""
     from scipy.sparse import vstack
+    from sklearn.linear_model import LogisticRegression
 
-    def solve(rows: Ints, *, strength: float) -> tuple[Floats, float]:
+    def solve(rows: Ints, strength: float) -> tuple[Floats, float]:
         good, bad = rows[share[rows] > 0], rows[share[rows] < 1]
         labels = np.repeat([1.0, 0.0], [len(good), len(bad)])
-        model = logistic_regression()(C=strength, max_iter=1000)
+        model = LogisticRegression(C=strength, max_iter=1000)
         model.fit(
             vstack([matrix[good], matrix[bad]]), labels, sample_weight=np.concatenate([share[good], 1 - share[bad]])
         )
@@ -198,7 +196,7 @@ def _fit_right(matrix: Matrix, share: Floats, fold: Ints, strengths: Sequence[fl
         scaled = slope * logits + shift
         return float((np.logaddexp(0.0, scaled) - share * scaled).sum()), (slope, shift), scaled
 
-    return _least_loss(matrix, fold, {strength: partial(solve, strength=strength) for strength in strengths}, judge)
+    return _least_loss(matrix, fold, solve, strengths, judge)
 
 
 def _fit_tokens(matrix: Matrix, tokens: Floats, fold: Ints, strengths: Sequence[float]) -> _Head:
@@ -207,7 +205,7 @@ def _fit_tokens(matrix: Matrix, tokens: Floats, fold: Ints, strengths: Sequence[
 
     target = np.log(tokens)
 
-    def solve(rows: Ints, *, strength: float) -> tuple[Floats, float]:
+    def solve(rows: Ints, strength: float) -> tuple[Floats, float]:
         model = Ridge(alpha=1 / strength, tol=1e-8).fit(matrix[rows], target[rows])
         return model.coef_, float(model.intercept_)
 
@@ -218,25 +216,25 @@ def _fit_tokens(matrix: Matrix, tokens: Floats, fold: Ints, strengths: Sequence[
         shift = float(np.log(tokens.sum() / np.exp(slope * values).sum()))
         return float(((values - target) ** 2).sum()), (slope, shift), slope * values + shift
 
-    return _least_loss(matrix, fold, {strength: partial(solve, strength=strength) for strength in strengths}, judge)
+    return _least_loss(matrix, fold, solve, strengths, judge)
 
 
 def _least_loss(
-    matrix: Matrix, fold: Ints, solvers: Mapping[float, Solve], judge: Callable[[Floats], _Judged]
+    matrix: Matrix, fold: Ints, solve: Solve, strengths: Sequence[float], judge: Callable[[Floats], _Judged]
 ) -> _Head:
     """The regression of the strength that loses least on held-out rows, on all rows."""
-    judged = {strength: judge(cross_predicted(matrix, fold, solve)) for strength, solve in solvers.items()}
+    judged = {strength: judge(cross_predicted(matrix, fold, solve, strength)) for strength in strengths}
     best = min(judged, key=lambda strength: judged[strength][0])
     _, scaling, held_out = judged[best]
-    return _Head(*solvers[best](np.arange(len(fold))), scaling, held_out)
+    return _Head(*solve(np.arange(len(fold)), best), scaling, held_out)
 
 
-def cross_predicted(matrix: Matrix, fold: Ints, solve: Solve) -> Floats:
+def cross_predicted(matrix: Matrix, fold: Ints, solve: Solve, strength: float) -> Floats:
     """What a regression says of each row when it was fitted without that row's fold."""
     held_out = np.empty(len(fold))
     for part in range(int(fold.max()) + 1):
         inside, outside = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
-        coefficients, bias = solve(inside)
+        coefficients, bias = solve(inside, strength)
         held_out[outside] = matrix[outside] @ coefficients + bias
     return held_out
 
@@ -274,11 +272,3 @@ def cross_fitted(
     model = None if chosen.min() < 0 else chosen
     told = data.tokens is not None
     return Predicted(right, tokens if told else None, inside if told else None, model, 1000 * seconds / len(data))
-
-
-def logistic_regression() -> Callable[..., Any]:
-    """scikit-learn's class; BadInput where it is not installed."""
-    need_extra("calibrate", "router", "train")
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression  # type: ignore[no-any-return]
