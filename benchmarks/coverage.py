@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def split(path: Path, seed: int) -> dict[str, Any]:
     names = list(whole.traces.problems)
     order = np.random.default_rng(seed).permutation(len(names))
     half = len(names) // 2
-    here, there = (whole.take([names[i] for i in part]) for part in (order[:half], order[half:]))
+    halves = ([names[i] for i in part] for part in (order[:half], order[half:]))
+    here, there = (replace(whole, traces=whole.traces.take(half)) for half in halves)
     found = fit_source(here, AIM, FOLDS, seed, sizes=(SIZE,))
     calibration = _measured(here, lineup(here, found))
     known = held_out(calibration)

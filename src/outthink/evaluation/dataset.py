@@ -284,11 +284,6 @@ class SampleSet:
             return {}
         return {name: prompt_hash(self.questions[name]) for name in self.traces.problems}
 
-    def take(self, names: Sequence[str]) -> SampleSet:
-        """Some of its problems."""
-        part = Traces(self.traces.path, {name: self.traces.problems[name] for name in names}, self.traces.scoring)
-        return SampleSet(part, self.questions, self.answer, self.about)
-
 
 def open_source(path: Path, traces: Traces | None = None, *, problems: Path | None = None) -> SampleSet:
     """Read a file of samples with its problems: those given, else what lies beside it.

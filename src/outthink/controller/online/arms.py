@@ -50,14 +50,6 @@ class Arm:
         return self.mean * strength + 0.5, (1 - self.mean) * strength + 0.5
 
 
-def checked(arms: Sequence[Arm]) -> tuple[Arm, ...]:
-    """The arms; BadInput where there is none, or two share a name."""
-    names = [arm.name for arm in arms]
-    if not names or len(set(names)) < len(names):
-        raise BadInput("arms", names, "are none, or two of one name", "give each arm its own name")
-    return tuple(arms)
-
-
 # What has been learned about each arm, and how likely Thompson sampling is to take it.
 
 _CELLS = 2048
@@ -105,12 +97,15 @@ class Posterior:
     """Beta(a, b) for every arm: calibration as the prior, then outcomes.
 
     Where calibration leaves no arm above the target, the one with the highest mean is taken, and
-    `fallback` says so.
+    `fallback` says so. Raises BadInput for no arms, or two of one name.
     """
 
     def __init__(self, arms: Sequence[Arm], settings: Settings | None = None) -> None:
-        self.arms, self.settings = checked(arms), settings or Settings()
+        self.arms, self.settings = tuple(arms), settings or Settings()
         self.place = {arm.name: i for i, arm in enumerate(self.arms)}
+        if not arms or len(self.place) < len(arms):
+            names = [arm.name for arm in arms]
+            raise BadInput("arms", names, "are none, or two of one name", "give each arm its own name")
         self.prior = [arm.prior(self.settings.most) for arm in self.arms]
         self.counts = [[0.0, 0.0] for _ in self.arms]
         self.costs = [[0.0, 0.0] for _ in self.arms]

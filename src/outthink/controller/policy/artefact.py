@@ -361,11 +361,6 @@ class Policy(Displayed):
         """The day it was made."""
         return str(self.content["created"])
 
-    def revision(self, model: str) -> str | None:
-        """The revision of a model it was calibrated on, None where that was not recorded."""
-        revision: str | None = self._member(model).get("revision")
-        return revision
-
     def sampling(self, model: str) -> JsonObject | None:
         """How the calibration's samples of a model were drawn, None where that was not recorded."""
         sampling = self._member(model).get("sampling")
@@ -378,7 +373,7 @@ class Policy(Displayed):
 
     def check_revision(self, model: str, revision: str | None) -> None:
         """BadInput where both revisions are known and differ."""
-        known = self.revision(model)
+        known = self._member(model).get("revision")
         if revision is not None and known is not None and revision != known:
             raise BadInput("policy", f"{model} at {known}", f"is not the model at hand, which is at {revision}", _AGAIN)
 
