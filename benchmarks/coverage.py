@@ -68,7 +68,7 @@ def _source(path: Path) -> SampleSet:
 
 
 def _measured(source: SampleSet, autos: list[AutoContender]) -> np.ndarray:
-    settings = CompareSettings(seeds=ORDERS, workers=1)
+    settings = CompareSettings(seeds=ORDERS, workers=1, by_problem=True)
     (outcomes,) = replay([Lineup(source.traces, [], autos)], settings, None)
     return outcomes[0].values
 
