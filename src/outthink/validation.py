@@ -5,7 +5,7 @@ whole numbers to floats, lists to tuples, texts to paths), and how the first thi
 with field, value and remedy. Does not know any border: what a file is called, and what is to be done about it, its
 reader says.
 
-pydantic takes a tenth of a second to load: import this module inside the function that reads.
+pydantic takes a tenth of a second to load: where not every use reads, import this module inside the function that does.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from sys import float_info
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import ArgsKwargs, from_json
 
 from outthink.core.errors import BadInput
 
@@ -126,6 +127,20 @@ def read_values(kind: type[T], values: Any, border: Border) -> T:
     return _read(kind, json.dumps(values, default=_no_json), values, border)
 
 
+def read_fields(kind: type[T], values: dict[str, Any], border: Border) -> T:
+    """A dataclass of plain fields from an object as a JSON reader gave it, in microseconds; null is as if left out.
+
+    Keys that the dataclass does not know are not looked at. Raises BadInput.
+    """
+    given = {name: value for name in kind.__annotations__ if (value := values.get(name)) is not None}
+    made = object.__new__(kind)
+    try:  # strictly, plain values are no dataclass: they have to be the arguments of a new one
+        _adapter(kind).validator.validate_python(ArgsKwargs((), given), strict=True, self_instance=made)
+    except ValidationError as error:
+        raise _translated(kind, values, border, error) from None
+    return made
+
+
 def _no_json(value: Any) -> list[str]:
     """What JSON does not have (a date of TOML, a number without end), as something that no field takes."""
     return [str(value)]
@@ -150,11 +165,12 @@ def _read(kind: type[T], text: str, values: Any, border: Border) -> T:
     try:
         return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
-        raise _translated(kind, values, border, error.errors(include_url=False)[0]) from None
+        raise _translated(kind, values, border, error) from None
 
 
-def _translated(kind: Any, values: Any, border: Border, found: ErrorDetails) -> BadInput:
-    """One finding of pydantic as our error."""
+def _translated(kind: Any, values: Any, border: Border, error: ValidationError) -> BadInput:
+    """The first finding of pydantic as our error."""
+    found = error.errors(include_url=False)[0]
     what, context = found["type"], found.get("ctx", {})
     location, value = _located(found["loc"], values, last=what == "missing")
     inner = context.get("error")
@@ -166,7 +182,8 @@ def _translated(kind: Any, values: Any, border: Border, found: ErrorDetails) -> 
     if what == "literal_error":
         known = context["expected"].replace(" or ", ", ").replace("'", "")
         return border.refusal(location, value, "is not known", f"use one of {known}")
-    words = {**_JSON, **border.words}.get(what.partition("_")[0])
+    limits = None if what == "missing" else _range(_at(kind, location))
+    words = limits or {**_JSON, **border.words}.get(what.partition("_")[0])
     problem, remedy = words or (f"is not as it should be ({found['msg']})", "write it again")
     return border.refusal(location, value, problem, remedy)
 
@@ -186,23 +203,31 @@ def _located(path: Location, values: Any, *, last: bool) -> tuple[list[str | int
 
 def _keys(kind: Any, location: Location) -> list[str]:
     """Keys that a dataclass knows at a place."""
+    kind = _at(kind, location)
+    return [each.name for each in fields(kind) if each.init] if is_dataclass(kind) else []
+
+
+def _at(kind: Any, location: Location) -> Any:
+    """The type of what stands at a place, without `| None`."""
     for part in location:
-        kind = _inner(kind)
         if is_dataclass(kind):
-            kind = get_type_hints(kind).get(str(part))
+            kind = get_type_hints(kind, include_extras=True).get(str(part))
         elif len(inside := get_args(kind)) > 1 and get_origin(kind) is not tuple:
             kind = inside[1]  # of a dictionary
         else:
             kind = next(iter(inside), None)
-    kind = _inner(kind)
-    return [each.name for each in fields(kind) if each.init] if is_dataclass(kind) else []
-
-
-def _inner(kind: Any) -> Any:
-    """A type without `| None`."""
-    if get_origin(kind) in (Union, UnionType):
-        return next(part for part in get_args(kind) if part is not NoneType)
+        if get_origin(kind) in (Union, UnionType):
+            kind = next(part for part in get_args(kind) if part is not NoneType)
     return kind
+
+
+def _range(kind: Any) -> Words | None:
+    """What a number with two limits should be, None for any other type."""
+    match get_args(kind):
+        case (number, Ge(least), Le(most)):
+            what = "whole number" if number is int else "number"
+            return f"is no {what} from {least} to {most}", "change it or leave it out"
+    return None
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

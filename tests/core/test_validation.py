@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
+from annotated_types import Ge, Le
 from hypothesis import given
 from hypothesis import strategies as st
 
 from outthink.core.errors import BadInput
-from outthink.validation import Border, read_json, read_values
+from outthink.validation import Border, read_fields, read_json, read_values
 
 FILE = Border(source="card.json", remedy="write it again")
 
@@ -115,3 +116,37 @@ def test_anything_is_read_or_refused_in_one_line(values: Any) -> None:
         assert line.startswith("card.json")
         assert line.endswith("; write it again")
         assert "\n" not in line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    share: Annotated[float, Ge(0), Le(1)] = 0.5
+    size: Annotated[int, Ge(1), Le(9)] | None = None
+    name: str = "x"
+    marks: dict[str, Any] | None = None
+
+
+def test_fields_of_an_object_are_read_as_they_are() -> None:
+    marks = {"inner": [1, {"\ud800": float("inf")}]}
+    read = read_fields(Fields, {"share": 1, "size": None, "marks": marks, "\ud800": 1, "self": 2}, FILE)
+    assert read == Fields(share=1.0, marks=marks)
+    assert isinstance(read.share, float)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"share": 1.5}, "share: 1.5 is no number from 0 to 1; change it or leave it out"),
+        ({"share": "1"}, "share: '1' is no number from 0 to 1; change it or leave it out"),
+        ({"share": float("nan")}, "share: nan is no number from 0 to 1; change it or leave it out"),
+        ({"size": 0}, "size: 0 is no whole number from 1 to 9; change it or leave it out"),
+        ({"size": True}, "size: True is no whole number from 1 to 9; change it or leave it out"),
+        ({"name": 1}, "name: 1 is no text; give a text"),
+        ({"marks": []}, "marks: [] is no object; give an object"),
+    ],
+)
+def test_a_number_outside_its_limits_is_told_both(values: dict[str, Any], line: str) -> None:
+    for read in (read_fields, read_values):
+        with pytest.raises(BadInput) as caught:
+            read(Fields, values, Border())
+        assert str(caught.value) == line
