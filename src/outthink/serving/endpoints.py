@@ -70,8 +70,7 @@ class Endpoints:
                 raise bad_field("messages", len(messages), "messages are too many", remedy)
             return await self._forwarded(request, key, CHAT, content, body)
         finally:
-            if held:
-                self.bodies.release(key.id, held)
+            self.bodies.release(key.id, held)
 
     async def passed(self, request: web.BaseRequest, key: Key) -> web.StreamResponse:
         """An endpoint that backends answer alone."""
@@ -83,8 +82,7 @@ class Endpoints:
                 raise bad_field(field, value, f"asks for a strategy or a budget, and {path} has none", f"use {CHAT}")
             return await self._forwarded(request, key, path, content, body)
         finally:
-            if held:
-                self.bodies.release(key.id, held)
+            self.bodies.release(key.id, held)
 
     async def _body(self, request: web.BaseRequest, key: Key) -> tuple[bytes, JsonDict, int]:
         if request.headers.get("Content-Encoding", "identity") != "identity":

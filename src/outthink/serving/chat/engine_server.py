@@ -18,11 +18,12 @@ from outthink.core.errors import EngineError
 from outthink.core.request import Message, Sampling
 from outthink.engines.locate import locate
 from outthink.engines.protocol import Call, Delta, Event, Finish
-from outthink.http.fields import JsonDict, decode, encode
+from outthink.http.fields import JsonDict, encode
 from outthink.serving.admission import Limits
 from outthink.serving.chat.completion import DONE
 from outthink.serving.chat.question import Question, RequestOptions, read_question
 from outthink.serving.failure import Failure, bad_field, failure_of
+from outthink.serving.inbound.bodies import read_object
 from outthink.serving.inbound.connections import error_response
 
 _UNABLE = ("tools", "functions", "response_format")
@@ -220,12 +221,7 @@ def _end(finish: Finish) -> JsonDict:
 
 def _read(content: bytes, limits: Limits) -> Question:
     """Raises Failure or BadInput that names the field."""
-    try:
-        body = decode(content)
-    except ValueError as error:
-        raise bad_field("body", str(error), "is no JSON", "send a chat completion") from None
-    if not isinstance(body, dict):
-        raise bad_field("body", str(body)[:60], "is no object", "send a chat completion")
+    body = read_object(content)
     for name in _UNABLE:
         if body.get(name) not in (None, [], {"type": "text"}):
             raise bad_field(name, body[name], "is beyond this engine", "leave it out", code="unsupported")

@@ -104,7 +104,7 @@ class Bodies:
                 BodyScan(limits.values).feed(content)
             if len(content) > _TURN:
                 await self._rounds.turn()
-            return content, _object(content), 0
+            return content, read_object(content), 0
         _invite(request)
         scan, held = BodyScan(limits.values), 0
         pieces: list[bytes] = []
@@ -207,10 +207,10 @@ def _joined(pieces: list[bytes]) -> tuple[bytes, JsonDict]:
     """A body whole, and the object in it."""
     content = b"".join(pieces)
     pieces.clear()
-    return content, _object(content)
+    return content, read_object(content)
 
 
-def _object(content: bytes) -> JsonDict:
+def read_object(content: bytes) -> JsonDict:
     """The JSON object of a body. Raises Failure that says what is wrong with it."""
     try:
         value = decode(content)
