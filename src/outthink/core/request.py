@@ -29,16 +29,16 @@ class Message:
     extra: Fields = field(default_factory=dict)
 
     @classmethod
-    def of(cls, value: Message | Fields) -> Message:
-        """Read an OpenAI-style mapping; BadInput if it has no role."""
+    def of(cls, value: Message | Fields, where: str = "messages") -> Message:
+        """Read an OpenAI-style mapping; BadInput, told of `where`, if it has no role or other content."""
         if isinstance(value, Message):
             return value
         if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
-            raise BadInput("messages", value, "has no role", "use {'role': 'user', 'content': '...'}")
+            raise BadInput(where, value, "has no role", "use {'role': 'user', 'content': '...'}")
         content = value.get("content")
-        parts = isinstance(content, Sequence) and all(isinstance(part, Mapping) for part in content)
-        if not (content is None or isinstance(content, str) or parts):
-            raise BadInput("messages", content, "is no content", "give text, or parts in OpenAI's form")
+        text = content is None or isinstance(content, str)
+        if not text and not (isinstance(content, Sequence) and all(isinstance(part, Mapping) for part in content)):
+            raise BadInput(f"{where}.content", content, "is neither text nor parts", "send text")
         rest = {key: item for key, item in value.items() if key not in ("role", "content")}
         return cls(value["role"], content, rest)
 

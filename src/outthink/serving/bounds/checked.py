@@ -103,6 +103,15 @@ def _is_figure(value: Json) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def read_count(at: str, value: Json, least: int, most: int | None = None) -> int:
+    """A whole number as lenient servers read it. Raises Failure."""
+    count = read_whole(value)
+    if count is None or count < least or (most is not None and count > most):
+        limits = f"from {least}" if most is None else f"from {least} to {most}"
+        raise bad_field(at, value, f"is no whole number {limits}", "change it or leave it out")
+    return count
+
+
 class PassedFields(NamedTuple):
     """Fields for a strategy's calls: those of the request without what the strategy itself decides.
 
@@ -216,13 +225,13 @@ class CheckedBody:
     def _length(self, at: str, value: Json) -> None:
         if value is None:
             return
-        length = self._whole(at, value, 1)
+        length = read_count(at, value, 1)
         self.told = length if self.told is None else min(self.told, length)
         if at in CHAT_LENGTH_FIELDS:
             self.named.append(at)
 
     def _count(self, at: str, kind: Kind | None, value: Json) -> int:
-        count = self._whole(at, value, 1 if kind in ("choices", "beams") else 0)
+        count = read_count(at, value, 1 if kind in ("choices", "beams") else 0)
         if kind in ("thinking", "length"):
             self.thinking = max(self.thinking, count)
             self.thinking_fields.add(at.partition(".")[0])
@@ -232,13 +241,6 @@ class CheckedBody:
             self.beams = max(self.beams, count)
         elif count > self.floor:
             self.floor, self.floor_name = count, at
-        return count
-
-    @staticmethod
-    def _whole(at: str, value: Json, least: int) -> int:
-        count = read_whole(value)
-        if count is None or count < least:
-            raise bad_field(at, value, f"is no whole number from {least}", "change it or leave it out")
         return count
 
     def _value(self, at: str, name: str, kind: Kind | None, value: Json) -> Json:

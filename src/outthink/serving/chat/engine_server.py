@@ -81,7 +81,7 @@ class EngineServer:
             async with aclosing(self._engine.generate(call)) as events:  # type: ignore[type-var]
                 first = await self._first(events)  # before the head goes out, so that a refusal has a status
                 reply = _Reply(self._engine.model, question)
-                if question.stream:
+                if question.own.stream:
                     return await self._stream(request, reply, call, first, events)
                 return await self._whole(reply, call, first, events)
         except Exception as error:
@@ -110,8 +110,8 @@ class EngineServer:
             question.request.sampling,
             seed=question.request.seed,
             prefix=prefix,
-            top_logprobs=(question.top_logprobs or 0) if question.logprobs else None,
-            alternatives=question.logprobs,
+            top_logprobs=(question.own.top_logprobs or 0) if question.own.logprobs else None,
+            alternatives=question.own.logprobs,
         )
 
     async def _whole(self, reply: _Reply, call: Call, first: Event, events: AsyncIterator[Event]) -> web.Response:
@@ -182,7 +182,7 @@ class _Reply:
     def last(self, finish: Finish, usage: JsonDict | None) -> bytes:
         """The events that end a stream."""
         ending = self._event([{"index": 0, "delta": {}, **_end(finish)}], None)
-        return ending + self._event([], usage) if usage is not None and self._question.usage else ending
+        return ending + self._event([], usage) if usage is not None and self._question.own.usage else ending
 
     def _event(self, choices: list[JsonDict], usage: JsonDict | None) -> bytes:
         used = {} if usage is None else {"usage": usage}
@@ -191,7 +191,7 @@ class _Reply:
         )
 
     def _logprobs(self, entries: list[JsonDict]) -> JsonDict:
-        return {"logprobs": {"content": entries}} if self._question.logprobs else {}
+        return {"logprobs": {"content": entries}} if self._question.own.logprobs else {}
 
     def _entries(self, delta: Delta) -> list[JsonDict]:
         """The new tokens; their texts are empty where the engine gives numbers only."""

@@ -130,10 +130,11 @@ class _Exchange:
         choice: RoutedChoice | None,
     ) -> None:
         self.app, self.request, self.content = app, request, content
+        own, stored = question.own, options.stored_model(named)
         self.account = account = Account(
-            app.ledger, key, _CHAT, options.stored_model(named), question.stream, content=content, watchers=app.watchers
+            app.ledger, key, _CHAT, stored, own.stream, content=content, watchers=app.watchers
         )
-        self.layout = Layout(account.id, named, logprobs=question.logprobs, top=question.top_logprobs)
+        self.layout = Layout(account.id, named, logprobs=own.logprobs, top=own.top_logprobs)
         self.streaming = Streaming(
             self.layout,
             {RECEIPT: account.id},
@@ -143,7 +144,7 @@ class _Exchange:
         )
         # The first two messages are what requests of one application have in common.
         prefix = zlib.crc32(encode([_beginning(message) for message in question.raw[:2]])[:_PREFIX])
-        on_chunk = self.streaming.on_chunk if question.stream else None
+        on_chunk = self.streaming.on_chunk if own.stream else None
         self.run = StrategyRun(backends, question, options, model, account, prefix, on_chunk, choice)
         self.work: asyncio.Task[Verdict] | None = None
         self.verdict: Verdict | None = None
@@ -160,7 +161,7 @@ class _Exchange:
         )
         if (again := replayed(account)) is not None:
             return again
-        if question.stream and isinstance(run.plan, Spec) and question.choices == 1:
+        if question.own.stream and isinstance(run.plan, Spec) and question.choices == 1:
             self.streaming.mode = run.plan.strategy.streams
         self.app.admitted(self.request)
         if (trace := account.admitted(run.stored_name, self.request.headers.get("traceparent"))) is not None:
@@ -172,7 +173,7 @@ class _Exchange:
         except Exception as error:
             raise await self._failed(error) from error
         self.work = work = asyncio.create_task(run.go(self._decided, ceiling))
-        return await (self._stream(work) if question.stream else self._reply(work))
+        return await (self._stream(work) if question.own.stream else self._reply(work))
 
     async def forget(self) -> None:
         """Let go of the request and its samples, of long ones beside the event loop."""
@@ -244,7 +245,7 @@ class _Exchange:
             events += layout.pieces(index, text, sample) if index else b""
             reason = finish_reason_of(sample, cut=_is_cut(receipt))
             events += layout.last(index, reason, receipt if index == 0 else None, sample)
-        if self.run.question.usage:
+        if self.run.question.own.usage:
             events += layout.usage(usage_of(self.run.receipt(), self.run.choices()), self.run.sample(texts[0]))
         return events + DONE
 
@@ -261,7 +262,7 @@ class _Exchange:
     async def _decided(self, verdict: Verdict) -> None:
         """The answer is known; in a stream it begins now, while the rest is still being closed."""
         self.verdict = verdict
-        if self.run.question.stream and not self.streaming.shown:
+        if self.run.question.own.stream and not self.streaming.shown:
             self.streaming.put(await self._made(verdict, lambda: self._begun(verdict.text)))
 
     def _begun(self, text: str) -> bytes:

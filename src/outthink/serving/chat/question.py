@@ -9,22 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, TypeVar, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Literal, NamedTuple, get_args
+
+from annotated_types import Ge, Le
 
 from outthink.core.errors import BadInput
 from outthink.core.plugins import loaded
 from outthink.core.request import ANSWER_KINDS, CURRENCIES, Budget, Message, Request, Sampling, chat_bound
 from outthink.core.sample import MEASURES
 from outthink.http.events import Json
-from outthink.http.fields import JsonDict, read_whole
+from outthink.http.fields import JsonDict
 from outthink.serving.admission import Limits
-from outthink.serving.bounds.checked import CheckedBody, passed_fields
+from outthink.serving.bounds.checked import CheckedBody, passed_fields, read_count
 from outthink.serving.chat.votes import answer_reader
 from outthink.serving.failure import Failure, bad_field
 from outthink.serving.protocols import Key
 from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE, PASSED
+from outthink.validation import Border, read_fields
 
 # The body's `outthink` object wins over the model's name, that over the header, and that over the key's own strategy.
 # Of budgets the stricter one wins in each currency.
@@ -37,8 +40,6 @@ _OF_KEY = "strategy of the key"
 VERIFIERS = (*MEASURES, "judge")
 """What a client may name, besides plugins; anything else (folders, addresses) only its operator can open."""
 _FIELDS = ("strategy", "budget", "verifier", "answer", "progress", "model")
-N = TypeVar("N", int, float)
-D = TypeVar("D")
 _SIZED = re.compile(r"([^@:]+)@([^@:]*)(?::(.*))?\Z", re.DOTALL)
 
 
@@ -198,15 +199,42 @@ def _chosen(own: JsonDict, name: str, known: tuple[str, ...]) -> str | None:
     return value
 
 
-OWN = frozenset(
-    {"model", "messages", "stream", "stream_options", "seed", "stop", "logprobs", "top_logprobs", "outthink"}
-    | {"temperature", "top_p", "top_k", "min_p", "reasoning_effort"}
-)
-"""Fields that the engine writes, lengths and multiplicities besides; all others are passed on."""
 _DEFAULT = Sampling()
 _MOST_CHOICES = 128  # as OpenAI has it
 _LONGEST = 4096
 """Letters of a strategy, of a budget and of a stop sequence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatFields:
+    """What the engine itself reads of a chat's body, beside messages, lengths, stops and `n`."""
+
+    temperature: Annotated[float, Ge(0), Le(100)] = _DEFAULT.temperature
+    top_p: Annotated[float, Ge(0), Le(1)] = _DEFAULT.top_p
+    top_k: Annotated[int, Ge(-1), Le(10**9)] = 0  # some servers write -1 for none
+    min_p: Annotated[float, Ge(0), Le(1)] = 0.0
+    reasoning_effort: str | None = None
+    seed: Annotated[int, Ge(-(2**63)), Le(2**63 - 1)] | None = None
+    stream: bool = False
+    stream_options: JsonDict = field(default_factory=dict)
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Ge(0), Le(20)] | None = None
+
+    @property
+    def usage(self) -> bool:
+        """A chunk with the usage is wanted at the end of a stream."""
+        return bool(self.stream_options.get("include_usage"))
+
+
+_BORDER = Border(
+    words={
+        "bool": ("is neither true nor false", "send one of them or leave it out"),
+        "dict": ("is no object", "send {'include_usage': true} or leave it out"),
+        "string": ("is no text", "use low, medium or high"),
+    }
+)
+OWN = frozenset({"model", "messages", "stop", "outthink", *(entry.name for entry in fields(ChatFields))})
+"""Fields that the engine writes, lengths and multiplicities besides; all others are passed on."""
 
 
 class CallBounds(NamedTuple):
@@ -236,11 +264,8 @@ class Question:
         request: for the session.
         raw: its messages as they came.
         extra: fields for the backend.
+        own: what the engine reads itself.
         choices: answers that the client wants (`n`).
-        stream: as server-sent events.
-        usage: a chunk with the usage is wanted at the end.
-        logprobs: the chosen sample's are wanted.
-        top_logprobs: alternatives wanted with them.
         notes: what was changed, for the receipt.
         bounds: of its calls, where the key is limited.
     """
@@ -248,11 +273,8 @@ class Question:
     request: Request
     raw: list[JsonDict]
     extra: JsonDict
+    own: ChatFields
     choices: int = 1
-    stream: bool = False
-    usage: bool = False
-    logprobs: bool = False
-    top_logprobs: int | None = None
     notes: tuple[str, ...] = ()
     bounds: CallBounds = _UNBOUNDED
 
@@ -271,13 +293,22 @@ def read_question(
         raise bad_field("messages", raw, "is no list of messages", "send at least one")
     if len(raw) > limits.messages:
         raise bad_field("messages", len(raw), "messages are too many", f"send at most {limits.messages}")
-    messages = tuple(_message(at, value) for at, value in enumerate(raw))
-    streamed = body.get("stream_options")
-    if streamed is not None and not isinstance(streamed, dict):
-        raise bad_field("stream_options", streamed, "is no object", "send {'include_usage': true} or leave it out")
-    passed = passed_fields(body if checked is None else checked.body, limited=checked is not None)
+    messages = tuple(Message.of(value, f"messages[{at}]") for at, value in enumerate(raw))
+    own = read_fields(ChatFields, body if body.get("logprobs") else {**body, "top_logprobs": None}, _BORDER)
+    given = passed_fields(body, limited=False)
+    passed = given if checked is None else passed_fields(checked.body)
     extra = {name: value for name, value in passed.fields.items() if name not in OWN}
-    sampling, bounds = _sampling(body, limits), CallBounds()
+    lengths = [read_count(name, value, 1, 10**9) for name, value in given.lengths if value is not None]
+    sampling = Sampling(
+        temperature=own.temperature,
+        top_p=own.top_p,
+        top_k=max(0, own.top_k),
+        min_p=own.min_p,
+        max_tokens=min(lengths, default=limits.max_tokens),
+        stop=_stops(body.get("stop")),
+        reasoning_effort=own.reasoning_effort,
+    )
+    bounds = CallBounds()
     if checked is not None:
         prompt, thinking = size - checked.shown + checked.unseen, checked.thinking
         bounds = CallBounds(prompt, prompt - chat_bound(messages), thinking, frozenset(checked.thinking_fields))
@@ -289,18 +320,14 @@ def read_question(
         answer=answer_reader(body, options.answer),
         budget=options.budget,
         sampling=sampling,
-        seed=_number(body, "seed", int, -(2**63), 2**63 - 1, None),
+        seed=own.seed,
     )
-    logprobs = _flag(body, "logprobs")
     return Question(
         request=request,
         raw=raw,
         extra=extra,
-        choices=_whole("n", body.get("n"), 1, _MOST_CHOICES) or 1,
-        stream=_flag(body, "stream"),
-        usage=bool((streamed or {}).get("include_usage")),
-        logprobs=logprobs,
-        top_logprobs=_number(body, "top_logprobs", int, 0, 20, None) if logprobs else None,
+        own=own,
+        choices=1 if body.get("n") is None else read_count("n", body["n"], 1, _MOST_CHOICES),
         notes=tuple(notes),
         bounds=bounds,
     )
@@ -333,34 +360,6 @@ def fitted(question: Question, spec: Spec | None, limits: Limits, where: str = "
     return replace(question, request=request, notes=(*question.notes, *notes)), spec
 
 
-def _message(at: int, value: Json) -> Message:
-    if not isinstance(value, dict) or not isinstance(value.get("role"), str):
-        raise bad_field(f"messages[{at}]", value, "has no role", "use {'role': 'user', 'content': '...'}")
-    content = value.get("content")
-    parts = isinstance(content, list) and all(isinstance(part, dict) for part in content)
-    if not (content is None or isinstance(content, str) or parts):
-        raise bad_field(f"messages[{at}].content", content, "is neither text nor parts", "send text")
-    return Message.of(value)
-
-
-def _sampling(body: JsonDict, limits: Limits) -> Sampling:
-    told = [_whole(name, value, 1, 10**9) for name, value in passed_fields(body).lengths]
-    cap = min(filter(None, told), default=limits.max_tokens)
-    effort = body.get("reasoning_effort")
-    if effort is not None and not isinstance(effort, str):
-        raise bad_field("reasoning_effort", effort, "is no text", "use low, medium or high")
-    return Sampling(
-        temperature=_number(body, "temperature", float, 0, 100, _DEFAULT.temperature),
-        top_p=_number(body, "top_p", float, 0, 1, _DEFAULT.top_p),
-        # Some servers write -1 for no top-k.
-        top_k=_number(body, "top_k", int, -1, 10**9, 0) if body.get("top_k") != -1 else 0,
-        min_p=_number(body, "min_p", float, 0, 1, 0.0),
-        max_tokens=cap,
-        stop=_stops(body.get("stop")),
-        reasoning_effort=effort,
-    )
-
-
 def _stops(value: Json) -> tuple[str, ...]:
     stops = [value] if isinstance(value, str) else value
     if stops is None:
@@ -371,28 +370,3 @@ def _stops(value: Json) -> tuple[str, ...]:
     if longest := next((stop for stop in told if len(stop) > _LONGEST), None):
         raise bad_field("stop", longest, f"has more than {_LONGEST} letters", "shorten it")
     return told
-
-
-def _whole(name: str, value: Json, least: int, most: int) -> int | None:
-    """A count as lenient servers read it, None where there is none."""
-    count = read_whole(value)
-    if value is not None and (count is None or not least <= count <= most):
-        raise bad_field(name, value, f"is no whole number from {least} to {most}", "change it or leave it out")
-    return count
-
-
-def _flag(body: JsonDict, name: str) -> bool:
-    value = body.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise bad_field(name, value, "is neither true nor false", "send one of them or leave it out")
-    return bool(value)
-
-
-def _number(body: JsonDict, name: str, kind: type[N], least: int, most: int, default: D) -> N | D:
-    value = body.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, (int, kind)) or not least <= value <= most:
-        what = "whole number" if kind is int else "number"
-        raise bad_field(name, value, f"is no {what} from {least} to {most}", "change it or leave it out")
-    return kind(value)

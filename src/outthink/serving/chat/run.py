@@ -265,7 +265,7 @@ class StrategyRun:
             backends.facts(model),
             messages=() if plain else question.request.messages,
             encoded=EncodedChat((), {}) if plain else self.encoded,
-            top_logprobs=question.top_logprobs,
+            top_logprobs=question.own.top_logprobs,
             bounds=CallBounds() if plain else question.bounds,
             timeouts=Timeouts(backends.limits.connect_seconds, backends.limits.backend_seconds),
             on_chunk=None if plain else self._on_chunk,
