@@ -105,4 +105,10 @@ MAY_DIFFER: dict[str, str] = {
     "help/outthink serve*": "sections stand under [serve]; --env-file, --router",
     "help/outthink strategies/*": "--json, and how wide the list is",
     "errors/helper of Failure/{}, 'reads terms of the prompt'*": "one predictor for all",
+    "errors/BadInput/'request', {}, 'has the outcome*": "the same words, chosen where the error is made",
+    "errors/BadInput/{}, {}, '{} ({})', {}": "what is stored is read by one translator",
+    "errors/LedgerDown/'the ledger's database cannot be used now', {}": "reader and writer answer in one place",
+    "errors/Unsupported/'needs llama.cpp; {}'": "the same words, chosen where the error is made",
+    "errors/helper of EngineError/*": "the same words, chosen where the error is made",
+    "help/outthink train/*": "README does not tell of the extra any more",
 }
