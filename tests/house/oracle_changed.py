@@ -112,4 +112,6 @@ MAY_DIFFER: dict[str, str] = {
     "errors/Unsupported/'needs llama.cpp; {}'": "the same words, chosen where the error is made",
     "errors/helper of EngineError/*": "the same words, chosen where the error is made",
     "help/outthink train/*": "README does not tell of the extra any more",
+    "benchmarks/router/cost/files_mb": "one artefact, with its models and recipe",
+    "benchmarks/router/settings/recipe/*": "routers and difficulty heads have the same fields",
 }
