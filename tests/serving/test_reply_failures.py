@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -313,7 +314,7 @@ def test_no_failure_tells_an_address_of_the_inner_network(
     for streamed in (False, True):
         got = proxy.chat(model, stream=streamed, headers=DAILY)
         assert got.status == (400 if case == "words of a name" else 502)
-        told = got.content.decode() + str(got.headers)
+        told = re.sub(r"rcpt-\w+", "", got.content.decode() + str(got.headers))  # an id may hold any number
         for part in ("169.254.7.8", "8099", "cluster", "vllm:", "fd00", backend.url.split("/")[2]):
             assert part not in told
 

@@ -114,9 +114,8 @@ def test_ceilings_win_over_what_is_asked(backend: ChatServer, proxy: ProxyServer
     got = proxy.chat("outthink/self-consistency@64", headers=by("small"), outthink={"budget": "tokens=90000"})
     # What a cancelled sample has cost may be unknown: its bound counts.
     assert got.json["outthink"]["receipt"]["at_most"]["tokens"] <= 300
-    backend.seen.clear()
-    assert proxy.chat("tiny", headers=by("small"), max_tokens=5000).status == 200
-    (seen,) = backend.calls
+    assert proxy.chat("tiny", "by itself", headers=by("small"), max_tokens=5000).status == 200
+    (seen,) = [seen for seen in backend.calls if seen.body["messages"][-1]["content"] == "by itself"]
     assert seen.body["max_tokens"] + len(seen.content) <= 320
     got = proxy.chat("tiny", "x" * 400, headers=by("small"))
     assert (got.status, got.error["param"]) == (400, "max_tokens")

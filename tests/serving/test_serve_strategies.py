@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from support.chat_server import DONE, ChatServer, Reply, Seen, chat, chunk, refusal, stream, token, usage, whole
+from outthink.serving.watch import Watcher
+from support.chat_server import DONE, ChatServer, Gate, Reply, Seen, chat, chunk, refusal, stream, token, usage, whole
 from support.proxy_server import ProxyServer
 
 
@@ -219,9 +220,19 @@ def test_only_json_that_fits_the_schema_votes(backend: ChatServer, proxy: ProxyS
 
 
 def test_logprobs_are_the_chosen_samples(backend: ChatServer, proxy: ProxyServer) -> None:
+    late = Gate()  # of the two with one text the earlier is chosen, also where it ends later
+
+    class Opening(Watcher):
+        def sampled(self, id: str, index: int, state: str, answer: Any, tokens: Any, backend: str) -> None:
+            if (index, state) == (2, "finished"):
+                late.open()
+
+    proxy.app.watchers.add(Opening())
+
     def answer(seen: Seen) -> Reply:
         at = seen.body["seed"]
         return stream(
+            *([late] if at == 1 else []),
             chunk(f"\\boxed{{{min(at, 1)}}}", logprobs=[token(f"t{at}", -0.1, (-0.1, -2.0))]),
             chunk(finish="stop"),
             usage(3, 1),

@@ -82,9 +82,9 @@ class ChatEngine(OpenAIEngine):
         self._counted = self._counted and (self._beside is None or _PROMPTING.isdisjoint(encoded.extra))
         self._ready = True  # the pool knows the model, and the facts are shared
         self.samples: dict[str, RawChoice] = {}
-        """Finished samples by their texts; the first of equal ones."""
+        """Finished samples by their texts; of equal ones the first that was begun, whose text is the answer."""
         self.choices: list[RawChoice] = []
-        """Those of all calls, also of such as did not finish."""
+        """Those of all calls in the order of their beginnings, also of such as did not finish."""
         self.sharing: CallSharing | None = None
         """Where samples that start together meet in one call, None where each goes by itself."""
 
@@ -116,7 +116,9 @@ class ChatEngine(OpenAIEngine):
         """Note a finished sample; its calls as text, so that strategies can vote on them."""
         tail = choice.tail
         choice.text = writable("".join([*pieces, tail]))  # as the session has it
-        self.samples.setdefault(choice.text, choice)
+        known, order = self.samples.setdefault(choice.text, choice), self.choices.index
+        if order(choice) < order(known):
+            self.samples[choice.text] = choice
         return tail
 
     def conclude(self, call: Call, reading: CompletionParser, decoder: Decoder) -> Finish:
