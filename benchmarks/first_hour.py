@@ -95,11 +95,19 @@ def main() -> int:
             show("Seconds", rows[-1:])
         importing = import_seconds(Path(folder) / "outthink/.venv/bin/python")
     cold, warm = rows[0], rows[-1]
+    again = sorted(row["demo_again"] for row in rows)
     targets = [
         judged("seconds to the first answer, caches cold", cold["first_answer"], 300, reason=BUSY),
         judged("seconds to the first table of compare, caches cold", cold["first_table"], 300, reason=BUSY),
         judged("seconds to the first answer, caches warm", warm["first_answer"], 240, reason=BUSY),
-        judged("seconds of `make demo` again", min(row["demo_again"] for row in rows), 20, reason=BUSY),
+        judged(
+            "seconds of `make demo` again",
+            statistics.median(again),
+            20,
+            low=again[0],
+            high=again[-1],
+            reason="runs differ by more",
+        ),
         judged("seconds of `import outthink`", importing, 0.2, reason=BUSY),
     ]
     save_evidence("first-hour", rows=rows, targets=targets, load_before=load)
