@@ -43,7 +43,10 @@ def test_a_full_disk_under_standard_output_is_one_line(run, verb) -> None:
     ]
 
 
-@pytest.mark.parametrize("verb", [("strategies",), ("strategies", "--markdown"), ("cache", "path")])
+GONE = [("strategies",), ("strategies", "--markdown"), ("cache", "path"), ("--print-completion", "bash")]
+
+
+@pytest.mark.parametrize("verb", GONE)
 def test_a_reader_that_has_gone_is_no_failure_of_ours(run, verb) -> None:
     # `true` ends at once; the pipe is closed before anything is written.
     done = run(*verb, redirected="2> >(cat >&2) | true; exit ${PIPESTATUS[0]}")

@@ -89,14 +89,20 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or what docs/contracts.md says of failures."""
     _open_streams()
-    chosen = parser().parse_args(arguments)
+    command = "outthink"
     try:
+        try:
+            chosen = parser().parse_args(arguments)
+        except SystemExit:  # help, version or completion has been printed
+            sys.stdout.flush()
+            raise
+        command = f"outthink {chosen.verb}"
         code = int(vars(_home(chosen.verb))[f"run_{chosen.verb}"](chosen))
         sys.stdout.flush()  # at exit a full disk or a reader that has gone would be a traceback
     except OutthinkError as error:
-        return _refused(chosen.verb, error)
+        return _refused(command, error)
     except KeyboardInterrupt:
-        print(f"outthink {chosen.verb}: interrupted", file=sys.stderr)
+        print(f"{command}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return _unread()
@@ -108,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = str(error.filename or "standard output")
         _discard(sys.stdout)
         problem = f"cannot be read or written ({error.strerror or error})"
-        return _refused(chosen.verb, BadInput("file", where, problem, "check its permissions and the space there"))
+        return _refused(command, BadInput("file", where, problem, "check its permissions and the space there"))
     return code
 
 
@@ -122,8 +128,8 @@ def _open_streams() -> None:
             stream.reconfigure(errors=REPLACED)
 
 
-def _refused(verb: str, error: OutthinkError) -> int:
-    print(f"outthink {verb}: {error}", file=sys.stderr)
+def _refused(command: str, error: OutthinkError) -> int:
+    print(f"{command}: {error}", file=sys.stderr)
     return error.exit_code
 
 
