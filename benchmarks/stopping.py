@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from outthink.core.sample import Sample
 from outthink.engines.traces import Recorded
 from outthink.evaluation.calibration.fit import LEADS
-from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask, operating_point
+from outthink.evaluation.calibration.guarded import GuardedChoice, LossLimit
+from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
 from outthink.evaluation.calibration.votes import Walk, after, below, reached
 
 
@@ -134,7 +135,8 @@ def held_out(sweeps: Sequence[Sweep], fold: NDArray[np.int64], aim: Array, margi
     values, chosen = np.zeros((3, len(fold))), []
     for outer, sweep in enumerate(sweeps):
         mask = fold == outer
-        best = operating_point(sweep.losses(aim, ~mask), margin, seed, folds=5, partitions=4)
+        allowed = LossLimit(margin, 0.1, "self-consistency", seed=seed)
+        best, _ = GuardedChoice(sweep.losses(aim, ~mask), allowed, None).promise()
         values[:, mask] = sweep.accuracy[best, mask], sweep.cost[best, mask], sweep.tokens[best, mask]
         chosen.append(sweep.points[best])
     return HeldOutRule(values[0], values[1], values[2], tuple(chosen))

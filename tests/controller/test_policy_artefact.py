@@ -63,7 +63,11 @@ def edited(text: str) -> str:
 
 
 def newer(text: str) -> str:
-    return text.replace('"schema_version": 1', '"schema_version": 2')
+    return text.replace('"schema_version": 2', '"schema_version": 3')
+
+
+def older(text: str) -> str:
+    return text.replace('"schema_version": 2', '"schema_version": 1')
 
 
 def cut(text: str) -> str:
@@ -84,7 +88,8 @@ def not_a_number(text: str) -> str:
     ("change", "part"),
     [
         (edited, "was changed after it was written"),
-        (newer, "has schema_version 2"),
+        (newer, "has schema_version 3"),
+        (older, "has schema_version 1, this version reads 2; calibrate again"),
         (cut, "is no policy"),
         (unnamed, "is no policy"),
         (not_a_number, "was changed after it was written"),

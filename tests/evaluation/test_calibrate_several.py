@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from outthink.controller.policy.artefact import Policy
 from outthink.evaluation.calibration.cascade import offers
-from outthink.evaluation.calibration.losses import LossMatrix, takes_place
+from outthink.evaluation.calibration.contenders import fit_source
 from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.compare import CompareSettings, compare
@@ -40,7 +39,7 @@ def test_a_cascade_that_pays_is_chosen_and_read_back(policy: Policy) -> None:
     assert arm.rule.models == (WEAK,)
     alone = min(arm.held_out.flops or 0 for arm in strong.arms if arm.rule.kind != "cascade" and arm.n >= 8)
     assert (arm.held_out.flops or 0) < alone
-    assert any("takes its place" in note for note in strong.other["notes"])
+    assert any("is chosen" in note for note in strong.other["notes"])
     assert Policy.read(policy.text) == policy
 
 
@@ -56,23 +55,9 @@ def test_the_cascade_is_replayed_on_new_problems(policy: Policy, tmp_path: Path)
 
 def test_models_are_compared_in_flops_only(tmp_path: Path) -> None:
     said: list[str] = []
+    target = Target.parse("match=self-consistency@4")
     sources = [open_source(path) for path in files(tmp_path, range(100))]
-    assert offers(sources, Target.parse("match=self-consistency@4"), 2, 0, [], said.append) == [None, None]
+    fits = [fit_source(source, target, 2, 0, (4,)) for source in sources]
+    assert offers(sources, fits, target, 2, 0, said.append) == [None, None]
     assert len(said) == 1  # of the larger model
     assert "--by flops" in said[0]
-
-
-def test_an_arm_that_is_not_surely_cheaper_takes_no_place() -> None:
-    rng = np.random.default_rng(0)
-    cost, right = rng.uniform(1, 2, 200), np.ones(200)
-    others = {
-        "dearer": (right, 1.1 * cost),
-        "same": (right, cost + rng.normal(0, 0.5, 200)),
-        "worse": (0.9 * right, 0.5 * cost),
-        "cheaper": (right, 0.9 * cost),
-    }
-    outcomes = [("alone", right, cost), *((name, *values) for name, values in others.items())]
-    matrix = LossMatrix.of([str(k) for k in range(200)], right, outcomes)
-    taken = [matrix.arms[k] for k in range(1, 5) if takes_place(matrix, k, 0.005, matrix.saving(k, 0))]
-    assert taken == ["cheaper"]
-    assert matrix.saving(4, 0).value == pytest.approx(-0.1)

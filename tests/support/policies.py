@@ -62,7 +62,7 @@ def content(**more: Any) -> dict[str, Any]:
         "folds": 5,
         "models": 1,
         "pool": [{"model": "tiny", "served_as": "Tiny-Instruct.gguf", "revision": revision}],
-        "target": {"text": "match=self-consistency@8", "margin": 0.005, "by": "tokens"},
+        "target": {"text": "match=self-consistency@8", "margin": 0.005, "by": "tokens", "risk": 0.1},
         "tasks": [task],
     } | more
 

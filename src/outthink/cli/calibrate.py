@@ -38,6 +38,7 @@ def calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--check", type=Path, metavar="POLICY", help="verify a policy on TRACES that it has not seen, and fit nothing")
     add("--target", default="match=self-consistency@32", metavar="AIM", help="default match=self-consistency@32")
     add("--margin", type=float, default=0.005, help="accuracy that may be lost against the target (default 0.005)")
+    add("--risk", type=float, default=0.1, help="share of calibrations that may lose more (default 0.1)")
     add("--by", default="tokens", metavar="COST", help="tokens|flops|usd|seconds: what is kept low (default tokens)")
     add("--price", metavar="IN,OUT", help="dollars per million tokens, for usd")
     parameters_argument(add)
@@ -49,7 +50,7 @@ def calibrate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_calibrate(chosen: argparse.Namespace) -> int:
-    """Calibrate, or check; 1 where a check finds that coverage is lost."""
+    """Calibrate, or check; 1 where a check finds that a promise is broken, or most runs fell back."""
     if chosen.check is not None:
         if chosen.out is not None:
             raise BadInput("--out", str(chosen.out), "does not go with --check", "leave one of them out")
@@ -71,7 +72,7 @@ def _calibrate(chosen: argparse.Namespace) -> int:
     from outthink.evaluation.report.html import show
 
     recipe = CalibrationRecipe(
-        target=Target.parse(chosen.target, margin=chosen.margin, by=chosen.by),
+        target=Target.parse(chosen.target, margin=chosen.margin, by=chosen.by, risk=chosen.risk),
         folds=chosen.folds,
         seed=chosen.seed,
         orders=chosen.orders,
@@ -100,17 +101,33 @@ def _check(chosen: argparse.Namespace) -> int:
             print(_verdict(row))
         for line in report["reasons"]:
             print(line)
-        print("coverage holds" if report["holds"] else "coverage is lost: calibrate again")
+        print(_summary(report))
     return 0 if report["holds"] else 1
 
 
 def _verdict(row: dict[str, Any]) -> str:
     """A row in words; where most runs fell back, the policy foretells nothing."""
     low, high = row["predicted_low"], row["predicted_high"]
-    foretold = f"predicted [{low:.1%}, {high:.1%}] for" if low is not None else "nothing predicted for"
-    verdict = "holds" if row["holds"] else "LOST"
-    line = f"{row['traces']} n={row['n']}: accuracy {row['accuracy']:.1%}"
-    return f"{line}, {foretold} {row['problems']} problems: {verdict}"
+    foretold = f"predicted [{low:.1%}, {high:.1%}]" if low is not None else "nothing predicted"
+    line = f"{row['traces']} n={row['n']}: accuracy {row['accuracy']:.1%}, {foretold}"
+    if row["promise_state"] is None:
+        return f"{line}; nothing promised"
+    loss = f"loses {100 * row['loss']:.2f} points [{100 * row['loss_low']:.2f}, {100 * row['loss_high']:.2f}]"
+    line = f"{line}; {loss} where {100 * row['promise']:g} may be lost: {row['promise_state']}"
+    needed = row["promise_needed"]
+    return line if needed is None else f"{line} ({row['problems']:,} problems; about {needed:,} would decide)"
+
+
+def _summary(report: dict[str, Any]) -> str:
+    """All rows in a line."""
+    if not report["holds"] and report["state"] != "broken":
+        return "most runs fell back: calibrate again"
+    return {
+        "confirmed": "the promise is confirmed",
+        "open": "the promise is open: these problems neither confirm nor refute it",
+        "broken": "the promise is broken: calibrate again",
+        None: "the policy promises nothing of its accuracy",
+    }[report["state"]]
 
 
 # `outthink policy`: what a policy says, and how two of them differ.

@@ -115,8 +115,7 @@ def compare(
     for traces, autos, outcomes in zip(files, policies, results, strict=True):
         measured = [Measured.of(outcome, settings.ahead) for outcome in outcomes]
         rows_of_file = rows_of(traces, measured, settings.seeds)
-        notes = {outcome.spec.n: outcome.notes for outcome in outcomes if isinstance(outcome.spec, AutoContender)}
-        add_columns(rows_of_file, autos, notes)
+        add_columns(rows_of_file, autos, outcomes)
         rows += rows_of_file
     return rows
 
@@ -201,6 +200,14 @@ _KEYS = [
     "fallback_rate",
     "tokens",
     "tokens_ratio",
+    "predicted_low",
+    "predicted_high",
+    "promise",
+    "loss",
+    "loss_low",
+    "loss_high",
+    "promise_state",
+    "promise_needed",
 ]
 
 
@@ -214,9 +221,10 @@ def check(
 ) -> JsonObject:
     """Replay a policy on samples of problems that it has not seen.
 
-    Returns `holds`, `policy`, `rows` (one a rung: accuracy, its prediction interval, whether it holds)
-    and `reasons` in words. Coverage is lost where the chosen rung's accuracy lies outside its prediction
-    interval, on either side, or most runs are outside the regime; drift is reported, no loss by itself.
+    Returns `holds`, `state` (the worst verdict on a chosen rung), `policy`, `rows` (one a rung: accuracy with its
+    prediction interval, the paired loss with its one-sided bounds at the promise's risk, and whether the promise is
+    confirmed, open or broken) and `reasons` in words. It does not hold where the chosen rung's promise is broken, or
+    most runs are outside the regime; drift is reported, no loss by itself.
 
     Raises BadInput for problems the policy was calibrated on, and as `compare` does.
     """
@@ -224,14 +232,15 @@ def check(
     rows = compare(paths, [Spec.parse(BASELINE)], settings, say=say)
     checked, reasons = [], []
     for row in (row for row in rows if row["strategy"] == NAME):
-        low, high = row["predicted_low"], row["predicted_high"]
-        # Where most runs fell back there is no interval: that is what has to be reported, not a failure.
-        outside = row["fallback_rate"] > _MOST_FALLBACKS or low is None
-        holds = not outside and low <= row["accuracy"] <= high
-        kept = {key: row[key] for key in _KEYS}
-        checked.append(kept | {"predicted_low": low, "predicted_high": high, "holds": holds})
+        # Where most runs fell back there is nothing to judge: that is what has to be reported.
+        outside = row["fallback_rate"] > _MOST_FALLBACKS or row["predicted_low"] is None
+        checked.append({**{key: row[key] for key in _KEYS}, "holds": not outside and row["promise_state"] != "broken"})
         if outside:
             reasons.append(f"{row['traces']} n={row['n']}: {row['fallback_rate']:.0%} of the runs fell back")
+        elif not row["predicted_low"] <= row["accuracy"] <= row["predicted_high"]:
+            foretold = f"[{row['predicted_low']:.1%}, {row['predicted_high']:.1%}]"
+            what = "these problems are not as hard as those of the calibration"
+            reasons.append(f"{row['traces']} n={row['n']}: {row['accuracy']:.1%} is outside of {foretold}: {what}")
     if not checked:
         raise BadInput("policy", policy.id, "has no arm for these samples", "calibrate on samples of this model")
     for path in paths:
@@ -241,7 +250,15 @@ def check(
     if (today := datetime.datetime.now(datetime.UTC).date().isoformat()) > policy.content["expires"]:
         reasons.append(f"the policy expired on {policy.content['expires']}, today is {today}")
     judged = [row for row in checked if row["n"] in _chosen(policy, row)] or checked
-    return {"holds": all(row["holds"] for row in judged), "policy": policy.id, "rows": checked, "reasons": reasons}
+    holds = all(row["holds"] for row in judged)
+    return {"holds": holds, "state": _state(judged), "policy": policy.id, "rows": checked, "reasons": reasons}
+
+
+def _state(judged: Sequence[JsonObject]) -> str | None:
+    """The worst verdict on the chosen arms; None where most runs fell back, or nothing is promised."""
+    states = [row["promise_state"] if row["holds"] or row["promise_state"] == "broken" else None for row in judged]
+    order = ("broken", None, "open", "confirmed")
+    return min(states, key=order.index, default=None)
 
 
 def _chosen(policy: Policy, row: Row) -> set[int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from outthink.controller.cascade import StageRule
+from outthink.controller.policy.promise import Promise
 from outthink.controller.policy.regime import Regime
 from outthink.controller.policy.rules import rule_from_json
 from outthink.controller.stored import Json, JsonObject, write_file
@@ -57,7 +58,7 @@ def _scalar(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-SCHEMA = 1
+SCHEMA = 2
 _AGAIN = "calibrate again (`outthink calibrate`)"
 _Z = 1.959964  # of the normal distribution, 95 % two-sided
 
@@ -137,11 +138,13 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class PolicyArm:
-    """One way to answer: at most n samples under a rule, and what that did on held-out problems."""
+    """One way to answer: at most n samples under a rule, what that did on held-out problems, and what is promised of it
+    (of a size other than the chosen one against self-consistency of that size)."""
 
     n: int
     rule: StageRule
     held_out: HeldOut
+    promise: Promise | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -162,6 +165,7 @@ class Task:
         answer: kind of the gold answers, None where the problems were not at hand.
         arms: by rising n.
         chosen: size of the arm that meets the target at the least cost.
+        promise: what is promised of it, None for a target that is a cost.
         problems, questions: marks of the problems it was calibrated on.
         other: everything else of the task, for reports.
     """
@@ -175,6 +179,7 @@ class Task:
     problems: frozenset[str]
     questions: frozenset[str]
     other: JsonObject
+    promise: Promise | None = None
 
     def arm(self, n: int) -> PolicyArm:
         """The arm of size n; BadInput for a size that was not calibrated."""
@@ -194,6 +199,7 @@ class _StoredTarget:
     text: str
     margin: float
     by: Literal["tokens", "flops", "usd", "seconds"]
+    risk: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +246,7 @@ class _StoredArm:
     n: int
     rule: dict[str, Any]
     held_out: HeldOut
+    promise: Promise | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +260,7 @@ class _StoredTask:
     problems: frozenset[str]
     questions: frozenset[str]
     coverage: _StoredCoverage
+    promise: Promise | None = None
     controls: tuple[_StoredControl, ...] = ()
     drift: _StoredDrift | None = None
     difficulty: dict[str, Any] | None = None
@@ -270,6 +278,7 @@ class _StoredPolicy:
     target: _StoredTarget
     pool: tuple[_StoredModel, ...]
     tasks: tuple[_StoredTask, ...]
+    promise: Promise | None = None
     prices: _StoredPrices | None = None
 
 
@@ -402,7 +411,7 @@ def _task(stored: _StoredTask, values: JsonObject) -> Task:
         with border.part("arms", place, "rule"):
             rule = rule_from_json(arm.rule)
         with border.part("arms", place):
-            arms.append(PolicyArm(arm.n, rule, arm.held_out))
+            arms.append(PolicyArm(arm.n, rule, arm.held_out, arm.promise))
     with border.part("regime"):
         regime = Regime.of(stored.regime)
     task = Task(
@@ -415,6 +424,7 @@ def _task(stored: _StoredTask, values: JsonObject) -> Task:
         problems=stored.problems,
         questions=stored.questions,
         other={key: value for key, value in values.items() if key not in _READ},
+        promise=stored.promise,
     )
     if stored.chosen not in [arm.n for arm in arms]:
         raise BadInput("chosen", stored.chosen, "is the size of no arm", _AGAIN)

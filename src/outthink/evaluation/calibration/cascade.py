@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outthink.controller.cascade import NEVER, Cascade, Signal, Stage, StageRule, beyond_reach, trusted
+from outthink.controller.policy.promise import Promise
 from outthink.controller.policy.rules import LinearGain, rule_from_json
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.contenders import AutoContender, lineup
-from outthink.evaluation.calibration.fit import FittedRules, orders_for
-from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask, operating_point
+from outthink.evaluation.calibration.fit import FittedRules, Rung, held_masks, orders_for, reference_of
+from outthink.evaluation.calibration.guarded import GuardedChoice, LossLimit
+from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.calibration.votes import (
     SWAY,
@@ -37,6 +39,7 @@ from outthink.evaluation.calibration.votes import (
     walk,
 )
 from outthink.evaluation.dataset import SampleSet, weights_of
+from outthink.strategies.defaults import BASELINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,28 +106,33 @@ class CascadeSettings:
     Args:
         target: size of the second model's self-consistency whose accuracy is to be matched.
         margin: accuracy that may be lost against it.
+        risk: share of calibrations that may lose more.
         firsts: samples of the first stage; 0 leaves it out.
         keeps: weights at which its votes may go along.
         depth: samples of the second model at which votes end.
         caps: samples of the second stage at most.
         folds: of the inner cross-fitting.
-        partitions: random partitions for the choice of the operating point.
     """
 
     target: int = 16
     margin: float = 0.005
+    risk: float = 0.1
     firsts: Sequence[int] = (0, 1, 2, 4)
     keeps: Sequence[float] = (0.0, 0.5)
     depth: int = 28
     caps: Sequence[int] = (12, 14, 16, 20)
     prices: Sequence[float] = tuple(float(price) for price in np.geomspace(2e-3, 0.15, 36))
     folds: int = 10
-    partitions: int = 8
     seed: int = 0
 
+    @property
+    def allowed(self) -> LossLimit:
+        """What may be lost, and how often."""
+        return LossLimit(self.margin, self.risk, f"{BASELINE}@{self.target}", seed=self.seed)
+
     def chosen(self, candidates: LossMatrix[CascadeChoice]) -> int:
-        """Place of the candidate that is taken."""
-        return operating_point(candidates, self.margin, self.seed, folds=self.folds, partitions=self.partitions)
+        """Place of the candidate that is taken where nothing but them can be."""
+        return GuardedChoice(candidates, self.allowed, None).promise()[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,18 +190,25 @@ class Fitter:
                 yield choice, np.where(stage.left, stage.right, right).mean(axis=1), total.mean(axis=1)
 
     def fit(self, *, forced: bool = False) -> tuple[Cascade, CascadeChoice]:
-        """The cheapest cascade whose cross-fitted accuracy is within the margin of the target, and its parameters.
+        """The cheapest cascade whose accuracy is within the margin of the target, and its parameters.
 
         Args:
             forced: only those that draw from the cheap model.
         """
-        candidates = self.candidates
-        if forced:
-            candidates = candidates.only([place for place, choice in enumerate(candidates.arms) if choice.first])
+        candidates = self.both if forced else self.candidates
         choice = candidates.arms[self.settings.chosen(candidates)]
+        return self.cascade(choice), choice
+
+    @property
+    def both(self) -> LossMatrix[CascadeChoice]:
+        """The candidates that draw from both models."""
+        return self.candidates.only([place for place, choice in enumerate(self.candidates.arms) if choice.first])
+
+    def cascade(self, choice: CascadeChoice) -> Cascade:
+        """The cascade of these parameters."""
         coefficients = self._coefficients[choice.first if choice.keep else 0, choice.keep]
         gain = LinearGain(scale_of(self.table.models[1], SWAY), self.settings.depth, SWAY, coefficients, choice.price)
-        return assemble(self.table, choice, gain), choice
+        return assemble(self.table, choice, gain)
 
 
 def assemble(table: Table, choice: CascadeChoice, second: StageRule) -> Cascade:
@@ -218,44 +233,52 @@ _FEW = 100
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A cascade before one source's own model, which is the last stage.
+    """What two models together are worth to the task of the larger one.
 
     Args:
-        auto: replays it on held-out problems, each by the cascade of the other folds.
+        note: what was found, in words.
+        rule: the cascade that takes the place of the larger model's own rule, None where that is the better one.
+        promise: of the cascade.
+        auto: replays it on held-out problems, each by what the other folds choose.
         pool: samples of the smaller model.
     """
 
-    cascade: Cascade
-    auto: AutoContender
-    pool: Traces
+    note: str
+    rule: Cascade | None = None
+    promise: Promise | None = None
+    auto: AutoContender | None = None
+    pool: Traces | None = None
 
 
 def offers(
     sources: Sequence[SampleSet],
+    fits: Sequence[FittedRules],
     target: Target,
     folds: int,
     seed: int,
-    taken: Sequence[int],
     say: Callable[[str], None],
 ) -> list[Offer | None]:
-    """For each source the cascade from the nearest smaller model on the same problems, None where there is none.
+    """For each source what the nearest smaller model on the same problems adds, None where there is none.
 
     Only a target that matches self-consistency, at the least FLOPs, compares models: a token of one is not
     a token of the other.
 
     Args:
-        taken: sizes that arms have already.
+        fits: rules of each source's own model, which cascades compete with.
     """
     offered: list[Offer | None] = []
-    for source in sources:
+    for source, fitted in zip(sources, fits, strict=True):
         weak = _smaller(source, sources)
         if weak is None:
             offered.append(None)
         elif target.kind != "match" or target.by != "flops":
             say(f"{source.traces.name}: a cascade from {weak.traces.model} is fitted with --by flops only")
             offered.append(None)
+        elif (rung := fitted.rungs.get(int(target.value))) is None or weak.traces.depth < rung.n:
+            say(f"{source.traces.name}: {weak.traces.model} has too few samples for a cascade ({weak.traces.depth})")
+            offered.append(None)
         else:
-            offered.append(_offer(source, weak.traces, target, folds, seed, taken))
+            offered.append(_offer(source, weak.traces, rung, folds, seed, tuple(fitted.rules)))
     return offered
 
 
@@ -274,31 +297,58 @@ def _smaller(source: SampleSet, sources: Sequence[SampleSet]) -> SampleSet | Non
     return max(fitting, key=lambda item: item[0])[1] if fitting else None
 
 
-def _offer(source: SampleSet, weak: Traces, target: Target, folds: int, seed: int, taken: Sequence[int]) -> Offer:
-    names = np.array(list(weak.problems))
-    depth = min(weak.depth, source.traces.depth, int(target.value))
-    table = deal([weak, source.traces], orders=orders_for(len(names)), depth=depth)
+def _offer(source: SampleSet, weak: Traces, rung: Rung, folds: int, seed: int, taken: Sequence[int]) -> Offer:
+    names = list(source.traces.problems)
+    weak = weak.take(names)  # in the order of the larger model's, whose rules stand in the same matrix
+    table = deal([weak, source.traces], orders=orders_for(len(names)), depth=rung.n)
     settings = CascadeSettings(
-        target=depth,
-        margin=target.margin,
-        depth=depth,
-        caps=tuple(sorted({max(1, depth * part // 4) for part in (2, 3, 4)})),
-        firsts=tuple(n for n in (0, 1, 2, 4) if n <= depth),
+        target=rung.n,
+        margin=rung.allowed.margin,
+        risk=rung.allowed.risk,
+        depth=rung.n,
+        caps=tuple(sorted({max(1, rung.n * part // 4) for part in (2, 3, 4)})),
+        firsts=tuple(n for n in (0, 1, 2, 4) if n <= rung.n),
         seed=seed,
     )
-    fold = np.random.default_rng(seed).permutation(len(names)) % folds
-    cascade = _cascade(table, settings)
-    crossed = [(tuple(names[fold == k].tolist()), _cascade(table.take(fold != k), settings)) for k in range(folds)]
-    n = max(sum(stage.n for stage in fitted.stages) for fitted in (cascade, *(fitted for _, fitted in crossed)))
+    everyone = np.ones(len(names), dtype=bool)
+    rule, promise, note = _chosen(table, settings, rung, everyone)
+    if not isinstance(rule, Cascade):
+        return Offer(f"a cascade from {weak.model} did not pay: {note}")
+    crossed = []
+    for mask in held_masks(len(names), folds, seed):
+        crossed.append((tuple(np.array(names)[mask].tolist()), _chosen(table.take(~mask), settings, rung, ~mask)[0]))
+    fitted = [rule, *(each for _, each in crossed)]
+    n = max(sum(stage.n for stage in each.stages) if isinstance(each, Cascade) else rung.n for each in fitted)
     while n in taken:  # an arm is found by its size alone
         n += 1
-    (auto,) = lineup(source, FittedRules({n: cascade}, [(held, {n: fitted}) for held, fitted in crossed]))
-    return Offer(cascade, auto, weak)
+    (auto,) = lineup(source, FittedRules({n: rule}, [(held, {n: each}) for held, each in crossed]))
+    return Offer(f"a cascade from {weak.model} is chosen: {note}", rule, promise, auto, weak)
 
 
-def _cascade(table: Table, settings: CascadeSettings) -> Cascade:
-    """Fitted, with the strong model as the session's own."""
-    # Forced, because the policy's other arms are the model alone already, and are compared with it.
-    stages = Fitter(table, settings).fit(forced=True)[0].stages
-    weak = table.models[0].model
-    return Cascade((*(replace(stage, model=weak) for stage in stages[:-1]), replace(stages[-1], model=None)))
+def _chosen(table: Table, settings: CascadeSettings, rung: Rung, problems: Mask) -> tuple[StageRule, Promise, str]:
+    """Of the strong model's own rules and the cascades before it, all in one matrix of FLOPs, what is chosen; what is
+    promised of it; and how the best of the cascades compares."""
+    fitter = Fitter(table, settings)
+    alone, cascades = rung.matrix(problems).charged(table.models[1].flops), fitter.both
+    both: LossMatrix[StageRule | CascadeChoice] = LossMatrix.joined([alone, cascades])
+    choice = GuardedChoice(both, settings.allowed, reference_of(alone))
+    place, promise = choice.promise()
+    costs, bounds = both.costs.mean(axis=1), choice.bounds(promise.level or settings.risk)
+    enough = bounds[len(alone.arms) :] <= settings.margin
+    base = costs[reference_of(alone)]
+    note = "none of them keeps the margin"
+    if enough.any():
+        best = float(np.where(enough, costs[len(alone.arms) :], np.inf).min())
+        note = f"the cheapest that keeps the margin needs {best / base:.2f} of the FLOPs of {settings.allowed.against}"
+        own = float(np.where(bounds[: len(alone.arms)] <= settings.margin, costs[: len(alone.arms)], np.inf).min())
+        note += f", the model alone {own / base:.2f}"
+    chosen = both.arms[place]
+    if not isinstance(chosen, CascadeChoice):
+        return chosen, promise, note
+    # Fitted with the strong model as the session's own.
+    stages, weak = fitter.cascade(chosen).stages, table.models[0].model
+    return (
+        Cascade((*(replace(stage, model=weak) for stage in stages[:-1]), replace(stages[-1], model=None))),
+        promise,
+        note,
+    )

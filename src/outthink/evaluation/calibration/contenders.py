@@ -17,17 +17,21 @@ import numpy as np
 from outthink.controller.cascade import Cascade
 from outthink.controller.policy.artefact import HeldOut, Policy, PolicyArm, Task
 from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, at_size, drawn_otherwise, fallback, find_task
+from outthink.controller.policy.promise import Promise
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.fit import FittedRules, StoppingSettings, fit
+from outthink.evaluation.calibration.guarded import judge
 from outthink.evaluation.calibration.regime import regime_of
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.dataset import SampleSet
-from outthink.evaluation.replay import MEASURES, Array
+from outthink.evaluation.replay import MEASURES, Array, Outcomes
 from outthink.evaluation.rows import LADDER, Row, intervals
+from outthink.evaluation.sample_file import JsonObject
 from outthink.session.session import Session
+from outthink.strategies import Spec
 from outthink.strategies.defaults import BASELINE
 
 NAME = "auto"
@@ -35,11 +39,11 @@ NAME = "auto"
 
 @dataclass(frozen=True, slots=True)
 class AutoContender:
-    """One rung: the plan of each problem, and what the policy expects of problems like them."""
+    """One rung: the plan of each problem, and the arm that says what is expected and promised of problems like them."""
 
     n: int
     plans: Mapping[str, Plan]
-    expected: HeldOut | None
+    usual: PolicyArm | None
     policy: str
     canonical: ClassVar[str] = NAME
     waits: ClassVar[bool] = True
@@ -50,7 +54,7 @@ class AutoContender:
 
     def take(self, problems: Sequence[str]) -> AutoContender:
         """The same for some of the problems."""
-        return AutoContender(self.n, {name: self.plans[name] for name in problems}, self.expected, self.policy)
+        return replace(self, plans={name: self.plans[name] for name in problems})
 
 
 def contenders(policy: Policy, source: SampleSet, say: Callable[[str], None]) -> list[AutoContender]:
@@ -83,7 +87,7 @@ def contenders(policy: Policy, source: SampleSet, say: Callable[[str], None]) ->
         say(f"{traces.path.name}: {line}")
     if source.questions is None:
         say(f"{traces.path.name}: no problems file beside it, so only lengths and votes decide")
-    return [AutoContender(n, of_size, _expected(of_size), policy.id) for n, of_size in plans.items()]
+    return [AutoContender(n, of_size, _usual(of_size), policy.id) for n, of_size in plans.items()]
 
 
 def _elsewhere(tasks: Sequence[Task], source: SampleSet) -> str | None:
@@ -146,12 +150,12 @@ def _drawn(arm: PolicyArm) -> int:
     return max(stage.n for stage in arm.rule.stages) if isinstance(arm.rule, Cascade) else arm.n
 
 
-def _expected(plans: Mapping[str, Plan]) -> HeldOut | None:
-    """What most of the problems' arm did in calibration; None where most fell back."""
+def _usual(plans: Mapping[str, Plan]) -> PolicyArm | None:
+    """Most of the problems' arm; None where most fell back."""
     arms = Counter(id(plan.arm) for plan in plans.values())
     most, count = arms.most_common(1)[0]
     arm = next(plan.arm for plan in plans.values() if id(plan.arm) == most)
-    return arm.held_out if arm is not None and 2 * count >= len(plans) else None
+    return arm if 2 * count >= len(plans) else None
 
 
 def pool_of(traces: Traces, autos: Sequence[AutoContender], files: Sequence[Traces]) -> tuple[Traces, ...]:
@@ -166,30 +170,57 @@ def pool_of(traces: Traces, autos: Sequence[AutoContender], files: Sequence[Trac
     return tuple(pool)
 
 
-def add_columns(rows: Sequence[Row], autos: Sequence[AutoContender], notes: Mapping[int, Counter[str]]) -> None:
-    """Complete the policy's rows of one file: policy, prediction, fallback rate, ratio of tokens."""
+def add_columns(rows: Sequence[Row], autos: Sequence[AutoContender], outcomes: Sequence[Outcomes]) -> None:
+    """Complete the policy's rows of one file: policy, prediction, promise, fallback rate, ratio of tokens."""
     by_size = {auto.n: auto for auto in autos}
+    replayed = {outcome.spec.n: outcome for outcome in outcomes if isinstance(outcome.spec, AutoContender)}
+    accuracies = {
+        f"{outcome.spec.canonical}@{outcome.spec.n}": outcome.values[0]
+        for outcome in outcomes
+        if isinstance(outcome.spec, Spec)
+    }
     # `tokens_ratio` is over self-consistency at 32 samples of the same run (docs/contracts.md).
     baseline = next((row for row in rows if row["strategy"] == BASELINE and row["n"] == LADDER[-1]), None)
     for row in rows:
         if row["strategy"] != NAME:
             continue
-        auto, counts, problems = by_size[row["n"]], notes[row["n"]], row["problems"]
+        auto, outcome, problems = by_size[row["n"]], replayed[row["n"]], row["problems"]
+        counts = outcome.notes
         outside = {note: count for note, count in counts.items() if note.startswith(OUTSIDE)}
         runs, outside_runs = problems * row["seeds"], sum(outside.values())
-        low, high = auto.expected.predicted(problems) if auto.expected else (None, None)
+        expected, promise = (auto.usual.held_out, auto.usual.promise) if auto.usual else (None, None)
+        low, high = expected.predicted(problems) if expected else (None, None)
         row |= {
             "policy": auto.policy,
-            "predicted_accuracy": auto.expected.accuracy if auto.expected else None,
+            "predicted_accuracy": expected.accuracy if expected else None,
             "predicted_low": low,
             "predicted_high": high,
             "predicted_problems": problems,
             "fallback_rate": outside_runs / runs,
             "tokens_ratio": _ratio(row["tokens"], baseline["tokens"] if baseline else None),
+            **_promised(promise, outcome.values[0], accuracies),
         }
         row["notes"] = [note for note in counts if note not in outside and not note.startswith("policy ")]
         if outside:
             row["notes"].append(f"{outside_runs} of {runs} runs were {max(outside, key=outside.__getitem__)}")
+
+
+def _promised(promise: Promise | None, accuracy: Array, accuracies: Mapping[str, Array]) -> JsonObject:
+    """What these problems say of a promise: the paired loss with its one-sided bounds, and the verdict; null without a
+    promise, or where what it is compared with was not replayed."""
+    keys = ("loss", "loss_low", "loss_high", "promise_state", "promise_needed")
+    aim = None if promise is None else _aim(promise.against, accuracies)
+    if promise is None or aim is None:
+        return dict.fromkeys(("promise", *keys))
+    verdict = judge(aim - accuracy, promise)
+    found = (verdict.loss, verdict.low, verdict.high, verdict.state, verdict.needed)
+    return {"promise": promise.margin, **dict(zip(keys, found, strict=True))}
+
+
+def _aim(against: str, accuracies: Mapping[str, Array]) -> Array | float | None:
+    """Accuracy on each problem of what is to be matched, or the one to be reached."""
+    kind, _, value = against.partition("=")
+    return float(value) if kind == "accuracy" else accuracies.get(against)
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:
@@ -203,7 +234,8 @@ def fit_source(source: SampleSet, target: Target, folds: int, seed: int, sizes: 
     """Rules for one file of samples at every size it allows: for new problems, and for each fold without it."""
     depth = source.traces.depth
     fitting = tuple(n for n in sizes if n <= depth)
-    return fit(source.traces, StoppingSettings(margin=target.margin, folds=folds, seed=seed, sizes=fitting))
+    settings = StoppingSettings(margin=target.margin, risk=target.risk, folds=folds, seed=seed, sizes=fitting)
+    return fit(source.traces, settings)
 
 
 def lineup(source: SampleSet, fitted: FittedRules, policy: str = "") -> list[AutoContender]:
@@ -246,8 +278,8 @@ def crossed(policy: Policy, source: SampleSet, say: Callable[[str], None]) -> li
     for note in fitted.notes:
         say(f"{source.traces.path.name}: {note}")
     tasks = policy.of_model(source.traces.model)
-    stated = {arm.n: arm.held_out for arm in tasks[0].arms} if tasks else {}
-    return [replace(auto, expected=stated.get(auto.n)) for auto in lineup(source, fitted, policy.id)]
+    stated = {arm.n: arm for arm in tasks[0].arms} if tasks else {}
+    return [replace(auto, usual=stated.get(auto.n)) for auto in lineup(source, fitted, policy.id)]
 
 
 def held_out(values: Array, prices: Callable[[float, float], float] | None = None) -> HeldOut:

@@ -1,8 +1,8 @@
 """Fits stopping rules to recorded samples of one model, each fold's without that fold.
 
-Adaptive-consistency with its threshold and vote weight tuned is the control. The linear gain
-(`controller.policy.rules`) takes its place only where it needs fewer tokens beyond the paired interval, and keeps the
-accuracy, on problems that it was not fitted on. Standardisation alone uses all problems; it sees no gold answer.
+All rules of one size stand in one matrix of losses: the fixed vote, adaptive-consistency at every threshold, weighted
+votes at every lead, and the linear gain (`controller.policy.rules`) at every price, whose predictions are cross-fitted.
+The guarded choice (`guarded`) takes one of them. Standardisation alone uses all problems; it sees no gold answer.
 Knows: folds, sizes, the rules that compete, and how many random orders are looked at. Does not know how held-out
 figures are measured, or what a policy says.
 """
@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from outthink.controller.cascade import StageRule
-from outthink.controller.policy.rules import SURE, Adaptive, Fixed, Lead, LinearGain
+from outthink.controller.policy.promise import Promise
+from outthink.controller.policy.rules import Adaptive, Fixed, Lead, LinearGain
 from outthink.engines.traces import Traces
-from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask, operating_point, takes_place
+from outthink.evaluation.calibration.guarded import GuardedChoice, LossLimit
+from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
 from outthink.evaluation.calibration.votes import (
     SWAY,
     TIES,
@@ -34,20 +36,25 @@ from outthink.evaluation.calibration.votes import (
     walk,
 )
 from outthink.strategies import leader_probability
+from outthink.strategies.defaults import BASELINE
 
 LEADS = tuple(float(value) for value in np.arange(0.3, 3.05, 0.1))
 """Leads of the leader in standard deviations; at the last ones a vote of 32 hardly ever stops early."""
 
 
-THRESHOLDS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 2.0)
-"""Of adaptive-consistency; at the last one it never stops early."""
+THRESHOLDS = (
+    *(0.6, 0.7, 0.75, 0.8, 0.83),
+    *(round(0.85 + 0.01 * step, 2) for step in range(15)),
+    *(0.995, 0.999, 2.0),
+)
+"""Of adaptive-consistency; at the last one it never stops early. Fine where votes of 32 stop at half the cost."""
 SWAYS = ((0.25, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.0), SWAY)
-"""Vote weights that the control is tuned over, beside equal ones."""
+"""Vote weights of the leads, beside equal ones."""
+MARGINS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05)
+"""Losses that a policy tells the cost of, beside the one that was asked for."""
 PRICES = tuple(float(price) for price in np.geomspace(2e-4, 0.15, 48))
 LEAST = 4
 """Sizes below this are settled before anything can be learned."""
-_PARTITIONS = 4
-"""Random partitions into folds that the choice of the operating point is checked on."""
 _FEW = 100
 """Problems below which nothing is learned, and votes are equal."""
 _FEW_RIGHT = 60
@@ -56,13 +63,17 @@ stopping loses. On random halves of the MATH problems, where the 0.5B model answ
 the other half where the tuned threshold lost 0.3; the 1.5B model answers 77, and there both lost 0.3."""
 
 
-class _Rung:
-    """All candidates of one size on all problems; a rule for any part of them follows at once."""
+class Rung:
+    """All candidates of one size on all problems; a choice among them on any part of the problems follows at once.
 
-    def __init__(self, table: Table, n: int, *, margin: float, folds: int, seed: int) -> None:
-        self._n, self._margin, self._folds, self._seed = n, margin, folds, seed
-        self._aims = _aims(margin)
-        self._gains: dict[bytes, Array] = {}  # by problems: every step back asks for the same folds again
+    Args:
+        allowed: what may be lost against self-consistency of this size, and how often.
+        folds: of the cross-fitting of predictions.
+    """
+
+    def __init__(self, table: Table, n: int, allowed: LossLimit, *, folds: int, seed: int) -> None:
+        self.n, self.allowed = n, allowed
+        self._folds, self._seed = folds, seed
         dealt = table.models[0]
         self._spent = dealt.spent()[..., : n + 1]
         plain = walk(table, 0, TIES, depth=max(n, 2))
@@ -72,11 +83,10 @@ class _Rung:
             (Fixed() if limit > 1 else Adaptive(limit), *self._outcome(plain.right, reached(certain, limit)))
             for limit in THRESHOLDS
         ]
-        self._usual = False
-        enough = len(table.names) >= _FEW
-        self.learns = enough and self._aim.sum() >= _FEW_RIGHT
+        enough = len(table.names) >= _FEW and n >= LEAST
+        self.learns = len(table.names) >= _FEW and self._aim.sum() >= _FEW_RIGHT
         self._learned: tuple[Walk, Ridge] | None = None
-        for sway in SWAYS if enough and n >= LEAST else ():
+        for sway in SWAYS if enough else ():
             votes = walk(table, 0, sway, depth=n)
             for limit in LEADS:
                 outcome = self._outcome(votes.right, reached(votes.lead[..., 1:], limit))
@@ -85,83 +95,52 @@ class _Rung:
                 self._learned = votes, Ridge(votes)
         self._tuned = LossMatrix.of(table.names, self._aim, tuned)
 
-    def rule(self, problems: Mask) -> StageRule:
-        """The rule fitted on these problems alone."""
-        if self._n == 1:
-            return Fixed()
-        if self._usual:
-            return Adaptive(SURE)
+    def choose(self, problems: Mask) -> tuple[StageRule, Promise]:
+        """The rule that these problems alone choose, and what they promise of it."""
+        matrix = self.matrix(problems)
+        place, promise = GuardedChoice(matrix, self.allowed, reference_of(matrix)).promise()
+        return matrix.arms[place], promise
+
+    def frontier(self) -> list[dict[str, float | None]]:
+        """What other margins would buy: of each `margin` the `share` of self-consistency's cost that is needed, and the
+        `level` of the bound (None: nothing cheaper qualifies)."""
+        matrix = self.matrix(np.ones(len(self._aim), dtype=bool))
+        reference, costs = reference_of(matrix), matrix.costs.mean(axis=1)
+        found: list[dict[str, float | None]] = []
+        for margin in MARGINS:
+            place, promise = GuardedChoice(matrix, replace(self.allowed, margin=margin), reference).promise()
+            share = float(f"{costs[place] / costs[reference]:.6g}")
+            found.append({"margin": margin, "share": share, "level": promise.level})
+        return found
+
+    def matrix(self, problems: Mask) -> LossMatrix[StageRule]:
+        """Every candidate on these problems; what is learned is judged by fits without each one's fold of them."""
+        if self.n == 1:
+            return self._tuned.on(problems).only([len(THRESHOLDS) - 1])
         tuned = self._tuned.on(problems)
-        best = self._best(tuned)
-        if self._learned is None:
-            return tuned.arms[best]
-        learned = self._regressed(problems, self._learned)
-        both = tuned.only([best]).beside(learned.only([self._best(learned)]))
-        saving = both.saving(1, 0, resamples=500, seed=self._seed)
-        return both.arms[int(takes_place(both, 1, self._aims[0], saving))]
-
-    def step_back(self, rules: Sequence[StageRule], held: Sequence[Mask]) -> bool:
-        """Aim higher where the rules do not keep on new problems what they seemed to; where that does not help,
-        leave the regression out, then the tuning.
-
-        Args:
-            rules: fitted without the problems of each fold.
-            held: those problems.
-
-        Returns whether the rules have to be made again.
-        """
-        lost = np.concatenate([self._lost(rule, mask) for rule, mask in zip(rules, held, strict=True)])
-        if lost.mean() <= self._margin or self._usual:
-            return False
-        if len(self._aims) > 1:
-            self._aims.pop(0)
-        elif self._learned is not None:
-            self._learned, self._aims = None, _aims(self._margin)
-        else:
-            self._usual = True
-        return True
-
-    def _lost(self, rule: StageRule, problems: Mask) -> Array:
-        """Accuracy that a rule loses on each of these problems, which it was not fitted on."""
-        if not isinstance(rule, LinearGain) or self._learned is None:
-            return np.asarray(self._tuned.losses[self._tuned.arms.index(rule), problems])
-        walked, ridge = self._learned
-        stop = below(ridge.gains_without(~problems, problems), rule.price)
-        return np.asarray(self._aim[problems] - after(walked.right[problems], stop).mean(axis=1))
+        return tuned if self._learned is None else LossMatrix.joined([tuned, self._regressed(problems, self._learned)])
 
     def _regressed(self, problems: Mask, learned: tuple[Walk, Ridge]) -> LossMatrix[StageRule]:
         """The linear gain at every price, each problem judged by a fit without it."""
         walked, ridge = learned
-        gains, right = self._crossed(ridge, problems), walked.right[problems]
-        rule = LinearGain(walked.scale, self._n, SWAY, ridge.plain(ridge.fit(problems)), PRICES[0])
+        members = np.flatnonzero(problems)
+        fold = np.random.default_rng(self._seed + 1).permutation(len(members)) % self._folds
+        gains, right = ridge.crossed(members, fold), walked.right[problems]
+        rule = LinearGain(walked.scale, self.n, SWAY, ridge.plain(ridge.fit(problems)), PRICES[0])
         outcomes = [
             (replace(rule, price=price), *self._outcome(right, below(gains, price), problems)) for price in PRICES
         ]
         return LossMatrix.of(self._tuned.on(problems).problems, self._aim[problems], outcomes)
-
-    def _crossed(self, ridge: Ridge, problems: Mask) -> Array:
-        """Gains of these problems, each as predicted from the other folds of them."""
-        if (known := self._gains.get(problems.tobytes())) is not None:
-            return known
-        members = np.flatnonzero(problems)
-        fold = np.random.default_rng(self._seed + 1).permutation(len(members)) % self._folds
-        gains = ridge.crossed(members, fold)
-        self._gains[problems.tobytes()] = gains
-        return gains
 
     def _outcome(self, right: Array, stop: NDArray[np.intp], problems: Mask | None = None) -> tuple[Array, Array]:
         """Accuracy and tokens a problem of stopping after `stop` samples; of these problems, or all of them."""
         spent = self._spent if problems is None else self._spent[problems]
         return after(right, stop).mean(axis=1), after(spent, stop).mean(axis=1)
 
-    def _best(self, matrix: LossMatrix[StageRule]) -> int:
-        """Place of the cheapest within what may seem to be lost."""
-        return operating_point(matrix, self._aims[0], self._seed, folds=self._folds, partitions=_PARTITIONS)
 
-
-def _aims(margin: float) -> list[float]:
-    """Accuracy that the choice may seem to lose, loosest first."""
-    return [margin * share for share in (1, 0.75, 0.5, 0.25, 0)]
+def reference_of(matrix: LossMatrix[StageRule]) -> int:
+    """Place of self-consistency, which every rule of its size is to match."""
+    return next(place for place, rule in enumerate(matrix.arms) if isinstance(rule, Fixed))
 
 
 def certainty(codes: NDArray[np.int64]) -> Array:
@@ -191,20 +170,29 @@ class StoppingSettings:
 
     Args:
         margin: accuracy that may be lost, against self-consistency of a rule's own size.
+        risk: share of calibrations that may lose more.
     """
 
     margin: float = 0.005
+    risk: float = 0.1
     folds: int = 5
     seed: int = 0
     sizes: Sequence[int] = (1, 2, 4, 8, 16, 32)
 
+    def allowed(self, n: int) -> LossLimit:
+        """Of the rules of one size."""
+        return LossLimit(self.margin, self.risk, f"{BASELINE}@{n}", seed=self.seed)
+
 
 @dataclass(frozen=True, slots=True)
 class FittedRules:
-    """Rules by size for new problems; by fold, the problems held out and the rules fitted without them."""
+    """Rules by size for new problems, with their promises; by fold, the problems held out and the rules fitted
+    without them; and the candidates that they were chosen from."""
 
     rules: Mapping[int, StageRule]
     folds: Sequence[tuple[tuple[str, ...], Mapping[int, StageRule]]]
+    promises: Mapping[int, Promise] = field(default_factory=dict)
+    rungs: Mapping[int, Rung] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -226,24 +214,25 @@ def _one_thread() -> AbstractContextManager[object]:
 
 def _fit(traces: Traces, settings: StoppingSettings) -> FittedRules:
     names = tuple(traces.problems)
-    order = np.random.default_rng(settings.seed).permutation(len(names))
-    held = [np.isin(np.arange(len(names)), part) for part in np.array_split(order, settings.folds)]
+    held = held_masks(len(names), settings.folds, settings.seed)
     everyone = np.ones(len(names), dtype=bool)
     rules: dict[int, StageRule] = {}
+    promises: dict[int, Promise] = {}
     folds: list[dict[int, StageRule]] = [{} for _ in held]
-    learns = True
     table = deal_one(traces, orders=orders_for(len(names)), depth=max(settings.sizes))
-    for n in settings.sizes:
-        rung = _Rung(table, n, margin=settings.margin, folds=settings.folds, seed=settings.seed)
-        fitted = [rung.rule(~mask) for mask in held]
-        while rung.step_back(fitted, held):
-            fitted = [rung.rule(~mask) for mask in held]
-        rules[n] = rung.rule(everyone)  # after the folds: by the aim that has held up on them
-        learns = rung.learns
-        for fold, rule in zip(folds, fitted, strict=True):
-            fold[n] = rule
+    rungs = {n: Rung(table, n, settings.allowed(n), folds=settings.folds, seed=settings.seed) for n in settings.sizes}
+    for n, rung in rungs.items():
+        rules[n], promises[n] = rung.choose(everyone)
+        for fold, mask in zip(folds, held, strict=True):
+            fold[n] = rung.choose(~mask)[0]
     parts = [(tuple(np.array(names)[mask].tolist()), fold) for mask, fold in zip(held, folds, strict=True)]
-    return FittedRules(rules, parts, _notes(rules, learns))
+    return FittedRules(rules, parts, promises, rungs, _notes(rungs[max(rungs)]))
+
+
+def held_masks(problems: int, folds: int, seed: int) -> list[Mask]:
+    """The problems of each fold."""
+    order = np.random.default_rng(seed).permutation(problems)
+    return [np.isin(np.arange(problems), part) for part in np.array_split(order, folds)]
 
 
 def orders_for(problems: int) -> int:
@@ -252,16 +241,8 @@ def orders_for(problems: int) -> int:
     return max(least, min(most, _PATHS // problems))
 
 
-def _notes(rules: Mapping[int, StageRule], learns: bool) -> tuple[str, ...]:
-    """What is worth knowing of the rule of the widest size, and whether there was enough to learn from there."""
-    widest = max(rules)
-    rule = rules[widest]
-    if rule.kind == LinearGain.kind or widest < LEAST:
+def _notes(widest: Rung) -> tuple[str, ...]:
+    """Whether there was enough to learn from at the widest size."""
+    if widest.learns or widest.n < LEAST:
         return ()
-    if isinstance(rule, Adaptive) and rule.threshold == SURE:
-        return (f"at {widest} samples no fitted rule kept the accuracy: adaptive-consistency at its usual threshold",)
-    if not learns:
-        return (
-            f"at {widest} samples too few problems are answered rightly to learn from: the tuned threshold is kept",
-        )
-    return (f"at {widest} samples the learned rule did not clear the tuned threshold, which is kept",)
+    return (f"at {widest.n} samples too few problems are answered rightly to learn from: thresholds alone compete",)

@@ -16,6 +16,7 @@ from typing import SupportsFloat
 import numpy as np
 
 from outthink.controller.policy.artefact import SCHEMA, HeldOut, Policy, prediction
+from outthink.controller.policy.promise import Promise, weakest
 from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
 from outthink.economics.price import Price
@@ -23,7 +24,7 @@ from outthink.engines.protocol import Speed
 from outthink.evaluation.calibration.cascade import Offer, offers
 from outthink.evaluation.calibration.contenders import AutoContender, fit_source, held_out, lineup
 from outthink.evaluation.calibration.fit import FittedRules
-from outthink.evaluation.calibration.losses import LossMatrix, takes_place
+from outthink.evaluation.calibration.losses import LossMatrix
 from outthink.evaluation.calibration.regime import drift_values, fingerprint, refuse_unusable, regime_of
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.dataset import SampleSet, open_source, replayable, weights_of
@@ -96,14 +97,13 @@ def calibrate(
                 "--folds", recipe.folds, f"is more than the problems of {source.traces.path}", "give fewer folds"
             )
     fits = [fit_source(source, recipe.target, recipe.folds, recipe.seed) for source in sources]
-    taken = sorted({n for fitted in fits for n in fitted.rules})
-    offered = offers(sources, recipe.target, recipe.folds, recipe.seed, taken, say)
+    offered = offers(sources, fits, recipe.target, recipe.folds, recipe.seed, say)
     lineups = [
         Lineup(
             source.traces,
             _controls(source.traces.depth),
-            [*lineup(source, fitted), *([offer.auto] if offer else [])],
-            (offer.pool,) if offer else (),
+            [*lineup(source, fitted), *([offer.auto] if offer and offer.auto else [])],
+            (offer.pool,) if offer and offer.pool else (),
         )
         for source, fitted, offer in zip(sources, fits, offered, strict=True)
     ]
@@ -141,20 +141,20 @@ def _task(
     say: Callable[[str], None],
 ) -> JsonObject:
     """One task of the policy: rules, what they did on held-out problems, and what they were fitted on."""
-    rules = dict(fitted.rules)
+    rules, promises = dict(fitted.rules), dict(fitted.promises)
     arms = {spec.n: (values, held) for spec, values, held in measured if isinstance(spec, AutoContender)}
     controls = [(spec, held) for spec, _, held in measured if isinstance(spec, Spec)]
     alone = [place for place, n in enumerate(losses.arms) if n in rules]
-    chosen = losses.arms[alone[recipe.target.choose(losses.only(alone))]]
+    chosen, promise = recipe.target.choose(losses.only(alone), promises)
     notes = [*fitted.notes, *_notes(source)]
     if offer is not None:
-        n = offer.auto.n
-        pays, words = _offered(losses, n, chosen, recipe.target.margin)
-        notes.append(words)
-        if pays:
-            chosen = n
-            rules[n] = offer.cascade
-    for note in notes:
+        notes.append(offer.note)
+        if offer.rule is not None and offer.auto is not None and offer.promise is not None:
+            chosen, promise = offer.auto.n, offer.promise
+            rules[chosen] = offer.rule
+    if promise is not None:
+        promises[chosen] = promise
+    for note in [*notes, *(promise.words() if promise is not None and not promise.kept else ())]:
         say(f"{source.traces.path.name}: {note}")
     traces = source.traces
     return {
@@ -168,10 +168,13 @@ def _task(
             "answers": "as recorded",
         },
         "chosen": chosen,
+        "promise": None if promise is None else promise.json(),
+        "frontier": _frontier(fitted, recipe.target),
         "arms": [
             {
                 "n": n,
                 "rule": rules[n].json(),
+                "promise": promises[n].json() if n in promises else None,
                 "held_out": arms[n][1].json(),
                 "coverage": _coverage(arms[n][0], recipe),
             }
@@ -188,16 +191,11 @@ def _task(
     }
 
 
-def _offered(losses: LossMatrix[int], n: int, alone: int, margin: float) -> tuple[bool, str]:
-    """Whether the cascade takes the place of the arm that was chosen without it, and that in words."""
-    place = losses.arms.index(n)
-    saving = losses.saving(place, losses.arms.index(alone))
-    pays = takes_place(losses, place, margin, saving)
-    figures = (
-        f"{saving.value:+.1%} [{saving.low:+.1%}, {saving.high:+.1%}] of the FLOPs of the model alone, "
-        f"{100 * (0 - losses.losses[place].mean()):+.1f} points to the target"
-    )
-    return pays, f"a cascade from the smaller model {'takes its place' if pays else 'did not pay'}: {figures}"
+def _frontier(fitted: FittedRules, target: Target) -> list[dict[str, float | None]]:
+    """What other margins would buy, where self-consistency is to be matched."""
+    if target.kind != "match":
+        return []
+    return fitted.rungs[int(target.value)].frontier()
 
 
 def _notes(source: SampleSet) -> list[str]:
@@ -252,12 +250,20 @@ def _content(sources: Sequence[SampleSet], recipe: CalibrationRecipe, tasks: lis
         "folds": recipe.folds,
         "orders": recipe.orders,
         "target": recipe.target.json(),
+        "promise": _whole(tasks),
         "models": len(models),
         "pool": [_model(model, [source for source in sources if source.traces.model == model]) for model in models],
         "speed": asdict(recipe.speed),
         "prices": None if price is None else {"date": today.isoformat(), "text": f"{price.input:g},{price.output:g}"},
         "tasks": tasks,
     }
+
+
+def _whole(tasks: Sequence[JsonObject]) -> JsonObject | None:
+    """What the policy promises of any of its tasks: what the weakest one does; None where one promises nothing."""
+    promises = [Promise(**task["promise"]) for task in tasks if task["promise"] is not None]
+    weak = weakest(promises)
+    return dict(weak.json()) if weak is not None and len(promises) == len(tasks) else None
 
 
 def _model(model: str, sources: Sequence[SampleSet]) -> JsonObject:

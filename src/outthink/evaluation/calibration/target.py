@@ -1,7 +1,7 @@
 """What a calibration aims at: to match a strategy, to reach an accuracy, or to stay under a cost.
 
-Knows: how a target is written, what an arm loses against it, and which arm meets it at the least cost on held-out
-problems. Does not know how rules are fitted.
+Knows: how a target is written, what may be lost against it and how often, what an arm loses, and which arm meets it at
+the least cost on held-out problems. Does not know how rules are fitted.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Literal
 
 import numpy as np
 
+from outthink.controller.policy.promise import Promise
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
-from outthink.evaluation.calibration.losses import Array, LossMatrix, operating_point
+from outthink.evaluation.calibration.guarded import GuardedChoice, LossLimit
+from outthink.evaluation.calibration.losses import Array, LossMatrix
 from outthink.evaluation.replay import MEASURES, Outcomes
 from outthink.evaluation.sample_file import JsonObject
 from outthink.strategies import Spec
@@ -35,6 +37,7 @@ class Target:
             accuracy at a mean `cost` of value a problem in `currency` (tokens include the prompt's).
         margin: accuracy that may be lost against it.
         by: currency in which the cheapest is chosen.
+        risk: share of calibrations that may lose more.
     """
 
     kind: Literal["match", "accuracy", "cost"]
@@ -42,28 +45,31 @@ class Target:
     currency: str | None = None
     margin: float = 0.005
     by: str = "tokens"
+    risk: float = 0.1
 
     @classmethod
-    def parse(cls, text: str, *, margin: float = 0.005, by: str = "tokens") -> Target:
+    def parse(cls, text: str, *, margin: float = 0.005, by: str = "tokens", risk: float = 0.1) -> Target:
         """Read `match=self-consistency@32`, `accuracy=0.7` or `tokens=1500`; BadInput for anything else."""
         if by not in COSTS:
             raise BadInput("--by", by, "is no cost", f"use one of {', '.join(COSTS)}")
         if not 0 <= margin < 1:
             raise BadInput("--margin", margin, "is no share of problems", "give for example 0.005")
+        if not 0 < risk < 0.5:
+            raise BadInput("--risk", risk, "is not between 0 and 0.5", "give for example 0.1")
         name, _, value = text.partition("=")
         if name == "match":
             strategy, _, size = value.partition("@")
             if strategy != BASELINE or not size.isdecimal() or int(size) < 1:
                 raise BadInput("--target", text, "cannot be matched", _FORMS)
-            return cls("match", int(size), None, margin, by)
+            return cls("match", int(size), None, margin, by, risk)
         try:
             number = float(value)
         except ValueError:
             number = math.nan
         if name == "accuracy" and 0 < number <= 1:
-            return cls("accuracy", number, None, margin, by)
+            return cls("accuracy", number, None, margin, by, risk)
         if name in COSTS and 0 < number < math.inf:
-            return cls("cost", number, name, margin, by)
+            return cls("cost", number, name, margin, by, risk)
         raise BadInput("--target", text, "is no target", _FORMS)
 
     @property
@@ -80,7 +86,7 @@ class Target:
     @classmethod
     def of(cls, values: JsonObject) -> Target:
         """From plain values."""
-        return cls.parse(values["text"], margin=values["margin"], by=values["by"])
+        return cls.parse(values["text"], margin=values["margin"], by=values["by"], risk=values["risk"])
 
     def losses(self, outcomes: Sequence[Outcomes], problems: Sequence[str], price: Price | None) -> LossMatrix[int]:
         """What every arm of a replay, named by its size, loses and costs on each problem.
@@ -102,20 +108,25 @@ class Target:
         costs = [(arm.spec.n, arm.values[_ACCURACY], self._costs(arm, price)) for arm in arms]
         return LossMatrix.of(problems, aim, costs)
 
-    def choose(self, matrix: LossMatrix[int]) -> int:
-        """Place of the arm that meets it at the least cost.
+    def choose(self, matrix: LossMatrix[int], promises: Mapping[int, Promise]) -> tuple[int, Promise | None]:
+        """Size of the arm that meets it at the least cost, and what is promised of it; a cost promises nothing.
 
-        A match that no arm reaches is the one that loses least. Raises BadInput where no arm has the accuracy or is
-        below the cost; the line names the nearest one.
+        Args:
+            matrix: of the arms on held-out problems.
+            promises: by size, against self-consistency of the same size.
+
+        Raises BadInput where no arm has the accuracy or is below the cost; the line names the nearest one.
         """
+        if self.kind == "match":
+            return int(self.value), promises[int(self.value)]
         if self.kind == "cost":
-            return self._under(matrix)
-        best = operating_point(matrix, self.margin)
-        if self.kind == "accuracy" and (lost := matrix.losses[best].mean()) > self.margin:
-            reached = f"the best, {matrix.arms[best]}, has {self.value - lost:.1%} on held-out problems"
+            return matrix.arms[self._under(matrix)], None
+        place, promise = GuardedChoice(matrix, LossLimit(self.margin, self.risk, self.text), None).promise()
+        if (lost := float(matrix.losses[place].mean())) > self.margin:
+            reached = f"the best, {matrix.arms[place]}, has {self.value - lost:.1%} on held-out problems"
             remedy = "aim lower, or allow a larger --margin"
             raise BadInput("--target", self.text, f"is reached by no size ({reached})", remedy)
-        return best
+        return matrix.arms[place], promise
 
     def _matched(self, baseline: Mapping[int, Outcomes]) -> Outcomes:
         n = int(self.value)

@@ -122,7 +122,7 @@ def render(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
 
 # A policy as a table, a chart and a page.
 
-_NAME = "auto"
+_NAME, _CHOSEN = "auto", "chosen"
 
 
 def rows(policy: Policy) -> list[Row]:
@@ -131,6 +131,7 @@ def rows(policy: Policy) -> list[Row]:
     for task in policy.tasks:
         for arm in task.arms:
             arms.append(_row(task, _NAME, arm.n, arm.held_out))
+        arms.append(_row(task, _CHOSEN, task.chosen, task.arm(task.chosen).held_out))
         for control in task.other.get("controls", ()):
             arms.append(_row(task, control["strategy"], control["n"], HeldOut.of(control["held_out"])))
     return arms
@@ -157,7 +158,7 @@ def about(policy: Policy) -> dict[str, str]:
         "policy": policy.id,
         "created": f"{policy.created} by {content['code']}, expires {content['expires']}",
         "models": str(content["models"]),
-        "target": f"{target['text']} within {target['margin']:g}, by {target['by']}",
+        "target": f"{target['text']} within {target['margin']:g} at a risk of {target['risk']:g}, by {target['by']}",
         "folds": f"{content['folds']}, seed {content['seed']}",
     }
     if content.get("prices"):
@@ -165,11 +166,32 @@ def about(policy: Policy) -> dict[str, str]:
     return facts
 
 
+def _titled(task: Task, between: str) -> str:
+    return f"{task.model}{between}{task.dataset}" if task.dataset else task.model
+
+
+def promised(task: Task) -> list[str]:
+    """What is promised of a task's chosen arm, what it rests on, and what other margins would buy; a line each."""
+    promise = task.promise
+    if promise is None:
+        return ["a target that is a cost promises nothing of the accuracy"]
+    lines = [f"promise: {line}" if not place else line for place, line in enumerate(promise.words())]
+    lines.append(
+        f"margin {promise.margin:g}, risk {promise.risk:g}, bound {promise.bound:+.4f} at level "
+        f"{'none' if promise.level is None else f'{promise.level:g}'}, reliability "
+        f"{'unknown' if promise.reliability is None else f'{promise.reliability:.3f}'}, {promise.problems:,} problems"
+    )
+    offers = [f"{100 * point['margin']:g} points: {point['share']:.2f}" for point in task.other.get("frontier", ())]
+    if offers:
+        lines.append(f"share of the cost of {promise.against} if you allowed {', '.join(offers)}")
+    return lines
+
+
 def policy_remarks(policy: Policy) -> list[str]:
     """What calibration found worth saying, by task."""
     lines = []
     for task in policy.tasks:
-        name = f"{task.model}, {task.dataset}" if task.dataset else task.model
+        name = _titled(task, ", ")
         coverage = task.other["coverage"]
         lines.append(
             f"{name}: its prediction interval covered {coverage['covered']} of {coverage['splits']} random halves"
@@ -187,8 +209,10 @@ def show(policy: Policy, console: Console) -> None:
     for name, value in about(policy).items():
         console.print(Text(f"{name}: {value}"), soft_wrap=True)
     for task in policy.tasks:
-        title = f"{task.model} · {task.dataset}" if task.dataset else task.model
-        table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        console.print(Text(f"\n{_titled(task, ' · ')}", style="bold"))
+        for line in promised(task):
+            console.print(Text(line), soft_wrap=True)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for column in ("arm", "accuracy, %", "tokens", "samples", "ratio"):
             table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
         base = {
@@ -206,7 +230,7 @@ def show(policy: Policy, console: Console) -> None:
         console.print(table)
     console.print(
         Text(
-            "* meets the target at the least cost; ratio of tokens to the widest self-consistency; held-out problems",
+            "* chosen; ratio of tokens to the widest self-consistency; held-out problems",
             style="dim",
         )
     )
@@ -226,6 +250,7 @@ def _cells(held: HeldOut, widest: float | None) -> list[str]:
 def page(policy: Policy) -> str:
     """The policy as one HTML file that opens without any network."""
     facts = {"title": "A calibrated policy", **about(policy)}
+    facts |= {_titled(task, ", "): " · ".join(promised(task)) for task in policy.tasks}
     return render([{**row, "notes": []} for row in rows(policy)], facts)
 
 
