@@ -16,7 +16,7 @@ from outthink.economics.tariff import Tariff
 from outthink.engines.traces import ReplayEngine, Traces
 from outthink.evaluation.replay import Array
 from outthink.session.open import SessionOptions, Source, open_session
-from outthink.strategies.voting import allocate
+from outthink.strategies.voting import Rule, allocate
 
 POOLED = ("accuracy", "flops", "seconds", "tokens", "samples", "first_samples")
 """What is measured: `tokens` are generated ones over all models, `first_samples` those of the first model."""
@@ -30,12 +30,14 @@ def replay_pool(
     *,
     orders: int,
     ahead: int = 1,
+    n: int = _MOST,
 ) -> Array:
     """values[measure, problem], means over orders, everything charged.
 
     Args:
         traces: the session's own model first.
         rule_of: the rule of each problem, so that each can have that of its own fold.
+        n: samples at most, where the rule does not say.
     """
     engines = [ReplayEngine(recorded) for recorded in traces]
     sources = [Source(engine, Tariff.of(engine.model)) for engine in engines]
@@ -49,14 +51,14 @@ def replay_pool(
         for seed in range(orders):
             for engine in engines:
                 engine.reseed(seed)
-            values[:, column] += _replay_once(sources, options, rule, request, right, seed)
+            values[:, column] += _replay_once(sources, options, rule.start(n, None), request, right, seed)
     return values / orders
 
 
 def _replay_once(
     sources: Sequence[Source],
     options: SessionOptions,
-    rule: StageRule,
+    rule: Rule,
     request: Request,
     right: set[str],
     seed: int,
@@ -64,7 +66,7 @@ def _replay_once(
     """One replayed request: a value for each of POOLED."""
     opened = open_session(sources, seed=seed, options=options)
     session = opened.session
-    verdict = opened.run_now(allocate(session, request, rule=rule.start(_MOST, None)))
+    verdict = opened.run_now(allocate(session, request, rule=rule))
     entries = session.ledger.entries
     generated = sum((entry.completion_tokens or 0) + (entry.cancelled_tokens or 0) for entry in entries)
     flops = sum(float("nan") if entry.flops is None else entry.flops for entry in entries)

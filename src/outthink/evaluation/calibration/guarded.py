@@ -144,9 +144,12 @@ class GuardedChoice(Generic[Arm]):
         """Means of losses, of their squares and of costs under each resample of the problems: (arm, resample)."""
         return resampled(self.matrix, self.allowed.trials, self.allowed.seed)
 
-    def resampled_choices(self, level: float) -> NDArray[np.intp]:
-        """Places of the arms that calibrations on resampled problems choose at this level."""
-        mean, square, costs = self._resampled
+    def chosen(self, mean: Array, square: Array, costs: Array, level: float) -> NDArray[np.intp]:
+        """Places of the arms that calibrations on resampled problems choose at this level.
+
+        Args:
+            mean, square, costs: of losses, of their squares and of costs under each resample: (arm, resample).
+        """
         return self._cheapest(self._bounds(mean, square, level), costs)
 
     def kept(self, choices: NDArray[np.intp]) -> int:
@@ -157,7 +160,7 @@ class GuardedChoice(Generic[Arm]):
         """Place of the arm, and what is promised of it."""
         allowed, levels = self.allowed, self.allowed.levels
         for level in levels:
-            hits = self.kept(self.resampled_choices(level))
+            hits = self.kept(self.chosen(*self._resampled, level))
             if share_at_least(hits, allowed.trials) >= 1 - allowed.risk:
                 place = self.at(level)
                 if place == self.reference or self.bounds(level)[place] > allowed.margin + _ROUNDING:

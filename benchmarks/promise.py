@@ -1,0 +1,158 @@
+"""Whether a calibrated policy keeps its promise, and what that costs: reliability and share of the compute.
+
+Each recorded set is calibrated as `outthink calibrate` does: all rules in one matrix of paired losses, learned scores
+cross-fitted, the level of the bound calibrated once. Then 2,000 bootstrap calibrations with fresh seeds choose at that
+level: how often is the chosen arm's loss over all problems within half a point, at which mean share of the cost of
+self-consistency@32? Beside it the point choice, every level, each family alone, constant thresholds, and everything
+fitted anew on 20 random splits 4/5 : 1/5 and replayed on the other fifth. One sample in flight, generated tokens.
+
+    python benchmarks/promise.py [--quick] [--sets "MATH 1.5B"]
+
+Needs the recorded sets in ../shared/data/traces or $OUTTHINK_TRACES; half an hour on two cores. --quick: two splits,
+written to $OUTTHINK_RESULTS only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import NO_TRACES, Table, judged, load_average, parser, save_evidence, show, skip, traces
+from outthink.controller.policy.rules import Adaptive, Fixed
+from outthink.engines.traces import Traces, load
+from outthink.evaluation.calibration.fit import Rung, orders_for, reference_of
+from outthink.evaluation.calibration.guarded import LossLimit
+from outthink.evaluation.calibration.votes import deal_one
+from outthink.evaluation.calibration.votes import Table as Samples
+from pooled import POOLED, replay_pool
+from promised import Calibrations, Judged, diagram, guarded_row, spread
+
+DEPTH, MARGIN, RISK, FOLDS = 32, 0.005, 0.1, 5
+ALLOWED = LossLimit(MARGIN, RISK, f"self-consistency@{DEPTH}")
+LIMITS = {"GSM8K 1.5B": (0.38, 0.33), "MATH 1.5B": (0.62, 0.52), "GSM8K 0.5B": (0.70, 0.66), "MATH 0.5B": (0.80, 0.70)}
+"""Shares of self-consistency's tokens: target and goal."""
+RELIABLE = 1 - RISK
+CONSTANT = 0.88
+SPLITS = 20
+_ORDERS = 5  # of the held-out problems of a split
+
+
+def rung_of(samples: Samples) -> Rung:
+    """All candidates of a set, as `outthink calibrate` has them."""
+    return Rung(samples, DEPTH, ALLOWED, folds=FOLDS, seed=0)
+
+
+def judged_matrix(recorded: Traces) -> Judged:
+    """Losses and costs of all candidates; prompts are part of what decides, generated tokens are what is shown."""
+    samples = deal_one(recorded, orders=orders_for(len(recorded.problems)), depth=DEPTH)
+    everyone = np.ones(len(samples.names), dtype=bool)
+    matrix = rung_of(samples).matrix(everyone)
+    unprompted = replace(samples, models=tuple(replace(one, prompt=0.0 * one.prompt) for one in samples.models))
+    return Judged(matrix, reference_of(matrix), rung_of(unprompted).matrix(everyone).costs, ALLOWED)
+
+
+def of_kind(*kinds: str) -> Callable[[Any], bool]:
+    """Arms of these kinds."""
+    return lambda arm: arm.kind in kinds
+
+
+def constant(whole: Judged) -> dict[str, Any]:
+    """Adaptive-consistency at one threshold, which nothing has chosen."""
+    place = next(
+        k for k, arm in enumerate(whole.matrix.arms) if isinstance(arm, Adaptive) and arm.threshold == CONSTANT
+    )
+    chosen = np.full(1, place)
+    row = Calibrations(whole, 1).row(chosen)
+    return {"way": f"constant {CONSTANT}", "level": None, "share": row["share"], "loss": row["loss"]}
+
+
+def measured(path: Path) -> Table:
+    """Every way to choose on one set."""
+    whole = judged_matrix(load(path))
+    rows = [guarded_row(whole, "all rules")]
+    kinds = sorted({arm.kind for arm in whole.matrix.arms} - {"fixed"})
+    rows += [guarded_row(whole.only(of_kind(kind)), f"{kind} alone") for kind in kinds]
+    return [*rows, *diagram(whole), constant(whole)]
+
+
+def split(path: Path, number: int) -> tuple[float, float]:
+    """Share and loss on a fifth of the problems of what the other four fifths have chosen; replayed, not looked up."""
+    recorded = load(path)
+    names = np.array(list(recorded.problems))
+    order = np.random.default_rng(1000 + number).permutation(len(names))
+    test = names[order[: len(names) // 5]].tolist()
+    held = set(test)
+    rest = recorded.take([name for name in names.tolist() if name not in held])
+    samples = deal_one(rest, orders=orders_for(len(rest.problems)), depth=DEPTH)
+    rule, _ = rung_of(samples).choose(np.ones(len(samples.names), dtype=bool))
+    mine, base = (
+        dict(
+            zip(POOLED, replay_pool([recorded], lambda name, one=one: one, test, orders=_ORDERS, n=DEPTH), strict=True)
+        )
+        for one in (rule, Fixed())
+    )
+    return mine["tokens"].mean() / base["tokens"].mean(), float((base["accuracy"] - mine["accuracy"]).mean())
+
+
+def targets(rows: Table) -> Table:
+    """Reliability and share of each set against target and goal, and the held-out loss."""
+    found = {(row["set"], row["way"]): row for row in rows}
+    lines = []
+    for name, limits in LIMITS.items():
+        if (row := found.get((name, "all rules"))) is None:
+            continue
+        ends = {"low": row["reliability_low"], "high": row["reliability_high"]}
+        lines.append(judged(f"{name}: reliability", row["reliability"], RELIABLE, better="higher", **ends))
+        for what, limit in zip(("target", "goal"), limits, strict=True):
+            title = f"{name}: mean share of self-consistency's tokens, {what}"
+            lines.append(judged(title, row["share"], limit, low=row["share_low"], high=row["share_high"]))
+        if (apart := found.get((name, f"{SPLITS} splits"))) is not None:
+            high, low = apart["loss"] + 1.96 * apart["loss_se"], apart["loss"] - 1.96 * apart["loss_se"]
+            lines.append(judged(f"{name}: mean held-out loss over splits", apart["loss"], MARGIN, low=low, high=high))
+    return lines
+
+
+def flags() -> argparse.Namespace:
+    """The command line."""
+    options = parser(__doc__)
+    options.add_argument("--sets", nargs="+", metavar="SET", default=list(LIMITS), help="what to measure on")
+    options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--quick", action="store_true", help="two splits; writes to $OUTTHINK_RESULTS only")
+    return options.parse_args()
+
+
+def main() -> int:
+    """Calibrate, resample, refit, print, write."""
+    chosen, files = flags(), traces()
+    if len(files) < len(LIMITS):
+        return skip(NO_TRACES)
+    before, splits = load_average(), 2 if chosen.quick else SPLITS
+    rows: Table = []
+    with ProcessPoolExecutor(chosen.workers, mp_context=get_context("spawn")) as pool:
+        wholes = {name: pool.submit(measured, files[name]) for name in chosen.sets}
+        parts = {name: [pool.submit(split, files[name], k) for k in range(splits)] for name in chosen.sets}
+        for name in chosen.sets:
+            rows += [{"set": name, **row} for row in wholes[name].result()]
+            shares, losses = zip(*(part.result() for part in parts[name]), strict=True)
+            (share, share_se), (loss, loss_se) = spread(shares), spread(losses)
+            rows.append({"set": name, "way": f"{splits} splits", "share": share, "share_se": share_se})
+            rows[-1] |= {"loss": loss, "loss_se": loss_se}
+            keys = ("way", "reliability", "share", "share_low", "share_high", "loss", "level")
+            show(name, [{key: row.get(key) for key in keys} for row in rows if row["set"] == name])
+    if chosen.quick and not os.environ.get("OUTTHINK_RESULTS"):
+        return 0
+    save_evidence("promise", rows=rows, targets=targets(rows), load_before=before)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
