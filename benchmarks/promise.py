@@ -31,8 +31,8 @@ from outthink.controller.policy.rules import Adaptive, Fixed
 from outthink.engines.traces import Traces, load
 from outthink.evaluation.calibration.fit import Rung, orders_for, reference_of
 from outthink.evaluation.calibration.guarded import LossLimit
-from outthink.evaluation.calibration.votes import deal_one
 from outthink.evaluation.calibration.votes import Table as Samples
+from outthink.evaluation.calibration.votes import deal_one
 from pooled import POOLED, replay_pool
 from promised import Calibrations, Judged, diagram, guarded_row, spread
 

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outthink.controller.cascade import Cascade, Stage
-from outthink.controller.policy.artefact import HeldOut, Policy, canonical, digest
+from outthink.controller.policy.arms import HeldOut
+from outthink.controller.policy.artefact import Policy, canonical, digest
 from outthink.controller.policy.plan import Situation, explained, plan
 from outthink.controller.policy.rules import COEFFICIENTS, Fixed, LinearGain, Scale
 from outthink.core.errors import BadInput

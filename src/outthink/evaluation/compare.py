@@ -16,7 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from outthink.controller.policy.artefact import Policy, Task
+from outthink.controller.policy.arms import Task
+from outthink.controller.policy.artefact import Policy
 from outthink.core.errors import BadInput, Unsupported
 from outthink.engines.traces import ReplayEngine, Traces, load
 from outthink.evaluation.calibration.contenders import NAME, AutoContender, add_columns, contenders, crossed, pool_of

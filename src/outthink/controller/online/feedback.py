@@ -14,7 +14,8 @@ from pathlib import Path
 
 from outthink.controller.online.arms import Arm, Settings
 from outthink.controller.online.learner import Learner
-from outthink.controller.policy.artefact import Policy, PolicyArm, Task
+from outthink.controller.policy.arms import PolicyArm, Task
+from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan
 from outthink.core.receipt import Receipt
 

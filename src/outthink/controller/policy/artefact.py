@@ -1,7 +1,7 @@
 """The policy file: versioned, hashed, and the same bytes after a round trip.
 
-Knows: the keys of the file, its refusals, which task of it serves a model, and what an arm did on problems that
-it had not been fitted on. Does not know how a rule decides, nor how anything was fitted.
+Knows: the keys of the file, its refusals, and which task of it serves a model. Does not know how a rule decides, nor
+how anything was fitted.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from math import sqrt
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from outthink.controller.cascade import StageRule
+from outthink.controller.policy.arms import HeldOut, PolicyArm, Task
 from outthink.controller.policy.promise import Promise
 from outthink.controller.policy.regime import Regime
 from outthink.controller.policy.rules import rule_from_json
@@ -60,134 +59,6 @@ def _scalar(value: Json) -> str:
 
 SCHEMA = 2
 _AGAIN = "calibrate again (`outthink calibrate`)"
-_Z = 1.959964  # of the normal distribution, 95 % two-sided
-
-
-def prediction(accuracy: float, spread: float, here: int, there: int) -> tuple[float, float]:
-    """95 % prediction interval for the mean accuracy over `there` new problems, from what `here` ones gave.
-
-    It covers the error of both means: spread x sqrt(1/here + 1/there), with Student's quantile.
-    Two problems, one right and one wrong, are added to the spread, so that a perfect record does
-    not promise perfection.
-    """
-    mean = (accuracy * here + 1) / (here + 2)
-    variance = (here * (spread**2 + (accuracy - mean) ** 2) + (1 - mean) ** 2 + mean**2) / (here + 2)
-    freedom = max(here - 1, 1)
-    # Student's quantile, expanded to first order in 1 / freedom: a policy is applied without scipy.
-    quantile = _Z + (_Z**3 + _Z) / (4 * freedom)
-    half = quantile * sqrt(variance * (1 / there + 1 / here))
-    return max(0.0, accuracy - half), min(1.0, accuracy + half)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOut:
-    """Means per problem over held-out problems; None where a quantity is unknown.
-
-    Args:
-        problems: how many were held out, each in its turn.
-        accuracy: share answered right, with its 95 % bootstrap interval over problems.
-        spread: standard deviation of a problem's accuracy (mean over orders) between problems.
-        tokens: generated, cancelled included; `prompt_tokens` are counted apart.
-        seconds: on the time model of the calibration.
-    """
-
-    problems: int
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    spread: float
-    tokens: float
-    tokens_low: float
-    tokens_high: float
-    prompt_tokens: float | None
-    samples: float
-    seconds: float | None
-    flops: float | None
-    usd: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in {"problems": self.problems, "samples": self.samples}.items():
-            if not value > 0:
-                raise BadInput(name, value, "is not above 0", _AGAIN)
-
-    def cost(self, currency: str) -> float | None:
-        """Mean of a problem in `tokens` (prompt included), `flops`, `usd` or `seconds`; None where unknown."""
-        if currency == "tokens":
-            return None if self.prompt_tokens is None else self.tokens + self.prompt_tokens
-        return {"flops": self.flops, "usd": self.usd, "seconds": self.seconds}[currency]
-
-    def predicted(self, problems: int) -> tuple[float, float]:
-        """95 % prediction interval for the mean accuracy over so many new problems."""
-        if problems < 1:
-            raise BadInput("problems", problems, "is below 1", "predict for at least one problem")
-        return prediction(self.accuracy, self.spread, self.problems, problems)
-
-    def json(self) -> JsonObject:
-        """Plain values, six significant digits."""
-        return {
-            name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in asdict(self).items()
-        }
-
-    @classmethod
-    def of(cls, values: JsonObject) -> HeldOut:
-        """From plain values. BadInput for a missing key, or a value that is no number."""
-        from outthink.validation import Border, read_values
-
-        return read_values(cls, values, Border(source="policy", remedy=_AGAIN))
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyArm:
-    """One way to answer: at most n samples under a rule, what that did on held-out problems, and what is promised of it
-    (of a size other than the chosen one against self-consistency of that size)."""
-
-    n: int
-    rule: StageRule
-    held_out: HeldOut
-    promise: Promise | None = None
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise BadInput("n", self.n, "is no number of samples", _AGAIN)
-
-    @property
-    def name(self) -> str:
-        """Kind and size, as in `learned@32`."""
-        return f"{self.rule.kind}@{self.n}"
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What was calibrated on one file of samples.
-
-    Args:
-        model, dataset: of the samples; None for files that name no data set.
-        answer: kind of the gold answers, None where the problems were not at hand.
-        arms: by rising n.
-        chosen: size of the arm that meets the target at the least cost.
-        promise: what is promised of it, None for a target that is a cost.
-        problems, questions: marks of the problems it was calibrated on.
-        other: everything else of the task, for reports.
-    """
-
-    model: str
-    dataset: str | None
-    answer: str | None
-    arms: tuple[PolicyArm, ...]
-    chosen: int
-    regime: Regime
-    problems: frozenset[str]
-    questions: frozenset[str]
-    other: JsonObject
-    promise: Promise | None = None
-
-    def arm(self, n: int) -> PolicyArm:
-        """The arm of size n; BadInput for a size that was not calibrated."""
-        for arm in self.arms:
-            if arm.n == n:
-                return arm
-        sizes = ", ".join(str(arm.n) for arm in self.arms)
-        raise BadInput("policy", n, "is a size it was not calibrated for", f"use one of {sizes}")
 
 
 _READ = frozenset(field.name for field in fields(Task))

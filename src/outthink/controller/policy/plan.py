@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from outthink.controller.policy.artefact import Policy, PolicyArm, Task
+from outthink.controller.policy.arms import PolicyArm, Task
+from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.rules import Guarded
 from outthink.controller.router.artefact import of
 from outthink.controller.router.text import hand_features

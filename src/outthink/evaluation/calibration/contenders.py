@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from outthink.controller.cascade import Cascade
-from outthink.controller.policy.artefact import HeldOut, Policy, PolicyArm, Task
+from outthink.controller.policy.arms import HeldOut, PolicyArm, Task
+from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, at_size, drawn_otherwise, fallback, find_task
 from outthink.controller.policy.promise import Promise
 from outthink.core.errors import BadInput

@@ -15,7 +15,8 @@ from typing import SupportsFloat
 
 import numpy as np
 
-from outthink.controller.policy.artefact import SCHEMA, HeldOut, Policy, prediction
+from outthink.controller.policy.arms import HeldOut, prediction
+from outthink.controller.policy.artefact import SCHEMA, Policy
 from outthink.controller.policy.promise import Promise, weakest
 from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra

@@ -14,7 +14,8 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from outthink.controller.policy.artefact import HeldOut, Policy, Task
+from outthink.controller.policy.arms import HeldOut, Task
+from outthink.controller.policy.artefact import Policy
 from outthink.evaluation.report.axis import METRICS, style
 from outthink.evaluation.report.plot import draw
 from outthink.evaluation.report.table import COLUMNS, NEEDED, Row, cell, panels, remarks

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from outthink.controller.policy.artefact import HeldOut, Policy, Task
+from outthink.controller.policy.arms import HeldOut, Task
+from outthink.controller.policy.artefact import Policy
 from outthink.evaluation.report.html import about, policy_remarks
 from outthink.http.fields import JsonDict
 from outthink.serving.accounting import known_sum
