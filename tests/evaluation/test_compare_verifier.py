@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from outthink import BadInput
+from outthink import BadInput, Speed
 from outthink.economics.tariff import Tariff
 from outthink.evaluation.compare import CompareSettings, compare
 from outthink.evaluation.verify import Prescoring
@@ -79,6 +79,13 @@ def test_the_verifiers_tokens_are_charged_by_its_own_parameters_and_kept_apart(p
     assert (vote["tokens"], vote["prompt_tokens"], vote["samples"]) == (40, 20, 4)
 
 
+def test_judging_takes_time_on_the_virtual_clock(path) -> None:
+    for speed, reading in ((Speed(), 80 / 5000), (Speed(judge=100), 80 / 100)):
+        rows = replay(write(path), "weighted-vote:n=4", speed=speed)
+        assert rows["self-consistency", 4]["seconds"] == pytest.approx(5 / 5000 + 10 / 50)
+        assert rows["weighted-vote", 4]["seconds"] == pytest.approx(5 / 5000 + 10 / 50 + reading)
+
+
 def test_equal_flops_is_another_question_than_equal_tokens(path) -> None:
     rows = replay(write(path, samples=8), "weighted-vote:n=4", "weighted-vote:n=8")
     four, eight = rows["weighted-vote", 4], rows["weighted-vote", 8]
@@ -98,6 +105,7 @@ def test_what_is_not_known_is_null(path, told, described) -> None:
     assert vote["flops"] is None
     assert vote["flops_difference"] is None
     assert vote["verifier_tokens"] == (80 if told else None)
+    assert (vote["seconds"] is None) == (not told)
     assert vote["difference"] is not None
 
 

@@ -10,6 +10,7 @@ import pytest
 import outthink as ot
 from outthink.core.errors import EngineError
 from outthink.core.sample import Candidate
+from outthink.session.virtual import VirtualRunner
 from outthink.verifiers import FunctionVerifier, Score
 
 
@@ -119,6 +120,49 @@ def test_a_verifier_that_dies_leaves_its_entry_and_a_note() -> None:
     (entry,) = [entry for entry in result.receipt.entries if entry.role == "verifier"]
     assert (entry.status, entry.tokens) == ("failed", None)  # what it had read is not known
     assert len([entry for entry in result.receipt.entries if entry.role == "policy"]) == 3
+
+
+SLOW_JUDGE = ot.Speed(total=1e9, judge=100)
+
+
+def slowly_judged(**options: object) -> ot.Result:
+    engine = ot.ScriptedEngine.sequence(["1", "2", "3"], tokens=10, prompt_tokens=5, speed=SLOW_JUDGE)
+    return ask(Judge(), engine, **options)
+
+
+def test_judging_takes_virtual_time() -> None:
+    result = slowly_judged()
+    generating = 5 / 5000 + 10 / 50
+    assert result.receipt.seconds == pytest.approx(generating + 3 * 10 / 100)
+    assert result.receipt.entries[-1].seconds == pytest.approx(3 * 10 / 100)
+
+
+def test_a_deadline_ends_a_judgement_which_is_charged_whole_and_gives_no_score() -> None:
+    result = slowly_judged(budget="seconds=0.3")
+    assert (result.text, result.stopped, result.receipt.seconds) == ("unscored", "budget:seconds", 0.3)
+    (entry,) = [entry for entry in result.receipt.entries if entry.role == "verifier"]
+    assert (entry.status, entry.prompt_tokens, entry.completion_tokens, entry.cancelled_tokens) == (
+        "cancelled",
+        24,
+        0,
+        6,
+    )
+
+
+def test_what_is_performed_for_seconds_ends_then_and_else_at_once() -> None:
+    async def job() -> str:
+        return "done"
+
+    runner = VirtualRunner(ot.ScriptedEngine.sequence(["1"]))
+    assert runner.perform(job()).finished
+    work, cancelled = runner.perform(job(), 2.5), runner.perform(job(), lambda result: len(result))
+    assert not work.finished
+    cancelled.cancel()
+    runner.advance()
+    assert (work.finished, work.result, runner.now()) == (True, "done", 2.5)
+    with pytest.raises(ot.OutthinkError, match="nothing is in flight"):
+        runner.advance()
+    assert not cancelled.finished
 
 
 def test_without_a_verifier_the_remedy_is_named() -> None:

@@ -20,7 +20,7 @@ Place = tuple[int, ...]
 OPTIMUM: Place = (2, 1, 1)
 STEP_TOKENS = 10
 _DIGIT = re.compile(r"\[(\d+)\]")
-WIDE = Speed(total=1e9, concurrency=256)
+WIDE = Speed(total=1e9, judge=1e12, concurrency=256)
 
 
 def place(text: str) -> Place:

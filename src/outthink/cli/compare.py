@@ -150,7 +150,8 @@ async def _run(chosen: argparse.Namespace, model: ModelChoice, datasets: list[Da
 
 _TERMINAL = Path("-")
 _PICTURES = (".svg", ".png", ".pdf")
-_EPILOG = """defaults of the time model: stream=50,total=2000,prefill=5000 tokens a second, concurrency 8
+_EPILOG = """defaults of the time model: stream=50,total=2000,prefill=5000,judge=5000 tokens a second,
+concurrency 8; judge: what a verifier reads
 with --live, TRACES are data sets, as `outthink record` takes them"""
 
 

@@ -215,20 +215,22 @@ def complete(engine: object) -> Engine:
 # Simulated engines. The virtual runner of a session reads outcomes and keeps the clock.
 
 _RATE = "give tokens a second"
-_REMEDIES = {"stream": _RATE, "total": _RATE, "prefill": _RATE, "concurrency": "give a number of calls"}
+_REMEDIES = {"stream": _RATE, "total": _RATE, "prefill": _RATE, "judge": _RATE, "concurrency": "give a number of calls"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
     """Rates in tokens a second: a stream decodes at min(stream, total / active streams).
 
-    Prefill is charged to its own stream at `prefill`; calls beyond `concurrency` queue.
+    Prefill is charged to its own stream at `prefill`; calls beyond `concurrency` queue. A verifier reads, and writes,
+    at `judge`, by default as fast as a prompt is read.
     """
 
     # The time model that docs/contracts.md states; every report of a replay names it.
     stream: float = 50.0
     total: float = 2000.0
     prefill: float = 5000.0
+    judge: float = 5000.0
     concurrency: int = 8
 
     def __post_init__(self) -> None:

@@ -17,6 +17,10 @@ class TimeModel(Protocol):
         """Prompt tokens read a second."""
 
     @property
+    def judge(self) -> float:
+        """Tokens a second that a verifier reads."""
+
+    @property
     def concurrency(self) -> int:
         """Calls that run at once; more of them queue."""
 

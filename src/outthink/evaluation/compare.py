@@ -59,7 +59,7 @@ class CompareSettings(ReplaySettings):
         speed = self.speed
         return {
             "time model": f"{speed.stream:g} tokens/s a stream, {speed.total:g} in all, prefill {speed.prefill:g}, "
-            f"concurrency {speed.concurrency}",
+            f"verifier {speed.judge:g}, concurrency {speed.concurrency}",
             "orders a problem": str(self.seeds),
             "ahead of stopping strategies": str(self.ahead),
         }

@@ -187,7 +187,8 @@ def _once(
     if session.ledger.notes:
         result.notes.update(session.ledger.notes)
     total = generated + cancelled
-    timed = total + prompt == total + prompt  # reading and writing so many tokens takes nobody knows how long
+    every = total + prompt + judged
+    timed = every == every  # reading and writing so many tokens takes nobody knows how long
     weights = tariff.parameters
     return (
         float(verdict.answer in right),

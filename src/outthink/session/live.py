@@ -157,7 +157,7 @@ class LiveRunner(Runner):
                 return running
         return None
 
-    def perform(self, job: Job[T]) -> Work[T]:
+    def perform(self, job: Job[T], seconds: float | Callable[[T], float] | None = None) -> Work[T]:
         """Start something that is no call to the engine, in a task of its own."""
         work: Work[T] = Work()
 

@@ -21,6 +21,7 @@ from outthink.core.request import AnswerKind, AnswerReader, Request
 from outthink.core.sample import Sample
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine, Features
+from outthink.engines.time_model import TimeModel
 from outthink.session.calls import BudgetAccount, CallOwner, CallStream, EntryLog, Prompt, RunningCall
 
 T = TypeVar("T")
@@ -39,6 +40,8 @@ class Runner(Protocol):
     """True where a strategy is resumed by hand from an event heap instead of by asyncio."""
     engine: Engine
     readers: Readers
+    speed: TimeModel | None = None
+    """How long things take on a virtual clock, None where time is real."""
 
     @property
     def features(self) -> Features:
@@ -54,8 +57,12 @@ class Runner(Protocol):
     def cancel(self, running: RunningCall) -> None:
         """End a call at once and settle what it has consumed."""
 
-    def perform(self, job: Job[T]) -> Work[T]:
-        """Start something that is no call to the engine, such as a verifier."""
+    def perform(self, job: Job[T], seconds: float | Callable[[T], float] | None = None) -> Work[T]:
+        """Start something that is no call to the engine, such as a verifier.
+
+        Args:
+            seconds: how long it takes on a virtual clock, or a function from its result to that; None for no time.
+        """
 
     def read(self, kind: AnswerKind | AnswerReader, text: str) -> Work[Reading]:
         """Read the answer in a text."""
@@ -82,7 +89,10 @@ class Runner(Protocol):
 
 @dataclass(slots=True)
 class Work(Generic[T]):
-    """Something awaited outside the engine: it has a result, or an error that its owner raises."""
+    """Something awaited outside the engine: it has a result, or an error that its owner raises.
+
+    On a virtual clock the result is known before the work has finished.
+    """
 
     finished: bool = False
     result: T | None = None

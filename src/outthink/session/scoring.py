@@ -60,40 +60,93 @@ def cut(given: Candidate | Sample | str, verifier: Verifier) -> Candidate:
 async def _judge(
     session: HostSession, request: Request, candidates: list[Candidate], bound: int, verifier: Verifier
 ) -> list[Score | None]:
-    unscored: list[Score | None] = [None] * len(candidates)
-    account, tariff = session.account, Tariff.of(verifier.model)
-    tariff = replace(tariff, parameters=verifier.parameters)
+    account, tariff = session.account, tariff_of(verifier)
     # As for a call: wait for a settlement, and end where none is to come.
     while bound and not account.unlimited and account.admit(1, bound, 0, 0, tariff)[0] == 0:
         session.out_of_budget()
         if session.stopped is not None:
-            return unscored
+            return [None] * len(candidates)
         await session.pause()
-    reservation = account.reserve(bound, 0, tariff)
-    began = session.runner.now()
-    work = session.runner.perform(verifier.score(request, candidates))
+    judgement = Judgement(session, request, candidates, bound, verifier, tariff)
     try:
-        while not work.finished and session.stopped is None:
+        while not judgement.finished and session.stopped is None:
             await session.pause()
     finally:  # also where the strategy is closed meanwhile
+        judgement.settle()
+    return judgement.scores()
+
+
+def tariff_of(verifier: Verifier) -> Tariff:
+    """What a verifier costs."""
+    return replace(Tariff.of(verifier.model), parameters=verifier.parameters)
+
+
+class Judgement:
+    """What a verifier says of some candidates of one request: reserved, under way, settled.
+
+    Args:
+        bound: the most tokens that judging all of them can take.
+    """
+
+    def __init__(
+        self,
+        session: HostSession,
+        request: Request,
+        candidates: Sequence[Candidate],
+        bound: int,
+        verifier: Verifier,
+        tariff: Tariff,
+    ) -> None:
+        self._session, self._verifier, self._tariff, self._bound = session, verifier, tariff, bound
+        self._count = len(candidates)
+        self._reservation = session.account.reserve(bound, 0, tariff)
+        self._began = session.runner.now()
+        speed = session.runner.speed
+        seconds = None if speed is None else lambda scores: _processed(scores) / speed.judge
+        self._work = session.runner.perform(verifier.score(request, candidates), seconds)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the verifier has answered, or failed."""
+        return self._work.finished
+
+    def settle(self) -> None:
+        """Write the entry; one that still runs is cancelled.
+
+        What that has read is not known in real time, so its bound is charged; on a virtual clock all that it would
+        have read: a model that reads is not broken off.
+        """
+        work, session = self._work, self._session
         work.cancel()
-        scores = work.result or []
-        entry = _entry(tariff, scores, session.runner.now() - began, bound, complete=len(scores) == len(candidates))
+        scores = work.result if work.result is not None and len(work.result) == self._count else None
+        entry = _entry(self._tariff, scores, session.runner.now() - self._began, self._bound, work.finished)
         if work.error is not None:
             entry.status, entry.error = "failed", str(work.error)
         session.ledger.entries.append(entry)
-        account.settle(reservation, entry)
-    if work.error is not None:
-        if isinstance(work.error, OutthinkError) and not isinstance(work.error, EngineError):
-            raise work.error  # misused
-        # Whatever else it dies of, the samples that are paid for and their receipt are kept.
-        session.note(f"{verifier.id} failed, its scores are missing: {_in_one_line(work.error)}")
-        return unscored
-    if len(scores) == len(candidates):
-        return [_usable(session, verifier, score) for score in scores]
-    if work.finished:
-        session.note(f"{verifier.id} gave {len(scores)} scores for {len(candidates)} candidates; none is used")
-    return unscored
+        session.account.settle(self._reservation, entry)
+
+    def scores(self) -> list[Score | None]:
+        """The scores in order, once it is settled; None for what has none, with a note where that is the verifier's
+        doing. Raises what tells that the verifier is misused."""
+        work, session, verifier = self._work, self._session, self._verifier
+        if work.error is not None:
+            if isinstance(work.error, OutthinkError) and not isinstance(work.error, EngineError):
+                raise work.error
+            # Whatever else it dies of, the samples that are paid for and their receipt are kept.
+            session.note(f"{verifier.id} failed, its scores are missing: {_in_one_line(work.error)}")
+        elif work.finished:
+            scores = work.result or []
+            if len(scores) == self._count:
+                return [_usable(session, verifier, score) for score in scores]
+            session.note(f"{verifier.id} gave {len(scores)} scores for {self._count} candidates; none is used")
+        return [None] * self._count
+
+
+def _processed(scores: Sequence[Score]) -> int:
+    """Tokens that a verifier has read anew or written, as far as they are known."""
+    return sum(
+        (score.prompt_tokens or 0) - (score.cached_tokens or 0) + (score.completion_tokens or 0) for score in scores
+    )
 
 
 def _within_reach(
@@ -135,12 +188,13 @@ def _in_one_line(error: BaseException) -> str:
     return line if isinstance(error, OutthinkError) else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
-def _entry(tariff: Tariff, scores: Sequence[Score], seconds: float, bound: int, *, complete: bool) -> Entry:
-    """One entry for all candidates judged together."""
-    entry = Entry("verifier", tariff.model, "finished" if complete else "cancelled", seconds=seconds)
-    prompts = [score.prompt_tokens for score in scores if complete]
-    generated = [score.completion_tokens for score in scores if complete]
-    if None in prompts or None in generated or (bound and not complete):
+def _entry(tariff: Tariff, scores: Sequence[Score] | None, seconds: float, bound: int, finished: bool) -> Entry:
+    """One entry for all candidates judged together; without scores nobody knows what was read."""
+    ended = finished and scores is not None
+    entry = Entry("verifier", tariff.model, "finished" if ended else "cancelled", seconds=seconds)
+    prompts = [score.prompt_tokens for score in scores or ()]
+    generated = [score.completion_tokens for score in scores or ()]
+    if None in prompts or None in generated or (bound and scores is None):
         entry.prompt_tokens = entry.completion_tokens = None
         entry.estimated = True
         entry.reserved_tokens = bound or None
@@ -148,8 +202,9 @@ def _entry(tariff: Tariff, scores: Sequence[Score], seconds: float, bound: int, 
             entry.reserved_usd, entry.reserved_joules = tariff.usd_bound(bound, 0), tariff.joules_bound(bound, 0)
         return entry
     read, made = sum(count or 0 for count in prompts), sum(count or 0 for count in generated)
-    cached = sum(score.cached_tokens or 0 for score in scores if complete)
-    entry.prompt_tokens, entry.completion_tokens, entry.cached_tokens = read, made, cached
+    cached = sum(score.cached_tokens or 0 for score in scores or ())
+    entry.prompt_tokens, entry.cached_tokens = read, cached
+    entry.completion_tokens, entry.cancelled_tokens = (made, 0) if ended else (0, made)
     entry.flops = entry.usd = entry.joules = 0.0
     if read + made:  # else no model has run
         entry.flops, entry.usd, entry.joules = tariff.charge(read, cached, made)

@@ -18,7 +18,7 @@ from outthink.core.errors import OutthinkError
 from outthink.core.receipt import Status
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.core.sample import Progress
-from outthink.engines.protocol import CHUNK, Call, Outcome, Simulated
+from outthink.engines.protocol import CHUNK, Call, Outcome, Simulated, Speed
 from outthink.session.calls import RunningCall, byte_bound, reread
 from outthink.session.runner import FOREIGN, HostSession, Job, Readers, Runner, Work
 
@@ -48,6 +48,7 @@ class VirtualRunner(Runner):
 
     hand_driven = True
     engine: Simulated
+    speed: Speed
 
     def __init__(self, engine: Simulated, *, beside: VirtualRunner | None = None) -> None:
         self.engine, self.speed = engine, engine.speed
@@ -120,8 +121,8 @@ class VirtualRunner(Runner):
         speed = self.speed
         self._rate = speed.stream if active * speed.stream <= speed.total else speed.total / active
 
-    def perform(self, job: Job[T]) -> Work[T]:
-        """Carry out something that is no call to the engine, in no time; it may await nothing real."""
+    def perform(self, job: Job[T], seconds: float | Callable[[T], float] | None = None) -> Work[T]:
+        """Carry out something that is no call to the engine; it may await nothing real, and ends after `seconds`."""
         work: Work[T] = Work(finished=True)
         try:
             job.send(None)
@@ -132,6 +133,14 @@ class VirtualRunner(Runner):
         else:
             job.close()
             raise OutthinkError("this verifier awaits something real; it cannot judge on a virtual clock")
+        if callable(seconds):
+            seconds = None if work.result is None else seconds(work.result)
+        if seconds:
+
+            def ring() -> None:
+                work.finished = True
+
+            work.finished, work.stop = False, self.alarm(seconds, ring)
         return work
 
     def cancel(self, running: RunningCall) -> None:
