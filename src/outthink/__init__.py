@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
     from outthink.core.receipt import Entry, Receipt, Result, Verdict
     from outthink.core.request import Budget, Message, Request, Sampling
-    from outthink.core.sample import Candidate, Sample
+    from outthink.core.sample import Candidate, Judged, Sample
     from outthink.economics.hardware import H200, Hardware, Shape, exchange_value
     from outthink.economics.latency import Load as LatencyLoad
     from outthink.economics.latency import plan as plan_latency
@@ -90,7 +90,7 @@ _HOMES = {
     "core.errors": "BadInput EngineError OutthinkError Unsupported",
     "core.receipt": "Entry Receipt Result Verdict",
     "core.request": "Budget Message Request Sampling",
-    "core.sample": "Candidate Sample",
+    "core.sample": "Candidate Judged Sample",
     "economics.hardware": "H200 Hardware Shape exchange_value",
     "economics.latency": "Load=LatencyLoad plan=plan_latency",
     "economics.price": "Price",
@@ -166,6 +166,7 @@ __all__ = [
     "FunctionVerifier",
     "Hardware",
     "JudgeVerifier",
+    "Judged",
     "LatencyLoad",
     "Learner",
     "LearnerSettings",

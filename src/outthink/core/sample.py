@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from outthink.core.errors import need_known
+from outthink.core.errors import BadInput, need_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Sample:
         logprobs: natural-log probability of each chosen token, empty if unknown or not kept.
         stop: the stop sequence that ended it, empty if the model ended by itself, None if the server
             did not tell.
-        scores: recorded step scores of a verifier, empty without any.
+        scores: step scores of a verifier, recorded or of a judged stream; empty without any.
         verifier_tokens: what that verifier read and generated, None if unknown.
     """
 
@@ -197,6 +197,22 @@ class Candidate:
     def text(self) -> str:
         """All steps as one text."""
         return "".join(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """That the samples of a stream are judged before they are yielded, and what that takes.
+
+    Args:
+        ratio: tokens of the verifier for each token of a sample, prompt included; so much of the budget is kept aside
+            for each call in flight. None where nobody knows.
+    """
+
+    ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.ratio is not None and not 0 <= self.ratio < float("inf"):
+            raise BadInput("judged", self.ratio, "is no ratio", "give the verifier's tokens a token, 0 or more")
 
 
 def split_steps(text: str, separator: str) -> tuple[str, ...]:

@@ -207,15 +207,12 @@ async def _scores(batch: list[Item], verifier: Verifier) -> list[Score]:
 
 
 def _judged(score: Score, verifier: Verifier) -> JudgedSample:
-    tokens = None
-    if score.prompt_tokens is not None and score.completion_tokens is not None:
-        tokens = score.prompt_tokens + score.completion_tokens
     if not score.steps:
-        return JudgedSample(None, None, tokens, score.message or "the verifier gave no score")
+        return JudgedSample(None, None, score.tokens, score.message or "the verifier gave no score")
     if not all(0 <= step <= 1 for step in score.steps):
-        return JudgedSample(None, None, tokens, "the verifier gave a score that is not between 0 and 1")
+        return JudgedSample(None, None, score.tokens, "the verifier gave a score that is not between 0 and 1")
     steps = tuple(score.steps) if verifier.kind == "process" else None
-    return JudgedSample(score.value(verifier.aggregation), steps, tokens)
+    return JudgedSample(score.value(verifier.aggregation), steps, score.tokens)
 
 
 # The journal of scores: one a file, a commit each batch.

@@ -102,9 +102,9 @@ class Prompt:
 
 
 class CallReservation(NamedTuple):
-    """Upper bounds of one call, in the order of `SPENT`; None where a currency is not bounded by anything known."""
+    """Upper bounds of one call, or of judging, in the order of `SPENT`; None where nothing known bounds a currency."""
 
-    tokens: int
+    tokens: float
     usd: float | None
     joules: float | None
 
@@ -254,19 +254,22 @@ class BudgetAccount:
         limit = self.budget.get(currency)
         return None if limit is None else limit - self.spent[currency] - self.reserved[currency]
 
-    def admit(self, wanted: int, prompt: int, cap: int, floor: int, tariff: Tariff) -> tuple[int, int]:
+    def admit(
+        self, wanted: int, prompt: int, cap: int, floor: int, tariff: Tariff, aside: CallReservation | None = None
+    ) -> tuple[int, int]:
         """How many of `wanted` calls may start now, and the max_tokens of each.
 
         Args:
             prompt: upper bound on a call's prompt tokens.
             cap: the most tokens a call may generate.
             floor: the least a call is worth starting with (min_tokens, docs/contracts.md).
+            aside: what is kept aside besides, for each token of a call's bound.
 
         Returns (0, 0) and sets `refusal` (currency, account) where not even one fits.
         """
         floor = min(floor, cap)
         limits = [
-            (name, account, left, *_linear(name, prompt, tariff))
+            (name, account, left, *_linear(name, prompt, tariff, aside))
             for account in self.chain()
             for name in SPENT
             if (left := account.left(name)) is not None
@@ -285,7 +288,18 @@ class BudgetAccount:
                 return count, tokens
         return 0, 0
 
-    def shortage(self, prompt: int, cap: int, floor: int, tariff: Tariff) -> str | None:
+    def has_room(self, bounds: CallReservation) -> bool:
+        """Whether so much may be reserved now; sets `refusal` where it may not."""
+        for account in self.chain():
+            for name, amount in zip(SPENT, bounds, strict=True):
+                if (left := account.left(name)) is not None and amount and left < amount:
+                    self.refusal = name, account
+                    return False
+        return True
+
+    def shortage(
+        self, prompt: int, cap: int, floor: int, tariff: Tariff, aside: CallReservation | None = None
+    ) -> str | None:
         """What the whole budget would have to be for one call; arguments as for `admit`.
 
         None where it has room for one, or where something of it has been used already.
@@ -297,16 +311,21 @@ class BudgetAccount:
         for name in SPENT:
             if (limit := whole.budget.get(name)) is None:
                 continue
-            need = _least(name, prompt, min(floor, cap), tariff)
+            need = _least(name, prompt, min(floor, cap), tariff, aside)
             if limit < need:
                 short.append(f"{name}={limit:.12g} is below the least that works here: {need:.12g}")
         return "; ".join(short) or None
 
     def reserve(self, prompt: int, generated: int, tariff: Tariff) -> CallReservation:
         """Set aside the upper bound of one call on this account and all around it."""
-        reservation = CallReservation(
-            prompt + generated, tariff.usd_bound(prompt, generated), tariff.joules_bound(prompt, generated)
+        return self.hold(
+            CallReservation(
+                prompt + generated, tariff.usd_bound(prompt, generated), tariff.joules_bound(prompt, generated)
+            )
         )
+
+    def hold(self, reservation: CallReservation) -> CallReservation:
+        """Set these amounts aside, on this account and all around it."""
         for account in self.chain():
             account.outstanding += 1
             for name, held in zip(SPENT, reservation, strict=True):
@@ -325,23 +344,24 @@ class BudgetAccount:
                 account.reserved = dict.fromkeys(SPENT, 0.0)
 
 
-def _linear(name: Currency, prompt: int, tariff: Tariff) -> tuple[float, float]:
-    """Cost of a prompt and of each generated token in one currency, both from above."""
+def _linear(name: Currency, prompt: int, tariff: Tariff, aside: CallReservation | None = None) -> tuple[float, float]:
+    """Cost of a prompt and of each generated token in one currency, both from above, with what is kept aside."""
+    each = 0.0 if aside is None else aside[SPENT.index(name)] or 0.0
     if name == "tokens":
-        return float(prompt), 1.0
+        return prompt + each * prompt, 1.0 + each
     bound = tariff.usd_bound if name == "usd" else tariff.joules_bound
     fixed, more = bound(prompt, 0), bound(prompt, 1000)
     if fixed is None or more is None:
         raise Unsupported(f"budget {name}: model {tariff.model!r} cannot be bounded in it")  # see check_budget
-    return fixed, (more - fixed) / 1000
+    return fixed + each * prompt, (more - fixed) / 1000 + each
 
 
-def _least(name: Currency, prompt: int, generated: int, tariff: Tariff) -> float:
+def _least(name: Currency, prompt: int, generated: int, tariff: Tariff, aside: CallReservation | None) -> float:
     """The least amount that admits a call: tokens exactly, money and energy to three digits and never less."""
-    fixed, slope = _linear(name, prompt, tariff)
+    fixed, slope = _linear(name, prompt, tariff, aside)
     need = fixed + slope * generated
     if name == "tokens" or need <= 0:
-        return need
+        return math.ceil(need)
     step = 10.0 ** (math.floor(math.log10(need)) - 2)
     count = math.ceil(need / step)
     # `admit` divides where this multiplies, and rounding may cost it a token.

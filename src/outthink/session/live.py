@@ -166,8 +166,7 @@ class LiveRunner(Runner):
                 work.result = await job
             except Exception as error:  # noqa: BLE001 - raised again where the strategy waits
                 work.error = error
-            work.finished = True
-            self._common.happened.set()
+            self._do(work.end)
 
         task = asyncio.create_task(carry_out())
         self._works.add(task)
@@ -175,6 +174,19 @@ class LiveRunner(Runner):
         task.add_done_callback(lambda _: job.close())  # it was never awaited if the task ended before it began
         work.stop = task.cancel
         return work
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call something in the next turn of the event loop."""
+        asyncio.get_running_loop().call_soon(self._do, call)
+
+    def _do(self, call: Callable[[], None]) -> None:
+        """Call something that is of interest to whoever waits."""
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - raised again where the strategy waits
+            self._common.crash = error
+        finally:
+            self._common.happened.set()
 
     def cancel(self, running: RunningCall) -> None:
         """Close the call's connection; its task settles what has been generated."""

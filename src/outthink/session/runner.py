@@ -64,6 +64,9 @@ class Runner(Protocol):
             seconds: how long it takes on a virtual clock, or a function from its result to that; None for no time.
         """
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call something once all that happens at this moment has happened."""
+
     def read(self, kind: AnswerKind | AnswerReader, text: str) -> Work[Reading]:
         """Read the answer in a text."""
 
@@ -98,9 +101,18 @@ class Work(Generic[T]):
     result: T | None = None
     error: Exception | None = None
     stop: Callable[[], object] | None = None
+    then: Callable[[], object] | None = None
+    """Called at its end, unless it was cancelled."""
+
+    def end(self) -> None:
+        """It has finished."""
+        self.finished = True
+        if self.then is not None:
+            self.then()
 
     def cancel(self) -> None:
         """End it now if it still runs."""
+        self.then = None
         if not self.finished and self.stop is not None:
             self.stop()
 
@@ -129,6 +141,7 @@ class HostSession(CallOwner, Protocol):
     cache: SampleCache | None
     account: BudgetAccount
     ledger: EntryLog
+    pool: dict[str, Member]
     stopped: Stopped | None
     hand_driven: bool
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from numbers import Real
 
-from outthink.core.errors import BadInput, EngineError, OutthinkError
+from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
 from outthink.core.receipt import Entry
 from outthink.core.request import Message, Request, Sampling
 from outthink.core.sample import Candidate, Sample, split_steps
 from outthink.economics.tariff import Tariff, active_parameters
 from outthink.engines.protocol import Call, Delta, Engine, Finish, Simulated, complete, is_simulated
-from outthink.session.calls import Retries
+from outthink.session.calls import SPENT, CallReservation, Retries
 from outthink.session.runner import HostSession
 from outthink.verifiers.judge import JudgeReply
 from outthink.verifiers.protocol import Score, Verifier
@@ -44,11 +44,12 @@ async def judge(
     return scores
 
 
-def cut(given: Candidate | Sample | str, verifier: Verifier) -> Candidate:
-    """Cut into steps as the verifier wants them; the empty candidate for text without a step."""
+def cut(given: Candidate | Sample | str, verifier: Verifier, before: str = "") -> Candidate:
+    """Cut into steps as the verifier wants them, with the text that it goes on from; the empty candidate for text
+    without a step."""
     if isinstance(given, Candidate):
         return given
-    text, sample = (given, None) if isinstance(given, str) else (given.text, given)
+    text, sample = (before + given, None) if isinstance(given, str) else (before + given.text, given)
     if sample is not None and sample.scores:  # recorded: the text may not have been kept
         return Candidate((text,), sample)
     steps = split_steps(text, verifier.separator) if verifier.kind == "process" else (text,) if text.strip() else ()
@@ -60,32 +61,53 @@ def cut(given: Candidate | Sample | str, verifier: Verifier) -> Candidate:
 async def _judge(
     session: HostSession, request: Request, candidates: list[Candidate], bound: int, verifier: Verifier
 ) -> list[Score | None]:
-    account, tariff = session.account, tariff_of(verifier)
+    tariff = tariff_of(session, verifier)
+    bounds = bounds_of(verifier, tariff, bound)
+    check_bounds(session, verifier, bounds)
     # As for a call: wait for a settlement, and end where none is to come.
-    while bound and not account.unlimited and account.admit(1, bound, 0, 0, tariff)[0] == 0:
+    while not session.account.has_room(bounds):
         session.out_of_budget()
         if session.stopped is not None:
             return [None] * len(candidates)
         await session.pause()
-    judgement = Judgement(session, request, candidates, bound, verifier, tariff)
+    judgement = Judgement(session, request, candidates, bounds, verifier, tariff)
     try:
         while not judgement.finished and session.stopped is None:
             await session.pause()
     finally:  # also where the strategy is closed meanwhile
         judgement.settle()
+    if judgement.misuse is not None:
+        raise judgement.misuse
     return judgement.scores()
 
 
-def tariff_of(verifier: Verifier) -> Tariff:
-    """What a verifier costs."""
-    return replace(Tariff.of(verifier.model), parameters=verifier.parameters)
+def tariff_of(session: HostSession, verifier: Verifier) -> Tariff:
+    """What a verifier costs: one on a model of this request what that model costs."""
+    member = session.pool.get(verifier.model)
+    return replace(member.tariff if member else Tariff.of(verifier.model), parameters=verifier.parameters)
+
+
+def bounds_of(verifier: Verifier, tariff: Tariff, tokens: int) -> CallReservation:
+    """What judging cannot exceed that takes so many tokens at most."""
+    # Of a judge's tokens nobody knows beforehand how many are read and how many are written.
+    written = tokens if verifier.kind == "generative" else 0
+    return CallReservation(tokens, tariff.usd_bound(tokens, written), tariff.joules_bound(tokens, written))
+
+
+def check_bounds(session: HostSession, verifier: Verifier, bounds: CallReservation) -> None:
+    """Refuse a verifier that takes tokens where a ceiling is set in a currency in which they have no price."""
+    for account in session.account.chain():
+        for name, amount in zip(SPENT, bounds, strict=True):
+            if bounds.tokens and amount is None and account.budget.get(name) is not None:
+                what = f"what the verifier {verifier.id} costs in it is unknown"
+                raise Unsupported(f"budget {name}: {what}; drop that ceiling, or judge with a model of this request")
 
 
 class Judgement:
     """What a verifier says of some candidates of one request: reserved, under way, settled.
 
     Args:
-        bound: the most tokens that judging all of them can take.
+        bounds: what judging all of them cannot exceed.
     """
 
     def __init__(
@@ -93,13 +115,14 @@ class Judgement:
         session: HostSession,
         request: Request,
         candidates: Sequence[Candidate],
-        bound: int,
+        bounds: CallReservation,
         verifier: Verifier,
         tariff: Tariff,
     ) -> None:
-        self._session, self._verifier, self._tariff, self._bound = session, verifier, tariff, bound
+        self._session, self._verifier, self._tariff, self._bounds = session, verifier, tariff, bounds
         self._count = len(candidates)
-        self._reservation = session.account.reserve(bound, 0, tariff)
+        if not session.account.unlimited:
+            session.account.hold(bounds)
         self._began = session.runner.now()
         speed = session.runner.speed
         seconds = None if speed is None else lambda scores: _processed(scores) / speed.judge
@@ -110,6 +133,13 @@ class Judgement:
         """Whether the verifier has answered, or failed."""
         return self._work.finished
 
+    def then(self, call: Callable[[], None]) -> None:
+        """Call something when the verifier has answered or failed, now if it has."""
+        if self._work.finished:
+            call()
+        else:
+            self._work.then = call
+
     def settle(self) -> None:
         """Write the entry; one that still runs is cancelled.
 
@@ -119,21 +149,26 @@ class Judgement:
         work, session = self._work, self._session
         work.cancel()
         scores = work.result if work.result is not None and len(work.result) == self._count else None
-        entry = _entry(self._tariff, scores, session.runner.now() - self._began, self._bound, work.finished)
+        entry = _entry(self._tariff, scores, session.runner.now() - self._began, self._bounds, work.finished)
         if work.error is not None:
             entry.status, entry.error = "failed", str(work.error)
         session.ledger.entries.append(entry)
-        session.account.settle(self._reservation, entry)
+        if not session.account.unlimited:
+            session.account.settle(self._bounds, entry)
+
+    @property
+    def misuse(self) -> OutthinkError | None:
+        """An error that tells that the verifier is misused, and not that it has failed."""
+        error = self._work.error
+        return error if isinstance(error, OutthinkError) and not isinstance(error, EngineError) else None
 
     def scores(self) -> list[Score | None]:
         """The scores in order, once it is settled; None for what has none, with a note where that is the verifier's
-        doing. Raises what tells that the verifier is misused."""
+        doing."""
         work, session, verifier = self._work, self._session, self._verifier
         if work.error is not None:
-            if isinstance(work.error, OutthinkError) and not isinstance(work.error, EngineError):
-                raise work.error
             # Whatever else it dies of, the samples that are paid for and their receipt are kept.
-            session.note(f"{verifier.id} failed, its scores are missing: {_in_one_line(work.error)}")
+            session.note(f"{verifier.id} failed, its scores are missing: {in_one_line(work.error)}")
         elif work.finished:
             scores = work.result or []
             if len(scores) == self._count:
@@ -182,24 +217,26 @@ def _usable(session: HostSession, verifier: Verifier, score: Score) -> Score | N
     return None
 
 
-def _in_one_line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
     """One line; the kind of an error that is not ours says more than its text."""
     line = " ".join(str(error).split())[:200]
     return line if isinstance(error, OutthinkError) else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
-def _entry(tariff: Tariff, scores: Sequence[Score] | None, seconds: float, bound: int, finished: bool) -> Entry:
+def _entry(
+    tariff: Tariff, scores: Sequence[Score] | None, seconds: float, bounds: CallReservation, finished: bool
+) -> Entry:
     """One entry for all candidates judged together; without scores nobody knows what was read."""
     ended = finished and scores is not None
     entry = Entry("verifier", tariff.model, "finished" if ended else "cancelled", seconds=seconds)
     prompts = [score.prompt_tokens for score in scores or ()]
     generated = [score.completion_tokens for score in scores or ()]
-    if None in prompts or None in generated or (bound and scores is None):
+    if None in prompts or None in generated or (bounds.tokens and scores is None):
         entry.prompt_tokens = entry.completion_tokens = None
         entry.estimated = True
-        entry.reserved_tokens = bound or None
-        if bound:
-            entry.reserved_usd, entry.reserved_joules = tariff.usd_bound(bound, 0), tariff.joules_bound(bound, 0)
+        if bounds.tokens:
+            entry.reserved_tokens = int(bounds.tokens)
+            entry.reserved_usd, entry.reserved_joules = bounds.usd, bounds.joules
         return entry
     read, made = sum(count or 0 for count in prompts), sum(count or 0 for count in generated)
     cached = sum(score.cached_tokens or 0 for score in scores or ())

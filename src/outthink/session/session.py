@@ -10,13 +10,13 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypedDict, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 from outthink.answers import Reading
 from outthink.core.errors import BadInput, EngineError, Unsupported, release_frames
 from outthink.core.receipt import Entry, Receipt, Role, Status, Stopped
 from outthink.core.request import Budget, Request
-from outthink.core.sample import Candidate, Sample
+from outthink.core.sample import Candidate, Judged, Sample
 from outthink.economics.tariff import Tariff
 from outthink.session.calls import (
     BudgetAccount,
@@ -28,26 +28,16 @@ from outthink.session.calls import (
     check_budget,
     reread,
 )
+from outthink.session.judging import JudgedStream
 from outthink.session.runner import PAUSE, Job, Member, Observer, Runner, SampleCache, by_name, side_by_side
 from outthink.session.scoring import judge
-from outthink.session.stream import Order, Stream
+from outthink.session.stream import Order, SampleOptions, Stream
 from outthink.verifiers.protocol import Score, Verifier, complete
 
 T = TypeVar("T")
 _UNLIMITED, _RETRIES = Budget(), Retries()  # shared: replay makes hundreds of thousands of sessions
 _HOPELESS = 3
 """Calls that may fail for good before any has succeeded; then the engine counts as down."""
-
-
-class SampleOptions(TypedDict, total=False):
-    """Options of `Session.sample`, where they stand."""
-
-    n: int
-    ahead: int | None
-    watch: Watch | None
-    order: Order
-    role: Role
-    top_logprobs: int | None
 
 
 class Session:
@@ -119,6 +109,7 @@ class Session:
         order: Order = "launch",
         role: Role = "policy",
         top_logprobs: int | None = 0,
+        judged: bool | Judged = False,
         prefix: str | None = None,
     ) -> Stream:
         """A stream of up to `n` samples, `ahead` of them in flight (default: the session's).
@@ -127,9 +118,11 @@ class Session:
             watch: sees each running sample and may stop that one; it is charged and does not vote.
             order: yield in launch order, or as they finish (biased towards short ones).
             top_logprobs: None for no log-probabilities, 0 for the chosen tokens', k for k alternatives.
+            judged: have each sample judged by the session's verifier before it is yielded (see `JudgedStream`).
             prefix: assistant text to continue (see `extend`).
 
-        Raises BadInput for n or ahead below 1, Unsupported if the engine lacks what is asked for.
+        Raises BadInput for n or ahead below 1 or where there is no verifier, Unsupported if the engine lacks what is
+        asked for, or the verifier has no price in a currency that is limited.
         """
         if n < 1:
             raise BadInput("n", n, "is below 1", "ask for at least one sample")
@@ -144,9 +137,9 @@ class Session:
         self._close_stream()
         known = self.pool[self.tariff.model].prompt(request, prefix)
         base = self._viewed or self
-        base._stream = stream = Stream(
-            self, request, known, n, min(ahead, n), watch, order == "launch", role, prefix, top_logprobs
-        )
+        arguments = self, request, known, n, min(ahead, n), watch, order == "launch", role, prefix, top_logprobs
+        stream = JudgedStream(_needed(self.verifier), judged, *arguments) if judged else Stream(*arguments)
+        base._stream = stream
         stream.closed = self.stopped is not None
         return stream
 
@@ -169,10 +162,7 @@ class Session:
         Raises BadInput where there is no verifier, or it is misused.
         """
         self._close_stream()
-        verifier = complete(verifier) if verifier else self.verifier
-        if verifier is None:
-            raise BadInput("verifier", None, "is missing", "give one (--verifier NAME|PATH|URL)")
-        return await judge(self, request, candidates, verifier)
+        return await judge(self, request, candidates, _needed(complete(verifier) if verifier else self.verifier))
 
     async def read(self, request: Request, text: str) -> Reading:
         """The answer in a text, canonical as those of samples, and the rule that found it."""
@@ -441,3 +431,9 @@ class Session:
         if base._stream is not None:
             base._stream.close()
             base._stream = None
+
+
+def _needed(verifier: Verifier | None) -> Verifier:
+    if verifier is None:
+        raise BadInput("verifier", None, "is missing", "give one (--verifier NAME|PATH|URL)")
+    return verifier

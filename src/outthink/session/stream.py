@@ -8,17 +8,29 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypedDict
 
 from outthink.core.errors import EngineError
 from outthink.core.receipt import Role
 from outthink.core.request import Request
-from outthink.core.sample import Sample
+from outthink.core.sample import Judged, Sample
 from outthink.engines.protocol import Call
-from outthink.session.calls import Prompt, RunningCall, Watch
+from outthink.session.calls import CallReservation, Prompt, RunningCall, Watch
 from outthink.session.runner import PAUSE, HostSession, SampleCache
 
 Order = Literal["launch", "finished"]
+
+
+class SampleOptions(TypedDict, total=False):
+    """Options of `Session.sample`, where they stand."""
+
+    n: int
+    ahead: int | None
+    watch: Watch | None
+    order: Order
+    role: Role
+    top_logprobs: int | None
+    judged: bool | Judged
 
 
 class Stream:
@@ -27,6 +39,9 @@ class Stream:
     The next call on the session, or the end of the strategy, closes it: what is still in flight
     is cancelled and settled.
     """
+
+    aside: CallReservation | None = None
+    """What is kept aside besides each call, for each token of its bound."""
 
     def __init__(
         self,
@@ -129,11 +144,12 @@ class Stream:
             bound = session.runner.prompt_bound(self.call(cap, self.prompt.next))
         if bound is None:  # the server is still counting; its answer ends the stream's wait
             return 0
-        count, tokens = session.account.admit(max(wanted, share), bound, cap, self.request.min_tokens, session.tariff)
+        wants = bound, cap, self.request.min_tokens, session.tariff, self.aside
+        count, tokens = session.account.admit(max(wanted, share), *wants)
         for _ in range(min(count, wanted)):
             self._launch(tokens, bound)
         if count == 0:
-            short = session.account.shortage(bound, cap, self.request.min_tokens, session.tariff)
+            short = session.account.shortage(*wants)
             if short is not None:
                 session.note(f"budget {short}")
             session.out_of_budget()

@@ -34,6 +34,7 @@ class Clock:
     order: int = 0
     timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     runners: list[VirtualRunner] = field(default_factory=list)
+    soon: list[Callable[[], None]] = field(default_factory=list)
 
 
 class VirtualRunner(Runner):
@@ -136,12 +137,12 @@ class VirtualRunner(Runner):
         if callable(seconds):
             seconds = None if work.result is None else seconds(work.result)
         if seconds:
-
-            def ring() -> None:
-                work.finished = True
-
-            work.finished, work.stop = False, self.alarm(seconds, ring)
+            work.finished, work.stop = False, self.alarm(seconds, work.end)
         return work
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call something before time moves on."""
+        self._clock.soon.append(call)
 
     def cancel(self, running: RunningCall) -> None:
         """End a call; what it has generated so far is charged."""
@@ -183,6 +184,11 @@ class VirtualRunner(Runner):
     def advance(self) -> None:
         """Move to the next event and deliver everything that happens at that instant."""
         clock = self._clock
+        if clock.soon:
+            calls, clock.soon = clock.soon, []
+            for call in calls:
+                call()
+            return
         if len(clock.runners) > 1:
             self._advance_all(clock)
             return

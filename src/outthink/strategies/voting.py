@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from outthink.core.receipt import Verdict
 from outthink.core.request import Request
-from outthink.core.sample import Sample
+from outthink.core.sample import Judged, Sample
 from outthink.session.session import Session
 from outthink.strategies.registry import strategy
 from outthink.strategies.votes import Ties, Votes
@@ -118,12 +118,15 @@ class Step(NamedTuple):
         n: samples at most.
         ahead: of them in flight at once, None for the session's default.
         alternatives: alternatives a token that the log-probabilities come with (0 = chosen tokens only).
+        judged: whether the session's verifier judges each sample before the rule sees it; a `Judged` tells how many
+            tokens that takes.
     """
 
     model: str | None
     n: int
     ahead: int | None = None
     alternatives: int = 0
+    judged: bool | Judged = False
 
 
 class Rule(Protocol):
@@ -147,7 +150,8 @@ async def allocate(session: Session, request: Request, *, rule: Rule) -> Verdict
             break  # its calls failed; the same again would fail again
         fruitless = step
         buyer = session if step.model is None else session.on(step.model)
-        async for sample in buyer.sample(request, n=step.n, ahead=step.ahead, top_logprobs=step.alternatives):
+        samples = buyer.sample(request, n=step.n, ahead=step.ahead, top_logprobs=step.alternatives, judged=step.judged)
+        async for sample in samples:
             fruitless = None
             if rule.add(sample, step.model):
                 break

@@ -63,6 +63,13 @@ class Score:
     cached_tokens: int | None = 0
     message: str = ""
 
+    @property
+    def tokens(self) -> int | None:
+        """Tokens read and generated, None if unknown."""
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
+        return self.prompt_tokens + self.completion_tokens
+
     def value(self, aggregation: str) -> float:
         """The candidate's score: its step scores aggregated."""
         return aggregate(self.steps, aggregation)
