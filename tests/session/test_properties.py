@@ -30,6 +30,13 @@ def test_every_virtual_run_keeps_its_budgets_and_accounts_for_every_call(plan: P
     assert report.broken == []
 
 
+@settings(UNHURRIED, max_examples=EXAMPLES // 3)
+@given(plans(judged=True))
+def test_every_judged_run_keeps_its_budgets_and_accounts_for_every_token_of_the_verifier(plan: Plan) -> None:
+    report = run(plan)
+    assert report.broken == []
+
+
 @settings(UNHURRIED, max_examples=EXAMPLES // 10)
 @given(plans())
 def test_the_same_plan_gives_the_same_receipt(plan: Plan) -> None:
@@ -37,7 +44,7 @@ def test_the_same_plan_gives_the_same_receipt(plan: Plan) -> None:
 
 
 @settings(UNHURRIED, max_examples=20, phases=[Phase.generate])  # time is real here: shrinking is slow
-@given(st.lists(plans(), min_size=10, max_size=10))
+@given(st.lists(plans() | plans(judged=True), min_size=10, max_size=10))
 def test_live_runs_leak_no_task_and_no_generator(batch: list[Plan]) -> None:
     async def all_of_them() -> None:
         seen: list[AsyncGenerator[Any, Any]] = []

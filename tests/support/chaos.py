@@ -7,25 +7,27 @@ clock, `run_live` with asyncio; both return the ways in which it broke an invari
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from outthink import Budget, Completion, Fault, Message, Price, Request, Sampling, ScriptedEngine, Session, Speed
-from outthink.core.errors import OutthinkError, Unsupported
+from outthink.core.errors import EngineError, OutthinkError, Unsupported
 from outthink.core.receipt import Entry, Receipt, Verdict
-from outthink.core.sample import Decision, Progress
+from outthink.core.sample import Candidate, Decision, Judged, Progress
 from outthink.economics.tariff import Energy, Tariff
 from outthink.engines.protocol import Call, Delta, Event, Outcome, RealTimeEngine
-from outthink.session.calls import Retries, RunningCall
+from outthink.session.calls import BudgetAccount, CallReservation, Retries, RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
 from outthink.session.virtual import VirtualRunner, drive
 from outthink.strategies import Spec
-from support.chaos_plans import Plan
+from outthink.verifiers.protocol import Kind, Score, Verifier
+from support.chaos_plans import JudgePlan, Plan
 
 PROMPT = "How many?"
 SPENT = ("tokens", "usd", "joules")
@@ -89,11 +91,66 @@ class ChaosEngine(ScriptedEngine):
                 yield event
 
 
+class ChaosVerifier(Verifier):
+    """A verifier whose every judgement is a function of the plan; keeps its own account in `taken`."""
+
+    id = "chaos"
+
+    def __init__(self, plan: Plan, judge: JudgePlan, *, waits: bool = False) -> None:
+        self.plan, self.judge, self.waits = plan, judge, waits
+        self.model, self.parameters = judge.model, 0 if judge.weightless else 1000
+        self.kind: Kind = "generative" if judge.generative else "outcome"
+        self.taken: list[int] = []
+
+    def bound(self, request: Request, candidate: Candidate) -> int:
+        """At most so many tokens for what the sample has; none where no model judges."""
+        sample = candidate.sample
+        size = 100 if sample is None or sample.tokens is None else sample.tokens
+        return 0 if self.judge.weightless else math.ceil(self.judge.most * (size + self.plan.prompt_tokens))
+
+    async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
+        """Scores, some of which are none, for up to the bound of each; it may fail on the way."""
+        judge, draw = self.judge, random.Random(f"{self.plan.seed}:judge:{len(self.taken)}")
+        if self.waits:
+            await asyncio.sleep(draw.choice([0.0, 0.001]))
+        scores = []
+        for candidate in candidates:
+            bound = self.bound(request, candidate)
+            takes = bound if draw.random() < 0.5 else draw.randint(0, bound)
+            self.taken.append(takes)
+            if draw.random() < judge.fault_rate:
+                raise draw.choice([EngineError("the verifier has died"), RuntimeError("out of memory")])
+            written = draw.randint(0, takes) if judge.generative else 0
+            steps = draw.choice([(), (math.nan,)]) if draw.random() < judge.odd_rate else (draw.random(),)
+            told = judge.told or not bound  # unknown, and at most nothing, would be no bound
+            scores.append(Score(steps, takes - written if told else None, written))
+        return scores[1:] if draw.random() < judge.odd_rate / 4 else scores
+
+
+class RecordingAccount(BudgetAccount):
+    """An account that keeps what judging was charged to it."""
+
+    def __init__(self, budget: Budget, parent: BudgetAccount | None = None) -> None:
+        super().__init__(budget, parent)
+        self.judged: list[Entry] = []
+
+    def settle(self, reservation: CallReservation, entry: Entry | None) -> None:
+        """Keep the entry, in all accounts that are charged."""
+        super().settle(reservation, entry)
+        if entry is not None and entry.role == "verifier":
+            for account in self.chain():
+                assert isinstance(account, RecordingAccount)
+                account.judged.append(entry)
+
+
 class AccountedSession(Session):
     """A session that also remembers which call each entry belongs to, and every second settlement."""
 
+    account: RecordingAccount
+
     def __init__(self, *arguments: Any, parent: AccountedSession | None = None, **options: Any) -> None:
         super().__init__(*arguments, parent=parent, **options)
+        self.account = RecordingAccount(self.account.budget, self.account.parent)
         self.by_call: dict[RunningCall, Entry] = parent.by_call if parent else {}
         self.twice: list[RunningCall] = parent.twice if parent else []
 
@@ -151,13 +208,16 @@ class Chaos:
         leave: int | None,
         stop_at: int | None,
         prefix: str | None,
+        judged: bool | float,
     ) -> None:
         def watch(progress: Progress) -> Decision:
             return "stop" if stop_at is not None and progress.tokens >= stop_at else "keep"
 
-        watching = None if stop_at is None else watch
+        options: Any = {"n": n, "ahead": ahead, "order": order, "prefix": prefix}
+        options["watch"] = None if stop_at is None else watch
+        options["judged"] = judged if isinstance(judged, bool) else Judged(judged)
         taken = 0
-        async for _ in session.sample(request, n=n, ahead=ahead, order=order, watch=watching, prefix=prefix):
+        async for _ in session.sample(request, **options):
             taken += 1
             if taken == leave:
                 break
@@ -190,7 +250,10 @@ class Chaos:
             if owner.account.outstanding or any(owner.account.reserved.values()):
                 self.broken.append(f"still reserved: {owner.account.reserved}")
             entries = [e for running, e in session.by_call.items() if _belongs(running, owner)]
-            self._check_budget(owner.account.budget, Receipt(tuple(entries), 0.0))
+            assert isinstance(owner, AccountedSession)
+            self._check_budget(owner.account.budget, Receipt((*entries, *owner.account.judged), 0.0))
+        if isinstance(session.verifier, ChaosVerifier):
+            self._check_verifier(session.verifier, [e for e in receipt.entries if e.role == "verifier"])
         first = [r for r in self.launched if r.attempt == 1]
         numbers = Counter(key_of(running.call) for running in first)
         if any(count > 1 for count in numbers.values()):
@@ -208,6 +271,13 @@ class Chaos:
             self.overspend = max(self.overspend, (spent - limit) / limit)
             if spent > limit * (1 + 1e-12):
                 self.broken.append(f"{currency}: {spent} of {limit}")
+
+    def _check_verifier(self, verifier: ChaosVerifier, entries: list[Entry]) -> None:
+        """What it has taken is what its entries say, or at most what was reserved for them."""
+        taken = sum(verifier.taken)
+        at_most = sum((e.reserved_tokens or 0) if e.tokens is None else e.tokens for e in entries)
+        if taken > at_most or (None not in [e.tokens for e in entries] and taken != at_most):
+            self.broken.append(f"the verifier has taken {taken}, its entries say {at_most}")
 
     def _check_unknown(self, receipt: Receipt) -> None:
         entries = receipt.entries
@@ -291,11 +361,17 @@ class Report:
     overspend: float
     receipt: dict[str, Any] | None = None
 
+    @property
+    def judgements(self) -> int:
+        """Entries of the verifier."""
+        return sum(entry["role"] == "verifier" for entry in (self.receipt or {"entries": ()})["entries"])
+
 
 def run(plan: Plan) -> Report:
     """Carry a plan out on the virtual clock."""
     chaos = Chaos(plan)
-    speed = Speed(total=120.0 if plan.shared else 1e9, concurrency=plan.concurrency)
+    rates = {"total": 120.0, "judge": 60.0} if plan.shared else {"total": 1e9, "judge": 400.0}
+    speed = Speed(concurrency=plan.concurrency, **rates)
     engine = ChaosEngine(plan, speed=speed)
 
     class Runner(VirtualRunner):
@@ -306,7 +382,13 @@ def run(plan: Plan) -> Report:
     runner, request = Runner(engine), _request(plan, plan.budget)
     try:
         session = AccountedSession(
-            runner, _tariff(plan), budget=plan.budget, ahead=3, seed=plan.seed, retries=Retries()
+            runner,
+            _tariff(plan),
+            budget=plan.budget,
+            ahead=3,
+            seed=plan.seed,
+            retries=Retries(),
+            verifier=None if plan.judge is None else ChaosVerifier(plan, plan.judge),
         )
     except Unsupported:
         refusable = (plan.budget.usd and not plan.priced) or (plan.budget.joules and not plan.metered)
@@ -351,7 +433,10 @@ async def run_live(plan: Plan) -> Report:
 
     runner, request = Runner(RealTimeEngine(engine)), _request(plan, budget)
     retries = Retries(first=0.25 * LIVE_SCALE, longest=30 * LIVE_SCALE)
-    session = AccountedSession(runner, _tariff(plan), budget=budget, ahead=3, seed=plan.seed, retries=retries)
+    verifier = None if plan.judge is None else ChaosVerifier(plan, plan.judge, waits=True)
+    session = AccountedSession(
+        runner, _tariff(plan), budget=budget, ahead=3, seed=plan.seed, retries=retries, verifier=verifier
+    )
     task = asyncio.create_task(drive_live(chaos.strategy(session, request), session, runner))
     if plan.interrupt is not None:
         asyncio.get_running_loop().call_later(plan.interrupt * LIVE_SCALE, task.cancel)
