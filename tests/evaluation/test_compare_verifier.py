@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from outthink import BadInput, Speed
+from outthink import BadInput, Message, Request, Session, Speed, Verdict, Votes
 from outthink.economics.tariff import Tariff
+from outthink.engines.traces import ReplayEngine, load
 from outthink.evaluation.compare import CompareSettings, compare
+from outthink.evaluation.replay import MEASURES, rerun
 from outthink.evaluation.verify import Prescoring
+from outthink.session.open import SessionOptions, Source, open_session
 from outthink.strategies import Spec
+from outthink.verifiers import ConfidenceVerifier
 
 POLICY = "qwen2.5-coder-0.5b-instruct-q4"
 WEIGHTS = 494_032_768
@@ -163,3 +169,97 @@ def test_problems_are_needed_where_none_lie_beside(path, tmp_path) -> None:
     path.with_name("problems-toy.parquet").unlink()
     with pytest.raises(BadInput, match="--verifier"):
         replay(path, "weighted-vote:n=4", scoring=Prescoring(verifier="exact"))
+
+
+class Weighed:
+    """Votes that weigh by the scores, a sample at a time, until the leader has `bar`; it cannot see more."""
+
+    canonical, waits = "weighed", True
+
+    def __init__(self, n: int, bar: float) -> None:
+        self.n, self.bar = n, bar
+
+    def __call__(self, session: Session, request: Request) -> Coroutine[Any, Any, Verdict]:
+        return self._vote(session, request)
+
+    async def _vote(self, session: Session, request: Request) -> Verdict:
+        votes = Votes()
+        async for sample in session.sample(request, n=self.n, judged=True):
+            votes.add(sample, sample.scores[-1] if sample.scores else 0.0)
+            if votes.top()[0] >= self.bar:
+                break
+        return votes.winner()
+
+
+def judged_replay(path: Path, bar: float, *, ahead: int = 1, **speed: float) -> dict[str, float]:
+    engine = ReplayEngine(load(path), speed=Speed(**speed))
+    (outcome,) = rerun(engine, [Weighed(4, bar)], list(engine.traces.problems), 2, ahead)
+    return dict(zip(MEASURES, outcome.means.tolist(), strict=True))
+
+
+def test_a_judged_stream_reads_the_recorded_scores_pays_their_tokens_and_takes_their_time(path) -> None:
+    every = judged_replay(write(path, samples=4), 9.0)
+    assert every["accuracy"] == 1.0  # 0.8 against 3 x 0.1
+    assert (every["samples"], every["tokens"], every["verifier_tokens"]) == (4, 40, 80)
+    assert every["seconds"] == pytest.approx(4 * (5 / 5000 + 10 / 50 + 20 / 5000))
+    assert every["flops"] == 2 * WEIGHTS * 60 + 2 * 1000 * 80
+    slow = judged_replay(path, 9.0, judge=10.0)
+    assert slow["seconds"] == pytest.approx(4 * (5 / 5000 + 10 / 50 + 20 / 10))
+    together = judged_replay(path, 9.0, ahead=4)  # all end at one moment and are judged in one piece
+    assert together["seconds"] == pytest.approx(5 / 5000 + 10 / 50 + 80 / 5000)
+    assert together["verifier_tokens"] == 80
+
+
+def test_a_judged_stream_that_is_left_pays_what_it_has_had_judged(path) -> None:
+    """The right answer alone reaches 0.5: it is drawn after 0 to 3 others, and each that was drawn was judged."""
+    left = judged_replay(write(path, samples=4), 0.5)
+    assert left["accuracy"] == 1.0
+    assert 1 <= left["samples"] < 4
+    assert left["verifier_tokens"] == 20 * left["samples"]
+
+
+def test_unknown_tokens_of_a_verifier_leave_the_time_unknown(path) -> None:
+    unknown = judged_replay(write(path, samples=4, told=False), 9.0)
+    assert unknown["accuracy"] == 1.0
+    assert [name for name, value in unknown.items() if value != value] == ["flops", "seconds", "verifier_tokens"]
+
+
+def test_a_rule_sees_no_recorded_score_that_it_has_not_paid_for(path) -> None:
+    """A sample without an answer is not judged, whatever was recorded of it."""
+    table = parquet.read_table(write(path, samples=4))
+    answers = [None if row % 4 == 0 else answer for row, answer in enumerate(table["answer"].to_pylist())]
+    place = table.column_names.index("answer")
+    parquet.write_table(table.set_column(place, "answer", pa.array(answers, pa.string())), path)
+    engine, seen = ReplayEngine(load(path)), []
+
+    class Look(Weighed):
+        async def _vote(self, session: Session, request: Request) -> Verdict:
+            seen.extend([sample async for sample in session.sample(request, n=4, judged=True)])
+            return Verdict(None, "")
+
+    rerun(engine, [Look(4, 0)], ["p0"], 1, 1)
+    assert {(sample.answer, sample.scores, sample.verifier_tokens) for sample in seen if sample.answer is None} == {
+        (None, (), None)
+    }
+    assert sorted(sample.scores for sample in seen if sample.answer) == [(0.9, 0.1), (0.9, 0.1), (0.9, 0.8)]
+
+
+def test_confidence_judges_recorded_samples_for_nothing(path) -> None:
+    table = parquet.read_table(write(path, samples=4, scored=False))
+    parquet.write_table(table.append_column("mean_logprob", pa.array([-0.5] * len(table))), path)
+    opened = open_session(
+        [Source(ReplayEngine(load(path)), Tariff.of(POLICY))],
+        options=SessionOptions(verifier=ConfidenceVerifier("logprob")),
+    )
+    seen = []
+
+    async def strategy(session: Session, request: Request) -> Verdict:
+        seen.extend([sample async for sample in session.sample(request, n=3, ahead=1, judged=True)])
+        return Verdict(None, "")
+
+    request = Request(messages=(Message("user", "p0"),), problem="p0")
+    opened.run_now(strategy(opened.session, request))
+    assert [sample.scores for sample in seen] == [(pytest.approx(0.60653, abs=1e-5),)] * 3
+    judged = [entry for entry in opened.receipt().entries if entry.role == "verifier"]
+    assert [entry.tokens for entry in judged] == [0, 0, 0]
+    assert opened.session.elapsed == pytest.approx(3 * (5 / 5000 + 10 / 50))
