@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_BINARY = {".parquet", ".png", ".gguf", ".whl"}
+_BINARY = {".parquet", ".npz", ".png", ".gguf", ".whl"}
 _HOSTS = "|".join(("artifactory", "nexus", "devpi", "jfrog", "codeartifact", "pypi-mirror"))
 _FORBIDDEN = {
     "a path of one machine": re.compile(r"(?<![\w.~-])/(?:home|root|Users|work)/\w"),
