@@ -18,7 +18,7 @@ from boosted import Boosted
 from outthink.engines.traces import Recorded, Traces, load
 from outthink.evaluation.calibration.fit import SWAYS, StoppingSettings, certainty, fit
 from outthink.evaluation.calibration.losses import Array
-from outthink.evaluation.calibration.votes import SWAY, TIES, Ridge, Walk, deal_one, reached, walk
+from outthink.evaluation.calibration.votes import EQUAL, SWAY, Ridge, Walk, deal_one, reached, walk
 from outthink.evaluation.calibration.votes import Table as Samples
 from stopping import (
     HeldOutRule,
@@ -39,9 +39,9 @@ from stopping import (
 DEPTH = 32
 MARGIN = 0.005
 HALF = (0.5, 0.0)
-TUNED = (TIES, *SWAYS)
+TUNED = (EQUAL, *SWAYS)
 """Vote weights that the tuned control chooses among."""
-SCORED = tuple((w or TIES[0], 0.0) for w in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0))
+SCORED = tuple((w, 0.0) for w in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0))
 SCORED_LEARNED = ((0.5, 0.0), (1.0, 0.0), (1.5, 0.0))
 PRICES = tuple(float(price) for price in np.geomspace(2e-4, 0.3, 64))
 ESC_WINDOW = 5
@@ -82,7 +82,7 @@ class Set:
     @cached_property
     def plain(self) -> Walk:
         """Votes of equal weight."""
-        return self.walk(TIES)
+        return self.walk(EQUAL)
 
     @property
     def aim(self) -> Array:
@@ -128,14 +128,14 @@ def compare(path: Path, orders: int, folds: int, partition: int, *, trees: bool,
     comparison = Comparison()
     ways, codes = comparison.ways, data.model.codes[..., :DEPTH]
     ways["self-consistency@32"] = data.size(DEPTH)
-    ways["adaptive-consistency"] = data.fixed(reached(certainty(codes), 0.95))
+    ways["adaptive-consistency"] = data.fixed(reached(certainty(data.plain), 0.95))
     ways["esc"] = data.fixed(esc_after(codes))
     walks = {sway: data.walk(sway) for sway in TUNED}
     tuned = Sweep.joined([thresholds(one, data.spent, weight(sway)) for sway, one in walks.items()])
     ways[CONTROL] = held_out([tuned] * folds, fold, data.aim, MARGIN)
     half = thresholds(walks[HALF], data.spent, weight(HALF))
     comparison.curves[f"{CONTROL}, votes exp(0.5 z)"] = half.accuracy, half.tokens
-    for sway in (TIES, HALF, SWAY):
+    for sway in (EQUAL, HALF, SWAY):
         learned(data, comparison, f"{LINEAR}, {weight(sway)}", Ridge(walks[sway]), walks[sway], fold)
     if trees:
         for sway in (HALF, SWAY):
@@ -154,7 +154,7 @@ def compare(path: Path, orders: int, folds: int, partition: int, *, trees: bool,
 
 def weight(sway: tuple[float, float]) -> str:
     """A vote weight in words: z is the standardised mean log-probability, c the confidence."""
-    if sway == TIES:
+    if sway == EQUAL:
         return "equal votes"
     return f"votes exp({sway[0]:g} z)" if not sway[1] else f"votes exp({sway[0]:g} z + {sway[1]:g} c)"
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from outthink.evaluation.calibration.cascade import CascadeChoice, CascadeSettings, baseline
 from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
-from outthink.evaluation.calibration.votes import TIES, Dealt, Table, after, reached, scale_of, walk
+from outthink.evaluation.calibration.votes import EQUAL, Dealt, Table, after, reached, scale_of, walk
 
 THRESHOLDS = tuple(float(value) for value in np.arange(0.5, 2.6, 0.1))
-_SWAYS = (TIES, (0.25, 0.25))
+_SWAYS = (EQUAL, (0.25, 0.25))
 LADDER = (1, 2, 4, 8, 16)
 
 
@@ -88,7 +88,7 @@ def oracle(table: Table) -> tuple[Array, Array]:
 
 
 def _votes(table: Table, place: int, n: int) -> Array:
-    return walk(table, place, TIES, depth=n).right
+    return walk(table, place, EQUAL, depth=n).right
 
 
 @dataclass(frozen=True, slots=True)

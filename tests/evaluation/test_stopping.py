@@ -14,11 +14,12 @@ from outthink.controller.policy.rules import Lead, LinearGain, VoteShape, rule_f
 from outthink.core.errors import BadInput
 from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.traces import ReplayEngine, Traces, load
+from outthink.evaluation.calibration.counts import VoteCounts
 from outthink.evaluation.calibration.fit import certainty
 from outthink.evaluation.calibration.losses import Array, Mask
 from outthink.evaluation.calibration.votes import (
+    EQUAL,
     SWAY,
-    TIES,
     Dealt,
     Ridge,
     Table,
@@ -29,7 +30,7 @@ from outthink.evaluation.calibration.votes import (
     walk,
 )
 from outthink.evaluation.replay import MEASURES, rerun
-from outthink.strategies import Spec
+from outthink.strategies import Spec, Votes
 from outthink.strategies.voting import Rule
 from stopping import Spent, Sweep, at_random, held_out, in_orders, nested_gains, oracle
 from support.recorded import DEMO, needs_demo
@@ -84,6 +85,38 @@ def test_arrays_hold_what_one_request_sees(draws: list[Any], sway: tuple[float, 
             assert shape.terms() == pytest.approx(result.terms[0, 0, k].tolist(), rel=1e-9, abs=1e-9)
 
 
+FEW = st.sampled_from([0.1, 0.2, 0.3, -0.7]) | st.none()
+LIKE = st.tuples(st.just(8) | st.integers(7, 9), FEW, FEW, st.just(1.0) | st.sampled_from([0.3, 0.6]))
+
+
+@st.composite
+def tied(draw: st.DrawFn) -> list[Any]:
+    """Samples of two answers that are alike but for their order, among a few others."""
+    like = draw(st.lists(LIKE, min_size=3, max_size=4))
+    others = draw(st.lists(st.tuples(st.integers(-1, 3), LIKE), max_size=2))
+    return draw(st.permutations([*((code, one) for code in (0, 1) for one in like), *others]))
+
+
+@given(st.lists(tied(), min_size=1, max_size=3))
+def test_arrays_break_ties_as_one_request_does(requests: list[list[Any]]) -> None:
+    """Unknown confidences included: the same two largest weights, and the same winner."""
+    votes = VoteCounts((len(requests), 1), 4)
+    alone = [Votes() for _ in requests]
+    for k in range(min(map(len, requests))):
+        column = zip(*((request[k][0], *request[k][1]) for request in requests), strict=True)
+        codes, tokens, logprobs, confidences, weights = (np.array(values, dtype=float)[:, None] for values in column)
+        certain = np.where(np.isnan(confidences), logprobs, confidences)
+        votes.add(codes.astype(int), weights, certain, tokens)
+        for place, (request, one) in enumerate(zip(requests, alone, strict=True)):
+            code, (length, logprob, confidence, weight) = request[k]
+            trace = None if confidence is None else ConfidenceTrace([confidence], 16, 1)
+            answer = None if code < 0 else str(code)
+            one.add(Sample(k, "", answer, "none", length, mean_logprob=logprob, confidence=trace), weight)
+            assert (votes.leader[place, 0], votes.second[place, 0]) == one.top()
+            if one.weights:
+                assert str(votes.winner()[place, 0]) == one.winner().answer
+
+
 @pytest.mark.parametrize("sway", [(0.5, 0.0), SWAY])
 def test_weighted_thresholds_stop_as_the_arrays_say(sway: tuple[float, float]) -> None:
     result = walk(table(), 0, sway, depth=DEPTH)
@@ -113,11 +146,13 @@ def test_a_learned_rule_stops_as_the_arrays_say() -> None:
 
 
 def test_equal_votes_are_as_sure_as_adaptive_consistency() -> None:
-    stop = reached(certainty(table().models[0].codes), 0.95)
+    plain = walk(table(), 0, EQUAL, depth=DEPTH)
+    stop = reached(certainty(plain), 0.95)
     cost = after(table().models[0].spent(), stop)
     spec = Spec.parse(f"adaptive-consistency:n={DEPTH}")
     run = rerun(ReplayEngine(traces()), [spec], list(table().names), ORDERS, 1)[0].values
     row = dict(zip(MEASURES, run, strict=True))
+    assert after(plain.right, stop).mean(axis=1).tolist() == row["accuracy"].tolist()
     prompts = row["tokens"] + row["prompt_tokens"]
     flops = table().models[0].flops
     assert (cost.mean(axis=1) / flops).tolist() == pytest.approx(prompts.tolist())
@@ -155,7 +190,7 @@ def test_the_operating_point_is_that_of_the_other_folds() -> None:
 
 
 def test_the_oracle_is_never_beaten_and_chance_costs_what_it_is_told() -> None:
-    result = walk(table(), 0, TIES, depth=DEPTH)
+    result = walk(table(), 0, EQUAL, depth=DEPTH)
     best = oracle(result.right, spent())
     whole = result.right[..., DEPTH].mean()
     assert best.accuracy[-1].mean() >= result.right.mean(axis=(0, 1)).max() >= whole

@@ -20,19 +20,19 @@ from outthink.controller.policy.promise import Promise
 from outthink.controller.policy.rules import LinearGain, rule_from_json
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.contenders import AutoContender, lineup
+from outthink.evaluation.calibration.counts import VoteCounts
 from outthink.evaluation.calibration.fit import FittedRules, Rung, held_masks, orders_for, reference_of
 from outthink.evaluation.calibration.guarded import GuardedChoice, LossLimit
 from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.calibration.votes import (
+    EQUAL,
     SWAY,
-    TIES,
     Ridge,
     Table,
     Walk,
     after,
     below,
-    count,
     deal,
     reached,
     scale_of,
@@ -62,7 +62,7 @@ def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
     if not first:
         return [StageExit(NEVER, nobody, nobody.astype(float), nobody.astype(float))]
     counts = leaders(table, 0, first)
-    right, spent = walk(table, 0, TIES, depth=max(2, first)).right[..., first], dealt.spent()
+    right, spent = walk(table, 0, EQUAL, depth=max(2, first)).right[..., first], dealt.spent()
     exits = []
     if first == 1:
         # Without a readable answer or a log-probability the confidence is 0, as `Stage.measure` has it at a request.
@@ -88,14 +88,14 @@ def leaders(table: Table, place: int, n: int) -> NDArray[np.intp]:
     return np.stack([same[..., : k + 1, : k + 1].sum(axis=-1).max(axis=-1) for k in range(n)], axis=-1)
 
 
-def carried_votes(table: Table, first: int, keep: float) -> Array | None:
-    """Weight that the first stage's answers take along, over (problem, order, answer); None for none."""
+def carried_votes(table: Table, first: int, keep: float) -> VoteCounts | None:
+    """Votes that the first stage takes along; None for none."""
     if not first or not keep:
         return None
-    codes = table.models[0].codes
-    votes = np.zeros((*codes.shape[:2], table.right.shape[1]))
+    dealt = table.models[0]
+    votes = VoteCounts((dealt.codes.shape[0], dealt.codes.shape[1]), table.right.shape[1])
     for k in range(first):
-        count(votes, codes[..., k], keep)
+        dealt.counted(votes, k, keep)
     return votes
 
 
@@ -153,7 +153,7 @@ class CascadeChoice:
 
 def baseline(table: Table, place: int, n: int) -> tuple[Array, Array]:
     """Accuracy and FLOPs a problem of plain self-consistency with n samples."""
-    votes = walk(table, place, TIES, depth=n)
+    votes = walk(table, place, EQUAL, depth=n)
     return votes.right[..., n].mean(axis=1), table.models[place].spent()[..., n].mean(axis=1)
 
 

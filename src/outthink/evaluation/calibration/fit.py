@@ -23,14 +23,13 @@ from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.guarded import GuardedChoice, LossLimit
 from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
 from outthink.evaluation.calibration.votes import (
+    EQUAL,
     SWAY,
-    TIES,
     Ridge,
     Table,
     Walk,
     after,
     below,
-    count,
     deal_one,
     reached,
     walk,
@@ -76,9 +75,9 @@ class Rung:
         self._folds, self._seed = folds, seed
         dealt = table.models[0]
         self._spent = dealt.spent()[..., : n + 1]
-        plain = walk(table, 0, TIES, depth=max(n, 2))
+        plain = walk(table, 0, EQUAL, depth=max(n, 2))
         self._aim = plain.right[..., n].mean(axis=1)
-        certain = certainty(dealt.codes[..., :n])
+        certain = certainty(plain)[..., :n]
         tuned: list[tuple[StageRule, Array, Array]] = [
             (Fixed() if limit > 1 else Adaptive(limit), *self._outcome(plain.right, reached(certain, limit)))
             for limit in THRESHOLDS
@@ -143,18 +142,11 @@ def reference_of(matrix: LossMatrix[StageRule]) -> int:
     return next(place for place, rule in enumerate(matrix.arms) if isinstance(rule, Fixed))
 
 
-def certainty(codes: NDArray[np.int64]) -> Array:
+def certainty(votes: Walk) -> Array:
     """Adaptive-consistency's probability of the leader of equal votes after 1, 2, ... samples."""
-    problems, orders, n = codes.shape
-    # A second answer always has a place, if only with no votes: the leader is compared with it.
-    votes = np.zeros((problems, orders, max(2, int(codes.max()) + 1)), dtype=np.int64)
-    known = np.array([[leader_probability(a, b) if a else 0.0 for b in range(n + 1)] for a in range(n + 1)])
-    certain = np.zeros(codes.shape)
-    for k in range(n):
-        count(votes, codes[..., k], 1)
-        top = np.partition(votes, -2, axis=2)
-        certain[..., k] = known[top[..., -1], top[..., -2]]
-    return certain
+    n = votes.leader.shape[2]
+    known = np.array([[leader_probability(a, b) if a else 0.0 for b in range(n)] for a in range(n)])
+    return np.asarray(known[votes.leader[..., 1:].astype(int), votes.second[..., 1:].astype(int)])
 
 
 _PATHS = 8000

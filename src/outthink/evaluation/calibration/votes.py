@@ -18,10 +18,9 @@ from outthink.controller.policy.rules import PAIRS, TERMS, Scale, standardised, 
 from outthink.core.errors import BadInput
 from outthink.engines.recorded import Recorded
 from outthink.engines.traces import Traces
+from outthink.evaluation.calibration.counts import Codes, VoteCounts
 from outthink.evaluation.calibration.losses import Array, Mask
 from outthink.evaluation.dataset import weights_of
-
-Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,12 @@ class Dealt:
         """FLOPs of the first 0, 1, ... samples, prompts included: (problem, order, samples + 1)."""
         total = np.cumsum(self.tokens + self.prompt[:, None, None], axis=2) * self.flops
         return np.concatenate([np.zeros((*total.shape[:2], 1)), total], axis=2)
+
+    def counted(self, votes: VoteCounts, k: int, weights: float | Array) -> None:
+        """Add every order's sample at place k to votes."""
+        certainty = np.where(np.isnan(self.confidence[..., k]), self.logprob[..., k], self.confidence[..., k])
+        codes = self.codes[..., k]
+        votes.add(codes, np.broadcast_to(weights, codes.shape), certainty, self.tokens[..., k])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +152,8 @@ def _columns(recorded: Recorded, codes: dict[str, int]) -> Array:
 SWAY = (0.25, 0.25)
 """exp(0.5 z), shared between log-probability and confidence. It is not fitted. It was the first weight tried here,
 and kept after others had been tried on the recorded sets (benchmarks/auto.py reports some of them)."""
-TIES = (1e-6, 0.0)
-"""Sway that does no more than break ties by confidence."""
+EQUAL = (0.0, 0.0)
+"""Sway of votes that weigh 1 each."""
 _RIDGE = 0.2
 """Ridge penalty a row, on standardised terms."""
 
@@ -160,14 +165,20 @@ class Walk:
     Args:
         scale: by which the votes are weighed.
         terms: after 1 ... depth - 1 samples, (..., TERMS).
-        lead: the leader's lead, (weight1 - weight2) / sqrt(weight1 + weight2 + 1), after 0 ... depth samples.
-        right: whether the leader is right, after 0 ... depth samples.
+        leader, second: the largest weights, after 0 ... depth samples.
+        right: whether the winner is right, after 0 ... depth samples.
     """
 
     scale: Scale
     terms: Array
-    lead: Array
+    leader: Array
+    second: Array
     right: Array
+
+    @property
+    def lead(self) -> Array:
+        """How far the leader is ahead, in standard deviations, after 0 ... depth samples."""
+        return np.asarray(vote_lead(self.leader, self.second, np))
 
     @property
     def gains(self) -> Array:
@@ -197,58 +208,45 @@ def _weights(dealt: Dealt, scale: Scale, sway: tuple[float, float]) -> Array:
     return scale.vote(_standard(dealt.logprob, scale.logprob), _standard(dealt.confidence, scale.confidence), sway, np)
 
 
-def count(votes: Array | Codes, code: Codes, weight: float | Array) -> tuple[NDArray[np.intp], ...]:
-    """Add one sample of every order to votes, (problem, order, answer); where they went, unreadable ones nowhere."""
-    readable = code >= 0
-    at = (*np.nonzero(readable), code[readable])
-    votes[at] += np.broadcast_to(weight, code.shape)[readable]
-    return at
-
-
 def walk(
     table: Table,
     place: int,
     sway: tuple[float, float],
     *,
     depth: int,
-    carried: Array | None = None,
+    carried: VoteCounts | None = None,
     scale: Scale | None = None,
 ) -> Walk:
     """Votes of the model at `place`.
 
     Args:
-        carried: weight that answers have from elsewhere, (problem, order, answer).
+        carried: votes that answers have from elsewhere.
         scale: None for that of these very samples.
     """
     dealt = table.models[place]
     scale = scale or scale_of(dealt, sway)
     codes, weights = dealt.codes, _weights(dealt, scale, sway)
-    problems, orders = codes.shape[:2]
-    # A second answer always has a place, if only with no votes: the leader's lead is over it.
-    votes = np.zeros((problems, orders, max(2, table.right.shape[1])))
-    if carried is not None:
-        votes[..., : carried.shape[2]] += carried
-    seen = np.zeros(votes.shape, dtype=bool)
+    shape = codes.shape[0], codes.shape[1]
+    votes = VoteCounts(shape, table.right.shape[1]) if carried is None else carried.copy()
     z = [_standard(dealt.confidence, scale.confidence), _standard(dealt.logprob, scale.logprob)]
     sums = [np.cumsum(values, axis=2) for values in (*z, _standard(dealt.tokens, scale.tokens))]
-    unreadable = np.zeros((problems, orders))
-    terms = np.zeros((problems, orders, depth - 1, TERMS))
-    lead, right = np.zeros((problems, orders, depth + 1)), np.zeros((problems, orders, depth + 1))
+    answers, unreadable = np.zeros(shape), np.zeros(shape)
+    terms = np.zeros((*shape, depth - 1, TERMS))
+    leader, second, right = (np.zeros((*shape, depth + 1)) for _ in range(3))
     for k in range(depth + 1):
         if k:
-            seen[count(votes, codes[..., k - 1], weights[..., k - 1])] = True
-            unreadable += codes[..., k - 1] < 0
-        top = np.partition(votes, -2, axis=2)
-        leader, second, winner = top[..., -1], top[..., -2], votes.argmax(axis=2)
-        lead[..., k] = vote_lead(leader, second, np)
+            code = codes[..., k - 1]
+            answers += (code >= 0) & (codes[..., : k - 1] != code[..., None]).all(axis=2)
+            unreadable += code < 0
+            dealt.counted(votes, k - 1, weights[..., k - 1])
+        leader[..., k], second[..., k] = votes.leader, votes.second
         # Without a vote the first answer would be the winner, so the leader needs one.
-        known = np.minimum(winner, table.right.shape[1] - 1)
-        right[..., k] = table.right[np.arange(problems)[:, None], known] & (leader > 0)
+        right[..., k] = table.right[np.arange(shape[0])[:, None], votes.winner()] & (votes.leader > 0)
         if 0 < k < depth:
             totals = [total[..., k - 1] for total in sums]
-            found = vote_terms(k, leader, second, totals, seen.sum(axis=2) * 1.0, unreadable, depth, np)
+            found = vote_terms(k, votes.leader, votes.second, totals, answers, unreadable, depth, np)
             terms[:, :, k - 1] = np.stack(np.broadcast_arrays(*found), axis=2)
-    return Walk(scale, terms, lead, right)
+    return Walk(scale, terms, leader, second, right)
 
 
 def _expanded(terms: Array) -> NDArray[np.float32]:
