@@ -101,7 +101,7 @@ class Work(Generic[T]):
     result: T | None = None
     error: Exception | None = None
     stop: Callable[[], object] | None = None
-    then: Callable[[], object] | None = None
+    then: Callable[[], None] | None = None
     """Called at its end, unless it was cancelled."""
 
     def end(self) -> None:

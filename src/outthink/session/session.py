@@ -118,7 +118,8 @@ class Session:
             watch: sees each running sample and may stop that one; it is charged and does not vote.
             order: yield in launch order, or as they finish (biased towards short ones).
             top_logprobs: None for no log-probabilities, 0 for the chosen tokens', k for k alternatives.
-            judged: have each sample judged by the session's verifier before it is yielded (see `JudgedStream`).
+            judged: have each sample judged by the session's verifier before it is yielded, in `scores`. One without a
+                readable answer is not judged; one without a score has none and votes with the mean weight.
             prefix: assistant text to continue (see `extend`).
 
         Raises BadInput for n or ahead below 1 or where there is no verifier, Unsupported if the engine lacks what is
