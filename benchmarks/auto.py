@@ -30,6 +30,7 @@ import numpy as np
 
 from auto_ways import (
     BOOSTED,
+    BOTH,
     CONTROL,
     DEPTH,
     LINEAR,
@@ -45,13 +46,12 @@ from auto_ways import (
 from common import NO_TRACES, RESULTS, Table, interval, load_average, parser, save, show, skip, target, traces
 from outthink.engines.traces import load
 from outthink.evaluation.calibration.fit import orders_for
-from outthink.evaluation.calibration.votes import SWAY
 from outthink.evaluation.report.plot import draw
 from outthink.evaluation.rows import intervals, resampled_means
 from stopping import HeldOutRule
 
 BASE = "self-consistency@32"
-BEST = f"{LINEAR}, {weight(SWAY)}"
+BEST = f"{LINEAR}, {weight(BOTH)}"
 NO_SCORES = "no folder of verifier scores was given (--scores): votes weigh by confidence alone"
 GOALS = {"GSM8K 1.5B": 0.25, "MATH 1.5B": 0.40}
 KNOWN = {"GSM8K 1.5B": 0.31, "MATH 1.5B": 0.47}

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boosted import Boosted
+from outthink.controller.policy.rules import Sway
 from outthink.engines.traces import Recorded, Traces, load
-from outthink.evaluation.calibration.fit import SWAYS, StoppingSettings, certainty, fit
+from outthink.evaluation.calibration.fit import StoppingSettings, fit
 from outthink.evaluation.calibration.losses import Array
-from outthink.evaluation.calibration.votes import EQUAL, SWAY, Ridge, Walk, deal_one, reached, walk
+from outthink.evaluation.calibration.votes import EQUAL, SWAYS, Ridge, Walk, certainty, deal_one, reached, walk
 from outthink.evaluation.calibration.votes import Table as Samples
 from stopping import (
     HeldOutRule,
@@ -38,11 +39,11 @@ from stopping import (
 
 DEPTH = 32
 MARGIN = 0.005
-HALF = (0.5, 0.0)
-TUNED = (EQUAL, *SWAYS)
+HALF, BOTH = Sway(logprob=0.5), Sway(logprob=0.25, confidence=0.25)
+TUNED = (EQUAL, Sway(logprob=0.25), HALF, Sway(logprob=0.75), Sway(logprob=1.0), BOTH, *SWAYS)
 """Vote weights that the tuned control chooses among."""
-SCORED = tuple((w, 0.0) for w in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0))
-SCORED_LEARNED = ((0.5, 0.0), (1.0, 0.0), (1.5, 0.0))
+SCORED = tuple(Sway(logprob=w) for w in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0))
+SCORED_LEARNED = tuple(Sway(logprob=w) for w in (0.5, 1.0, 1.5))
 PRICES = tuple(float(price) for price in np.geomspace(2e-4, 0.3, 64))
 ESC_WINDOW = 5
 CONTROL, SHIPPED = "tuned adaptive-consistency", "what calibrate ships"
@@ -75,7 +76,7 @@ class Set:
         self.free = Spent(_running(self.model.tokens + self.model.prompt[:, None, None]), generated)
         self.spent = Spent(self.free.cost * (1 + read), generated)
 
-    def walk(self, sway: tuple[float, float]) -> Walk:
+    def walk(self, sway: Sway) -> Walk:
         """Votes under these weights."""
         return walk(self.samples, 0, sway, depth=DEPTH)
 
@@ -135,10 +136,10 @@ def compare(path: Path, orders: int, folds: int, partition: int, *, trees: bool,
     ways[CONTROL] = held_out([tuned] * folds, fold, data.aim, MARGIN)
     half = thresholds(walks[HALF], data.spent, weight(HALF))
     comparison.curves[f"{CONTROL}, votes exp(0.5 z)"] = half.accuracy, half.tokens
-    for sway in (EQUAL, HALF, SWAY):
+    for sway in (EQUAL, HALF, BOTH, *SWAYS):
         learned(data, comparison, f"{LINEAR}, {weight(sway)}", Ridge(walks[sway]), walks[sway], fold)
     if trees:
-        for sway in (HALF, SWAY):
+        for sway in (HALF, BOTH):
             learned(data, comparison, f"{BOOSTED}, {weight(sway)}", Boosted(walks[sway]), walks[sway], fold)
     if shipped:
         ways[SHIPPED] = as_shipped(data, fold)
@@ -146,17 +147,17 @@ def compare(path: Path, orders: int, folds: int, partition: int, *, trees: bool,
     ways["oracle stopper"] = HeldOutRule(best.accuracy[-1], best.cost[-1], best.tokens[-1], ())
     ways["oracle, no more accurate"] = held_out([best] * folds, fold, data.aim, MARGIN)
     comparison.curves["oracle"] = best.accuracy, best.tokens
-    same = ways[f"{LINEAR}, {weight(SWAY)}"]
+    same = ways[f"{LINEAR}, {weight(BOTH)}"]
     chance = at_random(data.plain.right, data.spent, float(same.cost.mean()))
     ways["random stopping, same cost"] = HeldOutRule(*(one.mean(axis=1) for one in chance), ())
     return comparison
 
 
-def weight(sway: tuple[float, float]) -> str:
-    """A vote weight in words: z is the standardised mean log-probability, c the confidence."""
-    if sway == EQUAL:
-        return "equal votes"
-    return f"votes exp({sway[0]:g} z)" if not sway[1] else f"votes exp({sway[0]:g} z + {sway[1]:g} c)"
+def weight(sway: Sway) -> str:
+    """A vote weight in words: z is the standardised mean log-probability, c the confidence, cut 1 for a cut sample."""
+    parts = (sway.logprob, "z"), (sway.confidence, "c"), (sway.cut, "cut")
+    words = " + ".join(f"{share:g} {name}" for share, name in parts if share)
+    return f"votes exp({words})" if words else "equal votes"
 
 
 def learned(data: Set, comparison: Comparison, name: str, learner: RuleLearner, votes: Walk, fold: Fold) -> None:
@@ -221,14 +222,14 @@ def compare_scored(path: Path, scores: Path, read: float, orders: int, folds: in
     comparison.ways["self-consistency@32"] = plain.size(DEPTH)
     walks = {sway: data.walk(sway) for sway in SCORED}
     full = np.full(data.model.codes.shape[:2], DEPTH)
-    comparison.ways[f"weighted vote@32, {PAID}"] = data.fixed(full, walks[1.0, 0.0], free=False)
-    tuned = Sweep.joined([thresholds(one, data.spent, f"exp({sway[0]:.2g} s)") for sway, one in walks.items()])
+    comparison.ways[f"weighted vote@32, {PAID}"] = data.fixed(full, walks[Sway(logprob=1.0)], free=False)
+    tuned = Sweep.joined([thresholds(one, data.spent, f"exp({sway.logprob:.2g} s)") for sway, one in walks.items()])
     comparison.ways[f"{CONTROL}, {PAID}"] = held_out([tuned] * folds, fold, data.aim, MARGIN)
     gains = [nested_gains(Ridge(walks[sway]), fold) for sway in SCORED_LEARNED]
     sweeps = [
         Sweep.joined(
             [
-                priced(walks[sway], part[outer], data.spent, PRICES, f"exp({sway[0]:g} s)")
+                priced(walks[sway], part[outer], data.spent, PRICES, f"exp({sway.logprob:g} s)")
                 for sway, part in zip(SCORED_LEARNED, gains, strict=True)
             ]
         )

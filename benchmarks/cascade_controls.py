@@ -14,10 +14,10 @@ import numpy as np
 
 from outthink.evaluation.calibration.cascade import CascadeChoice, CascadeSettings, baseline
 from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
-from outthink.evaluation.calibration.votes import EQUAL, Dealt, Table, after, reached, scale_of, walk
+from outthink.evaluation.calibration.votes import EQUAL, SWAY, Dealt, Table, after, reached, scale_of, walk
 
 THRESHOLDS = tuple(float(value) for value in np.arange(0.5, 2.6, 0.1))
-_SWAYS = (EQUAL, (0.25, 0.25))
+_SWAYS = (EQUAL, SWAY)
 LADDER = (1, 2, 4, 8, 16)
 
 
@@ -35,7 +35,7 @@ def tuned_adaptive(table: Table, settings: CascadeSettings, train: Mask) -> tupl
         for threshold, cap in product(THRESHOLDS, settings.caps):
             stop = reached(found.lead[..., 1 : cap + 1], threshold)
             right, cost = after(found.right, stop), after(spent, stop)
-            choice = CascadeChoice(0, 0.0, sway[1], threshold, cap)
+            choice = CascadeChoice(0, 0.0, sway.confidence, threshold, cap)
             tried.append((choice, right.mean(axis=1), cost.mean(axis=1)))
     candidates = LossMatrix.of(table.names, baseline(table, 1, settings.target)[0], tried)
     _, accuracy, costs = tried[settings.chosen(candidates.on(train))]
@@ -119,6 +119,7 @@ def first_order(model: Dealt, skip: int = 0) -> Dealt:
         tokens=model.tokens[:, :1, skip:],
         logprob=model.logprob[:, :1, skip:],
         confidence=model.confidence[:, :1, skip:],
+        cut=model.cut[:, :1, skip:],
     )
 
 

@@ -30,7 +30,7 @@ from common import NO_TRACES, Table, judged, load_average, parser, save_evidence
 from outthink.controller.policy.rules import Adaptive, Fixed
 from outthink.engines.traces import Traces, load
 from outthink.evaluation.calibration.fit import Rung, orders_for, reference_of
-from outthink.evaluation.calibration.guarded import LossLimit
+from outthink.evaluation.calibration.losses import LossLimit
 from outthink.evaluation.calibration.votes import Table as Samples
 from outthink.evaluation.calibration.votes import deal_one
 from pooled import POOLED, replay_pool

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from outthink.evaluation.calibration.guarded import LEVELS, GuardedChoice, LossLimit
-from outthink.evaluation.calibration.losses import Array, LossMatrix
+from outthink.evaluation.calibration.losses import LEVELS, Array, GuardedChoice, LossLimit, LossMatrix
 from outthink.evaluation.rows import resampled_means
 
 FRESH = 2000

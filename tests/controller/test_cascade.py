@@ -11,7 +11,7 @@ import pytest
 
 from outthink import BadInput, Completion, ScriptedEngine, Speed
 from outthink.controller.cascade import Cascade, Stage
-from outthink.controller.policy.rules import COEFFICIENTS, LinearGain, Scale
+from outthink.controller.policy.rules import COEFFICIENTS, LinearGain, Scale, Sway
 from outthink.core.sample import Sample
 from outthink.strategies.voting import allocate
 from support.pools import PoolRun, read_rule, virtual_pool
@@ -24,7 +24,7 @@ UNIT = Scale((-0.5, 0.5), (5.0, 1.0), (100.0, 50.0))
 
 def constant(gain: float, price: float, horizon: int = 8) -> LinearGain:
     """A rule that expects the same gain whatever it sees: below its price it stops after one sample."""
-    return LinearGain(UNIT, horizon, (0.0, 0.0), (gain, *[0.0] * (COEFFICIENTS - 1)), price)
+    return LinearGain(UNIT, horizon, Sway(), (gain, *[0.0] * (COEFFICIENTS - 1)), price)
 
 
 def engine(model: str, answers: Sequence[str | None], **options: Any) -> ScriptedEngine:

@@ -19,7 +19,7 @@ from outthink.controller.cascade import Cascade, Stage
 from outthink.controller.policy.arms import HeldOut
 from outthink.controller.policy.artefact import Policy, canonical, digest
 from outthink.controller.policy.plan import Situation, explained, plan
-from outthink.controller.policy.rules import COEFFICIENTS, Fixed, LinearGain, Scale
+from outthink.controller.policy.rules import COEFFICIENTS, Fixed, LinearGain, Scale, Sway
 from outthink.core.errors import BadInput
 from outthink.core.request import Budget, Message, Request
 from support.policies import content, policy
@@ -141,7 +141,7 @@ def places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from places(part, (*before, key))
 
 
-LEARNED = LinearGain(SCALE, 4, (0.1, 0.1), (0.0,) * COEFFICIENTS, 0.01)
+LEARNED = LinearGain(SCALE, 4, Sway(0.1, 0.1, -1.0), (0.0,) * COEFFICIENTS, 0.01)
 CASCADE = Cascade((Stage("small", 2, Fixed(), 0.8, keep=0.5), Stage(None, 4, LEARNED)))
 FULL = json.loads(canonical(content(rule=CASCADE.json())))
 MISSING = object()

@@ -261,3 +261,45 @@ def test_auto_needs_a_policy_and_a_policy_needs_auto() -> None:
 def test_the_same_seed_gives_the_same_plan_and_receipt() -> None:
     first, second = (answered(engine(), budget="tokens=900", seed=1) for _ in range(2))
     assert first.json() == second.json()
+
+
+def carrying(verifier: str) -> Policy:
+    """The usual policy with an arm that this verifier weighs the votes of."""
+    from outthink.controller.policy.rules import COEFFICIENTS
+
+    made = content()
+    (chosen,) = (arm for arm in made["tasks"][0]["arms"] if arm["n"] == 4)
+    scale = {"logprob": [0.0, 1.0], "confidence": [0.0, 1.0], "tokens": [100.0, 10.0]}
+    rule = {"kind": "linear-gain", "scale": scale, "horizon": 4, "sway": {"cut": -1.0}, "price": 0.5}
+    rule["coefficients"] = [0.0] * COEFFICIENTS
+    about = {"id": verifier, "model": "wise", "parameters": 10, "aggregation": "last", "temperature": 1.0}
+    held = chosen["held_out"] | {"verifier_tokens": 50.0}
+    arm = {**chosen, "rule": rule, "held_out": held}
+    made["tasks"][0]["verifier"] = {**about, "exponent": 1.0, "tokens": 0.5, "arm": arm}
+    return Policy.of(made)
+
+
+@pytest.mark.parametrize(
+    ("at_hand", "name", "flag"),
+    [
+        ("wise-1", "linear-gain@4", None),
+        (None, "fixed@4", "the verifier wise-1 is left out: none is at hand"),
+        ("other-2", "fixed@4", "the verifier wise-1 is left out: other-2 is at hand"),
+    ],
+)
+def test_the_judged_arm_needs_its_own_verifier(at_hand: str | None, name: str, flag: str | None) -> None:
+    result = planned(made=carrying("wise-1"), verifier=at_hand)
+    assert result.name == name
+    assert [line for line in result.flags if flag and flag in line] == list(result.flags)
+    if flag is None:
+        step = result.rule().next()
+        assert step is not None
+        assert step.judged.ratio == 0.5
+
+
+def test_what_judging_takes_counts_against_a_budget() -> None:
+    made = carrying("wise-1")
+    usage = {option.arm.name: option.usage["tokens"] for option in planned(made=made, verifier="wise-1").options}
+    assert usage["linear-gain@4"] == (usage["fixed@4"] or 0) + 50
+    assert planned(Budget(tokens=529), made=made, verifier="wise-1").name == "fixed@4"
+    assert planned(Budget(tokens=530), made=made, verifier="wise-1").name == "linear-gain@4"

@@ -45,7 +45,7 @@ def test_a_fitted_rule_saves_tokens_and_keeps_the_accuracy(policy: Policy) -> No
     arm = policy.tasks[0].arm(16)
     controls = {(item["strategy"], item["n"]): item["held_out"] for item in policy.tasks[0].other["controls"]}
     whole, plain = controls["self-consistency", 16], controls["adaptive-consistency", 16]
-    assert arm.rule.kind in ("linear-gain", "weighted-adaptive")
+    assert arm.rule.kind == "linear-gain"
     assert arm.held_out.tokens < 0.8 * plain["tokens"] < 0.8 * whole["tokens"]
     assert arm.held_out.accuracy >= whole["accuracy"] - 0.02
     assert Policy.read(policy.text) == policy
@@ -56,16 +56,6 @@ def test_few_problems_are_not_learned_from(traces: Traces) -> None:
     result = fit(few, SETTINGS)
     assert result.rules[16].kind in ("adaptive", "fixed")
     assert "thresholds alone" in result.notes[0]
-
-
-def test_few_right_answers_are_not_learned_from(traces: Traces, tmp_path: Path) -> None:
-    hopeless = load(write_samples(tmp_path, problems=range(500, 620), right=False)).problems
-    known = list(traces.problems.items())
-    many = fit(replace(traces, problems={**dict(known), **hopeless}), SETTINGS)
-    few = fit(replace(traces, problems={**dict(known[:50]), **hopeless}), SETTINGS)
-    assert many.rules[16].kind == "linear-gain"
-    assert not [rules for rules in (few.rules, *(rules for _, rules in few.folds)) if rules[16].kind == "linear-gain"]
-    assert "too few problems are answered rightly" in few.notes[0]
 
 
 def test_the_answers_of_a_fold_do_not_reach_its_rules(traces: Traces) -> None:

@@ -25,8 +25,7 @@ from outthink.evaluation.calibration.cascade import (
     first_exits,
 )
 from outthink.evaluation.calibration.counts import VoteCounts
-from outthink.evaluation.calibration.guarded import GuardedChoice
-from outthink.evaluation.calibration.losses import Array
+from outthink.evaluation.calibration.losses import Array, GuardedChoice
 from outthink.evaluation.calibration.votes import Table, after, below, deal, walk
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec

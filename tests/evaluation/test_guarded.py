@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from outthink.controller.policy.promise import Promise, weakest
 from outthink.core.errors import BadInput
-from outthink.evaluation.calibration.guarded import (
+from outthink.evaluation.calibration.losses import (
     GuardedChoice,
     LossLimit,
+    LossMatrix,
     judge,
     quantile,
     share_at_least,
     typical_loss,
 )
-from outthink.evaluation.calibration.losses import LossMatrix
 
 ALLOWED = LossLimit(0.005, 0.1, "self-consistency@32")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -10,29 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outthink.controller.policy.rules import Lead, LinearGain, VoteShape, rule_from_json
-from outthink.core.errors import BadInput
+from outthink.controller.policy.judging import Judging, log_odds
+from outthink.controller.policy.rules import Sway, VoteShape
 from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.traces import ReplayEngine, Traces, load
-from outthink.evaluation.calibration.counts import VoteCounts
-from outthink.evaluation.calibration.fit import certainty
 from outthink.evaluation.calibration.losses import Array, Mask
 from outthink.evaluation.calibration.votes import (
     EQUAL,
-    SWAY,
     Dealt,
-    Ridge,
     Table,
     after,
-    below,
+    certainty,
     deal_one,
     reached,
     walk,
 )
 from outthink.evaluation.replay import MEASURES, rerun
-from outthink.strategies import Spec, Votes
-from outthink.strategies.voting import Rule
-from stopping import Spent, Sweep, at_random, held_out, in_orders, nested_gains, oracle
+from outthink.strategies import Spec
+from stopping import Spent, Sweep, at_random, held_out, nested_gains, oracle
 from support.recorded import DEMO, needs_demo
 
 pytestmark = needs_demo
@@ -54,95 +50,32 @@ def spent() -> Spent:
     return Spent(total, total)
 
 
-def fed(rule: Rule, name: str, order: int) -> tuple[bool, int]:
-    """Whether a rule is right on one problem, and after how many samples it stops."""
-    problem = traces().problems[name]
-    count = 0
-    for sample in in_orders(problem, ORDERS)[order][:DEPTH]:
-        count += 1
-        if rule.add(sample, None):
-            break
-    return rule.verdict().answer in problem.right, count
-
-
 SOMETIMES = st.floats(-3, 3) | st.none()
-DRAWS = st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 900), SOMETIMES, SOMETIMES), min_size=2, max_size=9)
+SCORE = st.floats(0, 1) | st.none()
+DRAW = st.tuples(st.integers(-1, 3), st.integers(0, 900), SOMETIMES, SOMETIMES, st.booleans(), SCORE)
+DRAWS = st.lists(DRAW, min_size=2, max_size=9)
+JUDGING = st.builds(Judging, st.just("last"), st.floats(0.5, 3), st.floats(0, 1.5), st.just(1.0)) | st.none()
 
 
-@given(DRAWS, st.tuples(st.floats(0, 1), st.floats(0, 1)))
-def test_arrays_hold_what_one_request_sees(draws: list[Any], sway: tuple[float, float]) -> None:
+@given(DRAWS, st.builds(Sway, st.floats(0, 1), st.floats(0, 1), st.floats(-2, 0)), JUDGING)
+def test_arrays_hold_what_one_request_sees(draws: list[Any], sway: Sway, judging: Judging | None) -> None:
     """The same votes, one by one and over arrays: the same lead and terms after every sample."""
-    codes, tokens, logprobs, confidences = (np.array([[column]], dtype=float) for column in zip(*draws, strict=True))
-    dealt = Dealt("m", codes.astype(int), tokens, np.zeros(1), logprobs, confidences, 1.0)
-    result = walk(Table(("p",), np.ones((1, 4), dtype=bool), (dealt,)), 0, sway, depth=len(draws))
-    shape = VoteShape(result.scale, len(draws), sway)
-    for k, (code, length, logprob, confidence) in enumerate(draws):
+    *columns, scores = zip(*draws, strict=True)
+    codes, tokens, logprobs, confidences, cut = (np.array([[column]], dtype=float) for column in columns)
+    odds = np.array([[[math.nan if score is None else log_odds((score,), "last") for score in scores]]])
+    dealt = Dealt("m", codes.astype(int), tokens, np.zeros(1), logprobs, confidences, cut, odds, 0 * cut, 1.0)
+    result = walk(Table(("p",), np.ones((1, 4), dtype=bool), (dealt,)), 0, sway, depth=len(draws), judging=judging)
+    shape = VoteShape(result.scale, len(draws), sway, judging)
+    for k, (code, length, logprob, confidence, ended, score) in enumerate(draws):
         trace = None if confidence is None else ConfidenceTrace([confidence], 16, 1)
         answer = None if code < 0 else str(code)
-        shape.add(Sample(k, "", answer, "none", length, mean_logprob=logprob, confidence=trace))
+        why = "length" if ended else "stop"
+        judged = () if score is None else (score,)
+        sample = Sample(k, "", answer, "none", length, why, mean_logprob=logprob, confidence=trace, scores=judged)
+        shape.add(sample)
         assert shape.lead == pytest.approx(result.lead[0, 0, k + 1])
         if k + 1 < len(draws):
             assert shape.terms() == pytest.approx(result.terms[0, 0, k].tolist(), rel=1e-9, abs=1e-9)
-
-
-FEW = st.sampled_from([0.1, 0.2, 0.3, -0.7]) | st.none()
-LIKE = st.tuples(st.just(8) | st.integers(7, 9), FEW, FEW, st.just(1.0) | st.sampled_from([0.3, 0.6]))
-
-
-@st.composite
-def tied(draw: st.DrawFn) -> list[Any]:
-    """Samples of two answers that are alike but for their order, among a few others."""
-    like = draw(st.lists(LIKE, min_size=3, max_size=4))
-    others = draw(st.lists(st.tuples(st.integers(-1, 3), LIKE), max_size=2))
-    return draw(st.permutations([*((code, one) for code in (0, 1) for one in like), *others]))
-
-
-@given(st.lists(tied(), min_size=1, max_size=3))
-def test_arrays_break_ties_as_one_request_does(requests: list[list[Any]]) -> None:
-    """Unknown confidences included: the same two largest weights, and the same winner."""
-    votes = VoteCounts((len(requests), 1), 4)
-    alone = [Votes() for _ in requests]
-    for k in range(min(map(len, requests))):
-        column = zip(*((request[k][0], *request[k][1]) for request in requests), strict=True)
-        codes, tokens, logprobs, confidences, weights = (np.array(values, dtype=float)[:, None] for values in column)
-        certain = np.where(np.isnan(confidences), logprobs, confidences)
-        votes.add(codes.astype(int), weights, certain, tokens)
-        for place, (request, one) in enumerate(zip(requests, alone, strict=True)):
-            code, (length, logprob, confidence, weight) = request[k]
-            trace = None if confidence is None else ConfidenceTrace([confidence], 16, 1)
-            answer = None if code < 0 else str(code)
-            one.add(Sample(k, "", answer, "none", length, mean_logprob=logprob, confidence=trace), weight)
-            assert (votes.leader[place, 0], votes.second[place, 0]) == one.top()
-            if one.weights:
-                assert str(votes.winner()[place, 0]) == one.winner().answer
-
-
-@pytest.mark.parametrize("sway", [(0.5, 0.0), SWAY])
-def test_weighted_thresholds_stop_as_the_arrays_say(sway: tuple[float, float]) -> None:
-    result = walk(table(), 0, sway, depth=DEPTH)
-    for limit in (0.55, 1.05, 1.55):
-        stop = reached(result.lead[..., 1:], limit)
-        right = after(result.right, stop)
-        rule = rule_from_json(Lead(result.scale, DEPTH, sway, limit).json())
-        for row, name in enumerate(table().names):
-            for order in range(ORDERS):
-                assert fed(rule.start(DEPTH, None), name, order) == (right[row, order] == 1, stop[row, order])
-
-
-def test_a_learned_rule_stops_as_the_arrays_say() -> None:
-    everyone = np.ones(len(table().names), dtype=bool)
-    result = walk(table(), 0, SWAY, depth=DEPTH)
-    ridge = Ridge(result)
-    coefficients = ridge.fit(everyone)
-    stop = below(ridge.gains(coefficients, everyone), 0.02)
-    rule = LinearGain(result.scale, DEPTH, SWAY, ridge.plain(coefficients), 0.02)
-    same = [
-        fed(rule.start(DEPTH, None), name, order)[1] == stop[row, order]
-        for row, name in enumerate(table().names)
-        for order in range(ORDERS)
-    ]
-    assert np.mean(same) > 0.98  # single precision in the arrays
-    assert stop.min() < stop.max()
 
 
 def test_equal_votes_are_as_sure_as_adaptive_consistency() -> None:
@@ -201,10 +134,3 @@ def test_the_oracle_is_never_beaten_and_chance_costs_what_it_is_told() -> None:
     accuracy, cost, _ = at_random(result.right, spent(), middle)
     assert cost.mean() == pytest.approx(middle, rel=1e-6)
     assert result.right[..., 1].mean() < accuracy.mean() < whole
-
-
-def test_a_broken_weighted_rule_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"^scale\.logprob: None is missing; calibrate again"):
-        rule_from_json({"kind": "weighted-adaptive", "scale": {}, "horizon": 4, "sway": [0, 0], "limit": 1.0})
-    with pytest.raises(BadInput, match=r"^threshold: None is missing"):
-        rule_from_json({"kind": "adaptive"})

@@ -40,6 +40,7 @@ def calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--margin", type=float, default=0.005, help="accuracy that may be lost against the target (default 0.005)")
     add("--risk", type=float, default=0.1, help="share of calibrations that may lose more (default 0.1)")
     add("--by", default="tokens", metavar="COST", help="tokens|flops|usd|seconds: what is kept low (default tokens)")
+    add("--verifier", metavar="NAME|PATH|URL", help="try votes weighed by its scores, which `outthink verify` recorded")
     add("--price", metavar="IN,OUT", help="dollars per million tokens, for usd")
     parameters_argument(add)
     configuration_arguments(parser)
@@ -78,6 +79,7 @@ def _calibrate(chosen: argparse.Namespace) -> int:
         orders=chosen.orders,
         parameters=chosen_parameters(chosen, [model_of(path) for path in chosen.traces]),
         price=Price.parse(chosen.price) if chosen.price else None,
+        verifier=chosen.verifier,
     )
     refuse_unwritable(chosen, "out")
     with passing_bar("calibrating") as (progress, say):

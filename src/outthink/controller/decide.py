@@ -7,7 +7,7 @@ not start engines, build sessions, or know how a policy decides.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -165,18 +165,21 @@ async def decide(
     *,
     ahead: int = _AHEAD,
     pool: Sequence[str] = (),
+    verifier: str | None = None,
 ) -> Runnable:
     """What runs on an engine that is ready.
 
     Args:
         ahead: calls that the session has in flight unless told otherwise.
         pool: further models that can be drawn from.
+        verifier: id of the session's verifier, None where none is at hand.
 
     Raises BadInput and DeadlineTooShort as the policy does.
     """
     if not isinstance(asked, Auto):
         return asked
-    decided = plan(asked.policy, request, await situation_of(request, engine, tariff, ahead=ahead, pool=pool))
+    situation = await situation_of(request, engine, tariff, ahead=ahead, pool=pool)
+    decided = plan(asked.policy, request, replace(situation, verifier=verifier))
     if asked.feedback is not None:
         decided = asked.feedback.choose(asked.policy, decided)
     # After the draw, so that what is told is what runs.

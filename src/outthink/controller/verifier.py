@@ -6,10 +6,12 @@ not know how any verifier judges; each is imported when it is asked for.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import aclosing
 from functools import lru_cache
 from inspect import isfunction
 from pathlib import Path
@@ -80,6 +82,25 @@ def open_verifier(
     if plugged is not None:
         return plugged
     raise BadInput("verifier", text, "is not known", f"use one of {', '.join(CHOICES)}")
+
+
+def verifier_id(text: str) -> str:
+    """Id of the verifier for NAME, PATH or URL, of a folder of ours without reading its weights.
+
+    Raises as `open_verifier` does, and EngineError where a server does not answer.
+    """
+    from outthink.verifiers.reward_model.opening import FILE, read_artefact
+
+    if (Path(text) / FILE).is_file():
+        return read_artefact(Path(text)).id
+    verifier = open_verifier(text)
+
+    async def told() -> str:
+        async with aclosing(verifier):
+            await verifier.prepare()  # a server tells its model's name, which is part of the id
+            return verifier.id
+
+    return asyncio.run(told())
 
 
 def _exact(answer: AnswerKind | AnswerReader, keys: Mapping[str, str] | None) -> Verifier:

@@ -122,6 +122,11 @@ class Sample:
     verifier_tokens: int | None = None
 
     @property
+    def cut(self) -> bool:
+        """Whether it was cut at the most tokens it might have."""
+        return self.finish_reason == "length"
+
+    @property
     def certainty(self) -> float | None:
         """The best general confidence at hand: mean token confidence, else mean log-probability."""
         return self.confidence.mean() if self.confidence is not None else self.mean_logprob

@@ -245,7 +245,7 @@ def sample_kind(call: Call, sample: Sample, request: Request) -> str:
     """What a drawn sample is: `greedy` or `sampled` of the plain question, to be replayed, or a `part`:
     of a longer text, of another prompt, or cut by a budget."""
     wanted, got = request.sampling, call.sampling
-    cut = sample.finish_reason == "length" and got.max_tokens < wanted.max_tokens
+    cut = sample.cut and got.max_tokens < wanted.max_tokens
     if call.prefix is not None or call.messages != request.messages or cut or got.stop != wanted.stop:
         return "part"
     if got.temperature == 0:

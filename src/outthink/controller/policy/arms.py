@@ -45,6 +45,7 @@ class HeldOut:
         spread: standard deviation of a problem's accuracy (mean over orders) between problems.
         tokens: generated, cancelled included; `prompt_tokens` are counted apart.
         seconds: on the time model of the calibration.
+        verifier_tokens: read by the verifier that weighs the votes.
     """
 
     problems: int
@@ -60,6 +61,7 @@ class HeldOut:
     seconds: float | None
     flops: float | None
     usd: float | None = None
+    verifier_tokens: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in {"problems": self.problems, "samples": self.samples}.items():
@@ -67,9 +69,9 @@ class HeldOut:
                 raise BadInput(name, value, "is not above 0", _AGAIN)
 
     def cost(self, currency: str) -> float | None:
-        """Mean of a problem in `tokens` (prompt included), `flops`, `usd` or `seconds`; None where unknown."""
+        """Mean of a problem in `tokens` (prompts and judging too), `flops`, `usd` or `seconds`; None where unknown."""
         if currency == "tokens":
-            return None if self.prompt_tokens is None else self.tokens + self.prompt_tokens
+            return None if self.prompt_tokens is None else self.tokens + self.prompt_tokens + self.verifier_tokens
         return {"flops": self.flops, "usd": self.usd, "seconds": self.seconds}[currency]
 
     def predicted(self, problems: int) -> tuple[float, float]:
@@ -113,6 +115,23 @@ class PolicyArm:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedArm:
+    """The arm whose votes a verifier weighs, which is chosen where that verifier is at hand.
+
+    Args:
+        verifier: its id: scores of another one mean something else.
+        model: its name in receipts.
+        parameters: weights that it reads per token, None if unknown.
+        arm: of the same size as the arm that is chosen without it.
+    """
+
+    verifier: str
+    model: str
+    parameters: int | None
+    arm: PolicyArm
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """What was calibrated on one file of samples.
 
@@ -122,6 +141,7 @@ class Task:
         arms: by rising n.
         chosen: size of the arm that meets the target at the least cost.
         promise: what is promised of it, None for a target that is a cost.
+        judged: what is chosen instead where its verifier is at hand, None where none was tried or none paid.
         problems, questions: marks of the problems it was calibrated on.
         other: everything else of the task, for reports.
     """
@@ -136,6 +156,7 @@ class Task:
     questions: frozenset[str]
     other: JsonObject
     promise: Promise | None = None
+    judged: JudgedArm | None = None
 
     def arm(self, n: int) -> PolicyArm:
         """The arm of size n; BadInput for a size that was not calibrated."""

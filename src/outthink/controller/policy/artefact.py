@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from outthink.controller.policy.arms import HeldOut, PolicyArm, Task
+from outthink.controller.policy.arms import HeldOut, JudgedArm, PolicyArm, Task
+from outthink.controller.policy.judging import JUDGING
 from outthink.controller.policy.promise import Promise
 from outthink.controller.policy.regime import Regime
 from outthink.controller.policy.rules import rule_from_json
@@ -61,7 +62,7 @@ SCHEMA = 2
 _AGAIN = "calibrate again (`outthink calibrate`)"
 
 
-_READ = frozenset(field.name for field in fields(Task))
+_READ = frozenset(field.name for field in fields(Task)) | {"verifier"}
 # What a policy's file holds, as far as it is ever read. Rules and regimes have readers of their own.
 
 
@@ -121,6 +122,20 @@ class _StoredArm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredVerifier:
+    """How its scores weigh stands here, beside its name, and not in the arm's rule once more."""
+
+    id: str
+    model: str
+    parameters: int | None
+    aggregation: str
+    temperature: float
+    exponent: float
+    tokens: float
+    arm: _StoredArm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _StoredTask:
     model: str
     dataset: str | None
@@ -135,6 +150,7 @@ class _StoredTask:
     controls: tuple[_StoredControl, ...] = ()
     drift: _StoredDrift | None = None
     difficulty: dict[str, Any] | None = None
+    verifier: _StoredVerifier | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -237,6 +253,11 @@ class Policy(Displayed):
         return str(self.content["target"]["by"])
 
     @property
+    def verifiers(self) -> frozenset[str]:
+        """Ids of the verifiers that its tasks were calibrated with."""
+        return frozenset(task.judged.verifier for task in self.tasks if task.judged is not None)
+
+    @property
     def created(self) -> str:
         """The day it was made."""
         return str(self.content["created"])
@@ -277,12 +298,17 @@ def _task(stored: _StoredTask, values: JsonObject) -> Task:
     """A task of a policy; its values are kept as they stand for what only reports read."""
     from outthink.validation import Border
 
-    arms, border = [], Border()
+    border = Border()
+    arms = []
     for place, arm in enumerate(stored.arms):
-        with border.part("arms", place, "rule"):
-            rule = rule_from_json(arm.rule)
         with border.part("arms", place):
-            arms.append(PolicyArm(arm.n, rule, arm.held_out, arm.promise))
+            arms.append(_arm(arm, arm.rule))
+    judged = None
+    if (told := stored.verifier) is not None:
+        judging = {name: getattr(told, name) for name in JUDGING}
+        with border.part("verifier", "arm"):
+            own = _arm(told.arm, {**told.arm.rule, "judging": judging})
+        judged = JudgedArm(told.id, told.model, told.parameters, own)
     with border.part("regime"):
         regime = Regime.of(stored.regime)
     task = Task(
@@ -296,7 +322,17 @@ def _task(stored: _StoredTask, values: JsonObject) -> Task:
         questions=stored.questions,
         other={key: value for key, value in values.items() if key not in _READ},
         promise=stored.promise,
+        judged=judged,
     )
     if stored.chosen not in [arm.n for arm in arms]:
         raise BadInput("chosen", stored.chosen, "is the size of no arm", _AGAIN)
     return task
+
+
+def _arm(stored: _StoredArm, rule: JsonObject) -> PolicyArm:
+    """An arm under this rule."""
+    from outthink.validation import Border
+
+    with Border().part("rule"):
+        read = rule_from_json(rule)
+    return PolicyArm(stored.n, read, stored.held_out, stored.promise)

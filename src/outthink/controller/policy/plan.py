@@ -44,6 +44,7 @@ class Situation:
         ahead: calls that the session has in flight unless told otherwise.
         concurrency: calls that the engine runs at once.
         pool: further models that can be drawn from.
+        verifier: id of the session's verifier, None where none is at hand.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Situation:
     ahead: int = 1
     concurrency: int = 1
     pool: tuple[str, ...] = ()
+    verifier: str | None = None
 
     @property
     def features(self) -> list[float] | None:
@@ -181,7 +183,20 @@ def arms_at_hand(task: Task, situation: Situation) -> list[PolicyArm]:
 
 def at_size(task: Task, n: int, situation: Situation, policy: str = "") -> Plan:
     """The arm of size n of a task, for comparisons; BadInput for a size that was not calibrated."""
-    return Plan(policy=policy, arm=task.arm(n), n=n, why="it was asked for", task=task, features=situation.features)
+    judged, _ = judged_arm(task, situation)
+    arm = judged if judged is not None and judged.n == n else task.arm(n)
+    return Plan(policy=policy, arm=arm, n=n, why="it was asked for", task=task, features=situation.features)
+
+
+def judged_arm(task: Task, situation: Situation) -> tuple[PolicyArm | None, tuple[str, ...]]:
+    """The arm that the verifier at hand weighs the votes of, and a line where it is left out for want of its own."""
+    judged = task.judged
+    if judged is None:
+        return None, ()
+    if situation.verifier == judged.verifier:
+        return judged.arm, ()
+    here = "none is at hand" if situation.verifier is None else f"{situation.verifier} is at hand"
+    return None, (f"the policy's arm with the verifier {judged.verifier} is left out: {here}",)
 
 
 def fallback(policy: Policy, reason: str, n: int, answer: defaults.Answer = None) -> Plan:
@@ -197,10 +212,12 @@ def _within(policy: Policy, task: Task, request: Request, situation: Situation) 
     arms = arms_at_hand(task, situation)
     if not arms:
         return fallback(policy, "its models are not all in the pool", task.chosen, request.answer)
-    options = tuple(_option(arm, request, situation) for arm in arms)
+    judged, missed = judged_arm(task, situation)
+    options = tuple(_option(arm, request, situation) for arm in (*arms, *([judged] if judged else [])))
     fitting = [option for option in options if not option.exceeds]
-    target = next((option for option in fitting if option.arm.n == task.chosen), None)
-    flags = drawn_otherwise(policy.sampling(task.model), asdict(request.sampling))
+    meets = [option for option in fitting if option.arm is judged or option.arm.n == task.chosen]
+    target = meets[-1] if meets else None
+    flags = (*drawn_otherwise(policy.sampling(task.model), asdict(request.sampling)), *missed)
     if target is not None:
         chosen, why = target, f"it meets the policy's target at the least {policy.by}"
         unknown = [name for name in request.budget.limited if target.usage[name] is None]
@@ -280,8 +297,9 @@ def predicted_usage(arm: PolicyArm, situation: Situation, ahead: int = 1) -> dic
         return usage
     prompt *= 1 + lost / held.samples
     made = held.tokens * (1 + lost / held.samples / 2)
-    usage["tokens"] = prompt + made
-    if situation.tariff is not None:
+    usage["tokens"] = prompt + made + held.verifier_tokens
+    # What a verifier costs beside tokens is not in the policy: unknown is not zero.
+    if situation.tariff is not None and not held.verifier_tokens:
         charged = situation.tariff.charge(round(prompt), 0, round(made))
         usage["flops"], usage["usd"], usage["joules"] = charged
     return usage

@@ -16,11 +16,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from outthink.controller.cascade import Cascade, StageRule
+from outthink.controller.policy.judging import Judging
 from outthink.controller.policy.regime import PROBES, Regime
 from outthink.controller.stored import JsonObject, plain_values
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Stopped, Verdict
-from outthink.core.sample import TOP, Sample
+from outthink.core.sample import TOP, Judged, Sample
 from outthink.strategies import Votes
 from outthink.strategies.voting import Rule, Step
 
@@ -189,6 +190,21 @@ def vote_terms(
 
 
 @dataclass(frozen=True, slots=True)
+class Sway:
+    """How much the weight of a vote follows what is known of its sample: the exponential of the sum of these parts.
+
+    Args:
+        logprob: for each spread of its mean log-probability above the calibration's mean.
+        confidence: the same for its mean token confidence.
+        cut: where it was cut at the most tokens it might have.
+    """
+
+    logprob: float = 0.0
+    confidence: float = 0.0
+    cut: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """Mean and spread over the calibration samples of mean log-probability, confidence and length."""
 
@@ -204,9 +220,12 @@ class Scale:
             if not spread > 0:
                 raise BadInput(name, spread, "is no spread or weight above 0", AGAIN)
 
-    def vote(self, logprob: Value, confidence: Value, sway: tuple[float, float], maths: ModuleType = math) -> Value:
-        """Weight of a vote by its standardised log-probability and confidence, exp(s1 z1 + s2 z2), scaled."""
-        weight: Value = maths.exp(sway[0] * logprob + sway[1] * confidence)
+    def vote(
+        self, logprob: Value, confidence: Value, cut: Value, sway: Sway, odds: Any = 0.0, maths: ModuleType = math
+    ) -> Value:
+        """Weight of a vote, scaled: by its standardised log-probability and confidence, whether it was cut, and the
+        part that a verifier's score has in the exponent."""
+        weight: Value = maths.exp(sway.logprob * logprob + sway.confidence * confidence + sway.cut * cut + odds)
         return weight / self.weight
 
 
@@ -215,11 +234,11 @@ class VoteShape:
 
     Args:
         horizon: samples at which the calibration's votes ended.
-        sway: how much the standardised log-probability and confidence sway a vote's weight; see `Scale.vote`.
+        sway, judging: of the weights.
     """
 
-    def __init__(self, scale: Scale, horizon: int, sway: tuple[float, float]) -> None:
-        self._scale, self._horizon, self._sway = scale, horizon, sway
+    def __init__(self, scale: Scale, horizon: int, sway: Sway, judging: Judging | None = None) -> None:
+        self._scale, self._horizon, self._sway, self._judging = scale, horizon, sway, judging
         self.votes = Votes()
         self.drawn = self._unreadable = 0
         self._answers: set[str] = set()  # of the samples drawn here; votes may come from elsewhere too
@@ -236,7 +255,10 @@ class VoteShape:
         self._confidence += confidence
         self._tokens += 0.0 if sample.tokens is None else standardised(sample.tokens, scale.tokens)
         self.drawn += 1
-        self.votes.add(sample, scale.vote(logprob, confidence, self._sway))
+        odds = 0.0 if self._judging is None else self._judging.odds(sample)
+        # Without a score it weighs as much as votes do on average.
+        weight = 1.0 if odds is None else scale.vote(logprob, confidence, float(sample.cut), self._sway, odds)
+        self.votes.add(sample, weight)
         if sample.answer is None:
             self._unreadable += 1
         else:
@@ -255,60 +277,35 @@ class VoteShape:
 
 
 @dataclass(frozen=True, slots=True)
-class ShapeRule(PlainRule):
-    """A rule that stops by the shape of the vote.
+class LinearGain(PlainRule):
+    """Draw until going on to the horizon puts a wrong leader right with a chance of at most `price`.
+
+    Right leaders that going on would put wrong are not set against it. They would make up for others on average, but
+    what is promised is a bound, which widens with every answer that differs from the whole vote's.
 
     Args:
         horizon: samples at which the calibration's votes ended.
-        sway: see `VoteShape`.
+        sway: of the votes' weights.
+        coefficients: of 1, the terms, and their products in PAIRS.
+        price: the least chance worth going on for.
+        judging: how the verifier's scores weigh, None where votes do without.
     """
 
     scale: Scale
     horizon: int
-    sway: tuple[float, float]
-    carries: ClassVar[bool] = True
-
-    def enough(self, shape: VoteShape) -> bool:
-        """Whether to stop."""
-        raise NotImplementedError
-
-    def start(self, n: int, features: Sequence[float] | None) -> Stopping:
-        """The rule for one request of at most n samples; features of the question are not used."""
-        return Stopping(self, n)
-
-
-@dataclass(frozen=True, slots=True)
-class Lead(ShapeRule):
-    """Draw until the leader leads by `limit`: (a - b) / sqrt(a + b + 1) of the two largest weights, which is
-    what adaptive-consistency's probability depends on where votes are equal."""
-
-    limit: float
-    kind: ClassVar[str] = "weighted-adaptive"
-
-    def enough(self, shape: VoteShape) -> bool:
-        """Whether the leader is far enough ahead."""
-        return shape.drawn >= self.horizon or shape.lead >= self.limit
-
-
-@dataclass(frozen=True, slots=True)
-class LinearGain(ShapeRule):
-    """Draw until the expected gain in accuracy of going on to the horizon is at most `price`.
-
-    Args:
-        coefficients: of 1, the terms, and their products in PAIRS.
-        price: the least gain worth going on for, in correct answers a request.
-    """
-
+    sway: Sway
     coefficients: tuple[float, ...]
     price: float
+    judging: Judging | None = None
     kind: ClassVar[str] = "linear-gain"
+    carries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if len(self.coefficients) != COEFFICIENTS:
             raise BadInput("coefficients", len(self.coefficients), f"are not {COEFFICIENTS} numbers", AGAIN)
 
     def gain(self, shape: VoteShape) -> float:
-        """Expected gain in accuracy of drawing on to the horizon."""
+        """Chance that drawing on to the horizon puts a wrong leader right, by the regression: about 0 to 1."""
         terms = shape.terms()
         products = (terms[i] * terms[j] for i, j in PAIRS)
         gain: float = sum(map(mul, self.coefficients, chain([1.0], terms, products)))
@@ -318,13 +315,18 @@ class LinearGain(ShapeRule):
         """Whether going on is worth less than its price."""
         return shape.drawn >= self.horizon or self.gain(shape) <= self.price
 
+    def start(self, n: int, features: Sequence[float] | None) -> Stopping:
+        """The rule for one request of at most n samples; features of the question are not used."""
+        return Stopping(self, n)
+
 
 class Stopping:
     """A rule on the vote's shape, on one request."""
 
-    def __init__(self, rule: ShapeRule, n: int) -> None:
+    def __init__(self, rule: LinearGain, n: int) -> None:
         self._rule, self._n = rule, n
-        self._shape = VoteShape(rule.scale, rule.horizon, rule.sway)
+        self._shape = VoteShape(rule.scale, rule.horizon, rule.sway, rule.judging)
+        self._judged = Judged(rule.judging.tokens) if rule.judging else False
         self._stopped: Stopped = "finished"
 
     def carry(self, sample: Sample, weight: float) -> None:
@@ -337,7 +339,8 @@ class Stopping:
         if left <= 0 or self._stopped != "finished":
             return None
         # Confidence is averaged over the alternatives; where it sways no vote, an engine need not return any.
-        return Step(None, left, alternatives=TOP if self._rule.sway[1] else 0)
+        alternatives = TOP if self._rule.sway.confidence else 0
+        return Step(None, left, alternatives=alternatives, judged=self._judged)
 
     def add(self, sample: Sample, model: str | None) -> bool:
         """Count a vote; True where going on is not worth it."""
@@ -351,7 +354,7 @@ class Stopping:
         return self._shape.votes.winner(self._stopped)
 
 
-_RULES: dict[str, type[PlainRule]] = {rule.kind: rule for rule in (Fixed, Adaptive, Lead, LinearGain)}
+_RULES: dict[str, type[PlainRule]] = {rule.kind: rule for rule in (Fixed, Adaptive, LinearGain)}
 
 
 def rule_from_json(values: JsonObject) -> StageRule:

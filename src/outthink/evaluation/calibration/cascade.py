@@ -22,8 +22,7 @@ from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.contenders import AutoContender, lineup
 from outthink.evaluation.calibration.counts import VoteCounts
 from outthink.evaluation.calibration.fit import FittedRules, Rung, held_masks, orders_for, reference_of
-from outthink.evaluation.calibration.guarded import GuardedChoice, LossLimit
-from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
+from outthink.evaluation.calibration.losses import Array, GuardedChoice, LossLimit, LossMatrix, Mask
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.calibration.votes import (
     EQUAL,
@@ -169,7 +168,7 @@ class Fitter:
         for first, keep in _walks(settings):
             votes = walk(table, 1, SWAY, depth=settings.depth, carried=carried_votes(table, first, keep))
             ridge = Ridge(votes)
-            self._coefficients[first, keep] = ridge.plain(ridge.fit(everyone))
+            self._coefficients[first, keep] = tuple(ridge.fit(everyone).tolist())
             gains = ridge.crossed(np.arange(len(table.names)), fold)
             for n in [first] if keep else settings.firsts:
                 tried += self._outcomes(votes, gains, n, keep)

@@ -24,7 +24,7 @@ from outthink.core.receipt import Verdict
 from outthink.core.request import Request
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.fit import FittedRules, StoppingSettings, fit
-from outthink.evaluation.calibration.guarded import judge
+from outthink.evaluation.calibration.losses import judge
 from outthink.evaluation.calibration.regime import regime_of
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.dataset import SampleSet
@@ -46,6 +46,7 @@ class AutoContender:
     plans: Mapping[str, Plan]
     usual: PolicyArm | None
     policy: str
+    judged: bool = False
     canonical: ClassVar[str] = NAME
     waits: ClassVar[bool] = True
 
@@ -117,6 +118,7 @@ def _situations(source: SampleSet) -> dict[str, Situation]:
             revision=source.revision,
             prompt_tokens=problem.sampled[0].prompt_tokens,
             question=None if questions is None else questions[name],
+            verifier=source.traces.verifier,
         )
         for name, problem in source.traces.problems.items()
     }
@@ -231,11 +233,25 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 # Cross-fitted rules: their held-out figures come from the same replay as those of every strategy.
 
 
-def fit_source(source: SampleSet, target: Target, folds: int, seed: int, sizes: Sequence[int] = LADDER) -> FittedRules:
-    """Rules for one file of samples at every size it allows: for new problems, and for each fold without it."""
+def fit_source(
+    source: SampleSet, target: Target, folds: int, seed: int, sizes: Sequence[int] = LADDER, *, judged: bool = False
+) -> FittedRules:
+    """Rules for one file of samples at every size it allows: for new problems, and for each fold without it.
+
+    Args:
+        judged: where self-consistency is to be matched, rules compete too whose votes the samples' scores weigh.
+    """
     depth = source.traces.depth
     fitting = tuple(n for n in sizes if n <= depth)
-    settings = StoppingSettings(margin=target.margin, risk=target.risk, folds=folds, seed=seed, sizes=fitting)
+    settings = StoppingSettings(
+        margin=target.margin,
+        risk=target.risk,
+        folds=folds,
+        seed=seed,
+        sizes=fitting,
+        by=target.by,
+        judged=int(target.value) if judged and target.kind == "match" and int(target.value) in fitting else None,
+    )
     return fit(source.traces, settings)
 
 
@@ -308,4 +324,5 @@ def held_out(values: Array, prices: Callable[[float, float], float] | None = Non
         seconds=mean("seconds"),
         flops=mean("flops"),
         usd=None if prices is None or prompt is None else prices(prompt, float(tokens.mean())),
+        verifier_tokens=mean("verifier_tokens") or 0.0,
     )

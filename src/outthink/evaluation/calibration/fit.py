@@ -1,65 +1,31 @@
 """Fits stopping rules to recorded samples of one model, each fold's without that fold.
 
-All rules of one size stand in one matrix of losses: the fixed vote, adaptive-consistency at every threshold, weighted
-votes at every lead, and the linear gain (`controller.policy.rules`) at every price, whose predictions are cross-fitted.
-The guarded choice (`guarded`) takes one of them. Standardisation alone uses all problems; it sees no gold answer.
-Knows: folds, sizes, the rules that compete, and how many random orders are looked at. Does not know how held-out
-figures are measured, or what a policy says.
+All rules of one size (`competing`) stand in one matrix of losses, of which the guarded choice (`losses`) takes one.
+Standardisation alone uses all problems; it sees no gold answer. Knows: folds, sizes, and how many random orders are
+looked at. Does not know which rules compete, how held-out figures are measured, or what a policy says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from outthink.controller.cascade import StageRule
+from outthink.controller.policy.judging import Judging
 from outthink.controller.policy.promise import Promise
-from outthink.controller.policy.rules import Adaptive, Fixed, Lead, LinearGain
+from outthink.controller.policy.rules import Fixed, LinearGain, Sway
 from outthink.engines.traces import Traces
-from outthink.evaluation.calibration.guarded import GuardedChoice, LossLimit
-from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
-from outthink.evaluation.calibration.votes import (
-    EQUAL,
-    SWAY,
-    Ridge,
-    Table,
-    Walk,
-    after,
-    below,
-    deal_one,
-    reached,
-    walk,
-)
-from outthink.strategies import leader_probability
+from outthink.evaluation.calibration.competing import FEW, LEAST, CompetingRules, RuleOutcome
+from outthink.evaluation.calibration.losses import GuardedChoice, LossLimit, LossMatrix, Mask
+from outthink.evaluation.calibration.scored_votes import scored_votes
+from outthink.evaluation.calibration.votes import Table, after, deal_one
 from outthink.strategies.defaults import BASELINE
 
-LEADS = tuple(float(value) for value in np.arange(0.3, 3.05, 0.1))
-"""Leads of the leader in standard deviations; at the last ones a vote of 32 hardly ever stops early."""
-
-
-THRESHOLDS = (
-    *(0.6, 0.7, 0.75, 0.8, 0.83),
-    *(round(0.85 + 0.01 * step, 2) for step in range(15)),
-    *(0.995, 0.999, 2.0),
-)
-"""Of adaptive-consistency; at the last one it never stops early. Fine where votes of 32 stop at half the cost."""
-SWAYS = ((0.25, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.0), SWAY)
-"""Vote weights of the leads, beside equal ones."""
 MARGINS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05)
 """Losses that a policy tells the cost of, beside the one that was asked for."""
-PRICES = tuple(float(price) for price in np.geomspace(2e-4, 0.15, 48))
-LEAST = 4
-"""Sizes below this are settled before anything can be learned."""
-_FEW = 100
-"""Problems below which nothing is learned, and votes are equal."""
-_FEW_RIGHT = 60
-"""Problems answered rightly below which the regression is left out. Only these can be lost, so only they teach what
-stopping loses. On random halves of the MATH problems, where the 0.5B model answers 25 of 150, it lost 0.6 points on
-the other half where the tuned threshold lost 0.3; the 1.5B model answers 77, and there both lost 0.3."""
 
 
 class Rung:
@@ -70,33 +36,36 @@ class Rung:
         folds: of the cross-fitting of predictions.
     """
 
-    def __init__(self, table: Table, n: int, allowed: LossLimit, *, folds: int, seed: int) -> None:
-        self.n, self.allowed = n, allowed
+    def __init__(
+        self,
+        table: Table,
+        n: int,
+        allowed: LossLimit,
+        *,
+        folds: int,
+        seed: int,
+        judged: Sequence[tuple[Sway, Judging]] = (),
+    ) -> None:
+        self.n, self.allowed, self._names = n, allowed, np.array(table.names)
         self._folds, self._seed = folds, seed
-        dealt = table.models[0]
-        self._spent = dealt.spent()[..., : n + 1]
-        plain = walk(table, 0, EQUAL, depth=max(n, 2))
-        self._aim = plain.right[..., n].mean(axis=1)
-        certain = certainty(plain)[..., :n]
-        tuned: list[tuple[StageRule, Array, Array]] = [
-            (Fixed() if limit > 1 else Adaptive(limit), *self._outcome(plain.right, reached(certain, limit)))
-            for limit in THRESHOLDS
-        ]
-        enough = len(table.names) >= _FEW and n >= LEAST
-        self.learns = len(table.names) >= _FEW and self._aim.sum() >= _FEW_RIGHT
-        self._learned: tuple[Walk, Ridge] | None = None
-        for sway in SWAYS if enough else ():
-            votes = walk(table, 0, sway, depth=n)
-            for limit in LEADS:
-                outcome = self._outcome(votes.right, reached(votes.lead[..., 1:], limit))
-                tuned.append((Lead(votes.scale, n, sway, limit), *outcome))
-            if sway == SWAY and self.learns:
-                self._learned = votes, Ridge(votes)
-        self._tuned = LossMatrix.of(table.names, self._aim, tuned)
+        self._competing = CompetingRules(table, n, judged)
+        self._aim = self._competing.aim
+        self._spent = {
+            judging: table.models[0].spent(judged=judging) for judging in ((False, True) if judged else (False,))
+        }
 
-    def choose(self, problems: Mask) -> tuple[StageRule, Promise]:
-        """The rule that these problems alone choose, and what they promise of it."""
-        matrix = self.matrix(problems)
+    @property
+    def learns(self) -> bool:
+        """Whether there are problems enough to learn from."""
+        return self._competing.learns
+
+    def choose(self, problems: Mask, *, judged: bool = False) -> tuple[StageRule, Promise]:
+        """The rule that these problems alone choose, and what they promise of it.
+
+        Args:
+            judged: with those whose votes a verifier weighs.
+        """
+        matrix = self.matrix(problems, judged=judged)
         place, promise = GuardedChoice(matrix, self.allowed, reference_of(matrix)).promise()
         return matrix.arms[place], promise
 
@@ -112,41 +81,26 @@ class Rung:
             found.append({"margin": margin, "share": share, "level": promise.level})
         return found
 
-    def matrix(self, problems: Mask) -> LossMatrix[StageRule]:
+    def matrix(self, problems: Mask, *, judged: bool = False) -> LossMatrix[StageRule]:
         """Every candidate on these problems; what is learned is judged by fits without each one's fold of them."""
-        if self.n == 1:
-            return self._tuned.on(problems).only([len(THRESHOLDS) - 1])
-        tuned = self._tuned.on(problems)
-        return tuned if self._learned is None else LossMatrix.joined([tuned, self._regressed(problems, self._learned)])
+        fold = np.random.default_rng(self._seed + 1).permutation(int(problems.sum())) % self._folds
+        return self._matrix(self._competing.crossed(problems, fold, judged=judged), problems)
 
-    def _regressed(self, problems: Mask, learned: tuple[Walk, Ridge]) -> LossMatrix[StageRule]:
-        """The linear gain at every price, each problem judged by a fit without it."""
-        walked, ridge = learned
-        members = np.flatnonzero(problems)
-        fold = np.random.default_rng(self._seed + 1).permutation(len(members)) % self._folds
-        gains, right = ridge.crossed(members, fold), walked.right[problems]
-        rule = LinearGain(walked.scale, self.n, SWAY, ridge.plain(ridge.fit(problems)), PRICES[0])
-        outcomes = [
-            (replace(rule, price=price), *self._outcome(right, below(gains, price), problems)) for price in PRICES
-        ]
-        return LossMatrix.of(self._tuned.on(problems).problems, self._aim[problems], outcomes)
+    def held_out(self, problems: Mask, others: Mask, *, judged: bool = False) -> LossMatrix[StageRule]:
+        """The same candidates, fitted on some problems, on others; in the same order."""
+        return self._matrix(self._competing.held_out(problems, others, judged=judged), others)
 
-    def _outcome(self, right: Array, stop: NDArray[np.intp], problems: Mask | None = None) -> tuple[Array, Array]:
-        """Accuracy and tokens a problem of stopping after `stop` samples; of these problems, or all of them."""
-        spent = self._spent if problems is None else self._spent[problems]
-        return after(right, stop).mean(axis=1), after(spent, stop).mean(axis=1)
+    def _matrix(self, candidates: Iterable[RuleOutcome], problems: Mask) -> LossMatrix[StageRule]:
+        outcomes = []
+        for candidate in candidates:
+            spent = self._spent[judging_of(candidate.rule) is not None][problems]
+            outcomes.append((candidate.rule, candidate.right.mean(axis=1), after(spent, candidate.stop).mean(axis=1)))
+        return LossMatrix.of(self._names[problems].tolist(), self._aim[problems], outcomes)
 
 
 def reference_of(matrix: LossMatrix[StageRule]) -> int:
     """Place of self-consistency, which every rule of its size is to match."""
     return next(place for place, rule in enumerate(matrix.arms) if isinstance(rule, Fixed))
-
-
-def certainty(votes: Walk) -> Array:
-    """Adaptive-consistency's probability of the leader of equal votes after 1, 2, ... samples."""
-    n = votes.leader.shape[2]
-    known = np.array([[leader_probability(a, b) if a else 0.0 for b in range(n)] for a in range(n)])
-    return np.asarray(known[votes.leader[..., 1:].astype(int), votes.second[..., 1:].astype(int)])
 
 
 _PATHS = 8000
@@ -163,6 +117,8 @@ class StoppingSettings:
     Args:
         margin: accuracy that may be lost, against self-consistency of a rule's own size.
         risk: share of calibrations that may lose more.
+        by: `flops`, or anything else for tokens: what candidates are compared in.
+        judged: the size at which rules whose votes a verifier weighs compete too, None for none.
     """
 
     margin: float = 0.005
@@ -170,6 +126,8 @@ class StoppingSettings:
     folds: int = 5
     seed: int = 0
     sizes: Sequence[int] = (1, 2, 4, 8, 16, 32)
+    by: str = "tokens"
+    judged: int | None = None
 
     def allowed(self, n: int) -> LossLimit:
         """Of the rules of one size."""
@@ -179,13 +137,14 @@ class StoppingSettings:
 @dataclass(frozen=True, slots=True)
 class FittedRules:
     """Rules by size for new problems, with their promises; by fold, the problems held out and the rules fitted
-    without them; and the candidates that they were chosen from."""
+    without them; the candidates that they were chosen from; and the one whose votes a verifier weighs, if it pays."""
 
     rules: Mapping[int, StageRule]
     folds: Sequence[tuple[tuple[str, ...], Mapping[int, StageRule]]]
     promises: Mapping[int, Promise] = field(default_factory=dict)
     rungs: Mapping[int, Rung] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    judged: FittedRules | None = None
 
 
 def fit(traces: Traces, settings: StoppingSettings) -> FittedRules:
@@ -211,14 +170,46 @@ def _fit(traces: Traces, settings: StoppingSettings) -> FittedRules:
     rules: dict[int, StageRule] = {}
     promises: dict[int, Promise] = {}
     folds: list[dict[int, StageRule]] = [{} for _ in held]
-    table = deal_one(traces, orders=orders_for(len(names)), depth=max(settings.sizes))
-    rungs = {n: Rung(table, n, settings.allowed(n), folds=settings.folds, seed=settings.seed) for n in settings.sizes}
+    table = deal_one(traces, orders=orders_for(len(names)), depth=max(settings.sizes), by=settings.by)
+    scored = [] if settings.judged is None else scored_votes(table, traces)
+    rungs = {
+        n: Rung(
+            table,
+            n,
+            settings.allowed(n),
+            folds=settings.folds,
+            seed=settings.seed,
+            judged=scored if n == settings.judged else (),
+        )
+        for n in settings.sizes
+    }
     for n, rung in rungs.items():
         rules[n], promises[n] = rung.choose(everyone)
         for fold, mask in zip(folds, held, strict=True):
             fold[n] = rung.choose(~mask)[0]
-    parts = [(tuple(np.array(names)[mask].tolist()), fold) for mask, fold in zip(held, folds, strict=True)]
-    return FittedRules(rules, parts, promises, rungs, _notes(rungs[max(rungs)]))
+    parts = [tuple(np.array(names)[mask].tolist()) for mask in held]
+    judged, notes = None, _notes(rungs[max(rungs)])
+    if settings.judged is not None:
+        judged, note = _judged(rungs[settings.judged], held, parts)
+        notes = (*notes, note)
+    return FittedRules(rules, list(zip(parts, folds, strict=True)), promises, rungs, notes, judged)
+
+
+def _judged(rung: Rung, held: Sequence[Mask], parts: Sequence[tuple[str, ...]]) -> tuple[FittedRules | None, str]:
+    """What is chosen where a verifier is at hand, None where that needs none; and how both compare, in words."""
+    everyone = np.ones(len(held[0]), dtype=bool)
+    matrix = rung.matrix(everyone, judged=True)
+    reference, costs = reference_of(matrix), matrix.costs.mean(axis=1)
+    place, promise = GuardedChoice(matrix, rung.allowed, reference).promise()
+    alone = rung.matrix(everyone)
+    own, _ = GuardedChoice(alone, rung.allowed, reference).promise()
+    shares = f"{costs[place] / costs[reference]:.2f} of the cost of {rung.allowed.against}"
+    without = f"{alone.costs[own].mean() / costs[reference]:.2f} without it"
+    if judging_of(matrix.arms[place]) is None:
+        return None, f"the verifier does not pay here and is left out ({without})"
+    folds = [(names, {rung.n: rung.choose(~mask, judged=True)[0]}) for names, mask in zip(parts, held, strict=True)]
+    fitted = FittedRules({rung.n: matrix.arms[place]}, folds, {rung.n: promise})
+    return fitted, f"with the verifier {shares}, judging included, {without}"
 
 
 def held_masks(problems: int, folds: int, seed: int) -> list[Mask]:
@@ -237,4 +228,9 @@ def _notes(widest: Rung) -> tuple[str, ...]:
     """Whether there was enough to learn from at the widest size."""
     if widest.learns or widest.n < LEAST:
         return ()
-    return (f"at {widest.n} samples too few problems are answered rightly to learn from: thresholds alone compete",)
+    return (f"fewer than {FEW} problems: nothing is learned from them, thresholds alone compete",)
+
+
+def judging_of(rule: StageRule) -> Judging | None:
+    """How a verifier's scores weigh in a rule; None where it needs none."""
+    return rule.judging if isinstance(rule, LinearGain) else None

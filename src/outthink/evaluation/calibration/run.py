@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import SupportsFloat
@@ -22,11 +22,13 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
 from outthink.economics.price import Price
 from outthink.engines.protocol import Speed
+from outthink.engines.traces import load
 from outthink.evaluation.calibration.cascade import Offer, offers
 from outthink.evaluation.calibration.contenders import AutoContender, fit_source, held_out, lineup
 from outthink.evaluation.calibration.fit import FittedRules
 from outthink.evaluation.calibration.losses import LossMatrix
 from outthink.evaluation.calibration.regime import drift_values, fingerprint, refuse_unusable, regime_of
+from outthink.evaluation.calibration.scored_votes import with_scores
 from outthink.evaluation.calibration.target import Target
 from outthink.evaluation.dataset import SampleSet, open_source, replayable, weights_of
 from outthink.evaluation.replay import Array, Contender, Lineup, Outcomes, ReplaySettings, replay
@@ -50,6 +52,7 @@ class CalibrationRecipe:
         orders: random orders of each problem's samples that figures are means over.
         parameters: weights read per token by model, where its samples do not say them, or others are wanted.
         price: dollars a token, for costs in usd.
+        verifier: NAME, PATH or URL of the one whose scores the samples carry, None to vote without.
     """
 
     target: Target
@@ -60,6 +63,7 @@ class CalibrationRecipe:
     price: Price | None = None
     speed: Speed = field(default_factory=Speed)
     workers: int | None = None
+    verifier: str | None = None
 
     def __post_init__(self) -> None:
         if self.folds < 2:
@@ -89,7 +93,7 @@ def calibrate(
     `calibrate` extra.
     """
     need_extra("calibrate", "verb", "calibrate")  # difficulty heads are fitted last, minutes after the start
-    sources = [open_source(path, problems=problems) for path in replayable(paths, say, "hold no usable samples")]
+    sources = [_source(path, recipe, problems) for path in replayable(paths, say, "hold no usable samples")]
     refuse_unusable(sources)
     for source in sources:
         source.traces.parameters = recipe.parameters.get(source.traces.model, source.traces.parameters)
@@ -97,13 +101,14 @@ def calibrate(
             raise BadInput(
                 "--folds", recipe.folds, f"is more than the problems of {source.traces.path}", "give fewer folds"
             )
-    fits = [fit_source(source, recipe.target, recipe.folds, recipe.seed) for source in sources]
+    judged = recipe.verifier is not None
+    fits = [fit_source(source, recipe.target, recipe.folds, recipe.seed, judged=judged) for source in sources]
     offered = offers(sources, fits, recipe.target, recipe.folds, recipe.seed, say)
     lineups = [
         Lineup(
             source.traces,
             _controls(source.traces.depth),
-            [*lineup(source, fitted), *([offer.auto] if offer and offer.auto else [])],
+            [*lineup(source, fitted), *_judged_lineup(source, fitted), *([offer.auto] if offer and offer.auto else [])],
             (offer.pool,) if offer and offer.pool else (),
         )
         for source, fitted, offer in zip(sources, fits, offered, strict=True)
@@ -113,9 +118,27 @@ def calibrate(
     results = replay(lineups, settings, progress)
     tasks = []
     for source, fitted, offer, outcomes in zip(sources, fits, offered, results, strict=True):
-        losses = recipe.target.losses(outcomes, list(source.traces.problems), recipe.price)
+        alone = [outcome for outcome in outcomes if not _is_judged(outcome.spec)]
+        losses = recipe.target.losses(alone, list(source.traces.problems), recipe.price)
         tasks.append(_task(source, fitted, offer, recipe, _measured(outcomes, recipe.price), losses, say))
     return Policy.of(_content(sources, recipe, tasks))
+
+
+def _source(path: Path, recipe: CalibrationRecipe, problems: Path | None) -> SampleSet:
+    """The samples of a file, with the verifier's scores where there is to be one."""
+    traces = None if recipe.verifier is None else with_scores(load(path), recipe.verifier, problems)
+    return open_source(path, traces, problems=problems)
+
+
+def _judged_lineup(source: SampleSet, fitted: FittedRules) -> list[AutoContender]:
+    """The arm whose votes a verifier weighs, on held-out problems; none where there is none."""
+    if fitted.judged is None:
+        return []
+    return [replace(auto, judged=True) for auto in lineup(source, fitted.judged)]
+
+
+def _is_judged(spec: Contender) -> bool:
+    return isinstance(spec, AutoContender) and spec.judged
 
 
 def _controls(depth: int) -> list[Spec]:
@@ -143,7 +166,9 @@ def _task(
 ) -> JsonObject:
     """One task of the policy: rules, what they did on held-out problems, and what they were fitted on."""
     rules, promises = dict(fitted.rules), dict(fitted.promises)
-    arms = {spec.n: (values, held) for spec, values, held in measured if isinstance(spec, AutoContender)}
+    arms = {
+        spec.n: (values, held) for spec, values, held in measured if isinstance(spec, AutoContender) and not spec.judged
+    }
     controls = [(spec, held) for spec, _, held in measured if isinstance(spec, Spec)]
     alone = [place for place, n in enumerate(losses.arms) if n in rules]
     chosen, promise = recipe.target.choose(losses.only(alone), promises)
@@ -183,6 +208,7 @@ def _task(
         ],
         "controls": [{"strategy": spec.canonical, "n": spec.n, "held_out": held.json()} for spec, held in controls],
         "coverage": _coverage(arms[chosen][0], recipe),
+        "verifier": _verifier(source, fitted, measured, recipe),
         "regime": regime_of(source).json(),
         "difficulty": for_policy(source, folds=recipe.folds, seed=recipe.seed),
         "drift": _drift(source, arms[max(fitted.rules)][1]),
@@ -190,6 +216,22 @@ def _task(
         "questions": sorted(source.question_marks.values()),
         "notes": notes,
     }
+
+
+def _verifier(
+    source: SampleSet, fitted: FittedRules, measured: Sequence[_Figures], recipe: CalibrationRecipe
+) -> JsonObject | None:
+    """The arm that is chosen where the verifier is at hand, and that verifier; None where it is left out."""
+    scoring = source.traces.scoring
+    if fitted.judged is None or scoring is None:
+        return None
+    ((n, rule),) = fitted.judged.rules.items()
+    values, held = next((values, held) for spec, values, held in measured if _is_judged(spec))
+    plain = dict(rule.json())
+    about = {"id": scoring.id, "model": scoring.model or scoring.id, "parameters": scoring.parameters}
+    about |= plain.pop("judging")
+    arm = {"n": n, "rule": plain, "promise": fitted.judged.promises[n].json(), "held_out": held.json()}
+    return {**about, "arm": {**arm, "coverage": _coverage(values, recipe)}}
 
 
 def _frontier(fitted: FittedRules, target: Target) -> list[dict[str, float | None]]:

@@ -16,8 +16,7 @@ import numpy as np
 from outthink.controller.policy.promise import Promise
 from outthink.core.errors import BadInput
 from outthink.economics.price import Price
-from outthink.evaluation.calibration.guarded import GuardedChoice, LossLimit
-from outthink.evaluation.calibration.losses import Array, LossMatrix
+from outthink.evaluation.calibration.losses import Array, GuardedChoice, LossLimit, LossMatrix
 from outthink.evaluation.replay import MEASURES, Outcomes
 from outthink.evaluation.sample_file import JsonObject
 from outthink.strategies import Spec

@@ -1,6 +1,6 @@
-"""Recorded samples as arrays dealt in the orders of replay, votes over them, and what going on with a vote still gains.
+"""Recorded samples as arrays dealt in the orders of replay, votes over them, and how likely going on mends a vote.
 
-The gain is a ridge regression on the vote's shape; a ridge, because a few hundred problems do not bear much more.
+That chance is a ridge regression on the vote's shape; a ridge, because a few hundred problems do not bear much more.
 Rules are fitted on arrays because every candidate is tried on every problem: the loop over samples would take hours.
 Knows: answers as numbers within their problem, lengths, confidences, and the regression. Does not know which rules
 compete, how one is chosen, or cascades.
@@ -14,13 +14,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from outthink.controller.policy.rules import PAIRS, TERMS, Scale, standardised, vote_lead, vote_terms
+from outthink.controller.policy.judging import Judging, log_odds
+from outthink.controller.policy.rules import (
+    PAIRS,
+    TERMS,
+    Scale,
+    Sway,
+    standardised,
+    vote_lead,
+    vote_terms,
+)
 from outthink.core.errors import BadInput
 from outthink.engines.recorded import Recorded
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.counts import Codes, VoteCounts
 from outthink.evaluation.calibration.losses import Array, Mask
 from outthink.evaluation.dataset import weights_of
+from outthink.strategies import leader_probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,11 @@ class Dealt:
         tokens: generated tokens.
         prompt: tokens of the prompt, over problems.
         logprob, confidence: means over a sample's tokens, NaN where not recorded.
+        cut: 1 where a sample was cut at its longest, else 0.
+        score: log-odds of the verifier's score, NaN without one.
+        judging: tokens of the verifier, 0 for a sample that has no answer and is not judged.
         flops: of one token.
+        verifier_flops: of one token of the verifier.
     """
 
     model: str
@@ -41,7 +55,11 @@ class Dealt:
     prompt: Array
     logprob: Array
     confidence: Array
+    cut: Array
+    score: Array
+    judging: Array
     flops: float
+    verifier_flops: float = 0.0
 
     def take(self, problems: NDArray[np.bool_]) -> Dealt:
         """Some of the problems."""
@@ -52,11 +70,16 @@ class Dealt:
             prompt=self.prompt[problems],
             logprob=self.logprob[problems],
             confidence=self.confidence[problems],
+            cut=self.cut[problems],
+            score=self.score[problems],
+            judging=self.judging[problems],
         )
 
-    def spent(self) -> Array:
-        """FLOPs of the first 0, 1, ... samples, prompts included: (problem, order, samples + 1)."""
-        total = np.cumsum(self.tokens + self.prompt[:, None, None], axis=2) * self.flops
+    def spent(self, *, judged: bool = False) -> Array:
+        """FLOPs of the first 0, 1, ... samples, prompts and, if they are judged, the verifier's included: (problem,
+        order, samples + 1)."""
+        each = (self.tokens + self.prompt[:, None, None]) * self.flops
+        total = np.cumsum(each + self.judging * self.verifier_flops if judged else each, axis=2)
         return np.concatenate([np.zeros((*total.shape[:2], 1)), total], axis=2)
 
     def counted(self, votes: VoteCounts, k: int, weights: float | Array) -> None:
@@ -96,9 +119,20 @@ def deal(traces: Sequence[Traces], *, orders: int, depth: int = 32) -> Table:
     return _table(traces, names, orders, depth, [_flops(file) for file in traces])
 
 
-def deal_one(traces: Traces, *, orders: int, depth: int = 32) -> Table:
-    """The same for one model, whatever its size: a token of it costs 1."""
-    return _table([traces], tuple(traces.problems), orders, min(depth, traces.depth), [1.0])
+def deal_one(traces: Traces, *, orders: int, depth: int = 32, by: str = "tokens") -> Table:
+    """The same for one model.
+
+    Args:
+        by: `flops`, or anything else for tokens, of which one of the model and one of the verifier cost 1; so nothing
+            need be known of their sizes.
+    """
+    flops, scoring = 1.0, traces.scoring
+    verifier = 0.0 if scoring is None or scoring.parameters == 0 else 1.0
+    if by == "flops":
+        flops = _flops(traces)
+        verifier = 0.0 if scoring is None or scoring.parameters is None else 2.0 * scoring.parameters
+    table = _table([traces], tuple(traces.problems), orders, min(depth, traces.depth), [flops])
+    return replace(table, models=(replace(table.models[0], verifier_flops=verifier),))
 
 
 def _flops(traces: Traces) -> float:
@@ -124,18 +158,21 @@ def _dealt(
 ) -> Dealt:
     shape = len(names), orders, depth
     answer = np.full(shape, -1)
-    tokens, logprob, confidence = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    tokens, logprob, confidence, cut, score, judging = (np.zeros(shape) for _ in range(6))
+    how = "last" if traces.scoring is None else traces.scoring.aggregation or "last"
     prompt = np.zeros(len(names))
     for row, name in enumerate(names):
         recorded = traces.problems[name]
         prompt[row] = recorded.sampled[0].prompt_tokens or 0
         places = [recorded.order(seed)[:depth] for seed in range(orders)]
-        answer[row], tokens[row], logprob[row], confidence[row] = _columns(recorded, codes[row])[:, places]
-    return Dealt(traces.model, answer, tokens, prompt, logprob, confidence, flops)
+        columns = _columns(recorded, codes[row], how)[:, places]
+        answer[row], tokens[row], logprob[row], confidence[row], cut[row], score[row], judging[row] = columns
+    return Dealt(traces.model, answer, tokens, prompt, logprob, confidence, cut, score, judging, flops)
 
 
-def _columns(recorded: Recorded, codes: dict[str, int]) -> Array:
-    """Answer, tokens, log-probability and confidence of each sample; new answers get new numbers."""
+def _columns(recorded: Recorded, codes: dict[str, int], how: str) -> Array:
+    """Of each sample: answer, tokens, log-probability, confidence, whether cut, log-odds of its score (aggregated so),
+    and tokens of judging it; new answers get new numbers."""
     nan = float("nan")
     rows = [
         (
@@ -143,19 +180,27 @@ def _columns(recorded: Recorded, codes: dict[str, int]) -> Array:
             sample.tokens or 0,
             nan if sample.mean_logprob is None else sample.mean_logprob,
             nan if sample.confidence is None else sample.confidence.mean(),
+            sample.cut,
+            log_odds(sample.scores, how) if sample.scores else nan,
+            0 if sample.answer is None else sample.verifier_tokens or 0,
         )
         for sample in recorded.sampled
     ]
     return np.array(rows, dtype=float).T
 
 
-SWAY = (0.25, 0.25)
-"""exp(0.5 z), shared between log-probability and confidence. It is not fitted. It was the first weight tried here,
-and kept after others had been tried on the recorded sets (benchmarks/auto.py reports some of them)."""
-EQUAL = (0.0, 0.0)
-"""Sway of votes that weigh 1 each."""
+EQUAL = Sway()
+"""Of votes that weigh 1 each."""
+SWAYS = tuple(Sway(confidence=share, cut=-1.0) for share in (0.25, 0.5, 0.75))
+"""Of votes that rules are learned on. Confidence tells right samples from wrong ones of the same problem: on the
+recorded sets a spread of it multiplies the odds by e^0.5 to e^1.6, log-probability adds nothing to it, and a sample
+that was cut has e^-1.5 to e^-2.3 of the odds. About half of that as a weight gives the most accurate votes."""
+SWAY = SWAYS[1]
+"""Where only one is tried."""
 _RIDGE = 0.2
 """Ridge penalty a row, on standardised terms."""
+_CHUNK = 64
+"""Problems whose rows are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +208,15 @@ class Walk:
     """Votes sample by sample, over (problem, order, samples so far).
 
     Args:
-        scale: by which the votes are weighed.
+        scale, sway, judging: by which the votes are weighed.
         terms: after 1 ... depth - 1 samples, (..., TERMS).
         leader, second: the largest weights, after 0 ... depth samples.
         right: whether the winner is right, after 0 ... depth samples.
     """
 
     scale: Scale
+    sway: Sway
+    judging: Judging | None
     terms: Array
     leader: Array
     second: Array
@@ -182,15 +229,17 @@ class Walk:
 
     @property
     def gains(self) -> Array:
-        """What drawing on to the end would change, after 1 ... depth - 1 samples."""
-        return np.asarray(self.right[..., -1:] - self.right[..., 1:-1])
+        """Whether drawing on to the end puts a wrong leader right, after 1 ... depth - 1 samples."""
+        return np.maximum(self.right[..., -1:] - self.right[..., 1:-1], 0)
 
 
-def scale_of(dealt: Dealt, sway: tuple[float, float]) -> Scale:
-    """Means and spreads over the samples."""
+def scale_of(dealt: Dealt, sway: Sway, judging: Judging | None = None) -> Scale:
+    """Means and spreads over the samples, of the weights over those that have one of their own."""
     logprob, confidence, tokens = map(_spread, (dealt.logprob, dealt.confidence, dealt.tokens))
     scale = Scale(logprob, confidence, tokens)
-    return replace(scale, weight=float(_weights(dealt, scale, sway).mean()))
+    weights = _weights(dealt, scale, sway, judging)
+    known = weights if judging is None else weights[~np.isnan(dealt.score)]
+    return replace(scale, weight=float(known.mean()) if known.size else 1.0)
 
 
 def _spread(values: Array) -> tuple[float, float]:
@@ -204,28 +253,34 @@ def _standard(values: Array, of: tuple[float, float]) -> Array:
     return np.nan_to_num(standardised(values, of), nan=0.0)
 
 
-def _weights(dealt: Dealt, scale: Scale, sway: tuple[float, float]) -> Array:
-    return scale.vote(_standard(dealt.logprob, scale.logprob), _standard(dealt.confidence, scale.confidence), sway, np)
+def _weights(dealt: Dealt, scale: Scale, sway: Sway, judging: Judging | None) -> Array:
+    logprob, confidence = _standard(dealt.logprob, scale.logprob), _standard(dealt.confidence, scale.confidence)
+    if judging is None:
+        return scale.vote(logprob, confidence, dealt.cut, sway, maths=np)
+    weights = scale.vote(logprob, confidence, dealt.cut, sway, judging.exponent * dealt.score / judging.temperature, np)
+    return np.where(np.isnan(dealt.score), 1.0, weights)  # the mean, as at a request
 
 
 def walk(
     table: Table,
     place: int,
-    sway: tuple[float, float],
+    sway: Sway,
     *,
     depth: int,
     carried: VoteCounts | None = None,
     scale: Scale | None = None,
+    judging: Judging | None = None,
 ) -> Walk:
     """Votes of the model at `place`.
 
     Args:
         carried: votes that answers have from elsewhere.
         scale: None for that of these very samples.
+        judging: how the verifier's scores weigh, None where they do not.
     """
     dealt = table.models[place]
-    scale = scale or scale_of(dealt, sway)
-    codes, weights = dealt.codes, _weights(dealt, scale, sway)
+    scale = scale or scale_of(dealt, sway, judging)
+    codes, weights = dealt.codes, _weights(dealt, scale, sway, judging)
     shape = codes.shape[0], codes.shape[1]
     votes = VoteCounts(shape, table.right.shape[1]) if carried is None else carried.copy()
     z = [_standard(dealt.confidence, scale.confidence), _standard(dealt.logprob, scale.logprob)]
@@ -246,7 +301,7 @@ def walk(
             totals = [total[..., k - 1] for total in sums]
             found = vote_terms(k, votes.leader, votes.second, totals, answers, unreadable, depth, np)
             terms[:, :, k - 1] = np.stack(np.broadcast_arrays(*found), axis=2)
-    return Walk(scale, terms, leader, second, right)
+    return Walk(scale, sway, judging, terms, leader, second, right)
 
 
 def _expanded(terms: Array) -> NDArray[np.float32]:
@@ -262,53 +317,69 @@ class Ridge:
     """Sums over each problem, from which the regression on any subset of problems follows at once."""
 
     def __init__(self, votes: Walk) -> None:
-        rows = _expanded(votes.terms)  # single precision: there are 135 columns a problem, order and sample
-        problems = rows.shape[0]
-        rows = rows.reshape(problems, -1, rows.shape[-1])
-        self._shape = votes.gains.shape
-        self.centre, self.spread = rows.mean(axis=(0, 1)), rows.std(axis=(0, 1)) + 1e-6
-        design = np.ones((*rows.shape[:2], rows.shape[2] + 1), dtype=np.float32)
-        np.subtract(rows, self.centre, out=design[..., :-1])
-        design[..., :-1] /= self.spread
-        self._design, gains = design, votes.gains.reshape(problems, -1).astype(np.float32)
-        self._squares = np.matmul(design.transpose(0, 2, 1), design).astype(np.float64)
-        self._products = np.matmul(design.transpose(0, 2, 1), gains[:, :, None])[..., 0].astype(np.float64)
+        self._terms, gains = votes.terms, votes.gains
+        self._rows = gains.shape[1] * gains.shape[2]
+        problems, size = len(gains), TERMS + len(PAIRS) + 1
+        # There are 136 columns for every row: they are made of some problems at a time, in single precision.
+        parts = [slice(start, start + _CHUNK) for start in range(0, problems, _CHUNK)]
+        total, square = np.zeros(size - 1), np.zeros(size - 1)
+        for part in parts:
+            rows = _expanded(self._terms[part]).reshape(-1, size - 1)
+            total += rows.sum(axis=0, dtype=float)
+            square += np.einsum("rc,rc->c", rows, rows, dtype=float)
+        self._centre = total / (problems * self._rows)
+        self._spread = np.sqrt(np.maximum(square / (problems * self._rows) - self._centre**2, 0)) + 1e-6
+        self._squares = np.empty((problems, size, size), dtype=np.float32)
+        self._products = np.empty((problems, size), dtype=np.float32)
+        for part in parts:
+            rows = _expanded(self._terms[part])
+            design = np.ones((len(rows), self._rows, size), dtype=np.float32)
+            design[..., :-1] = ((rows - self._centre) / self._spread).reshape(len(rows), self._rows, -1)
+            turned = design.transpose(0, 2, 1)
+            np.matmul(turned, design, out=self._squares[part])
+            mended = gains[part].reshape(len(rows), -1, 1).astype(np.float32)
+            self._products[part] = np.matmul(turned, mended)[..., 0]
 
     def fit(self, problems: Mask) -> Array:
-        """Coefficients of the standardised terms and, last, of 1, from these problems."""
-        size = self._squares.shape[1]
-        penalty = _RIDGE * problems.sum() * self._design.shape[1] * np.eye(size)
-        penalty[-1, -1] = 0  # the mean gain is not drawn towards zero
-        squares, products = self._squares[problems].sum(axis=0), self._products[problems].sum(axis=0)
-        return np.asarray(np.linalg.solve(squares + penalty, products))
+        """Coefficients of 1, of the terms and of their products, from these problems."""
+        squares = self._squares[problems].sum(axis=0, dtype=float)
+        penalty = _RIDGE * problems.sum() * self._rows * np.eye(len(squares))
+        penalty[-1, -1] = 0  # the mean is not drawn towards zero
+        found = np.linalg.solve(squares + penalty, self._products[problems].sum(axis=0, dtype=float))
+        slopes = found[:-1] / self._spread
+        return np.concatenate([[found[-1] - slopes @ self._centre], slopes])
 
     def gains(self, coefficients: Array, problems: Mask) -> Array:
-        """Predicted gains of these problems, as Walk.gains."""
-        gains = self._design[problems] @ coefficients.astype(np.float32)
-        return np.asarray(gains.reshape(-1, *self._shape[1:]), dtype=float)
+        """Predicted chances for these problems, as Walk.gains."""
+        terms = self._terms[problems]
+        products = np.zeros((TERMS, TERMS))
+        products[tuple(np.array(PAIRS).T)] = coefficients[TERMS + 1 :]
+        linear = coefficients[0] + terms @ coefficients[1 : TERMS + 1]
+        return np.asarray(linear + np.einsum("...t,...t->...", terms @ products, terms))
 
     def gains_without(self, train: Mask, problems: Mask) -> Array:
-        """Gains of `problems` by a fit on `train`."""
+        """Those of `problems` by a fit on `train`."""
         return self.gains(self.fit(train), problems)
 
     def crossed(self, members: NDArray[np.intp], fold: NDArray[np.int64]) -> Array:
-        """Gains of these problems, each by a fit on those of the other folds."""
-        problems = np.zeros(len(self._design), dtype=bool)
-        gains = np.zeros((len(members), *self._shape[1:]))
+        """Those of these problems, each by a fit on the problems of the other folds."""
+        problems = np.zeros(len(self._terms), dtype=bool)
+        gains = np.zeros((len(members), *self._terms.shape[1:3]))
         for k in range(int(fold.max()) + 1):
             inside, rest = problems.copy(), problems.copy()
             inside[members[fold == k]], rest[members[fold != k]] = True, True
             gains[fold == k] = self.gains_without(rest, inside)
         return gains
 
-    def plain(self, coefficients: Array) -> tuple[float, ...]:
-        """The same coefficients for terms that are not standardised, that of 1 first."""
-        slopes = coefficients[:-1] / self.spread
-        constant = coefficients[-1] - float((slopes * self.centre).sum())
-        return (float(constant), *(float(slope) for slope in slopes))
-
 
 # Stopping rules over the votes.
+
+
+def certainty(votes: Walk) -> Array:
+    """Adaptive-consistency's probability of the leader of equal votes after 1, 2, ... samples."""
+    n = votes.leader.shape[2]
+    known = np.array([[leader_probability(a, b) if a else 0.0 for b in range(n)] for a in range(n)])
+    return np.asarray(known[votes.leader[..., 1:].astype(int), votes.second[..., 1:].astype(int)])
 
 
 def after(totals: Array, stop: NDArray[np.intp]) -> Array:

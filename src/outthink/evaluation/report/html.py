@@ -182,10 +182,21 @@ def promised(task: Task) -> list[str]:
         f"{'none' if promise.level is None else f'{promise.level:g}'}, reliability "
         f"{'unknown' if promise.reliability is None else f'{promise.reliability:.3f}'}, {promise.problems:,} problems"
     )
+    if (judged := task.judged) is not None and judged.arm.promise is not None:
+        base = next((held["tokens"] for held in _matched(task)), None)
+        share = "" if not base else f", {judged.arm.held_out.tokens / base:.2f} of the generated tokens"
+        lines.append(f"where the verifier {judged.verifier} is at hand{share}: {judged.arm.promise.words()[0]}")
     offers = [f"{100 * point['margin']:g} points: {point['share']:.2f}" for point in task.other.get("frontier", ())]
     if offers:
         lines.append(f"share of the cost of {promise.against} if you allowed {', '.join(offers)}")
     return lines
+
+
+def _matched(task: Task) -> list[dict[str, Any]]:
+    """Held-out figures of the self-consistency that a task's promise is about."""
+    against = task.promise.against if task.promise else ""
+    controls = task.other.get("controls", ())
+    return [control["held_out"] for control in controls if f"{control['strategy']}@{control['n']}" == against]
 
 
 def policy_remarks(policy: Policy) -> list[str]:
