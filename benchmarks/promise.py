@@ -5,6 +5,8 @@ cross-fitted, the level of the bound calibrated once. Then 2,000 bootstrap calib
 level: how often is the chosen arm's loss over all problems within half a point, at which mean share of the cost of
 self-consistency@32? Beside it the point choice, every level, each family alone, constant thresholds, and everything
 fitted anew on 20 random splits 4/5 : 1/5 and replayed on the other fifth. One sample in flight, generated tokens.
+Then the same in FLOPs with the shipped verifier's kept scores (benchmarks/data), all judging charged, and with the
+0.5B model before the 1.5B one.
 
     python benchmarks/promise.py [--quick] [--sets "MATH 1.5B"]
 
@@ -30,16 +32,22 @@ from common import NO_TRACES, Table, judged, load_average, parser, save_evidence
 from outthink.controller.policy.rules import Adaptive, Fixed
 from outthink.engines.traces import Traces, load
 from outthink.evaluation.calibration.fit import Rung, orders_for, reference_of
-from outthink.evaluation.calibration.losses import LossLimit
+from outthink.evaluation.calibration.losses import LEVELS, LossLimit
 from outthink.evaluation.calibration.votes import Table as Samples
 from outthink.evaluation.calibration.votes import deal_one
 from pooled import POOLED, replay_pool
+from promise_more import needs_verifier, replayed, two_models, uses_both, with_verifier
 from promised import Calibrations, Judged, diagram, guarded_row, spread
 
 DEPTH, MARGIN, RISK, FOLDS = 32, 0.005, 0.1, 5
 ALLOWED = LossLimit(MARGIN, RISK, f"self-consistency@{DEPTH}")
 LIMITS = {"GSM8K 1.5B": (0.38, 0.33), "MATH 1.5B": (0.62, 0.52), "GSM8K 0.5B": (0.70, 0.66), "MATH 0.5B": (0.80, 0.70)}
 """Shares of self-consistency's tokens: target and goal."""
+PAID, BOTH = "verifier allowed, FLOPs", "two models, FLOPs"
+PAID_LIMITS = {"GSM8K 1.5B": (0.24, 0.20), "GSM8K 0.5B": (0.33, 0.28)}
+BOTH_LIMITS = {"GSM8K 1.5B": (0.50, 0.42), "MATH 1.5B": (0.78, 0.60)}
+"""Shares of the FLOPs of self-consistency@32 and, of two models, of the larger one's self-consistency@16."""
+PAIRS = {"GSM8K 1.5B": "GSM8K 0.5B", "MATH 1.5B": "MATH 0.5B"}
 RELIABLE = 1 - RISK
 CONSTANT = 0.88
 SPLITS = 20
@@ -103,6 +111,27 @@ def split(path: Path, number: int) -> tuple[float, float]:
     return mine["tokens"].mean() / base["tokens"].mean(), float((base["accuracy"] - mine["accuracy"]).mean())
 
 
+def with_scores(path: Path, name: str) -> Table:
+    """The same in FLOPs with a verifier's scores, and without; and the judged rule in real replay."""
+    whole = with_verifier(path, name, ALLOWED, DEPTH, FOLDS)
+    rows = [guarded_row(whole, PAID)]
+    rows.append(guarded_row(whole.only(lambda arm: not needs_verifier(arm)), "no verifier, FLOPs"))
+    return [*rows, *(replayed(path, name, ahead) for ahead in (1, 4))]
+
+
+def cascaded(files: dict[str, Path], name: str) -> Table:
+    """Two models against the larger one's self-consistency@16, and whether the smaller one is used at all."""
+    depth = 16
+    allowed = LossLimit(MARGIN, RISK, f"self-consistency@{depth}")
+    whole = two_models(files[PAIRS[name]], files[name], allowed, depth, FOLDS)
+    rows = [guarded_row(whole, BOTH)]
+    calibrations = Calibrations(whole)
+    chosen = calibrations.guarded(rows[0]["level"] or LEVELS[-1])
+    used = np.array([uses_both(arm) for arm in whole.matrix.arms])
+    rows[0]["smaller model used"] = float(used[chosen].mean())
+    return [*rows, guarded_row(whole.only(lambda arm: not uses_both(arm)), "larger model alone, FLOPs")]
+
+
 def targets(rows: Table) -> Table:
     """Reliability and share of each set against target and goal, and the held-out loss."""
     found = {(row["set"], row["way"]): row for row in rows}
@@ -118,6 +147,15 @@ def targets(rows: Table) -> Table:
         if (apart := found.get((name, f"{SPLITS} splits"))) is not None:
             high, low = apart["loss"] + 1.96 * apart["loss_se"], apart["loss"] - 1.96 * apart["loss_se"]
             lines.append(judged(f"{name}: mean held-out loss over splits", apart["loss"], MARGIN, low=low, high=high))
+        for way, limits in ((PAID, PAID_LIMITS), (BOTH, BOTH_LIMITS)):
+            if name in limits and (row := found.get((name, way))) is not None:
+                ends = {"low": row["reliability_low"], "high": row["reliability_high"]}
+                lines.append(
+                    judged(f"{name}, {way}: reliability", row["reliability"], RELIABLE, better="higher", **ends)
+                )
+                for what, limit in zip(("target", "goal"), limits[name], strict=True):
+                    title = f"{name}, {way}: mean share of self-consistency's FLOPs, {what}"
+                    lines.append(judged(title, row["share"], limit, low=row["share_low"], high=row["share_high"]))
     return lines
 
 
@@ -140,12 +178,16 @@ def main() -> int:
     with ProcessPoolExecutor(chosen.workers, mp_context=get_context("spawn")) as pool:
         wholes = {name: pool.submit(measured, files[name]) for name in chosen.sets}
         parts = {name: [pool.submit(split, files[name], k) for k in range(splits)] for name in chosen.sets}
+        paid = {name: pool.submit(with_scores, files[name], name) for name in chosen.sets}
+        pairs = {name: pool.submit(cascaded, files, name) for name in chosen.sets if name in PAIRS}
         for name in chosen.sets:
             rows += [{"set": name, **row} for row in wholes[name].result()]
             shares, losses = zip(*(part.result() for part in parts[name]), strict=True)
             (share, share_se), (loss, loss_se) = spread(shares), spread(losses)
             rows.append({"set": name, "way": f"{splits} splits", "share": share, "share_se": share_se})
             rows[-1] |= {"loss": loss, "loss_se": loss_se}
+            rows += [{"set": name, **row} for row in paid[name].result()]
+            rows += [{"set": name, **row} for row in (pairs[name].result() if name in pairs else ())]
             keys = ("way", "reliability", "share", "share_low", "share_high", "loss", "level")
             show(name, [{key: row.get(key) for key in keys} for row in rows if row["set"] == name])
     if chosen.quick and not os.environ.get("OUTTHINK_RESULTS"):
