@@ -31,9 +31,10 @@ from promised import Judged
 _SEEDS = 3
 
 
-def scored(path: Path, name: str) -> Traces:
-    """The samples of a set with the verifier's scores, as `outthink verify` writes them."""
-    recorded, kept, about = load(path), kept_scores(name), read_columns(scores_file(name)).about
+def scored(path: Path, name: str, recorded: Traces | None = None) -> Traces:
+    """The samples of a set, those given or the file's, with the verifier's scores as `outthink verify` writes them."""
+    recorded = recorded or load(path)
+    kept, about = kept_scores(name), read_columns(scores_file(name)).about
     temperature = float(about["temperature"])
     problems = {}
     for problem, one in recorded.problems.items():
