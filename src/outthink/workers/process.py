@@ -39,12 +39,18 @@ class WorkerRequest(TypedDict):
     backstop: float
 
 
-def _follow_parent(parent: int) -> None:
+def follow_parent(parent: int, *, signalled: bool = True) -> None:
+    """Have the kernel end this process with its parent, where it can; end it now where the parent has ended already.
+
+    Args:
+        signalled: False where a thread has started this that may end before the process does: the signal comes then.
+    """
     # End of input is not enough: a worker deep in a big-integer power does not read it.
     with contextlib.suppress(OSError, AttributeError, ImportError):
         import ctypes
 
-        ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if signalled:
+            ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if parent and _POSIX and os.getppid() != parent:
         os._exit(0)
 
@@ -91,7 +97,7 @@ def _answer(request: WorkerRequest, found: dict[str, Callable[..., Any]], nowher
 
 def main() -> None:
     """Serve requests until the input ends."""
-    _follow_parent(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    follow_parent(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
     _limit_memory()
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

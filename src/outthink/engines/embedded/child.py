@@ -16,10 +16,10 @@ import weakref
 from pathlib import Path
 
 from outthink.core.errors import EngineError
-from outthink.core.paths import cache_dir, private_file, private_folder
+from outthink.core.paths import cache_dir, private_folder
 from outthink.engines.embedded.server import Plan, ServerOptions
+from outthink.workers.files import lives, log_file
 
-_LOGS = 8  # log files that are kept
 _CACHE_MIB = 256  # memory for prompts whose slot was needed otherwise; llama.cpp's default is 8 GiB
 _PATIENT = {"OMP_WAIT_POLICY": "passive"}
 """Threads that wait sleep instead of spinning. Spinning (the default) is faster on an idle machine and ruins
@@ -45,7 +45,7 @@ class Child:
         self.plan, self.key, self.port = plan, secrets.token_hex(16), 0
         name = f"{os.getpid()}-{next(_numbers)}"
         try:
-            self.log, self.folder = _log_file(name), _slot_folder(name)
+            self.log, self.folder = log_file("embedded", name), _slot_folder(name)
             self._process = _spawn(self.log)
         except OSError as error:
             where = error.filename or cache_dir()
@@ -120,7 +120,7 @@ class Child:
 
 def _spawn(log: Path) -> subprocess.Popen[bytes]:
     environment = {**_PATIENT, **os.environ}
-    with private_file(log).open("wb") as errors:
+    with log.open("wb") as errors:
         # -P: modules in the working directory do not take the place of installed ones.
         return subprocess.Popen(  # noqa: S603 - fixed arguments, no shell
             [sys.executable, "-P", str(_SERVER)],
@@ -145,41 +145,13 @@ def _end(process: subprocess.Popen[bytes], folder: Path, owner: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _log_file(name: str) -> Path:
-    folder = cache_dir() / "logs"
-    private_folder(folder)
-    for old in sorted(folder.glob("embedded-*.log"), key=_age)[_LOGS - 1 :]:
-        if not _lives(old.name.split("-")[1]):
-            old.unlink(missing_ok=True)
-    return folder / f"embedded-{name}.log"
-
-
 def _slot_folder(name: str) -> Path:
     """A private folder; those of processes that were killed are removed."""
     folder = cache_dir() / "slots"
     private_folder(folder)
     for old in folder.iterdir():
-        if not _lives(old.name.partition("-")[0]):
+        if not lives(old.name.partition("-")[0]):
             shutil.rmtree(old, ignore_errors=True)
     own = folder / name
     shutil.rmtree(own, ignore_errors=True)  # of an earlier process with this number
     return private_folder(own)
-
-
-def _age(path: Path) -> float:
-    try:
-        return -path.stat().st_mtime
-    except FileNotFoundError:  # another process tidies up as well
-        return 0.0
-
-
-def _lives(pid: str) -> bool:
-    if not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # somebody else's
-    return True
