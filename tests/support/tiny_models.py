@@ -72,3 +72,32 @@ class WithHead:
     def __init__(self, body: Any, name: str, head: Any) -> None:
         self.base_model = body
         setattr(self, name, head)
+
+
+def tiny_verifier(format: str) -> Any:
+    """A tiny reward model of a published format, or of ours."""
+    import torch
+
+    from outthink.verifiers.reward_model import RewardModelVerifier
+
+    vocabularies: dict[str, tuple[tuple[str, ...], str | None]] = {
+        "math-shepherd": (("ки",), None),
+        "rlhflow": (("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), LLAMA),
+        "skywork": (("<|endoftext|>",), None),
+        "qwen-prm": (("<|im_start|>", "<|im_end|>", "<extra_0>"), CHATML),
+        "newline": ((), None),
+    }
+    extra, template = vocabularies[format]
+    tokenizer = tiny_tokenizer(*extra, template=template, prefix_space=format == "math-shepherd")
+    if format in ("math-shepherd", "rlhflow"):
+        model = tiny_model("CausalLM", tokenizer)
+    elif format == "newline":
+        model = tiny_model("TokenClassification", tokenizer)
+    elif format == "skywork":
+        tokenizer.bos_token = "<|endoftext|>"
+        model = WithHead(tiny_model("Model", tokenizer), "v_head", torch.nn.Linear(32, 1))
+    else:
+        body = tiny_model("Model", tokenizer)  # which seeds the head's weights, too
+        layers = torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2)
+        model = WithHead(body, "score", torch.nn.Sequential(*layers))
+    return RewardModelVerifier(model, tokenizer, format, name=f"tiny-{format}")

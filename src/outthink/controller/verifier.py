@@ -103,6 +103,19 @@ def verifier_id(text: str) -> str:
     return asyncio.run(told())
 
 
+def open_beside(text: str) -> Verifier:
+    """The verifier for NAME, PATH or URL, for programs that serve: what loads a model or is a plugin's runs beside.
+
+    It opens when it is prepared, a process of its own first, and raises then as `open_verifier` does.
+    """
+    ours = text in MEASURES or text.partition(":")[0] in ("exact", "code", "schema", "judge", "http", "https")
+    if ours:
+        return open_verifier(text)
+    from outthink.verifiers.process import ProcessVerifier
+
+    return ProcessVerifier(f"{__name__}:{open_verifier.__name__}", text)
+
+
 def _exact(answer: AnswerKind | AnswerReader, keys: Mapping[str, str] | None) -> Verifier:
     """Compares the answer that a text gives with the gold answer of its problem."""
     from outthink.verifiers.checks import ExactVerifier

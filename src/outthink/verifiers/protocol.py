@@ -121,6 +121,11 @@ class Verifier(Protocol):
         return 0
 
     @offered
+    def ready(self) -> bool:
+        """Whether it can judge now: False while what it asks is away, until `prepare` has found it again."""
+        return True
+
+    @offered
     def notes(self) -> tuple[str, ...]:
         """What belongs into the receipt."""
         return ()

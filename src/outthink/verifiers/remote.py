@@ -68,6 +68,7 @@ class RemoteRewardModel(Verifier):
 
     separator: str
     parameters: int | None
+    ready: bool
 
     def __init__(
         self,
@@ -96,7 +97,8 @@ class RemoteRewardModel(Verifier):
         transport = HttpxTransport(concurrency, secure=parts.scheme == "https", proxies=not address.local)
         self._server = Server(address, api_key, transport, Timeouts(min(10.0, timeout), timeout), _Errors)
         self._format, self._kind, self._aggregation, self._api = format, kind, aggregation, api
-        self._name = model
+        self._name, self._named = model, model is not None
+        self.ready = True
         self.max_context: int | None = None
         self.separator = separator or "\n\n"
         self.parameters, self.sigmoid, self.timeout, self.concurrency = parameters, sigmoid, timeout, concurrency
@@ -149,10 +151,20 @@ class RemoteRewardModel(Verifier):
         return first + [job.result() for job in jobs]
 
     async def prepare(self) -> None:
-        """Take the first model that the server lists, unless one was named. Raises EngineError where none answers."""
-        if self._name is not None:
+        """Take the first model that the server lists, unless one was named. Raises EngineError where none answers.
+
+        A server that has failed is asked again, and may have another model by then.
+        """
+        if self._name is not None and self.ready:
             return
-        reply = await self._send("v1/models")
+        try:
+            reply = await self._send("v1/models")
+        except _NoSuchApi:
+            if not self._named:
+                raise
+            return  # it answers
+        if self._named:
+            return
         models = reply.get("data")
         first = models[0] if isinstance(models, list) and models else None
         if not isinstance(first, dict) or not isinstance(name := first.get("id"), str):
@@ -242,7 +254,12 @@ class RemoteRewardModel(Verifier):
 
     async def _send(self, path: str, body: JsonObject | None = None) -> JsonObject:
         """A JSON object. Raises EngineError for anything else."""
-        answer = await self._server.fetch(f"/{path}", body, root=True)
+        try:
+            answer = await self._server.fetch(f"/{path}", body, root=True)
+        except EngineError:
+            self.ready = False
+            raise
+        self.ready = answer.status < 500
         text = answer.content.decode("utf-8", "replace")
         if answer.status >= 300:
             line = f"{self._where}: /{path} answered {answer.status}: {_reason(text)}"
