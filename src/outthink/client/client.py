@@ -387,8 +387,11 @@ async def _answer(
     if isinstance(asked, Auto):  # a policy looks at the engine, and what is awaited is under the deadline
         first, *others = opened.sources
         pool, ahead = [source.engine.model for source in others], options.get("ahead", 4)
+        judge = opened.verifier
+        verifier = judge.id if judge is not None and judge.ready else None
         async with opened.deadline():
-            decided = await decide(request, asked, first.engine, first.read_tariff(), ahead=ahead, pool=pool)
+            tariff = first.read_tariff()
+            decided = await decide(request, asked, first.engine, tariff, ahead=ahead, pool=pool, verifier=verifier)
     if opened.late or decided is None:
         return Verdict(None, ""), asked
     session = opened.session

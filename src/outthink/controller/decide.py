@@ -145,6 +145,14 @@ def need_one_chooser(router: str, policy: Policy) -> None:
         raise BadInput("router", router, problem, "leave out the router or the policy")
 
 
+def need_same_verifier(verifier: str, policy: Policy) -> None:
+    """Refuse a policy that was calibrated with another verifier than the one that judges here. Raises BadInput."""
+    if others := sorted(policy.verifiers - {verifier}):
+        problem = f"is not what the policy {policy.id[:12]} was calibrated with ({', '.join(others)})"
+        remedy = "take that one, or calibrate again with this one (outthink calibrate --verifier)"
+        raise BadInput("verifier", verifier, problem, remedy)
+
+
 def question_of(request: Request) -> str | None:
     """What the user has asked last: the text that features are read from."""
     return next((message.text for message in reversed(request.messages) if message.role == "user"), None)
