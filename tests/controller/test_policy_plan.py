@@ -20,7 +20,7 @@ from outthink.economics.latency import DeadlineTooShort
 from outthink.economics.price import Price
 from outthink.economics.tariff import Tariff
 from outthink.engines.scripted import Completion, ScriptedEngine
-from support.policies import content, policy, regime
+from support.policies import carrying, content, policy, regime
 from support.samples import question
 
 TEXT = question(3)
@@ -261,22 +261,6 @@ def test_auto_needs_a_policy_and_a_policy_needs_auto() -> None:
 def test_the_same_seed_gives_the_same_plan_and_receipt() -> None:
     first, second = (answered(engine(), budget="tokens=900", seed=1) for _ in range(2))
     assert first.json() == second.json()
-
-
-def carrying(verifier: str) -> Policy:
-    """The usual policy with an arm that this verifier weighs the votes of."""
-    from outthink.controller.policy.rules import COEFFICIENTS
-
-    made = content()
-    (chosen,) = (arm for arm in made["tasks"][0]["arms"] if arm["n"] == 4)
-    scale = {"logprob": [0.0, 1.0], "confidence": [0.0, 1.0], "tokens": [100.0, 10.0]}
-    rule = {"kind": "linear-gain", "scale": scale, "horizon": 4, "sway": {"cut": -1.0}, "price": 0.5}
-    rule["coefficients"] = [0.0] * COEFFICIENTS
-    about = {"id": verifier, "model": "wise", "parameters": 10, "aggregation": "last", "temperature": 1.0}
-    held = chosen["held_out"] | {"verifier_tokens": 50.0}
-    arm = {**chosen, "rule": rule, "held_out": held}
-    made["tasks"][0]["verifier"] = {**about, "exponent": 1.0, "tokens": 0.5, "arm": arm}
-    return Policy.of(made)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 from outthink.controller.policy.artefact import SCHEMA, Policy
 from outthink.controller.policy.regime import Regime
+from outthink.controller.policy.rules import COEFFICIENTS
 from outthink.controller.router.text import NAMES, hand_features
 from support.samples import question
 
@@ -70,3 +71,17 @@ def content(**more: Any) -> dict[str, Any]:
 def policy(**more: Any) -> Policy:
     """The policy of this content."""
     return Policy.of(content(**more))
+
+
+def carrying(verifier: str) -> Policy:
+    """The usual policy with an arm that this verifier weighs the votes of."""
+    made = content()
+    (chosen,) = (arm for arm in made["tasks"][0]["arms"] if arm["n"] == 4)
+    scale = {"logprob": [0.0, 1.0], "confidence": [0.0, 1.0], "tokens": [100.0, 10.0]}
+    rule = {"kind": "linear-gain", "scale": scale, "horizon": 4, "sway": {"cut": -1.0}, "price": 0.5}
+    rule["coefficients"] = [0.0] * COEFFICIENTS
+    about = {"id": verifier, "model": "wise", "parameters": 10, "aggregation": "last", "temperature": 1.0}
+    held = chosen["held_out"] | {"verifier_tokens": 50.0}
+    arm = {**chosen, "rule": rule, "held_out": held}
+    made["tasks"][0]["verifier"] = {**about, "exponent": 1.0, "tokens": 0.5, "arm": arm}
+    return Policy.of(made)

@@ -23,10 +23,17 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 @contextmanager
 def announced(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process, and the first line that it writes."""
-    process = subprocess.Popen([*COMMAND, "serve", "--port", "0", *arguments], stderr=subprocess.PIPE, text=True)
-    try:
+    with starting(*arguments) as process:
         assert process.stderr is not None
         yield process, process.stderr.readline()
+
+
+@contextmanager
+def starting(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The process, which has written nothing yet."""
+    process = subprocess.Popen([*COMMAND, "serve", "--port", "0", *arguments], stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
     finally:
         process.kill()
         process.communicate(timeout=10)

@@ -34,6 +34,7 @@ _FLAGS = {
     "policy": "policy.file",
     "router": "router.file",
     "operating-point": "router.operating_point",
+    "verifier": "verifier.source",
     "host": "listen.host",
     "port": "listen.port",
     "keys": "listen.keys",
@@ -54,6 +55,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--router-map", action="append", default=[], metavar="NAME=ALIAS", help="what a model of the router is called")
     add("--operating-point", metavar="WAY=X", help="in place of the router's own, for example strong-share=0.3")
+    add("--verifier", metavar="PATH|URL", help="judges samples: a reward model's folder or hub name, or a server's URL")
     add("--host", help="address to listen on (default 127.0.0.1)")
     add("--port", help="port to listen on, 0 for any (default 8000)")
     add("--keys", metavar="MODE", help="who needs an API key: auto (default: all once there is one), required, open")
@@ -139,7 +141,7 @@ def _announce(proxy: Proxy) -> None:
     url = f"http://{host}:{proxy.port}"
     line = f"{url}/v1 serves {names} and outthink/...; dashboard: {url}/; {proxy.access}"
     print(f"outthink serve: {line}", file=sys.stderr)
-    for problem in proxy.refused:
+    for problem in (*proxy.refused, *proxy.unjudged):
         print(f"outthink serve: {problem}", file=sys.stderr)
     for backend in proxy.pool.backends:
         if backend.trouble is not None:

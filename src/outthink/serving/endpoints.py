@@ -28,6 +28,7 @@ from outthink.serving.protocols import Key, Ledger, RequestRecord, legal_id
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
+    from outthink.serving.verifier import ServedVerifier
 
 
 _LONGEST_NAME = 4096
@@ -43,8 +44,14 @@ _MODELS, _RECEIPTS, _CONTENT = "/v1/models/", "/v1/receipts/", "/content"
 class Endpoints:
     """Handlers of one proxy."""
 
-    def __init__(self, app: App, policies: Policies | None = None, router: ModelChooser | None = None) -> None:
-        self.app, self.backends = app, Backends(app, policies or Policies(), router)
+    def __init__(
+        self,
+        app: App,
+        policies: Policies | None = None,
+        router: ModelChooser | None = None,
+        verifier: ServedVerifier | None = None,
+    ) -> None:
+        self.app, self.backends = app, Backends(app, policies or Policies(), router, verifier)
         self.bodies = Bodies(app.limits, self.backends.queue_seconds)
         self.forward = Forwarder(app, self.backends)
         app.route("POST", CHAT, self.chat)
@@ -151,6 +158,8 @@ class Endpoints:
             raise Failure(503, f"the proxy is not ready: {why}", code="not_ready", retry_after=5.0)
         # Without the ledger requests that have no budget are served, without a new policy by the old one.
         problems = {"ledger": self.app.ledger.problem, "policy": self.backends.policies.problem}
+        if (verifier := self.backends.verifier) is not None:
+            problems["verifier"] = verifier.problem
         present = {name: problem for name, problem in problems.items() if problem}
         if not key.admin:  # probes have no key: addresses and paths are not for everybody
             present = dict.fromkeys(present, "cannot be used now; see the log")

@@ -40,6 +40,7 @@ from outthink.serving.ledger import open_ledger
 from outthink.serving.observe import logs, metrics, telemetry
 from outthink.serving.pool import BackendPool, BackendSettings
 from outthink.serving.pool.transport import AiohttpTransport
+from outthink.serving.verifier import ServedVerifier
 from outthink.serving.watch import Watchers
 
 _SLOTS = 8
@@ -66,6 +67,8 @@ class Proxy:
         self.guard.check_ledger(url)
         absent = marker.absent(config.ledger.named, new=config.new_ledger)
         self._ledger = open_ledger(url, config.ledger.rules(config.content), absent=absent)
+        source = config.verifier.source
+        self.verifier = None if source is None else ServedVerifier(source, self.policies.check_verifier)
         self._children: list[EmbeddedBackend | EngineServer] = []
         self._app: App | None = None
         self._opened = False
@@ -92,10 +95,12 @@ class Proxy:
         wire, watchers = AiohttpTransport(), Watchers()
         self.pool = BackendPool(wire, backends, config.pool, watchers.backend)
         self._app = app = App(self.pool, wire, self._ledger, config.limits, config.admission, watchers, self.guard)
-        Endpoints(app, self.policies, self.router)
+        Endpoints(app, self.policies, self.router, self.verifier)
+        if self.verifier is not None:
+            await self.verifier.start()
         await self.policies.start()
         dashboard.attach(app, lambda: self.policies.active)
-        metrics.attach(app, self.policies)
+        metrics.attach(app, self.policies, self.verifier)
         if (endpoint := config.telemetry.endpoint) is not None:
             provider = telemetry.provider_for(endpoint, config.telemetry.service)
             self._closing.append(watchers.add(telemetry.Telemetry(provider)).close)
@@ -112,6 +117,16 @@ class Proxy:
                 [self.pool.called(name) for name in self.pool.names()]
             )  # of one that is not there yet nothing is known
         self._closing.append(watchers.add(logs.Logs(config.logs.level, config.logs.file)).close)  # below the first line
+
+    @property
+    def unjudged(self) -> list[str]:
+        """What goes without a verifier until there is one, a line each."""
+        if self.verifier is not None:
+            problem = self.verifier.problem
+            return [] if problem is None else [f"the verifier {self.verifier.source} is not there ({problem})"]
+        carried = self.policies.verifiers.items()
+        what = "the policy {} carries the verifier {}, and none is served: its arm without one is used"
+        return [what.format(policy[:12], ", ".join(ids)) for policy, ids in carried]
 
     @property
     def access(self) -> str:
@@ -144,6 +159,8 @@ class Proxy:
                 await self._ledger.close()
         finally:
             # After the app, whose last requests they still answer.
+            if self.verifier is not None:
+                await self.verifier.stop()
             for child in self._children:
                 await child.aclose()
             for close in self._closing:

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
-from outthink.controller.decide import need_one_chooser
+from outthink.controller.decide import need_one_chooser, need_same_verifier
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan
 from outthink.controller.router.chooser import ModelChooser, RoutedChoice
@@ -33,6 +33,7 @@ from outthink.session.runner import Places
 
 if TYPE_CHECKING:
     from outthink.serving.app import App
+    from outthink.serving.verifier import ServedVerifier
 
 _log = logging.getLogger("outthink.serving")
 _EVERY = 2.0
@@ -45,8 +46,14 @@ _FRESH = 60.0
 class Backends:
     """One proxy's, for every model that its pool serves."""
 
-    def __init__(self, app: App, policies: Policies, router: ModelChooser | None = None) -> None:
-        self.router = router
+    def __init__(
+        self,
+        app: App,
+        policies: Policies,
+        router: ModelChooser | None = None,
+        verifier: ServedVerifier | None = None,
+    ) -> None:
+        self.router, self.verifier = router, verifier
         policies.router = None if router is None else router.predictor.id[:12]
         self.pool, self.wire, self.limits, self.policies = app.pool, app.wire, app.limits, policies
         self.tariffs = Tariffs(app.pool)
@@ -211,6 +218,7 @@ class Policies:
         self._problems: dict[str, str] = {}
         self.router: str | None = None
         """Who chooses the model of a request, which no policy may do too."""
+        self._verifier: str | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -222,6 +230,17 @@ class Policies:
     def candidate(self) -> Policy | None:
         """The policy that is tried."""
         return self._loaded.get("candidate")
+
+    def check_verifier(self, id: str) -> None:
+        """Refuse a verifier, or later a policy, where one was calibrated with another. Raises BadInput."""
+        for policy in self._loaded.values():
+            need_same_verifier(id, policy)
+        self._verifier = id
+
+    @property
+    def verifiers(self) -> dict[str, list[str]]:
+        """Ids of the verifiers that the policies carry, by policy."""
+        return {policy.id: sorted(policy.verifiers) for policy in self._loaded.values() if policy.verifiers}
 
     @property
     def models(self) -> set[str]:
@@ -265,6 +284,8 @@ class Policies:
                 loaded = await asyncio.to_thread(Policy.load, path)
                 if self.router is not None:
                     need_one_chooser(self.router, loaded)
+                if self._verifier is not None:
+                    need_same_verifier(self._verifier, loaded)
             except (BadInput, RecursionError) as error:
                 self._problems[name] = f"{error}; {self._loaded[name].id} stays"
                 _log.error("the %s policy was not read again: %s", name, error)

@@ -7,6 +7,7 @@ leaves. Does not know how a strategy is run, or how a reply is laid out.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from outthink.serving.chat.run import StrategyRun
 from outthink.serving.failure import Failure, failure_of
 from outthink.serving.pool.transport import paced
 from outthink.serving.protocols import Idempotency, Key
+from outthink.session.judging import RATIO
 from outthink.strategies import Spec, strategies
 
 if TYPE_CHECKING:
@@ -187,6 +189,8 @@ class _Exchange:
         # Each sample reads the prompt, which has no more tokens than the request has bytes.
         prompt = len(self.content) if question.bounds.prompt is None else question.bounds.prompt
         bound = self.run.plan.n * (prompt + question.request.sampling.max_tokens)
+        if (judge := self.run.judge) is not None and judge.parameters != 0:  # it reads each sample and its question
+            bound += math.ceil(RATIO * bound)
         tokens = min(bound, question.request.budget.tokens or bound)
         usd = self.run.usd_bound(tokens)
         if question.request.budget.usd is not None:

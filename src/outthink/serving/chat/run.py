@@ -21,6 +21,7 @@ from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import Budget, Request
+from outthink.economics.tariff import Tariff
 from outthink.http.fields import JsonDict
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.accounting import Account
@@ -36,6 +37,7 @@ from outthink.serving.pool.pooled import CallRefused, EncodedChat, PooledTranspo
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
 from outthink.strategies import Spec, Traits
+from outthink.verifiers.protocol import Verifier
 
 if TYPE_CHECKING:
     from outthink.serving.chat.backends import Backends
@@ -85,6 +87,9 @@ class StrategyRun:
         self._began = time.monotonic()
         self.session: Session | None = None
         self.plan: Spec | Plan
+        self.judge: Verifier | None = None
+        """The proxy's own verifier, where this is judged and names no other."""
+        self._unjudged = False
         self.question, spec = fitted(question, options.strategy, backends.limits, options.where)
         self._spec = spec
         self.votes: VoteProgress
@@ -100,8 +105,12 @@ class StrategyRun:
         self.plan = spec if spec is not None else await self._planned()
         for name in self._further:
             self.backends.check_budget(name, request.budget)
-        needs = isinstance(self.plan, Spec) and self.plan.strategy.needs_verifier
-        if needs and self.options.verifier is None:
+        if spec is None or not spec.judges or self.options.verifier is not None:
+            return
+        served = self.backends.verifier
+        if served is not None:
+            self.judge, self._unjudged = served.verifier, served.at_hand is None
+        elif spec.strategy.needs_verifier:
             raise BadInput("outthink.verifier", None, f"is missing, and {self.name} needs one", "name a verifier")
 
     def forget(self) -> None:
@@ -143,12 +152,12 @@ class StrategyRun:
             self.engine.sharing = self.backends.call_sharing(self.model)
         n = self.plan.n if plain and self.question.choices == 1 else None
         self.votes = VoteProgress(n, self._enough, self._watchers, self._request_id)
-        judge = None
+        judge = self.judge
         if self.options.verifier is not None:
             asked = self._engine(self.model, plain=True)
             judge = open_verifier(self.options.verifier, answer=request.answer, engine=asked)
-            if isinstance(self.plan, Spec):
-                need_fitting(self.plan, judge)
+        if isinstance(self.plan, Spec):
+            need_fitting(self.plan, judge)
         options = SessionOptions(observer=self.votes, verifier=judge)
         opened = open_session(
             self._sources(), budget=request.budget, seed=request.seed, began=self._began, options=options
@@ -170,8 +179,17 @@ class StrategyRun:
             return await opened.run(deciding())
         finally:
             self.votes.end()
+            self._count_unjudged()
             for note in self.engine.notes:
                 session.note(note)
+
+    def _count_unjudged(self) -> None:
+        """Count a request that wanted the proxy's verifier and was not judged by it, or not to its end."""
+        failed = self.judge is not None and any(
+            entry.role == "verifier" and entry.status == "failed" for entry in self.receipt().entries
+        )
+        if self.backends.verifier is not None and (self._unjudged or failed):
+            self.backends.verifier.without += 1
 
     def sample(self, text: str) -> RawChoice | None:
         """The sample that a text belongs to, None for a text that a strategy has put together."""
@@ -290,6 +308,9 @@ class StrategyRun:
         assert policy is not None
         others = [name for name in self._names if name != self.model]
         situation = await situation_of(request, self.engine, self.backends.tariffs.bound(self.model), pool=others)
+        if policy.verifiers and self.options.verifier is None:
+            self.judge = self._at_hand(request.budget)
+            situation = replace(situation, verifier=None if self.judge is None else self.judge.id)
         effort = request.sampling.reasoning_effort
         if effort is not None:
             return self._by_effort(policy, effort, situation)
@@ -297,6 +318,21 @@ class StrategyRun:
         if self._chosen.shadow is not None:
             self._compare(plan, self._chosen.shadow, request, situation)
         return plan
+
+    def _at_hand(self, budget: Budget) -> Verifier | None:
+        """The proxy's verifier for a policy that carries one; None while it is away, or where its price is unknown."""
+        if (served := self.backends.verifier) is None:
+            return None
+        self._unjudged = served.at_hand is None
+        if (verifier := served.at_hand) is None or verifier.parameters == 0:
+            return verifier
+        tariff = Tariff.of(verifier.model)
+        bounds = (budget.usd, tariff.usd_bound(1, 1)), (budget.joules, tariff.joules_bound(1, 1))
+        if any(ceiling is not None and bound is None for ceiling, bound in bounds):
+            note = f"what the verifier {verifier.id} costs in the budget's currency is unknown, so it does not judge"
+            self.question = replace(self.question, notes=(*self.question.notes, note))
+            return None
+        return verifier
 
     def _compare(self, active: Plan, policy: Policy, request: Request, situation: Situation) -> None:
         """Note what the shadow policy would do: nothing is spent on it, and its failures stay its own."""

@@ -20,6 +20,7 @@ from outthink.core.errors import OutthinkError, Unsupported
 from outthink.core.plugins import install_hint, load, missing
 from outthink.engines.embedded import find_model, read_gguf
 from outthink.http.errors import masked_url
+from outthink.serving.chat.backends import Policies
 from outthink.serving.config.config import Config
 from outthink.serving.config.sections import BackendConfig
 from outthink.serving.guard import Guard
@@ -28,6 +29,7 @@ from outthink.serving.ledger.sqlite import SqliteDatabase
 from outthink.serving.pool import BackendPool
 from outthink.serving.pool.transport import AiohttpTransport
 from outthink.serving.protocols import LedgerDown
+from outthink.serving.verifier import ServedVerifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ async def check(config: Config) -> AsyncIterator[ConfigFinding]:
         yield _found("shadow policy", lambda: _policy(config.policy.shadow))
     if config.router.file is not None:
         yield _found("router", lambda: _router(config))
+    if config.verifier.source is not None:
+        yield await _verifier(config)
     yield await _ledger(config)
     for finding in (*_watching(config), *_plugins()):
         yield finding
@@ -114,6 +118,23 @@ def _router(config: Config) -> str:
     chooser = read_router(config.router.file, names, config.router.operating_point, policies=policies)
     assert chooser is not None
     return f"{chooser.predictor.id[:12]} among {', '.join(chooser.names.values())}"
+
+
+async def _verifier(config: Config) -> ConfigFinding:
+    """It is opened as a start would, and closed again."""
+    source = str(config.verifier.source)
+    what = f"verifier {source}"
+    try:
+        policies = Policies(config.policy.file, config.policy.shadow)
+        served = ServedVerifier(source, policies.check_verifier)
+        try:
+            await served.start()
+            problem = served.problem
+        finally:
+            await served.stop()
+    except OutthinkError as error:
+        return ConfigFinding(what, False, str(error).removeprefix("verifier: "))
+    return ConfigFinding(what, problem is None, problem or f"{served.verifier.id} judges")
 
 
 def _watching(config: Config) -> Iterator[ConfigFinding]:

@@ -32,6 +32,7 @@ from outthink.serving.config.sections import (
     Setting,
     Store,
     TelemetryConfig,
+    VerifierConfig,
     build,
     keys_of,
     unknown,
@@ -44,7 +45,7 @@ PREFIX = "OUTTHINK_SERVE_"
 FILE = PREFIX + "CONFIG"
 _NOT_OURS = ("SERVICE_", "PORT")
 """Kubernetes sets such variables for every service; one called outthink-serve would look like ours."""
-_SHORT = {"LEDGER": "LEDGER_URL", "POLICY": "POLICY_FILE", "KEYS": "LISTEN_KEYS"}
+_SHORT = {"LEDGER": "LEDGER_URL", "POLICY": "POLICY_FILE", "KEYS": "LISTEN_KEYS", "VERIFIER": "VERIFIER_SOURCE"}
 Table = dict[str, dict[str, Setting]]
 
 
@@ -61,10 +62,16 @@ def from_file(configuration: Configuration) -> tuple[Table, Table]:
         elif name not in SECTIONS:
             where = file if configuration.former else f"{file}: serve"
             raise unknown(where, name, [*SECTIONS, "backends"], "is no section")
+        elif name == "verifier" and isinstance(table, str):
+            tables_read[name] = {"source": Setting(table, f"{file}: {place}", "file")}
         elif not isinstance(table, dict):
             raise BadInput(f"{file}: {place}", table, "is no section", f"write [{place}] above its keys")
         else:
             tables_read[name] = _table(configuration, place, table, SECTIONS[name])
+    # It may be a name, an address or a folder; a folder is the file's neighbour, like every other path in it.
+    source = tables_read.get("verifier", {}).get("source")
+    if source is not None and (folder := configuration.folder / str(source.value)).is_dir():
+        tables_read["verifier"]["source"] = replace(source, value=str(folder))
     return tables_read, backends
 
 
@@ -149,6 +156,7 @@ class Config:
     ledger: Store = field(default_factory=Store)
     policy: PolicyFile = field(default_factory=PolicyFile)
     router: RouterFile = field(default_factory=RouterFile)
+    verifier: VerifierConfig = field(default_factory=VerifierConfig)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     limits: Limits = field(default_factory=Limits)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)

@@ -249,6 +249,21 @@ class RouterFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierConfig:
+    """What judges samples for strategies and policies; `verifier = "..."` under [serve] says the same.
+
+    Args:
+        source: a reward model's folder or hub name, its server's URL, or a plugin's NAME:REST; left out, none.
+    """
+
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.source is not None and masked_url(self.source) != self.source:
+            raise BadInput("source", masked_url(self.source), "holds a secret", "name a server that wants none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryConfig:
     """Traces and metrics.
 

@@ -29,6 +29,7 @@ from outthink.serving.app import METRICS, App
 from outthink.serving.chat.backends import Policies
 from outthink.serving.failure import check_admin
 from outthink.serving.protocols import AdmittedRequest, Key, RequestRecord
+from outthink.serving.verifier import ServedVerifier
 from outthink.serving.watch import Watcher
 from outthink.strategies import strategies
 
@@ -47,8 +48,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class Metrics(Watcher):
     """A watcher that counts, and a Prometheus collector of what the parts tell when somebody looks."""
 
-    def __init__(self, app: App, policies: Policies) -> None:
-        self._app, self._policies, self._running = app, policies, 0
+    def __init__(self, app: App, policies: Policies, verifier: ServedVerifier | None = None) -> None:
+        self._app, self._policies, self._verifier, self._running = app, policies, verifier, 0
         self.registry = CollectorRegistry()
         counter = partial(Counter, namespace="outthink", registry=self.registry)
         histogram = partial(Histogram, namespace="outthink", registry=self.registry)
@@ -121,6 +122,11 @@ class Metrics(Watcher):
             ("ledger_ok", "0 while records cannot reach the database.", app.ledger.problem is None),
         ):
             yield GaugeMetricFamily(f"outthink_{name}", about, value=value)
+        if (verifier := self._verifier) is not None:
+            about = "Whether the verifier is at hand."
+            yield GaugeMetricFamily("outthink_verifier_up", about, value=verifier.at_hand is not None)
+            about = "Requests that would have been judged, and went without the verifier."
+            yield CounterMetricFamily("outthink_without_verifier", about, value=verifier.without)
         health = GaugeMetricFamily("outthink_backend_up", "Whether a backend is healthy.", labels=("url",))
         for url, healthy in app.pool.health():
             health.add_metric((url,), healthy)
@@ -135,9 +141,9 @@ class Metrics(Watcher):
         return web.Response(body=body, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-def attach(app: App, policies: Policies) -> Metrics:
+def attach(app: App, policies: Policies, verifier: ServedVerifier | None = None) -> Metrics:
     """Count from now on, and answer /metrics."""
-    metrics = Metrics(app, policies)
+    metrics = Metrics(app, policies, verifier)
     app.watchers.add(metrics)
     app.route("GET", METRICS, metrics.handle)
     return metrics
