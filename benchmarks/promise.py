@@ -37,7 +37,7 @@ from outthink.evaluation.calibration.votes import Table as Samples
 from outthink.evaluation.calibration.votes import deal_one
 from pooled import POOLED, replay_pool
 from promise_more import needs_verifier, replayed, two_models, uses_both, with_verifier
-from promised import Calibrations, Judged, diagram, guarded_row, spread
+from promised import Calibrations, TestedMatrix, diagram, guarded_row, spread
 
 DEPTH, MARGIN, RISK, FOLDS = 32, 0.005, 0.1, 5
 ALLOWED = LossLimit(MARGIN, RISK, f"self-consistency@{DEPTH}")
@@ -59,13 +59,13 @@ def rung_of(samples: Samples) -> Rung:
     return Rung(samples, DEPTH, ALLOWED, folds=FOLDS, seed=0)
 
 
-def judged_matrix(recorded: Traces) -> Judged:
+def judged_matrix(recorded: Traces) -> TestedMatrix:
     """Losses and costs of all candidates; prompts are part of what decides, generated tokens are what is shown."""
     samples = deal_one(recorded, orders=orders_for(len(recorded.problems)), depth=DEPTH)
     everyone = np.ones(len(samples.names), dtype=bool)
     matrix = rung_of(samples).matrix(everyone)
     unprompted = replace(samples, models=tuple(replace(one, prompt=0.0 * one.prompt) for one in samples.models))
-    return Judged(matrix, reference_of(matrix), rung_of(unprompted).matrix(everyone).costs, ALLOWED)
+    return TestedMatrix(matrix, reference_of(matrix), rung_of(unprompted).matrix(everyone).costs, ALLOWED)
 
 
 def of_kind(*kinds: str) -> Callable[[Any], bool]:
@@ -73,7 +73,7 @@ def of_kind(*kinds: str) -> Callable[[Any], bool]:
     return lambda arm: arm.kind in kinds
 
 
-def constant(whole: Judged) -> dict[str, Any]:
+def constant(whole: TestedMatrix) -> dict[str, Any]:
     """Adaptive-consistency at one threshold, which nothing has chosen."""
     place = next(
         k for k, arm in enumerate(whole.matrix.arms) if isinstance(arm, Adaptive) and arm.threshold == CONSTANT

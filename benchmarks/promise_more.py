@@ -26,7 +26,7 @@ from outthink.evaluation.calibration.votes import deal, deal_one
 from outthink.evaluation.dataset import open_source
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
-from promised import Judged
+from promised import TestedMatrix
 
 _SEEDS = 3
 
@@ -48,13 +48,13 @@ def scored(path: Path, name: str, recorded: Traces | None = None) -> Traces:
     return replace(recorded, problems=problems, scoring=scoring)
 
 
-def with_verifier(path: Path, name: str, allowed: LossLimit, depth: int, folds: int) -> Judged:
+def with_verifier(path: Path, name: str, allowed: LossLimit, depth: int, folds: int) -> TestedMatrix:
     """All rules, with and without the verifier's scores, in FLOPs."""
     traces = scored(path, name)
     table = deal_one(traces, orders=orders_for(len(traces.problems)), depth=depth, by="flops")
     rung = Rung(table, depth, allowed, folds=folds, seed=0, judged=scored_votes(table, traces))
     matrix = rung.matrix(np.ones(len(table.names), dtype=bool), judged=True)
-    return Judged(matrix, reference_of(matrix), matrix.costs, allowed)
+    return TestedMatrix(matrix, reference_of(matrix), matrix.costs, allowed)
 
 
 def needs_verifier(arm: Any) -> bool:
@@ -83,7 +83,7 @@ def replayed(path: Path, name: str, ahead: int) -> dict[str, Any]:
     }
 
 
-def two_models(weak: Path, strong: Path, allowed: LossLimit, depth: int, folds: int) -> Judged:
+def two_models(weak: Path, strong: Path, allowed: LossLimit, depth: int, folds: int) -> TestedMatrix:
     """The larger model's own rules and cascades from the smaller one before it, in FLOPs."""
     large = load(strong)
     small = load(weak).take(list(large.problems))
@@ -94,7 +94,7 @@ def two_models(weak: Path, strong: Path, allowed: LossLimit, depth: int, folds: 
     settings = CascadeSettings(target=depth, depth=depth, caps=caps, margin=allowed.margin, risk=allowed.risk)
     cascades = Fitter(deal([small, large], orders=orders, depth=depth), settings).both
     both: LossMatrix[Any] = LossMatrix.joined([alone, cascades])
-    return Judged(both, reference_of(alone), both.costs, allowed)
+    return TestedMatrix(both, reference_of(alone), both.costs, allowed)
 
 
 def uses_both(arm: Any) -> bool:

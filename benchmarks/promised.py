@@ -26,7 +26,7 @@ _Z = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class TestedMatrix:
     """A matrix, what is to be matched in it, and what every arm costs in the currency that is reported.
 
     Args:
@@ -44,11 +44,11 @@ class Judged:
         """The guarded choice on all problems."""
         return GuardedChoice(self.matrix, self.allowed, self.reference)
 
-    def only(self, wanted: Callable[[Any], bool]) -> Judged:
+    def only(self, wanted: Callable[[Any], bool]) -> TestedMatrix:
         """Some of the arms, and what is to be matched."""
         arms = self.matrix.arms
         kept = [place for place, arm in enumerate(arms) if place == self.reference or wanted(arm)]
-        return Judged(self.matrix.only(kept), kept.index(self.reference), self.shown[kept], self.allowed)
+        return TestedMatrix(self.matrix.only(kept), kept.index(self.reference), self.shown[kept], self.allowed)
 
 
 def wilson(share: float, trials: int) -> tuple[float, float]:
@@ -61,7 +61,7 @@ def wilson(share: float, trials: int) -> tuple[float, float]:
 class Calibrations:
     """Fresh bootstrap calibrations of one matrix, whatever chooses on them."""
 
-    def __init__(self, judged: Judged, trials: int = FRESH, seed: int = _SEED) -> None:
+    def __init__(self, judged: TestedMatrix, trials: int = FRESH, seed: int = _SEED) -> None:
         self.judged = judged
         matrix = judged.matrix
         table = np.concatenate([matrix.losses, matrix.losses**2, matrix.costs])
@@ -91,7 +91,7 @@ class Calibrations:
         return found | {"loss": float(losses.mean()), "itself": float((chosen == judged.reference).mean())}
 
 
-def guarded_row(judged: Judged, name: str) -> dict[str, Any]:
+def guarded_row(judged: TestedMatrix, name: str) -> dict[str, Any]:
     """The guarded choice at its own level."""
     place, promise = judged.choice.promise()
     level = promise.level
@@ -111,7 +111,7 @@ def guarded_row(judged: Judged, name: str) -> dict[str, Any]:
     }
 
 
-def share_interval(judged: Judged, level: float | None) -> tuple[float, float]:
+def share_interval(judged: TestedMatrix, level: float | None) -> tuple[float, float]:
     """95 % interval of the mean share, over problems and fits: each resample of the problems stands for another
     population, from which calibrations are resampled in turn."""
     if level is None:
@@ -122,7 +122,7 @@ def share_interval(judged: Judged, level: float | None) -> tuple[float, float]:
         drawn = rng.integers(problems, size=problems)
         matrix = judged.matrix
         part = LossMatrix(matrix.arms, matrix.problems, matrix.losses[:, drawn], matrix.costs[:, drawn])
-        world = Judged(part, judged.reference, judged.shown[:, drawn], judged.allowed)
+        world = TestedMatrix(part, judged.reference, judged.shown[:, drawn], judged.allowed)
         found = Calibrations(world, _INNER, seed=outer)
         shown = world.shown.mean(axis=1)
         means.append(float((shown[found.guarded(level)] / shown[world.reference]).mean()))
@@ -130,7 +130,7 @@ def share_interval(judged: Judged, level: float | None) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def diagram(judged: Judged) -> list[dict[str, Any]]:
+def diagram(judged: TestedMatrix) -> list[dict[str, Any]]:
     """Nominal against realised: of each level of the bound, how often calibrations keep the margin, at what cost."""
     calibrations = Calibrations(judged)
     rows = [{"way": "point choice", "level": 0.5, **calibrations.row(calibrations.lucky())}]
