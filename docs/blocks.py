@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+import promise_tables
 import tables
 import verifier_tables
 from outthink.cli.ask import print_receipt
@@ -48,7 +49,7 @@ def block(name: str) -> str:
         "met": lambda: met(argument.split(":")),
         "compared": lambda: tables.compared(argument),
         "prm": lambda: getattr(verifier_tables, argument)(),
-        "saved": lambda: tables.saved(argument),
+        "promise": lambda: promise_tables.table(argument),
         "verifiers": lambda: getattr(verifier_tables, argument)(),
         "verbs": verbs,
         "summary": summary,
@@ -65,7 +66,10 @@ def assets() -> dict[str, str]:
     rows, _ = demo()
     problems = rows[0]["problems"]
     subtitle = f"{problems} problems, two small models, {rows[0]['seeds']} random orders, every sample recorded"
-    return {"docs/assets/demo.svg": draw(rows, title="What accuracy costs", subtitle=subtitle) + "\n"}
+    return {
+        "docs/assets/demo.svg": draw(rows, title="What accuracy costs", subtitle=subtitle) + "\n",
+        "docs/assets/promise.svg": promise_tables.diagram() + "\n",
+    }
 
 
 @cache
@@ -155,7 +159,10 @@ def missed(name: str) -> str:
     """How many targets a benchmark has, and those that it missed, with what it found."""
     head, rule, *rows = targets(name).splitlines()
     short = [row for row in rows if re.search(r"missed[^|]*\|$", row)]
-    told = f"{len(rows) - len(short)} of {len(rows)} targets were met"
+    near = sum(row.endswith(", consistent |") for row in rows)
+    told = f"{len(rows) - len(short) - near} of {len(rows)} targets were met"
+    if near:  # met needs the whole interval on the right side of the limit
+        told += f", {near} are consistent with what was measured"
     return f"{told}." if not short else "\n".join([f"{told}. The others:", "", head, rule, *short])
 
 

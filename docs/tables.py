@@ -47,34 +47,6 @@ def compared(argument: str) -> str:
     return "\n".join(lines)
 
 
-SAVED = {
-    "adaptive-consistency": "adaptive-consistency",
-    "esc": "esc",
-    "what calibrate ships": "**calibrated policy**",
-    "oracle, no more accurate": "oracle",
-}
-
-
-def saved(name: str) -> str:
-    """Share of self-consistency@32's tokens that its accuracy costs, a column for each way, in few words."""
-    rows: list[Row] = _read(name)["compared"]
-    sets = list(dict.fromkeys(row["set"] for row in rows))
-    lines = [f"| tokens for the accuracy of self-consistency@32 | {' | '.join(sets)} |", "|---|" + "--:|" * len(sets)]
-    for way, shown in SAVED.items():
-        found = {row["set"]: row for row in rows if row["way"] == way}
-        cells = [f"{found[one]['ratio']:.2f}" for one in sets]
-        lines.append(f"| {shown} | {' | '.join(cells)} |")
-        if shown.startswith("**"):
-            points = [_signed(found[one]["difference"]) for one in sets]
-            lines.append(f"| its points lost or won | {' | '.join(points)} |")
-    margin = 100 * _read(name)["settings"]["margin"]
-    shipped = (row for row in rows if row["way"] == "what calibrate ships")
-    over = [row["set"] for row in shipped if float(row["difference"].split()[0]) < -margin]
-    if over:
-        lines += ["", f"The goal was to lose {margin:g} points at most: missed on {', '.join(over)}."]
-    return "\n".join(lines)
-
-
 def _read(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return found

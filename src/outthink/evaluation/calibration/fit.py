@@ -205,7 +205,8 @@ def _judged(rung: Rung, held: Sequence[Mask], parts: Sequence[tuple[str, ...]]) 
     own, _ = GuardedChoice(alone, rung.allowed, reference).promise()
     shares = f"{costs[place] / costs[reference]:.2f} of the cost of {rung.allowed.against}"
     without = f"{alone.costs[own].mean() / costs[reference]:.2f} without it"
-    if judging_of(matrix.arms[place]) is None:
+    # Of more arms the luckiest is luckier, so the level may be stricter: then a verifier can cost more than it saves.
+    if judging_of(matrix.arms[place]) is None or costs[place] >= alone.costs[own].mean():
         return None, f"the verifier does not pay here and is left out ({without})"
     folds = [(names, {rung.n: rung.choose(~mask, judged=True)[0]}) for names, mask in zip(parts, held, strict=True)]
     fitted = FittedRules({rung.n: matrix.arms[place]}, folds, {rung.n: promise})
