@@ -15,28 +15,21 @@ from hypothesis import strategies as st
 from outthink.controller.policy.rules import rule_from_json
 from outthink.core.errors import BadInput
 from outthink.core.sample import ConfidenceTrace, Sample
-from outthink.engines.traces import Traces, load
 from outthink.evaluation.calibration.competing import FEW, PRICES, THRESHOLDS, CompetingRules, RuleOutcome
 from outthink.evaluation.calibration.counts import VoteCounts
 from outthink.evaluation.calibration.losses import Mask
-from outthink.evaluation.calibration.votes import SWAYS, Table, deal_one
+from outthink.evaluation.calibration.votes import SWAYS, Table
 from outthink.strategies import Votes
 from outthink.strategies.voting import Rule
 from stopping import in_orders
-from support.recorded import DEMO, needs_demo
+from support.recorded import demo_table, demo_traces, needs_demo
 
 pytestmark = needs_demo
 ORDERS, DEPTH = 2, 12
 
 
-@cache
-def traces() -> Traces:
-    return load(DEMO / "qwen2.5-coder-1.5b-instruct-q4--demo.parquet")
-
-
-@cache
 def table() -> Table:
-    return deal_one(traces(), orders=ORDERS, depth=DEPTH)
+    return demo_table(ORDERS, DEPTH)
 
 
 @cache
@@ -51,7 +44,7 @@ def some(share: int, of: int) -> Mask:
 
 def fed(rule: Rule, name: str, order: int) -> tuple[bool, int]:
     """Whether a rule is right on one problem, and after how many samples it stops."""
-    problem = traces().problems[name]
+    problem = demo_traces().problems[name]
     count = 0
     for sample in in_orders(problem, ORDERS)[order][:DEPTH]:
         count += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from outthink.controller.policy.judging import Judging, log_odds
 from outthink.controller.policy.rules import Sway, VoteShape
 from outthink.core.sample import ConfidenceTrace, Sample
-from outthink.engines.traces import ReplayEngine, Traces, load
+from outthink.engines.traces import ReplayEngine
 from outthink.evaluation.calibration.losses import Array, Mask
 from outthink.evaluation.calibration.votes import (
     EQUAL,
@@ -22,27 +21,20 @@ from outthink.evaluation.calibration.votes import (
     Table,
     after,
     certainty,
-    deal_one,
     reached,
     walk,
 )
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
 from stopping import Spent, Sweep, at_random, held_out, nested_gains, oracle
-from support.recorded import DEMO, needs_demo
+from support.recorded import demo_table, demo_traces, needs_demo
 
 pytestmark = needs_demo
 ORDERS, DEPTH = 2, 16
 
 
-@cache
-def traces() -> Traces:
-    return load(DEMO / "qwen2.5-coder-1.5b-instruct-q4--demo.parquet")
-
-
-@cache
 def table() -> Table:
-    return deal_one(traces(), orders=ORDERS, depth=DEPTH)
+    return demo_table(ORDERS, DEPTH)
 
 
 def spent() -> Spent:
@@ -83,7 +75,7 @@ def test_equal_votes_are_as_sure_as_adaptive_consistency() -> None:
     stop = reached(certainty(plain), 0.95)
     cost = after(table().models[0].spent(), stop)
     spec = Spec.parse(f"adaptive-consistency:n={DEPTH}")
-    run = rerun(ReplayEngine(traces()), [spec], list(table().names), ORDERS, 1)[0].values
+    run = rerun(ReplayEngine(demo_traces()), [spec], list(table().names), ORDERS, 1)[0].values
     row = dict(zip(MEASURES, run, strict=True))
     assert after(plain.right, stop).mean(axis=1).tolist() == row["accuracy"].tolist()
     prompts = row["tokens"] + row["prompt_tokens"]

@@ -22,7 +22,7 @@ from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
 from outthink.economics.price import Price
 from outthink.engines.protocol import Speed
-from outthink.engines.traces import load
+from outthink.engines.traces import Traces, load
 from outthink.evaluation.calibration.cascade import Offer, offers
 from outthink.evaluation.calibration.contenders import AutoContender, fit_source, held_out, lineup
 from outthink.evaluation.calibration.fit import FittedRules
@@ -187,12 +187,7 @@ def _task(
         "model": traces.model,
         "dataset": traces.dataset,
         "answer": source.answer,
-        "traces": {
-            "file": traces.path.name,
-            "fingerprint": fingerprint(traces),
-            "samples": traces.depth,
-            "answers": "as recorded",
-        },
+        "traces": _made_of(traces),
         "chosen": chosen,
         "promise": None if promise is None else promise.json(),
         "frontier": _frontier(fitted, recipe.target),
@@ -215,6 +210,16 @@ def _task(
         "problems": sorted(source.problem_marks.values()),
         "questions": sorted(source.question_marks.values()),
         "notes": notes,
+    }
+
+
+def _made_of(traces: Traces) -> JsonObject:
+    """Which samples a task was fitted on."""
+    return {
+        "file": traces.path.name,
+        "fingerprint": fingerprint(traces),
+        "samples": traces.depth,
+        "answers": "as recorded",
     }
 
 

@@ -44,7 +44,8 @@ def with_scores(traces: Traces, verifier: str, problems: Path | None) -> Traces:
         return traces
     read = sum((s.tokens or 0) + (s.prompt_tokens or 0) for p in traces.problems.values() for s in p.samples)
     here = "carries no scores" if traces.verifier is None else f"carries the scores of {traces.verifier}"
-    command = f"outthink verify {traces.path} --verifier {verifier} --out SCORED.parquet"
+    # The scored file keeps its name, from which the model's is read.
+    command = f"outthink verify {traces.path} --verifier {verifier} --out scored/{traces.path.name}"
     raise BadInput("traces", str(traces.path), f"{here}, not those of {wanted}", f"{command} (about {read:,} tokens)")
 
 
