@@ -18,7 +18,7 @@ from outthink.engines.recorded import Recorded
 from outthink.engines.traces import ReplayEngine, Scoring, Traces, load
 from outthink.evaluation.calibration.cascade import CascadeChoice, CascadeSettings, Fitter
 from outthink.evaluation.calibration.contenders import fit_source, lineup
-from outthink.evaluation.calibration.fit import Rung, judging_of, orders_for, reference_of
+from outthink.evaluation.calibration.fit import Rung, orders_for, reference_of
 from outthink.evaluation.calibration.losses import LossLimit, LossMatrix
 from outthink.evaluation.calibration.scored_votes import scored_votes
 from outthink.evaluation.calibration.target import Target
@@ -59,7 +59,7 @@ def with_verifier(path: Path, name: str, allowed: LossLimit, depth: int, folds: 
 
 def needs_verifier(arm: Any) -> bool:
     """Whether a verifier's scores weigh its votes."""
-    return judging_of(arm) is not None
+    return bool(arm.judges)
 
 
 def replayed(path: Path, name: str, ahead: int) -> dict[str, Any]:

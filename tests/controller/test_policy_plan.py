@@ -266,7 +266,7 @@ def test_the_same_seed_gives_the_same_plan_and_receipt() -> None:
 @pytest.mark.parametrize(
     ("at_hand", "name", "flag"),
     [
-        ("wise-1", "linear-gain@4", None),
+        ("wise-1", "linear-gain@4+verifier", None),
         (None, "fixed@4", "the verifier wise-1 is left out: none is at hand"),
         ("other-2", "fixed@4", "the verifier wise-1 is left out: other-2 is at hand"),
     ],
@@ -284,6 +284,6 @@ def test_the_judged_arm_needs_its_own_verifier(at_hand: str | None, name: str, f
 def test_what_judging_takes_counts_against_a_budget() -> None:
     made = carrying("wise-1")
     usage = {option.arm.name: option.usage["tokens"] for option in planned(made=made, verifier="wise-1").options}
-    assert usage["linear-gain@4"] == (usage["fixed@4"] or 0) + 50
+    assert usage["linear-gain@4+verifier"] == (usage["fixed@4"] or 0) + 50
     assert planned(Budget(tokens=529), made=made, verifier="wise-1").name == "fixed@4"
-    assert planned(Budget(tokens=530), made=made, verifier="wise-1").name == "linear-gain@4"
+    assert planned(Budget(tokens=530), made=made, verifier="wise-1").name == "linear-gain@4+verifier"

@@ -202,7 +202,7 @@ def test_a_policy_hears_which_verifier_is_at_hand(
             receipt = got.json["outthink"]["receipt"]
             missed = [note for note in notes if "is left out: none is at hand" in note]
             assert len(missed) == (at_hand is None)
-            assert receipt["strategy"] == f"auto ({'fixed' if at_hand is None else 'linear-gain'}@4)"
+            assert receipt["strategy"] == f"auto ({'fixed@4' if at_hand is None else 'linear-gain@4+verifier'})"
             judges = {entry["model"] for entry in receipt["entries"] if entry["role"] == "verifier"}
             assert judges == (set() if at_hand is None else {"scripted"})
             return at_hand

@@ -38,6 +38,11 @@ class StageRule(Protocol):
         return ()
 
     @property
+    def judges(self) -> bool:
+        """Whether a verifier's scores weigh its votes."""
+        return False
+
+    @property
     def carries(self) -> bool:
         """Whether its rule on one request has `carry(sample, weight)`: votes of earlier stages count in it."""
         return False

@@ -110,8 +110,8 @@ class PolicyArm:
 
     @property
     def name(self) -> str:
-        """Kind and size, as in `learned@32`."""
-        return f"{self.rule.kind}@{self.n}"
+        """Kind and size, as in `linear-gain@32`, with `+verifier` where one weighs its votes."""
+        return f"{self.rule.kind}@{self.n}{'+verifier' if self.rule.judges else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -304,6 +304,11 @@ class LinearGain(PlainRule):
         if len(self.coefficients) != COEFFICIENTS:
             raise BadInput("coefficients", len(self.coefficients), f"are not {COEFFICIENTS} numbers", AGAIN)
 
+    @property
+    def judges(self) -> bool:
+        """Whether a verifier's scores weigh its votes."""
+        return self.judging is not None
+
     def gain(self, shape: VoteShape) -> float:
         """Chance that drawing on to the horizon puts a wrong leader right, by the regression: about 0 to 1."""
         terms = shape.terms()

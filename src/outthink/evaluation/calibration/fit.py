@@ -16,7 +16,7 @@ import numpy as np
 from outthink.controller.cascade import StageRule
 from outthink.controller.policy.judging import Judging
 from outthink.controller.policy.promise import Promise
-from outthink.controller.policy.rules import Fixed, LinearGain, Sway
+from outthink.controller.policy.rules import Fixed, Sway
 from outthink.engines.traces import Traces
 from outthink.evaluation.calibration.competing import FEW, LEAST, CompetingRules, RuleOutcome
 from outthink.evaluation.calibration.losses import GuardedChoice, LossLimit, LossMatrix, Mask
@@ -93,7 +93,7 @@ class Rung:
     def _matrix(self, candidates: Iterable[RuleOutcome], problems: Mask) -> LossMatrix[StageRule]:
         outcomes = []
         for candidate in candidates:
-            spent = self._spent[judging_of(candidate.rule) is not None][problems]
+            spent = self._spent[candidate.rule.judges][problems]
             outcomes.append((candidate.rule, candidate.right.mean(axis=1), after(spent, candidate.stop).mean(axis=1)))
         return LossMatrix.of(self._names[problems].tolist(), self._aim[problems], outcomes)
 
@@ -206,7 +206,7 @@ def _judged(rung: Rung, held: Sequence[Mask], parts: Sequence[tuple[str, ...]]) 
     shares = f"{costs[place] / costs[reference]:.2f} of the cost of {rung.allowed.against}"
     without = f"{alone.costs[own].mean() / costs[reference]:.2f} without it"
     # Of more arms the luckiest is luckier, so the level may be stricter: then a verifier can cost more than it saves.
-    if judging_of(matrix.arms[place]) is None or costs[place] >= alone.costs[own].mean():
+    if not matrix.arms[place].judges or costs[place] >= alone.costs[own].mean():
         return None, f"the verifier does not pay here and is left out ({without})"
     folds = [(names, {rung.n: rung.choose(~mask, judged=True)[0]}) for names, mask in zip(parts, held, strict=True)]
     fitted = FittedRules({rung.n: matrix.arms[place]}, folds, {rung.n: promise})
@@ -230,8 +230,3 @@ def _notes(widest: Rung) -> tuple[str, ...]:
     if widest.learns or widest.n < LEAST:
         return ()
     return (f"fewer than {FEW} problems: nothing is learned from them, thresholds alone compete",)
-
-
-def judging_of(rule: StageRule) -> Judging | None:
-    """How a verifier's scores weigh in a rule; None where it needs none."""
-    return rule.judging if isinstance(rule, LinearGain) else None
