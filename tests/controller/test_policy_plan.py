@@ -16,10 +16,13 @@ from outthink.controller.policy.plan import OUTSIDE, Plan, Situation, explained,
 from outthink.core.errors import BadInput
 from outthink.core.receipt import Result
 from outthink.core.request import Budget, Message, Request
+from outthink.core.sample import Candidate
 from outthink.economics.latency import DeadlineTooShort
 from outthink.economics.price import Price
 from outthink.economics.tariff import Tariff
 from outthink.engines.scripted import Completion, ScriptedEngine
+from outthink.verifiers.checks import FunctionVerifier
+from outthink.verifiers.protocol import Score
 from support.policies import carrying, content, policy, regime
 from support.samples import question
 
@@ -287,3 +290,34 @@ def test_what_judging_takes_counts_against_a_budget() -> None:
     assert usage["linear-gain@4+verifier"] == (usage["fixed@4"] or 0) + 50
     assert planned(Budget(tokens=529), made=made, verifier="wise-1").name == "fixed@4"
     assert planned(Budget(tokens=530), made=made, verifier="wise-1").name == "linear-gain@4+verifier"
+
+
+class Dear(FunctionVerifier):
+    """Reads tokens that nobody knows the price of."""
+
+    parameters = 10
+
+    def bound(self, request: Request, candidate: Candidate) -> int:
+        return 50
+
+    async def score(self, request: Request, candidates: Any) -> list[Score]:
+        return [Score((0.9,), 50) for _ in candidates]
+
+
+@pytest.mark.parametrize(("budget", "judged"), [("tokens=5000", True), ("tokens=5000,usd=1", False)])
+def test_a_verifier_without_a_price_is_left_out_under_a_dollar_budget(budget: str, judged: bool) -> None:
+    engine = ScriptedEngine.sequence(["7"], tokens=100, model="tiny")
+    verifier = Dear(lambda request, text: 1.0, name="wise-1")
+    asked = ask(
+        TEXT,
+        model=engine,
+        answer="number",
+        strategy="auto",
+        policy=carrying("wise-1"),
+        verifier=verifier,
+        budget=budget,
+        price=Price(10.0, 20.0),
+    )
+    receipt = asyncio.run(asked).receipt
+    assert any(entry.role == "verifier" for entry in receipt.entries) is judged
+    assert any("budget's currency is unknown" in note for note in receipt.notes) is not judged

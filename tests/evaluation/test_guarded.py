@@ -194,3 +194,6 @@ def test_a_promise_is_said_without_formulas() -> None:
         "one; 95% of resampled calibrations kept it"
     )
     assert second == "on 500 problems the loss is at most 0.80 points, 95.0% sure"
+    assert promise(bound=-0.0003).words()[1] == (
+        "on 500 problems nothing is lost, and at least 0.03 points are won, 95.0% sure"
+    )

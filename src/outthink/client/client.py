@@ -41,6 +41,7 @@ from outthink.controller.decide import (
     need_fitting,
     question_of,
     read_strategy,
+    unaccounted,
 )
 from outthink.controller.router.chooser import RoutedChoice
 from outthink.controller.verifier import open_verifier
@@ -384,17 +385,21 @@ async def _answer(
         routed(choice)
     await opened.prepare(request, None if choice is None else opened.sources[:1])
     decided: Runnable | None = None if isinstance(asked, Auto) else asked
+    unpriced: str | None = None
     if isinstance(asked, Auto):  # a policy looks at the engine, and what is awaited is under the deadline
         first, *others = opened.sources
         pool, ahead = [source.engine.model for source in others], options.get("ahead", 4)
         judge = opened.verifier
-        verifier = judge.id if judge is not None and judge.ready else None
+        unpriced = None if judge is None else unaccounted(judge, request.budget)
+        verifier = judge.id if judge is not None and judge.ready and unpriced is None else None
         async with opened.deadline():
             tariff = first.read_tariff()
             decided = await decide(request, asked, first.engine, tariff, ahead=ahead, pool=pool, verifier=verifier)
     if opened.late or decided is None:
         return Verdict(None, ""), asked
     session = opened.session
+    if isinstance(asked, Auto) and unpriced is not None and asked.policy.verifiers:
+        session.note(unpriced)
     if choice is not None:
         session.chosen(choice.entry(session.tariff.model), choice.notes)
     if isinstance(decided, Spec):

@@ -19,7 +19,7 @@ from outthink.controller.router.chooser import ModelChooser
 from outthink.controller.router.predictor import Predictor
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt, Verdict
-from outthink.core.request import Request
+from outthink.core.request import Budget, Request
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Call, Engine
 from outthink.session.session import Session
@@ -151,6 +151,20 @@ def need_same_verifier(verifier: str, policy: Policy) -> None:
         problem = f"is not what the policy {policy.id[:12]} was calibrated with ({', '.join(others)})"
         remedy = "take that one, or calibrate again with this one (outthink calibrate --verifier)"
         raise BadInput("verifier", verifier, problem, remedy)
+
+
+def unaccounted(verifier: Verifier, budget: Budget) -> str | None:
+    """Why a verifier cannot judge under a budget, in a line: it limits a currency in which that has no price.
+
+    A policy then does without; None where it can judge.
+    """
+    if verifier.parameters == 0:
+        return None
+    tariff = Tariff.of(verifier.model)
+    bounds = (budget.usd, tariff.usd_bound(1, 1)), (budget.joules, tariff.joules_bound(1, 1))
+    if all(ceiling is None or bound is not None for ceiling, bound in bounds):
+        return None
+    return f"what the verifier {verifier.id} costs in the budget's currency is unknown, so it does not judge"
 
 
 def question_of(request: Request) -> str | None:

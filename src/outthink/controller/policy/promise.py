@@ -63,7 +63,7 @@ class Promise:
 
     def words(self) -> list[str]:
         """The promise for people: what, how surely, on what evidence."""
-        margin, points = f"{100 * self.margin:g} points", f"{100 * self.bound:.2f}"
+        margin, points = f"{100 * self.margin:g} points", f"{100 * self.bound:.2f} points"
         if not self.kept:
             line = (
                 f"{self.problems:,} problems cannot show that anything cheaper than {self.against} "
@@ -72,11 +72,16 @@ class Promise:
             if self.needed is None:
                 return [line, "no arm that was tried loses less than that; allow a larger --margin"]
             return [line, f"about {self.needed:,} problems would be needed, or a larger --margin"]
+        loss = (
+            f"the loss is at most {points}"
+            if self.bound > 0
+            else f"nothing is lost, and at least {points.lstrip('-')} are won"
+        )
         trials = "" if self.reliability is None else f"; {self.reliability:.0%} of resampled calibrations kept it"
         return [
             f"at most {margin} of accuracy are lost against {self.against}, "
             f"in at least {1 - self.risk:.0%} of calibrations like this one{trials}",
-            f"on {self.problems:,} problems the loss is at most {points} points, {1 - (self.level or 0):.1%} sure",
+            f"on {self.problems:,} problems {loss}, {1 - (self.level or 0):.1%} sure",
         ]
 
 

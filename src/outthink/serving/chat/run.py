@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from outthink.controller.decide import default_strategy, need_fitting, situation_of
+from outthink.controller.decide import default_strategy, need_fitting, situation_of, unaccounted
 from outthink.controller.policy.artefact import Policy
 from outthink.controller.policy.plan import Plan, Situation, arms_at_hand, at_size, find_task
 from outthink.controller.policy.plan import plan as plan_for
@@ -21,7 +21,6 @@ from outthink.controller.verifier import open_verifier
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.receipt import Receipt, Verdict
 from outthink.core.request import Budget, Request
-from outthink.economics.tariff import Tariff
 from outthink.http.fields import JsonDict
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.accounting import Account
@@ -324,12 +323,8 @@ class StrategyRun:
         if (served := self.backends.verifier) is None:
             return None
         self._unjudged = served.at_hand is None
-        if (verifier := served.at_hand) is None or verifier.parameters == 0:
-            return verifier
-        tariff = Tariff.of(verifier.model)
-        bounds = (budget.usd, tariff.usd_bound(1, 1)), (budget.joules, tariff.joules_bound(1, 1))
-        if any(ceiling is not None and bound is None for ceiling, bound in bounds):
-            note = f"what the verifier {verifier.id} costs in the budget's currency is unknown, so it does not judge"
+        verifier = served.at_hand
+        if verifier is not None and (note := unaccounted(verifier, budget)) is not None:
             self.question = replace(self.question, notes=(*self.question.notes, note))
             return None
         return verifier
