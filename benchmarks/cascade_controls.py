@@ -12,8 +12,8 @@ from itertools import product
 
 import numpy as np
 
-from outthink.evaluation.calibration.cascade import CascadeChoice, CascadeSettings, baseline
-from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
+from outthink.evaluation.calibration.cascade import CascadeSettings, baseline
+from outthink.evaluation.calibration.losses import Array, GuardedChoice, LossMatrix, Mask
 from outthink.evaluation.calibration.votes import EQUAL, SWAY, Dealt, Table, after, reached, scale_of, walk
 
 THRESHOLDS = tuple(float(value) for value in np.arange(0.5, 2.6, 0.1))
@@ -25,20 +25,20 @@ def tuned_adaptive(table: Table, settings: CascadeSettings, train: Mask) -> tupl
     """The second model alone, stopped when its leader leads by a threshold: accuracy and FLOPs of the problems
     outside `train`.
 
-    Threshold, size and vote weight are chosen on `train` in the way the cascade's parameters are. The lead
+    Threshold, size and vote weight are chosen on `train` under the same promise as the cascade's parameters. The lead
     in standard deviations, (a - b) / sqrt(a + b + 1), is what adaptive-consistency's probability depends on.
     """
-    tried: list[tuple[CascadeChoice, Array, Array]] = []
+    tried: list[tuple[tuple[float, int], Array, Array]] = []
     spent = table.models[1].spent()
     for sway in _SWAYS:
         found = walk(table, 1, sway, depth=settings.depth, scale=scale_of(table.models[1].take(train), sway))
         for threshold, cap in product(THRESHOLDS, settings.caps):
             stop = reached(found.lead[..., 1 : cap + 1], threshold)
             right, cost = after(found.right, stop), after(spent, stop)
-            choice = CascadeChoice(0, 0.0, sway.confidence, threshold, cap)
-            tried.append((choice, right.mean(axis=1), cost.mean(axis=1)))
+            tried.append(((threshold, cap), right.mean(axis=1), cost.mean(axis=1)))
     candidates = LossMatrix.of(table.names, baseline(table, 1, settings.target)[0], tried)
-    _, accuracy, costs = tried[settings.chosen(candidates.on(train))]
+    place, _ = GuardedChoice(candidates.on(train), settings.allowed, None).promise()
+    _, accuracy, costs = tried[place]
     return accuracy[~train], costs[~train]
 
 

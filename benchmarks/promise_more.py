@@ -90,9 +90,8 @@ def two_models(weak: Path, strong: Path, allowed: LossLimit, depth: int, folds: 
     orders = orders_for(len(large.problems))
     own = Rung(deal_one(large, orders=orders, depth=depth, by="flops"), depth, allowed, folds=folds, seed=0)
     alone = own.matrix(np.ones(len(large.problems), dtype=bool))
-    caps = tuple(depth * part // 4 for part in (2, 3, 4))
-    settings = CascadeSettings(target=depth, depth=depth, caps=caps, margin=allowed.margin, risk=allowed.risk)
-    cascades = Fitter(deal([small, large], orders=orders, depth=depth), settings).both
+    settings = CascadeSettings.beside(own)
+    cascades = Fitter(deal([small, large], orders=orders, depth=depth), settings).candidates
     both: LossMatrix[Any] = LossMatrix.joined([alone, cascades])
     return TestedMatrix(both, reference_of(alone), both.costs, allowed)
 

@@ -53,6 +53,20 @@ def test_the_cascade_is_replayed_on_new_problems(policy: Policy, tmp_path: Path)
     assert cascade["fallback_rate"] == 0
 
 
+def test_a_smaller_model_that_is_always_wrong_is_left_out(tmp_path: Path) -> None:
+    """Rules of one model and of two are charged in the same unit."""
+    target = Target.parse("match=self-consistency@8", by="flops", margin=0.05)
+    weak = write_samples(tmp_path, model=WEAK, problems=range(100), samples=8, right=False)
+    sources = [
+        open_source(path) for path in (weak, write_samples(tmp_path, model=STRONG, problems=range(100), samples=8))
+    ]
+    fits = [fit_source(source, target, 2, 0, (8,)) for source in sources]
+    _, offer = offers(sources, fits, target, 2, 0, print)
+    assert offer is not None
+    assert offer.rule is None
+    assert "did not pay" in offer.note
+
+
 def test_models_are_compared_in_flops_only(tmp_path: Path) -> None:
     said: list[str] = []
     target = Target.parse("match=self-consistency@4")

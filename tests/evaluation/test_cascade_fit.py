@@ -35,7 +35,7 @@ from support.recorded import DEMO, needs_demo
 
 pytestmark = needs_demo
 MODELS = ("qwen2.5-coder-0.5b-instruct-q4", "qwen2.5-coder-1.5b-instruct-q4")
-SMALL = CascadeSettings(firsts=(0, 1, 2), depth=12, target=8, caps=(6, 10), prices=(0.01, 0.05), folds=3)
+SMALL = CascadeSettings(firsts=(1, 2), depth=12, target=8, caps=(6, 10), prices=(0.01, 0.05), folds=3)
 FIXED = read_rule({"kind": "fixed"})
 
 
@@ -110,29 +110,28 @@ def in_arrays(
     return np.where(exit.left, exit.right, right).mean(axis=1), spent.mean(axis=1)
 
 
-@pytest.mark.parametrize(("first", "keep"), [(0, 0.0), (1, 0.0), (2, 0.0), (4, 0.0), (1, 0.5), (4, 0.5)])
+@pytest.mark.parametrize(("first", "keep"), [(1, 0.0), (2, 0.0), (4, 0.0), (1, 0.5), (4, 0.5)])
 def test_fitted_rules_do_in_replay_what_the_arrays_say(first: int, keep: float) -> None:
     """Every threshold of a first stage: accuracy and FLOPs of the real session, problem by problem."""
     dealt = table()
-    second = fitter().fit()[0].stages[-1].rule
+    second = fitter().cascade(fitter().candidates.arms[0]).stages[-1].rule
     assert isinstance(second, LinearGain)
     exits = first_exits(dealt, first, keep)
     left = 0.0
     for item in exits:
         cascade = read_rule(assemble(dealt, CascadeChoice(first, item.tau, keep, second.price, 6), second).json())
-        values = replay_pool(demo(), lambda name, rule=cascade: rule, list(dealt.names), orders=2)
+        values = replay_pool(demo()[::-1], lambda name, rule=cascade: rule, list(dealt.names), orders=2)
         accuracy, flops = in_arrays(dealt, item, second, 6, carried_votes(dealt, first, keep))
         assert flops.tolist() == pytest.approx(values[1].tolist(), rel=1e-12)
         assert accuracy.tolist() == values[0].tolist()
         left += item.left.mean()
-    assert left > 0 or not first
+    assert left > 0
 
 
-@pytest.mark.parametrize("forced", [False, True])
-def test_the_fit_reads_back_from_json(forced: bool) -> None:
-    cascade, choice = fitter().fit(forced=forced)
-    assert choice.first or not forced
-    assert read_rule(cascade.json()).json() == cascade.json()
+def test_every_cascade_reads_back_from_json() -> None:
+    for choice in fitter().candidates.arms:
+        cascade = fitter().cascade(choice)
+        assert read_rule(cascade.json()).json() == cascade.json()
 
 
 def test_no_cheaper_candidate_keeps_the_margin_as_surely() -> None:
@@ -140,7 +139,6 @@ def test_no_cheaper_candidate_keeps_the_margin_as_surely() -> None:
     candidates = fitter().candidates
     choice = GuardedChoice(candidates, settings.allowed, None)
     place, promise = choice.promise()
-    assert place == settings.chosen(candidates)
     assert promise.level is not None
     bounds, cost = choice.bounds(promise.level), candidates.costs.mean(axis=1)
     assert bounds[place] <= 0.2 < bounds[cost < cost[place]].min(initial=1.0)

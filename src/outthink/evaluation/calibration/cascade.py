@@ -1,15 +1,14 @@
 """Fits a cascade of two models to recorded samples: the size of the first stage, the threshold it is left by,
 whether its votes are kept, and when the second stage stops.
 
-Knows: the candidates, and which files belong together. A first stage of no samples is a candidate too: where the
-cheap model does not pay, it is left out. Does not know how a stage decides, how one candidate is chosen, or what a
-policy says.
+Knows: the candidates, which files belong together, and that cascades compete with the larger model's own rules: where
+the cheap model does not pay, it is left out. Does not know how a stage decides, or what a policy says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -54,12 +53,9 @@ class StageExit:
 def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
     """The first stage's thresholds: every agreement it can have, or quantiles of one sample's confidence.
 
-    Without a first stage nobody leaves, and nothing is spent.
+    With kept votes it is also worth drawing where nobody leaves: its votes go along.
     """
     dealt = table.models[0]
-    nobody = np.zeros(dealt.codes.shape[:2], dtype=bool)
-    if not first:
-        return [StageExit(NEVER, nobody, nobody.astype(float), nobody.astype(float))]
     counts = leaders(table, 0, first)
     right, spent = walk(table, 0, EQUAL, depth=max(2, first)).right[..., first], dealt.spent()
     exits = []
@@ -74,9 +70,8 @@ def first_exits(table: Table, first: int, keep: float) -> list[StageExit]:
             if not keep:  # what cannot agree any more is left at once, as Stage.lost says
                 stop = reached(beyond_reach(counts, np.arange(1, first + 1), first, tau), True)
             exits.append(StageExit(tau, trusted(counts[..., -1] / first, tau), right, after(spent, stop)))
-    # With kept votes it is also worth drawing where nobody leaves: its votes go along.
     if keep:
-        exits.append(StageExit(NEVER, nobody, right, spent[..., first]))
+        exits.append(StageExit(NEVER, np.zeros(right.shape, dtype=bool), right, spent[..., first]))
     return exits
 
 
@@ -89,7 +84,7 @@ def leaders(table: Table, place: int, n: int) -> NDArray[np.intp]:
 
 def carried_votes(table: Table, first: int, keep: float) -> VoteCounts | None:
     """Votes that the first stage takes along; None for none."""
-    if not first or not keep:
+    if not keep:
         return None
     dealt = table.models[0]
     votes = VoteCounts((dealt.codes.shape[0], dealt.codes.shape[1]), table.right.shape[1])
@@ -106,7 +101,7 @@ class CascadeSettings:
         target: size of the second model's self-consistency whose accuracy is to be matched.
         margin: accuracy that may be lost against it.
         risk: share of calibrations that may lose more.
-        firsts: samples of the first stage; 0 leaves it out.
+        firsts: samples of the first stage.
         keeps: weights at which its votes may go along.
         depth: samples of the second model at which votes end.
         caps: samples of the second stage at most.
@@ -116,22 +111,26 @@ class CascadeSettings:
     target: int = 16
     margin: float = 0.005
     risk: float = 0.1
-    firsts: Sequence[int] = (0, 1, 2, 4)
+    firsts: Sequence[int] = (1, 2, 4)
     keeps: Sequence[float] = (0.0, 0.5)
-    depth: int = 28
-    caps: Sequence[int] = (12, 14, 16, 20)
+    depth: int = 16
+    caps: Sequence[int] = (8, 12, 16)
     prices: Sequence[float] = tuple(float(price) for price in np.geomspace(2e-3, 0.15, 36))
     folds: int = 10
     seed: int = 0
+
+    @classmethod
+    def beside(cls, rung: Rung, seed: int = 0) -> CascadeSettings:
+        """Of the cascades that compete with the larger model's own rules of one size."""
+        n, allowed = rung.n, rung.allowed
+        caps = tuple(sorted({max(1, n * part // 4) for part in (2, 3, 4)}))
+        firsts = tuple(first for first in (1, 2, 4) if first <= n)
+        return cls(target=n, margin=allowed.margin, risk=allowed.risk, depth=n, caps=caps, firsts=firsts, seed=seed)
 
     @property
     def allowed(self) -> LossLimit:
         """What may be lost, and how often."""
         return LossLimit(self.margin, self.risk, f"{BASELINE}@{self.target}", seed=self.seed)
-
-    def chosen(self, candidates: LossMatrix[CascadeChoice]) -> int:
-        """Place of the candidate that is taken where nothing but them can be."""
-        return GuardedChoice(candidates, self.allowed, None).promise()[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ def baseline(table: Table, place: int, n: int) -> tuple[Array, Array]:
 
 
 class Fitter:
-    """All candidates on a table whose first model is the cheap one; `fit` chooses among them."""
+    """All cascades on a table whose first model is the cheap one, with losses and FLOPs of every problem."""
 
     def __init__(self, table: Table, settings: CascadeSettings) -> None:
         self.table, self.settings = table, settings
@@ -170,7 +169,7 @@ class Fitter:
             ridge = Ridge(votes)
             self._coefficients[first, keep] = tuple(ridge.fit(everyone).tolist())
             gains = ridge.crossed(np.arange(len(table.names)), fold)
-            for n in [first] if keep else settings.firsts:
+            for n in [first] if first else settings.firsts:
                 tried += self._outcomes(votes, gains, n, keep)
         self.candidates = LossMatrix.of(table.names, baseline(table, 1, settings.target)[0], tried)
 
@@ -188,40 +187,23 @@ class Fitter:
                 total = stage.spent + np.where(stage.left, 0, cost)
                 yield choice, np.where(stage.left, stage.right, right).mean(axis=1), total.mean(axis=1)
 
-    def fit(self, *, forced: bool = False) -> tuple[Cascade, CascadeChoice]:
-        """The cheapest cascade whose accuracy is within the margin of the target, and its parameters.
-
-        Args:
-            forced: only those that draw from the cheap model.
-        """
-        candidates = self.both if forced else self.candidates
-        choice = candidates.arms[self.settings.chosen(candidates)]
-        return self.cascade(choice), choice
-
-    @property
-    def both(self) -> LossMatrix[CascadeChoice]:
-        """The candidates that draw from both models."""
-        return self.candidates.only([place for place, choice in enumerate(self.candidates.arms) if choice.first])
-
     def cascade(self, choice: CascadeChoice) -> Cascade:
-        """The cascade of these parameters."""
+        """The cascade of these parameters, for a session of the larger model."""
         coefficients = self._coefficients[choice.first if choice.keep else 0, choice.keep]
         gain = LinearGain(scale_of(self.table.models[1], SWAY), self.settings.depth, SWAY, coefficients, choice.price)
         return assemble(self.table, choice, gain)
 
 
 def assemble(table: Table, choice: CascadeChoice, second: StageRule) -> Cascade:
-    """The cascade of these parameters; the cheap model is the session's own."""
-    last = Stage(table.models[1].model, choice.cap, second)
-    if not choice.first:
-        return Cascade((last,))
-    fixed = rule_from_json({"kind": "fixed"})
-    return Cascade((Stage(None, choice.first, fixed, choice.tau, choice.signal, choice.keep), last))
+    """The cascade of these parameters; the larger model is the session's own."""
+    fixed, weak = rule_from_json({"kind": "fixed"}), table.models[0].model
+    first = Stage(weak, choice.first, fixed, choice.tau, choice.signal, choice.keep)
+    return Cascade((first, Stage(None, choice.cap, second)))
 
 
 def _walks(settings: CascadeSettings) -> list[tuple[int, float]]:
-    """First sizes and kept weights that need votes of their own; without kept votes all sizes share one."""
-    return [(0, 0.0), *((first, keep) for first in settings.firsts if first for keep in settings.keeps if keep)]
+    """First sizes and kept weights that need votes of their own; without kept votes all sizes share one, of size 0."""
+    return [(0, 0.0), *((first, keep) for first in settings.firsts for keep in settings.keeps if keep)]
 
 
 # Cascades for a policy, where samples of a smaller model on the same problems are at hand, too.
@@ -300,22 +282,14 @@ def _offer(source: SampleSet, weak: Traces, rung: Rung, folds: int, seed: int, t
     names = list(source.traces.problems)
     weak = weak.take(names)  # in the order of the larger model's, whose rules stand in the same matrix
     table = deal([weak, source.traces], orders=orders_for(len(names)), depth=rung.n)
-    settings = CascadeSettings(
-        target=rung.n,
-        margin=rung.allowed.margin,
-        risk=rung.allowed.risk,
-        depth=rung.n,
-        caps=tuple(sorted({max(1, rung.n * part // 4) for part in (2, 3, 4)})),
-        firsts=tuple(n for n in (0, 1, 2, 4) if n <= rung.n),
-        seed=seed,
-    )
+    settings = CascadeSettings.beside(rung, seed)
     everyone = np.ones(len(names), dtype=bool)
-    rule, promise, note = _chosen(table, settings, rung, everyone)
+    rule, promise, note = cheapest(table, settings, rung, everyone)
     if not isinstance(rule, Cascade):
         return Offer(f"a cascade from {weak.model} did not pay: {note}")
     crossed = []
     for mask in held_masks(len(names), folds, seed):
-        crossed.append((tuple(np.array(names)[mask].tolist()), _chosen(table.take(~mask), settings, rung, ~mask)[0]))
+        crossed.append((tuple(np.array(names)[mask].tolist()), cheapest(table.take(~mask), settings, rung, ~mask)[0]))
     fitted = [rule, *(each for _, each in crossed)]
     n = max(sum(stage.n for stage in each.stages) if isinstance(each, Cascade) else rung.n for each in fitted)
     while n in taken:  # an arm is found by its size alone
@@ -324,11 +298,16 @@ def _offer(source: SampleSet, weak: Traces, rung: Rung, folds: int, seed: int, t
     return Offer(f"a cascade from {weak.model} is chosen: {note}", rule, promise, auto, weak)
 
 
-def _chosen(table: Table, settings: CascadeSettings, rung: Rung, problems: Mask) -> tuple[StageRule, Promise, str]:
-    """Of the strong model's own rules and the cascades before it, all in one matrix of FLOPs, what is chosen; what is
-    promised of it; and how the best of the cascades compares."""
+def cheapest(table: Table, settings: CascadeSettings, rung: Rung, problems: Mask) -> tuple[StageRule, Promise, str]:
+    """Of the larger model's own rules and the cascades before it, all in one matrix of FLOPs, the cheapest that keeps
+    the margin; what is promised of it; and how the best of the cascades compares.
+
+    Args:
+        table: both models on the `problems` alone.
+        rung: the larger model's own rules on all problems, by FLOPs.
+    """
     fitter = Fitter(table, settings)
-    alone, cascades = rung.matrix(problems).charged(table.models[1].flops), fitter.both
+    alone, cascades = rung.matrix(problems), fitter.candidates
     both: LossMatrix[StageRule | CascadeChoice] = LossMatrix.joined([alone, cascades])
     choice = GuardedChoice(both, settings.allowed, reference_of(alone))
     place, promise = choice.promise()
@@ -342,12 +321,4 @@ def _chosen(table: Table, settings: CascadeSettings, rung: Rung, problems: Mask)
         own = float(np.where(bounds[: len(alone.arms)] <= settings.margin, costs[: len(alone.arms)], np.inf).min())
         note += f", the model alone {own / base:.2f}"
     chosen = both.arms[place]
-    if not isinstance(chosen, CascadeChoice):
-        return chosen, promise, note
-    # Fitted with the strong model as the session's own.
-    stages, weak = fitter.cascade(chosen).stages, table.models[0].model
-    return (
-        Cascade((*(replace(stage, model=weak) for stage in stages[:-1]), replace(stages[-1], model=None))),
-        promise,
-        note,
-    )
+    return fitter.cascade(chosen) if isinstance(chosen, CascadeChoice) else chosen, promise, note

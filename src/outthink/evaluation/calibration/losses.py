@@ -73,10 +73,6 @@ class LossMatrix(Generic[Arm]):
         costs = np.concatenate([part.costs for part in parts])
         return LossMatrix(arms, parts[0].problems, losses, costs)
 
-    def charged(self, price: float) -> LossMatrix[Arm]:
-        """The same with costs in another currency, at so much a unit."""
-        return LossMatrix(self.arms, self.problems, self.losses, self.costs * price)
-
 
 LEVELS = (0.1, 0.05, 0.02, 0.01, 0.005)
 """Of the bound, at a risk of 10 %; at another risk in proportion."""
