@@ -166,9 +166,8 @@ class Fitter:
         self._coefficients: dict[tuple[int, float], tuple[float, ...]] = {}
         for first, keep in _walks(settings):
             votes = walk(table, 1, SWAY, depth=settings.depth, carried=carried_votes(table, first, keep))
-            ridge = Ridge(votes)
-            self._coefficients[first, keep] = tuple(ridge.fit(everyone).tolist())
-            gains = ridge.crossed(np.arange(len(table.names)), fold)
+            known, gains = Ridge(votes).crossed(everyone, fold)
+            self._coefficients[first, keep] = tuple(known.tolist())
             for n in [first] if first else settings.firsts:
                 tried += self._outcomes(votes, gains, n, keep)
         self.candidates = LossMatrix.of(table.names, baseline(table, 1, settings.target)[0], tried)

@@ -99,8 +99,12 @@ class CompetingRules:
         for found, ridge in self._learned:
             if found.judging is not None and not judged:
                 continue
-            right, known = found.right[problems], ridge.fit(fitted)
-            gains = ridge.gains(known, problems) if fold is None else ridge.crossed(np.flatnonzero(problems), fold)
+            if fold is None:
+                known = ridge.fit(fitted)
+                gains = ridge.gains(known, problems)
+            else:
+                known, gains = ridge.crossed(problems, fold)
+            right = found.right[problems]
             rule = LinearGain(found.scale, self._n, found.sway, tuple(known.tolist()), PRICES[0], found.judging)
             for price in PRICES:
                 yield RuleOutcome.of(replace(rule, price=price), right, below(gains, price))

@@ -342,10 +342,15 @@ class Ridge:
 
     def fit(self, problems: Mask) -> Array:
         """Coefficients of 1, of the terms and of their products, from these problems."""
-        squares = self._squares[problems].sum(axis=0, dtype=float)
-        penalty = _RIDGE * problems.sum() * self._rows * np.eye(len(squares))
+        return self._solved(*self._sums(problems), int(problems.sum()))
+
+    def _sums(self, problems: Mask | NDArray[np.intp]) -> tuple[Array, Array]:
+        return self._squares[problems].sum(axis=0, dtype=float), self._products[problems].sum(axis=0, dtype=float)
+
+    def _solved(self, squares: Array, products: Array, problems: int) -> Array:
+        penalty = _RIDGE * problems * self._rows * np.eye(len(squares))
         penalty[-1, -1] = 0  # the mean is not drawn towards zero
-        found = np.linalg.solve(squares + penalty, self._products[problems].sum(axis=0, dtype=float))
+        found = np.linalg.solve(squares + penalty, products)
         slopes = found[:-1] / self._spread
         return np.concatenate([[found[-1] - slopes @ self._centre], slopes])
 
@@ -357,19 +362,23 @@ class Ridge:
         linear = coefficients[0] + terms @ coefficients[1 : TERMS + 1]
         return np.asarray(linear + np.einsum("...t,...t->...", terms @ products, terms))
 
-    def gains_without(self, train: Mask, problems: Mask) -> Array:
-        """Those of `problems` by a fit on `train`."""
-        return self.gains(self.fit(train), problems)
+    def crossed(self, problems: Mask, fold: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Coefficients from all of these problems, and their predicted chances, each by a fit on the other folds.
 
-    def crossed(self, members: NDArray[np.intp], fold: NDArray[np.int64]) -> Array:
-        """Those of these problems, each by a fit on the problems of the other folds."""
-        problems = np.zeros(len(self._terms), dtype=bool)
+        Args:
+            fold: of each of these problems, from 0.
+        """
+        members = np.flatnonzero(problems)
+        parts = [members[fold == k] for k in range(int(fold.max()) + 1)]
+        squares, products = zip(*(self._sums(part) for part in parts), strict=True)
+        whole = sum(squares), sum(products)  # read once: what a fold leaves is all but its own
         gains = np.zeros((len(members), *self._terms.shape[1:3]))
-        for k in range(int(fold.max()) + 1):
-            inside, rest = problems.copy(), problems.copy()
-            inside[members[fold == k]], rest[members[fold != k]] = True, True
-            gains[fold == k] = self.gains_without(rest, inside)
-        return gains
+        for k, part in enumerate(parts):
+            inside = np.zeros(len(self._terms), dtype=bool)
+            inside[part] = True
+            rest = self._solved(whole[0] - squares[k], whole[1] - products[k], len(members) - len(part))
+            gains[fold == k] = self.gains(rest, inside)
+        return self._solved(*whole, len(members)), gains
 
 
 # Stopping rules over the votes.
