@@ -60,6 +60,9 @@ def _about(about: Mapping[str, Any]) -> str:
     return "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(_words(value))}</dd></div>" for key, value in shown)
 
 
+_DIFFERENCE = " The last column is the paired difference from self-consistency at equal tokens, in points of accuracy."
+
+
 def _words(value: Json) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
@@ -71,7 +74,8 @@ def _words(value: Json) -> str:
 def _table(rows: Sequence[Row]) -> tuple[str, str]:
     """Header and body; every cell carries its raw value for sorting."""
     single = len({row["traces"] for row in rows}) == 1
-    columns = COLUMNS[1:] if single else COLUMNS
+    told = {key for row in rows for key in row}
+    columns = [column for column in COLUMNS[single:] if column.key in told]
     header = "".join(
         f'<th scope="col"{"" if column.numeric else " class=text"}><button type="button" data-column="{index}">'
         f"{escape(column.title)}</button></th>"
@@ -112,6 +116,7 @@ def render(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
         "CHARTS": charts,
         "HEADER": header,
         "BODY": body,
+        "DIFFERENCE": _DIFFERENCE if any("difference" in row for row in rows) else "",
         "NOTES": "".join(f"<li>{escape(note)}</li>" for note in remarks(rows)),
         "DATA": embed(data),
         "SCRIPT": _asset("report.js"),
@@ -146,8 +151,6 @@ def _row(task: Task, strategy: str, n: int, held: HeldOut) -> Row:
         "strategy": strategy,
         "n": n,
         **asdict(held),
-        "cancelled_tokens": None,
-        "difference": None,
     }
 
 
