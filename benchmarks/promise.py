@@ -3,8 +3,10 @@
 Each recorded set is calibrated as `outthink calibrate` does: all rules in one matrix of paired losses, learned scores
 cross-fitted, the level of the bound calibrated once. Then 2,000 bootstrap calibrations with fresh seeds choose at that
 level: how often is the chosen arm's loss over all problems within half a point, at which mean share of the cost of
-self-consistency@32? Beside it the point choice, every level, each family alone, constant thresholds, and everything
-fitted anew on 20 random splits 4/5 : 1/5 and replayed on the other fifth. One sample in flight, generated tokens.
+self-consistency@32? Beside it the point choice, every level, each family alone, gradient-boosted trees in the place of
+the ridge, a constant threshold, adaptive-consistency and ESC as published, stopping at random, an oracle, and
+everything fitted anew on 20 random splits 4/5 : 1/5 and replayed on the other fifth. One sample in flight, generated
+tokens.
 Then the same in FLOPs with the shipped verifier's kept scores (benchmarks/data), all judging charged, and with the
 0.5B model before the 1.5B one.
 
@@ -30,7 +32,7 @@ import numpy as np
 
 from common import NO_TRACES, Table, judged, load_average, parser, save_evidence, show, skip, traces
 from outthink.controller.policy.rules import Adaptive, Fixed
-from outthink.engines.traces import Traces, load
+from outthink.engines.traces import load
 from outthink.evaluation.calibration.fit import Rung, orders_for, reference_of
 from outthink.evaluation.calibration.losses import LEVELS, LossLimit
 from outthink.evaluation.calibration.votes import Table as Samples
@@ -38,6 +40,7 @@ from outthink.evaluation.calibration.votes import deal_one
 from pooled import POOLED, replay_pool
 from promise_more import needs_verifier, replayed, two_models, uses_both, with_verifier
 from promised import Calibrations, TestedMatrix, diagram, guarded_row, spread
+from stopping import unlearned, with_trees
 
 DEPTH, MARGIN, RISK, FOLDS = 32, 0.005, 0.1, 5
 ALLOWED = LossLimit(MARGIN, RISK, f"self-consistency@{DEPTH}")
@@ -59,9 +62,8 @@ def rung_of(samples: Samples) -> Rung:
     return Rung(samples, DEPTH, ALLOWED, folds=FOLDS, seed=0)
 
 
-def judged_matrix(recorded: Traces) -> TestedMatrix:
+def judged_matrix(samples: Samples) -> TestedMatrix:
     """Losses and costs of all candidates; prompts are part of what decides, generated tokens are what is shown."""
-    samples = deal_one(recorded, orders=orders_for(len(recorded.problems)), depth=DEPTH)
     everyone = np.ones(len(samples.names), dtype=bool)
     matrix = rung_of(samples).matrix(everyone)
     unprompted = replace(samples, models=tuple(replace(one, prompt=0.0 * one.prompt) for one in samples.models))
@@ -85,11 +87,14 @@ def constant(whole: TestedMatrix) -> dict[str, Any]:
 
 def measured(path: Path) -> Table:
     """Every way to choose on one set."""
-    whole = judged_matrix(load(path))
+    recorded = load(path)
+    samples = deal_one(recorded, orders=orders_for(len(recorded.problems)), depth=DEPTH)
+    whole = judged_matrix(samples)
     rows = [guarded_row(whole, "all rules")]
     kinds = sorted({arm.kind for arm in whole.matrix.arms} - {"fixed"})
     rows += [guarded_row(whole.only(of_kind(kind)), f"{kind} alone") for kind in kinds]
-    return [*rows, *diagram(whole), constant(whole)]
+    rows.append(guarded_row(with_trees(samples, whole, FOLDS), "boosted-trees alone"))
+    return [*rows, *diagram(whole), constant(whole), *unlearned(samples, rows[0]["share"])]
 
 
 def split(path: Path, number: int) -> tuple[float, float]:

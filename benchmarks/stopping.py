@@ -1,172 +1,75 @@
-"""Stopping rules judged on problems that had no part in them, beside what they must be compared with.
+"""What a fitted stopping rule must be compared with: rules as published, trees on the same terms, chance, an oracle.
 
-Knows: nested folds over dealt samples, the sweep over a rule's operating points and the choice among them; and as
-controls tuned thresholds, chance and an oracle. Does not know how a gain is fitted, files or result tables.
+Knows: how each stops on dealt samples, and what it then loses and spends. Does not know how reliable a choice is
+(`promised`), files, sets or targets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from outthink.core.sample import Sample
-from outthink.engines.traces import Recorded
-from outthink.evaluation.calibration.losses import Array, GuardedChoice, LossLimit, LossMatrix, Mask
-from outthink.evaluation.calibration.votes import Walk, after, below, reached
+from outthink.engines.recorded import Recorded
+from outthink.evaluation.calibration.competing import PRICES
+from outthink.evaluation.calibration.losses import Array, LossMatrix, Mask
+from outthink.evaluation.calibration.votes import EQUAL, SWAYS, Table, Walk, after, below, certainty, reached, walk
+from promised import TestedMatrix
 
-LEADS = tuple(float(value) for value in np.arange(0.3, 3.05, 0.1))
-"""Leads of the leader in standard deviations; at the last ones a vote of 32 hardly ever stops early."""
-
-
-class RuleLearner(Protocol):
-    """A regression of what going on still gains, on any part of the problems."""
-
-    def gains_without(self, train: Mask, problems: Mask) -> Array:
-        """Gains of `problems` as Walk.gains, predicted by a fit on `train`."""
-        ...
+PUBLISHED = 0.95
+"""Adaptive-consistency's threshold as published (Aggarwal et al. 2023)."""
+WINDOW = 5
+"""ESC's window (Li et al. 2024)."""
+_PATHS = 4000
+"""Orders times problems that trees are fitted on: more took longer and won nothing."""
+Fold = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
-    """What every operating point did on each problem, mean over orders; rows as `points`."""
+class Totals:
+    """Generated tokens, and those with prompts, after 0, 1, ... samples: (problem, order, samples + 1)."""
 
-    points: tuple[str, ...]
-    accuracy: Array
-    cost: Array
     tokens: Array
-    """`cost` decides: prompts and whatever else is charged; `tokens` are the generated ones alone."""
+    charged: Array
 
     @classmethod
-    def of(cls, points: Sequence[str], outcomes: Sequence[tuple[Array, Array, Array]]) -> Sweep:
-        """From accuracy, cost and tokens over (problem, order) of each point."""
-        accuracy, cost, tokens = (
-            np.array([value.mean(axis=1) for value in one]) for one in zip(*outcomes, strict=True)
-        )
-        return cls(tuple(points), accuracy, cost, tokens)
-
-    @classmethod
-    def joined(cls, sweeps: Sequence[Sweep]) -> Sweep:
-        """All points of several."""
-        points = tuple(point for one in sweeps for point in one.points)
-        parts = ([getattr(one, name) for one in sweeps] for name in ("accuracy", "cost", "tokens"))
-        return cls(points, *(np.concatenate(part) for part in parts))
-
-    def losses(self, aim: Array, problems: Mask) -> LossMatrix[str]:
-        """What is lost and charged on some of the problems."""
-        names = tuple(map(str, np.flatnonzero(problems)))
-        return LossMatrix(self.points, names, aim[problems] - self.accuracy[:, problems], self.cost[:, problems])
+    def of(cls, samples: Table) -> Totals:
+        """Of a table's first model."""
+        model = samples.models[0]
+        prompts = model.prompt[:, None, None] * np.arange(model.tokens.shape[2] + 1)
+        tokens = np.concatenate([np.zeros((*model.tokens.shape[:2], 1)), np.cumsum(model.tokens, axis=2)], axis=2)
+        return cls(tokens, tokens + prompts)
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Totals after 0, 1, ... samples, over (problem, order, samples): all that is charged, generated tokens."""
-
-    cost: Array
-    tokens: Array
-
-
-def outcome(right: Array, spent: Spent, stop: NDArray[np.intp]) -> tuple[Array, Array, Array]:
-    """Accuracy, cost and tokens over (problem, order) of stopping after `stop` samples."""
-    return after(right, stop), after(spent.cost, stop), after(spent.tokens, stop)
+def esc_after(codes: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Samples after which a whole window of ESC agrees."""
+    problems, orders, n = codes.shape
+    stop = np.full((problems, orders), n)
+    for end in range(WINDOW * (n // WINDOW), 0, -WINDOW):
+        window = codes[..., end - WINDOW : end]
+        agreed = (window == window[..., :1]).all(axis=2) & (window[..., 0] >= 0)
+        stop[agreed] = end
+    return stop
 
 
-def priced(found: Walk, gains: Array, spent: Spent, prices: Sequence[float], name: str) -> Sweep:
-    """A learned rule at every price."""
-    ways = [outcome(found.right, spent, below(gains, price)) for price in prices]
-    return Sweep.of([f"{name} price {price:.3g}" for price in prices], ways)
-
-
-def per_cost(gains: Array, spent: Spent) -> Array:
-    """Gains over the expected share of all cost that is still to come: so many samples of the mean size so far.
-
-    The mean so far is drawn towards that of everybody by the weight of four samples.
-    """
-    depth = spent.cost.shape[2] - 1
-    taken = np.arange(1, depth)
-    each = float(spent.cost[..., -1].mean()) / depth
-    size = (spent.cost[..., 1:-1] + 4 * each) / (taken + 4)
-    return np.asarray(gains / (size * (depth - taken) / (depth * each)))
-
-
-def nested_gains(learner: RuleLearner, fold: NDArray[np.int64]) -> list[Array]:
-    """Gains of all problems, once for each outer fold: its own problems by a fit on all the others,
-    any other problem by a fit without the outer fold and without the problem's own.
-
-    The fit without two folds serves both of them, so k folds take k (k + 1) / 2 fits.
-    """
-    folds = int(fold.max()) + 1
-    found: list[Array] = []
-    for outer in range(folds):
-        mask = fold == outer
-        part = learner.gains_without(~mask, mask)
-        found.append(np.zeros((len(fold), *part.shape[1:])))
-        found[outer][mask] = part
-    for one, other in combinations(range(folds), 2):
-        train = (fold != one) & (fold != other)
-        both = ~train
-        part = learner.gains_without(train, both)
-        mine = fold[both] == one
-        found[other][fold == one] = part[mine]
-        found[one][fold == other] = part[~mine]
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOutRule:
-    """What the chosen operating points did on the problems held out from the choice, over problems."""
-
-    accuracy: Array
-    cost: Array
-    tokens: Array
-    chosen: tuple[str, ...]
-
-
-def held_out(sweeps: Sequence[Sweep], fold: NDArray[np.int64], aim: Array, margin: float, seed: int = 0) -> HeldOutRule:
-    """In each outer fold the operating point of the other folds.
+def first_right(right: Array) -> NDArray[np.intp]:
+    """Where one who knows the answers stops: at the first sample after which the leader is right, at once where it
+    never is.
 
     Args:
-        sweeps: one for each outer fold; the same one where nothing is fitted.
-        aim: accuracy a problem of what is to be matched.
-    """
-    values, chosen = np.zeros((3, len(fold))), []
-    for outer, sweep in enumerate(sweeps):
-        mask = fold == outer
-        allowed = LossLimit(margin, 0.1, "self-consistency", seed=seed)
-        best, _ = GuardedChoice(sweep.losses(aim, ~mask), allowed, None).promise()
-        values[:, mask] = sweep.accuracy[best, mask], sweep.cost[best, mask], sweep.tokens[best, mask]
-        chosen.append(sweep.points[best])
-    return HeldOutRule(values[0], values[1], values[2], tuple(chosen))
-
-
-def thresholds(found: Walk, spent: Spent, name: str, leads: Sequence[float] = LEADS) -> Sweep:
-    """Adaptive-consistency at every threshold, on votes of one weight."""
-    ways = [outcome(found.right, spent, reached(found.lead[..., 1:], limit)) for limit in leads]
-    return Sweep.of([f"{name} lead {limit:.1f}" for limit in leads], ways)
-
-
-def oracle(right: Array, spent: Spent, points: int = 60) -> Sweep:
-    """Stops at the first sample after which the leader is right, at once where it never is; one who knows
-    the answers and buys the cheapest corrections first, at rising shares of what there is to gain.
+        right: whether the winner is right after 0, 1, ... samples.
     """
     hits = right[..., 1:] > 0
-    first = np.where(hits.any(axis=2), hits.argmax(axis=2) + 1, 1)
-    extra = after(spent.cost, first) - spent.cost[..., 1]
-    bought = np.sort(extra[first > 1])
-    limits = [-1.0, *np.quantile(bought, np.linspace(0, 1, points))] if bought.size else [-1.0]
-    ways = [outcome(right, spent, np.where(extra <= limit, first, 1)) for limit in limits]
-    return Sweep.of([f"corrections up to {max(limit, 0):.0f}" for limit in limits], ways)
+    return np.where(hits.any(axis=2), hits.argmax(axis=2) + 1, 1)
 
 
-def at_random(right: Array, spent: Spent, cost: float) -> tuple[Array, Array, Array]:
-    """Stops after each sample with the same chance, at this mean cost: accuracy, cost and tokens in expectation.
-
-    A cost outside of what one and all samples take is the nearer of the two.
-    """
+def at_random(right: Array, tokens: Array, spent: float) -> tuple[Array, Array]:
+    """Stops after each sample with the same chance, at this mean of tokens: accuracy and tokens in expectation over
+    (problem, order). A mean outside of what one and all samples take is the nearer of the two."""
     depth = right.shape[2] - 1
 
     def mean(values: Array, chance: float) -> Array:
@@ -178,9 +81,88 @@ def at_random(right: Array, spent: Spent, cost: float) -> tuple[Array, Array, Ar
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if mean(spent.cost, middle).mean() > cost else (low, middle)
-    accuracy, charged, tokens = (mean(values, high) for values in (right, spent.cost, spent.tokens))
-    return accuracy, charged, tokens
+        low, high = (middle, high) if mean(tokens, middle).mean() > spent else (low, middle)
+    return mean(right, high), mean(tokens, high)
+
+
+def unlearned(samples: Table, share: float) -> Iterator[dict[str, Any]]:
+    """Rows of what nothing is fitted for: share of the whole vote's generated tokens, and mean loss.
+
+    Args:
+        share: at which chance stops.
+    """
+    votes, totals = walk(samples, 0, EQUAL, depth=samples.models[0].tokens.shape[2]), Totals.of(samples)
+    aim, whole = votes.right[..., -1].mean(), totals.tokens[..., -1].mean()
+    ways = {
+        f"adaptive-consistency at {PUBLISHED}": reached(certainty(votes), PUBLISHED),
+        "ESC": esc_after(samples.models[0].codes),
+        "oracle: stops when right": first_right(votes.right),
+    }
+    found = {way: (after(votes.right, stop), after(totals.tokens, stop)) for way, stop in ways.items()}
+    found["random stopping at that share"] = at_random(votes.right, totals.tokens, share * whole)
+    for way, (accuracy, tokens) in found.items():
+        yield {"way": way, "share": float(tokens.mean() / whole), "loss": float(aim - accuracy.mean())}
+
+
+class Learner(Protocol):
+    """A regression of what going on still gains, on any part of the problems."""
+
+    def gains_without(self, train: Mask, problems: Mask) -> Array:
+        """Gains of `problems` as Walk.gains, predicted by a fit on `train`."""
+        ...
+
+
+class BoostedTrees:
+    """Gradient-boosted trees on the terms of the linear gain (`controller.policy.rules`)."""
+
+    def __init__(self, votes: Walk, *, seed: int = 0) -> None:
+        self._terms, self._gains = votes.terms.astype(np.float32), votes.gains
+        self._orders, self._seed = max(1, _PATHS // len(votes.terms)), seed
+
+    def gains_without(self, train: Mask, problems: Mask) -> Array:
+        """Of `problems` by trees that are fitted on some orders of `train`."""
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        trees = HistGradientBoostingRegressor(
+            max_iter=80,
+            learning_rate=0.06,
+            max_leaf_nodes=8,
+            min_samples_leaf=200,
+            l2_regularization=10.0,
+            early_stopping=False,
+            random_state=self._seed,
+        )
+        rows, wanted = self._terms[train][:, : self._orders], self._gains[train][:, : self._orders]
+        trees.fit(rows.reshape(-1, rows.shape[-1]), wanted.ravel())
+        asked = self._terms[problems]
+        return np.asarray(trees.predict(asked.reshape(-1, asked.shape[-1])).reshape(asked.shape[:-1]), dtype=float)
+
+
+def crossed(learner: Learner, fold: Fold) -> Array:
+    """Gains of all problems, each by a fit on the other folds."""
+    parts = [(fold == k, learner.gains_without(fold != k, fold == k)) for k in range(int(fold.max()) + 1)]
+    gains = np.zeros((len(fold), *parts[0][1].shape[1:]))
+    for mask, part in parts:
+        gains[mask] = part
+    return gains
+
+
+def with_trees(samples: Table, whole: TestedMatrix, folds: int) -> TestedMatrix:
+    """Trees in the place of the linear gain: the same votes, terms, prices and folds."""
+    fold, totals = np.random.default_rng(1).permutation(len(samples.names)) % folds, Totals.of(samples)
+    tried, shown = [], []
+    for sway in SWAYS:
+        votes = walk(samples, 0, sway, depth=samples.models[0].tokens.shape[2])
+        gains = crossed(BoostedTrees(votes), fold)
+        for price in PRICES:
+            stop = below(gains, price)
+            accuracy, cost = (after(values, stop).mean(axis=1) for values in (votes.right, totals.charged))
+            tried.append(((sway, price), accuracy, cost))
+            shown.append(after(totals.tokens, stop).mean(axis=1))
+    base = whole.only(lambda arm: False)
+    aim = walk(samples, 0, EQUAL, depth=samples.models[0].tokens.shape[2]).right[..., -1].mean(axis=1)
+    matrix = LossMatrix.joined([base.matrix, LossMatrix.of(samples.names, aim, tried)])
+    return TestedMatrix(matrix, 0, np.concatenate([base.shown, np.array(shown)]), whole.allowed)
 
 
 def in_orders(problem: Recorded, orders: int) -> list[list[Sample]]:

@@ -26,7 +26,7 @@ from outthink.evaluation.calibration.votes import (
 )
 from outthink.evaluation.replay import MEASURES, rerun
 from outthink.strategies import Spec
-from stopping import Spent, Sweep, at_random, held_out, nested_gains, oracle
+from stopping import Totals, at_random, crossed, esc_after, first_right
 from support.recorded import demo_table, demo_traces, needs_demo
 
 pytestmark = needs_demo
@@ -35,11 +35,6 @@ ORDERS, DEPTH = 2, 16
 
 def table() -> Table:
     return demo_table(ORDERS, DEPTH)
-
-
-def spent() -> Spent:
-    total = table().models[0].spent()
-    return Spent(total, total)
 
 
 SOMETIMES = st.floats(-3, 3) | st.none()
@@ -83,6 +78,15 @@ def test_equal_votes_are_as_sure_as_adaptive_consistency() -> None:
     assert (cost.mean(axis=1) / flops).tolist() == pytest.approx(prompts.tolist())
 
 
+def test_early_stopping_over_arrays_is_that_of_the_strategy() -> None:
+    stop = esc_after(table().models[0].codes)
+    spec = Spec.parse(f"esc:n={DEPTH},window=5")
+    run = rerun(ReplayEngine(demo_traces()), [spec], list(table().names), ORDERS, 1)[0].values
+    row = dict(zip(MEASURES, run, strict=True))
+    assert after(Totals.of(table()).tokens, stop).mean(axis=1).tolist() == row["tokens"].tolist()
+    assert 5 < stop.mean() < DEPTH
+
+
 class Counting:
     """A regression that answers with the problems it was fitted on."""
 
@@ -93,36 +97,20 @@ class Counting:
 
 def test_no_fold_takes_part_in_what_it_is_judged_by() -> None:
     fold = np.arange(12) % 4
-    for outer, gains in enumerate(nested_gains(Counting(), fold)):
-        for problem, value in enumerate(gains[:, 0, 0].astype(int).tolist()):
-            fitted = {k for k in range(12) if value >> k & 1}
-            assert {int(fold[k]) for k in fitted} == set(range(4)) - {outer, int(fold[problem])}
-
-
-def test_the_operating_point_is_that_of_the_other_folds() -> None:
-    """A point that is perfect and free on the held-out fold alone is never taken for it."""
-    rng = np.random.default_rng(0)
-    fold = np.arange(200) % 2
-    aim = np.full(200, 0.5)
-    lucky = np.where(fold == 0, 1.0, 0.0)
-    accuracy = np.stack([aim, lucky])
-    cost = np.stack([np.full(200, 10.0), np.full(200, 1.0)]) + rng.random((2, 200)) / 100
-    sweep = Sweep(("dear", "lucky"), accuracy, cost, cost)
-    result = held_out([sweep, sweep], fold, aim, 0.005)
-    assert result.chosen == ("dear", "lucky")
-    assert result.accuracy[fold == 0].mean() == 0.5
-    assert result.accuracy[fold == 1].mean() == 0.0
+    for problem, value in enumerate(crossed(Counting(), fold)[:, 0, 0].astype(int).tolist()):
+        fitted = {k for k in range(12) if value >> k & 1}
+        assert {int(fold[k]) for k in fitted} == set(range(4)) - {int(fold[problem])}
 
 
 def test_the_oracle_is_never_beaten_and_chance_costs_what_it_is_told() -> None:
     result = walk(table(), 0, EQUAL, depth=DEPTH)
-    best = oracle(result.right, spent())
+    stop = first_right(result.right)
+    best = after(result.right, stop).mean()
     whole = result.right[..., DEPTH].mean()
-    assert best.accuracy[-1].mean() >= result.right.mean(axis=(0, 1)).max() >= whole
-    for rising in (best.cost, best.accuracy):
-        assert (np.diff(rising.mean(axis=1)) >= 0).all()
-    assert best.cost[0].mean() == pytest.approx(spent().cost[..., 1].mean())
-    middle = float(spent().cost[..., DEPTH].mean() / 3)
-    accuracy, cost, _ = at_random(result.right, spent(), middle)
-    assert cost.mean() == pytest.approx(middle, rel=1e-6)
+    assert best >= result.right.mean(axis=(0, 1)).max() >= whole
+    assert stop.min() == 1
+    tokens = Totals.of(table()).tokens
+    middle = float(tokens[..., DEPTH].mean() / 3)
+    accuracy, spent = at_random(result.right, tokens, middle)
+    assert spent.mean() == pytest.approx(middle, rel=1e-6)
     assert result.right[..., 1].mean() < accuracy.mean() < whole

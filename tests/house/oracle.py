@@ -61,7 +61,6 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "router": (),
     "difficulty": (),
     "cascade": (),
-    "auto": ("--quick",),
 }
 ROOT = Path(__file__).resolve().parents[2]
 BASELINE = Path(__file__).with_suffix("")
