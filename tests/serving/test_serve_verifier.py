@@ -212,15 +212,18 @@ def test_killed_in_the_middle_of_a_request(backend: ChatServer, folder: Path) ->
         gate.unlink()
         failed = "scripted-1 failed, its scores are missing: its process has ended"
         assert receipt(got)["answer"] == "2", "the majority decides"
+        assert receipt(got)["tokens"] is None, "nobody knows how far it had read"
         assert [note for note in receipt(got)["notes"] if "scripted" in note] == [failed]  # type: ignore[attr-defined]
         # It is started again, and waits for its gate: what comes meanwhile goes without.
         with waiting_at(opening):
             assert gauges(proxy) == (0, 1)
             without = ask(proxy)
             assert receipt(without)["answer"] == "2"
-            assert [note for note in receipt(without)["notes"] if "scripted" in note] == [  # type: ignore[attr-defined]
-                "scripted-1 failed, its scores are missing: its process is not there"
-            ]
+            assert [note for note in receipt(without)["notes"] if "scripted" in note] == [failed]  # type: ignore[attr-defined]
+            (entry,) = entries(without)
+            assert (entry["status"], entry["prompt_tokens"], entry["estimated"]) == ("failed", 0, False)
+            sampled = sum(each["prompt_tokens"] + each["completion_tokens"] for each in entries(without, "policy"))  # type: ignore[operator]
+            assert receipt(without)["tokens"] == sampled, "nothing is charged that was not read"
             ready = proxy.get("/readyz")
             assert (ready.status, ready.json["status"]) == (200, "ready")
             assert ready.json["verifier"]

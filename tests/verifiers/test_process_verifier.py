@@ -18,7 +18,7 @@ from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Message, Request
 from outthink.core.sample import Candidate
 from outthink.verifiers.process import ProcessVerifier
-from outthink.verifiers.protocol import Score, Verifier
+from outthink.verifiers.protocol import Score, Verifier, VerifierAway
 from outthink.workers.fairness import asker
 from support.scripted_verifiers import (
     DEADLY,
@@ -192,9 +192,10 @@ def test_when_it_is_killed_what_waits_fails_and_it_can_be_started_again(tmp_path
                 await asyncio.sleep(0)
                 kill(verifier)
                 found = await asyncio.gather(running, waiting, return_exceptions=True)
+            assert [type(error) for error in found] == [EngineError, VerifierAway], "the one that waited cost nothing"
             assert [str(error) for error in found] == ["its process has ended"] * 2
             assert not verifier.ready
-            with pytest.raises(EngineError, match="is not there"):
+            with pytest.raises(VerifierAway, match="its process has ended"):
                 await verifier.score(A, texts(0))
             gate.unlink()
             await verifier.prepare()

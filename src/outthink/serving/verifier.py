@@ -49,7 +49,7 @@ class ServedVerifier:
     @property
     def problem(self) -> str | None:
         """Why it cannot judge now, in one line; None where it can."""
-        return self._problem or (None if self.verifier.ready else "it is away, and is asked again")
+        return self._problem or (None if self.verifier.ready else "it has ended or failed, and is opened again")
 
     async def start(self) -> None:
         """Open it, and keep it at hand from now on; a server that does not answer yet may come later.

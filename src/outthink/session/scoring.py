@@ -22,7 +22,7 @@ from outthink.engines.protocol import Call, Delta, Engine, Finish, Simulated, co
 from outthink.session.calls import SPENT, CallReservation, Retries
 from outthink.session.runner import HostSession
 from outthink.verifiers.judge import JudgeReply
-from outthink.verifiers.protocol import Score, Verifier
+from outthink.verifiers.protocol import Score, Verifier, VerifierAway
 
 
 async def judge(
@@ -149,6 +149,8 @@ class Judgement:
         work, session = self._work, self._session
         work.cancel()
         scores = work.result if work.result is not None and len(work.result) == self._count else None
+        if isinstance(work.error, VerifierAway):
+            scores = []
         entry = _entry(self._tariff, scores, session.runner.now() - self._began, self._bounds, work.finished)
         if work.error is not None:
             entry.status, entry.error = "failed", str(work.error)

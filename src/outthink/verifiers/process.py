@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import os
 import signal
 import sys
@@ -28,7 +29,7 @@ from outthink.core.request import Request
 from outthink.core.sample import Candidate, split_steps
 from outthink.http.fields import JsonDict
 from outthink.verifiers.child import HEAD, frame
-from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, question_of
+from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, VerifierAway, question_of
 from outthink.workers.fairness import asker
 from outthink.workers.files import log_file
 
@@ -37,6 +38,8 @@ _PATIENT = {"OMP_WAIT_POLICY": "passive"}  # threads that wait sleep: spinning r
 _BATCH = 16_384
 _HUNG = 600.0
 _FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
+_AWAY = "its process has ended"
+_log = logging.getLogger("outthink.verifiers")
 _numbers = itertools.count(1)
 
 
@@ -59,8 +62,9 @@ class AskedScores:
     scores: dict[int, Score] = field(default_factory=dict)
     taken: int = 0
 
-    def fail(self, error: Exception) -> None:
-        """There will be no scores."""
+    def fail(self, line: str) -> None:
+        """There will be no scores; those of which no candidate was taken have cost nothing."""
+        error = EngineError(line) if self.taken else VerifierAway(line)
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -110,11 +114,11 @@ class JudgingLine:
                 self.leave(asked)
         return taken
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, line: str) -> None:
         """Nothing that waits will be judged."""
         for requests in self._turns.values():
             for asked in itertools.chain(*requests.values()):
-                asked.fail(error)
+                asked.fail(line)
         self._turns.clear()
 
 
@@ -166,9 +170,9 @@ class ProcessVerifier(Verifier):
         return self._fixed + self._each * steps + _bytes(question_of(request)) + _bytes(candidate.text)
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
-        """See the protocol; EngineError also where its process has ended, until `prepare` has started another."""
+        """See the protocol; VerifierAway where its process has ended, until `prepare` has started another."""
         if self._child is None:
-            raise EngineError("its process is not there")
+            raise VerifierAway(_AWAY)
         if not candidates:
             return []
         sizes = [self.bound(request, candidate) for candidate in candidates]
@@ -197,7 +201,7 @@ class ProcessVerifier(Verifier):
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         if self._child is not None:
-            self._child.kill()
+            self._child.kill(wanted=True)
         if self._judging is not None:
             await asyncio.gather(self._judging, return_exceptions=True)  # not cancelled: it sees to the process's end
         self._starting = self._judging = None
@@ -236,12 +240,13 @@ class ProcessVerifier(Verifier):
                     await self._came.wait()
         finally:
             self._child = None
-            error = EngineError("its process has ended")
             for asked, _ in batch:
-                asked.fail(error)
-            self._line.fail(error)
+                asked.fail(_AWAY)
+            self._line.fail(_AWAY)
             ended.cancel()
-            await child.end()
+            how = await child.end()
+            if not child.wanted:
+                _log.error("the verifier %s: its process %s; see %s", self._source, how, child.log)
 
     async def _exchange(self, child: VerifierChild, batch: Sequence[tuple[AskedScores, int]]) -> bool:
         """Have a batch judged; False where the process has ended, or has hung."""
@@ -259,12 +264,14 @@ class ProcessVerifier(Verifier):
             async with asyncio.timeout(self._hung):
                 reply = await child.exchange({"work": work})
         except TimeoutError:
+            _log.error("the verifier %s: its process hangs, and is ended; see %s", self._source, child.log)
+            child.kill(wanted=True)
             reply = None
         if reply is None:
             return False
         for (asked, places), outcome in zip(groups.items(), reply["groups"], strict=True):
             if (error := outcome.get("error")) is not None:
-                asked.fail(EngineError(error["failed"] if "failed" in error else str(BadInput(*error["bad"]))))
+                asked.fail(error["failed"] if "failed" in error else str(BadInput(*error["bad"])))
                 self._line.leave(asked)
                 continue
             for place, score in zip(places, outcome["scores"], strict=True):
@@ -279,6 +286,8 @@ class VerifierChild:
 
     def __init__(self, process: Process, log: Path) -> None:
         self._process, self.log, self.pid = process, log, process.pid
+        self.wanted = False
+        """Its end was asked for."""
         main = threading.current_thread() is threading.main_thread()
         self.about_parent = {"parent": os.getpid(), "signalled": main}
 
@@ -317,8 +326,9 @@ class VerifierChild:
         """Until it has ended."""
         await self._process.wait()
 
-    def kill(self) -> None:
+    def kill(self, *, wanted: bool = False) -> None:
         """End it now: nothing is to be saved."""
+        self.wanted = self.wanted or wanted
         with suppress(ProcessLookupError):  # it has ended
             self._process.kill()
 

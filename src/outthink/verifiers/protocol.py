@@ -18,7 +18,7 @@ from typing import Literal, Protocol, TypeVar
 
 from outthink.core import defaults
 from outthink.core.defaults import offered
-from outthink.core.errors import BadInput, need_known
+from outthink.core.errors import BadInput, EngineError, need_known
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
 
@@ -73,6 +73,10 @@ class Score:
     def value(self, aggregation: str) -> float:
         """The candidate's score: its step scores aggregated."""
         return aggregate(self.steps, aggregation)
+
+
+class VerifierAway(EngineError):
+    """A verifier that is away: it has read nothing of what it was asked, which therefore costs nothing."""
 
 
 Batches = Sequence[tuple[Request, Sequence[Candidate]]]
@@ -142,7 +146,10 @@ class Verifier(Protocol):
 
     @abstractmethod
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
-        """One score a candidate, in order. Raises EngineError if it cannot judge, BadInput if it is misused."""
+        """One score a candidate, in order.
+
+        Raises EngineError if it cannot judge, VerifierAway if it has read nothing, BadInput if it is misused.
+        """
         ...
 
     async def prepare(self) -> None:

@@ -21,7 +21,7 @@ from outthink.http.events import Json, JsonObject
 from outthink.http.server import Address, Server
 from outthink.http.transport import HttpxTransport, Timeouts, TransportFault
 from outthink.http.usage import read_count, read_usage
-from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, question_of
+from outthink.verifiers.protocol import Aggregation, Kind, Score, Verifier, VerifierAway, question_of
 from outthink.verifiers.reward_model.formats import MARKER, SYSTEM
 
 Api = Literal["pooling", "score", "classify"]
@@ -139,7 +139,10 @@ class RemoteRewardModel(Verifier):
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """One request a candidate. Raises EngineError where the server fails or answers in another shape."""
-        await self.prepare()
+        try:
+            await self.prepare()
+        except EngineError as error:
+            raise VerifierAway(str(error), fatal=error.fatal) from error
         places = asyncio.Semaphore(self.concurrency)
         # The first one finds out which API there is.
         first = [await self._judge(places, request, candidates[0])] if candidates else []

@@ -30,8 +30,9 @@ from outthink.serving.protocols import RequestRecord
 from outthink.serving.watch import RefusedRequest, Watcher
 
 NAME = "outthink.serving"
-_NAMES = (NAME, "opentelemetry")
-"""Whose records are ours to write: an exporter's quote the collector's address, and whatever it answers."""
+_NAMES = (NAME, "outthink.verifiers", "opentelemetry")
+"""Whose records are ours to write: a verifier's tell how its process ended; an exporter's quote the collector's
+address, and whatever it answers."""
 _IDS = ("id", "key_id")
 _TEXTS = ("endpoint", "model", "backend_model", "strategy", "stopped", "error")
 _NUMBERS = (
