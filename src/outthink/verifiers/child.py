@@ -129,7 +129,9 @@ def _groups(work: Sequence[JsonDict]) -> list[_Group]:
 
 def main() -> None:
     """Open what the first message names, tell what it is, and judge what the others bring."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches the whole process group; the parent decides
+    for number in signal.Signals:
+        if number.name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they reach all processes of a service; the parent decides
+            signal.signal(number, lambda *_: None)  # not ignored: processes that a plugin starts would inherit that
     sys.path.append(str(Path(__file__).parents[2]))
     from outthink.core.plugins import resolve
     from outthink.verifiers.protocol import complete
