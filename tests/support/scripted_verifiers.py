@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy
 import pytest
 
 from outthink.core.errors import BadInput
@@ -21,7 +22,7 @@ from outthink.verifiers.process import ProcessVerifier
 from outthink.verifiers.protocol import Batches, Score, Verifier, question_of
 from support.plugins import install
 
-TOO_LONG, DEADLY = "far too long", "this one fails"
+TOO_LONG, DEADLY, SWALLOWED, OF_AN_ARRAY = "far too long", "this one fails", "this one is lost", "as of an array"
 ROOT = Path(__file__).parents[1]
 
 
@@ -51,6 +52,7 @@ class ScriptedVerifier(Verifier):
     def bound(self, request: Request, candidate: Candidate) -> int:
         if TOO_LONG in candidate.text:
             raise BadInput("candidate", candidate.text, "is too long", "shorten it")
+        candidate.text.encode()  # as a tokeniser, which knows no lone surrogates
         return tokens(request, candidate) + 5
 
     @property
@@ -63,11 +65,17 @@ class ScriptedVerifier(Verifier):
         self._wait("gate")
         if any(DEADLY in each.text for _, candidates in work for each in candidates):
             raise RuntimeError("a kernel is missing")
-        return [[self.scored(request, each) for each in candidates] for request, candidates in work]
+        return [
+            [self.scored(request, each) for each in candidates if SWALLOWED not in each.text]
+            for request, candidates in work
+        ]
 
     def scored(self, request: Request, candidate: Candidate) -> Score:
         last = next(letter for letter in reversed(candidate.text) if letter.isdigit())
-        return Score((int(last) / 10,), tokens(request, candidate))
+        value = int(last) / 10
+        if OF_AN_ARRAY in candidate.text:
+            return Score((numpy.float64(value).astype(numpy.float32),), numpy.int64(tokens(request, candidate)))  # type: ignore[arg-type]
+        return Score((value,), tokens(request, candidate))
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         return self.judge([(request, candidates)])[0]

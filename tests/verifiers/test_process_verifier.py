@@ -167,15 +167,16 @@ def test_what_is_cancelled_waits_no_longer(tmp_path: Path) -> None:
 def test_one_that_cannot_be_judged_costs_no_other_its_score(tmp_path: Path) -> None:
     async def main() -> list[object]:
         async with ready(tmp_path) as verifier:
-            long = [Candidate((f"{TOO_LONG} 1",)), *texts(7)]
+            long = [Candidate((f"{TOO_LONG} 1",)), *texts(7), Candidate(("no text \ud800 1",))]
             calls = ("k", A, long), ("k", B, [Candidate((f"{DEADLY} 1",))]), ("l", B, texts(8))
             tasks = await asked(tmp_path, verifier, *calls)
             return list(await asyncio.gather(*tasks, return_exceptions=True))
 
     refused, failed, fine = asyncio.run(main())
     assert isinstance(refused, list)
-    assert [score.steps for score in refused] == [(), (0.7,)]
-    assert "is too long" in refused[0].message
+    assert [score.steps for score in refused] == [(), (0.7,), ()]
+    assert refused[0].message == "is too long"
+    assert "surrogates not allowed" in refused[2].message
     assert isinstance(failed, EngineError)
     assert str(failed) == "RuntimeError: a kernel is missing"
     assert isinstance(fine, list)

@@ -1,8 +1,9 @@
 """The child process of `process.ProcessVerifier`: one verifier, for one parent.
 
-Knows how frames are read and written, what the parent is told of a verifier, and that one candidate which cannot be
-judged costs no other its score. Does not know which verifier it is: the parent names the function that opens it. It
-is run as a plain script, and ends with its parent or at the end of its input, also while it judges.
+Knows how frames are read and written, what the parent is told of a verifier, and that a candidate which is refused
+costs no other its score, and a request that fails no other request. Does not know which verifier it is: the parent
+names the function that opens it. It is run as a plain script, and ends with its parent or at the end of its input,
+also while it judges, and not at signals that are meant for the parent.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ def frame(content: JsonDict) -> bytes:
 
 
 def _read(source: BinaryIO) -> JsonDict | None:
-    """The next message, None at the end of the input."""
+    """The next message, None at the end of the input, also in the middle of a message: its writer was killed."""
     head = source.read(HEAD)
-    content = source.read(int.from_bytes(head, "big"))
-    message: JsonDict | None = loads(content) if len(head) == HEAD and content else None
+    size = int.from_bytes(head, "big")
+    content = source.read(size)
+    message: JsonDict | None = loads(content) if len(head) == HEAD and len(content) == size else None
     return message
 
 
@@ -79,7 +81,8 @@ def _outcomes(verifier: Verifier, groups: Sequence[_Group], runner: asyncio.Runn
             (request, [each for each, refusal in zip(some, refused, strict=True) if not refusal])
             for (request, some), refused in zip(groups, refusals, strict=True)
         ]
-        judged = _judge(verifier, within, runner)
+        judged = [[_row(score) for score in scores] for scores in _judge(verifier, within, runner)]
+        _need_scores([len(some) for _, some in within], [len(rows) for rows in judged])
     except Exception as error:  # noqa: BLE001 - whatever it dies of, the others have their scores
         if len(groups) == 1:
             return [{"error": _error(error)}]
@@ -87,9 +90,23 @@ def _outcomes(verifier: Verifier, groups: Sequence[_Group], runner: asyncio.Runn
     outcomes = []
     for refused, scores in zip(refusals, judged, strict=True):
         left = iter(scores)
-        rows = [{"steps": (), "message": refusal} if refusal else asdict(next(left)) for refusal in refused]
+        rows = [{"steps": (), "message": refusal} if refusal else next(left) for refusal in refused]
         outcomes.append({"scores": rows})
     return outcomes
+
+
+def _row(score: Score) -> JsonDict:
+    """A score as JSON; numbers of an array library become plain ones."""
+    row: JsonDict = loads(dumps(asdict(score), default=lambda number: number.item()))
+    return row
+
+
+def _need_scores(wanted: list[int], given: list[int]) -> None:
+    """Raise EngineError for a verifier that gives more scores than candidates, or fewer."""
+    from outthink.core.errors import EngineError
+
+    if given != wanted:
+        raise EngineError(f"it gave {given} scores for {wanted} candidates")
 
 
 def _refusal(verifier: Verifier, request: Request, candidate: Candidate) -> str:
@@ -99,7 +116,9 @@ def _refusal(verifier: Verifier, request: Request, candidate: Candidate) -> str:
     try:
         verifier.bound(request, candidate)
     except BadInput as error:
-        return str(error)
+        return error.problem
+    except Exception as error:  # noqa: BLE001 - such as of a tokeniser for what is no Unicode
+        return str(_error(error)["failed"])
     return ""
 
 
