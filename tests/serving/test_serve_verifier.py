@@ -25,7 +25,7 @@ from outthink.serving.verifier import ServedVerifier
 from outthink.verifiers.process import ProcessVerifier
 from support.chat_server import ChatServer, chat, models
 from support.proxy_server import Got, ProxyServer
-from support.scripted_verifiers import judged, make_gate, plugged, waiting_at
+from support.scripted_verifiers import TOO_LONG, judged, make_gate, plugged, waiting_at
 from support.tiny_models import tiny_model, tiny_tokenizer
 from support.waiting import until
 
@@ -231,6 +231,14 @@ def test_killed_in_the_middle_of_a_request(backend: ChatServer, folder: Path) ->
         until(lambda: gauges(proxy) == (1, 2))
         assert receipt(ask(proxy))["answer"] == "9"
         assert "verifier" not in proxy.get("/readyz").json
+
+
+def test_why_samples_cannot_be_judged_is_said_once(folder: Path) -> None:
+    long = lambda seen: chat([f"It is {TOO_LONG}.\n2"])  # noqa: E731
+    with ChatServer(long, routes={"/v1/models": models("tiny")}) as server, proxied(server, folder) as proxy:
+        got = ask(proxy)
+    scripted = [note for note in receipt(got)["notes"] if "scripted" in note]  # type: ignore[attr-defined]
+    assert scripted == ["scripted-1: some samples cannot be judged: is too long"]
 
 
 def test_another_verifier_than_before_does_not_judge(backend: ChatServer, folder: Path) -> None:

@@ -14,7 +14,7 @@ from outthink.core.errors import BadInput, OutthinkError
 from outthink.core.sample import Candidate, Judged, Sample
 from outthink.economics.tariff import Tariff
 from outthink.session.calls import CallReservation, RunningCall
-from outthink.session.scoring import Judgement, bounds_of, check_bounds, cut, in_one_line, tariff_of
+from outthink.session.scoring import Judgement, bounds_of, check_bounds, cut, in_one_line, note_refusal, tariff_of
 from outthink.session.stream import Stream
 from outthink.verifiers.protocol import Score, Verifier
 
@@ -113,9 +113,7 @@ class JudgedStream(Stream):
         try:
             tokens = verifier.bound(self.request, candidate)
         except Exception as error:  # noqa: BLE001 - whatever it dies of, the samples that are paid for are kept
-            what = f"{verifier.id}: some samples cannot be judged: "
-            if not any(note.startswith(what) for note in session.ledger.notes):  # it names lengths, each time others
-                session.note(what + (error.problem if isinstance(error, BadInput) else in_one_line(error)))
+            note_refusal(session, verifier, error.problem if isinstance(error, BadInput) else in_one_line(error))
             return None
         bounds = bounds_of(verifier, self._tariff, tokens)
         account = session.account

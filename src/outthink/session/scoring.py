@@ -214,9 +214,19 @@ def _usable(session: HostSession, verifier: Verifier, score: Score) -> Score | N
     wrong = [step for step in score.steps if not (isinstance(step, Real) and 0 <= step <= 1)]
     if score.steps and not wrong:
         return score
+    if score.message and not score.steps and not score.tokens:
+        note_refusal(session, verifier, score.message)
+        return None
     what = f"{wrong[0]!r}, which is not between 0 and 1" if wrong else "no step score"
     session.note(f"{verifier.id} gave {what}; that candidate counts as unscored")
     return None
+
+
+def note_refusal(session: HostSession, verifier: Verifier, problem: str) -> None:
+    """Say once why samples are not judged: a problem names lengths, each time others."""
+    what = f"{verifier.id}: some samples cannot be judged: "
+    if not any(note.startswith(what) for note in session.ledger.notes):
+        session.note(what + problem)
 
 
 def in_one_line(error: BaseException) -> str:
