@@ -16,7 +16,7 @@ import pytest
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Request
 from outthink.core.sample import Candidate
-from outthink.verifiers.protocol import Score
+from outthink.verifiers.protocol import Score, VerifierAway
 from outthink.verifiers.remote import RemoteRewardModel
 
 REQUEST = Request.of("What is 2+2?", system="Be brief.")
@@ -230,6 +230,32 @@ def test_a_dead_server() -> None:
         prepared(url)
     with pytest.raises(EngineError, match="no connection"):
         ask(url)
+
+
+def test_another_model_than_before_judges_nothing() -> None:
+    async def run(url: str) -> None:
+        verifier = RemoteRewardModel(url)
+        candidates = [Candidate(("It is 4.",))]
+        assert len(await verifier.score(REQUEST, candidates)) == 1
+        script.answers["pooling"] = lambda body: (500, {"detail": "out of memory"})
+        with pytest.raises(EngineError, match="out of memory") as failed:
+            await verifier.score(REQUEST, candidates)
+        assert not isinstance(failed.value, VerifierAway), "nobody knows what it had read"
+        script.answers["pooling"] = lambda body: pooled([[0.1, 0.9]])
+        before, script.model = script.model, "another"
+        for _ in range(2):
+            with pytest.raises(VerifierAway, match=r"serves another, and Qwen.* before"):
+                await verifier.score(REQUEST, candidates)
+            assert not verifier.ready
+        script.model = before
+        assert len(await verifier.score(REQUEST, candidates)) == 1
+        assert verifier.ready
+        await verifier.aclose()
+
+    script = Script(pooling=lambda body: pooled([[0.1, 0.9]]))
+    with serve(script) as url:
+        asyncio.run(run(url))
+    assert len(script.asked) == 3, "the other model was asked for nothing"
 
 
 def test_a_server_that_hangs() -> None:

@@ -156,7 +156,8 @@ class RemoteRewardModel(Verifier):
     async def prepare(self) -> None:
         """Take the first model that the server lists, unless one was named. Raises EngineError where none answers.
 
-        A server that has failed is asked again, and may have another model by then.
+        A server that has failed is asked again, and refused where it has another model by then: the scores of two are
+        never mixed.
         """
         if self._name is not None and self.ready:
             return
@@ -172,6 +173,9 @@ class RemoteRewardModel(Verifier):
         first = models[0] if isinstance(models, list) and models else None
         if not isinstance(first, dict) or not isinstance(name := first.get("id"), str):
             raise self._strange("v1/models", reply, "names no model")
+        if self._name not in (None, name):
+            self.ready = False
+            raise EngineError(f"{self._where}: serves {name}, and {self._name} before; open it anew to use that one")
         self._name = name
         self.max_context = read_count(first.get("max_model_len"))
 
