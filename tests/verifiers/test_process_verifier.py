@@ -17,11 +17,15 @@ from outthink.controller.verifier import open_beside
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Message, Request
 from outthink.core.sample import Candidate
-from outthink.verifiers.process import ProcessVerifier
-from outthink.verifiers.protocol import Score, Verifier, VerifierAway
+from outthink.verifiers import process
+from outthink.verifiers.child import frame
+from outthink.verifiers.process import _SCRIPT, ProcessVerifier
+from outthink.verifiers.protocol import Score, Verifier, VerifierAway, question_of
 from outthink.workers.fairness import asker
 from support.scripted_verifiers import (
     DEADLY,
+    OF_AN_ARRAY,
+    SWALLOWED,
     TOO_LONG,
     ScriptedVerifier,
     WaitingAt,
@@ -181,6 +185,72 @@ def test_one_that_cannot_be_judged_costs_no_other_its_score(tmp_path: Path) -> N
     assert str(failed) == "RuntimeError: a kernel is missing"
     assert isinstance(fine, list)
     assert fine[0].steps == (0.8,)
+
+
+def test_odd_scores_do_not_end_it(tmp_path: Path) -> None:
+    async def main() -> list[object]:
+        async with ready(tmp_path) as verifier:
+            pid = verifier.pid
+            lost, array = (Candidate((f"{what} 5",)) for what in (SWALLOWED, OF_AN_ARRAY))
+            calls = ("k", A, [lost, *texts(7)]), ("k", B, [array]), ("l", B, texts(8))
+            found = await asyncio.gather(*await asked(tmp_path, verifier, *calls), return_exceptions=True)
+            assert (verifier.ready, verifier.pid) == (True, pid)
+            return list(found)
+
+    lost, array, fine = asyncio.run(main())
+    assert str(lost) == "it gave [1] scores for [2] candidates"
+    assert array == [Score((0.5,), 7)]
+    assert isinstance(fine, list)
+    assert fine[0].steps == (0.8,)
+
+
+def test_signals_are_its_parents(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ready(tmp_path) as verifier:
+            gate = make_gate(tmp_path)
+            running = asyncio.create_task(verifier.score(A, texts(3)))
+            async with WaitingAt(gate):
+                assert verifier.pid is not None
+                for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                    os.kill(verifier.pid, number)
+                gate.unlink()
+            assert (await running)[0].steps == (0.3,)
+
+    asyncio.run(main())
+
+
+def test_a_message_that_breaks_off_ends_it(tmp_path: Path) -> None:
+    first = {"opener": "support.scripted_verifiers:ScriptedVerifier", "source": str(tmp_path)}
+    content = frame({**first, "parent": os.getpid(), "signalled": False}) + frame({"work": []})[:-3]
+    command = [sys.executable, "-P", str(_SCRIPT)]
+    ended = subprocess.run(command, input=content, capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_how_it_ended_is_logged_unless_it_was_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with ready(tmp_path) as verifier:
+            kill(verifier)
+            await eventually(lambda: bool(caplog.messages))
+            await verifier.prepare()
+
+    asyncio.run(main())
+    (line,) = caplog.messages
+    assert f"the verifier {tmp_path}: its process was killed (out of memory?); see " in line
+
+
+def test_a_question_is_measured_once_for_all_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+    monkeypatch.setattr(process, "_bytes", lambda text: measured.append(text) or len(text))
+
+    async def main() -> None:
+        async with ready(tmp_path) as verifier:
+            for request in (A, B):
+                scores = await verifier.score(request, texts(1, 2, 3))
+                assert verifier.bound(request, texts(1)[0]) >= (scores[0].prompt_tokens or 0)
+
+    asyncio.run(main())
+    assert measured.count(question_of(A)) == measured.count(question_of(B)) == 1
 
 
 def test_when_it_is_killed_what_waits_fails_and_it_can_be_started_again(tmp_path: Path) -> None:

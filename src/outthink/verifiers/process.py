@@ -145,6 +145,8 @@ class ProcessVerifier(Verifier):
         self._opener, self._source, self._batch, self._hung = opener, source, batch, hung
         self.id = self.model = source  # until it has told
         self._fixed = self._each = 0
+        # Of the last request: a long question beyond ASCII takes a while, and its candidates are bounded one by one.
+        self._sized: tuple[Request | None, int] = (None, 0)
         self._line, self._came = JudgingLine(), asyncio.Event()
         self._child: VerifierChild | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -167,7 +169,9 @@ class ProcessVerifier(Verifier):
             steps = max(steps, len(split_steps(candidate.text, self.separator)))
         if not self._fixed and not self._each:
             return 0  # no model runs
-        return self._fixed + self._each * steps + _bytes(question_of(request)) + _bytes(candidate.text)
+        if self._sized[0] is not request:
+            self._sized = request, _bytes(question_of(request))
+        return self._fixed + self._each * steps + self._sized[1] + _bytes(candidate.text)
 
     async def score(self, request: Request, candidates: Sequence[Candidate]) -> list[Score]:
         """See the protocol; VerifierAway where its process has ended, until `prepare` has started another."""
