@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as parquet
 
 from cascade_controls import (
     Passing,
@@ -53,7 +54,6 @@ from outthink.evaluation.calibration.fit import Rung, orders_for
 from outthink.evaluation.calibration.losses import Array, GuardedChoice, LossLimit
 from outthink.evaluation.calibration.votes import Table as Samples
 from outthink.evaluation.calibration.votes import deal, deal_one
-from outthink.evaluation.dataset import Problems
 from outthink.evaluation.report.plot import draw
 from outthink.evaluation.rows import intervals, resampled_means
 from pooled import POOLED, replay_pool
@@ -197,8 +197,9 @@ def bins_of(name: str, table: Samples, path: Path) -> list[tuple[str, np.ndarray
     """All problems, fifths by difficulty, and MATH's levels."""
     bins = [("all", np.ones(len(table.names), dtype=bool)), *quintiles(table, BINNED)]
     if name == "MATH":
-        rows = Problems.read(path.parent / "problems-math500.parquet").rows
-        levels = np.array([int(rows[problem]["level"]) for problem in table.names])
+        rows = parquet.read_table(path.parent / "problems-math500.parquet", columns=["problem_id", "level"])
+        level_of = dict(zip(rows["problem_id"].to_pylist(), rows["level"].to_pylist(), strict=True))
+        levels = np.array([level_of[problem] for problem in table.names])
         bins += [(f"level {level}", levels == level) for level in sorted(set(levels.tolist()))]
     return bins
 

@@ -208,7 +208,7 @@ def benchmark(name: str, scratch: Path) -> dict[str, Any]:
 def result(name: str, folder: Path) -> dict[str, Any]:
     """What a benchmark has left in the folder of results."""
     results: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    lines = [(f"{line['target']} ({line['limit']})", line) for line in results["targets"]]
+    lines = [(f"{line.get('target') or line['name']} ({line['limit']})", line) for line in results["targets"]]
     results["targets"] = dict(lines)
     assert len(results["targets"]) == len(lines)
     if (plot := folder / f"{name}.svg").exists():

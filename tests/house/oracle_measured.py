@@ -4,6 +4,7 @@ from __future__ import annotations
 
 IGNORED: dict[str, str] = {
     "benchmarks/*/date": "when it ran",
+    "benchmarks/*/commit": "what was measured",
     "benchmarks/*/machine": "where it ran, and how busy that was",
     "benchmarks/*/versions": "of what is installed",
     "benchmarks/*/cost/*_ms": "measured time",
