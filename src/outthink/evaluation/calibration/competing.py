@@ -7,8 +7,11 @@ competes, and folds. Does not know how one is chosen, what a margin is, or what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +40,14 @@ FEW = 100
 """Problems below which nothing is learned."""
 LEAST = 4
 """Sizes below this are settled before anything can be learned."""
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def on_all_cores(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+    """What comes of each part, in order, by threads: nearly all of the work is on arrays, which need no lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, parts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +78,8 @@ class CompetingRules:
         self.plain = walk(table, 0, EQUAL, depth=max(n, 2))
         self.learns = n >= LEAST and len(table.names) >= FEW
         weights = [*((sway, None) for sway in SWAYS), *judged] if self.learns else []
-        walks = (walk(table, 0, sway, depth=n, judging=judging) for sway, judging in weights)
-        self._learned = [(found, Ridge(found)) for found in walks]
+        walks = on_all_cores(lambda way: walk(table, 0, way[0], depth=n, judging=way[1]), weights)
+        self._learned = list(zip(walks, on_all_cores(Ridge, walks), strict=True))
 
     @property
     def aim(self) -> Array:

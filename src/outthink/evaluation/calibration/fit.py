@@ -18,7 +18,7 @@ from outthink.controller.policy.judging import Judging
 from outthink.controller.policy.promise import Promise
 from outthink.controller.policy.rules import Fixed, Sway
 from outthink.engines.traces import Traces
-from outthink.evaluation.calibration.competing import FEW, LEAST, CompetingRules, RuleOutcome
+from outthink.evaluation.calibration.competing import FEW, LEAST, CompetingRules, RuleOutcome, on_all_cores
 from outthink.evaluation.calibration.losses import GuardedChoice, LossLimit, LossMatrix, Mask
 from outthink.evaluation.calibration.scored_votes import scored_votes
 from outthink.evaluation.calibration.votes import Table, after, deal_one
@@ -184,9 +184,9 @@ def _fit(traces: Traces, settings: StoppingSettings) -> FittedRules:
         for n in settings.sizes
     }
     for n, rung in rungs.items():
-        rules[n], promises[n] = rung.choose(everyone)
-        for fold, mask in zip(folds, held, strict=True):
-            fold[n] = rung.choose(~mask)[0]
+        (rules[n], promises[n]), *rest = on_all_cores(rung.choose, [everyone, *(~mask for mask in held)])
+        for fold, (rule, _) in zip(folds, rest, strict=True):
+            fold[n] = rule
     parts = [tuple(np.array(names)[mask].tolist()) for mask in held]
     judged, notes = None, _notes(rungs[max(rungs)])
     if settings.judged is not None:
@@ -208,7 +208,8 @@ def _judged(rung: Rung, held: Sequence[Mask], parts: Sequence[tuple[str, ...]]) 
     # Of more arms the luckiest is luckier, so the level may be stricter: then a verifier can cost more than it saves.
     if not matrix.arms[place].judges or costs[place] >= alone.costs[own].mean():
         return None, f"the verifier does not pay here and is left out ({without})"
-    folds = [(names, {rung.n: rung.choose(~mask, judged=True)[0]}) for names, mask in zip(parts, held, strict=True)]
+    rules = on_all_cores(lambda mask: rung.choose(~mask, judged=True)[0], held)
+    folds = [(names, {rung.n: rule}) for names, rule in zip(parts, rules, strict=True)]
     fitted = FittedRules({rung.n: matrix.arms[place]}, folds, {rung.n: promise})
     return fitted, f"with the verifier {shares}, judging included, {without}"
 

@@ -306,10 +306,12 @@ def walk(
 
 def _expanded(terms: Array) -> NDArray[np.float32]:
     """The terms and their products in pairs, in the order of the coefficients."""
-    first, second = np.array(PAIRS).T
     table = np.empty((*terms.shape[:-1], TERMS + len(PAIRS)), dtype=np.float32)
     table[..., :TERMS] = terms
-    np.multiply(table[..., first], table[..., second], out=table[..., TERMS:])
+    end = TERMS
+    for first in range(TERMS):  # the pairs of one term stand together
+        begin, end = end, end + TERMS - first
+        np.multiply(table[..., first, None], table[..., first:TERMS], out=table[..., begin:end])
     return table
 
 
@@ -329,15 +331,16 @@ class Ridge:
             square += np.einsum("rc,rc->c", rows, rows, dtype=float)
         self._centre = total / (problems * self._rows)
         self._spread = np.sqrt(np.maximum(square / (problems * self._rows) - self._centre**2, 0)) + 1e-6
+        centre, spread = self._centre.astype(np.float32), self._spread.astype(np.float32)
         self._squares = np.empty((problems, size, size), dtype=np.float32)
         self._products = np.empty((problems, size), dtype=np.float32)
         for part in parts:
-            rows = _expanded(self._terms[part])
-            design = np.ones((len(rows), self._rows, size), dtype=np.float32)
-            design[..., :-1] = ((rows - self._centre) / self._spread).reshape(len(rows), self._rows, -1)
+            table = _expanded(self._terms[part]).reshape(-1, self._rows, size - 1)
+            design = np.ones((len(table), self._rows, size), dtype=np.float32)
+            np.divide(np.subtract(table, centre, out=table), spread, out=design[..., :-1])
             turned = design.transpose(0, 2, 1)
             np.matmul(turned, design, out=self._squares[part])
-            mended = gains[part].reshape(len(rows), -1, 1).astype(np.float32)
+            mended = gains[part].reshape(len(table), -1, 1).astype(np.float32)
             self._products[part] = np.matmul(turned, mended)[..., 0]
 
     def fit(self, problems: Mask) -> Array:
