@@ -44,7 +44,7 @@ _PREFIX = 4096
 """Bytes of a prompt's beginning by which it prefers a backend."""
 _PARTS = 8
 """Parts of a message, or of a part, that are looked at for it."""
-_LONG = 1 << 18
+_LONG = 1 << 16
 """Bytes of a request whose messages and fields are encoded beside the event loop, and of samples whose reply is."""
 
 

@@ -298,13 +298,12 @@ async def _read(reply: Response, room: Room | None) -> Whole:
     return Whole(reply.status, reply.headers, content)
 
 
-_AT_ONCE = 1 << 13
-"""Bytes of a reply that are handed on at once, and in one round of the event loop half as many more at most.
-
-Hundreds of events may have come together.
-"""
+_AT_ONCE = 1 << 14
+"""Bytes of a reply that are handed on at once; hundreds of events may have come together."""
 _LINES = 256
-"""Twice as many bytes are handed on at once where they hold fewer lines: each event costs more than its bytes."""
+"""Lines of a reply that are handed on at once, about: each costs more than its bytes."""
+_UNPAUSED = 1 << 12
+"""Bytes of which pieces are handed on in one round of the event loop, the last one beyond them; a line as its share."""
 
 
 class AiohttpResponse:
@@ -321,7 +320,7 @@ class AiohttpResponse:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._given >= _AT_ONCE // 2:  # what has come already is read without a pause
+        if self._given >= _UNPAUSED:  # what has come already is read without a pause
             self._given = 0
             await asyncio.sleep(0)
         if not (piece := self._left):
@@ -331,14 +330,16 @@ class AiohttpResponse:
                 raise _fault(error) from error
             if not piece:
                 raise StopAsyncIteration
-        if len(piece) <= _AT_ONCE:
+        most, lines = min(len(piece), _AT_ONCE), _lines(piece, _AT_ONCE)
+        if lines > _LINES:
+            most, lines = most * _LINES // lines, _LINES
+        if most == len(piece):
             self._left = b""
         else:
-            most = _AT_ONCE if _lines(piece, 2 * _AT_ONCE) > _LINES else 2 * _AT_ONCE
             end = piece.rfind(b"\n\n", 0, most) + 2  # whole events are read faster
             end = end if end > 1 else most
             self._left, piece = piece[end:], piece[:end]
-        self._given += len(piece)
+        self._given += max(len(piece), lines * (_AT_ONCE // _LINES))
         return piece
 
     @property
