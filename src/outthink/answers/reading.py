@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-IN_PLACE = 4 * 1024
+IN_PLACE = 2 * 1024
 """Characters up to which reading holds an event loop up for less than 20 ms, whatever they are."""
 
 
