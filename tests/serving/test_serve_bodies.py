@@ -318,6 +318,7 @@ ODD = {
     "brackets that close": "[" * 8000 + "]" * 8000,
     "objects in objects": '{"a":' * 800,
     "letters": "A!" * 8000,
+    "fewer letters": "A!" * 2000,
     "letters in a list": "A or B " * 2000,
     "dollars and colons": "$:" * 2000,
     "boxes": r"\boxed{" * 9000,

@@ -14,7 +14,7 @@ import aiohttp
 
 from outthink.http.transport import Timeouts, TransportFault
 from outthink.serving.pool.transport import _PIECE, AiohttpTransport, _has_come
-from support.chat_server import ChatServer, Drop, chat, stream, whole
+from support.chat_server import ChatServer, Drop, Reply, chat, stream, whole
 from support.hostile_server import HostileServer
 from support.waiting import until
 
@@ -215,3 +215,34 @@ def test_a_short_body_goes_with_its_head_and_is_told_as_a_long_one_is() -> None:
         for each in seen
     ]
     assert heads[:2] == heads[2:]
+
+
+@pytest.mark.parametrize("line", [b"\n", b"\r", b"\r\n", b"data: {}\n\n", b"x" * 60 + b"\n", b"x" * 500 + b"\n\n"])
+def test_what_a_round_of_the_event_loop_is_handed_has_few_lines(line: bytes) -> None:
+    body = line * ((1 << 19) // len(line))
+
+    async def main(url: str) -> None:
+        wire, rounds, before, lines, left = AiohttpTransport(), 0, 0, 0, body
+
+        async def count() -> None:
+            nonlocal rounds
+            while True:
+                rounds += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        try:
+            async for piece in await wire.open("POST", url, {}, b"{}", WITHIN):
+                assert left.startswith(piece)
+                left = left[len(piece) :]
+                lines = (lines if rounds == before else 0) + piece.count(b"\n") + piece.count(b"\r")
+                before = rounds
+                assert len(piece) <= 1 << 14
+                assert lines <= 1 << 9
+            assert not left
+        finally:
+            counting.cancel()
+            await wire.aclose()
+
+    with ChatServer(Reply((body,))) as server:
+        asyncio.run(main(f"{server.url}/chat/completions"))
