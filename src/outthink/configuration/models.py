@@ -171,7 +171,7 @@ def parameters_of(models: Iterable[str], given: Sequence[str], configuration: Co
     for line in given:
         name, mark, text = line.rpartition("=")
         if not text.isdecimal() or int(text) < 1:
-            raise BadInput("--parameters", line, "is no number of weights", "give N, or MODEL=N")
+            raise BadInput("--parameters", line, "is no number of weights", "give a whole number, or MODEL=NUMBER")
         if mark and name not in models:
             raise BadInput("--parameters", name, "is none of the models", f"use one of {', '.join(models)}")
         counts |= dict.fromkeys([name] if mark else models, int(text))
