@@ -333,8 +333,10 @@ class VerifierChild:
     def kill(self, *, wanted: bool = False) -> None:
         """End it now: nothing is to be saved."""
         self.wanted = self.wanted or wanted
-        with suppress(ProcessLookupError):  # it has ended
-            self._process.kill()
+        if self._process.returncode is None:
+            # Not by `Process.kill`: that may read how it ended, which asyncio then reports as 255.
+            with suppress(ProcessLookupError):  # it ended, and nobody has told us yet
+                os.kill(self.pid, signal.SIGKILL)
 
     async def end(self) -> str:
         """End it, if it has not ended by itself; returns how it did, for people."""
