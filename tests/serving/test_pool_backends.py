@@ -287,10 +287,13 @@ def test_a_list_that_is_none_costs_its_backend_alone(kind: str) -> None:
     with ChatServer(OK, routes={"/v1/models": told}) as bad, ChatServer(OK) as good:
         sites = [BackendSettings(url=each.url) for each in (bad, good)]
         with ProxyServer(*sites, pool={**QUICK, "interval": 0.05}, timed=True) as proxy:
-            asked = len(bad.seen)
-            with all_brief(proxy):
+
+            def ask() -> None:
+                asked = len(bad.seen)
                 until(lambda: len(bad.seen) > asked + 1, "another check")
                 assert proxy.chat("toy").status == 200
+
+            all_brief(proxy, ask)
             assert proxy.pool.backends[0].health == "down"
             assert trouble in (proxy.pool.backends[0].trouble or "")
             assert [row["id"] for row in proxy.get("/v1/models").json["data"]][:2] == ["toy", "outthink/auto"]
@@ -301,17 +304,20 @@ def test_many_models_are_listed_found_and_gone_without_holding_anybody_up() -> N
     with (
         ChatServer(OK) as backend,
         ProxyServer(backend.url, pool={**QUICK, "down_after": 99}, timed=True) as proxy,
-        all_brief(proxy),
     ):
-        for listed, count in ((many, 10_000), (models("toy"), 1), (many, 10_000)):
-            backend.routes["/v1/models"] = listed
-            until(lambda count=count: len(proxy.pool.names()) == count, "the list")
-            assert proxy.chat("toy").status == 200
-        rows = proxy.get("/v1/models").json["data"]
-        assert (rows[9_999]["id"], rows[10_000]["id"]) == ("9998", "outthink/auto")
-        assert proxy.get("/v1/models/9998").json == rows[9_999]
-        assert proxy.get("/v1/models/outthink/auto").json == rows[10_000]
-        assert proxy.get("/v1/models/9999").status == 404
+
+        def ask() -> None:
+            for listed, count in ((many, 10_000), (models("toy"), 1), (many, 10_000)):
+                backend.routes["/v1/models"] = listed
+                until(lambda count=count: len(proxy.pool.names()) == count, "the list")
+                assert proxy.chat("toy").status == 200
+            rows = proxy.get("/v1/models").json["data"]
+            assert (rows[9_999]["id"], rows[10_000]["id"]) == ("9998", "outthink/auto")
+            assert proxy.get("/v1/models/9998").json == rows[9_999]
+            assert proxy.get("/v1/models/outthink/auto").json == rows[10_000]
+            assert proxy.get("/v1/models/9999").status == 404
+
+        all_brief(proxy, ask)
 
 
 def test_a_lease_that_ends_without_a_word_is_no_verdict() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -305,10 +306,13 @@ def test_no_request_holds_the_event_loop_up() -> None:
     with ChatServer(chat(["The answer is 4."])) as backend, ProxyServer(backend.url, timed=True) as proxy:
         assert proxy.chat("outthink/single", tools=tools[:1]).status == 200  # what is imported on first use is now
         names = {f"name_{at}": "x" for at in range(50_000)}
-        with all_brief(proxy):
+
+        def ask() -> None:
             for fields in ({"tools": large}, {"tools": tools}, {"response_format": form}, names):
                 assert proxy.chat("outthink/self-consistency@2", **fields).status == 200
             assert proxy.send("POST", CHAT, b'{"model":"x","y":[' + b"[[[]]]," * MIB + b"0]}").status == 400
+
+        all_brief(proxy, ask)
 
 
 ODD = {
@@ -339,9 +343,12 @@ def test_no_answer_holds_the_event_loop_up(kind: str) -> None:
 
     with ChatServer(answer) as backend, ProxyServer(backend.url, timed=True) as proxy:
         assert proxy.chat("outthink/single", **ASKED[kind]).status == 200  # what is imported on first use is now
+
+        def ask(name: str) -> None:
+            assert proxy.chat("outthink/self-consistency@2", name, **ASKED[kind]).status == 200
+
         for name in ODD:
-            with all_brief(proxy):
-                assert proxy.chat("outthink/self-consistency@2", name, **ASKED[kind]).status == 200
+            all_brief(proxy, partial(ask, name))
 
 
 def entries(count: int) -> dict[str, Any]:
@@ -373,7 +380,10 @@ def test_no_reply_holds_the_event_loop_up(model: str) -> None:
 
     with ChatServer(answer) as backend, ProxyServer(backend.url, timed=True) as proxy:
         proxy.chat(model, "a text")  # what is imported on first use is now
+
+        def ask(name: str, streamed: bool) -> None:
+            assert proxy.chat(model, name, stream=streamed, logprobs=True).status == 200
+
         for name in HUGE:
             for streamed in (False, True):
-                with all_brief(proxy):
-                    assert proxy.chat(model, name, stream=streamed, logprobs=True).status == 200
+                all_brief(proxy, partial(ask, name, streamed))

@@ -7,6 +7,8 @@ import json
 import re
 import sys
 from contextlib import closing
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -123,11 +125,14 @@ def test_no_long_reply_holds_the_event_loop_up(model: str) -> None:
 
     with ChatServer(answer) as backend, ProxyServer(backend.url, timed=True) as proxy:
         proxy.chat(model, "names")  # what is imported on first use is now
+
+        def ask(name: str, streamed: bool, asked: bool) -> None:
+            user = "stream" if streamed else "whole"
+            assert proxy.chat(model, name, stream=asked, logprobs=True, user=user).status == 200
+
         for name, streamed in replies:
             for asked in (False, True):
-                with all_brief(proxy):
-                    user = "stream" if streamed else "whole"
-                    assert proxy.chat(model, name, stream=asked, logprobs=True, user=user).status == 200
+                all_brief(proxy, partial(ask, name, streamed, asked))
 
 
 NUMBERS = [0] * 700_000
@@ -159,12 +164,16 @@ REQUESTS: dict[str, tuple[int, dict[str, Any]]] = {
 def test_no_long_request_holds_the_event_loop_up() -> None:
     with ChatServer(chat(["4"])) as backend, ProxyServer(backend.url, timed=True) as proxy:
         assert proxy.chat("outthink/single").status == 200  # what is imported on first use is now
-        for name, (status, fields) in REQUESTS.items():
+        keys = count()
+
+        def ask(name: str, status: int, fields: dict[str, Any]) -> None:
             body = {"model": "outthink/single", "messages": [{"role": "user", "content": "Hello"}], **fields}
-            with all_brief(proxy):
-                got = proxy.send("POST", CHAT, body, idempotency_key=name)
+            got = proxy.send("POST", CHAT, body, idempotency_key=f"{name} {next(keys)}")
             assert got.status == status, (name, got.content[:200])
             assert status == 200 or len(got.error["message"]) < 600
+
+        for name, (status, fields) in REQUESTS.items():
+            all_brief(proxy, partial(ask, name, status, fields))
 
 
 def refused(**error: Any) -> bytes:
@@ -197,10 +206,13 @@ def test_no_long_refusal_holds_the_event_loop_up(model: str, status: int) -> Non
         ProxyServer(backend.url, timed=True) as proxy,
     ):
         proxy.chat(model, "plain text")  # what is imported on first use is now
+
+        def ask(name: str, streamed: bool) -> None:
+            assert proxy.chat(model, name, stream=streamed).status in (status, 502)
+
         for name in REFUSALS:
             for streamed in (False, True):
-                with all_brief(proxy):
-                    assert proxy.chat(model, name, stream=streamed).status in (status, 502)
+                all_brief(proxy, partial(ask, name, streamed))
 
 
 OWN = "sk-Zx81-kq0PLm55-RtYw9aBc-7dEfG"
@@ -219,8 +231,11 @@ def test_no_masked_reply_holds_the_event_loop_up(model: str) -> None:
         settings = BackendSettings(url=backend.url, key=OWN)
         with ProxyServer(settings, timed=True) as proxy:
             proxy.chat(model, "0")  # what is imported on first use is now
+
+            def ask(at: int, kind: str) -> None:
+                got = proxy.chat(model, str(at), stream=kind == "stream", user=kind)
+                assert (got.status, b"sk-Zx81-kq0PLm55" in got.content) == (200, False)
+
             for at in range(len(replies)):
                 for kind in ("stream", "whole"):
-                    with all_brief(proxy):
-                        got = proxy.chat(model, str(at), stream=kind == "stream", user=kind)
-                    assert (got.status, b"sk-Zx81-kq0PLm55" in got.content) == (200, False)
+                    all_brief(proxy, partial(ask, at, kind))

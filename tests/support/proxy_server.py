@@ -164,9 +164,20 @@ class ProxyServer:
         return self.send("POST", CHAT, {"model": model, "messages": messages, **fields}, **(headers or {}))
 
 
-@contextmanager
-def all_brief(proxy: ProxyServer) -> Iterator[None]:
-    """No callback of a `timed` proxy holds its loop up, by processor time of its thread: other work adds nothing."""
+def all_brief(proxy: ProxyServer, act: Callable[[], Any]) -> None:
+    """No callback of a `timed` proxy holds its loop up while something is done.
+
+    By processor time of its thread, of the quickest of three times: other work on the same core empties its caches,
+    and now and then that costs a callback several times what it takes by itself.
+    """
+    for _ in range(3):
+        if not (long := _long(proxy, act)):
+            return
+    raise AssertionError(long)
+
+
+def _long(proxy: ProxyServer, act: Callable[[], Any]) -> list[tuple[float, str]]:
+    """Callbacks that took more than 20 ms, or what that is on a slower core."""
 
     async def begin() -> Any:
         watching = measured()
@@ -178,15 +189,13 @@ def all_brief(proxy: ProxyServer) -> Iterator[None]:
     watching, found = proxy.do(begin())
     gc.disable()  # how long a collection takes depends on what other tests have left
     try:
-        yield
+        act()
     finally:
         proxy.do(end())
         gc.enable()
     long = [row for row in found if row[0] > 0.02]
-    if long:
-        limit = 0.02 * slowness()
-        long = [row for row in long if row[0] > limit]
-    assert not long, long
+    limit = 0.02 * slowness() if long else 0.02
+    return [row for row in long if row[0] > limit]
 
 
 @contextmanager
