@@ -14,7 +14,8 @@ import sys
 from dataclasses import replace
 
 from common import NO_TRACES, load_average, parser, save, show, skip, target, traces
-from outthink.economics.hardware import H200, Shape, exchange_value, free_branches
+from outthink.economics.gpus import H200
+from outthink.economics.hardware import Shape, exchange_value, free_branches
 from outthink.economics.latency import DeadlineTooShort, Fit, Load, plan
 from outthink.engines.traces import load
 from outthink.evaluation.gains import accuracy_by_cap

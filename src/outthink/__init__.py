@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from outthink.core.receipt import Entry, Receipt, Result, Verdict
     from outthink.core.request import Budget, Message, Request, Sampling
     from outthink.core.sample import Candidate, Judged, Sample
-    from outthink.economics.hardware import H200, Hardware, Shape, exchange_value
+    from outthink.economics.gpus import GPUS, H200, Gpu, find_gpu
+    from outthink.economics.hardware import Hardware, Shape, exchange_value
     from outthink.economics.latency import Load as LatencyLoad
     from outthink.economics.latency import plan as plan_latency
     from outthink.economics.price import Price
@@ -91,7 +92,8 @@ _HOMES = {
     "core.receipt": "Entry Receipt Result Verdict",
     "core.request": "Budget Message Request Sampling",
     "core.sample": "Candidate Judged Sample",
-    "economics.hardware": "H200 Hardware Shape exchange_value",
+    "economics.gpus": "GPUS H200 Gpu find_gpu",
+    "economics.hardware": "Hardware Shape exchange_value",
     "economics.latency": "Load=LatencyLoad plan=plan_latency",
     "economics.price": "Price",
     "economics.tariff": "Energy",
@@ -135,6 +137,7 @@ _PLACES = {
     for name in names.split()
 }
 __all__ = [
+    "GPUS",
     "H200",
     "Arm",
     "AskEvent",
@@ -164,6 +167,7 @@ __all__ = [
     "Features",
     "Finish",
     "FunctionVerifier",
+    "Gpu",
     "Hardware",
     "JudgeVerifier",
     "Judged",
@@ -210,6 +214,7 @@ __all__ = [
     "difficulty_for_policy",
     "difficulty_outcomes",
     "exchange_value",
+    "find_gpu",
     "fit_difficulty_probe",
     "least_threshold",
     "load_predictor",

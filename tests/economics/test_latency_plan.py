@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outthink.core.errors import BadInput
-from outthink.economics.hardware import H200, Hardware, Shape, exchange_value, free_branches, step_seconds
+from outthink.economics.gpus import H200
+from outthink.economics.hardware import Hardware, Shape, exchange_value, free_branches, step_seconds
 from outthink.economics.latency import DeadlineTooShort, Draft, Fit, Load, plan, shed
 
 LOAD = Load(hardware=H200, shape=Shape(parameters=7e9, kv_bytes=57_344), prompt=500)

@@ -35,10 +35,6 @@ class Hardware:
         _check("hardware", self)
 
 
-H200 = Hardware(flops=989e12, bandwidth=4.8e12)
-"""Dense bf16 and HBM3e of one NVIDIA H200, from its data sheet; real kernels reach less."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """A model as decoding loads it.
