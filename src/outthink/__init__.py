@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from outthink.controller.router.probe import Probe
     from outthink.controller.routing_rules import penalised, smallest_likely, strong_weak
     from outthink.core.errors import BadInput, EngineError, OutthinkError, Unsupported
+    from outthink.core.model_shape import ModelShape
     from outthink.core.receipt import Entry, Receipt, Result, Verdict
     from outthink.core.request import Budget, Message, Request, Sampling
     from outthink.core.sample import Candidate, Judged, Sample
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from outthink.engines.openai import OpenAIEngine
     from outthink.engines.protocol import Call, Delta, Engine, Event, Fault, Features, Finish, Speed
     from outthink.engines.scripted import Completion, ScriptedEngine
+    from outthink.engines.shapes import read_shape
     from outthink.engines.traces import ReplayEngine, Traces
     from outthink.engines.traces import load as load_traces
     from outthink.evaluation.calibration.run import CalibrationRecipe, calibrate
@@ -89,6 +91,7 @@ _HOMES = {
     "controller.router.probe": "Probe",
     "controller.routing_rules": "penalised smallest_likely strong_weak",
     "core.errors": "BadInput EngineError OutthinkError Unsupported",
+    "core.model_shape": "ModelShape",
     "core.receipt": "Entry Receipt Result Verdict",
     "core.request": "Budget Message Request Sampling",
     "core.sample": "Candidate Judged Sample",
@@ -101,6 +104,7 @@ _HOMES = {
     "engines.openai": "OpenAIEngine",
     "engines.protocol": "Call Delta Engine Event Fault Features Finish Speed",
     "engines.scripted": "Completion ScriptedEngine",
+    "engines.shapes": "read_shape",
     "engines.traces": "ReplayEngine Traces load=load_traces",
     "evaluation.calibration.run": "CalibrationRecipe calibrate",
     "evaluation.calibration.target": "Target",
@@ -175,6 +179,7 @@ __all__ = [
     "Learner",
     "LearnerSettings",
     "Message",
+    "ModelShape",
     "OpenAIEngine",
     "Options",
     "OutthinkError",
@@ -224,6 +229,7 @@ __all__ = [
     "penalised",
     "plan_latency",
     "prompt_states",
+    "read_shape",
     "record",
     "report_html",
     "report_svg",

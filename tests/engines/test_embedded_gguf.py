@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from outthink.core.errors import BadInput
 from outthink.engines.embedded import GGUFInfo, read_gguf
-from outthink.engines.embedded.gguf import ModelShape
 
 
 def written(folder: Path, content: bytes) -> Path:
@@ -64,7 +63,7 @@ def test_the_smaller_coder_counts_as_published(tmp_path: Path) -> None:
     rest = ("blk.0.rest.weight", (630_167_424 - 2 * 896 * 151_936,), UNKNOWN_TYPE)
     info = info_of(tmp_path, [embedding, rest, head])
     assert (info.elements, info.parameters) == (630_167_424, 494_032_768)
-    assert info.shape.vocabulary == 151_936
+    assert info.size is None, "a type that is not known here"
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -79,22 +78,21 @@ def test_experts_that_a_token_passes_through_count(tmp_path: Path, together: boo
     info = info_of(tmp_path, [EMBEDDING, *experts, shared, router], expert_count=16, expert_used_count=2)
     assert info.parameters == 8 * 50 + 3 * 8 * 4 * 2 + 8 * 4 + 8 * 16
     assert info.elements == 8 * 50 + 3 * 8 * 4 * 16 + 8 * 4 + 8 * 16
-    assert (info.shape.experts, info.shape.experts_used) == (16, 2)
+    assert (info.size, info.expert_size) == (4 * info.elements, 4 * 3 * 8 * 4 * 16)
     unsaid = info_of(tmp_path, [EMBEDDING, *experts], expert_count=16)
     assert unsaid.parameters == unsaid.elements, "what is not said is not left out"
 
 
-def test_shape(tmp_path: Path) -> None:
-    sizes = {"block_count": 3, "embedding_length": 8, "feed_forward_length": 32}
-    shape = info_of(tmp_path, [EMBEDDING], **sizes, **{"attention.head_count": 4, "attention.head_count_kv": 2}).shape
-    assert (shape.layers, shape.width, shape.feed_forward, shape.vocabulary) == (3, 8, 32, 50)
-    assert (shape.heads, shape.kv_heads, shape.key, shape.value) == (4, 2, 2, 2)
-    assert shape.kv_elements == 3 * 2 * (2 + 2)
-    wide = info_of(tmp_path, [EMBEDDING], **sizes, **{"attention.head_count": 4, "attention.key_length": 6}).shape
-    assert (wide.kv_heads, wide.key, wide.value) == (4, 6, 2)
+def test_sizes_of_layers_are_kept_by_their_keys(tmp_path: Path) -> None:
     by_layer = {"attention.head_count": 4, "attention.head_count_kv": ["2", "1"]}  # an array: each layer its own
-    assert info_of(tmp_path, [EMBEDDING], **sizes, **by_layer).shape.kv_elements is None
-    assert info_of(tmp_path, [LAYER]).shape == ModelShape(None, None, None, None, None, None, None, 0, 0, None)
+    info = info_of(tmp_path, [EMBEDDING], block_count=3, feed_forward_length=32, **by_layer)
+    assert info.architecture == "llama"
+    assert info.sizes == {
+        "context_length": 512,
+        "block_count": 3,
+        "attention.head_count": 4,
+        "attention.head_count_kv": None,
+    }
 
 
 @pytest.mark.skipif(MODEL is None, reason="needs `outthink pull`")
@@ -102,7 +100,7 @@ def test_parameters_of_the_embedded_model() -> None:
     assert MODEL is not None
     info = read_gguf(MODEL)
     assert info.parameters == info.elements == 134_515_008
-    assert (info.shape.layers, info.shape.kv_elements) == (30, 30 * 3 * 128)
+    assert (info.sizes["block_count"], info.sizes["attention.head_count_kv"]) == (30, 3)
     assert info.context == 8192
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from outthink.core.errors import BadInput
+from outthink.engines.architecture import ModelConfig
 from outthink.engines.weights import count_by_config, read_weights
 
 LLAMA = {"model_type": "llama", "tie_word_embeddings": True, "vocab_size": 49152}
@@ -48,7 +49,7 @@ def sized(width: int, layers: int, heads: int, inner: int) -> dict[str, int]:
     ],
 )
 def test_a_configuration_of_a_known_family_says_everything(tmp_path: Path, config: dict[str, Any], count: int) -> None:
-    assert count_by_config(config, "config.json") == count
+    assert count_by_config(ModelConfig(config, "config.json")).parameters == count
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert read_weights(tmp_path).parameters == read_weights(tmp_path / "config.json").parameters == count
 
@@ -59,12 +60,12 @@ def test_a_configuration_of_a_known_family_says_everything(tmp_path: Path, confi
         ({"model_type": "gpt5"}, "is of the family 'gpt5', whose count it does not tell alone; .* say them with --par"),
         ({}, "is of the family None"),
         ({"model_type": "llama"}, "does not say hidden_size"),
-        (SMALL | {"model_type": "qwen3_moe", "mlp_only_layers": [0]}, "mixes layers with experts and without"),
+        (SMALL | {"model_type": "llama", "num_hidden_layers": True}, "does not say num_hidden_layers"),
     ],
 )
 def test_what_a_configuration_does_not_tell_is_no_guess(config: dict[str, Any], line: str) -> None:
     with pytest.raises(BadInput, match=line):
-        count_by_config(config, "config.json")
+        count_by_config(ModelConfig(config, "config.json"))
 
 
 def safetensors(path: Path, tensors: dict[str, tuple[str, list[int]]]) -> Path:
@@ -83,6 +84,10 @@ def test_an_input_embedding_beside_an_output_head_is_not_read(tmp_path: Path) ->
     assert read_weights(safetensors(tmp_path / "tied.safetensors", EMBEDDING | LAYER)).parameters == 800 + 256
     separate = read_weights(safetensors(tmp_path / "apart.safetensors", EMBEDDING | LAYER | HEAD))
     assert (separate.parameters, separate.elements) == (800 + 256, 1600 + 256)
+    assert (separate.size, separate.input_size) == (2 * (1600 + 256) + 4 * 4, 1600), "beside weights, a table of 4"
+    assert read_weights(tmp_path / "tied.safetensors").input_size == 0, "read as the head"
+    odd = safetensors(tmp_path / "odd.safetensors", LAYER | {"model.norm.weight": ("F3", [8])})
+    assert read_weights(odd).size is None, "of a type that nobody knows"
 
 
 def test_several_files_of_a_folder_count_together(tmp_path: Path) -> None:
@@ -100,6 +105,7 @@ def test_of_experts_only_the_used_ones_count(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"num_experts": 8, "num_experts_per_tok": 2}))
     weights = read_weights(tmp_path)
     assert (weights.parameters, weights.elements) == (800 + 32 + 2 * 32, 800 + 32 + 8 * 32)
+    assert (weights.size, weights.expert_size) == (2 * (800 + 32 + 8 * 32), 2 * 8 * 32)
 
 
 @pytest.mark.parametrize(

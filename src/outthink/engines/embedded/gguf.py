@@ -1,4 +1,4 @@
-"""What the header of a GGUF file says: is it a whole language model, its weights read per token, its shape.
+"""What the header of a GGUF file says: is it a whole language model, its weights, its sizes.
 
 Knows the format (versions 2 and 3) and llama.cpp's names of tensors and keys; reads no weights. Does not know
 llama.cpp itself, whose own errors for a bad file say nothing. Every size in the file is treated as hostile: nothing is
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -41,48 +42,22 @@ _KEYS = (
     "context_length",
     "block_count",
     "embedding_length",
-    "feed_forward_length",
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",
     "attention.value_length",
+    "attention.key_length_mla",
+    "attention.value_length_mla",
+    "attention.kv_lora_rank",
+    "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "attention.shared_kv_layers",
+    "rope.dimension_count",
+    "ssm.state_size",
     "expert_count",
     "expert_used_count",
 )
 """What is kept of the keys that begin with the architecture's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """Sizes of a transformer; None where the header does not say, or says it for every layer apart.
-
-    Args:
-        layers: blocks.
-        width: of the residual stream.
-        feed_forward: of a dense block, or of one expert where the file gives only that.
-        heads, kv_heads: of attention.
-        key, value: length of a head's key and value.
-        experts, experts_used: of a layer, and for one token; 0 for a dense model.
-        vocabulary: tokens.
-    """
-
-    layers: int | None
-    width: int | None
-    feed_forward: int | None
-    heads: int | None
-    kv_heads: int | None
-    key: int | None
-    value: int | None
-    experts: int
-    experts_used: int
-    vocabulary: int | None
-
-    @property
-    def kv_elements(self) -> int | None:
-        """Numbers that the cache holds for one token, None where a size is unknown."""
-        if self.layers is None or self.kv_heads is None or self.key is None or self.value is None:
-            return None
-        return self.layers * self.kv_heads * (self.key + self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +70,21 @@ class GGUFInfo:
         parameters: weights read per token (docs/contracts.md, Counting): the output head included, the input
             embedding only where it is the head too, of experts those that a token passes through.
         elements: of all tensors.
-        shape: sizes of its layers.
+        size: bytes of all tensors, None where one has a type that is not known here.
+        input_size, expert_size: bytes of an input embedding beside a separate output head, and of all experts.
+        architecture: llama.cpp's name of its family.
+        sizes: those of its layers, by llama.cpp's key; None where a key is there and gives every layer its own.
     """
 
     path: Path
     context: int
     parameters: int
     elements: int
-    shape: ModelShape
+    size: int | None
+    input_size: int
+    expert_size: int
+    architecture: str
+    sizes: Mapping[str, int | None]
 
 
 def read_gguf(path: str | Path) -> GGUFInfo:
@@ -151,40 +133,26 @@ def _read(file: BinaryIO, path: Path, size: int) -> GGUFInfo:
         raise _Broken(f"alignment {alignment}")
     if -(-cursor.position // alignment) * alignment + tensors.reach > size:
         raise _Cut
-    shape = _shape(metadata, architecture, tensors.vocabulary)
+    sizes = _sizes(metadata, architecture)
     return GGUFInfo(
         path=path,
         context=context,
-        parameters=tensors.read_per_token(shape),
+        parameters=tensors.read_per_token(sizes.get("expert_count") or 0, sizes.get("expert_used_count") or 0),
         elements=tensors.elements,
-        shape=shape,
+        size=tensors.bytes if tensors.known else None,
+        input_size=tensors.embedding_bytes if tensors.head else 0,
+        expert_size=tensors.expert_bytes,
+        architecture=architecture,
+        sizes=sizes,
     )
 
 
 _Metadata = dict[str, str | int | float | None]
 
 
-def _shape(metadata: _Metadata, architecture: str, vocabulary: int | None) -> ModelShape:
-    def size(key: str) -> int | None:
-        value = metadata.get(f"{architecture}.{key}")
-        return value if isinstance(value, int) and value > 0 else None
-
-    width, heads = size("embedding_length"), size("attention.head_count")
-    of_a_head = width // heads if width is not None and heads is not None else None
-    experts, used = size("expert_count") or 0, size("expert_used_count") or 0
-    return ModelShape(
-        layers=size("block_count"),
-        width=width,
-        feed_forward=size("feed_forward_length"),
-        heads=heads,
-        # An array, which is read as None, gives every layer its own; absent, every head has its own keys.
-        kv_heads=size("attention.head_count_kv") if f"{architecture}.attention.head_count_kv" in metadata else heads,
-        key=size("attention.key_length") or of_a_head,
-        value=size("attention.value_length") or of_a_head,
-        experts=experts,
-        experts_used=used if 0 < used <= experts else experts,
-        vocabulary=vocabulary,
-    )
+def _sizes(metadata: _Metadata, architecture: str) -> dict[str, int | None]:
+    found = {key: metadata[name] for key in _KEYS if (name := f"{architecture}.{key}") in metadata}
+    return {key: value if isinstance(value, int) and value >= 0 else None for key, value in found.items()}
 
 
 @dataclass(slots=True)
@@ -193,6 +161,8 @@ class _Tensors:
 
     Args:
         elements, experts, embedding: of all tensors, of those of experts, of the input embedding.
+        bytes, expert_bytes, embedding_bytes: of the same.
+        known: the types of all are.
         head: the output head is stored apart from the input embedding.
         reach: bytes of data up to the end of the last tensor.
     """
@@ -200,24 +170,31 @@ class _Tensors:
     elements: int = 0
     experts: int = 0
     embedding: int = 0
-    vocabulary: int | None = None
+    bytes: int = 0
+    expert_bytes: int = 0
+    embedding_bytes: int = 0
+    known: bool = True
     head: bool = False
     reach: int = 0
 
     def add(self, name: str | None, sides: tuple[int, ...], kind: int, offset: int) -> None:
         size = prod(sides)
         block, width = _BLOCKS.get(kind, (1, 0))  # a type that is newer than this table reaches nowhere
+        taken = size // block * width
         self.elements += size
-        self.reach = max(self.reach, offset + size // block * width)
+        self.bytes += taken
+        self.known = self.known and kind in _BLOCKS
+        self.reach = max(self.reach, offset + taken)
         if name == _INPUT:
-            self.embedding, self.vocabulary = size, sides[-1] if sides else None
+            self.embedding, self.embedding_bytes = size, taken
         elif name == _OUTPUT:
             self.head = True
         elif name is not None and _EXPERTS.match(name):
             self.experts += size
+            self.expert_bytes += taken
 
-    def read_per_token(self, shape: ModelShape) -> int:
-        idle = self.experts * (shape.experts - shape.experts_used) // shape.experts if shape.experts else 0
+    def read_per_token(self, experts: int, used: int) -> int:
+        idle = self.experts * (experts - used) // experts if 0 < used <= experts else 0
         return self.elements - idle - (self.embedding if self.head else 0)
 
 
