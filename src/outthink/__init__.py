@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from outthink.economics.latency import Load as LatencyLoad
     from outthink.economics.latency import plan as plan_latency
     from outthink.economics.price import Price
+    from outthink.economics.roofline import KVRoom, RooflineStep, kv_capacity, step_roofline
     from outthink.economics.tariff import Energy
     from outthink.engines.embedded import EmbeddedEngine
     from outthink.engines.openai import OpenAIEngine
@@ -99,6 +100,7 @@ _HOMES = {
     "economics.hardware": "Hardware Shape exchange_value",
     "economics.latency": "Load=LatencyLoad plan=plan_latency",
     "economics.price": "Price",
+    "economics.roofline": "KVRoom RooflineStep kv_capacity step_roofline",
     "economics.tariff": "Energy",
     "engines.embedded": "EmbeddedEngine",
     "engines.openai": "OpenAIEngine",
@@ -175,6 +177,7 @@ __all__ = [
     "Hardware",
     "JudgeVerifier",
     "Judged",
+    "KVRoom",
     "LatencyLoad",
     "Learner",
     "LearnerSettings",
@@ -192,6 +195,7 @@ __all__ = [
     "ReplayEngine",
     "Request",
     "Result",
+    "RooflineStep",
     "Sample",
     "Sampling",
     "Score",
@@ -221,6 +225,7 @@ __all__ = [
     "exchange_value",
     "find_gpu",
     "fit_difficulty_probe",
+    "kv_capacity",
     "least_threshold",
     "load_predictor",
     "load_traces",
@@ -237,6 +242,7 @@ __all__ = [
     "rule_from_json",
     "smallest_likely",
     "split_budget",
+    "step_roofline",
     "strategies",
     "strategy",
     "strong_weak",
