@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from outthink.controller.stored import write_file
+from outthink.core.paths import write_file
 from support.recorded import DEMO, needs_demo
 
 SAMPLES = DEMO / "qwen2.5-coder-0.5b-instruct-q4--demo.parquet"

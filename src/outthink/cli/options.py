@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outthink.controller.router.chooser import pairs_of
-from outthink.controller.stored import write_file
 from outthink.core.errors import BadInput
+from outthink.core.paths import write_file
 from outthink.core.plugins import installed
 from outthink.core.request import ANSWER_KINDS, Sampling
 

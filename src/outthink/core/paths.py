@@ -1,6 +1,7 @@
-"""Where files of this user live, and how those that hold what people and models said are made.
+"""Where files of this user live, how those that hold what people and models said are made, and how one is written.
 
-Knows the environment variables, and that such files are their owner's alone whatever the umask is. Writes nothing.
+Knows the environment variables, that such files are their owner's alone whatever the umask is, and how a file appears
+all at once. Does not know what stands in any of them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import errno
 import os
 from contextlib import suppress
 from pathlib import Path
+
+from outthink.core.text import writable
 
 
 def cache_dir() -> Path:
@@ -50,3 +53,23 @@ def private_file(path: Path) -> Path:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         path.chmod(0o600)  # a umask can take rights away from the owner, too
     return path
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, each lone surrogate as U+FFFD; a device, pipe or link is written to.
+
+    Raises OSError.
+    """
+    if isinstance(content, str):
+        content = writable(content).replace("\n", os.linesep).encode()
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_bytes(content)
+        return
+    # The process's number keeps two writers of one file apart: each replaces it by a draft of its own.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from outthink.controller.decide import need_fitting
-from outthink.controller.stored import write_file
+from outthink.core.paths import write_file
 from outthink.core.request import Request
 from outthink.core.sample import Sample
 from outthink.engines.protocol import Call, Engine

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from outthink.controller.stored import write_file
 from outthink.core.errors import BadInput
+from outthink.core.paths import write_file
 from outthink.core.plugins import install_hint
 from outthink.evaluation.sample_file import JsonObject
 from outthink.verifiers.reward_model.checkpoint import keep_layers, load, quietly

@@ -18,9 +18,10 @@ from outthink.controller.policy.judging import JUDGING
 from outthink.controller.policy.promise import Promise
 from outthink.controller.policy.regime import Regime
 from outthink.controller.policy.rules import rule_from_json
-from outthink.controller.stored import Json, JsonObject, write_file
+from outthink.controller.stored import Json, JsonObject
 from outthink.core.display import Displayed, Rows
 from outthink.core.errors import BadInput
+from outthink.core.paths import write_file
 
 # JSON in one form only (sorted keys, one a line, long lists of numbers wrapped), so that equal contents are equal
 # bytes and two versions can be compared in review.

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from outthink.controller.router.predictor import Predictor
-from outthink.controller.stored import JsonObject, write_file
+from outthink.controller.stored import JsonObject
 from outthink.core.errors import BadInput
+from outthink.core.paths import write_file
 
 SCHEMA = 2
 FILE = "predictor.json"

@@ -20,8 +20,8 @@ import numpy as np
 from outthink.answers import canonical_key, grade_many
 from outthink.controller.router.artefact import load, prompt_hash, save
 from outthink.controller.router.predictor import Predictor, RoutedModel
-from outthink.controller.stored import write_file
 from outthink.core.errors import BadInput
+from outthink.core.paths import write_file
 from outthink.economics.tariff import active_parameters
 from outthink.evaluation.routing.corpus import Corpus
 from outthink.evaluation.routing.data import Floats, Ints, ModelOutcomes, read_columns, read_outcomes
