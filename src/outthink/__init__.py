@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from outthink.economics.latency import plan as plan_latency
     from outthink.economics.price import Price
     from outthink.economics.roofline import KVRoom, RooflineStep, kv_capacity, step_roofline
+    from outthink.economics.step_profile import StepProfile
     from outthink.economics.tariff import Energy
     from outthink.engines.embedded import EmbeddedEngine
     from outthink.engines.openai import OpenAIEngine
@@ -101,6 +102,7 @@ _HOMES = {
     "economics.latency": "Load=LatencyLoad plan=plan_latency",
     "economics.price": "Price",
     "economics.roofline": "KVRoom RooflineStep kv_capacity step_roofline",
+    "economics.step_profile": "StepProfile",
     "economics.tariff": "Energy",
     "engines.embedded": "EmbeddedEngine",
     "engines.openai": "OpenAIEngine",
@@ -205,6 +207,7 @@ __all__ = [
     "Spec",
     "Speed",
     "Stage",
+    "StepProfile",
     "SyncClient",
     "Target",
     "Traces",
