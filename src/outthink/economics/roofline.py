@@ -20,6 +20,8 @@ from outthink.core.request import need_amount
 from outthink.economics.gpus import GPUS, Gpu
 from outthink.economics.hardware import Hardware, Shape, step_seconds
 
+ROOFLINE = "roofline"
+"""What a profile by a data sheet names as its engine."""
 KV_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0}
 """Bytes of one number in the cache, by its type."""
 ALL_REDUCE = 10e-6
@@ -53,7 +55,7 @@ class RooflineStep:
     chunk: int
     gpu: str
     model: str
-    engine: str = "roofline"
+    engine: str = ROOFLINE
     measured: bool = False
 
 
