@@ -156,6 +156,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "postgres": ("psycopg",),
     "report": ("matplotlib",),
     "completion": ("shtab",),
+    "plan": ("numba",),
 }
 """Extra to the modules without which what it is for does not run."""
 _TORCH = ("transformers", "train")
