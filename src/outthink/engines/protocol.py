@@ -20,7 +20,7 @@ from outthink.core import defaults
 from outthink.core.defaults import offered
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.request import Message, Sampling
-from outthink.core.sample import Sample
+from outthink.core.sample import Progress, Sample
 from outthink.engines.time_model import TimeModel
 
 
@@ -306,6 +306,14 @@ class Outcome:
     fault: Fault | None = None
     told: bool = True
     read: bool = False
+
+    def progress(self, index: int, tokens: int) -> Progress:
+        """What a watch sees of it after so many tokens, as sample number `index`."""
+        sample = self.sample
+        trace = sample.confidence
+        shown = trace.values[: tokens // trace.stride] if trace is not None else ()
+        text = sample.text[: len(sample.text) * tokens // max(1, self.tokens)]
+        return Progress(index, tokens, shown, trace.stride if trace else 1, (text,))
 
 
 class Simulated(Engine, Protocol):

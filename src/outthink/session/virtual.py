@@ -17,7 +17,6 @@ from outthink.answers import Reading
 from outthink.core.errors import OutthinkError
 from outthink.core.receipt import Status
 from outthink.core.request import AnswerKind, AnswerReader
-from outthink.core.sample import Progress
 from outthink.engines.protocol import CHUNK, Call, Outcome, Simulated, Speed
 from outthink.session.calls import RunningCall, byte_bound, reread
 from outthink.session.runner import FOREIGN, HostSession, Job, Readers, Runner, Work
@@ -274,12 +273,8 @@ class VirtualRunner(Runner):
         owner.deliver(running, sample)
 
     def _look(self, running: RunningCall, outcome: Outcome, tokens: int, order: int) -> None:
-        sample, watch = outcome.sample, running.stream.watch
-        trace = sample.confidence
-        shown = trace.values[: tokens // trace.stride] if trace is not None else ()
-        text = sample.text[: len(sample.text) * tokens // max(1, outcome.tokens)]
-        progress = Progress(running.call.index, tokens, shown, trace.stride if trace else 1, (text,))
-        if watch is not None and watch(progress) == "stop":
+        watch = running.stream.watch
+        if watch is not None and watch(outcome.progress(running.call.index, tokens)) == "stop":
             self._settle(running, "stopped", outcome, tokens, "stopped")
             running.owner.deliver(running, None)
         elif tokens + CHUNK < outcome.tokens:
