@@ -62,6 +62,7 @@ class SessionOptions:
 
     Args:
         unread: name of a verifier that was still being read at the deadline, so that there is none.
+        kind: class of the session, for one that keeps what is asked of it.
     """
 
     ahead: int = 4
@@ -70,6 +71,7 @@ class SessionOptions:
     observer: Observer | None = None
     retries: Retries | None = None
     unread: str | None = None
+    kind: type[Session] = Session
 
 
 class OpenSession:
@@ -222,7 +224,7 @@ class OpenSession:
     def _build(self) -> Session:
         first, *others = self.sources
         options, runner = self._options, self._runner
-        return Session(
+        return options.kind(
             runner,
             first.read_tariff(),
             budget=self._budget,
