@@ -81,12 +81,8 @@ def compare(
 
     Raises BadInput if no file can be replayed, or a given n exceeds what is recorded.
     """
-    loaded = [_load(path, settings) for path in replayable(paths, say, "hold no replayable samples")]
-    files = [graded for traces in loaded if (graded := _graded(traces, say)) is not None]
-    if not files:
-        names = [str(traces.path) for traces in loaded]
-        raise BadInput("traces", names, "hold no graded samples", "grade them first: outthink verify")
-    policies = [_autos(traces, settings, say) for traces in files]
+    files = open_files(paths, settings, say)
+    policies = [policy_rungs(traces, settings, say) for traces in files]
     said: set[str] = set()
 
     def once(line: str) -> None:
@@ -121,6 +117,16 @@ def compare(
     return rows
 
 
+def open_files(paths: Sequence[Path], settings: CompareSettings, say: Callable[[str], None]) -> list[Traces]:
+    """The files that can be replayed, their samples graded and scored as the settings want them; BadInput for none."""
+    loaded = [_load(path, settings) for path in replayable(paths, say, "hold no replayable samples")]
+    files = [graded for traces in loaded if (graded := _graded(traces, say)) is not None]
+    if not files:
+        names = [str(traces.path) for traces in loaded]
+        raise BadInput("traces", names, "hold no graded samples", "grade them first: outthink verify")
+    return files
+
+
 def _telling(traces: Traces) -> list[str]:
     """A problem with answers: what a strategy needs of its samples it only says when it reads one."""
     problems = traces.problems
@@ -151,7 +157,7 @@ def _served(
     return kept
 
 
-def _autos(traces: Traces, settings: CompareSettings, say: Callable[[str], None]) -> list[AutoContender]:
+def policy_rungs(traces: Traces, settings: CompareSettings, say: Callable[[str], None]) -> list[AutoContender]:
     """The policy's rungs on a file, none without a policy."""
     if settings.policy is None:
         return []

@@ -109,15 +109,12 @@ def rerun(
         pool: recorded samples of further models on the same problems, for contenders that use them.
     """
     results = [Outcomes(spec, np.zeros((len(MEASURES), len(problems)))) for spec in specs]
-    sources = [Source(replayed, Tariff.of_engine(replayed)) for replayed in (engine, *pool)]
-    options = SessionOptions(ahead=ahead, confidence_window=WINDOW, verifier=recorded(engine.traces.scoring))
-    sampling = Sampling(max_tokens=1 << 20)  # recorded samples have their lengths; no cap may cut them again
+    engines = (engine, *pool)
+    sources, options = sources_of(engines), options_of(engine, ahead)
     for column, problem in enumerate(problems):
-        # A file tells which of its own answers are right; those of the pool may be written otherwise.
-        right = set().union(*(replayed.traces.problems[problem].right for replayed in (engine, *pool)))
-        request = Request(messages=(Message("user", problem),), problem=problem, sampling=sampling)
+        request, right = asked(engines, problem)
         for seed in range(seeds):
-            for replayed in (engine, *pool):
+            for replayed in engines:
                 # One permutation a problem and seed for all contenders, so that their differences are paired.
                 replayed.reseed(seed)
             for result in results:
@@ -125,6 +122,24 @@ def rerun(
     for result in results:
         result.values /= seeds
     return results
+
+
+def sources_of(engines: Sequence[ReplayEngine]) -> list[Source]:
+    """Recorded models as a session takes them."""
+    return [Source(replayed, Tariff.of_engine(replayed)) for replayed in engines]
+
+
+def options_of(engine: ReplayEngine, ahead: int) -> SessionOptions:
+    """What a session over these samples is told, with `ahead` calls in flight where a strategy may stop early."""
+    return SessionOptions(ahead=ahead, confidence_window=WINDOW, verifier=recorded(engine.traces.scoring))
+
+
+def asked(engines: Sequence[ReplayEngine], problem: str) -> tuple[Request, set[str]]:
+    """The request for a recorded problem, and the answers that are right."""
+    sampling = Sampling(max_tokens=1 << 20)  # recorded samples have their lengths; no cap may cut them again
+    # A file tells which of its own answers are right; those of the pool may be written otherwise.
+    right = set[str]().union(*(replayed.traces.problems[problem].right for replayed in engines))
+    return Request(messages=(Message("user", problem),), problem=problem, sampling=sampling), right
 
 
 def recorded(scoring: Scoring | None) -> Verifier | None:

@@ -177,28 +177,29 @@ def rungs_of(traces: Traces, specs: Sequence[Spec], say: Callable[[str], None]) 
     for spec in specs:
         if not traces.answered and spec.strategy.votes != "none":
             continue
-        _check(spec, traces)
+        check_served(spec, traces)
         if spec.strategy.name == GREEDY:
             continue  # always a row of its own
         if not spec.strategy.sized:
             ladder += [spec] if depth else []
         elif "n" not in spec.parameters:
             ladder += [spec.sized(n) for n in LADDER if n <= depth]
-        elif spec.n > depth:
-            raise BadInput(
-                f"strategy {spec}",
-                spec.n,
-                f"is more than the {depth} samples recorded in {traces.path}",
-                "ask for fewer",
-            )
         else:
+            check_size(spec, traces)
             ladder.append(spec)
     named = {spec.n for spec in ladder if spec.canonical == BASELINE}
     ladder += [baseline.sized(n) for n in LADDER if n <= depth and n not in named]
     return ladder
 
 
-def _check(spec: Spec, traces: Traces) -> None:
+def check_size(spec: Spec, traces: Traces) -> None:
+    """BadInput for more samples than are recorded of every problem."""
+    if spec.n > traces.depth:
+        what = f"is more than the {traces.depth} samples recorded in {traces.path}"
+        raise BadInput(f"strategy {spec}", spec.n, what, "ask for fewer")
+
+
+def check_served(spec: Spec, traces: Traces) -> None:
     """BadInput for a strategy that recorded samples cannot serve, or whose scores they lack."""
     if spec.strategy.extends:
         raise BadInput(
