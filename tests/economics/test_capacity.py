@@ -118,7 +118,7 @@ def by_iterations(
             return total, step, written
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(group=groups(), chunk=st.integers(1, 100))
 def test_groups_follow_the_growth_rule(group: tuple[int, list[int], int, int, int], chunk: int) -> None:
     prompt, outputs, ahead, need, rule = group

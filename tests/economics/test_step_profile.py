@@ -91,7 +91,7 @@ def test_what_is_saved_is_loaded(tmp_path_factory: pytest.TempPathFactory, profi
         ({"schema": "outthink.step-profile/2"}, "p.json: schema: 'outthink.step-profile/2' is not outthink"),
         ({"schema": None}, "schema: None is not"),
         ({"per_contexts": 1}, "per_contexts' is not known; did you mean per_context?"),
-        ({"per_context": ...}, "per_context: None is missing"),
+        ({"base": ...}, "base: None is missing"),
         ({"per_context": -1}, "p.json: per_context: -1"),
         ({"per_prefill": float("nan")}, "p.json: per_prefill: .* is no number"),
         ({"base": []}, r"p.json: base: \[\] has no knots"),

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outthink.core.errors import BadInput
@@ -111,6 +111,7 @@ def test_files_that_are_no_traces(tmp_path: Path) -> None:
             read_trace(tmp_path / name)
 
 
+@settings(deadline=None)  # files are written and read
 @given(samples=st.lists(st.tuples(st.integers(1, 50), st.integers(1, 5)), min_size=1, max_size=9))
 def test_samples_and_groups_say_the_same(
     tmp_path_factory: pytest.TempPathFactory, samples: list[tuple[int, int]]

@@ -119,12 +119,24 @@ class StepProfile:
             sequences, contexts, prefill: numbers, or arrays of one shape; `contexts` is the sum over sequences.
         """
         tokens = sequences + prefill
-        fixed = np.vectorize(self.fixed, otypes=[float])(tokens) if np.ndim(tokens) else self.fixed(tokens)
+        fixed = self._fixed(np.asarray(tokens, np.float64)) if np.ndim(tokens) else self.fixed(tokens)
         return fixed + self.per_sequence * sequences + self.per_context * contexts + self.per_prefill * prefill
 
     def table(self, limit: int) -> NDArray[np.float64]:
         """The base at 0, 1, ... `limit` tokens."""
-        return np.array([self.fixed(tokens) for tokens in range(limit + 1)])
+        return self._fixed(np.arange(limit + 1.0))
+
+    def _fixed(self, tokens: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`fixed` of many at once."""
+        knots, costs = np.array(self.base).T
+        place = np.searchsorted(knots, tokens, side="left").clip(1, max(1, knots.size - 1))
+        right = place.clip(max=knots.size - 1)
+        left = place - 1
+        width = np.maximum(knots[right] - knots[left], 1e-9)  # of a stair almost nothing
+        inside = np.clip((tokens - knots[left]) / width, 0.0, 1.0)
+        beyond = np.maximum(tokens - knots[-1], 0.0) * self.slope
+        between = np.where(inside == 1, costs[right], costs[left] + (costs[right] - costs[left]) * inside)
+        return np.asarray(between + beyond)
 
     # As a time model (`engines.time_model`).
 

@@ -6,6 +6,7 @@ them are there; how lengths are distributed. Does not know files, time a step ta
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -107,6 +108,63 @@ class Workload:
             need=np.minimum(column(need, sizes, count), sizes),
             priority=column(priority, 0, count),
             weight=np.broadcast_to(np.asarray(weight, np.float64), count).copy(),
+        )
+
+    @classmethod
+    def of_columns(cls, calls: Mapping[str, Counts], stages: Mapping[str, Counts]) -> Self:
+        """Groups of several stages.
+
+        Args:
+            calls: `group`, `stage` (place in its group), `prompt`, `shared` (with other calls of the group), `output`
+                and `verifier` of each call, in launch order stage by stage, group by group.
+            stages: `group`, `after` (place in its group, -1 for none), `ahead`, `rule` and `need` of each.
+        """
+        group = stages["group"]
+        count = int(group[-1]) + 1 if group.size else 0
+        first = np.searchsorted(group, np.arange(count))
+        stage = first[calls["group"]] + calls["stage"]
+        # What the calls of the first stage share stays in memory; what later ones share beyond it is only cached.
+        common = np.zeros(count, np.int64)
+        np.maximum.at(common, calls["group"], np.where(calls["stage"] == 0, calls["shared"], 0))
+        shared = np.minimum(calls["shared"], common[calls["group"]])
+        sizes = np.bincount(stage, minlength=group.size)
+        return cls(
+            stage=stage,
+            prompt=calls["prompt"],
+            shared=shared,
+            cached=np.where((calls["stage"] > 0) & (shared > 0), calls["shared"], 0),
+            output=calls["output"],
+            verifier=calls["verifier"],
+            group=group,
+            arrival=np.zeros(group.size),
+            after=np.where(stages["after"] < 0, -1, first[group] + stages["after"]),
+            ahead=np.minimum(stages["ahead"], sizes),
+            rule=stages["rule"],
+            need=np.minimum(stages["need"], sizes),
+            priority=np.zeros(group.size, np.int64),
+            weight=np.ones(count),
+        )
+
+    def sampled_like(self, requests: Self, seed: int = 0) -> Self:
+        """Each group with the samples of a request drawn from others: how many, how many in flight, how many needed.
+
+        Prompts, outputs and arrivals stay its own, so every sample is as long as its one call. Raises BadInput for
+        groups of several calls, or requests of several stages.
+        """
+        if self.stage.size > len(self) or requests.group.size > len(requests):
+            remedy = "give a trace of single requests and a strategy that samples one prompt"
+            raise BadInput("strategy", "several stages", "has no place in requests of a trace", remedy)
+        drawn = np.random.default_rng(seed).integers(0, len(requests), len(self))
+        of = np.repeat(np.arange(len(self)), requests.sizes[drawn])
+        return type(self).of_calls(
+            self.prompt[of],
+            self.output[of],
+            self.arrival,
+            stage=of,
+            ahead=requests.ahead[drawn],
+            need=requests.need[drawn],
+            rule=requests.rule[drawn],
+            weight=self.weight,
         )
 
     def __len__(self) -> int:

@@ -162,11 +162,8 @@ class Capacity:
     def binding(self) -> str:
         """What keeps the rate from rising: the lowest of the ceilings that each limit would be alone."""
         profile = self.deployment.profile
-        (_, floor), last = profile.base[0], profile.base[-1]
-        slope = 0.0
-        if len(profile.base) > 1 and last[0] > profile.base[-2][0]:
-            slope = (last[1] - profile.base[-2][1]) / (last[0] - profile.base[-2][0])
-        computed = slope * (self.read + self.written) + profile.per_prefill * self.read
+        floor = profile.base[0][1]
+        computed = profile.slope * (self.read + self.written) + profile.per_prefill * self.read
         computed += profile.per_sequence * self.places
         rates = {"compute": 1 / computed if computed > 0 else math.inf}
         for name, batch in self.batches.items():

@@ -85,6 +85,7 @@ class CapacityPlan:
             "effective_requests_per_second": capacity.effective,
             "utilisation": self.utilisation,
             "gpus": self._replicas(capacity.effective * self.utilisation) * size,
+            "gpus_exact": self.rate / (capacity.effective * self.utilisation) * size,
             "gpus_reservation": None if reserved is None else self._replicas(reserved * self.utilisation) * size,
             "stable": self.rate < capacity.effective * self.gpus / size,
             "batch_at_saturation": capacity.batch,

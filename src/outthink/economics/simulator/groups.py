@@ -93,6 +93,8 @@ def refill(world: World, stage: int) -> None:
         it.launched += 1
         it.in_flight += 1
         asked = world.calls[call]
+        if rules.group_first > 0 and (it.launched > it.ahead or world.rules[0].now > world.stages[it.group].opened):
+            asked.priority -= 1
         asked.replica = route(world, call)
         asked.target = asked.prompt
         asked.launched = rules.now

@@ -5,12 +5,13 @@ Knows how long a run must be and which part of it counts. Does not know how a se
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from outthink.economics.capacity.plan import Deployment, Objective
-from outthink.economics.simulator.simulate import Router, ServerRules, SimulationRun, Spread, simulate
+from outthink.economics.capacity.report import Values
+from outthink.economics.simulator.simulate import Router, ServerRules, Spread, simulate
 from outthink.economics.workload import Workload
 
 _OVERLOAD = 1.3
@@ -19,12 +20,15 @@ _SETTLED = 0.2
 """Share of a run after which the server, empty at first, counts as full."""
 
 
-def rules_of(deployment: Deployment, **changes: Any) -> ServerRules:
-    """A simulated server for a deployment.
-
-    Args:
-        changes: fields of ServerRules that a deployment does not have.
-    """
+def rules_of(
+    deployment: Deployment,
+    *,
+    preempt: Literal["keep", "restart"] = "keep",
+    scheduling: Literal["fcfs", "priority"] = "fcfs",
+    replicas: int = 1,
+    router: Router = "round-robin",
+) -> ServerRules:
+    """A simulated server for a deployment, and what else `ServerRules` wants to know."""
     return ServerRules(
         memory=float("inf") if deployment.memory is None else deployment.memory,
         profile=deployment.profile,
@@ -33,7 +37,10 @@ def rules_of(deployment: Deployment, **changes: Any) -> ServerRules:
         window=deployment.window,
         batch_tokens=deployment.batch_tokens,
         sequences=deployment.sequences,
-        **changes,
+        preempt=preempt,
+        scheduling=scheduling,
+        replicas=replicas,
+        router=router,
     )
 
 
@@ -59,11 +66,12 @@ def simulated(
     requests: int,
     ceiling: float,
     timed: bool = False,
-    preempt: str = "keep",
+    preempt: Literal["keep", "restart"] = "keep",
     router: Router = "round-robin",
+    scheduling: Literal["fcfs", "priority"] = "fcfs",
     objective: Objective | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Values:
     """The figures of `--simulate` (docs/contracts.md).
 
     Args:
@@ -71,9 +79,12 @@ def simulated(
         timed: whether the workload's own arrivals are served, else `requests` drawn ones (Poisson).
         ceiling: requests a second of one replica that no scheduler exceeds.
     """
-    rules = rules_of(deployment, preempt=preempt, router=router, replicas=replicas)
+    rules = rules_of(deployment, preempt=preempt, router=router, scheduling=scheduling, replicas=replicas)
     served = workload.take(np.arange(requests)) if timed else workload.drawn(requests, rate, seed)
     run = simulate(served, rules)
+    goodput = None
+    if objective is not None and run.end:
+        goodput = float(run.meets(objective.ttft, objective.tpot).sum() / run.end)
     return {
         "requests": len(served),
         "replicas": replicas,
@@ -83,19 +94,8 @@ def simulated(
         "ttft": Spread.of(run.ttft)._asdict(),
         "tpot": Spread.of(run.tpot)._asdict(),
         "e2e": Spread.of(run.e2e)._asdict(),
-        "goodput_requests_per_second": None if objective is None else _goodput(run, objective),
+        "goodput_requests_per_second": goodput,
         "preemptions": int(run.replicas["preemptions"].sum()),
         "wasted_tokens": int(run.replicas["wasted"].sum()),
         "iterations": int(run.replicas["iterations"].sum()),
     }
-
-
-def _goodput(run: SimulationRun, objective: Objective) -> float:
-    """Requests a second that met the targets."""
-    met = np.ones(len(run.workload), bool)
-    if objective.ttft is not None:
-        met &= run.ttft <= objective.ttft
-    if objective.tpot is not None:
-        slow = run.pace > objective.tpot
-        met &= np.bincount(run.workload.group[run.workload.stage], slow, met.size) == 0
-    return float(met.sum() / run.end) if run.end else 0.0

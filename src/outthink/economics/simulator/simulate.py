@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
@@ -40,6 +41,8 @@ class ServerRules:
         batch_tokens: tokens computed in one iteration at most, None for no limit.
         sequences: calls inside at once, None for no limit.
         preempt: whether a call that loses its memory keeps its tokens and reads them again, or begins anew.
+        scheduling: calls in the order in which they come, or those of a group that has begun before groups that
+            have not, as with a priority by the time of the group's arrival.
         replicas, router: how many there are and how a call finds one.
         judge: tokens a second that a verifier reads; None takes the profile's.
     """
@@ -54,6 +57,7 @@ class ServerRules:
     batch_tokens: int | None = None
     sequences: int | None = None
     preempt: Literal["keep", "restart"] = "keep"
+    scheduling: Literal["fcfs", "priority"] = "fcfs"
     replicas: int = 1
     router: Router = "round-robin"
     judge: float | None = None
@@ -159,6 +163,16 @@ class SimulationRun:
         pace = self.pace
         return pace[~np.isnan(pace)]
 
+    def meets(self, ttft: float | None = None, tpot: float | None = None) -> NDArray[np.bool_]:
+        """Whether each group kept targets of latency, in seconds; one that is not done did not."""
+        met = ~np.isnan(self.closed)
+        if ttft is not None:
+            met &= self.ttft <= ttft
+        if tpot is not None:
+            slow = self.pace > tpot
+            met &= np.bincount(self.workload.group[self.workload.stage], slow, met.size) == 0
+        return np.asarray(met)
+
     def throughput(self, begin: float = 0.0, end: float | None = None) -> float:
         """Groups that are done a second between two times."""
         closed, last = self.closed, self.end if end is None else end
@@ -216,7 +230,7 @@ def _world(workload: Workload, rules: ServerRules) -> World:
         raise BadInput("arrival", float("nan"), "is missing", "give each group a time of arrival")
     calls, stages = _calls(workload, rules), _stages(workload)
     stages["arriving"][: first.size] = first[np.argsort(times, kind="stable")]
-    replicas, priorities = rules.replicas, int(workload.priority.max()) + 1
+    replicas, priorities = rules.replicas, int(calls["priority"].max()) + 1
     servers = np.zeros(replicas, tables.REPLICA)
     servers["clock"] = np.inf
     prefixes = _prefixes(calls, len(workload), rules)
@@ -250,6 +264,7 @@ def _settings(rules: ServerRules) -> dict[str, float]:
         "sequences": rules.sequences or _UNLIMITED,
         "keep": rules.preempt == "keep",
         "router": ROUTERS.index(rules.router) if rules.replicas > 1 else 0,
+        "group_first": rules.scheduling == "priority",
         "turn": -1,
         "judge": rules.judge or profile.judge,
         "per_sequence": profile.per_sequence,
@@ -283,7 +298,9 @@ def _calls(workload: Workload, rules: ServerRules) -> Records:
     # The last page of a shared prompt is each call's own: it goes on in it.
     calls["shared"] = workload.shared // rules.block * rules.block
     calls["prefix"] = workload.group[workload.stage]
-    calls["priority"] = workload.priority[workload.stage]
+    # With priority scheduling each priority has two queues: what has begun, and what is new.
+    twofold = rules.scheduling == "priority"
+    calls["priority"] = workload.priority[workload.stage] * (1 + twofold) + twofold
     for name in ("launched", "admitted", "first", "finished"):
         calls[name] = -1.0
     return calls

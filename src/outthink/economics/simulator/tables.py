@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from outthink.core.paths import cache_dir
 
 numba: Any = import_module("numba")  # its own types know half of what it does
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F")
 Records = NDArray[np.void]
 Counts = NDArray[np.int64]
 Seconds = NDArray[np.float64]
@@ -71,8 +71,8 @@ def _record(**kinds: str) -> np.dtype[np.void]:
 
 
 RULES = _record(
-    i8="replicas priorities memory block full windowed window chunk batch_tokens sequences keep router ring calls"
-    " queues active unused reading rings groups coming judging turn",
+    i8="replicas priorities memory block full windowed window chunk batch_tokens sequences keep router group_first"
+    " ring calls queues active unused reading rings groups coming judging turn",
     f8="judge per_sequence per_context per_prefill now queued_seconds inside_seconds",
 )
 """The server, and how far the run is. `memory` in bytes a replica; a token takes `full` bytes and, up to `window`
