@@ -26,6 +26,9 @@ METRICS = {
     "tokens": Metric("generated tokens per problem", "tokens"),
     "flops": Metric("floating-point operations per problem", "FLOPs"),
     "seconds": Metric("seconds per problem", "s"),
+    "gpus_exact": Metric("GPUs at the planned rate and utilisation", "GPUs"),
+    "usd_per_answer": Metric("dollars per answer", "$"),
+    "watts": Metric("watts at the planned rate, modelled", "W"),
 }
 
 

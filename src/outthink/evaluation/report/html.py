@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from outthink.controller.policy.arms import HeldOut, Task
 from outthink.controller.policy.artefact import Policy
-from outthink.evaluation.report.axis import METRICS, style
+from outthink.evaluation.report.axis import style
 from outthink.evaluation.report.plot import draw
 from outthink.evaluation.report.table import COLUMNS, NEEDED, Row, cell, panels, remarks
 from outthink.http.events import Json
@@ -36,7 +36,8 @@ def embed(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file that pages are made of."""
     return (files("outthink.evaluation.report") / name).read_text(encoding="utf-8")
 
 
@@ -44,7 +45,7 @@ def _charts(rows: Sequence[Row]) -> tuple[str, str]:
     """All charts, one for each cost and scale, and the buttons for the costs that some row has."""
     charts = buttons = ""
     # Where no cost is known the first chart says so: the page is made for one.
-    shown = [metric for metric in METRICS if any(row.get(metric) for row in rows)] or list(METRICS)[:1]
+    shown = [metric for metric in _NAMES if any(row.get(metric) for row in rows)] or list(_NAMES)[:1]
     for metric in shown:
         pressed = "false" if charts else "true"
         buttons += f'<button type="button" data-metric="{metric}" aria-pressed="{pressed}">{_NAMES[metric]}</button>'
@@ -110,7 +111,7 @@ def render(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     data = [{key: row.get(key) for key in dict.fromkeys(keys)} for row in rows]
     parts = {
         "TITLE": escape(str(about.get("title", "Accuracy against compute"))),
-        "STYLE": _asset("report.css") + style(),
+        "STYLE": asset("report.css") + style(),
         "ABOUT": _about(about),
         "METRICS": buttons,
         "CHARTS": charts,
@@ -119,10 +120,10 @@ def render(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
         "DIFFERENCE": _DIFFERENCE if any("difference" in row for row in rows) else "",
         "NOTES": "".join(f"<li>{escape(note)}</li>" for note in remarks(rows)),
         "DATA": embed(data),
-        "SCRIPT": _asset("report.js"),
+        "SCRIPT": asset("report.js"),
     }
     # Split once, so that text which looks like a placeholder is never filled in.
-    pieces = _asset("report.html").split("@@")
+    pieces = asset("report.html").split("@@")
     return "".join(parts[piece] if index % 2 else piece for index, piece in enumerate(pieces))
 
 
