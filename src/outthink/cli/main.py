@@ -50,6 +50,7 @@ VERBS = {
     "calibrate": "learn from recorded samples when more compute pays: a policy for --strategy auto",
     "policy": "show a policy, or how two of them differ",
     "router": "train and judge a router among models",
+    "plan": "how many GPUs a workload needs, with samples, early stopping and verifiers as part of it",
     "feedback": "tell a log of choices what was right, and see or undo what it has learned",
     "models": "list the models that can be named here, and what is known of them",
     "strategies": "list the strategies and their parameters",
