@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-_BUILT = {"Session", "LiveRunner", "VirtualRunner"}
+_BUILT = {"Session", "LiveRunner", "RateRunner", "StepRunner"}
 _ALLOWED = {"session/open.py", "session/session.py"}  # the second builds the sessions of branches
 
 

@@ -10,7 +10,7 @@ import pytest
 import outthink as ot
 from outthink.core.errors import EngineError
 from outthink.core.sample import Candidate
-from outthink.session.virtual import VirtualRunner
+from outthink.session.virtual.runner import RateRunner
 from outthink.verifiers import FunctionVerifier, Score
 
 
@@ -153,7 +153,7 @@ def test_what_is_performed_for_seconds_ends_then_and_else_at_once() -> None:
     async def job() -> str:
         return "done"
 
-    runner = VirtualRunner(ot.ScriptedEngine.sequence(["1"]))
+    runner = RateRunner(ot.ScriptedEngine.sequence(["1"]))
     assert runner.perform(job()).finished
     work, cancelled = runner.perform(job(), 2.5), runner.perform(job(), lambda result: len(result))
     assert not work.finished

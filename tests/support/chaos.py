@@ -23,7 +23,7 @@ from outthink.engines.protocol import Call, Delta, Event, Outcome, RealTimeEngin
 from outthink.session.calls import BudgetAccount, CallReservation, Retries, RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
-from outthink.session.virtual import VirtualRunner, drive
+from outthink.session.virtual.runner import RateRunner, drive
 from outthink.strategies import Spec
 from support.chaos_plans import Plan
 from support.chaos_verifier import ChaosVerifier
@@ -337,7 +337,7 @@ def run(plan: Plan) -> Report:
     speed = Speed(concurrency=plan.concurrency, **rates)
     engine = ChaosEngine(plan, speed=speed)
 
-    class Runner(VirtualRunner):
+    class Runner(RateRunner):
         def launch(self, running: RunningCall, delay: float = 0.0) -> None:
             chaos.saw(running)
             super().launch(running, delay)

@@ -15,7 +15,7 @@ from outthink.session.calls import RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
 from outthink.session.runner import Member
-from outthink.session.virtual import VirtualRunner, drive
+from outthink.session.virtual.runner import RateRunner, drive
 from support.runs import Function, question
 
 read_rule = rule_from_json
@@ -53,7 +53,7 @@ def virtual_pool(
     request = request or question()
     launched: list[RunningCall] = []
 
-    class Noting(VirtualRunner):
+    class Noting(RateRunner):
         def launch(self, running: RunningCall, delay: float = 0.0) -> None:
             if running not in launched:
                 launched.append(running)

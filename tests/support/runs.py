@@ -15,7 +15,7 @@ from outthink.engines.protocol import Call, Engine
 from outthink.session.calls import RunningCall
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
-from outthink.session.virtual import VirtualRunner, drive
+from outthink.session.virtual.runner import RateRunner, drive
 
 Function = Callable[[Session, Request], Coroutine[Any, Any, Any]]
 PROMPT = "What is 17 * 23?"
@@ -29,7 +29,7 @@ def question(**fields: Any) -> Request:
     return Request(messages=(Message("user", PROMPT),), sampling=Sampling(max_tokens=cap), **fields)
 
 
-class RecordingRunner(VirtualRunner):
+class RecordingRunner(RateRunner):
     """A virtual runner that remembers what was launched and how many calls were in flight."""
 
     def __init__(self, engine: ScriptedEngine) -> None:

@@ -265,6 +265,14 @@ class Speed:
         """Tokens a second for each of `active` streams."""
         return min(self.stream, self.total / active) if active else self.stream
 
+    @property
+    def told(self) -> str:
+        """What a report says of it."""
+        return (
+            f"{self.stream:g} tokens/s a stream, {self.total:g} in all, prefill {self.prefill:g}, "
+            f"verifier {self.judge:g}, concurrency {self.concurrency}"
+        )
+
 
 CHUNK = 16
 """Tokens between two looks of a watch, as in the recorded confidences."""
@@ -319,7 +327,7 @@ class Outcome:
 class Simulated(Engine, Protocol):
     """An engine that can say what a call will produce; raises BadInput for a call it has no sample for."""
 
-    speed: Speed
+    speed: TimeModel
 
     @offered
     def concurrency(self) -> int:

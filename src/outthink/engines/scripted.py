@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from outthink.core.errors import BadInput, EngineError
 from outthink.core.sample import ConfidenceTrace, Sample
 from outthink.engines.protocol import CHUNK, Call, Fault, Features, Outcome, RealTimeEngine, Simulated, Speed
+from outthink.engines.time_model import TimeModel
 
 EVERYTHING = Features(logprobs=True, top_logprobs=20, full_logprobs=True, prefix=True, seed=True)
 
@@ -60,7 +61,7 @@ class ScriptedEngine(Simulated):
         *,
         model: str = "scripted",
         prompt_tokens: int | Callable[[Call], int] = 20,
-        speed: Speed | None = None,
+        speed: TimeModel | None = None,
         features: Features = EVERYTHING,
         told: bool = True,
     ) -> None:

@@ -19,6 +19,7 @@ from outthink.core.sample import Sample
 from outthink.engines.column_reader import ColumnReader
 from outthink.engines.protocol import Call, Features, Outcome, Simulated, Speed
 from outthink.engines.recorded import Recorded, RecordedProblems
+from outthink.engines.time_model import TimeModel
 
 REQUIRED = ("problem_id", "sample_idx", "n_tokens", "answer", "correct")
 _OPTIONAL = ("finish_reason", "prompt_tokens", "mean_logprob", "chunk_conf", "extraction", "self_certainty")
@@ -251,7 +252,7 @@ class ReplayEngine(Simulated):
 
     features: Features
 
-    def __init__(self, traces: Traces, *, seed: int = 0, speed: Speed | None = None) -> None:
+    def __init__(self, traces: Traces, *, seed: int = 0, speed: TimeModel | None = None) -> None:
         self.traces, self.seed = traces, seed
         self.speed = speed or Speed()
         first = next(iter(traces.problems.values()))

@@ -56,10 +56,8 @@ class CompareSettings(ReplaySettings):
 
     def about(self) -> dict[str, str]:
         """What a report must say about the run: time model, orders and calls in flight."""
-        speed = self.speed
         return {
-            "time model": f"{speed.stream:g} tokens/s a stream, {speed.total:g} in all, prefill {speed.prefill:g}, "
-            f"verifier {speed.judge:g}, concurrency {speed.concurrency}",
+            "time model": self.speed.told,
             "orders a problem": str(self.seeds),
             "ahead of stopping strategies": str(self.ahead),
         }

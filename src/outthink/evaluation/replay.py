@@ -24,6 +24,7 @@ from outthink.core.receipt import Verdict
 from outthink.core.request import Message, Request, Sampling
 from outthink.economics.tariff import Tariff
 from outthink.engines.protocol import Speed
+from outthink.engines.time_model import TimeModel
 from outthink.engines.traces import ReplayEngine, Scoring, Traces
 from outthink.session.open import SessionOptions, Source, open_session
 from outthink.session.session import Session
@@ -243,7 +244,7 @@ class ReplaySettings:
 
     seeds: int = 5
     ahead: int = 1
-    speed: Speed = field(default_factory=Speed)
+    speed: TimeModel = field(default_factory=Speed)
     workers: int | None = None
     by_problem: bool = True
 

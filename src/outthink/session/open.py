@@ -17,14 +17,15 @@ from outthink.core.errors import OutthinkError
 from outthink.core.receipt import Receipt, Stopped, Verdict
 from outthink.core.request import Budget, Request
 from outthink.economics.tariff import Tariff
-from outthink.engines.protocol import Call, Engine, is_simulated
+from outthink.engines.protocol import Call, Engine, Simulated, Speed, is_simulated
 from outthink.session.calls import Retries
 from outthink.session.live import LiveRunner
 from outthink.session.live import drive as drive_live
 from outthink.session.runner import Job, Member, Observer, Places, Runner, SampleCache
 from outthink.session.session import Session
-from outthink.session.virtual import VirtualRunner
-from outthink.session.virtual import drive as drive_virtual
+from outthink.session.virtual.runner import RateRunner, VirtualRunner
+from outthink.session.virtual.runner import drive as drive_virtual
+from outthink.session.virtual.steps import StepRunner
 from outthink.verifiers.protocol import Verifier, complete
 
 T = TypeVar("T")
@@ -89,9 +90,11 @@ class OpenSession:
         self.verifier = None if options.verifier is None else complete(options.verifier)
         simulated = [source.engine for source in sources if is_simulated(source.engine)]
         if len(simulated) == len(sources):
-            self._runner: LiveRunner | VirtualRunner = VirtualRunner(simulated[0])
+            self._virtual: VirtualRunner | None = _on_virtual_clock(simulated[0])
+            self._runner: LiveRunner | VirtualRunner = self._virtual
             self._began = 0.0
         else:
+            self._virtual = None
             self._runner = LiveRunner(sources[0].engine, places=sources[0].places)
             self._began = self._runner.now() if began is None else began
         self._session: Session | None = None
@@ -115,7 +118,7 @@ class OpenSession:
         Args:
             among: sources whose engines are needed, None for all.
         """
-        if isinstance(self._runner, VirtualRunner):
+        if self._virtual is not None:
             return
         async with self.deadline():
             for source in self.sources if among is None else among:
@@ -141,21 +144,21 @@ class OpenSession:
 
     def _left(self) -> float | None:
         """Seconds to the deadline, None where there is none to be kept by the wall clock."""
-        if self._budget is None or self._budget.seconds is None or isinstance(self._runner, VirtualRunner):
+        if self._budget is None or self._budget.seconds is None or self._virtual is not None:
             return None
         return self._began + self._budget.seconds - self._runner.now()
 
     async def run(self, work: Job[T]) -> T:
         """Carry a strategy out, live, or virtual inside an event loop; nothing stays in flight behind it."""
-        if isinstance(self._runner, VirtualRunner):
+        if not isinstance(self._runner, LiveRunner):
             return self.run_now(work)
         return await drive_live(work, self.session, self._runner)
 
     def run_now(self, work: Job[T]) -> T:
         """Carry a strategy out on the virtual clock, in plain Python without an event loop."""
-        if not isinstance(self._runner, VirtualRunner):
+        if self._virtual is None:
             raise OutthinkError("engines that run in real time are awaited: use `run`")
-        return drive_virtual(work, self.session, self._runner)
+        return drive_virtual(work, self.session, self._virtual)
 
     def stop(self, reason: Stopped) -> None:
         """End now; finished samples still count. What is not ready yet is not waited for."""
@@ -244,7 +247,12 @@ class OpenSession:
         if isinstance(self._runner, LiveRunner):
             return LiveRunner(source.engine, places=source.places, beside=self._runner)
         assert is_simulated(source.engine)
-        return VirtualRunner(source.engine, beside=self._runner)
+        return _on_virtual_clock(source.engine, beside=self._runner)
+
+
+def _on_virtual_clock(engine: Simulated, beside: VirtualRunner | None = None) -> VirtualRunner:
+    """The runner for an engine's time model."""
+    return (RateRunner if isinstance(engine.speed, Speed) else StepRunner)(engine, beside=beside)
 
 
 _USUAL = SessionOptions()

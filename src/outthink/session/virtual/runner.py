@@ -2,12 +2,13 @@
 
 Knows: an event heap an engine, how concurrent streams share its decode rate, and the deadline. Time moves
 only when every branch waits; events of one instant are delivered together, in launch order. Does not know
-asyncio, and of sessions only that each call has an owner that settles it.
+asyncio or servers that move in steps (`steps`), and of sessions only that each call has an owner that settles it.
 """
 
 from __future__ import annotations
 
 import heapq
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from outthink.core.errors import OutthinkError
 from outthink.core.receipt import Status
 from outthink.core.request import AnswerKind, AnswerReader
 from outthink.engines.protocol import CHUNK, Call, Outcome, Simulated, Speed
+from outthink.engines.time_model import TimeModel
 from outthink.session.calls import RunningCall, byte_bound, reread
 from outthink.session.runner import FOREIGN, HostSession, Job, Readers, Runner, Work
 
@@ -37,10 +39,10 @@ class Clock:
 
 
 class VirtualRunner(Runner):
-    """Serves every active stream of an engine at the same rate, so one counter of service orders its events.
+    """Serves every active stream of an engine alike, so one counter of service (tokens a stream) orders its events.
 
-    A stream that starts when the counter stands at s has generated s' - s - prefill tokens at s',
-    whatever the rates were in between; the heap holds counter values, not times.
+    A stream that begins to write when the counter stands at s has written s' - s tokens at s', whatever the rates
+    were in between; the heap holds counter values, not times. How service and time go together, subclasses say.
 
     Args:
         beside: a runner of the same request on another engine; the two keep one clock.
@@ -48,7 +50,7 @@ class VirtualRunner(Runner):
 
     hand_driven = True
     engine: Simulated
-    speed: Speed
+    speed: TimeModel
 
     def __init__(self, engine: Simulated, *, beside: VirtualRunner | None = None) -> None:
         self.engine, self.speed = engine, engine.speed
@@ -56,7 +58,6 @@ class VirtualRunner(Runner):
         self._clock.runners.append(self)
         self.readers: Readers = beside.readers if beside else {}
         self._service = 0.0
-        self._rate = self.speed.stream
         self._heap: list[tuple[float, int, int, RunningCall]] = []
         self._active = 0
         self._queue: deque[RunningCall] = deque()
@@ -103,23 +104,30 @@ class VirtualRunner(Runner):
         else:
             self._queue.append(running)
 
+    @abstractmethod
     def _start(self, running: RunningCall) -> None:
-        running.outcome = outcome = self.engine.outcome(running.call)
-        running.started = self._clock.time
-        lead = (outcome.prompt_tokens / self.speed.prefill + outcome.delay) * self.speed.stream
-        running.begin = begin = self._service + lead
-        self._set_active(self._active + 1)
+        """Let a call take a place, and begin to read its prompt."""
+
+    @abstractmethod
+    def _leave(self, running: RunningCall) -> None:
+        """A call that was started has been settled."""
+
+    @abstractmethod
+    def _elapse(self, until: float) -> None:
+        """Move the counter of service on to a time before the next event."""
+
+    @abstractmethod
+    def _when(self, service: float) -> float:
+        """The time at which the counter will stand there, if nothing changes before."""
+
+    def _expect(self, running: RunningCall, outcome: Outcome, begin: float, order: int) -> None:
+        """Note its end, and when a watch first looks at it."""
+        running.begin = begin
         tokens = outcome.tokens if outcome.fault is None else min(outcome.fault.after, outcome.tokens)
-        self._clock.order = order = self._clock.order + 1
         # The number of the launch breaks ties, so that equal plans give equal receipts.
         heapq.heappush(self._heap, (begin + tokens, order, 0, running))
         if running.stream.watch is not None and tokens > CHUNK:
             heapq.heappush(self._heap, (begin + CHUNK, order, CHUNK, running))
-
-    def _set_active(self, active: int) -> None:
-        self._active = active
-        speed = self.speed
-        self._rate = speed.stream if active * speed.stream <= speed.total else speed.total / active
 
     def perform(self, job: Job[T], seconds: float | Callable[[T], float] | None = None) -> Work[T]:
         """Carry out something that is no call to the engine; it may await nothing real, and ends after `seconds`."""
@@ -152,8 +160,8 @@ class VirtualRunner(Runner):
             running.owner.release(running)  # never sent
             return
         # The counter is a sum of floats: rounding must not take a token away that was complete.
-        generated = min(outcome.tokens, max(0, int(self._service - running.begin + 1e-9)))
-        self._settle(running, "cancelled", outcome, generated)
+        generated = self._service - running.begin + 1e-9
+        self._settle(running, "cancelled", outcome, min(outcome.tokens, int(generated)) if generated > 0 else 0)
 
     def _settle(
         self,
@@ -170,7 +178,7 @@ class VirtualRunner(Runner):
         else:
             running.seen = -(-generated // CHUNK)  # pieces of text, as live
             owner.settle(running, status, outcome.sample.prompt_tokens, None, None, reason, error)
-        self._set_active(self._active - 1)
+        self._leave(running)
 
     def _admit_queued(self) -> None:
         """Start queued calls where places are free; not earlier, so that no call starts while others are cancelled."""
@@ -211,17 +219,17 @@ class VirtualRunner(Runner):
             return
         if when is None:
             raise OutthinkError(_NOTHING)
-        elapsed, clock.time = when - clock.time, when
         due: list[tuple[int, VirtualRunner, int, RunningCall]] = []
         for runner in clock.runners:
             if times.get(runner) != when:
-                runner._service += elapsed * runner._rate
+                runner._elapse(when)
                 continue
             heap = runner._heap
             runner._service = heap[0][0]
             while heap and heap[0][0] <= runner._service:
                 _, order, tokens, running = heapq.heappop(heap)
                 due.append((order, runner, tokens, running))
+        clock.time = when
         for order, runner, tokens, running in sorted(due, key=lambda event: event[0]):
             runner._deliver(running, tokens, order)
 
@@ -232,7 +240,7 @@ class VirtualRunner(Runner):
         heap = self._heap
         while heap and heap[0][3].settled:
             heapq.heappop(heap)
-        return self._clock.time + max(0.0, heap[0][0] - self._service) / self._rate if heap else None
+        return self._when(heap[0][0]) if heap else None
 
     @staticmethod
     def _ring(clock: Clock, when: float | None) -> bool:
@@ -243,7 +251,7 @@ class VirtualRunner(Runner):
             return False
         time, _, ring = heapq.heappop(timers)
         for runner in clock.runners:
-            runner._service += (time - clock.time) * runner._rate
+            runner._elapse(time)
         clock.time = time
         ring()
         return True
@@ -264,7 +272,7 @@ class VirtualRunner(Runner):
                 self._settle(running, "failed", outcome, fault.after, error=fault.message)
             else:  # refused at the door: nothing was read or generated
                 owner.settle(running, "failed", 0, 0, error=fault.message)
-                self._set_active(self._active - 1)
+                self._leave(running)
             owner.failed(running, fault.error)
             return
         self._settle(running, "finished", outcome, outcome.tokens, sample.finish_reason)
@@ -279,6 +287,38 @@ class VirtualRunner(Runner):
             running.owner.deliver(running, None)
         elif tokens + CHUNK < outcome.tokens:
             heapq.heappush(self._heap, (running.begin + tokens + CHUNK, order, tokens + CHUNK, running))
+
+
+class RateRunner(VirtualRunner):
+    """Streams that share constant rates. Reading a prompt is service of its own stream, before it writes."""
+
+    speed: Speed
+
+    def __init__(self, engine: Simulated, *, beside: VirtualRunner | None = None) -> None:
+        super().__init__(engine, beside=beside)
+        self._rate = self.speed.stream
+
+    def _start(self, running: RunningCall) -> None:
+        running.outcome = outcome = self.engine.outcome(running.call)
+        running.started = self._clock.time
+        speed = self.speed
+        lead = (outcome.prompt_tokens / speed.prefill + outcome.delay) * speed.stream
+        self._active = active = self._active + 1
+        self._rate = speed.stream if active * speed.stream <= speed.total else speed.total / active
+        self._clock.order = order = self._clock.order + 1
+        self._expect(running, outcome, self._service + lead, order)
+
+    def _leave(self, running: RunningCall) -> None:
+        speed = self.speed
+        self._active = active = self._active - 1
+        self._rate = speed.stream if active * speed.stream <= speed.total else speed.total / active
+
+    def _elapse(self, until: float) -> None:
+        self._service += (until - self._clock.time) * self._rate
+
+    def _when(self, service: float) -> float:
+        left = service - self._service
+        return self._clock.time + left / self._rate if left > 0 else self._clock.time
 
 
 # By hand and not as a task: an event of the loop takes several times as long, and replay has millions of them.
