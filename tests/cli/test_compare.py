@@ -16,6 +16,13 @@ KEYS = {
 }  # fmt: skip
 
 
+STEPS = {
+    "schema": "outthink.step-profile/1", "gpu": "A10", "model": "toy", "base": [[0, 0.01]], "per_sequence": 0,
+    "per_context": 0, "per_prefill": 0,
+}  # fmt: skip
+"""A server whose steps take 10 ms."""
+
+
 def write(path: Path, *, problems: int = 6, samples: int = 8, greedy: bool = True, drop: tuple[str, ...] = ()) -> Path:
     """Problem i has i right samples of `samples`; tokens are 10, 20, ..."""
     rows = [
@@ -135,6 +142,17 @@ def test_a_missing_file_and_bad_numbers(cli, traces) -> None:
     assert cli("compare", traces.with_name("none.parquet")).code == 2
     assert cli("compare", traces, "--seeds", 0).code == 2
     assert cli("compare", traces, "--speed", "stream=fast").code == 2
+    refused = traces.with_name("profile.json")
+    for content, told in (
+        ('{"schema": "outthink.step-profile/9"}', "profile.json: schema"),
+        ('{"stream": 0}', "speed stream"),
+        ("[", "speed"),
+        (json.dumps({**STEPS, "base": [[0, -1]]}), "profile.json: base[0][1]"),
+        (json.dumps({**STEPS, "unit": "joules"}), "is a step profile in joules; give one in seconds"),
+    ):
+        refused.write_text(content)
+        done = cli("compare", traces, "--speed", refused)
+        assert (done.code, told in done.err) == (2, True), done.err
     assert cli("compare", traces, "--regrade", "poetry").code == 2
 
 
@@ -176,3 +194,13 @@ def test_slower_servers_take_longer(cli, traces) -> None:
     slow = pick(slow_rows, "self-consistency", 8)
     assert slow["seconds"] == pytest.approx(440 / 25 + 8 * 5 / 5000)
     assert fast["seconds"] < slow["seconds"]
+
+
+def test_a_step_profile_is_a_time_model(cli, traces, tmp_path) -> None:
+    profile = tmp_path / "steps.json"
+    profile.write_text(json.dumps(STEPS))
+    row = pick(rows_of(cli, traces, "--strategy", "self-consistency:n=8", "--speed", profile), "self-consistency", 8)
+    # All at once, the longest of 90 tokens: a step for the prompt, and mostly another one that waits for it.
+    assert row["seconds"] == pytest.approx(0.915, abs=0.005 + 1e-9)
+    told = cli("compare", traces, "--strategy", "single", "--speed", profile, "--concurrency", 3).out
+    assert "time model: steps of A10, toy (modelled), chunk 512, verifier 5000, concurrency 3" in told

@@ -38,6 +38,8 @@ from outthink.core.plugins import need_extra
 if TYPE_CHECKING:
     from outthink.configuration.models import ModelChoice
     from outthink.core.request import AnswerKind
+    from outthink.economics.step_profile import StepProfile
+    from outthink.engines.protocol import Speed
     from outthink.evaluation.arena import ArenaPlan
     from outthink.evaluation.dataset import Dataset
     from outthink.evaluation.rows import Row
@@ -172,7 +174,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, default=5, help="random orders of the samples (default 5)")
     add("--ahead", type=int, help="calls in flight of stopping strategies (default 1, live 4)")
     add("--concurrency", type=int, help="calls that the simulated server runs at once")
-    add("--speed", metavar="FILE|k=v,...", help="time model of the simulated server")
+    add("--speed", metavar="FILE|k=v,...", help="time model of the simulated server: rates, or a step profile")
     add("--regrade", metavar="KIND", help="extract answers again as number|math|choice|json|text")
     add("--verifier", metavar="NAME|PATH|URL", help="scores samples for strategies that need it, see `outthink verify`")
     add("--problems", type=Path, metavar="FILE", help="their problems (default: a problems file beside the traces)")
@@ -240,9 +242,27 @@ def _check_policy(chosen: argparse.Namespace) -> None:
         raise BadInput("--strategy", "auto", "is compared on recorded samples", "leave out --live")
 
 
+def _chosen_speed(given: str | None) -> Speed | StepProfile:
+    """The time model; a file with a schema is a step profile, one without holds rates."""
+    from outthink.economics.step_profile import StepProfile
+    from outthink.engines.protocol import Speed
+
+    if given is None:
+        return Speed()
+    try:
+        values = json.loads(Path(given).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict) or "schema" not in values:
+        return Speed.parse(given)
+    profile = StepProfile.of(values, given)
+    if profile.unit != "seconds":
+        raise BadInput("--speed", given, f"is a step profile in {profile.unit}", "give one in seconds")
+    return profile
+
+
 def _replay(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     from outthink.controller.policy.artefact import Policy
-    from outthink.engines.protocol import Speed
     from outthink.engines.traces import model_of
     from outthink.evaluation.calibration.contenders import NAME
     from outthink.evaluation.compare import CompareSettings, compare
@@ -253,7 +273,7 @@ def _replay(chosen: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     _refuse_live_only(chosen)
     if chosen.problems is not None and not chosen.problems.is_file():
         raise BadInput("--problems", str(chosen.problems), "is no file", "check the path")
-    speed = Speed.parse(chosen.speed) if chosen.speed else Speed()
+    speed = _chosen_speed(chosen.speed)
     if chosen.concurrency is not None:
         speed = replace(speed, concurrency=chosen.concurrency)
     specs = [Spec.parse(text, importing=True) for text in chosen.strategy or COMPARED if text != NAME]
