@@ -53,7 +53,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         if self.memory is None and self.sequences is None:
-            remedy = "give --kv-tokens, --model with --gpu, or --max-sequences for a server with slots"
+            remedy = "give `kv_tokens`, `model` with `gpu`, or `max_sequences` for a server with slots"
             raise BadInput("kv_tokens", None, "is unknown, and so is how many calls fit", remedy)
         for name, value in (("max_sequences", self.sequences), ("kv_tokens", self.memory), ("gpu_hour", self.gpu_hour)):
             if value is not None and not (math.isfinite(value) and value > 0):
