@@ -1,6 +1,7 @@
 """The durable ledger: keys, budgets, receipts and spend in SQLite or PostgreSQL, by its URL.
 
-Knows: URLs of ledgers, the usual place, and which class serves which kind. Connects to nothing.
+Knows: URLs of ledgers, the usual place, which class serves which kind, and how what is in one is read by those who
+serve nothing. Connects to nothing else.
 """
 
 from __future__ import annotations
@@ -8,22 +9,33 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from outthink.core.errors import BadInput
 from outthink.core.paths import state_dir
+from outthink.serving.ledger.database import ConnectionLost, Database, known_version
 from outthink.serving.ledger.durable import DurableLedger
 from outthink.serving.ledger.postgres import PostgresDatabase
+from outthink.serving.ledger.queries import requests_of, search
 from outthink.serving.ledger.sqlite import SqliteDatabase
 from outthink.serving.ledger.writer import Rules
-from outthink.serving.protocols import Ledger
+from outthink.serving.protocols import Ledger, LedgerDown, RequestRecord
 
-__all__ = ["DurableLedger", "LedgerAddress", "Rules", "open_durable", "open_ledger", "usual_url"]
+__all__ = [
+    "DurableLedger",
+    "LedgerAddress",
+    "Rules",
+    "open_durable",
+    "open_ledger",
+    "read_requests",
+    "usual_url",
+]
 
+T = TypeVar("T")
 _VARIABLES = ("OUTTHINK_SERVE_LEDGER_URL", "OUTTHINK_SERVE_LEDGER")
 _REMEDY = "use sqlite:///PATH, postgresql://USER@HOST/DATABASE or memory:"
 
@@ -119,3 +131,42 @@ def open_durable(
         return PostgresDatabase(address.url, address.name, absent=absent)
 
     return DurableLedger(connect, spool or address.spool, rules or Rules(), refresh=refresh, clock=clock)
+
+
+_NO_LEDGER = "name the file or database of a proxy that has served, as in its [serve.ledger]"
+
+
+def read_requests(url: str, since: float, until: float, take: Callable[[Iterator[RequestRecord]], T]) -> tuple[T, bool]:
+    """What somebody takes of the requests that began in a span of time, and whether there is any before it.
+
+    The ledger is looked at and in nothing changed; a proxy may use it meanwhile. Raises BadInput where it is none of
+    this version, LedgerDown where it cannot be reached.
+
+    Args:
+        since, until: seconds since the epoch.
+        take: is given the requests, newest first; perhaps twice, if a proxy begins meanwhile.
+    """
+    address = LedgerAddress.parse(url)
+
+    def read(database: Database) -> tuple[T, bool]:
+        try:
+            if not known_version(database):
+                raise BadInput("ledger", database.name, "holds no ledger", _NO_LEDGER)
+            return take(requests_of(database, since, until)), bool(search(database, {"until": since, "limit": 1}))
+        finally:
+            database.close()
+
+    if address.kind == "memory":
+        raise BadInput("ledger", url, "is forgotten with its proxy", "name a file or a database")
+    try:
+        if address.kind == "postgresql":
+            return read(PostgresDatabase(address.url, address.name, absent=_NO_LEDGER, read_only=True))
+        path = Path(address.url)
+        while True:
+            unshared = SqliteDatabase.unshared(path)
+            found = read(SqliteDatabase(path, absent=_NO_LEDGER, read_only=True))
+            if not unshared or SqliteDatabase.unshared(path):
+                return found
+            # A proxy has begun to write, and what was read may be of two moments: once more, beside it.
+    except ConnectionLost as error:
+        raise LedgerDown("the ledger cannot be read", str(error)) from error

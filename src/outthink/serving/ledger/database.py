@@ -210,29 +210,30 @@ def migrate(database: Database, migrations: Sequence[Sequence[str]] = MIGRATIONS
     database.begin(["schema"])
     try:
         database.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")
-        rows = database.execute("SELECT version FROM schema_version").fetchall()
-        version = rows[0][0] if rows else 0
-        if not isinstance(version, int):  # others call their tables so, too
-            raise BadInput("ledger", database.name, "is another program's (schema_version)", "give another one")
-        if version > len(migrations):
-            raise BadInput(
-                "ledger",
-                database.name,
-                f"was written by a newer outthink (schema {version}; this one knows {len(migrations)})",
-                "update outthink",
-            )
+        version = known_version(database, len(migrations))
         for statements in migrations[version:]:
             for statement in statements:
                 database.execute(statement)
-        if not rows:
+        if version < len(migrations):
+            database.execute("DELETE FROM schema_version")
             database.execute("INSERT INTO schema_version VALUES (?)", (len(migrations),))
-        elif version < len(migrations):
-            database.execute("UPDATE schema_version SET version = ?", (len(migrations),))
     except BaseException:
         database.rollback()
         raise
     database.commit()
     return len(migrations) - version
+
+
+def known_version(database: Database, newest: int = len(MIGRATIONS)) -> int:
+    """The version of a database's tables, 0 for one that has none yet. Raises BadInput for one that we do not know."""
+    rows = database.execute("SELECT version FROM schema_version").fetchall()
+    version = rows[0][0] if rows else 0
+    if not isinstance(version, int):  # others call their tables so, too
+        raise BadInput("ledger", database.name, "is another program's (schema_version)", "give another one")
+    if version > newest:
+        problem = f"was written by a newer outthink (schema {version}; this one knows {newest})"
+        raise BadInput("ledger", database.name, problem, "update outthink")
+    return version
 
 
 _BYTES = ("body", "content")

@@ -28,9 +28,10 @@ class PostgresDatabase:
 
     Args:
         absent: what to do where the database holds no ledger; left out, its tables are made.
+        read_only: the server refuses to change anything.
     """
 
-    def __init__(self, url: str, name: str, *, absent: str = "") -> None:
+    def __init__(self, url: str, name: str, *, absent: str = "", read_only: bool = False) -> None:
         need_extra("postgres", "ledger", name)
         import psycopg
 
@@ -44,7 +45,7 @@ class PostgresDatabase:
                 connect_timeout=_WAIT,
                 tcp_user_timeout=5000,
                 keepalives_idle=5,
-                options=f"{_OPTIONS} {given}",
+                options=f"{_OPTIONS} {'-c default_transaction_read_only=on' if read_only else ''} {given}",
                 application_name="outthink",
                 client_encoding="UTF8",
             )

@@ -11,7 +11,7 @@ import json
 import queue
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -80,6 +80,14 @@ def search(database: Database, terms: SearchTerms) -> Sequence[RequestRecord]:
         values.append(before)
     statement = f"SELECT record FROM requests WHERE {' AND '.join(where)} ORDER BY started DESC, id DESC LIMIT ?"  # noqa: S608
     return [read(record) for (record,) in database.execute(statement, [*values, limit]).fetchall()]
+
+
+def requests_of(database: Database, since: float, until: float) -> Iterator[RequestRecord]:
+    """All records of a span of time, newest first, read a piece at a time: no statement takes long."""
+    terms: SearchTerms = {"since": since, "until": until, "limit": _MOST}
+    while page := search(database, terms):
+        yield from page
+        terms["before"] = page[-1].id
 
 
 def content(database: Database, request_id: str) -> tuple[str | None, str | None] | None:

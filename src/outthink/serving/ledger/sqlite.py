@@ -132,9 +132,10 @@ class SqliteDatabase:
     Args:
         patience: seconds to wait for another writer.
         absent: what to do where there is no ledger; left out, the file is made.
+        read_only: nothing is written, neither in the file nor beside it; with `absent`.
     """
 
-    def __init__(self, path: Path, *, patience: float = 1.5, absent: str = "") -> None:
+    def __init__(self, path: Path, *, patience: float = 1.5, absent: str = "", read_only: bool = False) -> None:
         self.name, self._path, self._look_at = f"sqlite:///{path}", str(path), 0.0
         self._patience = patience
         self._checkpoints = Checkpoints(path)
@@ -145,7 +146,9 @@ class SqliteDatabase:
         try:
             if not absent:
                 private_file(private_folder(path.parent) / path.name)
-            uri = f"{path.as_uri()}?mode={'rw' if absent else 'rwc'}"
+            uri = f"{path.as_uri()}?mode={'ro' if read_only else 'rw' if absent else 'rwc'}"
+            if self.unshared(path) and read_only:
+                uri += "&immutable=1"  # else SQLite would make a log beside the file
             self._connection = sqlite3.connect(
                 uri, patience, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS, uri=True
             )
@@ -156,16 +159,22 @@ class SqliteDatabase:
             if absent and not self._connection.execute(_SCHEMA).fetchall():
                 self._connection.close()
                 raise BadInput("ledger", self.name, "holds no ledger", absent)
-            use_log(self._connection, patience)
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten with zeros
-            self._connection.execute(f"PRAGMA wal_autocheckpoint={FALLBACK}")
+            if not read_only:
+                use_log(self._connection, patience)
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+                self._connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten with zeros
+                self._connection.execute(f"PRAGMA wal_autocheckpoint={FALLBACK}")
             self._file = os.stat(path)
         except sqlite3.DatabaseError as error:
             self._connection.close()
             if isinstance(error, sqlite3.OperationalError):
                 raise ConnectionLost(f"{self.name}: {error}") from error
             raise BadInput("ledger", self.name, f"is no ledger ({error})", "give another file") from None
+
+    @staticmethod
+    def unshared(path: Path) -> bool:
+        """Whether no log lies beside a file, so that nobody has it open to write."""
+        return not path.with_name(f"{path.name}-wal").exists()
 
     def begin(self, locks: Sequence[str]) -> None:
         """Begin to write; SQLite has one writer at a time, whatever the names."""
