@@ -18,6 +18,7 @@ from outthink.controller.policy.artefact import Policy
 from outthink.controller.router.chooser import pairs_of
 from outthink.core.errors import OutthinkError, Unsupported
 from outthink.core.plugins import install_hint, load, missing
+from outthink.economics.capacity.server import CapacitySettings
 from outthink.engines.embedded import find_model, read_gguf
 from outthink.http.errors import masked_url
 from outthink.serving.chat.backends import Policies
@@ -55,6 +56,8 @@ async def check(config: Config) -> AsyncIterator[ConfigFinding]:
         yield _found("router", lambda: _router(config))
     if config.verifier.source is not None:
         yield await _verifier(config)
+    if config.capacity != CapacitySettings():
+        yield _found("capacity", lambda: f"planned with {config.capacity_server()}")
     yield await _ledger(config)
     for finding in (*_watching(config), *_plugins()):
         yield finding

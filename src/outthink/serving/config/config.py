@@ -18,6 +18,7 @@ from typing import get_type_hints
 from outthink.configuration.file import VARIABLE, Alias, Configuration, Written, read_configuration, read_file
 from outthink.configuration.models import choose_model
 from outthink.core.errors import BadInput
+from outthink.economics.capacity.server import CapacityServer, CapacitySettings
 from outthink.http.errors import masked_url
 from outthink.http.events import Json
 from outthink.http.fields import JsonDict
@@ -68,10 +69,12 @@ def from_file(configuration: Configuration) -> tuple[Table, Table]:
             raise BadInput(f"{file}: {place}", table, "is no section", f"write [{place}] above its keys")
         else:
             tables_read[name] = _table(configuration, place, table, SECTIONS[name])
-    # It may be a name, an address or a folder; a folder is the file's neighbour, like every other path in it.
-    source = tables_read.get("verifier", {}).get("source")
-    if source is not None and (folder := configuration.folder / str(source.value)).is_dir():
-        tables_read["verifier"]["source"] = replace(source, value=str(folder))
+    # They may be a name or a path; a path is the file's neighbour, like every other one in it.
+    for name, key in (("verifier", "source"), ("capacity", "gpu")):
+        named = tables_read.get(name, {}).get(key)
+        path = configuration.folder / str("" if named is None else named.value)
+        if named is not None and (path.is_file() if name == "capacity" else path.is_dir()):
+            tables_read[name][key] = replace(named, value=str(path))
     return tables_read, backends
 
 
@@ -162,6 +165,7 @@ class Config:
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
     content: Content = field(default_factory=Content)
+    capacity: CapacitySettings = field(default_factory=CapacitySettings)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
     file: Path | None = field(default=None, compare=False)
     found: str = field(default="", compare=False)
@@ -182,6 +186,19 @@ class Config:
     def ledger_url(self) -> str:
         """Of the ledger, secrets included: never to be shown. Raises BadInput where it cannot be read."""
         return self.ledger.resolved(self.variables)
+
+    def capacity_server(self) -> CapacityServer | None:
+        """The GPUs behind the proxy, None where nothing is said of them. Raises BadInput that names the place."""
+        if self.capacity == CapacitySettings():
+            return None
+        from outthink.engines.shapes import read_shape
+
+        try:
+            return self.capacity.read(read_shape)
+        except BadInput as error:
+            place = f"capacity.{error.field}"
+            field = self.origins.get(place, place) if error.field in keys_of(CapacitySettings) else error.field
+            raise BadInput(field, error.value, error.problem, error.remedy) from None
 
 
 _TYPES = get_type_hints(Config)
@@ -256,8 +273,21 @@ def proxy_configuration(
 def read_store(file: Path | None, environ: Mapping[str, str] | None = None) -> tuple[Store, Configuration]:
     """The ledger that the proxy would open, and the file that says so; for those who serve nothing. Raises BadInput."""
     configuration = proxy_configuration(file, environ=environ)
+    return build(Store, _said("ledger", configuration), "ledger"), configuration
+
+
+def read_capacity(
+    file: Path | None, environ: Mapping[str, str] | None = None
+) -> tuple[CapacitySettings, dict[str, str]]:
+    """The GPUs behind the proxy, and where each key was said; likewise. Raises BadInput."""
+    said = _said("capacity", proxy_configuration(file, environ=environ))
+    return build(CapacitySettings, said, "capacity"), {key: each.where for key, each in said.items()}
+
+
+def _said(section: str, configuration: Configuration) -> dict[str, Setting]:
+    """One section, by the file and the environment."""
     in_file, in_environment = from_file(configuration)[0], from_environment(configuration.variables)
-    return build(Store, _over(in_file.get("ledger", {}), in_environment.get("ledger", {})), "ledger"), configuration
+    return _over(in_file.get(section, {}), in_environment.get(section, {}))
 
 
 def _over(below: dict[str, Setting], above: dict[str, Setting]) -> dict[str, Setting]:
