@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -137,6 +138,20 @@ class Answers(tuple[str, ...]):
 
 
 ANSWERS = Answers(ANSWER_KINDS)
+
+
+_AGE = re.compile(r"(\d{1,9}(?:\.\d+)?)([mhdw])\Z", re.ASCII)
+_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_CENTURY = 36_500 * 86_400.0
+"""Dates have an end."""
+
+
+def age_seconds(name: str, age: str) -> float:
+    """Seconds of `30m`, `12h`, `7d` or `8w`. Raises BadInput for anything else, and beyond a century."""
+    seconds = 0.0 if (match := _AGE.match(age)) is None else float(match[1]) * _SECONDS[match[2]]
+    if not 0 < seconds <= _CENTURY:
+        raise BadInput(name, age, "is no time", "give a number and m, h, d or w, for example 30d")
+    return seconds
 
 
 def refuse_below_one(chosen: argparse.Namespace, *names: str) -> None:

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import logging
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outthink.cli.options import KEY_HELP, configuration_arguments
+from outthink.cli.options import KEY_HELP, age_seconds, configuration_arguments
 from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
 
@@ -153,10 +152,6 @@ def _announce(proxy: Proxy) -> None:
 
 _WIDE = 300
 """Letters of a line that goes into a file or a pipe."""
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([mhdw])\Z")
-_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
-_LONGEST = 36_500 * 86_400.0
-"""Seconds until a key expires, a century: dates have an end."""
 
 
 def keys_arguments(parser: argparse.ArgumentParser) -> None:
@@ -300,7 +295,7 @@ def _terms(chosen: argparse.Namespace) -> Terms:
         ceiling=_budget("ceiling", chosen.ceiling),
         strategy=_strategy(chosen.strategy),
         models=tuple(chosen.model),
-        expires=None if chosen.expires is None else time.time() + _seconds(chosen.expires),
+        expires=None if chosen.expires is None else time.time() + age_seconds("--expires", chosen.expires),
     )
 
 
@@ -328,13 +323,6 @@ def _strategy(text: str | None) -> str | None:
     except Failure:
         raise BadInput("--strategy", text, "is no strategy", "see outthink strategies") from None
     return text
-
-
-def _seconds(age: str) -> float:
-    seconds = 0.0 if (match := _AGE.match(age)) is None else float(match[1]) * _SECONDS[match[2]]
-    if not 0 < seconds <= _LONGEST:
-        raise BadInput("--expires", age, "is no time from now", "give a number and m, h, d or w, for example 30d")
-    return seconds
 
 
 def _show(keys: Sequence[StoredKey]) -> None:

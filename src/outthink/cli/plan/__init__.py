@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outthink.cli.options import refuse_below_one, refuse_unwritable, write_whole
-from outthink.cli.plan.deployment import chosen_deployment, deployment_arguments
+from outthink.cli.plan.deployment import ChosenServer, chosen_server, deployment_arguments
 from outthink.cli.plan.sources import chosen_workload, workload_arguments
 from outthink.core.errors import BadInput
 from outthink.core.plugins import need_extra
@@ -38,9 +38,7 @@ def plan_arguments(parser: argparse.ArgumentParser) -> None:
     deployment_arguments(parser.add_argument_group("server").add_argument)
     add = parser.add_argument_group("plan").add_argument
     add("--gpus", type=int, default=None, metavar="N", help="say whether so many are stable (default: one replica)")
-    add(
-        "--utilisation", type=float, default=0.8, metavar="SHARE", help="of the effective rate to be used (default 0.8)"
-    )
+    add("--utilisation", type=float, metavar="SHARE", help="of the effective rate to be used (default 0.8)")
     add("--slo", metavar="TARGETS", help="seconds that 90 %% of the requests must keep, ttft=0.5,tpot=0.05")
     add("--gpu-hour", type=float, metavar="USD", help="dollars that one GPU costs in an hour")
     add = parser.add_argument_group("simulation").add_argument
@@ -62,28 +60,30 @@ def run_plan(chosen: argparse.Namespace) -> int:
     from outthink.economics.capacity.plan import Capacity, Objective
     from outthink.economics.capacity.report import CapacityPlan
 
-    refuse_below_one(chosen, "requests", "gpus")
+    refuse_below_one(chosen, "requests")
     if chosen.simulate:
         need_extra("plan", "--simulate", "numba")
     if chosen.html is not None:
         refuse_unwritable(chosen, "html")
         need_extra("report", "--html", str(chosen.html))
     objective = Objective.parse(chosen.slo) if chosen.slo else None
+    server = chosen_server(chosen)
     requested = chosen_workload(chosen)
-    deployment, notes = chosen_deployment(chosen, requested.workload)
+    deployment, notes = server.deployment(requested.workload)
+    settings = server.settings
     plan = CapacityPlan(
         capacity=Capacity(requested.workload, deployment),
         rate=requested.rate,
-        utilisation=chosen.utilisation,
-        gpus=chosen.gpus or deployment.gpus,
+        utilisation=settings.utilisation,
+        gpus=settings.gpus or deployment.gpus,
         objective=objective,
         notes=(*requested.notes, *notes),
     )
     values = plan.as_json()
     if requested.strategies:
-        values["strategies"] = [_compared(chosen, plan, *each) for each in requested.strategies]
+        values["strategies"] = [_compared(server, plan, *each) for each in requested.strategies]
     if chosen.simulate:
-        values["simulated"] = _simulated(chosen, plan, requested.timed)
+        values["simulated"] = _simulated(chosen, plan, settings.gpus, requested.timed)
     if chosen.html is not None:
         from outthink.evaluation.report.capacity import render
 
@@ -95,11 +95,11 @@ def run_plan(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _compared(chosen: argparse.Namespace, plan: CapacityPlan, row: Row, workload: Workload) -> Row:
+def _compared(server: ChosenServer, plan: CapacityPlan, row: Row, workload: Workload) -> Row:
     """What the same rate needs under another strategy or size, beside its accuracy."""
     from outthink.economics.capacity.plan import Capacity
 
-    capacity = Capacity(workload, chosen_deployment(chosen, workload)[0])
+    capacity = Capacity(workload, server.deployment(workload)[0])
     values = replace(plan, capacity=capacity).as_json()
     found = {"tokens": values["output_tokens"]}
     found |= {key: values[key] for key in ("g", "effective_requests_per_second", "gpus", "gpus_exact")}
@@ -111,7 +111,7 @@ def _compared(chosen: argparse.Namespace, plan: CapacityPlan, row: Row, workload
     return {**row, **found}
 
 
-def _simulated(chosen: argparse.Namespace, plan: CapacityPlan, timed: bool) -> Row:
+def _simulated(chosen: argparse.Namespace, plan: CapacityPlan, gpus: int | None, timed: bool) -> Row:
     """What happens on so many replicas as are asked about, or as are planned."""
     from outthink.economics.simulator.report import simulated
 
@@ -124,7 +124,7 @@ def _simulated(chosen: argparse.Namespace, plan: CapacityPlan, timed: bool) -> R
         plan.capacity.workload,
         plan.capacity.deployment,
         rate=plan.rate,
-        replicas=chosen.gpus // size if chosen.gpus else plan.replicas,
+        replicas=gpus // size if gpus else plan.replicas,
         requests=count,
         timed=timed,
         ceiling=plan.capacity.ceiling,

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outthink.cli.options import refuse_below_one, say
+from outthink.cli.options import age_seconds, refuse_below_one, say
 from outthink.core.errors import BadInput
+from outthink.core.plugins import need_extra
+from outthink.http.errors import masked_url
 
 if TYPE_CHECKING:
     from outthink.economics.workload import Workload
@@ -45,34 +48,43 @@ def workload_arguments(add: Callable[..., argparse.Action]) -> None:
     add("--traces", type=Path, metavar="FILE", help="recorded samples on which strategies are replayed")
     add("--policy", type=Path, metavar="FILE", help="of strategy auto")
     add("--ahead", type=int, default=4, metavar="N", help="samples in flight where a strategy may stop (default 4)")
-    add("--rate", type=float, metavar="N", help="requests a second (default: the trace's own)")
+    add("--ledger", metavar="FILE|URL", help="requests that a proxy has served: its SQLite file, or postgresql://...")
+    add("--since", metavar="AGE", help="how long ago the ledger's requests begin: 30m, 24h, 7d (default 7d)")
+    add("--config", type=Path, metavar="FILE", help="the TOML file that serve reads: its ledger, and [serve.capacity]")
+    add("--rate", type=float, metavar="N", help="requests a second (default: the trace's or the ledger's own)")
 
 
 def chosen_workload(chosen: argparse.Namespace) -> RequestedLoad:
     """The workload for these flags. Raises BadInput before anything is computed."""
+    lengths = {"--prompt-tokens": chosen.prompt_tokens, "--output-tokens": chosen.output_tokens}
     if chosen.rate is not None and not (math.isfinite(chosen.rate) and chosen.rate > 0):
         raise BadInput("--rate", chosen.rate, "is not a positive number", "give requests a second")
     if bool(chosen.strategy) != (chosen.traces is not None):
-        missing, given = ("--traces", "--strategy") if chosen.strategy else ("--strategy", "--traces")
-        raise BadInput(missing, None, f"is missing, and {given} needs it", "give both, or neither")
-    lengths = {"--prompt-tokens": chosen.prompt_tokens, "--output-tokens": chosen.output_tokens}
-    sources = {"--trace": chosen.trace, **lengths}
-    if chosen.trace is None and not any(lengths.values()) and chosen.strategy:
-        return _replayed(chosen, None)
+        missing, other = ("--traces", "--strategy") if chosen.strategy else ("--strategy", "--traces")
+        raise BadInput(missing, None, f"is missing, and {other} needs it", "give both, or neither")
+    sources = {**lengths, "--trace": chosen.trace, "--ledger": chosen.ledger}
+    given = [name for name, value in sources.items() if value is not None]
+    if len(given) > 1 and given[-1] not in lengths:
+        problem = f"does not go with {given[-1]}"
+        raise BadInput(given[0], str(sources[given[0]]), problem, "leave one of them out")
+    if chosen.strategy:
+        return _replayed(chosen, _single(chosen, given) if given else None)
+    return _single(chosen, given)
+
+
+def _single(chosen: argparse.Namespace, given: Sequence[str]) -> RequestedLoad:
+    """Requests as they were, or as lengths say: without a strategy."""
+    if chosen.ledger is not None or (chosen.config is not None and not given):
+        return _served(chosen)
+    if chosen.since is not None:
+        raise BadInput("--since", chosen.since, "is of a ledger", "give --ledger, or leave it out")
     if chosen.trace is not None:
-        for name, value in lengths.items():
-            if value is not None:
-                raise BadInput(name, value, "does not go with --trace", "leave one of them out")
-        single = _traced(chosen)
-    else:
-        for name, value in lengths.items():
-            if value is None:
-                raise BadInput(name, None, "is missing", f"give both lengths, or one of {', '.join(sources)}")
-        single = _distributed(chosen)
-    return _replayed(chosen, single) if chosen.strategy else single
-
-
-def _distributed(chosen: argparse.Namespace) -> RequestedLoad:
+        return _traced(chosen)
+    for name in ("--prompt-tokens", "--output-tokens"):
+        if name not in given:
+            raise BadInput(
+                name, None, "is missing", "give both lengths, a --trace, a --ledger or --strategy with --traces"
+            )
     from outthink.economics.workload import Lengths, distributed
 
     prompt = Lengths.parse(chosen.prompt_tokens, "--prompt-tokens")
@@ -139,9 +151,55 @@ def _traced(chosen: argparse.Namespace) -> RequestedLoad:
     if chosen.rate is None and not seconds:
         raise BadInput("--rate", None, "is missing, and all requests of the trace arrive at once", "give a rate")
     own = len(workload) / seconds if seconds else math.inf
-    rate = chosen.rate or own
     note = f"{len(workload):,} requests of {chosen.trace.name} in {seconds:,.0f} s"
-    if chosen.rate is not None and seconds:
+    return _timed(workload, own, chosen.rate, [note])
+
+
+def _timed(workload: Workload, own: float, rate: float | None, notes: Sequence[str]) -> RequestedLoad:
+    """Requests with arrivals of their own, at another rate if that is wanted."""
+    if rate is not None and math.isfinite(own):
         # Twice the rate is the same trace in half the time.
         workload = workload.arriving(workload.arrival[workload.first_stages] * own / rate)
-    return RequestedLoad(workload, rate, timed=seconds > 0, notes=(note,))
+    return RequestedLoad(workload, rate or own, timed=math.isfinite(own), notes=tuple(notes))
+
+
+_SINCE = "7d"
+
+
+def _served(chosen: argparse.Namespace) -> RequestedLoad:
+    """The requests of a proxy's ledger."""
+    age = _SINCE if chosen.since is None else chosen.since
+    seconds = age_seconds("--since", age)
+    where = str(chosen.config) if chosen.ledger is None else masked_url(chosen.ledger)
+    need_extra("serve", "--ledger", where)  # its ledger is the proxy's
+    from outthink.economics.capacity.served import ServedLoad
+    from outthink.serving.ledger import LedgerAddress, read_requests
+
+    url = _ledger_url(chosen)
+    now = time.time()
+    load, older = read_requests(url, now - seconds, now, lambda rows: ServedLoad(now - seconds, now).add(rows))
+    name = LedgerAddress.parse(url).name
+    if not load:
+        problem = f"holds no request of the last {age} whose tokens are known"
+        raise BadInput("ledger", name, problem, "give a longer --since, another ledger, or a --trace")
+    if not older:  # it is younger than the span, and had no chance to hold all of it
+        load.begin_at_first()
+    note = f"{len(load):,} requests of {name} in {_shown_seconds(load.seconds)}"
+    return _timed(load.workload(), load.rate, chosen.rate, [note, *load.notes()])
+
+
+def _shown_seconds(seconds: float) -> str:
+    unit, size = ("s", 1.0) if seconds < 600 else ("h", 3600.0) if seconds < 172_800 else ("days", 86_400.0)
+    return f"{seconds / size:,.3g} {unit}"
+
+
+def _ledger_url(chosen: argparse.Namespace) -> str:
+    """The ledger's address, secrets included."""
+    if chosen.ledger is None:
+        from outthink.serving.config import read_store
+
+        store, configuration = read_store(chosen.config)
+        return store.resolved(configuration.variables)
+    if "://" in chosen.ledger or chosen.ledger == "memory:":
+        return str(chosen.ledger)
+    return f"sqlite:///{Path(chosen.ledger).absolute()}"
