@@ -117,7 +117,7 @@ def test_a_trace_is_simulated_as_it_arrived(cli: Callable[..., Any], trace: Path
         (("--max-sequences", 0), ("--max-sequences",)),
         (("--utilisation", 1.5), ("utilisation", "1.5")),
         (("--gpus", 0), ("--gpus",)),
-        (("--gpu-hour", -2), ("gpu_hour",)),
+        (("--gpu-hour", -2), ("--gpu-hour",)),
         (("--gpu", "h1000"), ("h1000", "H100")),
         (("--model", "no-such-model"), ("no-such-model",)),
         (("--slo", "fast"), ("--slo",)),
@@ -139,11 +139,12 @@ def test_bad_input_is_one_line(cli: Callable[..., Any], arguments: tuple[Any, ..
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ((), "--prompt-tokens"),
-        (("--prompt-tokens", 256), "--output-tokens"),
-        (LENGTHS, "--rate"),
+        ((), "--step-seconds"),
+        (SERVER, "--prompt-tokens"),
+        ((*SERVER, "--prompt-tokens", 256), "--output-tokens"),
+        ((*SERVER, *LENGTHS), "--rate"),
         ((*LENGTHS, "--rate", 1), "--step-seconds"),
-        ((*LENGTHS, "--rate", 1, "--step-seconds", 0.02), "kv_tokens"),
+        ((*LENGTHS, "--rate", 1, "--step-seconds", 0.02), "--kv-tokens"),
         ((*LENGTHS, "--rate", 1, "--gpu", "h100"), "--step-seconds"),
     ],
 )

@@ -219,7 +219,7 @@ def test_flags_win_over_the_configuration(tmp_path: Path, plan: Plan) -> None:
     values = plan(*lengths, "--kv-tokens", 5000, "--tensor-parallel", 1, server=())
     assert (values["kv_tokens"], values["tensor_parallel"], values["step_seconds"]) == (5000, 1, 0.02)
     profile = tmp_path / "profile.json"
-    profile.write_text('{"schema_version": 1, "base": [[0, 0.5]]}')
+    profile.write_text('{"schema": "outthink.step-profile/1", "base": [[0, 0.5]]}')
     assert plan(*lengths, "--speed", profile, server=())["step_seconds"] == 0.5
 
 

@@ -61,6 +61,7 @@ class Proxy:
         names = pairs_of("router.map", config.router.map)
         self.router = read_router(config.router.file, names, config.router.operating_point, policies=decided)
         self._keys = [backend.secret(config.variables) for backend in config.backends]
+        self._server = config.capacity_server()
         url = config.ledger_url
         marker = config.marker()
         self.guard = Guard(config.listen.keys, marker)
@@ -99,8 +100,9 @@ class Proxy:
         if self.verifier is not None:
             await self.verifier.start()
         await self.policies.start()
-        dashboard.attach(app, lambda: self.policies.active)
-        metrics.attach(app, self.policies, self.verifier)
+        headroom = None if self._server is None else dashboard.HourlyHeadroom(app, self._server)
+        dashboard.attach(app, lambda: self.policies.active, headroom)
+        metrics.attach(app, self.policies, self.verifier, headroom)
         if (endpoint := config.telemetry.endpoint) is not None:
             provider = telemetry.provider_for(endpoint, config.telemetry.service)
             self._closing.append(watchers.add(telemetry.Telemetry(provider)).close)

@@ -202,7 +202,11 @@ class CapacityServer:
         elif self.model is not None and self.gpu is not None:
             mean_prompt = float((workload.prompt.astype(float) ** 2).sum() / workload.prompt.sum())
             parallel, kv = settings.tensor_parallel, settings.kv_type
-            step = step_roofline(self.model, self.gpu, tensor_parallel=parallel, kv=kv, mean_prompt=mean_prompt)
+            # A prompt takes what a step has room for, as in vLLM.
+            chunk = settings.max_batched_tokens or _BUDGET
+            step = step_roofline(
+                self.model, self.gpu, tensor_parallel=parallel, kv=kv, mean_prompt=mean_prompt, chunk=chunk
+            )
             profile, notes = StepProfile(**asdict(step)), roofline_notes(parallel)
         else:
             remedy = "give `step_seconds`, `speed`, or `model` with `gpu`"

@@ -19,6 +19,7 @@ from aiohttp import web
 from outthink.controller.policy.artefact import Policy
 from outthink.http.fields import JsonDict, encode
 from outthink.serving.dashboard import story
+from outthink.serving.dashboard.headroom import HourlyHeadroom
 from outthink.serving.dashboard.live import LiveRequests
 from outthink.serving.dashboard.story import frontier
 from outthink.serving.failure import Failure, bad_field, check_admin
@@ -57,17 +58,20 @@ _ROW = (
 _row_values = attrgetter(*_ROW)
 
 
-def attach(app: App, active: Callable[[], Policy | None] = lambda: None) -> LiveRequests:
+def attach(
+    app: App, active: Callable[[], Policy | None] = lambda: None, headroom: HourlyHeadroom | None = None
+) -> LiveRequests:
     """Serve the dashboard at `/`; returns what follows the running requests.
 
     Args:
         active: the policy in use now, None where there is none.
+        headroom: of the GPUs behind the proxy, None where nothing is known of them.
     """
     live = LiveRequests()
     app.watchers.add(live)
     for path, handler in pages():
         app.route("GET", path, handler, public=True)
-    data = Data(app, live, active)
+    data = Data(app, live, active, headroom)
     app.route("GET", f"{DATA}/live", _guarded(data.live))
     app.route("GET", f"{DATA}/keys", _guarded(data.keys))
     app.route("GET", f"{DATA}/spend", _guarded(data.spend))
@@ -91,12 +95,15 @@ def _guarded(handler: DataHandler) -> Route:
 class Data:
     """What the page reads."""
 
-    def __init__(self, app: App, live: LiveRequests, active: Callable[[], Policy | None]) -> None:
-        self.app, self._live, self._active = app, live, active
+    def __init__(
+        self, app: App, live: LiveRequests, active: Callable[[], Policy | None], headroom: HourlyHeadroom | None
+    ) -> None:
+        self.app, self._live, self._active, self._headroom = app, live, active, headroom
 
     async def live(self, request: web.BaseRequest) -> JsonDict:
         """The present."""
-        return {**self._live.json(), "problem": self.app.ledger.problem}
+        headroom = None if self._headroom is None else self._headroom.now()
+        return {**self._live.json(), "problem": self.app.ledger.problem, "capacity": headroom}
 
     async def keys(self, request: web.BaseRequest) -> JsonDict:
         """Names of the keys by their ids; never a secret."""

@@ -27,6 +27,7 @@ from outthink.core.request import CURRENCIES
 from outthink.serving.accounting import PASS
 from outthink.serving.app import METRICS, App
 from outthink.serving.chat.backends import Policies
+from outthink.serving.dashboard import HourlyHeadroom
 from outthink.serving.failure import check_admin
 from outthink.serving.protocols import AdmittedRequest, Key, RequestRecord
 from outthink.serving.verifier import ServedVerifier
@@ -48,8 +49,15 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class Metrics(Watcher):
     """A watcher that counts, and a Prometheus collector of what the parts tell when somebody looks."""
 
-    def __init__(self, app: App, policies: Policies, verifier: ServedVerifier | None = None) -> None:
-        self._app, self._policies, self._verifier, self._running = app, policies, verifier, 0
+    def __init__(
+        self,
+        app: App,
+        policies: Policies,
+        verifier: ServedVerifier | None = None,
+        headroom: HourlyHeadroom | None = None,
+    ) -> None:
+        self._app, self._policies, self._verifier, self._headroom = app, policies, verifier, headroom
+        self._running = 0
         self.registry = CollectorRegistry()
         counter = partial(Counter, namespace="outthink", registry=self.registry)
         histogram = partial(Histogram, namespace="outthink", registry=self.registry)
@@ -127,6 +135,10 @@ class Metrics(Watcher):
             yield GaugeMetricFamily("outthink_verifier_up", about, value=verifier.at_hand is not None)
             about = "Requests that would have been judged, and went without the verifier."
             yield CounterMetricFamily("outthink_without_verifier", about, value=verifier.without)
+        capacity = None if self._headroom is None else self._headroom.now()
+        if capacity is not None and capacity["used"] is not None:
+            about = "Share that the last hour's requests take of what the configured GPUs can serve."
+            yield GaugeMetricFamily("outthink_capacity_used_share", about, value=capacity["used"])
         health = GaugeMetricFamily("outthink_backend_up", "Whether a backend is healthy.", labels=("url",))
         for url, healthy in app.pool.health():
             health.add_metric((url,), healthy)
@@ -141,9 +153,11 @@ class Metrics(Watcher):
         return web.Response(body=body, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-def attach(app: App, policies: Policies, verifier: ServedVerifier | None = None) -> Metrics:
+def attach(
+    app: App, policies: Policies, verifier: ServedVerifier | None = None, headroom: HourlyHeadroom | None = None
+) -> Metrics:
     """Count from now on, and answer /metrics."""
-    metrics = Metrics(app, policies, verifier)
+    metrics = Metrics(app, policies, verifier, headroom)
     app.watchers.add(metrics)
     app.route("GET", METRICS, metrics.handle)
     return metrics

@@ -3,6 +3,7 @@
 import { get, key, keys, named } from "./api.js";
 import { at, el, table } from "./dom.js";
 import { ballot, strip, summary } from "./votes.js";
+import { capacity } from "./capacity.js";
 import { count, duration, moment, plural, seconds } from "./words.js";
 
 const cards = new Map();
@@ -13,6 +14,7 @@ export async function live() {
   if (paused || document.hidden) return;
   const [told] = await Promise.all([get("live"), keys()]);
   figures(told);
+  capacity(told.capacity);
   running(told);
   ended(told.finished);
   backends(told.backends);
