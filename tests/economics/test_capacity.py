@@ -151,6 +151,8 @@ def test_the_lowest_ceiling_binds() -> None:
     steep = StepProfile(base=((0.0, 0.001), (1000.0, 1.0)), chunk=256)
     assert Capacity(workload, Deployment(profile=steep, memory=40_000.0)).binding == "compute"
     assert Capacity(workload, Deployment(**flat, batch_tokens=8)).binding == "compute"
+    by_token = StepProfile(base=((0.0, 0.0),), per_sequence=0.02, per_prefill=0.02, chunk=256)
+    assert Capacity(workload, Deployment(profile=by_token, sequences=4)).binding == "compute"
 
 
 def test_slots_alone_are_enough_to_plan_with() -> None:

@@ -167,8 +167,9 @@ class Capacity:
         computed += profile.per_sequence * self.places
         rates = {"compute": 1 / computed if computed > 0 else math.inf}
         for name, batch in self.batches.items():
-            rate = batch / self.places / (floor + profile.per_context * self.contexts * batch / self.places)
-            rates[name] = min(rate, rates.get(name, math.inf))
+            step = floor + profile.per_context * self.contexts * batch / self.places
+            if step > 0:  # where all of a step is paid by token, room alone limits nothing
+                rates[name] = min(batch / self.places / step, rates.get(name, math.inf))
         return min(rates, key=lambda name: rates[name])
 
     @property
