@@ -196,6 +196,13 @@ def test_rows_far_off_hardly_move_a_fit() -> None:
     assert 0.01 < (fitted.error or 0) < 0.02
 
 
+def test_a_row_of_almost_no_cost_hardly_moves_a_fit() -> None:
+    true = replace(PROFILE, base=((0.0, 0.01),))
+    rows = measured(true)
+    rows[7, 3] = 1e-6  # seen by a client that was late for the step before
+    assert StepProfile.fit(rows).cost(32, 32_000, 100) == pytest.approx(true.cost(32, 32_000, 100), rel=0.01)
+
+
 def test_what_does_not_vary_costs_nothing_of_its_own() -> None:
     rows = [[4, context, 0, 0.01 + 1e-6 * context] for context in (100, 200, 400, 800)]
     fitted = StepProfile.fit(rows)

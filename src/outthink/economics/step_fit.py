@@ -43,8 +43,8 @@ def fit_steps(rows: ArrayLike, buckets: Sequence[float] = ()) -> FittedSteps:
             batch (CUDA graphs). None: it is the same in every step.
 
     A column that does not vary gets 0, and so does a bucket at whose edge nothing was measured on both sides. Errors
-    are relative, and rows far off count less. Raises BadInput for a table of another shape, for numbers that are not
-    finite or below 0, a cost of 0, and fewer rows than unknowns.
+    are relative to the larger of fitted and measured cost, and rows far off count less. Raises BadInput for a table of
+    another shape, for numbers that are not finite or below 0, a cost of 0, and fewer rows than unknowns.
     """
     table = _checked(rows)
     edges = np.asarray(buckets, float)
@@ -60,9 +60,8 @@ def fit_steps(rows: ArrayLike, buckets: Sequence[float] = ()) -> FittedSteps:
     if len(table) < varies.sum():
         problem = f"are fewer than the {varies.sum()} unknowns"
         raise BadInput("rows", len(table), problem, "measure more steps, or give fewer buckets")
-    relative = parts[:, varies] / cost[:, None]
     found = np.zeros(parts.shape[1])
-    found[varies] = _robust(relative)
+    found[varies] = _robust(parts[:, varies], cost)
     levels = np.cumsum(found[: 1 + len(edges)])
     slopes = [float(value) for value in found[1 + len(edges) :]]
     base = [(0.0, float(levels[0]))]
@@ -74,7 +73,7 @@ def fit_steps(rows: ArrayLike, buckets: Sequence[float] = ()) -> FittedSteps:
         per_sequence=slopes[0],
         per_context=slopes[1],
         per_prefill=slopes[2],
-        error=float(np.median(np.abs(relative @ found[varies] - 1))),
+        error=float(np.median(np.abs(parts @ found / cost - 1))),
     )
 
 
@@ -93,16 +92,18 @@ def _checked(rows: ArrayLike) -> Floats:
     return table
 
 
-def _robust(relative: Floats) -> Floats:
-    """Parts whose sum is nearest to 1 in each row: least squares, again and again with rows far off weighing less."""
-    weights = np.ones(len(relative))
-    found = np.zeros(relative.shape[1])
+def _robust(parts: Floats, cost: Floats) -> Floats:
+    """Costs of the parts: least squares of relative errors, again and again with rows far off weighing less."""
+    weights, scale = np.ones(len(cost)), cost
+    found = np.zeros(parts.shape[1])
     for _ in range(_ROUNDS):
-        root = np.sqrt(weights)
-        before, found = found, nonnegative(relative * root[:, None], root)
+        root = np.sqrt(weights) / scale
+        before, found = found, nonnegative(parts * root[:, None], cost * root)
         if np.allclose(before, found, rtol=1e-9, atol=0):
             break
-        off = np.abs(relative @ found - 1)
+        # Relative to the larger of the two: over a cost near 0 alone, one row would outweigh all the others.
+        scale = np.maximum(cost, parts @ found)
+        off = np.abs(parts @ found - cost) / scale
         limit = _HUBER * _NORMAL * float(np.median(off)) + 1e-12
         weights = limit / np.maximum(off, limit)
     return found
