@@ -152,7 +152,10 @@ def test_the_lowest_ceiling_binds() -> None:
     assert Capacity(workload, Deployment(profile=steep, memory=40_000.0)).binding == "compute"
     assert Capacity(workload, Deployment(**flat, batch_tokens=8)).binding == "compute"
     by_token = StepProfile(base=((0.0, 0.0),), per_sequence=0.02, per_prefill=0.02, chunk=256)
-    assert Capacity(workload, Deployment(profile=by_token, sequences=4)).binding == "compute"
+    capacity = Capacity(workload, Deployment(profile=by_token, sequences=4))
+    assert capacity.binding == "compute"
+    alone = 256 * 0.02 + 129 * 0.02
+    assert capacity.times(1e-6)["e2e"]["p50"] == pytest.approx(alone * 129.5 / 129)
 
 
 def test_slots_alone_are_enough_to_plan_with() -> None:

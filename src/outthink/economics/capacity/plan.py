@@ -236,7 +236,7 @@ class Capacity:
 
     def times(self, rate: float) -> dict[str, dict[str, float]]:
         """TTFT, TPOT and end-to-end seconds at a rate: what the steps take, waiting left out."""
-        step = self.step(self.batch_at(rate))
+        step = self.step(max(1.0, self.batch_at(rate)))  # the request that is timed is inside itself
         weight = self.footprint.weight
 
         def spread(steps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[str, float]:
