@@ -1,6 +1,6 @@
 """Does a policy know its own accuracy, and what does choosing cost?
 
-    python benchmarks/coverage.py
+    python benchmarks/policy_coverage.py
 
 For each recorded file and 100 random splits: calibrate on half of the problems, at the size of the
 target alone, and look whether the accuracy on the other half lies within the stated 95 % prediction
