@@ -1,0 +1,1 @@
+"""How many GPUs a workload needs: what requests hold, ceilings, plans, traces."""

@@ -1,0 +1,1 @@
+"""Continuous-batching servers, simulated: compiled over arrays."""
