@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+import plan_tables
 import promise_tables
 import tables
 import verifier_tables
@@ -49,6 +50,7 @@ def block(name: str) -> str:
         "met": lambda: met(argument.split(":")),
         "compared": lambda: tables.compared(argument),
         "prm": lambda: getattr(verifier_tables, argument)(),
+        "plan": lambda: plan_tables.table(argument),
         "promise": lambda: promise_tables.table(argument),
         "verifiers": lambda: getattr(verifier_tables, argument)(),
         "verbs": verbs,
