@@ -11,21 +11,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from outthink.economics.capacity.report import BINDINGS, INPUTS
+
 if TYPE_CHECKING:
     from outthink.evaluation.report.table import Row
-
-_BINDING = {
-    "memory": "memory of the cache",
-    "sequences": "requests inside at once",
-    "compute": "tokens that a step computes",
-}
-_INPUTS = {
-    "prompt_tokens": "prompts",
-    "output_tokens": "outputs",
-    "step_seconds": "the step",
-    "kv_tokens": "memory",
-    "max_sequences": "requests inside at once",
-}
 
 
 def show(values: Row) -> None:
@@ -58,7 +47,7 @@ def _sections(values: Row) -> list[tuple[str, list[tuple[str, str, str]]]]:
             f"for {rate:.4g} requests/s at {values['utilisation']:.0%} of the effective rate",
         ),
         ("GPUs by reservation", _count(values["gpus_reservation"]), "if every request had its whole length reserved"),
-        ("binding", values["binding"], _BINDING[values["binding"]]),
+        ("binding", values["binding"], BINDINGS[values["binding"]]),
         ("stable", "yes" if values["stable"] else "no", "with the GPUs asked about"),
     ]
     if (slo := values["slo"]) is not None:
@@ -89,7 +78,7 @@ def _sections(values: Row) -> list[tuple[str, list[tuple[str, str, str]]]]:
     if costs := _costs(values):
         sections.append(("Cost", costs))
     changes = [
-        (_INPUTS[name], f"{change - 1:+.0%}", "of the effective rate")
+        (INPUTS[name], f"{change - 1:+.0%}", "of the effective rate")
         for name, change in sorted(values["sensitivity"].items(), key=lambda item: item[1])
     ]
     sections.append(("If a fifth larger", changes))

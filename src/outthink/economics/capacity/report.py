@@ -1,6 +1,7 @@
 """A capacity plan in numbers: GPUs, latencies, dollars and watts of a workload at its rate, and over utilisation.
 
-Knows which figure follows from which, and that what is not known is None. Does not know how numbers are shown.
+Knows which figure follows from which, what limits and inputs are called, and that what is not known is None. Does not
+know how numbers are shown.
 """
 
 from __future__ import annotations
@@ -17,6 +18,21 @@ Values = dict[str, Any]
 UTILISATION = 0.8
 """Share of the effective rate that is planned to be used."""
 _CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+BINDINGS = {
+    "memory": "memory of the cache",
+    "sequences": "requests inside at once",
+    "compute": "tokens that a step computes",
+}
+"""Limits of a replica, in words."""
+INPUTS = {
+    "prompt_tokens": "prompts",
+    "output_tokens": "outputs",
+    "step_seconds": "the step",
+    "kv_tokens": "memory",
+    "max_sequences": "requests inside at once",
+}
+"""What the effective rate follows from, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
