@@ -1,8 +1,8 @@
 """The interactive report: one HTML file with the charts and a sortable table of the same rows; and a policy as both.
 
-Knows: how rows and a description of the run become a page that opens without any network, which figures of a policy a
-reader needs, and that its rungs and controls are rows like those of `compare`. Does not know how a chart is drawn
-(`plot`), what the page's script does (`report.js`), or how a policy is made or applied.
+Knows: how rows and a description of the run become a page that opens without any network, what all such pages share,
+which figures of a policy a reader needs, and that its rungs and controls are rows like those of `compare`. Does not
+know how a chart is drawn (`plot`), what the page's script does (`report.js`), or how a policy is made or applied.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from outthink.controller.policy.arms import HeldOut, Task
 from outthink.controller.policy.artefact import Policy
 from outthink.evaluation.report.axis import style
 from outthink.evaluation.report.plot import draw
-from outthink.evaluation.report.table import COLUMNS, NEEDED, Row, cell, panels, remarks
+from outthink.evaluation.report.table import COLUMNS, NEEDED, Column, Row, cell, panels, remarks
 from outthink.http.events import Json
 from outthink.strategies.defaults import BASELINE
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-_NAMES = {"tokens": "Tokens", "flops": "FLOPs", "seconds": "Seconds"}
+_COSTS = {"tokens": "Tokens", "flops": "FLOPs", "seconds": "Seconds"}
+"""Horizontal axes of a comparison, and the names of their buttons."""
 
 
 def embed(value: object) -> str:
@@ -41,19 +42,73 @@ def asset(name: str) -> str:
     return (files("outthink.evaluation.report") / name).read_text(encoding="utf-8")
 
 
-def _charts(rows: Sequence[Row]) -> tuple[str, str]:
+def _filled(name: str, parts: Mapping[str, str]) -> str:
+    # Split once, so that text which looks like a placeholder is never filled in.
+    pieces = asset(name).split("@@")
+    return "".join(parts[piece] if index % 2 else piece for index, piece in enumerate(pieces))
+
+
+def document(title: str, facts: str, content: str, *, more: str = "") -> str:
+    """A page in the style of all reports, which opens without any network.
+
+    Args:
+        title: text.
+        facts: what stands below it, elements of a <dl>.
+        content: sections.
+        more: rules of style beside those of all reports.
+    """
+    parts = {"TITLE": escape(title), "STYLE": asset("report.css") + style() + more, "FACTS": facts, "CONTENT": content}
+    return _filled("report.html", parts)
+
+
+def listed(notes: Sequence[str]) -> str:
+    """Items of a list."""
+    return "".join(f"<li>{escape(note)}</li>" for note in notes)
+
+
+def _charts(rows: Sequence[Row], costs: Mapping[str, str]) -> tuple[str, str]:
     """All charts, one for each cost and scale, and the buttons for the costs that some row has."""
     charts = buttons = ""
     # Where no cost is known the first chart says so: the page is made for one.
-    shown = [metric for metric in _NAMES if any(row.get(metric) for row in rows)] or list(_NAMES)[:1]
+    shown = [metric for metric in costs if any(row.get(metric) for row in rows)] or list(costs)[:1]
     for metric in shown:
         pressed = "false" if charts else "true"
-        buttons += f'<button type="button" data-metric="{metric}" aria-pressed="{pressed}">{_NAMES[metric]}</button>'
+        buttons += f'<button type="button" data-metric="{metric}" aria-pressed="{pressed}">{costs[metric]}</button>'
         for scale in ("log", "linear"):
             svg = draw(rows, x=metric, log=scale == "log", interactive=True, prefix=f"{metric}-{scale}")
             hidden = " hidden" if charts else ""
             charts += f'<div class="chart" data-metric="{metric}" data-scale="{scale}"{hidden}>{svg}</div>'
     return charts, buttons
+
+
+def explorer(
+    rows: Sequence[Row], costs: Mapping[str, str], columns: Sequence[Column], notes: Sequence[str], *, more: str = ""
+) -> str:
+    """Sections of rows: charts whose axis and scale can be switched, a sortable table, notes; with their script.
+
+    Args:
+        rows: with the keys of `table.NEEDED` (BadInput without); at least one.
+        costs: horizontal axes of `axis.METRICS`, and the names of their buttons.
+        columns: of the table.
+        notes: stand below it.
+        more: what is said of the table beside what is true of all.
+    """
+    charts, buttons = _charts(rows, costs)
+    header, body = _table(rows, columns)
+    keys = [*NEEDED, *(column.key for column in columns)]
+    keys += [f"{column.key}_{end}" for column in columns if column.ranged for end in ("low", "high")]
+    data = [{key: row.get(key) for key in dict.fromkeys(keys)} for row in rows]
+    parts = {
+        "METRICS": buttons,
+        "CHARTS": charts,
+        "HEADER": header,
+        "BODY": body,
+        "MORE": more,
+        "NOTES": listed(notes),
+        "DATA": embed(data),
+        "SCRIPT": asset("report.js"),
+    }
+    return _filled("rows.html", parts)
 
 
 def _about(about: Mapping[str, Any]) -> str:
@@ -72,11 +127,8 @@ def _words(value: Json) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _table(rows: Sequence[Row]) -> tuple[str, str]:
+def _table(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[str, str]:
     """Header and body; every cell carries its raw value for sorting."""
-    single = len({row["traces"] for row in rows}) == 1
-    told = {key for row in rows for key in row}
-    columns = [column for column in COLUMNS[single:] if column.key in told]
     header = "".join(
         f'<th scope="col"{"" if column.numeric else " class=text"}><button type="button" data-column="{index}">'
         f"{escape(column.title)}</button></th>"
@@ -104,27 +156,11 @@ def render(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
         about: facts about the run for the header, in order: `title` becomes the heading, the rest
             is shown as name and value (`time_model`, `seeds`, `problems`, `ahead`, ...).
     """
-    charts, buttons = _charts(rows) if rows else (draw(rows), "")
-    header, body = _table(rows)
-    keys = [*NEEDED, *(column.key for column in COLUMNS), "accuracy_low", "accuracy_high"]
-    keys += ["difference_low", "difference_high"]
-    data = [{key: row.get(key) for key in dict.fromkeys(keys)} for row in rows]
-    parts = {
-        "TITLE": escape(str(about.get("title", "Accuracy against compute"))),
-        "STYLE": asset("report.css") + style(),
-        "ABOUT": _about(about),
-        "METRICS": buttons,
-        "CHARTS": charts,
-        "HEADER": header,
-        "BODY": body,
-        "DIFFERENCE": _DIFFERENCE if any("difference" in row for row in rows) else "",
-        "NOTES": "".join(f"<li>{escape(note)}</li>" for note in remarks(rows)),
-        "DATA": embed(data),
-        "SCRIPT": asset("report.js"),
-    }
-    # Split once, so that text which looks like a placeholder is never filled in.
-    pieces = asset("report.html").split("@@")
-    return "".join(parts[piece] if index % 2 else piece for index, piece in enumerate(pieces))
+    single = len({row.get("traces") for row in rows}) == 1
+    told = {key for row in rows for key in row}
+    columns = [column for column in COLUMNS[single:] if column.key in told]
+    content = explorer(rows, _COSTS, columns, remarks(rows), more=_DIFFERENCE if "difference" in told else "")
+    return document(str(about.get("title", "Accuracy against compute")), _about(about), content)
 
 
 # A policy as a table, a chart and a page.

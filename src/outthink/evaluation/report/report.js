@@ -1,11 +1,10 @@
-// The report's only script: which chart is shown, hidden strategies, tooltips and sorting.
+// The only script of reports: which chart is shown, hidden strategies, tooltips and sorting.
 // The charts and the table are already in the page; without this script the first chart stays.
 "use strict";
 (() => {
   const rows = JSON.parse(document.getElementById("data").textContent);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const tip = document.getElementById("tip");
-  const body = document.querySelector("tbody");
   const shown = { metric: document.querySelector(".chart").dataset.metric, scale: "log" };
   const off = new Set();
 
@@ -52,17 +51,23 @@
     value === null ? "unknown" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   const range = (low, high) => (low === null || high === null ? "" : ` [${number(100 * low, 1)}, ${number(100 * high, 1)}]`);
 
+  // Of these a row has those that its table has.
+  const amounts = [
+    ["tokens", "tokens", (value) => number(value)],
+    ["prompt tokens", "prompt_tokens", (value) => number(value)],
+    ["cancelled tokens", "cancelled_tokens", (value) => number(value)],
+    ["FLOPs", "flops", (value) => (value === null ? "unknown" : value.toExponential(2))],
+    ["seconds", "seconds", (value) => number(value, 1)],
+    ["samples", "samples", (value) => number(value, 1)],
+    ["GPUs", "gpus_exact", (value) => number(value, 2)],
+    ["dollars an answer", "usd_per_answer", (value) => (value === null ? "unknown" : value.toPrecision(3))],
+    ["watts, modelled", "watts", (value) => number(value)],
+  ];
+
   function facts(row) {
-    const lines = [
-      ["accuracy", `${number(100 * row.accuracy, 1)} %${range(row.accuracy_low, row.accuracy_high)}`],
-      ["tokens", number(row.tokens)],
-      ["prompt tokens", number(row.prompt_tokens)],
-      ["cancelled tokens", number(row.cancelled_tokens)],
-      ["FLOPs", row.flops === null ? "unknown" : row.flops.toExponential(2)],
-      ["seconds", number(row.seconds, 1)],
-      ["samples", number(row.samples, 1)],
-    ];
-    if (row.difference !== null && row.strategy !== "self-consistency") {
+    const lines = [["accuracy", `${number(100 * row.accuracy, 1)} %${range(row.accuracy_low, row.accuracy_high)}`]];
+    for (const [name, key, write] of amounts) if (key in row) lines.push([name, write(row[key])]);
+    if (row.difference != null && row.strategy !== "self-consistency") {
       lines.push(["vs self-consistency", `${number(100 * row.difference, 1)}${range(row.difference_low, row.difference_high)} points`]);
     }
     return lines;
@@ -97,7 +102,7 @@
   }
 
   function light(place) {
-    for (const line of body.rows) line.classList.toggle("lit", line.dataset.row === place);
+    for (const line of all("tr[data-row]")) line.classList.toggle("lit", line.dataset.row === place);
   }
 
   for (const point of all(".point")) {
@@ -115,9 +120,11 @@
       const column = Number(button.dataset.column);
       const text = header.classList.contains("text");
       const descending = header.hasAttribute("aria-sort") ? header.getAttribute("aria-sort") === "ascending" : !text;
-      for (const other of all("th")) other.removeAttribute("aria-sort");
+      const table = header.closest("table");
+      for (const other of all("th", table)) other.removeAttribute("aria-sort");
       header.setAttribute("aria-sort", descending ? "descending" : "ascending");
       const value = (line) => line.cells[column].dataset.value;
+      const body = table.tBodies[0];
       const sorted = [...body.rows].sort((a, b) => {
         const [x, y] = [value(a), value(b)];
         if (x === "" || y === "") return (x === "") - (y === ""); // unknown stays last either way

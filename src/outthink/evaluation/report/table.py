@@ -129,6 +129,11 @@ class Column:
         """Whether it is right-aligned and sorted as a number."""
         return self.style != "text"
 
+    @property
+    def ranged(self) -> bool:
+        """Whether an interval stands beside its numbers."""
+        return self.style in ("percent", "points")
+
 
 _TRACES = Column("traces", "traces", "text")
 _MAIN = (
