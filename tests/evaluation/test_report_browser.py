@@ -14,9 +14,12 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from outthink.evaluation.report import capacity
 from outthink.evaluation.report.html import render
+from support.capacity_plans import compared, plan
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NEEDS_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome here")
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -81,15 +84,71 @@ READER = """
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on this machine")
-def test_a_reader_can_use_the_report(report_rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    page.write_text(render(report_rows, {"title": "Test"}).replace("</body>", f"{READER}</body>"), encoding="utf-8")
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
+# The same for a capacity plan, whose table of strategies is one of several.
+PLANNER = """
+<script>
+(() => {
+  const one = (selector) => document.querySelector(selector);
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const seen = {};
+  one('#metrics [data-metric="usd_per_answer"]').click();
+  seen.chart = all(".chart").filter((item) => item.getClientRects().length).map((item) => item.dataset.metric);
+  const still = () => all(".plain tbody th").map((item) => item.textContent).join();
+  const before = still();
+  const head = all("th button").find((item) => item.textContent === "$ an answer");
+  head.click();
+  seen.sorted = all("tr[data-row]").map((line) => Number(line.cells[Number(head.dataset.column)].dataset.value));
+  seen.others = still() === before;
+  one(".chart:not([hidden]) .point").focus();
+  seen.tip = one("#tip").innerText;
+  seen.lit = all("tr[data-row].lit").length;
+  seen.planned = all(".plain tr.lit").length;
+  seen.wide = document.documentElement.scrollWidth - innerWidth;
+  const result = document.createElement("pre");
+  result.id = "seen";
+  result.textContent = JSON.stringify(seen);
+  document.body.append(result);
+})();
+</script>
+"""
+
+
+def _seen(page: str, reader: str, folder: Path) -> dict[str, Any]:
+    """What a reader notes of a page on a phone."""
+    file = folder / "report.html"
+    file.write_text(page.replace("</body>", f"{reader}</body>"), encoding="utf-8")
+    command = [
+        str(CHROMIUM),
+        *FLAGS,
+        "--window-size=380,900",
+        f"--user-data-dir={folder / 'profile'}",
+        "--dump-dom",
+        file.as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     result = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)
     assert result is not None, done.stderr[-2000:]
-    seen = json.loads(unescape(result[1]))
+    return dict(json.loads(unescape(result[1])))
+
+
+@NEEDS_BROWSER
+def test_a_reader_can_use_a_capacity_plan(tmp_path: Path) -> None:
+    values = plan(gpu_hour=2.0) | {"strategies": compared("self-consistency", "adaptive-consistency")}
+    seen = _seen(capacity.render(values), PLANNER, tmp_path)
+    assert seen["chart"] == ["usd_per_answer"]
+    assert seen["sorted"] == sorted(seen["sorted"], reverse=True)
+    assert seen["others"], "other tables stay as they are"
+    assert "self-consistency, n = 1" in seen["tip"]
+    assert "0.0000200" in seen["tip"]
+    assert "tokens" in seen["tip"]
+    assert "seconds" not in seen["tip"], "nothing of what a plan does not have"
+    assert (seen["lit"], seen["planned"]) == (1, 1)
+    assert seen["wide"] <= 0
+
+
+@NEEDS_BROWSER
+def test_a_reader_can_use_the_report(report_rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    seen = _seen(render(report_rows, {"title": "Test"}), READER, tmp_path)
     assert seen["errors"] == []
     assert (seen["first"], seen["second"]) == ("tokens log", "seconds linear")
     assert seen["pressed"] == ["Seconds", "Linear"]

@@ -1,7 +1,7 @@
 """A report fits a phone of 360 pixels: what is wider scrolls in a box of its own, and long words break.
 
 A layout cannot be measured without a browser, so these are the rules that it follows from: they are looked up in the
-page that a policy and a comparison give.
+page that a policy, a comparison and a capacity plan give.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from outthink.evaluation.report import capacity
 from outthink.evaluation.report.html import page, render
+from support.capacity_plans import compared, plan
 from support.policies import policy
 
 PHONE = 360
@@ -74,9 +76,11 @@ def pixels(found: Rules, *names: str) -> Iterator[tuple[str, float]]:
                 yield selector, float(match[1])
 
 
-@pytest.fixture(params=["policy", "compare"])
+@pytest.fixture(params=["policy", "compare", "capacity"])
 def text(request: pytest.FixtureRequest, report_rows: list[dict[str, Any]]) -> str:
-    """A page of either kind, with a name that has no place to break."""
+    """A page of each kind, with a name that has no place to break."""
+    if request.param == "capacity":
+        return capacity.render(plan(notes=["n" * 90]) | {"strategies": compared("s" * 90)})
     if request.param == "policy":
         return page(policy())
     return render(report_rows, {"title": "T" * 90, "traces": "a-file-of-samples" * 9})

@@ -33,10 +33,12 @@ METRICS = {
 
 
 def short(value: float) -> str:
-    """A number in few characters: 1536 -> 1.5k, 3.1e12 -> 3.1T, 0.25 -> 0.25."""
+    """A number in few characters: 1536 -> 1.54k, 3.1e12 -> 3.1T, 2e-05 -> 0.00002."""
     for size, prefix in _PREFIXES:
         if abs(value) >= 0.9995 * size:  # 999.6 would be written as 1e+03
             return f"{value / size:.3g}{prefix}"
+    if 1e-9 < abs(value) < 1e-4:  # what an answer costs in dollars is no place for an exponent
+        return f"{value:.{2 - math.floor(math.log10(abs(value)))}f}".rstrip("0")
     return f"{value:.3g}"
 
 

@@ -1,7 +1,7 @@
 """A capacity plan as one page: what is needed, what a replica takes, what answers cost, and accuracy against GPUs.
 
-Knows: how the values of `outthink plan --json` become a page that opens without any network and on a phone. Does not
-know how any of them is computed, or how a chart of strategies is drawn (`plot`).
+Knows: how the values of `outthink plan --json` become a page in the style of all reports, in words to decide by. Does
+not know how any of them is computed, what such a page is made of (`html`), or how a chart of strategies is drawn.
 """
 
 from __future__ import annotations
@@ -9,32 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from outthink.evaluation.report.axis import short, style
-from outthink.evaluation.report.html import asset
-from outthink.evaluation.report.plot import draw
-from outthink.evaluation.report.table import Row
+from outthink.economics.capacity.report import BINDINGS, INPUTS
+from outthink.evaluation.report.axis import short
+from outthink.evaluation.report.html import asset, document, explorer, listed
+from outthink.evaluation.report.table import UNKNOWN, Column, Row
 
-_CHARTS = {
-    "gpus_exact": "GPUs",
-    "usd_per_answer": "dollars per answer",
-    "watts": "watts, modelled",
-}
-_SECURITY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_STYLE = """
-section{margin:32px 0}
-h2{font-size:17px;margin:0 0 10px}
-.facts{font-size:15px}
-.facts dd{font-size:22px;font-weight:620}
-.bars{display:grid;grid-template-columns:minmax(6em,max-content) 1fr max-content;gap:6px 12px;align-items:center}
-.bars i{display:block;height:14px;border-radius:3px;background:var(--c0);min-width:2px}
-.bars .other{background:var(--c1)}
-.bars b{font-weight:500;font-variant-numeric:tabular-nums}
-.wide{overflow-x:auto}
-td:first-child,th:first-child{text-align:left}
-th{padding:6px 9px}
-.chart svg{min-width:0}
-@media(max-width:600px){.chart svg{min-width:560px}}
-"""
+_COSTS = {"gpus_exact": "GPUs", "usd_per_answer": "Dollars", "watts": "Watts"}
+_COLUMNS = (
+    Column("strategy", "strategy", "text"),
+    Column("n", "n", "count"),
+    Column("accuracy", "accuracy, %", "percent"),
+    Column("gpus", "GPUs", "count"),
+    Column("gpus_exact", "not rounded", "short"),
+    Column("usd_per_answer", "$ an answer", "short"),
+    Column("watts", "watts", "count"),
+    Column("tokens", "tokens", "count"),
+    Column("g", "token-iterations", "short"),
+    Column("effective_requests_per_second", "requests/s a replica", "short"),
+)
+_TIMES = {"ttft": "TTFT, to the first token", "tpot": "TPOT, a token", "e2e": "E2E, to the end"}
 
 
 def render(values: Row) -> str:
@@ -45,137 +38,158 @@ def render(values: Row) -> str:
 
     Raises BadInput where strategies are to be drawn without the extra `report`.
     """
+    sections = [_replica(values), _prices(values), _latency(values), _sensitivity(values)]
+    notes = values["notes"]
+    sections.append(_strategies(values) if values.get("strategies") else f'<ul class="notes">{listed(notes)}</ul>\n')
     title = f"Capacity for {values['rate']:.4g} requests a second"
-    sections = [_facts(values), _replica(values), _prices(values), _latency(values), _sensitivity(values)]
-    if values.get("strategies"):
-        sections.append(_strategies(values["strategies"]))
-    sections.append(f"<ul class=notes>{''.join(f'<li>{escape(note)}</li>' for note in values['notes'])}</ul>")
-    head = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_SECURITY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title>'
-        f"<style>{asset('report.css')}{style()}{_STYLE}</style></head>"
-    )
-    return f'{head}<body class="outthink"><main><h1>{escape(title)}</h1>{"".join(sections)}</main></body></html>\n'
+    return document(title, _facts(values), "\n".join(sections), more=asset("capacity.css"))
 
 
 def _facts(values: Row) -> str:
-    slo = values["slo"]
+    size, replicas, share = values["tensor_parallel"], _replicas(values), _percent(values["utilisation"])
+    needed = f"at {share} of the effective rate" + (f", {size} a replica" if size > 1 else "")
+    each = f"{values['rate'] / replicas:.3g} on each of {replicas:,} replicas" if replicas > 1 else "on one replica"
     shown = [
-        ("GPUs", values["gpus"]),
-        ("GPUs by reservation", _known(values["gpus_reservation"])),
-        ("binding", values["binding"]),
-        ("stable", "yes" if values["stable"] else "no"),
-        *([("GPUs for the SLO", "none would do" if slo["gpus"] is None else slo["gpus"])] if slo else []),
-        *([("an hour", f"${values['usd_per_hour']:,.2f}")] if values["usd_per_hour"] is not None else []),
-        *([("power, modelled", f"{values['watts']:,.0f} W")] if values["watts"] is not None else []),
+        ("GPUs needed", f"{values['gpus']:,}", needed),
+        ("requests a second", f"{values['rate']:.4g}", each),
+        ("GPUs by reservation", _count(values["gpus_reservation"]), "if all requests had their whole length reserved"),
+        ("stable", "yes" if values["stable"] else "no", "with the GPUs asked about: --gpus, else one replica"),
+        ("binding", values["binding"], BINDINGS.get(values["binding"], "")),
     ]
-    facts = "".join(f"<div><dt>{name}</dt><dd>{escape(str(told))}</dd></div>" for name, told in shown)
-    return f'<dl class="facts">{facts}</dl>'
+    if (slo := values["slo"]) is not None:
+        aims = ", ".join(f"{name.upper()} {slo[name]:g} s" for name in ("ttft", "tpot") if slo[name] is not None)
+        kept = f"{aims}: 90 % keep it up to {slo['goodput_requests_per_second']:.3g}/s of a replica"
+        shown.append(("GPUs for the SLO", "none would do" if slo["gpus"] is None else f"{slo['gpus']:,}", kept))
+    if values["usd_per_hour"] is not None:
+        prices = (
+            f"${short(values['usd_per_million_tokens'])} a million tokens, ${short(values['usd_per_answer'])} an answer"
+        )
+        shown.append(("dollars an hour", f"${values['usd_per_hour']:,.2f}", prices))
+    if values["watts"] is not None:
+        shown.append(
+            ("power", f"{values['watts']:,.0f} W", f"modelled, {short(values['joules_per_answer'])} J an answer")
+        )
+    return "\n".join(
+        f'<div class="{"" if place else "first"}"><dt>{name}</dt>'
+        f"<dd>{escape(str(told))}<small>{escape(about)}</small></dd></div>"
+        for place, (name, told, about) in enumerate(shown)
+    )
+
+
+def _replicas(values: Row) -> int:
+    """Replicas that are planned, those that targets of latency need included."""
+    gpus = max(values["gpus"], (values["slo"] or {}).get("gpus") or 0)
+    return max(1, int(gpus // values["tensor_parallel"]))
 
 
 def _replica(values: Row) -> str:
-    rates = [
-        ("ceiling", values["ceiling_requests_per_second"], ""),
-        ("effective", values["effective_requests_per_second"], ""),
-        ("reservation", values["reservation_requests_per_second"], ""),
-    ]
-    if "simulated" in values:
-        simulated = values["simulated"]
-        rates.append(("simulated", simulated["saturation_requests_per_second"] / simulated["replicas"], "other"))
-    bars = _bars([(name, rate, f"{rate:.2f}/s", kind) for name, rate, kind in rates if rate is not None])
-    return _section("Requests a second of one replica, full", bars)
+    planned, simulated = values["rate"] / _replicas(values), values.get("simulated")
+    rates = [(name, values[f"{name}_requests_per_second"], False) for name in ("ceiling", "effective", "reservation")]
+    if simulated:
+        rates.append(("simulated", simulated["saturation_requests_per_second"] / simulated["replicas"], True))
+    rates.append(("planned", planned, True))
+    hint = (
+        "No scheduler exceeds the ceiling; below the effective rate all that leave no room idle are stable. "
+        "Reservation: if whole lengths were reserved. "
+        f"{'Simulated: at saturation. ' * bool(simulated)}The dashed line is the planned rate, its part of one replica."
+    )
+    bars = [(name, rate, f"{rate:.2f}/s", other) for name, rate, other in rates if rate is not None]
+    return _section("Requests a second that one replica takes", hint, _bars(bars, planned))
 
 
 def _prices(values: Row) -> str:
-    if values["usd_per_hour"] is None:
-        return _section("Price over utilisation", '<p class="hint">Unknown: --gpu-hour USD says what a GPU costs.</p>')
-    rows = [
-        (f"{at['utilisation']:.0%}", at["usd_per_million_tokens"], f"${at['usd_per_million_tokens']:.3g}", "")
-        for at in values["by_utilisation"]
-    ]
-    table = _table(
-        ("utilisation", "requests/s", "$ a million tokens", "$ an answer", "time a token"),
-        [
-            (
-                f"{at['utilisation']:.0%}",
-                f"{at['requests_per_second']:.2f}",
-                f"{at['usd_per_million_tokens']:.3g}",
-                f"{at['usd_per_answer']:.3g}",
-                _seconds(at["tpot"]),
-            )
-            for at in values["by_utilisation"]
-        ],
-    )
-    return _section("Dollars a million output tokens, by utilisation of one replica", _bars(rows) + table)
+    points = values["by_utilisation"]
+    priced = all(at["usd_per_million_tokens"] is not None for at in points)
+    dollars = ("usd_per_million_tokens", "usd_per_answer") if priced else ()
+    most = {key: max(at[key] for at in points) for key in (*dollars, "tpot")}
+    rows = []
+    for at in points:
+        cells = [f"{at['requests_per_second']:.2f}"]
+        for key in most:
+            told = _seconds(at[key]) if key == "tpot" else short(at[key])
+            kind = ' class="other"' if key == "tpot" else ""
+            cells.append(f'{told}<i{kind} style="width:{100 * at[key] / most[key]:.1f}%"></i>')
+        planned = abs(at["utilisation"] - values["utilisation"]) < 1e-9
+        rows.append(_row(_percent(at["utilisation"]) + " (planned)" * planned, cells, "lit" * planned))
+    titles = ["utilisation", "requests/s", *["$ a million tokens", "$ an answer"] * priced, "TPOT"]
+    hint = "Of one replica, by the share of its effective rate that is used. Tokens are those of outputs that are used."
+    if not priced:
+        hint = "Dollars are unknown: --gpu-hour USD, what a GPU costs in an hour, would show them here."
+    return _section("Dollars and time a token over utilisation", hint, _table(titles, rows))
 
 
 def _latency(values: Row) -> str:
-    rows = []
-    simulated = values.get("simulated")
-    for name in ("ttft", "tpot", "e2e"):
-        for source, found in (("formula, no waiting", values[name]), ("simulated", simulated and simulated[name])):
-            if found:
-                rows.append((f"{name.upper()}, {source}", *(_seconds(found[key]) for key in ("mean", "p50", "p95"))))
-    return _section("Latency at this rate", _table(("", "mean", "median", "95 %"), rows))
+    simulated, rows = values.get("simulated"), []
+    for name, about in _TIMES.items():
+        for key, kind in (("mean", "mean"), ("p50", "median"), ("p95", "95 %")):
+            cells = [_seconds(values[name][key]), *([_seconds(simulated[name][key])] if simulated else [])]
+            rows.append(_row(f"{about}, {kind}", cells, "begin" * (key == "mean")))
+    hint = "The formula leaves waiting out. The first token of a request of several samples is its answer."
+    if simulated:
+        replicas = "one replica" if simulated["replicas"] == 1 else f"{simulated['replicas']:,} replicas"
+        hint += (
+            f" Simulated: {simulated['requests']:,} requests on {replicas}, "
+            f"{simulated['throughput_requests_per_second']:.2f}/s, {simulated['mean_queue']:.2f} waiting on average, "
+            f"{simulated['preemptions']:,} preemptions, {simulated['wasted_tokens']:,} tokens wasted."
+        )
+    titles = ["latency", "formula", *(["simulated"] if simulated else [])]
+    return _section("Latency at this rate", hint, _table(titles, rows))
 
 
 def _sensitivity(values: Row) -> str:
-    changes = sorted(values["sensitivity"].items(), key=lambda item: item[1])
-    bars = [(name.replace("_", " "), abs(change - 1), f"{change - 1:+.0%}", "") for name, change in changes]
-    return _section("Effective rate if one input is a fifth larger", _bars(bars))
+    changes = sorted((change - 1, INPUTS.get(name, name)) for name, change in values["sensitivity"].items())
+    bars = [(name, change, f"{100 * change:+.1f} %", change < 0) for change, name in changes]
+    return _section("If one input is a fifth larger", "Change of the effective rate.", _bars(bars))
 
 
-def _strategies(rows: Sequence[Row]) -> str:
-    shown = [{"traces": "", **row} for row in rows]
-    charts = ""
-    for metric, name in _CHARTS.items():
-        if all(row.get(metric) for row in rows):
-            drawn = draw(shown, x=metric, title=f"Accuracy against {name}", prefix=metric)
-            charts += f'<div class="chart">{drawn}</div>'
-    table = _table(
-        ("strategy", "n", "accuracy", "tokens", "GPUs", "$ an answer", "W"),
-        [
-            (
-                row["strategy"],
-                row["n"],
-                f"{row['accuracy']:.1%} [{row['accuracy_low']:.1%}, {row['accuracy_high']:.1%}]",
-                f"{row['tokens']:,.0f}",
-                f"{row['gpus_exact']:.2f}",
-                _known(row["usd_per_answer"]),
-                _known(row["watts"]),
-            )
-            for row in rows
-        ],
+def _strategies(values: Row) -> str:
+    name = f"{values['rate']:.4g} requests a second"
+    rows = [{"traces": name, "gpus_exact": row["gpus"], **row} for row in values["strategies"]]
+    columns = [column for column in _COLUMNS if any(row.get(column.key) is not None for row in rows)]
+    more = " GPUs, dollars and watts (modelled) are those of the planned rate and utilisation."
+    return "<h2>Accuracy against GPUs, dollars and watts</h2>\n" + explorer(
+        rows, _COSTS, columns, values["notes"], more=more
     )
-    return _section("Accuracy against GPUs", charts + table)
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+def _section(title: str, hint: str, content: str) -> str:
+    return f'<section>\n<h2>{escape(title)}</h2>\n<p class="hint">{escape(hint)}</p>\n{content}\n</section>'
 
 
-def _bars(rows: Sequence[tuple[str, float, str, str]]) -> str:
-    """Name, length, what is written behind it, and a class."""
-    most = max((length for _, length, _, _ in rows), default=0) or 1
+def _bars(rows: Sequence[tuple[str, float, str, bool]], mark: float | None = None) -> str:
+    """Bars from zero: a name, a length, what is written behind, whether in the other colour; and a line at `mark`."""
+    low, high = (limit(0.0, *(length for _, length, _, _ in rows)) for limit in (min, max))
+    span = high - low or 1.0
+    line = "" if mark is None else f'<u style="left:{100 * (mark - low) / span:.1f}%"></u>'
     cells = (
-        f'<span>{escape(name)}</span><i class="{kind}" style="width:{100 * length / most:.1f}%"></i>'
-        f"<b>{escape(told)}</b>"
-        for name, length, told, kind in rows
+        f'<span>{escape(name)}</span><span class="track" aria-hidden="true"><i class="{"other" * other}" '
+        f'style="left:{100 * (min(length, 0) - low) / span:.1f}%;width:{100 * abs(length) / span:.1f}%"></i>'
+        f"{line}</span><b>{escape(told)}</b>"
+        for name, length, told, other in rows
     )
-    return f'<div class="bars">{"".join(cells)}</div>'
+    return f'<div class="bars" style="--zero:{-100 * low / span:.1f}%">{"".join(cells)}</div>'
 
 
-def _table(titles: Iterable[str], rows: Iterable[Sequence[str | float]]) -> str:
+def _row(head: str, cells: Iterable[str], kind: str = "") -> str:
+    """A line of a table; cells are HTML."""
+    return f'<tr class="{kind}"><th scope="row">{escape(head)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
+def _table(titles: Iterable[str], rows: Iterable[str]) -> str:
     head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    body = f"<thead><tr>{head}</tr></thead>\n<tbody>{''.join(rows)}</tbody>"
+    return f'<div class="scroll plain" tabindex="0" role="region" aria-label="Table"><table>\n{body}\n</table></div>'
 
 
-def _seconds(value: float) -> str:
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return UNKNOWN
     return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
 
 
-def _known(value: float | None) -> str:
-    return "unknown" if value is None else short(value) if isinstance(value, float) else str(value)
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _count(value: int | None) -> str:
+    return UNKNOWN if value is None else f"{value:,}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _GUTTER = 960.0, 40.0  # of the page, and left of a panel, for the accuracies
 _HEADROOM = 0.22  # of the contenders' range: how much of an oracle above them is worth its space
-_NOTE = "Band and bars: 95 % bootstrap interval over problems. Upper scale: samples of self-consistency."
+_NOTE, _SAMPLES = "Band and bars: 95 % bootstrap interval over problems.", " Upper scale: samples of self-consistency."
 
 
 def describe(point: Point, metric: str) -> str:
@@ -178,7 +178,8 @@ def _drawn(rows: Sequence[Row], x: str, log: bool, title: str, subtitle: str, he
     if heading:
         canvas.heading(title, subtitle)
     _panels(canvas, rows, top, tall, x, log)
-    canvas.text(MARGIN, foot - 4, _NOTE, color=MUTED, fontsize=11)
+    note = _NOTE + _SAMPLES if BASELINE in names else _NOTE
+    canvas.text(MARGIN, foot - 4, note, color=MUTED, fontsize=11)
     return canvas
 
 
