@@ -45,7 +45,7 @@ COMMANDS: list[tuple[str, tuple[str, ...], str]] = [
     ("report", ("matplotlib",), f"compare {DEMO} --html OUT.html"),
     ("report", ("matplotlib",), "policy show no-such-policy --html OUT.html"),
     ("plan", ("numba",), "plan --trace no-such-trace --simulate"),
-    ("report", ("matplotlib",), "plan --trace no-such-trace --html OUT.html"),
+    ("report", ("matplotlib",), "plan --strategy single --traces no-such-traces --rate 1 --html OUT.html"),
     ("postgres", ("psycopg",), "serve --model URL --port 0 --ledger postgresql://localhost:9/x"),
     ("postgres", ("psycopg",), "keys list --ledger postgresql://localhost:9/x"),
     ("telemetry", ("opentelemetry",), "serve --model URL --port 0 --set telemetry.endpoint=http://127.0.0.1:9"),

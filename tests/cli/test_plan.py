@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,14 @@ def test_lengths_beyond_the_context(cli: Callable[..., Any], model: Path) -> Non
     assert done.code == 2
     assert "9,010" in done.err
     assert "8,192" in done.err
+
+
+def test_the_page_of_a_plan_needs_no_matplotlib(
+    cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = cli(*BASIC, "--html", tmp_path / "plan.html")
+    assert done.code == 0, done.err
+    page = (tmp_path / "plan.html").read_text()
+    assert "<h1>Capacity for 10 requests a second</h1>" in page
+    assert "48.45/s" in page

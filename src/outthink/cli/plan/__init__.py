@@ -65,7 +65,8 @@ def run_plan(chosen: argparse.Namespace) -> int:
         need_extra("plan", "--simulate", "numba")
     if chosen.html is not None:
         refuse_unwritable(chosen, "html")
-        need_extra("report", "--html", str(chosen.html))
+        if chosen.strategy:  # nothing else of the page is drawn
+            need_extra("report", "--html", str(chosen.html), load=False)
     objective = Objective.parse(chosen.slo) if chosen.slo else None
     server = chosen_server(chosen)
     requested = chosen_workload(chosen)
