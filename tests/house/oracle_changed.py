@@ -9,6 +9,7 @@ MAY_DIFFER: dict[str, str] = {
     "policy/*/policy": "difficulty heads sum in another order, which changes the fourteenth digit and so the id",
     "policy/*/id": "difficulty heads sum in another order, which changes the fourteenth digit and so the id",
     "errors/BadInput/*'calibrate again*": "policies are read through checked dataclasses",
+    "errors/BadInput/'--expires', {}, 'is no time from now', *": "ages are read by one function for all flags",
     "errors/BadInput/'policy', *": "policies are read through checked dataclasses",
     "errors/BadInput/{}, {}, 'are other features than this version reads', *": "it names the features",
     "errors/BadInput/{}, {}, 'is no JSON ({})', *": "what every checked dataclass is read by",
