@@ -43,7 +43,8 @@ class HourlyHeadroom:
     def now(self) -> JsonDict | None:
         """The latest figures, None before the first; old ones are renewed for the next who asks. Never waits."""
         idle = self._looking is None or self._looking.done()
-        if idle and not self._app.stopping and self._clock() - self._looked >= MINUTE:
+        fresh = 0 <= self._clock() - self._looked < MINUTE  # a clock may be set back
+        if idle and not fresh and not self._app.stopping:
             self._looked = self._clock()
             self._looking = self._app.later(self._look())
         return self._told
