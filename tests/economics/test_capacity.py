@@ -74,6 +74,7 @@ def test_a_plan_has_the_documented_figures() -> None:
 LENGTHS = st.lists(st.tuples(st.integers(1, 700), st.integers(1, 300)), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(calls=LENGTHS, chunk=st.integers(1, 400), window=st.integers(0, 500))
 def test_lone_requests_follow_the_growth_rule(calls: list[tuple[int, int]], chunk: int, window: int) -> None:
     prompt, output = zip(*calls, strict=True)
@@ -131,6 +132,7 @@ def test_groups_follow_the_growth_rule(group: tuple[int, list[int], int, int, in
     assert found.written[0] == written
 
 
+@settings(deadline=None)
 @given(calls=LENGTHS, memory=st.integers(1_500, 100_000))
 def test_more_memory_never_lowers_a_ceiling(calls: list[tuple[int, int]], memory: int) -> None:
     prompt, output = zip(*calls, strict=True)
