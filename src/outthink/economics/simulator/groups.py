@@ -18,6 +18,7 @@ from outthink.economics.simulator.tables import (
     READING,
     ROUND_ROBIN,
     WRITING,
+    Seconds,
     World,
     append,
     entry,
@@ -29,39 +30,16 @@ from outthink.economics.workload import LAUNCHED
 
 
 @inner
-def judge(world: World, call: int) -> None:
-    """Let a verifier read a finished call."""
-    rules, heap = world.rules[0], world.calls
-    time = world.calls[call].finished + world.calls[call].verifier / rules.judge
-    at = rules.judging
-    rules.judging += 1
-    while at > 0:
-        parent = (at - 1) >> 1
-        if heap[parent].judged_at <= time:
+def line_up(world: World, head: int, call: int, time: float) -> None:
+    """Put a call that is no more inside into a list in the order of time, those of one time in launch order."""
+    links, calls, behind = world.links, world.calls, head
+    calls[call].judged = time
+    while links[behind].previous != head:
+        before = links[behind].previous
+        if calls[before].judged < time or (calls[before].judged == time and before < call):
             break
-        heap[at].judged_at, heap[at].judged = heap[parent].judged_at, heap[parent].judged
-        at = parent
-    heap[at].judged_at, heap[at].judged = time, call
-
-
-@inner
-def next_judged(world: World) -> int:
-    """The call whose judging ends first, taken off the heap."""
-    rules, heap = world.rules[0], world.calls
-    call: int = heap[0].judged
-    last = rules.judging - 1
-    rules.judging = last
-    time, moved, at = heap[last].judged_at, heap[last].judged, 0
-    while 2 * at + 1 < last:
-        child = 2 * at + 1
-        if child + 1 < last and heap[child + 1].judged_at < heap[child].judged_at:
-            child += 1
-        if heap[child].judged_at >= time:
-            break
-        heap[at].judged_at, heap[at].judged = heap[child].judged_at, heap[child].judged
-        at = child
-    heap[at].judged_at, heap[at].judged = time, moved
-    return call
+        behind = before
+    append(world, behind, call)
 
 
 @inner
@@ -80,7 +58,8 @@ def route(world: World, call: int) -> int:
     for other in range(1, rules.replicas):
         if replicas[other].active + replicas[other].queued < replicas[best].active + replicas[best].queued:
             best = other
-    group.home = best
+    if world.calls[call].shared > 0:
+        group.home = best
     return best
 
 
@@ -134,11 +113,11 @@ def close(world: World, stage: int) -> None:
         taken = call < it.start + it.consumed if it.rule == LAUNCHED else world.calls[call].state == DELIVERED
         if not taken:
             cancel(world, call)
-    group, first = world.stages[it.group], world.calls[it.start]
+    group = world.stages[it.group]
     group.left -= 1
-    if group.left == 0 and first.shared > 0:
+    if group.left == 0 and world.prefixes.size > 0:
         for replica in range(world.rules[0].replicas):
-            place = first.prefix * world.rules[0].replicas + replica
+            place = world.calls[it.start].prefix * world.rules[0].replicas + replica
             if world.prefixes[place].ready > 0 and world.prefixes[place].users == 0:
                 forget(world, replica, place)
 
@@ -166,46 +145,59 @@ def deliver(world: World, call: int) -> None:
 
 
 @inner
-def finish(world: World, call: int) -> None:
-    """Its last token is written."""
-    it, now = world.calls[call], world.rules[0].now
-    vacate(world, call)
-    it.state = FINISHED
-    it.finished = now
-    if it.first < 0:
-        it.first = now
-    stage = it.stage
-    world.stages[stage].in_flight -= 1
-    if it.verifier > 0:
-        judge(world, call)
+def leave(world: World, call: int) -> None:
+    """Its last token is written: it goes, and stands in launch order among those that end now."""
+    rules, it = world.rules[0], world.calls[call]
+    if it.state == QUEUED:
+        remove(world, rules.calls + call)
+        remove(world, call)
+        world.replicas[it.replica].queued -= 1
     else:
-        deliver(world, call)
-    if world.stages[stage].closed < 0:
-        refill(world, stage)
+        vacate(world, call)
+    it.state = FINISHED
+    it.finished = rules.now
+    line_up(world, rules.ended, call, rules.now)
 
 
 @inner
 def end_step(world: World, replica: int) -> None:
-    """What the iteration that ends now has brought: first tokens, ends."""
-    rules, here = world.rules[0], world.replicas[replica]
+    """What the iteration that ends now has brought: first tokens and ends, and only then what follows from them."""
+    rules, here, calls, stages = world.rules[0], world.replicas[replica], world.calls, world.stages
     step = here.steps
     head = rules.rings + replica * rules.ring + (step & (rules.ring - 1))
     node = world.links[head].next
     while node != head:
         call = node - rules.calls
-        it = world.calls[call]
-        if it.generated + step - it.begin < it.output:
+        it = calls[call]
+        if it.first < 0 and it.state != CANCELLED:
+            it.first = rules.now
+        written = step - it.begin if it.state == WRITING else 0
+        if it.state != CANCELLED and it.generated + written == it.output:
+            leave(world, call)
+        elif it.state != WRITING:  # it was preempted in this iteration
             remove(world, node)
-            if it.first < 0:
-                it.first = rules.now
+        else:
+            remove(world, node)
             if rules.windowed > 0 and step == it.begin + rules.window - it.target:
                 # From now on its windowed cache drops a token for each that it gains.
                 here.within -= 1
                 world.phases[(2 * replica + 1) * rules.block + (rules.window - step) % rules.block] -= 1
             schedule(world, call)
-        else:
-            finish(world, call)
         node = world.links[head].next
+    call = world.links[rules.ended].next
+    while call != rules.ended:
+        stages[calls[call].stage].in_flight -= 1
+        if calls[call].verifier == 0:
+            deliver(world, call)
+        call = world.links[call].next
+    while world.links[rules.ended].next != rules.ended:
+        call = world.links[rules.ended].next
+        remove(world, call)
+        it = calls[call]
+        if stages[it.stage].closed < 0:
+            if it.verifier > 0:
+                line_up(world, rules.judging, call, rules.now + it.verifier / rules.judge)
+            refill(world, it.stage)
 
 
 @inner
@@ -231,14 +223,19 @@ def wait(world: World, now: float) -> None:
     rules.now = now
 
 
-def _run(world: World, until: float) -> None:
-    """Go on until everything is done, or to the last event up to `until`."""
+def _run(world: World, base: Seconds, until: float) -> None:
+    """Go on until everything is done, or to the last event up to `until`.
+
+    Args:
+        base: seconds of a step by the tokens computed in it; beyond the last, as straight as it ends.
+    """
     rules, stages = world.rules[0], world.stages
     while True:
         replica = nearest(world)
         now, kind = world.replicas[replica].clock, 0
-        if rules.judging > 0 and world.calls[0].judged_at <= now:
-            now, kind = world.calls[0].judged_at, 1
+        judged = world.links[rules.judging].next
+        if judged != rules.judging and world.calls[judged].judged <= now:
+            now, kind = world.calls[judged].judged, 1
         if rules.coming < rules.groups and stages[stages[rules.coming].arriving].arrival <= now:
             now, kind = stages[stages[rules.coming].arriving].arrival, 2
         if now > until or now == np.inf:
@@ -246,9 +243,10 @@ def _run(world: World, until: float) -> None:
         wait(world, now)
         if kind == 0:
             end_step(world, replica)
-            begin_step(world, replica)
+            begin_step(world, replica, base)
         elif kind == 1:
-            deliver(world, next_judged(world))
+            remove(world, judged)
+            deliver(world, judged)
         else:
             stage = stages[rules.coming].arriving
             rules.coming += 1

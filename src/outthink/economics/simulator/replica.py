@@ -14,6 +14,7 @@ from outthink.economics.simulator.tables import (
     QUEUED,
     READING,
     WRITING,
+    Seconds,
     World,
     append,
     bytes_of,
@@ -23,8 +24,15 @@ from outthink.economics.simulator.tables import (
 
 
 @inner
+def note(world: World, call: int, step: int) -> None:
+    """Something happens to it in that iteration of its replica."""
+    rules = world.rules[0]
+    append(world, rules.rings + world.calls[call].replica * rules.ring + (step & (rules.ring - 1)), rules.calls + call)
+
+
+@inner
 def schedule(world: World, call: int) -> None:
-    """Note the iteration in which something happens to it: its first token, leaving the window, its end."""
+    """When something happens to it next: its first token, leaving the window, its end."""
     rules, it = world.rules[0], world.calls[call]
     step = world.replicas[it.replica].steps
     due = it.begin + it.output - it.generated
@@ -35,7 +43,7 @@ def schedule(world: World, call: int) -> None:
         if step < leaves < due:
             due = leaves
     it.due = due
-    append(world, rules.rings + it.replica * rules.ring + (due & (rules.ring - 1)), rules.calls + call)
+    note(world, call, due)
 
 
 @inner
@@ -104,12 +112,16 @@ def forget(world: World, replica: int, place: int) -> None:
 def admit(world: World, replica: int) -> None:
     """Let in what waits, front first, while its first chunk fits beside what is resident."""
     rules, calls, here = world.rules[0], world.calls, world.replicas[replica]
-    held, left = here.used, rules.batch_tokens - here.writing
+    left = rules.batch_tokens - here.writing
     node = world.links[rules.reading + replica].next
     while node != rules.reading + replica and left > 0:
         it = calls[node - rules.calls]
-        left -= max(1, min(rules.chunk, it.target - it.computed))
+        if it.computed == NONE:
+            wake(world, node - rules.calls)
+        if it.computed != NONE:
+            left -= max(1, min(rules.chunk, it.target - it.computed))
         node = world.links[node].next
+    held = here.used
     for priority in range(rules.priorities):
         head = rules.queues + replica * rules.priorities + priority
         call = world.links[head].next
@@ -128,10 +140,11 @@ def admit(world: World, replica: int) -> None:
             held += bytes_of(world, known + need) - bytes_of(world, beside)
             if held > rules.memory:
                 return
-            left -= max(1, need)
             remove(world, call)
             here.queued -= 1
             enter(world, call)
+            if it.computed != NONE:
+                left -= max(1, need)
             call = world.links[head].next
 
 
@@ -156,22 +169,24 @@ def enter(world: World, call: int) -> None:
         here.idle -= prefix.size
         here.used += prefix.size
     prefix.users += 1
-    if prefix.ready > 0:
-        start_behind(world, call)
-    elif prefix.owner == NONE:
-        prefix.owner = call
-        it.cached = 0
-    else:
-        it.computed = NONE
+    it.computed = NONE
+    wake(world, call)
 
 
 @inner
-def start_behind(world: World, call: int) -> None:
-    """The shared prompt is read: it begins behind what an earlier call of its group has left."""
-    it = world.calls[call]
-    it.computed = max(it.shared, it.cached)
+def wake(world: World, call: int) -> None:
+    """Begin behind a shared prompt that is there and what an earlier call has left, or read it if nobody does."""
+    rules, it = world.rules[0], world.calls[call]
+    prefix = world.prefixes[it.prefix * rules.replicas + it.replica]
+    if prefix.ready > 0:
+        it.computed = max(it.shared, it.cached)
+        world.replicas[it.replica].used += bytes_of(world, it.computed) - bytes_of(world, it.shared)
+    elif prefix.owner == NONE:
+        prefix.owner = call
+        it.computed = 0
+    else:
+        return
     it.cached = 0  # after a preemption only the shared prompt is still there
-    world.replicas[it.replica].used += bytes_of(world, it.computed) - bytes_of(world, it.shared)
 
 
 @inner
@@ -208,14 +223,10 @@ def read_on(world: World, call: int, left: int) -> int:
     here, shared, place = world.replicas[it.replica], it.shared, 0
     if shared > 0:
         place = it.prefix * rules.replicas + it.replica
-        prefix = world.prefixes[place]
         if it.computed == NONE:
-            if 0 < prefix.ready < here.steps:
-                start_behind(world, call)
-            elif prefix.ready == 0 and prefix.owner == NONE:
-                prefix.owner = call
-                it.computed = 0
-            else:
+            if world.prefixes[place].ready < here.steps:  # not in the iteration in which it is read
+                wake(world, call)
+            if it.computed == NONE:
                 return 0
     computed, target = it.computed, it.target
     taken = min(target - computed, rules.chunk, left)
@@ -269,6 +280,9 @@ def make_room(world: World, replica: int) -> None:
         here.preemptions += 1
         if rules.keep > 0:
             it.generated += written
+            if written > 0 and (it.first < 0 or it.generated == it.output):
+                # What it has written in this iteration is there all the same, and counts when the iteration ends.
+                note(world, newest, here.steps)
         else:
             here.wasted += it.generated + written
             it.generated = 0
@@ -280,15 +294,15 @@ def make_room(world: World, replica: int) -> None:
 
 
 @inner
-def begin_step(world: World, replica: int) -> None:
+def begin_step(world: World, replica: int, base: Seconds) -> None:
     """Admit, grow, make room, and say when this iteration ends."""
-    rules, here, base = world.rules[0], world.replicas[replica], world.base
+    rules, here = world.rules[0], world.replicas[replica]
     if here.queued:
         admit(world, replica)
     if here.active == 0:
         here.clock = np.inf
         return
-    tokens, sequences = here.writing, here.active
+    tokens, inside = here.writing, here.active
     read = grow(world, replica)
     # The cost is that of what was computed: a call that ends reading now writes only in the next iteration.
     contexts = float(here.contexts - here.fresh)
@@ -300,9 +314,9 @@ def begin_step(world: World, replica: int) -> None:
         make_room(world, replica)
     last = base.size - 1
     seconds = base[min(tokens, last)] + max(0, tokens - last) * (base[last] - base[last - 1])
-    seconds += rules.per_sequence * sequences + rules.per_context * contexts + rules.per_prefill * read
+    seconds += rules.per_sequence * inside + rules.per_context * contexts + rules.per_prefill * read
     here.iterations += 1
-    here.call_steps += sequences
+    here.call_steps += inside
     here.busy += seconds
     here.contexts_sum += contexts
     here.clock += seconds

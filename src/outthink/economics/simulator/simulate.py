@@ -207,7 +207,7 @@ def simulate(workload: Workload, rules: ServerRules, *, until: float = float("in
     workload.checked()
     rules.need(workload)
     world = _world(workload, rules)
-    run(world, until)
+    run(world, rules.profile.table(_TABLE), until)
     state = world.rules[0]
     return SimulationRun(
         workload,
@@ -236,9 +236,10 @@ def _world(workload: Workload, rules: ServerRules) -> World:
     prefixes = _prefixes(calls, len(workload), rules)
     # A slot of the ring is met again only after the longest time that a call can be due in.
     ring = 1 << (max(int(workload.output.max()), rules.window) + 2).bit_length()
-    sizes = (replicas * priorities, replicas * priorities, replicas, replicas, replicas * ring)
+    sizes = (replicas * priorities, replicas * priorities, replicas, replicas, replicas * ring, 1, 1)
     places = 2 * calls.size + prefixes.size
-    heads = dict(zip(("queues", "active", "unused", "reading", "rings"), places + np.cumsum((0, *sizes)), strict=False))
+    lists = ("queues", "active", "unused", "reading", "rings", "ended", "judging")
+    heads = dict(zip(lists, places + np.cumsum((0, *sizes)), strict=False))
     state = np.zeros(1, tables.RULES)
     numbers = {"priorities": priorities, "ring": ring, "calls": calls.size, "groups": first.size}
     for name, value in (_settings(rules) | numbers | heads).items():
@@ -246,7 +247,7 @@ def _world(workload: Workload, rules: ServerRules) -> World:
     links = np.zeros(places + sum(sizes), tables.LINK)
     links["next"] = links["previous"] = np.arange(links.size)
     phases = np.zeros(2 * replicas * rules.block, np.int64)
-    return tables.World(state, calls, stages, servers, prefixes, links, phases, rules.profile.table(_TABLE))
+    return tables.World(state, calls, stages, servers, prefixes, links, phases)
 
 
 def _settings(rules: ServerRules) -> dict[str, float]:
@@ -278,14 +279,14 @@ def _prefixes(calls: Records, groups: int, rules: ServerRules) -> Records:
     from outthink.economics.simulator import tables
 
     sharing = bool(calls["shared"].any())
-    prefixes = np.zeros(groups * rules.replicas if sharing else 1, tables.PREFIX)
+    prefixes = np.zeros(groups * rules.replicas if sharing else 0, tables.PREFIX)
     prefixes["owner"] = tables.NONE
     if sharing:
         size = calls["shared"] * rules.full
         if rules.windowed:
             size += rules.windowed * (-(-np.minimum(calls["shared"], rules.window) // rules.block) * rules.block)
         for replica in range(rules.replicas):
-            prefixes["size"][calls["prefix"] * rules.replicas + replica] = size
+            np.maximum.at(prefixes["size"], calls["prefix"] * rules.replicas + replica, size)
     return prefixes
 
 
@@ -295,9 +296,12 @@ def _calls(workload: Workload, rules: ServerRules) -> Records:
     calls = np.zeros(workload.stage.size, tables.CALL)
     calls["stage"], calls["prompt"], calls["output"] = workload.stage, workload.prompt, workload.output
     calls["cached"], calls["verifier"] = workload.cached, workload.verifier
-    # The last page of a shared prompt is each call's own: it goes on in it.
-    calls["shared"] = workload.shared // rules.block * rules.block
-    calls["prefix"] = workload.group[workload.stage]
+    calls["prefix"] = group = workload.group[workload.stage]
+    common = np.zeros(len(workload), np.int64)
+    np.maximum.at(common, group, workload.shared)
+    # A call that has less in common with its group reads all of it. The last page of a shared prompt is each call's
+    # own: it goes on in it.
+    calls["shared"] = np.where(workload.shared < common[group], 0, workload.shared) // rules.block * rules.block
     # With priority scheduling each priority has two queues: what has begun, and what is new.
     twofold = rules.scheduling == "priority"
     calls["priority"] = workload.priority[workload.stage] * (1 + twofold) + twofold

@@ -72,22 +72,21 @@ def _record(**kinds: str) -> np.dtype[np.void]:
 
 RULES = _record(
     i8="replicas priorities memory block full windowed window chunk batch_tokens sequences keep router group_first"
-    " ring calls queues active unused reading rings groups coming judging turn",
+    " ring calls queues active unused reading rings ended judging groups coming turn",
     f8="judge per_sequence per_context per_prefill now queued_seconds inside_seconds",
 )
 """The server, and how far the run is. `memory` in bytes a replica; a token takes `full` bytes and, up to `window`
 tokens of its call, `windowed` more; `ring` is a power of two above the longest output and the window. `queues`,
-`active`, `unused`, `reading` and `rings` are the first heads of their lists."""
+`active`, `unused`, `reading`, `rings`, `ended` and `judging` are the first heads of their lists."""
 
 CALL = _record(
-    i8="stage prefix priority prompt shared cached output verifier state replica computed target generated begin due"
-    " judged",
-    f8="launched admitted first finished judged_at",
+    i8="stage prefix priority prompt shared cached output verifier state replica computed target generated begin due",
+    f8="launched admitted first finished judged",
 )
 """`shared` tokens of the prompt lie in memory once a group; `cached` of them an earlier call of the group has left.
 `computed` of `target` tokens are read (-1 while a sibling reads them); `generated` are kept from before a preemption;
-`begin` is the iteration after which it writes, `due` the one in which something happens to it. `judged` and
-`judged_at` are a heap over all calls: who is read by a verifier until when."""
+`begin` is the iteration after which it writes, `due` the one in which something happens to it. `judged`
+is the time until which a verifier reads it."""
 
 REPLICA = _record(
     f8="clock busy contexts_sum",
@@ -95,8 +94,8 @@ REPLICA = _record(
     " preemptions wasted read written iterations call_steps",
 )
 """`used` bytes are referenced, `idle` ones hold shared prompts that nobody uses now; `within` calls write inside their
-window; `contexts` are the tokens in the caches of all that write,
-`fresh` those of them whose prompt has been read in this iteration."""
+window; `contexts` are the tokens in the caches of all that
+write, `fresh` those of them whose prompt has been read in this iteration."""
 
 PREFIX = _record(i8="users ready owner size")
 """A group's shared prompt on one replica: `ready` is the iteration from which it is read, 0 before."""
@@ -120,7 +119,6 @@ class World(NamedTuple):
     Args:
         links: places of the calls as queued or active, of the calls as reading or due, of the prefixes, then heads.
         phases: by replica, full and windowed cache, and tokens modulo the block: calls that write there.
-        base: seconds of a step by the tokens computed in it; beyond the last, as straight as it ends.
     """
 
     rules: Records
@@ -130,7 +128,6 @@ class World(NamedTuple):
     prefixes: Records
     links: Records
     phases: Counts
-    base: Seconds
 
 
 @inner
